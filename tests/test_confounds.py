@@ -78,8 +78,10 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
-    assert "may explain the result: sex and IQ. Within sites the output correlates with head motion at" in line
-    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
+    assert (
+        "may explain the result: sex, IQ and handedness. Within sites the output correlates with head motion at" in line
+    )
+    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
     assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
     known["site"] = ["A"] * 200
     assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
@@ -262,7 +264,7 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
-    assert "may explain the result: sex, IQ and head motion." in line and "reliability" not in line
+    assert "may explain the result: sex, IQ, handedness and head motion." in line and "reliability" not in line
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])

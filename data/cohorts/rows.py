@@ -47,6 +47,7 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
+UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
 
 
 def read_table(path: Path) -> list[Row]:
@@ -103,7 +104,7 @@ def guess_row(name: str, label: float) -> Row:
     number = re.search(r"\d+", stem)
     subject = number.group().lstrip("0") or "0" if number else stem  # of any length, which int() is not
     part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
-    return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
+    return Row(name, subject, UNKNOWN_SITE, label, "test" if part == 0 else "train")
 
 
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
@@ -250,6 +251,7 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: Groups = ()
     copies: str = ""
     family_column: str = ""

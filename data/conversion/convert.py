@@ -70,7 +70,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
-    covariates = covariate_columns(source, options)
+    covariates, are_named = covariate_columns(source, options), options.covariates is not None
     options = replace(options, covariates=covariates)
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
@@ -84,6 +84,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
             subjects = earlier.added(subjects, [person.means for person in found])
             provenance["split_of"] = earlier.cohort.digest
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
+        planned = replace(planned, metadata=replace(planned.metadata, covariates_named=are_named))
         if not options.allow_leak:
             return planned
         chosen, auc = [*(options.phenotype or ()), *covariates], planned.metadata.phenotype_auc

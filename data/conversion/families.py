@@ -63,9 +63,10 @@ def notes(source: Source) -> list[str]:
 
 def notes_like(source: Source, like: Cohort) -> list[str]:
     """`notes`, and which of the new people are relatives of training people of `like`."""
-    there = like.metadata.family_column
+    there, several = like.metadata.family_column, len(source.subjects) > 1
     if not source.family_column:
-        return [f"{source.table} lacks {there}, so families are not known; --family names a column."] if there else []
+        told = f"{source.table} lacks {there}, so families are not known; --family names a column."
+        return [told] if there and several else []
     training, found = set(like.subjects("train")), []
     for subject, family in zip(source.subjects["subject"], source.subjects["family"], strict=True):
         known = [one for one in like.metadata.families.get(family, ()) if one in training]

@@ -13,7 +13,7 @@ from data.base.errors import InputError, shown, taken_for_one
 from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import listed
+from data.cohorts.rows import UNKNOWN_SITE, listed
 from data.conversion import derived
 from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
@@ -129,7 +129,7 @@ def read_source(
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     site_column = options.site_column or next((name for name in site_columns if name in table), None)
-    site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
+    site = column(table, site_column, path).str.split().str.join(" ") if site_column else UNKNOWN_SITE
     subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)

@@ -1,9 +1,7 @@
 """The network beside plain classifiers (floors), its repeats beside each other, candidates beside each other.
 
 A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
-own score is not, since the same predictions choose it and judge it; the difference is the optimism. Without inner folds
-(`quick`) a bootstrap corrects the score of the best candidate: the people who are drawn choose, the others judge. That
-is BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
+own score is not, since the same predictions choose it and judge it; the difference is the optimism.
 """
 
 from collections import Counter
@@ -28,7 +26,6 @@ from utils.scores import floors
 from utils.scores.metrics import (
     HEADLINES,
     Predictions,
-    aucs,
     differences,
     headline,
     headline_of,
@@ -40,17 +37,16 @@ from utils.scores.results import (
     MAJORITY,
     METRICS,
     MODEL,
+    NO_FLOORS,
     RULE,
     TABLES,
     UNDEFINED,
     Estimate,
     columns_of,
     flat,
-    or_none,
 )
-from utils.scores.statistics import RESAMPLES, resampled
 
-NO_FLOORS = (
+NONE_FITTED = (
     "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
     "trained on {cohort}, which is gone, was changed or was prepared otherwise."
 )
@@ -70,7 +66,7 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
         if (training := training_people(run.cohort, identity)) is None:
-            return [NO_FLOORS.format(cohort=identity.cohort)]
+            return [NONE_FITTED.format(cohort=identity.cohort)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -168,7 +164,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
         "verdict",
         model=model,
         auc=headline(rows[0]),
-        floors=[floor for floor in others if floor.name not in (MAJORITY, RULE)],
+        floors=[floor for floor in others if floor.name not in NO_FLOORS],
         rule=next((floor for floor in others if floor.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),
@@ -217,7 +213,7 @@ def repeats_table(group: Group) -> pd.DataFrame:
 def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / TABLES["floors"].file)
-    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
+    others = table[~table["floor"].isin(NO_FLOORS)]
     if others.empty:
         return {}
     best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
@@ -225,31 +221,10 @@ def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
     return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}
 
 
-def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
-    """Who was chosen in each fold: by inner folds, or for all by the predictions themselves."""
-    if group.choice:
-        return {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
-    return dict.fromkeys(group.folds.names, best_of(each))
-
-
 def best_of(each: Mapping[str, Predictions]) -> str:
     """The candidate with the largest AUC of the headline; of equal ones the first."""
     scores = {name: headline_of(one)[1] for name, one in each.items()}
     return max(scores, key=lambda name: scores[name])
-
-
-def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
-    """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
-    first = next(iter(each.values()))
-    people, member = first.drawn
-    strata = None if first.fold is None else first.fold[people]
-    weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
-    name = headline(aucs(first, weight[:1]))
-    inside = np.stack([aucs(one, weight)[name] for one in each.values()])
-    outside = np.stack([aucs(one, (weight == 0).astype(float))[name] for one in each.values()])
-    best = np.nan_to_num(inside, nan=-1).argmax(0)
-    found = outside[best, np.arange(len(weight))]
-    return or_none(float(np.nanmean(found))) if np.isfinite(found).any() else None
 
 
 def agreement(chosen: Sequence[str]) -> float:
@@ -259,32 +234,21 @@ def agreement(chosen: Sequence[str]) -> float:
 
 
 def choice_summary(
-    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], quick: bool, seed: int
+    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], seed: int
 ) -> Choice:
     """What the report says of the choice."""
     best = best_of(each)
     scores = with_intervals(each[best], seed)
     name = headline(scores)
-    mended = corrected(each, seed)
     return Choice(
-        quick=quick,
         candidates=list(each),
         chosen=dict(Counter(chosen.values()).most_common()),
-        agreement=None if quick else agreement(list(chosen.values())),
+        agreement=agreement(list(chosen.values())),
         metric=name,
         best=best,
         best_score=scores[name],
-        optimism=None if quick else differences(each[best], procedure, seed)[name],
-        corrected=shifted(scores[name], mended),
+        optimism=differences(each[best], procedure, seed)[name],
     )
-
-
-def shifted(score: Estimate, value: float | None) -> Estimate:
-    """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
-    if value is None or score.value is None or score.low is None or score.high is None:
-        return Estimate(value, None, None)
-    less = score.value - value
-    return Estimate(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
 
 
 def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:

@@ -21,8 +21,9 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import SplineTransformer
 
+from data.cohorts.covariates import AGE, HEAD_MOTION, KINDS, SEX
 from utils.report.texts import paragraph
-from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, covariates
+from utils.scores.features import UNKNOWN, covariates
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
@@ -35,13 +36,13 @@ FOREST = RandomForestRegressor(30, min_samples_leaf=5, random_state=0)
 SPLINE = SplineTransformer(n_knots=3, degree=3, include_bias=False)
 FEW_VALUES = 6  # of a number: more of them take a spline
 TOLD = 1e-6  # share of the spread that covariates must leave
-EXPECTED = {"site": re.compile("site"), "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
+EXPECTED = {"site": re.compile("site"), **KINDS}
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
+    `table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records and
     repeats. The result holds:
     - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
       computed;
@@ -88,9 +89,10 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The people whose covariates are known, and the columns of each term for which they are enough. The terms: the
+    """The people whose numbers are known, and the columns of each term for which they are enough. The terms: the
     site if it fits, the other covariates, then `flexible` ones."""
     kept = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
+    known = known.fillna(dict.fromkeys(known[kept].select_dtypes(exclude="number"), UNKNOWN))  # as any other category
     for names in (kept, [name for name in kept if name != "site"]):
         people = everybody[known[names].notna().all(axis=1)]
         if "site" in names:
@@ -269,7 +271,7 @@ def motion_line(result: dict | None) -> str:
 
 
 THIRDS = ("youngest", "middle", "oldest")
-KINDS = ("head motion", "sex", "age")
+GROUPED = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"
 MAX_SEXES = 6  # values; more of them are no codes
 
@@ -292,7 +294,7 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
             counts = {key: part.count(group) for key, group in members.items()}
             scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
             rows.append({"kind": kind, "group": str(name)} | counts | scores)
-    return sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+    return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
 
 
 def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:

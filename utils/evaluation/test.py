@@ -13,11 +13,12 @@ from data.base import files
 from data.base.tables import add_row
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
+from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
-from utils.choice.chosen import keep_quick
+from utils.choice.job import read_choice
 from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
@@ -29,7 +30,6 @@ from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
-from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import outputs_of, probability_of_autism
@@ -89,7 +89,8 @@ def select(group: Group) -> None:
     run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
     tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    chosen = comparisons.chosen_of(group, each)
+    assert group.choice
+    chosen = {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
     write_table(run, "predictions", comparisons.of_folds(tables, chosen))
     histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
@@ -99,11 +100,8 @@ def select(group: Group) -> None:
         write_table(run, "floor_predictions", of_floors)
     procedure = Predictions.of(comparisons.of_folds(tables, chosen))
     write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
-    if group.choice:
-        write_table(run, "choices", comparisons.choices_table(group.choice))
-    else:
-        keep_quick(group, next(iter(chosen.values())))
-    found = comparisons.choice_summary(each, procedure, chosen, group.choice is None, run.seed)
+    write_table(run, "choices", comparisons.choices_table(group.choice))
+    found = comparisons.choice_summary(each, procedure, chosen, run.seed)
     conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
 
 
@@ -173,8 +171,6 @@ def conclude(
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = metrics.headline(score)
         headline = Headline(name, score[name])
-        if chosen and chosen.quick:  # the score of the best one is too good
-            headline = Headline(name, chosen.corrected)
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
@@ -200,7 +196,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     calibrate(run, known, every[0].predictions)
     compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed)
     write_table(run, "floors", pd.DataFrame(compared))
-    table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
+    table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:

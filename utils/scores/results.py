@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA = 0.05  # family-wise p below which a region is significant
-MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"  # rows beside those of floors
+MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
+NO_FLOORS = (MODEL, MAJORITY, RULE)  # rows of `floors.csv` beside those of floors
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
 CHANCE = 0.5  # AUC of guessing
