@@ -42,7 +42,7 @@ COMMANDS = {
     "calibration": ["--sets", 1],
     "compare": ["--sets", 2, "--only", "10 folds, 50%"],
     "confounds": ["--sets", 1, "--people", 120, "--resamples", 100, "--only", "age by site,error,unseen"],
-    "coverage": ["--sets", 2, "--only", "80 people, AUC about 0.5"],
+    "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
     "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
     "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
@@ -167,7 +167,7 @@ def test_the_benchmark_of_membership_knows_who_is_in_a_mean():
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     *lines, null, every = printed_by("coverage").splitlines()
     shares = [re.findall(r"([\d.]+)%", line) for line in (*lines, null, every)]
-    assert len(lines) == 2 and set(map(len, shares)) == {2 * 2}  # cuts; intervals of two kinds
+    assert len(lines) == 2 and set(map(len, shares)) == {2 * 2 + 1}  # cuts; intervals of two kinds
     assert {share for line in shares[:-2] for share in line} <= {"0.0", "50.0", "100.0"}
     assert "all without a difference: 4 sets" in null and "all: 4 sets" in every
     held = [float(share[0]) for share in shares]

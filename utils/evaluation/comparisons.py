@@ -100,7 +100,7 @@ def prepared(cohort: Cohort) -> list[object]:
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
     cohorts = filter(None, (cohort, training))
-    key = tuple((of.identity, of.digest, of.same_scan, of.standard) for of in cohorts)
+    key = tuple((of.identity, of.digest, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]

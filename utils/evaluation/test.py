@@ -16,7 +16,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER, leaders
+from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.job import read_choice
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
@@ -127,7 +127,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip(rows, each.mean(0), strict=True)
     ]
     table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
-    if groups := run.cohort.same_scan:
+    if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
@@ -227,8 +227,10 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=len(run.cohort.same_scan),
+        same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,
+        families=sum(len(members) > 1 for members in metadata.families.values()),
+        family_column=metadata.family_column,
         conversion=metadata.command,
     )
 
