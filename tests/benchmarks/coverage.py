@@ -80,15 +80,17 @@ def cut(label: np.ndarray, site: np.ndarray, folds: str, seed: int) -> np.ndarra
     return found
 
 
-def simulated(setting: Setting, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Label, site, and the features of the model and of its rival."""
+def simulated(
+    setting: Setting, random: np.random.Generator, models: int = 2
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Label, site, and the features of so many models, such as one and its rival."""
     share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
     site = random.choice(len(share), setting.people, p=share / share.sum())
     label = (random.random(setting.people) < 0.5).astype(float)
     shift = setting.separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
-    level = SITE_LEVEL * random.normal(size=(2, len(share), FEATURES))[:, site]
-    return label, site, list(random.normal(size=(2, setting.people, FEATURES)) + level + shift)
+    level = SITE_LEVEL * random.normal(size=(models, len(share), FEATURES))[:, site]
+    return label, site, list(random.normal(size=(models, setting.people, FEATURES)) + level + shift)
 
 
 def tested(
