@@ -73,7 +73,10 @@ class ConversionOptions:
         None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
     )
     covariates: tuple[str, ...] | None = option(
-        None, type=columns, metavar="A,B,...", help="columns to keep (default: the site; ABIDE's age, sex, motion)"
+        None,
+        type=columns,
+        metavar="A,B,...",
+        help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )
     seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
     keep_split: Path | None = option(
