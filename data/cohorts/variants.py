@@ -46,12 +46,13 @@ class RefittedEntry(Wrapped):
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
     subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
-    training subject of unknown label, or a scan in both splits. Also if nobody is left to train."""
+    training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
-    if parted := [group for group in cohort.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
+    if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
-            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
+            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {cohort.tie((parted[0],))}; keep them "
+            "together."
         )
     rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
     rows = [row if row.split == rows_of.HELD_OUT else rows_of.checked(str(cohort.path), row) for row in rows]
@@ -66,9 +67,9 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
 
 
 def everybody(cohort: Cohort) -> Cohort:
-    """The cohort with everybody to train on whose label is known, and whose relatives in a scan are known, too."""
+    """The cohort with everybody to train on whose label is known, as are those of the others of a group."""
     unknown = {row.subject for row in cohort.rows if not row.known}
-    unknown |= {one for group in cohort.same_scan if unknown & set(group) for one in group}
+    unknown |= {one for group in cohort.groups if unknown & set(group) for one in group}
     return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
 
 

@@ -78,6 +78,9 @@ class ConversionOptions:
         metavar="A,B,...",
         help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )
+    family: str | None = option(
+        None, metavar="NAME", help="column with one value for all of a family, who stay together in splits and folds"
+    )
     seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
     keep_split: Path | None = option(
         None, type=Path, metavar="COHORT", help="whom this cohort has, by ID or scan, keeps its split; others are drawn"

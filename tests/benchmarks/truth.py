@@ -9,6 +9,8 @@ random      `--real COHORT` (31x37x31) with its labels permuted over subjects; i
 age         240 people in three folds, four planted regions; one more carries age alone, which goes with the diagnosis.
 motion      The same with head motion in place of age.
 site        The same with the site: sites differ in the share of autism.
+sex-age     The same with sex times age; half of the people are female.
+age-site    The same with age times a slope that each site has of its own.
 25/75       240 people in three folds, four planted regions; a quarter has autism.
 suppressed  As `25/75` with equal classes; each region correlates at 0.8 with its mirror image, and the difference is
             planted in one of them.
@@ -147,6 +149,23 @@ class Site(Confounded):
         return random.normal(size=codes.max() + 1)[codes]
 
 
+class SexByAge(Age):
+    """Neither sex nor age goes with the diagnosis: what age does to one sex it undoes to the other."""
+
+    @classmethod
+    def covariate(cls, table, random):
+        female = random.random(len(table)) < 0.5
+        table["SEX"] = np.where(female, "2", "1")
+        return zscore(np.log(super().covariate(table, random))) * np.where(female, 1, -1)
+
+
+class AgeBySite(Age):
+    @classmethod
+    def covariate(cls, table, random):
+        codes, _ = pd.factorize(table["site"])
+        return zscore(np.log(super().covariate(table, random))) * random.normal(size=codes.max() + 1)[codes]
+
+
 class Quarter(Confounded):
     """Nothing is carried, and nothing goes with the diagnosis."""
 
@@ -208,7 +227,7 @@ class OneMap(demo.Anatomy):
         return [anatomy.volume(subject, label) for anatomy in self.of_maps]
 
 
-KINDS = {"age": Age, "motion": Motion, "site": Site, "25/75": Quarter}
+KINDS = {"age": Age, "motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
 
 
 @dataclass(frozen=True)

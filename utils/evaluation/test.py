@@ -16,9 +16,9 @@ from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER, leaders
+from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
-from utils.choice.chosen import keep_quick
+from utils.choice.job import read_choice
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
@@ -89,7 +89,8 @@ def select(group: Group) -> None:
     run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
     tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    chosen = comparisons.chosen_of(group, each)
+    assert group.choice
+    chosen = {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
     write_table(run, "predictions", comparisons.of_folds(tables, chosen))
     histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
@@ -103,11 +104,8 @@ def select(group: Group) -> None:
         write_table(run, "floor_predictions", of_floors)
     procedure = Predictions.of(comparisons.of_folds(tables, chosen))
     write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
-    if group.choice:
-        write_table(run, "choices", comparisons.choices_table(group.choice))
-    else:
-        keep_quick(group, next(iter(chosen.values())))
-    found = comparisons.choice_summary(each, procedure, chosen, group.choice is None, run.seed)
+    write_table(run, "choices", comparisons.choices_table(group.choice))
+    found = comparisons.choice_summary(each, procedure, chosen, run.seed)
     conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
 
 
@@ -129,7 +127,7 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip(rows, each.mean(0), strict=True)
     ]
     table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
-    if groups := run.cohort.same_scan:
+    if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
@@ -172,8 +170,6 @@ def conclude(
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = metrics.headline(score)
         headline = Headline(name, score[name])
-        if chosen and chosen.quick:  # the score of the best one is too good
-            headline = Headline(name, chosen.corrected)
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
@@ -231,8 +227,10 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=len(run.cohort.same_scan),
+        same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,
+        families=sum(len(members) > 1 for members in metadata.families.values()),
+        family_column=metadata.family_column,
         conversion=metadata.command,
     )
 

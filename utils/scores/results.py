@@ -96,7 +96,7 @@ class Headline(NamedTuple):
 METRICS = "metrics.json"
 PAGE = "report.html"
 CANDIDATE = "candidate"  # a column of several tables
-SAME_SCAN = "same_scan"  # the first of the subjects who share a scan; a column where some do
+SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
@@ -133,7 +133,9 @@ ROWS = (
     Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
     Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
     Table("repeats", ("best_floor",), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
-    Table("probabilities", ("file", "subject", "site", "fold")),  # calibrated on the other folds, and sets of labels
+    Table(
+        "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
+    ),  # calibrated on the other folds, and sets of labels
     Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
     Table("candidates", (CANDIDATE,), (CANDIDATE, "chosen", *columns_of("auc"))),  # their scores; how often chosen
     Table("choices", ("fold", CANDIDATE), CHOICE_COLUMNS),  # who was chosen in each fold, and by what scores
