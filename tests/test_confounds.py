@@ -83,8 +83,8 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
     nobody = "what nobody measured, such as the length of the scan and medication. Within sites the output correlates"
-    assert f"may explain the result: sex, IQ and {nobody} with head motion at" in line
-    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
+    assert f"may explain the result: sex, IQ, handedness and {nobody} with head motion at" in line
+    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
     assert f"may explain the result: {nobody}" in motion_line(of(known, output(known, 2, 0)))
 
 
@@ -270,7 +270,9 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
-    assert "may explain the result: sex, IQ, head motion and what nobody" in line and "reliability" not in line
+    assert (
+        "may explain the result: sex, IQ, handedness, head motion and what nobody" in line and "reliability" not in line
+    )
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])

@@ -95,6 +95,29 @@ def test_intervals_against_scipy():
     assert (low[4], high[4]) == pytest.approx((independent.low, independent.high), abs=0.06)
 
 
+def test_a_family_is_flipped_and_drawn_as_one():
+    """Everybody twice, as pairs, gives what everybody once gives; of whom each counts, p is too low."""
+    effect, label = drawn(np.random.default_rng(4), subjects=30, planted=1.0)
+    once, twice = (effect, label), (np.tile(effect, (2, 1)), np.tile(label, 2))
+    pairs = np.tile(np.arange(30), 2)
+    for one, other in zip(sign_flip_test(*once, 0), sign_flip_test(*twice, 0, pairs), strict=True):
+        np.testing.assert_allclose(one, other)
+    for one, other in zip(mean_interval(effect, 0), mean_interval(twice[0], 0, pairs), strict=True):
+        np.testing.assert_allclose(one, other)
+    assert sign_flip_test(*twice, 0)[0][0] < sign_flip_test(*once, 0)[0][0]
+
+
+def test_p_of_families_of_both_labels_is_what_all_flips_of_families_give():
+    effect, label = drawn(np.random.default_rng(5), subjects=9, regions=3, planted=1.0)
+    family = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4])
+    of_family = np.array([effect[family == one].sum(0) for one in range(5)])
+    flips = np.array(list(itertools.product((1, -1), repeat=5)))
+    t = stats.ttest_1samp(flips[:, :, None] * of_family, 0, axis=1).statistic
+    observed = stats.ttest_1samp(of_family, 0).statistic
+    p, _ = sign_flip_test(effect, label, 0, family)
+    assert p == pytest.approx((t.max(1)[:, None] >= observed - 1e-9).mean(0), abs=0.03)
+
+
 def test_records_of_a_subject_count_once():
     values = np.array([[1.0], [3.0], [5.0]])
     assert by_subject(values, ["b", "b", "a"]).tolist() == [[5.0], [2.0]]
@@ -237,7 +260,7 @@ def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
     rows = [opened.rows[at] for at in (5, 3, 4)]
     known = covariates_of(opened, rows)
     assert known.index.tolist() == sorted(row.subject for row in rows)
-    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]
+    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq", "handedness"]
     assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
     bare = cohort_of()
     assert "age" not in covariates_of(bare, bare.rows)

@@ -9,7 +9,7 @@ Its mean is 0 if d is independent of y given z, where either p or m is right. Th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,10 +48,13 @@ class Effects:
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
     `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
     `probability`: (records,) of autism with nothing occluded.
+
+    Subjects of one of the `groups`, who share a scan or are of one family, are one unit of intervals and tests.
     """
 
     arrays: dict[str, np.ndarray]
     rows: Sequence[Row]
+    groups: Groups = ()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -69,11 +72,17 @@ class Effects:
         """The subject of each row of `blob_excess`."""
         return self.subject * (len(self["group"]) // len(self.rows))
 
-    def with_one_person(self, groups: Groups) -> "Effects":
-        """The effects with subjects who share a scan and the label as one, who is called as the first of them."""
-        leader, label = leaders(self.subject, groups), {row.subject: row.label for row in self.rows}
-        one = {name: first for name, first in leader.items() if label[name] == label[first]}
-        return replace(self, rows=[replace(row, subject=one.get(row.subject, row.subject)) for row in self.rows])
+    @property
+    def first(self) -> np.ndarray:
+        """Of each record (records,) the first subject of its group, or its own."""
+        leader = leaders(self.subject, self.groups)
+        return np.array([leader[subject] for subject in self.subject])
+
+    @property
+    def unit(self) -> np.ndarray:
+        """The number of the unit of each subject (subjects,)."""
+        _, of_subject = np.unique(self.subject, return_index=True)
+        return np.unique(self.first[of_subject], return_inverse=True)[1]
 
     def of_subjects(self, array: np.ndarray) -> np.ndarray:
         """The means over each subject's records, (records, ...) -> (subjects, ...)."""
@@ -115,25 +124,42 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each."""
-    count, random = len(effect), np.random.default_rng(seed)
-    low, high = bootstrap(lambda weight: weight @ effect / count, count, random, RESAMPLES)
+def sums(values: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
+    """The sums over the subjects of each unit, (subjects, ...) -> (units, ...); `unit` (subjects,) numbers them, and is
+    None if each subject is one."""
+    if unit is None:
+        return values
+    total = np.zeros((unit.max() + 1, *values.shape[1:]))
+    np.add.at(total, unit, values)
+    return total
+
+
+def mean_interval(
+    effect: np.ndarray, seed: int, unit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each. The
+    subjects of a `unit`, see `sums`, are drawn together."""
+    total, size = sums(effect, unit), sums(np.ones(len(effect)), unit)
+    random = np.random.default_rng(seed)
+    low, high = bootstrap(lambda weight: weight @ total / (weight @ size)[:, None], len(total), random, RESAMPLES)
     return effect.mean(0), low, high
 
 
-def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sign_flip_test(
+    effect: np.ndarray, label: np.ndarray, seed: int, unit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
     If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
     Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
     the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
-    dependence between regions.
+    dependence between regions. Those of a `unit`, see `sums`, are flipped together.
 
     p compares the studentised mean with the largest over regions (Winkler et al. 2014). q is that of Benjamini &
     Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises with the other, and it
     is always finite. NaN if all subjects are of one class.
     """
+    effect = sums(effect, unit)
     count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
         return np.full(regions, np.nan), np.full(regions, np.nan)
@@ -189,15 +215,16 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjusted |
     of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
     label, last = effects.of_subjects(effects.label), pd.DataFrame()  # the last columns
+    unit = effects.unit
     for fill in FILLS:
         kind, effect = fill.name, effects.of_subjects(effects[fill.stored])
-        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
+        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed, unit)
         if fill.tested:
             net = adjusted(effect) if adjusted else effect
-            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed)
+            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed, unit)
             name = f"{kind}_adjusted"
-            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed)
-            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed)
+            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed, unit)
+            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed, unit)
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
@@ -217,12 +244,12 @@ def map_table(
     covariates; `p_reliance_plain` is of the effects as they are."""
     effect = effects.of_subjects(effects["reliance_by_map"])
     effect = effect.reshape(len(effect), -1)
-    label = effects.of_subjects(effects.label)
+    label, unit = effects.of_subjects(effects.label), effects.unit
     pairs = [(region, atlas.names[region], name) for region in atlas.regions for name in maps]
     table = pd.DataFrame(pairs, columns=["region", "name", "map"])
-    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed)
-    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed)
-    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed)
+    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed, unit)
+    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed, unit)
+    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed, unit)
     table = table.sort_values(RELIANCE, ascending=False, kind="stable")
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table

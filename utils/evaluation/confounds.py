@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals
-from utils.scores.features import AGE, HEAD_MOTION, SEX, covariates
+from utils.scores.features import UNKNOWN, covariates
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
@@ -25,7 +26,7 @@ from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
+    `table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records and
     repeats. The result holds:
     - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
       computed;
@@ -63,8 +64,9 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
-    """The people whose covariates are known, and the adjustment for these; without the site if people are too few."""
+    """The people whose numbers are known, and the adjustment for these; without the site if people are too few."""
     kept = enough(known)
+    known = known.fillna(dict.fromkeys(known[kept].select_dtypes(exclude="number"), UNKNOWN))  # as any other category
     for names in (kept, [name for name in kept if name != "site"]):
         people = everybody[known[names].notna().all(axis=1)]
         if "site" in names:
@@ -184,7 +186,7 @@ def motion_line(result: dict | None) -> str:
 
 
 THIRDS = ("youngest", "middle", "oldest")
-KINDS = ("head motion", "sex", "age")
+GROUPED = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"
 MAX_SEXES = 6  # values; more of them are no codes
 
@@ -207,7 +209,7 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
             counts = {key: part.count(group) for key, group in members.items()}
             scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
             rows.append({"kind": kind, "group": str(name)} | counts | scores)
-    return sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+    return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
 
 
 def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:

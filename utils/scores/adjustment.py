@@ -16,9 +16,9 @@ import pandas as pd
 from scipy import stats
 from sklearn.linear_model import Lasso
 
-from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, UNKNOWN
+from data.cohorts.covariates import KINDS
+from utils.scores.features import UNKNOWN
 
-EXPECTED = {"age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
@@ -33,7 +33,7 @@ TOLD = 1e-6  # share of the spread that covariates must leave
 class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
-    `covariates`: those that enter; `without`: covariates and terms that cannot; `unknown`: which of EXPECTED are not
+    `covariates`: those that enter; `without`: covariates and terms that cannot; `unknown`: which of KINDS are not
     known; `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the intercept and the covariates;
     `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns belong to a product of several,
     and an orthonormal basis of these.
@@ -98,7 +98,7 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     of its own.
     """
     names = [name for name in enough(known) if known[name].nunique() > 1]
-    unknown = [of for of, pattern in EXPECTED.items() if not any(map(pattern.search, enough(known)))]
+    unknown = [of for of, pattern in KINDS.items() if not any(map(pattern.search, enough(known)))]
     none = np.empty((len(known), 0))
     bare = Adjustment((), tuple(known), tuple(unknown), "no covariate can be used", spanned(none), none)
     for used in filter(None, (names, [name for name in names if name != "site"])):
