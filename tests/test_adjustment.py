@@ -75,9 +75,9 @@ def test_what_is_unknown_or_alike_in_all_is_named():
     rare = pd.Series(random.normal(size=200)).where(np.arange(200) < 99)
     found = adjustment(known.assign(same=3.0, fiq=rare, func_mean_fd=random.normal(size=200)))
     assert found.covariates == ("site", "age", "sex", "func_mean_fd")
-    assert found.without[:2] == ("same", "fiq") and found.unknown == ("IQ",)
+    assert found.without[:2] == ("same", "fiq") and found.unknown == ("IQ", "handedness")
     assert adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
-    assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "head motion")
+    assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "handedness", "head motion")
     assert adjustment(known[[]]).span == pytest.approx(spanned(np.empty((200, 0))))
 
 

@@ -1,5 +1,6 @@
 """Calibrated probabilities of a test: the tables against counts by hand, SciPy and statsmodels; what the page says."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ from test_report import damage, parsed, remove, write_tables
 from utils import figures
 from utils.evaluation import probabilities
 from utils.report import drawings
-from utils.report.tables import UNEQUAL, read_test, write_table
+from utils.report.scores import held
+from utils.report.tables import COVERAGE, UNEQUAL, read_test, write_table
+from utils.report.texts import paragraph
 from utils.scores import calibration
 from utils.scores.calibration import fit
 from utils.scores.statistics import log_odds
@@ -124,6 +127,18 @@ def test_equal_coverage_is_tested_as_by_chi_squared_and_what_is_unequal_is_found
     assert probabilities.p_of_equal(holds, few) == pytest.approx(
         probabilities.p_of_equal(holds[group < 9], group[group < 9])
     )
+
+
+@pytest.mark.parametrize("p, said", [(0.04, "which chance alone may do (p = 0.08"), (0.02, "more apart than chance")])
+def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
+    row = {"measure": COVERAGE, "probabilities": "", "group": "", "diagnosis": "autism", "people": 40, "value": 0.8}
+    levels = [row | {"level": level} for level in (0.8, 0.9)]
+    groups = [row | {"level": 0.8, "group": name, "value": value} for name, value in (("A", 0.7), ("B", 0.9))]
+    of_sites = row | {"level": 0.8, "measure": UNEQUAL, "value": p}
+    one = held(pd.DataFrame([*levels, *groups, of_sites]), "autism")
+    assert one.p == 2 * p and one.ends == (0.7, 0.9)
+    sets = paragraph("sets", held=[one, replace(one, name="control", p=1.0)], run=SimpleNamespace(folds="site"))
+    assert said in sets and ("far fewer labels" in sets) == (p == 0.02)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class Adjustment:
 
     `covariates`: those that enter; `without`: covariates and terms that cannot; `unknown`: which of KINDS are not
     known; `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the intercept and the covariates;
-    `terms`: all other columns (n, m) beside these, z-scored.
+    `terms`: all other columns (n, m) beside these, z-scored; `groups`: those of a product that has several.
     """
 
     covariates: tuple[str, ...] = ()
@@ -44,6 +44,7 @@ class Adjustment:
     reason: str = ""
     span: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     terms: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    groups: tuple[np.ndarray, ...] = ()
 
     def followed(self, value: np.ndarray) -> set[int]:
         """The columns of `terms` that a value (n,) follows."""
@@ -59,6 +60,12 @@ class Adjustment:
             lasso = Lasso(limit * noise, fit_intercept=False, max_iter=100_000).fit(self.terms, rest)
             chosen = np.flatnonzero(lasso.coef_)
             noise = max(residuals(rest, spanned(self.terms[:, chosen])).std(), LEAST_NOISE * rest.std())
+        for group in self.groups:
+            left = residuals(rest, spanned(self.terms[:, chosen]))
+            product = spanned(self.terms[:, group])
+            together = np.square(product.T @ left).sum() / noise**2
+            if together > stats.chi2.isf(CHANCE / len(self.groups), product.shape[1] - 1):
+                chosen = np.union1d(chosen, group)
         return set(chosen.tolist())
 
     def basis(self, followed: set[int]) -> np.ndarray:
@@ -102,17 +109,24 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     else:
         few = f"{len(known)} subjects are too few for curves and products of covariates; {needed} would do"
         return replace(bare, reason=few)
-    span, columns, without = spanned(np.column_stack([*blocks.values()])), [], []
+    span = spanned(np.column_stack([*blocks.values()]))
+    room = len(known) // SUBJECTS_A_PARAMETER - span.shape[1] - 1
+    columns, groups, without, count = [], [], [], 0
     for name, values, whole in further(known[used], blocks):
         rest = residuals(values, span)
         told = rest.std(axis=0) > TOLD * values.std(axis=0)
         people = np.square(np.square(rest).sum(0)) / np.maximum((rest**4).sum(0), np.finfo(float).tiny)
         kept = told & (people >= SUBJECTS_A_PARAMETER)
         columns.append(rest[:, kept] / rest[:, kept].std(axis=0))
-        without += [] if whole(kept[told]) or not told.any() else [name]
+        several = whole is np.all and kept.sum() > 1
+        if several and kept.sum() <= room:
+            groups.append(np.arange(count, count + kept.sum()))
+        count += kept.sum()
+        if told.any() and (not whole(kept[told]) or (several and kept.sum() > room)):
+            without.append(name)
     left_out = [name for name in known if name not in used]
     terms = np.column_stack([np.empty((len(known), 0)), *columns])
-    return Adjustment(tuple(used), (*left_out, *without), bare.unknown, "", span, terms)
+    return Adjustment(tuple(used), (*left_out, *without), bare.unknown, "", span, terms, tuple(groups))
 
 
 def linear(column: pd.Series) -> np.ndarray:
