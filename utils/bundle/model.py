@@ -230,7 +230,10 @@ class Bundle:
             return "How good these networks are nobody knows, so that what they say of a person may be chance."
         if self.model.internal.score.beats_chance:
             return ""
-        return "The test on folds does not show that they do better than chance, so that what they say may be chance."
+        return (
+            "The test on folds does not show that these networks do better than chance, so that what they say may be "
+            "chance."
+        )
 
     def lines(self) -> list[str]:
         """What a user must know of it."""

@@ -6,6 +6,7 @@ Tests that cannot be compared end with one line that says what differs.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -97,11 +98,10 @@ def read(letter: str, folder: Path) -> FinishedTest:
     described = files.read_json(folder / MANIFEST, Described)
     if pooled["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.choice and described.choice.quick:
+    if described.choice and described.choice.by_itself:
         raise InputError(
-            f"{folder} holds the best of several candidates, chosen by these predictions (run.py --choose "
-            "quick), so its scores are too good; compare a test of run.py --choose with inner folds, or those of the "
-            "candidates in it."
+            f"{folder} holds the best of several candidates, chosen by these predictions, so its scores are too good; "
+            "compare a test of run.py --choose, or those of the candidates in it."
         )
     if described.repeats < 2:
         return FinishedTest(letter, folder, described, pooled, (pooled,))
@@ -246,8 +246,8 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them; `correlations` of
-    their log odds, over all records and, where there are several, within sites."""
+    """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them, one `among` so many
+    pairs; `correlations` of their log odds, over all records and, where there are several, within sites."""
 
     a: FinishedTest
     b: FinishedTest
@@ -255,6 +255,7 @@ class Pair:
     correlations: dict[str, float | None]
     agreement: RightCounts
     sites: tuple[Site, ...]
+    among: int
 
     @property
     def name(self) -> str:
@@ -271,8 +272,14 @@ class Pair:
         return standing(self.less[self.area])
 
 
-def compared(a: FinishedTest, b: FinishedTest) -> Pair:
-    """Two runs that may be compared, side by side."""
+def pairs(runs: Sequence[FinishedTest]) -> list[Pair]:
+    """Each two of the runs, whose intervals hold for all pairs together."""
+    every = [*combinations(runs, 2)]
+    return [compared(one, other, len(every)) for one, other in every]
+
+
+def compared(a: FinishedTest, b: FinishedTest, among: int) -> Pair:
+    """Two runs that may be compared, side by side, one of so many pairs."""
     both = [run.known for run in (a, b)]
     site = both[0]["site"]
     right = [((table["probability"] >= THRESHOLD) == (table["label"] == 1)).to_numpy() for table in both]
@@ -284,10 +291,11 @@ def compared(a: FinishedTest, b: FinishedTest) -> Pair:
     return Pair(
         a,
         b,
-        differences(a.predictions, b.predictions, SEED),
+        differences(a.predictions, b.predictions, SEED, among),
         {"correlation": correlation(both)} | within,
         RightCounts.of(*right),
         tuple(sorted(sites, key=lambda one: (-one.subjects, one.name))),
+        among,
     )
 
 
@@ -311,6 +319,7 @@ def rows_of_pairs(pairs: Sequence[Pair]) -> Iterator[dict]:
             "b": str(pair.b.folder),
             "conclusion": CONCLUSIONS[pair.standing],
             "by": pair.area,
+            "among": pair.among,
             "subjects": pair.a.known["subject"].nunique(),
             "records": len(pair.a.known),
             **{

@@ -1,9 +1,7 @@
 """The network beside plain classifiers (floors), its repeats beside each other, candidates beside each other.
 
 A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
-own score is not, since the same predictions choose it and judge it; the difference is the optimism. Without inner folds
-(`quick`) a bootstrap corrects the score of the best candidate: the people who are drawn choose, the others judge. That
-is BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
+own score is not, since the same predictions choose it and judge it; the difference is the optimism.
 """
 
 from collections import Counter
@@ -28,34 +26,36 @@ from utils.scores import floors
 from utils.scores.metrics import (
     HEADLINES,
     Predictions,
-    aucs,
     differences,
     headline,
     headline_of,
     with_intervals,
 )
+from utils.scores.named import named, roles
 from utils.scores.results import (
     CANDIDATE,
     CHOICE_COLUMNS,
     MAJORITY,
     METRICS,
     MODEL,
+    NAMED,
+    NAMED_FLOOR,
+    NO_FLOORS,
+    OTHER,
+    ROLE,
     RULE,
     TABLES,
     UNDEFINED,
     Estimate,
     columns_of,
     flat,
-    or_none,
 )
-from utils.scores.statistics import RESAMPLES, resampled
 
-NO_FLOORS = (
+NONE_FITTED = (
     "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
     "trained on {cohort}, which is gone, was changed or was prepared otherwise."
 )
 LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
-BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
 FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
 
 
@@ -70,7 +70,7 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     if not run.cohort.subjects("train"):
         identity = run.checkpoints.identity()
         if (training := training_people(run.cohort, identity)) is None:
-            return [NO_FLOORS.format(cohort=identity.cohort)]
+            return [NONE_FITTED.format(cohort=identity.cohort)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -104,32 +104,39 @@ def prepared(cohort: Cohort) -> list[object]:
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
     cohorts = filter(None, (cohort, training))
-    key = tuple((of.identity, of.digest, of.same_scan, of.standard) for of in cohorts)
+    key = tuple((of.identity, of.digest, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]
 
 
-def floors_table(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:
+def floors_table(
+    predictions: Predictions, predicted: Sequence[pd.DataFrame], seed: int, inputs: Sequence[str]
+) -> list[dict]:
     """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUCs minus the floor's.
 
-    `floors` are those of `floors.predict` for each repeat, a row for each of the predictions, in their order; a floor
-    that could not be fitted in every fold is left out.
+    `predicted` are the tables of `floors.predict` for each repeat, a row for each of the predictions, in their order; a
+    floor that could not be fitted in every fold is left out. One floor is `named` beforehand, by the `inputs` of the
+    network. The intervals of the model minus each other floor hold for all of these together.
     """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    known = [name for name in floors[0] if not any(table[name].isna().any() for table in floors)]
+    known = [str(name) for name in predicted[0] if not any(table[name].isna().any() for table in predicted)]
     candidates = {MODEL: predictions}
-    candidates |= {name: predictions.with_probabilities([table[name] for table in floors]) for name in known}
+    candidates |= {name: predictions.with_probabilities([table[name] for table in predicted]) for name in known}
+    role = roles(known, inputs)
+    among = list(role.values()).count(OTHER)
     rows = []
     for name, floor in candidates.items():
         found = with_intervals(floor, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
             found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
-        areas = ("auc", *predictions.groups)
-        less = dict.fromkeys(areas, UNDEFINED) if name == MODEL else differences(predictions, floor, seed)
-        named = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
-        rows.append({"floor": str(name)} | flat(named))
+        areas, together = ("auc", *predictions.groups), among if role.get(name) == OTHER else 1
+        less = dict.fromkeys(areas, UNDEFINED)
+        if name != MODEL:
+            less |= differences(predictions, floor, seed, together)
+        cells = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
+        rows.append({"floor": name, ROLE: role.get(name, "")} | flat(cells))
     return rows
 
 
@@ -160,20 +167,23 @@ def compared(rows: Sequence[dict]) -> list[Compared]:
     return [Compared(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
 
 
-def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
-    """What the rows of `floors_table` say, by the AUC of the headline: whether the network beats chance and each
-    floor."""
+def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str]) -> str:
+    """What the rows of `floors_table` say of a network with these inputs, by the AUC of the headline. It stands beside
+    chance, the floor that is named beforehand, and each other floor."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
+    of_floors = [floor for floor in others if floor.name not in NO_FLOORS]
     return paragraph(
         "verdict",
         model=model,
         auc=headline(rows[0]),
-        floors=[floor for floor in others if floor.name not in (MAJORITY, RULE)],
+        named=named([floor.name for floor in of_floors], inputs),
+        floors=of_floors,
         rule=next((floor for floor in others if floor.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
             "new_sites": new_sites(predictions),
+            "small_sites": predictions.in_small_sites,
             "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
         },
         repeats=len(predictions.all),
@@ -205,51 +215,30 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def repeats_table(group: Group) -> pd.DataFrame:
-    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then its best floor, by the AUC,
-    and the network's AUC minus that of this floor."""
+    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then the floor that is named
+    beforehand, and the network's AUC minus that of this floor."""
     rows = []
     for number, part in enumerate(repeat.run for repeat in group.groups):
         found, _ = read_scores(part.out_dir / METRICS)
-        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_best(part, [*found]))
-    return pd.DataFrame(rows).fillna({BEST_FLOOR: ""})
+        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_named(part))
+    return pd.DataFrame(rows).fillna({NAMED_FLOOR: ""})
 
 
-def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
-    """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
+def beside_named(part: Run) -> dict[str, object]:
+    """The floor that is named beforehand for one repeat, and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / TABLES["floors"].file)
-    others = table[~table["floor"].isin([MODEL, MAJORITY, RULE])]
-    if others.empty:
+    role = roles(table["floor"].tolist(), part.model.inputs(part.config))  # also of a table without the column
+    found = table[table["floor"].map(role) == NAMED]
+    if found.empty:
         return {}
-    best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
     differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]
-    return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}
-
-
-def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
-    """Who was chosen in each fold: by inner folds, or for all by the predictions themselves."""
-    if group.choice:
-        return {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
-    return dict.fromkeys(group.folds.names, best_of(each))
+    return {NAMED_FLOOR: found["floor"].item()} | {name: as_numbers(found[name]).item() for name in differences}
 
 
 def best_of(each: Mapping[str, Predictions]) -> str:
     """The candidate with the largest AUC of the headline; of equal ones the first."""
     scores = {name: headline_of(one)[1] for name, one in each.items()}
     return max(scores, key=lambda name: scores[name])
-
-
-def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
-    """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
-    first = next(iter(each.values()))
-    people, member = first.drawn
-    strata = None if first.fold is None else first.fold[people]
-    weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
-    name = headline(aucs(first, weight[:1]))
-    inside = np.stack([aucs(one, weight)[name] for one in each.values()])
-    outside = np.stack([aucs(one, (weight == 0).astype(float))[name] for one in each.values()])
-    best = np.nan_to_num(inside, nan=-1).argmax(0)
-    found = outside[best, np.arange(len(weight))]
-    return or_none(float(np.nanmean(found))) if np.isfinite(found).any() else None
 
 
 def agreement(chosen: Sequence[str]) -> float:
@@ -259,32 +248,21 @@ def agreement(chosen: Sequence[str]) -> float:
 
 
 def choice_summary(
-    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], quick: bool, seed: int
+    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], seed: int
 ) -> Choice:
     """What the report says of the choice."""
     best = best_of(each)
     scores = with_intervals(each[best], seed)
     name = headline(scores)
-    mended = corrected(each, seed)
     return Choice(
-        quick=quick,
         candidates=list(each),
         chosen=dict(Counter(chosen.values()).most_common()),
-        agreement=None if quick else agreement(list(chosen.values())),
+        agreement=agreement(list(chosen.values())),
         metric=name,
         best=best,
         best_score=scores[name],
-        optimism=None if quick else differences(each[best], procedure, seed)[name],
-        corrected=shifted(scores[name], mended),
+        optimism=differences(each[best], procedure, seed)[name],
     )
-
-
-def shifted(score: Estimate, value: float | None) -> Estimate:
-    """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
-    if value is None or score.value is None or score.low is None or score.high is None:
-        return Estimate(value, None, None)
-    less = score.value - value
-    return Estimate(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
 
 
 def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:
