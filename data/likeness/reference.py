@@ -296,8 +296,8 @@ def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numer
     """What is usual in a `table_of` training people at these sites, whose `numeric` columns are numbers.
 
     A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all.
-    The share of fewer than TELLING people is told as if they were so many. A phenotype value that is the same for all
-    is scaled to 0 for everybody.
+    The share of fewer than TELLING people, or of all but these, is told as if they were so many. A phenotype
+    value that is the same for all is scaled to 0 for everybody.
     """
     raw: set[str] = set()
     if cohort.raw_phenotype is not None:
@@ -309,7 +309,8 @@ def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numer
         if as_number(column).nunique() > FEW_VALUES or text.nunique() == 1:
             continue
         several = {value: count for value, count in text.value_counts().items() if count >= MIN_OF_CATEGORY}
-        common = {value: max(count, TELLING) / len(text) for value, count in several.items()}
+        most = max(TELLING, len(text) - TELLING)
+        common = {value: min(max(count, TELLING), most) / len(text) for value, count in several.items()}
         common |= {} if name in raw else {UNKNOWN: common.get(UNKNOWN, 0.0)}
         if text.isin(common.keys()).mean() >= NEARLY_ALL and not tells_site(text, sites):
             categories[str(name)] = {value: float(f"{common[value]:.{SHARE_DIGITS}g}") for value in sorted(common)}
