@@ -147,7 +147,7 @@ def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
 def test_sites_that_are_alike_are_seldom_called_unequal(monkeypatch):
     monkeypatch.setattr(probabilities, "RESAMPLES", 2)
     monkeypatch.setattr(probabilities, "DRAWS", 199)
-    monkeypatch.setattr(probabilities, "share", lambda holds: {})  # and its interval, which takes most of the time
+    monkeypatch.setattr(probabilities, "share", lambda *_: {})  # and its interval, which takes most of the time
     tables = [probabilities.people(of, of["fold"].to_numpy()) for of in map(people, [0.0] * 40, range(40))]
     rows = pd.concat([probabilities.observed(table, "fold", 0) for table in tables])
     assert (rows[rows["measure"] == UNEQUAL]["value"] <= 0.05).mean() < 0.1
