@@ -53,7 +53,7 @@ def convert(args: argparse.Namespace) -> int:
             print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
     command = shlex.join(["abide-data", *sys.argv[1:]])
     if like:
-        planned, notes = conversion.convert_like(source, args.cohort, like, command)
+        planned, notes = conversion.convert_like(source, args.cohort, like, command, options.family)
     else:
         planned, notes = conversion.convert(source, args.cohort, options, command)
     print("\n".join(notes))

@@ -60,6 +60,7 @@ class Source:
     notes: list[str]
     series: SeriesFiles | None = None
     kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
+    family_column: str | None = None  # of which `subjects` have the column `family`
 
     @property
     def derivation(self) -> Derivation | None:
@@ -209,7 +210,6 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwan
     others = diagnosis[complete & ~usable].dropna()
     groups = identifier[others.index].groupby(others)
     unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
-    chosen = identifier[usable & (unwanted != "")].groupby(unwanted)
     return {
         f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & ~some].tolist(),
@@ -217,7 +217,7 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwan
         f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~usable & diagnosis.isna()].tolist(),
         "a map without a row in the table": joined.stray,
         **unused,
-        **{reason: subjects.tolist() for reason, subjects in chosen},
+        **{reason: subjects.tolist() for reason, subjects in identifier[usable & (unwanted != "")].groupby(unwanted)},
     }
 
 

@@ -16,10 +16,10 @@ from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER, leaders
+from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.job import read_choice
-from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
+from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
@@ -31,8 +31,8 @@ from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
-from utils.training.network import outputs_of, probability_of_autism
+from utils.scores.results import ALIKE, CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.training.network import predicted
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
@@ -97,6 +97,10 @@ def select(group: Group) -> None:
         write_table(run, "training", comparisons.of_folds(histories, chosen))
     first = next(iter(by_name.values()))
     if len(of_floors := tested(first).floors):
+        if ALIKE in of_floors:  # of the network, so of who was chosen
+            told = {name: tested(one).floors[["file", "fold", ALIKE]] for name, one in by_name.items()}
+            own = comparisons.of_folds(told, chosen).set_index("file")[ALIKE]
+            of_floors[ALIKE] = own.loc[of_floors["file"]].to_numpy()
         write_table(run, "floor_predictions", of_floors)
     procedure = Predictions.of(comparisons.of_folds(tables, chosen))
     write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
@@ -123,10 +127,11 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip(rows, each.mean(0), strict=True)
     ]
     table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
-    if groups := run.cohort.same_scan:
+    if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
+    missingness.write_alike(run, [network for _, network in networks], batches)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
@@ -135,12 +140,6 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
-
-
-def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
-    """Probabilities of autism of the records in all batches (n,)."""
-    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
-    return probability_of_autism(np.concatenate(logits))
 
 
 def conclude(
@@ -194,14 +193,16 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     write_table(run, "sites", pd.DataFrame(by_site(predictions, run.seed)))
     drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
     calibrate(run, known, every[0].predictions)
-    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed)
+    inputs = run.model.inputs(run.config)
+    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed, inputs)
     write_table(run, "floors", pd.DataFrame(compared))
     table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
-    return score, comparisons.verdict(compared, predictions), confounds.motion_line(motion)
+    concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
+    return score, " ".join(filter(None, concluded)), confounds.motion_line(motion)
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
@@ -227,8 +228,10 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=len(run.cohort.same_scan),
+        same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,
+        families=sum(len(members) > 1 for members in metadata.families.values()),
+        family_column=metadata.family_column,
         conversion=metadata.command,
     )
 

@@ -50,6 +50,8 @@ class Prepared:
     scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
     same_scan: int = 0  # groups of people who share a scan
     together: bool = False  # whether these are in one split or fold
+    families: int = 0  # of two people or more
+    family_column: str = ""
     conversion: str = ""  # the command
 
 

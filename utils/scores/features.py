@@ -22,6 +22,7 @@ from utils.scores.ridge import LinearClassifier
 
 UNKNOWN = "unknown"  # the category of unknown text
 SITE = "covariates site"  # a feature
+MISSINGNESS = "missingness"  # the features that say what is missing, and how it was measured
 
 
 def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
@@ -58,13 +59,16 @@ def encoder() -> ColumnTransformer:
 
 
 def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """The `inputs` of each kind of floor, and `all` of them. Unknown ones, such as a phenotype that is zero in all
-    records, are left out."""
+    """The `inputs` of each kind of floor, and `all` of them; then `missingness`, the part of the phenotype that says
+    only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are
+    left out. The first cohort has the training people."""
     tables = inputs(*cohorts)
+    where = phenotype.recording(cohorts[0].metadata)
+    recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
     if not tables["phenotype"].any(axis=None):
         del tables["phenotype"]
     known = {name: table for name, table in tables.items() if table.shape[1]}
-    return known | {"all": pd.concat(known.values(), axis=1)}
+    return known | {"all": pd.concat(known.values(), axis=1)} | recorded
 
 
 def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
