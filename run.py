@@ -12,7 +12,7 @@ from data.base.terminal import start
 from models import MODELS, PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
-from utils.runs.candidates import PRESETS, QUICK
+from utils.runs.candidates import PRESETS
 from utils.runs.validate import USUAL_CHECKPOINTS, Request, request, single_run
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--fold", metavar="K", help="do one fold only: its number from 0, or its site")
     repeats = "do it R times, each with the next seed, and take the mean (default 1)"
     add("--repeats", type=whole(1, MAX_REPEATS), default=1, metavar="R", help=repeats)
-    choose = (
-        f"compare presets (default all) or the lines of a file in inner folds; '{QUICK}[,...]': without inner folds"
-    )
+    choose = "compare presets (default all) or the lines of a file in inner folds"
     add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
     add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="do J folds at a time (default 1)")
     everybody = "one model of all people, for use elsewhere; --test and --blackout use it on others"

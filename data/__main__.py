@@ -53,7 +53,7 @@ def convert(args: argparse.Namespace) -> int:
             print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
     command = shlex.join(["abide-data", *sys.argv[1:]])
     if like:
-        planned, notes = conversion.convert_like(source, args.cohort, like, command)
+        planned, notes = conversion.convert_like(source, args.cohort, like, command, options.family)
     else:
         planned, notes = conversion.convert(source, args.cohort, options, command)
     print("\n".join(notes))
@@ -66,12 +66,14 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def print_planned(planned: "PlannedCohort", path: Path) -> None:
-    """Prints what became of texts, the value that separates labels best, and the number of records of each kind."""
+    """Prints covariates, what became of texts, the value that separates labels best, and how many records there are."""
+    from data.cohorts import covariates
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
 
     for name, values in planned.metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {listed(values)}")
+    print(covariates.told(planned.covariates, planned.phenotype, planned.rows, planned.metadata.covariates_named))
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)

@@ -247,7 +247,7 @@ def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> C
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
     said = Metadata(**metadata)
-    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), same_scan=said.same_scan)
+    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), groups=said.groups)
 
 
 def sha256(text: str) -> str:

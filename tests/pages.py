@@ -65,7 +65,6 @@ def tiny(command: str) -> list[str]:
     if not command.startswith("run.py"):
         return shlex.split(command, comments=True)
     few = re.sub(r"--folds \d+", "--folds 2", re.sub(r" --(jobs|numIters) \d+", "", command))
-    few = few.replace("--choose ", "--choose quick,")
     words = shlex.split(re.sub(r"--permutations \d+", "--permutations 2", few), comments=True)
     if "--blackout" in words:
         return [*words, "--donors", "1"]

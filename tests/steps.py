@@ -165,8 +165,6 @@ ANY = {  # of any reduced cohort
     "choice": f"""
         run --train {NN} --folds 3 --choose candidates.txt --numIters 6
         run --test {NN} --folds 3 --choose candidates.txt
-        run --train {NN} --folds 3 --choose quick,candidates.txt --numIters 6 --outDir quick-train
-        run --test {NN} --folds 3 --choose quick,candidates.txt --outDir quick-test
         """,
     "permutations": f"""
         run --train {NN} --folds 2 {ONE}

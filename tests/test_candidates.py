@@ -16,15 +16,15 @@ def of_nn(text: str) -> Candidates:
 @pytest.mark.parametrize("model", ["nn", "cnn", "mmnn"])
 def test_all_presets_are_compared_unless_the_user_names_some(model):
     presets = MODELS[model].module.PRESETS
-    for text, quick in ((PRESETS, False), ("quick", True), (",".join(presets), False), ("quick,", True)):
+    for text in (PRESETS, ",".join(presets)):
         found = candidates(text, MODELS[model])
-        assert (found.names, found.quick) == (list(presets), quick)
+        assert found.names == list(presets)
         assert [one.config for one in found.all] == list(presets.values())
 
 
 def test_the_users_order_stays():
     assert of_nn("default,sine").names == ["default", "sine"]
-    assert of_nn("quick,sine,default").names == ["sine", "default"]
+    assert of_nn("sine,default").names == ["sine", "default"]
 
 
 LINES = """
@@ -37,19 +37,17 @@ LINES = """
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("quick", [False, True])
-def test_a_file_has_a_candidate_a_line(quick, encoding, tmp_path):
+def test_a_file_has_a_candidate_a_line(encoding, tmp_path):
     (tmp_path / "those, of mine.txt").write_text(LINES, encoding=encoding)
-    found = of_nn(("quick," if quick else "") + str(tmp_path / "those, of mine.txt"))
+    found = of_nn(str(tmp_path / "those, of mine.txt"))
     assert found.names == ["default", "sine members=2 phenotype_units=8,4", "default members=2"]
     assert found.all[1].config == override(nn.PRESETS["sine"], ["members=2", "phenotype_units=8,4"])
-    assert found.quick == quick
 
 
-def test_the_digest_tells_settings_and_their_order_not_names_and_not_whether_it_is_quick(tmp_path):
+def test_the_digest_tells_settings_and_their_order_not_names(tmp_path):
     for name, members in (("same", nn.PRESETS["default"].members), ("other", 3)):
         (tmp_path / name).write_text(f"--preset sine\n\n--preset default --set members={members}")
-    of = [of_nn(text).digest for text in ("sine,default", "quick,sine,default", str(tmp_path / "same"))]
+    of = [of_nn(text).digest for text in ("sine,default", str(tmp_path / "same"))]
     others = {of_nn(text).digest for text in ("default,sine", str(tmp_path / "other"))}
     assert len(set(of)) == 1 and len(others - {of[0]}) == 2
 
@@ -58,10 +56,10 @@ def test_the_digest_tells_settings_and_their_order_not_names_and_not_whether_it_
     "text, words",
     [
         ("sine,sinus", "--choose .sine,sinus. is neither a list"),
-        ("quick,sinus", "--choose .?sinus.? is neither a list"),
+        ("quick", "--choose .quick. is neither a list of presets of nn .* nor a file with a line of --preset"),
+        ("quick,sine,default", "--choose .?quick,sine,default.? is neither a list"),
         ("missing.txt", "--choose .?missing.txt.? is neither a list of presets"),
         ("sine", "--choose has one candidate; expected 2 to 64."),
-        ("quick,sine", "--choose has one candidate; expected 2 to 64."),
         ("sine,default,sine", "--choose has the same settings twice, as sine and as sine; leave one out."),
     ],
 )

@@ -22,10 +22,8 @@ from sklearn.metrics import roc_auc_score
 from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice, halve, trainings
-from utils.evaluation.comparisons import agreement, best_of, choice_summary, corrected, shifted
+from utils.evaluation.comparisons import agreement, best_of, choice_summary
 from utils.scores.metrics import Predictions, headline_of
-from utils.scores.results import UNDEFINED, Estimate
-from utils.scores.statistics import RESAMPLES, resampled
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
@@ -51,7 +49,6 @@ import run
 if __name__ == "__main__":
     sys.exit(run.main())
 """  # with --jobs the process of fold 0 is killed as soon as it has kept what the first training predicts
-COUNT = 40  # resamples
 NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
 
 
@@ -64,11 +61,10 @@ def chosen(cohort, tmp_path_factory):
     lines.write_text(LINES)
     script.write_text(SCRIPT)
 
-    def run(folder, job, *more, quick=False, killed=False):
+    def run(folder, job, *more, killed=False):
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
         iterations = ("--numIters", 3) if job == "--train" and "--numIters" not in more else ()
-        choose = ("--choose", f"quick,{lines}" if quick else lines)
-        words = [job, "--model", "nn", "--folds", 2, *choose, *places, *iterations, *more]
+        words = [job, "--model", "nn", "--folds", 2, "--choose", lines, *places, *iterations, *more]
         return run_script(script, words) if killed else run_main("run", str(ROOT / "run.py"), words)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -178,7 +174,7 @@ def test_the_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
         assert float(row["auc_low"]) <= float(row["auc"]) <= float(row["auc_high"])
     found = json.loads((tested / "test/run.json").read_text())["choice"]
     best = max(rows, key=lambda row: float(row["auc_sites"]))
-    assert (found["best"], found["metric"], found["quick"]) == (best["candidate"], "auc_sites", False)
+    assert (found["best"], found["metric"]) == (best["candidate"], "auc_sites")
     assert found["best_score"]["value"] == pytest.approx(float(best["auc_sites"]), rel=1e-6)
     optimism = float(best["auc_sites"]) - within_sites(table)
     assert found["optimism"]["value"] == pytest.approx(optimism, abs=1e-6)
@@ -203,25 +199,8 @@ def test_the_commands_say_what_they_do(tested):
 
 
 @pytest.mark.slow
-def test_quick_chooses_by_the_test_itself_and_what_is_not_quick_needs_a_choice(
-    tested, chosen, cohort, no_floors, tmp_path
-):
+def test_a_test_needs_a_choice(tested, chosen, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
-    outcome = chosen(copy, "--test", "--outDir", copy / "quick", "--permutations", 1, quick=True)
-    assert outcome.status == 0, outcome.err
-    found = json.loads((copy / "quick/run.json").read_text())
-    tables = [pd.read_csv(copy / f"quick/candidate-{at}/predictions.csv") for at in (1, 2)]
-    best = int(np.argmax([within_sites(table) for table in tables]))
-    table = pd.read_csv(copy / "quick/predictions.csv")
-    assert set(table["candidate"]) == {NAMES[best]} and not (copy / "quick/choices.csv").exists()
-    assert found["choice"]["best"] == NAMES[best] and found["choice"]["quick"] is True
-    assert found["choice"]["corrected"]["value"] <= found["choice"]["best_score"]["value"] + 0.1  # of 40 people
-    name, value, low, high = found["headline"]
-    assert (name, value) == ("auc_sites", found["choice"]["corrected"]["value"]) and 0 <= low <= value <= high <= 1
-    permuted = pd.read_csv(copy / "quick/permutations/permutation-00001.csv")
-    assert found["permutations"]["observed"] == pytest.approx(found["choice"]["best_score"]["value"])
-    assert permuted.groupby("candidate")["fold"].nunique().tolist() == [2, 2] and len(permuted) == 80
-    assert json.loads((checkpoints_of(copy) / "quick.json").read_text())["chosen"] == NAMES[best]
     shutil.rmtree(checkpoints_of(copy) / "choice")
     outcome = chosen(copy, "--test")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
@@ -311,8 +290,7 @@ def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chose
 
 @pytest.mark.slow
 def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
-    """Also of some folds or subjects; a quick one after the test that chooses. In inner folds the second candidate
-    does best."""
+    """Also of some folds or subjects. In inner folds the second candidate does best."""
     monkeypatch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
     monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
     labels = np.zeros(records.REDUCED.shape, np.int16)
@@ -322,10 +300,11 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
     places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")
 
-    def run(job, out, *more, quick=""):
-        choose = ("--choose", f"{quick}{tmp_path / 'lines'}")
+    def run(job, out, *more):
         more += ("--atlas", tmp_path / "atlas.nii", "--donors", 1) if job == "--blackout" else ()
-        return run_main("run", str(ROOT / "run.py"), [job, *places, tmp_path / out, *choose, *more])
+        return run_main(
+            "run", str(ROOT / "run.py"), [job, *places, tmp_path / out, "--choose", tmp_path / "lines", *more]
+        )
 
     assert run("--train", "train", "--numIters", 2, "--fold", 0).status == 0
     outcome = run("--blackout", "one", "--fold", 0)
@@ -334,17 +313,13 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
     of_run = json.loads((tmp_path / "one/fold-0/run.json").read_text())
     assert (of_run["preset"], of_run["config"]["l2"]) == ("linear", 0.3)
-    assert run("--train", "quick", "--numIters", 2, quick="quick,").status == 0
-    outcome = run("--blackout", "quick-blackout", quick="quick,")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "chooses by the predictions of a test, which is to be done first: run.py --test --model cnn" in outcome.err
-    assert not (tmp_path / "quick-blackout").exists()
-    assert run("--test", "test", quick="quick,").status == 0
+    assert run("--train", "train", "--numIters", 2).status == 0
+    assert run("--test", "test").status == 0
     of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str})
     subject = of_test["subject"].iloc[-1]
-    outcome = run("--blackout", "quick-blackout", "--subjects", subject, quick="quick,")
+    outcome = run("--blackout", "blackout", "--subjects", subject)
     assert outcome.status == 0, outcome.err
-    with h5py.File(tmp_path / "quick-blackout/blackout.h5") as file:
+    with h5py.File(tmp_path / "blackout/blackout.h5") as file:
         assert [name.decode() for name in file["subject"]] == [subject]
         assert file["probability"][0] == pytest.approx(of_test["probability"].iloc[-1], rel=1e-5)
 
@@ -390,68 +365,9 @@ def made_up(count: int, people: int, seed: int, signal_in_first: float = 0.0) ->
     return found
 
 
-@pytest.mark.slow
-def test_the_correction_is_that_of_a_loop_over_resamples():
-    """BBC by hand: who does best on those who are drawn, by its AUC on the others, with scikit-learn's."""
-    each, seed = made_up(4, 30, 1, 0.2), 5
-    first = each["c0"]
-    found = []
-    for weight in resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT]:
-        inside = {name: area(one, weight) for name, one in each.items()}
-        best = max(inside, key=lambda name: inside[name])
-        found.append(area(each[best], (weight == 0).astype(int)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.comparisons.RESAMPLES", COUNT)
-        patch.setattr(
-            "utils.evaluation.comparisons.resampled",
-            lambda *of: resampled(30, np.random.default_rng(seed), RESAMPLES, first.fold)[:COUNT],
-        )
-        assert corrected(each, seed) == pytest.approx(np.nanmean(found))
-
-
-def area(one: Predictions, weight: np.ndarray) -> float:
-    """The AUC within folds of people who are there `weight` times."""
-    areas, sizes = [], []
-    for fold in np.unique(one.fold):
-        rows = (one.fold == fold) & (weight > 0)
-        if len(set(one.label[rows])) == 2:
-            areas.append(roc_auc_score(one.label[rows], one.probability[rows], sample_weight=weight[rows]))
-            sizes.append(weight[rows].sum())
-    return float(np.average(areas, weights=sizes)) if areas else np.nan
-
-
-@pytest.mark.slow
-def test_on_noise_the_best_of_many_looks_good_and_the_corrected_score_is_half():
-    """Means over twenty cohorts of noise, where the best of thirty candidates was chosen by the score itself."""
-    own, mended = [], []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.comparisons.RESAMPLES", 100)
-        for seed in range(20):
-            each = made_up(30, 60, seed)
-            own.append(headline_of(each[best_of(each)])[1])
-            mended.append(corrected(each, seed))
-    assert np.mean(own) > 0.62 and min(own) > 0.55
-    assert abs(np.mean(mended) - 0.5) < 0.03
-
-
-@pytest.mark.slow
-def test_a_signal_stays_after_the_correction():
-    each = made_up(10, 200, 0, 0.8)
-    assert best_of(each) == "c0"
-    assert corrected(each, 0) == pytest.approx(headline_of(each["c0"])[1], abs=0.02)
-
-
-def test_where_nothing_is_defined_nothing_is_corrected():
+def test_where_nothing_is_defined_the_first_is_best():
     one = Predictions([1, 1, 1], [0.1, 0.5, 0.7], [0, 1, 2], [0, 0, 1])
-    each = {"a": one, "b": one}
-    assert corrected(each, 0) is None and best_of(each) == "a"
-    assert shifted(Estimate(0.8, 0.6, 0.9), None) == UNDEFINED
-
-
-def test_a_corrected_interval_is_as_wide_and_within_bounds():
-    assert shifted(Estimate(0.8, 0.6, 0.9), 0.7).numbers == pytest.approx((0.7, 0.5, 0.8))
-    assert shifted(Estimate(0.5, 0.1, 0.95), 0.3).numbers == pytest.approx((0.3, 0.0, 0.75))
-    assert shifted(Estimate(0.9, 0.7, 1.0), 0.95).numbers == pytest.approx((0.95, 0.75, 1.0))
+    assert best_of({"a": one, "b": one}) == "a"
 
 
 def test_agreement_is_the_share_of_pairs():
@@ -462,11 +378,10 @@ def test_agreement_is_the_share_of_pairs():
 def test_optimism_is_the_best_minus_the_procedure():
     each = made_up(2, 60, 3)
     procedure = each["c1"] if best_of(each) == "c0" else each["c0"]
-    found = choice_summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, False, 0)
+    found = choice_summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, 0)
     assert found.optimism.value == pytest.approx(headline_of(each[found.best])[1] - headline_of(procedure)[1])
     assert found.optimism.low < found.optimism.value < found.optimism.high
     assert found.chosen == {"c0": 2, "c1": 1} and found.agreement == pytest.approx(1 / 3)
-    assert choice_summary(each, procedure, {"0": "c0"}, True, 0).optimism is None
 
 
 def halved(scores: np.ndarray) -> tuple[list, list]:

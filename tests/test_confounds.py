@@ -18,19 +18,18 @@ from utils.evaluation.confounds import (
     motion_line,
     needed_reliability,
     rows,
-    spanned,
     within_sites,
 )
 from utils.scores import metrics
+from utils.scores.adjustment import residuals, spanned
 from utils.scores.metrics import Predictions
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
-    """Few trees and resamples, where no test says otherwise."""
+    """Few resamples."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confounds, "RESAMPLES", 200)
-        patch.setattr(confounds.FOREST, "n_estimators", 3)
         yield
 
 
@@ -65,49 +64,56 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05
     assert "reliability" not in found and found["correlation"].low > 0.5
     line = motion_line(found)
-    assert "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd: " in line
+    assert (
+        "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd, their "
+        in line
+    )
+    assert "their products and curves: its partial correlation with the diagnosis is " in line
     assert "reliability" not in line and "may explain" not in line and "as measured" not in line
 
 
-@pytest.mark.slow
 def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_named():
     known = moving()
     found = of(known, output(known, 2, 0))
-    assert (found["subjects"], found["left_out"], found["without"]) == (200, 0, [])
+    assert (found["subjects"], found["left_out"], found["beside"].without) == (200, 0, ())
     line = motion_line(found)
-    assert "carries more than site, age and log func_mean_fd as measured: its partial correlation" in line
+    assert (
+        "carries more than site, age and log func_mean_fd, their products and curves as measured: its partial" in line
+    )
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
-    assert "may explain the result: sex and IQ. Within sites the output correlates with head motion at" in line
-    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str))
-    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
-    known["site"] = ["A"] * 200
-    assert "may explain the result" not in motion_line(of(known, output(known, 2, 0)))
+    nobody = "what nobody measured, such as the length of the scan and medication. Within sites the output correlates"
+    assert f"may explain the result: sex, IQ, handedness and {nobody} with head motion at" in line
+    known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
+    assert f"may explain the result: {nobody}" in motion_line(of(known, output(known, 2, 0)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", ["threshold", "U-shape", "age by site", "IQ"])
-def test_an_output_that_reads_a_covariate_in_its_own_way_carries_nothing_more(shape, monkeypatch):
-    """The linear regression of version 1.2.0 took each of these for more."""
-    monkeypatch.setattr(confounds.FOREST, "n_estimators", 10)
-    known, random = moving(300, 2), np.random.default_rng(3)
-    numbers = known["table"].astype(float).assign(fiq=random.normal(100, 15, 300))
+@pytest.mark.parametrize("count", [80, 300])
+@pytest.mark.parametrize("shape", ["threshold", "U-shape", "kink", "sex by age", "age by site", "age by motion", "IQ"])
+def test_an_output_that_reads_a_covariate_in_its_own_way_carries_nothing_more(shape, count):
+    """Sums over covariates took the products for more: sex by age, age by site, and age by motion."""
+    known, random = moving(count, 2), np.random.default_rng(3)
+    sex = random.choice([-1, 1], count)
+    numbers = known["table"].astype(float).assign(fiq=random.normal(100, 15, count), sex=sex)
     fd, age = np.log(numbers["func_mean_fd"]), (numbers["age"] - 23) / 10
     slope = pd.Series({"A": 2.0, "B": -2.0, "C": 1.0})[known["site"]].to_numpy()
     read = {
         "threshold": 3.0 * (fd > 0.5),
         "U-shape": fd**2,
+        "kink": 4 * np.maximum(age, 0),
+        "sex by age": 2 * sex * age,
         "age by site": slope * age,
+        "age by motion": 2 * age * fd,
         "IQ": 0.1 * (numbers["fiq"] - 100),
     }
     odds = (read[shape] - read[shape].mean()).to_numpy()
-    known |= {"label": (random.random(300) < 1 / (1 + np.exp(-odds))).astype(float), "table": numbers.astype(str)}
-    probability = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300)))
-    found = of(known, probability)
+    known |= {"label": (random.random(count) < 1 / (1 + np.exp(-odds))).astype(float), "table": numbers.astype(str)}
+    fold = np.arange(count) % 5
+    found = of(known, 1 / (1 + np.exp(-odds - random.normal(0, 0.3, count))), fold)
     assert found["partial"].low < 0 and "is not shown to carry more" in motion_line(found)
-    assert "fiq" in found["covariates"]
-    beside = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300) - known["label"]))
-    assert of(known, beside)["partial"].low > 0
+    assert "fiq" in found["beside"].covariates
+    beside = 1 / (1 + np.exp(-odds - random.normal(0, 0.3, count) - known["label"]))
+    assert of(known, beside, fold)["partial"].low > 0
 
 
 def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
@@ -165,11 +171,12 @@ def test_the_needed_reliability_is_that_with_which_motion_was_measured(reliabili
     true = random.normal(size=count) + age
     measure = true + random.normal(0, np.sqrt(1 / reliability - 1), count)
     people = pd.DataFrame({"label": true + random.normal(size=count), "logit": true + age + random.normal(size=count)})
-    found = needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0))
+    columns = people.assign(measure=measure).to_numpy()
+    found = needed_reliability(residuals(columns, spanned(age)), 0, 1.0)
     assert found.value == pytest.approx(reliability, abs=0.06)
     assert found.low < reliability < found.high < found.low + 0.25
-    people["logit"] = people["label"] + random.normal(size=count)
-    assert needed_reliability(people, pd.Series(measure), pd.DataFrame({"age": age}), (0, 1.0)).value < reliability
+    columns[:, 1] = columns[:, 0] + random.normal(size=count)
+    assert needed_reliability(residuals(columns, spanned(age)), 0, 1.0).value < reliability
 
 
 def test_several_records_of_a_subject_count_once():
@@ -191,13 +198,13 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     known["site"] = np.array([f"site {number % 12}" for number in range(60)])
     found = of(known, output(known, 1, 0))
     assert (found["subjects"], found["left_out"]) == (55, 5)
-    assert found["covariates"] == ["age", "log func_mean_fd"]
-    assert found["without"] == ["site", "scanner", "age by site"]
+    assert found["beside"].covariates == ("age", "log func_mean_fd")
+    assert found["beside"].without == ("site", "scanner")
     line = motion_line(found)
+    assert "; 55 subjects, 5 left out of this test, because a covariate is unknown or their site has one class)" in line
     assert (
-        "; 55 subjects, 5 left out of this test, because a covariate is unknown or their site has one class, " in line
+        "(without site and scanner: known for too few, alike in all, or too few people for it) as measured: its" in line
     )
-    assert ", without site, scanner and age by site)." in line
 
 
 def test_sites_of_one_class_are_left_out():
@@ -236,7 +243,8 @@ def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
 def test_too_few_subjects_are_said():
     known = moving(20)
     line = motion_line(of(known, output(known, 1, 0)))
-    assert line.startswith("Is it motion? It cannot be computed: 20 subjects are too few for 8 parameters.")
+    few = "20 subjects are too few for curves and products of covariates; 25 would do."
+    assert line.startswith(f"Is it motion? It cannot be computed: {few}")
 
 
 def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
@@ -251,7 +259,7 @@ def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
     known["table"] = known["table"][[]]
     known["site"] = [f"site {number % 10}" for number in range(40)]
     line = motion_line(of(known, np.linspace(0.1, 0.9, 40)))
-    assert line.endswith("It cannot be computed: no covariate can be used.")
+    assert line.endswith("40 subjects are too few for curves and products of covariates; 60 would do.")
 
 
 def test_unknown_covariates_and_unknown_motion_are_said():
@@ -262,14 +270,17 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
-    assert "may explain the result: sex, IQ and head motion." in line and "reliability" not in line
+    assert (
+        "may explain the result: sex, IQ, handedness, head motion and what nobody" in line and "reliability" not in line
+    )
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])
 def test_two_people_with_the_site_as_the_only_covariate(sites):
     known = moving(2) | {"label": np.array([0.0, 1.0]), "site": np.array(sites)}
     known["table"] = pd.DataFrame({"site": sites}, index=known["subject"])
-    assert motion_line(of(known, np.array([0.4, 0.6]))).endswith("It cannot be computed: no covariate can be used.")
+    line = motion_line(of(known, np.array([0.4, 0.6])))
+    assert "It cannot be computed: 2 subjects are too few" in line or line.endswith("no covariate can be used.")
 
 
 def test_rows_are_of_what_is_known():

@@ -73,7 +73,7 @@ def drawn():
     found.values[np.ix_([3, 8, 21], (found.pairs == 1).any(1))] = np.nan
     names = ["p1", *(f"p{at}" for at in range(1, PEOPLE))]
     rows = [Row(f"{at}.bin", name, "A", 0.0, "test" if at > 19 else "train") for at, name in enumerate(names)]
-    cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)], connectomes=found)
+    cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)], connectomes=found, groups=())
     return cohort, found, random.normal(size=(PEOPLE, len(REGIONS), MAPS))
 
 
@@ -163,7 +163,7 @@ def test_many_people_are_sampled_and_nobody_is_halved(drawn, monkeypatch):
         assert len(people) == 7 and all(len(own) == 1 for own in names)
         assert all(cohort.rows[at].split == "train" for at in fitting)
         assert ("p1" in set.union(*names)) == (0 in fitting) == (1 in fitting)
-    tested = SimpleNamespace(rows=cohort.rows[20:], unswapped=lambda: [*range(4)])
+    tested = SimpleNamespace(rows=cohort.rows[20:], unswapped=lambda: [*range(4)], groups=())
     assert edges.people_to_fit_on(tested, 0)[0].tolist() == [0, 1, 2, 3]
 
 

@@ -1,25 +1,22 @@
-"""Statistics of blackout effects, also beside covariates: against SciPy, scikit-learn, and loops by hand."""
+"""Statistics of blackout effects, also beside covariates: against SciPy, statsmodels, and loops by hand."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from helpers import cohort_of, effects_of
 from scipy import stats
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.rows import Row
 from utils.blackout.effects import (
     ARRAYS,
-    FOLDS,
     OF_BLOBS,
-    PENALTIES,
+    Adjusted,
     Effects,
-    adjustment,
     averaged,
     by_subject,
     mean_interval,
@@ -28,6 +25,7 @@ from utils.blackout.effects import (
     size_percentile,
 )
 from utils.blackout.options import covariates_of
+from utils.scores.adjustment import adjustment
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -95,6 +93,29 @@ def test_intervals_against_scipy():
     ).confidence_interval
     assert mean[4] == pytest.approx(effect[:, 4].mean())
     assert (low[4], high[4]) == pytest.approx((independent.low, independent.high), abs=0.06)
+
+
+def test_a_family_is_flipped_and_drawn_as_one():
+    """Everybody twice, as pairs, gives what everybody once gives; of whom each counts, p is too low."""
+    effect, label = drawn(np.random.default_rng(4), subjects=30, planted=1.0)
+    once, twice = (effect, label), (np.tile(effect, (2, 1)), np.tile(label, 2))
+    pairs = np.tile(np.arange(30), 2)
+    for one, other in zip(sign_flip_test(*once, 0), sign_flip_test(*twice, 0, pairs), strict=True):
+        np.testing.assert_allclose(one, other)
+    for one, other in zip(mean_interval(effect, 0), mean_interval(twice[0], 0, pairs), strict=True):
+        np.testing.assert_allclose(one, other)
+    assert sign_flip_test(*twice, 0)[0][0] < sign_flip_test(*once, 0)[0][0]
+
+
+def test_p_of_families_of_both_labels_is_what_all_flips_of_families_give():
+    effect, label = drawn(np.random.default_rng(5), subjects=9, regions=3, planted=1.0)
+    family = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4])
+    of_family = np.array([effect[family == one].sum(0) for one in range(5)])
+    flips = np.array(list(itertools.product((1, -1), repeat=5)))
+    t = stats.ttest_1samp(flips[:, :, None] * of_family, 0, axis=1).statistic
+    observed = stats.ttest_1samp(of_family, 0).statistic
+    p, _ = sign_flip_test(effect, label, 0, family)
+    assert p == pytest.approx((t.max(1)[:, None] >= observed - 1e-9).mean(0), abs=0.03)
 
 
 def test_records_of_a_subject_count_once():
@@ -178,81 +199,58 @@ def people(count=200, seed=0):
     return known, label, random
 
 
-@pytest.mark.slow
+def adjusted(known: pd.DataFrame, label: np.ndarray) -> Adjusted:
+    return Adjusted(adjustment(known), label)
+
+
 def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diagnosis():
+    """By the residuals of statsmodels: their covariance with n - k degrees of freedom, spread as HC2 does."""
     known, label, random = people()
-    effect, found = random.normal(size=(200, 3)), adjustment(known, label)
+    effect, found = random.normal(size=(200, 3)), adjusted(known, label)
     on_autism = effect * (2 * label[:, None] - 1)
-    expected = np.zeros_like(effect)
-    for rest, out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(label, label):
-        encoder = found.encoder.fit(known.iloc[rest])
-        before, after = encoder.transform(known.iloc[rest]), encoder.transform(known.iloc[out])
-        p = LogisticRegression(max_iter=1000).fit(before, label[rest]).predict_proba(after)[:, 1]
-        for region in range(3):
-            of_region = RidgeCV(PENALTIES).fit(before, on_autism[rest, region]).predict(after)
-            expected[out, region] = 2 * (label[out] - p) * (on_autism[out, region] - of_region)
-    assert found(effect) == pytest.approx(expected)
-    assert found(effect[:, :1]) == pytest.approx(expected[:, :1])
+    for region in range(3):
+        followed = found.beside.followed(label) | found.beside.followed(on_autism[:, region])
+        assert followed  # the square of age, or kinks in place of it
+        site = (known["site"] == "b").to_numpy(float)
+        columns = sm.add_constant(np.column_stack([site, known["age"], found.beside.terms[:, sorted(followed)]]))
+        of_label, of_effect = (sm.OLS(values, columns).fit() for values in (label, on_autism[:, region]))
+        net, products = found(effect)[:, region], of_label.resid * of_effect.resid
+        assert net.mean() == pytest.approx(2 * products.sum() / of_effect.df_resid)
+        parts = products / np.sqrt(1 - of_effect.get_influence().hat_matrix_diag)
+        assert net - net.mean() == pytest.approx(2 * 200 / of_effect.df_resid * (parts - parts.mean()))
+    assert found(effect[:, :1]) == pytest.approx(found(effect)[:, :1])
 
 
-@pytest.mark.slow
-def test_a_region_that_carries_age_alone_is_flagged_before_and_a_true_one_before_and_after():
-    known, label, random = people(400, seed=1)
-    sign, square = 2 * label - 1, known["age"].to_numpy() ** 2
-    noise = random.normal(size=(400, 3))
-    effect = sign[:, None] * (noise + np.column_stack([square - 1, 2 * (label - label.mean()), np.zeros(400)]))
-    found = adjustment(known, label)
-    plain, beside = (sign_flip_test(values, label, 0)[0] < 0.05 for values in (effect, found(effect)))
+@pytest.mark.parametrize("carried", ["square", "sex by age", "age by site"])
+def test_a_region_that_carries_covariates_alone_is_flagged_before_and_a_true_one_before_and_after(carried):
+    """A sum over covariates flagged the products of them."""
+    known, _, random = people(300, seed=1)
+    known = known.assign(sex=random.choice([-1.0, 1.0], 300))
+    age = known["age"].to_numpy()
+    values = {
+        "square": (age**2 - 1) / np.sqrt(2),
+        "sex by age": known["sex"].to_numpy() * age,
+        "age by site": np.where(known["site"] == "a", 1, -1) * age,
+    }[carried]
+    label = (1.5 * values + random.logistic(size=300) > 0).astype(float)
+    truth = 1.5 * (label - label.mean())
+    effect = (2 * label[:, None] - 1) * (random.normal(size=(300, 3)) + np.column_stack([values, truth, np.zeros(300)]))
+    found = adjusted(known, label)
+    plain, beside = (sign_flip_test(of_all, label, 0)[0] < 0.05 for of_all in (effect, found(effect)))
     assert plain.tolist() == [True, True, False] and beside.tolist() == [False, True, False]
-    assert found.covariates == ["site", "age"] and not found.without
+    assert found.beside.covariates == ("site", "age", "sex") and not found.beside.without
 
 
 def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
     random = np.random.default_rng(1)
     known, label = pd.DataFrame({"age": random.normal(size=400)}), np.arange(400) % 2.0
     effect = random.normal(1, 1, (400, 2))
-    assert adjustment(known, label)(effect).mean(0) == pytest.approx(effect.mean(0), abs=0.15)
+    assert adjusted(known, label)(effect).mean(0) == pytest.approx(effect.mean(0), abs=0.15)
 
 
-@pytest.mark.slow
-def test_unknown_values_categories_and_constants_are_no_obstacle():
-    known, label, random = people(120)
-    known.loc[::3, "age"], known.loc[::7, "site"] = np.nan, np.nan
-    known = known.assign(sex=1.0 + (np.arange(120) % 2), same=3.0, rare=np.where(np.arange(120) < 100, np.nan, 1.0))
-    found = adjustment(known, label)
-    assert (found.covariates, found.without) == (["site", "age", "sex"], ("same", "rare"))
-    assert np.isfinite(found(random.normal(size=(120, 2)))).all()
-
-
-@pytest.mark.parametrize(
-    "sites, count, used, curved",
-    [
-        (2, 60, ["site", "age"], True),
-        (4, 40, ["site", "age"], False),
-        (30, 60, ["age"], True),
-        (10, 20, ["age"], False),
-    ],
-)
-def test_the_fewer_people_the_less_is_adjusted_for(sites, count, used, curved):
-    random = np.random.default_rng(0)
-    known = pd.DataFrame({"site": np.arange(count) % sites, "age": random.normal(size=count)}).astype({"site": str})
-    found = adjustment(known.astype({"site": object}), np.arange(count) // 2 % 2.0)
-    assert (found.covariates, found.curved) == (used, curved)
-
-
-@pytest.mark.parametrize(
-    "columns, count, reason",
-    [
-        (0, 40, "no covariates are known"),
-        (1, 18, "that takes 10 subjects of each class"),
-        (9, 40, "40 subjects are too few for the covariates 0, 1, 2, 3, 4, 5, 6, 7, 8"),
-    ],
-)
-def test_why_nothing_is_adjusted(columns, count, reason):
-    values = np.random.default_rng(0).normal(size=(count, columns))
-    found = adjustment(pd.DataFrame(values, columns=list(map(str, range(columns)))), np.arange(count) % 2.0)
-    assert (found.reason, found.covariates) == (reason, [])
-    assert (found(np.eye(count)) == np.eye(count)).all()
+def test_where_nothing_is_adjusted_effects_stay_as_they_are():
+    found = Adjusted(adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
+    assert found.beside.reason and (found(np.eye(40)) == np.eye(40)).all()
 
 
 def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
@@ -262,7 +260,7 @@ def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
     rows = [opened.rows[at] for at in (5, 3, 4)]
     known = covariates_of(opened, rows)
     assert known.index.tolist() == sorted(row.subject for row in rows)
-    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]
+    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq", "handedness"]
     assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
     bare = cohort_of()
     assert "age" not in covariates_of(bare, bare.rows)

@@ -85,7 +85,7 @@ def test_equal_maps_are_known_by_digests_alone(made, data_cli, tmp_path):
     metadata["same_scan"] = []
     (folder / "cohort.json").write_text(json.dumps(metadata))
     opened = with_groups(sealed(unsealed(folder), together=False))
-    assert set(map(frozenset, opened.same_scan)) == PAIRS
+    assert set(map(frozenset, opened.groups)) == PAIRS
     assert data_cli("check", folder).out.count("which folds may part") == 0
 
 
@@ -104,7 +104,7 @@ def test_older_digests_know_whole_scans_only_and_the_check_says_so(made, data_cl
     metadata = json.loads((folder / "cohort.json").read_text())
     metadata["same_scan"] = []
     (folder / "cohort.json").write_text(json.dumps(metadata))
-    assert with_groups(open_cohort(unsealed(folder))).same_scan == (("50006", "60003"),)  # by the connectome
+    assert with_groups(open_cohort(unsealed(folder))).groups == (("50006", "60003"),)  # by the connectome
     outcome = data_cli("check", folder)
     assert outcome.status == 1
     for name, pair in (("falff", r"50002\.bin \(train\) and 60001"), ("alff", r"50004\.bin \(train\) and 60001")):
@@ -160,11 +160,13 @@ def test_who_shares_a_scan_is_drawn_as_one_person(all_resamples):
     assert widths[2] == pytest.approx(widths[0]) and widths[1] < 0.8 * widths[0]
 
 
-def test_who_shares_a_scan_is_one_person_of_a_blackout():
-    rows = [row("1"), row("2"), row("3", 0.0), row("4", 0.0), row("5")]
-    effects = Effects({"probability": np.arange(5.0)}, rows).with_one_person((("1", "2"), ("3", "5")))
-    assert effects.subject == ["1", "1", "3", "4", "5"]  # 3 and 5 differ in their label
-    np.testing.assert_array_equal(effects.of_subjects(effects["probability"]), [0.5, 2, 3, 4])
+def test_who_shares_a_scan_is_one_unit_of_a_blackout():
+    """Whatever the labels; records of a subject are averaged first."""
+    rows = [row("5"), row("2"), row("3", 0.0), row("4", 0.0), row("1"), row("5")]
+    effects = Effects({"probability": np.arange(6.0)}, rows, (("1", "2"), ("3", "5")))
+    assert effects.first.tolist() == ["3", "1", "3", "4", "1", "3"]
+    np.testing.assert_array_equal(effects.unit, [0, 0, 1, 2, 1])
+    np.testing.assert_array_equal(effects.of_subjects(effects["probability"]), [4, 1, 2, 3, 2.5])
 
 
 def test_only_groups_tie_the_people_of_a_cohort():
@@ -175,4 +177,4 @@ def test_only_groups_tie_the_people_of_a_cohort():
     assert cohort.equal_scans() == (("0", "1"), ("2", "3"))
     assert cohort.keeps_together(["0", "1"]) and not cohort.keeps_together(["1", "2"])
     apart = replace(cohort, metadata=replace(cohort.metadata, copies="apart"))
-    assert not apart.keeps_together(["0", "1"]) and with_groups(apart).same_scan == ()
+    assert not apart.keeps_together(["0", "1"]) and with_groups(apart).groups == ()

@@ -1,117 +1,253 @@
-"""Every interval and p that a person can read has a row in docs/evaluation.md, which says over what it is corrected.
+"""`convert --family COLUMN`: the people of a family are one group, in splits, folds, files of results and numbers."""
 
-What prints them is found by the names that all of them go through: of templates by macro, of modules by function. So a
-new sentence with an interval, or a p, fails here until its row says of which family it is.
-"""
-
-import ast
-import re
-from collections.abc import Iterator
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from helpers import ROOT
-from pages import text_of
+from helpers import SMALL, cohort_of, read_rows, row, write_rows
+from people import ROWS, renamed, write_people
 
-PAGE, HEADING = ROOT / "docs" / "evaluation.md", "## Every interval and test"
-FILES = sorted(path for top in ("utils", "data") for path in (ROOT / top).rglob("*.*"))
-TEMPLATES = [path for path in FILES if path.suffix in (".jinja", ".html")]
-MODULES = [path for path in FILES if path.suffix == ".py" and path.parent.name != "scores"]  # these only compute
-MACRO = re.compile(r"\{% macro (\w+)\(.*?\{%-? endmacro", re.DOTALL)
-CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
-STYLE = re.compile(r"<(style|script).*?</\1>|\{#.*?#\}", re.DOTALL)
-IN_CODE = re.compile(r"\bends\b|\.text\(|\.(?:p|low|high|bound)\b|\b(?:p|low|high)\b(?=\s*(?:\||\}\}))")
-IN_TEXT = re.compile(r"\bp (?:=|<|>|&lt;|\{\{)")
-METHODS = {"ends", "text", "proportion_ci", "confidence_interval"}  # of an estimate; of a test of SciPy
-FUNCTIONS = {"p_value"}  # of Table 1
-NAME = re.compile(r"`([\w.]+)`")
+from data.cohorts.folds import Folds, open_folds, permuted_labels
+from data.cohorts.stored import open_cohort, sealed
+from data.conversion.split import assign_splits
+from utils.scores.metrics import Predictions, with_intervals
+
+GRID = ("--grid", "reduced")
+OF_ROW = {0: "A", 1: "A", 2: "A", 5: "B", 6: "B", 7: "7", 9: "7.0", 11: "C", 13: "D", 30: "n/a"}  # others: empty
+FAMILIES = [("50002", "50003", "50004"), ("50007", "50008"), ("50009", "50011")]  # the first of three sites
 
 
-def in_template(text: str) -> bool:
-    """Whether a piece of a template prints an interval or a p."""
-    return bool(any(map(IN_CODE.search, CODE.findall(text))) or IN_TEXT.search(text))
+def with_families(rows: list[dict], of_row: dict[int, str]) -> list[dict]:
+    return [row | {"FAM": of_row.get(at, "")} for at, row in enumerate(rows)]
 
 
-def of_templates(name: str, text: str) -> Iterator[str]:
-    text = STYLE.sub("", text)
-    yield from (f"{name}.{macro[1]}" for macro in MACRO.finditer(text) if in_template(macro[0]))
-    if in_template(MACRO.sub("", text)):
-        yield name
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    return write_people(tmp_path_factory.mktemp("lab") / "pcp", with_families(ROWS, OF_ROW))
 
 
-def of_module(name: str, source: str) -> Iterator[str]:
-    """Functions that ask an estimate for its text or a test for its p, or draw the ends of an interval."""
-    for function in ast.walk(ast.parse(source)):
-        if isinstance(function, ast.FunctionDef) and any(map(prints, ast.walk(function))):
-            yield f"{name}.{function.name}"
+@pytest.fixture(scope="module")
+def made(lab, data_cli, tmp_path_factory):
+    """The lab's maps as a cohort, and what the command printed."""
+    target = tmp_path_factory.mktemp("made") / "cohort"
+    outcome = data_cli("convert", lab, target, *GRID, "--family", "FAM")
+    assert outcome.status < 2, outcome.err
+    return target, outcome.out
 
 
-def prints(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call) and len(node.args) < 3:  # the text of a figure has a place, too
-        return getattr(node.func, "attr", "") in METHODS or getattr(node.func, "id", "") in FUNCTIONS
-    if isinstance(node, ast.Attribute):
-        return node.attr in ("p", "pvalue")
-    if isinstance(node, ast.FormattedValue):
-        return getattr(node.value, "attr", "") in ("low", "high")
-    return isinstance(node, ast.Starred) and getattr(node.value, "id", "") in ("ends", "band")
+def parted(groups, of: dict[str, str]) -> list:
+    return [group for group in groups if len({of[one] for one in group}) > 1]
 
 
-def key(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("utils.")
-
-
-def printed() -> set[str]:
-    found = {name for path in TEMPLATES for name in of_templates(key(path), path.read_text())}
-    return found | {name for path in MODULES for name in of_module(key(path), path.read_text())}
-
-
-def rows() -> list[list[str]]:
-    """The cells of each row of the table."""
-    section = text_of(PAGE).partition(f"\n{HEADING}\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def test_what_prints_an_interval_or_a_p_has_a_row():
-    listed = {name for *_, makers in rows() for name in NAME.findall(makers)}
-    assert not (missing := printed() - listed), f"add a row, with its family, to {HEADING} of {PAGE.name}: {missing}"
-
-
-def test_what_a_row_names_is_there():
-    assert not {name for *_, makers in rows() for name in NAME.findall(makers)} - printed()
-
-
-def test_each_row_says_of_what_unit_and_of_which_family():
-    for row in rows():
-        assert len(row) == 5 and all(row[:4]), row
-        assert re.match("none|all |both |no interval", row[2]), row
+def test_a_column_makes_groups_and_what_is_guessed_is_named(made, data_cli):
+    opened = open_cohort(made[0])
+    assert opened.metadata.groups == opened.groups == tuple(FAMILIES)
+    assert opened.metadata.families["C"] == ("50013",)  # so that a relative is known who comes later
+    assert "FAM" not in (*opened.metadata.covariate_columns, *opened.metadata.phenotype_columns)
+    assert opened.covariates is not None and "FAM" not in opened.covariates
+    told = "Families by FAM: 3 of 2 to 3 people, 7 of 40 in all. Each is in one split, and in one fold. The largest is "
+    assert told + "A: 50002 and 50003 and 50004." in made[1]
+    assert "31 of 40 people have no value of FAM; each is taken to have no relatives." in made[1]
+    assert "families by FAM: 3 of 2 to 3 people, 7 of 40 in all" in data_cli("check", made[0]).out
+    assert "share a scan" not in made[1]
 
 
 @pytest.mark.parametrize(
-    "template, name",
+    ("column", "message"),
     [
-        ("{% macro a(less) %}{{ less.ends() }}{% endmacro %}", "x.a"),
-        ('{% macro a(less) %}{{ less.text(".2f") }}{% endmacro %}', "x.a"),
-        ("{% macro a(test) %}(p = {{ test }}){% endmacro %}", "x.a"),
-        ("{% macro a(test) %}{{ test.p }}{% endmacro %}", "x.a"),
-        ("{% macro a(low, of) %}{{ low | number }}{% endmacro %}{% macro b() %}text{% endmacro %}", "x.a"),
-        ("{% macro a(of) %}no number{% endmacro %}{{ of.low }} to {{ of.high }}", "x"),
+        ("KIN", "has no column KIN; it has SUB_ID"),
+        ("SUB_ID", "has no value twice among 40 people; expected one value for all of a family"),
+        ("SEX", "for 2[0-9] of 40 people; expected one for each family"),
+        ("DX_GROUP", "is also the site, the diagnosis"),
+        ("SITE_ID", "is also the site, the diagnosis"),
+        ("FAM", "is also the site, the diagnosis, or of --phenotype or --covariates"),
     ],
 )
-def test_a_new_sentence_with_an_interval_is_found(template, name):
-    assert [*of_templates("x", template)] == [name]
+def test_columns_of_something_else_are_refused(column, message, lab, data_cli, tmp_path):
+    more = ("--covariates", "FAM") if column == "FAM" else ()
+    outcome = data_cli("convert", lab, tmp_path / "cohort", *GRID, "--family", column, *more)
+    assert outcome.status == 2 and not (tmp_path / "cohort").exists()
+    assert pd.Series(outcome.err).str.contains(message).all(), outcome.err
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "def a(row): return Estimate.in_row(row).text()",
-        "def a(count): return binomtest(count, 9).proportion_ci(0.9)",
-        "def a(test): return f'{test.low:.2f} to 1'",
-        "def a(both): return float(ttest_ind(*both).pvalue)",
-        "def a(axis, value, ends): axis.plot(*ends)",
-    ],
-)
-def test_a_new_function_that_prints_one_is_found(source):
-    assert [*of_module("x", source)] == ["x.a"]
-    assert [*of_module("x", "def a(axis, at): axis.text(0, 1, str(at))")] == []
+def test_families_are_in_one_split_whatever_the_seed():
+    """With pairs of both labels at two sites, as often tested as those who have no relatives."""
+    names = [f"{at:03}" for at in range(120)]
+    table = pd.DataFrame({"subject": names, "site": ["a", "b"] * 60, "label": [0.0, 1.0, 1.0] * 40})
+    pairs = tuple((names[at], names[at + 1]) for at in range(0, 60, 2))
+    tested = Counter()
+    for seed in range(200):
+        split = assign_splits(table, seed, pairs)
+        assert not parted(pairs, split)
+        tested.update(name for name, of in split.items() if of == "test")
+    of_pairs, others = (np.mean([tested[name] for name in of]) / 200 for of in (names[:60], names[60:]))
+    assert of_pairs == pytest.approx(0.1, abs=0.02) and others == pytest.approx(0.1, abs=0.02)
+
+
+def test_folds_keep_a_family_across_sites(made, tmp_path, capsys):
+    for seed in range(3):
+        folds = open_folds(made[0], "5", seed, tmp_path / str(seed))
+        assert not parted(FAMILIES, folds.fold_of)
+        for name in folds.names:
+            assert not parted(FAMILIES, {row.subject: row.split for row in folds.cohort(name).rows})
+    assert folds.notes[0] == (
+        "Subjects who are of one family are in one fold: 50002 and 50003 and 50004, 50007 and 50008, 50009 and 50011."
+    )
+    of_sites = open_folds(made[0], "site", 0, tmp_path / "sites")
+    assert not parted(FAMILIES, of_sites.fold_of)
+    assert "Subjects who are of one family with one of another site, and are tested there: 50003 (NYU) with 50002 " in (
+        capsys.readouterr().out
+    )
+    true = {row.subject: row.label for row in folds.whole.rows}
+    every = [permuted_labels(folds, np.random.default_rng(seed)) for seed in range(60)]
+    assert all(Counter(of.values()) == Counter(true.values()) for of in every)
+    site = {row.subject: row.site for row in folds.whole.rows}
+    for of in every:
+        counted = (Counter((site[one], labels[one]) for one in labels) for labels in (of, true))
+        assert next(counted) == next(counted)
+
+
+def test_labels_of_a_family_at_one_site_are_permuted_within_it():
+    """As of siblings of whom the first has autism: units alone would all be exchanged for equal ones."""
+    rows = [row(str(at), float(at % 2 == 0)) for at in range(12)]
+    pairs = tuple((str(at), str(at + 1)) for at in range(0, 12, 2))
+    folds = Folds("2", cohort_of(*rows, families={str(at): pair for at, pair in enumerate(pairs)}), "d" * 64, {})
+    seen = {tuple(permuted_labels(folds, np.random.default_rng(seed)).values()) for seed in range(500)}
+    assert len(seen) == 2**6
+    assert all(of[at] + of[at + 1] == 1 for of in seen for at in range(0, 12, 2))
+
+
+def test_other_forms_and_corrections_keep_families(made, data_cli, tmp_path):
+    for form in ("--zip", "--hdf5"):
+        assert data_cli("pack", made[0], tmp_path / form, form).status == 0
+        assert sealed(tmp_path / form).groups == tuple(FAMILIES)
+    write_rows(tmp_path / "table.csv", [{"subject": "50003", "site": "USM"}])
+    assert data_cli("correct", made[0], tmp_path / "table.csv", tmp_path / "corrected").status == 0
+    assert sealed(tmp_path / "corrected").groups == tuple(FAMILIES)
+    assert data_cli("swap", made[0], tmp_path / "swapped", "--copies", "1").status == 0
+    assert sealed(tmp_path / "swapped").groups == tuple(FAMILIES)
+
+
+def test_an_edited_family_breaks_the_seal(made, data_cli, tmp_path):
+    folder = shutil.copytree(made[0], tmp_path / "copy")
+    metadata = json.loads((folder / "cohort.json").read_text())
+    metadata["families"]["A"] = ["50002"]
+    (folder / "cohort.json").write_text(json.dumps(metadata))
+    outcome = data_cli("check", folder)
+    assert outcome.status == 2 and "is not what was sealed: cohort.json" in outcome.err
+
+
+def test_a_kept_split_gives_way_to_families_and_says_so(lab, data_cli, tmp_path):
+    plain = data_cli("convert", lab, tmp_path / "plain", *GRID)
+    assert plain.status < 2 and "amil" not in plain.out
+    before = {row["subject"]: row["split"] for row in read_rows(tmp_path / "plain" / "subjects.csv")}
+    tested, trained = ([name for name, of in before.items() if of == split] for split in ("test", "train"))
+    related = [row | {"FAM": "X" if row["SUB_ID"] in (tested[0], trained[0]) else ""} for row in ROWS]
+    folder = write_people(tmp_path / "related", related)
+    outcome = data_cli(
+        "convert", folder, tmp_path / "kept", *GRID, "--family", "FAM", "--keepSplit", tmp_path / "plain"
+    )
+    assert outcome.status < 2, outcome.err
+    after = {row["subject"]: row["split"] for row in read_rows(tmp_path / "kept" / "subjects.csv")}
+    assert after[tested[0]] == after[trained[0]] == "train"
+    assert f"Not kept: {tested[0]}, test subjects there, are of one family with training subjects and" in outcome.out
+
+
+def test_new_people_have_families_of_their_own_and_relatives_of_training_people_are_named(made, data_cli, tmp_path):
+    training = set(open_cohort(made[0]).subjects("train"))
+    trained = next((name, of) for name, of in (("A", FAMILIES[0]), ("B", FAMILIES[1])) if training & {*of})
+    new = write_people(tmp_path / "new", with_families(renamed(5), {0: trained[0], 1: "N", 2: "N", 3: "M"}))
+    outcome = data_cli("convert", new, tmp_path / "cohort", "--like", made[0])
+    assert outcome.status < 2, outcome.err
+    assert f"Relatives of training people of {made[0]}, by FAM: 60002 of {trained[1][0]}. Scores" in outcome.out
+    assert open_cohort(tmp_path / "cohort").metadata.groups == (("60003", "60004"),)
+    renamed_column = write_people(tmp_path / "other", [row | {"kin": "N"} for row in renamed(3)])
+    outcome = data_cli("convert", renamed_column, tmp_path / "lacking", "--like", made[0])
+    assert "lacks FAM, so families are not known; --family names a column." in outcome.out
+    outcome = data_cli("convert", renamed_column, tmp_path / "named", "--like", made[0], "--family", "kin")
+    assert open_cohort(tmp_path / "named").metadata.groups == (("60002", "60003", "60004"),), outcome.err
+
+
+@pytest.fixture(scope="module")
+def tested(made, cli, undrawn, no_floors, tmp_path_factory) -> Path:
+    """The folder of a `nn` trained and tested on five folds of the families,"""
+    folder = tmp_path_factory.mktemp("tested")
+    places = ("--model", "nn", "--folds", "5", "--dataDir", made[0], "--chkPointDir", folder / "ckpt")
+    for job, more in (("--train", ("--numIters", 4, *SMALL["nn"])), ("--test", ())):
+        outcome = cli(job, *places, "--outDir", folder / job.strip("-"), *more)
+        assert outcome.status == 0, outcome.err
+        assert "Subjects who are of one family are in one fold: 50002" in outcome.out
+    return folder
+
+
+@pytest.mark.slow
+def test_predictions_name_the_first_of_a_family_who_is_drawn_with_the_others(tested, made):
+    table = pd.read_csv(tested / "test" / "predictions.csv", dtype={"subject": str, "same_scan": str})
+    first = {one: family[0] for family in FAMILIES for one in family}
+    assert table["same_scan"].tolist() == [first.get(one, one) for one in table["subject"]]
+    assert not parted(FAMILIES, dict(zip(table["subject"], table["fold"], strict=True)))
+    run = json.loads((tested / "test" / "run.json").read_text())
+    found = json.loads((tested / "test" / "metrics.json").read_text())
+    predictions = Predictions.of(table)
+    assert predictions.units(predictions.label >= 0) == 36
+    assert found["brier"] == pytest.approx(with_intervals(predictions, run["seed"])["brier"].columns())
+    alone = with_intervals(replace(predictions, person=None), run["seed"])["brier"]
+    assert found["brier"]["low"] != alone.low
+    assert (run["prepared"]["same_scan"], run["prepared"]["families"], run["prepared"]["family_column"]) == (
+        0,
+        3,
+        "FAM",
+    )
+    page = " ".join((tested / "test" / "report.html").read_text().split())
+    assert "3 families of two people or more, by the column FAM, were each kept in one fold and drawn as one" in page
+    assert "share a scan" not in page
+
+
+@pytest.mark.slow
+def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_before(
+    tested, lab, data_cli, cli, tmp_path
+):
+    plain = data_cli("convert", lab, tmp_path / "plain", *GRID)
+    assert plain.status < 2, plain.err
+    places = ("--model", "nn", "--folds", "5", "--dataDir", tmp_path / "plain", "--chkPointDir", tested / "ckpt")
+    outcome = cli("--test", *places, "--outDir", tmp_path / "out")
+    assert outcome.status == 2 and "belongs to other data than" in outcome.err
+
+
+def test_folds_of_before_that_part_a_group_stay_and_are_named(made, tmp_path):
+    """As of a program that knew no groups: `folds.json` names none."""
+    folds = open_folds(made[0], "5", 0, tmp_path)
+    folds.write(tmp_path)
+    cut = json.loads((tmp_path / "folds.json").read_text())
+    (tmp_path / "folds.json").write_text(json.dumps({name: of for name, of in cut.items() if name != "same_scan"}))
+    other = next(of for of in folds.names if of != folds.fold_of["50002"])
+    fold_of = folds.fold_of | {"50002": other}
+    write_rows(tmp_path / "folds.csv", [{"subject": one, "fold": of} for one, of in fold_of.items()])
+    again = open_folds(made[0], "5", 0, tmp_path)
+    assert again.fold_of == fold_of
+    assert again.notes[0] == (
+        "These folds were cut before, and part subjects who are of one family: 50002 and 50003 and 50004. Scores are "
+        "too good; train with another --chkPointDir."
+    )
+
+
+def test_intervals_need_ten_families_of_each_class():
+    label, probability = np.repeat([0.0, 1.0], 16), np.linspace(0, 1, 32) % 0.7
+    one = Predictions(label, probability, np.arange(32), person=np.arange(32) // 2)
+    assert with_intervals(one, 0)["auc"].low is None
+    assert with_intervals(replace(one, person=None), 0)["auc"].low is not None
+
+
+def test_intervals_of_several_folds_are_made_wider_by_their_families():
+    """As if each family were one person; a family is in one fold."""
+    family = np.arange(120) // 2
+    label, fold, site = family % 2, family % 5, np.repeat(["a", "b"], 60)
+    twice = Predictions(label, np.linspace(0, 1, 120), np.arange(120), fold, site, person=family)
+    once = twice.subset(np.arange(120) % 2 == 0)
+    for name in ("auc", "auc_sites", "auc_folds"):
+        assert twice.widening(name) == pytest.approx(replace(once, tested=()).widening(name))

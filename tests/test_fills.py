@@ -69,7 +69,7 @@ def test_nobody_is_a_donor_of_who_shares_the_scan(cohort):
     of_a = int(cohort.indices("test")[0])
     others = [row.subject for row in cohort.rows if row.site == "A" and row.split == "train"]
     group = (cohort.rows[of_a].subject, others[0])
-    tied = dataclasses.replace(cohort, same_scan=(group, tuple(dict.fromkeys(others[1:3]))))
+    tied = dataclasses.replace(cohort, groups=(group, tuple(dict.fromkeys(others[1:3]))))
     for seed in range(30):
         donors = {tied.rows[at].subject for at in filled(tied, [of_a], seed=seed).donors[of_a]}
         assert donors.isdisjoint(group) and len(donors & set(others[1:3])) < 2

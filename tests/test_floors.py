@@ -45,7 +45,7 @@ class MadeUp:
     level: np.ndarray
     covariates: pd.DataFrame | None = None
     metadata = Metadata()
-    same_scan = ()
+    groups = ()
     grid = records.REDUCED
     num_maps = 1
     simulated = False
@@ -347,7 +347,7 @@ def test_records_of_one_subject_share_an_inner_fold():
 def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
     """By the cohort's groups, seen through the groups that training sets are made of."""
     made, seen = made_up(), []
-    made.same_scan = (("s3", "s7"),)
+    made.groups = (("s3", "s7"),)
     monkeypatch.setattr(floors, "training_sets", lambda label, group: seen.extend(group) or {})
     floors.predict(made)
     assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.indices("train")) - 1

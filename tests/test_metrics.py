@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
 from utils.scores import statistics
-from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
+from utils.scores.metrics import MOST_PULL, Predictions, differences, headline, pull, scores, with_intervals
 from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate
 from utils.scores.statistics import bootstrap, log_odds
 
@@ -171,10 +171,45 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    found = with_intervals(Predictions(label, probability, range(90), fold, site), 0)
+    predictions = Predictions(label, probability, range(90), fold, site, place=site)
+    found = with_intervals(predictions, 0)
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
     assert found["auc"].value == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
+
+
+def share_of_others(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """The share of autism among people of the same site in other folds, by a loop; 0.5 if there are none."""
+    others = [(site == where) & (fold != its) for where, its in zip(site, fold, strict=True)]
+    return np.array([label[rows].mean() if rows.any() else 0.5 for rows in others])
+
+
+@pytest.mark.parametrize("size, small", [(5, True), (10, True), (40, False)])
+def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
+    """Who knows nothing but the others at a site is at chance, not far below it."""
+    random = np.random.default_rng(size)
+    label, site = random.permutation(np.arange(200) % 2).astype(float), np.arange(200) // size
+    order = np.lexsort((random.random(200), label, site))
+    fold = np.empty(200, int)
+    fold[order] = np.arange(200) % (10 if small else 5)
+    fold = random.permutation(fold) if small else fold
+    own = share_of_others(label, site, fold)
+    both = [at for at in np.unique(site) if len(set(label[site == at])) == 2]
+    gaps = [own[(site == at) & (label == 0)].mean() - own[(site == at) & (label == 1)].mean() for at in both]
+    assert pull(label, site, fold) == pytest.approx(np.average(gaps))
+    predictions = Predictions(label, own, range(200), fold, site)
+    assert predictions.in_small_sites == small == (pull(label, site, fold) > MOST_PULL)
+    if small:
+        assert auc_within(label, own, site) < 0.2
+        assert with_intervals(predictions, 0)["auc_sites"].value == 0.5
+    half = predictions.subset(np.arange(200) % 2 == 0)
+    assert half.in_small_sites == small
+
+
+def test_sites_that_are_left_out_are_compared_whole():
+    label, probability, site, _ = grouped(90, 6)
+    assert not Predictions(label, probability, range(90), site, site).in_small_sites
+    assert not Predictions(label, probability, range(90), None, site).in_small_sites
 
 
 def test_one_class_a_site_leaves_no_auc_within_sites():

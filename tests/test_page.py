@@ -19,8 +19,9 @@ from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils.blackout import page
 from utils.blackout import results as pictures
-from utils.blackout.effects import SUPPRESSOR, Adjustment, region_table
+from utils.blackout.effects import SUPPRESSOR, Adjusted, region_table
 from utils.runs.checkpoints import Caveats
+from utils.scores.adjustment import Adjustment
 from utils.scores.results import UNDEFINED, Estimate
 
 SUBJECTS = 6
@@ -297,7 +298,7 @@ AUC = Estimate(0.8, 0.7, 0.9)
 POOR = Estimate(0.55, 0.4, 0.7)
 REVERSED = Estimate(0.3, 0.2, 0.45)
 HALF = np.arange(20) % 2
-BESIDE = ("site", "age", "log mean_fd")
+BESIDE = {"covariates": ("site", "age", "log mean_fd"), "terms": np.ones((1, 1)), "unknown": ("IQ",)}
 
 
 def said(reliance, unique=None, plain=None, label=HALF, **more):
@@ -309,7 +310,7 @@ def said(reliance, unique=None, plain=None, label=HALF, **more):
     alone = (table["p_unique"] < 0.05) & (table["p_reliance"] >= 0.05)
     return page.evidence_sentence(
         table.assign(remark=np.where(alone, SUPPRESSOR, "")),
-        Adjustment(pd.DataFrame(columns=BESIDE), label, **{"reason": "no covariates are known"} | more),
+        Adjusted(Adjustment(**more or {"reason": "no covariate can be used"}), label),
     )
 
 
@@ -319,7 +320,7 @@ P = {"one": 0.04, "two": 0.01, "three": 0.05}
 def test_the_summary_says_what_is_significant_and_names_few():
     assert said(P, dict.fromkeys(P, 0.2) | {"two": 0.01}) == (
         "The network's evidence rests on 2 (one, two) of 3 regions (reliance, family-wise p < 0.05); 1 (two) says what "
-        "the rest of the brain does not (unique). Not adjusted for covariates: no covariates are known."
+        "the rest of the brain does not (unique). Not adjusted for covariates: no covariate can be used."
     )
     assert "none is shown to say what the rest" in said(P)
     many = dict.fromkeys(map(str, range(6)), 0.01)
@@ -330,17 +331,21 @@ def test_the_summary_says_what_is_significant_and_names_few():
 
 def test_the_summary_says_beside_what_and_how_many_were_significant_before():
     everything = dict.fromkeys(P, 0.01)
-    found = said(P, plain=everything, reason="")
+    found = said(P, plain=everything, **BESIDE)
     assert found == (
-        "The network's evidence beside site, age and log mean_fd rests on 2 (one, two) of 3 regions (reliance, "
-        "family-wise p < 0.05; 3 before adjustment); none is shown to say what the rest of the brain does not (unique; "
-        "0 before adjustment). Adjusted for what is measured only."
+        "The network's evidence beside site, age and log mean_fd, their products and curves rests on 2 (one, two) of "
+        "3 regions (reliance, family-wise p < 0.05; 3 before adjustment); none is shown to say what the rest of the "
+        "brain does not (unique; 0 before adjustment). These are not in this test and may explain the result: IQ and "
+        "what nobody measured, such as the length of the scan and medication."
     )
-    assert said(dict.fromkeys(P, 0.2), plain=everything, reason="").startswith(
-        "None of 3 regions is significant beside site, age and log mean_fd at family-wise p < 0.05 (3 in reliance and "
+    assert said(dict.fromkeys(P, 0.2), plain=everything, **BESIDE).startswith(
+        "None of 3 regions is significant beside site, age and log mean_fd, their products and curves at family-wise "
+        "p < 0.05 (3 in reliance and "
         "0 in unique before adjustment): nothing here says where autism is."
     )
-    assert "measured only, without sex (known for too few, " in said(P, reason="", without=("sex",))
+    without = said(P, **BESIDE | {"without": ("sex", "age by site")})
+    assert "products and curves (without sex and age by site: known for too few, alike in all, or too " in without
+    assert "beside age rests on" in said(P, covariates=("age",))
     assert "before adjustment" not in said(P) and "beside" not in said(P)
 
 
@@ -361,13 +366,13 @@ def test_one_class_or_few_people_of_one_name_no_region():
 def test_unequal_classes_are_said_where_nothing_is_adjusted():
     unequal = " Only 25% are of one class: where effects are skewed, p is too small."
     assert said(P, label=np.arange(40) % 4 == 0).endswith(unequal)
-    assert "of one class" not in said(P, label=np.arange(40) % 4 == 0, reason="") + said(P)
+    assert "of one class" not in said(P, label=np.arange(40) % 4 == 0, **BESIDE) + said(P)
 
 
 def test_one_name_of_two_regions_counts_once_each():
     table = pd.DataFrame({"name": ["same", "same"], "p_reliance": [0.01, 0.9], "p_unique": [0.9, 0.9], "remark": ""})
     table = table.assign(p_reliance_plain=0.9, p_unique_plain=0.9)
-    found = page.evidence_sentence(table, Adjustment(pd.DataFrame(), np.arange(20) % 2, reason="none"))
+    found = page.evidence_sentence(table, Adjusted(Adjustment(reason="none"), np.arange(20) % 2))
     assert "rests on 1 (same) of 2 regions" in found
 
 

@@ -12,9 +12,10 @@ from matplotlib import pyplot as plt
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils.blackout import job, page, results
-from utils.blackout.effects import Adjustment, Effects, map_table, region_table, sign_flip_test
+from utils.blackout.effects import Adjusted, Effects, map_table, region_table, sign_flip_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
+from utils.scores.adjustment import Adjustment
 
 MAPS = ["falff", "<i>vmhc</i>"]
 PEOPLE = 24
@@ -46,7 +47,7 @@ def in_maps(table, **more) -> results.ByMap:
     return results.ByMap(**{"table": table, "maps": MAPS, "summary": "What is found.", "at_chance": False} | more)
 
 
-NONE = Adjustment(pd.DataFrame(), LABEL, reason="no covariates are known")
+NONE = Adjusted(Adjustment(reason="no covariate can be used"), LABEL)
 
 
 def test_p_is_family_wise_over_all_pairs(table, effects):
@@ -66,9 +67,10 @@ def test_the_sentence_says_which_pairs_or_what_none_means(table):
         "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
         "family-wise p < 0.05 over all pairs)."
     )
-    beside = Adjustment(pd.DataFrame(columns=["site", "age"]), LABEL)
+    beside = Adjusted(Adjustment(("site", "age"), without=("age by site",)), LABEL)
     assert page.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
-        "Map by map, none of 6 pairs of a region and a map is significant beside site and age (family-wise p < 0.05 "
+        "Map by map, none of 6 pairs of a region and a map is significant beside site and age (without age by site: "
+        "known for too few, alike in all, or too few people for it) (family-wise p < 0.05 "
         "over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it may matter in several "
         "maps together."
     )

@@ -130,10 +130,10 @@ def test_iq_is_of_the_phenotype_and_sex_gets_its_names():
     found = variables_of(
         {"SITE": ["NYU", "NYU", "PITT", "PITT"], "AGE": ["9", "8", "7", "6"], "SEX": list("1221")}, phenotype
     )
-    assert list(found) == ["AGE", "fiq", "SEX"]  # neither the site again nor another age
+    assert list(found) == ["AGE", "SEX", "fiq"]  # neither the site again nor another age
     assert found["SEX"].astype(object).fillna("?").tolist() == ["male", "female", "?", "male"]
     alone = variables_of(None, phenotype)
-    assert list(alone) == ["age", "fiq", "sex"]
+    assert list(alone) == ["age", "sex", "fiq"]
 
 
 def test_a_number_with_two_values_is_a_category_and_text_too():

@@ -175,7 +175,7 @@ def test_copies_in_a_bare_folder_stay_in_one_fold(bare, tmp_path):
     assert "share a scan are in one fold: 1 and 101, 2 and 102" in folds.notes[0]
     folds.write(tmp_path / "saved")
     again = open_folds(bare, "4", 0, tmp_path / "saved")
-    assert (again.fold_of, again.same_scan) == (folds.fold_of, folds.same_scan)
+    assert (again.fold_of, again.groups) == (folds.fold_of, folds.groups)
 
 
 def test_copies_in_a_bare_folder_take_one_split(bare, capsys):
@@ -213,7 +213,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
     site = {row.subject: row.site for row in opened.rows}
     one = opened.rows[0]
     other = next(row for row in opened.rows if row.site != one.site)
-    fold_of = by_column(replace(opened, same_scan=((one.subject, other.subject),)), "site", 0)
+    fold_of = by_column(replace(opened, groups=((one.subject, other.subject),)), "site", 0)
     assert fold_of == site | {other.subject: one.site}
     assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
 
@@ -221,7 +221,7 @@ def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
 def test_a_split_of_one_scan_is_refused(cohort):
     opened = open_cohort(cohort)
     pair = ("0000001", "0000002")
-    grouped = replace(opened, same_scan=(pair,))
+    grouped = replace(opened, groups=(pair,))
     with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
         resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
 
@@ -278,7 +278,7 @@ def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_
     outcome = data_cli("convert", source, tmp_path / "apart", *NEW, "--keepCopies")
     assert "Subjects who share a scan, kept apart by --keepCopies: c0 and p00" in outcome.out
     assert json.loads((tmp_path / "apart" / "cohort.json").read_text())["copies"] == "apart"
-    assert open_folds(tmp_path / "apart", "4", 0, tmp_path / "other").same_scan == ()
+    assert open_folds(tmp_path / "apart", "4", 0, tmp_path / "other").groups == ()
 
 
 def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_cli, tmp_path, monkeypatch):

@@ -60,13 +60,12 @@ PERMUTE = Job(
 class Procedure:
     """What is repeated: on the folds of a cohort, a training in each, by one candidate or by whom inner folds choose.
 
-    `parts` are the trainings of the candidates, by fold and name; if `quick`, all are trained, and the best one counts.
+    `parts` are the trainings of the candidates, by fold and name.
     """
 
     folds: Folds
     parts: dict[str, dict[str, Run]]
     seed: int
-    quick: bool
 
     def predict(self, folds: Folds, name: str) -> pd.DataFrame:
         """What it predicts of the people of a fold. TensorFlow must have been started."""
@@ -74,22 +73,13 @@ class Procedure:
 
         cohort = folds.cohort(name)
         runs = {of: replace(read_alike(run, cohort), folds=folds) for of, run in self.parts[name].items()}
-        if len(runs) > 1 and not self.quick:
-            chosen = choice(runs, Store()).name
-            runs = {chosen: runs[chosen]}
-        found = []
-        for candidate, run in runs.items():
-            rows = {row.file: row for row in run.cohort.rows}
-            for file, probability in predicted(run).items():
-                row = rows[file]
-                found.append((file, row.subject, row.site, int(row.label), name, candidate, probability))
-        return pd.DataFrame(found, columns=COLUMNS)
-
-    def score(self, table: pd.DataFrame) -> tuple[str, float]:
-        """The AUC that a verdict rests on, by its name; of several candidates in a fold that of the best one."""
-        groups = [of for _, of in table.groupby("candidate")] if self.quick else [table]
-        scores = [scored(of) for of in groups]
-        return scores[0][0], max(score for _, score in scores)
+        chosen = choice(runs, Store()).name if len(runs) > 1 else next(iter(runs))
+        rows = {row.file: row for row in runs[chosen].cohort.rows}
+        found = [(rows[file], probability) for file, probability in predicted(runs[chosen]).items()]
+        cells = [
+            (row.file, row.subject, row.site, int(row.label), name, chosen, probability) for row, probability in found
+        ]
+        return pd.DataFrame(cells, columns=COLUMNS)
 
 
 def scored(table: pd.DataFrame) -> tuple[str, float]:
@@ -149,7 +139,7 @@ class PermutationFolder:
             table = self.table(number)
             if set(table["fold"]) != set(self.procedure.folds.names):
                 return None
-            self.known[number] = self.procedure.score(table)[1]
+            self.known[number] = scored(table)[1]
         return self.known[number]
 
     def scores(self) -> list[float]:
@@ -279,15 +269,14 @@ class Permutations:
 
     def series(self, workers: Workers) -> PermutationFolder:
         """The permutations, in this folder."""
-        tested, choosing = self.tested, self.tested.choosing
-        groups = tested.by_name if choosing else {tested.run.choices.preset: tested}
+        tested = self.tested
+        groups = tested.by_name if tested.choice else {tested.run.choices.preset: tested}
         parts: dict[str, dict[str, Run]] = {name: {} for name in tested.folds.names}
         for name, group in groups.items():
             for leaf in group.leaves:
                 parts[leaf.fold][name] = replace(leaf, workers=workers, num_iters=leaf.trained_for)
-        quick = choosing is not None and choosing.in_folds is None
         metric, observed = scored(read_frame(tested.run.out_dir / TABLES["predictions"].file))
-        procedure = Procedure(tested.folds, parts, self.run.seed, quick)
+        procedure = Procedure(tested.folds, parts, self.run.seed)
         return PermutationFolder(procedure, self.run.out_dir, self.asked, observed, metric)
 
     def conclude(self) -> int:

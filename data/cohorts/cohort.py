@@ -48,7 +48,7 @@ class Cohort:
     tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
     seal: Seal = field(default_factory=Seal)
-    same_scan: Groups = ()  # subjects who share a scan, each group in one split
+    groups: Groups = ()  # subjects who share a scan or are of one family, each group in one split
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
     kept_in: Path | None = None  # the folder that keeps means of the volumes
@@ -69,6 +69,9 @@ class Cohort:
             found.people.problems.append(
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
             )
+        if families := self.metadata.families:
+            told = rows_of.counted_families(families, len(rows_of.leaders((row.subject for row in self.rows), ())))
+            found.people.counts.append(f"families by {self.metadata.family_column}: {told}")
         return found
 
     def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:
@@ -219,14 +222,17 @@ class Cohort:
     def keeps_together(self, people: Collection[str]) -> bool:
         """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a
         group, or if every run looks for groups."""
-        if self.metadata.copies == rows_of.APART:
-            return False
-        return not self.is_searched or len(set(rows_of.leaders(people, self._known_groups).values())) == 1
+        return not self.is_searched or len(set(rows_of.leaders(people, self.known_groups).values())) == 1
 
     @cached_property
-    def _known_groups(self) -> Groups:
-        """Who shares a scan as far as that is known without reading volumes."""
-        return rows_of.united([*self.metadata.same_scan, *self.equal_scans()])
+    def known_groups(self) -> Groups:
+        """Who is not independent, as far as that is known without reading volumes."""
+        equal = () if self.metadata.copies == rows_of.APART else self.equal_scans()
+        return rows_of.united([*self.metadata.groups, *equal])
+
+    def tie(self, groups: Groups) -> str:
+        """What the people of these groups have in common, in words."""
+        return rows_of.tie(groups, self.metadata.families)
 
     def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
         """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row, leaders, listed
+from data.cohorts.rows import Row, leaders, listed, named_groups
 
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
@@ -36,7 +36,7 @@ def subject_table(cohort: Cohort) -> tuple[list[str], np.ndarray, np.ndarray]:
 def smaller_class(cohort: Cohort) -> int:
     """How many subjects it has; a group counts as its first one."""
     subjects, label, _ = subject_table(cohort)
-    leader = leaders(subjects, cohort.same_scan)
+    leader = leaders(subjects, cohort.groups)
     return min(Counter(of for subject, of in zip(subjects, label, strict=True) if leader[subject] == subject).values())
 
 
@@ -51,7 +51,7 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     subjects, label, site = subject_table(cohort)
-    leader = leaders(subjects, cohort.same_scan)
+    leader = leaders(subjects, cohort.groups)
     count, fewest = int(how), smaller_class(cohort)
     if not 2 <= count <= fewest:
         raise InputError(
@@ -82,11 +82,12 @@ def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
-    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, cohort.same_scan)
+    own, leader = dict(zip(subjects, group, strict=True)), leaders(subjects, cohort.groups)
     if moved := [
         f"{one} ({own[one]}) with {first} ({own[first]})" for one, first in leader.items() if own[one] != own[first]
     ]:
-        print(f"Subjects who share a scan with one of another {how}, and are tested there: {listed(moved)}.")
+        told = f"Subjects who {cohort.tie(cohort.groups)} with one of another {how}"
+        print(f"{told}, and are tested there: {listed(moved)}.")
         group = [own[first] for first in leader.values()]
     names = sorted(set(group))
     if len(names) < 2:
@@ -125,6 +126,13 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
             raise InputError(
                 f"Without fold {name}, {cohort.path} has one class only; cut it otherwise. {by_number_advice(cohort)}"
             )
+
+
+def parted(cohort: Cohort, fold_of: Mapping[str, str]) -> list[str]:
+    """A note on groups that are not in one fold, as of folds that were cut before they were known."""
+    found = tuple(group for group in cohort.known_groups if len({fold_of.get(one) for one in group} - {None}) > 1)
+    told = f"These folds were cut before, and part subjects who {cohort.tie(found)}: {named_groups(found)}."
+    return [f"{told} Scores are too good; train with another --chkPointDir."] if found else []
 
 
 def folder_name(name: str) -> str:

@@ -31,6 +31,7 @@ from data.cohorts.division import (
     check_classes,
     folder_name,
     folds_of,
+    parted,
     smaller_class,
     subject_table,
 )
@@ -46,12 +47,12 @@ MIN_INNER_FOLDS = 2
 
 @dataclass(frozen=True)
 class Cut:
-    """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, who shares a scan."""
+    """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, and its groups."""
 
     folds: str
     cohort_sha256: str
     records_sha256: str = ""  # not known of older folds
-    same_scan: Groups = ()
+    same_scan: Groups = ()  # all groups; the name is that of older folds
 
     def fits(self, folds: "Folds") -> bool:
         """Whether it is of these folds, and of the same records."""
@@ -70,13 +71,13 @@ class Folds:
     made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
 
     @property
-    def same_scan(self) -> Groups:
-        """Who share a scan; each group is in one fold."""
-        return self.whole.same_scan
+    def groups(self) -> Groups:
+        """Who is not independent; each group is in one fold."""
+        return self.whole.groups
 
     @property
     def cut(self) -> Cut:
-        return Cut(self.how, self.digest, self.records_sha256, self.same_scan)
+        return Cut(self.how, self.digest, self.records_sha256, self.groups)
 
     @property
     def records_sha256(self) -> str:
@@ -102,8 +103,8 @@ class Folds:
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = f"Subjects who share a scan are in one fold: {named_groups(self.same_scan)}."
-        notes = [together] if self.same_scan else []
+        together = f"Subjects who {self.whole.tie(self.groups)} are in one fold: {named_groups(self.groups)}."
+        notes = [*([together] if self.groups else []), *parted(self.whole, self.fold_of)]
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
         return [
@@ -192,7 +193,7 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
     check_cuttable(cohort)
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
-        before = Folds(how, replace(cohort, same_scan=cut.same_scan), cohort.digest, fold_of)
+        before = Folds(how, replace(cohort, groups=cut.same_scan), cohort.digest, fold_of)
         if cut.fits(before):
             if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
                 raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
@@ -238,15 +239,14 @@ def open_reduced(path: Path, how: str) -> Folds:
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
     parts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
-    cohorts = {name: replace(cohort, same_scan=cut.same_scan) for name, cohort in parts.items()}
+    cohorts = {name: replace(cohort, groups=cut.same_scan) for name, cohort in parts.items()}
     for name, cohort in cohorts.items():
         split = {row.subject: row.split for row in cohort.rows}
         if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
             raise InputError(
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
-    digest = digest_over([cohort.digest for cohort in cohorts.values()])
-    first = next(iter(cohorts.values()))
+    digest, first = digest_over([cohort.digest for cohort in cohorts.values()]), next(iter(cohorts.values()))
     seal = first.seal
     if seal.verdict and all(cohort.seal.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
@@ -322,18 +322,18 @@ def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str,
 
 
 def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
-    """Subject -> label, drawn anew. Units are exchanged within their site. Subjects who share a scan are one unit:
-    their labels go together to another unit of as many subjects."""
+    """Subject -> label, drawn anew. Units are exchanged within their site. The subjects of a group are one unit: their
+    labels go together to one of as many subjects at the same sites. Those of a site come in any order."""
     subjects, label, site = subject_table(folds.whole)
-    leader, members = leaders(subjects, folds.same_scan), defaultdict(list)
+    leader, members, alike = leaders(subjects, folds.groups), defaultdict(list), defaultdict(list)
     for at, subject in enumerate(subjects):
         members[leader[subject]].append(at)
-    alike = defaultdict(list)  # units that may be exchanged
-    for unit in members.values():
-        alike[site[unit[0]], len(unit)].append(unit)
+    for unit in members.values():  # of which those of a key may be exchanged
+        alike[tuple(sorted(site[unit]))].append(sorted(unit, key=site.__getitem__))
     found: dict[str, float] = {}
     for units in alike.values():
-        for unit, source in zip(units, random.permutation(np.array(units)), strict=True):
+        for unit, of_others in zip(units, random.permutation(np.array(units)), strict=True):
+            source = sorted(random.permutation(of_others), key=site.__getitem__) if len(unit) > 1 else of_others
             found |= {subjects[to]: float(label[of]) for to, of in zip(unit, source, strict=True)}
     return found
 

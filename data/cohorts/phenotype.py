@@ -42,6 +42,7 @@ HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)  # in the name of 
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
 INDICATOR = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing
+TEST = "iq_test_"  # begins the name of a value that is 1 where such a test measured the IQ
 
 
 def clean(column: pd.Series) -> pd.Series:
@@ -109,7 +110,7 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
         **{f"{name}_missing": measured[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
         "wisc_missing": pd.DataFrame(wisc).isna().all(axis=1).astype(float),
         "bmi_missing": measured["bmi"].isna().astype(float),
-        **one_hot(family, {name: (name,) for name in (*IQ_TESTS, "other")}, "iq_test"),
+        **one_hot(family, {name: (name,) for name in (*IQ_TESTS, "other")}, TEST.strip("_")),
         **wisc,
         **one_hot(numbers(table, "EYE_STATUS_AT_SCAN"), {"open": (1,), "closed": (2,)}, "eyes"),
         "bmi": measured["bmi"],
@@ -198,6 +199,14 @@ def fit_scaler(values: np.ndarray) -> Scaler:
     filled = imputer.transform(values)
     scaler = StandardScaler().fit(filled)
     return Scaler(imputer.statistics_, scaler.mean_, np.where(np.ptp(filled, axis=0) > 0, scaler.scale_, 0))
+
+
+def recording(preparation: Preparation) -> list[int]:
+    """The positions of the values that say only what of a person is missing, and how it was measured; empty if they are
+    the same for all training people."""
+    named = enumerate(zip(preparation.phenotype, preparation.phenotype_scale, strict=False))
+    found = [(at, scale) for at, (name, scale) in named if INDICATOR.search(name) or name.startswith(TEST)]
+    return [at for at, _ in found] if any(scale > 0 for _, scale in found) else []
 
 
 def can_scale(preparation: Preparation) -> bool:

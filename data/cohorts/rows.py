@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +25,9 @@ TEST_SHARE = 10  # one subject in ten is a test subject
 TYPED = "converted_by"  # in a provenance: the command
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it
+SHARED_SCAN, ONE_FAMILY = "share a scan", "are of one family"  # what those of a group do
 TOGETHER, APART = "together", "apart"  # subjects who share a scan
-Groups = tuple[tuple[str, ...], ...]  # subjects who share a scan, and so take one split
+Groups = tuple[tuple[str, ...], ...]  # subjects who are not independent, and so take one split
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
+UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
 
 
 def read_table(path: Path) -> list[Row]:
@@ -101,7 +104,7 @@ def guess_row(name: str, label: float) -> Row:
     number = re.search(r"\d+", stem)
     subject = number.group().lstrip("0") or "0" if number else stem  # of any length, which int() is not
     part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
-    return Row(name, subject, "unknown", label, "test" if part == 0 else "train")
+    return Row(name, subject, UNKNOWN_SITE, label, "test" if part == 0 else "train")
 
 
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
@@ -153,6 +156,34 @@ def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
         for digest in every:
             people.setdefault(digest, {})[subject] = None
     return united(list(group) for group in people.values() if len(group) > 1)
+
+
+def families_of(people: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The members of each family, of one member, too, by its name; of each subject the family's name is given, empty
+    if it has none."""
+    found: dict[str, list[str]] = {}
+    for subject, family in people.items():
+        if family:
+            found.setdefault(family, []).append(subject)
+    return {family: tuple(members) for family, members in found.items()}
+
+
+def counted_families(families: Mapping[str, Sequence[str]], people: int) -> str:
+    """How many of so many people are of families of two or more: `3 of 2 to 4 people, 8 of 60 in all`."""
+    sizes = [len(members) for members in families.values() if len(members) > 1]
+    if not sizes:
+        return f"none of two or more of {people} people"
+    several = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(max(sizes))
+    return f"{len(sizes)} of {several} people, {sum(sizes)} of {people} in all"
+
+
+def tie(groups: Groups, families: Mapping[str, Sequence[str]]) -> str:
+    """What the members of each of these groups have in common, in words."""
+    family_of = {one: family for family, members in families.items() for one in members}
+    of_each = [{family_of.get(one, one) for one in group} for group in groups]
+    by_scan = any(len(names) > 1 for names in of_each)
+    by_family = any(len(names) < len(group) for names, group in zip(of_each, groups, strict=True))
+    return " or ".join(compress((SHARED_SCAN, ONE_FAMILY), (by_scan, by_family)))
 
 
 def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
@@ -211,7 +242,8 @@ PREPARED_BY = {
 class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
     converted from, `phenotype_categories` the values of columns of text that became 0/1 values. Subjects who share a
-    scan are in `same_scan`; `copies` is TOGETHER, APART if the user wants it so, empty if nobody looked for them."""
+    scan are in `same_scan`; `copies` is TOGETHER, APART if the user wants it so, empty if nobody looked for them.
+    `families` are the people of each family, of one person, too, by its value in `family_column`."""
 
     grid: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
@@ -219,8 +251,11 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: Groups = ()
     copies: str = ""
+    family_column: str = ""
+    families: dict[str, tuple[str, ...]] = field(default_factory=dict)
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak
     derivation: Derivation | None = None  # of maps and series from scans
     simulated: bool = False
@@ -233,6 +268,11 @@ class Metadata(Preparation):
     @property
     def preparation(self) -> Preparation:
         return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
+
+    @property
+    def groups(self) -> Groups:
+        """Who is not independent, as far as it is told: who shares a scan, and who is of a family."""
+        return united([*self.same_scan, *self.families.values()])
 
     @property
     def lineage(self) -> Iterator[dict[str, Any]]:

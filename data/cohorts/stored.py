@@ -21,7 +21,6 @@ from data.cohorts.cohort import SERIES, SIDE_TABLES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.records import Entry, Origin, VerifiedEntry
 from data.cohorts.rows import (
-    APART,
     DIGESTS,
     HDF5_NAME,
     METADATA,
@@ -44,7 +43,7 @@ def open_cohort(path: Path) -> Cohort:
     folder = folder_of(path)
     tables = folder if (folder / METADATA).is_file() or (folder / HDF5_NAME).is_file() else None
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
-    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), metadata.same_scan)
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), metadata.groups)
     if metadata.connectome and tables:
         subjects, edges = [row.subject for row in table], [of.connectome for of in known]
         cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
@@ -60,7 +59,7 @@ def open_cohort(path: Path) -> Cohort:
 
 def sealed(path: Path, together: bool = True) -> Cohort:
     """The cohort at `path` for a run: the digests of its records are known, and each is verified as it is read. With
-    `together`, people who share a scan are put in one split; folds see to that themselves. Raises InputError as
+    `together`, the people of a group are put in one split; folds see to that themselves. Raises InputError as
     `open_cohort` does."""
     cohort = open_cohort(path)
     if not cohort.seal.digests:
@@ -82,24 +81,22 @@ def identified(cohort: Cohort) -> Cohort:
 
 def with_groups(cohort: Cohort) -> Cohort:
     """The cohort with its groups of subjects who share a scan: those whom the conversion found or, of another cohort,
-    who are found now; and those with an equal map or connectome."""
-    if cohort.metadata.copies == APART:
-        return cohort
-    groups = cohort.metadata.same_scan
-    if not cohort.is_searched:
-        from data.cohorts.twins import find_twins  # loads an atlas, which no cohort of convert needs
+    who are found now; and those with an equal map or connectome. Families are groups, too."""
+    if cohort.is_searched:
+        return replace(cohort, groups=cohort.known_groups)
+    from data.cohorts.twins import find_twins  # loads an atlas, which no cohort of convert needs
 
-        groups = find_twins(cohort).same_scan
-    return replace(cohort, same_scan=united([*groups, *cohort.equal_scans()]))
+    return replace(cohort, groups=united([*cohort.known_groups, *find_twins(cohort).same_scan]))
 
 
 def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects who share a scan take the split of the first of them, which is printed."""
+    """The cohort, in which subjects of a group take the split of the first of them, which is printed."""
     split = {row.subject: row.split for row in reversed(cohort.rows)}
-    for group in cohort.same_scan:
+    for group in cohort.groups:
         if len({split[one] for one in group}) > 1:
             taken = split[group[0]]
-            print(f"{named_groups((group,))} share a scan, and were in train and test; they are in {taken} now.")
+            together = f"{named_groups((group,))} {cohort.tie((group,))}"
+            print(f"{together}, and were in train and test; they are in {taken} now.")
             split |= dict.fromkeys(group, taken)
     return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
 

@@ -46,12 +46,13 @@ class RefittedEntry(Wrapped):
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
     subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
-    training subject of unknown label, or a scan in both splits. Also if nobody is left to train."""
+    training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
-    if parted := [group for group in cohort.same_scan if len({split.get(one) for one in group} - {None}) > 1]:
+    if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
-            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who share a scan; keep them together."
+            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {cohort.tie((parted[0],))}; keep them "
+            "together."
         )
     rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
     rows = [row if row.split == rows_of.HELD_OUT else rows_of.checked(str(cohort.path), row) for row in rows]
@@ -66,9 +67,9 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
 
 
 def everybody(cohort: Cohort) -> Cohort:
-    """The cohort with everybody to train on whose label is known, and whose relatives in a scan are known, too."""
+    """The cohort with everybody to train on whose label is known, as are those of the others of a group."""
     unknown = {row.subject for row in cohort.rows if not row.known}
-    unknown |= {one for group in cohort.same_scan if unknown & set(group) for one in group}
+    unknown |= {one for group in cohort.groups if unknown & set(group) for one in group}
     return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
 
 
@@ -104,6 +105,24 @@ def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
     """The cohort whose records hold these phenotypes (29,)."""
     phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
     return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
+
+
+def recorded_alike(cohort: Cohort) -> Cohort | None:
+    """The cohort with the values of `phenotype.recording` set to what most training people have, of families of tests
+    to the commonest. What is missing stays imputed. None if there are no such values, or no constants that scale
+    them."""
+    from data.cohorts.phenotype import TEST, Scaler, recording
+
+    where, scaler = recording(cohort.metadata), Scaler.of(cohort.metadata)
+    if not where or scaler is None:
+        return None
+    usual = np.round(scaler.median)
+    tests = [at for at in where if cohort.metadata.phenotype[at].startswith(TEST)]
+    if tests and (shares := scaler.mean[tests]).max() >= 1 - shares.sum():  # more have it than have none
+        usual[tests] = shares == shares.max()
+    scale, shift = np.ones(len(usual)), np.zeros(len(usual))
+    scale[where], shift[where] = 0, scaler.transform(usual)[where]
+    return with_phenotype(cohort, scale.tolist(), shift.tolist())
 
 
 @dataclass(frozen=True)

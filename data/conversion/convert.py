@@ -21,7 +21,7 @@ from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.records import KEPT_DIGITS
 from data.cohorts.rows import APART, METADATA, TYPED, Row, leaders, listed, named_groups, sharing, united
 from data.cohorts.stored import open_cohort
-from data.conversion import measures
+from data.conversion import families, measures
 from data.conversion.derived import check_each, compared
 from data.conversion.leaks import (
     accepted,
@@ -66,10 +66,11 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     if not options.allow_leak:
         check_names(phenotypes, source.label_column)
         check_names(own, source.label_column, "--covariates")
+    source = families.added(source, options.family, [*phenotypes, *own])
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
-    covariates = covariate_columns(source, options)
+    covariates, are_named = covariate_columns(source, options), options.covariates is not None
     options = replace(options, covariates=covariates)
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
@@ -83,6 +84,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
             subjects = earlier.added(subjects, [person.means for person in found])
             provenance["split_of"] = earlier.cohort.digest
         planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
+        planned = replace(planned, metadata=replace(planned.metadata, covariates_named=are_named))
         if not options.allow_leak:
             return planned
         chosen, auc = [*(options.phenotype or ()), *covariates], planned.metadata.phenotype_auc
@@ -90,13 +92,17 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
         return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
 
     planned, notes = write_cohort(source, target, planning, options.allow_leak)
-    return planned, [*told, *(earlier.notes(planned.rows) if earlier else []), *notes]
+    kept = earlier.notes(planned.rows, planned.metadata) if earlier else []
+    return planned, [*told, *families.notes(source), *kept, *notes]
 
 
-def convert_like(source: Source, target: Path, like: TemplateCohort, command: str) -> tuple[PlannedCohort, list[str]]:
+def convert_like(
+    source: Source, target: Path, like: TemplateCohort, command: str, family_column: str | None = None
+) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
+    source = families.added_like(source, family_column, like.cohort)
     derivation = like.cohort.metadata.derivation
     if derivation and not source.derivation:  # not one way of all maps, or not known of all
         check_each(source.files, derivation, like.cohort.path)
@@ -113,7 +119,7 @@ def convert_like(source: Source, target: Path, like: TemplateCohort, command: st
     for name, values in unknown_categories(source.rows, like.cohort.metadata).items():
         known = listed(planned.metadata.phenotype_categories[name])
         notes.append(f"{name} {listed(values)} is none of {known}, and taken as unknown.")
-    return planned, [*like.notes, *told, *notes]
+    return planned, [*like.notes, *told, *families.notes_like(source, like.cohort), *notes]
 
 
 def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.DataFrame]:

@@ -14,14 +14,17 @@ from data.base.errors import InputError
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import APART, METADATA, TABLE, TOGETHER, Groups, Metadata, Row, read_table
+from data.cohorts.rows import APART, METADATA, TABLE, TOGETHER, Groups, Metadata, Row, families_of, read_table, united
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
 from data.conversion.split import assign_splits
 
-BEFORE_MAPS = ("maps", "normalisation", "reduction", "phenotype_columns", "covariate_columns", "grid", "provenance")
+BEFORE_MAPS = (
+    "maps", "normalisation", "reduction", "phenotype_columns", "covariate_columns", "family_column", "families", "grid",
+    "provenance",
+)  # fmt: skip
 REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
 
 
@@ -51,12 +54,14 @@ def plan(
     provenance: Mapping[str, Any],
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; once this is
-    known, scan: the first subject of the same scan). A `table` of text has the same rows. Raises InputError."""
+    """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
+    asked for, family; once this is known, scan: the first subject of the same scan). A `table` of text has the same
+    rows. Raises InputError."""
     seed, columns, covariates = options.seed or 0, options.phenotype, options.covariates or ()
     same_scan = () if options.keep_copies else groups_of(subjects)
     check_people(subjects, same_scan)
-    rows = planned_rows(subjects, assign_splits(subjects, seed, same_scan))
+    families = families_of_table(subjects)
+    rows = planned_rows(subjects, assign_splits(subjects, seed, united([*same_scan, *families.values()])))
     training = np.array([row.split == "train" for row in rows])
     if not training.any():
         raise InputError(
@@ -80,6 +85,8 @@ def plan(
         affine=tuple(map(tuple, grid.affine)),
         same_scan=same_scan,
         copies=APART if options.keep_copies else TOGETHER if "scan" in subjects else "",
+        family_column=options.family or "",
+        families=families,
         provenance={**provenance, "seed": seed},
         **scaler.constants(),
     )
@@ -107,6 +114,11 @@ def groups_of(subjects: pd.DataFrame) -> Groups:
     return tuple(tuple(group) for _, group in subjects["subject"].groupby(scan, sort=False) if len(group) > 1)
 
 
+def families_of_table(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The subjects of each family by the column `family`; no families without it."""
+    return families_of(dict(zip(subjects["subject"], subjects.get("family", [""] * len(subjects)), strict=True)))
+
+
 def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
     return [
         Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
@@ -127,6 +139,8 @@ def plan_like(subjects: pd.DataFrame, like: Cohort, source: Source, provenance: 
             phenotype_auc={},
             same_scan=groups_of(subjects),
             copies=TOGETHER,
+            family_column=source.family_column or "",
+            families=families_of_table(subjects),
             provenance={**provenance, "like": like.digest},
         ),
         values,

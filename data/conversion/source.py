@@ -13,7 +13,7 @@ from data.base.errors import InputError, shown, taken_for_one
 from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import listed
+from data.cohorts.rows import UNKNOWN_SITE, listed
 from data.conversion import derived
 from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
@@ -60,6 +60,7 @@ class Source:
     notes: list[str]
     series: SeriesFiles | None = None
     kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
+    family_column: str | None = None  # of which `subjects` have the column `family`
 
     @property
     def derivation(self) -> Derivation | None:
@@ -128,7 +129,7 @@ def read_source(
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     site_column = options.site_column or next((name for name in site_columns if name in table), None)
-    site = column(table, site_column, path).str.split().str.join(" ") if site_column else "unknown"
+    site = column(table, site_column, path).str.split().str.join(" ") if site_column else UNKNOWN_SITE
     subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
@@ -209,7 +210,6 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwan
     others = diagnosis[complete & ~usable].dropna()
     groups = identifier[others.index].groupby(others)
     unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
-    chosen = identifier[usable & (unwanted != "")].groupby(unwanted)
     return {
         f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
         "no map": identifier[named & ~some].tolist(),
@@ -217,7 +217,7 @@ def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwan
         f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~usable & diagnosis.isna()].tolist(),
         "a map without a row in the table": joined.stray,
         **unused,
-        **{reason: subjects.tolist() for reason, subjects in chosen},
+        **{reason: subjects.tolist() for reason, subjects in identifier[usable & (unwanted != "")].groupby(unwanted)},
     }
 
 

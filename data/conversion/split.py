@@ -1,7 +1,7 @@
 """Who trains and who is tested: one person in ten, drawn by a seed, or as another cohort has it."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts import twins
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import TEST_SHARE, Groups, Row, leaders, listed
+from data.cohorts.rows import TEST_SHARE, Groups, Metadata, Row, leaders, listed, tie
 from data.cohorts.stored import sealed
 from data.conversion.tables import key
 
@@ -38,6 +38,7 @@ def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dic
     kept = dict(zip(subjects["subject"], subjects.get("kept", [DRAWN] * len(subjects)), strict=True))
     drawn = {name: draw(seed, name) for name in kept}
     of_group = leaders(kept, tuple(tuple(sorted(group, key=drawn.__getitem__)) for group in groups))
+    place = {name: 1 - (1 - drawn[name]) ** size for name, size in Counter(of_group.values()).items()}  # of the least
     for name, first in of_group.items():
         kept[first] = max(kept[first], kept[name])  # in the order of letters, train is the last
     strata = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
@@ -49,7 +50,7 @@ def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dic
         keys: dict[str, float] = {}
         for site, there in sites.items():
             offset = draw(seed, label, site)
-            in_order = sorted(there, key=lambda name: (PLACES[kept[name]], drawn[name]))
+            in_order = sorted(there, key=lambda name: (PLACES[kept[name]], place[name]))
             keys |= {name: (at + offset) / len(there) for at, name in enumerate(in_order)}
         wanted = max(round(len(keys) / TEST_SHARE), 1 if len(keys) > 1 else 0)
         free = sorted((name for name in keys if kept[name] == DRAWN), key=keys.__getitem__)
@@ -94,14 +95,15 @@ class KeptSplit:
         """Whether its volumes are of as many maps, and not the code of an encoder."""
         return self.cohort.num_maps == means.shape[-1] and not self.cohort.metadata.reduction.startswith("encoder")
 
-    def notes(self, rows: Sequence[Row]) -> list[str]:
+    def notes(self, rows: Sequence[Row], metadata: Metadata) -> list[str]:
         """How many people it decided, and whose split could not be kept."""
         told = [
             f"Split: {len(self.kept)} subjects as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
         ]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
+            groups = tuple(group for group in metadata.groups if {*group} & {*moved})
             told.append(
-                f"Not kept: {listed(moved)}, test subjects there, share a scan with training subjects and are training "
-                "subjects now."
+                f"Not kept: {listed(moved)}, test subjects there, {tie(groups, metadata.families)} with training "
+                "subjects and are training subjects now."
             )
         return told

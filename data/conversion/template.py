@@ -22,7 +22,7 @@ from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sh
 from data.cohorts.derivation import FOLDER, kept_in
 from data.cohorts.phenotype import SUBJECT
 from data.cohorts.records import FULL, GRIDS, MAX_MAPS, PHENOTYPE_SIZE
-from data.cohorts.rows import Metadata
+from data.cohorts.rows import UNKNOWN_SITE, Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 
@@ -32,8 +32,8 @@ PARTS = (  # a pattern of the names in a bundle
     r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
     r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
-OF_PEOPLE = ("same_scan", "encoder_subjects", "encoder_volumes", "corrections", "provenance")  # not in a bundle
-UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
+# not in a bundle
+OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")
 MOST = 0.8  # of the people: a column that has the sites of more of them holds the sites
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 

@@ -1,9 +1,10 @@
 """Adjustment of regions' effects for covariates where the truth is known: simulated effects, no network.
 
-`python tests/benchmarks/adjustment.py [--sets 20] [--people 300]`
+`python tests/benchmarks/adjustment.py [--sets 40] [--people 80 200 737] [--seed 0]`
 
-The first of 40 regions carries a covariate that the diagnosis goes with, or the diagnosis itself. Prints in how many
-sets it is significant, and in how many another region is: before adjustment, with 2 (y - p) d, and as the program does.
+The first of 40 regions carries a covariate, a product or a curve of covariates that the diagnosis goes with, or the
+diagnosis itself. Prints in how many sets it is significant, and in how many another region is: before adjustment, and
+after it.
 """
 
 import argparse
@@ -16,44 +17,63 @@ from scipy.stats import zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.blackout.effects import adjustment, sign_flip_test
+from utils.blackout.effects import Adjusted, sign_flip_test
+from utils.scores.adjustment import adjustment
 from utils.scores.results import ALPHA
 
-REGIONS, SITES = 40, 16
-CARRIED = ("age", "age squared", "motion", "the diagnosis")
+REGIONS = 40
+SITES = {80: 4, 200: 8}  # of so many people; of more, MANY
+MANY = 16
+STRENGTH = 1.2  # log odds of autism a standard deviation of what is carried
+DIAGNOSIS = 0.6  # what a region that carries it has of it, in standard deviations of what it has beside
+CARRIED = (
+    *("sex by age", "age by site", "age by motion", "age with a kink", "age squared", "motion above a threshold"),
+    *("age", "the diagnosis"),
+)
 
 
 def drawn(carried: str, people: int, seed: int) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Effects on the logit of autism (people, regions), labels, covariates; age goes with the site, motion with age."""
-    random = np.random.default_rng(seed)
-    site = random.integers(SITES, size=people)
-    age = 10 + 0.8 * site + random.gamma(2, 3, people)
+    random = np.random.default_rng([seed, people])
+    sites = SITES.get(people, MANY)
+    site = random.integers(sites, size=people)
+    age = 10 + 0.8 * MANY / sites * site + random.gamma(2, 3, people)
     motion = random.normal(size=people) - 0.05 * (age - 15)
-    known = pd.DataFrame({"site": site.astype(str).astype(object), "age": age, "log motion": motion})
-    values = {"age": zscore(age), "age squared": zscore(age) ** 2 - 1, "motion": zscore(motion)}
-    risk = values.get(carried, values["age"])
-    label = (random.random(people) < 1 / (1 + np.exp(-risk))).astype(float)
+    male, iq = random.random(people) < 0.85, random.normal(105, 15, people)
+    a, m, slope = zscore(age), zscore(motion), random.normal(size=sites)
+    values = {
+        "sex by age": a * np.where(male, 1, -1),
+        "age by site": a * slope[site],
+        "age by motion": a * m,
+        "age with a kink": np.maximum(a, 0),
+        "age squared": a**2,
+        "motion above a threshold": m > 0.6,
+    }.get(carried, a)
+    values = zscore(np.asarray(values, float))
+    label = (random.random(people) < 1 / (1 + np.exp(-STRENGTH * values))).astype(float)
     effect = random.normal(size=(people, REGIONS)) + random.normal(size=(people, 1)) / 2
-    effect[:, 0] += values.get(carried, label - label.mean())
-    return effect, label, known
+    effect[:, 0] += values if carried != "the diagnosis" else DIAGNOSIS * (2 * label - 1)
+    known = {"site": site.astype(str).astype(object), "age": age, "log motion": motion, "fiq": iq}
+    return effect, label, pd.DataFrame(known).assign(sex=np.where(male, "M", "F").astype(object))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=20)
-    parser.add_argument("--people", type=int, default=300)
+    parser.add_argument("--sets", type=int, default=40)
+    parser.add_argument("--people", type=int, nargs="*", default=(80, 200, 737))
+    parser.add_argument("--seed", type=int, default=0, help="of the first set of each row (default 0)")
     args = parser.parse_args()
-    for carried in CARRIED:
-        first, others = np.zeros(3, int), np.zeros(3, int)
-        for seed in range(args.sets):
-            on_autism, label, known = drawn(carried, args.people, seed)
-            plain, beside = (2 * label[:, None] - 1) * on_autism, adjustment(known, label)
-            ways = plain, 2 * (label - beside.probability())[:, None] * on_autism, beside(plain)
-            p = np.stack([sign_flip_test(effect, label, seed)[0] for effect in ways])
-            first, others = first + (p[:, 0] < ALPHA), others + (p[:, 1:].min(1) < ALPHA)
-        counts = zip(("before", "2 (y - p) d", "adjusted"), first, others, strict=True)
-        texts = "; ".join(f"{way}: {one}, another region {other}" for way, one, other in counts)
-        print(f"{carried}, significant in sets of {args.sets}: {texts}", flush=True)
+    for people in args.people:
+        for carried in CARRIED:
+            first, others = np.zeros(2, int), np.zeros(2, int)
+            for seed in range(args.seed, args.seed + args.sets):
+                on_autism, label, known = drawn(carried, people, seed)
+                plain, beside = (2 * label[:, None] - 1) * on_autism, Adjusted(adjustment(known), label)
+                p = np.stack([sign_flip_test(effect, label, seed)[0] for effect in (plain, beside(plain))])
+                first, others = first + (p[:, 0] < ALPHA), others + (p[:, 1:].min(1) < ALPHA)
+            counts = zip(("before", "adjusted"), first, others, strict=True)
+            texts = "; ".join(f"{way}: {one}, another region {other}" for way, one, other in counts)
+            print(f"{people} people, {carried}, significant in sets of {args.sets}: {texts}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,10 @@
-"""What `--choose` reports where there is nothing to find: the procedure, the best candidate, and its corrected score.
+"""What `--choose` reports where there is nothing to find: the procedure, and the best candidate.
 
-`python tests/benchmarks/choice.py [--real COHORT] [--sets 20] [--people 160] [--simulated N] [--seed 0]`
+`python tests/benchmarks/choice.py COHORT [--sets 20] [--people 160] [--seed 0]`
 
-With `--real`, a set is so many people of a cohort, one of their maps, and labels permuted within sites: the truth is
-0.5. Eight `nn` are trained in memory on two folds, and inner folds choose among them, by the jobs' own code. Prints a
-row a set: the AUC within sites of the procedure, that of the candidate which does best over all folds, and the latter
-corrected by a bootstrap (BBC).
-
-With `--simulated`, the bootstrap alone is applied to so many sets of simulated predictions by 30 candidates, with
-nothing to find, and with candidates whose AUC is 0.5 to 0.7. The truth is that of the candidate which does best.
+A set is so many people of a cohort, one of their maps, and labels permuted within sites: the truth is 0.5. Eight `nn`
+are trained in memory on two folds, and inner folds choose among them, by the jobs' own code. Prints a row a set: the
+AUC of the procedure, and that of the candidate which does best over all folds.
 
 Last comes a line of means, each with its 95 % range, and how often each is called 'better than chance'.
 """
@@ -21,11 +17,10 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
@@ -39,7 +34,7 @@ from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.group import Group
 from utils.runs.validate import request
-from utils.scores.metrics import Predictions, headline_of, with_intervals
+from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CHANCE
 from utils.training.fit import predicted
 
@@ -50,10 +45,6 @@ CANDIDATES = [
     for units in (32, 256)
 ]
 ITERATIONS, NUMBER_OF_FOLDS = 20, 2
-OF_SIMULATION, FOLDS_OF_SIMULATION = 30, 3  # candidates, folds
-SITES, SHARED = 5, 0.5  # the correlation of candidates
-BEST_AUC = 0.7  # of simulated candidates with something to find
-RESAMPLES = 300  # of the bootstrap of simulated predictions: a seventh of a run's
 
 
 def write_cohort(source: Path, folder: Path, people: int, seed: int) -> None:
@@ -102,27 +93,10 @@ def real_set(source: Path, people: int, seed: int) -> dict[str, dict[str, float]
         whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
         each = {name: Predictions.of(table) for name, table in whole.items()}
         procedure = Predictions.of(comparisons.of_folds(whole, chosen))
-        summary = comparisons.choice_summary(each, procedure, chosen, False, seed)
+        summary = comparisons.choice_summary(each, procedure, chosen, seed)
         own = with_intervals(procedure, seed)[summary.metric]
-    found = {"procedure": own, "best candidate": summary.best_score, "corrected": summary.corrected}
+    found = {"procedure": own, "best candidate": summary.best_score}
     return {name: estimate.columns() for name, estimate in found.items()}
-
-
-def simulated_set(highest: float, people: int, seed: int) -> dict[str, dict[str, float]]:
-    """The scores of the best of candidates, whose AUC is 0.5 to `highest`, and the truth about it."""
-    random = np.random.default_rng([seed, int(100 * highest)])
-    label, site = (random.integers(count, size=people) for count in (2, SITES))
-    fold = random.permutation(people) % FOLDS_OF_SIMULATION
-    shift = np.sqrt(2) * norm.ppf(np.linspace(CHANCE, highest, OF_SIMULATION))  # in standard deviations
-    noise = np.sqrt(SHARED) * random.normal(size=people)
-    noise = noise + np.sqrt(1 - SHARED) * random.normal(size=(OF_SIMULATION, people))
-    values = norm.cdf(noise + shift[:, None] * (label - 0.5))
-    each = {str(at): Predictions(label, of, np.arange(people), fold, site) for at, of in enumerate(values)}
-    best = comparisons.best_of(each)
-    with mock.patch.object(comparisons, "RESAMPLES", RESAMPLES):
-        corrected = comparisons.corrected(each, seed)
-    scores = {"truth": norm.cdf(shift[int(best)] / np.sqrt(2)), "best candidate": headline_of(each[best])[1]}
-    return {name: {"value": value} for name, value in (scores | {"corrected": corrected}).items()}
 
 
 def row(scores: dict[str, dict[str, float]]) -> str:
@@ -143,23 +117,16 @@ def means(title: str, sets: list[dict[str, dict[str, float]]], seconds: float) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=Path, metavar="COHORT", help="with several sites")
+    parser.add_argument("cohort", type=Path, help="with several sites")
     parser.add_argument("--sets", type=int, default=20, help="of real people (default 20)")
     parser.add_argument("--people", type=int, default=160, help="of a set (default 160)")
-    parser.add_argument("--simulated", type=int, default=0, metavar="N", help="sets of simulated predictions")
     parser.add_argument("--seed", type=int, default=0, help="of the first set (default 0)")
     args = parser.parse_args()
-    if args.real:
-        start, sets = time.time(), []
-        for seed in range(args.seed, args.seed + args.sets):
-            sets.append(real_set(args.real, args.people, seed))
-            print(f"set {seed}: {row(sets[-1])}", flush=True)
-        print(means(f"{args.people} real people, {len(CANDIDATES)} candidates", sets, time.time() - start))
-    for highest in (CHANCE, BEST_AUC) if args.simulated else ():
-        start, seeds = time.time(), range(args.seed, args.seed + args.simulated)
-        sets = [simulated_set(highest, args.people, seed) for seed in seeds]
-        title = f"{OF_SIMULATION} simulated candidates, AUC 0.5 to {highest}"
-        print(means(title, sets, time.time() - start), flush=True)
+    start, sets = time.time(), []
+    for seed in range(args.seed, args.seed + args.sets):
+        sets.append(real_set(args.cohort, args.people, seed))
+        print(f"set {seed}: {row(sets[-1])}", flush=True)
+    print(means(f"{args.people} real people, {len(CANDIDATES)} candidates", sets, time.time() - start))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ With `--real`, the features are the region means of a cohort's people, and label
 is 0.5. With `--network` as well, `cnn --preset regions` is trained and tested on so many of these by the user's
 commands. Prints for each setting, and over all, how many of the intervals of the AUC within sites, and of its
 difference from that of the rival, hold the truth (`!`: outside the binomial 99 % of 95 %), and how many lie above it:
-2.5 % are expected, which at a truth of 0.5 are called 'better than chance', and of the difference 'beats'.
+2.5 % are expected, which at a truth of 0.5 are called 'better than chance', and of the difference 'beats'. Then in how
+many sets the model is shown to be better than chance.
+
+Settings of relatives have families whose features correlate at 0.5: pairs of one site and label, or two to four people
+of one site with labels of their own. A family is parted by folds, or in one and counted as so many people, or as
+`convert --family` makes it: in one fold and drawn as one.
 """
 
 import argparse
@@ -30,7 +35,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, norm
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
@@ -47,6 +52,9 @@ FEATURES, PENALTY, SITE_LEVEL = 348, 300.0, 0.7
 NUMBER_OF_FOLDS = 10
 RESAMPLES = 500  # a quarter of a run's
 OF_NETWORK = 160  # people
+ALIKE = 0.5  # correlation of relatives' features
+WAYS = ("parted", "in one fold", "in one fold and drawn as one")  # what becomes of a family
+SIZES = {"pairs": (2,), "mixed": (2, 3, 4)}  # of families
 COLUMNS = ("auc_sites", "difference")
 
 
@@ -58,6 +66,8 @@ class Setting:
     folds: str
     separation: float
     title: str
+    relatives: str = ""  # of SIZES
+    way: str = ""  # of WAYS
 
 
 def settings() -> Iterator[Setting]:
@@ -65,32 +75,51 @@ def settings() -> Iterator[Setting]:
         for auc, separations in AUCS.items():
             for folds in (str(NUMBER_OF_FOLDS), "site"):
                 yield Setting(people, folds, separations[at], f"simulated, {people} people, AUC about {auc}, {folds}")
+    for at, people in enumerate(PEOPLE[:2]):
+        for relatives in SIZES:
+            for auc in (0.5, 0.7):
+                for way in WAYS:
+                    title = f"relatives, {relatives}, {people} people, AUC about {auc}, {way}"
+                    yield Setting(people, str(NUMBER_OF_FOLDS), AUCS[auc][at], title, relatives, way)
 
 
-def cut(label: np.ndarray, site: np.ndarray, folds: str, seed: int) -> np.ndarray:
+def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
     """Folds in proportion over labels and sites, or the sites."""
     if folds == "site":
         return site
     stratum, found = [f"{a} {b}" for a, b in zip(label, site, strict=True)], np.zeros(len(label), int)
-    splitter = StratifiedKFold(int(folds), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        for number, (_, test) in enumerate(splitter.split(found, stratum)):
+        for number, (_, test) in enumerate(splitter.split(found, stratum, family)):
             found[test] = number
     return found
 
 
+def related(setting: Setting, random: np.random.Generator) -> np.ndarray:
+    """The number of the family of each person (people,), all of whom are alone unless there are relatives."""
+    sizes = random.choice(SIZES.get(setting.relatives, (1,)), setting.people)
+    return np.repeat(np.arange(setting.people), sizes)[: setting.people]
+
+
 def simulated(
-    setting: Setting, random: np.random.Generator, models: int = 2
+    setting: Setting, random: np.random.Generator, models: int = 2, family: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Label, site, and the features of so many models, such as one and its rival."""
+    """Label, site, and the features of so many models, such as one and its rival; those of a family are alike, and of
+    one site."""
     share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
     site = random.choice(len(share), setting.people, p=share / share.sum())
     label = (random.random(setting.people) < 0.5).astype(float)
+    if family is not None and setting.relatives:
+        site = site[family]
+        label = label[family] if setting.relatives == "pairs" else label
     shift = setting.separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
     level = SITE_LEVEL * random.normal(size=(models, len(share), FEATURES))[:, site]
-    return label, site, list(random.normal(size=(models, setting.people, FEATURES)) + level + shift)
+    values = random.normal(size=(models, setting.people, FEATURES))
+    if family is not None and setting.relatives:
+        values = np.sqrt(ALIKE) * random.normal(size=values.shape)[:, family] + np.sqrt(1 - ALIKE) * values
+    return label, site, list(values + level + shift)
 
 
 def tested(
@@ -113,16 +142,19 @@ def tested(
 def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, np.ndarray] | None) -> dict[str, tuple]:
     """Value, low end, high end and truth of each interval of one cohort."""
     random = np.random.default_rng([seed, setting.people, int(100 * setting.separation), len(setting.folds)])
+    family = related(setting, random)
     if real is None:
-        label, site, (mine, its) = simulated(setting, random)
+        label, site, (mine, its) = simulated(setting, random, family=family)
     else:
         values, label, site = real
         label = permuted(label, site, random)
         half = random.permutation(values.shape[1]) % 2 == 0
         mine, its = values.to_numpy()[:, half], values.to_numpy()[:, ~half]
-    fold = cut(label, site, setting.folds, seed)
+    alone = np.arange(len(label))
+    unit = family if setting.way == WAYS[2] else alone
+    fold = cut(label, site, alone if setting.way == WAYS[0] else family, setting.folds, seed)
     (scores, truth), (others, its_truth) = (tested(label, fold, of, setting.separation) for of in (mine, its))
-    model = Predictions(label, scores, np.arange(len(label)), fold, site)
+    model = Predictions(label, scores, np.arange(len(label)), fold, site, person=unit)
     found = intervals(model, partial(averaged, model, aucs), seed)
     less = differences(model, replace(model, probability=others), seed)[headline(found)]
     return {"auc_sites": (*astuple(found["auc_sites"]), truth), "difference": (*astuple(less), truth - its_truth)}
@@ -146,6 +178,7 @@ def line(title: str, sets: pd.DataFrame, seconds: float) -> str:
         mark = "" if limits[0] <= held.sum() <= limits[1] else " !"
         text += f"; {name} {value.mean():.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
         text += f"above it {(low > truth).mean():.1%}"
+        text += f", above chance {(low > 0.5).mean():.1%}" if name == COLUMNS[0] else ""
     return f"{text}; {seconds:.0f} s"
 
 
@@ -205,8 +238,9 @@ def main() -> None:
         if args.only in setting.title:
             began = time.time()
             found = [one_set(setting, args.seed + number, of_real) for number in range(args.sets)]
-            every.append(centred(pd.DataFrame(found)))
-            print(line(setting.title, every[-1], time.time() - began), flush=True)
+            sets = centred(pd.DataFrame(found))
+            every += [] if setting.relatives else [sets]
+            print(line(setting.title, sets, time.time() - began), flush=True)
     null = [sets for sets in every if sets["auc_sites"].iloc[0][3] == 0.5]
     for title, sets in {"all without a difference": null, "all": every}.items() if every else ():
         print(line(title, pd.concat(sets or every), time.time() - start), flush=True)

@@ -21,6 +21,7 @@ from scipy.linalg import lapack
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
+from data.cohorts.rows import leaders
 
 MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
 PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
@@ -173,12 +174,13 @@ class ExpectedEdges:
 
 def people_to_fit_on(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """The records of the training people, or of some of them drawn at random, those of a person one after another; and
-    where in this each person's are. Of everybody, if nobody is in training."""
+    where in this each person's are. Of everybody, if nobody is in training. A group counts as a person."""
     usable = cohort.unswapped()
     chosen = [at for at in usable if cohort.rows[at].split == "train"] or usable
+    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
     of_subject: dict[str, list[int]] = {}
     for at in chosen:
-        of_subject.setdefault(cohort.rows[at].subject, []).append(at)
+        of_subject.setdefault(leader[cohort.rows[at].subject], []).append(at)
     records = list(of_subject.values())
     if len(records) > MAX_PEOPLE:
         drawn = np.random.default_rng(seed).choice(len(records), MAX_PEOPLE, replace=False)

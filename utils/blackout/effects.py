@@ -1,44 +1,33 @@
 """Effects of occlusion per record; over subjects their intervals and p-values, adjusted for covariates.
 
-A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z
-predict both the effect d on the logit of autism and the label y, out of fold. A logistic regression of y gives p(z), a
-ridge regression of d gives m(z), both on splines of z. The adjusted effect is 2 (y - p(z)) (d - m(z)).
+A region that carries the age alone speaks for the true class if age goes with the diagnosis. So the covariates z are
+taken from the label y and from the effect d on the logit of autism, as `utils.scores.adjustment` says. The adjusted
+effect is 2 (y - p(z)) (d - m(z)), with p and m by least squares.
 
-Where covariates say nothing this is the effect on the true class. Its mean is 0 if d is independent of y given z. It is
-a product of two residuals, so an error of p does harm only where m errs, too. This is the generalised covariance
-measure (Shah & Peters 2020, Annals of Statistics 48:1514).
+Its mean is 0 if d is independent of y given z, where either p or m is right. This is the generalised covariance measure
+(Shah & Peters 2020, Annals of Statistics 48:1514). Where covariates say nothing this is the effect on the true class.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Groups, Row, leaders
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
-from utils.scores.results import ALPHA, MIN_PER_CLASS
+from utils.scores.adjustment import TOLD, Adjustment, residuals
+from utils.scores.results import ALPHA
 from utils.scores.statistics import bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
-MIN_SUBJECTS_A_PARAMETER = 5  # penalties keep the regressions steady
-MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
-KNOTS = (0, 100 / 3, 200 / 3, 100)  # percentiles of a number
-FOLDS = 5
-PENALTIES = np.logspace(-1, 3, 9)  # of ridge regression, chosen for each region
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
 
 
@@ -59,10 +48,13 @@ class Effects:
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
     `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
     `probability`: (records,) of autism with nothing occluded.
+
+    Subjects of one of the `groups`, who share a scan or are of one family, are one unit of intervals and tests.
     """
 
     arrays: dict[str, np.ndarray]
     rows: Sequence[Row]
+    groups: Groups = ()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -80,11 +72,17 @@ class Effects:
         """The subject of each row of `blob_excess`."""
         return self.subject * (len(self["group"]) // len(self.rows))
 
-    def with_one_person(self, groups: Groups) -> "Effects":
-        """The effects with subjects who share a scan and the label as one, who is called as the first of them."""
-        leader, label = leaders(self.subject, groups), {row.subject: row.label for row in self.rows}
-        one = {name: first for name, first in leader.items() if label[name] == label[first]}
-        return replace(self, rows=[replace(row, subject=one.get(row.subject, row.subject)) for row in self.rows])
+    @property
+    def first(self) -> np.ndarray:
+        """Of each record (records,) the first subject of its group, or its own."""
+        leader = leaders(self.subject, self.groups)
+        return np.array([leader[subject] for subject in self.subject])
+
+    @property
+    def unit(self) -> np.ndarray:
+        """The number of the unit of each subject (subjects,)."""
+        _, of_subject = np.unique(self.subject, return_index=True)
+        return np.unique(self.first[of_subject], return_inverse=True)[1]
 
     def of_subjects(self, array: np.ndarray) -> np.ndarray:
         """The means over each subject's records, (records, ...) -> (subjects, ...)."""
@@ -126,25 +124,42 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def mean_interval(effect: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each."""
-    count, random = len(effect), np.random.default_rng(seed)
-    low, high = bootstrap(lambda weight: weight @ effect / count, count, random, RESAMPLES)
+def sums(values: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
+    """The sums over the subjects of each unit, (subjects, ...) -> (units, ...); `unit` (subjects,) numbers them, and is
+    None if each subject is one."""
+    if unit is None:
+        return values
+    total = np.zeros((unit.max() + 1, *values.shape[1:]))
+    np.add.at(total, unit, values)
+    return total
+
+
+def mean_interval(
+    effect: np.ndarray, seed: int, unit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean effects (subjects, regions) with the low and high ends of their bootstrap intervals, (regions,) each. The
+    subjects of a `unit`, see `sums`, are drawn together."""
+    total, size = sums(effect, unit), sums(np.ones(len(effect)), unit)
+    random = np.random.default_rng(seed)
+    low, high = bootstrap(lambda weight: weight @ total / (weight @ size)[:, None], len(total), random, RESAMPLES)
     return effect.mean(0), low, high
 
 
-def sign_flip_test(effect: np.ndarray, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sign_flip_test(
+    effect: np.ndarray, label: np.ndarray, seed: int, unit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
     If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
     Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
     the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
-    dependence between regions.
+    dependence between regions. Those of a `unit`, see `sums`, are flipped together.
 
     p compares the studentised mean with the largest over regions (Winkler et al. 2014). q is that of Benjamini &
     Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises with the other, and it
     is always finite. NaN if all subjects are of one class.
     """
+    effect = sums(effect, unit)
     count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
         return np.full(regions, np.nan), np.full(regions, np.nan)
@@ -172,98 +187,44 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
 
 
 @dataclass(frozen=True)
-class Adjustment:
-    """For which covariates effects are adjusted; `reason`, why for none; `without`, which are known but not used.
+class Adjusted:
+    """Effects on the true class -> the same beside covariates; `label` (subjects,) has the order of `beside`."""
 
-    `known`: a row a subject, the covariates used; `label` (subjects,); `curved`: whether numbers enter as splines.
-    """
-
-    known: pd.DataFrame
+    beside: Adjustment
     label: np.ndarray
-    curved: bool = True
-    without: tuple[str, ...] = ()
-    reason: str = ""
-
-    @property
-    def covariates(self) -> list[str]:
-        return [] if self.reason else list(self.known)
 
     def __call__(self, effect: np.ndarray) -> np.ndarray:
-        """Effects on the true class (subjects, regions) beside the covariates, in the same unit."""
-        if self.reason:
+        """Effects (subjects, regions), in the same unit. Regressions fit noise, too. So the mean of the products of
+        residuals is that of n - k people. Their distances from it are as in HC2 (MacKinnon & White 1985).
+        """
+        if self.beside.reason:
             return effect
-        ridge = make_pipeline(self.encoder, RidgeCV(PENALTIES, alpha_per_target=True))
         on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
-        expected = cross_val_predict(ridge, self.known, on_autism, cv=self.folds).reshape(effect.shape)
-        return 2 * (self.label - self.probability())[:, None] * (on_autism - expected)
-
-    def probability(self) -> np.ndarray:
-        """That of autism given the covariates, out of fold (subjects,)."""
-        logistic = make_pipeline(self.encoder, LogisticRegression(max_iter=1000))
-        return cross_val_predict(logistic, self.known, self.label, cv=self.folds, method="predict_proba")[:, 1]
-
-    @property
-    def folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        return [*folds.split(self.label, self.label)]
-
-    @property
-    def encoder(self) -> ColumnTransformer:
-        """Numbers as cubic splines, if they have values enough, their absence and categories as dummies."""
-        numbers = self.known.select_dtypes("number")
-        steps: list[tuple] = []
-        for name in numbers:
-            knots = np.unique(np.nanpercentile(numbers[name], KNOTS))
-            bent = self.curved and len(knots) == len(KNOTS)
-            spline = SplineTransformer(knots=knots[:, None], include_bias=False) if bent else "passthrough"
-            steps.append((name, make_pipeline(SimpleImputer(strategy="median"), spline, StandardScaler()), [name]))
-        absent = MissingIndicator(features="all")
-        dummies = make_pipeline(
-            SimpleImputer(strategy="constant", fill_value="unknown"),
-            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-        )
-        steps.append((" absent", absent, [name for name in numbers if numbers[name].isna().any()]))
-        return ColumnTransformer([*steps, (" text", dummies, make_column_selector(dtype_exclude="number"))])
-
-    @property
-    def parameters(self) -> int:
-        return self.encoder.fit_transform(self.known).shape[1]
+        followed, net = self.beside.followed(self.label), np.zeros(effect.shape)
+        for region, values in enumerate(on_autism.T):
+            span = self.beside.basis(followed | self.beside.followed(values))
+            both = residuals(np.column_stack([self.label, values]), span)
+            spread = both.prod(axis=1) / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
+            net[:, region] = both.prod(axis=1).mean() + spread - spread.mean()
+            net[:, region] *= 2 * len(span) / max(len(span) - span.shape[1], 1)
+        return net
 
 
-def adjustment(known: pd.DataFrame, label: np.ndarray) -> Adjustment:
-    """The adjustment for as many covariates as the subjects suffice for, with splines before lines, the site last.
-
-    `known` has a row a subject, as of `utils.scores.features.covariates`; `label` (subjects,).
-    """
-    usable = [name for name in known if known[name].notna().mean() >= MIN_KNOWN and known[name].nunique() > 1]
-    found = Adjustment(known[usable], label, without=tuple(name for name in known if name not in usable))
-    if not usable:
-        return replace(found, reason="no covariates are known")
-    if min(np.bincount(label.astype(int), minlength=2)) < MIN_PER_CLASS:
-        return replace(found, reason=f"that takes {MIN_PER_CLASS} subjects of each class")
-    for names in (usable, [name for name in usable if name != "site"]):
-        for curved in (True, False):
-            without = tuple(name for name in known if name not in names)
-            one = Adjustment(known[names], label, curved, without)
-            if names and len(label) >= MIN_SUBJECTS_A_PARAMETER * one.parameters:
-                return one
-    return replace(found, reason=f"{len(label)} subjects are too few for the covariates {', '.join(usable)}")
-
-
-def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment | None = None) -> pd.DataFrame:
+def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjusted | None = None) -> pd.DataFrame:
     """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
     of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
     table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
     label, last = effects.of_subjects(effects.label), pd.DataFrame()  # the last columns
+    unit = effects.unit
     for fill in FILLS:
         kind, effect = fill.name, effects.of_subjects(effects[fill.stored])
-        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed)
+        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed, unit)
         if fill.tested:
             net = adjusted(effect) if adjusted else effect
-            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed)
+            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed, unit)
             name = f"{kind}_adjusted"
-            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed)
-            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed)
+            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed, unit)
+            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed, unit)
         if kind == BACKGROUND:
             for value, name in reversed([*enumerate(CLASSES)]):
                 table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
@@ -276,19 +237,19 @@ def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjustment
 
 
 def map_table(
-    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjustment | None = None
+    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjusted | None = None
 ) -> pd.DataFrame:
     """The columns of `regions_by_map.csv`, a row a pair of region and map, by reliance. Equal ones stay in the order of
     the atlas and the cohort, which is the index. P-values are family-wise over all pairs, of effects `adjusted` for
     covariates; `p_reliance_plain` is of the effects as they are."""
     effect = effects.of_subjects(effects["reliance_by_map"])
     effect = effect.reshape(len(effect), -1)
-    label = effects.of_subjects(effects.label)
+    label, unit = effects.of_subjects(effects.label), effects.unit
     pairs = [(region, atlas.names[region], name) for region in atlas.regions for name in maps]
     table = pd.DataFrame(pairs, columns=["region", "name", "map"])
-    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed)
-    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed)
-    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed)
+    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed, unit)
+    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed, unit)
+    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed, unit)
     table = table.sort_values(RELIANCE, ascending=False, kind="stable")
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table

@@ -209,13 +209,13 @@ class Fills:
 
 
 def rows_by_person(cohort: Cohort) -> list[Row]:
-    """The rows of a cohort; subjects who share a scan are called as the first of them."""
-    leader = leaders((row.subject for row in cohort.rows), cohort.same_scan)
+    """The rows of a cohort; the subjects of a group are called as the first of them."""
+    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
     return [replace(row, subject=leader[row.subject]) for row in cohort.rows]
 
 
 def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
-    """Who may be a donor, by split and site. Subjects who share a scan are one person."""
+    """Who may be a donor, by split and site. The subjects of a group are one person."""
     found: dict[Origin, People] = {}
     rows = rows_by_person(cohort)
     for position in cohort.unswapped():
@@ -251,7 +251,8 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
 
     usable = cohort.unswapped()
     fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
-    subject = [cohort.rows[position].subject for position in fitting]
+    rows = rows_by_person(cohort)
+    subject = [rows[position].subject for position in fitting]
     found = predict_regions(means[fitting], means)
     for rest, held_out in GroupKFold(min(INNER_FOLDS, len(set(subject)))).split(fitting, groups=subject):
         found[:, fitting[held_out]] = predict_regions(means[fitting[rest]], means[fitting[held_out]])

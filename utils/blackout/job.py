@@ -7,6 +7,7 @@ Two networks of equal accuracy may use different regions, so this shows what thi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -24,9 +25,8 @@ from utils import figures
 from utils.blackout import options, page, results
 from utils.blackout.effects import (
     ARRAYS,
-    Adjustment,
+    Adjusted,
     Effects,
-    adjustment,
     averaged,
     joined,
     map_table,
@@ -37,6 +37,7 @@ from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
 from utils.runs.group import Group
 from utils.runs.run import Run
+from utils.scores.adjustment import adjustment
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.scores.results import Headline
 from utils.training.network import restored_network
@@ -99,11 +100,14 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     """
     chosen = options.of(run)
     atlas = chosen.regions(run.cohort.grid)
-    people = effects.with_one_person(run.cohort.same_scan)
-    adjusted = adjustment(options.covariates_of(run.cohort, people.rows), people.of_subjects(people.label))
-    table = region_table(atlas, people, run.seed, adjusted)
+    effects = replace(effects, groups=run.cohort.groups)
+    known = options.covariates_of(run.cohort, effects.rows)
+    adjusted = Adjusted(adjustment(known), effects.of_subjects(effects.label))
+    table = region_table(atlas, effects, run.seed, adjusted)
     folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
-    predictions = Predictions(effects.label, effects["probability"], np.array(people.subject), folds, sites)
+    predictions = Predictions(
+        effects.label, effects["probability"], np.array(effects.subject), folds, sites, person=effects.first
+    )
     scores = with_intervals(predictions, run.seed)
     auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
     at_chance = page.beats_chance(auc) is False
@@ -114,7 +118,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
-    in_maps = separately(run, atlas, people, adjusted, at_chance)
+    in_maps = separately(run, atlas, effects, adjusted, at_chance)
     found = results.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
     figures.save(results.draw(run, found), run.out_dir / "blackout.png")
     if in_maps:
@@ -131,12 +135,12 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
         "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),
         "better_than_chance": page.beats_chance(auc),
-        "adjusted_for": adjusted.covariates,
+        "adjusted_for": list(adjusted.beside.covariates),
         "conclusion": text,
     }
 
 
-def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjustment, at_chance: bool) -> results.ByMap | None:
+def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjusted, at_chance: bool) -> results.ByMap | None:
     """What regions do in each map alone; None if only one map is replaced."""
     if not (maps := names_of_maps(run)):
         return None

@@ -112,13 +112,13 @@ def cohort_of(run: Run) -> Cohort:
 
 
 def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
-    """What is known of the subjects of these rows, sorted by name: site, covariates and IQ. Raises InputError."""
-    from utils.scores.features import covariates, with_iq  # scikit-learn, which `--help` can do without
+    """What is known of the subjects of these rows, sorted by name: site and covariates. Raises InputError."""
+    from data.cohorts.covariates import known_covariates
+    from utils.scores.features import covariates  # scikit-learn, which `--help` can do without
 
     site = {row.subject: row.site for row in reversed(rows)}
     names = sorted(site)
-    table = with_iq(cohort.covariates, cohort.raw_phenotype)
-    return covariates(names, [site[name] for name in names], table)
+    return covariates(names, [site[name] for name in names], known_covariates(cohort))
 
 
 def possible_blackout(run: Run) -> None:

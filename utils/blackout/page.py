@@ -22,7 +22,7 @@ from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
-from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjustment, Effects
+from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjusted, Effects
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
 from utils.blackout.results import PALE, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
 from utils.figures import number, shortened
@@ -118,7 +118,7 @@ def accuracy_sentence(auc: Estimate, name: str) -> str:
     return said("accuracy", auc=auc, score=name)
 
 
-def evidence_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     """Which regions are significant, given the table of regions, and beside which covariates."""
     named = [fill.name for fill in TESTED]
     chosen = {kind: table["name"][table[f"p_{kind}"] < ALPHA].tolist() for kind in named}
@@ -126,17 +126,17 @@ def evidence_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
     alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
     rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
     counts = {"total": len(table), "rarer": int(rarer), "share": rarer / len(adjusted.label)}
-    return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted, **counts)
+    return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted.beside, **counts)
 
 
-def by_map_sentence(table: pd.DataFrame, adjusted: Adjustment) -> str:
+def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     """Which pairs of region and map are significant, given `effects.map_table`; nothing if too few people have a p."""
     if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:
         return ""
     chosen = table[table[f"p_{RELIANCE}"] < ALPHA]
     pairs = [f"{row.name} in {row.map}" for row in chosen[["name", "map"]].itertuples(index=False)]
     before = int((table[f"p_{RELIANCE}_plain"] < ALPHA).sum())
-    return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted)
+    return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted.beside)
 
 
 def said(macro: str, **values: object) -> str:

@@ -21,6 +21,7 @@ from data.base import archive, files
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
@@ -296,7 +297,7 @@ def variables_table(cohort: Cohort, rows: list) -> list[dict]:
     categories. Of what fewer than `FEWEST_TOLD` people have nothing is told."""
     subjects = list(dict.fromkeys(row.subject for row in rows))
     site_of = {row.subject: row.site for row in rows}
-    table = covariates(subjects, [site_of[subject] for subject in subjects], cohort.covariates)
+    table = covariates(subjects, [site_of[subject] for subject in subjects], known_covariates(cohort))
     found = []
     for name, values in table.drop(columns="site", errors="ignore").items():
         known = values.dropna()

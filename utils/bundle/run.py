@@ -51,8 +51,14 @@ def networks_of(run: Run) -> list[tuple[Run, Any]]:
         from utils.training.network import restored_network
 
         return [(run, restored_network(run))]
-    members = enumerate(bundle.model.members)
-    return [(replace(run, cohort=read_by(of, run.cohort)), network_of(bundle, at, run)) for at, of in members]
+    return [(of, network_of(bundle, at, run)) for at, of in enumerate(readers(run))]
+
+
+def readers(run: Run) -> list[Run]:
+    """The run on the cohort as each network of `networks_of` reads it."""
+    if (bundle := bundle_of(run)) is None:
+        return [run]
+    return [replace(run, cohort=read_by(of, run.cohort)) for of in bundle.model.members]
 
 
 def read_by(member: Member, cohort: Cohort) -> Cohort:

@@ -10,9 +10,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from data.base import files
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
@@ -22,20 +20,13 @@ from utils.choice.job import CHOOSE, ChoiceOptions, read_choice, trainings
 from utils.runs import guards
 from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.group import Choosing, Group, announce, folder_of_folds, made_again, on_folds, saved_before
+from utils.runs.group import Group, announce, folder_of_folds, made_again, on_folds, saved_before
 from utils.runs.run import Options, Run
 from utils.runs.validate import Request, report
 
 CANDIDATE = "candidate-{}"  # the folders of one
 NAMED = "candidate {}"  # a run of one
 CHOICE = "choice"
-QUICKLY = "quick.json"  # beside the checkpoints: who was chosen for all folds by a test
-
-
-def keep_quick(group: Group, name: str) -> None:
-    """Keeps beside the checkpoints who was chosen for all folds by a test of these."""
-    digests = [part.settings()["checkpoint_sha256"] for part in group.groups]
-    files.write_json(group.run.checkpoints.path / QUICKLY, {"chosen": name, "checkpoint_sha256": digests})
 
 
 def chosen_run(asked: Request) -> Group:
@@ -58,18 +49,17 @@ def chosen_run(asked: Request) -> Group:
         folds.check_written(kept / name)
         guards.free_output(part.run)
         parts.append(replace(part, run=replace(part.run, name=NAMED.format(candidate))))
-    choosing = None if candidates.quick else choice_of(parts, candidates, kept)
-    if choosing:
-        (check_inner_folds if asked.training else check_chosen)(choosing)
+    choosing = choice_of(parts, candidates, kept)
+    (check_inner_folds if asked.training else check_chosen)(choosing)
     again = partial(made_again, chosen_run, asked)
     if not asked.job.takes_candidates:
-        chosen = chosen_in_folds(choosing) if choosing else quickly_chosen(parts, kept, asked)
+        chosen = chosen_in_folds(choosing)
         return replace(of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole), again=again)
     choices = replace(parts[0].run.choices, preset=described(candidates))
-    every, told = CheckpointFolder(kept, asked.training_command), told_of(parts, candidates)
+    every = CheckpointFolder(kept, asked.training_command)
+    told = {"candidates": {name: asdict(part.run.choices) for name, part in zip(candidates.names, parts, strict=True)}}
     whole = replace(parts[0].run, name=choices.preset, choices=choices, more=told, out_dir=out_dir, checkpoints=every)
-    how = Choosing(candidates, choosing)
-    group = replace(parts[0], run=whole, parts=tuple(parts), pooling="select", choosing=how, again=again)
+    group = replace(parts[0], run=whole, parts=tuple(parts), pooling="select", choice=choosing, again=again)
     guards.free_output(whole)
     report(whole, folds.whole)
     if asked.training:
@@ -77,22 +67,18 @@ def chosen_run(asked: Request) -> Group:
     return group
 
 
-def told_of(parts: list[Group], candidates: Candidates) -> dict[str, Any]:
-    """What settings say of the candidates."""
-    choices = {name: asdict(part.run.choices) for name, part in zip(candidates.names, parts, strict=True)}
-    return {"candidates": choices, "quick": candidates.quick}
-
-
 def described(candidates: Candidates) -> str:
-    return f"chosen {'quickly ' if candidates.quick else ''}among {len(candidates.all)} candidates"
+    return f"chosen among {len(candidates.all)} candidates"
 
 
 def cost(group: Group) -> str:
     """How many trainings a training with a choice takes at most."""
     folds, count = len(group.folds.names), len(group.parts)
-    inner = f", and at most {trainings(count, MAX_INNER_FOLDS)} to choose" if group.choice else ""
-    total = folds * (count + (trainings(count, MAX_INNER_FOLDS) if group.choice else 0))
-    return f"Trainings: {total} in all, in each of {folds} folds one of each of {count} candidates{inner}."
+    inner = trainings(count, MAX_INNER_FOLDS)
+    return (
+        f"Trainings: {folds * (count + inner)} in all, in each of {folds} folds one of each of {count} candidates, and "
+        f"at most {inner} to choose."
+    )
 
 
 def choice_of(parts: list[Group], candidates: Candidates, kept: Path) -> Group:
@@ -152,14 +138,3 @@ def of_the_chosen(parts: list[Group], chosen: dict[str, str], out_dir: Path, tit
     guards.free_output(run)
     report(run, whole)
     return replace(most, run=run, parts=tuple(found))
-
-
-def quickly_chosen(parts: list[Group], kept: Path, asked: Request) -> dict[str, str]:
-    """Who was chosen for all folds. Raises InputError if no test has chosen yet, or one of other checkpoints."""
-    digests = [part.settings()["checkpoint_sha256"] for part in parts]
-    found = files.read_json(kept / QUICKLY, dict) if (kept / QUICKLY).is_file() else {}
-    tested = found.get("checkpoint_sha256", [{}] * len(parts))
-    if any(own.items() - there.items() for own, there in zip(digests, tested, strict=True)):  # in the folds asked for
-        test = asked.training_command.replace("--train", "--test", 1)
-        raise InputError(f"--choose quick chooses by the predictions of a test, which is to be done first: {test}")
-    return {part.fold: str(found["chosen"]) for part in parts[0].leaves}

@@ -169,11 +169,11 @@ def read_alike(run: Run, cohort: Cohort) -> Run:
 
 def scored(inner: InnerFolds, found: dict[str, Predicted], folds: Sequence[str]) -> tuple[str, float]:
     """The AUC that a verdict would rest on, by its name, of predictions in these inner folds."""
-    rows = {row.file: row for row in inner.outer.rows}
-    tested = [(rows[file], fold, value) for fold in folds for file, value in found[fold].items()]
-    of_rows, fold_of, values = zip(*tested, strict=True)
-    label, subject, site = (np.array([getattr(row, of) for row in of_rows]) for of in ("label", "subject", "site"))
-    return headline_of(Predictions(label, np.array(values), subject, np.array(fold_of), site))
+    rows = [row for row in inner.outer.rows if row.subject in inner.fold_of]
+    label, subject, site = (np.array([getattr(row, of) for row in rows]) for of in ("label", "subject", "site"))
+    fold_of = np.array([inner.fold_of[row.subject] for row in rows])
+    values = np.array([found.get(of, {}).get(row.file, np.nan) for row, of in zip(rows, fold_of, strict=True)])
+    return headline_of(Predictions(label, values, subject, fold_of, site).subset(np.isin(fold_of, folds)))
 
 
 def read_store(path: Path) -> dict[str, dict[str, Predicted]]:

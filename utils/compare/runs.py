@@ -98,11 +98,10 @@ def read(letter: str, folder: Path) -> FinishedTest:
     described = files.read_json(folder / MANIFEST, Described)
     if pooled["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.choice and described.choice.quick:
+    if described.choice and described.choice.by_itself:
         raise InputError(
-            f"{folder} holds the best of several candidates, chosen by these predictions (run.py --choose "
-            "quick), so its scores are too good; compare a test of run.py --choose with inner folds, or those of the "
-            "candidates in it."
+            f"{folder} holds the best of several candidates, chosen by these predictions, so its scores are too good; "
+            "compare a test of run.py --choose, or those of the candidates in it."
         )
     if described.repeats < 2:
         return FinishedTest(letter, folder, described, pooled, (pooled,))

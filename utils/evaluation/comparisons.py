@@ -1,9 +1,7 @@
 """The network beside plain classifiers (floors), its repeats beside each other, candidates beside each other.
 
 A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
-own score is not, since the same predictions choose it and judge it; the difference is the optimism. Without inner folds
-(`quick`) a bootstrap corrects the score of the best candidate: the people who are drawn choose, the others judge. That
-is BBC-CV (Tsamardinos, Greasidou & Borboudakis 2018, Machine Learning 107:1895).
+own score is not, since the same predictions choose it and judge it; the difference is the optimism.
 """
 
 from collections import Counter
@@ -28,7 +26,6 @@ from utils.scores import floors
 from utils.scores.metrics import (
     HEADLINES,
     Predictions,
-    aucs,
     differences,
     headline,
     headline_of,
@@ -52,9 +49,7 @@ from utils.scores.results import (
     Estimate,
     columns_of,
     flat,
-    or_none,
 )
-from utils.scores.statistics import RESAMPLES, resampled
 
 NONE_FITTED = (
     "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
@@ -109,7 +104,7 @@ def prepared(cohort: Cohort) -> list[object]:
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
     cohorts = filter(None, (cohort, training))
-    key = tuple((of.identity, of.digest, of.same_scan, of.standard) for of in cohorts)
+    key = tuple((of.identity, of.digest, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]
@@ -188,6 +183,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
             "new_sites": new_sites(predictions),
+            "small_sites": predictions.in_small_sites,
             "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
         },
         repeats=len(predictions.all),
@@ -239,31 +235,10 @@ def beside_named(part: Run) -> dict[str, object]:
     return {NAMED_FLOOR: found["floor"].item()} | {name: as_numbers(found[name]).item() for name in differences}
 
 
-def chosen_of(group: Group, each: Mapping[str, Predictions]) -> dict[str, str]:
-    """Who was chosen in each fold: by inner folds, or for all by the predictions themselves."""
-    if group.choice:
-        return {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
-    return dict.fromkeys(group.folds.names, best_of(each))
-
-
 def best_of(each: Mapping[str, Predictions]) -> str:
     """The candidate with the largest AUC of the headline; of equal ones the first."""
     scores = {name: headline_of(one)[1] for name, one in each.items()}
     return max(scores, key=lambda name: scores[name])
-
-
-def corrected(each: Mapping[str, Predictions], seed: int) -> float | None:
-    """The mean score, over resamples of people within folds, of who does best on those who are drawn, on the others."""
-    first = next(iter(each.values()))
-    people, member = first.drawn
-    strata = None if first.fold is None else first.fold[people]
-    weight = resampled(len(people), np.random.default_rng(seed), RESAMPLES, strata)[:, member].astype(float)
-    name = headline(aucs(first, weight[:1]))
-    inside = np.stack([aucs(one, weight)[name] for one in each.values()])
-    outside = np.stack([aucs(one, (weight == 0).astype(float))[name] for one in each.values()])
-    best = np.nan_to_num(inside, nan=-1).argmax(0)
-    found = outside[best, np.arange(len(weight))]
-    return or_none(float(np.nanmean(found))) if np.isfinite(found).any() else None
 
 
 def agreement(chosen: Sequence[str]) -> float:
@@ -273,32 +248,21 @@ def agreement(chosen: Sequence[str]) -> float:
 
 
 def choice_summary(
-    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], quick: bool, seed: int
+    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], seed: int
 ) -> Choice:
     """What the report says of the choice."""
     best = best_of(each)
     scores = with_intervals(each[best], seed)
     name = headline(scores)
-    mended = corrected(each, seed)
     return Choice(
-        quick=quick,
         candidates=list(each),
         chosen=dict(Counter(chosen.values()).most_common()),
-        agreement=None if quick else agreement(list(chosen.values())),
+        agreement=agreement(list(chosen.values())),
         metric=name,
         best=best,
         best_score=scores[name],
-        optimism=None if quick else differences(each[best], procedure, seed)[name],
-        corrected=shifted(scores[name], mended),
+        optimism=differences(each[best], procedure, seed)[name],
     )
-
-
-def shifted(score: Estimate, value: float | None) -> Estimate:
-    """A score with another value, and an interval that is as wide, but for the bounds of an AUC."""
-    if value is None or score.value is None or score.low is None or score.high is None:
-        return Estimate(value, None, None)
-    less = score.value - value
-    return Estimate(value, max(score.low - less, 0.0), min(score.high - less, 1.0))
 
 
 def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:

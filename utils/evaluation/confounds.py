@@ -1,52 +1,37 @@
 """Scores by site, fold, head motion, sex and age; whether the output says more of the diagnosis than covariates do.
 
-The test asks whether label and output are still correlated once both are predicted from the covariates (the generalised
-covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). It holds if the predictions follow the shape of
-what the network reads. They are least squares on the covariates, on products of site and covariate and on splines, as
-far as the subjects suffice. They also take what random forests predict out of sample: of both, and of what the other
-terms leave of both. Forests follow thresholds, the products follow an age that matters otherwise at each site.
-`tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
+The test asks whether label and output are still correlated beside the covariates, their products and their curves (the
+generalised covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). `utils.scores.adjustment` says which
+of these enter. `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
 
 Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.preprocessing import SplineTransformer
 
+from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
-from utils.scores.features import AGE, HEAD_MOTION, IQ, SEX, covariates
+from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals
+from utils.scores.features import UNKNOWN, covariates
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
-
-SUBJECTS_A_PARAMETER = 5  # of least squares, for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
-OTHERS = 6  # parameters: the intercept, the network's logit and four columns of forests
-MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to keep it
-PARTS = 5  # of the subjects; the forest predicts each from the others
-FOREST = RandomForestRegressor(30, min_samples_leaf=5, random_state=0)
-SPLINE = SplineTransformer(n_knots=3, degree=3, include_bias=False)
-FEW_VALUES = 6  # of a number: more of them take a spline
-TOLD = 1e-6  # share of the spread that covariates must leave
-EXPECTED = {"site": re.compile("site"), "age": AGE, "sex": SEX, "IQ": IQ, "head motion": HEAD_MOTION}
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
     """Whether the network's output says more of the diagnosis than the covariates do; None if there are none.
 
-    `table` is `Cohort.covariates`, with IQ if known. Each subject counts once, with the mean logit of its records and
+    `table` is as `known_covariates` gives it. Each subject counts once, with the mean logit of its records and
     repeats. The result holds:
     - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
       computed;
     - `subjects`, and `left_out`: how many have an unknown covariate or a site of one class;
-    - `covariates`, `without` (covariates not used, or age by site) and `unknown` (of EXPECTED);
+    - `beside`: the Adjustment;
     - where head motion is known: `correlation` as in `within_sites`, and if the output carries more, `reliability`
       as in `needed_reliability`.
     """
@@ -54,29 +39,20 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
         return None
     everybody = subjects_of(predictions)
     known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
-    people, blocks = chosen(everybody, known)
-    names = [name for name in known if name in blocks]
-    plain = side_by_side(people, [blocks[name] for name in names])
-    needed = [*known, *filter(AGE.search, products(known))]
-    expected = {
-        name: pattern for name, pattern in EXPECTED.items() if name != "site" or everybody["site"].nunique() > 1
-    }
-    result: dict[str, Any] = {
-        "subjects": len(people),
-        "left_out": len(everybody) - len(people),
-        "covariates": names,
-        "without": [name for name in needed if name not in blocks],
-        "unknown": [name for name, pattern in expected.items() if not any(map(pattern.search, names))],
-    }
+    people, beside = chosen(everybody, known)
     wider = predictions.widening("auc")
-    result |= more(people, plain, side_by_side(people, blocks.values()), wider)
-    measures = [name for name in known.select_dtypes("number") if name in names and HEAD_MOTION.search(name)]
+    result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
+    result |= more(people, beside, wider)
+    measures = [name for name in enough(known.select_dtypes("number")) if HEAD_MOTION.search(name)]
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result and result["partial"].low > 0:
-        others = [block for name, block in blocks.items() if not HEAD_MOTION.search(name)]
-        beside = side_by_side(people, others)
-        result["reliability"] = needed_reliability(people, known.loc[people.index, measures[0]], beside, (seed, wider))
+        others = adjustment(
+            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.search(name)]]
+        )
+        columns = people[["label", "logit"]].assign(moved=known[measures[0]]).to_numpy(float)
+        rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
+        result["reliability"] = needed_reliability(rest, seed, wider)
     return result
 
 
@@ -87,82 +63,36 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
     return records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
 
 
-def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The people whose covariates are known, and the columns of each term for which they are enough. The terms: the
-    site if it fits, the other covariates, then `flexible` ones."""
-    kept = [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
+def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
+    """The people whose numbers are known, and the adjustment for these; without the site if people are too few."""
+    kept = enough(known)
+    known = known.fillna(dict.fromkeys(known[kept].select_dtypes(exclude="number"), UNKNOWN))  # as any other category
     for names in (kept, [name for name in kept if name != "site"]):
         people = everybody[known[names].notna().all(axis=1)]
         if "site" in names:
             people = people[people.groupby("site")["label"].transform("nunique") == 2]
-        values = known.loc[people.index, names]
-        blocks = {name: linear(values[[name]]) for name in names}
-        if len(people) and len(people) >= SUBJECTS_A_PARAMETER * parameters(blocks):
+        beside = adjustment(known.loc[people.index, kept].reindex(columns=known.columns))
+        if "site" in beside.covariates:
             break
-    for name, block in flexible(values):
-        if len(people) >= SUBJECTS_A_PARAMETER * parameters(blocks | {name: block}):
-            blocks[name] = block
-    return people, blocks
+    return people, beside
 
 
-def side_by_side(people: pd.DataFrame, blocks: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The columns of all terms of these people."""
-    return pd.concat([pd.DataFrame(index=people.index), *blocks], axis=1)
-
-
-def parameters(blocks: dict[str, pd.DataFrame]) -> int:
-    """Of least squares: those of the terms, the intercept, the network's logit and the columns of the forests."""
-    return sum(block.shape[1] for block in blocks.values()) + OTHERS
-
-
-def linear(column: pd.DataFrame) -> pd.DataFrame:
-    """A number, z-scored, or text as dummies."""
-    values = pd.get_dummies(column, drop_first=True, dtype=float)
-    return (values - values.mean()) / values.std(ddof=0).replace(0, 1)
-
-
-def products(known: pd.DataFrame) -> dict[str, str]:
-    """The names of the products of site and number, age and head motion first, with the number's name."""
-    numbers = list(known.select_dtypes("number")) if "site" in known else []
-    numbers.sort(key=lambda name: (not AGE.search(name), not HEAD_MOTION.search(name)))
-    return {f"{name} by site": name for name in numbers}
-
-
-def flexible(known: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Terms beyond the linear ones, the most needed first: age by site, splines, other numbers by site."""
-    by_site = [
-        (name, linear(known[["site"]]).mul(linear(known[[of]])[of], axis=0)) for name, of in products(known).items()
-    ]
-    age = [(name, block) for name, block in by_site if AGE.search(name)]
-    yield from age
-    for name in products(known.assign(site="")).values():
-        if known[name].nunique() > FEW_VALUES:
-            yield f"spline of {name}", pd.DataFrame(SPLINE.fit_transform(known[[name]]), known.index)
-    yield from (term for term in by_site if term not in age)
-
-
-def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider: float) -> dict:
-    """The `partial` correlation of label and logit beside the `values` and what a forest makes of the `plain` ones, and
-    its `p`; or the `reason` why there is none.
+def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
+    """The `partial` correlation of label and logit beside the covariates, and its `p`; or the `reason` why there is
+    none.
 
     Standard errors are robust (HC3; MacKinnon & White 1985) and, of several folds, `wider`: their models share training
     subjects, as `utils.scores.metrics` says.
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
-    if plain.empty:
-        return {"reason": "no covariate can be used"}
-    if len(people) < SUBJECTS_A_PARAMETER * (values.shape[1] + OTHERS):
-        return {"reason": f"{len(people)} subjects are too few for {values.shape[1] + OTHERS} parameters"}
+    if beside.reason:
+        return {"reason": beside.reason}
     both = people[["label", "logit"]].to_numpy(float)
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}
     both = (both - both.mean(axis=0)) / both.std(axis=0)
-    rest = residuals(both, spanned(values.to_numpy()))
-    targets = both, rest / np.maximum(rest.std(axis=0), TOLD)
-    parts = KFold(PARTS, shuffle=True, random_state=0)
-    forests = [cross_val_predict(FOREST, plain.to_numpy(), target, cv=parts) for target in targets]
-    span = spanned(np.column_stack([values, *forests]))
+    span = beside.basis(beside.followed(both[:, 0]) | beside.followed(both[:, 1]))
     label, output = residuals(both, span).T
     if output.std() < TOLD:
         return {"reason": "the network's output follows from the covariates"}
@@ -170,17 +100,6 @@ def more(people: pd.DataFrame, plain: pd.DataFrame, values: pd.DataFrame, wider:
         return {"reason": "the diagnosis follows from the covariates"}
     partial, chance = correlated(label, output, span, wider)
     return {"partial": partial, "p": chance}
-
-
-def spanned(values: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the columns of `values` (n, any) and an intercept."""
-    left, spread, _ = np.linalg.svd(np.column_stack([np.ones(len(values)), values]), full_matrices=False)
-    return left[:, spread > spread.max() * len(values) * np.finfo(float).eps]
-
-
-def residuals(columns: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """What a regression of the columns (n, any) on `span` (n, k) leaves."""
-    return columns - span @ (span.T @ columns)
 
 
 def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> tuple[Estimate, float]:
@@ -212,10 +131,10 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Esti
     return resampled(correlation, len(people), (seed, 1.0), (-1, 1))
 
 
-def needed_reliability(
-    people: pd.DataFrame, measure: pd.Series, others: pd.DataFrame, seed_wider: tuple[int, float]
-) -> Estimate:
+def needed_reliability(rest: np.ndarray, seed: int, wider: float) -> Estimate:
     """How reliable the measure of head motion may at most be for motion to explain all that the output says.
+
+    `rest` (n, 3): what the other covariates leave of label, output and the measure.
 
     The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
     and output linear in motion. Beside the other covariates the covariances of the measure with label and output are
@@ -225,16 +144,14 @@ def needed_reliability(
     people who are alike in the other covariates. Its high end is the least reliability at which the output is still
     shown to carry more. The shape of motion's effect plays no part: it is a statement about the linear part.
     """
-    span = spanned(others.to_numpy())
-    columns = np.column_stack([people[["label", "logit"]], measure])
-    label, output, moved = residuals(columns, span).T
+    label, output, moved = rest.T
 
     def reliability(weight: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             shared = (weight @ (label * moved)) * (weight @ (output * moved))
             return shared / ((weight @ (label * output)) * (weight @ moved**2))
 
-    return resampled(reliability, len(people), seed_wider, (0, 1))
+    return resampled(reliability, len(rest), (seed, wider), (0, 1))
 
 
 def resampled(statistic: Statistic, count: int, seed_wider: tuple[int, float], bounds: tuple[float, float]) -> Estimate:
@@ -264,12 +181,12 @@ def rows(result: dict | None, groups: list[dict]) -> list[dict]:
 
 def motion_line(result: dict | None) -> str:
     """The result of `motion` in one line."""
-    of_motion = result is not None and any(HEAD_MOTION.search(name) for name in result["covariates"])
+    of_motion = result is not None and "head motion" not in result["beside"].unknown
     return paragraph("motion", result=result, of_motion=of_motion)
 
 
 THIRDS = ("youngest", "middle", "oldest")
-KINDS = ("head motion", "sex", "age")
+GROUPED = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"
 MAX_SEXES = 6  # values; more of them are no codes
 
@@ -292,7 +209,7 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
             counts = {key: part.count(group) for key, group in members.items()}
             scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
             rows.append({"kind": kind, "group": str(name)} | counts | scores)
-    return sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+    return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
 
 
 def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:

@@ -2,6 +2,7 @@
 of each, and `calibration.csv`, how well that did."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from data.cohorts.records import CLASSES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
 from utils.scores.metrics import Predictions
-from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate
+from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, Estimate
 from utils.scores.statistics import RESAMPLES
 
 Row = dict[str, object]
@@ -24,7 +25,7 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
     """`probabilities.csv` of rows of `predictions.csv` whose label is known, and their folds (n,): a row a person, by
     the first record; no rows if there are too few people for a calibration."""
     own = predictions.assign(fold=fold).drop_duplicates("subject")
-    own = own[["file", "subject", "site", "fold", "label", "probability"]]
+    own = own[["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN} & {*own})]]
     label, raw, groups = (own[name].to_numpy() for name in ("label", "probability", "fold"))
     if shortage(label, groups):
         return own.iloc[:0]
@@ -32,6 +33,13 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
     names = np.array([[NONE, CLASSES[1]], [CLASSES[0], BOTH]])  # by whether control is in the set, and autism
     sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found.sets, strict=True)}
     return own.assign(calibrated=found.probability, prevalence=found.prevalence, **sets)
+
+
+def once(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of `people` by these predictions, of people who share a scan the first one only: counted
+    as several, they would make groups unequal."""
+    first, _ = Predictions.of(predictions).drawn
+    return table[table["file"].isin(predictions["file"].iloc[first])].reset_index(drop=True)
 
 
 def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
@@ -42,17 +50,18 @@ def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
         table[by].astype(str).replace("", "-"),
         constants_of(label, raw, fold, ""),
     )
+    unit = Predictions.of(table).unit
     for level in LEVELS:
         holds = whole.sets(raw, level)[np.arange(len(label)), label.astype(int)]
-        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, by_all=holds), level)
+        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, by_all=holds, unit=unit), level)
     return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).fillna(dict.fromkeys(NAMES, ""))
 
 
 def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
     """How raw and calibrated probabilities agree with labels, with intervals like those of all scores."""
-    label, subject, fold = (table[name].to_numpy() for name in ("label", "subject", "fold"))
+    label = table["label"].to_numpy()
     for (name, column), least in zip(KINDS.items(), (0.0, FLAT), strict=True):
-        of = Predictions(label, table[column].to_numpy(), subject, fold)
+        of = replace(Predictions.of(table.assign(probability=table[column])), site=None)
 
         def statistic(weight: np.ndarray, of: Predictions = of, least: float = least) -> np.ndarray:
             return np.stack([*agreements(of.label, of.probability, weight, least).values()], axis=1)
@@ -62,32 +71,37 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
         ends = of.bootstrap(statistic, seed, RESAMPLES)
         for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
             low, high = at + of.widening(measure) * (np.array([low, high]) - at)
+            if measure == "brier":
+                low, high = np.clip([low, high], 0, 1)
             yield {"measure": measure, "probabilities": name} | told(len(label), Estimate.of(at, low, high))
 
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     """The sets of one level (`set`): for how many people of each class they hold the label, and how many labels they
     have. A row for all people, and one for each group. Also whether groups differ by more than chance, by thresholds of
-    all people (`by_all`). Thresholds of all other groups would make a group's difference larger than it is."""
+    all people (`by_all`) and the first of each unit. Thresholds of all other groups would make a group's difference
+    larger than it is."""
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
         for value, name in enumerate(CLASSES):
-            sets = part["set"][part["label"] == value]
-            yield {"measure": COVERAGE, "diagnosis": name} | about | share(sets.isin([name, BOTH]))
+            own = part[part["label"] == value]
+            yield {"measure": COVERAGE, "diagnosis": name} | about | share(own["set"].isin([name, BOTH]), own["unit"])
         size = part["set"].map({NONE: NONE, BOTH: BOTH}).fillna(ONE)
         for name in SIZES:
-            yield {"measure": name} | about | share(size == name)
+            yield {"measure": name} | about | share(size == name, part["unit"])
     for value, name in enumerate(CLASSES):
-        own = table[table["label"] == value]
+        own = table[table["label"] == value].drop_duplicates("unit")
         p = p_of_equal(own["by_all"], own["group"])
         yield {"measure": UNEQUAL, "diagnosis": name, "level": level} | told(len(own), Estimate.of(p))
 
 
-def share(holds: pd.Series) -> Row:
-    """The share of people (n,) bool, with its Wilson interval; undefined of nobody."""
+def share(holds: pd.Series, unit: pd.Series) -> Row:
+    """The share of people (n,) bool, with the Wilson interval of as many people as there are units; of nobody it is
+    undefined."""
     if not len(holds):
         return told(0, UNDEFINED)
-    ends = binomtest(int(holds.sum()), len(holds)).proportion_ci(CONFIDENCE, method="wilson")
+    units = unit.nunique()
+    ends = binomtest(round(holds.mean() * units), units).proportion_ci(CONFIDENCE, method="wilson")
     return told(len(holds), Estimate.of(holds.mean(), ends.low, ends.high))
 
 

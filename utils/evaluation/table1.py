@@ -14,13 +14,11 @@ from scipy import stats
 
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import INDICATOR
+from data.cohorts.covariates import SEX, completed, of_kind
 from data.cohorts.records import CLASSES
 from utils.report.tables import PEOPLE, SITE
 
-SEX = re.compile(r"(^|_)(sex|gender)(_|$)", re.IGNORECASE)
-AGE = re.compile(r"(^|_)age(_|$)", re.IGNORECASE)
-IQ = re.compile(r"(^|_)(f|fs|full_?scale_?|v|p)?iq(?!_test)(_|$)", re.IGNORECASE)
+IQ = re.compile(r"(^|_)(f|fs|full_?scale_?|v|p)?iq(?!_(test|missing))(_|$)", re.IGNORECASE)
 BINARY = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
 MIN_EXPECTED = 5  # people in each cell of a chi-squared test by its distribution
@@ -73,38 +71,25 @@ VALUES = ("known", "missing", "mean", "sd", "median", "share")  # of a class
 def variables(cohort: Cohort) -> pd.DataFrame:
     """What is known of each subject (rows): numbers, or categories, NaN where unknown.
 
-    The covariates, but for the site; of the phenotype IQ, and age and sex. A number with two values is a code, and so a
-    category; the phenotype's names of the sexes replace codes.
+    The covariates, but for the site, also those that only the phenotype tells; and all of its IQs. A number with two
+    values is a code, and so a category; the phenotype's names of the sexes replace codes.
     """
     site = {row.subject: row.site for row in cohort.rows}
     found: dict[str, pd.Series] = {}
-    given = pd.DataFrame() if cohort.covariates is None else cohort.covariates
+    values = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
+    given = completed(cohort.covariates, cohort.raw_phenotype)
+    given = pd.DataFrame() if given is None else given
     for name in given:
         if (given[name] == given.index.map(site)).all():
             continue
         text = phenotype.clean(given[name])
         found[name] = phenotype.numbers(given, name) if phenotype.mostly_numbers(given[name]) else text
-    values = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
     named = {name.casefold() for name in found}
-    kinds = [kind for kind in (AGE, IQ) if kind is IQ or not any(map(kind.search, found))]
-    for name in values:
-        if any(kind.search(name) for kind in kinds) and not INDICATOR.search(name) and name.casefold() not in named:
-            found[name] = values[name]
-    sexes = [name for name in values if SEX.search(name) and not INDICATOR.search(name)]
-    coded = [name for name in found if SEX.search(name)]
-    if sexes and all(not is_text(found[name]) for name in coded):
-        found = {name: column for name, column in found.items() if name not in coded}
-        found[coded[0] if coded else "sex"] = sex_of(values[sexes])
-    index = values.index if given.empty else given.index
-    return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=index)
-
-
-def sex_of(values: pd.DataFrame) -> pd.Series:
-    """The sex by name of 0/1 columns, such as `sex_male`; NaN where all are 0. One column alone stays as it is."""
-    if values.shape[1] == 1:
-        return values.iloc[:, 0]
-    name = values.idxmax(axis=1).str.replace(SEX, "", regex=True)
-    return name.where(values.max(axis=1) == 1).astype(object)
+    found |= {name: values[name] for name in values if IQ.search(name) and name.casefold() not in named}
+    sexes, coded = of_kind(values, SEX), [name for name in found if SEX.search(name)]
+    if coded and sexes is not None and is_text(sexes) and not any(is_text(found[name]) for name in coded):
+        found = {name: column for name, column in found.items() if name not in coded[1:]} | {coded[0]: sexes}
+    return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=given.index)
 
 
 def is_text(values: pd.Series) -> bool:

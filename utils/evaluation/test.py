@@ -13,12 +13,13 @@ from data.base import files
 from data.base.tables import add_row
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
+from data.cohorts.covariates import known_covariates
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER, leaders
+from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
 from utils.bundle.run import bundle_of, networks_of, write_people
-from utils.choice.chosen import keep_quick
-from utils.evaluation import autoencoders, comparisons, confounds, external, probabilities
+from utils.choice.job import read_choice
+from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
@@ -29,10 +30,9 @@ from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
-from utils.scores.features import with_iq
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
-from utils.training.network import outputs_of, probability_of_autism
+from utils.scores.results import ALIKE, CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.training.network import predicted
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
@@ -89,21 +89,23 @@ def select(group: Group) -> None:
     run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
     tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
     each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    chosen = comparisons.chosen_of(group, each)
+    assert group.choice
+    chosen = {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
     write_table(run, "predictions", comparisons.of_folds(tables, chosen))
     histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
         write_table(run, "training", comparisons.of_folds(histories, chosen))
     first = next(iter(by_name.values()))
     if len(of_floors := tested(first).floors):
+        if ALIKE in of_floors:  # of the network, so of who was chosen
+            told = {name: tested(one).floors[["file", "fold", ALIKE]] for name, one in by_name.items()}
+            own = comparisons.of_folds(told, chosen).set_index("file")[ALIKE]
+            of_floors[ALIKE] = own.loc[of_floors["file"]].to_numpy()
         write_table(run, "floor_predictions", of_floors)
     procedure = Predictions.of(comparisons.of_folds(tables, chosen))
     write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
-    if group.choice:
-        write_table(run, "choices", comparisons.choices_table(group.choice))
-    else:
-        keep_quick(group, next(iter(chosen.values())))
-    found = comparisons.choice_summary(each, procedure, chosen, group.choice is None, run.seed)
+    write_table(run, "choices", comparisons.choices_table(group.choice))
+    found = comparisons.choice_summary(each, procedure, chosen, run.seed)
     conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
 
 
@@ -125,10 +127,11 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         for row, probability in zip(rows, each.mean(0), strict=True)
     ]
     table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
-    if groups := run.cohort.same_scan:
+    if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
+    missingness.write_alike(run, [network for _, network in networks], batches)
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
@@ -137,12 +140,6 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
-
-
-def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
-    """Probabilities of autism of the records in all batches (n,)."""
-    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
-    return probability_of_autism(np.concatenate(logits))
 
 
 def conclude(
@@ -173,8 +170,6 @@ def conclude(
         score, summary["conclusion"], summary["motion"] = measure(run, known, each)
         name = metrics.headline(score)
         headline = Headline(name, score[name])
-        if chosen and chosen.quick:  # the score of the best one is too good
-            headline = Headline(name, chosen.corrected)
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
@@ -201,12 +196,13 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     inputs = run.model.inputs(run.config)
     compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed, inputs)
     write_table(run, "floors", pd.DataFrame(compared))
-    table = with_iq(run.cohort.covariates, run.cohort.raw_phenotype)
+    table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
-    return score, comparisons.verdict(compared, predictions, inputs), confounds.motion_line(motion)
+    concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
+    return score, " ".join(filter(None, concluded)), confounds.motion_line(motion)
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
@@ -218,7 +214,7 @@ def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     if len(people):
         write_table(run, "probabilities", people)
         by = "site" if run.folds.are_numbered else "fold"
-        write_table(run, "calibration", probabilities.observed(people, by, run.seed))
+        write_table(run, "calibration", probabilities.observed(probabilities.once(people, known), by, run.seed))
 
 
 def prepared(run: Run) -> Prepared:
@@ -232,8 +228,10 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=len(run.cohort.same_scan),
+        same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,
+        families=sum(len(members) > 1 for members in metadata.families.values()),
+        family_column=metadata.family_column,
         conversion=metadata.command,
     )
 

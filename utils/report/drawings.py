@@ -120,10 +120,10 @@ def roc(predictions: Predictions, seed: int) -> Figure:
 def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Low and high true positive rate at `FALSE_RATES`, each an interval over subjects as those of the metrics.
 
-    None if one of the classes has fewer subjects than MIN_PER_CLASS.
+    None if one of the classes has fewer subjects than MIN_PER_CLASS, of whom a group counts as one.
     """
     label, probability = predictions.label, predictions.probability
-    if any(predictions.count(label == value) < MIN_PER_CLASS for value in (0, 1)):
+    if any(predictions.units(label == value) < MIN_PER_CLASS for value in (0, 1)):
         return None
 
     order = np.argsort(-probability)

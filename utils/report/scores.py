@@ -22,7 +22,7 @@ from utils.report.tables import (
     Tables,
 )
 from utils.report.texts import TELLING, Row, Section, spelled
-from utils.scores.calibration import moved
+from utils.scores.calibration import moved, power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
@@ -238,7 +238,8 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
     about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
     yield Section("Probabilities", about, drawn, agreement(table))
-    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run)
+    count = table.loc[table["group"] != "", "group"].nunique()
+    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
     calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
     if given is not None:
@@ -291,13 +292,14 @@ def of_people(row: pd.Series) -> str:
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
     groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ."""
+    both classes (Bonferroni), since either may lead to the sentence that groups differ. `power`: of this test."""
 
     name: str
     share: float
     of_other_level: float
     ends: tuple[float, float] | None
     p: float
+    power: float
 
 
 def held(table: pd.DataFrame, name: str) -> Held:
@@ -305,7 +307,7 @@ def held(table: pd.DataFrame, name: str) -> Held:
         one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    large = own["value"][(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
-    ends = (large.min(), large.max()) if len(large) > 1 else None
+    large = own[(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
+    ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
     p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
-    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0))
+    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large["people"].to_numpy()))

@@ -50,16 +50,17 @@ class Prepared:
     scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
     same_scan: int = 0  # groups of people who share a scan
     together: bool = False  # whether these are in one split or fold
+    families: int = 0  # of two people or more
+    family_column: str = ""
     conversion: str = ""  # the command
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A choice among candidates: by inner folds, or `quick`, by the predictions themselves. `chosen` counts the folds
-    of each who was; `agreement` is the share of pairs of folds with the same one. `metric` is what all scores are of:
-    that of the `best` candidate itself, how far it lies above the procedure's, and the best one's as corrected."""
+    """A choice among candidates by inner folds. `chosen` counts the folds of each who was; `agreement` is the share of
+    pairs of folds with the same one. `metric` is what all scores are of: that of the `best` candidate itself, and how
+    far it lies above the procedure's. The last and `agreement` are None of older results that had no inner folds."""
 
-    quick: bool
     candidates: list[str]
     chosen: dict[str, int]
     agreement: float | None
@@ -67,7 +68,11 @@ class Choice:
     best: str
     best_score: Estimate
     optimism: Estimate | None
-    corrected: Estimate
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether the predictions that judge the best candidate have chosen it, as older results could."""
+        return self.agreement is None
 
 
 @dataclass(frozen=True, kw_only=True)

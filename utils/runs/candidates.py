@@ -15,7 +15,6 @@ from data.base import files
 from data.base.errors import InputError, check_plain, shown
 from models import Model, Settings, override
 
-QUICK = "quick"  # before candidates, or alone: without inner trainings
 PRESETS = ""  # all of them: what --choose alone stands for
 MOST = 64
 DIGITS = 8  # of the digest in the names of folders
@@ -35,10 +34,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is compared, in the user's order; `quick` if no inner folds are trained."""
+    """What is compared, in the user's order."""
 
     all: tuple[Candidate, ...]
-    quick: bool
 
     @property
     def names(self) -> list[str]:
@@ -53,19 +51,16 @@ class Candidates:
 
 def candidates(text: str, model: Model) -> Candidates:
     """What a user asks for. Raises InputError for an unknown preset or setting, and for candidates that are alike."""
-    first, _, others = text.partition(",")
-    quick = first == QUICK
-    wanted = others if quick else text
     presets = model.module.PRESETS
-    if wanted == PRESETS:
+    if text == PRESETS:
         found = [candidate(name, [], model) for name in presets]
-    elif all(name in presets for name in wanted.split(",")):
-        found = [candidate(name, [], model) for name in wanted.split(",")]
-    elif Path(wanted).is_file():
-        found = list(in_file(Path(wanted), model))
+    elif all(name in presets for name in text.split(",")):
+        found = [candidate(name, [], model) for name in text.split(",")]
+    elif Path(text).is_file():
+        found = list(in_file(Path(text), model))
     else:
         raise InputError(
-            f"--choose {shown(wanted)} is neither a list of presets of {model.name} ({', '.join(presets)}) nor a file "
+            f"--choose {shown(text)} is neither a list of presets of {model.name} ({', '.join(presets)}) nor a file "
             "with a line of --preset and --set for each candidate."
         )
     if not 2 <= len(found) <= MOST:
@@ -75,7 +70,7 @@ def candidates(text: str, model: Model) -> Candidates:
     for one in found:
         if (other := seen.setdefault(one.config, one)) is not one:
             raise InputError(f"--choose has the same settings twice, as {other} and as {one}; leave one out.")
-    return Candidates(tuple(found), quick)
+    return Candidates(tuple(found))
 
 
 def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:

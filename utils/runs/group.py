@@ -24,22 +24,12 @@ from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs import guards
-from utils.runs.candidates import Candidates
 from utils.runs.checkpoints import OF_FOLDS, CheckpointFolder, Identity
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import Again, FoldProgress, side_by_side
 from utils.runs.validate import Request, report, report_simulated
 
 REPEAT = "repeat-{}"  # the name of a repeat's folders
-
-
-@dataclass(frozen=True)
-class Choosing:
-    """How one of several candidates is chosen in each fold: by a job of its own, in inner folds; or quickly, by the
-    scores of a test, if `in_folds` is None."""
-
-    candidates: Candidates
-    in_folds: "Group | None"
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Group:
     pooling: str = "pool"
     only: str | None = None  # the one fold that is to be done
     jobs: int = 1  # folds at a time
-    choosing: Choosing | None = None  # of candidates
+    choice: "Group | None" = None  # among candidates in each fold
     again: Again | None = None  # makes it in another process; None for a part
 
     @property
@@ -63,11 +53,6 @@ class Group:
     def folds(self) -> Folds:
         assert self.run.folds
         return self.run.folds
-
-    @property
-    def choice(self) -> "Group | None":
-        """The choice among candidates in each fold; None if there is none."""
-        return self.choosing.in_folds if self.choosing else None
 
     @property
     def groups(self) -> list["Group"]:
@@ -84,8 +69,7 @@ class Group:
     @property
     def by_name(self) -> dict[str, "Group"]:
         """The groups of the candidates."""
-        assert self.choosing
-        return dict(zip(self.choosing.candidates.names, self.groups[: len(self.parts)], strict=True))
+        return dict(zip(self.run.more["candidates"], self.groups[: len(self.parts)], strict=True))
 
     @property
     def whole(self) -> Run:

@@ -159,7 +159,7 @@ class Run:
         """Training subjects set aside to choose the checkpoint."""
         if not self.choices.validation:
             return frozenset()
-        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, self.cohort.same_scan)
+        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, self.cohort.groups)
 
     def training_records(self, set_aside: bool = False) -> np.ndarray:
         """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""

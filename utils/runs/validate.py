@@ -259,7 +259,6 @@ class Request:
             from data.cohorts.division import folder_name
 
             template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
-            template += "-quick" if self.candidates and self.candidates.quick else ""
         return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
 
 

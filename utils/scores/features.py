@@ -4,7 +4,6 @@ A linear classifier of encoded features becomes a `LinearFloor` of the features 
 encoding learnt of training people: medians, z-scores and dummies.
 """
 
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,28 +20,16 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import HEAD_MOTION
 from utils.scores.ridge import LinearClassifier
 
-AGE = re.compile("(?<![a-z])age(?![a-z])", re.IGNORECASE)
-SEX = re.compile("(?<![a-z])(sex|gender)(?![a-z])", re.IGNORECASE)
-IQ = re.compile("(?<![a-z])(f|fs|full_?scale_?)?iq(?![a-z])(?!_missing)", re.IGNORECASE)
 UNKNOWN = "unknown"  # the category of unknown text
 SITE = "covariates site"  # a feature
-
-
-def with_iq(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:
-    """`Cohort.covariates` with the full-scale IQ of `Cohort.raw_phenotype`, unless they hold one or it is unknown."""
-    if table is None or phenotype is None or any(map(IQ.search, table)):
-        return table
-    found = [name for name in phenotype if IQ.search(name) and phenotype[name].notna().any()]
-    return table.assign(
-        **{name: phenotype[name].map("{:g}".format, na_action="ignore").fillna("") for name in found[:1]}
-    )
+MISSINGNESS = "missingness"  # the features that say what is missing, and how it was measured
 
 
 def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame | None) -> pd.DataFrame:
     """The covariates of each of the subjects (n,), in their order, and their site, if there are several.
 
-    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `table` is
-    `Cohort.covariates`; a column of it that repeats the site is left out. Raises InputError for text among numbers.
+    Numbers are float64, head motion its logarithm, text is object; NaN where unknown. `table` is as
+    `known_covariates` gives it; a column that repeats the site is left out. Raises InputError for text among numbers.
     """
     columns: dict[str, np.ndarray] = {"site": np.array(site, object)} if len(set(site)) > 1 else {}
     table = pd.DataFrame(index=sorted(set(subject))) if table is None else table
@@ -72,13 +59,16 @@ def encoder() -> ColumnTransformer:
 
 
 def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """The `inputs` of each kind of floor, and `all` of them. Unknown ones, such as a phenotype that is zero in all
-    records, are left out."""
+    """The `inputs` of each kind of floor, and `all` of them; then `missingness`, the part of the phenotype that says
+    only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are
+    left out. The first cohort has the training people."""
     tables = inputs(*cohorts)
+    where = phenotype.recording(cohorts[0].metadata)
+    recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
     if not tables["phenotype"].any(axis=None):
         del tables["phenotype"]
     known = {name: table for name, table in tables.items() if table.shape[1]}
-    return known | {"all": pd.concat(known.values(), axis=1)}
+    return known | {"all": pd.concat(known.values(), axis=1)} | recorded
 
 
 def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:

@@ -131,9 +131,9 @@ def training_sets(rows: Sequence[Row], group: Sequence[str]) -> dict[str, Traini
 
 
 def people_of(cohort: Cohort, indices: np.ndarray) -> list[str]:
-    """Who each of the records at these positions is of; people who share a scan count as one."""
+    """Who each of the records at these positions is of; those of a group count as one."""
     subjects = [cohort.rows[index].subject for index in indices]
-    leader = leaders(subjects, cohort.same_scan)
+    leader = leaders(subjects, cohort.groups)
     return [leader[subject] for subject in subjects]
 
 

@@ -22,6 +22,8 @@ BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
+MOST_PULL = 0.02  # of a fold's own people on what their site tells, see `pull`
+MOST_LOST = 0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
 
 
@@ -30,11 +32,12 @@ class Predictions:
     """Records whose label is known, and what a classifier predicts of them; all arrays are (n,).
 
     `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
-    one model only; `site`: None if it plays no part; `person`: the first of the subjects who share a scan, who are
-    drawn together, None if none do. `tested`: the fold of each subject whom these folds test, if the
+    one model only; `site`: None if it plays no part; `person`: the first of a group of subjects, who are drawn
+    together, None if there are no groups. `tested`: the fold of each unit whom these folds test, if the
     records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
     as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
-    mean over these and this. Sequences are converted to arrays.
+    mean over these and this. `place`: those whom the AUC within sites compares: people of one site, or of one site and
+    fold where sites are small (`pull`); made of the others unless it is given. Sequences are converted to arrays.
     """
 
     label: np.ndarray
@@ -46,11 +49,14 @@ class Predictions:
     several: bool = False
     repeats: tuple["Predictions", ...] = ()
     person: np.ndarray | None = None
+    place: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("label", "probability", "subject", "fold", "site", "person"):
+        for name in ("label", "probability", "subject", "fold", "site", "person", "place"):
             values = getattr(self, name)
             object.__setattr__(self, name, None if values is None else np.asarray(values))
+        if self.place is None and self.site is not None:
+            object.__setattr__(self, "place", places(self.label, self.site, self.fold))
 
     @classmethod
     def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
@@ -68,27 +74,38 @@ class Predictions:
     @property
     def groups(self) -> dict[str, np.ndarray]:
         """The sites and folds, where there are several, by the name of the AUC within them."""
-        groups = {"auc_sites": self.site, "auc_folds": self.fold}
-        return {name: group for name, group in groups.items() if group is not None and len(np.unique(group)) > 1}
+        groups = {"auc_sites": self.place, "auc_folds": self.fold}
+        of = {"auc_sites": self.site, "auc_folds": self.fold}
+        several = [name for name, group in of.items() if group is not None and len(np.unique(group)) > 1]
+        return {name: group for name, group in groups.items() if group is not None and name in several}
 
     @property
     def people(self) -> tuple[np.ndarray, np.ndarray]:
         """The first record of each subject (subjects,), and the place of each record's subject there (n,)."""
-        _, first, member = np.unique(self.subject, return_index=True, return_inverse=True)
-        return first, member
+        return first_and_place(self.subject)
+
+    @property
+    def unit(self) -> np.ndarray:
+        """Who is drawn with each record (n,): the first of its group, or its subject."""
+        return self.subject if self.person is None else self.person
 
     @property
     def drawn(self) -> tuple[np.ndarray, np.ndarray]:
-        """`people`, of whom those who share a scan count as one: the units of a bootstrap."""
-        return self.people if self.person is None else replace(self, subject=self.person, person=None).people
+        """`people`, of whom those of a group count as one: the units of a bootstrap."""
+        return first_and_place(self.unit)
 
     @property
     def in_one_class_sites(self) -> int:
-        """Subjects of sites whose subjects are all of one class."""
-        if self.site is None:
+        """Subjects of places whose subjects are all of one class."""
+        if self.place is None:
             return 0
-        both = np.intersect1d(self.site[self.label == 1], self.site[self.label == 0])
-        return len(np.unique(self.subject[~np.isin(self.site, both)]))
+        both = np.intersect1d(self.place[self.label == 1], self.place[self.label == 0])
+        return len(np.unique(self.subject[~np.isin(self.place, both)]))
+
+    @property
+    def in_small_sites(self) -> bool:
+        """Whether sites are so small that only people of one fold are compared."""
+        return self.place is not None and self.site is not None and not np.array_equal(self.place, self.site)
 
     def with_probabilities(self, probabilities: Sequence[np.ndarray]) -> "Predictions":
         """Those of another classifier (n,), for this and each of the repeats."""
@@ -97,15 +114,21 @@ class Predictions:
 
     def subset(self, rows: np.ndarray) -> "Predictions":
         """The records in `rows` (n,) bool as a test of their own."""
-        fold, site, person = (None if of is None else of[rows] for of in (self.fold, self.site, self.person))
-        tested = () if self.fold is None else self.tested or tuple(self.fold[self.people[0]])
+        each = (self.fold, self.site, self.person, self.place)
+        fold, site, person, place = (None if of is None else of[rows] for of in each)
+        tested = () if self.fold is None else self.tested or tuple(self.fold[self.drawn[0]])
         of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        return replace(self, **of_records, fold=fold, site=site, person=person, tested=tested, repeats=repeats)
+        own = replace(self, **of_records, fold=fold, site=site, person=person, place=place)
+        return replace(own, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
         """How many subjects the records in `rows` (n,) bool are of."""
         return len(np.unique(self.subject[rows]))
+
+    def units(self, rows: np.ndarray) -> int:
+        """How many units of a bootstrap they are of, whom an interval rests on."""
+        return len(np.unique(self.unit[rows]))
 
     def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
         """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
@@ -116,20 +139,51 @@ class Predictions:
     def widening(self, name: str) -> float:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
 
-        The variance grows by a share of a subject's training subjects: those who are themselves in the score, tested by
+        The variance grows by a share of a unit's training units: those who are themselves in the score, tested by
         another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
         """
         if self.fold is None:
             return float(np.sqrt(1 + self.several))
-        fold = self.fold[self.people[0]]
+        fold = self.fold[self.drawn[0]]
         own, every = Counter(fold.tolist()), Counter(self.tested or fold.tolist())
         shares = [count * (len(fold) - count) / max(every.total() - every[of], 1) for of, count in own.items()]
         variance = 1 + sum(shares) / len(fold)
         if name in self.groups:
             used = np.any(needed_groups(self)[name], axis=0)
-            lost = 2 * len(np.unique(self.groups[name][used]))
-            variance *= self.count(used) / max(self.count(used) - lost, 1)
+            lost = 2 * len(np.unique(self.groups[name][used])) / max(self.units(used), 1)
+            variance /= 1 - min(lost, MOST_LOST)
         return float(np.sqrt(variance))
+
+
+def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
+    """How much less autism there is in other folds at the site of a person with autism than at a control's.
+
+    It is the difference within a site, and the mean over sites by their number of records; all arrays are (n,).
+
+    A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls by
+    about as much (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of
+    both classes.
+    """
+    table = pd.DataFrame({"label": label, "site": site, "fold": fold})
+    whole, own = (table.groupby(names)["label"].transform for names in (["site"], ["site", "fold"]))
+    others = whole("size") - own("size")
+    share = ((whole("sum") - own("sum")) / others.where(others > 0)).groupby([table["site"], table["label"]]).mean()
+    by_class = share.unstack().reindex(columns=[0, 1])
+    size = table["site"].value_counts()[by_class.index] * table.groupby("site")["label"].nunique().gt(1)
+    return float(((by_class[0] - by_class[1]).fillna(0) * size).sum() / max(size.sum(), 1))
+
+
+def places(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
+    """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
+    if fold is None or pull(label, site, fold) <= MOST_PULL:
+        return site
+    return pd.DataFrame({"site": site, "fold": fold}).groupby(["site", "fold"]).ngroup().to_numpy()
+
+
+def first_and_place(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of the different names (n,) stands first, in sorted order, and the place of each there (n,)."""
+    _, first, place = np.unique(names, return_index=True, return_inverse=True)
+    return first, place
 
 
 def headline(scores: Container[str]) -> str:
@@ -226,15 +280,15 @@ def intervals(
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`. Of a
     number that is read `among` others it is made `simultaneous`. There is none if one of the `needed_groups` of a
-    statistic has fewer subjects than MIN_PER_CLASS. All resamples of a perfect score are perfect. So no score is surer
-    than that so many subjects pass all alike: that has probability 0.025 at its low end (Clopper & Pearson 1934).
-    Differences, whose `lowest` is -1, have no such limit.
+    statistic has fewer subjects than MIN_PER_CLASS; those who are drawn together count as one. All resamples of a
+    perfect score are perfect. So no score is surer than that so many subjects pass all alike: that has probability
+    0.025 at its low end (Clopper & Pearson 1934). Differences, whose `lowest` is -1, have no such limit.
     """
     groups, result = needed_groups(predictions), {}
     value = statistics(np.ones((1, len(predictions.label))))
     ends = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
     for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
-        fewest = min(map(predictions.count, groups[name]))
+        fewest = min(map(predictions.units, groups[name]))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
             perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05  # family-wise p below which a region is significant
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
-NO_FLOORS = (MODEL, MAJORITY, RULE)  # rows of `floors.csv` beside those of floors
+ALIKE = "model, missing values alike"  # the model, told of everybody that as much is missing as of most
+NO_FLOORS = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `floors.csv` beside those of floors
 ROLE, NAMED, OTHER = "role", "named beforehand", "other"  # a column of it, and what it says of floors
 NAMED_FLOOR, BEST_FLOOR = "named_floor", "best_floor"  # columns of `repeats.csv`; the second is of older results
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
@@ -97,7 +98,7 @@ class Headline(NamedTuple):
 METRICS = "metrics.json"
 PAGE = "report.html"
 CANDIDATE = "candidate"  # a column of several tables
-SAME_SCAN = "same_scan"  # the first of the subjects who share a scan; a column where some do
+SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
@@ -134,7 +135,9 @@ ROWS = (
     Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
     Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
     Table("repeats", (NAMED_FLOOR, BEST_FLOOR), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
-    Table("probabilities", ("file", "subject", "site", "fold")),  # calibrated on the other folds, and sets of labels
+    Table(
+        "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
+    ),  # calibrated on the other folds, and sets of labels
     Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
     Table("candidates", (CANDIDATE,), (CANDIDATE, "chosen", *columns_of("auc"))),  # their scores; how often chosen
     Table("choices", ("fold", CANDIDATE), CHOICE_COLUMNS),  # who was chosen in each fold, and by what scores

@@ -169,7 +169,7 @@ def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) ->
     if not connectomes.digests:  # what the edges hold is not known
         return fitted_edges(cohort, connectomes, training)
     of_edges = (connectomes.path, connectomes.digests, MAX_EDGE_RECORDS)
-    key = (*of_edges, tuple(cohort.rows[index] for index in training), cohort.same_scan)
+    key = (*of_edges, tuple(cohort.rows[index] for index in training), cohort.groups)
     if key not in FITTED:
         for old in list(FITTED)[: 1 - MAX_FITTED]:
             del FITTED[old]
@@ -182,7 +182,7 @@ def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray)
     records = np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
     rows = [cohort.rows[index] for index in records]
     label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
-    leader = leaders([row.subject for row in rows], cohort.same_scan)
+    leader = leaders([row.subject for row in rows], cohort.groups)
     folds = inner_folds(label, np.array([leader[row.subject] for row in rows]))
     scale, products = edge_scale(connectomes, records), np.empty((len(records), len(records)))
     with threadpool_limits(1, "blas"):  # more threads cost much where other programs run

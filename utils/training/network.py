@@ -214,6 +214,12 @@ def outputs_of(
             yield selection, batch, outputs
 
 
+def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
+    """Probabilities of autism of the records in all batches (n,)."""
+    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
+    return probability_of_autism(np.concatenate(logits))
+
+
 def probability_of_autism(logits: np.ndarray) -> np.ndarray:
     """(..., 2) logits of (control, autism) -> (...) float64."""
     logits = np.asarray(logits, np.float64)

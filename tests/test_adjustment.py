@@ -1,0 +1,100 @@
+"""What covariates leave of values: which of them, of their products and curves enter, and for how many people."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from utils.scores.adjustment import adjustment, residuals, spanned
+
+
+def people(count: int = 200, sites: int = 2) -> tuple[pd.DataFrame, np.random.Generator]:
+    random = np.random.default_rng(0)
+    site = np.array([f"site {number % sites}" for number in range(count)], object)
+    sex = random.choice(np.array(["F", "M"], object), count)
+    return pd.DataFrame({"site": site, "age": random.normal(20, 5, count), "sex": sex}), random
+
+
+@pytest.mark.parametrize("read", ["sex by age", "age by site", "square", "kink", "step"])
+def test_what_a_value_follows_enters_and_nothing_else_does(read):
+    """Beside the terms that enter, nothing of the term is left; of noise, nothing enters."""
+    known, random = people()
+    age = (known["age"] - 20) / 5
+    sign = {"sex by age": known["sex"] == "M", "age by site": known["site"] == "site 0"}
+    terms = {name: np.where(mask, 1, -1) * age for name, mask in sign.items()}
+    terms |= {"square": age**2, "kink": np.maximum(age, 0.5), "step": 2.0 * (age > 0)}
+    found, noise = adjustment(known), random.normal(size=200)
+    term = terms[read].to_numpy()
+    assert found.followed(noise) == set()
+    left = residuals(term, found.basis(found.followed(3 * term + noise)))
+    assert left.std() < 0.35 * residuals(term, found.span).std()
+
+
+def test_the_covariates_enter_as_lines_and_dummies():
+    known, random = people(sites=3)
+    value = random.normal(size=200)
+    dummies = pd.get_dummies(known[["site", "sex"]], drop_first=True, dtype=float).assign(age=known["age"])
+    expected = sm.OLS(value, sm.add_constant(dummies.to_numpy())).fit().resid
+    found = adjustment(known)
+    assert residuals(value, found.span) == pytest.approx(expected)
+    assert np.abs(found.span.T @ found.terms).max() < 1e-9 and found.terms.std(axis=0) == pytest.approx(1)
+
+
+def test_an_unknown_value_takes_the_median_and_a_mark():
+    known, _ = people()
+    known.loc[:59, "age"], known.loc[::9, "sex"] = np.nan, np.nan
+    filled = known.assign(age=known["age"].fillna(known["age"].median()), sex=known["sex"].fillna("unknown"))
+    marked = filled.assign(mark=known["age"].isna().astype(float))
+    one, other = (np.round(found.span @ found.span.T, 9) for found in (adjustment(known), adjustment(marked)))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    "sites, count, used, without",
+    [
+        (2, 60, ("site", "age", "sex"), ()),
+        (15, 60, ("age", "sex"), ("site",)),
+        (14, 95, ("site", "age", "sex"), ("sex by site",)),
+        (8, 65, ("site", "age", "sex"), ("sex by site",)),
+    ],
+)
+def test_the_fewer_people_the_less_is_adjusted_for_and_what_is_not_is_named(sites, count, used, without):
+    found = adjustment(people(count, sites)[0])
+    assert found.covariates == used and set(without) <= set(found.without) and ("site" in without or "site" in used)
+
+
+def test_too_few_people_for_any_product_are_told_how_many_would_do():
+    """Two covariates, the intercept, the value and a product: 5 parameters of 5 people each."""
+    found = [adjustment(people(count, 1)[0][["age", "sex"]]) for count in (24, 25)]
+    assert found[0].reason == "24 subjects are too few for curves and products of covariates; 25 would do"
+    assert found[0].covariates == () and found[1].covariates == ("age", "sex") and not found[1].reason
+
+
+def test_what_is_unknown_or_alike_in_all_is_named():
+    known, random = people()
+    rare = pd.Series(random.normal(size=200)).where(np.arange(200) < 99)
+    found = adjustment(known.assign(same=3.0, fiq=rare, func_mean_fd=random.normal(size=200)))
+    assert found.covariates == ("site", "age", "sex", "func_mean_fd")
+    assert found.without[:2] == ("same", "fiq") and found.unknown == ("IQ", "handedness")
+    assert adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
+    assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "handedness", "head motion")
+    assert adjustment(known[[]]).span == pytest.approx(spanned(np.empty((200, 0))))
+
+
+def test_a_value_that_follows_from_a_curve_leaves_nothing():
+    known, _ = people()
+    value = np.square(known["age"].to_numpy() - known["age"].mean())
+    found = adjustment(known)
+    assert residuals(value, found.basis(found.followed(value))).std() < 1e-6 * value.std()
+
+
+def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
+    """Of 16 sites with 20 people each."""
+    known, random = people(320, 16)
+    slope = dict(zip(known["site"].unique(), random.choice([-0.6, 0.6], 16), strict=True))
+    term = (known["site"].map(slope) * (known["age"] - 20) / 5).to_numpy()
+    found = adjustment(known)
+    left = residuals(term, found.basis(found.followed(term + random.normal(size=320))))
+    assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
+    few = adjustment(people(120, 16)[0])
+    assert {"age by site", "sex by site"} <= set(few.without)

@@ -1,0 +1,110 @@
+"""What is known of people by covariates and phenotype, and what the commands say and do with it."""
+
+import json
+import re
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import COARSE, brain_map, read_rows, unsealed, write_rows
+
+from data.cohorts.covariates import AGE, HANDEDNESS, IQ, SEX, completed, known_covariates
+from data.cohorts.stored import open_cohort
+
+RAW = pd.DataFrame(
+    {"age": [9.25, 30.0], "sex_F": [1.0, 0], "sex_M": [0.0, 0], "fiq_missing": [0.0, 1], "fiq": [101.5, np.nan]}
+    | {"viq": [90.0, 91.0], "handedness_right": [0.0, 1], "handedness_left": [1.0, 0], "handedness_score": [np.nan] * 2}
+    | {"handedness_unknown": [0.0, 0], "iq_test_wasi": [1.0, 1], "mean_fd": [0.12, 0.3]},
+    index=["a", "b"],
+)
+
+
+def test_what_covariates_lack_is_of_the_phenotype():
+    found = completed(None, RAW)
+    expected = {"age": ["9.25", "30"], "sex": ["F", ""], "fiq": ["101.5", ""], "handedness": ["left", "right"]}
+    assert found.to_dict("list") == expected | {"mean_fd": ["0.12", "0.3"]}
+
+
+def test_covariates_come_before_the_phenotype():
+    table = pd.DataFrame({"Age": ["1", "2"], "SEX": ["1", "2"], "FSIQ": ["7", ""]}, index=["a", "b"])
+    found = completed(table, RAW)
+    assert list(found) == ["Age", "SEX", "FSIQ", "handedness", "mean_fd"] and found[list(table)].equals(table)
+    assert completed(table, None) is table and completed(None, None) is None
+
+
+def test_what_nobody_has_or_what_is_coded_otherwise_is_no_category():
+    unknown = RAW[["fiq", "sex_F", "sex_M"]].assign(fiq=np.nan, sex_F=0.0)
+    assert completed(None, unknown) is None
+    both = pd.DataFrame({"sex": [0.0, 1.0], "sex_at_birth": [0.0, 1.0]}, index=["a", "b"])
+    assert completed(None, both).to_dict("list") == {"sex": ["0", "1"]}
+
+
+def test_covariates_are_known_by_their_names():
+    names = ["AGE_AT_SCAN", "age", "Age (years)", "SEX", "gender", "FIQ", "full_scale_iq", "IQ", "handedness", "Hand"]
+    others = ["image", "VIQ", "average", "iq_test_wasi", "fiq_missing", "handle", "Essex"]
+    found = [[name for name in names + others if pattern.search(name)] for pattern in (AGE, SEX, IQ, HANDEDNESS)]
+    assert found == [names[:3], names[3:5], names[5:8], names[8:]]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Maps of 60 people of two sites, and a table with age, sex and head motion."""
+    folder = tmp_path_factory.mktemp("people") / "maps"
+    folder.mkdir()
+    rows = []
+    for number in range(60):
+        name = f"sub-{number + 101}"
+        nibabel.save(nibabel.Nifti1Image(brain_map((8, 10, 8), number), COARSE), folder / f"{name}_falff.nii.gz")
+        rows.append(
+            {"participant_id": name, "site": "AB"[number // 4 % 2], "group": ("ASD", "TD")[number % 2]}
+            | {"age": str(10 + number * 7 % 17), "sex": "FM"[number // 2 % 2], "iq": str(85 + number * 11 % 31)}
+            | {"mean_fd": f"{0.1 + 0.01 * (number * 5 % 13):.2f}"}
+        )
+    write_rows(folder / "participants.csv", rows)
+    return folder
+
+
+def converted(data_cli, people, target, *more):
+    arguments = ("--grid", "reduced", "--labelColumn", "group", "--positive", "ASD", "--phenotype", "age,sex")
+    outcome = data_cli("convert", people, target, *arguments, *more)
+    assert outcome.status < 2, outcome.err
+    return re.search("^Covariates.*$", outcome.out, re.MULTILINE)[0], open_cohort(target)
+
+
+def test_the_line_of_the_readme_takes_age_and_sex(people, data_cli, tmp_path):
+    line, cohort = converted(data_cli, people, tmp_path / "cohort")
+    assert line == "Covariates: site; from the phenotype: age, sex; not known: IQ, handedness, head motion."
+    known = known_covariates(cohort)
+    table = {row["participant_id"].removeprefix("sub-"): row for row in read_rows(people / "participants.csv")}
+    assert known.to_dict("index") == {
+        name.lstrip("0"): {column: table[name][column] for column in ("site", "age", "sex")} for name in known.index
+    }
+
+
+def test_covariates_that_are_named_are_all(people, data_cli, tmp_path):
+    line, cohort = converted(data_cli, people, tmp_path / "cohort", "--covariates", "mean_fd")
+    assert line == "Covariates, as named: site, mean_fd; not named, so left out: age, sex; not known: IQ, handedness."
+    assert list(known_covariates(cohort)) == ["site", "mean_fd"]
+    line, cohort = converted(data_cli, people, tmp_path / "none", "--covariates", "")
+    assert line.startswith("Covariates, as named: site; not named, so left out: age, sex; not known:")
+    assert list(known_covariates(cohort)) == ["site"]
+
+
+def test_an_older_cohort_gains_them_and_a_test_reads_them(people, data_cli, cli, no_floors, tmp_path):
+    """`cohort.json` of an older version does not say who named the covariates."""
+    _, cohort = converted(data_cli, people, tmp_path / "cohort", "--covariates", "mean_fd")
+    metadata = json.loads((cohort.path / "cohort.json").read_text())
+    del metadata["covariates_named"]
+    (unsealed(cohort.path) / "cohort.json").write_text(json.dumps(metadata))
+    assert list(known_covariates(open_cohort(cohort.path))) == ["site", "mean_fd", "age", "sex"]
+    for job in ("--train", "--test"):
+        folders = ("--dataDir", cohort.path, "--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / job)
+        more = ("--numIters", "2") if job == "--train" else ()
+        assert cli(job, "--model", "nn", "--folds", "2", *folders, *more).status == 0
+    kinds = {row["group"] for row in read_rows(tmp_path / "--test" / "groups.csv")}
+    assert {"sex F", "sex M"} <= kinds and any("third" in kind for kind in kinds)
+    motion = json.loads((tmp_path / "--test" / "run.json").read_text())["motion"]
+    assert "site, log mean_fd, age and sex, " in motion
+    variables = {row["variable"] for row in read_rows(tmp_path / "--test" / "table1.csv")}
+    assert {"age", "sex", "mean_fd"} <= variables

@@ -1,0 +1,82 @@
+"""How much of a score is what is missing: the values that are told alike, the floor that reads them, what is said."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from people import ROWS, write_people
+
+from data.cohorts.phenotype import recording
+from data.cohorts.stored import open_cohort
+from data.cohorts.variants import recorded_alike
+from utils.scores.features import MISSINGNESS, features
+from utils.scores.floors import LOGISTIC, SVM
+from utils.scores.results import ALIKE
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+NAMES = ("handedness_unknown", "handedness_score_missing", "fiq_missing", "viq_missing", "piq_missing", "bmi_missing")
+TESTS = ("iq_test_wasi", "iq_test_wisc", "iq_test_wais", "iq_test_other")
+
+
+@pytest.fixture(scope="module")
+def lab(data_cli, once):
+    """A cohort of 40 people, of whom many lack a value."""
+
+    def make(folder):
+        outcome = data_cli("convert", write_people(folder / "pcp", ROWS), folder / "cohort", "--grid", "reduced")
+        assert outcome.status < 2, outcome.err
+
+    return once("lab", make) / "cohort"
+
+
+def test_values_are_told_as_of_most_training_people(lab):
+    cohort = open_cohort(lab)
+    raw, names = cohort.raw_phenotype, list(cohort.metadata.phenotype)
+    training = raw.loc[[row.subject for row in cohort.rows if row.split == "train"]]
+    family = training[list(TESTS)].idxmax(axis=1).where(training[list(TESTS)].any(axis=1), "none").mode()[0]
+    usual = {name: training[name].mode()[0] for name in NAMES} | {name: float(name == family) for name in TESTS}
+    found = recorded_alike(cohort)
+    assert {names[at] for at in recording(cohort.metadata)} == {*usual, "wisc_missing"}
+    before, after = (of.batch(range(40), volumes=False)["phenotype"] for of in (cohort, found))
+    for at, name in enumerate(names):
+        if name in usual and before[:, at].any():
+            scaled = (usual[name] - training[name].mean()) / training[name].std(ddof=0)
+            np.testing.assert_allclose(after[:, at], scaled, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(after[:, at], before[:, at])
+    columns = features(cohort)[MISSINGNESS]
+    np.testing.assert_array_equal(columns, before[:, recording(cohort.metadata)])
+
+
+def test_a_floor_reads_them_and_the_network_is_told_them_alike(lab, cli, tmp_path):
+    folders = ("--dataDir", lab, "--chkPointDir", tmp_path / "ckpt", "--model", "nn", "--folds", "2")
+    assert cli("--train", *folders, "--numIters", "20", "--outDir", tmp_path / "train").status == 0
+    outcome = cli("--test", *folders, "--outDir", tmp_path / "test")
+    rows = pd.read_csv(tmp_path / "test/floors.csv").set_index("floor")
+    assert {f"{MISSINGNESS}, {LOGISTIC}", f"{MISSINGNESS}, {SVM}", ALIKE} <= set(rows.index)
+    predicted = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"file": str}).set_index("file")
+    alike = pd.read_csv(tmp_path / "test/floor_predictions.csv").set_index("file")[ALIKE]
+    raw = open_cohort(lab).raw_phenotype
+    told = {}
+    for fold, of_fold in predicted.groupby("fold"):
+        training = raw.loc[predicted.index[predicted["fold"] != fold].str.removesuffix(".bin")]
+        family = training[list(TESTS)].sum().idxmax()
+        here = raw.loc[of_fold["subject"].astype(str)]
+        usual = (here[list(NAMES)] == training[list(NAMES)].mode().iloc[0]).all(axis=1) & (here[family] == 1)
+        told |= dict(zip(of_fold.index, usual, strict=True))
+    same = np.isclose(alike, predicted["probability"].loc[alike.index], atol=1e-6)
+    assert same.tolist() == [told[file] for file in alike.index] and 0 < same.sum() < 40
+    said = json.loads((tmp_path / "test/run.json").read_text())["conclusion"]
+    words = "How much of this is how records were kept?"
+    assert words in said and words in outcome.out and words in (tmp_path / "test/report.html").read_text()
+    alone = rows.loc[f"{MISSINGNESS}, {LOGISTIC}", "auc_sites"]
+    assert f"Logistic regression on these values alone has {alone:.2f}" in said
+    assert "Of 12 other floors" in said, "only floors are counted"
+
+
+def test_where_nothing_is_missing_nothing_is_said(lab, data_cli, tmp_path):
+    table = ("--phenotype", "AGE_AT_SCAN,SEX", "--grid", "reduced")
+    assert data_cli("convert", lab.parent / "pcp", tmp_path / "cohort", *table).status < 2
+    cohort = open_cohort(tmp_path / "cohort")
+    assert recorded_alike(cohort) is None and MISSINGNESS not in features(cohort)

@@ -1,0 +1,48 @@
+"""Networks that read which values are missing -> their score if as much is missing of everybody as of most.
+
+What is missing, and which test measured the IQ, says how a site kept its records. Where it goes with the diagnosis, a
+network may read the diagnosis from it. So it is told, at the test, that these values are those of most training people.
+The values themselves stay as they are: a number that is missing is still a median, by which a network may know it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.cohorts.variants import recorded_alike
+from utils.bundle.run import readers
+from utils.evaluation.comparisons import compared
+from utils.report.tables import read_table, write_table
+from utils.report.texts import paragraph
+from utils.runs.run import Run
+from utils.scores.features import MISSINGNESS
+from utils.scores.floors import LOGISTIC
+from utils.scores.metrics import headline
+from utils.scores.results import ALIKE
+from utils.training.network import predicted
+
+
+def write_alike(run: Run, networks: Sequence[Any], batches: list[np.ndarray]) -> None:
+    """Adds what the networks say of records that are told alike to `floor_predictions.csv`; nothing if they read no
+    such values."""
+    cohort = recorded_alike(run.cohort) if "phenotype" in run.model.reads else None
+    if cohort is None:
+        return
+    each = zip(readers(replace(run, cohort=cohort)), networks, strict=True)
+    probability = np.mean([predicted(of, network, batches) for of, network in each], axis=0)
+    files = [run.cohort.rows[at].file for at in np.concatenate(batches)]
+    floors = read_table(run, "floor_predictions")
+    known = floors.set_index("file") if len(floors) else pd.DataFrame(index=pd.Index(files, name="file"))
+    write_table(run, "floor_predictions", known.assign(**{ALIKE: pd.Series(probability, files)}).reset_index())
+
+
+def sentence(rows: Sequence[dict]) -> str:
+    """How much of the score is what is missing, by the rows of `floors.csv`; empty if the network does not read it."""
+    found = {one.name: one for one in compared(rows)}
+    alike, floor = found.get(ALIKE), found.get(f"{MISSINGNESS}, {LOGISTIC}")
+    if alike is None or alike.auc.value is None:
+        return ""
+    return paragraph("missingness", alike=alike, floor=floor, auc=headline(rows[0]))
