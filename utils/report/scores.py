@@ -92,7 +92,7 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
     floor = NAMED_FLOOR if NAMED_FLOOR in table else BEST_FLOOR  # of older results
-    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor"}[floor]
+    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor, which is picked"}[floor]
     spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
