@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers import Outcome, Page, read_rows, run_main
 from scipy.special import logit
+from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 from test_report import NAME, RUN, change, people, write_tables
@@ -113,7 +114,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
     opened = runs.opened(
         [finished(tmp_path / name, of, folds="2") for name, of in zip("ab", (one, other), strict=True)]
     )
-    less = runs.compared(*opened).less
+    less = runs.pairs(opened)[0].less
     random, spread = np.random.default_rng(9), []
     label, fold = table["label"].astype(int).to_numpy(), table["fold"].to_numpy()
 
@@ -178,11 +179,20 @@ def test_a_site_that_alone_moves_the_output_leaves_no_correlation_within_sites(t
 
 
 @pytest.mark.slow
-def test_three_runs_are_three_pairs_whose_number_is_said_not_to_be_corrected(two, tmp_path):
+def test_the_intervals_of_three_pairs_hold_together(two, tmp_path):
     shutil.copytree(two[1], tmp_path / "c")
     outcome = compare(*two, tmp_path / "c", "--outDir", tmp_path / "out")
     assert "B and C are level: AUC within sites of B minus that of C 0.000 (0.000 to 0.000" in outcome.out
-    assert "The 3 intervals are not corrected for their number" in outcome.out
+    assert "The 3 intervals of differences hold for all 3 pairs together" in outcome.out
+    assert compare(*two, "--outDir", tmp_path / "alone").status == 0
+    of_one, of_three = (read_rows(tmp_path / name / "compare.csv")[0] for name in ("alone", "out"))
+    assert (of_one["among"], of_three["among"]) == ("1", "3")
+    for name in ("auc_sites", "auc"):
+        value, *ends = (float(of_one[f"a_minus_b_{name}{end}"]) for end in ("", "_low", "_high"))
+        wider = [value + norm.ppf(1 - 0.025 / 3) / norm.ppf(0.975) * (end - value) for end in ends]
+        assert [float(of_three[f"a_minus_b_{name}{end}"]) for end in ("_low", "_high")] == pytest.approx(
+            wider, abs=1e-6
+        )
     page = Page((tmp_path / "out/compare.html").read_text())
     assert [row[0] for row in page.rows["Differences"][1:]] == ["A minus B", "A minus C", "B minus C"]
     assert len(page.rows["Who is right where, by site"]) == 1 + 3 * 3

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import cohort_of
+from scipy.stats import norm
 
 from data.cohorts.rows import Row
 from utils.evaluation import comparisons
 from utils.evaluation.comparisons import mean_of, predicted_by_floors
 from utils.scores.metrics import Predictions, differences, with_intervals
 from utils.scores.results import MAJORITY, RULE
+
+VOLUME, BOTH = ("volume",), ("volume", "phenotype")  # what networks read
 
 
 def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
@@ -28,7 +31,7 @@ def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
 
 def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
     known, (table,) = pooled()
-    model, majority, svm = comparisons.floors_table(known, [table], 0)
+    model, majority, svm = comparisons.floors_table(known, [table], 0, VOLUME)
     floor = replace(known, probability=table["regions, SVM"])
     expected, less = with_intervals(floor, 0), differences(known, floor, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
@@ -39,11 +42,27 @@ def test_rows_hold_the_model_and_every_floor_with_the_paired_difference():
         assert minus[0] == pytest.approx(model[name] - svm[name])
     assert model["floor"] == "model" and model["model_minus_floor_auc"] is None
     assert list(model) == list(majority) == list(svm) and "model_minus_floor_brier" not in model
-    assert "auc_sites" not in comparisons.floors_table(replace(known, site=None, fold=None), [table], 0)[0]
+    assert "auc_sites" not in comparisons.floors_table(replace(known, site=None, fold=None), [table], 0, VOLUME)[0]
+
+
+def test_one_floor_is_named_beforehand_and_the_intervals_of_the_others_hold_together():
+    """As wide as those of a number alone times a ratio of normal quantiles. The named one is not the best."""
+    known, (table,) = pooled()
+    others = {f"regions, {name}": np.roll(table["regions, SVM"], at) for at, name in enumerate("abcd", 1)}
+    table = table.drop(columns="unfitted").assign(**others, best=known.probability)
+    rows = comparisons.floors_table(known, [table], 0, VOLUME)
+    assert [row["role"] for row in rows] == ["", "", "named beforehand", *["other"] * 5]
+    for at, name in ((2, "regions, SVM"), (3, "regions, a")):
+        less = differences(known, replace(known, probability=table[name]), 0)["auc_sites"]
+        among = 1 if at == 2 else 5
+        wider = norm.ppf(1 - 0.025 / among) / norm.ppf(0.975)
+        ends = [less.value + wider * (end - less.value) for end in (less.low, less.high)]
+        found = [rows[at][f"model_minus_floor_auc_sites_{end}"] for end in ("low", "high")]
+        assert found == pytest.approx(np.clip(ends, -1, 1).tolist())
 
 
 def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
-    majority = comparisons.floors_table(*pooled(), 0)[1]
+    majority = comparisons.floors_table(*pooled(), 0, VOLUME)[1]
     assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
     assert majority["model_minus_floor_auc_low"] > 0
 
@@ -51,13 +70,13 @@ def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
 def test_floors_of_repeats_are_averaged_like_the_model():
     known, (table,) = pooled()
     _, (other,) = pooled(1)
-    both = comparisons.floors_table(replace(known, repeats=(known,)), [table, other], 0)
-    alone = [comparisons.floors_table(known, [one], 0)[2]["auc"] for one in (table, other)]
+    both = comparisons.floors_table(replace(known, repeats=(known,)), [table, other], 0, VOLUME)
+    alone = [comparisons.floors_table(known, [one], 0, VOLUME)[2]["auc"] for one in (table, other)]
     assert both[2]["auc"] == pytest.approx(np.mean(alone))
 
 
 def test_rows_are_a_csv_table():
-    rows = comparisons.floors_table(*pooled(), 0)
+    rows = comparisons.floors_table(*pooled(), 0, VOLUME)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -85,16 +104,18 @@ def people(autism: int = 20, control: int = 20, site: list[str] | None = None) -
 MODEL, LIKE_CHANCE = row("model", (0.7, 0.6, 0.8)), row("model", (0.55, 0.45, 0.65))
 LR = row("phenotype, logistic regression", (0.6, 0.5, 0.7), (0.1, 0.01, 0.2))
 SVM = row("all, SVM", (0.65, 0.55, 0.75), (0.05, -0.02, 0.1))
+PHENOTYPE = {**LR, "floor": "phenotype, SVM"}
+REGIONS = row("regions, ridge", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
 ABOVE = row("all, SVM", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
 ALWAYS = row(MAJORITY, (0.5, 0.5, 0.5), (0.2, 0.1, 0.3))
 GUESSING = "(95% interval; 0.5 is guessing)."
 BETTER = f"The network does better than chance: AUC 0.70, 0.60 to 0.80 {GUESSING}"
-BESIDE, LEVEL = (
-    "Beside plain classifiers (floors) on the same people, it",
-    "; level means that neither is shown to be better.",
-)
-BEST = "The best floor is all by SVM (AUC 0.65, 0.55 to 0.75); the network minus this floor: 0.05, -0.02 to 0.10."
-INTERVAL = "by the 95% interval of each difference"
+BESIDE = "Beside plain classifiers (floors) on the same people: the floor named beforehand is"
+OTHERWISE = "(no floor reads just what the network reads)"
+LEVEL = "Level means that neither is shown to be better."
+ALL_SVM = f"{BESIDE} all by SVM, which reads what the network reads (AUC"
+MINUS_IT = "The network minus this floor: 0.05, -0.02 to 0.10, so it is level with this floor."
+SAME = f"{ALL_SVM} 0.65, 0.55 to 0.75). {MINUS_IT}"
 
 
 @pytest.mark.parametrize(
@@ -103,23 +124,23 @@ INTERVAL = "by the 95% interval of each difference"
         ([MODEL, ALWAYS], BETTER),
         (
             [MODEL, ALWAYS, LR],
-            f"{BETTER} {BESIDE} beats the only floor, {INTERVAL}. The best floor is phenotype by logistic regression "
-            "(AUC 0.60, 0.50 to 0.70); the network minus this floor: 0.10, 0.01 to 0.20.",
+            f"{BETTER} {BESIDE} phenotype by logistic regression, which does not read the maps {OTHERWISE} (AUC 0.60, "
+            "0.50 to 0.70). The network minus this floor: 0.10, 0.01 to 0.20, so it beats this floor.",
         ),
         (
-            [MODEL, LR, SVM, row(RULE, (0.97, 0.9, 1.0))],
-            f"{BETTER} {BESIDE} beats 1 and is level with 1 (all by SVM) of 2 floors, "
-            f"{INTERVAL}{LEVEL} {BEST} The rule that made the data reaches 0.97.",
+            [MODEL, {**LR, "floor": "covariates, SVM"}],
+            f"{BETTER} Beside plain classifiers (floors) on the same people: no floor reads anything that the network "
+            "reads, so that none is named beforehand. Of 1 other floor it beats 1, by the interval of the difference.",
         ),
         (
-            [LIKE_CHANCE, SVM],
-            f"The network is not shown to do better than chance: AUC 0.55, 0.45 to 0.65 {GUESSING} {BESIDE} is level "
-            f"with the only floor, {INTERVAL}{LEVEL} {BEST}",
+            [MODEL, PHENOTYPE, SVM, REGIONS, row(RULE, (0.97, 0.9, 1.0))],
+            f"{BETTER} {SAME} Of 2 other floors it beats 1 and is worse than 1 (regions by ridge), by intervals that "
+            f"hold for all 2 together. {LEVEL} The rule that made the data reaches 0.97.",
         ),
         (
-            [MODEL, ABOVE, {**ABOVE, "floor": "regions, SVM"}],
-            f"{BETTER} {BESIDE} is worse than all 2 floors, {INTERVAL}. The best floor is all by SVM (AUC 0.80, 0.70 "
-            "to 0.90); the network minus this floor: -0.10, -0.15 to -0.02.",
+            [LIKE_CHANCE, REGIONS, SVM, {**REGIONS, "floor": "phenotype, SVM"}],
+            f"The network is not shown to do better than chance: AUC 0.55, 0.45 to 0.65 {GUESSING} {SAME} Of 2 other "
+            f"floors it is worse than all, by intervals that hold for all 2 together. {LEVEL}",
         ),
         (
             [row("model", (0.3, 0.2, 0.4))],
@@ -129,7 +150,7 @@ INTERVAL = "by the 95% interval of each difference"
     ],
 )
 def test_a_few_sentences_say_what_may_be_concluded(rows, expected):
-    assert comparisons.verdict(rows, people()) == expected
+    assert comparisons.verdict(rows, people(), BOTH) == expected
 
 
 WITHIN = "An AUC within sites compares people with autism and controls of the same site, and is averaged over sites"
@@ -149,7 +170,7 @@ OF_SITES = BETTER.replace("AUC", "AUC within sites")
     ],
 )
 def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
-    assert comparisons.verdict([row("model", model), ABOVE], of) == expected
+    assert comparisons.verdict([row("model", model), ABOVE], of, BOTH) == expected
 
 
 @pytest.mark.parametrize(
@@ -177,16 +198,16 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
     ],
 )
 def test_several_sites_are_judged_within_them(model, sites, expected):
-    assert comparisons.verdict([row("model", model, area="auc_sites")], people(site=sites)) == expected
+    assert comparisons.verdict([row("model", model, area="auc_sites")], people(site=sites), BOTH) == expected
 
 
 def test_folds_and_repeats_are_named():
-    once = people()
-    found = comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_folds")], replace(once, repeats=(once, once)))
+    once, model = people(), row("model", (0.7, 0.6, 0.8), area="auc_folds")
+    found = comparisons.verdict([model], replace(once, repeats=(once, once)), BOTH)
     assert found.startswith(BETTER.replace("AUC", "AUC within folds")) and found.endswith(
         "of the same fold, and is averaged over folds. Each AUC is the mean over 3 repeats."
     )
-    assert "repeats" not in comparisons.verdict([MODEL], once)
+    assert "repeats" not in comparisons.verdict([MODEL], once, BOTH)
 
 
 @pytest.mark.parametrize("autism, expected", [(6, "undefined"), (1, "nothing can be concluded")])
@@ -194,7 +215,8 @@ def test_few_subjects_are_compared_and_judged(autism, expected):
     label = (np.arange(6) < autism).astype(float)
     table = pd.DataFrame({MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, 6)})
     predictions = Predictions(label, np.linspace(1, 0, 6), list("abcdef"))
-    assert expected in comparisons.verdict(comparisons.floors_table(predictions, [table], 0), predictions)
+    rows = comparisons.floors_table(predictions, [table], 0, VOLUME)
+    assert expected in comparisons.verdict(rows, predictions, VOLUME)
 
 
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
@@ -204,15 +226,16 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
     predictions = Predictions(label, probability, range(240), np.arange(240) % 5, site)
-    rows = comparisons.floors_table(predictions, [pd.DataFrame(index=range(240))], 0)
+    rows = comparisons.floors_table(predictions, [pd.DataFrame(index=range(240))], 0, VOLUME)
     assert rows[0]["auc_low"] > 0.55
-    assert comparisons.verdict(rows, predictions).startswith("The network is not shown to do better than chance")
+    said = comparisons.verdict(rows, predictions, VOLUME)
+    assert said.startswith("The network is not shown to do better than chance")
 
 
 def test_whether_a_site_is_new_to_the_models_is_said():
     sites = ["A", "B"] * 20
     left_out, cut = (replace(people(site=sites), fold=fold) for fold in (sites, np.arange(40) // 8))
-    told = [comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of) for of in (left_out, cut)]
+    told = [comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of, BOTH) for of in (left_out, cut)]
     assert told[0].endswith("Each site was tested by a model that had not seen it.")
     assert told[1].endswith("so this does not say how the network does at a new site.")
 

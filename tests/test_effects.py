@@ -260,7 +260,7 @@ def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
     rows = [opened.rows[at] for at in (5, 3, 4)]
     known = covariates_of(opened, rows)
     assert known.index.tolist() == sorted(row.subject for row in rows)
-    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]
+    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq", "handedness"]
     assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
     bare = cohort_of()
     assert "age" not in covariates_of(bare, bare.rows)

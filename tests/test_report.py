@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 
 from models import MODELS
 from utils import figures
-from utils.report import build, drawings, texts
+from utils.report import build, drawings, scores, texts
 from utils.report.tables import read_test
 from utils.scores.metrics import Predictions
 from utils.scores.results import Estimate
@@ -179,6 +179,32 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     ids = [value for name, value in page.attributes if name == "id"]
     assert "script" not in page.tags and len(ids) == len(set(ids))
     assert page.tags.count("svg") == 4
+
+
+@pytest.mark.slow
+def test_the_floor_that_is_named_beforehand_is_marked(single, tmp_path):
+    floors = pd.read_csv(single / "floors.csv")
+    other = pd.concat([floors, floors[2:3].assign(floor="all, SVM"), floors[2:3].assign(floor="all, ridge")])
+    roles = ["", "", "named beforehand", "", "other", "other"]
+    other.assign(role=roles).to_csv(single / "floors.csv", index=False)
+    page, old = parsed(single), parsed(write_tables(tmp_path / "old", people()))
+    title = "The model beside its floors"
+    assert [row[0] for row in page.rows[title][3:6:2]] == ["regions, SVM (named beforehand)", "all, SVM"]
+    assert "the 2 other floors hold for all 2 together" in " ".join(page.paragraphs[title])
+    assert "was named by what the network reads" in " ".join(page.paragraphs["Methods, to paste"])
+    assert old.rows[title][3][0] == "regions, SVM" and "no floor was named" in " ".join(old.paragraphs[title])
+    figure = drawings.forest(other.assign(role=roles), "mmnn")
+    labels = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
+    assert labels[2] == "regions, SVM (named beforehand)" and labels[4] == "all, SVM"
+
+
+@pytest.mark.parametrize("column, head", [("named_floor", "named floor"), ("best_floor", "best floor")])
+def test_the_floor_of_each_repeat_is_shown_also_of_older_results(column, head):
+    row = {"repeat": 0.0, "seed": 4.0} | named_interval("auc", 0.7) | named_interval("model_minus_floor_auc", 0.1)
+    table = pd.DataFrame([row | {column: "all, SVM"}, row | {"repeat": 1.0, column: "all, SVM"}])
+    section = scores.repeats(table, same_folds=True)
+    assert section.table[0][head] == "all, SVM" and section.table[0]["repeat"] == "0"
+    assert "the best of 2 repeats is picked" in " ".join(section.texts)
 
 
 @pytest.mark.slow

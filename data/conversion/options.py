@@ -73,7 +73,10 @@ class ConversionOptions:
         None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
     )
     covariates: tuple[str, ...] | None = option(
-        None, type=columns, metavar="A,B,...", help="columns to keep (default: the site; ABIDE's age, sex, motion)"
+        None,
+        type=columns,
+        metavar="A,B,...",
+        help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )
     family: str | None = option(
         None, metavar="NAME", help="column with one value for all of a family, who stay together in splits and folds"

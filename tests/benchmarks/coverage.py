@@ -103,20 +103,21 @@ def related(setting: Setting, random: np.random.Generator) -> np.ndarray:
 
 
 def simulated(
-    setting: Setting, family: np.ndarray, random: np.random.Generator
+    setting: Setting, random: np.random.Generator, models: int = 2, family: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Label, site, and the features of the model and of its rival; those of a family are alike, and of one site."""
+    """Label, site, and the features of so many models, such as one and its rival; those of a family are alike, and of
+    one site."""
     share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
     site = random.choice(len(share), setting.people, p=share / share.sum())
     label = (random.random(setting.people) < 0.5).astype(float)
-    if setting.relatives:
+    if family is not None and setting.relatives:
         site = site[family]
         label = label[family] if setting.relatives == "pairs" else label
     shift = setting.separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
-    level = SITE_LEVEL * random.normal(size=(2, len(share), FEATURES))[:, site]
-    values = random.normal(size=(2, setting.people, FEATURES))
-    if setting.relatives:
+    level = SITE_LEVEL * random.normal(size=(models, len(share), FEATURES))[:, site]
+    values = random.normal(size=(models, setting.people, FEATURES))
+    if family is not None and setting.relatives:
         values = np.sqrt(ALIKE) * random.normal(size=values.shape)[:, family] + np.sqrt(1 - ALIKE) * values
     return label, site, list(values + level + shift)
 
@@ -143,7 +144,7 @@ def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, n
     random = np.random.default_rng([seed, setting.people, int(100 * setting.separation), len(setting.folds)])
     family = related(setting, random)
     if real is None:
-        label, site, (mine, its) = simulated(setting, family, random)
+        label, site, (mine, its) = simulated(setting, random, family=family)
     else:
         values, label, site = real
         label = permuted(label, site, random)

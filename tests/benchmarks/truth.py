@@ -40,6 +40,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import nibabel
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -48,7 +49,8 @@ from scipy.stats import binomtest, zscore
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
-from data.cohorts.records import DTYPE, REDUCED
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import DTYPE, FULL, REDUCED
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import demographics
 from tests.benchmarks import connectomes
@@ -299,6 +301,16 @@ def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFram
         return pd.read_csv(folder / "blackout" / "regions.csv").set_index("name"), auc
 
 
+def few_regions(folder: Path, count: int) -> Path:
+    """A label image of so many regions of AAL, the planted ones and the carrier of a covariate among them."""
+    aal = load_atlas(None, FULL)
+    first = sorted(aal.names, key=lambda region: aal.names[region] not in (*demo.PLANTED, CARRIER))[:count]
+    image = nibabel.Nifti1Image(np.where(np.isin(aal.full, first), aal.full, 0).astype(np.int16), FULL.affine)
+    nibabel.save(image, folder / "few.nii.gz")
+    (folder / "few.txt").write_text("".join(f"{region} {aal.names[region]}\n" for region in first))
+    return folder / "few.nii.gz"
+
+
 def in_errors(row: pd.Series) -> str:
     """A region's effects in standard errors, and its two p-values."""
     scaled = {name: row[name] / (row[f"{name}_high"] - row[f"{name}_low"]) * INTERVAL_WIDTH for name in EFFECTS}
@@ -343,11 +355,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=60, help="batches to train on (default 60)")
     parser.add_argument("--preset", help="of the network (default: its own)")
     parser.add_argument("--donors", type=int, default=5, help="of a blackout (default 5)")
+    parser.add_argument("--regions", type=int, help="occlude the planted ones, the carrier and the first others only")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
     args = parser.parse_args()
     blackout = ["--blackout", "--donors", str(args.donors)]
     training = ["--train", "--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
+    if args.regions:
+        blackout += ["--atlas", str(few_regions(Path(tempfile.mkdtemp()), args.regions))]
     measure.BLOBS = 1  # they are not part of the question, nor are pictures
     page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
     results.draw = results.draw_by_map = lambda *_: plt.figure()

@@ -1,6 +1,5 @@
 """abide-compare RUN RUN [RUN...]: whether one test is better than another of the same people."""
 
-from itertools import combinations
 from pathlib import Path
 
 from data.base import files
@@ -32,7 +31,7 @@ def compare() -> int:
     page.check_place(args.outDir, args.runs)
     with files.locked(args.outDir):
         page.begin(args.outDir)
-        found = [runs.compared(one, other) for one, other in combinations(opened, 2)]
+        found = runs.pairs(opened)
         print(*(f"{run.letter}: {run.folder}{run.described.marks}" for run in opened), sep="\n")
         print(*page.conclusions(found), sep="\n")
         print(f"Comparison: {page.write(args.outDir, opened, found)}")

@@ -65,7 +65,7 @@ def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> 
 
 
 def conclusions(found: Sequence[Pair]) -> list[str]:
-    """A sentence a pair, and one on their number if there are several."""
+    """A sentence a pair, and one on what holds together if there are several."""
     each = [texts.paragraph("conclusion", SENTENCES, pair=pair) for pair in found]
     return each + texts.paragraphs("several", SENTENCES, count=len(found))
 
@@ -80,10 +80,9 @@ def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Se
     area = found[0].area
     drawn = forest("aucs", {run.letter: run.scores[area] for run in runs}, HEADLINES[area], CHANCE)
     yield Section("The runs", figure=drawn, table=[row_of(run) for run in runs])
-    drawn = forest(
-        "differences", {minus(pair): pair.less[area] for pair in found}, f"difference of {HEADLINES[area]}", 0
-    )
-    about = texts.paragraphs("differences", SENTENCES, **repeats)
+    less = {minus(pair): pair.less[area] for pair in found}
+    drawn = forest("differences", less, f"difference of {HEADLINES[area]}", 0)
+    about = texts.paragraphs("differences", SENTENCES, pairs=len(found), **repeats)
     yield Section("Differences", about, drawn, [differences(pair) for pair in found])
     about = texts.paragraphs("correlations", SENTENCES, **repeats)
     yield Section("Do they predict alike?", about, table=[correlations(pair) for pair in found])

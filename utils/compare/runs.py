@@ -6,6 +6,7 @@ Tests that cannot be compared end with one line that says what differs.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -245,8 +246,8 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them; `correlations` of
-    their log odds, over all records and, where there are several, within sites."""
+    """Two runs, a and b; `less`: scores of a minus those of b as `metrics.differences` has them, one `among` so many
+    pairs; `correlations` of their log odds, over all records and, where there are several, within sites."""
 
     a: FinishedTest
     b: FinishedTest
@@ -254,6 +255,7 @@ class Pair:
     correlations: dict[str, float | None]
     agreement: RightCounts
     sites: tuple[Site, ...]
+    among: int
 
     @property
     def name(self) -> str:
@@ -270,8 +272,14 @@ class Pair:
         return standing(self.less[self.area])
 
 
-def compared(a: FinishedTest, b: FinishedTest) -> Pair:
-    """Two runs that may be compared, side by side."""
+def pairs(runs: Sequence[FinishedTest]) -> list[Pair]:
+    """Each two of the runs, whose intervals hold for all pairs together."""
+    every = [*combinations(runs, 2)]
+    return [compared(one, other, len(every)) for one, other in every]
+
+
+def compared(a: FinishedTest, b: FinishedTest, among: int) -> Pair:
+    """Two runs that may be compared, side by side, one of so many pairs."""
     both = [run.known for run in (a, b)]
     site = both[0]["site"]
     right = [((table["probability"] >= THRESHOLD) == (table["label"] == 1)).to_numpy() for table in both]
@@ -283,10 +291,11 @@ def compared(a: FinishedTest, b: FinishedTest) -> Pair:
     return Pair(
         a,
         b,
-        differences(a.predictions, b.predictions, SEED),
+        differences(a.predictions, b.predictions, SEED, among),
         {"correlation": correlation(both)} | within,
         RightCounts.of(*right),
         tuple(sorted(sites, key=lambda one: (-one.subjects, one.name))),
+        among,
     )
 
 
@@ -310,6 +319,7 @@ def rows_of_pairs(pairs: Sequence[Pair]) -> Iterator[dict]:
             "b": str(pair.b.folder),
             "conclusion": CONCLUSIONS[pair.standing],
             "by": pair.area,
+            "among": pair.among,
             "subjects": pair.a.known["subject"].nunique(),
             "records": len(pair.a.known),
             **{

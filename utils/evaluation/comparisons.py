@@ -31,13 +31,18 @@ from utils.scores.metrics import (
     headline_of,
     with_intervals,
 )
+from utils.scores.named import named, roles
 from utils.scores.results import (
     CANDIDATE,
     CHOICE_COLUMNS,
     MAJORITY,
     METRICS,
     MODEL,
+    NAMED,
+    NAMED_FLOOR,
     NO_FLOORS,
+    OTHER,
+    ROLE,
     RULE,
     TABLES,
     UNDEFINED,
@@ -51,7 +56,6 @@ NONE_FITTED = (
     "trained on {cohort}, which is gone, was changed or was prepared otherwise."
 )
 LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
-BEST_FLOOR = "best_floor"  # of a repeat, by the AUC that the verdict names
 FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
 
 
@@ -106,26 +110,33 @@ def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.Da
     return FITTED[key]
 
 
-def floors_table(predictions: Predictions, floors: Sequence[pd.DataFrame], seed: int) -> list[dict]:
+def floors_table(
+    predictions: Predictions, predicted: Sequence[pd.DataFrame], seed: int, inputs: Sequence[str]
+) -> list[dict]:
     """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUCs minus the floor's.
 
-    `floors` are those of `floors.predict` for each repeat, a row for each of the predictions, in their order; a floor
-    that could not be fitted in every fold is left out.
+    `predicted` are the tables of `floors.predict` for each repeat, a row for each of the predictions, in their order; a
+    floor that could not be fitted in every fold is left out. One floor is `named` beforehand, by the `inputs` of the
+    network. The intervals of the model minus each other floor hold for all of these together.
     """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    known = [name for name in floors[0] if not any(table[name].isna().any() for table in floors)]
+    known = [str(name) for name in predicted[0] if not any(table[name].isna().any() for table in predicted)]
     candidates = {MODEL: predictions}
-    candidates |= {name: predictions.with_probabilities([table[name] for table in floors]) for name in known}
+    candidates |= {name: predictions.with_probabilities([table[name] for table in predicted]) for name in known}
+    role = roles(known, inputs)
+    among = list(role.values()).count(OTHER)
     rows = []
     for name, floor in candidates.items():
         found = with_intervals(floor, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
             found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
-        areas = ("auc", *predictions.groups)
-        less = dict.fromkeys(areas, UNDEFINED) if name == MODEL else differences(predictions, floor, seed)
-        named = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
-        rows.append({"floor": str(name)} | flat(named))
+        areas, together = ("auc", *predictions.groups), among if role.get(name) == OTHER else 1
+        less = dict.fromkeys(areas, UNDEFINED)
+        if name != MODEL:
+            less |= differences(predictions, floor, seed, together)
+        cells = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
+        rows.append({"floor": name, ROLE: role.get(name, "")} | flat(cells))
     return rows
 
 
@@ -156,15 +167,17 @@ def compared(rows: Sequence[dict]) -> list[Compared]:
     return [Compared(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
 
 
-def verdict(rows: Sequence[dict], predictions: Predictions) -> str:
-    """What the rows of `floors_table` say, by the AUC of the headline: whether the network beats chance and each
-    floor."""
+def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str]) -> str:
+    """What the rows of `floors_table` say of a network with these inputs, by the AUC of the headline. It stands beside
+    chance, the floor that is named beforehand, and each other floor."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
+    of_floors = [floor for floor in others if floor.name not in NO_FLOORS]
     return paragraph(
         "verdict",
         model=model,
         auc=headline(rows[0]),
-        floors=[floor for floor in others if floor.name not in NO_FLOORS],
+        named=named([floor.name for floor in of_floors], inputs),
+        floors=of_floors,
         rule=next((floor for floor in others if floor.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),
@@ -202,24 +215,24 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def repeats_table(group: Group) -> pd.DataFrame:
-    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then its best floor, by the AUC,
-    and the network's AUC minus that of this floor."""
+    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then the floor that is named
+    beforehand, and the network's AUC minus that of this floor."""
     rows = []
     for number, part in enumerate(repeat.run for repeat in group.groups):
         found, _ = read_scores(part.out_dir / METRICS)
-        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_best(part, [*found]))
-    return pd.DataFrame(rows).fillna({BEST_FLOOR: ""})
+        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_named(part))
+    return pd.DataFrame(rows).fillna({NAMED_FLOOR: ""})
 
 
-def beside_best(part: Run, metrics: Sequence[str]) -> dict[str, object]:
-    """The best floor of one repeat and the differences of AUC from it; nothing without floors."""
+def beside_named(part: Run) -> dict[str, object]:
+    """The floor that is named beforehand for one repeat, and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / TABLES["floors"].file)
-    others = table[~table["floor"].isin(NO_FLOORS)]
-    if others.empty:
+    role = roles(table["floor"].tolist(), part.model.inputs(part.config))  # also of a table without the column
+    found = table[table["floor"].map(role) == NAMED]
+    if found.empty:
         return {}
-    best = others.loc[as_numbers(others[headline(metrics)]).idxmax()]
     differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]
-    return {BEST_FLOOR: best["floor"]} | {name: as_numbers(best[[name]]).item() for name in differences}
+    return {NAMED_FLOOR: found["floor"].item()} | {name: as_numbers(found[name]).item() for name in differences}
 
 
 def best_of(each: Mapping[str, Predictions]) -> str:

@@ -35,6 +35,13 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
     return own.assign(calibrated=found.probability, prevalence=found.prevalence, **sets)
 
 
+def once(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of `people` by these predictions, of people who share a scan the first one only: counted
+    as several, they would make groups unequal."""
+    first, _ = Predictions.of(predictions).drawn
+    return table[table["file"].isin(predictions["file"].iloc[first])].reset_index(drop=True)
+
+
 def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `people`: a row a number, coverage also by the groups in the column `by`."""
     label, raw, fold = (table[name].to_numpy() for name in ("label", "probability", "fold"))
@@ -64,6 +71,8 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
         ends = of.bootstrap(statistic, seed, RESAMPLES)
         for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
             low, high = at + of.widening(measure) * (np.array([low, high]) - at)
+            if measure == "brier":
+                low, high = np.clip([low, high], 0, 1)
             yield {"measure": measure, "probabilities": name} | told(len(label), Estimate.of(at, low, high))
 
 

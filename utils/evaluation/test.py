@@ -193,14 +193,15 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     write_table(run, "sites", pd.DataFrame(by_site(predictions, run.seed)))
     drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
     calibrate(run, known, every[0].predictions)
-    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed)
+    inputs = run.model.inputs(run.config)
+    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed, inputs)
     write_table(run, "floors", pd.DataFrame(compared))
     table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
-    concluded = [comparisons.verdict(compared, predictions), missingness.sentence(compared)]
+    concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
     return score, " ".join(filter(None, concluded)), confounds.motion_line(motion)
 
 
@@ -213,7 +214,7 @@ def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     if len(people):
         write_table(run, "probabilities", people)
         by = "site" if run.folds.are_numbered else "fold"
-        write_table(run, "calibration", probabilities.observed(people, by, run.seed))
+        write_table(run, "calibration", probabilities.observed(probabilities.once(people, known), by, run.seed))
 
 
 def prepared(run: Run) -> Prepared:

@@ -29,6 +29,8 @@ from utils.scores.results import (
     CONFIDENCE,
     MIN_PER_CLASS,
     MODEL,
+    NAMED,
+    ROLE,
     RULE,
     THRESHOLD,
     UNDEFINED,
@@ -73,13 +75,15 @@ def forest(floors: pd.DataFrame, model: str) -> Figure:
     known = floors[floors[area].notna()]
     figure, (axis,) = axes("forest", 0.6 + 0.34 * len(known))
     for place, (_, row) in enumerate(known.iterrows()):
-        colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "0.35")
+        colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "C1" if row.get(ROLE) == NAMED else "0.35")
         value, *ends = row[columns_of(area)]
         axis.plot(ends, [place, place], color=colour, linewidth=1.8)
         axis.plot(value, place, "o", color=colour, markersize=5)
         if row["floor"] == MODEL:
             axis.axvspan(*ends, color="C0", alpha=0.1, linewidth=0)
-    short = [figures.shortened(printable(name), NAME_WIDTH) for name in known["floor"]]
+    beside = f" ({NAMED})"
+    mark = [beside if role == NAMED else "" for role in known.get(ROLE, known["floor"])]
+    short = [figures.shortened(printable(name), NAME_WIDTH) + at for name, at in zip(known["floor"], mark, strict=True)]
     names = [model if name == MODEL else textwrap.fill(name, LINE_WIDTH) for name in short]
     axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(known)), names)

@@ -22,13 +22,18 @@ from utils.report.tables import (
     Tables,
 )
 from utils.report.texts import TELLING, Row, Section, spelled
-from utils.scores.calibration import moved
+from utils.scores.calibration import moved, power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
+    BEST_FLOOR,
     CANDIDATE,
     CONFIDENCE,
     MIN_PER_CLASS,
     MODEL,
+    NAMED,
+    NAMED_FLOOR,
+    OTHER,
+    ROLE,
     RULE,
     SITE_COUNTS,
     TABLES,
@@ -86,15 +91,15 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
-    spread = {spelled(area): table[area]} | {
-        f"{spelled(area)}, minus that of its best floor": table[name] for name in less
-    }
+    floor = NAMED_FLOOR if NAMED_FLOOR in table else BEST_FLOOR  # of older results
+    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor"}[floor]
+    spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
         | {spelled(name): Estimate.in_row(row, name).text() for name in names + less}
-        | ({"best floor": row["best_floor"]} if less else {})
+        | ({floor.replace("_", " "): row[floor]} if less else {})
         for _, row in table.iterrows()
     ]
     return Section("Repeats", about, table=rows)
@@ -128,21 +133,16 @@ def choices(table: pd.DataFrame) -> Section:
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
-    about = [
-        "Floors are plain classifiers on the same subjects. The model beats a floor if the interval of the "
-        "difference lies above 0. It is worse if this lies below 0, and else level with it. Floors read the "
-        "covariates; the phenotype; the mean of each map in each AAL region (regions); or all of these. The majority, "
-        "which reads nothing, is not counted. More metrics are in floors.csv."
-    ]
-    if RULE in set(table["floor"]):
-        about.append(f"The {RULE} is a ceiling, not a floor.")
+    role = table[ROLE] if ROLE in table else pd.Series("", table.index)
+    others, is_old = int((role == OTHER).sum()), ROLE not in table
+    about = texts.paragraphs("beside_floors", others=others, is_old=is_old, ceiling=RULE in set(table["floor"]))
     area = headline(table)
     compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(columns_of(name)) <= set(table)]
     rows = [
-        {"classifier": model if row["floor"] == MODEL else row["floor"]}
+        {"classifier": model if row["floor"] == MODEL else row["floor"] + f" ({NAMED})" * (role[at] == NAMED)}
         | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
-        for _, row in table.iterrows()
+        for at, row in table.iterrows()
     ]
     drawn = drawings.forest(table, model) if table[area].notna().any() else None
     return Section("The model beside its floors", about, drawn, rows)
@@ -188,7 +188,11 @@ def by_fold(tables: Tables) -> Section:
         | {spelled(name): scores[name].text() for name in OF_FOLDS if name in scores}
         for fold, scores in tables.folds.items()
     ]
-    return Section("Folds", ["More metrics are in metrics.json."], table=rows)
+    return Section(
+        "Folds",
+        ["More metrics are in metrics.json. Each interval holds for its fold alone, one of several."],
+        table=rows,
+    )
 
 
 def by_site(table: pd.DataFrame) -> Section:
@@ -203,8 +207,8 @@ def by_site(table: pd.DataFrame) -> Section:
         for _, row in table.iterrows()
     ]
     about = [
-        f"No interval: too few people. A dash: fewer than {TELLING} people, or one class. Of so many sites, some have "
-        "a low AUC by chance."
+        f"No interval: too few people. A dash: fewer than {TELLING} people, or one class. Each interval holds for its "
+        "site alone. Of so many sites, some have a low AUC by chance."
     ]
     return Section("Sites", about, table=rows)
 
@@ -218,7 +222,7 @@ def by_group(table: pd.DataFrame) -> Section:
         | {spelled(name): Estimate.in_row(row, name).text() for name in areas}
         for _, row in table.iterrows()
     ]
-    return Section("Head motion, sex and age", texts.paragraphs("groups"), table=rows)
+    return Section("Head motion, sex and age", texts.paragraphs("groups", count=len(table)), table=rows)
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
@@ -234,7 +238,8 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
     about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
     yield Section("Probabilities", about, drawn, agreement(table))
-    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run)
+    count = table.loc[table["group"] != "", "group"].nunique()
+    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
     calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
     if given is not None:
@@ -286,13 +291,15 @@ def of_people(row: pd.Series) -> str:
 @dataclass(frozen=True)
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
-    groups with ten of them or more (None without two such groups), and the p-value of equal shares."""
+    groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
+    both classes (Bonferroni), since either may lead to the sentence that groups differ. `power`: of this test."""
 
     name: str
     share: float
     of_other_level: float
     ends: tuple[float, float] | None
     p: float
+    power: float
 
 
 def held(table: pd.DataFrame, name: str) -> Held:
@@ -300,6 +307,7 @@ def held(table: pd.DataFrame, name: str) -> Held:
         one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    large = own["value"][(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
-    ends = (large.min(), large.max()) if len(large) > 1 else None
-    return Held(name, share, other, ends, one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"])
+    large = own[(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
+    ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
+    p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
+    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large["people"].to_numpy()))

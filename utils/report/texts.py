@@ -25,7 +25,7 @@ from models import MODELS
 from utils.figures import TABLES_CSS, number
 from utils.report.tables import Described, Tables
 from utils.scores import calibration, metrics, results
-from utils.scores.results import ALIKE, MODEL, RULE, Estimate
+from utils.scores.results import MAJORITY, NO_FLOORS, ROLE, RULE, Estimate
 
 Row = dict[str, str]  # heading -> cell
 TELLING = 5  # people of a site of whom a mean or a share is shown; that of fewer nearly tells theirs
@@ -177,6 +177,7 @@ class Facts:
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
     floors: list[str]
+    named_floor: str  # empty in older results
     calibrated: bool
 
 
@@ -188,6 +189,7 @@ def facts(tables: Tables) -> Facts:
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
     names = run.choice.candidates if run.choice else [run.preset]
+    floors = pd.DataFrame(columns=["floor"]) if tables.floors is None else tables.floors
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(
         run=run,
@@ -200,7 +202,8 @@ def facts(tables: Tables) -> Facts:
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
-        floors=[] if tables.floors is None else [of for of in tables.floors["floor"] if of not in (MODEL, RULE, ALIKE)],
+        floors=[name for name in floors["floor"] if name == MAJORITY or name not in NO_FLOORS],
+        named_floor=next(iter(floors["floor"][floors[ROLE] == results.NAMED]), "") if ROLE in floors else "",
         calibrated=tables.calibration is not None,
     )
 
