@@ -188,14 +188,17 @@ def permuted(label: np.ndarray, site: np.ndarray, random: np.random.Generator) -
 
 
 def line(title: str, sets: pd.DataFrame, seconds: float) -> str:
-    """What the sets of a setting show; `sets` has a column of tuples for each of COLUMNS."""
+    """What the sets of a setting show; `sets` has a column of tuples for each of COLUMNS. Intervals are those that
+    there are: too few people of a class have none."""
     text = f"{title}: {len(sets)} sets"
-    limits = binom.interval(0.99, len(sets), 0.95)
     for name in COLUMNS:
         value, low, high, truth = np.array([*sets[name]], float).T
-        held = (low <= truth) & (truth <= high)
+        there = np.isfinite(low)
+        held = (low <= truth)[there] & (truth <= high)[there]
+        limits = binom.interval(0.99, len(held), 0.95)
         mark = "" if limits[0] <= held.sum() <= limits[1] else " !"
-        text += f"; {name} {value.mean():.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
+        text += f"; {name} {np.nanmean(value):.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
+        text += f"no interval in {(~there).sum()}, " if not there.all() else ""
         text += f"above it {(low > truth).mean():.1%}"
         text += f", above chance {(low > 0.5).mean():.1%}" if name == COLUMNS[0] else ""
     return f"{text}; {seconds:.0f} s"
