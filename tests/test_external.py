@@ -266,7 +266,7 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
 )
 def test_the_page_says_what_calibration_means(large, slope, words):
     table = external_table(SCORE, UNLIKE, calibrated("in_the_large", *large), calibrated("slope", *slope))
-    text = " ".join(page.about_external(table))
+    text = " ".join(page.about_external(table, by_checkpoint=True))
     assert all(part in text for part in words), text
     assert "those of the training: 10 folds, 700 people" in text
     assert "2 of 40 records (5%; 95% interval 1% to 20%) are unlike the training people" in text
@@ -281,11 +281,11 @@ def test_the_page_says_what_calibration_means(large, slope, words):
 
 def test_the_page_says_what_is_not_known():
     score = ("score", "auc", 0.7, 0.6, 0.8, *[NAN] * 4, "", NAN)
-    text = " ".join(page.about_external(external_table(score)))
+    text = " ".join(page.about_external(external_table(score), by_checkpoint=True))
     assert "No score of the training is known." in text
-    assert "The training people are not known, so it cannot be said" in text
-    text = " ".join(page.about_external(external_table(UNLIKE)))
-    assert "score" not in text and page.external_scores(external_table(UNLIKE)) == []
+    assert "None of these people took part" in text and "It is not known in what these people differ" in text
+    text = " ".join(page.about_external(external_table(UNLIKE), by_checkpoint=False))
+    assert "score" not in text and "took part" not in text and page.external_scores(external_table(UNLIKE)) == []
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ class Known:
     reference: Reference | None = None
     floors: LinearFloors | None = None
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()  # why something is not known
 
 
 def score_of(found: CrossValidation | None) -> TrainingScore | None:
@@ -70,7 +71,7 @@ def write_beside(run: Run) -> list[str]:
         return write_floors(run)
     else:
         known = known_of(run)
-    notes = write_floors(run, known.floors)
+    notes = [*known.notes, *write_floors(run, known.floors)]
     found, unlike = tables(run.cohort, read_table(run, "predictions"), known, run.seed)
     for name, table in (("external", found), ("unlike", unlike)):
         if len(table):
@@ -87,8 +88,7 @@ def known_of(run: Run) -> Known:
     try:
         return Known(score, reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
     except InputError as error:  # too few people
-        print(f"Nobody is compared with the training people: {error}", flush=True)
-        return Known(score)
+        return Known(score, notes=(f"Nobody is compared with the training people: {error}",))
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
