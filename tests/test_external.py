@@ -73,6 +73,21 @@ def test_records_of_a_person_count_once():
     assert astuple(calibration(three)["slope"]) == pytest.approx(astuple(calibration(once)["slope"]))
 
 
+def test_families_make_the_intervals_of_calibration_wider():
+    """As if everybody stood there once; of strangers, twice as many people are surer."""
+    once = drawn(200, 3)
+    names = np.arange(400)
+    twice = replace(
+        once, label=np.tile(once.label, 2), probability=np.tile(once.probability, 2), subject=names,
+        site=None if once.site is None else np.tile(once.site, 2), place=None,
+    )  # fmt: skip
+    pairs = replace(twice, person=names % 200)
+    for name in ("in_the_large", "slope"):
+        single, alone, related = (np.ptp(calibration(of)[name].numbers[1:]) for of in (once, twice, pairs))
+        assert alone == pytest.approx(single / np.sqrt(2), rel=0.01)
+        assert related == pytest.approx(single, rel=0.01)
+
+
 def test_what_is_not_defined_has_no_row():
     one_class = Predictions(np.ones(30), np.linspace(0.1, 0.9, 30), np.arange(30))
     assert calibration(one_class) == {}

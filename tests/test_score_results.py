@@ -135,7 +135,7 @@ def outside(name: str, value: object) -> bool:
 def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generator) -> tuple[list[dict], list[str]]:
     """The rows of the tables of a test, and its sentences."""
     floor = [pd.DataFrame({"majority": 0.5, "regions": of}) for of in floors]
-    table = comparisons.floors_table(test, floor, 0)
+    table = comparisons.floors_table(test, floor, 0, ("volume",))
     other = test.with_probabilities(floors)
     count = {"subjects", "autism", "control"}
     by = by_site(test, 0) if random.random() < 0.05 else []
@@ -147,7 +147,7 @@ def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generato
     ]
     holds, group = pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.site)
     rows += [{"p": probabilities.p_of_equal(holds, group)}, probabilities.share(holds)]
-    return rows, [comparisons.verdict(table, test)]
+    return rows, [comparisons.verdict(table, test, ("volume",))]
 
 
 @pytest.mark.slow

@@ -141,6 +141,7 @@ def said(macro: str, **values: object) -> str:
 
 def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
+    print_unless_quiet(f"The strongest of {len(table)} regions; an interval is for its region alone, p for all.")
     print_unless_quiet(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
         reliance = Estimate.in_row(row, RELIANCE).text(".4f", no_interval=ONE_SUBJECT)

@@ -35,13 +35,6 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
     return own.assign(calibrated=found.probability, prevalence=found.prevalence, **sets)
 
 
-def once(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table of `people`, by their predictions; of a group of people the first one only. Counted as
-    several, they would make sites unequal."""
-    first, _ = Predictions.of(predictions).drawn
-    return table[table["file"].isin(predictions["file"].iloc[first])].reset_index(drop=True)
-
-
 def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `people`: a row a number, coverage also by the groups in the column `by`."""
     label, raw, fold = (table[name].to_numpy() for name in ("label", "probability", "fold"))

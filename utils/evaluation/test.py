@@ -214,7 +214,7 @@ def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     if len(people):
         write_table(run, "probabilities", people)
         by = "site" if run.folds.are_numbered else "fold"
-        write_table(run, "calibration", probabilities.observed(probabilities.once(people, known), by, run.seed))
+        write_table(run, "calibration", probabilities.observed(people, by, run.seed))
 
 
 def prepared(run: Run) -> Prepared:

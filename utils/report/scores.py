@@ -95,7 +95,7 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
     floor = NAMED_FLOOR if NAMED_FLOOR in table else BEST_FLOOR  # of older results
-    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor"}[floor]
+    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor, which is picked"}[floor]
     spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
@@ -295,7 +295,8 @@ def of_people(row: pd.Series) -> str:
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
     groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ. `power`: of this test."""
+    both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
+    that test."""
 
     name: str
     share: float
