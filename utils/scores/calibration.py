@@ -303,9 +303,12 @@ def covered(holds: np.ndarray, group: np.ndarray) -> Covered:
 
 
 def power_to_tell(people: np.ndarray) -> float:
-    """The probability to find at ALPHA, of two tests, that sets of the first level hold labels in unequal shares in
-    groups of so many people (groups,), if the SD between groups is APART. Pearson's statistic of groups that are drawn like this is about
-    a chi-squared, as many times as large as the variance of a share is beside that of chance."""
+    """The probability to find that sets of the first level do not hold labels equally often in all groups.
+
+    It is that of one of two tests at ALPHA, if the SD between groups is APART; `people` (groups,) are in each. Pearson's
+    statistic of such groups is about a chi-squared. It is as many times as large as the variance of a share is beside
+    that of chance.
+    """
     freedom, held = len(people) - 1, LEVELS[0]
     if freedom < 1:
         return 0.0
