@@ -86,3 +86,15 @@ def test_a_value_that_follows_from_a_curve_leaves_nothing():
     value = np.square(known["age"].to_numpy() - known["age"].mean())
     found = adjustment(known)
     assert residuals(value, found.basis(found.followed(value))).std() < 1e-6 * value.std()
+
+
+def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
+    """Of 16 sites with 20 people each."""
+    known, random = people(320, 16)
+    slope = dict(zip(known["site"].unique(), random.choice([-0.6, 0.6], 16), strict=True))
+    term = (known["site"].map(slope) * (known["age"] - 20) / 5).to_numpy()
+    found = adjustment(known)
+    left = residuals(term, found.basis(found.followed(term + random.normal(size=320))))
+    assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
+    few = adjustment(people(120, 16)[0])
+    assert {"age by site", "sex by site"} <= set(few.without)

@@ -36,10 +36,8 @@ def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
 
 
 def once(table: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table of `people` by these predictions, but of people who share a scan the first one only.
-
-    Counted as several, they would make groups unequal.
-    """
+    """The rows of the table of `people`, by their predictions; of a group of people the first one only. Counted as
+    several, they would make sites unequal."""
     first, _ = Predictions.of(predictions).drawn
     return table[table["file"].isin(predictions["file"].iloc[first])].reset_index(drop=True)
 

@@ -292,8 +292,7 @@ def of_people(row: pd.Series) -> str:
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
     groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
-    that test."""
+    both classes (Bonferroni), since either may lead to the sentence that groups differ. `power`: of this test."""
 
     name: str
     share: float

@@ -7,7 +7,7 @@ larger. So the number of terms costs little, and few people suffice (Belloni, Ch
 Economic Studies 81:608).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -35,7 +35,8 @@ class Adjustment:
 
     `covariates`: those that enter; `without`: covariates and terms that cannot; `unknown`: which of KINDS are not
     known; `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the intercept and the covariates;
-    `terms`: all other columns (n, m) beside these, z-scored; `groups`: those of a product that has several.
+    `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns belong to a product of several,
+    and an orthonormal basis of these.
     """
 
     covariates: tuple[str, ...] = ()
@@ -44,28 +45,29 @@ class Adjustment:
     reason: str = ""
     span: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     terms: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    groups: tuple[np.ndarray, ...] = ()
+    products: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     def followed(self, value: np.ndarray) -> set[int]:
-        """The columns of `terms` that a value (n,) follows."""
+        """The columns of `terms` that a value (n,) follows: those of the lasso, and of the products that tell of what
+        it leaves."""
         count, columns = self.terms.shape
         rest, chosen = residuals(value, self.span), np.empty(0, int)
         if columns == 0 or rest.std() <= TOLD * value.std():
             return set()
         limit = PENALTY * stats.norm.isf(CHANCE / columns) / np.sqrt(count)
-        noise = rest.std()
+        left, noise = rest, rest.std()
         for _ in range(ROUNDS):
             if np.abs(rest @ self.terms).max() <= count * limit * noise:
                 break
             lasso = Lasso(limit * noise, fit_intercept=False, max_iter=100_000).fit(self.terms, rest)
             chosen = np.flatnonzero(lasso.coef_)
-            noise = max(residuals(rest, spanned(self.terms[:, chosen])).std(), LEAST_NOISE * rest.std())
-        for group in self.groups:
             left = residuals(rest, spanned(self.terms[:, chosen]))
-            product = spanned(self.terms[:, group])
-            together = np.square(product.T @ left).sum() / noise**2
-            if together > stats.chi2.isf(CHANCE / len(self.groups), product.shape[1] - 1):
-                chosen = np.union1d(chosen, group)
+            noise = max(left.std(), LEAST_NOISE * rest.std())
+        for product, span in self.products:
+            together = np.square(span.T @ left).sum() / noise**2
+            if together > stats.chi2.isf(CHANCE / len(self.products), span.shape[1]):
+                chosen = np.union1d(chosen, product)
+                left = residuals(rest, spanned(self.terms[:, chosen]))
         return set(chosen.tolist())
 
     def basis(self, followed: set[int]) -> np.ndarray:
@@ -97,36 +99,38 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     """
     names = [name for name in enough(known) if known[name].nunique() > 1]
     unknown = [of for of, pattern in KINDS.items() if not any(map(pattern.search, enough(known)))]
-    bare = Adjustment((), tuple(known), tuple(unknown), "no covariate can be used")
-    bare = replace(bare, span=spanned(np.empty((len(known), 0))), terms=np.empty((len(known), 0)))
-    if not names:
-        return bare
+    none = np.empty((len(known), 0))
+    bare = Adjustment((), tuple(known), tuple(unknown), "no covariate can be used", spanned(none), none)
     for used in filter(None, (names, [name for name in names if name != "site"])):
         blocks = {name: linear(known[name]) for name in used}
         needed = SUBJECTS_A_PARAMETER * (sum(block.shape[1] for block in blocks.values()) + OTHERS)
         if len(known) >= needed:
-            break
-    else:
+            found = replace(bare, span=spanned(np.column_stack([*blocks.values()])), reason="")
+            found = replace(found, covariates=tuple(used), without=tuple(name for name in known if name not in used))
+            return with_terms(found, further(known[used], blocks))
         few = f"{len(known)} subjects are too few for curves and products of covariates; {needed} would do"
-        return replace(bare, reason=few)
-    span = spanned(np.column_stack([*blocks.values()]))
-    room = len(known) // SUBJECTS_A_PARAMETER - span.shape[1] - 1
-    columns, groups, without, count = [], [], [], 0
-    for name, values, whole in further(known[used], blocks):
-        rest = residuals(values, span)
+        bare = replace(bare, reason=few)
+    return bare
+
+
+def with_terms(found: Adjustment, terms: Iterable[tuple[str, np.ndarray, bool]]) -> Adjustment:
+    """The adjustment with the columns of `further` that people enough carry. A product for which people are too few
+    is named; of a curve some columns suffice."""
+    room = len(found.span) // SUBJECTS_A_PARAMETER - found.span.shape[1] - 1
+    columns, products, without = found.terms, list[tuple[np.ndarray, np.ndarray]](), list[str]()
+    for name, values, is_product in terms:
+        rest = residuals(values, found.span)
         told = rest.std(axis=0) > TOLD * values.std(axis=0)
         people = np.square(np.square(rest).sum(0)) / np.maximum((rest**4).sum(0), np.finfo(float).tiny)
         kept = told & (people >= SUBJECTS_A_PARAMETER)
-        columns.append(rest[:, kept] / rest[:, kept].std(axis=0))
-        several = whole is np.all and kept.sum() > 1
-        if several and kept.sum() <= room:
-            groups.append(np.arange(count, count + kept.sum()))
-        count += kept.sum()
-        if told.any() and (not whole(kept[told]) or (several and kept.sum() > room)):
-            without.append(name)
-    left_out = [name for name in known if name not in used]
-    terms = np.column_stack([np.empty((len(known), 0)), *columns])
-    return Adjustment(tuple(used), (*left_out, *without), bare.unknown, "", span, terms, tuple(groups))
+        own = rest[:, kept] / rest[:, kept].std(axis=0)
+        fits = own.shape[1] <= room and (kept == told).all() if is_product else kept.any()
+        if is_product and 1 < own.shape[1] <= room:
+            left, _, _ = np.linalg.svd(own, full_matrices=False)
+            products.append((columns.shape[1] + np.arange(own.shape[1]), left[:, : np.linalg.matrix_rank(own)]))
+        without += [name] if told.any() and not fits else []
+        columns = np.column_stack([columns, own])
+    return replace(found, terms=columns, products=tuple(products), without=(*found.without, *without))
 
 
 def linear(column: pd.Series) -> np.ndarray:
@@ -139,22 +143,22 @@ def linear(column: pd.Series) -> np.ndarray:
     return ((values - values.mean()) / values.std(ddof=0)).to_numpy()
 
 
-def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, Callable]]:
-    """The terms beyond the linear `blocks` by name, their columns (n, any), and whether all or any of these make it."""
+def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """The terms beyond the linear `blocks` by name, their columns (n, any), and whether it is a product."""
     others = [name for name in blocks if name != "site"]
     for one, other in combinations(others, 2):
-        yield f"{one} by {other}", product(blocks[one], blocks[other]), np.all
+        yield f"{one} by {other}", product(blocks[one], blocks[other]), True
     if "site" in blocks:
         site = pd.get_dummies(known["site"], dtype=float).to_numpy()
         for name in others:
-            yield f"{name} by site", product(blocks[name], site), np.all
+            yield f"{name} by site", product(blocks[name], site), True
     for name in known.select_dtypes("number"):
         if known[name].nunique() > FEW_VALUES:
             value = blocks[name][:, :1]
             parts = min(PARTS, len(known) // SUBJECTS_A_PARAMETER)
             cuts = np.quantile(value, np.linspace(0, 1, parts + 1)[1:-1])
             curves = [np.square(value), np.maximum(value - cuts, 0), (value > cuts).astype(float)]
-            yield f"curve of {name}", np.column_stack(curves), np.any
+            yield f"curve of {name}", np.column_stack(curves), False
 
 
 def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:

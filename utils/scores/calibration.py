@@ -303,17 +303,17 @@ def covered(holds: np.ndarray, group: np.ndarray) -> Covered:
 
 
 def power_to_tell(people: np.ndarray) -> float:
-    """The probability to find that sets of the first level are unequal in groups of so many people (groups,).
+    """The probability to find that sets of the first level do not hold labels equally often in all groups.
 
-    The SD between groups of the share that holds the label is APART; the test is at ALPHA for both classes together.
-
-    Pearson's statistic of groups that are drawn like this is about a chi-squared. It is as many times as large as the
-    variance of an observed share is beside that of chance alone."""
+    It is that of one of two tests at ALPHA, if the SD between groups is APART; `people` (groups,) are in each.
+    Pearson's statistic of such groups is about a chi-squared. It is as many times as large as the variance of a share
+    is beside that of chance.
+    """
     freedom, held = len(people) - 1, LEVELS[0]
     if freedom < 1:
         return 0.0
     larger = 1 + people.mean() * APART**2 / (held * (1 - held))
-    return float(chi2.sf(chi2.isf(ALPHA / CLASSES, freedom) / larger, freedom))
+    return float(chi2.sf(chi2.isf(ALPHA / 2, freedom) / larger, freedom))
 
 
 def net_benefit(label: np.ndarray, probability: np.ndarray, cuts: np.ndarray, prevalence: float) -> np.ndarray:
