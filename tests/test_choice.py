@@ -99,8 +99,9 @@ def within_folds(table: pd.DataFrame) -> float:
 
 
 def within_sites(table: pd.DataFrame) -> float:
-    """The AUC within sites that have both classes, by scikit-learn."""
-    both = [of for _, of in table.groupby("site") if of["label"].nunique() == 2]
+    """The AUC within sites, or their folds if sites are small, that have both classes, by scikit-learn."""
+    place = Predictions.of(table.assign(subject=range(len(table)))).place
+    both = [of for _, of in table.groupby(place) if of["label"].nunique() == 2]
     return float(np.average([roc_auc_score(of["label"], of["probability"]) for of in both], weights=[*map(len, both)]))
 
 
@@ -125,11 +126,11 @@ def test_who_is_chosen_did_best_in_inner_folds(tested, cohort):
                 }
             table = pd.DataFrame(
                 [
-                    (row[file].site, row[file].label, value)
-                    for predicted in each.values()
+                    (row[file].site, row[file].label, number, value)
+                    for number, predicted in each.items()
                     for file, value in predicted.items()
                 ],
-                columns=["site", "label", "probability"],
+                columns=["site", "label", "fold", "probability"],
             )
             assert not {file for predicted in each.values() for file in predicted} & {
                 of.file for of in outer.rows if of.split == "test"
