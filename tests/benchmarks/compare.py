@@ -66,7 +66,7 @@ def one_pair(contest: Contest, seed: int) -> dict[str, float | str]:
     if contest.differ:
         tells[1, shared:] -= LOST[contest.shared]
     its -= (tells[0] - tells[1]) / np.sqrt(FEATURES) * (label[:, None] - 0.5)
-    fold = cut(label, site, contest.folds, seed)
+    fold = cut(label, site, np.arange(len(label)), contest.folds, seed)
     (scores, truth), (others, its_truth) = (
         tested(label, fold, of, separation) for of, separation in zip((mine, its), tells, strict=True)
     )

@@ -59,7 +59,7 @@ def one_set(case: Case, seed: int) -> list[dict[str, float]]:
     """What is said of the networks of a cohort, a row for each of GAINS."""
     random, separation = np.random.default_rng([seed, case.people, len(case.folds)]), SEPARATION[case.people]
     label, site, (own, *others) = simulated(Setting(case.people, case.folds, separation, ""), random, FLOORS + 1)
-    fold, shared = cut(label, site, case.folds, seed), int(case.shared * FEATURES)
+    fold, shared = cut(label, site, np.arange(len(label)), case.folds, seed), int(case.shared * FEATURES)
     for values in others:
         values[:, :shared] = own[:, :shared]
     gains = [of[case.people] for of in GAINS.values()]
