@@ -46,6 +46,7 @@ COMMANDS = {
     "derive": ["--mm", 12, "--volumes", 90],
     "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
     "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
+    "floors": ["--sets", 2, "--seed", 50, "--only", "200 people, 10 folds, 0%"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
     "permutations": ["--sets", 1, "--asked", 19, 29],
     "truth": [
@@ -172,6 +173,16 @@ def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     assert "all without a difference: 4 sets" in null and "all: 4 sets" in every
     held = [float(share[0]) for share in shares]
     assert held[-1] == pytest.approx(np.mean(held[:-2]), abs=0.06)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_floors_counts_sentences(printed_by):
+    """The set with the seed 50 is checked against `differences` there."""
+    *lines, _ = printed_by("floors").splitlines()
+    assert [re.search(r"\((0\.\d+)\): 2 sets", line)[1] for line in lines] == ["0.0", "0.05", "0.1"]
+    for line in lines:
+        shares, counts = (re.findall(form, line) for form in (r"([\d.]+)%[,;]?", r"of 1[23] ([\d.]+)"))
+        assert set(shares[1:]) <= {"0.0", "50.0", "100.0"} and len(shares) == 9 and len(counts) == 2
 
 
 @pytest.mark.slow

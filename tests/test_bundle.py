@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Outcome, bare_records, read_rows, run_main, training, unsealed, write_rows
+from helpers import Outcome, Page, bare_records, read_rows, run_main, training, unsealed, write_rows
 from people import ROWS, renamed, write_people
 
 from data.base import archive, files
@@ -328,12 +328,25 @@ def test_the_card_has_all_sections(of_everybody, of_folds, settled):
     assert "not stated by who made this bundle" in parts_of(of_folds)["card.md"].decode()
 
 
+@pytest.mark.slow
+def test_what_is_not_known_is_said_on_terminal_and_page_in_the_same_words(of_away):
+    """Whether some of these people trained the bundle: nobody can tell."""
+    (said,) = (text for text in json.loads((of_away / "run.json").read_text())["warnings"] if "checked" in text)
+    assert re.fullmatch(
+        r"Whether some new people are training people of .* cannot be checked: .* ID of anybody\.", said
+    )
+    page = Page((of_away / "report.html").read_text(encoding="utf-8"))
+    assert said in page.paragraphs["Warnings"]
+    assert "took part" not in page.text
+
+
 def test_small_sites_are_counted_together():
-    names = ["NYU"] * 10 + ["USM"] * 9 + ["PITT"]
+    names = ["NYU"] * 10 + ["USM"] * 6 + ["PITT", "KKI", "KKI", "KKI"]
     rows = [Row(f"{at}.bin", str(at), site, at % 2, "train") for at, site in enumerate(names)]
     assert make.sites_table(rows) == [
-        {"site": "NYU", "control": 5, "autism": 5},
-        {"site": "sites of fewer than 10: 2", "control": 5, "autism": 5},
+        {"site": "NYU", "control": "5", "autism": "5"},
+        {"site": "USM", "control": "< 5", "autism": "< 5"},
+        {"site": "sites of fewer than 5: 2", "control": "< 5", "autism": "< 5"},
     ]
 
 

@@ -122,14 +122,47 @@ def test_the_partial_correlation_and_its_interval_are_those_of_statsmodels():
     label, logits = values @ [1, 0, 1] + random.normal(size=(2, 80)) * [[1], [2]]
     span = spanned(values)
     left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
-    found, p = correlated(*left, span, 1.0)
+    everybody = pd.Series(np.arange(80))
+    found, p = correlated(*left, span, 1.0, everybody)
     assert found.value == pytest.approx(np.corrcoef(*left)[0, 1])
     expected = sm.OLS(label, sm.add_constant(np.column_stack([values, logits]))).fit(cov_type="HC3", use_t=True)
     assert p == pytest.approx(expected.pvalues[-1])
     scale = left[1].std() / left[0].std()
     assert [found.low, found.high] == pytest.approx(expected.conf_int()[-1] * scale)
-    wide, _ = correlated(*left, span, 1.5)
+    wide, _ = correlated(*left, span, 1.5, everybody)
     assert wide.high - wide.low == pytest.approx(1.5 * (found.high - found.low))
+
+
+def test_errors_of_a_family_are_as_those_of_statsmodels():
+    """Whose robust errors with groups have no correction for leverage: families of 400 people, three covariates."""
+    random, family = np.random.default_rng(1), np.arange(400) // 4
+    values, common = random.normal(size=(400, 3)), random.normal(size=(2, 100))[:, family]
+    label, logits = values @ [1, 0, 1] + common + random.normal(size=(2, 400))
+    left = [column - sm.OLS(column, sm.add_constant(values)).fit().fittedvalues for column in (label, logits)]
+    found, _ = correlated(*left, spanned(values), 1.0, pd.Series(family))
+    alone, _ = correlated(*left, spanned(values), 1.0, pd.Series(np.arange(400)))
+    model = sm.OLS(label, sm.add_constant(np.column_stack([values, logits])))
+    expected = model.fit(cov_type="cluster", cov_kwds={"groups": family}, use_t=True)
+    scale = left[1].std() / left[0].std()
+    assert [found.low, found.high] == pytest.approx(expected.conf_int()[-1] * scale, abs=0.005)
+    assert found.high - found.low > 1.2 * (alone.high - alone.low)
+
+
+def test_everybody_twice_as_pairs_has_the_intervals_of_everybody_once():
+    known = moving()
+    probability = output(known, 1, 0)
+    once = of(known, probability)
+    twice = {name: np.tile(known[name], 2) for name in ("label", "site")}
+    subject = [*known["subject"], *(f"x{one}" for one in known["subject"])]
+    table = pd.concat([known["table"], known["table"]]).set_axis(subject)
+    pairs = Predictions(
+        twice["label"], np.tile(probability, 2), subject, site=twice["site"], person=np.tile(known["subject"], 2)
+    )
+    found = motion(pairs, table, 0)
+    width, single = (of["correlation"].high - of["correlation"].low for of in (found, once))
+    assert width == pytest.approx(single, rel=0.05)
+    width, single = (of["partial"].high - of["partial"].low for of in (found, once))
+    assert width == pytest.approx(single, rel=0.06)
 
 
 def test_intervals_of_folds_are_wider():
@@ -147,7 +180,7 @@ def test_the_correlation_with_motion_is_of_people_of_the_same_site():
     level = np.repeat([0.0, 5.0, 10.0], 50)
     moved = random.normal(size=150)
     logits = 0.5 * moved + random.normal(size=150) + level
-    people = pd.DataFrame({"site": site, "logit": logits})
+    people = pd.DataFrame({"site": site, "logit": logits, "unit": np.arange(150)})
     found = within_sites(people, pd.Series(moved - level).mask(np.arange(150) == 149), 0)
     kept = people[:149].assign(moved=(moved - level)[:149])
     centred = np.array(
@@ -172,11 +205,13 @@ def test_the_needed_reliability_is_that_with_which_motion_was_measured(reliabili
     measure = true + random.normal(0, np.sqrt(1 / reliability - 1), count)
     people = pd.DataFrame({"label": true + random.normal(size=count), "logit": true + age + random.normal(size=count)})
     columns = people.assign(measure=measure).to_numpy()
-    found = needed_reliability(residuals(columns, spanned(age)), 0, 1.0)
+    found = needed_reliability(residuals(columns, spanned(age)), pd.Series(np.arange(count)), (0, 1.0))
     assert found.value == pytest.approx(reliability, abs=0.06)
     assert found.low < reliability < found.high < found.low + 0.25
     columns[:, 1] = columns[:, 0] + random.normal(size=count)
-    assert needed_reliability(residuals(columns, spanned(age)), 0, 1.0).value < reliability
+    assert (
+        needed_reliability(residuals(columns, spanned(age)), pd.Series(np.arange(count)), (0, 1.0)).value < reliability
+    )
 
 
 def test_several_records_of_a_subject_count_once():

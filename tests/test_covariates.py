@@ -105,6 +105,6 @@ def test_an_older_cohort_gains_them_and_a_test_reads_them(people, data_cli, cli,
     kinds = {row["group"] for row in read_rows(tmp_path / "--test" / "groups.csv")}
     assert {"sex F", "sex M"} <= kinds and any("third" in kind for kind in kinds)
     motion = json.loads((tmp_path / "--test" / "run.json").read_text())["motion"]
-    assert "site, log mean_fd, age and sex: " in motion
+    assert "site, log mean_fd, age and sex, " in motion
     variables = {row["variable"] for row in read_rows(tmp_path / "--test" / "table1.csv")}
     assert {"age", "sex", "mean_fd"} <= variables

@@ -73,6 +73,21 @@ def test_records_of_a_person_count_once():
     assert astuple(calibration(three)["slope"]) == pytest.approx(astuple(calibration(once)["slope"]))
 
 
+def test_families_make_the_intervals_of_calibration_wider():
+    """As if everybody stood there once; of strangers, twice as many people are surer."""
+    once = drawn(200, 3)
+    names = np.arange(400)
+    twice = replace(
+        once, label=np.tile(once.label, 2), probability=np.tile(once.probability, 2), subject=names,
+        site=None if once.site is None else np.tile(once.site, 2), place=None,
+    )  # fmt: skip
+    pairs = replace(twice, person=names % 200)
+    for name in ("in_the_large", "slope"):
+        single, alone, related = (np.ptp(calibration(of)[name].numbers[1:]) for of in (once, twice, pairs))
+        assert alone == pytest.approx(single / np.sqrt(2), rel=0.01)
+        assert related == pytest.approx(single, rel=0.01)
+
+
 def test_what_is_not_defined_has_no_row():
     one_class = Predictions(np.ones(30), np.linspace(0.1, 0.9, 30), np.arange(30))
     assert calibration(one_class) == {}
@@ -251,7 +266,7 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
 )
 def test_the_page_says_what_calibration_means(large, slope, words):
     table = external_table(SCORE, UNLIKE, calibrated("in_the_large", *large), calibrated("slope", *slope))
-    text = " ".join(page.about_external(table))
+    text = " ".join(page.about_external(table, by_checkpoint=True))
     assert all(part in text for part in words), text
     assert "those of the training: 10 folds, 700 people" in text
     assert "2 of 40 records (5%; 95% interval 1% to 20%) are unlike the training people" in text
@@ -266,11 +281,11 @@ def test_the_page_says_what_calibration_means(large, slope, words):
 
 def test_the_page_says_what_is_not_known():
     score = ("score", "auc", 0.7, 0.6, 0.8, *[NAN] * 4, "", NAN)
-    text = " ".join(page.about_external(external_table(score)))
+    text = " ".join(page.about_external(external_table(score), by_checkpoint=True))
     assert "No score of the training is known." in text
-    assert "The training people are not known, so it cannot be said" in text
-    text = " ".join(page.about_external(external_table(UNLIKE)))
-    assert "score" not in text and page.external_scores(external_table(UNLIKE)) == []
+    assert "None of these people took part" in text and "It is not known in what these people differ" in text
+    text = " ".join(page.about_external(external_table(UNLIKE), by_checkpoint=False))
+    assert "score" not in text and "took part" not in text and page.external_scores(external_table(UNLIKE)) == []
 
 
 @pytest.mark.slow

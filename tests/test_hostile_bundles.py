@@ -219,6 +219,7 @@ LIKENESSES = {
         *(({}, "or that cannot be"), ({"scan": 2.0, "extent": 2.0}, "or that cannot be")),
     ],
     ("limits", "person"): [(1e300, "or that cannot be"), (-1.0, "or that cannot be"), (0.0, "or that cannot be")],
+    ("of_averages",): [({"log sd": 0.0}, "or that cannot be"), ({"log sd": 1e300}, "or that cannot be")],
     ("regions",): [([], "damaged likeness.json"), ({}, "or that cannot be")],
     ("regions", "falff"): [([117], "or that cannot be"), ([0], "or that cannot be")],
 }

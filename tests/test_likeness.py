@@ -286,10 +286,43 @@ def test_of_people_like_the_training_people_as_many_are_told_as_should(seed):
         return pd.DataFrame(values, columns=columns), site
 
     values, site = drawn(25)
-    limits = likeness.limits_of(values, likeness.groups([str(of) for of in site]))
+    limits = likeness.limits_of(likeness.beside_others(values, likeness.groups([str(of) for of in site])))
     found = reasons.greatest(reasons.deviations(drawn(100)[0], likeness.ranges_of(values)))
     assert 0.003 < (found["scan"] > limits["scan"]).mean() < 0.03  # 0.01
     assert limits["person"] == likeness.LEAST_LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sites", [5, 25])
+def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike(sites):
+    """15 maps, 8 measures, sites that differ: one measure of all maps is moved by the half range of a single map."""
+    random = np.random.default_rng(sites)
+    names = ["log roughness", "log sd", "log mean", "mean_in_sds", "alike", "side", "shift_x", "shift_y"]
+    columns = pd.MultiIndex.from_product([[f"map {at}" for at in range(15)], names])
+
+    def drawn(sites: int) -> tuple[pd.DataFrame, list[np.ndarray]]:
+        site = np.repeat(np.arange(sites), 12)
+        shared = random.normal(size=(sites, 8))[site] * 0.2 + random.normal(size=(len(site), 8)) * 0.2
+        own = random.standard_t(5, (len(site), 15, 8))
+        values = pd.DataFrame((own + shared[:, None]).reshape(len(site), -1), columns=columns)
+        return values, likeness.groups([str(of) for of in site])
+
+    values, parts = drawn(sites)
+    ranges, far = likeness.ranges_of(values), likeness.beside_others(values, parts)
+    limits = likeness.limits_of(far)
+    averages = likeness.limits_of_averages(far, parts, limits)
+    new = drawn(100)[0]
+    smoother = new.copy()
+    smoother.loc[:, (slice(None), "log roughness")] -= 3.0
+    texts = [
+        ["; ".join(reasons.sentences(one, {})) for one in reasons.findings(of, ranges, limits, by_measure)]
+        for of, by_measure in ((new, averages), (smoother, averages), (smoother, {}))
+    ]
+    told, words, before = (share(one) for one in texts), "maps on average: roughness .* half ranges below", texts[2]
+    as_they_are, changed_ones, without = told
+    assert as_they_are < 0.05
+    assert share(texts[1], words) > 0.9 and changed_ones > 0.9
+    assert without < 0.5 and share(before, "average") == 0
 
 
 def test_groups_are_whole_sites_if_there_are_several():

@@ -160,7 +160,7 @@ def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chanc
     assert parsed.named["chance"].startswith("The network is not shown to be better than chance")
     assert parsed.named["shading"].startswith("All regions are pale: the network is not shown to be better than chance")
     colours = [value for name, value in parsed.attributes if name == "class" and value.startswith("bar")]
-    assert colours == ["bar pale", "bar"]  # the second one is of one subject's map
+    assert colours == ["bar pale", "bar pale"]  # the second one is of one subject's map
     assert all(value < 0 for value in painted_values(at_chance).values())
     assert at_chance.ranked == [5, 9, 2]
     figure = pictures.draw(run, at_chance)
@@ -393,7 +393,7 @@ def test_one_name_of_two_regions_counts_once_each():
 def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
     found = page.accuracy_sentence(auc, "AUC within folds")
     assert found.startswith("AUC within folds on these subjects ") and words in found
-    assert page.beats_chance(auc) is better
+    assert auc.beats_chance is better
     assert [part in found for part in ("nothing for the", "not known", "wrong way")] == [
         better is False, better is None, auc is REVERSED,
     ]  # fmt: skip

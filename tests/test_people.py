@@ -1,5 +1,6 @@
 """The report's rows on people: the flow adds up, and Table 1 says what its file holds."""
 
+import json
 import re
 
 import pandas as pd
@@ -51,6 +52,25 @@ def test_the_page_says_who_was_left_out_and_who_is_unknown(tmp_path):
     assert ["left out: no map", "12", "", "", ""] in page.rows["Flow of people"]
 
 
+def test_few_people_of_a_site_or_a_fold_are_not_counted(tmp_path):
+    """Nobody is alone in a row of a page that may leave the lab; the files beside it have all numbers."""
+    table = people(60, folds=3)
+    alone = table["subject"].isin(["0", "1", "4"])
+    table["site"] = table["site"].mask(alone, "CMU").mask(table["subject"] == "6", "KKI")
+    table["fold"] = table["fold"].mask(alone, "9")
+    page = parsed(write_tables(tmp_path / "small", table))
+    cohort = {row[0]: row[1:] for row in page.rows["The cohort"]}
+    assert cohort["sites of fewer than 5 people: 2"] == ["< 5", "< 5", "0"]
+    assert cohort["fold 9"] == ["< 5", "< 5", "0"]
+    assert not {"site CMU", "site KKI"} & cohort.keys() and int(cohort["site NYU"][0]) >= 5
+    folds = {row[0]: row[1:] for row in page.rows["Folds"]}
+    assert set(folds["9"][1:]) == {"-"} and folds["9"][0] == "< 5" and folds["0"][1] == "0.600 (0.500 to 0.700)"
+    counts = [cell for name in ("The cohort", "Folds", "Sites") for row in page.rows[name] for cell in row[1:]]
+    assert not {"1", "2", "3", "4"} & set(counts)
+    rows = json.loads((tmp_path / "small" / "run.json").read_text())["subjects"]
+    assert {row["site"] for row in rows} >= {"CMU", "KKI"}
+
+
 def test_people_of_unknown_diagnosis_are_named(tmp_path):
     page = parsed(write_tables(tmp_path / "new", people(20).assign(label="")))
     assert page.paragraphs["Flow of people"][0].endswith("unknown take no part in any score.")
@@ -87,14 +107,14 @@ def test_table_1_is_on_the_page_as_its_file_says(with_table1):
     assert page.rows["Table 1: people by diagnosis"] == [
         ["characteristic", "autism", "control", "missing: autism, control", "test", "p", "p of ranks"],
         ["people", "9", "11", "", "", "", ""],
-        ["age", "17.3 (9.00) [0.0954]", "123 (8.00) [0]", "1, 0", "Welch's t", "< 0.0001", "0.012"],
+        ["age", "17.3 (9.00) [0.0954]", "123 (8.00) [0]", "< 5, 0", "Welch's t", "< 0.0001", "0.012"],
         ["sex", "", "", "0, 0", "Fisher's exact", "0.5", ""],
         ["sex: F", "25%", "50%", "", "", "", ""],
         ["sex: M", "75%", "50%", "", "", "", ""],
     ]
     assert page.rows["Table 1, by site"] == [
         ["site", "people", "age", "sex: M"],
-        ["NYU", "4 / 5", "- / 16.1", "- / 60%"],  # of four people nothing is told
+        ["NYU", "< 5 / 5", "- / 16.1", "- / 60%"],  # of four people nothing is told
     ]
     assert "not corrected for the number of 3 tests" in page.paragraphs["Table 1: people by diagnosis"][1]
 

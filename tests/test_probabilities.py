@@ -1,5 +1,6 @@
 """Calibrated probabilities of a test: the tables against counts by hand, SciPy and statsmodels; what the page says."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from helpers import run_main
 from scipy.special import expit, logit
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2, chi2_contingency
 from statsmodels.stats.proportion import proportion_confint
 from test_report import damage, parsed, remove, write_tables
 
@@ -129,7 +130,9 @@ def test_equal_coverage_is_tested_as_by_chi_squared_and_what_is_unequal_is_found
     )
 
 
-@pytest.mark.parametrize("p, said", [(0.04, "which chance alone may do (p = 0.08"), (0.02, "more apart than chance")])
+@pytest.mark.parametrize(
+    "p, said", [(0.04, "too few people to tell whether chance does that (p = 0.08"), (0.02, "more apart than chance")]
+)
 def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
     row = {"measure": COVERAGE, "probabilities": "", "group": "", "diagnosis": "autism", "people": 40, "value": 0.8}
     levels = [row | {"level": level} for level in (0.8, 0.9)]
@@ -137,7 +140,9 @@ def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
     of_sites = row | {"level": 0.8, "measure": UNEQUAL, "value": p}
     one = held(pd.DataFrame([*levels, *groups, of_sites]), "autism")
     assert one.p == 2 * p and one.ends == (0.7, 0.9)
-    sets = paragraph("sets", held=[one, replace(one, name="control", p=1.0)], run=SimpleNamespace(folds="site"))
+    sets = paragraph(
+        "sets", held=[one, replace(one, name="control", p=1.0)], run=SimpleNamespace(folds="site"), count=12
+    )
     assert said in sets and ("far fewer labels" in sets) == (p == 0.02)
 
 
@@ -145,7 +150,7 @@ def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
 def test_sites_that_are_alike_are_seldom_called_unequal(monkeypatch):
     monkeypatch.setattr(probabilities, "RESAMPLES", 2)
     monkeypatch.setattr(probabilities, "DRAWS", 199)
-    monkeypatch.setattr(probabilities, "share", lambda holds: {})  # and its interval, which takes most of the time
+    monkeypatch.setattr(probabilities, "share", lambda *_: {})  # and its interval, which takes most of the time
     tables = [probabilities.people(of, of["fold"].to_numpy()) for of in map(people, [0.0] * 40, range(40))]
     rows = pd.concat([probabilities.observed(table, "fold", 0) for table in tables])
     assert (rows[rows["measure"] == UNEQUAL]["value"] <= 0.05).mean() < 0.1
@@ -165,12 +170,53 @@ def test_the_page_says_what_was_observed(tmp_path, alike):
     share = own["set_80"].isin(["autism", "both"])
     assert f"the set held the label of {share.mean():.0%} of people with autism" in sets
     large = share.groupby(own["site"]).agg(["mean", "size"]).query("size >= 10")["mean"]
-    assert f"people with autism or more from {large.min():.0%} to {large.max():.0%}, which chance alone may do" in sets
+    assert f"people with autism or more from {large.min():.0%} to {large.max():.0%}, too few people to tell" in sets
+    assert "With 10 sites" not in sets and "It is promised for people who are drawn like these" in sets
     assert "far fewer labels" not in sets
     all_people, first = page.rows["Sets of labels"][1:3]
     assert all_people[0] == f"all {len(table)}" and first[0] == "site 0"
     assert first[1].startswith(f"{share[own['site'] == 'site 0'].mean():.0%} of 15 (")
     assert "share of autism of 0.5, that among these people" in " ".join(page.paragraphs["Decisions"])
+
+
+@pytest.mark.slow
+def test_the_page_promises_nothing_of_few_sites_and_calls_chance_what_more_people_would_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SIZES", (80, 90, 100))
+    few = " ".join(parsed(calibrated(tmp_path / "few", people())).paragraphs["Sets of labels"])
+    assert "With 3 sites it is not promised for others" in few and "promised for people who" not in few
+    assert "too few people to tell whether chance does that" in few and "chance alone" not in few
+    monkeypatch.setattr(sys.modules[__name__], "SIZES", (60,) * 12)
+    many = " ".join(parsed(calibrated(tmp_path / "many", people())).paragraphs["Sets of labels"])
+    assert many.count("which chance alone may do") == 2 and "not promised for others" not in many
+
+
+@pytest.mark.parametrize("groups, size", [(3, 30), (10, 12), (10, 30), (19, 19)])
+def test_the_power_is_about_that_of_drawn_groups(groups, size):
+    random = np.random.default_rng(groups)
+    shares = np.clip(random.normal(0.8, calibration.APART, (4000, groups)), 0, 1)
+    held = random.binomial(size, shares)
+    mean = held.mean(1, keepdims=True) / size
+    with np.errstate(invalid="ignore"):
+        seen = (np.square(held - size * mean) / (size * mean * (1 - mean))).sum(1)
+    found = (seen > chi2.isf(0.025, groups - 1)).mean()
+    assert found == pytest.approx(calibration.power_to_tell(np.full(groups, size)), abs=0.1)
+
+
+def observed_in(table: pd.DataFrame) -> pd.DataFrame:
+    own = probabilities.people(table, table["fold"].to_numpy())
+    return probabilities.observed(own, "fold", 0)
+
+
+def test_people_who_share_a_scan_count_as_one(alike):
+    """Otherwise sites that are alike look unequal: each person is there five times."""
+    table = alike.loc[alike.index.repeat(5)].reset_index(drop=True)
+    copies = [f"{name}-{at % 5}" for at, name in enumerate(table["subject"])]
+    table = table.assign(same_scan=table["subject"] + "-0", subject=copies, file=copies)
+    whole, one = observed_in(table), observed_in(alike.assign(subject=alike["subject"] + "-0"))
+    p = [rows[rows["measure"] == UNEQUAL]["value"].tolist() for rows in (whole, one)]
+    assert p[0] == p[1]
+    width = [(rows["high"] - rows["low"])[rows["measure"] == COVERAGE].tolist() for rows in (whole, one)]
+    assert width[0] == pytest.approx(width[1], abs=0.06)
 
 
 @pytest.mark.slow

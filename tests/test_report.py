@@ -242,7 +242,7 @@ def test_counts_are_those_of_the_predictions(pooled):
     by_hand = [[int((t & p).sum()) for p in (~predicted, predicted)] for t in (~true, true)]
     shown = [[int(cell.split()[0]) for cell in row[1:]] for row in page.rows["Confusion matrix"][1:]]
     assert shown == by_hand
-    everyone = [row for row in page.rows["The cohort"] if "all" in row[0]]
+    everyone = [row for row in page.rows["The cohort"] if row[0].startswith("fold ")]
     assert len(everyone) == 3 and sum(int(row[1]) for row in everyone) == table["subject"][true].nunique()
 
 
@@ -399,6 +399,14 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "encoded": (
         {"prepared": {"normalisation": "z-scored", "reduction": "encoder 12ab"}},
         "Each map had been z-scored, then reduced by an encoder 12ab.",
+    ),
+    "counted": (
+        {"prepared": {"phenotype_columns": ["age", "sex"], "num_phenotype": 3}},
+        " and 3 phenotype values a subject made from age, sex.",
+    ),
+    "derived": (
+        {"prepared": {"derivation": "band 0.01-0.1 Hz, smoothing none"}},
+        "from preprocessed scans by autism-blackout (abide-data derive): band 0.01-0.1 Hz, smoothing none.",
     ),
     "stored": ({"prepared": {"standard": "stored"}}, "Volumes were read as they were stored."),
     "voxel": ({"prepared": {"standard": "voxel"}}, "then voxel by voxel over the training subjects."),

@@ -200,6 +200,16 @@ class Derivation:
     def __str__(self) -> str:
         return ", ".join(f"{choice} {self.shown(choice)}" for choice in CHOICES if self.known(choice))
 
+    @property
+    def in_paper(self) -> str:
+        """All choices, and those that are not the same for all people, or not recorded."""
+        parameters = {"full": 24, "derivatives": 12, "basic": 6}
+        strategy, motion = STRATEGIES.get(self.confounds, ("", ""))
+        of = f" (nilearn's strategy {strategy}, {parameters[motion]} parameters of head motion)" if strategy else ""
+        open_ones = [choice for choice in choices(may_vary=True) if not self.known(choice)]
+        left = f"; {' and '.join(open_ones)} differ between people, or are not recorded" if open_ones else ""
+        return f"{self}{of}{left}"
+
 
 FIELDS: dict[str, Choice] = {}
 for field in dataclasses.fields(Derivation):

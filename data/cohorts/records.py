@@ -24,6 +24,7 @@ PHENOTYPE_SIZE = 29
 HEADER_SIZE = 1 + PHENOTYPE_SIZE
 HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
 MAX_MAPS = 64  # of a record, which bounds the memory that one takes
+TELLING = 5  # people of a group, such as a site or a category: what is told of fewer nearly tells who they are
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32

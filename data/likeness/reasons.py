@@ -9,8 +9,10 @@ import pandas as pd
 
 from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER
 from data.cohorts.rows import listed
+from data.likeness.scans import CONNECTOME
 
 PERSON = "person"  # a view beside maps and connectomes
+AVERAGE = "maps on average"  # the same: by measure the mean deviation over maps
 SLIGHT = 0.1  # of a range; each half counts as so much at least
 TINY = 1e-9  # of a half range
 LARGEST_LOG = 100.0  # of a measure
@@ -84,20 +86,31 @@ class Finding:
     range: Range
 
     @property
+    def of_scan(self) -> bool:
+        return self.view not in (PERSON, AVERAGE)
+
+    @property
     def exchanged(self) -> bool:
         """Whether left and right look exchanged."""
-        return self.measure == "side" and self.value * np.sign(self.range.middle) < -abs(self.range.middle) / 2
+        middle = self.range.middle
+        return self.of_scan and self.measure == "side" and self.value * np.sign(middle) < -abs(middle) / 2
 
     @property
     def moved(self) -> bool:
-        return self.view != PERSON and self.measure in PLACE
+        return self.of_scan and self.measure in PLACE
 
 
 def deviations(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
-    """Deviations, in half ranges, of the columns (view, measure) that have a range."""
+    """Deviations, in half ranges, of the columns (view, measure) that have a range; those of AVERAGE are what several
+    maps share, such as more smoothing, though each of them may lie within its limit."""
     kept = [(view, measure) for view, measure in values if measure in ranges.get(view, {})]
     found = {(view, name): ranges[view][name].deviation(name, values[view, name].to_numpy()) for view, name in kept}
-    return pd.DataFrame(found, index=values.index)
+    of_maps: dict[str, list[np.ndarray]] = defaultdict(list)
+    for (view, name), far in found.items():
+        if family(view, name) == "scan" and view != CONNECTOME:
+            of_maps[name].append(far)
+    averages = {(AVERAGE, name): np.mean(far, axis=0) for name, far in of_maps.items() if len(far) > 1}
+    return pd.DataFrame(found | averages, index=values.index)
 
 
 def family(view: str, measure: str) -> str:
@@ -106,22 +119,26 @@ def family(view: str, measure: str) -> str:
 
 
 def greatest(found: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The greatest of the `deviations` of each row (n,), by family."""
+    """The greatest of the `deviations` of each row (n,), by family; averages have limits of their own."""
     columns = {of: [np.zeros(len(found))] for of in FAMILIES}
-    for column in found:
+    for column in (of for of in found if of[0] != AVERAGE):
         columns[family(*column)].append(found[column].abs().to_numpy())
     return {of: np.max(values, axis=0) for of, values in columns.items()}
 
 
-def findings(values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float]) -> list[list[Finding]]:
-    """For each row of measures those beyond the limits, the greatest deviation first."""
+def findings(
+    values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float], of_average: Mapping[str, float]
+) -> list[list[Finding]]:
+    """For each row of measures those beyond the limits of families, or of averages, the greatest deviation first."""
     found, result = deviations(values, ranges), []
-    limit = np.array([limits[family(*column)] for column in found])
+    limit = {of: of_average.get(of[1], np.inf) if of[0] == AVERAGE else limits[family(*of)] for of in found}
+    allowed = {(AVERAGE, name): Range(-most, 0.0, most) for name, most in of_average.items()}
+    known = allowed | {(view, name): of for view, by_measure in ranges.items() for name, of in by_measure.items()}
+    every = values.join(found[[of for of in found if of[0] == AVERAGE]])
     for at, far in enumerate(found.abs().to_numpy()):
-        columns = [found.columns[column] for column in np.argsort(-far) if far[column] > limit[column]]
-        result.append(
-            [Finding(view, name, float(values[view, name].iloc[at]), ranges[view][name]) for view, name in columns]
-        )
+        columns = [found.columns[column] for column in np.argsort(-far)]
+        beyond = [of for of in columns if abs(found[of].iloc[at]) > limit[of]]
+        result.append([Finding(of[0], of[1], float(every[of].iloc[at]), known[of]) for of in beyond])
     return result
 
 
@@ -131,8 +148,9 @@ def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) ->
     exchanged, moved = any(of.exchanged for of in found), any(of.moved for of in found)
     follows = ("alike", *PLACE) if exchanged else ("alike", "side") if moved else ()
     of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    told = {of.measure for of in found if of.of_scan}  # of single maps, so not of their average, too
     for of in found:
-        if of.view == PERSON or of.measure not in follows:
+        if of.view == PERSON or of.measure not in (*follows, *(told if of.view == AVERAGE else ())):
             of_measure[of.view == PERSON, of.measure].append(of)
     return tuple(sentence(same, regions) for same in of_measure.values())
 
@@ -143,6 +161,10 @@ def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> 
     low, value, high = (readable(first.measure, number) for number in (first.range.low, first.value, first.range.high))
     if first.view == PERSON:
         return f"{first.measure} {value}, {MOST} {low} to {high}"
+    if first.view == AVERAGE:
+        way = "below" if first.value < 0 else "above"
+        far = f"{abs(first.value):.2g} half ranges {way} the middle, of hardly any training person more than"
+        return f"{AVERAGE}: {NOUNS[first.measure]} {far} {first.range.high:.2g}"
     maps = listed([of.view for of in found], NAMED)
     if first.exchanged:
         return f"{maps}: left and right look exchanged"

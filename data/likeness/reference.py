@@ -2,15 +2,16 @@
 
 There are measures of maps before their conversion, of the stored volumes, of connectomes and of the person. Each is
 compared with the range of the middle nine tenths of the training people, in half ranges from the median. A limit holds
-for the greatest deviation over all measures. It is a quantile over training people, who are compared with people of
-other sites only. So it counts how many measures there are, and how much an unknown site differs.
+for the greatest deviation over all measures of a family. The mean deviation of a measure over maps has a limit of its
+own: it tells what all maps share. Limits are quantiles over training people, who are compared with people of other
+sites only. So they count how many measures there are, and how much an unknown site differs.
 Quantiles are those of Harrell and Davis (1982, Biometrika 69:635): means over many people, never one person's value.
 """
 
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -22,14 +23,18 @@ from data.base.terminal import progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER, clean, mostly_numbers
+from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
-from data.likeness.reasons import PERSON, Range, Ranges, deviations, findings, greatest, sentences
+from data.likeness.reasons import AVERAGE, PERSON, Range, Ranges, deviations, findings, greatest, sentences
 from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, measured
 
 FEWEST = 20  # training people, of whom ranges are taken
 MOST_PEOPLE = 2000  # of whom they are taken, drawn at random
 MIDDLE = 0.05, 0.5, 0.95  # the quantiles that are kept of a measure
 FALSE_ALARMS = {"scan": 0.01, "extent": 0.02, "person": 0.01}  # shares of training people beyond the limits
+OF_AVERAGES = 0.0125  # the same, of those beyond no other limit: beyond that of any average
+OF_ONE_AVERAGE = 0.005  # beyond that of one average
+LEAST_AVERAGE = 0.2  # half ranges, limit of an average
 LEAST_LIMIT = 1.5  # half ranges; 2.5 standard deviations of a normal distribution
 GROUPS = 10  # of people, by site, of whom each is compared with the others
 MIN_SITES = 5  # of which whole sites are left out
@@ -63,6 +68,7 @@ class Constants:
     limits: dict[str, float]  # of deviations, by the family of measures
     expected: Expected
     regions: dict[str, tuple[int, ...]]
+    of_averages: dict[str, float] = field(default_factory=dict)  # limits by measure; none of one map, or in older ones
 
     @property
     def can_be(self) -> bool:
@@ -71,8 +77,9 @@ class Constants:
         limits = [LEAST_LIMIT <= limit <= MAX_NUMBER for limit in self.limits.values()]
         regions = [1 <= at <= atlas.AAL_REGIONS for of_map in self.regions.values() for at in of_map]
         shares = [0 <= share <= 1 for of in self.expected.categories.values() for share in of.values()]
+        averages = [0 < limit <= MAX_NUMBER for limit in self.of_averages.values()]
         complete = self.limits.keys() == FALSE_ALARMS.keys() and self.regions.keys() == {*self.maps}
-        return complete and all([*ranges, *limits, *regions, *shares])
+        return complete and all([*ranges, *limits, *averages, *regions, *shares])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +107,17 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     numbers, parts = numeric_columns(table, sites), groups(sites)
     means, scans = of_scans(cohort, chosen, parts)
     values = all_measures(cohort, chosen, scans, numbers)
+    far = beside_others(values, parts)
+    limits = limits_of(far)
     constants = Constants(
         len(chosen),
         cohort.maps,
         cohort.metadata.parcels_sha256 if cohort.connectomes else "",
         ranges_of(values),
-        limits_of(values, parts),
+        limits,
         expected_of(cohort, table, sites, numbers),
         means.regions,
+        limits_of_averages(far, parts, limits),
     )
     return Reference(constants, means.volume, means.edges)
 
@@ -139,7 +149,7 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
     values = all_measures(cohort, chosen, scans, numbers)
     names = atlas.load_atlas(None, cohort.grid).names
     named = [{name: [names[region] for region in regions] for name, regions in one.items()} for one in lacking]
-    found = findings(values, constants.ranges, constants.limits)
+    found = findings(values, constants.ranges, constants.limits, constants.of_averages)
     other = atypical_values(constants.expected, table)
     reasons = [(*sentences(one, regions), *more) for one, regions, more in zip(found, named, other, strict=True)]
     return Compared(values, table, reasons)
@@ -192,12 +202,33 @@ def ranges_of(values: pd.DataFrame) -> Ranges:
     return found
 
 
-def limits_of(values: pd.DataFrame, parts: Sequence[np.ndarray]) -> dict[str, float]:
-    """The deviations that FALSE_ALARMS of the people exceed, if each part is compared with the ranges of the others."""
-    found = [greatest(deviations(values.iloc[part], ranges_of(values.drop(index=part)))) for part in parts]
-    every = {of: np.concatenate([one[of] for one in found]) for of in FALSE_ALARMS}
-    limit = {of: quantiles(every[of], 1 - share).item() for of, share in FALSE_ALARMS.items()}
+def beside_others(values: pd.DataFrame, parts: Sequence[np.ndarray]) -> pd.DataFrame:
+    """The `deviations` of people, of whom each part is compared with the ranges of the others."""
+    found = [deviations(values.iloc[part], ranges_of(values.drop(index=part))) for part in parts]
+    return pd.concat(found).sort_index()
+
+
+def limits_of(far: pd.DataFrame) -> dict[str, float]:
+    """By family the deviation that FALSE_ALARMS of the people exceed; `far` as of `beside_others`."""
+    limit = {of: quantiles(values, 1 - FALSE_ALARMS[of]).item() for of, values in greatest(far).items()}
     return {of: float(f"{max(value, LEAST_LIMIT):.{DIGITS}g}") for of, value in limit.items()}
+
+
+def limits_of_averages(far: pd.DataFrame, parts: Sequence[np.ndarray], limits: Mapping[str, float]) -> dict[str, float]:
+    """By measure the mean deviation over maps that OF_ONE_AVERAGE of the people exceed, times a factor. With it,
+    OF_AVERAGES of those within the other `limits` exceed any of these: each part is beside the limits of the others.
+    """
+    if AVERAGE not in far:
+        return {}
+    found = far[AVERAGE].abs()
+
+    def own(people: pd.DataFrame) -> np.ndarray:
+        return np.maximum(quantiles(people.to_numpy(), 1 - OF_ONE_AVERAGE)[0], LEAST_AVERAGE)
+
+    shares = pd.concat([(found.iloc[part] / own(found.drop(index=part))).max(axis=1) for part in parts]).sort_index()
+    within = np.all([values <= limits[of] for of, values in greatest(far).items()], axis=0)
+    factor = quantiles(shares.to_numpy()[within], 1 - OF_AVERAGES).item()
+    return {name: float(f"{factor * most:.{DIGITS}g}") for name, most in zip(found, own(found), strict=True)}
 
 
 def least_factors(constants: Constants) -> dict[str, float]:
@@ -264,8 +295,9 @@ def numeric_columns(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
 def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numeric: pd.DataFrame) -> Expected:
     """What is usual in a `table_of` training people at these sites, whose `numeric` columns are numbers.
 
-    A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all. A
-    phenotype value that is the same for all is scaled to 0 for everybody.
+    A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all.
+    The share of fewer than TELLING people is told as if they were so many. A phenotype value that is the same for all
+    is scaled to 0 for everybody.
     """
     raw: set[str] = set()
     if cohort.raw_phenotype is not None:
@@ -276,7 +308,8 @@ def expected_of(cohort: Cohort, table: pd.DataFrame, sites: Sequence[str], numer
         text = as_category(column)
         if as_number(column).nunique() > FEW_VALUES or text.nunique() == 1:
             continue
-        common = {value: count / len(text) for value, count in text.value_counts().items() if count >= MIN_OF_CATEGORY}
+        several = {value: count for value, count in text.value_counts().items() if count >= MIN_OF_CATEGORY}
+        common = {value: max(count, TELLING) / len(text) for value, count in several.items()}
         common |= {} if name in raw else {UNKNOWN: common.get(UNKNOWN, 0.0)}
         if text.isin(common.keys()).mean() >= NEARLY_ALL and not tells_site(text, sites):
             categories[str(name)] = {value: float(f"{common[value]:.{SHARE_DIGITS}g}") for value in sorted(common)}

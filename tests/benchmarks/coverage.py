@@ -16,6 +16,8 @@ many sets the model is shown to be better than chance.
 Settings of relatives have families whose features correlate at 0.5: pairs of one site and label, or two to four people
 of one site with labels of their own. A family is parted by folds, or in one and counted as so many people, or as
 `convert --family` makes it: in one fold and drawn as one.
+
+Settings of small sites have 200 people of equal sites. With nothing to find, the share of autism differs between sites.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -33,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from scipy.stats import binom, norm
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import StratifiedGroupKFold
@@ -55,6 +59,8 @@ OF_NETWORK = 160  # people
 ALIKE = 0.5  # correlation of relatives' features
 WAYS = ("parted", "in one fold", "in one fold and drawn as one")  # what becomes of a family
 SIZES = {"pairs": (2,), "mixed": (2, 3, 4)}  # of families
+SMALL, OF_SMALL, APART = (5, 8, 10, 15, 20, 40), 200, 1.9  # people a site, in all, and their separation
+SHARES = 0.7  # SD over sites of the log odds of autism, where there is nothing to find
 COLUMNS = ("auc_sites", "difference")
 
 
@@ -68,6 +74,8 @@ class Setting:
     title: str
     relatives: str = ""  # of SIZES
     way: str = ""  # of WAYS
+    size: int = 0  # of sites that are equal
+    shares: float = 0.0  # SD over these of the log odds of autism
 
 
 def settings() -> Iterator[Setting]:
@@ -81,6 +89,10 @@ def settings() -> Iterator[Setting]:
                 for way in WAYS:
                     title = f"relatives, {relatives}, {people} people, AUC about {auc}, {way}"
                     yield Setting(people, str(NUMBER_OF_FOLDS), AUCS[auc][at], title, relatives, way)
+    for size in SMALL:
+        for told, separation, shares in (("something to find", APART, 0.0), ("nothing to find", 0.0, SHARES)):
+            title = f"sites of {size}, {told}"
+            yield Setting(OF_SMALL, str(NUMBER_OF_FOLDS), separation, title, size=size, shares=shares)
 
 
 def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
@@ -88,6 +100,8 @@ def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, see
     if folds == "site":
         return site
     stratum, found = [f"{a} {b}" for a, b in zip(label, site, strict=True)], np.zeros(len(label), int)
+    if max(Counter(stratum).values()) < int(folds):
+        stratum = label.tolist()
     splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
@@ -109,8 +123,13 @@ def simulated(
     one site."""
     share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
+    share = np.ones(setting.people // setting.size) if setting.size else share
     site = random.choice(len(share), setting.people, p=share / share.sum())
+    site = np.sort(np.arange(setting.people) % len(share)) if setting.size else site
     label = (random.random(setting.people) < 0.5).astype(float)
+    if setting.shares:
+        odds = setting.shares * random.normal(size=len(share))
+        label = (random.random(setting.people) < expit(odds)[site]).astype(float)
     if family is not None and setting.relatives:
         site = site[family]
         label = label[family] if setting.relatives == "pairs" else label
@@ -169,14 +188,17 @@ def permuted(label: np.ndarray, site: np.ndarray, random: np.random.Generator) -
 
 
 def line(title: str, sets: pd.DataFrame, seconds: float) -> str:
-    """What the sets of a setting show; `sets` has a column of tuples for each of COLUMNS."""
+    """What the sets of a setting show; `sets` has a column of tuples for each of COLUMNS. Intervals are those that
+    there are: too few people of a class have none."""
     text = f"{title}: {len(sets)} sets"
-    limits = binom.interval(0.99, len(sets), 0.95)
     for name in COLUMNS:
         value, low, high, truth = np.array([*sets[name]], float).T
-        held = (low <= truth) & (truth <= high)
+        there = np.isfinite(low)
+        held = (low <= truth)[there] & (truth <= high)[there]
+        limits = binom.interval(0.99, len(held), 0.95)
         mark = "" if limits[0] <= held.sum() <= limits[1] else " !"
-        text += f"; {name} {value.mean():.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
+        text += f"; {name} {np.nanmean(value):.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
+        text += f"no interval in {(~there).sum()}, " if not there.all() else ""
         text += f"above it {(low > truth).mean():.1%}"
         text += f", above chance {(low > 0.5).mean():.1%}" if name == COLUMNS[0] else ""
     return f"{text}; {seconds:.0f} s"

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coverage import FEATURES, NUMBER_OF_FOLDS, RESAMPLES, Setting, cut, simulated, tested
 
+from utils.scores import metrics
 from utils.scores.metrics import Predictions, differences
-from utils.scores.statistics import RESAMPLES as ALL
 from utils.scores.statistics import mean_auc, simultaneous
 
 FLOORS = 13
@@ -76,10 +76,9 @@ def one_set(case: Case, seed: int) -> list[dict[str, float]]:
         every = areas(weight)
         return every[:, : len(gains), None] - every[:, None, len(gains) :]
 
-    is_checked = seed % 50 == 0
-    at, ends = less(np.ones((1, len(label))))[0], model.bootstrap(less, seed, ALL if is_checked else RESAMPLES)
+    at, ends = less(np.ones((1, len(label))))[0], model.bootstrap(less, seed, metrics.RESAMPLES)
     reach = model.widening(AREA) * (np.array(ends) - at)
-    if is_checked:  # these are the intervals of `differences`, which counts each pair anew
+    if seed % 50 == 0:  # these are the intervals of `differences`, which counts each pair anew
         its = [differences(model, replace(model, probability=scores[-1]), seed, among)[AREA] for among in (1, 12)]
         mine = [at[0, -1] + simultaneous(among) * reach[:, 0, -1] for among in (1, 12)]
         np.testing.assert_allclose(mine, [(one.low, one.high) for one in its])
@@ -103,6 +102,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="settings with this text in their title")
     parser.add_argument("--seed", type=int, default=7000, help="of the first cohort of each setting (default 7000)")
     args = parser.parse_args()
+    metrics.RESAMPLES = RESAMPLES
     for case in cases():
         if args.only in case.title:
             began = time.time()

@@ -110,7 +110,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     )
     scores = with_intervals(predictions, run.seed)
     auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
-    at_chance = page.beats_chance(auc) is False
+    at_chance = auc.beats_chance is False
     maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
     evidence = "" if at_chance else page.evidence_sentence(table, adjusted)
     accuracy = page.accuracy_sentence(auc, name)
@@ -134,7 +134,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     return {
         "headline": Headline(headline(scores), auc),
         "subjects": len(adjusted.label),
-        "better_than_chance": page.beats_chance(auc),
+        "better_than_chance": auc.beats_chance,
         "adjusted_for": list(adjusted.beside.covariates),
         "conclusion": text,
     }

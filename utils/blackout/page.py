@@ -24,11 +24,11 @@ from utils.blackout import options
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
 from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjusted, Effects
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
-from utils.blackout.results import PALE, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
+from utils.blackout.results import PALE, UNTESTED, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
 from utils.figures import number, shortened
 from utils.runs.run import Run
 from utils.scores import results
-from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, Estimate, or_none
+from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate, or_none
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
@@ -108,11 +108,6 @@ def blobs_sentence(effects: Effects) -> str:
     return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
-def beats_chance(auc: Estimate) -> bool | None:
-    """Whether an AUC's interval is above chance; None where there is no interval."""
-    return None if auc.low is None else auc.low > CHANCE
-
-
 def accuracy_sentence(auc: Estimate, name: str) -> str:
     """How well the network predicts the subjects whose regions were occluded."""
     return said("accuracy", auc=auc, score=name)
@@ -146,6 +141,7 @@ def said(macro: str, **values: object) -> str:
 
 def print_table(table: pd.DataFrame) -> None:
     """The ten regions of most reliance, and which regions have no size percentile."""
+    print_unless_quiet(f"The strongest of {len(table)} regions; an interval is for its region alone, p for all.")
     print_unless_quiet(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
         reliance = Estimate.in_row(row, RELIANCE).text(".4f", no_interval=ONE_SUBJECT)
@@ -248,5 +244,6 @@ def render(run: Run, results: BlackoutResults) -> str:
         ticks=[f"{tick:.3g}" for tick in effect_ticks(largest_effect(results.table[RELIANCE]))],
         start=results.table.set_index("region")["name"][results.ranked[0]],
         pale=PALE,
+        untested=UNTESTED,
         marked=results.significant(RELIANCE).any(),
     )

@@ -31,6 +31,7 @@ from utils.scores.results import ALPHA, CONFIDENCE
 
 SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
 PALE = 0.3  # opacity of what is not significant
+UNTESTED = "All regions are pale, for nothing is tested here: one person's map holds no p-value."
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
 EFFECT = "logit of the true class"
 CUTS = 3

@@ -25,7 +25,7 @@ from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
@@ -59,7 +59,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import read_manifest, sha256
 from utils.scores import floors
 from utils.scores.features import covariates
-from utils.scores.results import Estimate
+from utils.scores.results import Estimate, counted
 
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
@@ -279,22 +279,22 @@ def card_text(model: BundledModel, cohort: Cohort) -> str:
     )
 
 
-def sites_table(rows: list) -> list[dict]:
-    """People by site and class; sites of fewer than `FEWEST_TOLD` people are counted together."""
+def sites_table(rows: list) -> list[dict[str, str]]:
+    """People by site and class; sites of fewer than `TELLING` people are counted together."""
     table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
     table = table.drop_duplicates("subject")
-    small = table.groupby("site")["site"].transform("size") < FEWEST_TOLD
-    table["site"] = table["site"].where(~small, f"sites of fewer than {FEWEST_TOLD}: {table['site'][small].nunique()}")
-    counted = pd.crosstab(table["site"], table["label"])
+    small = table.groupby("site")["site"].transform("size") < TELLING
+    table["site"] = table["site"].where(~small, f"sites of fewer than {TELLING}: {table['site'][small].nunique()}")
+    of_site = pd.crosstab(table["site"], table["label"])
     return [
-        {"site": site or "unknown"} | {name: int(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
-        for site, counts in counted.iterrows()
+        {"site": site or "unknown"} | {name: counted(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
+        for site, counts in of_site.iterrows()
     ]
 
 
 def variables_table(cohort: Cohort, rows: list) -> list[dict]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
-    categories. Of what fewer than `FEWEST_TOLD` people have nothing is told."""
+    categories. Of what fewer than `TELLING` people have nothing is told."""
     subjects = list(dict.fromkeys(row.subject for row in rows))
     site_of = {row.subject: row.site for row in rows}
     table = covariates(subjects, [site_of[subject] for subject in subjects], known_covariates(cohort))
@@ -306,7 +306,7 @@ def variables_table(cohort: Cohort, rows: list) -> list[dict]:
             told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
         else:
             shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()
-            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= FEWEST_TOLD)
-        if len(known) >= FEWEST_TOLD and told:
-            found.append({"name": str(name), "told": told, "unknown": int(values.isna().sum())})
+            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= TELLING)
+        if len(known) >= TELLING and told:
+            found.append({"name": str(name), "told": told, "unknown": counted(values.isna().sum())})
     return found

@@ -27,7 +27,6 @@ from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
-from utils.scores.results import CHANCE
 
 MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
@@ -36,6 +35,7 @@ FOLDER, MAX_RANK = "weights/", 8
 FORMAT = 1
 EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
 WHOM = {EVERYBODY: "everybody", SPLIT: "the training people of a split", FOLDS: "folds of these people"}
+OLDER_LIKENESS = "{} has no limits of averages over maps, so that blurred or coarse maps are seldom told as unlike."
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
 
 
@@ -228,10 +228,12 @@ class Bundle:
         """Why what it says of a person may be chance; nothing if a test on folds shows that it is not."""
         if self.model.internal is None:
             return "How good these networks are nobody knows, so that what they say of a person may be chance."
-        low = self.model.internal.score.low
-        if low is not None and low > CHANCE:
+        if self.model.internal.score.beats_chance:
             return ""
-        return "The test on folds does not show that they do better than chance, so that what they say may be chance."
+        return (
+            "The test on folds does not show that these networks do better than chance, so that what they say may be "
+            "chance."
+        )
 
     def lines(self) -> list[str]:
         """What a user must know of it."""
@@ -244,8 +246,14 @@ class Bundle:
             f"{self.path}: {networks} of {model.model}, preset {model.preset}, trained on {WHOM[model.trained_on]}: "
             f"{autism} people with autism, {control} controls{model.caveats.marks}; SHA-256 {self.archive.sha256}.",
             score,
-            *self.like.notes,
         ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What must stand beside whatever it says."""
+        averaged = self.reference is None or self.reference.constants.of_averages or len(self.like.cohort.maps) == 1
+        older = "" if averaged else OLDER_LIKENESS.format(self.path)
+        return [note for note in (*self.like.notes, self.doubt, older) if note]
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def write_people(run: Run, each: np.ndarray, indices: np.ndarray, prevalence: fl
     rows = [run.cohort.rows[index] for index in indices]
     names = pd.DataFrame({"file": [row.file for row in rows], "subject": [row.subject for row in rows]})
     table = pd.concat([names, pd.DataFrame(found).assign(labels=[labels_of(person) for person in found])], axis=1)
-    notes = [promises_of(bundle.calibration, prevalence)]
+    notes = [*bundle.notes, promises_of(bundle.calibration, prevalence)]
     if bundle.reference is None:
         notes.append(NOT_COMPARED)
     else:

@@ -11,6 +11,7 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
 from data.cohorts.folds import FOLD_TABLE, digest_over
+from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
 from models import MODELS
@@ -19,7 +20,6 @@ from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_co
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
 
-TELLING = 5  # people of a fold or a category; what is told of fewer is nearly theirs
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
 SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "records_sha256")
 

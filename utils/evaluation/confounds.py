@@ -18,7 +18,7 @@ from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals
 from utils.scores.features import UNKNOWN, covariates
-from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.metrics import Predictions, first_and_place, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
 
@@ -52,15 +52,16 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
         )
         columns = people[["label", "logit"]].assign(moved=known[measures[0]]).to_numpy(float)
         rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
-        result["reliability"] = needed_reliability(rest, seed, wider)
+        result["reliability"] = needed_reliability(rest, people["unit"], (seed, wider))
     return result
 
 
 def subjects_of(predictions: Predictions) -> pd.DataFrame:
-    """`label`, `site` and `logit`, the mean of all records and repeats, by subject."""
+    """`label`, `site`, `unit` and `logit`, the mean of all records and repeats, by subject."""
     logits = np.mean([log_odds(one.probability) for one in predictions.all], axis=0)
-    records = pd.DataFrame({"label": predictions.label, "site": predictions.site, "logit": logits})
-    return records.groupby(predictions.subject).agg({"label": "first", "site": "first", "logit": "mean"})
+    first = {"label": predictions.label, "site": predictions.site, "unit": predictions.unit}
+    by_subject = pd.DataFrame(first | {"logit": logits}).groupby(predictions.subject)
+    return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
@@ -81,8 +82,9 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     """The `partial` correlation of label and logit beside the covariates, and its `p`; or the `reason` why there is
     none.
 
-    Standard errors are robust (HC3; MacKinnon & White 1985) and, of several folds, `wider`: their models share training
-    subjects, as `utils.scores.metrics` says.
+    Standard errors are robust (HC3; MacKinnon & White 1985), also to what the subjects of a unit have in common
+    (Liang & Zeger 1986). Of several folds they are `wider`, since their models share training subjects: see
+    `utils.scores.metrics`.
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
@@ -98,18 +100,22 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
         return {"reason": "the network's output follows from the covariates"}
     if label.std() < TOLD:
         return {"reason": "the diagnosis follows from the covariates"}
-    partial, chance = correlated(label, output, span, wider)
+    partial, chance = correlated(label, output, span, wider, people["unit"])
     return {"partial": partial, "p": chance}
 
 
-def correlated(label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float) -> tuple[Estimate, float]:
-    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), and its p."""
+def correlated(
+    label: np.ndarray, output: np.ndarray, span: np.ndarray, wider: float, unit: pd.Series
+) -> tuple[Estimate, float]:
+    """The correlation of two columns of residuals (n,) of a regression on `span` (n, k), and its p; errors of a `unit`
+    (n,) are not independent."""
     slope = output @ label / (output @ output)
     left = 1 - (span**2).sum(axis=1) - output**2 / (output @ output)  # 0 of whom the regression fits in any case
     parts = np.where(left > TOLD, output * (label - slope * output) / np.maximum(left, TOLD), 0)
+    parts = np.bincount(unit.factorize()[0], parts)
     scale = output.std() / label.std()
     value, spread = scale * slope, scale * wider * np.sqrt(parts @ parts) / (output @ output)
-    freedom = len(label) - span.shape[1] - 1
+    freedom = max(len(parts) - span.shape[1] - 1, 1)
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
     chance = 2 * stats.t.sf(abs(value) / max(spread, 1e-12), freedom)
     return Estimate.of(value, max(value - reach, -1), min(value + reach, 1)), float(chance)
@@ -128,10 +134,10 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Esti
         with np.errstate(divide="ignore", invalid="ignore"):
             return weight @ (logits * values) / np.sqrt((weight @ logits**2) * (weight @ values**2))
 
-    return resampled(correlation, len(people), (seed, 1.0), (-1, 1))
+    return resampled(correlation, people["unit"], (seed, 1.0), (-1, 1))
 
 
-def needed_reliability(rest: np.ndarray, seed: int, wider: float) -> Estimate:
+def needed_reliability(rest: np.ndarray, unit: pd.Series, seed_wider: tuple[int, float]) -> Estimate:
     """How reliable the measure of head motion may at most be for motion to explain all that the output says.
 
     `rest` (n, 3): what the other covariates leave of label, output and the measure.
@@ -151,16 +157,20 @@ def needed_reliability(rest: np.ndarray, seed: int, wider: float) -> Estimate:
             shared = (weight @ (label * moved)) * (weight @ (output * moved))
             return shared / ((weight @ (label * output)) * (weight @ moved**2))
 
-    return resampled(reliability, len(rest), (seed, wider), (0, 1))
+    return resampled(reliability, unit, seed_wider, (0, 1))
 
 
-def resampled(statistic: Statistic, count: int, seed_wider: tuple[int, float], bounds: tuple[float, float]) -> Estimate:
-    """A statistic (k,) of weights (k, count) with its interval; no interval of fewer than MIN_PER_CLASS subjects."""
-    seed, wider = seed_wider
-    value = statistic(np.ones((1, count)))[0]
+def resampled(
+    statistic: Statistic, unit: pd.Series, seed_wider: tuple[int, float], bounds: tuple[float, float]
+) -> Estimate:
+    """A statistic (k,) of weights (k, n) with its interval; the subjects of a `unit` (n,) are drawn together. There is
+    no interval of fewer units than MIN_PER_CLASS."""
+    (seed, wider), (first, place) = seed_wider, first_and_place(unit.to_numpy())
+    value = statistic(np.ones((1, len(unit))))[0]
     low = high = np.nan
-    if count >= MIN_PER_CLASS:
-        ends = bootstrap(statistic, count, np.random.default_rng(seed), RESAMPLES)
+    if len(first) >= MIN_PER_CLASS:
+        random = np.random.default_rng(seed)
+        ends = bootstrap(lambda weight: statistic(weight[:, place]), len(first), random, RESAMPLES)
         low, high = (value + wider * (float(end) - value) for end in ends)
     return Estimate.of(*np.clip([value, low, high], *bounds))
 

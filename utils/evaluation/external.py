@@ -51,6 +51,7 @@ class Known:
     reference: Reference | None = None
     floors: LinearFloors | None = None
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()  # why something is not known
 
 
 def score_of(found: CrossValidation | None) -> TrainingScore | None:
@@ -70,7 +71,7 @@ def write_beside(run: Run) -> list[str]:
         return write_floors(run)
     else:
         known = known_of(run)
-    notes = write_floors(run, known.floors)
+    notes = [*known.notes, *write_floors(run, known.floors)]
     found, unlike = tables(run.cohort, read_table(run, "predictions"), known, run.seed)
     for name, table in (("external", found), ("unlike", unlike)):
         if len(table):
@@ -87,8 +88,7 @@ def known_of(run: Run) -> Known:
     try:
         return Known(score, reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
     except InputError as error:  # too few people
-        print(f"Nobody is compared with the training people: {error}", flush=True)
-        return Known(score)
+        return Known(score, notes=(f"Nobody is compared with the training people: {error}",))
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -133,29 +133,34 @@ def calibration(predictions: Predictions) -> dict[str, Estimate]:
 
     The former is the intercept of a logistic regression of the label with the log odds as offset; 0 is right. The
     latter is the coefficient of the log odds; 1 is right. Intervals are Wald's; there are none of fewer than
-    MIN_PER_CLASS people of a class. People of one class have neither number; a slope may be undefined, too.
+    MIN_PER_CLASS units of a class. People of one class have neither number; a slope may be undefined, too.
     """
     everybody = subjects_of(predictions)
     label, logit = everybody["label"].to_numpy(float), everybody["logit"].to_numpy(float)
     if len(set(label)) < 2:
         return {}
-    enough, one = min(np.bincount(label.astype(int))) >= MIN_PER_CLASS, np.ones(len(label))
-    found = {"in_the_large": regression(one[:, None], logit, label)}
+    one, unit = np.ones(len(label)), everybody["unit"].factorize()[0]
+    enough = min(len(np.unique(unit[label == value])) for value in (0, 1)) >= MIN_PER_CLASS
+    found = {"in_the_large": regression(one[:, None], logit, label, unit)}
     overlap = logit[label == 1].min() < logit[label == 0].max() and logit[label == 0].min() < logit[label == 1].max()
     if overlap and logit.std() > 0:
-        found["slope"] = regression(np.column_stack([logit, one]), np.zeros(len(label)), label)
+        found["slope"] = regression(np.column_stack([logit, one]), np.zeros(len(label)), label, unit)
     reach = stats.norm.ppf((1 + CONFIDENCE) / 2) if enough else np.nan
     return {name: Estimate.of(at, at - reach * error, at + reach * error) for name, (at, error) in found.items()}
 
 
-def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+def regression(design: np.ndarray, offset: np.ndarray, label: np.ndarray, unit: np.ndarray) -> tuple[float, float]:
     """The first coefficient, with its standard error, of a logistic regression of labels (n,) on the columns of a
-    design (n, k), by maximum likelihood."""
+    design (n, k), by maximum likelihood. The error grows by what those of a `unit` (n,) have in common: the ratio of
+    robust errors with units (Liang & Zeger 1986) and without."""
     spread = np.abs(design).max(0)  # so that the steps of `logistic` reach any coefficient
     (found,) = logistic((design / spread).T, label, offset, np.ones((1, len(label))))
     share = expit(offset + design @ (found / spread))
     curvature = design.T @ (design * (share * (1 - share))[:, None])
-    return float(found[0] / spread[0]), float(np.sqrt(np.linalg.inv(curvature)[0, 0]))
+    inverse = np.linalg.inv(curvature)
+    parts = (label - share) * (design @ inverse[0])
+    grown = max(np.square(np.bincount(unit, parts)).sum() / max(np.square(parts).sum(), np.finfo(float).tiny), 1.0)
+    return float(found[0] / spread[0]), float(np.sqrt(inverse[0, 0] * grown))
 
 
 def unlike_share(told: int, count: int) -> Row:

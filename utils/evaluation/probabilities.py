@@ -64,6 +64,8 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
         ends = of.bootstrap(statistic, seed, RESAMPLES)
         for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
             low, high = at + of.widening(measure) * (np.array([low, high]) - at)
+            if measure == "brier":
+                low, high = np.clip([low, high], 0, 1)
             yield {"measure": measure, "probabilities": name} | told(len(label), Estimate.of(at, low, high))
 
 

@@ -227,6 +227,8 @@ def prepared(run: Run) -> Prepared:
         standard=run.standard if "volume" in run.model.reads else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
+        num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),
+        derivation=metadata.derivation.in_paper if metadata.derivation else "",
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
         same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from nilearn import plotting
 
@@ -21,6 +21,7 @@ from data.cohorts.derivation import PROGRAM
 from data.cohorts.records import FULL
 from data.cohorts.variants import BACKGROUND
 from models import MODELS
+from utils.blackout.results import PALE, UNTESTED, shades
 from utils.bundle.model import Bundle
 from utils.figures import SIDES
 from utils.predict.given import Given
@@ -32,7 +33,7 @@ from utils.report.texts import Row
 PAGE, TABLE, RESULT = "person.html", "regions.csv", "person.json"
 STRONGEST = 20  # regions on the page
 CUTS_MM = ((-32, -16, 0), (16, 32, 48))
-COLOURS = "RdBu_r"
+COLOURS = ListedColormap(1 - PALE * (1 - shades(1)[:, :3]))  # on white
 TITLE = "One person: research, not a diagnosis"
 
 
@@ -57,18 +58,18 @@ def write(folder: Path, bundle: Bundle, given: Given, found: Predicted) -> None:
 def sections(bundle: Bundle, given: Given, found: Predicted, regions: pd.DataFrame | None) -> Iterator[Section]:
     """The parts of the page, in their order."""
     yield Section("Intended use", [INTENDED_USE], kind="warning")
-    yield Section("Prediction", found.prediction, kind="conclusion")
-    if found.doubt:
-        yield Section("May be chance", [found.doubt], kind="warning")
+    yield Section("Prediction", found.prediction, kind="warning" if found.doubt else "conclusion")
     yield Section("Like the training people?", [found.likeness], kind="warning" if found.unlike else "")
     if found.caveats.problems:
         yield Section("Problems of the people", list(found.caveats.problems), kind="warning")
-    yield Section("How to read it", list(found.notes))
-    if regions is not None and found.effects is not None:
+    if found.notes:
+        yield Section("How to read it", list(found.notes))
+    if regions is not None and found.effects is not None and not found.doubt:
         drawing = drawn(bundle, found.effects) if found.effects.any() else None
         about = [explained(bundle), *([] if drawing else ["No region has any effect."])]
         yield Section("What the model uses: blackout of regions", about, drawing)
-        yield Section(f"The {STRONGEST} strongest regions", table=rows_of(regions))
+        untested = ["No p-value: in one person an effect as strong may be chance."]
+        yield Section(f"The {STRONGEST} strongest regions", untested, table=rows_of(regions))
     yield Section("The model", bundle.lines())
     yield Section("What was given", facts=shown(given))
 
@@ -91,9 +92,8 @@ def explained(bundle: Bundle) -> str:
     return (
         f"Each region of AAL is replaced in turn by {background}, in all maps{edges}. The effect is how far the logit "
         "of autism falls then. It is positive (red) where the region speaks for autism, negative (blue) where it "
-        "speaks for control. It shows what these networks use in this person, not what is wrong with a region. It is "
-        "not known whether an effect could be chance, for nobody else's region is at hand. Large regions have larger "
-        "effects."
+        "speaks for control. It shows what these networks use in this person, not what is wrong with a region. "
+        f"{UNTESTED} Large regions have larger effects."
     )
 
 

@@ -64,13 +64,14 @@ class Predicted:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        doubts = [self.doubt] if self.doubt else []
-        return [f"For research, not a diagnosis{self.marks}.", *self.prediction, *doubts, self.likeness, *self.notes]
+        return [f"For research, not a diagnosis{self.marks}.", *self.prediction, self.likeness, *self.notes]
 
     @property
     def prediction(self) -> list[str]:
-        """In sentences."""
+        """In sentences; of networks that are not shown to be better than chance no number and no region."""
         person = self.person
+        if self.doubt:
+            return [self.doubt, "So no probability, set of labels or region is shown; the other files hold them."]
         if person.probability is None:
             return [f"Probability of autism, not calibrated: {person.raw:.2f}."]
         labels = f"{labels_of(person)}{MEANING[len(person.labels or ())]}"
@@ -106,7 +107,8 @@ def predicted(bundle: Bundle, given: Given, prevalence: float | None) -> Predict
         each, effects = measured(run)
         reasons = compared(bundle.reference, cohort, [0]).reasons[0] if bundle.reference else None
     (person,) = predictions_of(bundle.calibration, each, prevalence)
-    notes.append(promises_of(bundle.calibration, prevalence))
+    notes += [note for note in bundle.notes if note != bundle.doubt]
+    notes += [] if bundle.doubt else [promises_of(bundle.calibration, prevalence)]
     return Predicted(person, len(each), reasons, effects, tuple(notes), run.caveats, bundle.doubt)
 
 

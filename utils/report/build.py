@@ -68,7 +68,7 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
     if tables.external is not None:
-        yield from people.beside_training(tables.external, tables.unlike)
+        yield from people.beside_training(tables, tables.external)
     if tables.scores:
         yield from scores.scored(tables)
     if unknown := int(label.isna().sum()):
@@ -89,7 +89,7 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
         yield Section("Table 1: people by diagnosis", about, table=people.by_diagnosis(tables.table1))
         if rows := people.by_site(tables.table1):
             yield Section("Table 1, by site", ["Autism / control: mean of numbers, share of categories."], table=rows)
-    yield Section("The cohort", table=people.cohort(run))
+    yield Section("The cohort", ["run.json has all numbers."], table=people.cohort(run))
     yield how_to_repeat(run)
     yield Section("Methods, to paste", texts.methods(tables))
     if not run.fold:

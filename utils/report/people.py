@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASSES, TELLING
 from utils.figures import number
 from utils.report import texts
 from utils.report.tables import LABELS, PEOPLE, SITE, Count, Described, Tables
-from utils.report.texts import TELLING, Row, Section, spelled
-from utils.scores.results import Estimate
+from utils.report.texts import Row, Section, spelled
+from utils.scores.results import Estimate, counted
 
 AUTISM, CONTROL = reversed(CLASSES)
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
@@ -31,7 +31,7 @@ def flow(tables: Tables) -> list[Row]:
     for count in run.subjects:
         sizes[count.split] += sum(total([count]).values())
     if "fold" in tables.predictions:
-        size = " to ".join(map(str, dict.fromkeys((min(sizes.values()), max(sizes.values())))))
+        size = " to ".join(dict.fromkeys(map(counted, (min(sizes.values()), max(sizes.values())))))
         rows.append(step(f"tested in {len(sizes)} folds of {size}, each by a model trained on the others", **everybody))
     else:
         names = {"train": "trained on", "test": "tested"}
@@ -61,7 +61,7 @@ def by_diagnosis(table: pd.DataFrame) -> list[Row]:
         missing = (
             ""
             if row["category"] or name in (PEOPLE, SITE)
-            else "{}, {}".format(*(number(row[f"{label}_missing"], ".0f") for label in (AUTISM, CONTROL)))
+            else ", ".join(counted(row[f"{label}_missing"]) for label in (AUTISM, CONTROL))
         )
         rows.append(
             {"characteristic": f"{name}: {row['category']}" if row["category"] else name}
@@ -96,7 +96,7 @@ def by_site(table: pd.DataFrame) -> list[Row]:
         if category != shown.get(name, "") and name != PEOPLE:
             continue
         pair = [
-            number(row[f"{label}_known"], ".0f")
+            counted(row[f"{label}_known"])
             if name == PEOPLE
             else "-"
             if few[label]
@@ -121,22 +121,24 @@ def p_value(value: float) -> str:
 
 
 def cohort(run: Described) -> list[Row]:
-    """Subjects by split, site and label; each split of several sites in all first."""
-    rows = []
-    for split in dict.fromkeys(count.split for count in run.subjects):
-        counts = [count for count in run.subjects if count.split == split]
-        total = (sum(getattr(count, label) for count in counts) for label in LABELS)
-        listed = [Count(split, f"all {len(counts)} sites", *total), *counts] if len(counts) > 1 else counts
-        rows += [
-            {"split, site": f"{split}, {count.site or '-'}"} | {name: str(getattr(count, name)) for name in LABELS}
-            for count in listed
-        ]
-    return rows
+    """Subjects by label: of each split or fold, then of each site. Sites of fewer than TELLING people are one row."""
+    of_split, of_site = dict[str, list[Count]](), dict[str, list[Count]]()
+    for count in run.subjects:
+        of_split.setdefault(count.split, []).append(count)
+        of_site.setdefault(f"site {count.site or '-'}", []).append(count)
+    few = [site for site, counts in of_site.items() if sum(total(counts).values()) < TELLING]
+    pooled = {f"sites of fewer than {TELLING} people: {len(few)}": [one for site in few for one in of_site.pop(site)]}
+    groups = of_split | of_site | (pooled if few else {})
+    return [
+        {"split, site": name} | {label: counted(people) for label, people in total(counts).items()}
+        for name, counts in groups.items()
+    ]
 
 
-def beside_training(table: pd.DataFrame, unlike: pd.DataFrame | None) -> Iterator[Section]:
-    """The sections of a test for which no tested person was used in training."""
-    yield Section("External validity", about_external(table), table=external_scores(table) or None)
+def beside_training(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
+    """The sections of a test of new people: `external.csv` as a `table`, and who is unlike the training people."""
+    unlike, by_checkpoint = tables.unlike, "--bundle" not in tables.run.command
+    yield Section("External validity", about_external(table, by_checkpoint), table=external_scores(table) or None)
     if rows := shifts(table):
         yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
     if unlike is not None:
@@ -148,13 +150,15 @@ def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     return table[table["kind"] == kind].set_index("measure")
 
 
-def about_external(table: pd.DataFrame) -> list[str]:
-    """What the scores, the calibration and the share of unlike people say."""
+def about_external(table: pd.DataFrame, by_checkpoint: bool) -> list[str]:
+    """What the scores, the calibration and the share of unlike people say. A checkpoint knows the scans and the IDs of
+    who trained it; what a bundle does not know is a warning of the run."""
     scores, calibration = of_kind(table, "score"), of_kind(table, "calibration")
     known = scores[scores["training"].notna()] if "training" in scores else scores[:0]
     share = of_kind(table, "unlike")
     return texts.paragraphs(
         "external",
+        compared=by_checkpoint,
         scores=len(scores),
         how=known["how"].iloc[0] if len(known) else "",
         people=int(known["training_people"].iloc[0]) if len(known) else 0,

@@ -1,13 +1,14 @@
 """Saved tables of a test -> what the page says of scores, probabilities, sets of labels and decisions."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 from scipy.special import expit
 
 from data.base.errors import InputError
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASSES, TELLING
 from utils.figures import number
 from utils.report import drawings, texts
 from utils.report.tables import (
@@ -21,8 +22,8 @@ from utils.report.tables import (
     Choice,
     Tables,
 )
-from utils.report.texts import TELLING, Row, Section, spelled
-from utils.scores.calibration import moved
+from utils.report.texts import Row, Section, spelled
+from utils.scores.calibration import moved, power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
@@ -40,12 +41,14 @@ from utils.scores.results import (
     THRESHOLD,
     Estimate,
     columns_of,
+    counted,
 )
 from utils.scores.statistics import log_odds
 
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
+FEW_PEOPLE = f"< {TELLING}: so few people are not counted. A dash: fewer than {TELLING} people of a class."
 MEASURES = {"slope": "slope", "intercept": "intercept", "brier": "Brier score"}
 
 
@@ -92,7 +95,7 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
     floor = NAMED_FLOOR if NAMED_FLOOR in table else BEST_FLOOR  # of older results
-    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor"}[floor]
+    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor, which is picked"}[floor]
     spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
@@ -181,34 +184,36 @@ def confusion(predictions: Predictions, tables: Tables) -> Section:
 
 
 def by_fold(tables: Tables) -> Section:
-    """The scores in each fold."""
+    """The scores in each fold, if it tests TELLING people of each class."""
     sizes = tables.predictions.groupby("fold")["subject"].nunique()
+    people = tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
+    enough = (people >= TELLING).sum(axis=1) == len(CLASSES)
     rows = [
-        {"fold": fold, "subjects": str(sizes.get(fold, "-"))}
-        | {spelled(name): scores[name].text() for name in OF_FOLDS if name in scores}
+        {"fold": fold, "subjects": counted(sizes.get(fold, math.nan))}
+        | {spelled(name): scores[name].text() if enough.get(fold) else "-" for name in OF_FOLDS if name in scores}
         for fold, scores in tables.folds.items()
     ]
-    return Section(
-        "Folds",
-        ["More metrics are in metrics.json. Each interval holds for its fold alone, one of several."],
-        table=rows,
-    )
+    about = f"{FEW_PEOPLE} More metrics are in metrics.json. Each interval holds for its fold alone, one of several."
+    return Section("Folds", [about], table=rows)
+
+
+def scores_of(row: pd.Series, named: Mapping[str, str]) -> Row:
+    """The people of a group and its scores by their names; a dash if fewer than TELLING of a class decide one."""
+    people = {name: row["subjects"] if name == "accuracy" else min(row["autism"], row["control"]) for name in named}
+    return {name: counted(row[name]) for name in SITE_COUNTS} | {
+        label: Estimate.in_row(row, name).text() if people[name] >= TELLING else "-" for name, label in named.items()
+    }
 
 
 def by_site(table: pd.DataFrame) -> Section:
-    """The score in each row of `sites.csv`, if it is of TELLING people."""
+    """The score in each row of `sites.csv`."""
     rows = [
-        {"site": row["site"] or "-"}
-        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-        | {
-            label: Estimate.in_row(row, name).text() if row["subjects"] >= TELLING else "-"
-            for name, label in (("auc", "AUC"), ("accuracy", "accuracy"))
-        }
+        {"site": row["site"] or "-"} | scores_of(row, {"auc": "AUC", "accuracy": "accuracy"})
         for _, row in table.iterrows()
     ]
     about = [
-        f"No interval: too few people. A dash: fewer than {TELLING} people, or one class. Each interval holds for its "
-        "site alone. Of so many sites, some have a low AUC by chance."
+        f"{FEW_PEOPLE} No interval: too few people. Each interval holds for its site alone. Of so many sites, some "
+        "have a low AUC by chance."
     ]
     return Section("Sites", about, table=rows)
 
@@ -217,9 +222,7 @@ def by_group(table: pd.DataFrame) -> Section:
     """The score in each row of `groups.csv`."""
     areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
     rows = [
-        {"group": f"{row['kind']}: {row['group']}"}
-        | {name: number(row[name], ".0f") for name in SITE_COUNTS}
-        | {spelled(name): Estimate.in_row(row, name).text() for name in areas}
+        {"group": f"{row['kind']}: {row['group']}"} | scores_of(row, {name: spelled(name) for name in areas})
         for _, row in table.iterrows()
     ]
     return Section("Head motion, sex and age", texts.paragraphs("groups", count=len(table)), table=rows)
@@ -238,7 +241,8 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
     about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
     yield Section("Probabilities", about, drawn, agreement(table))
-    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run)
+    count = table.loc[table["group"] != "", "group"].nunique()
+    about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
     calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
     if given is not None:
@@ -291,13 +295,15 @@ def of_people(row: pd.Series) -> str:
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
     groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ."""
+    both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
+    that test."""
 
     name: str
     share: float
     of_other_level: float
     ends: tuple[float, float] | None
     p: float
+    power: float
 
 
 def held(table: pd.DataFrame, name: str) -> Held:
@@ -305,7 +311,7 @@ def held(table: pd.DataFrame, name: str) -> Held:
         one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    large = own["value"][(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
-    ends = (large.min(), large.max()) if len(large) > 1 else None
+    large = own[(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
+    ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
     p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
-    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0))
+    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large["people"].to_numpy()))

@@ -47,6 +47,8 @@ class Prepared:
     standard: str = ""  # of the volumes, as they are read
     connectome: str = ""  # the series whose correlations the cohort has
     phenotype_columns: tuple[str, ...] = ()
+    num_phenotype: int = 0  # values made of these that are not alike for all; 0 if unknown
+    derivation: str = ""  # of maps and series from scans, in words
     scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
     same_scan: int = 0  # groups of people who share a scan
     together: bool = False  # whether these are in one split or fold

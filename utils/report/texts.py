@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from data.base.errors import InputError
 from data.base.tables import printable
-from data.cohorts.records import GRIDS, PHENOTYPE_SIZE, Grid
+from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import listed
 from models import MODELS
 from utils.figures import TABLES_CSS, number
@@ -28,7 +28,6 @@ from utils.scores import calibration, metrics, results
 from utils.scores.results import MAJORITY, NO_FLOORS, ROLE, RULE, Estimate
 
 Row = dict[str, str]  # heading -> cell
-TELLING = 5  # people of a site of whom a mean or a share is shown; that of fewer nearly tells theirs
 SPELLED = {
     "auc": "AUC, all people together",
     "auc_sites": "AUC within sites",
@@ -171,7 +170,7 @@ class Facts:
     folds: int  # 0: one split
     same_folds: bool  # in all repeats, if there are some
     grid: Grid | None  # of the volumes that the model reads
-    num_phenotype: int  # values that it reads
+    reads_phenotype: bool
     connectome: str  # the series whose correlations it reads
     changed: dict[str, Any]  # settings that differ from the preset
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
@@ -197,7 +196,7 @@ def facts(tables: Tables) -> Facts:
         folds=tables.predictions["fold"].nunique() if same_folds else numbered,
         same_folds=same_folds,
         grid=GRIDS.get(run.grid or ""),
-        num_phenotype=PHENOTYPE_SIZE if "phenotype" in model.reads else 0,
+        reads_phenotype="phenotype" in model.reads,
         connectome=run.prepared.connectome if run.config.get("connectome") else "",
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),

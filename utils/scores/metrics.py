@@ -140,14 +140,16 @@ class Predictions:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
 
         The variance grows by a share of a unit's training units: those who are themselves in the score, tested by
-        another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class.
+        another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class. A
+        bootstrap loses one a fold: of units, of which a fold has few, more than of as many people.
         """
         if self.fold is None:
             return float(np.sqrt(1 + self.several))
         fold = self.fold[self.drawn[0]]
         own, every = Counter(fold.tolist()), Counter(self.tested or fold.tolist())
         shares = [count * (len(fold) - count) / max(every.total() - every[of], 1) for of, count in own.items()]
-        variance = 1 + sum(shares) / len(fold)
+        of_people, of_units = (max(1 - len(own) / len(first), 1 / 2) for first in (self.people[0], fold))
+        variance = (1 + sum(shares) / len(fold)) * of_people / of_units
         if name in self.groups:
             used = np.any(needed_groups(self)[name], axis=0)
             lost = 2 * len(np.unique(self.groups[name][used])) / max(self.units(used), 1)

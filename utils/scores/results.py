@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data.cohorts.records import TELLING
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,6 +34,11 @@ def or_none(value: float | None) -> float | None:
 def columns_of(name: str = "") -> list[str]:
     """The three columns of an estimate in a table; without a name those of a table that holds one estimate a row."""
     return [name, f"{name}_low", f"{name}_high"] if name else ["value", "low", "high"]
+
+
+def counted(people: float) -> str:
+    """A number of people where it may leave the lab: fewer than TELLING are not told apart."""
+    return f"< {TELLING}" if 0 < people < TELLING else f"{people:.0f}" if math.isfinite(people) else "-"
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,11 @@ class Estimate:
     def numbers(self) -> tuple[float, ...]:
         """Value, low, high; NaN where undefined."""
         return tuple(math.nan if number is None else number for number in astuple(self))
+
+    @property
+    def beats_chance(self) -> bool | None:
+        """Of an AUC: whether its interval is above chance; None where there is no interval."""
+        return None if self.low is None else self.low > CHANCE
 
     def ends(self, form: str = ".3f", undefined: str = "-", between: str = " to ") -> str:
         """`0.500 to 0.720`."""
