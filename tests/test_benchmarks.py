@@ -334,15 +334,24 @@ def test_without_a_gpu_there_is_nothing_to_measure(capsys):
     assert capsys.readouterr().out == "No GPU: nothing to measure.\n"
 
 
-@pytest.mark.parametrize("kind, column", [("Age", "AGE_AT_SCAN"), ("Motion", "func_mean_fd"), ("Site", "site")])
-def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it(kind, column):
+@pytest.mark.parametrize(
+    "kind, columns",
+    [
+        ("Age", ["AGE_AT_SCAN"]),
+        ("Motion", ["func_mean_fd"]),
+        ("Site", ["site"]),
+        ("SexByAge", ["SEX", "AGE_AT_SCAN"]),
+        ("AgeBySite", ["site", "AGE_AT_SCAN"]),
+    ],
+)
+def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it(kind, columns):
     """And the other regions do not know of it: they are those of the people without it."""
     names = runpy.run_path(benchmark("truth"))
     drawn = Simulation(subjects=60, effect=0.0)
     anatomy, bare = names[kind](REDUCED, drawn), Anatomy(REDUCED, drawn)
     table, values = anatomy.people(drawn)
     assert table["label"].sum() == 30 and roc_auc_score(table["label"], values) > 0.65
-    assert (pd.Series(values).groupby(table[column]).nunique() == 1).all()
+    assert (pd.Series(values).groupby([table[name] for name in columns]).nunique() == 1).all()
     difference = np.stack([anatomy.region_values(at, 0)[0] - bare.region_values(at, 0)[0] for at in range(60)])
     carrier = next(number for number, name in anatomy.atlas.names.items() if name == names["CARRIER"])
     assert np.corrcoef(difference[:, carrier], values)[0, 1] == pytest.approx(1)
