@@ -43,12 +43,12 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     wider = predictions.widening("auc")
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
     result |= more(people, beside, wider)
-    measures = [name for name in enough(known.select_dtypes("number")) if HEAD_MOTION.search(name)]
+    measures = HEAD_MOTION.of(known[enough(known.select_dtypes("number"))])
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result and result["partial"].low > 0:
         others = adjustment(
-            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.search(name)]]
+            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]]
         )
         columns = people[["label", "logit"]].assign(moved=known[measures[0]]).to_numpy(float)
         rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
@@ -229,17 +229,17 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for name in known:
         values = known[name]
-        if HEAD_MOTION.search(name) and values.dtype == float:
+        if HEAD_MOTION.names(name) and values.dtype == float:
             below = values < values.groupby(np.array(site)).transform("median")
             halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
             yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
+        elif AGE.names(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
             low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
             told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
             told = {third: f"{third} third, {ends}" for third, ends in told.items()}
             yield "age", thirds.map(told)[values.sort_values().index]
-        elif SEX.search(name) and values.nunique() <= MAX_SEXES:
+        elif SEX.names(name) and values.nunique() <= MAX_SEXES:
             told = values.dropna().map("{:g}".format if values.dtype == float else str)
             yield "sex", (f"{name} " + told).sort_values()
 

@@ -116,7 +116,9 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    each = np.stack([predicted(*of_one, batches) for of_one in networks])
+    others = missingness.told_alike(run)
+    found = [predicted(*one, batches, other) for one, other in zip(networks, others, strict=True)]
+    each, *alike = np.stack(found, axis=1)
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
@@ -127,7 +129,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
-    missingness.write_alike(run, [network for _, network in networks], batches)
+    for each_alike in alike:
+        missingness.write_alike(run, each_alike.mean(0))
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
