@@ -25,7 +25,7 @@ from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
+from utils.report.tables import FORM, Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
@@ -155,6 +155,7 @@ def conclude(
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
     notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
+        "form": FORM,
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
@@ -167,7 +168,8 @@ def conclude(
     headline: Headline | None = None
     score: dict[str, Estimate] = {}
     if len(known):
-        score, summary["conclusion"], summary["motion"] = measure(run, known, each)
+        score, of_labels = measure(run, known, each)
+        summary |= of_labels
         name = metrics.headline(score)
         headline = Headline(name, score[name])
         if chosen:
@@ -175,15 +177,17 @@ def conclude(
         told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
         print_unless_quiet(f"{len(known)} test records: {', '.join(told)}")
     print_unless_quiet("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
-    print(*notes, sep="\n", end="\n" * bool(notes))
+    new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
+    print(*new, sep="\n", end="\n" * bool(new))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)
     return score
 
 
-def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], str, str | None]:
-    """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
+def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Writes every result that needs labels; returns the metrics, and for `run.json` the verdict, the line on motion,
+    and how many subjects no AUC within small sites counts."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
     predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
@@ -202,7 +206,9 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
-    return score, " ".join(filter(None, concluded)), confounds.motion_line(motion)
+    alone = predictions.in_one_class_sites if predictions.in_small_sites else None
+    conclusion, line = " ".join(filter(None, concluded)), confounds.motion_line(motion)
+    return score, {"conclusion": conclusion, "motion": line, "alone_in_small_sites": alone}
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:

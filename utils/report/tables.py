@@ -92,6 +92,9 @@ class Permuted:
     mean: float  # score on permuted labels
 
 
+FORM = 2  # since people of small sites are compared within their fold, and a lasso chooses products of covariates
+
+
 @dataclass(frozen=True, kw_only=True)
 class Described(Choices, Caveats):
     """The description of a test in `run.json`; `left_out` holds the number of people by the reason of a conversion."""
@@ -112,6 +115,8 @@ class Described(Choices, Caveats):
     conclusion: str
     warnings: list[str]
     motion: str | None
+    form: int = 1  # 1 in older results, else FORM
+    alone_in_small_sites: int | None = None  # subjects whom no other of their site and fold is compared with
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
