@@ -62,16 +62,16 @@ def notes(source: Source) -> list[str]:
 
 
 def notes_like(source: Source, like: Cohort) -> list[str]:
-    """`notes`, and which of the new people are relatives of training people of `like`."""
+    """`notes`, and which of the new people are relatives of people of `like`."""
     there, several = like.metadata.family_column, len(source.subjects) > 1
     if not source.family_column:
-        told = f"{source.table} lacks {there}, so families are not known; --family names a column."
-        return [told] if there and several else []
+        lacking = f"{source.table} lacks {there}, so families are not known; --family names a column."
+        return [lacking] if there and several else []
     found: dict[str, list[str]] = {"train": [], "test": []}
     for subject, family in zip(source.subjects["subject"], source.subjects["family"], strict=True):
-        for split, told in found.items():
+        for split, of_split in found.items():
             known = [one for one in like.metadata.families.get(family, ()) if one in set(like.subjects(split))]
-            told += [f"{subject} of {known[0]}"] if known else []
+            of_split += [f"{subject} of {known[0]}"] if known else []
     by = f"people of {like.path}, by {source.family_column}"
     told = [f"Relatives of training {by}: {listed(found['train'])}. Scores on them are too good; leave them out with "
             "--exclude."] if found["train"] else []  # fmt: skip

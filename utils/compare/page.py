@@ -80,8 +80,8 @@ def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Se
         yield Section("Warnings", about, kind="warning")
     area = found[0].area
     drawn = forest("aucs", {run.letter: run.scores[area] for run in runs}, HEADLINES[area], CHANCE)
-    about = texts.paragraphs("scores", SENTENCES) if small else None
-    yield Section("The runs", about, drawn, [row_of(run) for run in runs])
+    of_sites = texts.paragraphs("scores", SENTENCES) if small else None
+    yield Section("The runs", of_sites, drawn, [row_of(run) for run in runs])
     less = {minus(pair): pair.less[area] for pair in found}
     drawn = forest("differences", less, f"difference of {HEADLINES[area]}", 0)
     about = texts.paragraphs("differences", SENTENCES, pairs=len(found), **repeats)
