@@ -50,7 +50,7 @@ from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.split import KeptSplit
-from data.conversion.tables import column
+from data.conversion.tables import check_columns, column
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
 
@@ -63,6 +63,8 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     phenotypes, own = options.phenotype or (), options.covariates or ()
+    named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
+    check_columns(source.rows, named_by, source.table)
     if not options.allow_leak:
         check_names(phenotypes, source.label_column)
         check_names(own, source.label_column, "--covariates")
