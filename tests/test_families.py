@@ -67,11 +67,12 @@ def test_a_column_makes_groups_and_what_is_guessed_is_named(made, data_cli):
         ("SEX", "for 2[0-9] of 40 people; expected one for each family"),
         ("DX_GROUP", "is also the site, the diagnosis"),
         ("SITE_ID", "is also the site, the diagnosis"),
-        ("FAM", "is also the site, the diagnosis, or of --phenotype or --covariates"),
+        ("AGE_AT_SCAN", "is also the site, the diagnosis, or of the phenotype or the covariates"),
+        ("FAM", "is also the site, the diagnosis, or of the phenotype or the covariates"),
     ],
 )
 def test_columns_of_something_else_are_refused(column, message, lab, data_cli, tmp_path):
-    more = ("--covariates", "FAM") if column == "FAM" else ()
+    more = {"FAM": ("--covariates", "FAM"), "SEX": ("--covariates", "", "--phenotype", "")}.get(column, ())
     outcome = data_cli("convert", lab, tmp_path / "cohort", *GRID, "--family", column, *more)
     assert outcome.status == 2 and not (tmp_path / "cohort").exists()
     assert pd.Series(outcome.err).str.contains(message).all(), outcome.err

@@ -68,7 +68,6 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     if not options.allow_leak:
         check_names(phenotypes, source.label_column)
         check_names(own, source.label_column, "--covariates")
-    source = families.added(source, options.family, [*phenotypes, *own])
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
@@ -78,6 +77,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
     told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
+    source = families.added(source, options.family, used)
     earlier = KeptSplit.of(options.keep_split)
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:

@@ -21,8 +21,8 @@ def added(source: Source, name: str | None, used: Collection[str], few: bool = F
         return source
     if name in (*used, source.site_column, source.label_column):
         raise InputError(
-            f"--family {name} is also the site, the diagnosis, or of --phenotype or --covariates; expected a column "
-            "that says no more than who is related."
+            f"--family {name} is also the site, the diagnosis, or of the phenotype or the covariates; expected a "
+            "column that says no more than who is related."
         )
     values = clean(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
     sizes = values.value_counts()

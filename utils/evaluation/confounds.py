@@ -64,6 +64,17 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
     return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
 
 
+def too_few(people: pd.DataFrame) -> str:
+    """Why nothing can be said of people of both classes, as of their AUC within sites; empty if they are enough."""
+    several = people["site"].nunique() > 1
+    both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
+    if both.empty:
+        return "at each site all subjects have the same diagnosis"
+    if both.groupby("label")["unit"].nunique().min() >= MIN_PER_CLASS:
+        return ""
+    return f"it needs {MIN_PER_CLASS} subjects of each class{' at sites that have both' if several else ''}"
+
+
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
     """The people whose numbers are known, and the adjustment for these; without the site if people are too few."""
     kept = enough(known)
@@ -88,8 +99,8 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
-    if beside.reason:
-        return {"reason": beside.reason}
+    if reason := beside.reason or too_few(people):
+        return {"reason": reason}
     both = people[["label", "logit"]].to_numpy(float)
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}

@@ -39,9 +39,10 @@ def write_alike(run: Run, probability: np.ndarray) -> None:
 
 
 def sentence(rows: Sequence[dict]) -> str:
-    """How much of the score is what is missing, by the rows of `floors.csv`; empty if the network does not read it."""
+    """How much of the score is what is missing, by the rows of `floors.csv`. Empty if the network does not read it, or
+    if nothing can be concluded of the score."""
     found = {one.name: one for one in compared(rows)}
     alike, floor = found.get(ALIKE), found.get(f"{MISSINGNESS}, {LOGISTIC}")
-    if alike is None or alike.auc.value is None:
+    if alike is None or alike.less.low is None:
         return ""
     return paragraph("missingness", alike=alike, floor=floor, auc=headline(rows[0]))
