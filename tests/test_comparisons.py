@@ -191,9 +191,9 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             (0.9, None, None),
             ["A"] * 18 + ["B"] * 22,
-            "The network's AUC is 0.90, without an interval. An interval needs 10 subjects of each class at sites that "
-            f"have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one class, which are "
-            "not in it.",
+            "The network's AUC within sites is 0.90, without an interval. An interval needs 10 subjects of each class "
+            f"at sites that have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one "
+            "class, which are not in it.",
         ),
     ],
 )

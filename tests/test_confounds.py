@@ -289,6 +289,27 @@ def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
     assert "6 subjects are too few" in line
 
 
+@pytest.mark.parametrize("case", ["rare", "rare at sites", "apart", "families"])
+def test_where_no_verdict_can_be_said_none_is_said_beside_covariates(case):
+    known, person = moving(), None
+    known["site"], half = np.where(np.arange(200) < 100, "A", "B"), np.arange(200) < 100
+    if case == "rare":
+        known["label"], known["site"] = (np.arange(200) % 23 == 0).astype(float), np.full(200, "A")
+    elif case == "rare at sites":
+        known["label"] = np.where(half, np.arange(200) % 20 == 0, 1.0)
+    elif case == "apart":
+        known["label"] = half.astype(float)
+    else:
+        person = np.where(known["label"] == 1, "s1", known["subject"])
+    probability = np.where(known["label"] == 1, 0.8, 0.2) + np.random.default_rng(1).normal(0, 0.02, 200)
+    predictions = Predictions(known["label"], probability, known["subject"], None, known["site"], person=person)
+    found = motion(predictions, known["table"], 0)
+    apart = case == "apart"
+    reason = "at each site all subjects have the same diagnosis" if apart else "it needs 10 subjects of each class"
+    assert "partial" not in found and found["reason"].startswith(reason)
+    assert ("at sites that have both" in found["reason"]) == (case in ("rare at sites", "families"))
+
+
 def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
     known = moving(40)
     known["table"] = known["table"][[]]

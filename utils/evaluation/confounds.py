@@ -43,12 +43,12 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     wider = predictions.widening("auc")
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
     result |= more(people, beside, wider)
-    measures = [name for name in enough(known.select_dtypes("number")) if HEAD_MOTION.search(name)]
+    measures = HEAD_MOTION.of(known[enough(known.select_dtypes("number"))])
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result and result["partial"].low > 0:
         others = adjustment(
-            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.search(name)]]
+            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]]
         )
         columns = people[["label", "logit"]].assign(moved=known[measures[0]]).to_numpy(float)
         rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
@@ -62,6 +62,17 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
     first = {"label": predictions.label, "site": predictions.site, "unit": predictions.unit}
     by_subject = pd.DataFrame(first | {"logit": logits}).groupby(predictions.subject)
     return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
+
+
+def too_few(people: pd.DataFrame) -> str:
+    """Why nothing can be said of people of both classes, as of their AUC within sites; empty if they are enough."""
+    several = people["site"].nunique() > 1
+    both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
+    if both.empty:
+        return "at each site all subjects have the same diagnosis"
+    if both.groupby("label")["unit"].nunique().min() >= MIN_PER_CLASS:
+        return ""
+    return f"it needs {MIN_PER_CLASS} subjects of each class{' at sites that have both' if several else ''}"
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
@@ -88,8 +99,8 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
-    if beside.reason:
-        return {"reason": beside.reason}
+    if reason := beside.reason or too_few(people):
+        return {"reason": reason}
     both = people[["label", "logit"]].to_numpy(float)
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}
@@ -229,17 +240,17 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for name in known:
         values = known[name]
-        if HEAD_MOTION.search(name) and values.dtype == float:
+        if HEAD_MOTION.names(name) and values.dtype == float:
             below = values < values.groupby(np.array(site)).transform("median")
             halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
             yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
+        elif AGE.names(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
             low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
             told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
             told = {third: f"{third} third, {ends}" for third, ends in told.items()}
             yield "age", thirds.map(told)[values.sort_values().index]
-        elif SEX.search(name) and values.nunique() <= MAX_SEXES:
+        elif SEX.names(name) and values.nunique() <= MAX_SEXES:
             told = values.dropna().map("{:g}".format if values.dtype == float else str)
             yield "sex", (f"{name} " + told).sort_values()
 

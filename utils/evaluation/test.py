@@ -25,7 +25,7 @@ from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
+from utils.report.tables import FORM, Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
@@ -116,7 +116,9 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    each = np.stack([predicted(*of_one, batches) for of_one in networks])
+    others = missingness.told_alike(run)
+    found = [predicted(*one, batches, other) for one, other in zip(networks, others, strict=True)]
+    each, *alike = np.stack(found, axis=1)
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
@@ -127,7 +129,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
-    missingness.write_alike(run, [network for _, network in networks], batches)
+    for each_alike in alike:
+        missingness.write_alike(run, each_alike.mean(0))
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
@@ -151,6 +154,7 @@ def conclude(
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
     notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
+        "form": FORM,
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
@@ -172,7 +176,8 @@ def conclude(
         values = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
         print_unless_quiet(f"{len(known)} test records: {', '.join(values)}")
     print_unless_quiet("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
-    print(*notes, sep="\n", end="\n" * bool(notes))
+    new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
+    print(*new, sep="\n", end="\n" * bool(new))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)
@@ -199,8 +204,9 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
+    alone = predictions.in_one_class_sites if predictions.in_small_sites else None
     told = {"conclusion": " ".join(filter(None, concluded)), "motion": confounds.motion_line(motion)}
-    return score, told | {"small_sites": predictions.in_small_sites}
+    return score, told | {"alone_in_small_sites": alone}
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
