@@ -1,6 +1,6 @@
 """The test of an output beside covariates against statsmodels' and simulated truths, and the line on its result."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from utils.evaluation.confounds import (
 )
 from utils.scores import metrics
 from utils.scores.adjustment import residuals, spanned
-from utils.scores.metrics import Predictions
+from utils.scores.metrics import Predictions, with_intervals
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -433,3 +433,15 @@ def test_nothing_is_grouped_by_what_is_unknown_or_text():
     assert groups(predictions, None, 0) == []
     assert groups(predictions, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
     assert groups(predictions, table[["age"]].assign(age=""), 0) == []
+
+
+def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
+    table, predictions = people()
+    site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
+    small = replace(predictions, site=site, fold=fold, place=None)
+    assert small.in_small_sites
+    members = (table["SEX"] == "1").to_numpy()
+    row = next(row for row in groups(small, table, 0) if row["group"] == "SEX 1")
+    expected = with_intervals(small.subset(members), 0)["auc_sites"]
+    assert (row["auc"], row["auc_sites"]) == (None, expected.value)
+    assert [row["measure"] for row in rows(None, groups(small, table, 0))] == ["auc_sites"]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from people import ROWS, write_people
 
+from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import recording
 from data.cohorts.stored import open_cohort
 from data.cohorts.variants import recorded_alike
@@ -73,6 +74,17 @@ def test_a_floor_reads_them_and_the_network_is_told_them_alike(lab, cli, tmp_pat
     alone = rows.loc[f"{MISSINGNESS}, {LOGISTIC}", "auc_sites"]
     assert f"Logistic regression on these values alone has {alone:.2f}" in said
     assert "Of 12 other floors" in said, "only floors are counted"
+
+
+def test_volumes_are_read_once_for_both(lab, cli, no_floors, tmp_path, monkeypatch):
+    folders = ("--dataDir", lab, "--chkPointDir", tmp_path / "ckpt", "--model", "mmnn", "--preset", "linear")
+    assert cli("--train", *folders, "--numIters", "2", "--outDir", tmp_path / "train").status == 0
+    passes, batches = [], Cohort.batches
+    monkeypatch.setattr(Cohort, "batches", lambda *given: passes.append(given[2]) or batches(*given))
+    assert cli("--test", *folders, "--outDir", tmp_path / "test").status == 0
+    found = [pd.read_csv(tmp_path / "test" / f"{name}.csv") for name in ("predictions", "floor_predictions")]
+    assert passes == [True] and np.isfinite(found[1][ALIKE]).all()
+    assert (found[1][ALIKE] != found[0]["probability"]).any()
 
 
 def test_where_nothing_is_missing_nothing_is_said(lab, data_cli, tmp_path):

@@ -37,7 +37,7 @@ ABIDE_COLUMNS = [
 ]
 SUBJECT = "subject"  # the column of tables by subject
 ROUNDING = 1e-3  # of a scaled value in a record, which is float32
-HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)  # in the name of a column
+LOGARITHMIC = re.compile("mean_?fd|framewise", re.IGNORECASE)  # head motion whose logarithm is kept, also in bundles
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
 INDICATOR = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing

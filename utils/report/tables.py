@@ -22,6 +22,7 @@ PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
+UNITS = "units"  # a column there, not of older results: people, of whom those of a group count as one
 DIGITS = 8  # of numbers in tables, significant ones
 POINTS = 200  # of a history
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
@@ -116,7 +117,6 @@ class Described(Choices, Caveats):
     warnings: list[str]
     motion: str | None
     form: int = 1  # 1 in older results, else FORM
-    alone_in_small_sites: int | None = None  # subjects whom no other of their site and fold is compared with
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
@@ -124,6 +124,7 @@ class Described(Choices, Caveats):
     choice: Choice | None = None
     permutations: Permuted | None = None
     prepared: Prepared = field(default_factory=Prepared)
+    small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
 
     @property

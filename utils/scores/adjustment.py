@@ -98,7 +98,7 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     of its own.
     """
     names = [name for name in enough(known) if known[name].nunique() > 1]
-    unknown = [of for of, pattern in KINDS.items() if not any(map(pattern.search, enough(known)))]
+    unknown = [name for name, kind in KINDS.items() if not kind.of(known[enough(known)])]
     none = np.empty((len(known), 0))
     bare = Adjustment((), tuple(known), tuple(unknown), "no covariate can be used", spanned(none), none)
     for used in filter(None, (names, [name for name in names if name != "site"])):
