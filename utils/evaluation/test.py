@@ -204,9 +204,8 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
-    alone = predictions.in_one_class_sites if predictions.in_small_sites else None
     told = {"conclusion": " ".join(filter(None, concluded)), "motion": confounds.motion_line(motion)}
-    return score, told | {"alone_in_small_sites": alone}
+    return score, told | {"small_sites": predictions.in_small_sites}
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:

@@ -117,7 +117,6 @@ class Described(Choices, Caveats):
     warnings: list[str]
     motion: str | None
     form: int = 1  # 1 in older results, else FORM
-    alone_in_small_sites: int | None = None  # subjects whom no other of their site and fold is compared with
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
@@ -125,12 +124,8 @@ class Described(Choices, Caveats):
     choice: Choice | None = None
     permutations: Permuted | None = None
     prepared: Prepared = field(default_factory=Prepared)
+    small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
-
-    @property
-    def small_sites(self) -> bool:
-        """Whether the AUC within sites compares people of one fold only, see `Predictions`."""
-        return self.alone_in_small_sites is not None
 
     @property
     def cohort_name(self) -> str:
