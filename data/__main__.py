@@ -70,11 +70,18 @@ def print_planned(planned: "PlannedCohort", path: Path) -> None:
     from data.cohorts import covariates
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
+    from data.conversion.leaks import MIN_IN_CLASS
 
     for name, values in planned.metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {listed(values)}")
     print(covariates.told(planned.covariates, planned.phenotype, planned.rows, planned.metadata.covariates_named))
+    training = Counter(int(row.label) for row in planned.rows if row.split == "train" and row.known)
+    fewest = min(range(len(CLASSES)), key=lambda label: training[label])
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
+        if training[fewest] < MIN_IN_CLASS:
+            few = f"{training[fewest]} training people are of the class {CLASSES[fewest]}; {MIN_IN_CLASS} are needed"
+            print(f"Phenotype: whether a value separates the training labels is not known, since {few}.")
+            continue
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))

@@ -101,6 +101,8 @@ def test_what_is_unknown_or_alike_in_all_is_named():
     found = adjustment(known.assign(same=3.0, fiq=rare, func_mean_fd=random.normal(size=200)))
     assert found.covariates == ("site", "age", "sex", "func_mean_fd")
     assert found.without[:2] == ("same", "fiq") and found.unknown == ("IQ", "handedness")
+    group = np.where(known["age"] < 15, "child", "adult")
+    assert adjustment(known[["sex"]].assign(age_group=group, verbal_iq=rare.fillna(0))).unknown[:2] == ("age", "IQ")
     assert adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
     assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "handedness", "head motion")
     assert adjustment(known[[]]).span == pytest.approx(spanned(np.empty((200, 0))))

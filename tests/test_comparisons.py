@@ -14,7 +14,7 @@ from data.cohorts.rows import Row
 from utils.evaluation import comparisons
 from utils.evaluation.comparisons import mean_of, predicted_by_floors
 from utils.scores.metrics import Predictions, differences, with_intervals
-from utils.scores.results import MAJORITY, RULE
+from utils.scores.results import ALIKE, MAJORITY, RULE
 
 VOLUME, BOTH = ("volume",), ("volume", "phenotype")  # what networks read
 
@@ -191,9 +191,9 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             (0.9, None, None),
             ["A"] * 18 + ["B"] * 22,
-            "The network's AUC is 0.90, without an interval. An interval needs 10 subjects of each class at sites that "
-            f"have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one class, which are "
-            "not in it.",
+            "The network's AUC within sites is 0.90, without an interval. An interval needs 10 subjects of each class "
+            f"at sites that have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one "
+            "class, which are not in it.",
         ),
     ],
 )
@@ -269,3 +269,28 @@ def test_floors_are_fitted_once_unless_labels_or_volumes_differ(monkeypatch):
     for of in (cohort, replace(cohort), *others):
         assert predicted_by_floors(of) is ONE
     assert fitted == [cohort, *others]
+
+
+def test_what_one_older_repeat_or_candidate_lacks_is_left_out():
+    known, (table,) = pooled()
+    newer = table.assign(**{ALIKE: known.probability})
+    for given in ([newer, table], [table, newer]):
+        rows = comparisons.floors_table(replace(known, repeats=(known,)), given, 0, VOLUME)
+        assert [row["floor"] for row in rows] == ["model", "majority", "regions, SVM"]
+    of = pd.DataFrame({"file": ["a", "b"], "fold": ["0", "1"], "all, SVM": [0.3, 0.4]})
+    told = {name: of.assign(**{ALIKE: values}) for name, values in (("x", [0.1, 0.2]), ("y", [0.6, 0.7]))}
+    beside = comparisons.floors_beside(told, {"0": "x", "1": "y"})
+    assert beside[ALIKE].tolist() == [0.1, 0.7] and beside["all, SVM"].tolist() == [0.3, 0.4]
+    for old in ("x", "y"):
+        assert [*comparisons.floors_beside(told | {old: of}, {"0": "x", "1": "y"})] == ["file", "fold", "all, SVM"]
+
+
+def test_an_interval_needs_families_and_places_of_both_classes():
+    model, site = row("model", (0.7, None, None), area="auc_sites"), np.array(["A", "B"] * 20)
+    one = replace(people(site=site), fold=np.arange(40) % 5, person=np.arange(40) // 2)
+    small = replace(one, place=np.arange(40) // 8)
+    needs = "An interval needs 10 subjects of each class (a family, or people who share a scan, count once) at sites"
+    assert f"{needs} that have both" in comparisons.verdict([model], one, BOTH)
+    said = comparisons.verdict([model], replace(small, repeats=(small,)), BOTH)
+    assert f"{needs} and folds that have both" in said
+    assert said.endswith("Each AUC is the mean over 2 repeats, of those that have one.")

@@ -1,6 +1,6 @@
 """The test of an output beside covariates against statsmodels' and simulated truths, and the line on its result."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from utils.evaluation.confounds import (
 )
 from utils.scores import metrics
 from utils.scores.adjustment import residuals, spanned
-from utils.scores.metrics import Predictions
+from utils.scores.metrics import Predictions, with_intervals
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -332,6 +332,27 @@ def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
     assert "6 subjects are too few" in line
 
 
+@pytest.mark.parametrize("case", ["rare", "rare at sites", "apart", "families"])
+def test_where_no_verdict_can_be_said_none_is_said_beside_covariates(case):
+    known, person = moving(), None
+    known["site"], half = np.where(np.arange(200) < 100, "A", "B"), np.arange(200) < 100
+    if case == "rare":
+        known["label"], known["site"] = (np.arange(200) % 23 == 0).astype(float), np.full(200, "A")
+    elif case == "rare at sites":
+        known["label"] = np.where(half, np.arange(200) % 20 == 0, 1.0)
+    elif case == "apart":
+        known["label"] = half.astype(float)
+    else:
+        person = np.where(known["label"] == 1, "s1", known["subject"])
+    probability = np.where(known["label"] == 1, 0.8, 0.2) + np.random.default_rng(1).normal(0, 0.02, 200)
+    predictions = Predictions(known["label"], probability, known["subject"], None, known["site"], person=person)
+    found = motion(predictions, known["table"], 0)
+    apart = case == "apart"
+    reason = "at each site all subjects have the same diagnosis" if apart else "it needs 10 subjects of each class"
+    assert "partial" not in found and found["reason"].startswith(reason)
+    assert ("at sites that have both" in found["reason"]) == (case in ("rare at sites", "families"))
+
+
 def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
     known = moving(40)
     known["table"] = known["table"][[]]
@@ -476,3 +497,15 @@ def test_nothing_is_grouped_by_what_is_unknown_or_text():
     assert groups(predictions, None, 0) == []
     assert groups(predictions, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
     assert groups(predictions, table[["age"]].assign(age=""), 0) == []
+
+
+def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
+    table, predictions = people()
+    site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
+    small = replace(predictions, site=site, fold=fold, place=None)
+    assert small.in_small_sites
+    members = (table["SEX"] == "1").to_numpy()
+    row = next(row for row in groups(small, table, 0) if row["group"] == "SEX 1")
+    expected = with_intervals(small.subset(members), 0)["auc_sites"]
+    assert (row["auc"], row["auc_sites"]) == (None, expected.value)
+    assert [row["measure"] for row in rows(None, groups(small, table, 0))] == ["auc_sites"]

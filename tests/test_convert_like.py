@@ -275,7 +275,7 @@ def test_covariates_of_other_tables(everybody, data_cli, tmp_path):
     iq = {row["SUB_ID"]: row["iq"] for row in ROWS}
     assert open_cohort(tmp_path / "a").covariates["iq"].to_dict() == iq
     for named, words in {
-        "weight": "has no column weight; it has SUB_ID, SITE_ID,",
+        "weight": "has no column weight (--covariates); it has SUB_ID, SITE_ID,",
         "DX_GROUP": "--covariates DX_GROUP is the label itself",
     }.items():
         outcome = data_cli("convert", everybody, tmp_path / "b", *other, "--covariates", named)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from helpers import COARSE, brain_map, read_rows, unsealed, write_rows
 
-from data.cohorts.covariates import AGE, HANDEDNESS, IQ, SEX, completed, known_covariates
+from data.cohorts.covariates import KINDS, completed, known_covariates, told
+from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
 
 RAW = pd.DataFrame(
@@ -40,11 +41,49 @@ def test_what_nobody_has_or_what_is_coded_otherwise_is_no_category():
     assert completed(None, both).to_dict("list") == {"sex": ["0", "1"]}
 
 
-def test_covariates_are_known_by_their_names():
-    names = ["AGE_AT_SCAN", "age", "Age (years)", "SEX", "gender", "FIQ", "full_scale_iq", "IQ", "handedness", "Hand"]
-    others = ["image", "VIQ", "average", "iq_test_wasi", "fiq_missing", "handle", "Essex"]
-    found = [[name for name in names + others if pattern.search(name)] for pattern in (AGE, SEX, IQ, HANDEDNESS)]
-    assert found == [names[:3], names[3:5], names[5:8], names[8:]]
+NAMED = {
+    "age": "AGE_AT_SCAN, age, Age (years), AgeAtScan, ageInYears, subject_age",
+    "sex": "SEX, gender, SubjectSex, biological_sex",
+    "IQ": "FIQ, full_scale_iq, Full.Scale.IQ, fullIQ, IQ, FSIQ4, WASI_FSIQ",
+    "handedness": "handedness, Hand, HANDEDNESS_CATEGORY, DominantHand",
+    "head motion": "mean_fd, func_mean_fd, meanFD, FD_mean, FDmean, fdMean, mean_framewise_displacement",
+    "": "image, average, handle, Essex, num_fd, VIQ, PIQ, iq_test_wasi, FIQ_TEST_TYPE, fiq_missing, verbal_iq, "
+    "VerbalIQ, performance_iq, nonverbal_IQ, age_of_onset, AgeOfOnset, diagnosis_age, age_at_diagnosis, maternal_age, "
+    "paternalAge, mother_age, age_father, gestational_age, handedness_unknown",
+}
+
+
+@pytest.mark.parametrize("kind, column", [(kind, name) for kind, of in NAMED.items() for name in of.split(", ")])
+def test_covariates_are_known_by_their_names(kind, column):
+    assert [name for name, of in KINDS.items() if of.names(column)] == [kind] * bool(kind)
+
+
+def test_categories_are_no_number():
+    """Nor do they hide the number beside them."""
+    groups = {"age_group_child": [1.0, 0], "age_group_adult": [0.0, 1], "IQ_measure_WASI": [0.0, 1]}
+    groups |= {"IQ_measure_WISC": [1.0, 0], "mean_fd_high": [1.0, 0], "mean_fd_low": [0.0, 1]}
+    raw = pd.DataFrame(groups | {"FIQ": [101.5, np.nan], "age": [9.0, 30.0]}, index=["a", "b"])
+    expected = {"age": ["9", "30"], "FIQ": ["101.5", ""]}
+    assert completed(None, raw).to_dict("list") == expected
+    texts = pd.DataFrame({"age_group": ["child", "adult"], "IQ": ["high", "low"]}, index=["a", "b"])
+    assert completed(texts, raw).to_dict("list") == texts.to_dict("list") | expected
+    rows = [Row("a.bin", "a", "NYU", 0.0, "train")]
+    unknown = told(texts, raw[list(groups)], rows, named=False)
+    assert unknown == "Covariates: age_group, IQ; not known: age, sex, IQ, handedness, head motion."
+    assert completed(texts, raw.rename(columns={"FIQ": "IQ"}))["IQ"].tolist() == ["high", "low"]
+
+
+def test_what_is_called_alike_hides_nothing():
+    table = pd.DataFrame({"verbal_iq": ["90", "80"], "age_of_onset": ["3", ""]}, index=["a", "b"])
+    raw = RAW.assign(maternal_age=[30.0, 31.0])[["maternal_age", "age", "viq", "fiq"]]
+    assert list(completed(table, raw)) == ["verbal_iq", "age_of_onset", "age", "fiq"]
+    assert list(completed(None, raw)) == ["age", "fiq"]
+    assert completed(None, raw[["maternal_age", "viq"]]) is None
+
+
+def test_categories_of_any_column_of_the_kind_are_its_text():
+    columns = {"SubjectSex_M": [0.0, 1], "SubjectSex_F": [1.0, 0]}
+    assert completed(None, pd.DataFrame(columns, index=["a", "b"])).to_dict("list") == {"SubjectSex": ["F", "M"]}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from people import ROWS, renamed, write_people
 
 from data.cohorts.folds import Folds, open_folds, permuted_labels
 from data.cohorts.stored import open_cohort, sealed
+from data.conversion.families import notes_like
 from data.conversion.split import assign_splits
 from utils.scores.metrics import Predictions, with_intervals
 
@@ -60,16 +62,17 @@ def test_a_column_makes_groups_and_what_is_guessed_is_named(made, data_cli):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("KIN", "has no column KIN; it has SUB_ID"),
+        ("KIN", r"has no column KIN \(--family\); it has SUB_ID"),
         ("SUB_ID", "has no value twice among 40 people; expected one value for all of a family"),
         ("SEX", "for 2[0-9] of 40 people; expected one for each family"),
         ("DX_GROUP", "is also the site, the diagnosis"),
         ("SITE_ID", "is also the site, the diagnosis"),
-        ("FAM", "is also the site, the diagnosis, or of --phenotype or --covariates"),
+        ("AGE_AT_SCAN", "is also the site, the diagnosis, or of the phenotype or the covariates"),
+        ("FAM", "is also the site, the diagnosis, or of the phenotype or the covariates"),
     ],
 )
 def test_columns_of_something_else_are_refused(column, message, lab, data_cli, tmp_path):
-    more = ("--covariates", "FAM") if column == "FAM" else ()
+    more = {"FAM": ("--covariates", "FAM"), "SEX": ("--covariates", "", "--phenotype", "")}.get(column, ())
     outcome = data_cli("convert", lab, tmp_path / "cohort", *GRID, "--family", column, *more)
     assert outcome.status == 2 and not (tmp_path / "cohort").exists()
     assert pd.Series(outcome.err).str.contains(message).all(), outcome.err
@@ -181,7 +184,7 @@ def tested(made, cli, undrawn, no_floors, tmp_path_factory) -> Path:
     for job, more in (("--train", ("--numIters", 4, *SMALL["nn"])), ("--test", ())):
         outcome = cli(job, *places, "--outDir", folder / job.strip("-"), *more)
         assert outcome.status == 0, outcome.err
-        assert "Subjects who are of one family are in one fold: 50002" in outcome.out
+        assert outcome.out.count("Subjects who are of one family are in one fold: 50002") == 1
     return folder
 
 
@@ -252,3 +255,13 @@ def test_intervals_of_several_folds_are_made_wider_by_their_families():
     fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
     for name in ("auc", "auc_sites", "auc_folds"):
         assert twice.widening(name) == pytest.approx(replace(once, tested=()).widening(name) * fewer)
+
+
+def test_relatives_of_test_people_are_named_since_they_train_a_model_of_everybody():
+    subjects = pd.DataFrame({"subject": ["5", "6"], "family": ["A", ""]})
+    source = SimpleNamespace(family_column="FAM", subjects=subjects, table="t.csv")
+    split = {"train": ["1"], "test": ["2"]}
+    metadata = SimpleNamespace(family_column="FAM", families={"A": ("2", "3")})
+    like = SimpleNamespace(metadata=metadata, path="cohort", subjects=split.__getitem__)
+    told = notes_like(source, like)[-1]
+    assert told.startswith("Relatives of test people of cohort, by FAM: 5 of 2.") and "--everybody" in told

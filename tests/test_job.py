@@ -68,6 +68,7 @@ def test_a_network_below_chance_ends_with_that_and_names_no_region(concluded):
     found, out, table, results = concluded(lambda label, random: 1 - good(label, random))
     assert found["better_than_chance"] is False and results.at_chance
     assert "ranks them the wrong way round, so there is nothing for the" in found["conclusion"]
+    assert "Each p is adjusted for AGE_AT_SCAN, " in found["conclusion"]
     assert out == found["conclusion"] + "\n" and results.summary in out
     assert not any(name in found["conclusion"] for name in table["name"])
     assert table["p_reliance_plain"].iloc[0] < 0.05
@@ -77,4 +78,4 @@ def test_a_network_below_chance_ends_with_that_and_names_no_region(concluded):
 def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
     found, *_ = concluded(good, slice(0, 12))
     assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]
-    assert found["adjusted_for"] == []
+    assert found["adjusted_for"] == [] and "No p is adjusted for covariates: " in found["conclusion"]

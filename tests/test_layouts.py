@@ -254,7 +254,7 @@ def test_the_label_is_never_guessed(kept, plain, data_cli, tmp_path):
         ("diagnosis", "autism", "diagnosis holds ASD, TD; expected two values, autism"),
         ("SITE_ID", "1", "SITE_ID holds NYU, PITT; expected two values, 1"),
         ("AGE_AT_SCAN", "14", "AGE_AT_SCAN holds 12.5, 14.*expected two values, 14"),
-        ("dx", "1", "has no column dx; it has SUB_ID"),
+        ("dx", "1", r"has no column dx \(--labelColumn\); it has SUB_ID"),
     ],
 )
 def test_a_label_that_does_not_fit_the_table(label, positive, words, plain, data_cli, tmp_path):
@@ -709,7 +709,10 @@ def test_categories_are_learnt_on_training_rows_only():
     "columns, words",
     [
         ([f"x{k}" for k in range(30)], "--phenotype gives 30 values; expected at most 29"),
-        (["shoe_size"], "--phenotype shoe_size is no column of the table; it has SUB_ID"),
+        (
+            ["shoe_size", "IQ"],
+            r"has no columns shoe_size, IQ \(--phenotype\); it has SUB_ID.* Did you mean FIQ, VIQ, PIQ",
+        ),
         (["AGE_AT_SCAN"], "AGE_AT_SCAN"),  # which is infinite
     ],
 )

@@ -328,13 +328,61 @@ def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_t
     assert whole.subset(fold == 0).widening("auc") == replace(whole, fold=None).widening("auc") == 1
 
 
+def of_cells(site: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    return np.array([f"{its}, {where}" for where, its in zip(site, fold, strict=True)])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first is small", "another is small"])
+def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
+    """Otherwise the mean would be of two scores, and the sentences those of the first repeat only."""
+    label, site = np.tile([0.0, 1.0], 60), np.repeat(list("abcdef"), 20)
+    probability, subject = np.random.default_rng(0).random(120), [f"s{at}" for at in range(120)]
+    even, odd = np.arange(120) // 2 % 5, (np.arange(120) // 2 + 2 * (np.arange(120) % 10 == 1)) % 5
+    odd[site == "a"] = np.where(label[site == "a"] == 1, 0, 1)  # nobody of both classes there
+    large, small = (Predictions(label, probability, subject, fold, site) for fold in (even, odd))
+    assert (large.in_small_sites, small.in_small_sites) == (False, True)
+    one, other = (small, large) if first else (large, small)
+    both = replace(one, repeats=(other,))
+    means = [auc_within(label, probability, of_cells(site, fold)) for fold in (even, odd)]
+    assert with_intervals(both, 0)["auc_sites"].value == pytest.approx(np.mean(means))
+    assert both.in_small_sites and all(part.in_small_sites for part in both.subset(label >= 0).all)
+    assert small.in_one_class_sites >= 20 and both.in_one_class_sites == 0, "they take part in the other repeat"
+    assert not large.in_small_sites, "what was given stays as it was"
+
+
+def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
+    label, site, subject = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), [f"s{at}" for at in range(40)]
+    fold = np.arange(40) // 2 % 2
+    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, place=of_cells(site, fold))
+    alone, found = (
+        with_intervals(one, 0)["auc_sites"]
+        for one in (once, replace(once, repeats=(replace(once, fold=label, place=of_cells(site, label)),)))
+    )
+    assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
+
+
+def test_the_auc_of_a_small_site_compares_people_of_one_fold():
+    """A model that knows nothing but the others at a site is at chance, in a table of sites too."""
+    label, site = np.tile([0.0, 1.0], 60), np.repeat(list("abcdefghij"), 12)
+    fold = np.random.default_rng(0).permutation(120) % 5
+    fold[site == "j"] = label[site == "j"]
+    own = share_of_others(label, site, fold)
+    predictions = Predictions(label, own, range(120), fold, site)
+    assert predictions.in_small_sites
+    rows = {row["site"]: row["auc"] for row in by_site(predictions, 0)}
+    assert rows.pop("j") is None, "nobody there is of the same fold as one of the other class"
+    assert [*rows.values()] == [0.5] * 9
+    assert auc_within(label, own, site) < 0.25
+
+
 def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     label, probability, site, fold = grouped(60, 7)
     other = np.random.default_rng(1).permutation(60)
     again = Predictions(label, probability[other], range(60), (fold + label) % 3, site)
     once = Predictions(label, probability, range(60), fold, site)
     found = with_intervals(replace(once, repeats=(again,)), 0)
-    alone = [with_intervals(one, 0) for one in (once, again)]
+    assert once.in_small_sites and not again.in_small_sites
+    alone = [with_intervals(replace(one, place=of_cells(site, one.fold)), 0) for one in (once, again)]
     for name in found:
         assert found[name].value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0

@@ -358,8 +358,9 @@ def test_unique_without_reliance_is_possibly_a_suppressor():
 
 def test_one_class_or_few_people_of_one_name_no_region():
     assert said(P, label=np.ones(20)) == "No p-values: the subjects are of one class."
-    few = "Nothing is concluded about regions: one class has only 9 subjects. Each class needs 10."
-    assert said(P, label=np.arange(40) < 9) == few
+    few = "Nothing is concluded about regions: one class has only 9 subjects. Each class needs 10. "
+    assert said(P, label=np.arange(40) < 9).startswith(few + "No p is adjusted for covariates: ")
+    assert said(P, label=np.arange(40) < 9, **BESIDE).startswith(few + "Each p is adjusted for ")
     assert "rests on" in said(P, label=np.arange(40) < 10)
 
 

@@ -219,6 +219,20 @@ def test_people_who_share_a_scan_count_as_one(alike):
     assert width[0] == pytest.approx(width[1], abs=0.06)
 
 
+def test_the_power_is_that_of_families_as_the_p_is(alike):
+    """Twins at each site: as many people as would do to call differences chance, but half as many families."""
+    table = alike.loc[alike.index.repeat(2)].reset_index(drop=True)
+    names = [f"{name}-{at % 2}" for at, name in enumerate(table["subject"])]
+    found = observed_in(table.assign(same_scan=table["subject"] + "-0", subject=names, file=names))
+    sizes = [size / 2 for size in SIZES if size / 2 >= 10]  # of one class at each site
+    twins, older = (held(rows, "autism") for rows in (found, found.drop(columns="units")))
+    assert twins.power == pytest.approx(calibration.power_to_tell(np.array(sizes)))
+    assert older.power > twins.power, "an older table tells the number of people only"
+    own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
+    large = own[(own["group"] != "") & (own["people"] >= 20)]["value"]
+    assert twins.ends == (large.min(), large.max())
+
+
 @pytest.mark.slow
 def test_the_page_says_if_sites_differ_and_if_nothing_was_found(tmp_path):
     sets = " ".join(parsed(calibrated(tmp_path / "apart", people(shift=1.5))).paragraphs["Sets of labels"])

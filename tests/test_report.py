@@ -426,8 +426,12 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     ),
     "none to read": ({"config": RUN["config"] | {"connectome": False}}, "but for filters 16,32; this run tuned none"),
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
-    "motion": (
+    "earlier motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
+        "These results are of an earlier version, whose documentation says how both were regressed on the covariates.",
+    ),
+    "motion": (
+        {"form": 2, "motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
         "(generalised covariance measure, Shah and Peters 2020) tested whether the output carries",
     ),
 }
@@ -441,6 +445,27 @@ def test_a_sentence_of_the_methods_stands_where_the_tables_call_for_it(case, sin
     assert sentence not in " ".join(texts.methods(read_test(single)))
     change(single, **values)
     assert sentence in " ".join(texts.methods(read_test(single)))
+
+
+def test_small_sites_and_families_are_said_where_they_are_compared_and_counted(single):
+    content = json.loads((single / "metrics.json").read_text()) | {"auc_sites": score(0.6)}
+    (single / "metrics.json").write_text(json.dumps(content))
+    told = {
+        "Methods, to paste": [
+            "averaged over sites and folds",
+            "9 subjects had nobody of the other class there",
+            "count once",
+        ],
+        "Sites": ["the AUC compares people of the same fold only"],
+        "Scores": ["Sites are small: that within sites compares people of the same site and the same fold."],
+    }
+    pages = [parsed(single)]
+    change(single, alone_in_small_sites=9, prepared={"families": 2, "family_column": "FAMILY"})
+    pages.append(parsed(single))
+    for title, sentences in told.items():
+        for sentence in sentences:
+            assert [sentence in " ".join(page.paragraphs[title]) for page in pages] == [False, True], sentence
+    assert "within sites, averaged over sites by" not in " ".join(pages[1].paragraphs["Methods, to paste"])
 
 
 def test_scaling_by_fold_is_said_of_folds_and_its_absence_too(pooled, tmp_path):
@@ -461,6 +486,20 @@ def test_sites_of_one_class_are_named(tmp_path):
     content = json.loads((folder / "metrics.json").read_text()) | {"auc_sites": score(0.6)}
     (folder / "metrics.json").write_text(json.dumps(content))
     assert "1 site (UCLA) held tested subjects of one class only" in " ".join(texts.methods(read_test(folder)))
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_earlier_results_of_small_sites_say_that_they_are_too_low(form, tmp_path):
+    table = people(60, folds=3).assign(site=[f"S{number // 6}" for number in range(60)])
+    folder = write_tables(tmp_path / "small", table, form=form)
+    content = json.loads((folder / "metrics.json").read_text()) | {"auc_sites": score(0.6)}
+    (folder / "metrics.json").write_text(json.dumps(content))
+    told = "So the AUC within sites is too low; test again."
+    assert (told in " ".join(texts.warnings(read_test(folder)))) == (form == 1)
+    told = "compared only people of the same site and the same fold; 9 subjects had nobody of the other class there."
+    assert told not in " ".join(texts.methods(read_test(folder)))
+    change(folder, alone_in_small_sites=9)
+    assert told in " ".join(texts.methods(read_test(folder)))
 
 
 def test_the_command_is_typed_back_by_bash(tmp_path):

@@ -125,7 +125,7 @@ def variables_of(covariates: dict | None, phenotype: dict | None = None) -> pd.D
 
 
 def test_iq_is_of_the_phenotype_and_sex_gets_its_names():
-    phenotype = {"age": [1.0] * 4, "sex_male": [1.0, 0, 0, 1], "sex_female": [0.0, 1, 0, 0], "fiq": [90.0, 91, 92, 93]}
+    phenotype = {"age": [9.0] * 4, "sex_male": [1.0, 0, 0, 1], "sex_female": [0.0, 1, 0, 0], "fiq": [90.0, 91, 92, 93]}
     phenotype |= {"fiq_missing": [0.0] * 4, "iq_test_wasi": [1.0] * 4, "bmi": [20.0, 21, 22, 23]}
     found = variables_of(
         {"SITE": ["NYU", "NYU", "PITT", "PITT"], "AGE": ["9", "8", "7", "6"], "SEX": list("1221")}, phenotype
@@ -134,6 +134,14 @@ def test_iq_is_of_the_phenotype_and_sex_gets_its_names():
     assert found["SEX"].astype(object).fillna("?").tolist() == ["male", "female", "?", "male"]
     alone = variables_of(None, phenotype)
     assert list(alone) == ["age", "sex", "fiq"]
+
+
+def test_a_phenotype_without_covariates_keeps_its_values():
+    """Nothing of it is a covariate, so that only Table 1 takes it."""
+    found = variables_of(None, {"viq": [90.0, 91, 92, 93], "Verbal_IQ": [1.0, 2, 3, 4], "bmi": [20.0, 21, 22, 23]})
+    assert found.to_dict("list") == {"viq": [90, 91, 92, 93], "Verbal_IQ": [1, 2, 3, 4]}
+    table = table1.table1(cohort_of(None, pd.DataFrame({"piq": [90.0, 91, 92, 93]}))).set_index(["variable", "site"])
+    assert table.loc[("piq", ""), ["autism_known", "control_known", "control_mean"]].tolist() == [2, 2, 91]
 
 
 def test_a_number_with_two_values_is_a_category_and_text_too():

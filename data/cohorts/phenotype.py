@@ -29,7 +29,6 @@ NUMBER_LIKE = re.compile(  # a number, or meant to be one: >18, 3,5, 40 %
 )
 HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed": ("Mixed", "L->R")}
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
-COLUMNS_SHOWN = 20  # in a message
 MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
 ABIDE_COLUMNS = [
@@ -38,7 +37,7 @@ ABIDE_COLUMNS = [
 ]
 SUBJECT = "subject"  # the column of tables by subject
 ROUNDING = 1e-3  # of a scaled value in a record, which is float32
-HEAD_MOTION = re.compile("mean_?fd|framewise", re.IGNORECASE)  # in the name of a column
+LOGARITHMIC = re.compile("mean_?fd|framewise", re.IGNORECASE)  # head motion whose logarithm is kept, also in bundles
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
 INDICATOR = re.compile("_(missing|unknown)$")  # ends the name of a value that is 1 where another one is missing
@@ -128,12 +127,9 @@ def custom_values(table: pd.DataFrame, columns: Sequence[str], training: np.ndar
     """The user's own columns -> (subjects, 29) float64, NaN where unknown; the unused ones are 0, named `unused_k`.
 
     A column of numbers becomes one value. If it is ever missing, a second value tells where. Text becomes a 0/1 value
-    for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for an unknown column, text
-    among numbers, or more than 29 values.
+    for each category. Both are learnt from the `training` rows (n,) bool. Raises InputError for text among numbers, or
+    more than 29 values.
     """
-    if absent := [name for name in columns if name not in table]:
-        known = listed(table.columns.tolist(), COLUMNS_SHOWN)
-        raise InputError(f"--phenotype {absent[0]} is no column of the table; it has {known}.")
     missing = [name for name in columns if clean(table[name])[training].isna().any()]
     return coded_values(table, columns, categories(table, columns, training), missing)
 

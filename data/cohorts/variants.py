@@ -119,7 +119,7 @@ def recorded_alike(cohort: Cohort) -> Cohort | None:
     usual = np.round(scaler.median)
     tests = [at for at in where if cohort.metadata.phenotype[at].startswith(TEST)]
     if tests and (shares := scaler.mean[tests]).max() >= 1 - shares.sum():  # more have it than have none
-        usual[tests] = shares == shares.max()
+        usual[tests] = np.arange(len(tests)) == shares.argmax()  # of equal ones the first
     scale, shift = np.ones(len(usual)), np.zeros(len(usual))
     scale[where], shift[where] = 0, scaler.transform(usual)[where]
     return with_phenotype(cohort, scale.tolist(), shift.tolist())

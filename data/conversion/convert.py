@@ -50,7 +50,7 @@ from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.split import KeptSplit
-from data.conversion.tables import column
+from data.conversion.tables import check_columns, column
 from data.conversion.template import TemplateCohort
 from data.conversion.volumes import PersonMaps, finish_record, read_person
 
@@ -63,10 +63,11 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     command completes it. Raises InputError for a leak, or if another process writes `target`."""
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     phenotypes, own = options.phenotype or (), options.covariates or ()
+    named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
+    check_columns(source.rows, named_by, source.table)
     if not options.allow_leak:
         check_names(phenotypes, source.label_column)
         check_names(own, source.label_column, "--covariates")
-    source = families.added(source, options.family, [*phenotypes, *own])
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
@@ -76,6 +77,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
     told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
+    source = families.added(source, options.family, used)
     earlier = KeptSplit.of(options.keep_split)
 
     def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:

@@ -14,6 +14,7 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError, check_plain, shown
 from data.base.files import sum_of
+from data.cohorts.covariates import HEAD_MOTION
 from data.cohorts.derivation import (
     CHOICES,
     FIELDS,
@@ -24,7 +25,6 @@ from data.cohorts.derivation import (
     choices,
 )
 from data.cohorts.nifti import beside
-from data.cohorts.phenotype import HEAD_MOTION
 from data.cohorts.rows import listed
 from data.conversion.layouts import Listing
 from data.conversion.series import ATLASES
@@ -189,7 +189,7 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
     a note. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
     for each map, rows as in the table. Raises InputError for what is no number."""
-    if maps.empty or any(map(HEAD_MOTION.search, rows)):
+    if maps.empty or any(map(HEAD_MOTION.names, rows)):
         return rows, []
     values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]
     known = sum(value is not None for value in values)

@@ -21,8 +21,8 @@ def added(source: Source, name: str | None, used: Collection[str], few: bool = F
         return source
     if name in (*used, source.site_column, source.label_column):
         raise InputError(
-            f"--family {name} is also the site, the diagnosis, or of --phenotype or --covariates; expected a column "
-            "that says no more than who is related."
+            f"--family {name} is also the site, the diagnosis, or of the phenotype or the covariates; expected a "
+            "column that says no more than who is related."
         )
     values = clean(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
     sizes = values.value_counts()
@@ -62,16 +62,19 @@ def notes(source: Source) -> list[str]:
 
 
 def notes_like(source: Source, like: Cohort) -> list[str]:
-    """`notes`, and which of the new people are relatives of training people of `like`."""
+    """`notes`, and which of the new people are relatives of people of `like`."""
     there, several = like.metadata.family_column, len(source.subjects) > 1
     if not source.family_column:
-        told = f"{source.table} lacks {there}, so families are not known; --family names a column."
-        return [told] if there and several else []
-    training, found = set(like.subjects("train")), []
+        lacking = f"{source.table} lacks {there}, so families are not known; --family names a column."
+        return [lacking] if there and several else []
+    found: dict[str, list[str]] = {"train": [], "test": []}
     for subject, family in zip(source.subjects["subject"], source.subjects["family"], strict=True):
-        known = [one for one in like.metadata.families.get(family, ()) if one in training]
-        found += [f"{subject} of {known[0]}"] if known else []
-    if not found:
-        return notes(source)
-    relatives = f"Relatives of training people of {like.path}, by {source.family_column}: {listed(found)}."
-    return [*notes(source), f"{relatives} Scores on them are too good; leave them out with --exclude."]
+        for split, of_split in found.items():
+            known = [one for one in like.metadata.families.get(family, ()) if one in set(like.subjects(split))]
+            of_split += [f"{subject} of {known[0]}"] if known else []
+    by = f"people of {like.path}, by {source.family_column}"
+    told = [f"Relatives of training {by}: {listed(found['train'])}. Scores on them are too good; leave them out with "
+            "--exclude."] if found["train"] else []  # fmt: skip
+    told += [f"Relatives of test {by}: {listed(found['test'])}. Scores on them are too good for a model "
+             "of --everybody, which these trained, too."] if found["test"] else []  # fmt: skip
+    return [*notes(source), *told]

@@ -18,7 +18,7 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import clean, mostly_numbers, numbers
 from data.cohorts.rows import listed
 from data.conversion.options import SourceOptions
-from data.conversion.tables import canonical_value, column, key
+from data.conversion.tables import canonical_value, check_columns, column, key
 
 NO, UNKNOWN, YES = 0.0, 0.5, 1.0  # `and` is the minimum, `or` the maximum, `not` the distance from 1
 ORDER: dict[type[ast.cmpop], Callable] = {
@@ -168,6 +168,7 @@ def is_abide(table: pd.DataFrame) -> bool:
 def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional: bool) -> LabelCoding | None:
     """The coding that the options give, or ABIDE's own; None if there is neither and labels are `optional`."""
     name, positive = options.label_column, options.positive
+    check_columns(table, {"--labelColumn": [name], "--siteColumn": [options.site_column]}, path)
     if name is None and positive is None:
         if is_abide(table):  # new people may all be of one class, so that the other value does not occur
             return LabelCoding(ABIDE_LABEL, ABIDE_AUTISM, options.negative or (ABIDE_CONTROL if optional else None))

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pandas as pd
 from data.base import files
 from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown
 from data.cohorts.phenotype import matching, mostly_numbers
+from data.cohorts.rows import listed
 
+COLUMNS_SHOWN = 20  # in a message
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 WHITESPACE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but plain spaces
@@ -124,8 +126,21 @@ def canonical_value(text: str) -> str:
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
     """A column. Raises InputError, which lists the existing columns, if it is missing."""
     if name not in table:
-        raise InputError(f"{path} has no column {name}; it has {', '.join(table.columns[:20])}.")
+        check_columns(table, {"": [name]}, path)
     return table[name]
+
+
+def check_columns(table: pd.DataFrame, named: Mapping[str, Iterable[str | None]], path: Path) -> None:
+    """Raises InputError, which names all missing columns by the options that name them, and columns like them."""
+    absent = {option: [name for name in dict.fromkeys(names) if name and name not in table]
+              for option, names in named.items()}  # fmt: skip
+    if wrong := list(dict.fromkeys(name for names in absent.values() for name in names)):
+        by = {option: f" ({option})" if option else "" for option in absent}
+        told = "; ".join(f"{', '.join(names)}{by[option]}" for option, names in absent.items() if names)
+        alike = [one for one in table if any(name.casefold() in one.casefold() for name in wrong)]
+        near = f" Did you mean {listed(alike)}?" if alike else ""
+        has = listed(table.columns.tolist(), COLUMNS_SHOWN)
+        raise InputError(f"{path} has no column{'s' if len(wrong) > 1 else ''} {told}; it has {has}.{near}")
 
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER
+from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER
 from data.cohorts.rows import listed
 from data.likeness.scans import CONNECTOME
 
@@ -198,4 +198,4 @@ def readable(measure: str, value: float) -> str:
 
 
 def is_logarithm(measure: str) -> bool:
-    return measure.startswith("log ") or bool(HEAD_MOTION.search(measure))
+    return measure.startswith("log ") or bool(LOGARITHMIC.search(measure))

@@ -22,7 +22,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import HEAD_MOTION, MAX_NUMBER, clean, mostly_numbers
+from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER, clean, mostly_numbers
 from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from data.likeness.reasons import AVERAGE, PERSON, Range, Ranges, deviations, findings, greatest, sentences
@@ -270,7 +270,7 @@ def as_number(column: pd.Series) -> pd.Series:
     """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
     values = pd.to_numeric(clean(column), errors="coerce").astype(float)
     values = values.where(values.abs() <= MAX_NUMBER)
-    return np.log(values.where(values > 0)) if HEAD_MOTION.search(str(column.name)) else values
+    return np.log(values.where(values > 0)) if LOGARITHMIC.search(str(column.name)) else values
 
 
 def as_category(column: pd.Series) -> pd.Series:

@@ -112,9 +112,9 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
     at_chance = auc.beats_chance is False
     maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
-    evidence = "" if at_chance else page.evidence_sentence(table, adjusted)
-    accuracy = page.accuracy_sentence(auc, name)
-    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), accuracy, evidence)))
+    accuracy, evidence = page.accuracy_sentence(auc, name), page.evidence_sentence(table, adjusted)
+    told = (page.basis_sentence(adjusted), accuracy) if at_chance else (accuracy, evidence)
+    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), *told)))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)

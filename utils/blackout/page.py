@@ -124,6 +124,11 @@ def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted.beside, **counts)
 
 
+def basis_sentence(adjusted: Adjusted) -> str:
+    """Beside which covariates p stands where no evidence is named; nothing without p."""
+    return said("basis", adjusted=adjusted.beside) if len(np.unique(adjusted.label)) > 1 else ""
+
+
 def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     """Which pairs of region and map are significant, given `effects.map_table`; nothing if too few people have a p."""
     if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:

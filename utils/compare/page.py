@@ -73,13 +73,15 @@ def conclusions(found: Sequence[Pair]) -> list[str]:
 def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Section]:
     """In the order of the page."""
     repeats = {"repeats": len(runs[0].repeats)}
+    small = any(run.predictions.in_small_sites for run in runs)
     yield Section("What may be concluded", conclusions(found), kind="conclusion")
     yield Section("Intended use", [INTENDED_USE])
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
     area = found[0].area
     drawn = forest("aucs", {run.letter: run.scores[area] for run in runs}, HEADLINES[area], CHANCE)
-    yield Section("The runs", figure=drawn, table=[row_of(run) for run in runs])
+    of_sites = texts.paragraphs("scores", SENTENCES) if small else None
+    yield Section("The runs", of_sites, drawn, [row_of(run) for run in runs])
     less = {minus(pair): pair.less[area] for pair in found}
     drawn = forest("differences", less, f"difference of {HEADLINES[area]}", 0)
     about = texts.paragraphs("differences", SENTENCES, pairs=len(found), **repeats)

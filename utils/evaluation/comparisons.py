@@ -33,6 +33,7 @@ from utils.scores.metrics import (
 )
 from utils.scores.named import named, roles
 from utils.scores.results import (
+    ALIKE,
     CANDIDATE,
     CHOICE_COLUMNS,
     MAJORITY,
@@ -120,7 +121,8 @@ def floors_table(
     network. The intervals of the model minus each other floor hold for all of these together.
     """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    known = [str(name) for name in predicted[0] if not any(table[name].isna().any() for table in predicted)]
+    common = [name for name in predicted[0] if all(name in table for table in predicted)]  # older tests have fewer
+    known = [str(name) for name in common if not any(table[name].isna().any() for table in predicted)]
     candidates = {MODEL: predictions}
     candidates |= {name: predictions.with_probabilities([table[name] for table in predicted]) for name in known}
     role = roles(known, inputs)
@@ -184,6 +186,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str
             "in_one_class_sites": predictions.in_one_class_sites,
             "new_sites": new_sites(predictions),
             "small_sites": predictions.in_small_sites,
+            "tied": predictions.person is not None,
             "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
         },
         repeats=len(predictions.all),
@@ -191,10 +194,12 @@ def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str
 
 
 def new_sites(predictions: Predictions) -> bool | None:
-    """Whether every site is in one fold, so that its model has not seen it; None if there are no folds."""
+    """Whether every site is in one fold, in each repeat, so that its model has not seen it; None if there are no
+    folds."""
     if predictions.fold is None or predictions.site is None:
         return None
-    return all(len(np.unique(predictions.fold[predictions.site == name])) == 1 for name in np.unique(predictions.site))
+    folds = [pd.Series(one.fold).groupby(one.site).nunique() for one in predictions.all]
+    return all((of == 1).all() for of in folds)
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -280,6 +285,14 @@ def of_folds(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> p
     """Of tables with a column `fold`, one a candidate, the rows of each fold from that of who was chosen there."""
     found = [tables[name][tables[name]["fold"] == fold].assign(candidate=name) for fold, name in chosen.items()]
     return pd.concat(found, join="inner", ignore_index=True)
+
+
+def floors_beside(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
+    """`floor_predictions.csv` beside a choice, of those of the candidates. Floors are the same beside each. What the
+    network says if missing values are told alike is that of who was chosen; it is dropped if one of these lacks it."""
+    floors = next(iter(tables.values())).drop(columns=ALIKE, errors="ignore")
+    own = of_folds(tables, chosen).set_index("file")
+    return floors.assign(**{ALIKE: own.loc[floors["file"], ALIKE].to_numpy()}) if ALIKE in own else floors
 
 
 def choices_table(choosing: Group) -> pd.DataFrame:

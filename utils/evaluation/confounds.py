@@ -19,8 +19,8 @@ from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.features import covariates
-from utils.scores.metrics import Predictions, first_and_place, with_intervals
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, Estimate, flat
+from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
 
 
@@ -44,14 +44,12 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     wider = predictions.widening("auc")
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
     result |= more(people, beside, wider)
-    measures = [name for name in enough(known.select_dtypes("number")) if HEAD_MOTION.search(name)]
+    measures = HEAD_MOTION.of(known[enough(known.select_dtypes("number"))])
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result and result["partial"].low > 0:
         moved = people.assign(moved=known[measures[0]]).dropna(subset="moved")
-        others = adjustment(
-            known.loc[moved.index, [name for name in beside.covariates if not HEAD_MOTION.search(name)]]
-        )
+        others = adjustment(known.loc[moved.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]])
         columns = moved[["label", "logit", "moved"]].to_numpy(float)
         rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
         result["reliability"] = needed_reliability(rest, moved["unit"], (seed, wider))
@@ -64,6 +62,17 @@ def subjects_of(predictions: Predictions) -> pd.DataFrame:
     first = {"label": predictions.label, "site": predictions.site, "unit": predictions.unit}
     by_subject = pd.DataFrame(first | {"logit": logits}).groupby(predictions.subject)
     return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
+
+
+def too_few(people: pd.DataFrame) -> str:
+    """Why nothing can be said of people of both classes, as of their AUC within sites; empty if they are enough."""
+    several = people["site"].nunique() > 1
+    both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
+    if both.empty:
+        return "at each site all subjects have the same diagnosis"
+    if both.groupby("label")["unit"].nunique().min() >= MIN_PER_CLASS:
+        return ""
+    return f"it needs {MIN_PER_CLASS} subjects of each class{' at sites that have both' if several else ''}"
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
@@ -86,8 +95,8 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     """
     if people["label"].nunique() < 2:
         return {"reason": "the subjects are of one class"}
-    if beside.reason:
-        return {"reason": beside.reason}
+    if reason := beside.reason or too_few(people):
+        return {"reason": reason}
     both = people[["label", "logit"]].to_numpy(float)
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}
@@ -190,7 +199,7 @@ def rows(result: dict | None, groups: list[dict]) -> list[dict]:
 def motion_line(result: dict | None) -> str:
     """The result of `motion` in one line."""
     beside = result["beside"] if result else Adjustment()
-    of_motion = any(map(HEAD_MOTION.search, beside.covariates or beside.without))
+    of_motion = any(map(HEAD_MOTION.names, beside.covariates or beside.without))
     return paragraph("motion", result=result, of_motion=of_motion)
 
 
@@ -202,7 +211,8 @@ MAX_SEXES = 6  # values; more of them are no codes
 
 def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> list[dict]:
     """Rows of `groups.csv`: the halves that moved less and more than the median of their site, the sexes, the thirds of
-    age; number of subjects, AUC and, where there are several sites, AUC within them, with intervals."""
+    age; number of subjects, AUC and, where there are several sites, AUC within them, with intervals. At small sites
+    there is the latter only, see `by_site`."""
     if table is None:
         return []
     first, _ = predictions.people
@@ -216,8 +226,10 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
             members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
             found = with_intervals(part, seed)
             counts = {key: part.count(group) for key, group in members.items()}
-            scores = flat({area: found[area] for area in ("auc_sites", "auc") if area in found})
-            rows.append({"kind": kind, "group": str(name)} | counts | scores)
+            scores: dict[str, Estimate] = {area: found[area] for area in ("auc_sites", "auc") if area in found}
+            if predictions.in_small_sites:
+                scores = {"auc_sites": found[headline(found)], "auc": UNDEFINED}
+            rows.append({"kind": kind, "group": str(name)} | counts | flat(scores))
     return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
 
 
@@ -225,30 +237,35 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for name in known:
         values = known[name]
-        if HEAD_MOTION.search(name) and values.dtype == float:
+        if HEAD_MOTION.names(name) and values.dtype == float:
             below = values < values.groupby(np.array(site)).transform("median")
             halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
             yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE.search(name) and values.dtype == float and values.nunique() > MAX_SEXES:
+        elif AGE.names(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
             low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
             told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
             told = {third: f"{third} third, {ends}" for third, ends in told.items()}
             yield "age", thirds.map(told)[values.sort_values().index]
-        elif SEX.search(name) and values.nunique() <= MAX_SEXES:
+        elif SEX.names(name) and values.nunique() <= MAX_SEXES:
             told = values.dropna().map("{:g}".format if values.dtype == float else str)
             yield "sex", (f"{name} " + told).sort_values()
 
 
 def by_site(predictions: Predictions, seed: int) -> list[dict]:
-    """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined."""
+    """A row a site, the largest first: counts of subjects, AUC and accuracy with `_low`, `_high`; None if undefined.
+
+    Where sites are small the AUC is that within folds. Models of different folds have seen different people of the
+    site (`metrics.pull`).
+    """
     rows, sites = [], np.asarray(predictions.site)
     for name in np.unique(sites):
         site = predictions.subset(sites == name)
         members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
         counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
         found = with_intervals(site, seed)
-        rows.append({"site": str(name)} | counts | flat({name: found[name] for name in ("auc", "accuracy")}))
+        area = headline(found) if predictions.in_small_sites else "auc"
+        rows.append({"site": str(name)} | counts | flat({"auc": found[area], "accuracy": found["accuracy"]}))
     return sorted(rows, key=lambda row: -row["subjects"])
 
 

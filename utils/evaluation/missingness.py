@@ -7,11 +7,11 @@ The values themselves stay as they are: a number that is missing is still a medi
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from data.cohorts.cohort import Cohort
 from data.cohorts.variants import recorded_alike
 from utils.bundle.run import readers
 from utils.evaluation.comparisons import compared
@@ -22,27 +22,27 @@ from utils.scores.features import MISSINGNESS
 from utils.scores.floors import LOGISTIC
 from utils.scores.metrics import headline
 from utils.scores.results import ALIKE
-from utils.training.network import predicted
 
 
-def write_alike(run: Run, networks: Sequence[Any], batches: list[np.ndarray]) -> None:
-    """Adds what the networks say of records that are told alike to `floor_predictions.csv`; nothing if they read no
-    such values."""
+def told_alike(run: Run) -> list[tuple[Cohort, ...]]:
+    """For each network of `networks_of` the cohort whose records are told alike; none if it reads no such values."""
     cohort = recorded_alike(run.cohort) if "phenotype" in run.model.reads else None
-    if cohort is None:
-        return
-    each = zip(readers(replace(run, cohort=cohort)), networks, strict=True)
-    probability = np.mean([predicted(of, network, batches) for of, network in each], axis=0)
-    files = [run.cohort.rows[at].file for at in np.concatenate(batches)]
+    return [(of.cohort,) if cohort else () for of in readers(replace(run, cohort=cohort or run.cohort))]
+
+
+def write_alike(run: Run, probability: np.ndarray) -> None:
+    """Adds what the networks say of the tested records (n,) if these are told alike to `floor_predictions.csv`."""
+    files = [run.cohort.rows[at].file for at in run.cohort.indices("test")]
     floors = read_table(run, "floor_predictions")
     known = floors.set_index("file") if len(floors) else pd.DataFrame(index=pd.Index(files, name="file"))
     write_table(run, "floor_predictions", known.assign(**{ALIKE: pd.Series(probability, files)}).reset_index())
 
 
 def sentence(rows: Sequence[dict]) -> str:
-    """How much of the score is what is missing, by the rows of `floors.csv`; empty if the network does not read it."""
+    """How much of the score is what is missing, by the rows of `floors.csv`. Empty if the network does not read it, or
+    if nothing can be concluded of the score."""
     found = {one.name: one for one in compared(rows)}
     alike, floor = found.get(ALIKE), found.get(f"{MISSINGNESS}, {LOGISTIC}")
-    if alike is None or alike.auc.value is None:
+    if alike is None or alike.less.low is None:
         return ""
     return paragraph("missingness", alike=alike, floor=floor, auc=headline(rows[0]))

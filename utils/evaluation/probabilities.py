@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from data.cohorts.records import CLASSES
-from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, column_of_sets
+from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, UNEQUAL, UNITS, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, constants_of, left_out, shortage
 from utils.scores.metrics import Predictions
 from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, Estimate
@@ -47,7 +47,7 @@ def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     for level in LEVELS:
         holds = whole.sets(raw, level)[np.arange(len(label)), label.astype(int)]
         rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, by_all=holds, unit=unit), level)
-    return pd.DataFrame(rows, columns=list(CALIBRATION_COLUMNS)).fillna(dict.fromkeys(NAMES, ""))
+    return pd.DataFrame(rows, columns=[*CALIBRATION_COLUMNS, UNITS]).fillna(dict.fromkeys(NAMES, ""))
 
 
 def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
@@ -72,18 +72,20 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     """The sets of one level (`set`): for how many people of each class they hold the label, and how many labels they
     have. A row for all people, and one for each group. Also whether groups differ by more than chance, by thresholds of
-    all people (`by_all`) and the first of each unit. Thresholds of all other groups would make a group's difference
-    larger than it is."""
+    all people (`by_all`) and the first of each unit. Their number is told, too (`UNITS`). Thresholds of all other
+    groups would make a group's difference larger than it is."""
+    table = table.assign(first=~table.duplicated(["label", "unit"]))
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
         for value, name in enumerate(CLASSES):
             own = part[part["label"] == value]
-            yield {"measure": COVERAGE, "diagnosis": name} | about | share(own["set"].isin([name, BOTH]), own["unit"])
+            held = share(own["set"].isin([name, BOTH]), own["unit"])
+            yield {"measure": COVERAGE, "diagnosis": name} | about | held | {UNITS: int(own["first"].sum())}
         size = part["set"].map({NONE: NONE, BOTH: BOTH}).fillna(ONE)
         for name in SIZES:
             yield {"measure": name} | about | share(size == name, part["unit"])
     for value, name in enumerate(CLASSES):
-        own = table[table["label"] == value].drop_duplicates("unit")
+        own = table[(table["label"] == value) & table["first"]]
         p = p_of_equal(own["by_all"], own["group"])
         yield {"measure": UNEQUAL, "diagnosis": name, "level": level} | told(len(own), Estimate.of(p))
 

@@ -4,8 +4,8 @@ All people of the cohort whose diagnosis is known, each once, trained or tested.
 corrected for their number.
 """
 
-import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from scipy import stats
 
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import SEX, completed, of_kind
+from data.cohorts.covariates import IQ, SEX, Kind, completed, of_kind
 from data.cohorts.records import CLASSES
 from utils.report.tables import PEOPLE, SITE
 
-IQ = re.compile(r"(^|_)(f|fs|full_?scale_?|v|p)?iq(?!_(test|missing))(_|$)", re.IGNORECASE)
+EVERY_IQ = replace(IQ, without=Kind.without)  # the verbal and the performance IQ, too
 BINARY = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
 MIN_EXPECTED = 5  # people in each cell of a chi-squared test by its distribution
@@ -78,15 +78,15 @@ def variables(cohort: Cohort) -> pd.DataFrame:
     found: dict[str, pd.Series] = {}
     values = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
     given = completed(cohort.covariates, cohort.raw_phenotype)
-    given = pd.DataFrame() if given is None else given
+    given = values[[]] if given is None else given
     for name in given:
         if (given[name] == given.index.map(site)).all():
             continue
         text = phenotype.clean(given[name])
         found[name] = phenotype.numbers(given, name) if phenotype.mostly_numbers(given[name]) else text
     named = {name.casefold() for name in found}
-    found |= {name: values[name] for name in values if IQ.search(name) and name.casefold() not in named}
-    sexes, coded = of_kind(values, SEX), [name for name in found if SEX.search(name)]
+    found |= {name: values[name] for name in EVERY_IQ.of(values) if name.casefold() not in named}
+    sexes, coded = of_kind(values, SEX), [name for name in found if SEX.names(name)]
     if coded and sexes is not None and is_text(sexes) and not any(is_text(found[name]) for name in coded):
         found = {name: column for name, column in found.items() if name not in coded[1:]} | {coded[0]: sexes}
     return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=given.index)

@@ -25,13 +25,13 @@ from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
+from utils.report.tables import FORM, Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import ALIKE, CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted
 
 RESULTS = "checkpoint_results.csv"
@@ -95,13 +95,9 @@ def select(group: Group) -> None:
     histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
     if all(map(len, histories.values())):
         write_table(run, "training", comparisons.of_folds(histories, chosen))
-    first = next(iter(by_name.values()))
-    if len(of_floors := tested(first).floors):
-        if ALIKE in of_floors:  # of the network, so of who was chosen
-            told = {name: tested(one).floors[["file", "fold", ALIKE]] for name, one in by_name.items()}
-            own = comparisons.of_folds(told, chosen).set_index("file")[ALIKE]
-            of_floors[ALIKE] = own.loc[of_floors["file"]].to_numpy()
-        write_table(run, "floor_predictions", of_floors)
+    of_floors = {name: tested(one).floors for name, one in by_name.items()}
+    if all(map(len, of_floors.values())):
+        write_table(run, "floor_predictions", comparisons.floors_beside(of_floors, chosen))
     procedure = Predictions.of(comparisons.of_folds(tables, chosen))
     write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
     write_table(run, "choices", comparisons.choices_table(group.choice))
@@ -120,7 +116,9 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    each = np.stack([predicted(*of_one, batches) for of_one in networks])
+    others = missingness.told_alike(run)
+    found = [predicted(*one, batches, other) for one, other in zip(networks, others, strict=True)]
+    each, *alike = np.stack(found, axis=1)
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
@@ -131,7 +129,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
-    missingness.write_alike(run, [network for _, network in networks], batches)
+    for each_alike in alike:
+        missingness.write_alike(run, each_alike.mean(0))
     if bundle_of(run):
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
@@ -155,6 +154,7 @@ def conclude(
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
     notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
+        "form": FORM,
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
@@ -167,23 +167,25 @@ def conclude(
     headline: Headline | None = None
     score: dict[str, Estimate] = {}
     if len(known):
-        score, summary["conclusion"], summary["motion"] = measure(run, known, each)
+        score, told = measure(run, known, each)
+        summary |= told
         name = metrics.headline(score)
         headline = Headline(name, score[name])
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
-        told = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
-        print_unless_quiet(f"{len(known)} test records: {', '.join(told)}")
+        values = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
+        print_unless_quiet(f"{len(known)} test records: {', '.join(values)}")
     print_unless_quiet("\n".join(filter(None, (summary["conclusion"], summary["motion"]))))
-    print(*notes, sep="\n", end="\n" * bool(notes))
+    new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
+    print(*new, sep="\n", end="\n" * bool(new))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)
     return score
 
 
-def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], str, str | None]:
-    """Writes every result that needs labels; returns the metrics, the verdict and the line on motion."""
+def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Writes every result that needs labels; returns the metrics, and what `run.json` says of them."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
     predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
@@ -202,7 +204,9 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
         if rows:
             write_table(run, name, pd.DataFrame(rows))
     concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
-    return score, " ".join(filter(None, concluded)), confounds.motion_line(motion)
+    alone = predictions.in_one_class_sites if predictions.in_small_sites else None
+    told = {"conclusion": " ".join(filter(None, concluded)), "motion": confounds.motion_line(motion)}
+    return score, told | {"alone_in_small_sites": alone}
 
 
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:

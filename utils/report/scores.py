@@ -19,6 +19,7 @@ from utils.report.tables import (
     NONE,
     ONE,
     UNEQUAL,
+    UNITS,
     Choice,
     Tables,
 )
@@ -61,7 +62,8 @@ def scored(tables: Tables) -> Iterator[Section]:
         for name, score in tables.scores.items()
     ]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
-    about = texts.paragraphs("scores", records=len(known), subjects=known["subject"].nunique(), averaged=averaged)
+    of = {"records": len(known), "subjects": known["subject"].nunique(), "small_sites": run.small_sites}
+    about = texts.paragraphs("scores", **of, averaged=averaged)
     yield Section("Scores", about, table=rows)
     if tables.repeats is not None:
         yield repeats(tables.repeats, "fold" in tables.predictions)
@@ -84,9 +86,9 @@ def scored(tables: Tables) -> Iterator[Section]:
     if tables.folds:
         yield by_fold(tables)
     if tables.sites is not None:
-        yield by_site(tables.sites)
+        yield by_site(tables.sites, run.small_sites)
     if tables.groups is not None:
-        yield by_group(tables.groups)
+        yield by_group(tables.groups, run.small_sites)
 
 
 def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
@@ -205,27 +207,28 @@ def scores_of(row: pd.Series, named: Mapping[str, str]) -> Row:
     }
 
 
-def by_site(table: pd.DataFrame) -> Section:
+def by_site(table: pd.DataFrame, small_sites: bool) -> Section:
     """The score in each row of `sites.csv`."""
     rows = [
         {"site": row["site"] or "-"} | scores_of(row, {"auc": "AUC", "accuracy": "accuracy"})
         for _, row in table.iterrows()
     ]
-    about = [
-        f"{FEW_PEOPLE} No interval: too few people. Each interval holds for its site alone. Of so many sites, some "
-        "have a low AUC by chance."
-    ]
+    about = texts.paragraphs("sites", few=FEW_PEOPLE, small_sites=small_sites)
     return Section("Sites", about, table=rows)
 
 
-def by_group(table: pd.DataFrame) -> Section:
+def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
     """The score in each row of `groups.csv`."""
-    areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
+    areas = (
+        ["auc_sites"] if small_sites else [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
+    )
     rows = [
         {"group": f"{row['kind']}: {row['group']}"} | scores_of(row, {name: spelled(name) for name in areas})
         for _, row in table.iterrows()
     ]
-    return Section("Head motion, sex and age", texts.paragraphs("groups", count=len(table)), table=rows)
+    return Section(
+        "Head motion, sex and age", texts.paragraphs("groups", count=len(table), small_sites=small_sites), table=rows
+    )
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
@@ -296,7 +299,7 @@ class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
     groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
     both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
-    that test."""
+    that test. Those of a family count as one, but in older results."""
 
     name: str
     share: float
@@ -311,7 +314,8 @@ def held(table: pd.DataFrame, name: str) -> Held:
         one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    large = own[(own["group"] != "") & (own["people"] >= MIN_PER_CLASS)]
+    size = UNITS if UNITS in own else "people"
+    large = own[(own["group"] != "") & (own[size] >= MIN_PER_CLASS)]
     ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
     p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
-    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large["people"].to_numpy()))
+    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large[size].to_numpy()))

@@ -22,6 +22,7 @@ PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
+UNITS = "units"  # a column there, not of older results: people, of whom those of a group count as one
 DIGITS = 8  # of numbers in tables, significant ones
 POINTS = 200  # of a history
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
@@ -92,6 +93,9 @@ class Permuted:
     mean: float  # score on permuted labels
 
 
+FORM = 2  # since people of small sites are compared within their fold, and a lasso chooses products of covariates
+
+
 @dataclass(frozen=True, kw_only=True)
 class Described(Choices, Caveats):
     """The description of a test in `run.json`; `left_out` holds the number of people by the reason of a conversion."""
@@ -112,6 +116,8 @@ class Described(Choices, Caveats):
     conclusion: str
     warnings: list[str]
     motion: str | None
+    form: int = 1  # 1 in older results, else FORM
+    alone_in_small_sites: int | None = None  # subjects whom no other of their site and fold is compared with
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
@@ -120,6 +126,11 @@ class Described(Choices, Caveats):
     permutations: Permuted | None = None
     prepared: Prepared = field(default_factory=Prepared)
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
+
+    @property
+    def small_sites(self) -> bool:
+        """Whether the AUC within sites compares people of one fold only, see `Predictions`."""
+        return self.alone_in_small_sites is not None
 
     @property
     def cohort_name(self) -> str:

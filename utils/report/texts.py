@@ -157,8 +157,17 @@ def warnings(tables: Tables) -> list[str]:
     subjects = tables.labelled["subject"].nunique()
     names = (metrics.headline(tables.scores), "accuracy") if tables.scores else ()
     auc, accuracy = [tables.scores[name] for name in names] or (None, None)
-    found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy)
+    too_low = tables.run.form == 1 and "auc_sites" in tables.scores and in_small_sites(tables.labelled)
+    found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy, too_low=too_low)
     return list(dict.fromkeys(found + tables.run.warnings))
+
+
+def in_small_sites(labelled: pd.DataFrame) -> bool:
+    """Whether sites are so small that only people of one fold are to be compared."""
+    if "fold" not in labelled:
+        return False
+    label, site, fold = (labelled[name].to_numpy() for name in ("label", "site", "fold"))
+    return metrics.places(label, site, fold) is not site
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
 
 def unknown(known: pd.DataFrame) -> tuple[str, ...]:
     """Which of KINDS are not known for enough people."""
-    return tuple(kind for kind, pattern in KINDS.items() if not any(map(pattern.search, enough(known))))
+    return tuple(name for name, kind in KINDS.items() if not kind.of(known[enough(known)]))
 
 
 def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:

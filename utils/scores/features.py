@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from data.base.errors import InputError
 from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import HEAD_MOTION
+from data.cohorts.phenotype import LOGARITHMIC
 from utils.scores.ridge import LinearClassifier
 
 UNKNOWN = "unknown"  # the category of unknown text
@@ -40,7 +40,7 @@ def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame 
             columns[name] = phenotype.clean(table[name]).reindex(subject).to_numpy(object)
             continue
         values = phenotype.numbers(table, name).reindex(subject)
-        if HEAD_MOTION.search(name):
+        if LOGARITHMIC.search(name):
             name, values = f"log {name}", np.log(values.where(values > 0))
         columns[name] = values.to_numpy(float)
     return pd.DataFrame(columns, index=pd.Index(subject))

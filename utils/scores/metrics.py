@@ -36,8 +36,9 @@ class Predictions:
     together, None if there are no groups. `tested`: the fold of each unit whom these folds test, if the
     records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
     as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
-    mean over these and this. `place`: those whom the AUC within sites compares: people of one site, or of one site and
-    fold where sites are small (`pull`); made of the others unless it is given. Sequences are converted to arrays.
+    mean over these and this. `place`: those whom the AUC within sites compares, made of the others unless it is given.
+    They are people of one site. Where sites are small (`pull`), in this or a repeat, they are of one site and fold.
+    Sequences are converted to arrays.
     """
 
     label: np.ndarray
@@ -57,6 +58,11 @@ class Predictions:
             object.__setattr__(self, name, None if values is None else np.asarray(values))
         if self.place is None and self.site is not None:
             object.__setattr__(self, "place", places(self.label, self.site, self.fold))
+        small = [one.in_small_sites for one in self.all]
+        if any(small) and not all(small):  # else a mean over repeats would be one of two different scores
+            object.__setattr__(self, "place", within_folds(self.site, self.fold))
+            others = tuple(replace(one, place=within_folds(one.site, one.fold)) for one in self.repeats)
+            object.__setattr__(self, "repeats", others)
 
     @classmethod
     def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
@@ -96,11 +102,11 @@ class Predictions:
 
     @property
     def in_one_class_sites(self) -> int:
-        """Subjects of places whose subjects are all of one class."""
+        """Subjects of places whose subjects are all of one class, in every repeat."""
         if self.place is None:
             return 0
-        both = np.intersect1d(self.place[self.label == 1], self.place[self.label == 0])
-        return len(np.unique(self.subject[~np.isin(self.place, both)]))
+        alone = [~of_both_classes(one.label, one.place) for one in self.all if one.place is not None]
+        return len(np.unique(self.subject[np.all(alone, axis=0)]))
 
     @property
     def in_small_sites(self) -> bool:
@@ -119,7 +125,7 @@ class Predictions:
         tested = () if self.fold is None else self.tested or tuple(self.fold[self.drawn[0]])
         of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        own = replace(self, **of_records, fold=fold, site=site, person=person, place=place)
+        own = replace(self, **of_records, fold=fold, site=site, person=person, place=place, repeats=())
         return replace(own, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
@@ -177,9 +183,17 @@ def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
 
 def places(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
     """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
-    if fold is None or pull(label, site, fold) <= MOST_PULL:
-        return site
+    return site if fold is None or pull(label, site, fold) <= MOST_PULL else within_folds(site, fold)
+
+
+def within_folds(site: np.ndarray | None, fold: np.ndarray | None) -> np.ndarray:
+    """A number for each site and fold, of each record (n,)."""
     return pd.DataFrame({"site": site, "fold": fold}).groupby(["site", "fold"]).ngroup().to_numpy()
+
+
+def of_both_classes(label: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Which records (n,) bool are of a group (n,) that has both classes."""
+    return np.isin(group, np.intersect1d(group[label == 1], group[label == 0]))
 
 
 def first_and_place(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,16 +277,19 @@ def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np
             "calibration_error": (np.abs(gaps).sum(1), (everybody,)),
         }
     for name, group in predictions.groups.items():
-        both = np.isin(group, np.intersect1d(group[positive], group[~positive]))
+        both = of_both_classes(label, group)
         result[name] = mean_auc(label, probability, weight, group), (positive & both, ~positive & both)
     return result
 
 
 def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Each score (k,) that all repeats have, as its mean over them: a small site lies in several folds of some only."""
+    """Each score (k,) as its mean over the repeats that have it.
+    A site may be in one fold of a repeat, whose AUC is then that within folds."""
     every = [scored(one, weight) for one in predictions.all]
-    common = [name for name in every[0] if all(name in one for one in every)]
-    return {name: np.mean([one[name] for one in every], axis=0) for name in common}
+    names = dict.fromkeys(name for one in every for name in one)
+    found = {name: np.array([one.get(name, one["auc"]) for one in every]) for name in names}
+    with np.errstate(invalid="ignore"):
+        return {name: np.nansum(of, axis=0) / (~np.isnan(of)).sum(axis=0) for name, of in found.items()}
 
 
 def intervals(
@@ -282,15 +299,15 @@ def intervals(
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`. Of a
     number that is read `among` others it is made `simultaneous`. There is none if one of the `needed_groups` of a
-    statistic has fewer subjects than MIN_PER_CLASS; those who are drawn together count as one. All resamples of a
-    perfect score are perfect. So no score is surer than that so many subjects pass all alike: that has probability
-    0.025 at its low end (Clopper & Pearson 1934). Differences, whose `lowest` is -1, have no such limit.
+    statistic, of any repeat, has fewer subjects than MIN_PER_CLASS; those who are drawn together count as one. All
+    resamples of a perfect score are perfect. So no score is surer than that so many subjects pass all alike: that has
+    probability 0.025 at its low end (Clopper & Pearson 1934). Differences, whose `lowest` is -1, have no such limit.
     """
-    groups, result = needed_groups(predictions), {}
+    needed, result = [needed_groups(one) for one in predictions.all], {}
     value = statistics(np.ones((1, len(predictions.label))))
     ends = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
     for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
-        fewest = min(map(predictions.units, groups[name]))
+        fewest = min(predictions.units(rows) for of in needed for rows in of.get(name, of["auc"]))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
             perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))

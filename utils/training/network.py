@@ -5,7 +5,7 @@ What averages volumes over parcels is not run again for each batch: the cohort k
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.atlas import Parcels, cubes, means_of
+from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRIDS
 from models.layers import RegionMeans
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
@@ -198,26 +199,28 @@ def parcels_of(layer: keras.Layer) -> Parcels | None:
 
 
 def outputs_of(
-    run: Run, network: keras.Model, selections: list[np.ndarray], title: str = ""
+    run: Run, network: keras.Model, selections: list[np.ndarray], title: str = "", others: Sequence[Cohort] = ()
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy. Without a
-    `title` no progress is shown."""
+    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy; then the
+    same with the phenotype of each of the `others`. Without a `title` no progress is shown."""
     reader = reading(run, network)
     forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with progress(title, sum(map(len, selections))) if title else nullcontext() as shown:
         for selection, batch in zip(selections, reader.batches(selections), strict=True):
-            outputs = forward(reader.inputs(batch))
-            outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
-            check_finite(run, "outputs", outputs)
+            for other in ({}, *(of.batch(selection, volumes=False) for of in others)):
+                outputs = forward(reader.inputs(batch | other))
+                outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
+                check_finite(run, "outputs", outputs)
+                yield selection, batch | other, outputs
             if shown:
                 shown.advance(steps=len(selection))
-            yield selection, batch, outputs
 
 
-def predicted(run: Run, network: keras.Model, batches: list[np.ndarray]) -> np.ndarray:
-    """Probabilities of autism of the records in all batches (n,)."""
-    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing")]
-    return probability_of_autism(np.concatenate(logits))
+def predicted(run: Run, network: keras.Model, batches: list[np.ndarray], others: Sequence[Cohort] = ()) -> np.ndarray:
+    """Probabilities of autism of the records in all batches (1 + others, n), also with the phenotype of `others`."""
+    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing", others)]
+    count = 1 + len(others)
+    return probability_of_autism(np.stack([np.concatenate(logits[at::count]) for at in range(count)]))
 
 
 def probability_of_autism(logits: np.ndarray) -> np.ndarray:
