@@ -46,28 +46,53 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
     filled = known.assign(age=known["age"].fillna(known["age"].median()), sex=known["sex"].fillna("unknown"))
     marked = filled.assign(mark=known["age"].isna().astype(float))
     one, other = (np.round(found.span @ found.span.T, 9) for found in (adjustment(known), adjustment(marked)))
-    assert (one == other).all()
+    assert (one == other).all() and adjustment(known).imputed == {"age": 60}
 
 
 @pytest.mark.parametrize(
-    "sites, count, used, without",
+    "sites, count, used, rare",
     [
-        (2, 60, ("site", "age", "sex"), ()),
-        (15, 60, ("age", "sex"), ("site",)),
-        (14, 95, ("site", "age", "sex"), ("sex by site",)),
-        (8, 65, ("site", "age", "sex"), ("sex by site",)),
+        (2, 60, ("site", "age", "sex"), {}),
+        (15, 60, ("age", "sex"), {}),
+        (14, 95, ("site", "age", "sex"), {"site at small sites": ["age"], "site": ["sex"]}),
+        (8, 65, ("site", "age", "sex"), {"site": ["age", "sex"]}),
     ],
 )
-def test_the_fewer_people_the_less_is_adjusted_for_and_what_is_not_is_named(sites, count, used, without):
+def test_the_fewer_people_the_less_is_adjusted_for_and_what_is_not_is_named(sites, count, used, rare):
     found = adjustment(people(count, sites)[0])
-    assert found.covariates == used and set(without) <= set(found.without) and ("site" in without or "site" in used)
+    assert found.covariates == used and found.rare == rare
+    assert found.without == (() if "site" in used else ("site",))
+
+
+def test_a_text_of_many_values_is_left_out_and_not_all_else():
+    """Names of people, or of 70 scanners: nothing was adjusted, though age and sex would have had room."""
+    known, random = people()
+    named = known.assign(note=known.index.astype(str), scanner=random.choice([*"abcdefghij"], 200))
+    found = adjustment(named)
+    assert found.covariates == ("site", "age", "sex", "scanner") and found.without == ("note",) and not found.reason
+    assert found.span == pytest.approx(adjustment(named.drop(columns="note")).span)
+
+
+def test_of_a_product_with_sites_the_columns_of_large_sites_enter():
+    """An age needs about 15 people; of its slope at a site with ten a normal value tells too little."""
+    known, _ = people(300, 3)
+    known["site"] = known["site"].mask(np.arange(300) < 16, "other").mask(np.arange(300) < 8, "small")
+    found, whole = adjustment(known), adjustment(known[16:])
+    assert found.rare == {"site at small sites": ["age", "sex"]} and whole.rare == {}
+    terms = {"kept": known["site"] == "site 0", "small": known["site"] == "small"}
+    for name, mask in terms.items():
+        value = mask.to_numpy() * (known["age"] - known["age"].mean()).to_numpy()
+        fits = residuals(value, found.basis(set(range(found.terms.shape[1])))).std() < 0.05 * value.std()
+        assert fits == (name == "kept")
 
 
 def test_too_few_people_for_any_product_are_told_how_many_would_do():
-    """Two covariates, the intercept, the value and a product: 5 parameters of 5 people each."""
-    found = [adjustment(people(count, 1)[0][["age", "sex"]]) for count in (24, 25)]
-    assert found[0].reason == "24 subjects are too few for curves and products of covariates; 25 would do"
-    assert found[0].covariates == () and found[1].covariates == ("age", "sex") and not found[1].reason
+    """One covariate, the intercept, the value and a product: 4 parameters of 5 people each."""
+    found = [adjustment(people(count, 1)[0][["age", "sex"]]) for count in (19, 20, 24, 25)]
+    assert found[0].reason == "19 subjects are too few for curves and products of covariates; 20 would do"
+    assert [of.covariates for of in found] == [(), ("sex",), ("sex",), ("age", "sex")]
+    assert [of.without for of in found] == [("age", "sex"), ("age",), ("age",), ()]
+    assert not any(of.reason for of in found[1:])
 
 
 def test_what_is_unknown_or_alike_in_all_is_named():
@@ -99,4 +124,4 @@ def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
     left = residuals(term, found.basis(found.followed(term + random.normal(size=320))))
     assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
     few = adjustment(people(120, 16)[0])
-    assert {"age by site", "sex by site"} <= set(few.without)
+    assert few.rare == {"site at small sites": ["age"], "site": ["sex"]}

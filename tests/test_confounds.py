@@ -232,14 +232,57 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     known["table"].iloc[:5, 0] = "-9999"
     known["site"] = np.array([f"site {number % 12}" for number in range(60)])
     found = of(known, output(known, 1, 0))
-    assert (found["subjects"], found["left_out"]) == (55, 5)
+    assert (found["subjects"], found["left_out"]) == (60, 0)
     assert found["beside"].covariates == ("age", "log func_mean_fd")
     assert found["beside"].without == ("site", "scanner")
     line = motion_line(found)
-    assert "; 55 subjects, 5 left out of this test, because a covariate is unknown or their site has one class)" in line
+    assert "; 60 subjects). An unknown number is its median, with a mark: age of 5 subjects. Head motion" in line
     assert (
-        "(without site and scanner: known for too few, alike in all, or too few people for it) as measured: its" in line
+        "in small groups; site and scanner: known for too few, alike in all, or too few people) as measured: its"
+        in line
     )
+
+
+def test_numbers_that_are_known_for_different_people_leave_nobody_out():
+    """IQ and handedness known for opposite halves, motion for most: 0 people were left, 'of one class'."""
+    known, half = moving(), np.arange(200) < 100
+    values = np.random.default_rng(3).normal(100, 15, 200).round(2).astype(str)
+    known["table"] = known["table"].assign(fiq=np.where(half, values, ""), hand=np.where(~half, values, ""))
+    probability = output(known, 2, 0)
+    known["table"].iloc[::5, 1] = ""
+    found = of(known, probability)
+    assert (found["subjects"], found["left_out"]) == (200, 0)
+    assert found["beside"].imputed == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
+    assert found["partial"].low > 0 and found["beside"].unknown == ("sex",)
+    assert found["reliability"].high < 1
+
+
+@pytest.mark.parametrize("reads", ["IQ where it is known", "whether it is missing"])
+def test_an_output_that_reads_a_number_with_gaps_carries_nothing_more(reads):
+    """The IQ is missing by site and label."""
+    random, known = np.random.default_rng(0), moving(300)
+    gone = random.random(300) < np.where(known["label"] == 1, 0.1, np.where(known["site"] == "A", 0.9, 0.2))
+    iq = random.normal(size=300) - 0.8 * known["label"]
+    known["table"]["fiq"] = np.where(gone, "", (100 + 15 * iq).astype(str))
+    read = np.where(gone, 0, -iq) if reads == "IQ where it is known" else 1.0 * ~gone
+    noise = random.normal(0, 0.3, 300)
+    assert of(known, 1 / (1 + np.exp(-2 * read - noise)))["partial"].low < 0
+    assert of(known, 1 / (1 + np.exp(-2 * read - noise - known["label"])))["partial"].low > 0
+
+
+def test_products_in_part_are_named_by_their_second_factor():
+    known = moving()
+    known["site"] = np.where(np.arange(200) < 6, "small", known["site"])
+    line = motion_line(of(known, output(known, 1, 0)))
+    assert "curves (without age and log func_mean_fd by site at small sites) as measured" in line
+
+
+def test_people_at_sites_of_one_class_return_where_the_site_does_not_enter():
+    known = moving(60)
+    known["site"] = np.array([f"site {number // 4}" for number in range(60)])
+    known["label"][:4] = 1
+    found = of(known, output(known, 1, 0))
+    assert (found["subjects"], found["left_out"]) == (60, 0) and found["beside"].without == ("site",)
 
 
 def test_sites_of_one_class_are_left_out():
@@ -276,9 +319,9 @@ def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
 
 
 def test_too_few_subjects_are_said():
-    known = moving(20)
+    known = moving(19)
     line = motion_line(of(known, output(known, 1, 0)))
-    few = "20 subjects are too few for curves and products of covariates; 25 would do."
+    few = "19 subjects are too few for curves and products of covariates; 20 would do."
     assert line.startswith(f"Is it motion? It cannot be computed: {few}")
 
 

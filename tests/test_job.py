@@ -56,7 +56,7 @@ def test_a_network_better_than_chance_has_its_regions_named(concluded):
     assert found["conclusion"] in out and f"\n{REGION}" in out
     assert "Size percentile: among 1 blobs per region, each on 40 records." in out
     assert found["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]  # 16 sites are too many for 40
-    assert "without site" in found["conclusion"]
+    assert "site and handedness: known for too few," in found["conclusion"]
     first = table.iloc[0]
     assert first["name"] == REGION and 0 < first["p_reliance"] < 0.05 and 0 < first["p_reliance_plain"] < 0.05
     assert first["p_reliance_plain"] != first["p_reliance"] or first["reliance"] != first["reliance_adjusted"]

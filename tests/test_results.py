@@ -67,10 +67,10 @@ def test_the_sentence_says_which_pairs_or_what_none_means(table):
         "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
         "family-wise p < 0.05 over all pairs)."
     )
-    beside = Adjusted(Adjustment(("site", "age"), without=("age by site",)), LABEL)
+    beside = Adjusted(Adjustment(("site", "age"), without=("sex",)), LABEL)
     assert page.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
-        "Map by map, none of 6 pairs of a region and a map is significant beside site and age (without age by site: "
-        "known for too few, alike in all, or too few people for it) (family-wise p < 0.05 "
+        "Map by map, none of 6 pairs of a region and a map is significant beside site and age (without sex: "
+        "known for too few, alike in all, or too few people) (family-wise p < 0.05 "
         "over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it may matter in several "
         "maps together."
     )

@@ -7,7 +7,7 @@ sets in which it 'carries more' (less than 2.5 % are expected), and the same whe
 
 Where motion is measured with error (`error`: its reliability is 0.7) and where IQ is not in the tables (`unseen`) no
 test can know; printed is how often the sentence holds: that a reliability below a number, which is 0.7 or more, would
-explain the output, or that IQ is not in the test.
+explain the output, or that IQ is not in the test. With `gaps` in the IQ, the output reads it where it is known.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def cases(random: np.random.Generator, site: np.ndarray, known: pd.DataFrame) ->
         "all of these": 0.5 * (threshold + shape + of_age - iq + of_site),
         "error": moved,
         "unseen": -0.9 * iq,
+        "gaps at random": -0.9 * iq,
+        "gaps by site and label": -0.9 * iq,
     }
 
 
@@ -62,12 +64,16 @@ def one_set(case: str, count: int, signal: float, seed: int) -> dict:
     known["sex"] = random.choice(["F", "M"], count, p=[0.15, 0.85])
     odds = cases(random, site, known)[case]
     label = (random.random(count) < 1 / (1 + np.exp(-odds))).astype(float)
+    if case.startswith("gaps"):
+        share = 0.2 if case == "gaps at random" else np.where(label == 1, 0.1, np.where(site == 0, 0.9, 0.25))
+        known["fiq"] = known["fiq"].mask(random.random(count) < share)
+        odds = np.where(known["fiq"].isna(), 0, odds)
     output = 1.5 * (odds - odds.mean()) / odds.std() + random.normal(0, 0.5, count) + signal * (label - 0.5)
     if case == "error":
         beside = np.var(moved - np.poly1d(np.polyfit(age, moved, 1))(age) - 0.4 * of_site[1][site])
         known["func_mean_fd"] += random.normal(0, np.sqrt(beside * (1 / RELIABILITY - 1)), count)
     known["func_mean_fd"] = np.exp(known["func_mean_fd"] - 2)
-    known = known.astype(str).drop(columns="fiq" if case == "unseen" else [])
+    known = known.astype(str).fillna("").drop(columns="fiq" if case == "unseen" else [])
     probability, fold = 1 / (1 + np.exp(-output)), np.arange(count) % FOLDS
     predictions = Predictions(label, probability, known.index.to_numpy(), fold, site.astype(str))
     return motion(predictions, known, seed) or {}

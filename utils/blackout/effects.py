@@ -10,6 +10,7 @@ Its mean is 0 if d is independent of y given z, where either p or m is right. Th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -201,8 +202,9 @@ class Adjusted:
             return effect
         on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
         followed, net = self.beside.followed(self.label), np.zeros(effect.shape)
+        basis = cache(self.beside.basis)  # many regions follow the same
         for region, values in enumerate(on_autism.T):
-            span = self.beside.basis(followed | self.beside.followed(values))
+            span = basis(frozenset(followed | self.beside.followed(values)))
             both = residuals(np.column_stack([self.label, values]), span)
             spread = both.prod(axis=1) / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
             net[:, region] = both.prod(axis=1).mean() + spread - spread.mean()

@@ -8,6 +8,7 @@ Covariates that are not in the tables are not in the test, and one that is measu
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from scipy import stats
 
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
-from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals
-from utils.scores.features import UNKNOWN, covariates
+from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
+from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat
 from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
@@ -30,7 +31,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     repeats. The result holds:
     - `partial`: the correlation of label and output beside the covariates, and its `p`; or `reason`: why it cannot be
       computed;
-    - `subjects`, and `left_out`: how many have an unknown covariate or a site of one class;
+    - `subjects`, and `left_out`: how many are at a site of one class;
     - `beside`: the Adjustment;
     - where head motion is known: `correlation` as in `within_sites`, and if the output carries more, `reliability`
       as in `needed_reliability`.
@@ -47,12 +48,11 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
     if measures and "partial" in result and result["partial"].low > 0:
-        others = adjustment(
-            known.loc[people.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]]
-        )
-        columns = people[["label", "logit"]].assign(moved=known[measures[0]]).to_numpy(float)
+        moved = people.assign(moved=known[measures[0]]).dropna(subset="moved")
+        others = adjustment(known.loc[moved.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]])
+        columns = moved[["label", "logit", "moved"]].to_numpy(float)
         rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
-        result["reliability"] = needed_reliability(rest, people["unit"], (seed, wider))
+        result["reliability"] = needed_reliability(rest, moved["unit"], (seed, wider))
     return result
 
 
@@ -76,17 +76,13 @@ def too_few(people: pd.DataFrame) -> str:
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
-    """The people whose numbers are known, and the adjustment for these; without the site if people are too few."""
-    kept = enough(known)
-    known = known.fillna(dict.fromkeys(known[kept].select_dtypes(exclude="number"), UNKNOWN))  # as any other category
-    for names in (kept, [name for name in kept if name != "site"]):
-        people = everybody[known[names].notna().all(axis=1)]
-        if "site" in names:
-            people = people[people.groupby("site")["label"].transform("nunique") == 2]
-        beside = adjustment(known.loc[people.index, kept].reindex(columns=known.columns))
-        if "site" in beside.covariates:
-            break
-    return people, beside
+    """The people at sites of both classes, and the adjustment for these; everybody where the site does not enter."""
+    people = everybody[everybody.groupby("site")["label"].transform("nunique") == 2]
+    beside = adjustment(known.loc[people.index])
+    if "site" not in beside.covariates and len(people) < len(everybody):
+        others = known.drop(columns="site", errors="ignore")
+        people, beside = everybody, adjustment(others.reindex(columns=known.columns))
+    return people, replace(beside, unknown=unknown(known))
 
 
 def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
@@ -202,7 +198,8 @@ def rows(result: dict | None, groups: list[dict]) -> list[dict]:
 
 def motion_line(result: dict | None) -> str:
     """The result of `motion` in one line."""
-    of_motion = result is not None and "head motion" not in result["beside"].unknown
+    beside = result["beside"] if result else Adjustment()
+    of_motion = any(map(HEAD_MOTION.names, beside.covariates or beside.without))
     return paragraph("motion", result=result, of_motion=of_motion)
 
 

@@ -7,8 +7,9 @@ larger. So the number of terms costs little, and few people suffice (Belloni, Ch
 Economic Studies 81:608).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -33,19 +34,27 @@ TOLD = 1e-6  # share of the spread that covariates must leave
 class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
-    `covariates`: those that enter; `without`: covariates and terms that cannot; `unknown`: which of KINDS are not
-    known; `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the intercept and the covariates;
-    `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns belong to a product of several,
-    and an orthonormal basis of these.
+    `covariates`: those that enter; `without`: those that cannot; `unknown`: which of KINDS are not known. `rare`:
+    products that are not all in, the first of each two by the second and where. `imputed`: for how many a number that
+    enters is not known, by name. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the
+    intercept and the covariates; `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns
+    belong to a product of several, and an orthonormal basis of these.
     """
 
     covariates: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    rare: dict[str, list[str]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    imputed: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     span: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     terms: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     products: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """The products (m, m) of the columns of `terms`."""
+        return self.terms.T @ self.terms
 
     def followed(self, value: np.ndarray) -> set[int]:
         """The columns of `terms` that a value (n,) follows: those of the lasso, and of the products that tell of what
@@ -59,25 +68,30 @@ class Adjustment:
         for _ in range(ROUNDS):
             if np.abs(rest @ self.terms).max() <= count * limit * noise:
                 break
-            lasso = Lasso(limit * noise, fit_intercept=False, max_iter=100_000).fit(self.terms, rest)
-            chosen = np.flatnonzero(lasso.coef_)
-            left = residuals(rest, spanned(self.terms[:, chosen]))
+            lasso = Lasso(limit * noise, fit_intercept=False, precompute=self.gram, copy_X=False, max_iter=100_000)
+            chosen = np.flatnonzero(lasso.fit(self.terms, rest).coef_)
+            left = residuals(rest, orthonormal(self.terms[:, chosen]))
             noise = max(left.std(), LEAST_NOISE * rest.std())
         for product, span in self.products:
             together = np.square(span.T @ left).sum() / noise**2
             if together > stats.chi2.isf(CHANCE / len(self.products), span.shape[1]):
                 chosen = np.union1d(chosen, product)
-                left = residuals(rest, spanned(self.terms[:, chosen]))
+                left = residuals(rest, orthonormal(self.terms[:, chosen]))
         return set(chosen.tolist())
 
-    def basis(self, followed: set[int]) -> np.ndarray:
+    def basis(self, followed: Set[int]) -> np.ndarray:
         """An orthonormal basis (n, k) of the intercept, the covariates and these columns of `terms`."""
-        return spanned(np.column_stack([self.span, self.terms[:, sorted(followed)]]))
+        return np.column_stack([self.span, orthonormal(self.terms[:, sorted(followed)])])
 
 
 def spanned(values: np.ndarray) -> np.ndarray:
     """An orthonormal basis (n, k) of the columns of `values` (n, any) and an intercept."""
-    left, spread, _ = np.linalg.svd(np.column_stack([np.ones(len(values)), values]), full_matrices=False)
+    return orthonormal(np.column_stack([np.ones(len(values)), values]))
+
+
+def orthonormal(values: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (n, k) of the columns of `values` (n, any)."""
+    left, spread, _ = np.linalg.svd(values, full_matrices=False)
     return left[:, spread > spread.max(initial=0) * len(values) * np.finfo(float).eps]
 
 
@@ -92,45 +106,53 @@ def enough(known: pd.DataFrame) -> list[str]:
 
 
 def adjustment(known: pd.DataFrame) -> Adjustment:
-    """The adjustment for the covariates of people; without the site, if people are too few for it.
+    """The adjustment for the covariates of people. While people are too few, that of the most columns is left out.
 
     `known` has a row a person, as of `utils.scores.features.covariates`. An unknown number takes the median and a mark
     of its own.
     """
-    names = [name for name in enough(known) if known[name].nunique() > 1]
-    unknown = [name for name, kind in KINDS.items() if not kind.of(known[enough(known)])]
-    none = np.empty((len(known), 0))
-    bare = Adjustment((), tuple(known), tuple(unknown), "no covariate can be used", spanned(none), none)
-    for used in filter(None, (names, [name for name in names if name != "site"])):
-        blocks = {name: linear(known[name]) for name in used}
+    bare = Adjustment((), tuple(known), unknown=unknown(known), reason="no covariate can be used")
+    bare = replace(bare, span=spanned(np.empty((len(known), 0))), terms=np.empty((len(known), 0)))
+    blocks = {name: linear(known[name]) for name in enough(known) if known[name].nunique() > 1}
+    while blocks:
         needed = SUBJECTS_A_PARAMETER * (sum(block.shape[1] for block in blocks.values()) + OTHERS)
         if len(known) >= needed:
-            found = replace(bare, span=spanned(np.column_stack([*blocks.values()])), reason="")
-            found = replace(found, covariates=tuple(used), without=tuple(name for name in known if name not in used))
-            return with_terms(found, further(known[used], blocks))
+            absent = known[[*blocks]].select_dtypes("number").isna().sum()
+            found = replace(bare, covariates=tuple(blocks), without=tuple(name for name in known if name not in blocks))
+            found = replace(found, imputed=absent[absent > 0].to_dict(), reason="")
+            found = replace(found, span=spanned(np.column_stack([*blocks.values()])))
+            return with_terms(found, further(known[[*blocks]], blocks))
         few = f"{len(known)} subjects are too few for curves and products of covariates; {needed} would do"
         bare = replace(bare, reason=few)
+        del blocks[max(blocks, key=lambda name: blocks[name].shape[1])]
     return bare
 
 
-def with_terms(found: Adjustment, terms: Iterable[tuple[str, np.ndarray, bool]]) -> Adjustment:
-    """The adjustment with the columns of `further` that people enough carry. A product for which people are too few
-    is named; of a curve some columns suffice."""
+def unknown(known: pd.DataFrame) -> tuple[str, ...]:
+    """Which of KINDS are not known for enough people."""
+    return tuple(name for name, kind in KINDS.items() if not kind.of(known[enough(known)]))
+
+
+def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
+    """The adjustment with those columns of `further` that people enough carry. A product that is not all in is named;
+    of a curve some columns suffice."""
     room = len(found.span) // SUBJECTS_A_PARAMETER - found.span.shape[1] - 1
-    columns, products, without = found.terms, list[tuple[np.ndarray, np.ndarray]](), list[str]()
-    for name, values, is_product in terms:
+    columns, products, rare = [found.terms], list[tuple[np.ndarray, np.ndarray]](), dict[str, list[str]]()
+    for names, values in terms:
         rest = residuals(values, found.span)
         told = rest.std(axis=0) > TOLD * values.std(axis=0)
-        people = np.square(np.square(rest).sum(0)) / np.maximum((rest**4).sum(0), np.finfo(float).tiny)
+        squares = np.square(rest)
+        people = np.square(squares.sum(0)) / np.maximum(np.square(squares).sum(0), np.finfo(float).tiny)
         kept = told & (people >= SUBJECTS_A_PARAMETER)
         own = rest[:, kept] / rest[:, kept].std(axis=0)
-        fits = own.shape[1] <= room and (kept == told).all() if is_product else kept.any()
-        if is_product and 1 < own.shape[1] <= room:
-            left, _, _ = np.linalg.svd(own, full_matrices=False)
-            products.append((columns.shape[1] + np.arange(own.shape[1]), left[:, : np.linalg.matrix_rank(own)]))
-        without += [name] if told.any() and not fits else []
-        columns = np.column_stack([columns, own])
-    return replace(found, terms=columns, products=tuple(products), without=(*found.without, *without))
+        if len(names) > 1 and 1 < own.shape[1] <= room:
+            at = sum(block.shape[1] for block in columns)
+            products.append((at + np.arange(own.shape[1]), orthonormal(own)))
+        if len(names) > 1 and told.any() and ((kept != told).any() or own.shape[1] > room):
+            where = "" if not 0 < own.shape[1] <= room else " at small sites" if "site" in names else " in small groups"
+            rare.setdefault(names[1] + where, []).append(names[0])
+        columns.append(own)
+    return replace(found, terms=np.asfortranarray(np.hstack(columns)), products=tuple(products), rare=rare)
 
 
 def linear(column: pd.Series) -> np.ndarray:
@@ -143,22 +165,22 @@ def linear(column: pd.Series) -> np.ndarray:
     return ((values - values.mean()) / values.std(ddof=0)).to_numpy()
 
 
-def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, bool]]:
-    """The terms beyond the linear `blocks` by name, their columns (n, any), and whether it is a product."""
+def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """The terms beyond the linear `blocks`: the two covariates of a product or the one of a curve, columns (n, any)."""
     others = [name for name in blocks if name != "site"]
     for one, other in combinations(others, 2):
-        yield f"{one} by {other}", product(blocks[one], blocks[other]), True
+        yield (one, other), product(blocks[one], blocks[other])
     if "site" in blocks:
         site = pd.get_dummies(known["site"], dtype=float).to_numpy()
         for name in others:
-            yield f"{name} by site", product(blocks[name], site), True
+            yield (name, "site"), product(blocks[name], site)
     for name in known.select_dtypes("number"):
         if known[name].nunique() > FEW_VALUES:
             value = blocks[name][:, :1]
             parts = min(PARTS, len(known) // SUBJECTS_A_PARAMETER)
             cuts = np.quantile(value, np.linspace(0, 1, parts + 1)[1:-1])
             curves = [np.square(value), np.maximum(value - cuts, 0), (value > cuts).astype(float)]
-            yield f"curve of {name}", np.column_stack(curves), False
+            yield (name,), np.column_stack(curves)
 
 
 def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
