@@ -21,6 +21,7 @@ from data.cohorts.covariates import KINDS
 from utils.scores.features import UNKNOWN
 
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
+CARRIED = 2  # people, as many as carry a product or a curve at least
 OTHERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
 FEW_VALUES = 6  # of a number: more of them have a curve
@@ -143,7 +144,7 @@ def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndar
         told = rest.std(axis=0) > TOLD * values.std(axis=0)
         squares = np.square(rest)
         people = np.square(squares.sum(0)) / np.maximum(np.square(squares).sum(0), np.finfo(float).tiny)
-        kept = told & (people >= SUBJECTS_A_PARAMETER)
+        kept = told & (people >= CARRIED)
         own = rest[:, kept] / rest[:, kept].std(axis=0)
         if len(names) > 1 and 1 < own.shape[1] <= room:
             at = sum(block.shape[1] for block in columns)
