@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.cohorts.covariates import known_covariates
+from data.cohorts.stored import open_cohort
 from data.simulation import SITES
 from utils.evaluation import confounds
 from utils.evaluation.confounds import motion, motion_line
@@ -52,9 +54,8 @@ def cases(random: np.random.Generator, site: np.ndarray, known: pd.DataFrame) ->
     }
 
 
-def one_set(case: str, count: int, signal: float, seed: int) -> dict:
-    """The result of `motion` of one simulated test."""
-    random = np.random.default_rng([seed, count])
+def simulated(count: int, random: np.random.Generator) -> pd.DataFrame:
+    """People with a site, an age, a sex, an IQ and the logarithm of head motion."""
     people = np.array([people for people, _ in SITES.values()], float)[: SITES_OF.get(count, 3)]
     site = random.choice(len(people), count, p=people / people.sum())
     of_site = random.normal(size=(2, len(SITES)))
@@ -62,6 +63,27 @@ def one_set(case: str, count: int, signal: float, seed: int) -> dict:
     moved = 0.4 * of_site[1][site] - 0.07 * (age - 17) + random.normal(0, 0.9, count)
     known = pd.DataFrame({"age": age, "fiq": random.normal(105, 15, count), "func_mean_fd": moved})
     known["sex"] = random.choice(["F", "M"], count, p=[0.15, 0.85])
+    return known.assign(site=site, beside=moved - 0.4 * of_site[1][site])
+
+
+def real_people(path: Path) -> pd.DataFrame:
+    """The same of people of ABIDE, from a cohort with its default covariates; an unknown number is the median."""
+    cohort = open_cohort(path)
+    table, site = known_covariates(cohort), {row.subject: row.site for row in cohort.rows}
+    numbers = table[["AGE_AT_SCAN", "fiq", "func_mean_fd"]].apply(pd.to_numeric, errors="coerce")
+    numbers = numbers.fillna(numbers.median()).set_axis(["age", "fiq", "func_mean_fd"], axis=1)
+    moved = np.log(numbers["func_mean_fd"].clip(lower=0.001)) + 2
+    sex = np.where(table["SEX"].str.startswith("1"), "M", "F")
+    codes = pd.factorize(table.index.map(site))[0] % len(SITES)
+    return numbers.assign(func_mean_fd=moved, sex=sex, site=codes, beside=moved).reset_index(drop=True)
+
+
+def one_set(case: str, signal: float, seed: int, count: int, real: pd.DataFrame | None = None) -> dict:
+    """The result of `motion` of one test of simulated or `real` people; its output is simulated."""
+    random = np.random.default_rng([seed, count])
+    known = simulated(count, random) if real is None else real.sample(count, random_state=random, ignore_index=True)
+    site, beside = known.pop("site").to_numpy(), known.pop("beside")
+    age, moved = known["age"], known["func_mean_fd"]
     odds = cases(random, site, known)[case]
     label = (random.random(count) < 1 / (1 + np.exp(-odds))).astype(float)
     if case.startswith("gaps"):
@@ -70,7 +92,7 @@ def one_set(case: str, count: int, signal: float, seed: int) -> dict:
         odds = np.where(known["fiq"].isna(), 0, odds)
     output = 1.5 * (odds - odds.mean()) / odds.std() + random.normal(0, 0.5, count) + signal * (label - 0.5)
     if case == "error":
-        beside = np.var(moved - np.poly1d(np.polyfit(age, moved, 1))(age) - 0.4 * of_site[1][site])
+        beside = np.var(beside - np.poly1d(np.polyfit(age, moved, 1))(age))
         known["func_mean_fd"] += random.normal(0, np.sqrt(beside * (1 / RELIABILITY - 1)), count)
     known["func_mean_fd"] = np.exp(known["func_mean_fd"] - 2)
     known = known.astype(str).fillna("").drop(columns="fiq" if case == "unseen" else [])
@@ -97,7 +119,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first set of each case (default 0)")
     parser.add_argument("--only", default="", help="cases, such as IQ,unseen (default: all)")
     parser.add_argument("--resamples", type=int, default=400, help="of each interval (default 400)")
+    parser.add_argument("--real", type=Path, metavar="COHORT", help="draw the covariates of its people")
     args = parser.parse_args()
+    real = real_people(args.real) if args.real else None
     confounds.RESAMPLES = args.resamples
     print(f"share of {args.sets} sets in which the output 'carries more'; seeds from {args.seed}")
     for count in args.people:
@@ -105,7 +129,7 @@ def main() -> None:
         every_case = cases(np.random.default_rng(0), np.arange(2), nobody)
         for case in args.only.split(",") if args.only else every_case:
             seeds = range(args.seed, args.seed + args.sets)
-            sets = [[one_set(case, count, signal, seed) for seed in seeds] for signal in (0, SIGNAL)]
+            sets = [[one_set(case, signal, seed, count, real) for seed in seeds] for signal in (0, SIGNAL)]
             shares = [np.mean([*map(carries_more, results)]) for results in sets]
             line = f"{count} people, {case}: {shares[0]:.1%}, with the diagnosis {shares[1]:.1%}"
             if case in ("error", "unseen"):
