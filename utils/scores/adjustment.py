@@ -21,7 +21,6 @@ from data.cohorts.covariates import KINDS
 from utils.scores.features import UNKNOWN
 
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
-CARRIED = 2  # people, as many as carry a product or a curve at least
 OTHERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
 FEW_VALUES = 6  # of a number: more of them have a curve
@@ -35,8 +34,8 @@ TOLD = 1e-6  # share of the spread that covariates must leave
 class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
-    `covariates`: those that enter; `without`: those that cannot; `unknown`: which of KINDS are not known. `rare`:
-    products that are not all in, the first of each two by the second and where. `imputed`: for how many a number that
+    `covariates`: those that enter; `without`: those that cannot; `unknown`: which of KINDS are not known. `no_room`:
+    products that may not enter as a whole, the first of each two by the second. `imputed`: for how many a number that
     enters is not known, by name. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the
     intercept and the covariates; `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns
     belong to a product of several, and an orthonormal basis of these.
@@ -44,7 +43,7 @@ class Adjustment:
 
     covariates: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    rare: dict[str, list[str]] = field(default_factory=dict)
+    no_room: dict[str, list[str]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     imputed: dict[str, int] = field(default_factory=dict)
     reason: str = ""
@@ -135,25 +134,20 @@ def unknown(known: pd.DataFrame) -> tuple[str, ...]:
 
 
 def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:
-    """The adjustment with those columns of `further` that people enough carry. A product that is not all in is named;
-    of a curve some columns suffice."""
+    """The adjustment with the columns of `further`. A product that has no room as a whole is named."""
     room = len(found.span) // SUBJECTS_A_PARAMETER - found.span.shape[1] - 1
-    columns, products, rare = [found.terms], list[tuple[np.ndarray, np.ndarray]](), dict[str, list[str]]()
+    columns, products, no_room = [found.terms], list[tuple[np.ndarray, np.ndarray]](), dict[str, list[str]]()
     for names, values in terms:
         rest = residuals(values, found.span)
         told = rest.std(axis=0) > TOLD * values.std(axis=0)
-        squares = np.square(rest)
-        people = np.square(squares.sum(0)) / np.maximum(np.square(squares).sum(0), np.finfo(float).tiny)
-        kept = told & (people >= CARRIED)
-        own = rest[:, kept] / rest[:, kept].std(axis=0)
+        own = rest[:, told] / rest[:, told].std(axis=0)
         if len(names) > 1 and 1 < own.shape[1] <= room:
             at = sum(block.shape[1] for block in columns)
             products.append((at + np.arange(own.shape[1]), orthonormal(own)))
-        if len(names) > 1 and told.any() and ((kept != told).any() or own.shape[1] > room):
-            where = "" if not 0 < own.shape[1] <= room else " at small sites" if "site" in names else " in small groups"
-            rare.setdefault(names[1] + where, []).append(names[0])
+        if len(names) > 1 and own.shape[1] > room:
+            no_room.setdefault(names[1], []).append(names[0])
         columns.append(own)
-    return replace(found, terms=np.asfortranarray(np.hstack(columns)), products=tuple(products), rare=rare)
+    return replace(found, terms=np.asfortranarray(np.hstack(columns)), products=tuple(products), no_room=no_room)
 
 
 def linear(column: pd.Series) -> np.ndarray:
