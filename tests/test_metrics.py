@@ -171,7 +171,7 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    predictions = Predictions(label, probability, range(90), fold, site, place=site)
+    predictions = Predictions(label, probability, range(90), fold, site, peers=site)
     found = with_intervals(predictions, 0)
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
@@ -361,10 +361,10 @@ def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
 def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
     label, site, subject = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), [f"s{at}" for at in range(40)]
     fold = np.arange(40) // 2 % 2
-    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, place=of_cells(site, fold))
+    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, peers=of_cells(site, fold))
     alone, found = (
         with_intervals(one, 0)["auc_sites"]
-        for one in (once, replace(once, repeats=(replace(once, fold=label, place=of_cells(site, label)),)))
+        for one in (once, replace(once, repeats=(replace(once, fold=label, peers=of_cells(site, label)),)))
     )
     assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
 
@@ -390,7 +390,7 @@ def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     once = Predictions(label, probability, range(60), fold, site)
     found = with_intervals(replace(once, repeats=(again,)), 0)
     assert once.in_small_sites and not again.in_small_sites
-    alone = [with_intervals(replace(one, place=of_cells(site, one.fold)), 0) for one in (once, again)]
+    alone = [with_intervals(replace(one, peers=of_cells(site, one.fold)), 0) for one in (once, again)]
     for name in found:
         assert found[name].value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0
