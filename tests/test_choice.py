@@ -100,8 +100,8 @@ def within_folds(table: pd.DataFrame) -> float:
 
 def within_sites(table: pd.DataFrame) -> float:
     """The AUC within sites, or their folds if sites are small, that have both classes, by scikit-learn."""
-    place = Predictions.of(table.assign(subject=range(len(table)))).place
-    both = [of for _, of in table.groupby(place) if of["label"].nunique() == 2]
+    peers = Predictions.of(table.assign(subject=range(len(table)))).peers
+    both = [of for _, of in table.groupby(peers) if of["label"].nunique() == 2]
     return float(np.average([roc_auc_score(of["label"], of["probability"]) for of in both], weights=[*map(len, both)]))
 
 

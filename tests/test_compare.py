@@ -34,6 +34,12 @@ def finished(folder: Path, table: pd.DataFrame, **run) -> Path:
     return folder
 
 
+def two_folds(count: int) -> pd.DataFrame:
+    """People of both classes, about as many of each at each site in each fold: whole sites may be compared."""
+    table = people(count)
+    return table.assign(fold=(table["subject"].astype(int) // 6 % 2).astype(str))
+
+
 def predicted(table: pd.DataFrame, seed: int, effect: float) -> pd.DataFrame:
     """The same people, predicted by another classifier."""
     label = table["label"].astype(float)
@@ -109,7 +115,7 @@ def test_nobody_whom_only_one_predicts_right_is_no_difference():
 def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path):
     """40 people, each with one record; resamples differ by chance, hence the tolerance. AUCs are counted by pairs, as
     scikit-learn does, though it takes a hundred times as long."""
-    table = people(40, folds=2).assign(subject=[str(at) for at in range(40)], site="NYU")
+    table = two_folds(40).assign(subject=[str(at) for at in range(40)], site="NYU")
     one, other = (predicted(table, at, effect) for at, effect in enumerate((2, 1)))
     opened = runs.opened(
         [finished(tmp_path / name, of, folds="2") for name, of in zip("ab", (one, other), strict=True)]
@@ -150,7 +156,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(tmp_path
     ],
 )
 def test_the_sentence_follows_from_the_interval(effects, count, said, tmp_path):
-    table = people(count, folds=2)
+    table = two_folds(count)
     folders = [finished(tmp_path / str(at), predicted(table, at, of), folds="2") for at, of in enumerate(effects)]
     outcome = compare(*folders)
     assert outcome.status == 0, outcome.err

@@ -288,7 +288,7 @@ def test_what_one_older_repeat_or_candidate_lacks_is_left_out():
 def test_an_interval_needs_families_and_places_of_both_classes():
     model, site = row("model", (0.7, None, None), area="auc_sites"), np.array(["A", "B"] * 20)
     one = replace(people(site=site), fold=np.arange(40) % 5, person=np.arange(40) // 2)
-    small = replace(one, place=np.arange(40) // 8)
+    small = replace(one, peers=np.arange(40) // 8)
     needs = "An interval needs 10 subjects of each class (a family, or people who share a scan, count once) at sites"
     assert f"{needs} that have both" in comparisons.verdict([model], one, BOTH)
     said = comparisons.verdict([model], replace(small, repeats=(small,)), BOTH)

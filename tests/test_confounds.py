@@ -499,7 +499,7 @@ def test_nothing_is_grouped_by_what_is_unknown_or_text():
 def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
     table, predictions = people()
     site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
-    small = replace(predictions, site=site, fold=fold, place=None)
+    small = replace(predictions, site=site, fold=fold, peers=None)
     assert small.in_small_sites
     members = (table["SEX"] == "1").to_numpy()
     row = next(row for row in groups(small, table, 0) if row["group"] == "SEX 1")

@@ -79,7 +79,7 @@ def test_families_make_the_intervals_of_calibration_wider():
     names = np.arange(400)
     twice = replace(
         once, label=np.tile(once.label, 2), probability=np.tile(once.probability, 2), subject=names,
-        site=None if once.site is None else np.tile(once.site, 2), place=None,
+        site=None if once.site is None else np.tile(once.site, 2), peers=None,
     )  # fmt: skip
     pairs = replace(twice, person=names % 200)
     for name in ("in_the_large", "slope"):

@@ -171,7 +171,7 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    predictions = Predictions(label, probability, range(90), fold, site, place=site)
+    predictions = Predictions(label, probability, range(90), fold, site, peers=site)
     found = with_intervals(predictions, 0)
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
@@ -242,21 +242,28 @@ def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("all_resamples")
-def test_intervals_within_folds_are_those_of_a_loop():
-    """Folds differ in their level and in their share of autism, so that the strata matter."""
-    label, probability, site, fold = (np.repeat(values, 2) for values in grouped(60, 7))
+@pytest.mark.parametrize("small", [True, False], ids=["within sites and folds", "within whole sites"])
+def test_intervals_within_folds_are_those_of_a_loop(small):
+    """Folds differ in their level, by chance also in their share of autism at a site, so that the strata matter."""
+    label, probability, site, fold = grouped(60, 7)
+    if not small:  # each fold has its share of both classes at each site
+        fold[np.lexsort((label, site.astype(str)))] = np.arange(60) % 3
+    label, probability, site, fold = (np.repeat(values, 2) for values in (label, probability, site, fold))
     probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 120) + 0.2 * (fold - 1), 0, 1)
     other = np.clip(probability + np.random.default_rng(1).normal(0, 0.3, 120), 0, 1)
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
     predictions = Predictions(label, probability, subject, fold, site)
+    assert predictions.in_small_sites == small
     found = with_intervals(predictions, 0)
     found["difference"] = differences(predictions, replace(predictions, probability=other), 0)["auc"]
     assert found["difference"].value == pytest.approx(found["auc"].value - sklearn_metrics.roc_auc_score(label, other))
     widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
-    both = np.isin(site, ["A", "B", "C"])
-    for name in ("auc_sites", "auc_folds"):
-        people = both.sum() / 2 if name == "auc_sites" else 60
-        widening[name] *= np.sqrt(people / (people - 2 * 3))
+    groups = {"auc_sites": of_cells(site, fold) if small else site, "auc_folds": fold}
+    for name, group in groups.items():
+        both = [rows for rows in (group == one for one in set(group)) if len(set(label[rows])) == 2]
+        assert len(both) == (9 if name == "auc_sites" and small else 3)
+        lost = 2 * len(both) / len(set(subject[np.any(both, axis=0)]))
+        widening[name] /= np.sqrt(1 - min(lost, 1 / 4))
     random, spread = np.random.default_rng(9), []
     for _ in range(300):
         rows = strata_by_loop(fold, random)
@@ -265,12 +272,13 @@ def test_intervals_within_folds_are_those_of_a_loop():
             {
                 "accuracy": ((probability[rows] >= 0.5) == label[rows]).mean(),
                 "auc": auc,
-                "auc_sites": auc_within(label[rows], probability[rows], site[rows]),
-                "auc_folds": auc_within(label[rows], probability[rows], fold[rows]),
+                **{name: auc_within(label[rows], probability[rows], group[rows]) for name, group in groups.items()},
                 "brier": np.square(probability[rows] - label[rows]).mean(),
                 "difference": auc - sklearn_metrics.roc_auc_score(label[rows], other[rows]),
             }
         )
+    for name, group in groups.items():
+        assert found[name].value == pytest.approx(auc_within(label, probability, group))
     for name in spread[0]:
         ends = np.nanpercentile([values[name] for values in spread], [2.5, 97.5])
         at = found[name].value
@@ -353,10 +361,10 @@ def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
 def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
     label, site, subject = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), [f"s{at}" for at in range(40)]
     fold = np.arange(40) // 2 % 2
-    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, place=of_cells(site, fold))
+    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, peers=of_cells(site, fold))
     alone, found = (
         with_intervals(one, 0)["auc_sites"]
-        for one in (once, replace(once, repeats=(replace(once, fold=label, place=of_cells(site, label)),)))
+        for one in (once, replace(once, repeats=(replace(once, fold=label, peers=of_cells(site, label)),)))
     )
     assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
 
@@ -382,7 +390,7 @@ def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     once = Predictions(label, probability, range(60), fold, site)
     found = with_intervals(replace(once, repeats=(again,)), 0)
     assert once.in_small_sites and not again.in_small_sites
-    alone = [with_intervals(replace(one, place=of_cells(site, one.fold)), 0) for one in (once, again)]
+    alone = [with_intervals(replace(one, peers=of_cells(site, one.fold)), 0) for one in (once, again)]
     for name in found:
         assert found[name].value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0

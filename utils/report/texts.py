@@ -167,7 +167,7 @@ def in_small_sites(labelled: pd.DataFrame) -> bool:
     if "fold" not in labelled:
         return False
     label, site, fold = (labelled[name].to_numpy() for name in ("label", "site", "fold"))
-    return metrics.places(label, site, fold) is not site
+    return metrics.peers_of(label, site, fold) is not site
 
 
 @dataclass(frozen=True)

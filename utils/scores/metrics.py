@@ -36,7 +36,7 @@ class Predictions:
     together, None if there are no groups. `tested`: the fold of each unit whom these folds test, if the
     records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
     as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
-    mean over these and this. `place`: those whom the AUC within sites compares, made of the others unless it is given.
+    mean over these and this. `peers`: those whom the AUC within sites compares, made of the others unless it is given.
     They are people of one site. Where sites are small (`pull`), in this or a repeat, they are of one site and fold.
     Sequences are converted to arrays.
     """
@@ -50,18 +50,18 @@ class Predictions:
     several: bool = False
     repeats: tuple["Predictions", ...] = ()
     person: np.ndarray | None = None
-    place: np.ndarray | None = None
+    peers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("label", "probability", "subject", "fold", "site", "person", "place"):
+        for name in ("label", "probability", "subject", "fold", "site", "person", "peers"):
             values = getattr(self, name)
             object.__setattr__(self, name, None if values is None else np.asarray(values))
-        if self.place is None and self.site is not None:
-            object.__setattr__(self, "place", places(self.label, self.site, self.fold))
+        if self.peers is None and self.site is not None:
+            object.__setattr__(self, "peers", peers_of(self.label, self.site, self.fold))
         small = [one.in_small_sites for one in self.all]
         if any(small) and not all(small):  # else a mean over repeats would be one of two different scores
-            object.__setattr__(self, "place", within_folds(self.site, self.fold))
-            others = tuple(replace(one, place=within_folds(one.site, one.fold)) for one in self.repeats)
+            object.__setattr__(self, "peers", within_folds(self.site, self.fold))
+            others = tuple(replace(one, peers=within_folds(one.site, one.fold)) for one in self.repeats)
             object.__setattr__(self, "repeats", others)
 
     @classmethod
@@ -80,7 +80,7 @@ class Predictions:
     @property
     def groups(self) -> dict[str, np.ndarray]:
         """The sites and folds, where there are several, by the name of the AUC within them."""
-        groups = {"auc_sites": self.place, "auc_folds": self.fold}
+        groups = {"auc_sites": self.peers, "auc_folds": self.fold}
         of = {"auc_sites": self.site, "auc_folds": self.fold}
         several = [name for name, group in of.items() if group is not None and len(np.unique(group)) > 1]
         return {name: group for name, group in groups.items() if group is not None and name in several}
@@ -102,16 +102,16 @@ class Predictions:
 
     @property
     def in_one_class_sites(self) -> int:
-        """Subjects of places whose subjects are all of one class, in every repeat."""
-        if self.place is None:
+        """Subjects whose peers are all of one class, in every repeat."""
+        if self.peers is None:
             return 0
-        alone = [~of_both_classes(one.label, one.place) for one in self.all if one.place is not None]
+        alone = [~of_both_classes(one.label, one.peers) for one in self.all if one.peers is not None]
         return len(np.unique(self.subject[np.all(alone, axis=0)]))
 
     @property
     def in_small_sites(self) -> bool:
         """Whether sites are so small that only people of one fold are compared."""
-        return self.place is not None and self.site is not None and not np.array_equal(self.place, self.site)
+        return self.peers is not None and self.site is not None and not np.array_equal(self.peers, self.site)
 
     def with_probabilities(self, probabilities: Sequence[np.ndarray]) -> "Predictions":
         """Those of another classifier (n,), for this and each of the repeats."""
@@ -120,12 +120,12 @@ class Predictions:
 
     def subset(self, rows: np.ndarray) -> "Predictions":
         """The records in `rows` (n,) bool as a test of their own."""
-        each = (self.fold, self.site, self.person, self.place)
-        fold, site, person, place = (None if of is None else of[rows] for of in each)
+        each = (self.fold, self.site, self.person, self.peers)
+        fold, site, person, peers = (None if of is None else of[rows] for of in each)
         tested = () if self.fold is None else self.tested or tuple(self.fold[self.drawn[0]])
         of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
         repeats = tuple(one.subset(rows) for one in self.repeats)
-        own = replace(self, **of_records, fold=fold, site=site, person=person, place=place, repeats=())
+        own = replace(self, **of_records, fold=fold, site=site, person=person, peers=peers, repeats=())
         return replace(own, tested=tested, repeats=repeats)
 
     def count(self, rows: np.ndarray) -> int:
@@ -181,7 +181,7 @@ def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
     return float(((by_class[0] - by_class[1]).fillna(0) * size).sum() / max(size.sum(), 1))
 
 
-def places(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
+def peers_of(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
     """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
     return site if fold is None or pull(label, site, fold) <= MOST_PULL else within_folds(site, fold)
 
