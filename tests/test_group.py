@@ -51,6 +51,15 @@ def tested(in_folds, tmp_path_factory):
     return folder
 
 
+def within_small_sites(table: pd.DataFrame) -> tuple[float, set[str]]:
+    """The AUC of people of one site and fold by scikit-learn, and who has nobody of the other class there."""
+    places = [of for _, of in table.groupby(["site", "fold"])]
+    both = [of for of in places if of["label"].nunique() == 2]
+    areas = [roc_auc_score(of["label"], of["probability"]) for of in both]
+    alone = set(table["subject"]).difference(*(of["subject"] for of in both))
+    return float(np.average(areas, weights=[*map(len, both)])), alone
+
+
 @pytest.mark.slow
 def test_everybody_is_tested_once_by_a_model_that_never_saw_them(tested, cohort):
     rows = read_rows(tested / "test" / "predictions.csv")
@@ -96,7 +105,9 @@ def test_a_test_leaves_what_the_contract_says(tested):
     trained, entered = read_rows(tested / "runs.csv")
     assert (trained["job"], entered["job"], entered["metric"]) == ("train", "test", "auc_sites")
     headline = json.loads((tested / "test" / "metrics.json").read_text())["auc_sites"]
-    assert [float(entered[end]) for end in headline] == pytest.approx([*headline.values()], rel=1e-5)
+    assert headline["value"] == pytest.approx(within_small_sites(pd.read_csv(tested / "test/predictions.csv"))[0])
+    assert float(entered["value"]) == pytest.approx(headline["value"], rel=1e-5)
+    assert (headline["low"], headline["high"], entered["low"], entered["high"]) == (None, None, "", "")
 
 
 @pytest.mark.slow
@@ -186,7 +197,7 @@ def test_a_subject_moved_in_the_table_stops_the_run(tested, in_folds, tmp_path):
 
 
 @pytest.mark.slow
-def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
+def test_blackout_pools_the_effects_of_all_folds(in_folds, cohort, tmp_path):
     labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
     nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
@@ -202,12 +213,18 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, tmp_path):
         means = {"background": pooled["delta_logit"][()].mean(0), "reliance": pooled["reliance"][()].mean(0)}
         regions, groups = pooled["region"][()], pooled["group"][()]
         blobs = pooled["blob_excess"].shape[2]
+        people = pd.DataFrame({name: pooled[name][()] for name in ("label", "probability")})
+        people["subject"] = [name.decode() for name in pooled["subject"]]
     table = {int(row["region"]): row for row in read_rows(tmp_path / "blackout/regions.csv")}
     for name, mean in means.items():
         assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
     assert groups.max() == 3 and blobs == 1  # 20 people a fold, 16 at most at a time: 4 groups share 4 blobs
-    assert "AUC within sites on these subjects" in outcome.out
-    assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] in (True, False)
+    fold_of = read_folds(tmp_path / "ckpt/cnn/folds-2/folds.csv")
+    site_of = {row.subject: row.site for row in open_cohort(cohort).rows}
+    people["site"], people["fold"] = people["subject"].map(site_of), people["subject"].map(fold_of)
+    area = within_small_sites(people)[0]
+    assert f"AUC within sites on these subjects {area:.2f}, without an interval. It is not known" in outcome.out
+    assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] is None
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
     subject = parts[1]["subject"][0].decode()
     chosen = ("--subjects", subject, "--outDir", tmp_path / "one")
@@ -339,6 +356,7 @@ def test_the_scores_of_each_repeat_are_those_of_its_predictions(twice):
         assert float(row["auc_folds_low"]) <= area <= float(row["auc_folds_high"])
         floors = {floor["floor"]: floor for floor in read_rows(twice / f"test/repeat-{at}/floors.csv")}
         assert row["named_floor"] == "phenotype, SVM" and floors["phenotype, SVM"]["role"] == "named beforehand"
+        assert within[at] == pytest.approx(within_small_sites(table)[0])
         less = within[at] - float(floors[row["named_floor"]]["auc_sites"])
         assert float(row["model_minus_floor_auc_sites"]) == pytest.approx(less, abs=1e-6)
     metrics = json.loads((twice / "test/metrics.json").read_text())
@@ -358,7 +376,12 @@ def test_the_results_say_how_many_repeats_they_are_of(twice):
     run = json.loads((twice / "test/run.json").read_text())
     assert (run["repeats"], run["seed"], run["finished"]) == (2, 5, True)
     assert set(run["checkpoint_sha256"]) == {f"{fold}, repeat {repeat}" for fold in "01" for repeat in "01"}
-    assert run["conclusion"].endswith("Each AUC is the mean over 2 repeats.")
+    each = [within_small_sites(pd.read_csv(twice / f"test/repeat-{at}/predictions.csv")) for at in (0, 1)]
+    area = np.mean([area for area, _ in each])
+    assert f"AUC within sites is {area:.2f}, without an interval" in run["conclusion"]
+    alone = len(each[0][1] & each[1][1])
+    assert f"{alone} of 40 subjects have nobody of the other class there" in run["conclusion"]
+    assert run["conclusion"].endswith("Each AUC is the mean over 2 repeats, of those that have one.")
     assert [row["folds"] for row in read_rows(twice / "runs.csv")] == ["2, 2 repeats"] * 2
     assert [row["folds"] for row in read_rows(twice / "test/runs.csv")] == ["2, repeat 0", "2, repeat 1"]
 

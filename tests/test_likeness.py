@@ -325,6 +325,35 @@ def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike(sites):
     assert without < 0.5 and share(before, "average") == 0
 
 
+def test_what_all_training_people_have_alike_leaves_the_limits_of_the_rest():
+    """What is kept of a number has four digits, from which nobody is far who has that number."""
+    random = np.random.default_rng(1)
+    columns = [(of, name) for of in ("alff", "reho") for name in ("log sd", "alike")]
+    values = pd.DataFrame(random.normal(size=(60, 4)), columns=pd.MultiIndex.from_tuples(columns))
+    parts = likeness.groups(["a", "b"] * 30)
+    alone = likeness.beside_others(values, parts)
+    values["connectome", "log volumes"], values["person", "born"] = np.log(120), 19874321.0
+    far = likeness.beside_others(values, parts)
+    limits, ranges = likeness.limits_of(far), likeness.ranges_of(values)
+    assert limits == likeness.limits_of(alone) and limits["scan"] < 10
+    assert likeness.limits_of_averages(far, parts, limits) == likeness.limits_of_averages(alone, parts, limits)
+    usual = values.median().to_frame().T
+    shorter = usual.copy()
+    shorter["connectome", "log volumes"] = np.log(60)
+    found = [reasons.findings(of, ranges, limits, {})[0] for of in (usual, shorter)]
+    assert [[one.measure for one in of] for of in found] == [[], ["log volumes"]]
+
+
+def test_limits_of_averages_are_numbers_though_nobody_is_within_the_others():
+    columns = pd.MultiIndex.from_tuples([("alff", "log sd"), ("reho", "log sd")])
+    values = pd.DataFrame(np.random.default_rng(2).normal(size=(16, 2)), columns=columns)
+    parts = likeness.groups(["a", "b"] * 8)
+    far = likeness.beside_others(values, parts)
+    every = likeness.limits_of_averages(far, parts, dict.fromkeys(likeness.FALSE_ALARMS, np.inf))
+    nobody = likeness.limits_of_averages(far, parts, dict.fromkeys(likeness.FALSE_ALARMS, -1.0))
+    assert nobody == every and np.isfinite([*nobody.values()]).all()
+
+
 def test_groups_are_whole_sites_if_there_are_several():
     sites = [f"site {at % 7}" for at in range(70)]
     parts = likeness.groups(sites)

@@ -387,7 +387,7 @@ def test_one_name_of_two_regions_counts_once_each():
         (
             UNDEFINED,
             None,
-            "is undefined, since all of them, or all of each site, are of one class. It is not",
+            "is undefined, since all of them, or all whom it compares with each other, are of one class. It is not",
         ),
     ],
 )

@@ -124,8 +124,9 @@ def test_figures_and_run_are_written(results):
 
 
 @pytest.mark.slow
-def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
+def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested, cohort):
     model, _, folder = tested
+    raw = open_cohort(cohort).raw_phenotype.to_numpy()
     run = json.loads((folder / "run.json").read_text())
     assert run["prepared"] == {
         "normalisation": "z-scored over the whole volume",
@@ -133,9 +134,13 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested):
         "standard": "" if model == "nn" else "stored",
         "connectome": "",
         "phenotype_columns": phenotype.ABIDE_COLUMNS,
+        "num_phenotype": int((np.nanmin(raw, axis=0) < np.nanmax(raw, axis=0)).sum()),
+        "derivation": "",  # the maps are simulated
         "scaled_by": "split",
         "same_scan": 0,
         "together": False,
+        "families": 0,
+        "family_column": "",
         "conversion": "",
     }
     assert run["floor_settings"] == floors.SETTINGS

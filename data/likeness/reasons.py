@@ -15,6 +15,7 @@ PERSON = "person"  # a view beside maps and connectomes
 AVERAGE = "maps on average"  # the same: by measure the mean deviation over maps
 SLIGHT = 0.1  # of a range; each half counts as so much at least
 TINY = 1e-9  # of a half range
+ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; a half range is no less
 LARGEST_LOG = 100.0  # of a measure
 NAMED = 3  # maps, regions in a reason
 MOST = "nine in ten training people"
@@ -23,7 +24,7 @@ LEAST = {  # half a range at least, in the unit of the measure: less means nothi
     **dict.fromkeys(PLACE, 1.0),
     **{"side": 0.05, "alike": 0.1, "log sd": 0.1, "log mean": 0.1, "mean_in_sds": 0.1, "level_in_sds": 0.1},
     **{"log coverage": 0.05, "log voxel_mm3": 0.1, "log roughness": 0.05, "lacking_regions": 0.3},
-    **{"lacking_parcels": 0.01, "mean_z": 0.02, "sd_z": 0.02, "log mean_r": 0.1},
+    **{"lacking_parcels": 0.01, "mean_z": 0.02, "sd_z": 0.02, "log mean_r": 0.1, "log volumes": 0.1},
 }
 EXTENT = ("log coverage", "lacking_regions", "lacking_parcels")  # how much of a brain there is
 FAMILIES = ("scan", "extent", "person")  # of measures, each with a limit of its own, for their tails differ
@@ -69,7 +70,8 @@ class Range:
 
     def halves(self, measure: str) -> tuple[float, float]:
         """The half ranges below and above the middle."""
-        least = max(SLIGHT * (self.high - self.low), LEAST.get(measure, TINY))
+        rounded = ROUNDED * max(abs(self.low), abs(self.high))
+        least = max(SLIGHT * (self.high - self.low), LEAST.get(measure, TINY), rounded)
         return max(self.middle - self.low, least), max(self.high - self.middle, least)
 
 

@@ -217,6 +217,7 @@ def limits_of(far: pd.DataFrame) -> dict[str, float]:
 def limits_of_averages(far: pd.DataFrame, parts: Sequence[np.ndarray], limits: Mapping[str, float]) -> dict[str, float]:
     """By measure the mean deviation over maps that OF_ONE_AVERAGE of the people exceed, times a factor. With it,
     OF_AVERAGES of those within the other `limits` exceed any of these: each part is beside the limits of the others.
+    If nobody is within, which happens if few people are compared, it is of all people.
     """
     if AVERAGE not in far:
         return {}
@@ -227,7 +228,7 @@ def limits_of_averages(far: pd.DataFrame, parts: Sequence[np.ndarray], limits: M
 
     shares = pd.concat([(found.iloc[part] / own(found.drop(index=part))).max(axis=1) for part in parts]).sort_index()
     within = np.all([values <= limits[of] for of, values in greatest(far).items()], axis=0)
-    factor = quantiles(shares.to_numpy()[within], 1 - OF_AVERAGES).item()
+    factor = quantiles(shares.to_numpy()[within | ~within.any()], 1 - OF_AVERAGES).item()
     return {name: float(f"{factor * most:.{DIGITS}g}") for name, most in zip(found, own(found), strict=True)}
 
 
