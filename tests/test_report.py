@@ -453,7 +453,7 @@ def test_small_sites_and_families_are_said_where_they_are_compared_and_counted(s
     told = {
         "Methods, to paste": [
             "averaged over sites and folds",
-            "in their site and fold took no part there",
+            "in their site and fold took no part in the AUC within sites",
             "count once",
         ],
         "Sites": ["the AUC compares people of the same fold only"],
