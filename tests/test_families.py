@@ -208,7 +208,7 @@ def test_predictions_name_the_first_of_a_family_who_is_drawn_with_the_others(tes
     )
     page = " ".join((tested / "test" / "report.html").read_text().split())
     assert "3 families of two people or more, by the column FAM, were each kept in one fold and drawn as one" in page
-    assert "share a scan" not in page
+    assert "who share a scan were kept" not in page
 
 
 @pytest.mark.slow
@@ -264,4 +264,4 @@ def test_relatives_of_test_people_are_named_since_they_train_a_model_of_everybod
     metadata = SimpleNamespace(family_column="FAM", families={"A": ("2", "3")})
     like = SimpleNamespace(metadata=metadata, path="cohort", subjects=split.__getitem__)
     told = notes_like(source, like)[-1]
-    assert told.startswith("Relatives of test people of cohort, by FAM: 5 of 2.") and "--everybody" in told
+    assert told.startswith("Relatives of test people of cohort, by FAM: 5 of 2.") and "a model of everybody" in told

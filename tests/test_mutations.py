@@ -46,6 +46,7 @@ from data.conversion.leaks import check_coding
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.conversion.plan import plan
 from data.conversion.source import read_source
+from data.conversion.tables import check_columns
 from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder, Identity
 from utils.runs.folders import Results
@@ -227,6 +228,7 @@ def use_table(folder: Path, columns: SourceOptions, phenotype: tuple[str, ...] |
     label = source.subjects["label"].to_numpy()
     check_coding(source.rows, label, source.label_column)
     if len(label):
+        check_columns(source.rows, {"--phenotype": phenotype or ()}, source.table)
         options = ConversionOptions(grid="reduced", phenotype=phenotype)
         options = dataclasses.replace(options, covariates=covariate_columns(source, options))
         plan(source.subjects, source.rows, options, {})

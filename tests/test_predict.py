@@ -201,7 +201,7 @@ def test_a_person_has_the_probability_that_a_test_of_the_bundle_gives(name, bund
 
     run = run_on(bundles[name], like)
     with run.fresh():
-        each = [predicted(of, network, in_order(np.array([0]), 8))[0] for of, network in networks_of(run)]
+        each = [predicted(of, network, in_order(np.array([0]), 8)).item() for of, network in networks_of(run)]
     assert found[name].person.raw == np.mean(each)
     assert (found[name].unlike is None) == (name != "mmnn")
     assert found[name].networks == len(each) == (2 if name == "mmnn" else 1)

@@ -75,6 +75,6 @@ def notes_like(source: Source, like: Cohort) -> list[str]:
     by = f"people of {like.path}, by {source.family_column}"
     told = [f"Relatives of training {by}: {listed(found['train'])}. Scores on them are too good; leave them out with "
             "--exclude."] if found["train"] else []  # fmt: skip
-    told += [f"Relatives of test {by}: {listed(found['test'])}. Scores on them are too good for a model "
-             "of --everybody, which these trained, too."] if found["test"] else []  # fmt: skip
+    told += [f"Relatives of test {by}: {listed(found['test'])}. Scores on them are too good for a model of "
+             "everybody, which these trained, too."] if found["test"] else []  # fmt: skip
     return [*notes(source), *told]
