@@ -105,17 +105,3 @@ def written(path: Path, num_maps: int) -> np.ndarray:
     with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(content, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1).T
-
-
-def swapped_within(
-    volume: np.ndarray, label: np.ndarray, regions: list[np.ndarray], count: int, random: np.random.Generator
-) -> np.ndarray:
-    """A batch (n, x, y, z, maps) whose records have `count` regions of others of their label (n,), see `RegionSwaps`.
-    A record without another one of its label stays as it is."""
-    values = volume.reshape(len(volume), -1, volume.shape[-1])
-    found, swaps = values.copy(), RegionSwaps(regions, count, random)
-    for index in range(len(volume)):
-        if (others := np.flatnonzero((label == label[index]) & (np.arange(len(label)) != index))).size:
-            for donor, places in swaps.drawn(others):
-                found[index, places] = values[donor, places]
-    return found.reshape(volume.shape)

@@ -118,6 +118,8 @@ class Part(NamedTuple):
     features: Callable[[int], Any]
     settings: LayerSettings
     even: bool  # the logits begin at 0
+    share: float | None = 1.0  # of the mean of logits, before it is learned; None: as many as its networks
+    within_sites: bool = False  # it learns how far labels are from the mean of their site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,8 @@ class HiddenLayers(Settings):
 class Classifier(Settings):
     """What every classifier has beside."""
 
-    # Networks whose logits are averaged, each with a start and a loss of its own
+    # Networks whose logits are averaged, each with a start and a loss of its own. Where there are several parts, each
+    # of them leaves out one of five folds of the training people, by whom the parts are weighed
     members: Annotated[int, Between(1, MAX_MEMBERS)] = 1
 
     def weights(self) -> int:

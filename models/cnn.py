@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from data.cohorts.records import BLOCK, REDUCED, Grid
 from models import (
@@ -18,13 +18,14 @@ from models import (
     Penalty,
     Settings,
     Widths,
+    older,
     regions,
     require,
 )
 from models.regions import OfVolume, Regions
 
 COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
-MOST_MAPS = 3  # a brain of more maps does not count more beside the phenotype, nor has it more filters
+MOST_MAPS = 3  # a brain of more maps has no more filters
 
 
 def reduced_by(*strides: int) -> int:
@@ -52,16 +53,16 @@ class Convolutions(OfVolume, HiddenLayers):
     """A 3-D convolutional network: convolutions (filters, kernels, strides), each followed by a 3-wide max pool where
     `pools` gives its stride. With `residual`, every convolution after the first is a residual block.
 
-    It reads the volume or, with `cubes` above 1, means of cubes of so many voxels, z-scored over the training records.
+    It reads the volume of all maps. With `cubes` above 1, it reads means of cubes of so many voxels instead, z-scored
+    over the training records, and each map by itself. All maps go through the same filters, and their logits are
+    averaged. Of more maps than `MOST_MAPS` each has fewer filters, so that all together have about as many.
+
     The last activations are averaged over the volume (`global_average`); or averaged over cubes of `average_pool`
     voxels, flattened, dropped out by `dropout` and read where they are; or, where that is 0, flattened and passed
     through a dense layer of the same width.
     """
 
     cubes: Edge = 1
-    # Each map by itself, by the same filters; their logits are averaged. Of more maps than `MOST_MAPS` each has fewer
-    # filters, so that all maps together have about as many as that number of maps.
-    convolutions_by_map: bool = False
     filters: Widths = (16, 32, 64)
     kernels: Edges = (3, 3, 3)
     strides: Edges = (2, 2, 2)
@@ -116,13 +117,10 @@ class Convolutions(OfVolume, HiddenLayers):
 
 @dataclass(frozen=True, kw_only=True)
 class Combined(Regions, Convolutions):
-    """An ensemble of two views of a brain: a perceptron on regions of interest beside a convolutional network.
+    """An ensemble of two views of a brain: perceptrons on regions of interest beside a convolutional network.
 
-    Each network is trained by a loss of its own. Their logits are averaged, either those of all networks alike, or
-    those of each part, however many networks it has, by the part's weight (`weights_of`).
+    Each network is trained by a loss of its own.
     """
-
-    mean_over: Literal["networks", "parts"] = "networks"
 
 
 NETWORKS: tuple[type[OfVolume], ...] = (Regions, Linear, Convolutions, Combined)
@@ -134,7 +132,7 @@ class Config(OfVolume):
 
     @classmethod
     def of_saved(cls, values: dict) -> type[Settings]:
-        return network_of(values)
+        return older.kind_of(network_of(values), values)
 
 
 def network_of(values: dict) -> type[OfVolume]:
@@ -146,14 +144,12 @@ def network_of(values: dict) -> type[OfVolume]:
 
 PRESETS: dict[str, OfVolume] = {
     "combined": Combined(
-        standardise="brain", region_networks="both", cubes=COARSE, convolutions_by_map=True,
-        filters=(8,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
-        global_average=False, average_pool=1, dropout=0.5, l2=0.01, mean_over="parts",
+        standardise="brain", cubes=COARSE, filters=(8,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
+        global_average=False, average_pool=1, dropout=0.5, l2=0.01,
         members=4, learning_rate=0.003, half_rate_after=50,
     ),
     "regions": Regions(
-        standardise="brain", region_networks="both", batch_norm=False,
-        members=4, learning_rate=0.003, half_rate_after=50,
+        standardise="brain", batch_norm=False, members=4, learning_rate=0.003, half_rate_after=50,
     ),
     "linear": Linear(standardise="voxel", l2=0.03, half_rate_after=50),
     "convolutional": Convolutions(
@@ -240,7 +236,7 @@ def features(volume: Any, config: Convolutions, settings: LayerSettings, members
 
     from models import layers
 
-    by_map, maps = config.convolutions_by_map, volume.shape[-1]
+    by_map, maps = reads_each_map(config), volume.shape[-1]
     x = layers.MapsApart(dtype="float32")(volume) if by_map else volume
     x = convolved(x, config, settings, members)
     if config.global_average:
@@ -254,6 +250,11 @@ def features(volume: Any, config: Convolutions, settings: LayerSettings, members
     return found if config.global_average else layers.hidden_of_each(found, found.shape[-1], members, settings)
 
 
+def reads_each_map(config: Convolutions) -> bool:
+    """Whether convolutions read each map by itself."""
+    return config.convolutions_by_map if isinstance(config, older.Older) else config.cubes > 1
+
+
 def convolutional_part(volume: Any, config: Convolutions) -> Part:
     """(batch, x, y, z, maps) -> the part of a classifier that convolves all maps, or each map by the same filters."""
     from models import layers
@@ -261,9 +262,10 @@ def convolutional_part(volume: Any, config: Convolutions) -> Part:
     if config.cubes > 1:
         volume = layers.Standardise(dtype="float32")(cube_means(volume, config.cubes))
     maps, settings = volume.shape[-1], config.layer_settings(config.l2)
-    if config.convolutions_by_map and maps > MOST_MAPS:
+    if reads_each_map(config) and maps > MOST_MAPS:
         config = replace(config, filters=tuple(math.ceil(width * MOST_MAPS / maps) for width in config.filters))
-    return Part("convolutions", partial(features, volume, config, settings), settings, config.keeps_place)
+    of_volume = partial(features, volume, config, settings)
+    return Part("convolutions", of_volume, settings, config.keeps_place, within_sites=True)
 
 
 def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
@@ -275,32 +277,18 @@ def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     found = regions.parts(volume, config, grid) if isinstance(config, Regions) else []
     if isinstance(config, Linear):
         settings = LayerSettings(config.l1, config.l2)
-        found.append(Part("linear", partial(cube_features, volume, config), settings, True))
+        found.append(Part("linear", partial(cube_features, volume, config), settings, True, within_sites=True))
     if isinstance(config, Convolutions):
         found.append(convolutional_part(volume, config))
-    return found
-
-
-def weights_of(config: Settings, maps: int, edges: int = 0) -> dict[str, float] | None:
-    """How much each part's logits count; None where those of all networks count alike.
-
-    Each map counts as much as the phenotype, up to `MOST_MAPS` maps; beside connectomes all maps together do. Two
-    thirds of that are the regions', which told most in five folds of 664 people, by site and by person.
-    """
-    if not isinstance(config, Combined):
-        return dict.fromkeys(("regions", "linear", "convolutions", "phenotype"), 1.0) if edges else None
-    if config.mean_over == "networks":
-        return None
-    brain = 1 if edges else min(maps, MOST_MAPS)
-    return {"regions": 2 * brain / 3, "convolutions": brain / 3, "phenotype": 1.0}
+    return [part._replace(share=1 / len(found)) for part in found]
 
 
 def build(config: OfVolume, grid: Grid, maps: int = 1) -> Any:
     """Input "volume" (batch, x, y, z, maps) float32, z-scored; output (batch, 2) float32 logits."""
     import keras
 
-    from models import layers
+    from models import averaging, layers
 
     volume = layers.volume_input(grid, maps)
-    logits = layers.averaged(parts(volume, config, grid), config.members, weights_of(config, maps))
+    logits = averaging.averaged(parts(volume, config, grid), config, maps)
     return keras.Model({"volume": volume}, logits, name="cnn")

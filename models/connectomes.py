@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-SHARE = 1 / 3  # of the mean of logits; the others are of maps and phenotype
+SHARE = 1 / 3  # of the mean of logits, before the shares are learned; the others are of maps and phenotype
 
 
 class RidgeLogits(layers.Layer):

@@ -1,8 +1,7 @@
 """Layers that the models share: each takes a Keras tensor and `LayerSettings` and gives a Keras tensor."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ from keras import KerasTensor, layers
 from data.cohorts.atlas import load_atlas, regions
 from data.cohorts.cohort import Moments
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models import LayerSettings, Part
+from models import LayerSettings
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
 
 NETWORKS_RANK = 4  # of features of several networks: (batch, inputs, members, features)
@@ -193,59 +192,6 @@ class MembersApart(layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (None, self.members, math.prod(input_shape[1:]) // self.members)
-
-
-class MeanOfLogits(layers.Layer):
-    """The logits (batch, networks, 2) of each part of a classifier -> the mean (batch, 2) over all networks.
-
-    The networks of a part have together the weight that `shares` gives it. Each reads one of the part's inputs, such as
-    one map; `inputs` counts these, and all networks of the first input come before those of the second.
-
-    A mean, not a sum: each network has learnt how common autism is in the training records. A sum would count that, and
-    whatever several networks know, several times. Each has a loss of its own (`logits_of_parts`).
-    """
-
-    def __init__(self, shares: Sequence[float], inputs: Sequence[int], **options: Any) -> None:
-        super().__init__(**options)
-        self.shares, self.inputs = shares, inputs
-
-    def call(self, logits: list) -> Any:
-        return sum(share * keras.ops.mean(one, axis=1) for share, one in zip(self.shares, logits, strict=True))
-
-    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        return (input_shape[0][0], 2)
-
-
-def logits_of_parts(network: keras.Model) -> keras.Model:
-    """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
-    several parts; itself if it is no classifier."""
-    last = network.layers[-1]
-    return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
-
-
-def averaged(
-    parts: list[Part],
-    members: int,
-    weights: dict[str, float] | None = None,
-    beside: tuple[KerasTensor, float] | None = None,
-) -> KerasTensor:
-    """The mean (batch, 2) of the logits of all parts, each of `members` networks an input.
-
-    Without `weights` all networks count alike; with them, those of a name share its weight. `beside` are the logits
-    (batch, 1, 2) of one more network, and its share of the whole mean.
-    """
-    found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
-    counts = [one.shape[1] for one in found]
-    shares = counts
-    if weights is not None:
-        of_name = Counter(part.name for part in parts)
-        shares = [weights[part.name] / of_name[part.name] for part in parts]
-    inputs = [count // members for count in counts]
-    shares = [share / sum(shares) for share in shares]
-    if beside is not None:
-        other, its_share = beside
-        found, inputs, shares = [*found, other], [*inputs, 1], [*((1 - its_share) * one for one in shares), its_share]
-    return MeanOfLogits(shares, inputs, dtype="float32", name="logits")(found)
 
 
 def side_by_side(each: list[KerasTensor]) -> KerasTensor:

@@ -5,14 +5,26 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
+from models.averaging import PartOfMean
+
 
 def cross_entropy(batch: dict, outputs: Any, config: Any, reads: tuple[str, ...]) -> Any:
-    """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control; of those of several
-    networks, (batch, networks, 2), the sum of the means."""
-    target = ops.one_hot(batch["label"], 2)
-    if len(outputs.shape) > 2:
-        target = ops.broadcast_to(target[:, None], ops.shape(outputs))
-    return ops.sum(ops.mean(ops.categorical_crossentropy(target, outputs, from_logits=True), axis=0))
+    """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control."""
+    return ops.mean(ops.categorical_crossentropy(ops.one_hot(batch["label"], 2), outputs, from_logits=True))
+
+
+def of_networks(batch: dict, logits: Any, part: PartOfMean) -> Any:
+    """The sum of the mean cross-entropies of all networks of a part, with logits (batch, networks, 2). Records count by
+    `weight` (batch, members), which is 0 where a network leaves them out.
+
+    Of a part that learns within sites, logits are added to the log odds of autism at the record's site,
+    `site_log_odds` (batch,). So it does not pay to learn how common autism is at the site of a scanner."""
+    if part.within_sites:
+        half = batch["site_log_odds"][:, None] / 2
+        logits = logits + ops.stack([-half, half], axis=-1)
+    target = ops.broadcast_to(ops.one_hot(batch["label"], 2)[:, None], ops.shape(logits))
+    losses = ops.categorical_crossentropy(target, logits, from_logits=True)
+    return ops.sum(ops.mean(losses * ops.tile(batch["weight"], (1, part.inputs)), axis=0))
 
 
 def mean_activation(code: Any) -> Any:

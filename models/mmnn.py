@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from data.cohorts.records import Grid
-from models import LayerSettings, Part, Penalty, Settings, Widths, cnn, dense_weights, nn
+from models import LayerSettings, Part, Penalty, Settings, Widths, cnn, dense_weights, nn, older
 from models.regions import OfVolume
 
 
@@ -18,7 +18,7 @@ class Multimodal(nn.Phenotype):
 
 @dataclass(frozen=True, kw_only=True)
 class Averaged(Multimodal):
-    """Late fusion: the logits of networks on the volume and on the phenotype are averaged.
+    """Late fusion: the logits of networks on the volume and on the phenotype are averaged, by learned weights.
 
     Each is trained by a loss of its own, as if alone, so that neither leans on the other.
     """
@@ -57,7 +57,8 @@ class Config(OfVolume):
 
     @classmethod
     def of_saved(cls, values: dict) -> type[Settings]:
-        return NETWORKS[cnn.network_of(values), Joined if "joined_units" in values else Averaged]
+        kind = NETWORKS[cnn.network_of(values), Joined if "joined_units" in values else Averaged]
+        return older.kind_of(kind, values)
 
 
 JOINED_BY_FEATURES = ("residual", "plain")
@@ -99,18 +100,16 @@ def build(config: Any, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
     edges), NaN where unknown, all float32; output (batch, 2) float32 logits."""
     import keras
 
-    from models import connectomes, layers
+    from models import averaging, connectomes, layers
 
     inputs = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
     brain, beside = cnn.parts(inputs["volume"], config, grid), None
     if edges:
         inputs["connectome"] = connectomes.connectome_input(edges)
-        beside = connectomes.logits(inputs["connectome"]), connectomes.SHARE
+        beside = connectomes.logits(inputs["connectome"])
     if isinstance(config, Joined):
         settings, both = config.layer_settings(config.l2), [*brain, nn.part(inputs["phenotype"], config, config.l2)]
-        joined = Part("joined", partial(features_of_both, both, config, settings), settings, even=False)
-        logits = layers.averaged([joined], config.members, beside=beside)
+        parts = [Part("joined", partial(features_of_both, both, config, settings), settings, even=False)]
     else:
         parts = [*brain, nn.part(inputs["phenotype"], config, config.phenotype_l2)]
-        logits = layers.averaged(parts, config.members, cnn.weights_of(config, maps, edges), beside)
-    return keras.Model(inputs, logits, name="mmnn")
+    return keras.Model(inputs, averaging.averaged(parts, config, maps, beside), name="mmnn")

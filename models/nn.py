@@ -72,8 +72,8 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     """Input "phenotype" (batch, 29) float32, scaled; output (batch, 2) float32 logits."""
     import keras
 
-    from models import layers
+    from models import averaging, layers
 
     phenotype = layers.phenotype_input()
-    logits = layers.averaged([part(phenotype, config, config.l2)], config.members)
+    logits = averaging.averaged([part(phenotype, config, config.l2)], config)
     return keras.Model({"phenotype": phenotype}, logits, name="nn")

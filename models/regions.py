@@ -2,47 +2,27 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
 from data.cohorts.records import Grid
-from models import (
-    Between,
-    Classifier,
-    HiddenLayers,
-    LayerSettings,
-    Part,
-    Penalty,
-    Widths,
-    dense_weights,
-    require,
-)
+from models import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
+from models.older import Older
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfVolume(Classifier):
-    """What every network on volumes has beside: how volumes are z-scored, and augmentation."""
+    """What every network on volumes has beside: how volumes are z-scored."""
 
     standardise: Standard = "stored"  # the volume: see `data.cohorts.variants`
-    # Regions of AAL of each training record, taken from others of its label in the same batch
-    swap_regions: Annotated[int, Between(0, AAL_REGIONS)] = 0
-
-    def check(self) -> None:
-        super().check()
-        require(
-            self.batch_size > 1 or not self.swap_regions,
-            "swap_regions takes regions from others of the batch; expected batch_size of 2 or more.",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regions(OfVolume, HiddenLayers):
     """Multilayer perceptrons on regions of interest: the mean of each map in each region of AAL, z-scored over the
-    training records. Each map has a perceptron of its own, or one reads all maps (`region_networks`); "both" has the
-    first beside the second if there are several maps. Their logits are averaged."""
+    training records. Each map has a perceptron of its own. Their logits are averaged."""
 
-    region_networks: Literal["each", "all", "both"] = "all"
     region_units: Widths = (64,)
     region_l2: Penalty = 0.01
 
@@ -67,15 +47,20 @@ def features(values: Any, units: tuple[int, ...], settings: LayerSettings, membe
 
 
 def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
-    """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map, or of all maps."""
+    """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map; in older networks also, or
+    only, those of all maps."""
     import keras
 
     from models import layers
 
     means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
     inputs, settings = [], config.layer_settings(config.region_l2)
-    if config.region_networks != "all":
+    read = config.region_networks if isinstance(config, Older) else "each"
+    if read != "all":
         inputs.append(keras.layers.Permute((2, 1))(means))
-    if config.region_networks == "all" or (config.region_networks == "both" and means.shape[-1] > 1):
+    if read == "all" or (read == "both" and means.shape[-1] > 1):
         inputs.append(keras.layers.Reshape((1, -1))(means))
-    return [Part("regions", partial(features, x, config.region_units, settings), settings, even=True) for x in inputs]
+    return [
+        Part("regions", partial(features, x, config.region_units, settings), settings, even=True, within_sites=True)
+        for x in inputs
+    ]

@@ -18,7 +18,8 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
-from models import MODELS, layers
+from models import MODELS
+from models.averaging import MeanOfLogits, PartOfMean
 from models.connectomes import SHARE
 from utils.blackout import edges, options, page
 from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
@@ -215,7 +216,8 @@ def network(edges_of_input: int) -> keras.Model:
         keras.layers.Reshape((networks, 2))(keras.layers.Dense(2 * networks)(x))
         for x, networks in ((inside, 3), (hidden, 2))
     ]
-    logits = layers.MeanOfLogits([0.4, 0.6], [1, 1], name="logits")(found)
+    parts = [PartOfMean("volume", 1, 0.4, False), PartOfMean("connectome", 1, 0.6, False)]
+    logits = MeanOfLogits(parts, learned=False, name="logits")(found)
     return keras.Model({"volume": volume, "connectome": connectome}, logits)
 
 

@@ -1,6 +1,7 @@
 """The five models: sizes by hand, shapes, costs, placement of the code on the grid, losses."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -73,8 +74,9 @@ CUBES = 2 * 11 * 13 * 11  # mean and spread of each cube of 3x3x3 voxels
 OF_CUBES = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
 REGIONS = dense(116, 64) + dense(64, 2)
 SINE = dense(29, 256) + dense(256, 2)
+TWO, THREE = 2 + 1, 3 + 1  # shares of so many parts, and a bias
 PARAMETERS = {
-    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES,
+    ("cnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + TWO,
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
@@ -82,10 +84,10 @@ PARAMETERS = {
     ("cnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL,
     ("nn", "default"): PHENOTYPE + dense(16, 2),
     ("nn", "sine"): 4 * SINE,
-    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + 4 * SINE,
-    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE,
+    ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + 4 * SINE + THREE,
+    ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE + TWO,
     ("mmnn", "linear"): VOXELS + LINEAR + SINE,
-    ("mmnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL + 4 * SINE,
+    ("mmnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL + 4 * SINE + TWO,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),
@@ -125,12 +127,12 @@ def test_inputs_and_outputs(name, preset, build):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["regions", "residual"])
 def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
-    from models.layers import logits_of_parts
+    from models.averaging import logits_of_parts
 
     module = MODELS["mmnn"].module
     config = override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
-    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) if preset == "regions" else 0)
+    without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) + TWO if preset == "regions" else 0)
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
@@ -332,7 +334,7 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     import keras
 
-    from models.layers import logits_of_parts
+    from models.averaging import logits_of_parts
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
@@ -341,9 +343,30 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
     trained = np.concatenate(keras.tree.flatten(logits_of_parts(network)(inputs)), axis=1)
-    assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
-    np.testing.assert_allclose(network(inputs), trained.mean(1), rtol=1e-5)
-    assert {id(weight) for weight in logits_of_parts(network).weights} == {id(weight) for weight in network.weights}
+    assert trained.shape == (2, 3 * {"cnn": 2, "nn": 1, "mmnn": 3}[name], 2)  # of each map, and of the phenotype
+    expected, learned = trained.mean(1), set()
+    if name == "mmnn":
+        last = network.layers[-1]
+        last.assign([0.25, 2.0], 0.5)
+        learned = {id(last.weight), id(last.bias)}
+        expected = 0.25 * trained[:, :6].mean(1) + 2 * trained[:, 6:].mean(1) + [-0.25, 0.25]
+    np.testing.assert_allclose(network(inputs), expected, rtol=1e-5)
+    own = {id(weight) for weight in logits_of_parts(network).weights}
+    assert own | learned == {id(weight) for weight in network.weights}
+
+
+OF_OLDER = {"swap_regions": 0, "region_networks": "both", "convolutions_by_map": True, "mean_over": "parts"}
+
+
+@pytest.mark.parametrize("edges", [0, 6])
+def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edges):
+    module = MODELS["mmnn"].module
+    more = {"edges": edges} if edges else {}
+    last = module.build(module.PRESETS["combined"], REDUCED, maps=2, **more).layers[-1]
+    third = 1 / (2 + bool(edges))
+    expected = {"regions": third / 2, "convolutions": third / 2, "phenotype": third, "connectome": third}
+    assert [part.name for part in last.parts] == list(expected)[: 3 + bool(edges)]
+    assert last.shares == pytest.approx([expected[part.name] for part in last.parts])
 
 
 @pytest.mark.slow
@@ -351,11 +374,13 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     "name, maps, brain, edges",
     [("cnn", 3, 1, 0), ("mmnn", 1, 1, 0), ("mmnn", 3, 3, 0), ("mmnn", 5, 3, 0), ("mmnn", 5, 1, 6)],
 )
-def test_parts_of_combined_have_their_weights_however_many_networks_they_have(name, maps, brain, edges):
-    from models.layers import logits_of_parts
+def test_parts_of_older_networks_have_their_weights_however_many_networks_they_have(name, maps, brain, edges):
+    from models.averaging import logits_of_parts
 
     module, members = MODELS[name].module, 2
-    config = override(module.PRESETS["combined"], [f"members={members}"])
+    saved = dataclasses.asdict(override(module.PRESETS["combined"], [f"members={members}"])) | OF_OLDER
+    config = MODELS[name].settings(saved)
+    assert MODELS[name].completed(saved) == json.loads(json.dumps(saved))
     more = {"edges": edges} if edges else {}
     network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
     generator = np.random.default_rng(1)
@@ -376,7 +401,7 @@ def test_parts_of_combined_have_their_weights_however_many_networks_they_have(na
 
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     """A change of one map moves the logits of its own networks only."""
-    from models.layers import logits_of_parts
+    from models.averaging import logits_of_parts
 
     module = MODELS["cnn"].module
     config = override(module.PRESETS["regions"], ["members=2"])
@@ -384,10 +409,11 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
     changed[..., 1] += 100
-    before, after = (np.concatenate(network({"volume": of_all}), axis=1)[0] for of_all in (volume, changed))
+    before, after = (np.array(network({"volume": of_all}))[0] for of_all in (volume, changed))
     moved = (before != after).any(1)
-    assert moved.tolist() == [False, False, True, True, False, False, True, True]  # the last read all maps
-    together = module.build(dataclasses.replace(config, region_networks="all", members=1), REDUCED, maps=3)
+    assert moved.tolist() == [False, False, True, True, False, False]
+    saved = dataclasses.asdict(config) | {"swap_regions": 0, "region_networks": "all", "members": 1}
+    together = module.build(MODELS["cnn"].settings(saved), REDUCED, maps=3)
     assert together.count_params() == 3 * STANDARDISED + dense(3 * 116, 64) + dense(64, 2)
 
 

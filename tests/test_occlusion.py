@@ -121,7 +121,7 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8), whole=()) < TOLERANCE
 
 
-OF_VOXELS = {"standardise": "voxel", "cubes": 1, "convolutions_by_map": False, "mean_over": "networks"}
+OF_VOXELS = {"standardise": "voxel", "cubes": 1}
 
 
 @pytest.mark.slow

@@ -189,7 +189,7 @@ def test_a_setting_of_another_network_is_answered_with_those_of_this(name, prese
 
 
 ELSEWHERE = {  # not tried here: those of training and reading, and the shapes of convolutions
-    *("batch_size", "optimizer", "learning_rate", "half_rate_after", "decay", "standardise", "swap_regions"),
+    *("batch_size", "optimizer", "learning_rate", "half_rate_after", "decay", "standardise"),
     *("connectome", "filters", "kernels", "strides", "pools", "residual", "global_average", "phenotype_activation"),
 }
 
@@ -206,10 +206,9 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     others = {
         "members": 2, "initializer": "he_normal", "l1": 0.5, "l2": 0.5, "phenotype_units": (3,), "phenotype_l2": 0.5,
         "joined_units": (5,), "region_units": (7,), "region_l2": 0.5, "average_pool": 5, "dropout": 0.25, "cubes": 5,
-        "mean_over": "networks", "region_networks": "each",
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(base)}
-    switches = known & {"batch_norm", "convolutions_by_map"}
+    switches = known & {"batch_norm"}
     assert known <= others.keys() | switches | ELSEWHERE, "give a new setting a value, or name it in ELSEWHERE"
     if name == "mmnn" and preset != "residual":
         known -= {field.name for field in dataclasses.fields(MODELS["cnn"].module.PRESETS[preset])}

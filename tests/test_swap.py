@@ -9,7 +9,6 @@ from helpers import bare_records, read_rows, unsealed
 
 from data.cohorts import atlas, records
 from data.cohorts.stored import open_cohort
-from data.swap import swapped_within
 
 COPIES = 2
 
@@ -194,21 +193,3 @@ def test_swapping_what_was_swapped_overwrites_nothing(swapped, data_cli, tmp_pat
     assert outcome.status == 2
     assert re.search(r"already holds .*_swap_0\.bin.*swap the cohort that it was made from", outcome.err)
     assert not (tmp_path / "again").exists()
-
-
-def test_swapped_regions_come_from_others_of_the_batch_with_the_same_label():
-    """Each volume holds its own number in all voxels, so that each voxel tells where it came from."""
-    label, aal = np.array([0, 1, 0, 1, 0]), atlas.load_atlas(None, records.REDUCED)
-    volume = np.broadcast_to(np.arange(5.0).reshape(5, 1, 1, 1, 1), (5, *records.REDUCED.shape, 2))
-    givers = set()
-    for seed in range(4):
-        found = swapped_within(volume, label, aal.voxels, 13, np.random.default_rng(seed))
-        for index in range(5):
-            assert (found[index][aal.labels == 0] == index).all()
-            origin = [np.unique(found[index].reshape(-1, 2)[own]) for own in aal.voxels]
-            assert all(len(from_) == 1 and label[int(from_[0])] == label[index] for from_ in origin)
-            assert sum(int(from_[0]) != index for from_ in origin) == 13
-            givers |= {(index, int(from_[0])) for from_ in origin}
-    assert givers == {(one, other) for one in range(5) for other in range(5) if label[one] == label[other]}
-    alone = swapped_within(volume[:2], label[:2], aal.voxels, 13, np.random.default_rng(0))
-    assert (alone == volume[:2]).all()

@@ -79,7 +79,7 @@ def test_training_learns(train, tmp_path):
         ("cnn", ()),
         ("ae", ()),
         ("mmnn", ("--preset", "regions", "--set", "members=2")),
-        ("cnn", ("--preset", "convolutional", "--set", "swap_regions=13", "--set", "members=2")),  # has dropout
+        ("cnn", ("--preset", "combined", "--set", "members=2")),  # has dropout and shares
         ("nn", ("--precision", "mixed_float16", "--set", "batch_size=3", "--seed", "7")),
     ],
 )

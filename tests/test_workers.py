@@ -27,10 +27,9 @@ from utils.machines.workers import find_workers, node_names, packed, tasks_by_no
 
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
 INTERVAL = 3
-SWAPPED = ("--preset", "regions", "--set", "swap_regions=5")  # within the whole batch
 TRAININGS = {
     "nn": ("--model", "nn", *TINY_NN, *ODD, "--numIters", "6"),
-    "cnn": ("--model", "cnn", *SWAPPED, *TINY_NN, *ODD, "--numIters", "3"),
+    "cnn": ("--model", "cnn", "--preset", "regions", *TINY_NN, *ODD, "--numIters", "3"),
     "batch norm": ("--model", "cnn", *TINY_CNN, *ODD, "--numIters", "2"),
     "rho": ("--model", "ae", *ODD, "--numIters", "3"),
 }

@@ -24,6 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.records import REDUCED
 from models import MODELS
+from models.averaging import logits_of_parts
 from utils.machines import devices
 
 
@@ -32,7 +33,6 @@ def training(model: str, preset: str | None, batch: int | None):
     import keras
     import tensorflow as tf
 
-    from models import layers
     from utils.training.loop import Training, make_optimizer
 
     row = MODELS[model]
@@ -46,9 +46,7 @@ def training(model: str, preset: str | None, batch: int | None):
     optimizer.build(network.trainable_variables)
     run = SimpleNamespace(model=row, config=config, workers=devices.Workers().started(()))
     trained = Training(run, network, optimizer)
-    reads = SimpleNamespace(
-        network=layers.logits_of_parts(network), inputs=lambda of: {name: of[name] for name in row.reads}
-    )
+    reads = SimpleNamespace(network=logits_of_parts(network), inputs=lambda of: {name: of[name] for name in row.reads})
     trained.__dict__["reading"] = reads  # instead of one that reads a cohort
     values = {
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),

@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.cohorts.cohort import in_order
-from models import layers as model_layers
+from models import averaging
 from utils.blackout.edges import Edges, EdgeSubstitution
 from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart, nodes_of
 from utils.blackout.options import CONNECTOME
@@ -81,8 +81,9 @@ class Occlusion:
         self._input_names = [tensor.name for tensor in model.inputs]
         self.edges = edge_logits(model)
         nodes, last, self._maps = nodes_of(model), model.layers[-1], volume.shape[-1]
-        parts = keras.tree.flatten(last.input) if isinstance(last, model_layers.MeanOfLogits) else model.outputs
-        inputs, shares = (getattr(last, name, [1]) for name in ("inputs", "shares"))
+        parts = keras.tree.flatten(last.input) if isinstance(last, averaging.MeanOfLogits) else model.outputs
+        inputs = [part.inputs for part in getattr(last, "parts", [])] or [1]
+        shares = getattr(last, "shares", [1])
         outputs = [*model.outputs, *parts]
         self._steps, tail, affected = follow(nodes, self._volume, outputs)
         self.recomputed_layers = tuple(
@@ -293,7 +294,7 @@ class EdgeLogits:
     def __init__(self, model: keras.Model):
         (source,) = (tensor for tensor in model.inputs if tensor.name == CONNECTOME)
         last = model.layers[-1]
-        if not isinstance(last, model_layers.MeanOfLogits):
+        if not isinstance(last, averaging.MeanOfLogits):
             raise TypeError(f"{model.name} ends in {last.name}; expected the mean of the logits of its parts.")
         parts, nodes = keras.tree.flatten(last.input), nodes_of(model)
         own = [at for at, part in enumerate(parts) if feeds(nodes, id(source), [id(part)])]

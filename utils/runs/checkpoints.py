@@ -106,6 +106,7 @@ class Identity(Choices):
     internal: CrossValidation | None = None  # a test on folds that goes with it
     step: int = 0  # batches seen
     validation_loss: float | None = None  # of the best checkpoint
+    shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
     folder: str = ""  # that this was written to; older ones lack it, and have paths as they were typed
 

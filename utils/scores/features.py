@@ -164,7 +164,7 @@ def texts(column: pd.Series) -> Iterator[str]:
         yield UNKNOWN if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def of_one_person(table: pd.DataFrame, people: Sequence[str]) -> dict[str, set[str]]:
+def of_one_person(table: pd.DataFrame, people: Sequence[str] | np.ndarray) -> dict[str, set[str]]:
     """The categories of text, by column, that one of the people (n,) alone has, other than sites."""
     person = pd.Series(list(people), table.index)
     columns = table.select_dtypes(exclude="number").drop(columns=SITE, errors="ignore")

@@ -31,7 +31,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import MAX_RECORDS, Row, leaders
+from data.cohorts.rows import MAX_RECORDS, Row
 from data.simulation import Simulation, rule, subject_names
 from utils.scores import ridge
 from utils.scores.calibration import platt
@@ -123,18 +123,11 @@ def by_svm(known: np.ndarray, new: np.ndarray, of: TrainingSet) -> np.ndarray:
     return expit(slope * whole.decision_function(rbf_kernel(new, known, gamma)) + shift)
 
 
-def training_sets(rows: Sequence[Row], group: Sequence[str]) -> dict[str, TrainingSet]:
+def training_sets(rows: Sequence[Row], group: Sequence[str] | np.ndarray) -> dict[str, TrainingSet]:
     """What each classifier takes of training records with these rows and groups of subjects (n,); nothing if they are
     too few for inner folds."""
     everybody, some = (training_set(rows, np.asarray(group), most) for most in (len(rows), MAX_SVM_RECORDS))
     return {**dict.fromkeys(LINEAR, everybody), SVM: some} if everybody.folds and some.folds else {}
-
-
-def people_of(cohort: Cohort, indices: np.ndarray) -> list[str]:
-    """Who each of the records at these positions is of; those of a group count as one."""
-    subjects = [cohort.rows[index].subject for index in indices]
-    leader = leaders(subjects, cohort.groups)
-    return [leader[subject] for subject in subjects]
 
 
 def training_set(rows: Sequence[Row], people: np.ndarray, most: int) -> TrainingSet:
@@ -163,7 +156,7 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
     train, test = source.indices("train"), cohort.indices("test")
     rows = [source.rows[index] for index in train]
-    fitting = training_sets(rows, people_of(source, train))
+    fitting = training_sets(rows, ridge.people_of(source, train))
     tables = features(*cohorts) if fitting else {}
     result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
     result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
@@ -241,7 +234,7 @@ def fit_linear(cohort: Cohort) -> LinearFloors:
     text that one person alone has, other than the site, is left out, and so is as good as unknown. Raises InputError
     for a record that cannot be read."""
     train = cohort.indices("train")
-    rows, people = [cohort.rows[index] for index in train], people_of(cohort, train)
+    rows, people = [cohort.rows[index] for index in train], ridge.people_of(cohort, train)
     fitting = training_sets(rows, people)
     found: dict[str, LinearFloor] = {}
     tables = features(cohort) if fitting else {}

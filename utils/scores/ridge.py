@@ -44,6 +44,13 @@ class LinearClassifier:
         return values @ self.weights + self.bias
 
 
+def people_of(cohort: Cohort, records: np.ndarray) -> np.ndarray:
+    """Who each of the records at these positions is of; those of a group count as one."""
+    subjects = [cohort.rows[record].subject for record in records]
+    leader = leaders(subjects, cohort.groups)
+    return np.array([leader[subject] for subject in subjects])
+
+
 def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
     """Folds of training records with these labels and groups of subjects (n,), each group in one of them; none if not
     every fold can have both classes."""
@@ -57,12 +64,19 @@ def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
 def fit(known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFolds) -> LinearClassifier:
     """Ridge on features (n, features), with the penalty of the least squared error in the folds, calibrated over them.
     Without folds, the log odds are those of the labels alone."""
+    return fit_and_leave_out(known, label, site, folds)[0]
+
+
+def fit_and_leave_out(
+    known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFolds
+) -> tuple[LinearClassifier, np.ndarray]:
+    """`fit`, and the calibrated log odds (n,) of each record by the fit on the other folds; NaN without folds."""
     if not folds:
-        return LinearClassifier(np.zeros(known.shape[1]), float(logit(label.mean())))
+        return LinearClassifier(np.zeros(known.shape[1]), float(logit(label.mean()))), np.full(len(label), np.nan)
     if known.shape[1] > len(known):
         values, axes = own_axes(known @ known.T)
-        along = fit(values, label, site, folds)
-        return LinearClassifier(known.T @ (axes @ along.weights), along.bias)
+        along, left_out = fit_and_leave_out(values, label, site, folds)
+        return LinearClassifier(known.T @ (axes @ along.weights), along.bias), left_out
     target, decision = within_sites(label, site), np.empty((len(label), len(PENALTIES)))
     for fitting, out in folds:
         weights, bias = ridges(known[fitting], target[fitting])
@@ -70,15 +84,23 @@ def fit(known: np.ndarray, label: np.ndarray, site: np.ndarray, folds: InnerFold
     best = np.square(decision - target[:, None]).mean(0).argmin()
     weights, bias = ridges(known, target)
     slope, shift = platt(decision[:, best], label)
-    return LinearClassifier(slope * weights[:, best], float(slope * bias[best] + shift))
+    fitted = LinearClassifier(slope * weights[:, best], float(slope * bias[best] + shift))
+    return fitted, slope * decision[:, best] + shift
 
 
 def within_sites(label: np.ndarray, site: np.ndarray) -> np.ndarray:
     """Labels as -1 and 1, minus their mean at the same site (n,); as they are if no site has both classes."""
     target = 2 * label - 1
-    _, place = np.unique(site, return_inverse=True)
-    apart = target - (np.bincount(place, target) / np.bincount(place))[place]
+    apart = centred(target, site)
     return apart if apart.any() else target
+
+
+def centred(values: np.ndarray, site: np.ndarray) -> np.ndarray:
+    """Values (n, ...) minus their mean at the same site (n,)."""
+    _, place, count = np.unique(site, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(count), *values.shape[1:]))
+    np.add.at(sums, place, values)
+    return values - (sums.T / count).T[place]
 
 
 def own_axes(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,10 +138,12 @@ class EdgeScale:
 
 @dataclass(frozen=True, eq=False)
 class EdgeClassifier:
-    """A linear classifier of scaled edges."""
+    """A linear classifier of scaled edges. `left_out` are the log odds of the records that it was fitted on, by their
+    positions in the cohort. Each is by the inner fit that left it out, and NaN without inner folds."""
 
     scale: EdgeScale
     of_scaled: LinearClassifier
+    left_out: dict[int, float]
 
     @property
     def constants(self) -> np.ndarray:
@@ -182,8 +206,7 @@ def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray)
     records = np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
     rows = [cohort.rows[index] for index in records]
     label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
-    leader = leaders([row.subject for row in rows], cohort.groups)
-    folds = inner_folds(label, np.array([leader[row.subject] for row in rows]))
+    folds = inner_folds(label, people_of(cohort, records))
     scale, products = edge_scale(connectomes, records), np.empty((len(records), len(records)))
     with threadpool_limits(1, "blas"):  # more threads cost much where other programs run
         for places, edges in blocks(connectomes, records):
@@ -193,8 +216,9 @@ def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray)
                 products[np.ix_(places, before)] = scaled @ scale.of(others).T
                 products[np.ix_(before, places)] = products[np.ix_(places, before)].T
         values, axes = own_axes(products)
-        along = fit(values, label, site, folds)
+        along, left_out = fit_and_leave_out(values, label, site, folds)
         of_records, weights = axes @ along.weights, np.zeros(connectomes.num_edges)
         for places, edges in blocks(connectomes, records):
             weights += of_records[places] @ scale.of(edges)
-    return EdgeClassifier(scale, LinearClassifier(weights, along.bias))
+    found = dict(zip(records.tolist(), left_out.tolist(), strict=True))
+    return EdgeClassifier(scale, LinearClassifier(weights, along.bias), found)

@@ -8,23 +8,28 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import tee
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import logit
 
 from data.base.errors import InputError
 from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
-from models import Settings, layers, losses
+from models import Classifier, Settings, averaging, losses
 from utils.runs.run import Run
+from utils.scores.ridge import inner_folds, people_of
 from utils.scores.statistics import auc
+from utils.training import shares
 from utils.training.network import Reading, probability_of_autism, reading
 
 SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
+AT_SITES = 2  # people like all others whom each site has beside its own, when its share of autism is counted
 Batch = dict[str, np.ndarray]
 
 
@@ -49,45 +54,56 @@ class Training:
 
     def batches(self, done: int) -> Iterator[list[Batch]]:
         """For batches done, done + 1, ..., the shares of this process's devices, with volumes if they are read."""
-        run, size, mix = self.run, self.run.config.batch_size, region_swapper(self.run)
-        shares = np.array_split(np.arange(size), run.workers.replicas)
-        own = [shares[replica] for replica in run.workers.own_replicas]
-        wanted = np.arange(size) if mix else np.concatenate(own)  # all, if records are mixed with each other
-        selections = (selection[wanted] for selection in self.records_of(done, run.num_iters))
-        for step, batch in enumerate(self.reading.batches(selections), done):
-            if mix:
-                batch["volume"] = mix(batch, step)
+        run, size = self.run, self.run.config.batch_size
+        of_replicas = np.array_split(np.arange(size), run.workers.replicas)
+        own = [of_replicas[replica] for replica in run.workers.own_replicas]
+        wanted = np.concatenate(own)
+        selections, read = tee(selection[wanted] for selection in self.records_of(done, run.num_iters))
+        for selection, batch in zip(selections, self.reading.batches(read), strict=True):
+            batch |= {name: values[selection] for name, values in self.told.items()}
             yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
 
     @cached_property
     def reading(self) -> Reading:
-        whole = layers.logits_of_parts(self.network)
-        mixes = getattr(self.run.config, "swap_regions", 0)  # volumes with each other
-        return reading(self.run, whole, volumes=mixes > 0)
+        return reading(self.run, averaging.logits_of_parts(self.network))
+
+    @cached_property
+    def last(self) -> averaging.MeanOfLogits | None:
+        """The mean over the parts of a classifier; None for an autoencoder."""
+        last = self.network.layers[-1]
+        return last if isinstance(last, averaging.MeanOfLogits) else None
+
+    @cached_property
+    def told(self) -> dict[str, np.ndarray]:
+        """What losses read of each record beside its label."""
+        return told(self.run, self.last) if self.last else {}
 
     @cached_property
     def step(self) -> Callable:
         """A compiled function: each device's share of a batch -> the metrics of one update.
 
-        "loss" and, for classifiers, "accuracy" are those before the update, without penalties on weights. "stopping" is
-        above 0 if a worker wants to stop. Each of several averaged networks has a loss of its own. Devices count by
-        their share.
+        "loss" and, for classifiers, "accuracy" are those before the update, without penalties on weights. Parts count
+        as before their shares are learned. "stopping" is above 0 if a worker wants to stop. Each of several averaged
+        networks has a loss of its own. Devices count by their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
         trained, inputs = self.reading.network, self.reading.inputs
-        averages = isinstance(network.layers[-1], layers.MeanOfLogits)
+        last = self.last
         strategy, replicas = run.workers.strategy, run.workers.replicas
 
         def of_replica(batch: dict) -> dict:
             share = tf.size(batch["label"]) / config.batch_size
             with tf.GradientTape() as tape:
-                outputs = trained(inputs(batch), training=True)
-                parts, penalties = outputs if isinstance(outputs, list) else [outputs], sum(trained.losses)
-                objective = sum(loss_of(batch, part, config, reads) for part in parts)
+                outputs, penalties = trained(inputs(batch), training=True), sum(trained.losses)
+                parts = outputs if isinstance(outputs, list) else [outputs]
+                if last:
+                    objective = sum(map(partial(losses.of_networks, batch), parts, last.parts))
+                else:
+                    objective = loss_of(batch, outputs, config, reads)
                 scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
             optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = network.layers[-1](parts) if averages else outputs
+            whole = last.plain(parts) if last else outputs
             metrics = {"loss": loss_of(batch, whole, config, reads)}
             if run.model.predicts == "label":
                 correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
@@ -111,11 +127,11 @@ class Training:
         training stops there because a worker has caught a signal."""
         run, last = self.run, time.perf_counter()
         dropouts = [layer for layer in self.layers_of(keras.layers.Dropout) if layer.rate]
-        for shares in self.batches(done):
+        for of_devices in self.batches(done):
             for layer in dropouts:  # what it draws next is a function of the seed and of the batches seen
                 layer.seed_generator.state.assign([layer.seed_generator.state[0], done])
             stopping = {"stopping": np.float32(bool(self.caught))}
-            batch = run.workers.of_replicas([share | stopping for share in shares])
+            batch = run.workers.of_replicas([share | stopping for share in of_devices])
             values = {name: float(value) for name, value in self.step(batch).items()}
             done += 1
             stopped = values.pop("stopping") > 0
@@ -126,8 +142,9 @@ class Training:
             if stopped:
                 return
 
-    def calibrate(self, done: int) -> None:
-        """Replaces batch norm's running statistics by the exact means over the last batches.
+    def calibrate(self, done: int) -> dict[str, float]:
+        """Learns what the parts of a classifier count, and returns their shares, see `shares.learn`. Before that, it
+        replaces batch norm's running statistics by the exact means over the last batches.
 
         The running ones lag behind the weights. All brains look alike, so a small lag moves every prediction the same
         way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight
@@ -137,6 +154,9 @@ class Training:
             raise self.diverged(f"Weights are not finite after iteration {done}")
         if found := self.layers_of(keras.layers.BatchNormalization):
             self.take_means(done, found)
+        if self.last is None or not self.last.learned:
+            return {}
+        return shares.learn(self.run, self.last, self.reading, self.told["weight"])
 
     def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
         """Gives layers the exact means and variances of the last batches."""
@@ -219,20 +239,27 @@ def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.nda
     return positions
 
 
-def region_swapper(run: Run) -> Callable[[Batch, int], np.ndarray] | None:
-    """A function (batch, step) -> volumes with regions swapped between records of a label; None if not asked for."""
-    if not (count := getattr(run.config, "swap_regions", 0)):
-        return None
-    from data.cohorts.atlas import load_atlas
-    from data.swap import swapped_within
-
-    regions = load_atlas(None, run.cohort.grid).voxels
-
-    def swap(batch: Batch, step: int) -> np.ndarray:
-        random = np.random.default_rng((run.seed, step, 1))  # not the stream that orders an epoch
-        return swapped_within(batch["volume"], batch["label"], regions, count, random)
-
-    return swap
+def told(run: Run, last: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
+    """What the losses of networks read of each record of the cohort beside its label, float32. `weight` (records,
+    members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
+    people of its site, minus those among all."""
+    assert isinstance(run.config, Classifier)
+    records, members = run.training_records(), run.config.members
+    rows = [run.cohort.rows[record] for record in records]
+    label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
+    weight = np.ones((len(run.cohort.rows), members), np.float32)
+    folds = inner_folds(label, people_of(run.cohort, records)) if last.learned else []
+    for member in range(members if folds else 0):
+        kept, out = folds[member % len(folds)]
+        weight[records[kept], member] = len(records) / len(kept)
+        weight[records[out], member] = 0
+    of_site, share = np.zeros(len(run.cohort.rows), np.float32), label.mean()
+    if 0 < share < 1:
+        _, place = np.unique(site, return_inverse=True)
+        autism, count = np.bincount(place, label), np.bincount(place)
+        log_odds = logit((autism + AT_SITES * share) / (count + AT_SITES)) - logit(share)
+        of_site[records] = log_odds[place]
+    return {"weight": weight, "site_log_odds": of_site}
 
 
 def rows_of(batch: Batch, records: np.ndarray) -> Batch:

@@ -68,9 +68,17 @@ def train(run: Run) -> int:
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
     else:
+        tell_shares(run.checkpoints.identity().shares)
         run.finish(history.headline, step=done)
     stopped = caught or done < run.num_iters
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
+
+
+def tell_shares(shares: dict[str, float]) -> None:
+    """Prints what each part of a classifier counts, if that was learned."""
+    if shares:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        print(f"What the parts count, learned from training people: {told}.")
 
 
 def loop(training: Training, done: int, saver: Saver, history: "History", identity: Callable[[], Identity]) -> int:
@@ -85,15 +93,15 @@ def loop(training: Training, done: int, saver: Saver, history: "History", identi
             stopping |= bool(training.caught) and run.workers.count == 1  # several stop together, at the next batch
             due = is_due(done, run.num_iters)
             if due or stopping:
-                training.calibrate(done)
+                shares = training.calibrate(done)
             if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
                 values |= validation.measure() if due else validation.empty
             history.add(done, values)
             if due or stopping:
                 history.flush()  # first: rows after the last checkpoint are dropped when training continues
                 if best and due:  # before the checkpoint, from which a repeated command continues
-                    best.keep(done, values["validation_loss"], identity())
-                saver.save(done, identity())
+                    best.keep(done, values["validation_loss"], dataclasses.replace(identity(), shares=shares))
+                saver.save(done, dataclasses.replace(identity(), shares=shares))
             if stopping:
                 break
     return done
