@@ -62,7 +62,7 @@ def pool(group: Group) -> None:
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
     of_several = [ONE_OF_SEVERAL] if run.name.startswith(CANDIDATE) else []
-    conclude(run, [tested(run)], [*of_several, *notes_of_floors(group)])
+    conclude(run, [tested(run)], [*of_several, *notes_of_floors(group)], shares=shares_of(group.leaves))
 
 
 def average(group: Group) -> None:
@@ -81,7 +81,7 @@ def average(group: Group) -> None:
         write_table(run, "training", pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
         write_table(run, "repeats", comparisons.repeats_table(group))
-    conclude(run, each, notes_of_floors(group))
+    conclude(run, each, notes_of_floors(group), shares=shares_of(group.leaves))
 
 
 def select(group: Group) -> None:
@@ -135,17 +135,28 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
-    if score := conclude(run, [tested(run)], notes):
+    if score := conclude(run, [tested(run)], notes, shares=shares_of([one for one, _ in networks])):
         values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
 
 
+def shares_of(runs: Sequence[Run]) -> dict[str, float]:
+    """What each part of the networks counts, the mean over their checkpoints; none if that was not learned."""
+    every = [run.checkpoints.identity().shares for run in runs]
+    return {name: float(np.mean([shares[name] for shares in every])) for name in every[0]} if all(every) else {}
+
+
 def conclude(
-    run: Run, each: Sequence[Tested], of_floors: list[str], chosen: Choice | None = None
+    run: Run,
+    each: Sequence[Tested],
+    of_floors: list[str],
+    chosen: Choice | None = None,
+    shares: dict[str, float] | None = None,
 ) -> dict[str, Estimate]:
     """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
-    none if no label is known. `of_floors` must stand beside the floors; `chosen` tells a choice among candidates."""
+    none if no label is known. `of_floors` must stand beside the floors; `chosen` tells a choice among candidates,
+    `shares` what the parts of networks count."""
     table = read_table(run, "predictions")
     known = table[table["label"].notna()]
     notes = [*of_floors, *(run.folds.notes if run.folds else [])]
@@ -160,6 +171,7 @@ def conclude(
         "warnings": notes,
         "prepared": asdict(prepared(run)),
         "floor_settings": floors.SETTINGS,
+        "shares": shares or {},
     }
     summary |= {"conclusion": UNLABELLED, "motion": None, "choice": asdict(chosen) if chosen else None}
     if not run.fold and len(people := table1(run.cohort)):

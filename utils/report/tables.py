@@ -126,6 +126,7 @@ class Described(Choices, Caveats):
     prepared: Prepared = field(default_factory=Prepared)
     small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
     floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
+    shares: dict[str, float] = field(default_factory=dict)  # what each part of the networks counts, if it was learned
 
     @property
     def cohort_name(self) -> str:
