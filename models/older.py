@@ -1,4 +1,4 @@
-"""Networks of versions before 1.2: their checkpoints and bundles still load. None of them is a preset any more.
+"""Networks of versions up to 1.2.0: their checkpoints and bundles still load. None of them is a preset any more.
 
 Of several maps, one more perceptron could read the regions of all. The parts of a classifier had fixed weights, and all
 networks learned from all training people.
