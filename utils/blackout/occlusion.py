@@ -11,8 +11,8 @@ Reach.      A box per activation, the same for all records. It is the region's b
             need the whole activation. With all that follows they are the tail, computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
-One map.    A classifier is the mean of networks. A region may be replaced in all maps: what a network that reads one map
-            then adds to the logits is due to this map. What reads all maps takes a pass of its own for each map.
+One map.    A classifier is the mean of networks. A region may be replaced in all maps: what a network that reads one
+            map then adds to the logits is due to this map. What reads all maps takes a pass of its own for each map.
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
