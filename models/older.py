@@ -1,4 +1,4 @@
-"""Networks of versions up to 1.2.0: their checkpoints and bundles still load. None of them is a preset any more.
+"""Networks of earlier states of this version. Their checkpoints and bundles are tested; none is trained any more.
 
 Of several maps, one more perceptron could read the regions of all. The parts of a classifier had fixed weights, and all
 networks learned from all training people.
@@ -21,6 +21,10 @@ class Older:
     region_networks: Literal["each", "all", "both"] = "all"
     convolutions_by_map: bool = False
     mean_over: Literal["networks", "parts"] = "networks"
+
+    def idle(self) -> dict[str, str]:
+        """All of them: a training cannot go on."""
+        return dict.fromkeys(Older.__dataclass_fields__, "a network of an earlier state of this version")
 
 
 @cache

@@ -5,14 +5,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import requested
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from data.cohorts.rows import Row
-from models.averaging import PartOfMean
+from models.averaging import PartOfMean, logits_of_parts
+from utils.machines import devices
+from utils.runs.validate import single_run
 from utils.scores import ridge
 from utils.training import shares
-from utils.training.loop import told
+from utils.training.loop import beside_labels, log_odds_at
+from utils.training.train import begin, measure
 
 SITES = np.array(["A", "B", "C"])
 
@@ -42,7 +46,7 @@ def test_weights_are_those_of_the_penalised_regression_within_sites(people):
     held = before * (plain @ target) / (plain @ plain)
 
     def loss(weights):
-        return np.square(target - scores @ weights).mean() + shares.PENALTY * np.square(weights - held).sum()
+        return np.square(target - scores @ weights).sum() + shares.BEFORE * np.square(weights - held).sum()
 
     best = minimize(loss, before, bounds=[(0, None)] * 3, tol=1e-12).x
     np.testing.assert_allclose(parts, best / best.sum(), atol=1e-4)
@@ -69,14 +73,15 @@ def test_where_nothing_is_found_parts_count_as_before_and_the_order_of_people_st
     assert np.std(odds @ found) == pytest.approx(shares.LEAST, rel=1e-6)
 
 
-@pytest.mark.parametrize("people_of_site", [1, 2, 5])
-def test_few_people_change_weights_little(people_of_site):
-    """The distance from the plain mean is at most what the data of few people ask for, and nothing is NaN."""
-    random = np.random.default_rng(people_of_site)
-    label = np.arange(3 * people_of_site) % 2
-    odds = random.normal(size=(len(label), 2))
-    found, bias, parts = shares.weights_of(odds, label, SITES.repeat(people_of_site), np.array([0.5, 0.5]))
-    assert np.isfinite([*found, bias]).all() and (found >= 0).all() and parts.sum() == pytest.approx(1)
+@pytest.mark.parametrize("people", [3, 6, 20, 60])
+def test_few_people_change_weights_little(people):
+    """Of two parts that are as good as each other, neither comes to count twice as much."""
+    random = np.random.default_rng(people)
+    label, site = np.arange(people) % 2, SITES[np.arange(people) % 3]
+    for _ in range(20):
+        odds = label[:, None] + random.normal(size=(people, 2))
+        found, bias, parts = shares.weights_of(odds, label, site, np.array([0.5, 0.5]))
+        assert np.isfinite([*found, bias]).all() and (found >= 0).all() and (abs(parts - 0.5) < 1 / 6).all()
 
 
 def made_run(label: np.ndarray, site: np.ndarray, members: int):
@@ -97,7 +102,7 @@ def test_each_member_leaves_out_a_fifth_of_the_people(members, monkeypatch):
     monkeypatch.setattr(ridge, "INNER_FOLDS", 5)
     label = np.repeat(np.arange(40) % 2, 2)
     run = made_run(label, np.repeat(SITES, 80)[:80], members)
-    weight = told(run, SimpleNamespace(learned=True))["weight"]
+    weight = beside_labels(run, SimpleNamespace(learned=True, parts=[]))["weight"]
     assert weight.shape == (80, members) and (weight[::2] == weight[1::2]).all()
     np.testing.assert_allclose(weight.mean(0), 1, rtol=1e-6)
     assert ((weight == 0).sum(0) == 16).all()
@@ -106,15 +111,19 @@ def test_each_member_leaves_out_a_fifth_of_the_people(members, monkeypatch):
             alike = one % 5 == other % 5
             assert (weight[:, one] == weight[:, other]).all() == alike
             assert ((weight[:, one] == 0) & (weight[:, other] == 0)).any() == alike
-    assert (told(run, SimpleNamespace(learned=False))["weight"] == 1).all()
+    assert (beside_labels(run, SimpleNamespace(learned=False, parts=[]))["weight"] == 1).all()
 
 
 def test_site_log_odds_are_those_of_the_training_people():
     label, site = np.array([0, 0, 0, 1, 1, 1, 1, 0]), np.array(["A"] * 4 + ["B"] * 4)
-    found = told(made_run(label, site, 2), SimpleNamespace(learned=False))["site_log_odds"]
-    np.testing.assert_allclose(found, logit(np.where(site == "A", (1 + 1) / 6, (3 + 1) / 6)), rtol=1e-6)
-    one_class = told(made_run(label * 0, site, 2), SimpleNamespace(learned=False))["site_log_odds"]
-    assert not one_class.any()
+    expected = logit(np.where(site == "A", (1 + 1) / 6, (3 + 1) / 6))
+    np.testing.assert_allclose(log_odds_at(label, site), expected)
+    assert not log_odds_at(label * 0, site).any()
+    parts = [PartOfMean("phenotype", 1, 1.0, False), PartOfMean("regions", 1, 1.0, True)]
+    for of, found in ((parts, expected), (parts[:1], expected * 0)):
+        run = made_run(label, site, 2)
+        told = beside_labels(run, SimpleNamespace(learned=False, parts=of))["site_log_odds"]
+        np.testing.assert_allclose(told, found, rtol=1e-6)
 
 
 @pytest.mark.parametrize("within_sites", [False, True])
@@ -137,3 +146,60 @@ def test_the_loss_of_a_part_is_that_of_its_networks_on_those_whom_they_learn_fro
     each = np.log1p(np.exp(np.where(label[:, None] == 1, -odds, odds)))
     expected = sum((each[:, network] * weight[:, network % 3]).mean() for network in range(6))
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def trained(cohort, told_before=None, relabelled=()):
+    """A training of a few batches in memory, of three maps; some people's labels are turned around after it was decided
+    who leaves out whom."""
+    words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
+    run = single_run(requested(f"{words} --dataDir {cohort}"))
+    run = replace(run, workers=run.workers.started(devices.start_tensorflow("cpu")))
+    with run.fresh():
+        training = begin(run)
+        measure(training)
+        if told_before:
+            training.__dict__["beside_labels"] = told_before
+            rows = [
+                replace(row, label=1 - row.label) if at in relabelled else row for at, row in enumerate(run.cohort.rows)
+            ]
+            training = replace(training, run=replace(run, cohort=replace(run.cohort, rows=tuple(rows))))
+            training.__dict__["beside_labels"] = told_before
+        list(training.steps(0))
+        training.calibrate(3)
+    return training
+
+
+@pytest.mark.slow
+@pytest.mark.bits
+def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort):
+    """With their labels turned around its weights are the same to the last bit, and those of the other are not."""
+    before = trained(cohort)
+    left_out = np.flatnonzero(before.beside_labels["weight"][:, 0] == 0)
+    assert left_out.size
+    after = trained(cohort, before.beside_labels, left_out)
+    for one, other in zip(before.network.trainable_variables, after.network.trainable_variables, strict=True):
+        assert one.shape[1] == 2  # (inputs, members, ...)
+        assert (one.numpy()[:, 0] == other.numpy()[:, 0]).all()
+        assert (one.numpy()[:, 1] != other.numpy()[:, 1]).any()
+
+
+@pytest.mark.slow
+def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(cohort):
+    """Each person by a pass of their own."""
+    training = trained(cohort)
+    run, last, told_of = training.run, training.mean, training.beside_labels
+    parts, odds, kept = logits_of_parts(training.network), [], []
+    for record in run.training_records():
+        members = np.flatnonzero(told_of["weight"][record] == 0)
+        if not members.size:
+            continue
+        batch = run.cohort.batch([record])
+        logits = parts({name: batch[name] for name in training.network.input})
+        kept.append(record)
+        of_networks = [logit[0, :, 1] - logit[0, :, 0] for logit in map(np.array, logits)]
+        odds.append([np.mean([of[at] for at in range(len(of)) if at % 2 in members]) for of in of_networks])
+    rows = [run.cohort.rows[record] for record in kept]
+    label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
+    expected, bias, _ = shares.weights_of(np.array(odds), label, site, np.array([part.share for part in last.parts]))
+    np.testing.assert_allclose(last.shares, expected, rtol=1e-3)
+    assert float(last.bias) == pytest.approx(bias, rel=1e-3, abs=1e-4)

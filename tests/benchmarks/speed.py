@@ -52,6 +52,8 @@ def training(model: str, preset: str | None, batch: int | None):
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),
         "label": np.arange(size, dtype=np.int32) % 2,
         "stopping": np.float32(0),
+        "weight": np.ones((size, getattr(config, "members", 1)), np.float32),
+        "site_log_odds": np.zeros(size, np.float32),
     }
     noise = {name: tf.constant(of) for name, of in values.items()}
     return lambda: float(trained.step(noise)["loss"]), size

@@ -53,7 +53,7 @@ from utils.bundle.model import (
 from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
 from utils.report.build import INTENDED_USE
-from utils.runs.checkpoints import Caveats, Choices, Identity
+from utils.runs.checkpoints import Caveats, Choices, Identity, mean_of_shares
 from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import read_manifest, sha256
@@ -204,6 +204,7 @@ def model_of(
         licence=licence,
         aal_sha256=aal_sha256(cohort.grid),
         scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
+        shares=mean_of_shares([one.saved.shares for one in trained]),
     )
 
 

@@ -80,6 +80,7 @@ class BundledModel(Choices):
     licence: str = ""
     aal_sha256: str  # of the regions of AAL on the grid
     scans_sha256: str = ""
+    shares: dict[str, float] = field(default_factory=dict)  # what each part counts, the mean over members
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ class Bundle:
             everybody=model.trained_on == EVERYBODY,
             internal=model.internal,
             step=model.members[0].step,
+            shares=model.shares,
         )
 
     def weights(self, number: int) -> list[np.ndarray]:

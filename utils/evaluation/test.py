@@ -27,6 +27,7 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report.tables import FORM, Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
+from utils.runs.checkpoints import mean_shares
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors, metrics
@@ -62,7 +63,12 @@ def pool(group: Group) -> None:
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
             write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
     of_several = [ONE_OF_SEVERAL] if run.name.startswith(CANDIDATE) else []
-    conclude(run, [tested(run)], [*of_several, *notes_of_floors(group)], shares=shares_of(group.leaves))
+    conclude(
+        run,
+        [tested(run)],
+        [*of_several, *notes_of_floors(group)],
+        shares=mean_shares(leaf.checkpoints for leaf in group.leaves),
+    )
 
 
 def average(group: Group) -> None:
@@ -81,7 +87,7 @@ def average(group: Group) -> None:
         write_table(run, "training", pd.concat(named, join="inner", ignore_index=True))
     if all(of.predictions["label"].notna().any() for of in each):
         write_table(run, "repeats", comparisons.repeats_table(group))
-    conclude(run, each, notes_of_floors(group), shares=shares_of(group.leaves))
+    conclude(run, each, notes_of_floors(group), shares=mean_shares(leaf.checkpoints for leaf in group.leaves))
 
 
 def select(group: Group) -> None:
@@ -135,16 +141,10 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
-    if score := conclude(run, [tested(run)], notes, shares=shares_of([one for one, _ in networks])):
+    if score := conclude(run, [tested(run)], notes, shares=mean_shares(one.checkpoints for one, _ in networks)):
         values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
-
-
-def shares_of(runs: Sequence[Run]) -> dict[str, float]:
-    """What each part of the networks counts, the mean over their checkpoints; none if that was not learned."""
-    every = [run.checkpoints.identity().shares for run in runs]
-    return {name: float(np.mean([shares[name] for shares in every])) for name in every[0]} if all(every) else {}
 
 
 def conclude(

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -131,6 +131,17 @@ class Identity(Choices):
         """With its paths as a function says."""
         internal = self.internal and dataclasses.replace(self.internal, folder=of(self.internal.folder))
         return dataclasses.replace(self, cohort=of(self.cohort), out_dir=of(self.out_dir), internal=internal)
+
+
+def mean_shares(folders: Iterable["CheckpointFolder"]) -> dict[str, float]:
+    """What each part of the networks counts, the mean over their checkpoints to use, see `mean_of_shares`."""
+    return mean_of_shares([folder.to_use.identity().shares for folder in folders])
+
+
+def mean_of_shares(every: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean share of each part. Nothing if shares were not learned, or if the parts of networks differ."""
+    alike = len({tuple(shares) for shares in every}) == 1
+    return {name: sum(shares[name] for shares in every) / len(every) for name in every[0]} if alike else {}
 
 
 def is_same(one: Path, other: Path) -> bool:

@@ -51,6 +51,17 @@ def people_of(cohort: Cohort, records: np.ndarray) -> np.ndarray:
     return np.array([leader[subject] for subject in subjects])
 
 
+def labels_and_sites(cohort: Cohort, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the records at these positions, (n,) each."""
+    rows = [cohort.rows[record] for record in records]
+    return np.array([row.label for row in rows]), np.array([row.site for row in rows])
+
+
+def some_of(training: np.ndarray) -> np.ndarray:
+    """At most `MAX_EDGE_RECORDS` of the training records, drawn at random."""
+    return np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
+
+
 def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
     """Folds of training records with these labels and groups of subjects (n,), each group in one of them; none if not
     every fold can have both classes."""
@@ -203,9 +214,8 @@ def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) ->
 
 def fitted_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) -> EdgeClassifier:
     """`fit_edges`, anew."""
-    records = np.sort(np.random.default_rng(0).permutation(training)[:MAX_EDGE_RECORDS])
-    rows = [cohort.rows[index] for index in records]
-    label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
+    records = some_of(training)
+    label, site = labels_and_sites(cohort, records)
     folds = inner_folds(label, people_of(cohort, records))
     scale, products = edge_scale(connectomes, records), np.empty((len(records), len(records)))
     with threadpool_limits(1, "blas"):  # more threads cost much where other programs run

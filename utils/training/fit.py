@@ -34,7 +34,7 @@ def train(training: Training) -> None:
     validation = Validation(run, network) if run.choices.validation else None
     best, weights = np.inf, None
     for done, _, _ in training.steps(0):
-        if not is_due(done, run.num_iters):
+        if done < run.num_iters and not (validation and is_due(done, run.num_iters)):
             continue
         training.calibrate(done)
         if validation and (loss := validation.measure()["validation_loss"]) < best:

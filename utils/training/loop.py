@@ -22,7 +22,7 @@ from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import Classifier, Settings, averaging, losses
 from utils.runs.run import Run
-from utils.scores.ridge import inner_folds, people_of
+from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
 from utils.scores.statistics import auc
 from utils.training import shares
 from utils.training.network import Reading, probability_of_autism, reading
@@ -60,7 +60,7 @@ class Training:
         wanted = np.concatenate(own)
         selections, read = tee(selection[wanted] for selection in self.records_of(done, run.num_iters))
         for selection, batch in zip(selections, self.reading.batches(read), strict=True):
-            batch |= {name: values[selection] for name, values in self.told.items()}
+            batch |= {name: values[selection] for name, values in self.beside_labels.items()}
             yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
 
     @cached_property
@@ -68,15 +68,15 @@ class Training:
         return reading(self.run, averaging.logits_of_parts(self.network))
 
     @cached_property
-    def last(self) -> averaging.MeanOfLogits | None:
+    def mean(self) -> averaging.MeanOfLogits | None:
         """The mean over the parts of a classifier; None for an autoencoder."""
         last = self.network.layers[-1]
         return last if isinstance(last, averaging.MeanOfLogits) else None
 
     @cached_property
-    def told(self) -> dict[str, np.ndarray]:
+    def beside_labels(self) -> dict[str, np.ndarray]:
         """What losses read of each record beside its label."""
-        return told(self.run, self.last) if self.last else {}
+        return beside_labels(self.run, self.mean) if self.mean else {}
 
     @cached_property
     def step(self) -> Callable:
@@ -89,7 +89,7 @@ class Training:
         run, network, optimizer = self.run, self.network, self.optimizer
         loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
         trained, inputs = self.reading.network, self.reading.inputs
-        last = self.last
+        mean = self.mean
         strategy, replicas = run.workers.strategy, run.workers.replicas
 
         def of_replica(batch: dict) -> dict:
@@ -97,13 +97,13 @@ class Training:
             with tf.GradientTape() as tape:
                 outputs, penalties = trained(inputs(batch), training=True), sum(trained.losses)
                 parts = outputs if isinstance(outputs, list) else [outputs]
-                if last:
-                    objective = sum(map(partial(losses.of_networks, batch), parts, last.parts))
+                if mean:
+                    objective = sum(map(partial(losses.of_networks, batch), parts, mean.parts))
                 else:
                     objective = loss_of(batch, outputs, config, reads)
                 scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
             optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = last.plain(parts) if last else outputs
+            whole = mean.plain(parts) if mean else outputs
             metrics = {"loss": loss_of(batch, whole, config, reads)}
             if run.model.predicts == "label":
                 correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
@@ -154,9 +154,9 @@ class Training:
             raise self.diverged(f"Weights are not finite after iteration {done}")
         if found := self.layers_of(keras.layers.BatchNormalization):
             self.take_means(done, found)
-        if self.last is None or not self.last.learned:
+        if self.mean is None or not self.mean.learned:
             return {}
-        return shares.learn(self.run, self.last, self.reading, self.told["weight"])
+        return shares.learn(self.run, self.mean, self.reading, self.beside_labels["weight"])
 
     def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
         """Gives layers the exact means and variances of the last batches."""
@@ -239,27 +239,34 @@ def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.nda
     return positions
 
 
-def told(run: Run, last: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
+def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
     """What the losses of networks read of each record of the cohort beside its label, float32. `weight` (records,
     members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
     people of its site, minus those among all."""
     assert isinstance(run.config, Classifier)
-    records, members = run.training_records(), run.config.members
-    rows = [run.cohort.rows[record] for record in records]
-    label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
-    weight = np.ones((len(run.cohort.rows), members), np.float32)
-    folds = inner_folds(label, people_of(run.cohort, records)) if last.learned else []
-    for member in range(members if folds else 0):
-        kept, out = folds[member % len(folds)]
-        weight[records[kept], member] = len(records) / len(kept)
-        weight[records[out], member] = 0
-    of_site, share = np.zeros(len(run.cohort.rows), np.float32), label.mean()
-    if 0 < share < 1:
-        _, place = np.unique(site, return_inverse=True)
-        autism, count = np.bincount(place, label), np.bincount(place)
-        log_odds = logit((autism + AT_SITES * share) / (count + AT_SITES)) - logit(share)
-        of_site[records] = log_odds[place]
+    records, members, count = run.training_records(), run.config.members, len(run.cohort.rows)
+    weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
+    if mean.learned:
+        some = some_of(records)
+        folds = inner_folds(labels_and_sites(run.cohort, some)[0], people_of(run.cohort, some))
+        for member in range(members if folds else 0):
+            out = some[folds[member % len(folds)][1]]
+            weight[:, member] = len(records) / (len(records) - len(out))
+            weight[out, member] = 0
+    if any(part.within_sites for part in mean.parts):
+        label, site = labels_and_sites(run.cohort, records)
+        of_site[records] = log_odds_at(label, site)
     return {"weight": weight, "site_log_odds": of_site}
+
+
+def log_odds_at(label: np.ndarray, site: np.ndarray) -> np.ndarray:
+    """The log odds of autism (n,) at the site of each person, minus those of all; 0 if all have one label."""
+    share = label.mean()
+    if not 0 < share < 1:
+        return np.zeros(len(label))
+    _, place, count = np.unique(site, return_inverse=True, return_counts=True)
+    at_site = (np.bincount(place, label) + AT_SITES * share) / (count + AT_SITES)
+    return (logit(at_site) - logit(share))[place]
 
 
 def rows_of(batch: Batch, records: np.ndarray) -> Batch:

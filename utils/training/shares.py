@@ -1,9 +1,12 @@
 """What the parts of a classifier count in the mean of its logits, learned from the training people alone.
 
 They are cut into five inner folds, as for the ridge regression of connectomes. A member of every part leaves out one
-fold, so that its networks say of these people what they would say of new ones. A regression of labels on that, within
-sites, gives the weights, none below 0. It is held to the plain mean by a penalty. So a part that finds little counts
-little, and with few people the weights stay as they were.
+fold, so that its networks say of these people what they would say of new ones. A regression of labels on these z-scored
+log odds, within sites, gives the weights, none below 0. A penalty, which counts as much as `BEFORE` people, holds them
+to those before. So a part that finds little counts little, and few people change the weights little.
+
+Of a new person the log odds are a mean over members, and so a little less spread than those of one member. Calibrated
+probabilities are a little too near to the middle for that reason.
 """
 
 import numpy as np
@@ -13,41 +16,31 @@ from data.cohorts.cohort import in_order
 from models.averaging import MeanOfLogits
 from utils.runs.run import Run
 from utils.scores.calibration import platt
-from utils.scores.ridge import centred, fit_edges, within_sites
+from utils.scores.ridge import centred, fit_edges, labels_and_sites, within_sites
 from utils.training.network import Reading
 
-PENALTY = 1.0  # of the squared distance from the plain mean, for z-scored log odds and a mean squared error
+BEFORE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
+SMALLEST = 1e-6  # log odds; a part that differs less between people counts as one that does not
 LEAST = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
 
 
 def learn(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray) -> dict[str, float]:
     """Sets what each part of a classifier counts, and returns it by the part's name: the weights of z-scored log odds,
-    which sum to 1. None if people are too few. `reading` gives the logits of the parts. `weight` (records, members)
+    which sum to 1. Empty if people are too few. `reading` gives the logits of the parts. `weight` (records, members)
     is 0 where a member leaves a record out."""
-    records = run.training_records()
-    if weight[records].all():  # too few people for folds
+    records = np.flatnonzero((weight == 0).any(1))
+    label, site = labels_and_sites(run.cohort, records)
+    if len(set(label)) < 2:  # too few people for folds
         return {}
-    odds = left_out(run, last, reading, weight)
-    known = np.isfinite(odds).all(1)
-    label, site = labels_and_sites(run, records[known])
-    if len(set(label)) < 2:
-        return {}
-    parts = np.array([part.share for part in last.parts])
-    shares, bias, of_scores = weights_of(odds[known], label, site, parts)
+    before = np.array([part.share for part in last.parts])
+    shares, bias, of_scores = weights_of(left_out(run, last, reading, weight), label, site, before)
     last.assign(shares, bias)
     return dict(zip((part.name for part in last.parts), of_scores.tolist(), strict=True))
 
 
-def labels_and_sites(run: Run, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the records at these positions (n,)."""
-    rows = [run.cohort.rows[record] for record in records]
-    return np.array([row.label for row in rows]), np.array([row.site for row in rows])
-
-
 def left_out(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray) -> np.ndarray:
-    """The log odds of autism (n, parts) of each training record, by the networks of each part that left it out; NaN
-    where none did."""
-    found, records = [], run.training_records()
+    """The log odds of autism (n, parts) of each record that members leave out, by their networks of each part."""
+    found, records = [], np.flatnonzero((weight == 0).any(1))
     selections = in_order(records, run.config.batch_size)
     for selection, batch in zip(selections, reading.batches(selections), strict=True):
         own = weight[selection] == 0
@@ -55,12 +48,12 @@ def left_out(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray)
         for part, logits in zip(last.parts, reading.network(reading.inputs(batch), training=False), strict=True):
             odds = np.asarray(logits, np.float64) @ (-1, 1)
             of_members = odds.reshape(len(selection), part.inputs, -1).mean(1)
-            of_parts.append(np.sum(of_members * own, 1) / np.where(own.any(1), own.sum(1), np.nan))
+            of_parts.append(np.sum(of_members * own, 1) / own.sum(1))
         found.append(np.stack(of_parts, 1))
     odds = np.concatenate(found)
     if "connectome" in reading.tables:
-        of_edges = fit_edges(run.cohort, reading.tables["connectome"], records).left_out
-        odds[:, -1] = [of_edges.get(record, np.nan) for record in records.tolist()]
+        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.training_records()).left_out
+        odds[:, -1] = [of_edges[record] for record in records.tolist()]
     return odds
 
 
@@ -70,12 +63,12 @@ def weights_of(
     """Log odds (n, parts) of records that were left out, and what parts count `before` -> what they count. It is the
     weights of log odds (parts,), the bias, and each part's share of the weights of z-scores."""
     spread = odds.std(0)
-    spread[spread == 0] = 1
+    spread[spread < SMALLEST] = 1
     scores = (odds - odds.mean(0)) / spread
     inside, target = centred(scores, site), within_sites(label, site)
     plain = inside @ before
     scale = max(plain @ target / (plain @ plain), 0) if plain.any() else 0.0
-    held = np.sqrt(PENALTY * len(label))
+    held = np.sqrt(BEFORE)
     weights, _ = nnls(np.vstack([inside, held * np.eye(len(before))]), np.concatenate([target, held * scale * before]))
     weights = weights if weights.any() else before
     total = scores @ weights

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,12 +17,13 @@ import tensorflow as tf
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import collected
-from data.base.terminal import progress
+from data.base.terminal import print_unless_quiet, progress
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
+from models.older import Older
 from utils import figures
-from utils.runs.checkpoints import BEST, CheckpointFolder, Identity
+from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, mean_shares
 from utils.runs.folders import changed, move_aside
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
@@ -43,6 +44,11 @@ def train(run: Run) -> int:
     saver = Saver(run.checkpoints, training.network, training.optimizer)
     done = 0 if run.override else saver.restore()
     complete = done >= run.num_iters and has_its_results(run)
+    if isinstance(run.config, Older) and not complete:
+        raise InputError(
+            f"{run.checkpoints.path} has a network of an earlier state of this version, which can be tested but not "
+            "trained any more. Train a new one: --overrideChkpt"
+        )
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
         if run.results.manifest is None:
@@ -68,17 +74,17 @@ def train(run: Run) -> int:
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
     else:
-        tell_shares(run.checkpoints.identity().shares)
+        tell_shares([run.checkpoints])
         run.finish(history.headline, step=done)
     stopped = caught or done < run.num_iters
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
-def tell_shares(shares: dict[str, float]) -> None:
-    """Prints what each part of a classifier counts, if that was learned."""
-    if shares:
+def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
+    """Prints what each part of the trained networks counts, if that was learned."""
+    if shares := mean_shares(folders):
         told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print(f"What the parts count, learned from training people: {told}.")
+        print_unless_quiet(f"What the parts count, learned from training people: {told}.")
 
 
 def loop(training: Training, done: int, saver: Saver, history: "History", identity: Callable[[], Identity]) -> int:
@@ -138,6 +144,7 @@ def assist(run: Run) -> int:
 
 def pool(group: "Group") -> None:
     """Records that the trainings of all parts are done, and that a candidate is chosen in each fold."""
+    tell_shares([leaf.checkpoints for leaf in group.leaves])
     group.whole.finish()
 
 
