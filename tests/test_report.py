@@ -425,6 +425,10 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
         "but for filters 16,32, connectome False; this",
     ),
     "none to read": ({"config": RUN["config"] | {"connectome": False}}, "but for filters 16,32; this run tuned none"),
+    "shares": (
+        {"shares": {"regions": 0.625, "phenotype": 0.375}},
+        "gave the weights, none below 0. The parts count: regions 62%, phenotype 38%.",
+    ),
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "earlier motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
