@@ -3,7 +3,7 @@
 They are cut into five inner folds, as for the ridge regression of connectomes. A member of every part leaves out one
 fold, so that its networks say of these people what they would say of new ones. A regression of labels on these z-scored
 log odds, within sites, gives the weights, none below 0. A penalty, which counts as much as `BEFORE` people, holds them
-to those before. So a part that finds little counts little, and few people change the weights little.
+to those before. So a part that finds little counts little, and the fewer people, the less the weights change.
 
 Of a new person the log odds are a mean over members, and so a little less spread than those of one member. Calibrated
 probabilities are a little too near to the middle for that reason.
