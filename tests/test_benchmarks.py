@@ -48,6 +48,10 @@ COMMANDS = {
     "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
     "floors": ["--sets", 2, "--seed", 50, "--only", "200 people, 10 folds, 0%"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
+    "networks": [
+        *("COHORT", "networks", "--maps", 1, "--folds", 2, "--seeds", 2, "--floors", "--of"),
+        "nn --numIters 2 --set members=1",
+    ],
     "permutations": ["--sets", 1, "--asked", 19, 29],
     "truth": [
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
@@ -100,6 +104,18 @@ def test_the_benchmark_of_calibration_says_what_sets_hold_and_reads_a_test(print
     least = np.floor(1e4 * others.nsmallest(int(0.2 * (len(others) + 1))).iloc[-1]) / 1e4
     assert f"\n2: 80% sets hold autism {(own >= least).mean():.0%} of 50, control" in printed
     assert re.search(r"before: slope [\d.]+, intercept -?[\d.]+, Brier 0\.[\d]+\nafter: slope", printed)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_networks_keeps_what_each_predicts(printed_by, tmp_path, monkeypatch):
+    """The AUC is that of scikit-learn, a mean over seeds; what is there is not done again."""
+    monkeypatch.chdir(tmp_path)
+    printed = printed_by("networks")
+    table = pd.read_csv(tmp_path / "networks" / "1-2-nn_--numIters_2_--set_members=1.csv")
+    expected = np.mean([roc_auc_score(table["label"], table[f"seed {seed}"]) for seed in (0, 1)])
+    assert f"nn --numIters 2 --set members=1: AUC {expected:.3f}" in printed
+    assert "regions, mean of SVMs: AUC 0." in printed and "; minus nn" in printed
+    assert "seed" not in printed_by("networks")
 
 
 @pytest.mark.slow

@@ -179,7 +179,10 @@ def main() -> None:
                 for one, table in found.items():
                     keep(args.out, start + one, seed, table)
                 print(f"{start}{args.name}{name}: seed {seed} in {time.time() - began:.0f} s", flush=True)
-    tables = {path.stem.removeprefix(start): pd.read_csv(path) for path in sorted(args.out.glob(f"{start}*.csv"))}
+    tables = {
+        path.stem.removeprefix(start).replace("_", " "): pd.read_csv(path)
+        for path in sorted(args.out.glob(f"{start}*.csv"))
+    }
     scored(tables)
 
 
