@@ -10,6 +10,8 @@ from data.cohorts.records import Grid
 from models import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
 from models.older import Older
 
+OF_ALL_MAPS = 10  # times the penalty: a network that reads all maps has many more weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class OfVolume(Classifier):
@@ -21,7 +23,8 @@ class OfVolume(Classifier):
 @dataclass(frozen=True, kw_only=True)
 class Regions(OfVolume, HiddenLayers):
     """Multilayer perceptrons on regions of interest: the mean of each map in each region of AAL, z-scored over the
-    training records. Each map has a perceptron of its own. Their logits are averaged."""
+    training records. Each map has a perceptron of its own, and their logits are averaged. Of several maps, one more
+    perceptron reads all of them. It is a part of its own."""
 
     region_units: Widths = (64,)
     region_l2: Penalty = 0.01
@@ -47,20 +50,24 @@ def features(values: Any, units: tuple[int, ...], settings: LayerSettings, membe
 
 
 def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
-    """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map; in older networks also, or
-    only, those of all maps."""
+    """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map, and of all maps if there
+    are several. In older networks one of these may be missing, and both have the same name."""
     import keras
 
     from models import layers
 
     means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    inputs, settings = [], config.layer_settings(config.region_l2)
-    read = config.region_networks if isinstance(config, Older) else "each"
+    name, read, penalty, found = "regions of all maps", "both", OF_ALL_MAPS, list[Part]()
+    if isinstance(config, Older):
+        name, read, penalty = "regions", config.region_networks, 1
     if read != "all":
-        inputs.append(keras.layers.Permute((2, 1))(means))
+        found.append(part("regions", keras.layers.Permute((2, 1))(means), config, 1))
     if read == "all" or (read == "both" and means.shape[-1] > 1):
-        inputs.append(keras.layers.Reshape((1, -1))(means))
-    return [
-        Part("regions", partial(features, x, config.region_units, settings), settings, even=True, within_sites=True)
-        for x in inputs
-    ]
+        found.append(part(name, keras.layers.Reshape((1, -1))(means), config, penalty))
+    return found
+
+
+def part(name: str, values: Any, config: Regions, penalty: float) -> Part:
+    """(batch, inputs, values) -> the part of a classifier that reads them, with so many times the penalty."""
+    settings = config.layer_settings(penalty * config.region_l2)
+    return Part(name, partial(features, values, config.region_units, settings), settings, even=True, within_sites=True)

@@ -35,6 +35,7 @@ STEPS: dict[type[keras.Layer], type[Step]] = {
     model_layers.Standardise: steps.Standardise,
     model_layers.RegionMeans: steps.RegionMeans,
 }
+MAPWISE_LAYERS = (layers.AveragePooling3D, model_layers.Standardise, model_layers.RegionMeans)
 FLATTENED_LAYERS = (model_layers.MembersApart, model_layers.MapsTogether, layers.Reshape, model_layers.Dropout)
 WHOLE_VOLUME_LAYERS = (
     layers.Flatten,
@@ -143,6 +144,15 @@ def follow(nodes: list[Node], volume: int, outputs: list) -> tuple[list[Step], l
             new = [found.pop(source)]
         found.update((step.target, step) for step in new)
     return list(found.values()), tail, affected
+
+
+def maps_apart(nodes: list[Node], volume: int) -> set[int]:
+    """Return the keys of the activations whose last axis is that of the maps, each of which has been read alone."""
+    apart = {volume}
+    for node in nodes:
+        if type(node.operation) in MAPWISE_LAYERS and id(node.input_tensors[0]) in apart:
+            apart.add(id(node.output_tensors[0]))
+    return apart
 
 
 def feeds(nodes: list[Node], source: int, targets: Iterable[int]) -> bool:

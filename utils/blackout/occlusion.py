@@ -11,8 +11,10 @@ Reach.      A box per activation, the same for all records. It is the region's b
             need the whole activation. With all that follows they are the tail, computed for many regions at once.
 Exactness.  Nothing is approximated: outside the reach an activation cannot change, inside it is recomputed. The
             logits differ from those of a full pass by the rounding of the layers' own number format alone.
-One map.    A classifier is the mean of networks. A region may be replaced in all maps: what a network that reads one
-            map then adds to the logits is due to this map. What reads all maps takes a pass of its own for each map.
+One map.    A classifier is the mean of networks. With a region replaced in all maps, what a network that reads one map
+            adds to the logits is due to this map. Other networks read all maps, of activations that keep them apart:
+            they take one map as it is then, and the others as they were. So neither needs a pass beyond that of
+            all maps; networks whose convolutions mix maps take one a map.
 Snapshot.   Batch normalisation is folded into the convolution before it, with the weights the model has when
             `Occlusion` is constructed. Construct a new one after training further.
 
@@ -20,7 +22,7 @@ Volumes are (batch, x, y, z, maps), activations (batch, x, y, z, channels), mask
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
@@ -33,7 +35,7 @@ import tensorflow as tf
 from data.cohorts.cohort import in_order
 from models import averaging
 from utils.blackout.edges import Edges, EdgeSubstitution
-from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, nodes_of
+from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart, nodes_of
 from utils.blackout.options import CONNECTOME
 from utils.blackout.steps import GlobalAverage, Step, cut, hull, paste
 
@@ -49,6 +51,19 @@ def added(logits: tf.Tensor, inputs: int, share: float) -> tf.Tensor:
     """Return what a part of a classifier adds to the mean by each of its inputs, (batch, inputs, classes)."""
     by_input = tf.reshape(logits, (tf.shape(logits)[0], inputs, -1, logits.shape[-1]))
     return tf.reduce_mean(by_input, 2) * (share / inputs)
+
+
+def tail_of_joint(
+    sources: list[keras.KerasTensor], parts: list[keras.KerasTensor], kinds: list[tuple[int, float]]
+) -> Callable[[list[tf.Tensor]], tf.Tensor]:
+    """Return what gives, of `sources`, the sum of what parts that read all maps add to the logits (batch, classes);
+    `kinds` are the number of inputs and the share of each part. It is compiled once it is called."""
+
+    def summed(values: list[tf.Tensor]) -> tf.Tensor:
+        logits = keras.Function(sources, parts)(values)
+        return sum(added(part, *kind)[:, 0] for part, kind in zip(logits, kinds, strict=True))
+
+    return tf.function(summed, reduce_retracing=True)
 
 
 class Occlusion:
@@ -95,6 +110,14 @@ class Occlusion:
         of_volume = [at for at, part in enumerate(parts) if id(part) in affected]
         self._own = [at for at in of_volume if inputs[at] == self._maps]  # parts that read each map by itself
         self._joint = [at for at in of_volume if inputs[at] != self._maps]  # that read all maps
+        joint = [parts[at] for at in self._joint]
+        read_by_joint = [key for key in self._cuts if feeds(tail, key, map(id, joint))]
+        self._mixed = read_by_joint if maps_apart(nodes, self._volume).issuperset(read_by_joint) else []
+        self._joint_tail = tail_of_joint(
+            [tail_inputs[key] for key in self._mixed + self._constants],
+            joint,
+            [(inputs[at], shares[at]) for at in self._joint],
+        )
 
         tensors = {id(tensor): tensor for node in nodes for tensor in (*node.input_tensors, *node.output_tensors)}
         unaffected = {source for step in self._steps for source in step.sources if source in tensors} - affected
@@ -131,25 +154,30 @@ class Occlusion:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return `occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken from
         `fill` in one of `maps` alone. In all other maps `fill` is the volume."""
-        logits, parts = self._occluded(kept, fill, masks)
+        logits, parts, joint = self._occluded(kept, fill, masks, maps if self._mixed else ())
         shown, of_parts = self._tail(self._inputs_of_tail(kept))
         found = np.repeat(shown.numpy()[None, :, None], len(masks), 0).repeat(len(maps), 2)
         for at in self._own:
             found += (parts[at] - of_parts[at].numpy())[:, :, maps]
         for place, one in enumerate(maps if self._joint else ()):
-            alone = np.where(np.arange(self._maps) == one, fill, kept[self._volume].numpy())
-            changed = self._occluded(kept, alone, masks)[1]
-            found[:, :, place] += np.sum([(changed[at] - of_parts[at].numpy())[:, :, 0] for at in self._joint], axis=0)
+            if not self._mixed:
+                alone = np.where(np.arange(self._maps) == one, fill, kept[self._volume].numpy())
+                found_alone = self._occluded(kept, alone, masks)[1]
+                found[:, :, place] += np.sum([found_alone[at][:, :, 0] for at in self._joint], axis=0)
+            else:
+                found[:, :, place] += joint[:, :, place]
+            found[:, :, place] -= np.sum([of_parts[at].numpy()[:, 0] for at in self._joint], axis=0)
         return logits, found
 
     def _inputs_of_tail(self, kept: Kept) -> list[tf.Tensor]:
         return [kept[key] for key in self._cuts + self._constants]
 
     def _occluded(
-        self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, kept: Kept, fill: np.ndarray, masks: Iterable[np.ndarray], maps: Sequence[int] = ()
+    ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         """Return the logits (masks, batch, classes), and what each part adds to them by its inputs (masks, batch,
-        inputs, classes)."""
+        inputs, classes). The third is what parts that read all maps would add if one of `maps` had changed (masks,
+        batch, maps, classes)."""
         volume = kept[self._volume]
         occlude = partial(self._occlude, kept, tf.broadcast_to(tf.cast(fill, volume.dtype), tf.shape(volume)))
         size = sum(kept[key].dtype.size * kept[key].shape.num_elements() for key in self._cuts)
@@ -160,10 +188,26 @@ class Occlusion:
                 changed = [tf.concat(parts, 0) for parts in zip(*threads.map(occlude, group), strict=True)]
                 constant = [tf.concat([kept[key]] * len(group), 0) for key in self._constants]
                 logits, parts = self._tail(changed + constant)
-                found.append((logits, *parts))
+                joint = [self._with_one_map(kept, changed, len(group), one, constant) for one in maps]
+                found.append(
+                    (logits, *parts, tf.stack(joint, 1) if joint else tf.zeros((len(logits), 0, logits.shape[-1])))
+                )
         arrays = [np.concatenate([array.numpy() for array in arrays]) for arrays in zip(*found, strict=True)]
         by_mask = [array.reshape(len(array) // volume.shape[0], volume.shape[0], *array.shape[1:]) for array in arrays]
-        return by_mask[0], by_mask[1:]
+        return by_mask[0], by_mask[1:-1], by_mask[-1]
+
+    def _with_one_map(
+        self, kept: Kept, changed: list[tf.Tensor], count: int, one: int, constant: list[tf.Tensor]
+    ) -> tf.Tensor:
+        """Return what the parts that read all maps add to the logits (masks * batch, classes). One map is as `changed`
+        for `count` masks, the others are as shown."""
+        chosen = tf.range(self._maps) == one
+        mixed = [
+            tf.where(chosen, after, tf.concat([kept[key]] * count, 0))
+            for key, after in zip(self._cuts, changed, strict=True)
+            if key in self._mixed
+        ]
+        return self._joint_tail(mixed + constant)
 
     @tf.function(reduce_retracing=True)
     def _whole(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
