@@ -343,13 +343,14 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
     trained = np.concatenate(keras.tree.flatten(logits_of_parts(network)(inputs)), axis=1)
-    assert trained.shape == (2, 3 * {"cnn": 2, "nn": 1, "mmnn": 3}[name], 2)  # of each map, and of the phenotype
+    assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
     expected, learned = trained.mean(1), set()
-    if name == "mmnn":
-        last = network.layers[-1]
-        last.assign([0.25, 2.0], 0.5)
+    if name != "nn":
+        last, shares = network.layers[-1], [0.25, 2.0, 0.5][: 2 + (name == "mmnn")]
+        last.assign(shares, 0.5)
         learned = {id(last.weight), id(last.bias)}
-        expected = 0.25 * trained[:, :6].mean(1) + 2 * trained[:, 6:].mean(1) + [-0.25, 0.25]
+        of_parts = [trained[:, :6], trained[:, 6:9], trained[:, 9:]]
+        expected = sum(share * of.mean(1) for share, of in zip(shares, of_parts, strict=False)) + [-0.25, 0.25]
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-5)
     own = {id(weight) for weight in logits_of_parts(network).weights}
     assert own | learned == {id(weight) for weight in network.weights}
@@ -364,8 +365,9 @@ def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edg
     more = {"edges": edges} if edges else {}
     last = module.build(module.PRESETS["combined"], REDUCED, maps=2, **more).layers[-1]
     third = 1 / (2 + bool(edges))
-    expected = {"regions": third / 2, "convolutions": third / 2, "phenotype": third, "connectome": third}
-    assert [part.name for part in last.parts] == list(expected)[: 3 + bool(edges)]
+    expected = dict.fromkeys(("regions", "regions of all maps", "convolutions"), third / 3)
+    expected |= {"phenotype": third, "connectome": third}
+    assert [part.name for part in last.parts] == list(expected)[: 4 + bool(edges)]
     assert last.shares == pytest.approx([expected[part.name] for part in last.parts])
 
 
@@ -409,9 +411,9 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
     changed[..., 1] += 100
-    before, after = (np.array(network({"volume": of_all}))[0] for of_all in (volume, changed))
+    before, after = (np.concatenate(network({"volume": of_all}), axis=1)[0] for of_all in (volume, changed))
     moved = (before != after).any(1)
-    assert moved.tolist() == [False, False, True, True, False, False]
+    assert moved.tolist() == [False, False, True, True, False, False, True, True]  # the last read all maps
     saved = dataclasses.asdict(config) | {"swap_regions": 0, "region_networks": "all", "members": 1}
     together = module.build(MODELS["cnn"].settings(saved), REDUCED, maps=3)
     assert together.count_params() == 3 * STANDARDISED + dense(3 * 116, 64) + dense(64, 2)
