@@ -350,7 +350,9 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
         last.assign(shares, 0.5)
         learned = {id(last.weight), id(last.bias)}
         of_parts = [trained[:, :6], trained[:, 6:9], trained[:, 9:]]
-        expected = sum(share * of.mean(1) for share, of in zip(shares, of_parts, strict=False)) + [-0.25, 0.25]
+        expected = sum(share * of.mean(1) for share, of in zip(shares, of_parts, strict=False)) + np.array(
+            [-0.25, 0.25]
+        )
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-5)
     own = {id(weight) for weight in logits_of_parts(network).weights}
     assert own | learned == {id(weight) for weight in network.weights}
