@@ -84,6 +84,16 @@ def test_few_people_change_weights_little(people):
         assert np.isfinite([*found, bias]).all() and (found >= 0).all() and (abs(parts - 0.5) < 1 / 6).all()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_one_good_part_does_not_take_all_among_few_people(seed):
+    """Three parts of noise make the mean of before a weak one, which still holds the weights."""
+    random, label = np.random.default_rng(seed), np.arange(43) % 2
+    odds = random.normal(size=(43, 4))
+    odds[:, 0] += label
+    _, _, parts = shares.weights_of(odds, label, np.repeat("A", 43), np.full(4, 0.25))
+    assert parts.max() < 0.55 and parts.min() > 0.05
+
+
 def made_run(label: np.ndarray, site: np.ndarray, members: int):
     from models import cnn
 

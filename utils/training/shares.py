@@ -20,6 +20,7 @@ from utils.scores.ridge import centred, fit_edges, labels_and_sites, within_site
 from utils.training.network import Reading
 
 BEFORE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
+WEAKEST = 0.1  # correlation with the label that is expected of the mean before, at least, so that it holds the weights
 SMALLEST = 1e-6  # log odds; a part that differs less between people counts as one that does not
 LEAST = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
 
@@ -66,11 +67,11 @@ def weights_of(
     spread[spread < SMALLEST] = 1
     scores = (odds - odds.mean(0)) / spread
     inside, target = centred(scores, site), within_sites(label, site)
-    plain = inside @ before
-    scale = max(plain @ target / (plain @ plain), 0) if plain.any() else 0.0
-    held = np.sqrt(BEFORE)
-    weights, _ = nnls(np.vstack([inside, held * np.eye(len(before))]), np.concatenate([target, held * scale * before]))
-    weights = weights if weights.any() else before
+    plain, weights = inside @ before, before
+    if plain @ target > 0:  # else nothing is found
+        scale = max(plain @ target, WEAKEST * np.sqrt((plain @ plain) * (target @ target))) / (plain @ plain)
+        rows, held = np.sqrt(BEFORE) * np.eye(len(before)), np.sqrt(BEFORE) * scale * before
+        weights, _ = nnls(np.vstack([inside, rows]), np.concatenate([target, held]))
     total = scores @ weights
     total /= total.std() or 1
     slope, shift = platt(total, label)
