@@ -25,7 +25,7 @@ SMALLEST = 1e-6  # log odds; a part that differs less between people counts as o
 LEAST = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
 
 
-def learn(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray) -> dict[str, float]:
+def learn(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray) -> dict[str, float]:
     """Sets what each part of a classifier counts, and returns it by the part's name: the weights of z-scored log odds,
     which sum to 1. Empty if people are too few. `reading` gives the logits of the parts. `weight` (records, members)
     is 0 where a member leaves a record out."""
@@ -33,20 +33,19 @@ def learn(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray) ->
     label, site = labels_and_sites(run.cohort, records)
     if len(set(label)) < 2:  # too few people for folds
         return {}
-    before = np.array([part.share for part in last.parts])
-    shares, bias, of_scores = weights_of(left_out(run, last, reading, weight), label, site, before)
-    last.assign(shares, bias)
-    return dict(zip((part.name for part in last.parts), of_scores.tolist(), strict=True))
+    before = np.array([part.share for part in mean.parts])
+    shares, bias, of_scores = weights_of(left_out(run, mean, reading, weight, records), label, site, before)
+    mean.assign(shares, bias)
+    return dict(zip((part.name for part in mean.parts), of_scores.tolist(), strict=True))
 
 
-def left_out(run: Run, last: MeanOfLogits, reading: Reading, weight: np.ndarray) -> np.ndarray:
-    """The log odds of autism (n, parts) of each record that members leave out, by their networks of each part."""
-    found, records = [], np.flatnonzero((weight == 0).any(1))
-    selections = in_order(records, run.config.batch_size)
+def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray, records: np.ndarray) -> np.ndarray:
+    """The log odds of autism (n, parts) of `records` (n,), by the networks of each part that left them out."""
+    found, selections = [], in_order(records, run.config.batch_size)
     for selection, batch in zip(selections, reading.batches(selections), strict=True):
         own = weight[selection] == 0
         of_parts = []
-        for part, logits in zip(last.parts, reading.network(reading.inputs(batch), training=False), strict=True):
+        for part, logits in zip(mean.parts, reading.network(reading.inputs(batch), training=False), strict=True):
             odds = np.asarray(logits, np.float64) @ (-1, 1)
             of_members = odds.reshape(len(selection), part.inputs, -1).mean(1)
             of_parts.append(np.sum(of_members * own, 1) / own.sum(1))
@@ -73,8 +72,7 @@ def weights_of(
         rows, held = np.sqrt(BEFORE) * np.eye(len(before)), np.sqrt(BEFORE) * scale * before
         weights, _ = nnls(np.vstack([inside, rows]), np.concatenate([target, held]))
     total = scores @ weights
-    total /= total.std() or 1
-    slope, shift = platt(total, label)
-    slope = max(slope, LEAST)
-    shares = slope * weights / (spread * ((scores @ weights).std() or 1))
+    width = total.std() or 1
+    slope, shift = platt(total / width, label)
+    shares = max(slope, LEAST) * weights / (spread * width)
     return shares, float(shift - shares @ odds.mean(0)), weights / weights.sum()

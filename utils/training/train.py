@@ -104,10 +104,11 @@ def loop(training: Training, done: int, saver: Saver, history: "History", identi
                 values |= validation.measure() if due else validation.empty
             history.add(done, values)
             if due or stopping:
+                described = dataclasses.replace(identity(), shares=shares)
                 history.flush()  # first: rows after the last checkpoint are dropped when training continues
                 if best and due:  # before the checkpoint, from which a repeated command continues
-                    best.keep(done, values["validation_loss"], dataclasses.replace(identity(), shares=shares))
-                saver.save(done, dataclasses.replace(identity(), shares=shares))
+                    best.keep(done, values["validation_loss"], described)
+                saver.save(done, described)
             if stopping:
                 break
     return done
