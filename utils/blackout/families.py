@@ -1,0 +1,71 @@
+"""Things of one kind that a blackout replaces one at a time and tests together: regions, regions in one map,
+connections, values of the phenotype. Each kind is a family of its own, with its own family-wise p."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from utils.blackout.effects import Adjusted, mean_interval, sign_flip_test
+from utils.blackout.fills import RELIANCE
+from utils.scores.results import ALPHA
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The tested subjects, sorted by name. `label` (n,) is 1 for autism; `site` and `fold` (n,) are their site and the
+    model that blacked them out; `unit` (n,) int numbers who is drawn together. `concludes`: the network is better than
+    chance on them, and each class has enough of them, so that a significant thing is named."""
+
+    label: np.ndarray
+    site: np.ndarray
+    fold: np.ndarray
+    unit: np.ndarray
+    adjusted: Adjusted
+    concludes: bool
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """`things` are their names. `effect` (subjects, things) is on the logit of the true class, positive where a thing
+    speaks for it. `value` (subjects, things) is what people have there, NaN where unknown or where it is no number."""
+
+    name: str
+    things: Sequence[str]
+    effect: np.ndarray
+    value: np.ndarray
+    people: People
+
+    @cached_property
+    def net(self) -> np.ndarray:
+        """The effects (subjects, things) adjusted for covariates."""
+        return self.people.adjusted(self.effect)
+
+    @cached_property
+    def p(self) -> np.ndarray:
+        """Family-wise p-values (things,) of the adjusted effects."""
+        return sign_flip_test(self.net, self.people.label, self.people.seed, self.people.unit)[0]
+
+    @property
+    def named(self) -> np.ndarray:
+        """Which things are named (things,) bool: the significant ones, if anything is concluded of these people."""
+        return (self.p < ALPHA) & self.people.concludes
+
+    @property
+    def on_autism(self) -> np.ndarray:
+        """The effects (subjects, things) on the logit of autism, not of the true class."""
+        return np.where(self.people.label == 1, 1, -1)[:, None] * self.effect
+
+    def columns(self) -> pd.DataFrame:
+        """A row a thing: the mean effect with its 95 % interval, p before and after adjustment, the adjusted mean."""
+        people, found = self.people, pd.DataFrame()
+        names = [RELIANCE, f"{RELIANCE}_low", f"{RELIANCE}_high"]
+        found[names] = np.column_stack(mean_interval(self.effect, people.seed, people.unit))
+        found[f"p_{RELIANCE}"] = self.p
+        found[f"p_{RELIANCE}_plain"] = sign_flip_test(self.effect, people.label, people.seed, people.unit)[0]
+        adjusted = [name.replace(RELIANCE, f"{RELIANCE}_adjusted") for name in names]
+        found[adjusted] = np.column_stack(mean_interval(self.net, people.seed, people.unit))
+        return found
