@@ -199,6 +199,7 @@ MISTAKES = {
     ),
     "atlas missing": (BLACKOUT + " --atlas {missing}", ["{missing}"]),
     "atlas that is none": (BLACKOUT + " --atlas {file}", ["{file}"]),
+    "systems without edges": (BLACKOUT + " --systems {file}", ["--systems {file} tells of connections, and none"]),
     "results over a repository": (TESTING + " --outDir {repository}", ["{repository} holds analysis.py", "--outDir"]),
     "folds over a repository": (
         "--train --model nn --dataDir {cohort} --folds 2 --outDir {repository}",
