@@ -60,24 +60,31 @@ WORDINGS = {
 def first_sentence(found: pd.DataFrame, people: int) -> str:
     """What the page says first, of all families. It is how the list of the training people fares in these `people`, if
     there are such rows, and then how theirs fares in halves. `found` has the rows of `replication.csv`."""
-    return " ".join(filter(None, (sentences(found, between, people) for between in (TRAINING, HALVES))))
+    return " ".join(one for between in (TRAINING, HALVES) for one in fates(found, between, people))
 
 
 def sentences(found: pd.DataFrame, between: str, people: int) -> str:
-    """What the rows between halves, repeats or training people say; nothing without such rows."""
-    rows = dict(iter(found[found["between"] == between].groupby("family")))
-    families, wording = [name for name in THINGS if name in rows], WORDINGS[between]
-    where, told, little = wording.where.format(people=people), list[str](), list[str]()
-    for family in families:
-        named, out = counts(rows[family], between)
-        told.append(fate(THINGS[family], named, out, wording, where))
+    """What the rows between halves, repeats or training people say, with correlations; nothing without such rows."""
+    return " ".join([*fates(found, between, people), *correlations(found, between)])
+
+
+def fates(found: pd.DataFrame, between: str, people: int) -> list[str]:
+    """What becomes of the things of each family that are named, whether to publish them, and what this means."""
+    where, told, little = WORDINGS[between].where.format(people=people), list[str](), list[str]()
+    for family, rows in families(found, between).items():
+        named, out = counts(rows, between)
+        told.append(fate(THINGS[family], named, out, WORDINGS[between], where))
         where = "" if named else where  # said once
         little += [THINGS[family][1]] if 2 * out < named or not named else []
-    if not families:
-        return ""
     if little:
         told.append(f"No map or list of {' or '.join(little)} should be published from this.")
-    return " ".join([*told, wording.meaning, *correlations(rows, wording)])
+    return [*told, WORDINGS[between].meaning] if told else []
+
+
+def families(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
+    """The rows of each family, in the order of sentences."""
+    rows = dict(iter(found[found["between"] == between].groupby("family")))
+    return {name: rows[name] for name in THINGS if name in rows}
 
 
 def counts(rows: pd.DataFrame, between: str) -> tuple[int, int]:
@@ -96,10 +103,10 @@ def fate(thing: tuple[str, str], named: int, out: int, wording: Wording, where: 
     return f"Of the {named} {many} named{wording.first}, {out or 'none'} {come if out > 1 else comes}{where}."
 
 
-def correlations(rows: dict[str, pd.DataFrame], wording: Wording) -> list[str]:
+def correlations(found: pd.DataFrame, between: str) -> list[str]:
     """How the mean effects correlate over the things of each family."""
-    heads = {name: Estimate.in_row(rows[name].iloc[0], "correlation") for name in THINGS if name in rows}
-    known = [f"{found.text('.2f')} over {THINGS[name][1]}" for name, found in heads.items() if found.value is not None]
-    return [
-        f"The mean effects of {wording.whose} correlate at {', '.join(known)}. In brackets: {wording.brackets}."
-    ] if known else []  # fmt: skip
+    heads = {name: Estimate.in_row(rows.iloc[0], "correlation") for name, rows in families(found, between).items()}
+    known = [f"{one.text('.2f')} over {THINGS[name][1]}" for name, one in heads.items() if one.value is not None]
+    whose, brackets = WORDINGS[between].whose, WORDINGS[between].brackets
+    text = f"The mean effects of {whose} correlate at {', '.join(known)}. In brackets: {brackets}."
+    return [text] if known else []
