@@ -13,6 +13,7 @@ from models import MODELS, PRECISIONS
 from utils.evaluation.options import check_permutations
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs.candidates import PRESETS
+from utils.runs.run import BundleOptions
 from utils.runs.validate import USUAL_CHECKPOINTS, Request, request, single_run
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add = top.add_argument_group("machine").add_argument
     add("--precision", choices=PRECISIONS, help="precision of the layers (default float32)")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
+    add_options(top, BundleOptions, "--test and --blackout only")
     for job in JOBS.values():
         add_options(top, job.options, f"{job.flag} only")
     return top
@@ -71,7 +73,7 @@ def execute() -> int:
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
-    if args.bundle and args.job is JOBS["test"]:
+    if args.bundle and issubclass(args.job.options, BundleOptions):
         from utils.bundle.run import with_model
 
         with_model(args, given)

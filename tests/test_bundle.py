@@ -704,11 +704,10 @@ def test_what_a_bundle_decides(more, words, of_everybody, away, tested):
 
 
 @pytest.mark.slow
-def test_a_bundle_is_for_tests(of_everybody, away, cli, tmp_path):
-    for job in ("--train", "--blackout"):
-        outcome = cli(job, "--bundle", of_everybody, "--dataDir", away, "--outDir", tmp_path / "out")
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert "--bundle goes with" in outcome.err
+def test_a_bundle_is_not_trained(of_everybody, away, cli, tmp_path):
+    outcome = cli("--train", "--bundle", of_everybody, "--dataDir", away, "--outDir", tmp_path / "out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "--bundle goes with --test or --blackout, not with --train; leave it out" in outcome.err
     outcome = cli("--test", "--prevalence", "0.1", "--dataDir", away, "--outDir", tmp_path / "out")
     assert (outcome.status, "--prevalence goes with --bundle" in outcome.err) == (2, True)
 

@@ -29,7 +29,7 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     model = MODELS["cnn"]
     config = model.module.PRESETS["regions"]
     run = SimpleNamespace(
-        options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config
+        options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config, checkpoints=None
     )
 
     def conclude(probability, rows=slice(None)):

@@ -127,7 +127,7 @@ def write_bundle(path: Path, cohort, name: str, networks: int = 1, **choices) ->
         patch.setattr(make, "network_of", built)
         if name != "mmnn":  # one of them tells who is unlike suffices
             patch.setattr(make, "likeness_parts", lambda *_: {})
-        archive.write(path, make.parts_of(trained, cohort, None, ""))
+        archive.write(path, make.parts_of(trained, cohort, make.Told()))
     return path
 
 

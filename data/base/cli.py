@@ -85,9 +85,11 @@ def flags(kind: type) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "") -> None:
-    """Adds an option for each field of a dataclass, see `option`, in a group if that has a title."""
+    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet; in a group if that
+    has a title."""
     group = parser.add_argument_group(title) if title and dataclasses.fields(kind) else parser
-    for field in dataclasses.fields(kind):
+    known = parser._option_string_actions
+    for field in (one for one in dataclasses.fields(kind) if f"--{flag_of(one.name)}" not in known):
         group.add_argument(f"--{flag_of(field.name)}", default=field.default, **field.metadata)
 
 

@@ -9,6 +9,7 @@ Two networks of equal accuracy may use different regions, so this shows what thi
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +23,8 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import options, page, results
+from utils.blackout import figure, options, page, results
+from utils.blackout.bundled import not_compared
 from utils.blackout.effects import (
     ARRAYS,
     Adjusted,
@@ -35,12 +37,12 @@ from utils.blackout.effects import (
 from utils.blackout.fills import BACKGROUND, FILLS, Fills
 from utils.blackout.measure import measure, verify
 from utils.blackout.occlusion import Occlusion
+from utils.bundle.run import networks_of
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
 from utils.scores.results import Headline
-from utils.training.network import restored_network
 
 STORE = "blackout.h5"
 
@@ -51,25 +53,36 @@ def blackout(run: Run) -> int:
     atlas = options.of(run).regions(run.cohort.grid)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
-    occlusion = Occlusion(restored_network(run))
+    networks = networks_of(run)
     run.prepare_folder()
-    if recomputed := occlusion.recomputed_layers:
-        print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
-    fills = fills_of(run)
-    donors = page.donors_sentence(fills)
-    print(donors)
-    effects, logits = measure(run, occlusion, fills)
-    conclusion = conclude(run, effects)
-    if options.of(run).verify:
-        verify(run, fills, logits)
-    run.finish(**conclusion, donors_a_record=fills.count, donors_from=donors, recomputed_layers=recomputed)
+    effects, told = measured(networks)
+    run.finish(**conclude(run, effects), **told)
     return 0
 
 
 def assist(run: Run) -> int:
     """Blacks out a worker's share of the subjects; the chief writes the results of all."""
-    measure(run, Occlusion(restored_network(run)), fills_of(run))
+    measured(networks_of(run))
     return 0
+
+
+def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, Any]]:
+    """The mean effects by all networks, each of which reads the cohort of its own run, and what `run.json` says of how
+    they were measured. This is the same for all: they take the same donors."""
+    parts: list[Effects] = []
+    for run, network in networks:
+        occlusion, fills = Occlusion(network), fills_of(run)
+        recomputed, donors = occlusion.recomputed_layers, page.donors_sentence(fills)
+        if run.workers.is_chief and not parts:
+            if recomputed:
+                print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
+            print(donors)
+        effects, logits = measure(run, occlusion, fills)
+        if run.workers.is_chief and options.of(run).verify:
+            verify(run, network, fills, logits)
+        parts.append(effects)
+    told = {"donors_a_record": fills.count, "donors_from": donors, "recomputed_layers": recomputed}
+    return averaged(parts), told
 
 
 def fills_of(run: Run) -> Fills:
@@ -114,17 +127,21 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
     accuracy, evidence = page.accuracy_sentence(auc, name), page.evidence_sentence(table, adjusted)
     told = (page.basis_sentence(adjusted), accuracy) if at_chance else (accuracy, evidence)
-    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), *told)))
+    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), *told, not_compared(run))))
     tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
     in_maps = separately(run, atlas, effects, adjusted, at_chance)
-    found = results.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
-    figures.save(results.draw(run, found), run.out_dir / "blackout.png")
+    regions = results.Regions(table, at_chance, atlas=atlas)
+    found = results.BlackoutResults(effects, text, at_chance, regions, in_maps)
+    figures.save(figure.draw(run, found), run.out_dir / "blackout.png")
     if in_maps:
         tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
-        figures.save(results.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
+        figures.save(figure.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
         text = "\n".join(filter(None, (text, in_maps.summary)))
+    if found.network:
+        with files.replacing(run.out_dir / "connections.html") as file:
+            file.write(page.network_viewer(found.network))
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(page.render(run, found))
     if not at_chance:
@@ -146,7 +163,7 @@ def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjusted, at_
         return None
     table = map_table(atlas, maps, effects, run.seed, adjusted)
     sentence = "" if at_chance else page.by_map_sentence(table, adjusted)
-    return results.ByMap(table, maps, sentence, at_chance)
+    return results.ByMap(table, at_chance, sentence, maps=maps)
 
 
 def names_of_maps(run: Run) -> list[str]:

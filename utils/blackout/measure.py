@@ -25,7 +25,7 @@ from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import of
 from utils.runs.run import Run
-from utils.training.network import check_finite, probability_of_autism, restored_network
+from utils.training.network import check_finite, probability_of_autism
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 BLOBS = 100  # of each region's size, at least, over all records
@@ -236,10 +236,10 @@ def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[i
     return blob
 
 
-def verify(run: Run, fills: Fills, logits: Logits) -> None:
+def verify(run: Run, network: Any, fills: Fills, logits: Logits) -> None:
     """Recomputes random pairs of record and region in full, with every fill, in each map alone and in edges alone, and
     prints the largest difference."""
-    largest, random, network = 0.0, np.random.default_rng(run.seed), restored_network(run)
+    largest, random = 0.0, np.random.default_rng(run.seed)
     for _ in range(of(run).verify):
         at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
         apart = differences(network, fills, logits, at, region)

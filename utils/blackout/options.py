@@ -15,7 +15,7 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import Grid
 from data.cohorts.rows import Row
-from utils.runs.run import Options, Run
+from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_SUBJECTS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 
 @dataclass(frozen=True)
-class BlackoutOptions(Options):
+class BlackoutOptions(BundleOptions):
     """Which test subjects, regions and maps are blacked out, and with whose regions."""
 
     subjects: tuple[str, ...] | None = option(None, "only these test subjects (default all)", type=names, metavar="A,B")

@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
+from utils.bundle.effects import BundledBlackout
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
@@ -64,7 +65,7 @@ from utils.scores.results import Estimate, counted
 COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
-TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
+TOLD = ("blackout", "caveats", "internal", "licence")  # what has free text in `model.json`
 PARSED = (MODEL, template.DATA)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -78,25 +79,28 @@ TEMPLATES = jinja2.Environment(
 MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
-def parts_of(
-    trained: Sequence[Trained],
-    cohort: Cohort,
-    internal: CrossValidation | None,
-    licence: str,
-    with_onnx: bool = False,
-) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Told:
+    """What goes with networks: a test and a blackout on folds of the same people, and the licence of the weights."""
+
+    internal: CrossValidation | None = None
+    blackout: BundledBlackout | None = None
+    licence: str = ""
+
+
+def parts_of(trained: Sequence[Trained], cohort: Cohort, told: Told, with_onnx: bool = False) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started."""
     subjects = {row.subject for row in cohort.rows}
     networks = [network_of(one, cohort) for one in trained]
     weights = [network.get_weights() for network in networks]
     members = [member_of(one, of_one, cohort) for one, of_one in zip(trained, weights, strict=True)]
-    model = model_of(trained, cohort, tuple(members), internal, licence)
+    model = model_of(trained, cohort, tuple(members), told)
     texts = {
         MODEL: model_json(model, subjects),
         template.DATA: json_of(template.of_cohort(cohort)),
         CARD: card_text(model, cohort),
     }
-    if internal and (report := report_of(internal)):
+    if told.internal and (report := report_of(told.internal)):
         texts[REPORT] = report
     parts = {name: (text if name in PARSED else withheld(text, subjects)).encode() for name, text in texts.items()}
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
@@ -177,14 +181,8 @@ def affine(stored: Scaler, own: Scaler) -> tuple[tuple[float, ...], tuple[float,
     return tuple(np.where(known, scale, 0).tolist()), tuple(np.where(known, shift, 0).tolist())
 
 
-def model_of(
-    trained: Sequence[Trained],
-    cohort: Cohort,
-    members: tuple[Member, ...],
-    internal: CrossValidation | None,
-    licence: str,
-) -> BundledModel:
-    saved = trained[0].saved
+def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, ...], told: Told) -> BundledModel:
+    saved, internal = trained[0].saved, told.internal
     trained_on = FOLDS if len(trained) > 1 else EVERYBODY if saved.everybody else SPLIT
     rows = [cohort.rows[at] for at in who_trained(trained_on, cohort)]
     label = Counter({row.subject: row.label for row in rows}.values())
@@ -201,7 +199,8 @@ def model_of(
         members=members,
         caveats=caveats_of(saved, cohort),
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
-        licence=licence,
+        blackout=told.blackout,
+        licence=told.licence,
         aal_sha256=aal_sha256(cohort.grid),
         scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
         shares=mean_of_shares([one.saved.shares for one in trained]),

@@ -1,6 +1,7 @@
-"""`run.py --test --bundle FILE.zip`: a test of the networks of a bundle, with nothing of who trained them at hand.
+"""`--bundle FILE.zip`: a test or a blackout by the networks of a bundle, with nothing of who trained them at hand.
 
-What the networks say of each person goes to `people.csv`: the calibrated probability, its range, the set of labels.
+What the networks say of each person in a test goes to `people.csv`: the calibrated probability, its range, the set of
+labels.
 `predictions.csv` has the networks' own probabilities, as a test by the checkpoint would write them.
 """
 
@@ -88,7 +89,7 @@ def with_model(args: argparse.Namespace, given: set[str]) -> None:
 
 
 def bundled_run(asked: Request) -> Run:
-    """The test of a bundle. Raises InputError for the first thing that is wrong."""
+    """The job by a bundle. Raises InputError for the first thing that is wrong."""
     bundle = Bundle.open(asked.args.bundle)
     bundle.check_prevalence(asked.args.prevalence)
     out_dir = asked.out_dir(None)

@@ -2,13 +2,12 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data.base.cli import option, whole
 from data.base.errors import InputError, shown
 from data.base.processes import several_processes
-from utils.runs.run import Options
+from utils.runs.run import BundleOptions
 from utils.runs.validate import Request
 
 MOST = 100_000
@@ -27,7 +26,7 @@ def rate(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class TestOptions(Options):
+class TestOptions(BundleOptions):
     """What a test does beside the test; it changes none of its other results."""
 
     permutations: int | None = option(
@@ -35,9 +34,6 @@ class TestOptions(Options):
         "the p-value: repeat the whole procedure on N permutations of the labels",
         type=whole(1, MOST),
         metavar="N",
-    )
-    bundle: Path | None = option(
-        None, "test the networks of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
     )
     prevalence: float | None = option(
         None, "with --bundle: the share of autism where it is used (default: as in training)", type=rate, metavar="P"

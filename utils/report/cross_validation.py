@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from data.base import files
 from data.base.errors import InputError
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
-from utils.runs.folders import changed, described, read_manifest
+from utils.runs.folders import check_finished, described
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
 from utils.scores.results import SITE_COUNTS, Estimate
@@ -21,13 +20,9 @@ HOW = "expected the folder of a finished run.py --test on folds"
 
 def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
-    found, manifest = read_test(folder), read_manifest(folder)
+    found = read_test(folder)
     run, content = found.run, described(folder)
-    if manifest is None or not manifest.finished:
-        what = files.running(folder, f"is not finished; {HOW}. Repeat its command")
-        raise InputError(f"--score {folder}: the test {what}.")
-    if damaged := changed(folder, manifest):
-        raise InputError(f"--score {folder}: {damaged[0]} is not as it was written; {HOW}. Repeat the test.")
+    check_finished(f"--score {folder}", folder, HOW)
     if run.folds is None or run.fold:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:

@@ -204,6 +204,18 @@ def changed(folder: Path, manifest: Manifest) -> list[str]:
     return [name for name, digest in known.items() if sha256(folder / name) != digest]
 
 
+def check_finished(name: str, folder: Path, how: str) -> Manifest:
+    """The manifest of the finished run in a folder, which the user gave as `name`. Raises InputError that says `how` it
+    must be: unless the run is finished, and its outputs are as it wrote them."""
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.finished:
+        what = files.running(folder, f"is not finished; {how}. Repeat its command")
+        raise InputError(f"{name}: the run {what}.")
+    if damaged := changed(folder, manifest):
+        raise InputError(f"{name}: {damaged[0]} is not as it was written; {how}. Repeat the run.")
+    return manifest
+
+
 def record(folder: Path, *outputs: str) -> None:
     """Records the digests of outputs of a finished run that were made again."""
     content = described(folder)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.base import files, tables
+from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
@@ -50,6 +51,15 @@ class Options:
     def cost(self) -> int:
         """How many trainings, or tests of one, a run is."""
         return 1
+
+
+@dataclass(frozen=True)
+class BundleOptions(Options):
+    """The option of the jobs that the networks of a bundle can do, too."""
+
+    bundle: Path | None = option(
+        None, "use the networks of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

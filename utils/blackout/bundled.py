@@ -1,0 +1,31 @@
+"""What the bundle whose networks black out people says of the same effects in the people who trained them."""
+
+from utils.blackout import options
+from utils.bundle.effects import BundledFamily, labels_sha256
+from utils.bundle.run import bundle_of
+from utils.runs.run import Run
+
+
+def group_effects(run: Run) -> dict[str, BundledFamily]:
+    """The effects in the training people, by family; none by a checkpoint, or as `not_compared` says."""
+    bundle = bundle_of(run)
+    return (
+        {} if bundle is None or bundle.model.blackout is None or not_compared(run) else bundle.model.blackout.families
+    )
+
+
+def not_compared(run: Run) -> str:
+    """Why the effects in the training people are not compared; nothing if they are, or if no bundle is used."""
+    if (bundle := bundle_of(run)) is None:
+        return ""
+    if (of_group := bundle.model.blackout) is None:
+        return (
+            f"{bundle.path} does not hold the group's effects, so that they are not compared with those here; "
+            "abide-bundle --blackout DIR adds them."
+        )
+    chosen = options.of(run)
+    own = labels_sha256(chosen.regions(run.cohort.grid).labels)
+    if chosen.maps or of_group.atlas_sha256 not in ("", own):
+        what = "all maps" if chosen.maps else "the regions of another atlas"
+        return f"{bundle.path} holds the group's effects of {what}, so that they are not compared with those here."
+    return ""
