@@ -42,6 +42,7 @@ COMMANDS = {
     "calibration": ["--sets", 1],
     "compare": ["--sets", 2, "--only", "10 folds, 50%"],
     "confounds": ["--sets", 1, "--people", 120, "--resamples", 100, "--only", "sex by age,error,unseen"],
+    "connections": ["--sets", 1, "--people", 20],
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
     "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],

@@ -77,6 +77,19 @@ class Atlas:
         return np.where(regions[at] == labels, at, len(regions))
 
 
+def held_by(parts: np.ndarray, count: int, places: np.ndarray, outside: int) -> np.ndarray:
+    """For each of `count` parts of a volume the place that holds more of its voxels than any other, and than `outside`,
+    (count,) int; without such a place `outside`, the largest of all.
+
+    `parts` (x, y, z) int numbers the part of each voxel, `count` where there is none; `places` (x, y, z) its place.
+    """
+    counts = np.zeros((count + 1, outside + 1), int)
+    np.add.at(counts, (parts.ravel(), places.ravel()), 1)
+    counts = counts[:count]
+    tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
+    return np.where(tied, outside, counts.argmax(1))
+
+
 def load_atlas(path: Path | None, grid: records.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
     return aal(grid) if path is None else on_grid(*label_image(path), grid)

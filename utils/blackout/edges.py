@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from data.cohorts.atlas import Atlas
+from data.cohorts.atlas import Atlas, held_by
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import leaders
@@ -92,11 +92,8 @@ def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     outside, parcels = len(atlas.regions), len(connectomes.parcels)
     if connectomes.image is None:
         return np.full(parcels, outside)
-    counts = np.zeros((1 + parcels, outside + 1), int)
-    np.add.at(counts, (connectomes.image.ravel(), atlas.full_places.ravel()), 1)
-    counts = counts[1:]
-    tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
-    return np.where(tied, outside, counts.argmax(1))
+    parcel = np.where(connectomes.image > 0, connectomes.image - 1, parcels)
+    return held_by(parcel, parcels, atlas.full_places, outside)
 
 
 def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> list[np.ndarray]:

@@ -49,6 +49,11 @@ class Family:
         """Family-wise p-values (things,) of the adjusted effects."""
         return sign_flip_test(self.net, self.people.label, self.people.seed, self.people.unit)[0]
 
+    @cached_property
+    def plain(self) -> np.ndarray:
+        """Family-wise p-values (things,) of the effects as they are."""
+        return sign_flip_test(self.effect, self.people.label, self.people.seed, self.people.unit)[0]
+
     @property
     def named(self) -> np.ndarray:
         """Which things are named (things,) bool: the significant ones, if anything is concluded of these people."""
@@ -65,7 +70,7 @@ class Family:
         names = [RELIANCE, f"{RELIANCE}_low", f"{RELIANCE}_high"]
         found[names] = np.column_stack(mean_interval(self.effect, people.seed, people.unit))
         found[f"p_{RELIANCE}"] = self.p
-        found[f"p_{RELIANCE}_plain"] = sign_flip_test(self.effect, people.label, people.seed, people.unit)[0]
+        found[f"p_{RELIANCE}_plain"] = self.plain
         adjusted = [name.replace(RELIANCE, f"{RELIANCE}_adjusted") for name in names]
         found[adjusted] = np.column_stack(mean_interval(self.net, people.seed, people.unit))
         return found

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data.cohorts.folds import Folds
+    from utils.blackout.systems import Systems
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
@@ -36,15 +37,21 @@ class BlackoutOptions(Options):
         None, "regions of these maps only, the others stay (default all)", type=names, metavar="A,B"
     )
     atlas: Path | None = option(None, "the regions of this label image (default AAL)", type=Path, metavar="FILE")
+    systems: Path | None = option(
+        None,
+        "systems of regions, whose connections are tested: a label image, or a table of region and system (default the "
+        "lobes of AAL)",
+        type=Path,
+        metavar="FILE",
+    )
     donors: int = option(5, "people whose regions fill each blackout (default 5)", type=positive, metavar="N")
     verify: int = option(
         0, "recompute N blackouts in full, print the difference", type=whole(1, MAX_VERIFIED), metavar="N"
     )
 
     def settings(self) -> dict[str, Any]:
-        atlas = str(self.atlas) if self.atlas else None
-        chosen = {"chosen_subjects": self.subjects, "chosen_maps": self.maps}
-        return chosen | {"atlas": atlas, "donors": self.donors}
+        paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
+        return {"chosen_subjects": self.subjects, "chosen_maps": self.maps, **paths, "donors": self.donors}
 
     def of_fold(self, cohort: Cohort) -> "BlackoutOptions | None":
         """With those of the subjects whom the fold tests; None if it tests none of them."""
@@ -91,6 +98,12 @@ class BlackoutOptions(Options):
         stat = self.atlas.stat() if self.atlas and self.atlas.is_file() else None
         return loaded(self.atlas, grid, stat and (stat.st_size, stat.st_mtime_ns))
 
+    def systems_of(self, grid: Grid) -> "Systems":
+        """The system of each region. Raises InputError for a file that does not tell it."""
+        from utils.blackout.systems import systems_of  # costs a training nothing
+
+        return systems_of(self.regions(grid), self.systems)
+
 
 @lru_cache(4)
 def loaded(path: Path | None, grid: Grid, stamp: object) -> Atlas:
@@ -124,7 +137,7 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
 def possible_blackout(run: Run) -> None:
     """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
     maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
-    be read."""
+    be read; `--systems` have edges to replace."""
     cohort, options = run.cohort, of(run)
     if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
         known = any(cohort.rows[index].known for index in cohort.indices("test"))
@@ -140,4 +153,9 @@ def possible_blackout(run: Run) -> None:
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
     covariates_of(cohort, [cohort.rows[index] for index in options.tested(cohort)])
-    options.regions(cohort.grid)
+    if options.systems and not options.replaces_edges(cohort_of(run)):
+        raise InputError(
+            f"--systems {options.systems} tells of connections, and none is replaced here; expected a network that "
+            "reads connectomes, a cohort that holds where parcels lie, and no --maps. Leave --systems out."
+        )
+    options.systems_of(cohort.grid)

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options
 from utils.blackout.columns import ON_PAGE, table_rows
+from utils.blackout.connections import Connections
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
 from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjusted, Effects
 from utils.blackout.fills import RELIANCE, TESTED, Fills
@@ -131,6 +133,27 @@ def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     pairs = [f"{row.name} in {row.map}" for row in chosen[["name", "map"]].itertuples(index=False)]
     before = int((table[f"p_{RELIANCE}_plain"] < ALPHA).sum())
     return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted.beside)
+
+
+def systems_sentence(found: Connections) -> str:
+    """In which systems parcels lie, and what lies in none."""
+    systems, outside = found.systems, len(found.regions)
+    having = np.setdiff1d(systems.of_region[np.unique(found.region_of)], len(systems.names) - 1)
+    counts = {"having": len(having), "systems": len(systems.names) - 1, "parcels": len(found.region_of)}
+    unplaced = [found.regions[at] for at in systems.unplaced]
+    told = {"outside": int((found.region_of == outside).sum()), "unplaced": unplaced, "alone": systems.are_regions}
+    return said("systems", **counts, **told)
+
+
+def connections_sentence(found: Connections) -> str:
+    """Which pairs of systems, and of regions within them, are significant; nothing if nothing is concluded."""
+    if not found.people.concludes:
+        return ""
+    family, within = found.of_systems, found.of_regions
+    pairs, regions = (list(compress(one.things, one.named)) if one else [] for one in (family, within))
+    counts = {"before": int((family.plain < ALPHA).sum()), "total": f"{len(family.things):,}"}
+    inner = {"regions": regions, "inner": f"{len(found.chosen):,}"}
+    return said("connections", pairs=pairs, **counts, **inner, adjusted=found.people.adjusted.beside)
 
 
 def said(macro: str, **values: object) -> str:

@@ -17,6 +17,7 @@ from nibabel import Nifti1Image
 from data.base.tables import printable
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
+from utils.blackout.connections import REGIONS, SYSTEMS
 from utils.blackout.effects import Effects
 from utils.blackout.fills import RELIANCE
 from utils.figures import number
@@ -89,7 +90,7 @@ class Things:
     table: pd.DataFrame
     at_chance: bool
     summary: str = ""
-    called: ClassVar[str] = "groups of values"
+    called: ClassVar[str] = "groups of values"  # in sentences
 
     def significant(self, kind: str = RELIANCE) -> np.ndarray:
         """Which rows of the table are marked, (rows,) bool: none if the network is at chance, or p is unknown."""
@@ -151,8 +152,8 @@ class ByMap(Things):
 
 @dataclass(frozen=True)
 class Network:
-    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0 where
-    none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
+    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0
+    where none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
 
     names: list[str]
     centre: np.ndarray
@@ -162,19 +163,19 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Connections(Things):
+class Pairs(Things):
     """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`."""
 
     called: ClassVar[str] = "pairs"
 
-    def of(self, level: str) -> "Connections":
-        """The pairs of `systems` or of `regions` alone."""
-        return Connections(self.table[self.table["level"] == level], self.at_chance)
+    def of(self, level: str) -> "Pairs":
+        """The pairs of a level alone: of systems, or of regions."""
+        return Pairs(self.table[self.table["level"] == level], self.at_chance)
 
     @cached_property
     def matrix(self) -> Matrix:
         """Systems by systems, in the order of their names; symmetric."""
-        pairs = self.of("systems")
+        pairs = self.of(SYSTEMS)
         names = sorted({*pairs.table["a"], *pairs.table["b"]})
         a, b = (pairs.table[side].map(names.index).to_numpy() for side in "ab")
         effect, p, marked = (np.full((len(names), len(names)), empty) for empty in (np.nan, np.nan, False))
@@ -185,7 +186,7 @@ class Connections(Things):
 
     def network(self, regions: Regions) -> Network | None:
         """The significant pairs of regions, or else the strongest; None if there are none with two centres."""
-        pairs = self.of("regions")
+        pairs = self.of(REGIONS)
         chosen, marked = pairs.first, bool(pairs.significant().any())
         places = regions.table.drop_duplicates("name", keep=False).set_index("name")[CENTRE]
         placed = chosen[chosen[["a", "b"]].isin(places.index).all(axis=1) & (chosen["a"] != chosen["b"])]
@@ -214,7 +215,7 @@ class BlackoutResults:
     at_chance: bool
     regions: Regions | None = None
     by_map: ByMap | None = None
-    connections: Connections | None = None
+    connections: Pairs | None = None
     values: Things | None = None
     replication: pd.DataFrame | None = None
     first_sentence: str = ""

@@ -1,0 +1,137 @@
+"""Systems of regions: AAL's by its table, others by a label image or a table of one's own."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data.base.errors import InputError
+from data.cohorts.atlas import Atlas, load_atlas
+from data.cohorts.records import FULL, REDUCED
+from utils.blackout import options
+from utils.blackout.options import BlackoutOptions
+from utils.blackout.systems import AAL, OUTSIDE, systems_of
+
+REGIONS = {2: "left", 3: "right", 7: "back"}
+
+
+def rows() -> Atlas:
+    """Three regions of 20 voxels in a row, numbered with gaps."""
+    full = np.zeros(FULL.shape, np.int32)
+    for at, region in enumerate(REGIONS):
+        full[20 * at : 20 * at + 20, 50, 40] = region
+    return Atlas(full, dict(REGIONS), FULL, full, [])
+
+
+def of_regions(systems) -> list[str]:
+    """The system of each region by its name, and of no region."""
+    return [systems.names[at] for at in systems.of_region]
+
+
+@pytest.mark.parametrize("grid", [FULL, REDUCED])
+def test_each_region_of_aal_is_in_one_lobe_of_its_hemisphere(grid):
+    atlas = load_atlas(None, grid)
+    assert sorted(AAL) == sorted(atlas.names.values())
+    found = systems_of(atlas, None)
+    assert len(found.names) == 20 and found.names[-1] == OUTSIDE and not found.unplaced.size and not found.are_regions
+    system = dict(zip([*atlas.names.values(), None], of_regions(found), strict=True))
+    assert system[None] == OUTSIDE
+    for name in atlas.names.values():
+        side = {"L": "left", "R": "right"}.get(name[-1])
+        assert system[name].endswith(side) if side and "Vermis" not in name else system[name] == "vermis"
+    sizes = {name: list(system.values()).count(name) for name in found.names}
+    pairs = {"central": 3, "frontal": 13, "temporal": 4, "parietal": 5, "occipital": 7, "limbic": 7, "insula": 1}
+    pairs |= {"subcortical": 5, "cerebellum": 9}
+    both = {f"{lobe} {side}": count for lobe, count in pairs.items() for side in ("left", "right")}
+    assert sizes == both | {"vermis": 8, OUTSIDE: 1}
+
+
+@pytest.mark.slow
+def test_a_left_region_of_aal_lies_on_the_left():
+    """The table of hemispheres against where the voxels are."""
+    atlas = load_atlas(None, FULL)
+    found = systems_of(atlas, None)
+    for place, region in enumerate(atlas.regions):
+        x = FULL.affine[0][0] * np.argwhere(atlas.full == region)[:, 0].mean() + FULL.affine[0][3]
+        name = found.names[found.of_region[place]]
+        assert ("left" in name and x < 0) or ("right" in name and x > 0) or (name == "vermis" and abs(x) < 5)
+
+
+def test_without_a_table_each_region_is_a_system():
+    found = systems_of(rows(), None)
+    assert of_regions(found) == ["left", "right", "back", OUTSIDE] and found.are_regions
+
+
+def write_image(path: Path, **boxes: tuple[slice, int]) -> Path:
+    """Labels at some of the voxels of the row, with their names."""
+    labels = np.zeros(FULL.shape, np.int16)
+    for at, label in boxes.values():
+        labels[at, 50, 40] = label
+    nib.save(nib.Nifti1Image(labels, FULL.affine), path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_region_belongs_to_the_system_that_holds_most_of_its_voxels(tmp_path):
+    """Labels of one name are one system; of the last region, 8 voxels lie in one system, 8 outside and 4 in another."""
+    boxes = {"a": (slice(0, 6), 1), "b": (slice(6, 12), 4), "c": (slice(12, 20), 2), "d": (slice(20, 31), 2)}
+    path = write_image(tmp_path / "two.nii", **boxes, e=(slice(40, 48), 1), f=(slice(48, 52), 2), g=(slice(60, 70), 9))
+    (tmp_path / "two.txt").write_text("1 default mode\n4 default mode\n2 motor\n9 elsewhere\n")
+    found = systems_of(rows(), path)
+    assert of_regions(found) == ["default mode", "motor", OUTSIDE, OUTSIDE]
+    assert found.names == ("default mode", "motor", "elsewhere", OUTSIDE) and found.unplaced.tolist() == [2]
+    (tmp_path / "two.txt").unlink()
+    assert systems_of(rows(), path).names == ("region 1", "region 2", "region 4", "region 9", OUTSIDE)
+
+
+@pytest.mark.parametrize("between", [",", "\t"])
+def test_a_table_names_regions_by_name_or_number(tmp_path, between):
+    lines = ["system,region,more", f"{OUTSIDE},left,x", "seeing,7,", "moving,right,"]
+    path = tmp_path / "systems.tsv"
+    path.write_text("\n".join(lines).replace(",", between))
+    found = systems_of(rows(), path)
+    assert of_regions(found) == [OUTSIDE, "moving", "seeing", OUTSIDE] and found.names == ("seeing", "moving", OUTSIDE)
+    assert not found.are_regions
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("region,system\nleft,a\nup,b\n", "names the region up; expected one of the atlas, or its number."),
+        ("region,system\nleft,a\n2,b\n", "names the region 2 twice; expected each once. Remove a row."),
+        ("region,system\nleft,\n", "has no system for the region left; expected a name. Fill it in."),
+        ("region,system\nleft,a\n", "lacks 2 of the 3 regions (3 right, 7 back); expected each."),
+        ("area,system\nleft,a\n", "region"),
+    ],
+)
+def test_a_table_that_does_not_tell_each_region_once_is_refused(tmp_path, text, words):
+    path = tmp_path / "systems.csv"
+    path.write_text(text)
+    with pytest.raises(InputError) as raised:
+        systems_of(rows(), path)
+    assert str(path) in str(raised.value) and words in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_systems_are_refused_where_no_edges_are_replaced(monkeypatch, tmp_path):
+    path = tmp_path / "systems.csv"
+    path.write_text("region,system\nleft,a\nright,a\nback,b\n")
+    monkeypatch.setattr(options, "covariates_of", lambda *_: None)
+    monkeypatch.setattr(options, "loaded", lambda *_: rows())
+    people = [SimpleNamespace(known=True, subject=name) for name in "ab"]
+    replaced = SimpleNamespace(image=np.ones(1))
+    told = {"rows": people, "maps": ["falff"], "grid": FULL, "path": "here", "subjects": lambda split: "ab"}
+    cohort = SimpleNamespace(**told, indices=lambda split: np.arange(2), connectomes=replaced)
+    model = SimpleNamespace(inputs=lambda config: ("volume", "connectome"))
+    run = SimpleNamespace(cohort=cohort, model=model, config=None, options=BlackoutOptions(systems=path))
+    options.possible_blackout(run)
+    assert of_regions(run.options.systems_of(FULL)) == ["a", "a", "b", OUTSIDE]
+    assert run.options.settings()["systems"] == str(path) and BlackoutOptions().settings()["systems"] is None
+    run.options = replace(run.options, maps=("falff",))
+    with pytest.raises(InputError, match="tells of connections, and none is replaced here"):
+        options.possible_blackout(run)
+    run.options, cohort.connectomes = BlackoutOptions(systems=tmp_path / "none.csv"), replaced
+    with pytest.raises(InputError, match=r"none\.csv"):
+        options.possible_blackout(run)
