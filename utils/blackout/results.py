@@ -28,6 +28,7 @@ SHADES = 256  # colours from the largest effect against the true class (blue) to
 PALE = 0.3  # opacity of what is not significant
 UNTESTED = "All regions are pale, for nothing is tested here: one person's map holds no p-value."
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
+LIGHT = (0.299, 0.587, 0.114)  # how light red, green and blue look (ITU-R BT.601)
 CUTS = 3
 APART = 5  # voxels of 2 mm
 STRONGEST = 20  # pairs that are listed or drawn if none is significant
@@ -74,12 +75,20 @@ class Matrix:
 
     @property
     def cells(self) -> list[tuple[str, list[tuple[float, str, str, bool]]]]:
-        """The page's table: the name of each row and, for each column, the effect, its p, its colour and whether it is
-        marked."""
+        """The page's table: the name of each row and, for each column, the effect, its p, its colours in CSS, and
+        whether it is marked."""
         p = [[number(one, ".4f") for one in row] for row in self.p]
-        colour = [[to_hex(one, keep_alpha=True) for one in row] for row in self.colours]
-        columns = zip(self.rows, self.effect.tolist(), p, colour, self.marked.tolist(), strict=True)
+        style = [[style_of(one) for one in row] for row in self.colours]
+        columns = zip(self.rows, self.effect.tolist(), p, style, self.marked.tolist(), strict=True)
         return [(name, [*zip(*cells, strict=True)]) for name, *cells in columns]
+
+
+def style_of(colour: np.ndarray) -> str:
+    """A colour (4,) behind letters in CSS; they are white where it is dark."""
+    red, green, blue, opacity = colour
+    light = 1 - opacity * (1 - np.dot(colour[:3], LIGHT))
+    letters = "; color: white" if light < 0.5 else ""
+    return f"background: {to_hex((red, green, blue, opacity), keep_alpha=True)}{letters}"
 
 
 @dataclass(frozen=True)
