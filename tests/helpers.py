@@ -441,7 +441,7 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
 
 
-def tested_table(things: dict[str, Sequence], found: Sequence[int]):
+def made_up_table(things: dict[str, Sequence], found: Sequence[int]):
     """The columns of `things`, and those of a family, made up: `found` are significant. By reliance."""
     import pandas as pd
 

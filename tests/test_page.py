@@ -57,7 +57,8 @@ def results(run) -> pictures.BlackoutResults:
         rows, 3, delta_logit=effect(2, 1, 0.5), reliance=effect(0.02, 1.0, 0.5), unique=effect(0, 0, 0.5),
         sufficiency=effect(0, 1, 1), blob_excess=blobs,
     )  # fmt: skip
-    table = region_table(own, effects, seed=0)
+    none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
+    table = region_table(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
     regions = pictures.Regions(table, at_chance=False, atlas=own)
     return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", False, regions)
 

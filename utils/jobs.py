@@ -44,7 +44,10 @@ BLACKOUT = Job(
     module="utils.blackout.job",
     guards=(*TESTED, blackout.possible_blackout, guards.distinct_names),
     comparisons=COMPARED,
-    outputs=("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "maps", "group_*.nii.gz"),
+    outputs=(
+        *("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "connections.html", "maps"),
+        "group_*.nii.gz",
+    ),
     figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,
     takes_candidates=False,

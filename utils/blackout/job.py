@@ -48,8 +48,8 @@ STORE = "blackout.h5"
 
 
 def blackout(run: Run) -> int:
-    """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`, and of several maps
-    `regions_by_map.csv` and `regions_by_map.png`; returns the exit status."""
+    """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`; of several maps
+    `regions_by_map.csv` and `regions_by_map.png`, of pairs of regions `connections.html`. Returns the exit status."""
     atlas = options.of(run).regions(run.cohort.grid)
     if atlas.vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
