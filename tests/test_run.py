@@ -349,7 +349,7 @@ def test_a_job_with_an_option_is_one_module_and_one_row(cli, cohort, tmp_path, m
     (tmp_path / "census.py").write_text(CENSUS)
     monkeypatch.syspath_prepend(tmp_path)
     census = Job(
-        name="census", help="count the records", module="census", needs_checkpoint=False, needs="occludable",
+        name="census", help="count the records", module="census", needs_checkpoint=False, needs="classifies",
         refusal="{model} counts nothing; use {able}.", guards=(),
         options=importlib.import_module("census").CensusOptions,
     )  # fmt: skip

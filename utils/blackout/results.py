@@ -230,6 +230,12 @@ class BlackoutResults:
     first_sentence: str = ""
 
     @property
+    def told(self) -> str:
+        """All that is said, for the terminal and `run.json`."""
+        others = [part.summary for part in (self.connections, self.values, self.by_map) if part]
+        return "\n".join(filter(None, (self.summary, *others, self.first_sentence)))
+
+    @property
     def families(self) -> list[str]:
         """What was replaced one at a time."""
         parts = (self.regions, self.by_map, self.connections, self.values)
