@@ -151,7 +151,7 @@ class ByMap(Things):
 
 @dataclass(frozen=True)
 class Network:
-    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0 where
+    """Pairs of regions that are drawn, the significant ones if `marked`. `effect` (regions, regions) is 0 where
     none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
 
     names: list[str]
