@@ -28,7 +28,7 @@ from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
-from utils.blackout import job, measure, page, results
+from utils.blackout import figure, job, measure, page
 from utils.evaluation import confounds
 from utils.scores import metrics
 from utils.training import fit
@@ -79,7 +79,7 @@ def printed_by(cohort, monkeypatch, capsys):
             (confounds, "RESAMPLES"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        for module, drawing in ((results, "draw_by_map"), (results, "draw"), (page, "render"), (job, "write_maps")):
+        for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), (page, "render"), (job, "write_maps")):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
