@@ -10,14 +10,14 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from utils.blackout import connections as pairs
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.bundled import group_effects, not_compared
+from utils.blackout.connections import Connections, connections_of, connections_table
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Family, People
 from utils.blackout.fills import RELIANCE
 from utils.blackout.replication_words import first_sentence
-from utils.blackout.results import BlackoutResults, ByMap, Connections, Regions, Things
+from utils.blackout.results import BlackoutResults, ByMap, Pairs, Regions, Things
 from utils.blackout.tables import in_map, map_table, region_table, value_table
 from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, told_by
 from utils.runs.run import Run
@@ -83,11 +83,11 @@ class Concluded:
         return Family("maps", things, effect.reshape(count, -1), value.reshape(count, -1), self.people)
 
     @cached_property
-    def connections(self) -> pairs.Connections | None:
+    def connections(self) -> Connections | None:
         if "pair_reliance" not in self.effects:
             return None
         systems = options.of(self.run).systems_of(self.cohort.grid)
-        return pairs.connections_of(self.cohort, self.atlas, systems, self.effects, self.people)
+        return connections_of(self.cohort, self.atlas, systems, self.effects, self.people)
 
     @cached_property
     def values(self) -> Family | None:
@@ -114,7 +114,7 @@ class Concluded:
         if self.by_map:
             found["maps"] = map_table(self.atlas, self.maps, self.by_map)
         if self.connections:
-            found["connections"] = pairs.connections_table(self.connections, direction.columns)
+            found["connections"] = connections_table(self.connections, direction.columns)
         if self.values:
             groups = groups_of(self.cohort.metadata)
             found["values"] = value_table(groups, names_of(self.cohort.metadata), self.values)
@@ -149,7 +149,7 @@ def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: b
         by_map = ByMap(tables["maps"], at_chance, text, maps=here.maps)
     if here.connections:
         text = " ".join(of(here.connections) for of in (sentences.systems_sentence, sentences.connections_sentence))
-        connections = Connections(tables["connections"], at_chance, text.strip())
+        connections = Pairs(tables["connections"], at_chance, text.strip())
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values))
     first = first_sentence(again, len(here.people.label))
