@@ -26,9 +26,10 @@ from data.cohorts.folds import permuted_folds
 from data.cohorts.records import REDUCED, record_bytes
 from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
-from data.simulation import Anatomy, Simulation
+from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
 from utils.blackout import figure, job, measure, page
+from utils.blackout.systems import AAL
 from utils.evaluation import confounds
 from utils.scores import metrics
 from utils.training import fit
@@ -79,7 +80,8 @@ def printed_by(cohort, monkeypatch, capsys):
             (confounds, "RESAMPLES"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), (page, "render"), (job, "write_maps")):
+        pictures = [(page, "render"), (page, "network_viewer"), (job, "write_maps")]
+        for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), *pictures):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
@@ -291,16 +293,18 @@ def test_the_benchmark_of_the_truth_counts_what_the_table_holds(printed_by, monk
         return table
 
     monkeypatch.setattr(pd, "read_csv", watched)
-    last = printed_by("truth").splitlines()[-1]
-    (table,) = found
-    for test, when in itertools.product(("reliance", "unique"), ("", "_plain")):
-        count = int((table[f"p_{test}{when}"] < 0.05).sum())
-        words = f"{test}, {'before' if when else 'adjusted'}: {count} false regions in {min(count, 1)} cohorts"
-        assert f"{words} (against 5 %" in last
+    lines = printed_by("truth").split("cohorts; ")[-1].splitlines()
+    table = found[0]
+    for test, line in zip(("reliance", "unique"), lines[1:], strict=True):
+        counts = [int((table[f"p_{test}{when}"] < 0.05).any()) for when in ("", "_plain")]
+        words = (
+            rf"    {test}: a false one in \d \({counts[0]}\) of 1 cohorts, {counts[1]} before adjustment \(against 5 %"
+        )
+        assert re.match(words, line)
 
 
 def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
-    runpy.run_path(benchmark("truth"))["permuted"](tmp_path / "new", 0, cohort)
+    runpy.run_path(benchmark("truth"))["planted"].permuted(tmp_path / "new", 0, cohort)
     before, after = open_cohort(cohort), open_cohort(tmp_path / "new")
     labels = [[row.label for row in opened.rows] for opened in (before, after)]
     assert sorted(labels[0]) == sorted(labels[1]) and labels[0] != labels[1]
@@ -375,14 +379,14 @@ def test_without_a_gpu_there_is_nothing_to_measure(capsys):
 )
 def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it(kind, columns):
     """And the other regions do not know of it: they are those of the people without it."""
-    names = runpy.run_path(benchmark("truth"))
+    planted = runpy.run_path(benchmark("truth"))["planted"]
     drawn = Simulation(subjects=60, effect=0.0)
-    anatomy, bare = names[kind](REDUCED, drawn), Anatomy(REDUCED, drawn)
+    anatomy, bare = getattr(planted, kind)(REDUCED, drawn), Anatomy(REDUCED, drawn)
     table, values = anatomy.people(drawn)
     assert table["label"].sum() == 30 and roc_auc_score(table["label"], values) > 0.65
     assert (pd.Series(values).groupby([table[name] for name in columns]).nunique() == 1).all()
     difference = np.stack([anatomy.region_values(at, 0)[0] - bare.region_values(at, 0)[0] for at in range(60)])
-    carrier = next(number for number, name in anatomy.atlas.names.items() if name == names["CARRIER"])
+    carrier = next(number for number, name in anatomy.atlas.names.items() if name == planted.CARRIER)
     assert np.corrcoef(difference[:, carrier], values)[0, 1] == pytest.approx(1)
     assert not np.delete(difference, carrier, 1).any()
 
@@ -485,8 +489,25 @@ def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, 
 
 
 def test_a_quarter_has_autism():
-    quarter = runpy.run_path(benchmark("truth"))["Quarter"]
-    assert quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
+    planted = runpy.run_path(benchmark("truth"))["planted"]
+    assert planted.Quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
+
+
+def test_iq_is_lower_in_autism_and_chosen_edges_differ():
+    """By so many points where it is known; edges between two systems, and no others."""
+    names = runpy.run_path(benchmark("truth"))
+    planted, connectomes, drawn = names["planted"], names["connectomes"], Simulation(subjects=60)
+    before, (table, _) = demographics(drawn), planted.LowerIQ.people(drawn)
+    lower = before["FIQ"].astype(int) - table["FIQ"].astype(int)
+    known = before["FIQ"] != "-9999"
+    np.testing.assert_array_equal(lower, planted.IQ_EFFECT * table["label"] * known)
+    aal = atlas.load_atlas(None, REDUCED)
+    places, edges = [aal.names[region] for region in aal.regions], connectomes.edges_between(aal, planted.PLANTED_EDGES)
+    joined = [{places[one], places[other]} for one, other in itertools.combinations(range(len(places)), 2)]
+    assert [pair for pair, edge in zip(joined, edges, strict=True) if edge] == [
+        pair for pair in joined if tuple(sorted(pair)) in planted.PLANTED_EDGES
+    ]
+    assert edges.sum() == 4 and {tuple(AAL[name] for name in pair) for pair in planted.PLANTED_EDGES} == {planted.PAIR}
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Blackout on cohorts whose truth is known: which regions are found, and how many of them carry nothing.
+"""Blackout on cohorts whose truth is known: what is found, and how often something is named that carries nothing.
 
-`python tests/benchmarks/truth.py [--only NAME] [--cohorts N] [--real COHORT] [--preset NAME] [--seed 0]`
+`python tests/benchmarks/truth.py [--only A,B] [--cohorts N] [--real COHORT] [--preset NAME] [--seed 0]`
 
 one-tenth   500 simulated people, four planted regions; 50 test subjects.
 folds       The same people in five folds, everybody blacked out.
@@ -17,298 +17,228 @@ suppressed  As `25/75` with equal classes; each region correlates at 0.8 with it
 inherited   As `suppressed`, but the mirror image follows the planted region, difference included.
 one-map     240 people in three folds, five maps drawn apart; one region of one map differs. All pairs of a region
             and a map are tested.
-connectome  240 people in three folds with nothing in their volumes; six regions correlate more with each other
-            (`connectomes.py`). Any other region that is found is a false one.
+connectome  240 people in three folds with nothing in their volumes; six regions correlate more with each other.
 no-edges    The same with nothing planted.
+connection  As `no-edges`, with four planted regions; four edges between two systems differ.
+value       As `no-edges`; IQ differs, on all three scales.
+value-nn    The same, read by `nn`.
+repeated    As `inherited`, with connectomes that hold nothing.
+age-edges   As `age`, with connectomes; four edges of one pair of systems carry age, too.
+sex-age-edges  The same with sex times age.
 
-`cnn`, or `mmnn` where there are connectomes, is trained and blacked out by the user's own commands. Prints for each
-cohort the AUC and the regions that the two p-values find at 0.05, adjusted for covariates and before, and for mirror
-images all effects in standard errors; then one line per scenario with its time.
+`cnn`, or `mmnn` where there are connectomes, is trained and blacked out by the user's own commands. A thing is named if
+its p is below 0.05 and the network is better than chance. Counts in brackets are without the latter, so these are what
+5 % is of. Prints what is found in each cohort; then for each scenario a line of each test: of regions (`reliance`,
+`unique`), of regions in one map, of pairs of systems and of regions in them, of groups of values.
 """
 
 import argparse
 import contextlib
 import io
-import itertools
+import json
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from unittest import mock
+from typing import NamedTuple
 
-import nibabel
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
-from scipy.stats import binomtest, zscore
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import DTYPE, FULL, REDUCED
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
-from data.simulation import demographics
-from tests.benchmarks import connectomes
+from tests.benchmarks import connectomes, planted
+from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, measure, page
+from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
+from utils.blackout.replication import HALVES, MOST
+from utils.blackout.replication_words import fates
 from utils.scores.results import ALPHA
 
-TESTS = ("reliance", "unique")
-EFFECTS = (*TESTS, "background", "sufficiency")
-CORRELATION = 0.8
-CARRIER = "Postcentral_L"  # of a covariate
-STREAM = 2  # of random numbers
-WHEN = {"": "adjusted", "_plain": "before"}  # end of a column of `regions.csv`
+EFFECTS = ("reliance", "unique", "background", "sufficiency")
 INTERVAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
+RELIANCE, UNIQUE, MAPS, CONNECTIONS, PAIRS, VALUES = (
+    "reliance", "unique", "maps", "connections", "pairs of regions", "values",
+)  # fmt: skip
+Differing = Mapping[str, int]  # things that differ: 1 if they are higher in autism, -1 if lower
 
 
-def mirror(name: str) -> str:
-    """The region on the other side."""
-    return name[:-1] + {"L": "R", "R": "L"}[name[-1]]
+class Test(NamedTuple):
+    """Where a test stands: the table, the columns that name a thing, the effect; the family of `replication.csv`."""
+
+    file: str
+    columns: tuple[str, ...]
+    effect: str = "reliance"
+    family: str = ""
+    level: str = ""
 
 
-class Suppressed(demo.Anatomy):
-    """Regions correlated with their mirror images; a planted difference does not reach the mirror image."""
-
-    inherits = False
-
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        region, random = super().region_values(subject, label)
-        number = {name: value for value, name in self.atlas.names.items()}
-        deviation = region - self.region_mean
-        for name, leading in number.items():
-            leads = name in demo.PLANTED or (name.endswith("_L") and mirror(name) not in demo.PLANTED)
-            if not leads or name[-1] not in "LR":
-                continue
-            planted = self.simulation.effect * (label - 0.5) * (name in demo.PLANTED) * (not self.inherits)
-            own = deviation[number[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
-            deviation[number[mirror(name)]] = CORRELATION * (deviation[leading] - planted) + own
-        return self.region_mean + deviation, random
-
-
-class Inherited(Suppressed):
-    """The same, but the mirror image follows the planted region."""
-
-    inherits = True
-
-
-class Confounded(demo.Anatomy):
-    """One more region carries a covariate alone, which goes with the diagnosis; `share` has autism.
-
-    `strength`: log odds of autism, and spreads of the region, a standard deviation of the covariate.
-    """
-
-    share, strength = 0.5, 1.5
-
-    @classmethod
-    def covariate(cls, table: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
-        """What the region carries and the diagnosis goes with, (subjects,), as it stands in the table."""
-        raise NotImplementedError
-
-    @classmethod
-    def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
-        """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
-        table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
-        values = zscore(cls.covariate(table, random))
-        risk = cls.strength * values + random.logistic(size=len(values))
-        return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
-
-    def __init__(self, grid, simulation: demo.Simulation):
-        super().__init__(grid, simulation)
-        self.carried = self.people(simulation)[1]
-        self.carrier = next(number for number, name in self.atlas.names.items() if name == CARRIER)
-
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        region, random = super().region_values(subject, label)
-        region[self.carrier] += self.strength * self.simulation.region_spread * self.carried[subject]
-        return region, random
-
-
-class Age(Confounded):
-    strength = 1.2  # more of it would be refused as a leak
-
-    @classmethod
-    def covariate(cls, table, random):
-        years = random.lognormal(np.log(15), 0.35, len(table)).round(2)  # of all sites, so that donors differ in age
-        table["AGE_AT_SCAN"] = years.astype(str)
-        return years
-
-
-class Motion(Confounded):
-    @classmethod
-    def covariate(cls, table, random):
-        return np.log(table["func_mean_fd"].to_numpy(float))
-
-
-class Site(Confounded):
-    @classmethod
-    def covariate(cls, table, random):
-        codes, _ = pd.factorize(table["site"])
-        return random.normal(size=codes.max() + 1)[codes]
-
-
-class SexByAge(Age):
-    """Neither sex nor age goes with the diagnosis: what age does to one sex it undoes to the other."""
-
-    @classmethod
-    def covariate(cls, table, random):
-        female = random.random(len(table)) < 0.5
-        table["SEX"] = np.where(female, "2", "1")
-        return zscore(np.log(super().covariate(table, random))) * np.where(female, 1, -1)
-
-
-class AgeBySite(Age):
-    @classmethod
-    def covariate(cls, table, random):
-        codes, _ = pd.factorize(table["site"])
-        return zscore(np.log(super().covariate(table, random))) * random.normal(size=codes.max() + 1)[codes]
-
-
-class Quarter(Confounded):
-    """Nothing is carried, and nothing goes with the diagnosis."""
-
-    share = 0.25
-
-    @classmethod
-    def covariate(cls, table, random):
-        return random.normal(size=len(table))
-
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
-        return demo.Anatomy.region_values(self, subject, label)
-
-
-def simulated(folder: Path, seed: int, subjects: int, kind: type[demo.Anatomy] = demo.Anatomy, **changes) -> None:
-    made = people_of(kind) if issubclass(kind, Confounded) else demographics
-    with mock.patch.object(demo, "demographics", made):
-        demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
-
-
-def connected(folder: Path, seed: int, effect: float) -> None:
-    """240 people whose connectomes alone may differ."""
-    simulated(folder, seed, 240, effect=0.0)
-    connectomes.add(folder, seed, effect)
-
-
-def people_of(kind: type[Confounded]) -> Callable[[demo.Simulation], pd.DataFrame]:
-    return lambda simulation: kind.people(simulation)[0]
-
-
-def permuted(folder: Path, seed: int, real: Path) -> None:
-    """A real cohort with its labels permuted over subjects."""
-    cohort = open_cohort(real)
-    label = {row.subject: row.label for row in cohort.rows}
-    new = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())).tolist(), strict=True))
-    rows = [demo.Row(row.file, row.subject, row.site, new[row.subject], row.split) for row in cohort.rows]
-    folder.mkdir()
-    for row, entry in zip(rows, cohort.entries, strict=True):
-        (folder / row.file).write_bytes(np.array(row.label, DTYPE).tobytes() + entry.read()[DTYPE.itemsize :])
-    carry_tables(cohort, folder)
-    write_tables(folder, rows, cohort.metadata)
-
-
-class OneMap(demo.Anatomy):
-    """Maps that are drawn apart; one region of one of them differs, by twice the usual effect."""
-
-    maps = tuple(f"map_{at}" for at in range(5))
-    planted_map, planted_region = "map_3", "Precuneus_R"
-
-    def __init__(self, grid, simulation: demo.Simulation):
-        super().__init__(grid, simulation)
-        effects = [2 * simulation.effect * (name == self.planted_map) for name in self.maps]
-        seeds = [1000 + 100 * simulation.seed + at for at in range(len(self.maps))]
-        drawn = [replace(simulation, seed=seed, effect=one) for seed, one in zip(seeds, effects, strict=True)]
-        self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
-        for anatomy in self.of_maps:
-            anatomy.planted = [number for number, name in self.atlas.names.items() if name == self.planted_region]
-
-    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
-        return [anatomy.volume(subject, label) for anatomy in self.of_maps]
-
-
-KINDS = {"age": Age, "motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
+TESTS = {
+    RELIANCE: Test("regions", ("name",), family="regions"),
+    UNIQUE: Test("regions", ("name",), "unique"),
+    MAPS: Test("regions_by_map", ("name", "map"), family="maps"),
+    CONNECTIONS: Test("connections", ("a", "b"), family="connections", level=SYSTEMS),
+    PAIRS: Test("connections", ("a", "b"), level=REGIONS),
+    VALUES: Test("values", ("group",), family="values"),
+}
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """How a cohort is made in a new folder from a seed, how many, how it is cut, what is planted, what is looked at."""
+    """How a cohort is made in a new folder from a seed, how many, how it is cut; of each test what is planted, and what
+    else may be named."""
 
     make: Callable[[Path, int], None]
     cohorts: int
-    folds: tuple[str, ...] = ()
-    planted: tuple[str, ...] = demo.PLANTED
-    mirrored: bool = False
-    tests: tuple[str, ...] = TESTS
-    by_map: bool = False  # the table of regions by maps
-    model: str = "cnn"
+    folds: tuple[str, ...] = ("--folds", "3")
+    planted: Mapping[str, Differing] = field(default_factory=dict)
+    excused: Mapping[str, set[str]] = field(default_factory=dict)
+    model: str = "mmnn"
+
+
+def differing(regions: tuple[str, ...], *tests: str) -> dict[str, Differing]:
+    """Regions that are higher in autism, by test; in all maps of a cohort of one map."""
+    every = {test: dict.fromkeys(regions, 1) for test in tests or (RELIANCE, UNIQUE)}
+    return every | {MAPS: {f"{region} in falff": 1 for region in regions}}
+
+
+def of_edges(pairs: connectomes.Pairs) -> dict[str, set[str]]:
+    """What may be named of regions if such edges differ."""
+    regions = {name for pair in pairs for name in pair}
+    return {RELIANCE: regions, UNIQUE: regions, MAPS: {f"{region} in connectome" for region in regions}}
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
-    three, five = ("--folds", "3"), ("--folds", "5")
-    people, few = partial(simulated, subjects=500), partial(simulated, subjects=240)
+    people, few = (partial(planted.simulated, subjects=count) for count in (500, planted.PEOPLE))
+    four, mirrors = differing(demo.PLANTED), tuple(map(mirror, demo.PLANTED))
+    volumes = partial(Scenario, planted=four, model="cnn")
+    six = tuple((one, other) for one in connectomes.PLANTED for other in connectomes.PLANTED if one < other)
+    pair = {CONNECTIONS: {pair_name(*planted.PAIR): 1}, PAIRS: {pair_name(*one): 1 for one in planted.PLANTED_EDGES}}
+    one_map = {MAPS: {f"{planted.OneMap.planted_region} in {planted.OneMap.planted_map}": 1}}
+    made, both = partial(partial, planted.connected), {RELIANCE: set(mirrors), UNIQUE: set(mirrors)}
     found = {
-        "one-tenth": Scenario(people, 10),
-        "folds": Scenario(people, 5, five),
-        "nothing": Scenario(partial(simulated, subjects=240, effect=0.0), 40, planted=()),
-        **{name: Scenario(partial(few, kind=kind), 10, three) for name, kind in KINDS.items()},
-        "suppressed": Scenario(partial(few, kind=Suppressed), 10, three, mirrored=True),
-        "inherited": Scenario(partial(few, kind=Inherited), 10, three, mirrored=True),
-        "one-map": Scenario(
-            partial(few, kind=OneMap),
-            10,
-            three,
-            (f"{OneMap.planted_region} in {OneMap.planted_map}",),
-            tests=("reliance",),
-            by_map=True,
+        "one-tenth": volumes(people, 10, ()),
+        "folds": volumes(people, 5, ("--folds", "5")),
+        "nothing": volumes(partial(few, effect=0.0), 40, (), planted={}),
+        **{name: volumes(partial(few, kind=kind), 10) for name, kind in planted.KINDS.items()},
+        "suppressed": volumes(partial(few, kind=planted.Suppressed), 10, excused=both),
+        "inherited": volumes(partial(few, kind=planted.Inherited), 10, excused={RELIANCE: set(mirrors)}),
+        "one-map": volumes(partial(few, kind=planted.OneMap), 10, planted=one_map),
+        "connectome": Scenario(made(edges=six), 10, planted=differing(connectomes.PLANTED), excused=of_edges(six)),
+        "no-edges": Scenario(made(), 20),
+        "connection": Scenario(
+            made(edges=planted.PLANTED_EDGES, effect=planted.EFFECT),
+            20,
+            planted=four | pair,
+            excused=of_edges(planted.PLANTED_EDGES),
         ),
-        "connectome": Scenario(partial(connected, effect=0.2), 10, three, connectomes.PLANTED, model="mmnn"),
-        "no-edges": Scenario(partial(connected, effect=0.0), 20, three, planted=(), model="mmnn"),
+        "value": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}),
+        "value-nn": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}, model="nn"),
+        "repeated": Scenario(
+            made(kind=planted.Inherited, effect=planted.EFFECT),
+            20,
+            planted=differing((*demo.PLANTED, *mirrors), RELIANCE) | {UNIQUE: four[UNIQUE]},
+        ),
+        "age-edges": Scenario(made(kind=planted.Age, effect=planted.EFFECT), 20, planted=four | {VALUES: {"age": 1}}),
+        "sex-age-edges": Scenario(
+            made(kind=planted.SexByAge, effect=planted.EFFECT), 20, planted=four, excused={VALUES: {"age", "sex"}}
+        ),
     }
-    return found | ({"random": Scenario(partial(permuted, real=real), 20, planted=())} if real else {})
+    permuted = partial(planted.permuted, real=real)
+    return found | ({"random": Scenario(permuted, 20, (), model="cnn")} if real else {})
 
 
-def blacked_out(scenario: Scenario, seed: int, jobs: tuple) -> tuple[pd.DataFrame, str]:
-    """`regions.csv` or `regions_by_map.csv` of a cohort, and the printed line with its AUC."""
+class Seen(NamedTuple):
+    """A blackout's folder, and the printed line with the AUC of its network."""
+
+    folder: Path
+    auc: str
+
+
+@contextlib.contextmanager
+def blacked_out(scenario: Scenario, seed: int, jobs: tuple):
+    """A cohort is made, a network is trained and blacked out."""
     with tempfile.TemporaryDirectory() as made:
         folder, printed = Path(made), io.StringIO()
         scenario.make(folder / "cohort", seed)
-        places = [
-            "--model",
-            scenario.model,
-            "--dataDir",
-            folder / "cohort",
-            "--chkPointDir",
-            folder / "ckpt",
-            *scenario.folds,
-        ]
+        places = ["--dataDir", folder / "cohort", "--chkPointDir", folder / "ckpt", "--seed", seed]
         for words in jobs:
-            sys.argv = [
-                "run.py",
-                *map(str, [*words, *places, "--seed", seed, "--outDir", folder / words[0].strip("-")]),
-            ]
+            given = [*words, "--model", scenario.model, *places, *scenario.folds]
+            sys.argv = ["run.py", *map(str, [*given, "--outDir", folder / words[0].strip("-")])]
             with contextlib.redirect_stdout(printed):
                 status = command_line.main()
             if status:
                 sys.exit(status)
         lines = reversed(printed.getvalue().splitlines())
-        auc = next((line for line in lines if line.startswith("AUC")), "AUC undefined.")
-        if scenario.by_map:
-            table = pd.read_csv(folder / "blackout" / "regions_by_map.csv")
-            return table.set_index(table["name"] + " in " + table["map"]), auc
-        return pd.read_csv(folder / "blackout" / "regions.csv").set_index("name"), auc
+        yield Seen(folder / "blackout", next((line for line in lines if line.startswith("AUC")), "AUC undefined."))
 
 
-def few_regions(folder: Path, count: int) -> Path:
-    """A label image of so many regions of AAL, the planted ones and the carrier of a covariate among them."""
-    aal = load_atlas(None, FULL)
-    first = sorted(aal.names, key=lambda region: aal.names[region] not in (*demo.PLANTED, CARRIER))[:count]
-    image = nibabel.Nifti1Image(np.where(np.isin(aal.full, first), aal.full, 0).astype(np.int16), FULL.affine)
-    nibabel.save(image, folder / "few.nii.gz")
-    (folder / "few.txt").write_text("".join(f"{region} {aal.names[region]}\n" for region in first))
-    return folder / "few.nii.gz"
+def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
+    """What a blackout says of each thing: a row a thing of a test, with its p adjusted and before, the direction, and
+    `out`, the share of halves that name it; whether it is planted (1, -1 or 0) or excused, and `concludes`."""
+    parts, again = [], pd.read_csv(folder / "replication.csv", keep_default_na=False)
+    again = again[again["between"] == HALVES]
+    for test, where in TESTS.items():
+        if not (path := folder / f"{where.file}.csv").exists():
+            continue
+        table = pd.read_csv(path)
+        table = table[table["level"] == where.level] if where.level else table
+        cells = table[[*where.columns]].itertuples(index=False)
+        thing = pd.Series([pair_name(*of) if where.level else " in ".join(of) for of in cells], table.index, str)
+        part = pd.DataFrame(
+            {"thing": thing, "p": table[f"p_{where.effect}"], "plain": table[f"p_{where.effect}_plain"]}
+        )
+        part["direction"] = table.get("direction", "")
+        part["planted"] = thing.map(scenario.planted.get(test, {})).fillna(0).astype(int)
+        part["excused"] = thing.isin(scenario.excused.get(test, set()))
+        rows = again[again["family"] == where.family].set_index("thing")["comes_out"]
+        part["out"] = pd.to_numeric(thing.map(rows)).fillna(0) if where.family else float("nan")
+        parts.append(part.assign(test=test))
+    told = json.loads((folder / "run.json").read_text())
+    return pd.concat(parts, ignore_index=True).assign(concludes=told["better_than_chance"] is not False)
+
+
+def sure(direction: pd.Series, side: pd.Series) -> pd.Series:
+    """Whether the side that is said of planted things (1 or -1) is right, wrong, or nothing is said of it."""
+    said = direction.str.split(" ").str[0].map({"higher": 1, "lower": -1}).fillna(0).astype(int)
+    other = direction.str.contains("read the other way")
+    return (said * side * (1 - 2 * other)).map({1: "right", -1: "wrong", 0: "not shown"})
+
+
+def counted(found: pd.DataFrame, cohorts: int) -> str:
+    """The line of a test, of all cohorts of a scenario."""
+    planted_things = found["planted"] != 0
+    false = ~planted_things & ~found["excused"]
+    here, before = found["p"] < ALPHA, found["plain"] < ALPHA
+    named, line = here & found["concludes"], []
+    if planted_things.any():
+        total = found.loc[planted_things, "thing"].nunique() * cohorts
+        ours = [(which & planted_things).sum() for which in (named, here, before)]
+        line.append("{} ({}) of {} planted found, {} before adjustment".format(*ours[:2], total, ours[2]))
+        of_found = found[named & planted_things]
+        if of_found["direction"].any():
+            sides = sure(of_found["direction"], of_found["planted"]).value_counts()
+            line.append("direction " + ", ".join(f"{side} of {count}" for side, count in sides.items()))
+    spoilt = [found.loc[which & false, "seed"].nunique() for which in (named, here, before)]
+    against = binomtest(spoilt[1], cohorts, ALPHA).pvalue
+    line.append(
+        "a false one in {} ({}) of {} cohorts, {} before adjustment".format(*spoilt[:2], cohorts, spoilt[2])
+        + f" (against 5 %: p = {against:.2f})"
+    )
+    if found["out"].notna().any():
+        little = found.assign(named=named, out=named & (found["out"] > MOST)).groupby("seed")[["named", "out"]].sum()
+        unpublished = ((2 * little["out"] < little["named"]) | (little["named"] == 0)).sum()
+        outs = [(which & (found["out"] > MOST)).sum() for which in (named & planted_things, named & false)]
+        line.append(
+            f"of the named {outs[0]} of {(named & planted_things).sum()} planted and {outs[1]} of "
+            f"{(named & false).sum()} false come out in halves; no list to publish in {unpublished} cohorts"
+        )
+    return "; ".join(line)
 
 
 def in_errors(row: pd.Series) -> str:
@@ -318,59 +248,62 @@ def in_errors(row: pd.Series) -> str:
     return f"{effects}, p {row['p_reliance']:.3f} and {row['p_unique']:.3f}"
 
 
-def run_scenario(title: str, scenario: Scenario, jobs: tuple, first: int, cohorts: int) -> str:
-    """Runs a scenario, prints one line per cohort, and returns the scenario's line."""
-    start = time.time()
-    found, false, spoilt = Counter(), Counter(), Counter()
-    planted, mirrors = set(scenario.planted), set(map(mirror, scenario.planted)) if scenario.mirrored else set()
-    for seed in range(first, first + cohorts):
-        table, line = blacked_out(scenario, seed, jobs)
-        for test, when in itertools.product(scenario.tests, WHEN):
-            # A network may rest on a mirror image; but only one that suppresses says something of its own.
-            excused = mirrors if test == "reliance" or title == "suppressed" else set()
-            significant = set(table.index[table[f"p_{test}{when}"] < ALPHA])
-            wrong = significant - planted - excused
-            found[test + when] += len(significant & planted)
-            false[test + when] += len(wrong)
-            spoilt[test + when] += bool(wrong)
-            line += f" {test}, {WHEN[when]}: {len(significant & planted)} planted, {sorted(wrong) or 'none'} false."
-        print(f"{title} {seed}: {line}", flush=True)
-        for name in (*scenario.planted, *mirrors) if mirrors else ():
-            print(f"    {name}: {in_errors(table.loc[name])}", flush=True)
-    line = f"{title}: {cohorts} cohorts"
-    for test, when in itertools.product(scenario.tests, WHEN):
-        key = test + when
-        line += f"; {test}, {WHEN[when]}: {false[key]} false regions in {spoilt[key]} cohorts"
-        if planted:
-            line += f", {found[key]} of {cohorts * len(planted)} planted found"
-        else:
-            line += f" (against 5 %: p = {binomtest(spoilt[key], cohorts, ALPHA).pvalue:.2f})"
-    return f"{line}; {time.time() - start:.0f} s"
+def told(seen: Seen, found: pd.DataFrame) -> str:
+    """What is found in a cohort: the significant things, and how the named ones fare in halves."""
+    line, significant = seen.auc, found[found["p"] < ALPHA]
+    for test, rows in significant.groupby("test", sort=False):
+        wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
+        line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
+    again = pd.read_csv(seen.folder / "replication.csv", keep_default_na=False, na_values={"comes_out": ""})
+    return " ".join([line, *fates(again, HALVES, 0)])
+
+
+def run_scenario(title: str, scenario: Scenario, jobs: tuple, seeds: range) -> tuple[pd.DataFrame, str]:
+    """Runs a scenario and prints a line for each cohort; returns its verdicts and its lines."""
+    start, parts = time.time(), []
+    for seed in seeds:
+        with blacked_out(scenario, seed, jobs) as seen:
+            parts.append(verdicts(seen.folder, scenario).assign(seed=seed))
+            print(f"{title} {seed}: {told(seen, parts[-1])}", flush=True)
+            for name in sorted(scenario.excused.get(RELIANCE, ())) if scenario.model == "cnn" else ():
+                table = pd.read_csv(seen.folder / "regions.csv").set_index("name")
+                print(f"    {name}: {in_errors(table.loc[name])}", flush=True)
+    found = pd.concat(parts)
+    better = found.groupby("seed")["concludes"].first().sum()
+    line = f"{title}: better than chance in {better} of {len(seeds)} cohorts; {time.time() - start:.0f} s"
+    each = [f"    {test}: {counted(rows, len(seeds))}" for test, rows in found.groupby("test", sort=False)]
+    return found.assign(scenario=title), "\n".join([line, *each])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="one scenario")
+    parser.add_argument("--only", help="these scenarios, A,B")
     parser.add_argument("--cohorts", type=int, help="of each scenario, in place of its own number")
     parser.add_argument("--iterations", type=int, default=60, help="batches to train on (default 60)")
-    parser.add_argument("--preset", help="of the network (default: its own)")
+    parser.add_argument("--preset", help="of `cnn` and `mmnn` (default: their own)")
     parser.add_argument("--donors", type=int, default=5, help="of a blackout (default 5)")
-    parser.add_argument("--regions", type=int, help="occlude the planted ones, the carrier and the first others only")
+    parser.add_argument("--regions", type=int, help="occlude those that carry something and the first others only")
     parser.add_argument("--real", type=Path, metavar="COHORT", help="for the scenario `random`")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort (default 0)")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="add what is said of each thing")
     args = parser.parse_args()
-    blackout = ["--blackout", "--donors", str(args.donors)]
-    training = ["--train", "--numIters", str(args.iterations), *(["--preset", args.preset] if args.preset else [])]
+    blackout, training = ["--blackout", "--donors", args.donors], ["--train", "--numIters", args.iterations]
     if args.regions:
-        blackout += ["--atlas", str(few_regions(Path(tempfile.mkdtemp()), args.regions))]
+        blackout += ["--atlas", planted.few_regions(Path(tempfile.mkdtemp()), args.regions)]
     measure.BLOBS = 1  # they are not part of the question, nor are pictures
     page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
+    page.network_viewer = lambda *_: ""
     figure.draw = figure.draw_by_map = lambda *_: plt.figure()
-    lines = [
-        run_scenario(name, scenario, (training, blackout), args.seed, args.cohorts or scenario.cohorts)
-        for name, scenario in scenarios(args.real).items()
-        if args.only in (None, name)
-    ]
+    lines = []
+    for name, scenario in scenarios(args.real).items():
+        if args.only and name not in args.only.split(","):
+            continue
+        seeds = range(args.seed, args.seed + (args.cohorts or scenario.cohorts))
+        preset = ["--preset", args.preset] if args.preset and scenario.model != "nn" else []
+        found, line = run_scenario(name, scenario, ([*training, *preset], blackout), seeds)
+        if args.table:
+            found.to_csv(args.table, mode="a", header=not args.table.exists(), index=False)
+        lines.append(line)
     print(*lines, sep="\n")
 
 

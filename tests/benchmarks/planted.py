@@ -1,0 +1,234 @@
+"""Cohorts whose truth is known: simulated people with planted differences, and with covariates that things carry.
+
+Each maker writes a cohort into a new folder, from a seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from unittest import mock
+
+import nibabel
+import numpy as np
+import pandas as pd
+from scipy.stats import zscore
+
+from data import demo
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import DTYPE, FULL, REDUCED
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.simulation import demographics
+from tests.benchmarks import connectomes
+from utils.blackout.systems import AAL
+
+PEOPLE = 240
+EFFECT = demo.Simulation(PEOPLE).effect  # of the volume of a planted region
+CORRELATION = 0.8
+CARRIER = "Postcentral_L"  # of a covariate
+STREAM = 2  # of random numbers
+PAIR = ("frontal left", "temporal right")  # of systems that planted edges join
+PLANTED_EDGES = tuple(product(("Frontal_Sup_L", "Frontal_Mid_L"), ("Temporal_Sup_R", "Temporal_Mid_R")))
+CARRYING_EDGES = tuple(product(("Precuneus_L", "Parietal_Inf_L"), ("Calcarine_R", "Lingual_R")))
+EDGE_EFFECT = 0.2  # autism minus control in Fisher z of an edge; what a standard deviation of a covariate adds
+IQ_EFFECT = 9  # points that autism is lower
+
+
+def mirror(name: str) -> str:
+    """The region on the other side."""
+    return name[:-1] + {"L": "R", "R": "L"}[name[-1]]
+
+
+class Suppressed(demo.Anatomy):
+    """Regions correlated with their mirror images; a planted difference does not reach the mirror image."""
+
+    inherits = False
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        region, random = super().region_values(subject, label)
+        number = {name: value for value, name in self.atlas.names.items()}
+        deviation = region - self.region_mean
+        for name, leading in number.items():
+            leads = name in demo.PLANTED or (name.endswith("_L") and mirror(name) not in demo.PLANTED)
+            if not leads or name[-1] not in "LR":
+                continue
+            planted = self.simulation.effect * (label - 0.5) * (name in demo.PLANTED) * (not self.inherits)
+            own = deviation[number[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
+            deviation[number[mirror(name)]] = CORRELATION * (deviation[leading] - planted) + own
+        return self.region_mean + deviation, random
+
+
+class Inherited(Suppressed):
+    """The same, but the mirror image follows the planted region."""
+
+    inherits = True
+
+
+class Confounded(demo.Anatomy):
+    """One more region carries a covariate alone, which goes with the diagnosis; `share` has autism.
+
+    `strength`: log odds of autism, and spreads of the region, a standard deviation of the covariate.
+    """
+
+    share, strength = 0.5, 1.5
+
+    @classmethod
+    def covariate(cls, table: pd.DataFrame, random: np.random.Generator) -> np.ndarray:
+        """What the region carries and the diagnosis goes with, (subjects,), as it stands in the table."""
+        raise NotImplementedError
+
+    @classmethod
+    def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
+        """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
+        table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
+        values = zscore(cls.covariate(table, random))
+        risk = cls.strength * values + random.logistic(size=len(values))
+        return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
+
+    def __init__(self, grid, simulation: demo.Simulation):
+        super().__init__(grid, simulation)
+        self.carried = self.people(simulation)[1]
+        self.carrier = next(number for number, name in self.atlas.names.items() if name == CARRIER)
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        region, random = super().region_values(subject, label)
+        region[self.carrier] += self.strength * self.simulation.region_spread * self.carried[subject]
+        return region, random
+
+
+class Age(Confounded):
+    strength = 1.2  # more of it would be refused as a leak
+
+    @classmethod
+    def covariate(cls, table, random):
+        years = random.lognormal(np.log(15), 0.35, len(table)).round(2)  # of all sites, so that donors differ in age
+        table["AGE_AT_SCAN"] = years.astype(str)
+        return years
+
+
+class Motion(Confounded):
+    @classmethod
+    def covariate(cls, table, random):
+        return np.log(table["func_mean_fd"].to_numpy(float))
+
+
+class Site(Confounded):
+    @classmethod
+    def covariate(cls, table, random):
+        codes, _ = pd.factorize(table["site"])
+        return random.normal(size=codes.max() + 1)[codes]
+
+
+class SexByAge(Age):
+    """Neither sex nor age goes with the diagnosis: what age does to one sex it undoes to the other."""
+
+    @classmethod
+    def covariate(cls, table, random):
+        female = random.random(len(table)) < 0.5
+        table["SEX"] = np.where(female, "2", "1")
+        return zscore(np.log(super().covariate(table, random))) * np.where(female, 1, -1)
+
+
+class AgeBySite(Age):
+    @classmethod
+    def covariate(cls, table, random):
+        codes, _ = pd.factorize(table["site"])
+        return zscore(np.log(super().covariate(table, random))) * random.normal(size=codes.max() + 1)[codes]
+
+
+class Quarter(Confounded):
+    """Nothing is carried, and nothing goes with the diagnosis."""
+
+    share = 0.25
+
+    @classmethod
+    def covariate(cls, table, random):
+        return random.normal(size=len(table))
+
+    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+        return demo.Anatomy.region_values(self, subject, label)
+
+
+class LowerIQ(demo.Anatomy):
+    """Nothing differs but the IQ of all three scales, which is lower in autism."""
+
+    @classmethod
+    def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, None]:
+        table = demographics(simulation)
+        for name in ("FIQ", "VIQ", "PIQ"):
+            known = table[name] != "-9999"
+            lower = table[name].astype(int) - (IQ_EFFECT * table["label"]).astype(int)
+            table[name] = table[name].where(~known, lower.astype(str))
+        return table, None
+
+
+def simulated(folder: Path, seed: int, subjects: int, kind: type[demo.Anatomy] = demo.Anatomy, **changes) -> None:
+    made = people_of(kind) if hasattr(kind, "people") else demographics
+    with mock.patch.object(demo, "demographics", made):
+        demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
+
+
+def connected(
+    folder: Path, seed: int, kind: type[demo.Anatomy] = demo.Anatomy, edges: connectomes.Pairs = (), effect: float = 0.0
+) -> None:
+    """People with connectomes. The `edges` between pairs of regions differ; `CARRYING_EDGES` carry a covariate that
+    people of the kind have; the volumes of planted regions differ by `effect`."""
+    simulated(folder, seed, PEOPLE, kind, effect=effect)
+    moved = {edges: lambda label: EDGE_EFFECT * (label - 0.5)} if edges else {}
+    if issubclass(kind, Confounded):
+        _, values = kind.people(demo.Simulation(subjects=PEOPLE, seed=seed))
+        moved[CARRYING_EDGES] = lambda _: EDGE_EFFECT * values
+    connectomes.add(folder, seed, moved)
+
+
+def people_of(kind: type[demo.Anatomy]) -> Callable[[demo.Simulation], pd.DataFrame]:
+    return lambda simulation: kind.people(simulation)[0]
+
+
+def permuted(folder: Path, seed: int, real: Path) -> None:
+    """A real cohort with its labels permuted over subjects."""
+    cohort = open_cohort(real)
+    label = {row.subject: row.label for row in cohort.rows}
+    new = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())).tolist(), strict=True))
+    rows = [demo.Row(row.file, row.subject, row.site, new[row.subject], row.split) for row in cohort.rows]
+    folder.mkdir()
+    for row, entry in zip(rows, cohort.entries, strict=True):
+        (folder / row.file).write_bytes(np.array(row.label, DTYPE).tobytes() + entry.read()[DTYPE.itemsize :])
+    carry_tables(cohort, folder)
+    write_tables(folder, rows, cohort.metadata)
+
+
+class OneMap(demo.Anatomy):
+    """Maps that are drawn apart; one region of one of them differs, by twice the usual effect."""
+
+    maps = tuple(f"map_{at}" for at in range(5))
+    planted_map, planted_region = "map_3", "Precuneus_R"
+
+    def __init__(self, grid, simulation: demo.Simulation):
+        super().__init__(grid, simulation)
+        effects = [2 * simulation.effect * (name == self.planted_map) for name in self.maps]
+        seeds = [1000 + 100 * simulation.seed + at for at in range(len(self.maps))]
+        drawn = [replace(simulation, seed=seed, effect=one) for seed, one in zip(seeds, effects, strict=True)]
+        self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
+        for anatomy in self.of_maps:
+            anatomy.planted = [number for number, name in self.atlas.names.items() if name == self.planted_region]
+
+    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
+        return [anatomy.volume(subject, label) for anatomy in self.of_maps]
+
+
+KINDS = {"age": Age, "motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
+
+
+def few_regions(folder: Path, count: int) -> Path:
+    """A label image of so many regions of AAL: those that differ or carry something first, then one of each system."""
+    aal, of_edges = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
+    wanted = dict.fromkeys((*demo.PLANTED, CARRIER, *of_edges, *map(mirror, demo.PLANTED)))
+    every = list(dict.fromkeys((*wanted, *aal.names.values())))
+    of_system = {AAL[name]: name for name in reversed(every)}
+    names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]
+    chosen = [region for region, name in aal.names.items() if name in names]
+    image = nibabel.Nifti1Image(np.where(np.isin(aal.full, chosen), aal.full, 0).astype(np.int16), FULL.affine)
+    nibabel.save(image, folder / "few.nii.gz")
+    (folder / "few.txt").write_text("".join(f"{region} {aal.names[region]}\n" for region in chosen))
+    return folder / "few.nii.gz"
