@@ -27,7 +27,6 @@ EFFECT = demo.Simulation(PEOPLE).effect  # of the volume of a planted region
 CORRELATION = 0.8
 CARRIER = "Postcentral_L"  # of a covariate
 STREAM = 2  # of random numbers
-PAIR = ("frontal left", "temporal right")  # of systems that planted edges join
 PLANTED_EDGES = tuple(product(("Frontal_Sup_L", "Frontal_Mid_L"), ("Temporal_Sup_R", "Temporal_Mid_R")))
 CARRYING_EDGES = tuple(product(("Precuneus_L", "Parietal_Inf_L"), ("Calcarine_R", "Lingual_R")))
 EDGE_EFFECT = 0.2  # autism minus control in Fisher z of an edge; what a standard deviation of a covariate adds

@@ -39,7 +39,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,12 +52,15 @@ from scipy.stats import binomtest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data import demo
+from data.cohorts.atlas import load_atlas
+from data.cohorts.records import FULL
 from tests.benchmarks import connectomes, planted
 from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, measure, page
 from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
 from utils.blackout.replication import HALVES, MOST
 from utils.blackout.replication_words import fates
+from utils.blackout.systems import AAL
 from utils.scores.results import ALPHA
 
 EFFECTS = ("reliance", "unique", "background", "sufficiency")
@@ -65,7 +68,7 @@ INTERVAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 RELIANCE, UNIQUE, MAPS, CONNECTIONS, PAIRS, VALUES = (
     "reliance", "unique", "maps", "connections", "pairs of regions", "values",
 )  # fmt: skip
-Differing = Mapping[str, int]  # things that differ: 1 if they are higher in autism, -1 if lower
+Truth = dict[str, dict[str, int]]  # test -> thing -> 1 if it is higher in autism, -1 if lower
 
 
 class Test(NamedTuple):
@@ -96,21 +99,22 @@ class Scenario:
     make: Callable[[Path, int], None]
     cohorts: int
     folds: tuple[str, ...] = ("--folds", "3")
-    planted: Mapping[str, Differing] = field(default_factory=dict)
-    excused: Mapping[str, set[str]] = field(default_factory=dict)
+    planted: Truth = field(default_factory=dict)
+    excused: Truth = field(default_factory=dict)
     model: str = "mmnn"
 
 
-def differing(regions: tuple[str, ...], *tests: str) -> dict[str, Differing]:
-    """Regions that are higher in autism, by test; in all maps of a cohort of one map."""
-    every = {test: dict.fromkeys(regions, 1) for test in tests or (RELIANCE, UNIQUE)}
-    return every | {MAPS: {f"{region} in falff": 1 for region in regions}}
+def differing(regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE), where: str = "falff") -> Truth:
+    """Regions that are higher in autism, by test; and where they are so, a map or the edges."""
+    return {test: dict.fromkeys(regions, 1) for test in tests} | {MAPS: {f"{name} in {where}": 1 for name in regions}}
 
 
-def of_edges(pairs: connectomes.Pairs) -> dict[str, set[str]]:
-    """What may be named of regions if such edges differ."""
-    regions = {name for pair in pairs for name in pair}
-    return {RELIANCE: regions, UNIQUE: regions, MAPS: {f"{region} in connectome" for region in regions}}
+def joining(pairs: connectomes.Pairs) -> Truth:
+    """Pairs of regions whose edges are higher in autism, and the pairs of their systems."""
+    systems, regions = [*dict.fromkeys(AAL.values())], [*load_atlas(None, FULL).names.values()]
+    ends = [sorted(pair, key=lambda name: (systems.index(AAL[name]), regions.index(name))) for pair in pairs]
+    between = {pair_name(*(AAL[name] for name in pair)): 1 for pair in ends}
+    return {CONNECTIONS: between, PAIRS: {pair_name(*pair): 1 for pair in ends}}
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
@@ -118,35 +122,37 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
     four, mirrors = differing(demo.PLANTED), tuple(map(mirror, demo.PLANTED))
     volumes = partial(Scenario, planted=four, model="cnn")
     six = tuple((one, other) for one in connectomes.PLANTED for other in connectomes.PLANTED if one < other)
-    pair = {CONNECTIONS: {pair_name(*planted.PAIR): 1}, PAIRS: {pair_name(*one): 1 for one in planted.PLANTED_EDGES}}
+    ends = differing({name for pair in planted.PLANTED_EDGES for name in pair}, where="connectome")
     one_map = {MAPS: {f"{planted.OneMap.planted_region} in {planted.OneMap.planted_map}": 1}}
-    made, both = partial(partial, planted.connected), {RELIANCE: set(mirrors), UNIQUE: set(mirrors)}
+    made, both = partial(partial, planted.connected), differing(mirrors)
     found = {
         "one-tenth": volumes(people, 10, ()),
         "folds": volumes(people, 5, ("--folds", "5")),
         "nothing": volumes(partial(few, effect=0.0), 40, (), planted={}),
         **{name: volumes(partial(few, kind=kind), 10) for name, kind in planted.KINDS.items()},
         "suppressed": volumes(partial(few, kind=planted.Suppressed), 10, excused=both),
-        "inherited": volumes(partial(few, kind=planted.Inherited), 10, excused={RELIANCE: set(mirrors)}),
+        "inherited": volumes(partial(few, kind=planted.Inherited), 10, excused=differing(mirrors, [RELIANCE])),
         "one-map": volumes(partial(few, kind=planted.OneMap), 10, planted=one_map),
-        "connectome": Scenario(made(edges=six), 10, planted=differing(connectomes.PLANTED), excused=of_edges(six)),
+        "connectome": Scenario(
+            made(edges=six), 10, planted=differing(connectomes.PLANTED, where="connectome") | joining(six)
+        ),
         "no-edges": Scenario(made(), 20),
         "connection": Scenario(
             made(edges=planted.PLANTED_EDGES, effect=planted.EFFECT),
             20,
-            planted=four | pair,
-            excused=of_edges(planted.PLANTED_EDGES),
+            planted=four | joining(planted.PLANTED_EDGES),
+            excused=ends,
         ),
         "value": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}),
         "value-nn": Scenario(made(kind=planted.LowerIQ), 20, planted={VALUES: {"IQ": -1}}, model="nn"),
         "repeated": Scenario(
             made(kind=planted.Inherited, effect=planted.EFFECT),
             20,
-            planted=differing((*demo.PLANTED, *mirrors), RELIANCE) | {UNIQUE: four[UNIQUE]},
+            planted=differing((*demo.PLANTED, *mirrors), [RELIANCE]) | {UNIQUE: four[UNIQUE]},
         ),
         "age-edges": Scenario(made(kind=planted.Age, effect=planted.EFFECT), 20, planted=four | {VALUES: {"age": 1}}),
         "sex-age-edges": Scenario(
-            made(kind=planted.SexByAge, effect=planted.EFFECT), 20, planted=four, excused={VALUES: {"age", "sex"}}
+            made(kind=planted.SexByAge, effect=planted.EFFECT), 20, planted=four, excused={VALUES: {"age": 1, "sex": 1}}
         ),
     }
     permuted = partial(planted.permuted, real=real)
@@ -195,7 +201,7 @@ def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
         )
         part["direction"] = table.get("direction", "")
         part["planted"] = thing.map(scenario.planted.get(test, {})).fillna(0).astype(int)
-        part["excused"] = thing.isin(scenario.excused.get(test, set()))
+        part["excused"] = thing.isin([*scenario.excused.get(test, {})])
         rows = again[again["family"] == where.family].set_index("thing")["comes_out"]
         part["out"] = pd.to_numeric(thing.map(rows)).fillna(0) if where.family else float("nan")
         parts.append(part.assign(test=test))

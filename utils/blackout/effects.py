@@ -143,6 +143,12 @@ def sums(values: np.ndarray, unit: np.ndarray | None) -> np.ndarray:
     return total
 
 
+def widened(effect: np.ndarray, by: float) -> np.ndarray:
+    """Effects (subjects, regions) with the same means, and so many times as far from them."""
+    mean = effect.mean(0)
+    return mean + by * (effect - mean)
+
+
 def mean_interval(
     effect: np.ndarray, seed: int, unit: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

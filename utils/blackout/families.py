@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from utils.blackout.effects import Adjusted, mean_interval, sign_flip_test
+from utils.blackout.effects import Adjusted, mean_interval, sign_flip_test, widened
 from utils.blackout.fills import RELIANCE
 from utils.scores.results import ALPHA
 
@@ -17,7 +17,8 @@ from utils.scores.results import ALPHA
 class People:
     """The tested subjects, sorted by name. `label` (n,) is 1 for autism; `site` and `fold` (n,) are their site and the
     model that blacked them out; `unit` (n,) int numbers who is drawn together. `concludes`: the network is better than
-    chance on them, and each class has enough of them, so that a significant thing is named."""
+    chance on them, and each class has enough of them, so that a significant thing is named. `twice`: they also trained
+    the models that blacked out others of them, see `widening`."""
 
     label: np.ndarray
     site: np.ndarray
@@ -26,6 +27,12 @@ class People:
     adjusted: Adjusted
     concludes: bool
     seed: int
+    twice: bool = False
+
+    def widening(self, share: float = 1) -> float:
+        """How much wider the spread of a mean effect is than that of independent people. Each pair of people meets
+        twice, see `utils.scores.metrics`; `share` of them are in the mean."""
+        return float(np.sqrt(1 + share * self.twice))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +53,7 @@ class Family:
 
     @cached_property
     def _tested(self) -> tuple[np.ndarray, np.ndarray]:
-        return sign_flip_test(self.net, self.people.label, self.people.seed, self.people.unit)
+        return self.test(self.net)
 
     @property
     def p(self) -> np.ndarray:
@@ -61,7 +68,12 @@ class Family:
     @cached_property
     def plain(self) -> np.ndarray:
         """Family-wise p-values (things,) of the effects before adjustment."""
-        return sign_flip_test(self.effect, self.people.label, self.people.seed, self.people.unit)[0]
+        return self.test(self.effect)[0]
+
+    def test(self, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p and q of effects (subjects, things)."""
+        people = self.people
+        return sign_flip_test(widened(effect, people.widening()), people.label, people.seed, people.unit)
 
     @property
     def named(self) -> np.ndarray:
@@ -87,4 +99,4 @@ class Family:
 
 def intervals(effect: np.ndarray, people: People) -> np.ndarray:
     """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
-    return np.column_stack(mean_interval(effect, people.seed, people.unit))
+    return np.column_stack(mean_interval(widened(effect, people.widening()), people.seed, people.unit))

@@ -167,6 +167,7 @@ def people_of(run: Run, effects: Effects, fold: Sequence | None, at_chance: bool
         adjusted=Adjusted(adjustment(known), label),
         concludes=not at_chance and np.bincount(label.astype(int), minlength=len(CLASSES)).min() >= MIN_PER_CLASS,
         seed=run.seed,
+        twice=fold is not None and len(set(fold)) > 1,
     )
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from data.base.errors import InputError
 from utils.blackout.direction import PERFECT
-from utils.blackout.effects import sign_flip_test, sums
+from utils.blackout.effects import sign_flip_test, sums, widened
 from utils.blackout.families import Family, People
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
@@ -55,7 +55,8 @@ def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
     for split, side in np.argwhere(pairs.any(2) & people.concludes):
         half = pairs[split, side]
         label = people.label[half[people.unit]]  # of people, who may differ within a unit
-        p, _ = sign_flip_test(total[half], label, int(seeds[split, side]), flips=FLIPS)
+        own = widened(total[half], people.widening(share=0.5))
+        p, _ = sign_flip_test(own, label, int(seeds[split, side]), flips=FLIPS)
         named[split, side] = p < ALPHA
     effect = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in effect])
