@@ -67,7 +67,7 @@ def test_a_network_below_chance_ends_with_that_and_names_no_region(concluded):
     """Though the same region is significant, as the table of numbers says."""
     found, out, table, results = concluded(lambda label, random: 1 - good(label, random))
     assert found["better_than_chance"] is False and results.at_chance
-    assert "ranks them the wrong way round, so there is nothing for the" in found["conclusion"]
+    assert "ranks them the wrong way round, so there is nothing to explain" in found["conclusion"]
     assert "Each p is adjusted for AGE_AT_SCAN, " in found["conclusion"]
     assert out == found["conclusion"] + "\n" and results.summary in out
     assert not any(name in found["conclusion"] for name in table["name"])

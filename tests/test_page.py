@@ -406,6 +406,6 @@ def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
     found = sentences.accuracy_sentence(auc, "AUC within folds")
     assert found.startswith("AUC within folds on these subjects ") and words in found
     assert auc.beats_chance is better
-    assert [part in found for part in ("nothing for the", "not known", "wrong way")] == [
+    assert [part in found for part in ("nothing to explain", "not known", "wrong way")] == [
         better is False, better is None, auc is REVERSED,
     ]  # fmt: skip

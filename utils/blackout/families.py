@@ -73,6 +73,11 @@ class Family:
         """The effects (subjects, things) on the logit of autism, not of the true class."""
         return np.where(self.people.label == 1, 1, -1)[:, None] * self.effect
 
+    @property
+    def read(self) -> np.ndarray:
+        """What the network makes of people's values (subjects, things): the effects on the logit of autism."""
+        return self.on_autism
+
     def columns(self, kind: str = RELIANCE) -> pd.DataFrame:
         """A row a thing: the mean effect with its 95 % interval, p after and before adjustment, and the adjusted mean
         with its interval, which p tests. Their names begin with the `kind` of effect."""
