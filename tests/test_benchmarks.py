@@ -58,6 +58,7 @@ COMMANDS = {
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
         *("--donors", 2),
     ],
+    "replication": ["--sets", 2, "--people", 80],
     "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twins": ["--people", 200, "--maps", 1],
 }
@@ -475,3 +476,13 @@ def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, 
 def test_a_quarter_has_autism():
     quarter = runpy.run_path(benchmark("truth"))["Quarter"]
     assert quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_replication_says_what_holds_and_what_comes_out(printed_by):
+    lines = printed_by("replication").splitlines()
+    assert len(lines) == 5
+    assert re.match(r"80 people, relatives: difference \d+\.\d%, correlation \d+\.\d%, with training people ", lines[1])
+    nothing, much = lines[2], lines[4]
+    assert "0 standard errors" in nothing and "planted named 0, planted named and come out 0" in nothing
+    assert int(re.findall(r"planted named (\d+)", much)[0]) >= 6  # of eight

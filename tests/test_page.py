@@ -17,7 +17,8 @@ from nilearn.datasets import load_mni152_template
 
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
-from utils.blackout import page
+from utils import figures
+from utils.blackout import figure, page
 from utils.blackout import results as pictures
 from utils.blackout.effects import SUPPRESSOR, Adjusted, region_table
 from utils.runs.checkpoints import Caveats
@@ -57,17 +58,25 @@ def results(run) -> pictures.BlackoutResults:
         sufficiency=effect(0, 1, 1), blob_excess=blobs,
     )  # fmt: skip
     table = region_table(own, effects, seed=0)
-    return pictures.BlackoutResults(own, table, effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", at_chance=False)
+    regions = pictures.Regions(table, at_chance=False, atlas=own)
+    return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", False, regions)
 
 
 @pytest.fixture
 def at_chance(results) -> pictures.BlackoutResults:
-    return dataclasses.replace(results, at_chance=True)
+    regions = dataclasses.replace(results.regions, at_chance=True)
+    return dataclasses.replace(results, at_chance=True, regions=regions)
 
 
-def painted_values(results) -> dict[int, float]:
+def with_table(results, **columns) -> pictures.BlackoutResults:
+    """The same, with other columns of the table of regions."""
+    regions = dataclasses.replace(results.regions, table=results.regions.table.assign(**columns))
+    return dataclasses.replace(results, regions=regions)
+
+
+def painted_values(regions) -> dict[int, float]:
     """The one value of each region in the image of the group map."""
-    values, labels = pictures.painted(results)[0].get_fdata(), results.atlas.full
+    values, labels = pictures.painted(regions)[0].get_fdata(), regions.atlas.full
     assert not values[labels == 0].any()
     found = {region: set(values[labels == region]) for region in (2, 5, 9)}
     assert {len(each) for each in found.values()} == {1}
@@ -124,7 +133,7 @@ def test_one_subject_has_colours_from_blue_by_white_to_red(parsed):
 
 def test_name_effect_interval_and_both_p_come_first(parsed, results):
     assert parsed.table[0][:5] == ["region", "reliance", "p", "unique p", "unique"]
-    first = results.table.set_index("region").loc[5]
+    first = results.regions.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
     shown = [f"{first['reliance']:.4f} {interval}", f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
     assert parsed.table[1][1:4] == shown
@@ -146,11 +155,10 @@ def test_what_is_undefined_is_a_dash(parsed):
 @pytest.mark.slow
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert parsed.named["summary"] == results.summary and "chance" not in parsed.named
-    figure = pictures.draw(run, results)
-    heading = figure.get_suptitle()
-    assert results.summary in heading
-    assert "Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects" in heading
-    plt.close(figure)
+    drawn = figure.draw(run, results)
+    told = [text.get_text() for text in drawn.texts]
+    assert told[:2] == ["Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects", results.summary]
+    plt.close(drawn)
 
 
 @pytest.mark.slow
@@ -161,20 +169,21 @@ def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chanc
     assert parsed.named["shading"].startswith("All regions are pale: the network is not shown to be better than chance")
     colours = [value for name, value in parsed.attributes if name == "class" and value.startswith("bar")]
     assert colours == ["bar pale", "bar pale"]  # the second one is of one subject's map
-    assert all(value < 0 for value in painted_values(at_chance).values())
-    assert at_chance.ranked == [5, 9, 2]
-    figure = pictures.draw(run, at_chance)
-    assert {bar.get_facecolor()[:3] for axis in figure.axes[:2] for bar in axis.patches} == {(0.6, 0.6, 0.6)}
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert all(value < 0 for value in painted_values(at_chance.regions).values())
+    assert at_chance.regions.ranked == [5, 9, 2]
+    drawn = figure.draw(run, at_chance)
+    assert {bar.get_facecolor()[:3] for axis in drawn.axes[:2] for bar in axis.patches} == {(0.6, 0.6, 0.6)}
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert legend[0] == "not marked: the network is at chance"
-    assert any(at_chance.shading in text.get_text() for text in figure.texts)
-    plt.close(figure)
+    assert any(at_chance.regions.shading in text.get_text() for text in drawn.texts)
+    plt.close(drawn)
 
 
 def test_a_region_is_pale_unless_it_is_significant_however_large_its_effect(results):
     """Region 2 has the largest effect, and is not significant; the two others are."""
-    table = results.table.assign(reliance=results.table["reliance"].where(results.table["region"] != 2, 2.0))
-    large = dataclasses.replace(results, table=table)
+    table = results.regions.table
+    large = with_table(results, reliance=table["reliance"].where(table["region"] != 2, 2.0)).regions
+    table = large.table
     assert (table["p_reliance"] < 0.05).tolist() == (table["region"] != 2).tolist()
     effect = table.set_index("region")["reliance"] / 2
     found = painted_values(large)
@@ -188,18 +197,18 @@ def test_a_region_is_pale_unless_it_is_significant_however_large_its_effect(resu
 
 
 def test_where_no_region_is_significant_all_are_pale_and_it_is_said(results):
-    none = dataclasses.replace(results, table=results.table.assign(p_reliance=0.5))
+    none = with_table(results, p_reliance=0.5).regions
     assert all(value < 0 for value in painted_values(none).values())
     assert none.shading == "All regions are pale: none is significant (family-wise p < 0.05)."
-    one_class = dataclasses.replace(results, table=results.table.assign(p_reliance=np.nan))
+    one_class = with_table(results, p_reliance=np.nan).regions
     assert one_class.shading.startswith("All regions are pale: there are no p-values, since the subjects are of one")
 
 
 def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered, parsed):
     x, y, z = json.loads(re.search(r'"numSlice": (\{[^}]*\})', html.unescape(rendered))[1]).values()
-    assert results.atlas.full[int(x), int(y), int(z)] == results.ranked[0] == 5
+    assert results.regions.atlas.full[int(x), int(y), int(z)] == results.regions.ranked[0] == 5
     assert parsed.named["shading"].startswith("Full colour")
-    second = dataclasses.replace(results, table=results.table.assign(p_reliance=[0.5, 0.01, 0.5]))
+    second = with_table(results, p_reliance=[0.5, 0.01, 0.5]).regions
     assert second.ranked == [9, 5, 2] and list(second.cuts) == [20, 30, 70]
 
 
@@ -214,37 +223,37 @@ def test_the_innermost_voxel_of_a_bent_region_lies_in_it():
 
 @pytest.mark.slow
 def test_the_picture_says_what_it_shows(run, results, tmp_path):
-    figure = pictures.draw(run, results)
-    bars, own = figure.axes[:2]
+    drawn = figure.draw(run, results)
+    bars, own = drawn.axes[:2]
     assert [text.get_text()[:8] for text in bars.get_yticklabels()] == ["first", "third", '<b>"bold']
-    assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= pictures.NAME_WIDTH
+    assert max(len(text.get_text()) for text in bars.get_yticklabels()) <= figure.NAME_WIDTH
     assert [bars.get_title(), own.get_title()] == ["reliance", "unique"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert legend == ["family-wise p < 0.05", "not significant", "95% interval over subjects"]
-    texts = {text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title]}
+    texts = {text.get_text() for axis in drawn.axes for text in [*axis.texts, axis.title]}
     assert {"z = -32 mm", "z = -12 mm", "z = 68 mm", "L", "R"} <= texts
-    (colours,) = [axis for axis in figure.axes if "logit of the true class" in axis.get_ylabel()]
-    assert [text.get_text() for text in colours.get_xticklabels()] == ["significant", "not significant"]
-    largest = results.table["reliance"].max()
-    assert [float(text.get_text()) for text in colours.get_yticklabels()][::4] == pytest.approx(
+    (colours,) = [axis for axis in drawn.axes if "reliance" in axis.get_xlabel()]
+    assert [text.get_text() for text in colours.get_yticklabels()] == ["not significant", "significant"]
+    largest = results.regions.table["reliance"].max()
+    assert [float(text.get_text()) for text in colours.get_xticklabels()][::4] == pytest.approx(
         [-largest, largest], rel=0.05
     )
-    assert any(results.shading in text.get_text() for text in figure.texts)
-    pictures.figures.save(figure, tmp_path / "blackout.png")
+    assert any(results.regions.shading in text.get_text() for text in drawn.texts)
+    figures.save(drawn, tmp_path / "blackout.png")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("panel, name", [(0, "reliance"), (1, "unique")])
 def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel, name):
-    figure = pictures.draw(run, results)
-    axis = figure.axes[panel]
-    top = results.table.iloc[::-1]
+    drawn = figure.draw(run, results)
+    axis = drawn.axes[panel]
+    top = results.regions.table.iloc[::-1]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx(top[name].tolist())
     red = [bar.get_facecolor()[0] > bar.get_facecolor()[1] + 0.2 for bar in axis.patches]
     assert red == (top[f"p_{name}"] < 0.05).tolist() and any(red) and not all(red)
     whiskers = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
     assert np.array(whiskers) == pytest.approx(top[[f"{name}_low", f"{name}_high"]].to_numpy())
-    plt.close(figure)
+    plt.close(drawn)
 
 
 @pytest.mark.slow
@@ -256,19 +265,20 @@ def test_a_bar_has_the_interval_and_the_colour_of_its_own_p(run, results, panel,
     ],
 )
 def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, keys):
-    undefined = [name for name in results.table if any(part in name for part in without)]
-    one = dataclasses.replace(results, table=results.table.assign(**dict.fromkeys(undefined, np.nan)))
-    figure = pictures.draw(run, one)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == keys
-    figure.canvas.draw()
-    plt.close(figure)
+    undefined = [name for name in results.regions.table if any(part in name for part in without)]
+    one = with_table(results, **dict.fromkeys(undefined, np.nan))
+    drawn = figure.draw(run, one)
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == keys
+    drawn.canvas.draw()
+    plt.close(drawn)
 
 
 @pytest.mark.slow
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
     still = effects_of(results.effects.rows, 3)
-    results = dataclasses.replace(results, table=region_table(results.atlas, still, seed=0), effects=still)
-    pictures.figures.save(pictures.draw(run, results), tmp_path / "blackout.png")
+    regions = dataclasses.replace(results.regions, table=region_table(results.regions.atlas, still, seed=0))
+    results = dataclasses.replace(results, regions=regions, effects=still)
+    figures.save(figure.draw(run, results), tmp_path / "blackout.png")
     parsed = Page(page.render(run, results))
     assert json.loads(parsed.named["drawing"])["subjects"][0]["effect"] == [0.0, 0.0, 0.0]
 

@@ -11,7 +11,8 @@ from matplotlib import pyplot as plt
 
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
-from utils.blackout import job, page, results
+from utils import figures
+from utils.blackout import figure, job, page, results
 from utils.blackout.effects import Adjusted, Effects, map_table, region_table, sign_flip_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
@@ -79,12 +80,11 @@ def test_the_sentence_says_which_pairs_or_what_none_means(table):
 
 def test_findings_come_first_then_the_strongest_effects(table):
     found = in_maps(table)
-    assert found.names == ["second", "third", "first"] and found.significant.tolist() == [
-        [False, True],
-        *[[False] * 2] * 2,
-    ]
+    assert found.matrix.rows == ["second", "third", "first"]
+    assert found.matrix.marked.tolist() == [[False, True], *[[False] * 2] * 2]
     at_chance = in_maps(table, at_chance=True)
-    assert at_chance.names == ["third", "second", "first"] and not at_chance.significant.any()
+    assert at_chance.matrix.rows == ["third", "second", "first"] and not at_chance.matrix.marked.any()
+    assert found.first["name"].tolist() == ["second"] and len(at_chance.first) == 6
 
 
 @pytest.mark.slow
@@ -94,17 +94,16 @@ def test_findings_come_first_then_the_strongest_effects(table):
 )
 def test_the_figure_frames_what_is_significant(table, changes, framed, shading, tmp_path):
     found, before = in_maps(table, **changes), plt.get_fignums()
-    figure = results.draw_by_map("Blackout of cnn on $my$ cohort", found)
-    axis, _ = figure.axes
-    assert [text.get_text() for text in axis.get_yticklabels()] == found.names
+    drawn = figure.draw_by_map("Blackout of cnn on $my$ cohort", found)
+    (axis, _), (text,) = drawn.axes, (one.get_text().replace("\n", " ") for one in drawn.texts)
+    assert [text.get_text() for text in axis.get_yticklabels()] == found.matrix.rows
     assert [text.get_text() for text in axis.get_xticklabels()] == MAPS
-    assert len(axis.patches) == framed and shading in figure.get_suptitle().replace("\n", " ")
-    assert found.summary in figure.get_suptitle()
+    assert len(axis.patches) == framed and shading in text and found.summary in text
     opacity = axis.images[0].get_array()[..., 3]
-    assert (opacity == np.where(found.significant, 1, results.PALE)).all()
+    assert (opacity == np.where(found.matrix.marked, 1, results.PALE)).all()
     if framed:
         assert axis.patches[0].get_xy() == (0.5, -0.5)  # the second map, the first row
-    results.figures.save(figure, tmp_path / "regions_by_map.png")
+    figures.save(drawn, tmp_path / "regions_by_map.png")
     assert plt.get_fignums() == before
 
 
@@ -118,11 +117,12 @@ def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))
-    both = results.BlackoutResults(blocks(), region_table(blocks(), effects, 0), effects, "All.", False, found)
+    regions = results.Regions(region_table(blocks(), effects, 0), False, atlas=blocks())
+    both = results.BlackoutResults(effects, "All.", False, regions, found)
     parsed = Page(page.render(run, both))
     rows = parsed.rows["Region by map"]
-    assert rows[0] == ["region", *MAPS] and [row[0] for row in rows[1:]] == found.names
-    assert [float(cell) for cell in rows[1][1:]] == pytest.approx(found["reliance"][0], abs=6e-4)
+    assert rows[0] == ["region", *MAPS] and [row[0] for row in rows[1:4]] == found.matrix.rows
+    assert [float(cell) for cell in rows[1][1:]] == pytest.approx(found.matrix.effect[0], abs=6e-4)
     assert "i" not in parsed.tags and any(words in text for text in parsed.paragraphs["Region by map"])
     assert sum(name == "class" and value == "marked" for name, value in parsed.attributes) == marked
     alone = Page(page.render(run, dataclasses.replace(both, by_map=None)))

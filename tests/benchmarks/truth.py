@@ -54,7 +54,7 @@ from data.cohorts.records import DTYPE, FULL, REDUCED
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import demographics
 from tests.benchmarks import connectomes
-from utils.blackout import job, measure, page, results
+from utils.blackout import figure, job, measure, page
 from utils.scores.results import ALPHA
 
 TESTS = ("reliance", "unique")
@@ -365,7 +365,7 @@ def main() -> None:
         blackout += ["--atlas", str(few_regions(Path(tempfile.mkdtemp()), args.regions))]
     measure.BLOBS = 1  # they are not part of the question, nor are pictures
     page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
-    results.draw = results.draw_by_map = lambda *_: plt.figure()
+    figure.draw = figure.draw_by_map = lambda *_: plt.figure()
     lines = [
         run_scenario(name, scenario, (training, blackout), args.seed, args.cohorts or scenario.cohorts)
         for name, scenario in scenarios(args.real).items()

@@ -147,7 +147,7 @@ def mean_interval(
 
 
 def sign_flip_test(
-    effect: np.ndarray, label: np.ndarray, seed: int, unit: np.ndarray | None = None
+    effect: np.ndarray, label: np.ndarray, seed: int, unit: np.ndarray | None = None, flips: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
 
@@ -164,7 +164,7 @@ def sign_flip_test(
     count, regions = effect.shape
     if len(np.unique(label)) < len(CLASSES):
         return np.full(regions, np.nan), np.full(regions, np.nan)
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + RESAMPLES, count))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + flips, count))
     signs[0] = 1
     size = np.sqrt(np.square(effect).mean(0))
     size[size == 0] = np.inf  # a region without any effect has no evidence

@@ -23,7 +23,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import options, page, results
+from utils.blackout import figure, options, page, results
 from utils.blackout.bundled import not_compared
 from utils.blackout.effects import (
     ARRAYS,
@@ -132,12 +132,16 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
     write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
     write_maps(run.out_dir, atlas, effects)
     in_maps = separately(run, atlas, effects, adjusted, at_chance)
-    found = results.BlackoutResults(atlas, table, effects, text, at_chance, in_maps)
-    figures.save(results.draw(run, found), run.out_dir / "blackout.png")
+    regions = results.Regions(table, at_chance, atlas=atlas)
+    found = results.BlackoutResults(effects, text, at_chance, regions, in_maps)
+    figures.save(figure.draw(run, found), run.out_dir / "blackout.png")
     if in_maps:
         tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
-        figures.save(results.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
+        figures.save(figure.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
         text = "\n".join(filter(None, (text, in_maps.summary)))
+    if found.network:
+        with files.replacing(run.out_dir / "connections.html") as file:
+            file.write(page.network_viewer(found.network))
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(page.render(run, found))
     if not at_chance:
@@ -159,7 +163,7 @@ def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjusted, at_
         return None
     table = map_table(atlas, maps, effects, run.seed, adjusted)
     sentence = "" if at_chance else page.by_map_sentence(table, adjusted)
-    return results.ByMap(table, maps, sentence, at_chance)
+    return results.ByMap(table, at_chance, sentence, maps=maps)
 
 
 def names_of_maps(run: Run) -> list[str]:

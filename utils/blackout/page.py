@@ -1,6 +1,7 @@
 """Results of a blackout -> sentences, the terminal's table, and `blackout.html`, a page that needs no network."""
 
 import base64
+import html
 import re
 import warnings
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -22,15 +24,27 @@ from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import options
+from utils.blackout.columns import ON_PAGE, table_rows
 from utils.blackout.connections import Connections
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
 from utils.blackout.effects import ONE_SUBJECT, SUPPRESSOR, Adjusted, Effects
-from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, Fills
-from utils.blackout.results import PALE, UNTESTED, BlackoutResults, effect_ticks, largest_effect, painted, shades, title
+from utils.blackout.fills import RELIANCE, TESTED, Fills
+from utils.blackout.results import (
+    PALE,
+    UNTESTED,
+    BlackoutResults,
+    Network,
+    Regions,
+    effect_ticks,
+    largest_effect,
+    painted,
+    shades,
+    title,
+)
 from utils.figures import number, shortened
 from utils.runs.run import Run
 from utils.scores import results
-from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate, or_none
+from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate
 
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
@@ -38,6 +52,8 @@ LINE = "{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}"  # of its table
 HEADINGS = ("region", "reliance", "p", "unique", "p", "background", "size percentile")
 DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 SHOWN = 5  # problems
+PLOT = '<div id="connectome-plot">'  # of nilearn
+COLOURED = "Colours: reliance, the mean effect on the logit of the true class."
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
@@ -45,28 +61,6 @@ TEMPLATES = jinja2.Environment(
 )
 TEMPLATES.globals.update(results=results)
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
-ON_PAGE = (  # first what has p-values, last the background
-    *TESTED,
-    *(fill for fill in FILLS if fill.name != BACKGROUND and not fill.tested),
-    *(fill for fill in FILLS if fill.name == BACKGROUND),
-)
-COLUMNS = {  # heading of the page's table -> column of `regions.csv` and its format
-    "region": ("name", ""),
-    RELIANCE: (RELIANCE, ".4f"),
-    **{f"{of.prefix}p": (f"p_{of.name}", ".4f") for of in TESTED},
-    **{of.name: (of.name, ".4f") for of in ON_PAGE[1:]},
-    "rank": ("rank", "d"),
-    "size percentile": ("size_percentile", ".0f"),
-    **{f"{of.prefix}q": (f"q_{of.name}", ".3g") for of in TESTED},
-    **{f"{of.prefix}plain p": (f"p_{of.name}_plain", ".4f") for of in TESTED},
-    **{f"{of.prefix}adjusted": (f"{of.name}_adjusted", ".4f") for of in TESTED},
-    "remark": ("remark", ""),
-    "hemisphere": ("hemisphere", ""),
-    "voxels": ("voxels", "d"),
-    "x, y, z (mm)": ("x_mm", ".0f"),
-    "in autism": ("background_autism", ".4f"),
-    "in control": ("background_control", ".4f"),
-}
 
 
 def donors_sentence(fills: Fills) -> str:
@@ -185,30 +179,18 @@ def print_table(table: pd.DataFrame) -> None:
         )
 
 
-def table_cells(row: dict) -> dict[str, tuple[str, str, float | None]]:
-    """A row of the page's table: heading -> the text, the interval below it if there is one, and the number to sort by.
-    Without a number it is undefined, or sorted by its text."""
-    cells: dict[str, tuple[str, str, float | None]] = {}
-    for heading, (column, form) in COLUMNS.items():
-        value = row[column]
-        ends = Estimate.in_row(row, column).ends(".4f", ONE_SUBJECT) if f"{column}_low" in row else ""
-        cells[heading] = (number(value, form), ends, or_none(value)) if form else (value, ends, None)
-    centre = (f"{row[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
-    return cells | {"x, y, z (mm)": (", ".join(centre), "", or_none(row["x_mm"]))}
-
-
-def record_maps(results: BlackoutResults) -> dict:
+def record_maps(results: BlackoutResults, regions: Regions) -> dict:
     """What the page draws a record's map from: slices of the atlas and of the MNI152 template, front upward, each
     record's effects, and the colours."""
-    effects = results.effects
+    effects, atlas = results.effects, regions.atlas
     rows = zip(effects.rows, effects["probability"].tolist(), effects[RELIANCE].round(5).tolist(), strict=True)
     return {
-        "shape": [len(results.cuts), *results.atlas.full.shape[1::-1]],
-        "slices": encoded_slices(results.atlas.full, results, "<i4"),
-        "anatomy": encoded_slices(anatomy(), results, "u1"),
+        "shape": [len(regions.cuts), *atlas.full.shape[1::-1]],
+        "slices": encoded_slices(atlas.full, regions, "<i4"),
+        "anatomy": encoded_slices(anatomy(), regions, "u1"),
         "colours": [to_hex(colour) for colour in shades(1)],
-        "cuts": [*results.cuts.values()],
-        "regions": results.atlas.regions,
+        "cuts": [*regions.cuts.values()],
+        "regions": atlas.regions,
         "subjects": [
             {"name": row.file, "label": int(row.label), "probability": round(probability, 4), "effect": effect}
             for row, probability, effect in rows
@@ -216,9 +198,9 @@ def record_maps(results: BlackoutResults) -> dict:
     }
 
 
-def encoded_slices(volume: np.ndarray, results: BlackoutResults, kind: str) -> str:
+def encoded_slices(volume: np.ndarray, regions: Regions, kind: str) -> str:
     """The slices at `cuts` of a volume on the full grid, (slice, row, column) with the front upward, as base64."""
-    slices = np.ascontiguousarray(volume[:, ::-1, [*results.cuts]].transpose(2, 1, 0), kind)
+    slices = np.ascontiguousarray(volume[:, ::-1, [*regions.cuts]].transpose(2, 1, 0), kind)
     return base64.b64encode(slices.tobytes()).decode()
 
 
@@ -243,35 +225,60 @@ def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
     return tuple(float(at) for at in records.FULL.origin_mm + records.FULL.spacing_mm * nearest)
 
 
-def viewer(results: BlackoutResults) -> str:
-    """nilearn's interactive viewer of the group map: a page of its own, without its link to an icon."""
+def viewer(regions: Regions) -> str:
+    """nilearn's interactive viewer of the group map: a page of its own."""
     from nilearn.plotting import view_img
 
-    image, options = painted(results)
-    crossed = innermost_voxel(results.atlas.full, results.ranked[0])
+    image, options = painted(regions)
+    crossed = innermost_voxel(regions.atlas.full, regions.ranked[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
-        page = view_img(image, cut_coords=crossed, **options).get_standalone()
-    return re.sub(r"<link[^>]*icon[^>]*>", "", page)
+        return standalone(view_img(image, cut_coords=crossed, **options))
+
+
+def network_viewer(network: Network) -> str:
+    """nilearn's interactive viewer of pairs of regions: a page of its own, with their names."""
+    from nilearn.plotting import view_connectome
+
+    names = [html.escape(name) for name in network.names]  # they stand in a script
+    options = {"node_labels": names, "node_color": "black", "node_size": 5, "colorbar_fontsize": 14}
+    page = standalone(view_connectome(network.effect, network.centre, **options))
+    return page.replace(PLOT, f'<p style="font-family: sans-serif">{network.shown} {COLOURED}</p>\n{PLOT}', 1)
+
+
+def standalone(view: Any) -> str:
+    """A page that needs no network connection: without nilearn's link to an icon."""
+    return re.sub(r"<link[^>]*icon[^>]*>", "", view.get_standalone())
 
 
 def render(run: Run, results: BlackoutResults) -> str:
-    """The page: the interactive viewer, a sortable table, and a map of each record drawn from the atlas's slices."""
+    """The page: a section for each thing that was replaced, with sortable tables; of regions also the interactive
+    viewer, and a map of each record drawn from the atlas's slices."""
+    regions = results.regions
+    of_regions = (
+        {}
+        if regions is None
+        else {
+            "viewer": viewer(regions),
+            "drawing": record_maps(results, regions),
+            "ticks": [f"{tick:.3g}" for tick in effect_ticks(largest_effect(regions.table[RELIANCE]))],
+            "start": regions.table.set_index("region")["name"][regions.ranked[0]],
+            "marked": regions.significant().any(),
+        }
+    )
     return TEMPLATES.get_template("page.html").render(
         title=title(run, results),
-        results=results,
+        found=results,
+        regions=regions,
+        replaced=results.families,
         caveats=run.caveats,
         problems=listed(run.caveats.problems, SHOWN, "; "),
         on_page=ON_PAGE,
         tested=TESTED,
         background=variants.BACKGROUND[run.standard],
         connectome=options.CONNECTOME,
-        viewer=viewer(results),
-        table=[table_cells(row) for row in results.table.to_dict("records")],
-        drawing=record_maps(results),
-        ticks=[f"{tick:.3g}" for tick in effect_ticks(largest_effect(results.table[RELIANCE]))],
-        start=results.table.set_index("region")["name"][results.ranked[0]],
+        table_rows=table_rows,
         pale=PALE,
         untested=UNTESTED,
-        marked=results.significant(RELIANCE).any(),
+        **of_regions,
     )

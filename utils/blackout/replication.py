@@ -1,0 +1,156 @@
+"""Effects of things (`families.py`) -> whether they would come out again: `replication.csv`, and what it says.
+
+`halves`           These people are cut into two halves many times. The networks are the same in both. So this says how
+                   much the list hangs on who is tested. It does not say how much it hangs on who was trained on.
+`repeats`          The same people with other networks and other cuts.
+`training people`  Other people. Only of them it is said that something is found again.
+
+Things that nobody names have no row. The first row of a family is of all its things.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from data.base.errors import InputError
+from utils.blackout.direction import PERFECT
+from utils.blackout.effects import sign_flip_test, sums
+from utils.blackout.families import Family, People
+from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
+
+SPLITS, FLIPS = 100, 500  # into halves; of signs in each half
+MOST = 0.5  # share of halves or repeats from which on a thing comes out
+HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
+COLUMNS = ["between", "family", "thing", "named", "comes_out", "again", *columns_of("correlation")]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEffects:
+    """What a blackout of other people found in a family. `effect` (things,) are the mean adjusted effects; `named`
+    (things,) bool are the things that were named; `people` is their number."""
+
+    things: Sequence[str]
+    effect: np.ndarray
+    named: np.ndarray
+    people: int
+
+    @classmethod
+    def of(cls, family: Family) -> "GroupEffects":
+        return cls(list(family.things), family.net.mean(0), family.named, len(family.net))
+
+
+def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
+    """Rows of `replication.csv` between halves of these people. `comes_out` is the share of all halves that name a
+    thing by a test of their own. The correlation is the mean over splits, its ends hold 95 % of them."""
+    people, random = family.people, np.random.default_rng(family.people.seed)
+    total, size = sums(family.net, people.unit), sums(np.ones(len(family.net)), people.unit)
+    label = sums(people.label.astype(float), people.unit) / size
+    chosen = cut(people, splits if len(size) >= 2 * MIN_SUBJECTS else 0, random)
+    pairs = np.stack([chosen, ~chosen], axis=1)  # (splits, 2, units)
+    seeds = random.integers(2**32, size=pairs.shape[:2])
+    named = np.zeros((*pairs.shape[:2], len(family.things)), bool)
+    for split, side in np.argwhere(pairs.any(2) & people.concludes):
+        half = pairs[split, side]
+        p, _ = sign_flip_test(total[half], label[half], int(seeds[split, side]), flips=FLIPS)
+        named[split, side] = p < ALPHA
+    effect = (pairs @ total) / (pairs @ size)[..., None]
+    found = spread([correlation(one, other) for one, other in effect])
+    return table(HALVES, family, Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named)), found)
+
+
+def between_repeats(families: Sequence[Family], whole: Family) -> pd.DataFrame:
+    """The same between repeats, two or more, with the things of `whole` in this order."""
+    named = np.array([family.named for family in families])
+    times, effects = named.sum(0), [family.net.mean(0) for family in families]
+    found = spread([correlation(one, other) for one, other in combinations(effects, 2)])
+    both = times * (times - 1) / (len(families) - 1)
+    return table(REPEATS, whole, Counts(times, both, len(families)), found)
+
+
+def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
+    """The same of these people, `here`, and the training people, `group`. `comes_out` is whether those name a thing,
+    `again` whether these do, too. The interval of the correlation is over these people.
+
+    Noise of the mean effects makes the correlation smaller. So the interval is for what so many other people would show
+    on average. It is linear in Fisher's z, and rather too wide. A bootstrap adds as much noise once more, and is too
+    narrow.
+    Raises InputError if the group has other things.
+    """
+    if lacking := [thing for thing in here.things if thing not in set(group.things)]:
+        raise InputError(
+            f"The bundle has no effect of {lacking[0]} among its {here.name}; expected all {len(here.things)}. "
+            "Black out with the atlas, maps and systems of the bundle."
+        )
+    place = {thing: at for at, thing in enumerate(group.things)}
+    order = np.array([place[thing] for thing in here.things], int)
+    people, effect, there = here.people, here.net.mean(0), group.effect[order]
+    value = np.clip(correlation(effect, there), -PERFECT, PERFECT)
+    deviation = sums(here.net - effect, people.unit) / len(here.net)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = ((of - of.mean()) / np.linalg.norm(of - of.mean()) for of in (effect, there))
+        slope = (other - value * one) / np.linalg.norm(effect - effect.mean()) / (1 - value**2)
+        error = np.sqrt(np.square(deviation @ slope).sum() * len(deviation) / (len(deviation) - 1))
+    margin = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(deviation) - 1)
+    found = Estimate.of(*np.tanh([np.arctanh(value), np.arctanh(value) - margin, np.arctanh(value) + margin]))
+    times = group.named[order].astype(int)
+    return table(TRAINING, here, Counts(times, times * here.named, 1), found)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often things were named (things,), of so many `trials`; of these, the mean number (things,) that another
+    trial names, too."""
+
+    times: np.ndarray
+    both: np.ndarray
+    trials: int
+
+
+def table(between: str, family: Family, counts: Counts, found: Estimate) -> pd.DataFrame:
+    """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
+    number of things that are named. `comes_out` is the share of these that do in most trials; `again` is over all
+    things."""
+    share = counts.times / max(counts.trials, 1)
+    again = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
+    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "again": again})
+    rows = rows[family.named | (counts.times > 0)].astype({"named": int})
+    come = share[family.named] > MOST
+    whole = {"thing": "", "named": len(come), "comes_out": come.mean() if len(come) else np.nan}
+    whole["again"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
+    head = pd.DataFrame([whole | dict(zip(columns_of("correlation"), found.numbers, strict=True))])
+    rows = pd.concat([head, rows], ignore_index=True)
+    return rows.assign(between=between, family=family.name)[COLUMNS]
+
+
+def cut(people: People, splits: int, random: np.random.Generator) -> np.ndarray:
+    """Which units are in the first half, (splits, units) bool. Units are lined up by site and by fold, all else in
+    random order, and go to the halves in turn. So at each site, and in each of its folds, halves differ by one at
+    most. A unit of several sites is of that of its first person."""
+    _, first = np.unique(people.unit, return_index=True)
+    site, fold = (np.unique(names[first], return_inverse=True)[1] for names in (people.site, people.fold))
+    found = np.empty((splits, len(first)), bool)
+    for split in range(splits):
+        drawn, (of_site, of_fold) = random.random(len(first)), (random.permutation(len(first)) for _ in range(2))
+        line = np.lexsort((drawn, of_fold[fold], of_site[site]))
+        found[split, line] = (np.arange(len(line)) + random.integers(2)) % 2 == 0
+    return found
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's, over the last axis; NaN where one is constant or undefined."""
+    one, other = (of - of.mean(-1, keepdims=True) for of in (one, other))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (one * other).sum(-1) / np.sqrt(np.square(one).sum(-1) * np.square(other).sum(-1))
+
+
+def spread(values: Sequence[np.ndarray]) -> Estimate:
+    """The mean of numbers, and the ends that hold 95 % of them: a range, no interval."""
+    known = np.array([value for value in values if np.isfinite(value)])
+    if not len(known):
+        return Estimate(None, None, None)
+    tail = (1 - CONFIDENCE) / 2
+    return Estimate.of(known.mean(), *np.quantile(known, (tail, 1 - tail)))

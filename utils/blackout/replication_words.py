@@ -1,0 +1,112 @@
+"""Rows of `replication.csv` -> sentences. The word "again" is said of other people only."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from utils.blackout.replication import HALVES, MOST, REPEATS, TRAINING
+from utils.scores.results import Estimate
+
+THINGS = {  # in the order of sentences: family -> one of its things, many
+    "regions": ("region", "regions"),
+    "connections": ("connection", "connections"),
+    "values": ("value", "values"),
+    "maps": ("region in one map", "regions in one map"),
+}
+
+
+class Wording(NamedTuple):
+    """Verbs of one thing, of many, of one that fails; who names things first, and where they are looked for; what this
+    means; whose effects correlate, and what stands in brackets."""
+
+    verbs: tuple[str, str, str]
+    first: str
+    where: str
+    meaning: str
+    whose: str
+    brackets: str
+
+
+OUT = ("comes out", "come out", "does not come out")
+WORDINGS = {
+    TRAINING: Wording(
+        ("is named again", "are named again", "is not named again"),
+        " in the training people",
+        " in these {people} people",
+        "These are other people; the networks are those of the bundle.",
+        "these people and of the training people",
+        "the 95 % interval over these people, for one correlation alone",
+    ),
+    HALVES: Wording(
+        OUT,
+        "",
+        " in halves of these people",
+        "To come out means: named by more than half of all halves, each of half of these people. Both halves have the "
+        "same networks.",
+        "both halves",
+        "the range of 95 % of the cuts, which is no interval",
+    ),
+    REPEATS: Wording(
+        OUT,
+        "",
+        " in repeats on these people",
+        "To come out means: named by more than half of the repeats. They have the same people and other networks.",
+        "two repeats",
+        "the range of 95 % of the pairs of repeats, which is no interval",
+    ),
+}
+
+
+def first_sentence(found: pd.DataFrame, people: int) -> str:
+    """What the page says first, of all families. It is how the list of the training people fares in these `people`, if
+    there are such rows, and then how theirs fares in halves. `found` has the rows of `replication.csv`."""
+    return " ".join(one for between in (TRAINING, HALVES) for one in fates(found, between, people))
+
+
+def sentences(found: pd.DataFrame, between: str, people: int) -> str:
+    """What the rows between halves, repeats or training people say, with correlations; nothing without such rows."""
+    return " ".join([*fates(found, between, people), *correlations(found, between)])
+
+
+def fates(found: pd.DataFrame, between: str, people: int) -> list[str]:
+    """What becomes of the things of each family that are named, whether to publish them, and what this means."""
+    where, told, little = WORDINGS[between].where.format(people=people), list[str](), list[str]()
+    for family, rows in families(found, between).items():
+        named, out = counts(rows, between)
+        told.append(fate(THINGS[family], named, out, WORDINGS[between], where))
+        where = "" if named else where  # said once
+        little += [THINGS[family][1]] if 2 * out < named or not named else []
+    if little:
+        told.append(f"No map or list of {' or '.join(little)} should be published from this.")
+    return [*told, WORDINGS[between].meaning] if told else []
+
+
+def families(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
+    """The rows of each family, in the order of sentences."""
+    rows = dict(iter(found[found["between"] == between].groupby("family")))
+    return {name: rows[name] for name in THINGS if name in rows}
+
+
+def counts(rows: pd.DataFrame, between: str) -> tuple[int, int]:
+    """Of a family, how many things are named at first, and how many of these are found in the other place, too."""
+    here, most = (rows["named"] == 1) & (rows["thing"] != ""), (rows["comes_out"] > MOST) & (rows["thing"] != "")
+    return int((most if between == TRAINING else here).sum()), int((here & most).sum())
+
+
+def fate(thing: tuple[str, str], named: int, out: int, wording: Wording, where: str) -> str:
+    """What becomes of the things that are named."""
+    (one, many), (comes, come, fails) = thing, wording.verbs
+    if not named:
+        return f"No {one} is named{wording.first}."
+    if named == 1:
+        return f"The one {one} named{wording.first} {comes if out else fails}{where}."
+    return f"Of the {named} {many} named{wording.first}, {out or 'none'} {come if out > 1 else comes}{where}."
+
+
+def correlations(found: pd.DataFrame, between: str) -> list[str]:
+    """How the mean effects correlate over the things of each family."""
+    heads = {name: Estimate.in_row(rows.iloc[0], "correlation") for name, rows in families(found, between).items()}
+    known = [f"{one.text('.2f')} over {THINGS[name][1]}" for name, one in heads.items() if one.value is not None]
+    whose, brackets = WORDINGS[between].whose, WORDINGS[between].brackets
+    text = f"The mean effects of {whose} correlate at {', '.join(known)}. In brackets: {brackets}."
+    return [text] if known else []
