@@ -26,7 +26,7 @@ from data.cohorts.stored import sealed
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.job import measured
 from utils.blackout.options import BlackoutOptions
-from utils.bundle.effects import DescribedBlackout, read_description, read_family
+from utils.bundle.effects import BundledFamily, DescribedBlackout, read_description, read_family
 from utils.bundle.model import Bundle
 from utils.bundle.run import networks_of, on_cohort
 from utils.jobs import BLACKOUT
@@ -217,6 +217,12 @@ def test_they_are_compared_if_they_are_of_the_same_regions(lab, with_effects, tm
     assert group_effects(aal) == group_effects(some) == {}
     assert "holds the group's effects of the regions of another atlas, so that they are not" in not_compared(aal)
     assert "holds the group's effects of all maps, so that they are not" in not_compared(some)
+    for system, words in (("Left block", ""), ("left limbic", "holds the group's effects of other systems")):
+        pair = BundledFamily(things=(("Right block", system),), effect=(0.1,), named=(False,), people=6)
+        families = held.model.blackout.families | {"connections": pair}
+        model = replace(held.model, blackout=replace(held.model.blackout, families=families))
+        run = replace(own, checkpoints=replace(own.checkpoints, bundle=replace(held, model=model)))
+        assert words in not_compared(run) and bool(not_compared(run)) is bool(words)
 
 
 TOLD = {"model": "mmnn", "config": {}, "records_sha256": "", "folds": "2", "subjects": 40}
