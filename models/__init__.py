@@ -255,9 +255,12 @@ class Model:
     loss: str
     grid: Grid | None = None
     reduces: bool = False  # its code is the reduced volume
-    occludable: bool = False  # a volume goes in and a label comes out
     map_by_map: bool = False  # each map of a record is a sample of its own
     optional: tuple[str, ...] = ()
+
+    @property
+    def classifies(self) -> bool:
+        return self.predicts == "label"
 
     @property
     def module(self) -> ModuleType:
@@ -300,7 +303,7 @@ MODELS = {
     for model in (
         Model("ae", ("phenotype",), "input", "sparse_reconstruction"),
         Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, map_by_map=True),
-        Model("cnn", ("volume",), "label", "cross_entropy", REDUCED, occludable=True),
+        Model("cnn", ("volume",), "label", "cross_entropy", REDUCED),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
         Model(
             "mmnn",
@@ -308,7 +311,6 @@ MODELS = {
             "label",
             "cross_entropy",
             REDUCED,
-            occludable=True,
             optional=("connectome",),
         ),
     )

@@ -431,6 +431,14 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
     return open_cohort(folder)
 
 
+def fills_of(cohort, atlas, tested: np.ndarray, options, seed: int = 0):
+    """What replaces the regions of tested records in a blackout with these options."""
+    from utils.blackout.donors import Donors
+    from utils.blackout.fills import Fills
+
+    return Fills(cohort, atlas, Donors(cohort, np.asarray(tested), options.donors, seed), options, seed)
+
+
 def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     """Effects of a blackout, made up: those that are not given are 0, and no blob does as much as its region."""
     from utils.blackout.effects import ARRAYS, Effects
@@ -441,7 +449,7 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
 
 
-def tested_table(things: dict[str, Sequence], found: Sequence[int]):
+def made_up_table(things: dict[str, Sequence], found: Sequence[int]):
     """The columns of `things`, and those of a family, made up: `found` are significant. By reliance."""
     import pandas as pd
 

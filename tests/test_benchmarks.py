@@ -28,7 +28,7 @@ from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
 from data.simulation import Anatomy, Simulation
 from data.swap import swap
-from utils.blackout import job, measure, page, results
+from utils.blackout import figure, job, measure, page
 from utils.evaluation import confounds
 from utils.scores import metrics
 from utils.training import fit
@@ -42,7 +42,7 @@ COMMANDS = {
     "calibration": ["--sets", 1],
     "compare": ["--sets", 2, "--only", "10 folds, 50%"],
     "confounds": ["--sets", 1, "--people", 120, "--resamples", 100, "--only", "sex by age,error,unseen"],
-    "connections": ["--sets", 1, "--people", 20],
+    "connections": ["--sets", 1, "--people", 400],
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
     "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
@@ -79,7 +79,7 @@ def printed_by(cohort, monkeypatch, capsys):
             (confounds, "RESAMPLES"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        for module, drawing in ((results, "draw_by_map"), (results, "draw"), (page, "render"), (job, "write_maps")):
+        for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), (page, "render"), (job, "write_maps")):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")
         return capsys.readouterr().out
@@ -210,6 +210,17 @@ def test_the_benchmark_of_adjustment_counts_its_sets(printed_by):
     assert lines[0].startswith("200 people, sex by age, ") and lines[-1].startswith("200 people, the diagnosis, ")
     assert len(lines) == 8 and all("before: 1, " in lines[at] for at in (0, -1))
     assert "adjusted: 0, " in lines[0] and "adjusted: 1, " in lines[-1]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_connections_counts_its_sets(printed_by):
+    """What is planted in pairs of systems is found there, with so many people."""
+    lines = printed_by("connections").splitlines()
+    found = [list(map(int, re.search(r"found (\d+) of (\d+);", line).groups())) for line in lines]
+    assert [total for _, total in found] == [0, 1, 1, 1, 5, 5] and found[3] == [1, 1] and found[5] == [5, 5]
+    assert all(
+        re.search(r"in 1 sets another pair of systems [01], another pair of regions [01]$", line) for line in lines
+    )
 
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):

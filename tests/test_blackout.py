@@ -9,6 +9,7 @@ import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
+from helpers import fills_of as fills_for
 from helpers import read_rows
 from sklearn.linear_model import Ridge
 
@@ -16,7 +17,7 @@ from data.cohorts import atlas
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.stored import open_cohort
 from models import cnn, from_json
-from utils.blackout.fills import FILLS, Fills
+from utils.blackout.fills import FILLS
 from utils.blackout.job import write_map
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
@@ -78,7 +79,7 @@ def test_the_file_holds_what_the_contract_says(stored, cohort):
 def fills_of(cohort):
     """Donors and expected levels of the test records, by position."""
     opened = open_cohort(cohort)
-    return Fills(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), BlackoutOptions(donors=5), seed=0)
+    return fills_for(opened, atlas.load_atlas(None, REDUCED), opened.indices("test"), BlackoutOptions(donors=5))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from helpers import effects_of
 from scipy import stats
 
 from data.cohorts.rows import Row
-from utils.blackout import connections, page
+from utils.blackout import connections, sentences
 from utils.blackout.connections import Connections, connections_of, connections_table, mean_edges, pairs_of
 from utils.blackout.effects import Adjusted
 from utils.blackout.families import People
@@ -115,7 +115,7 @@ def test_a_planted_pair_is_found_as_that_pair(planted):
         assert part["reliance"].is_monotonic_decreasing
     last = planted.value_of(np.where(between(REGION_OF, 0, 1), 0, 1), 1)[-1, 0]
     assert named["difference"].item() == pytest.approx(last)
-    assert page.connections_sentence(planted) == (
+    assert sentences.connections_sentence(planted) == (
         "Between systems, the evidence rests on 1 (front and side) of 10 pairs of systems (reliance, family-wise p < "
         "0.05 over all pairs of systems). Within these, 1 (a and b) of 4 pairs of regions is significant."
     )
@@ -125,18 +125,18 @@ def test_a_network_at_chance_has_no_pair_named(planted):
     found = Connections(REGIONS, REGION_OF, SYSTEMS, planted.effect, planted.value_of, people(80, concludes=False))
     table = connections_table(found, no_direction)
     assert len(table) == 10 and table["p_reliance"].min() < 0.05 and found.of_regions is None
-    assert page.connections_sentence(found) == ""
+    assert sentences.connections_sentence(found) == ""
 
 
 def test_what_lies_in_which_systems_is_said(planted):
     outside = "2 of 15 parcels lie outside all regions, which counts as a system."
-    assert page.systems_sentence(planted) == f"Parcels lie in 3 of 3 systems. {outside}"
+    assert sentences.systems_sentence(planted) == f"Parcels lie in 3 of 3 systems. {outside}"
     parts = (planted.effect, planted.value_of, planted.people)
     own = Connections(REGIONS, REGION_OF, Systems((*REGIONS, OUTSIDE), np.arange(7)), *parts)
     told = "Each region is a system of its own (--systems FILE tells others)."
-    assert page.systems_sentence(own) == f"Parcels lie in 6 of 6 systems. {told} {outside}"
+    assert sentences.systems_sentence(own) == f"Parcels lie in 6 of 6 systems. {told} {outside}"
     some = Connections(REGIONS, REGION_OF, Systems(("x", "y", OUTSIDE), np.array([0, 0, 0, 0, 2, 2, 2])), *parts)
-    assert page.systems_sentence(some) == (
+    assert sentences.systems_sentence(some) == (
         f"Parcels lie in 1 of 2 systems. In no system: 2 (e, f) of the regions. {outside}"
     )
 
@@ -149,7 +149,7 @@ def test_nothing_planted_is_found_in_five_percent(planted):
         connected = scored(random.normal(size=(40, len(EDGES))), random.normal(size=len(EDGES)), tested)
         found.append(connected.of_systems.named.any())
         assert (connected.of_regions is None) == (not found[-1])
-        assert found[-1] or "none of 10 pairs of systems is significant (" in page.connections_sentence(connected)
+        assert found[-1] or "none of 10 pairs of systems is significant (" in sentences.connections_sentence(connected)
     assert stats.binomtest(sum(found), 200, 0.05).pvalue > 0.01
 
 

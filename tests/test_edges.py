@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, Outcome, add_connectomes
+from helpers import SMALL_BATCH, Outcome, add_connectomes, fills_of
 from sklearn.linear_model import Ridge
 
 from data.cohorts import records
@@ -21,9 +21,8 @@ from data.cohorts.stored import open_cohort
 from models import MODELS
 from models.averaging import MeanOfLogits, PartOfMean
 from models.connectomes import SHARE
-from utils.blackout import edges, options, page
+from utils.blackout import edges, options, sentences
 from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
-from utils.blackout.fills import Fills
 from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
@@ -310,13 +309,13 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     layer, edges_of_all = network.get_layer("connectome_logits"), opened.connectomes[np.arange(len(opened.rows))]
     scores = np.nan_to_num((edges_of_all - layer.mean.numpy()) * layer.scale.numpy()) * layer.kernel.numpy() * SHARE
     tested = opened.indices("test")
-    fills = Fills(opened, load_atlas(None, opened.grid), tested, BlackoutOptions(donors=2), 0)
+    fills = fills_of(opened, load_atlas(None, opened.grid), tested, BlackoutOptions(donors=2))
     assert [name.decode() for name in subjects] == [opened.rows[at].subject for at in tested]
     for region, parcel in ((67, 0), (28, 1), (29, 2), (90, 3)):
         own = (opened.connectomes.pairs == parcel).any(1)
         for row, index in enumerate(tested):
             sign = 1 if opened.rows[index].label == 1 else -1
-            decrease = np.mean([(scores[index, own] - scores[donor, own]).sum() for donor in fills.donors[index]])
+            decrease = np.mean([(scores[index, own] - scores[donor, own]).sum() for donor in fills.donors.drawn[index]])
             assert found[row, region, 1] == pytest.approx(sign * decrease, abs=1e-5)
     assert not np.delete(found[..., 1], [67, 28, 29, 90], axis=1).any()
     np.testing.assert_allclose(together, found.sum(-1), atol=1e-5)  # networks that read one map, and the connectome
@@ -328,7 +327,7 @@ def sentence(connectomes: Rows | None, maps: tuple[str, ...] | None = None, read
     rows = [Row(f"{at}.bin", str(at), "A", 0.0, "train") for at in range(1001)]
     cohort = SimpleNamespace(connectomes=connectomes, rows=rows, without_connectomes=SimpleNamespace(connectomes=None))
     run = SimpleNamespace(model=model, config=None, cohort=cohort, options=BlackoutOptions(maps=maps))
-    text = page.edges_sentence(run, blocks())
+    text = sentences.edges_sentence(run, blocks())
     assert run.options.replaces_edges(options.cohort_of(run)) == text.startswith("With each region")
     return text
 

@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import region_means
+from helpers import fills_of, region_means
 from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas, records, resampling
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
+from utils.blackout import donors as drawing
 from utils.blackout import fills
 from utils.blackout.options import BlackoutOptions
 
@@ -44,23 +45,23 @@ def cohort(tmp_path_factory):
 
 
 def filled(cohort, indices, donors=3, seed=0):
-    return fills.Fills(cohort, blocks(), np.array(indices), BlackoutOptions(donors=donors), seed)
+    return fills_of(cohort, blocks(), indices, BlackoutOptions(donors=donors), seed)
 
 
 def drawn(cohort, index, seed, count=3):
-    people, row = fills.people_by_origin(cohort), cohort.rows[index]
-    origin = fills.donor_origin(people, row, count)
-    return [cohort.rows[at] for at in fills.draw(people[origin], row.subject, count, [seed, index])]
+    people, row = drawing.people_by_origin(cohort), cohort.rows[index]
+    origin = drawing.donor_origin(people, row, count)
+    return [cohort.rows[at] for at in drawing.draw(people[origin], row.subject, count, [seed, index])]
 
 
 def test_donors_are_other_people_of_the_same_site_where_that_has_enough(cohort):
     of_a, of_b = cohort.indices("test")
     found = filled(cohort, [of_a, of_b])
-    donors = {index: [cohort.rows[at] for at in positions] for index, positions in found.donors.items()}
+    donors = {index: [cohort.rows[at] for at in positions] for index, positions in found.donors.drawn.items()}
     for rows in donors.values():
         assert len({row.subject for row in rows}) == 3 and {row.split for row in rows} == {"train"}
     assert {row.site for row in donors[of_a]} == {"A"}
-    assert found.subjects_of_origin == {("train", "A"): 1, ("train", None): 1} and found.count == 3
+    assert found.donors.subjects_of_origin == {("train", "A"): 1, ("train", None): 1} and found.donors.count == 3
     assert {row.site for seed in range(30) for row in drawn(cohort, of_b, seed)} == {"A", "B"}
 
 
@@ -71,7 +72,7 @@ def test_nobody_is_a_donor_of_who_shares_the_scan(cohort):
     group = (cohort.rows[of_a].subject, others[0])
     tied = dataclasses.replace(cohort, groups=(group, tuple(dict.fromkeys(others[1:3]))))
     for seed in range(30):
-        donors = {tied.rows[at].subject for at in filled(tied, [of_a], seed=seed).donors[of_a]}
+        donors = {tied.rows[at].subject for at in filled(tied, [of_a], seed=seed).donors.drawn[of_a]}
         assert donors.isdisjoint(group) and len(donors & set(others[1:3])) < 2
 
 
@@ -82,12 +83,12 @@ def test_where_a_site_is_left_out_its_tested_people_are_the_donors(cohort):
     of_a = int(left_out.indices("test")[0])
     rows = [row for seed in range(10) for row in drawn(left_out, of_a, seed)]
     assert {row.site for row in rows} == {"A"} and left_out.rows[of_a].subject not in {row.subject for row in rows}
-    assert filled(left_out, [of_a]).subjects_of_origin == {("test", "A"): 1}
+    assert filled(left_out, [of_a]).donors.subjects_of_origin == {("test", "A"): 1}
 
 
 def test_too_few_people_give_fewer_donors(cohort):
     found = filled(cohort, cohort.indices("test"), donors=50)
-    assert found.count == 19 and {len(positions) for positions in found.donors.values()} == {19}
+    assert found.donors.count == 19 and {len(positions) for positions in found.donors.drawn.values()} == {19}
 
 
 def test_swapped_records_are_no_donors(cohort):
@@ -101,8 +102,8 @@ def test_swapped_records_are_no_donors(cohort):
 def test_donors_do_not_depend_on_labels_or_on_who_else_is_blacked_out(cohort):
     of_a, of_b = cohort.indices("test")
     alone, together = filled(cohort, [of_b]), filled(cohort, [of_a, of_b])
-    assert alone.donors[of_b].tolist() == together.donors[of_b].tolist()
-    assert filled(cohort, [of_a], seed=1).donors[of_a].tolist() != together.donors[of_a].tolist()
+    assert alone.donors.drawn[of_b].tolist() == together.donors.drawn[of_b].tolist()
+    assert filled(cohort, [of_a], seed=1).donors.drawn[of_a].tolist() != together.donors.drawn[of_a].tolist()
     flipped = tuple(dataclasses.replace(row, label=1 - row.label) for row in cohort.rows)
     other = dataclasses.replace(cohort, rows=flipped)
     assert [row.file for row in drawn(other, of_a, 0)] == [row.file for row in drawn(cohort, of_a, 0)]
@@ -118,7 +119,7 @@ def test_deviations_are_from_all_whom_the_donors_were_drawn_from(cohort):
               for row in cohort.rows if row.split == "train"}  # fmt: skip
     for at, (index, site) in enumerate([(of_a, "A"), (of_b, "")]):
         everybody = np.mean([found.means[own].mean(0) for name, own in people.items() if name.startswith(site)], axis=0)
-        for place, position in enumerate([index, *found.donors[index]]):
+        for place, position in enumerate([index, *found.donors.drawn[index]]):
             assert deviations[at, place] == pytest.approx(found.means[position] - everybody)
 
 
@@ -139,7 +140,7 @@ def test_fills_are_the_background_the_donors_and_the_donors_at_the_expected_leve
     assert background.shape == (2, 1, 1, 1, 1)
     assert background[0, 0, 0, 0, 0] == np.float32(records.background(cohort.read(indices[0])[2][..., 0]))
     expected = found.expected
-    for number, (index, positions) in enumerate(found.donors.items()):
+    for number, (index, positions) in enumerate(found.donors.drawn.items()):
         for at, position in enumerate(positions):
             donor = cohort.read(position)[2][..., 0]
             assert (given[at][1][number, ..., 0] == donor).all()
@@ -190,5 +191,5 @@ def test_a_cohort_without_training_people_exchanges_its_own(cohort):
     rows = tuple(dataclasses.replace(row, split="test") for row in cohort.rows)
     new = dataclasses.replace(cohort, rows=rows)
     found = filled(new, range(len(rows)))
-    for index, positions in found.donors.items():
+    for index, positions in found.donors.drawn.items():
         assert rows[index].subject not in {rows[at].subject for at in positions}

@@ -11,7 +11,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, TINY_CNN, bare_records, brain_map, pcp_table, read_rows, write_bare, write_rows
+from helpers import COARSE, TINY_CNN, bare_records, brain_map, fills_of, pcp_table, read_rows, write_bare, write_rows
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records
@@ -20,7 +20,6 @@ from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
 from data.conversion.layouts import Listing, find_maps
 from models import MODELS, cae, cnn, from_json
-from utils.blackout.fills import Fills
 from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
@@ -544,14 +543,14 @@ def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, log
     assert outcome.status == 0, outcome.err
     assert float(re.search(r"differ by at most (\S+)\.", outcome.out)[1]) < 1e-5
     replaced = [MAPS.index("degree_weighted"), MAPS.index("falff")]
-    fills = Fills(opened, regions, tested, BlackoutOptions(donors=1), seed=0)
+    fills = fills_of(opened, regions, tested, BlackoutOptions(donors=1))
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
     count = stored["blob_excess"].shape[2]
     sizes = np.repeat([(regions.labels == region).sum() for region in regions.regions], count)
     blobs = random_blobs(brain(opened, tested), sizes, [0, int(tested[0])])
     for row, index in enumerate(tested):
-        volume, (position,) = opened.read(index)[2], fills.donors[int(index)]
+        volume, (position,) = opened.read(index)[2], fills.donors.drawn[int(index)]
         donor = opened.read(position)[2]
         for region in (1, 2):
             hidden, donated, moved, elsewhere, alone = *(volume.copy() for _ in range(4)), donor.copy()

@@ -1,26 +1,29 @@
 """Logits -> effects and their signs; the chance of having drawn some donors; random blobs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from data.cohorts.rows import Row
+from utils.blackout.donors import control_variate_mean
 from utils.blackout.fills import FILLS
-from utils.blackout.measure import Logits, control_variate_mean, random_blobs
+from utils.blackout.measure import Logits, random_blobs
 
 
 class NoChance:
     """Fills whose donors are like all people."""
 
-    means = expected = np.zeros(())
+    means = expected = np.zeros((1, 2, 2))
+    donors = SimpleNamespace(tested=np.array([0]))
     names = np.array([fill.name for fill in FILLS])
 
     def deviations(self, level):
         return np.zeros((1, 2, 2, 2))
 
 
-@pytest.mark.parametrize("label, sign", [(1.0, 1), (0.0, -1)])
-def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_region_that_speaks_for_the_true_class_counts_as_positive(sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
     -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much. The first of two maps
     alone makes 0.75."""
@@ -28,11 +31,9 @@ def test_a_region_that_speaks_for_the_true_class_counts_as_positive(label, sign)
     base = np.array([[[0.0, logit] for logit in shown]])
     of_region = np.array([[[[0.0, 0.5], [0.0, logit]] for logit in shown]])
     blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
-    rows = [Row("1.bin", "1", "NYU", label, "test")]
     by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
-    found = Logits(base, of_region, blobs, by_map, np.zeros((1, len(FILLS), 2, 0))).effects(
-        rows, np.array([0]), NoChance()
-    )
+    logits = Logits(base, of_region, blobs, by_map, np.zeros((1, len(FILLS), 2, 0)))
+    found = logits.effects(np.array([[sign]]), np.array([0]), NoChance())
     for fill in FILLS:
         name = fill.stored
         assert found[name] == pytest.approx(np.array([[sign * 1.5, 0.0]])), name

@@ -18,7 +18,7 @@ from nilearn.datasets import load_mni152_template
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
-from utils.blackout import figure, page
+from utils.blackout import figure, page, sentences
 from utils.blackout import results as pictures
 from utils.blackout.effects import SUPPRESSOR, Adjusted, region_table
 from utils.runs.checkpoints import Caveats
@@ -57,7 +57,8 @@ def results(run) -> pictures.BlackoutResults:
         rows, 3, delta_logit=effect(2, 1, 0.5), reliance=effect(0.02, 1.0, 0.5), unique=effect(0, 0, 0.5),
         sufficiency=effect(0, 1, 1), blob_excess=blobs,
     )  # fmt: skip
-    table = region_table(own, effects, seed=0)
+    none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
+    table = region_table(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
     regions = pictures.Regions(table, at_chance=False, atlas=own)
     return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", False, regions)
 
@@ -318,7 +319,7 @@ def said(reliance, unique=None, plain=None, label=HALF, **more):
     columns |= dict.fromkeys(("p_unique", "p_unique_plain"), unique.values())
     table = pd.DataFrame({name: list(values) for name, values in columns.items()})
     alone = (table["p_unique"] < 0.05) & (table["p_reliance"] >= 0.05)
-    return page.evidence_sentence(
+    return sentences.evidence_sentence(
         table.assign(remark=np.where(alone, SUPPRESSOR, "")),
         Adjusted(Adjustment(**more or {"reason": "no covariate can be used"}), label),
     )
@@ -383,7 +384,7 @@ def test_unequal_classes_are_said_where_nothing_is_adjusted():
 def test_one_name_of_two_regions_counts_once_each():
     table = pd.DataFrame({"name": ["same", "same"], "p_reliance": [0.01, 0.9], "p_unique": [0.9, 0.9], "remark": ""})
     table = table.assign(p_reliance_plain=0.9, p_unique_plain=0.9)
-    found = page.evidence_sentence(table, Adjusted(Adjustment(reason="none"), np.arange(20) % 2))
+    found = sentences.evidence_sentence(table, Adjusted(Adjustment(reason="none"), np.arange(20) % 2))
     assert "rests on 1 (same) of 2 regions" in found
 
 
@@ -402,7 +403,7 @@ def test_one_name_of_two_regions_counts_once_each():
     ],
 )
 def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
-    found = page.accuracy_sentence(auc, "AUC within folds")
+    found = sentences.accuracy_sentence(auc, "AUC within folds")
     assert found.startswith("AUC within folds on these subjects ") and words in found
     assert auc.beats_chance is better
     assert [part in found for part in ("nothing for the", "not known", "wrong way")] == [

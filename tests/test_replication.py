@@ -111,6 +111,11 @@ def test_where_nothing_is_little_is_named_and_nothing_comes_out():
     )
 
 
+def test_pairs_of_both_classes_can_be_named():
+    people = people_of(60, related=True, label=np.arange(60) % 2 * 1.0)
+    assert halves(family_of(people, 1.5, things=5), 2).loc[1, "comes_out"] == 1
+
+
 def test_a_network_at_chance_names_nothing_in_halves():
     found = halves(family_of(people_of(60, concludes=False), 2.0), 5)
     assert len(found) == 1 and found.loc[0, ["named", "correlation"]].notna().all()

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
-from utils.blackout import figure, job, page, results
+from utils.blackout import figure, job, page, results, sentences
 from utils.blackout.effects import Adjusted, Effects, map_table, region_table, sign_flip_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
@@ -64,18 +64,18 @@ def test_p_is_family_wise_over_all_pairs(table, effects):
 
 
 def test_the_sentence_says_which_pairs_or_what_none_means(table):
-    assert page.by_map_sentence(table, NONE) == (
+    assert sentences.by_map_sentence(table, NONE) == (
         "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
         "family-wise p < 0.05 over all pairs)."
     )
     beside = Adjusted(Adjustment(("site", "age"), without=("sex",)), LABEL)
-    assert page.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
+    assert sentences.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
         "Map by map, none of 6 pairs of a region and a map is significant beside site and age (without sex: "
         "known for too few, alike in all, or too few people) (family-wise p < 0.05 "
         "over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it may matter in several "
         "maps together."
     )
-    assert page.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
+    assert sentences.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
 
 
 def test_findings_come_first_then_the_strongest_effects(table):

@@ -508,7 +508,7 @@ def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, 
     make, model = FORMS[form]
     make(walked / "cohort", tmp_path / form, data_cli)
     commands = [CHECKED.replace("cohort", form), *with_model(model, form)]
-    if MODELS[model].occludable:
+    if MODELS[model].classifies:
         commands.append(f"run.py --blackout --model {model} --dataDir {form} --chkPointDir ckpt")
     walk(tmp_path, commands, data_cli)
     assert json.loads((tmp_path / f"results/{model}-test/run.json").read_text())["finished"]

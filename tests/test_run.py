@@ -199,6 +199,7 @@ MISTAKES = {
     ),
     "atlas missing": (BLACKOUT + " --atlas {missing}", ["{missing}"]),
     "atlas that is none": (BLACKOUT + " --atlas {file}", ["{file}"]),
+    "systems without edges": (BLACKOUT + " --systems {file}", ["--systems {file} tells of connections, and none"]),
     "results over a repository": (TESTING + " --outDir {repository}", ["{repository} holds analysis.py", "--outDir"]),
     "folds over a repository": (
         "--train --model nn --dataDir {cohort} --folds 2 --outDir {repository}",
@@ -348,7 +349,7 @@ def test_a_job_with_an_option_is_one_module_and_one_row(cli, cohort, tmp_path, m
     (tmp_path / "census.py").write_text(CENSUS)
     monkeypatch.syspath_prepend(tmp_path)
     census = Job(
-        name="census", help="count the records", module="census", needs_checkpoint=False, needs="occludable",
+        name="census", help="count the records", module="census", needs_checkpoint=False, needs="classifies",
         refusal="{model} counts nothing; use {able}.", guards=(),
         options=importlib.import_module("census").CensusOptions,
     )  # fmt: skip

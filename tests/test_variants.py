@@ -7,7 +7,7 @@ from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, bare_records, read_rows, region_means, unsealed, write_rows
+from helpers import SMALL_BATCH, bare_records, fills_of, read_rows, region_means, unsealed, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
@@ -20,7 +20,6 @@ from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
 from data.cohorts.variants import resplit
 from data.pack import pack
-from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -361,7 +360,7 @@ def test_a_site_of_few_people_cannot_be_standardised_by_itself(two_sites):
 def test_a_blackout_of_the_background_sets_a_region_to_zero(two_sites, how):
     cohort = standardised(two_sites, how)
     options = BlackoutOptions(donors=2)
-    filled = Fills(cohort, load_atlas(None, REDUCED), two_sites.indices("test")[:2], options, seed=0)
+    filled = fills_of(cohort, load_atlas(None, REDUCED), two_sites.indices("test")[:2], options)
     batch, found = filled.of(two_sites.indices("test")[:2])
     shown, background, _ = found[filled.names.tolist().index("background")]
     assert (background == 0).all() and shown is batch["volume"]

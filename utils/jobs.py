@@ -40,16 +40,19 @@ TEST = Job(
 )
 BLACKOUT = Job(
     name="blackout",
-    help="occlude atlas regions one at a time",
+    help="replace regions, connections and values one at a time",
     module="utils.blackout.job",
     guards=(*TESTED, blackout.possible_blackout, guards.distinct_names),
     comparisons=COMPARED,
-    outputs=("regions.csv", "regions_by_map.csv", "blackout.h5", "blackout.html", "maps", "group_*.nii.gz"),
+    outputs=(
+        *("regions.csv", "regions_by_map.csv", "connections.csv", "values.csv", "replication.csv", "blackout.h5"),
+        *("blackout.html", "connections.html", "maps", "group_*.nii.gz"),
+    ),
     figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,
     takes_candidates=False,
-    needs="occludable",
-    refusal="{model} cannot be blacked out, since that takes a volume in and a label out; use --model {able}.",
+    needs="classifies",
+    refusal="{model} cannot be blacked out, since it predicts no label; use --model {able}.",
 )
 FULL_PASS = Job(
     name="encode",

@@ -46,6 +46,7 @@ from data.cohorts.records import REDUCED
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort, write_tables
 from utils.blackout import effects
+from utils.blackout.donors import Donors
 from utils.blackout.fills import Fills
 from utils.blackout.options import BlackoutOptions
 from utils.machines import devices
@@ -134,7 +135,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     from utils.blackout.occlusion import Occlusion
 
     tested = cohort.indices("test")
-    fills = Fills(cohort, atlas, tested, BlackoutOptions(donors=DONORS), seed)
+    fills = Fills(cohort, atlas, Donors(cohort, tested, DONORS, seed), BlackoutOptions(donors=DONORS), seed)
     occlusion = Occlusion(network_of(atlas, coefficient))
     batches = in_order(tested, TOGETHER)
     parts = [measure.occlude(occlusion, fills, fills.of(batch), []) for batch in batches]

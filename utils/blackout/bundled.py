@@ -1,17 +1,33 @@
 """What the bundle whose networks black out people says of the same effects in the people who trained them."""
 
+from collections.abc import Callable
+
+import numpy as np
+
 from utils.blackout import options
-from utils.bundle.effects import BundledFamily, labels_sha256
+from utils.blackout.connections import pair_name
+from utils.blackout.replication import GroupEffects
+from utils.blackout.tables import in_map
+from utils.bundle.effects import labels_sha256
 from utils.bundle.run import bundle_of
 from utils.runs.run import Run
 
+NAMES: dict[str, Callable[..., str]] = {  # family -> the name of a thing by the words that tell it
+    "regions": str, "maps": in_map, "connections": pair_name, "values": str,
+}  # fmt: skip
 
-def group_effects(run: Run) -> dict[str, BundledFamily]:
+
+def group_effects(run: Run) -> dict[str, GroupEffects]:
     """The effects in the training people, by family; none by a checkpoint, or as `not_compared` says."""
     bundle = bundle_of(run)
-    return (
-        {} if bundle is None or bundle.model.blackout is None or not_compared(run) else bundle.model.blackout.families
-    )
+    if bundle is None or bundle.model.blackout is None or not_compared(run):
+        return {}
+    return {
+        name: GroupEffects(
+            [NAMES[name](*thing) for thing in of.things], np.array(of.effect), np.array(of.named), of.people
+        )
+        for name, of in bundle.model.blackout.families.items()
+    }
 
 
 def not_compared(run: Run) -> str:

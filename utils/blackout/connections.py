@@ -5,7 +5,7 @@ the effects of their pairs of regions, exactly. Edges within a region or a syste
 regions, are pairs as well.
 
 Pairs of systems are a family of their own. Regions are tested within the pairs of systems that are found, over all such
-pairs of regions; no p is below that of its systems (hierarchical testing: Meinshausen 2008, Biometrika 95:265).
+pairs of regions; no p is below that of its systems, as in hierarchical testing (Meinshausen 2008, Biometrika 95:265).
 """
 
 from collections.abc import Callable, Sequence

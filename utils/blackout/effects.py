@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from data.cohorts import records
-from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import Groups, Row, leaders
-from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
+from utils.blackout.fills import FILLS
 from utils.scores.adjustment import TOLD, Adjustment, residuals
-from utils.scores.results import ALPHA
 from utils.scores.statistics import bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
@@ -33,12 +29,16 @@ ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and
 
 
 OF_BLOBS = ("blob_excess", "group")
-ARRAYS = (*(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", *OF_BLOBS, "probability")
+ARRAYS = (
+    *(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", "region_means", *OF_BLOBS,
+    "pair_reliance", "value_reliance", "probability",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of occlusion by record and region, all on the true class: `arrays` as `blackout.h5` has them, by name.
+    """Effects of a blackout by record, all on the true class: `arrays` as `blackout.h5` has them, by name. What the
+    network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
         `measure.control_variate_mean` if the fill has a `level`.
@@ -48,6 +48,9 @@ class Effects:
     `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
         filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
     `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
+    `region_means`: (records, regions, maps) float32, what people have in the regions, as the network reads it.
+    `pair_reliance`: (records, pairs), `reliance` with the edges between two regions replaced (`connections.py`).
+    `value_reliance`: (records, groups), `reliance` with a group of the phenotype's values replaced (`values.py`).
     `probability`: (records,) of autism with nothing occluded.
 
     Subjects of one of the `groups`, who share a scan or are of one family, are one unit of intervals and tests.
@@ -59,6 +62,9 @@ class Effects:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
 
     @property
     def label(self) -> np.ndarray:
@@ -92,13 +98,14 @@ class Effects:
 
 def joined(parts: Sequence[Effects]) -> Effects:
     """The effects of all folds, one fold after another. Where a fold has fewer blobs, the others are NaN."""
-    arrays = {name: [part[name] for part in parts] for name in ARRAYS}
-    first_group = np.cumsum([0, *(group.max() + 1 for group in arrays["group"])])
-    arrays["group"] = [group + first for group, first in zip(arrays["group"], first_group, strict=False)]
-    blobs = max(excess.shape[2] for excess in arrays["blob_excess"])
-    for at, excess in enumerate(arrays["blob_excess"]):
-        missing = ((0, 0), (0, 0), (0, blobs - excess.shape[2]))
-        arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
+    arrays = {name: [part[name] for part in parts] for name in parts[0].arrays}
+    if "group" in arrays:
+        first_group = np.cumsum([0, *(group.max() + 1 for group in arrays["group"])])
+        arrays["group"] = [group + first for group, first in zip(arrays["group"], first_group, strict=False)]
+        blobs = max(excess.shape[2] for excess in arrays["blob_excess"])
+        for at, excess in enumerate(arrays["blob_excess"]):
+            missing = ((0, 0), (0, 0), (0, blobs - excess.shape[2]))
+            arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
     rows = [row for part in parts for row in part.rows]
     return Effects({name: np.concatenate(values) for name, values in arrays.items()}, rows)
 
@@ -110,11 +117,12 @@ def averaged(repeats: Sequence[Effects]) -> Effects:
     places = [{row.file: at for at, row in enumerate(of.rows)} for of in repeats]
     orders = [[at[row.file] for row in rows] for at in places]
     aligned = [
-        Effects({name: of[name][order] for name in ARRAYS}, rows) for of, order in zip(repeats, orders, strict=True)
+        Effects({name: array[order] for name, array in of.arrays.items()}, rows)
+        for of, order in zip(repeats, orders, strict=True)
     ]
-    every, of_records = joined(aligned), [name for name in ARRAYS if name not in OF_BLOBS]
-    means = {name: np.mean([of[name] for of in aligned], axis=0) for name in of_records}
-    return Effects(means | {name: every[name] for name in OF_BLOBS}, rows)
+    every = joined(aligned).arrays
+    means = {name: np.mean([of[name] for of in aligned], axis=0) for name in every if name not in OF_BLOBS}
+    return Effects(every | means, rows)
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -210,62 +218,3 @@ class Adjusted:
             net[:, region] = both.prod(axis=1).mean() + spread - spread.mean()
             net[:, region] *= 2 * len(span) / max(len(span) - span.shape[1], 1)
         return net
-
-
-def region_table(atlas: Atlas, effects: Effects, seed: int, adjusted: Adjusted | None = None) -> pd.DataFrame:
-    """The columns of `regions.csv`, a row a region, by reliance; equal ones stay in the order of the atlas. p and q are
-    of effects `adjusted` for covariates; `p_..._plain` is of the effects as they are."""
-    table = pd.DataFrame([region_place(atlas, region) for region in atlas.regions])
-    label, last = effects.of_subjects(effects.label), pd.DataFrame()  # the last columns
-    unit = effects.unit
-    for fill in FILLS:
-        kind, effect = fill.name, effects.of_subjects(effects[fill.stored])
-        table[kind], table[f"{kind}_low"], table[f"{kind}_high"] = mean_interval(effect, seed, unit)
-        if fill.tested:
-            net = adjusted(effect) if adjusted else effect
-            table[f"p_{kind}"], table[f"q_{kind}"] = sign_flip_test(net, label, seed, unit)
-            name = f"{kind}_adjusted"
-            last[name], last[f"{name}_low"], last[f"{name}_high"] = mean_interval(net, seed, unit)
-            last[f"p_{kind}_plain"], _ = sign_flip_test(effect, label, seed, unit)
-        if kind == BACKGROUND:
-            for value, name in reversed([*enumerate(CLASSES)]):
-                table[f"{kind}_{name}"] = effect[label == value].mean(0) if value in label else np.nan
-    table["size_percentile"] = size_percentile(effects["blob_excess"], effects["group"], effects.blob_subject)
-    alone = (table[f"p_{UNIQUE}"] < ALPHA) & ~(table[f"p_{RELIANCE}"] < ALPHA)
-    table = pd.concat([table, last], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
-    table = table.sort_values(RELIANCE, ascending=False, kind="stable", ignore_index=True)
-    table.insert(0, "rank", np.arange(1, len(table) + 1))
-    return table
-
-
-def map_table(
-    atlas: Atlas, maps: Sequence[str], effects: Effects, seed: int, adjusted: Adjusted | None = None
-) -> pd.DataFrame:
-    """The columns of `regions_by_map.csv`, a row a pair of region and map, by reliance. Equal ones stay in the order of
-    the atlas and the cohort, which is the index. P-values are family-wise over all pairs, of effects `adjusted` for
-    covariates; `p_reliance_plain` is of the effects as they are."""
-    effect = effects.of_subjects(effects["reliance_by_map"])
-    effect = effect.reshape(len(effect), -1)
-    label, unit = effects.of_subjects(effects.label), effects.unit
-    pairs = [(region, atlas.names[region], name) for region in atlas.regions for name in maps]
-    table = pd.DataFrame(pairs, columns=["region", "name", "map"])
-    table[RELIANCE], table[f"{RELIANCE}_low"], table[f"{RELIANCE}_high"] = mean_interval(effect, seed, unit)
-    table[f"p_{RELIANCE}"], _ = sign_flip_test(adjusted(effect) if adjusted else effect, label, seed, unit)
-    table[f"p_{RELIANCE}_plain"], _ = sign_flip_test(effect, label, seed, unit)
-    table = table.sort_values(RELIANCE, ascending=False, kind="stable")
-    table.insert(0, "rank", np.arange(1, len(table) + 1))
-    return table
-
-
-def region_place(atlas: Atlas, region: int) -> dict:
-    """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
-    affine = np.array(records.FULL.affine)
-    mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
-    left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
-    return {
-        "region": region,
-        "name": atlas.names[region],
-        "hemisphere": "left" if left > ONE_SIDED else "right" if right > ONE_SIDED else "both",
-        "voxels": int((atlas.labels == region).sum()),
-        **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
-    }

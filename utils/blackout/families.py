@@ -45,13 +45,22 @@ class Family:
         return self.people.adjusted(self.effect)
 
     @cached_property
+    def _tested(self) -> tuple[np.ndarray, np.ndarray]:
+        return sign_flip_test(self.net, self.people.label, self.people.seed, self.people.unit)
+
+    @property
     def p(self) -> np.ndarray:
         """Family-wise p-values (things,) of the adjusted effects."""
-        return sign_flip_test(self.net, self.people.label, self.people.seed, self.people.unit)[0]
+        return self._tested[0]
+
+    @property
+    def q(self) -> np.ndarray:
+        """Their false discovery rates (things,)."""
+        return self._tested[1]
 
     @cached_property
     def plain(self) -> np.ndarray:
-        """Family-wise p-values (things,) of the effects as they are."""
+        """Family-wise p-values (things,) of the effects before adjustment."""
         return sign_flip_test(self.effect, self.people.label, self.people.seed, self.people.unit)[0]
 
     @property
@@ -64,13 +73,18 @@ class Family:
         """The effects (subjects, things) on the logit of autism, not of the true class."""
         return np.where(self.people.label == 1, 1, -1)[:, None] * self.effect
 
-    def columns(self) -> pd.DataFrame:
-        """A row a thing: the mean effect with its 95 % interval, p before and after adjustment, the adjusted mean."""
-        people, found = self.people, pd.DataFrame()
-        names = [RELIANCE, f"{RELIANCE}_low", f"{RELIANCE}_high"]
-        found[names] = np.column_stack(mean_interval(self.effect, people.seed, people.unit))
-        found[f"p_{RELIANCE}"] = self.p
-        found[f"p_{RELIANCE}_plain"] = self.plain
-        adjusted = [name.replace(RELIANCE, f"{RELIANCE}_adjusted") for name in names]
-        found[adjusted] = np.column_stack(mean_interval(self.net, people.seed, people.unit))
+    def columns(self, kind: str = RELIANCE) -> pd.DataFrame:
+        """A row a thing: the mean effect with its 95 % interval, p after and before adjustment, and the adjusted mean
+        with its interval, which p tests. Their names begin with the `kind` of effect."""
+        people, found = self.people, pd.DataFrame(index=range(len(self.things)))
+        found[[kind, f"{kind}_low", f"{kind}_high"]] = intervals(self.effect, people)
+        found[f"p_{kind}"] = self.p
+        found[f"p_{kind}_plain"] = self.plain
+        name = f"{kind}_adjusted"
+        found[[name, f"{name}_low", f"{name}_high"]] = intervals(self.net, people)
         return found
+
+
+def intervals(effect: np.ndarray, people: People) -> np.ndarray:
+    """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
+    return np.column_stack(mean_interval(effect, people.seed, people.unit))

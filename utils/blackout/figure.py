@@ -16,14 +16,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from utils import figures
+from utils.blackout.connections import SYSTEMS
 from utils.blackout.fills import RELIANCE, TESTED
 from utils.blackout.results import (
     PALE,
     BlackoutResults,
     ByMap,
-    Connections,
     Matrix,
     Network,
+    Pairs,
     Regions,
     Things,
     effect_ticks,
@@ -46,7 +47,7 @@ LINE, LETTERS = 0.115, 140  # inches of a line, its letters
 NAMES, RIGHT_HALF = 1.55, 3.85  # inches left of bars and matrices; where the right half begins
 BAR, WHISKERS = 0.125, 0.95  # inches of a bar, of the axis of bars
 FOOT, LEGEND = 0.5, 0.25  # inches below bars, and of the legend
-SYSTEMS = 1.8  # inches of the matrix of systems
+SIDE = 1.8  # inches of the matrix of systems
 CELL = 0.17  # inches of a region or map in the figure by map
 
 
@@ -92,7 +93,7 @@ def parts_of(results: BlackoutResults) -> list[Part]:
         height = max(BAR * min(BARS, len(of.table)) + 0.16 + FOOT, 2.3)
         found.append(Part("Regions", of, told, height, partial(draw_regions, of=of)))
     if pairs := results.connections:
-        told = (pairs.summary, f"{pairs.of('systems').shading} A significant pair has a frame.")
+        told = (pairs.summary, f"{pairs.of(SYSTEMS).shading} A significant pair has a frame.")
         drawn = partial(draw_connections, of=pairs, network=results.network)
         found.append(Part("Connections", pairs, told, 2.85, drawn))
     if groups := results.values:
@@ -148,9 +149,9 @@ def draw_regions(panel: Panel, of: Regions) -> None:
     draw_colours(panel.axes(4.3, 1.6, 1.7, 0.22), of.table[RELIANCE], bool(of.significant().any()))
 
 
-def draw_connections(panel: Panel, of: Connections, network: Network | None) -> None:
+def draw_connections(panel: Panel, of: Pairs, network: Network | None) -> None:
     """Pairs of systems, and a glass brain of pairs of regions."""
-    draw_matrix(panel.axes(NAMES, 0, SYSTEMS, SYSTEMS), of.matrix)
+    draw_matrix(panel.axes(NAMES, 0, SIDE, SIDE), of.matrix)
     scale = panel.axes(4.3, 0, 1.7, 0.22)
     draw_colours(scale, of.matrix.effect, bool(of.matrix.marked.any()), " of pairs of systems")
     if network:

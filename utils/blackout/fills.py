@@ -3,9 +3,8 @@
 All of a region is replaced: its voxels, and its edges where the network reads connectomes (`edges.py`).
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +12,12 @@ import numpy as np
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, means_of, regions
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row, leaders
+from utils.blackout.donors import Donors, rows_by_person
 from utils.blackout.edges import Contents, Edges, EdgeSubstitution
 from utils.blackout.options import CONNECTOME, BlackoutOptions
 
-PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
-ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
-Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
-People = dict[str, list[int]]  # person -> positions of the records
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,50 +113,39 @@ class Substitution(NamedTuple):
 
 
 class Fills:
-    """Fills for the records `tested` of a cohort. Those of a record do not depend on which others are blacked out.
+    """Fills for the tested records of a cohort. Those of a record do not depend on which others are blacked out.
 
     `masks` (x, y, z) bool are of the atlas's regions; `replaced` (maps,) bool says which maps are replaced, `separate`
     the numbers of those that are also replaced one at a time.
-    `donors` maps a record to the records (count,) whose regions replace its own, all by position in the cohort.
-    `origin` maps it to the split and the site (None: any) of the donors; `subjects_of_origin` counts subjects.
     `means` and `expected` (records of the cohort, regions, maps) are the regions' means, and what the other regions
     predict of them. `edges` are those of connectomes, None if they stay.
     """
 
-    def __init__(self, cohort: Cohort, atlas: Atlas, tested: np.ndarray, options: BlackoutOptions, seed: int):
-        self.cohort, self.tested, self.replaced = cohort, tested, options.replaced_maps(cohort)
+    def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, options: BlackoutOptions, seed: int):
+        self.cohort, self.donors, self.replaced = cohort, donors, options.replaced_maps(cohort)
         self.separate = options.separate_maps(cohort)
         self.masks = [atlas.labels == region for region in atlas.regions]
         self._region_at = atlas.places(atlas.labels)
         self.means: np.ndarray = means_of(cohort, [regions(atlas)])[0].astype(float)
         self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
-        self._people = people_by_origin(cohort)
-        rows = rows_by_person(cohort)
-        self._person = person = {index: rows[index].subject for index in tested.tolist()}
-        self.origin = {index: donor_origin(self._people, rows[index], options.donors) for index in person}
-        people = {index: self._people[origin] for index, origin in self.origin.items()}
-        self.count = min(options.donors, *(len(people[index].keys() - {name}) for index, name in person.items()))
-        self.donors = {index: draw(people[index], name, self.count, [seed, index]) for index, name in person.items()}
-        of_subject = {cohort.rows[index].subject: origin for index, origin in self.origin.items()}
-        self.subjects_of_origin = Counter(of_subject.values())
 
     @property
     def names(self) -> np.ndarray:
         """The name of the fill of each substitution (substitutions,), in the order of `of`."""
-        return np.repeat([fill.name for fill in FILLS], [self.count if fill.by_donor else 1 for fill in FILLS])
+        return np.repeat([fill.name for fill in FILLS], [self.donors.count if fill.by_donor else 1 for fill in FILLS])
 
     def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
         """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions,
         fill by fill and donor by donor."""
         connectomes = self.cohort.connectomes
         batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
-        positions = np.stack([self.donors[int(index)] for index in indices], axis=1)
+        positions = self.donors.of(indices)
         volumes = self.volumes(batch["volume"], indices, positions)
         edges = self.edges.contents(indices, positions) if self.edges else None
         found = []
         for fill in FILLS:
-            for donor in range(self.count if fill.by_donor else 1):
+            for donor in range(self.donors.count if fill.by_donor else 1):
                 shown, region = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
                 region = region if self.replaced.all() else np.where(self.replaced, region, shown)
                 of_edges = [getattr(edges[donor], name) for name in (fill.shown, fill.region)] if edges else None
@@ -190,55 +174,8 @@ class Fills:
         return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
-        """How far the regions of each record and of its donors are from a mean: (records, 1 + donors, regions, replaced
-        maps). The mean is over all people whom the donors were drawn from, without the record's own subject.
-
-        `level` is that of a `Fill`.
-        """
-        level, found = level[..., self.replaced], []
-        of_people = {
-            origin: {name: level[own].mean(0) for name, own in self._people[origin].items()}
-            for origin in set(self.origin.values())
-        }
-        total = {origin: sum(values.values()) for origin, values in of_people.items()}
-        for index, positions in self.donors.items():
-            origin, person = self.origin[index], self._person[index]
-            rest = total[origin] - of_people[origin].get(person, 0.0)
-            found.append(level[[index, *positions]] - rest / len(of_people[origin].keys() - {person}))
-        return np.stack(found)
-
-
-def rows_by_person(cohort: Cohort) -> list[Row]:
-    """The rows of a cohort; the subjects of a group are called as the first of them."""
-    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
-    return [replace(row, subject=leader[row.subject]) for row in cohort.rows]
-
-
-def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
-    """Who may be a donor, by split and site. The subjects of a group are one person."""
-    found: dict[Origin, People] = {}
-    rows = rows_by_person(cohort)
-    for position in cohort.unswapped():
-        row = rows[position]
-        for site in (row.site, None):
-            found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
-    return found
-
-
-def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.ndarray:
-    """`count` records (count,) of different people other than `subject`, whatever their labels."""
-    random, names = np.random.default_rng(seed), np.array(sorted(people))
-    chosen = random.choice(names[names != subject], count, replace=False)
-    return np.array([random.choice(people[name]) for name in chosen])
-
-
-def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
-    """Where the donors of a record are drawn from: the first in `ORDER` that has enough other people. If none has, the
-    one with most."""
-    origins = [(split, row.site if same_site else None) for split, same_site in ORDER]
-    sizes = {origin: len(people[origin].keys() - {row.subject}) for origin in origins if origin in people}
-    enough = [origin for origin, size in sizes.items() if size >= PEOPLE_PER_DONOR * count]
-    return enough[0] if enough else max(sizes, key=lambda origin: sizes[origin])
+        """`Donors.deviations` of the `level` of a `Fill`, in replaced maps: (records, 1 + donors, regions, maps)."""
+        return self.donors.deviations(level[..., self.replaced])
 
 
 def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:

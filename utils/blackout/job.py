@@ -16,42 +16,36 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.tables import printable
 from data.base.terminal import print_unless_quiet
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import figure, options, page, results
-from utils.blackout.bundled import not_compared
-from utils.blackout.effects import (
-    ARRAYS,
-    Adjusted,
-    Effects,
-    averaged,
-    joined,
-    map_table,
-    region_table,
-)
-from utils.blackout.fills import BACKGROUND, FILLS, Fills
-from utils.blackout.measure import measure, verify
-from utils.blackout.occlusion import Occlusion
+from utils.blackout import figure, options, page, results, sentences
+from utils.blackout.conclusions import Concluded, replication_of, results_of
+from utils.blackout.effects import ARRAYS, Adjusted, Effects, averaged, joined
+from utils.blackout.families import People
+from utils.blackout.fills import BACKGROUND, FILLS
+from utils.blackout.measure import Setup, measure
+from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
-from utils.scores.results import Headline
+from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
 
 STORE = "blackout.h5"
+TEXT = h5py.string_dtype()
+LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
+TEXTS = ["name", "map", "remark", "a", "b", "system_a", "system_b", "group", "values", "thing", "direction"]
 
 
 def blackout(run: Run) -> int:
-    """Writes `regions.csv`, `blackout.h5`, NIfTI maps, `blackout.png` and `blackout.html`, and of several maps
-    `regions_by_map.csv` and `regions_by_map.png`; returns the exit status."""
-    atlas = options.of(run).regions(run.cohort.grid)
-    if atlas.vanished:
+    """Writes a table of each of `families.py`, `replication.csv`, `blackout.h5`, NIfTI maps, figures and the page;
+    returns the exit status."""
+    if "volume" in run.model.reads and (atlas := options.of(run).regions(run.cohort.grid)).vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
     networks = networks_of(run)
     run.prepare_folder()
@@ -69,27 +63,20 @@ def assist(run: Run) -> int:
 def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, Any]]:
     """The mean effects by all networks, each of which reads the cohort of its own run, and what `run.json` says of how
     they were measured. This is the same for all: they take the same donors."""
-    parts: list[Effects] = []
+    parts, told = list[Effects](), dict[str, Any]()
     for run, network in networks:
-        occlusion, fills = Occlusion(network), fills_of(run)
-        recomputed, donors = occlusion.recomputed_layers, page.donors_sentence(fills)
+        setup = Setup.of(run, network)
+        donors, recomputed = sentences.donors_sentence(setup.donors), setup.recomputed_layers
         if run.workers.is_chief and not parts:
             if recomputed:
                 print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
             print(donors)
-        effects, logits = measure(run, occlusion, fills)
+        effects, seen = measure(setup)
         if run.workers.is_chief and options.of(run).verify:
-            verify(run, network, fills, logits)
+            verify(setup, seen)
         parts.append(effects)
-    told = {"donors_a_record": fills.count, "donors_from": donors, "recomputed_layers": recomputed}
+        told = {"donors_a_record": setup.donors.count, "donors_from": donors, "recomputed_layers": recomputed}
     return averaged(parts), told
-
-
-def fills_of(run: Run) -> Fills:
-    """What the run replaces, and by what."""
-    chosen = options.of(run)
-    cohort, atlas = options.cohort_of(run), chosen.regions(run.cohort.grid)
-    return Fills(cohort, atlas, chosen.tested(run.cohort), chosen, run.seed)
 
 
 def pool(group: Group) -> None:
@@ -102,88 +89,103 @@ def pool(group: Group) -> None:
 def average(group: Group) -> None:
     """The same results from the means of each record's effects over all repeats."""
     run, first = group.whole, group.folds.fold_of
-    effects = averaged([joined([read_store(leaf) for leaf in repeat.leaves]) for repeat in group.groups])
-    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject]))
+    repeats = [joined([read_store(leaf) for leaf in repeat.leaves]) for repeat in group.groups]
+    effects = averaged(repeats)
+    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
 
 
-def conclude(run: Run, effects: Effects, fold: Sequence | None = None) -> dict:
+def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:
     """Writes all results, prints the strongest regions, and returns what `run.json` says about them.
 
     `fold` (records,) names the model that blacked out each record, if there are several; of repeats, in the first.
+    `repeats` are the effects that these are the means of.
     """
-    chosen = options.of(run)
-    atlas = chosen.regions(run.cohort.grid)
     effects = replace(effects, groups=run.cohort.groups)
-    known = options.covariates_of(run.cohort, effects.rows)
-    adjusted = Adjusted(adjustment(known), effects.of_subjects(effects.label))
-    table = region_table(atlas, effects, run.seed, adjusted)
-    folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
-    predictions = Predictions(
-        effects.label, effects["probability"], np.array(effects.subject), folds, sites, person=effects.first
-    )
-    scores = with_intervals(predictions, run.seed)
-    auc, name = scores[headline(scores)], HEADLINES[headline(scores)]
-    at_chance = auc.beats_chance is False
-    maps = page.maps_sentence(run.cohort.maps, chosen.replaced_maps(run.cohort))
-    accuracy, evidence = page.accuracy_sentence(auc, name), page.evidence_sentence(table, adjusted)
-    told = (page.basis_sentence(adjusted), accuracy) if at_chance else (accuracy, evidence)
-    text = "\n".join(filter(None, (maps, page.edges_sentence(run, atlas), *told, not_compared(run))))
-    tables.write_frame(run.out_dir / "regions.csv", table, texts=["name"], digits=6)
-    write_store(run.out_dir / STORE, atlas, names_of_maps(run), effects)
-    write_maps(run.out_dir, atlas, effects)
-    in_maps = separately(run, atlas, effects, adjusted, at_chance)
-    regions = results.Regions(table, at_chance, atlas=atlas)
-    found = results.BlackoutResults(effects, text, at_chance, regions, in_maps)
+    scores = scores_of(effects, fold, run.seed)
+    score, name = scores[headline(scores)], HEADLINES[headline(scores)]
+    people = people_of(run, effects, fold, at_chance=score.beats_chance is False)
+    here = Concluded(run, effects, people)
+    again = replication_of(here, [Concluded(run, replace(one, groups=effects.groups), people) for one in repeats])
+    found = results_of(here, again, sentences.accuracy_sentence(score, name), at_chance=score.beats_chance is False)
+    write_tables(run.out_dir, found)
+    write_store(here)
+    if here.regions:
+        write_maps(run.out_dir, here.atlas, effects)
+    draw(run, found)
+    if not found.at_chance:
+        page.print_tables(found)
+    print_unless_quiet(found.told)
+    return {
+        "headline": Headline(headline(scores), score),
+        "subjects": len(people.label),
+        "better_than_chance": score.beats_chance,
+        "adjusted_for": list(people.adjusted.beside.covariates),
+        "conclusion": found.told,
+    }
+
+
+def write_tables(folder: Path, found: results.BlackoutResults) -> None:
+    """The CSV of each family, and `replication.csv`."""
+    named = {"regions": found.regions, "regions_by_map": found.by_map, "connections": found.connections}
+    every = {name: of.table for name, of in (named | {"values": found.values}).items() if of}
+    for name, table in (every | {"replication": found.replication}).items():
+        texts = [column for column in table if column in TEXTS]
+        tables.write_frame(folder / f"{name}.csv", table, texts=texts, digits=6)
+
+
+def draw(run: Run, found: results.BlackoutResults) -> None:
+    """The figures and the pages."""
     figures.save(figure.draw(run, found), run.out_dir / "blackout.png")
-    if in_maps:
-        tables.write_frame(run.out_dir / "regions_by_map.csv", in_maps.table, texts=["name", "map"], digits=6)
-        figures.save(figure.draw_by_map(results.mean_title(run, found), in_maps), run.out_dir / "regions_by_map.png")
-        text = "\n".join(filter(None, (text, in_maps.summary)))
+    if found.by_map:
+        title = results.mean_title(run, found)
+        figures.save(figure.draw_by_map(title, found.by_map), run.out_dir / "regions_by_map.png")
     if found.network:
         with files.replacing(run.out_dir / "connections.html") as file:
             file.write(page.network_viewer(found.network))
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(page.render(run, found))
-    if not at_chance:
-        page.print_table(table)
-        print_unless_quiet(page.blobs_sentence(effects))
-    print_unless_quiet(text)
-    return {
-        "headline": Headline(headline(scores), auc),
-        "subjects": len(adjusted.label),
-        "better_than_chance": auc.beats_chance,
-        "adjusted_for": list(adjusted.beside.covariates),
-        "conclusion": text,
-    }
 
 
-def separately(run: Run, atlas: Atlas, effects: Effects, adjusted: Adjusted, at_chance: bool) -> results.ByMap | None:
-    """What regions do in each map alone; None if only one map is replaced."""
-    if not (maps := names_of_maps(run)):
-        return None
-    table = map_table(atlas, maps, effects, run.seed, adjusted)
-    sentence = "" if at_chance else page.by_map_sentence(table, adjusted)
-    return results.ByMap(table, at_chance, sentence, maps=maps)
+def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:
+    """How well the network predicts the people who were blacked out."""
+    folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
+    subject, person = np.array(effects.subject), effects.first
+    return with_intervals(
+        Predictions(effects.label, effects["probability"], subject, folds, sites, person=person), seed
+    )
 
 
-def names_of_maps(run: Run) -> list[str]:
-    """What is also replaced one at a time: maps, and the edges of connectomes."""
-    chosen, cohort = options.of(run), options.cohort_of(run)
-    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
-    return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps
+def people_of(run: Run, effects: Effects, fold: Sequence | None, at_chance: bool) -> People:
+    """The subjects of effects, and whether anything is concluded of them: not if the network is `at_chance`."""
+    label, (_, first) = effects.of_subjects(effects.label), np.unique(effects.subject, return_index=True)
+    known = options.covariates_of(run.cohort, effects.rows)
+    return People(
+        label=label,
+        site=np.array([effects.rows[at].site for at in first]),
+        fold=np.array(["" if fold is None else fold[at] for at in first]),
+        unit=effects.unit,
+        adjusted=Adjusted(adjustment(known), label),
+        concludes=not at_chance and np.bincount(label.astype(int), minlength=len(CLASSES)).min() >= MIN_PER_CLASS,
+        seed=run.seed,
+    )
 
 
-def write_store(path: Path, atlas: Atlas, maps: list[str], effects: Effects) -> None:
+def write_store(here: Concluded) -> None:
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
-    with files.new_hdf5(path) as store:
-        for name in ARRAYS:
-            values = effects[name]
+    effects = here.effects
+    with files.new_hdf5(here.run.out_dir / STORE) as store:
+        for name, values in effects.arrays.items():
             store[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
         store["subject"] = effects.subject
         store["label"] = effects.label.astype(np.float32)
-        store["region"] = np.array(atlas.regions, np.int32)
-        store["map"] = np.array(maps, h5py.string_dtype())
-        store["atlas"] = atlas.labels
+        if here.regions:
+            store["region"] = np.array(here.atlas.regions, np.int32)
+            store["map"] = np.array(here.maps, TEXT)
+            store["atlas"] = here.atlas.labels
+        if here.connections:
+            store["pair"] = np.array(here.connections.pairs.regions, np.int32)
+        if here.values:
+            store["values"] = np.array(here.values.things, TEXT)
 
 
 def read_store(run: Run) -> Effects:
@@ -196,12 +198,12 @@ def read_store(run: Run) -> Effects:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
                 raise InputError(f"{path} is of other subjects; {advice}")
-            if not np.array_equal(store["atlas"][:], chosen.regions(run.cohort.grid).labels):
+            if "atlas" in store and not np.array_equal(store["atlas"][:], chosen.regions(run.cohort.grid).labels):
                 raise InputError(f"{path} is of another atlas; {advice}")
-            arrays = {name: store[name][:] for name in ARRAYS}
+            arrays = {name: store[name][:] for name in ARRAYS if name in store}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
-    small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name != "reliance_by_map"]
+    small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name not in LARGE]
     return Effects(arrays | {name: arrays[name].astype(float) for name in small}, rows)
 
 

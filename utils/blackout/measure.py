@@ -7,25 +7,29 @@ difference of the network's two outputs.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import compress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import keras
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 from scipy.special import expit
 
 from data.base.processes import ahead
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row
+from utils.blackout.connections import pairs_of
+from utils.blackout.donors import Donors, control_variate_mean
+from utils.blackout.edges import Edges
 from utils.blackout.effects import Effects
 from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
-from utils.blackout.occlusion import Occlusion
-from utils.blackout.options import of
+from utils.blackout.occlusion import EdgeLogits, Occlusion
+from utils.blackout.options import cohort_of, of
+from utils.blackout.values import PHENOTYPE, ValueLogits, groups_of, value_logits
 from utils.runs.run import Run
-from utils.training.network import check_finite, probability_of_autism
+from utils.training.network import check_finite, logit_of_autism, probability_of_autism
 
 TOGETHER = 16  # records occluded at a time: bounds the memory
 BLOBS = 100  # of each region's size, at least, over all records
@@ -50,9 +54,9 @@ class Logits(NamedTuple):
     by_map: np.ndarray
     edges: np.ndarray
 
-    def effects(self, rows: list[Row], group: np.ndarray, fills: Fills) -> Effects:
-        """The effects on the true class, given the row and the group (see `Effects`) of each record."""
-        sign = np.array([1.0 if row.label == 1 else -1.0 for row in rows])[:, None]  # of autism, on the true class
+    def effects(self, sign: np.ndarray, group: np.ndarray, fills: Fills) -> dict[str, np.ndarray]:
+        """The arrays of `Effects`, given the group of each record, and the sign (records, 1) of what speaks for autism
+        as an effect on the true class."""
         base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
         of_volume = base[..., None] - logit_of_autism(self.occluded)
         arrays: dict[str, np.ndarray] = {}
@@ -68,17 +72,14 @@ class Logits(NamedTuple):
         after = expit(base[:, :1] - sign * arrays["delta_logit"])  # the background in place of each region
         of_blobs, given = base[:, :1, None] - logit_of_autism(self.blobs), of_volume[:, fills.names == RELIANCE]
         donors = np.arange(of_blobs.shape[2]) % given.shape[1]  # of the blobs, which have no edges
-        return Effects(
-            arrays
-            | {
-                "delta_probability": sign * (probability[:, None] - after),
-                "reliance_by_map": (sign[..., None] * by_map).astype(np.float32),
-                "blob_excess": sign[..., None] * (of_blobs - given[:, donors].swapaxes(1, 2)),
-                "group": group,
-                "probability": probability,
-            },
-            rows,
-        )
+        return arrays | {
+            "delta_probability": sign * (probability[:, None] - after),
+            "reliance_by_map": (sign[..., None] * by_map).astype(np.float32),
+            "blob_excess": sign[..., None] * (of_blobs - given[:, donors].swapaxes(1, 2)),
+            "region_means": fills.means[fills.donors.tested].astype(np.float32),
+            "group": group,
+            "probability": probability,
+        }
 
     def decrease_by_map(self, fills: Fills) -> np.ndarray:
         """How far the logit of autism falls if a region is replaced in one map alone, a mean over donors: (records,
@@ -91,35 +92,75 @@ class Logits(NamedTuple):
         return np.concatenate([found, -self.edges[:, fills.names == RELIANCE].mean(1)], axis=-1)
 
 
-def logit_of_autism(logits: np.ndarray) -> np.ndarray:
-    """Logits of (control, autism) (..., 2) -> the log odds of autism, (...) float64."""
-    return logits[..., 1].astype(float) - logits[..., 0]
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A network, and who gives what replaces parts of what it reads. `fills` and `occlusion` are those of regions, None
+    of a network that reads no volume."""
+
+    run: Run
+    network: keras.Model
+    donors: Donors
+    fills: Fills | None
+    occlusion: Occlusion | None
+
+    @classmethod
+    def of(cls, run: Run, network: keras.Model) -> "Setup":
+        chosen, cohort = of(run), cohort_of(run)
+        donors = Donors(cohort, chosen.tested(run.cohort), chosen.donors, run.seed)
+        if "volume" not in run.model.reads:
+            return cls(run, network, donors, None, None)
+        fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
+        return cls(run, network, donors, fills, Occlusion(network))
+
+    @property
+    def recomputed_layers(self) -> tuple[str, ...]:
+        return self.occlusion.recomputed_layers if self.occlusion else ()
 
 
-def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """The mean change over donors, (records, donors, regions) -> (records, regions). A control variate removes most of
-    the variance that is due to the random choice of donors.
+class Measured(NamedTuple):
+    """What a network was seen to do: of regions, of the phenotype's values, and what each pair of regions adds by its
+    edges to the log odds of autism, (records of the cohort, pairs). None of what it does not read, or what stays."""
 
-    `deviation` is that of `Fills.deviations`. The change is regressed, without labels, on the difference between the
-    record's region and the donor's. The slope times the donors' mean deviation from all people whom they were drawn
-    from is added. The slope is shrunk by the weight of one more pair, so that it is stable with few records.
-    """
-    donor = deviation[:, 1:]
-    apart = deviation[:, :1] - donor
-    squares = np.einsum("idrm,idrk->rmk", apart, apart)
-    squares += np.square(donor).mean((0, 1))[..., None] * np.eye(apart.shape[-1])
-    slope = np.linalg.pinv(squares, hermitian=True) @ np.einsum("idrm,idr->rm", apart, change)[..., None]
-    return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
+    regions: Logits | None
+    values: ValueLogits | None
+    pairs: np.ndarray | None
 
 
-def measure(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Effects, Logits]:
-    """Occludes all regions, and blobs of their sizes, in all tested records; the logits are for `verify`."""
-    batches = np.array_split(fills.tested, math.ceil(len(fills.tested) / TOGETHER))
+def measure(setup: Setup) -> tuple[Effects, Measured]:
+    """Replaces all that the network reads, a part at a time, in all tested records; what was seen is for `verify`."""
+    run, donors, fills, occlusion = setup.run, setup.donors, setup.fills, setup.occlusion
+    cohort, rows = cohort_of(run), [run.cohort.rows[index] for index in donors.tested]
+    sign = np.array([1.0 if row.label == 1 else -1.0 for row in rows])[:, None]
+    arrays, regions, values, pairs = dict[str, np.ndarray](), None, None, None
+    if fills and occlusion:
+        regions, group = measured_regions(run, occlusion, fills)
+        arrays |= regions.effects(sign, group, fills)
+        if fills.edges and occlusion.edges:
+            pairs = pair_levels(fills.edges, occlusion.edges)
+            arrays["pair_reliance"] = sign * (pairs[donors.tested] - donors.means_of_others(pairs))
+    if PHENOTYPE in run.model.inputs(run.config):
+        values = value_logits(cohort, setup.network, donors)
+        check_finite(run, "outputs", values)
+        arrays["value_reliance"] = sign * values.reliance(donors, groups_of(cohort.metadata))
+        arrays.setdefault("probability", expit(values.base))
+    return Effects(arrays, rows), Measured(regions, values, pairs)
+
+
+def measured_regions(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Logits, np.ndarray]:
+    """Occludes all regions, and blobs of their sizes; the group of each record, see `Effects`."""
+    tested = fills.donors.tested
+    batches = np.array_split(tested, math.ceil(len(tested) / TOGETHER))
     own = (logits._asdict() for logits in occluded_batches(run, occlusion, fills, batches))
     parts = [Logits(**arrays) for arrays in run.workers.in_turn(own, len(batches))]
-    logits = Logits(*map(np.concatenate, zip(*parts, strict=True)))
     group = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-    return logits.effects([run.cohort.rows[index] for index in fills.tested], group, fills), logits
+    return Logits(*map(np.concatenate, zip(*parts, strict=True))), group
+
+
+def pair_levels(edges: Edges, logits: EdgeLogits) -> np.ndarray:
+    """What each pair of regions adds by its edges to the log odds of autism, (records of the cohort, pairs)."""
+    pairs = pairs_of(edges.region_of, edges.connectomes.pairs)
+    member = sparse.csr_array((np.ones(len(pairs.of_edge)), (np.arange(len(pairs.of_edge)), pairs.of_edge)))
+    return np.concatenate([logits.contributions(block) @ member for block in edges.connectomes.blocks()])
 
 
 def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
@@ -128,8 +169,8 @@ def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list
     if run.folds and of(run).subjects is None:  # all batches of all folds together have `BLOBS` of each size
         count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
     sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(BLOBS / count))
-    inside = brain(run.cohort, fills.tested)
-    steps = len(fills.names) + fills.count  # per batch: the substitutions, and the blobs of each donor
+    inside = brain(run.cohort, fills.donors.tested)
+    steps = len(fills.names) + fills.donors.count  # per batch: the substitutions, and the blobs of each donor
     with progress("Blacking out", len(own) * steps) as bar:
         for batch, filled in zip(own, ahead(fills.of, own), strict=True):
             placed = random_blobs(inside, sizes, [run.seed, int(batch[0])])
@@ -161,7 +202,7 @@ def occlude(
         edges.append(edge_changes(occlusion, fills, one))
         advance()
     of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
-    per_region, count = len(placed) // len(fills.masks), fills.count
+    per_region, count = len(placed) // len(fills.masks), fills.donors.count
     for donor, at_fill in enumerate(np.flatnonzero(fills.names == RELIANCE)):
         own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % count == donor}
         if own:
@@ -234,41 +275,3 @@ def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[i
                 seen.add(neighbour)
                 border.append(neighbour)
     return blob
-
-
-def verify(run: Run, network: Any, fills: Fills, logits: Logits) -> None:
-    """Recomputes random pairs of record and region in full, with every fill, in each map alone and in edges alone, and
-    prints the largest difference."""
-    largest, random = 0.0, np.random.default_rng(run.seed)
-    for _ in range(of(run).verify):
-        at, region = int(random.integers(len(fills.tested))), int(random.integers(len(fills.masks)))
-        apart = differences(network, fills, logits, at, region)
-        largest = max(largest, *(float(np.abs(each).max()) for each in apart))
-    spread = float(np.ptp(logit_of_autism(logits.base[:, 0])))
-    relative = f", {largest / spread:.2g} of their spread over records" if spread else ""
-    what = "with every fill"
-    if fills.separate:
-        what += f" and in each map{', or its edges,' if fills.edges else ''} alone"
-    print(f"{of(run).verify} pairs recomputed in full, {what}: logits differ by at most {largest:.2g}{relative}.")
-
-
-def differences(network: Any, fills: Fills, logits: Logits, at: int, region: int) -> list[np.ndarray]:
-    """The logit of autism minus that of control by full passes, minus what was measured, of one record and region."""
-    batch, substitutions = fills.of(fills.tested[[at]])
-    inside, given, of_edges = fills.masks[region][None, ..., None], fills.names == RELIANCE, logits.edges[at, :, region]
-    donated = [*compress(substitutions, given)]
-
-    def whole(chosen: list[Substitution], inside: np.ndarray, region: int | None) -> np.ndarray:
-        shown = [batch | fills.inputs_with(one, inside, region) for one in chosen]
-        together = {name: np.concatenate([each[name] for each in shown]) for name in network.input}
-        return logit_of_autism(np.asarray(network(together, training=False)))
-
-    expected = logit_of_autism(logits.occluded[at, :, region]) + of_edges.sum(-1)
-    apart = [whole(substitutions, inside, region) - expected]
-    for place, one in enumerate(fills.separate):
-        alone = whole(donated, inside & (np.arange(len(fills.replaced)) == one), None)
-        apart.append(alone - logits.by_map[at, :, region, place])
-    if fills.edges:
-        expected = logit_of_autism(logits.base[at, given]) + of_edges[given, 0]
-        apart.append(whole(donated, np.zeros_like(inside), region) - expected)
-    return apart

@@ -34,6 +34,7 @@ import tensorflow as tf
 
 from data.cohorts.cohort import in_order
 from models import averaging
+from models.connectomes import RidgeLogits
 from utils.blackout.edges import Edges, EdgeSubstitution
 from utils.blackout.graph import RANK, WHOLE_VOLUME_LAYERS, feeds, follow, maps_apart, nodes_of
 from utils.blackout.options import CONNECTOME
@@ -300,6 +301,8 @@ class EdgeLogits:
         own = [at for at, part in enumerate(parts) if feeds(nodes, id(source), [id(part)])]
         function = keras.Function([source], [parts[at] for at in own])
         shares = [last.shares[at] for at in own]
+        ridges = [node.operation for node in nodes if isinstance(node.operation, RidgeLogits)]
+        self._ridges = [*zip(shares, ridges, strict=True)]
 
         def added(edges: tf.Tensor) -> tf.Tensor:
             logits = function([edges])
@@ -310,6 +313,11 @@ class EdgeLogits:
     def __call__(self, connectomes: np.ndarray) -> np.ndarray:
         """(n, edges) float32 Fisher z, NaN where unknown -> what they add to the logits, (n, classes)."""
         return self._added(tf.constant(connectomes)).numpy()
+
+    def contributions(self, connectomes: np.ndarray) -> np.ndarray:
+        """What each edge (n, edges) adds to the log odds of autism; 0 where it is unknown, as where it is the mean of
+        the training people."""
+        return sum(share * ridge.scores(connectomes).numpy() * ridge.kernel.numpy() for share, ridge in self._ridges)
 
     def changes(self, edges: Edges, substitution: EdgeSubstitution) -> np.ndarray:
         """How the logits (regions, n, classes) change if the edges of one region after another are replaced."""

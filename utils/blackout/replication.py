@@ -48,14 +48,14 @@ def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
     thing by a test of their own. The correlation is the mean over splits, its ends hold 95 % of them."""
     people, random = family.people, np.random.default_rng(family.people.seed)
     total, size = sums(family.net, people.unit), sums(np.ones(len(family.net)), people.unit)
-    label = sums(people.label.astype(float), people.unit) / size
     chosen = cut(people, splits if len(size) >= 2 * MIN_SUBJECTS else 0, random)
     pairs = np.stack([chosen, ~chosen], axis=1)  # (splits, 2, units)
     seeds = random.integers(2**32, size=pairs.shape[:2])
     named = np.zeros((*pairs.shape[:2], len(family.things)), bool)
     for split, side in np.argwhere(pairs.any(2) & people.concludes):
         half = pairs[split, side]
-        p, _ = sign_flip_test(total[half], label[half], int(seeds[split, side]), flips=FLIPS)
+        label = people.label[half[people.unit]]  # of people, who may differ within a unit
+        p, _ = sign_flip_test(total[half], label, int(seeds[split, side]), flips=FLIPS)
         named[split, side] = p < ALPHA
     effect = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in effect])
@@ -80,12 +80,12 @@ def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
     narrow.
     Raises InputError if the group has other things.
     """
-    if lacking := [thing for thing in here.things if thing not in set(group.things)]:
+    place = {thing: at for at, thing in enumerate(group.things)}
+    if lacking := [thing for thing in here.things if thing not in place]:
         raise InputError(
             f"The bundle has no effect of {lacking[0]} among its {here.name}; expected all {len(here.things)}. "
             "Black out with the atlas, maps and systems of the bundle."
         )
-    place = {thing: at for at, thing in enumerate(group.things)}
     order = np.array([place[thing] for thing in here.things], int)
     people, effect, there = here.people, here.net.mean(0), group.effect[order]
     value = np.clip(correlation(effect, there), -PERFECT, PERFECT)

@@ -17,6 +17,7 @@ from nibabel import Nifti1Image
 from data.base.tables import printable
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
+from utils.blackout.connections import REGIONS, SYSTEMS
 from utils.blackout.effects import Effects
 from utils.blackout.fills import RELIANCE
 from utils.figures import number
@@ -27,6 +28,7 @@ SHADES = 256  # colours from the largest effect against the true class (blue) to
 PALE = 0.3  # opacity of what is not significant
 UNTESTED = "All regions are pale, for nothing is tested here: one person's map holds no p-value."
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
+LIGHT = (0.299, 0.587, 0.114)  # how light red, green and blue look (ITU-R BT.601)
 CUTS = 3
 APART = 5  # voxels of 2 mm
 STRONGEST = 20  # pairs that are listed or drawn if none is significant
@@ -73,12 +75,20 @@ class Matrix:
 
     @property
     def cells(self) -> list[tuple[str, list[tuple[float, str, str, bool]]]]:
-        """The page's table: the name of each row and, for each column, the effect, its p, its colour and whether it is
-        marked."""
+        """The page's table: the name of each row and, for each column, the effect, its p, its colours in CSS, and
+        whether it is marked."""
         p = [[number(one, ".4f") for one in row] for row in self.p]
-        colour = [[to_hex(one, keep_alpha=True) for one in row] for row in self.colours]
-        columns = zip(self.rows, self.effect.tolist(), p, colour, self.marked.tolist(), strict=True)
+        style = [[style_of(one) for one in row] for row in self.colours]
+        columns = zip(self.rows, self.effect.tolist(), p, style, self.marked.tolist(), strict=True)
         return [(name, [*zip(*cells, strict=True)]) for name, *cells in columns]
+
+
+def style_of(colour: np.ndarray) -> str:
+    """A colour (4,) behind letters in CSS; they are white where it is dark."""
+    red, green, blue, opacity = colour
+    light = 1 - opacity * (1 - np.dot(colour[:3], LIGHT))
+    letters = "; color: white" if light < 0.5 else ""
+    return f"background: {to_hex((red, green, blue, opacity), keep_alpha=True)}{letters}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Things:
     table: pd.DataFrame
     at_chance: bool
     summary: str = ""
-    called: ClassVar[str] = "groups of values"
+    called: ClassVar[str] = "groups of values"  # in sentences
 
     def significant(self, kind: str = RELIANCE) -> np.ndarray:
         """Which rows of the table are marked, (rows,) bool: none if the network is at chance, or p is unknown."""
@@ -151,8 +161,8 @@ class ByMap(Things):
 
 @dataclass(frozen=True)
 class Network:
-    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0 where
-    none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
+    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0
+    where none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
 
     names: list[str]
     centre: np.ndarray
@@ -162,19 +172,19 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Connections(Things):
+class Pairs(Things):
     """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`."""
 
     called: ClassVar[str] = "pairs"
 
-    def of(self, level: str) -> "Connections":
-        """The pairs of `systems` or of `regions` alone."""
-        return Connections(self.table[self.table["level"] == level], self.at_chance)
+    def of(self, level: str) -> "Pairs":
+        """The pairs of a level alone: of systems, or of regions."""
+        return Pairs(self.table[self.table["level"] == level], self.at_chance)
 
     @cached_property
     def matrix(self) -> Matrix:
         """Systems by systems, in the order of their names; symmetric."""
-        pairs = self.of("systems")
+        pairs = self.of(SYSTEMS)
         names = sorted({*pairs.table["a"], *pairs.table["b"]})
         a, b = (pairs.table[side].map(names.index).to_numpy() for side in "ab")
         effect, p, marked = (np.full((len(names), len(names)), empty) for empty in (np.nan, np.nan, False))
@@ -185,7 +195,7 @@ class Connections(Things):
 
     def network(self, regions: Regions) -> Network | None:
         """The significant pairs of regions, or else the strongest; None if there are none with two centres."""
-        pairs = self.of("regions")
+        pairs = self.of(REGIONS)
         chosen, marked = pairs.first, bool(pairs.significant().any())
         places = regions.table.drop_duplicates("name", keep=False).set_index("name")[CENTRE]
         placed = chosen[chosen[["a", "b"]].isin(places.index).all(axis=1) & (chosen["a"] != chosen["b"])]
@@ -214,10 +224,16 @@ class BlackoutResults:
     at_chance: bool
     regions: Regions | None = None
     by_map: ByMap | None = None
-    connections: Connections | None = None
+    connections: Pairs | None = None
     values: Things | None = None
     replication: pd.DataFrame | None = None
     first_sentence: str = ""
+
+    @property
+    def told(self) -> str:
+        """All that is said, for the terminal and `run.json`."""
+        others = [part.summary for part in (self.connections, self.values, self.by_map) if part]
+        return "\n".join(filter(None, (self.summary, *others, self.first_sentence)))
 
     @property
     def families(self) -> list[str]:

@@ -143,7 +143,7 @@ def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
         for of_network, network in networks_of(run):
             ((_, _, logits),) = outputs_of(of_network, network, [np.array([0])])
             each.append(probability_of_autism(logits))
-            if run.model.occludable:
+            if "volume" in run.model.reads:
                 effects.append(background_effects(network, of_network.cohort))
     return np.stack(each), np.mean(effects, axis=0) if effects else None
 
@@ -151,8 +151,8 @@ def measured(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
 def background_effects(network: Any, cohort: Cohort) -> np.ndarray:
     """How far the logit of autism of the first record falls with each region of AAL replaced, (regions,) float64. All
     maps are replaced, and edges unknown. Positive: the region speaks for autism."""
-    from utils.blackout.measure import logit_of_autism
     from utils.blackout.occlusion import Occlusion
+    from utils.training.network import logit_of_autism
 
     atlas, occlusion = load_atlas(None, cohort.grid), Occlusion(network)
     batch = cohort.batch([0], tables={CONNECTOME: cohort.connectomes} if occlusion.edges else {})

@@ -223,7 +223,11 @@ def predicted(run: Run, network: keras.Model, batches: list[np.ndarray], others:
     return probability_of_autism(np.stack([np.concatenate(logits[at::count]) for at in range(count)]))
 
 
+def logit_of_autism(logits: np.ndarray) -> np.ndarray:
+    """Logits of (control, autism) (..., 2) -> the log odds of autism, (...) float64."""
+    return logits[..., 1].astype(float) - logits[..., 0]
+
+
 def probability_of_autism(logits: np.ndarray) -> np.ndarray:
     """(..., 2) logits of (control, autism) -> (...) float64."""
-    logits = np.asarray(logits, np.float64)
-    return expit(logits[..., 1] - logits[..., 0])
+    return expit(logit_of_autism(np.asarray(logits, np.float64)))

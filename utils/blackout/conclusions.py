@@ -1,0 +1,164 @@
+"""Effects of a blackout -> the families of things that it replaced, their tables, and what the page says of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from data.base.tables import printable
+from data.cohorts.atlas import Atlas
+from data.cohorts.cohort import Cohort
+from utils.blackout import direction, options, replication, sentences
+from utils.blackout.bundled import group_effects, not_compared
+from utils.blackout.connections import Connections, connections_of, connections_table
+from utils.blackout.effects import Adjusted, Effects
+from utils.blackout.families import Family, People
+from utils.blackout.fills import RELIANCE
+from utils.blackout.replication_words import first_sentence
+from utils.blackout.results import BlackoutResults, ByMap, Pairs, Regions, Things
+from utils.blackout.tables import in_map, map_table, region_table, value_table
+from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, told_by
+from utils.runs.run import Run
+from utils.scores.adjustment import adjustment
+
+
+@dataclass(frozen=True, eq=False)
+class BesideOthers(Family):
+    """Groups of the phenotype's values, each adjusted for all covariates but those that tell the same: `others`."""
+
+    others: Sequence[Adjusted]
+
+    @cached_property
+    def net(self) -> np.ndarray:
+        columns = [adjusted(self.effect[:, [at]]) for at, adjusted in enumerate(self.others)]
+        return np.concatenate(columns, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Concluded:
+    """The families of the effects of a run on `people`; None of what was not replaced."""
+
+    run: Run
+    effects: Effects
+    people: People
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        return options.cohort_of(self.run)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        return options.of(self.run).regions(self.cohort.grid)
+
+    @cached_property
+    def maps(self) -> list[str]:
+        """What is also replaced one at a time: maps, and the edges of connectomes."""
+        return names_of_maps(self.run) if "reliance_by_map" in self.effects else []
+
+    def of_subjects(self, name: str) -> np.ndarray:
+        return self.effects.of_subjects(self.effects[name])
+
+    @cached_property
+    def regions(self) -> Family | None:
+        """Its values are known of one map alone: several have no direction together."""
+        if RELIANCE not in self.effects:
+            return None
+        means, names = self.of_subjects("region_means"), [self.atlas.names[region] for region in self.atlas.regions]
+        value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
+        return Family("regions", names, self.of_subjects(RELIANCE), value, self.people)
+
+    @cached_property
+    def by_map(self) -> Family | None:
+        """Its values are means over a region; edges that are replaced alone have none."""
+        if not (self.maps and self.regions):
+            return None
+        effect = self.of_subjects("reliance_by_map")
+        means = self.of_subjects("region_means")[..., options.of(self.run).separate_maps(self.cohort)]
+        value = np.full(effect.shape, np.nan)
+        value[..., : means.shape[2]] = means
+        things = [in_map(region, name) for region in self.regions.things for name in self.maps]
+        count = len(effect)
+        return Family("maps", things, effect.reshape(count, -1), value.reshape(count, -1), self.people)
+
+    @cached_property
+    def connections(self) -> Connections | None:
+        if "pair_reliance" not in self.effects:
+            return None
+        systems = options.of(self.run).systems_of(self.cohort.grid)
+        return connections_of(self.cohort, self.atlas, systems, self.effects, self.people)
+
+    @cached_property
+    def values(self) -> Family | None:
+        if "value_reliance" not in self.effects:
+            return None
+        metadata, known = self.cohort.metadata, options.covariates_of(self.run.cohort, self.effects.rows)
+        groups, names = groups_of(metadata), names_of(metadata)
+        measured = measured_of_people(self.cohort, sorted(set(self.effects.subject)))
+        told = [told_by([names[at] for at in own], list(known)) for own in groups.values()]
+        beside = {tuple(of): Adjusted(adjustment(known.drop(columns=of)), self.people.label) for of in told if of}
+        others = [beside.get(tuple(of), self.people.adjusted) for of in told]
+        effect, value = self.of_subjects("value_reliance"), of_groups(measured, groups)
+        return BesideOthers("values", [*groups], effect, value, self.people, others)
+
+    def __iter__(self) -> Iterator[Family]:
+        connections = self.connections.of_systems if self.connections else None
+        yield from filter(None, (self.regions, connections, self.values, self.by_map))
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The table of each family by its name."""
+        found = dict[str, pd.DataFrame]()
+        if self.regions:
+            found["regions"] = region_table(self.atlas, self.effects, self.regions)
+        if self.by_map:
+            found["maps"] = map_table(self.atlas, self.maps, self.by_map)
+        if self.connections:
+            found["connections"] = connections_table(self.connections, direction.columns)
+        if self.values:
+            groups = groups_of(self.cohort.metadata)
+            found["values"] = value_table(groups, names_of(self.cohort.metadata), self.values)
+        return found
+
+
+def replication_of(here: Concluded, repeats: Sequence[Concluded]) -> pd.DataFrame:
+    """`replication.csv`: of each family between halves of these people, between repeats if there are some, and between
+    the training people of a bundle and these."""
+    found = [replication.halves(family) for family in here]
+    if repeats:
+        for family, *others in zip(here, *repeats, strict=True):
+            found.append(replication.between_repeats(others, family))
+    group = group_effects(here.run)
+    found += [replication.on_others(family, group[family.name]) for family in here if family.name in group]
+    return pd.concat(found, ignore_index=True)
+
+
+def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: bool) -> BlackoutResults:
+    """The results as page and figures take them. `again` is `replication.csv`; `accuracy` says how well the network
+    predicts; of one `at_chance` nothing is named."""
+    tables, adjusted, chosen = here.tables(), here.people.adjusted, options.of(here.run)
+    regions = by_map = connections = values = None
+    said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
+    if here.regions:
+        regions = Regions(tables["regions"], at_chance, atlas=here.atlas)
+        what = sentences.maps_sentence(here.cohort.maps, chosen.replaced_maps(here.cohort))
+        said = [what, sentences.edges_sentence(here.run, here.atlas), *said]
+        said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]
+    if here.by_map:
+        text = "" if at_chance else sentences.by_map_sentence(tables["maps"], adjusted)
+        by_map = ByMap(tables["maps"], at_chance, text, maps=here.maps)
+    if here.connections:
+        text = " ".join(of(here.connections) for of in (sentences.systems_sentence, sentences.connections_sentence))
+        connections = Pairs(tables["connections"], at_chance, text.strip())
+    if here.values:
+        values = Things(tables["values"], at_chance, sentences.values_sentence(here.values))
+    first = first_sentence(again, len(here.people.label))
+    summary = "\n".join(filter(None, (*said, not_compared(here.run))))
+    return BlackoutResults(here.effects, summary, at_chance, regions, by_map, connections, values, again, first)
+
+
+def names_of_maps(run: Run) -> list[str]:
+    """What a run replaces one at a time beside all together: maps, and the edges of connectomes."""
+    chosen, cohort = options.of(run), options.cohort_of(run)
+    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps
