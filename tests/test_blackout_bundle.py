@@ -103,9 +103,9 @@ def with_effects(lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_two(lab) -> Path:
+def of_two(lab, with_effects) -> Path:
     """A bundle of two networks, the second of which has other weights, and other constants of the phenotype."""
-    parts = dict(Bundle.open(lab.plain).archive.parts)
+    parts = dict(Bundle.open(with_effects).archive.parts)
     model, weights = json.loads(parts["model.json"]), np.load(io.BytesIO(parts["weights/0.npy"]))
     second = model["members"][0] | {"phenotype_scale": [1.5] * 29, "phenotype_shift": [0.25] * 29}
     model["members"].append(second)
@@ -157,6 +157,15 @@ def test_effects_are_the_mean_over_networks(lab, of_two, blackout, tmp_path):
         region = int(row["region"]) - 1
         mean = (first["reliance"] + second["reliance"])[:, region].mean() / 2
         assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
+    of_training = [row for row in read_rows(out / "replication.csv") if row["between"] == "training people"]
+    assert [row["family"] for row in of_training if not row["thing"]] == ["regions", "values"]
+    for row, (file, name) in zip(of_training, (("regions.csv", "name"), ("values.csv", "group")), strict=True):
+        here, there = (
+            {one[name]: float(one["reliance_adjusted"]) for one in read_rows(folder / file)}
+            for folder in (out, lab.out)
+        )
+        expected = np.corrcoef([*here.values()], [there[thing] for thing in here])[0, 1]
+        assert float(row["correlation"]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +208,7 @@ def test_a_bundle_holds_the_mean_effects_and_nobody(lab, with_effects):
     assert "mean effects" not in Bundle.open(lab.plain).archive.parts["card.md"].decode()
 
 
-def test_an_older_bundle_is_read_and_says_that_it_lacks_them(lab, of_two, tmp_path):
+def test_an_older_bundle_is_read_and_says_that_it_lacks_them(lab, tmp_path):
     words = f"{lab.plain} does not hold the group's effects, so that they are not compared"
     assert words in lab.said and words in json.loads((lab.out / "run.json").read_text())["conclusion"]
     parts = {name: content for name, content in Bundle.open(lab.plain).archive.parts.items() if name != SUMS}
