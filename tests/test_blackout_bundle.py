@@ -224,6 +224,7 @@ def test_they_are_compared_if_they_are_of_the_same_regions(lab, with_effects, tm
     found, families = group_effects(own), held.model.blackout.families
     assert found.keys() == families.keys() and not_compared(own) == ""
     assert [*found["regions"].effect] == [*families["regions"].effect] and found["regions"].people == 6
+    assert [*found["regions"].things] == [name for (name,) in families["regions"].things]
     aal, some = (replace(own, options=BlackoutOptions(**one)) for one in ({}, {"atlas": lab.atlas, "maps": ("falff",)}))
     assert group_effects(aal) == group_effects(some) == {}
     assert "holds the group's effects of the regions of another atlas, so that they are not" in not_compared(aal)

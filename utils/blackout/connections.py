@@ -73,7 +73,7 @@ def pair_name(one: str, other: str) -> str:
 @dataclass(frozen=True, eq=False)
 class OfEdges(Family):
     """Pairs that a linear part reads. `whole` (subjects, 1) is what this part says of each person, on the logit of the
-    true class. p is at least `least` (things,), that of the systems of pairs of regions."""
+    true class. No p is below `least` (things,), the p of the systems of pairs of regions."""
 
     whole: np.ndarray
     least: np.ndarray | float = 0.0
@@ -123,6 +123,12 @@ class Connections:
     def whole(self) -> np.ndarray:
         """The effect (subjects, 1) of all edges."""
         return self.effect.sum(axis=1, keepdims=True)
+
+    @property
+    def of_every_pair(self) -> pd.DataFrame:
+        """The mean effect of each pair of regions, `a` and `b`, tested or not."""
+        a, b = np.array([*self.regions, OUTSIDE])[self.pairs.regions].T
+        return pd.DataFrame({"a": a, "b": b, RELIANCE: self.effect.mean(axis=0)})
 
     @cached_property
     def chosen(self) -> np.ndarray:
