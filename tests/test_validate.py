@@ -240,8 +240,8 @@ def validated(words: str) -> Run:
 def test_mistakes_are_found_before_data_are_read(words, message, tmp_path):
     with pytest.raises(InputError, match=message):
         validated(f"--train --model nn --dataDir missing --chkPointDir {tmp_path} {words}")
-    with pytest.raises(InputError, match="nn cannot be blacked out"):
-        validated("--blackout --model nn --dataDir missing")
+    with pytest.raises(InputError, match="ae cannot be blacked out"):
+        validated("--blackout --model ae --dataDir missing")
 
 
 def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):
