@@ -444,7 +444,8 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     from utils.blackout.effects import ARRAYS, Effects
 
     nothing = np.zeros((len(rows), regions))
-    made = dict.fromkeys(ARRAYS, nothing) | {"reliance_by_map": np.zeros((len(rows), regions, 0))}
+    made = dict.fromkeys(ARRAYS[: ARRAYS.index("pair_reliance")], nothing)
+    made |= {"reliance_by_map": np.zeros((len(rows), regions, 0)), "region_means": np.zeros((len(rows), regions, 1))}
     made |= {"blob_excess": nothing[..., None] - 1, "group": np.zeros(len(rows), int)}
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
 
@@ -467,6 +468,34 @@ def made_up_table(things: dict[str, Sequence], found: Sequence[int]):
         if name == "reliance":
             table["p_reliance"] = table["p_reliance_plain"] = np.where(significant, 0.001, 0.9)
     return table.assign(direction=way).sort_values("reliance", ascending=False, kind="stable", ignore_index=True)
+
+
+def family_of(effects, effect: np.ndarray, adjusted=None, seed: int = 0):
+    """Things of these effects (subjects, things), of whom no values are known; `adjusted` gives the effects beside
+    covariates."""
+    from utils.blackout.effects import Adjusted
+    from utils.blackout.families import Family, People
+    from utils.scores.adjustment import Adjustment
+
+    label, site = effects.of_subjects(effects.label), np.full(len(effect), "A")
+    plain = Adjusted(Adjustment(reason="none"), label)
+    people = People(label, site, site, effects.unit, adjusted or plain, True, seed)
+    return Family("things", [""] * effect.shape[1], effect, np.full(effect.shape, np.nan), people)
+
+
+def region_table_of(atlas, effects, seed: int = 0, adjusted=None):
+    """The table of regions of effects made up."""
+    from utils.blackout.tables import region_table
+
+    return region_table(atlas, effects, family_of(effects, effects.of_subjects(effects["reliance"]), adjusted, seed))
+
+
+def map_table_of(atlas, maps: Sequence[str], effects, seed: int = 0, adjusted=None):
+    """The table of regions by maps of effects made up."""
+    from utils.blackout.tables import map_table
+
+    effect = effects.of_subjects(effects["reliance_by_map"])
+    return map_table(atlas, maps, family_of(effects, effect.reshape(len(effect), -1), adjusted, seed))
 
 
 def unsealed(folder: Path) -> Path:

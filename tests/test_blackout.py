@@ -104,7 +104,7 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
     def exchanged(index, donor, shift=0.0):
         return whole(index) - autism(with_region(volumes[index], volumes[donor], shift))
 
-    pairs = [(index, donor) for index in test for donor in fills_of.donors[index]]
+    pairs = [(index, donor) for index in test for donor in fills_of.donors.drawn[index]]
     decrease = {
         "reliance": [exchanged(*pair) for pair in pairs],
         "unique": [exchanged(index, donor, expected[index] - expected[donor]) for index, donor in pairs],
@@ -118,7 +118,7 @@ def test_effects_of_donors_against_a_loop_by_hand(region, stored, cohort, logits
             independent = sign[one] * np.mean((values + slope * away)[index == one])
             assert stored[name][row, region - 1] == pytest.approx(independent, abs=1e-5), name
     for row, one in enumerate(test):
-        donors = fills_of.donors[one]
+        donors = fills_of.donors.drawn[one]
         alone = np.mean([autism(with_region(volumes[donor], volumes[one])) - whole(donor) for donor in donors])
         assert stored["sufficiency"][row, region - 1] == pytest.approx(sign[one] * alone, abs=1e-5)
 
@@ -164,7 +164,15 @@ def columns() -> list[str]:
         if fill.tested:
             before += [f"p_{name}", f"q_{name}"]
             beside += [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high", f"p_{name}_plain"]
-    return [*before, "size_percentile", *beside, "remark"]
+    of_direction = [
+        "difference",
+        "difference_low",
+        "difference_high",
+        "correlation",
+        "correlation_low",
+        "correlation_high",
+    ]
+    return [*before, "size_percentile", *beside, "remark", *of_direction, "direction"]
 
 
 @pytest.mark.slow

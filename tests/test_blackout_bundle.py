@@ -26,7 +26,7 @@ from data.cohorts.stored import sealed
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.job import measured
 from utils.blackout.options import BlackoutOptions
-from utils.bundle.effects import DescribedBlackout, read_description, read_family
+from utils.bundle.effects import BundledFamily, DescribedBlackout, read_description, read_family
 from utils.bundle.model import Bundle
 from utils.bundle.run import networks_of, on_cohort
 from utils.jobs import BLACKOUT
@@ -103,9 +103,9 @@ def with_effects(lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_two(lab) -> Path:
+def of_two(lab, with_effects) -> Path:
     """A bundle of two networks, the second of which has other weights, and other constants of the phenotype."""
-    parts = dict(Bundle.open(lab.plain).archive.parts)
+    parts = dict(Bundle.open(with_effects).archive.parts)
     model, weights = json.loads(parts["model.json"]), np.load(io.BytesIO(parts["weights/0.npy"]))
     second = model["members"][0] | {"phenotype_scale": [1.5] * 29, "phenotype_shift": [0.25] * 29}
     model["members"].append(second)
@@ -149,9 +149,7 @@ def test_effects_are_the_mean_over_networks(lab, of_two, blackout, tmp_path):
     differ = [float(text) for text in re.findall(r"logits differ by at most (\S+?)[,.]? ", outcome.out)]
     assert len(differ) == 2 and max(differ) < 1e-5
     run = on_cohort(Bundle.open(of_two), sealed(lab.new), BLACKOUT, BlackoutOptions(atlas=lab.atlas), tmp_path / "none")
-    first, second = (measured([one])[0] for one in networks_of(run))
-    found = stored(out)
-    np.testing.assert_allclose(first["reliance"], stored(lab.out)["reliance"], atol=1e-6)
+    first, second, found = stored(lab.out), measured(networks_of(run)[1:])[0], stored(out)
     for name in ("reliance", "unique", "delta_logit", "sufficiency", "probability"):
         np.testing.assert_allclose(found[name], (first[name] + second[name]) / 2, atol=1e-6, err_msg=name)
         assert np.abs(first[name] - second[name]).max() > 1e-4
@@ -159,6 +157,15 @@ def test_effects_are_the_mean_over_networks(lab, of_two, blackout, tmp_path):
         region = int(row["region"]) - 1
         mean = (first["reliance"] + second["reliance"])[:, region].mean() / 2
         assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
+    of_training = [row for row in read_rows(out / "replication.csv") if row["between"] == "training people"]
+    assert [row["family"] for row in of_training if not row["thing"]] == ["regions", "values"]
+    for row, (file, name) in zip(of_training, (("regions.csv", "name"), ("values.csv", "group")), strict=True):
+        here, there = (
+            {one[name]: float(one["reliance_adjusted"]) for one in read_rows(folder / file)}
+            for folder in (out, lab.out)
+        )
+        expected = np.corrcoef([*here.values()], [there[thing] for thing in here])[0, 1]
+        assert float(row["correlation"]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +208,7 @@ def test_a_bundle_holds_the_mean_effects_and_nobody(lab, with_effects):
     assert "mean effects" not in Bundle.open(lab.plain).archive.parts["card.md"].decode()
 
 
-def test_an_older_bundle_is_read_and_says_that_it_lacks_them(lab, of_two, tmp_path):
+def test_an_older_bundle_is_read_and_says_that_it_lacks_them(lab, tmp_path):
     words = f"{lab.plain} does not hold the group's effects, so that they are not compared"
     assert words in lab.said and words in json.loads((lab.out / "run.json").read_text())["conclusion"]
     parts = {name: content for name, content in Bundle.open(lab.plain).archive.parts.items() if name != SUMS}
@@ -214,11 +221,19 @@ def test_an_older_bundle_is_read_and_says_that_it_lacks_them(lab, of_two, tmp_pa
 def test_they_are_compared_if_they_are_of_the_same_regions(lab, with_effects, tmp_path):
     held = Bundle.open(with_effects)
     own = on_cohort(held, sealed(lab.new), BLACKOUT, BlackoutOptions(atlas=lab.atlas), tmp_path)
-    assert group_effects(own) == held.model.blackout.families and not_compared(own) == ""
+    found, families = group_effects(own), held.model.blackout.families
+    assert found.keys() == families.keys() and not_compared(own) == ""
+    assert [*found["regions"].effect] == [*families["regions"].effect] and found["regions"].people == 6
+    assert [*found["regions"].things] == [name for (name,) in families["regions"].things]
     aal, some = (replace(own, options=BlackoutOptions(**one)) for one in ({}, {"atlas": lab.atlas, "maps": ("falff",)}))
     assert group_effects(aal) == group_effects(some) == {}
     assert "holds the group's effects of the regions of another atlas, so that they are not" in not_compared(aal)
     assert "holds the group's effects of all maps, so that they are not" in not_compared(some)
+    for system, words in (("Left block", ""), ("left limbic", "holds the group's effects of other systems")):
+        pair = BundledFamily(things=(("Right block", system),), effect=(0.1,), named=(False,), people=6)
+        model = replace(held.model, blackout=replace(held.model.blackout, families=families | {"connections": pair}))
+        run = replace(own, checkpoints=replace(own.checkpoints, bundle=replace(held, model=model)))
+        assert words in not_compared(run) and bool(not_compared(run)) is bool(words)
 
 
 TOLD = {"model": "mmnn", "config": {}, "records_sha256": "", "folds": "2", "subjects": 40}

@@ -296,7 +296,8 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     said = "With each region its edges of the connectome were replaced. 4 of 8 parcels lie in 4 of 116 regions"
     assert said in outcome.out and said in json.loads((folder / "blackout" / "run.json").read_text())["conclusion"]
     assert said in (folder / "blackout" / "blackout.html").read_text()
-    assert "12 pairs recomputed in full, with every fill and in each map, or its edges, alone" in outcome.out
+    assert "12 records recomputed in full, a region with every fill and in each map, or its edges, al" in outcome.out
+    assert "alone, groups of values and a pair of regions: logits differ" in outcome.out
     assert float(re.search(r"differ by at most ([-.e\d]+)", outcome.out)[1]) < 1e-5
     with h5py.File(folder / "blackout" / "blackout.h5") as store:
         assert [name.decode() for name in store["map"]] == ["falff", "connectome"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers import cohort_of, effects_of
+from helpers import cohort_of, effects_of, region_table_of
 from scipy import stats
 
 from data.cohorts import records
@@ -20,7 +20,6 @@ from utils.blackout.effects import (
     averaged,
     by_subject,
     mean_interval,
-    region_table,
     sign_flip_test,
     size_percentile,
 )
@@ -169,7 +168,7 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     labels = np.zeros(records.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
     own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, records.REDUCED, labels, [])
-    alone = region_table(own, effects, seed=0).set_index("name")
+    alone = region_table_of(own, effects, seed=0).set_index("name")
     assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
     assert (alone["reliance_adjusted"] == alone["reliance"]).all()
     label = effects.of_subjects(effects.label)
@@ -177,7 +176,7 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     def halved(effect):
         return effect - effect.mean(0) * [1, 0]
 
-    table = region_table(own, effects, 0, halved).set_index("name")
+    table = region_table_of(own, effects, 0, halved).set_index("name")
     for kind in ("reliance", "unique"):
         effect = effects.of_subjects(effects[kind])
         p, q = sign_flip_test(halved(effect), label, 0)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page, effects_of, made_up_table
+from helpers import Page, effects_of, made_up_table, region_table_of
 from matplotlib import pyplot as plt
 from test_results import blocks
 
@@ -15,7 +15,6 @@ from data.cohorts import records
 from data.cohorts.rows import Row
 from utils import figures
 from utils.blackout import figure, page, results
-from utils.blackout.effects import region_table
 from utils.runs.checkpoints import Caveats
 
 PEOPLE = 24
@@ -46,10 +45,10 @@ def found() -> results.BlackoutResults:
     rows = [Row(f"{at}.bin", f"s{at:02}", "NYU", float(at % 2), "test") for at in range(PEOPLE)]
     effects = effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)))
     none = dict.fromkeys(("difference", "difference_low", "difference_high", "correlation"), np.nan)
-    table = region_table(blocks(), effects, 0).assign(**none, direction="")
+    table = region_table_of(blocks(), effects, 0).assign(**none, direction="")
     pairs = [made_up_table(ends("systems", ENDS), [1]), made_up_table(ends("regions", INNER), [1, 2])]
-    row = {"between": "halves", "family": "values", "thing": "age", "named": True, "comes_out": 0.6, "again": 0.5}
-    whole = {"between": "halves", "family": "values", "correlation": 0.4, "correlation_low": 0.2}
+    row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "again": 0.5}
+    whole = {"between": "halves", "family": "values", "named": 1, "correlation": 0.4, "correlation_low": 0.2}
     return results.BlackoutResults(
         effects,
         "AUC 0.80.",
@@ -188,8 +187,8 @@ def test_the_page_has_the_tables(run, found, plain):
         assert shown["p"].tolist() == [f"{p:.4f}" for p in table["p_reliance"]]
     assert "direction" not in parsed.rows["Regions"][0]  # none of them has one
     assert parsed.rows["Would it come out again"][1:] == [
-        ["halves", "values", "age", "True", "0.60", "0.50", "-"],
-        ["halves", "values", "", "", "-", "-", "0.40 0.20 to 0.60"],
+        ["halves", "values", "age", "1", "0.60", "0.50", "-"],
+        ["halves", "values", "", "1", "-", "-", "0.40 0.20 to 0.60"],
     ]
 
 

@@ -22,7 +22,7 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     given which people; run.json's part, what was printed, `regions.csv`, and the text of page and figure."""
     monkeypatch.setattr(job, "write_maps", lambda *_: None)
     shown = []
-    monkeypatch.setattr(job.results, "draw", lambda run, results: shown.append(results) or plt.figure())
+    monkeypatch.setattr(job.figure, "draw", lambda run, results: shown.append(results) or plt.figure())
     monkeypatch.setattr(job.page, "render", lambda *_: "")
     monkeypatch.setattr(job.figures, "save", lambda figure, path: plt.close(figure))
     opened, random = open_cohort(cohort), np.random.default_rng(0)
@@ -52,7 +52,7 @@ def good(label, random):
 def test_a_network_better_than_chance_has_its_regions_named(concluded):
     found, out, table, results = concluded(good)
     assert found["better_than_chance"] and not results.at_chance
-    assert f"rests on 1 ({REGION}) of 116 regions" in found["conclusion"] and found["conclusion"] == results.summary
+    assert f"rests on 1 ({REGION}) of 116 regions" in found["conclusion"] and found["conclusion"] == results.told
     assert found["conclusion"] in out and f"\n{REGION}" in out
     assert "Size percentile: among 1 blobs per region, each on 40 records." in out
     assert found["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]  # 16 sites are too many for 40
@@ -67,7 +67,7 @@ def test_a_network_below_chance_ends_with_that_and_names_no_region(concluded):
     """Though the same region is significant, as the table of numbers says."""
     found, out, table, results = concluded(lambda label, random: 1 - good(label, random))
     assert found["better_than_chance"] is False and results.at_chance
-    assert "ranks them the wrong way round, so there is nothing for the" in found["conclusion"]
+    assert "ranks them the wrong way round, so there is nothing to explain" in found["conclusion"]
     assert "Each p is adjusted for AGE_AT_SCAN, " in found["conclusion"]
     assert out == found["conclusion"] + "\n" and results.summary in out
     assert not any(name in found["conclusion"] for name in table["name"])

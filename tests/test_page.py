@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page, effects_of
+from helpers import Page, effects_of, region_table_of
 from matplotlib import pyplot as plt
 from nilearn.datasets import load_mni152_template
 
@@ -20,7 +20,8 @@ from data.cohorts.rows import Row
 from utils import figures
 from utils.blackout import figure, page, sentences
 from utils.blackout import results as pictures
-from utils.blackout.effects import SUPPRESSOR, Adjusted, region_table
+from utils.blackout.effects import Adjusted
+from utils.blackout.tables import SUPPRESSOR
 from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
 from utils.scores.results import UNDEFINED, Estimate
@@ -58,7 +59,7 @@ def results(run) -> pictures.BlackoutResults:
         sufficiency=effect(0, 1, 1), blob_excess=blobs,
     )  # fmt: skip
     none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
-    table = region_table(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
+    table = region_table_of(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
     regions = pictures.Regions(table, at_chance=False, atlas=own)
     return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", False, regions)
 
@@ -277,7 +278,7 @@ def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, k
 @pytest.mark.slow
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
     still = effects_of(results.effects.rows, 3)
-    regions = dataclasses.replace(results.regions, table=region_table(results.regions.atlas, still, seed=0))
+    regions = dataclasses.replace(results.regions, table=region_table_of(results.regions.atlas, still, seed=0))
     results = dataclasses.replace(results, regions=regions, effects=still)
     figures.save(figure.draw(run, results), tmp_path / "blackout.png")
     parsed = Page(page.render(run, results))
@@ -393,7 +394,11 @@ def test_one_name_of_two_regions_counts_once_each():
     [
         (AUC, True, "0.80 (0.70 to 0.90)."),
         (POOR, False, "0.55 (0.40 to 0.70): the network is not shown to be better than chance, so there is nothing"),
-        (REVERSED, False, "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing for"),
+        (
+            REVERSED,
+            False,
+            "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing to explain.",
+        ),
         (Estimate(1.0, None, None), None, "1.00, without an interval. It is not known whether the network is better"),
         (
             UNDEFINED,
@@ -406,6 +411,6 @@ def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
     found = sentences.accuracy_sentence(auc, "AUC within folds")
     assert found.startswith("AUC within folds on these subjects ") and words in found
     assert auc.beats_chance is better
-    assert [part in found for part in ("nothing for the", "not known", "wrong way")] == [
+    assert [part in found for part in ("nothing to explain", "not known", "wrong way")] == [
         better is False, better is None, auc is REVERSED,
     ]  # fmt: skip

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page, effects_of
+from helpers import Page, effects_of, map_table_of, region_table_of
 from matplotlib import pyplot as plt
 
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
 from utils.blackout import figure, job, page, results, sentences
-from utils.blackout.effects import Adjusted, Effects, map_table, region_table, sign_flip_test
+from utils.blackout.effects import Adjusted, Effects, sign_flip_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
@@ -41,7 +41,7 @@ def effects() -> Effects:
 
 @pytest.fixture(scope="module")
 def table(effects) -> pd.DataFrame:
-    return map_table(blocks(), MAPS, effects, seed=0)
+    return map_table_of(blocks(), MAPS, effects, seed=0)
 
 
 def in_maps(table, **more) -> results.ByMap:
@@ -59,7 +59,7 @@ def test_p_is_family_wise_over_all_pairs(table, effects):
     assert found["reliance"].to_numpy() == pytest.approx(pairs.mean(0))
     assert list(zip(found["region"], found["map"], strict=True)) == [(at, name) for at in (2, 5, 9) for name in MAPS]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and table["reliance"].is_monotonic_decreasing
-    halved = map_table(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
+    halved = map_table_of(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
     assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
 
 
@@ -117,7 +117,7 @@ def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))
-    regions = results.Regions(region_table(blocks(), effects, 0), False, atlas=blocks())
+    regions = results.Regions(region_table_of(blocks(), effects, 0), False, atlas=blocks())
     both = results.BlackoutResults(effects, "All.", False, regions, found)
     parsed = Page(page.render(run, both))
     rows = parsed.rows["Region by map"]
@@ -136,7 +136,9 @@ def test_the_table_is_read_back_when_folds_are_pooled(cohort, tmp_path):
     run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, out_dir=tmp_path)
     rows, aal = [opened.rows[at] for at in opened.indices("test")], BlackoutOptions().regions(opened.grid)
     by_map = np.random.default_rng(0).normal(size=(len(rows), 116, 2)).astype(np.float32)
-    job.write_store(tmp_path / job.STORE, aal, MAPS, effects_of(rows, 116, reliance_by_map=by_map))
+    effects = effects_of(rows, 116, reliance_by_map=by_map)
+    made = {"regions": True, "connections": None, "values": None, "maps": MAPS, "atlas": aal}
+    job.write_store(SimpleNamespace(run=run, effects=effects, **made))
     found = job.joined([job.read_store(run)] * 2)["reliance_by_map"]
     assert found.dtype == np.float32 and (found == np.concatenate([by_map] * 2)).all()
     repeats = job.averaged([job.read_store(run)] * 2)

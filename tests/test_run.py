@@ -136,7 +136,7 @@ MISTAKES = {
     "mistyped flag": ("--train --outDri x", ["--outDri x; did you mean --outDir?"]),
     "huge seed": ("--train --model nn --seed 4294967296 --chkPointDir {empty} --dataDir {cohort}", ["seed"]),
     "nothing said": ("", ["only cae", "run.py --train --model mmnn"]),
-    "blackout of nn": ("--blackout --model nn", ["nn cannot be blacked out", "cnn or mmnn"]),
+    "blackout of ae": ("--blackout --model ae", ["ae cannot be blacked out, since it predicts no label", "mmnn"]),
     "no checkpoint": (
         "--test --model nn --chkPointDir {empty}",
         ["{empty}/nn", "run.py --train --model nn --chkPointDir {empty}"],

@@ -191,7 +191,7 @@ def test_options_that_several_jobs_take_are_of_all_of_them():
 
 
 @pytest.mark.parametrize(
-    "job, able", [("--train", " ".join(MODELS)), ("--test", " ".join(MODELS)), ("--blackout", "cnn mmnn"), ("", "cae")]
+    "job, able", [("--train", " ".join(MODELS)), ("--test", " ".join(MODELS)), ("--blackout", "cnn nn mmnn"), ("", "cae")]
 )
 def test_models_that_a_job_can_be_done_with(job, able):
     for name in MODELS:
@@ -240,8 +240,8 @@ def validated(words: str) -> Run:
 def test_mistakes_are_found_before_data_are_read(words, message, tmp_path):
     with pytest.raises(InputError, match=message):
         validated(f"--train --model nn --dataDir missing --chkPointDir {tmp_path} {words}")
-    with pytest.raises(InputError, match="nn cannot be blacked out"):
-        validated("--blackout --model nn --dataDir missing")
+    with pytest.raises(InputError, match="ae cannot be blacked out"):
+        validated("--blackout --model ae --dataDir missing")
 
 
 def test_a_run_is_made_and_nothing_is_written(cohort, tmp_path, capsys):

@@ -133,6 +133,7 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     """The effect `unique` (tested, regions) by the steps of `measure.measure`, and the logits of autism (tested,)."""
     from utils.blackout import measure
     from utils.blackout.occlusion import Occlusion
+    from utils.training.network import logit_of_autism
 
     tested = cohort.indices("test")
     fills = Fills(cohort, atlas, Donors(cohort, tested, DONORS, seed), BlackoutOptions(donors=DONORS), seed)
@@ -140,9 +141,9 @@ def ours(cohort: Cohort, atlas: Atlas, coefficient: np.ndarray, seed: int) -> tu
     batches = in_order(tested, TOGETHER)
     parts = [measure.occlude(occlusion, fills, fills.of(batch), []) for batch in batches]
     logits = measure.Logits(*map(np.concatenate, zip(*parts, strict=True)))
-    rows = [cohort.rows[index] for index in tested]
-    unique = logits.effects(rows, np.zeros(len(rows), int), fills)["unique"]
-    return unique, measure.logit_of_autism(logits.base[:, 0])
+    sign = np.array([1.0 if cohort.rows[index].label == 1 else -1.0 for index in tested])[:, None]
+    unique = logits.effects(sign, np.zeros(len(tested), int), fills)["unique"]
+    return unique, logit_of_autism(logits.base[:, 0])
 
 
 def negated_logit(label: np.ndarray, logit: np.ndarray) -> np.ndarray:

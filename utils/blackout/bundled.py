@@ -39,9 +39,13 @@ def not_compared(run: Run) -> str:
             f"{bundle.path} does not hold the group's effects, so that they are not compared with those here; "
             "abide-bundle --blackout DIR adds them."
         )
-    chosen = options.of(run)
-    own = labels_sha256(chosen.regions(run.cohort.grid).labels)
-    if chosen.maps or of_group.atlas_sha256 not in ("", own):
-        what = "all maps" if chosen.maps else "the regions of another atlas"
-        return f"{bundle.path} holds the group's effects of {what}, so that they are not compared with those here."
-    return ""
+    chosen, grid, connections = options.of(run), run.cohort.grid, of_group.families.get("connections")
+    systems = {system for pair in connections.things for system in pair} if connections else set()
+    differs = {
+        "all maps": chosen.maps is not None,
+        "the regions of another atlas": of_group.atlas_sha256 not in ("", labels_sha256(chosen.regions(grid).labels)),
+        "other systems": not systems <= {*chosen.systems_of(grid).names},
+    }
+    what = next((what for what, is_so in differs.items() if is_so), "")
+    said = f"{bundle.path} holds the group's effects of {what}, so that they are not compared with those here."
+    return said if what else ""

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
 from utils.blackout.effects import ONE_SUBJECT
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED
 from utils.blackout.results import CENTRE
@@ -15,7 +16,8 @@ ON_PAGE = (  # first what has p-values, last the background
     *(fill for fill in FILLS if fill.name == BACKGROUND),
 )
 COLUMNS = {  # heading of the page's tables -> column and its format; a table shows those that it has
-    **{name: (name, "") for name in ("between", "family", "thing", "named")},
+    **{name: (name, "") for name in ("between", "family", "thing")},
+    "named": ("named", "d"),
     **{heading: (name, ".2f") for heading, name in (("comes out", "comes_out"), ("again", "again"))},
     **{name: (name, "") for name in ("a", "b", "level", "group")},
     "region": ("name", ""),
@@ -23,9 +25,9 @@ COLUMNS = {  # heading of the page's tables -> column and its format; a table sh
     RELIANCE: (RELIANCE, ".4f"),
     **{f"{of.prefix}p": (f"p_{of.name}", ".4f") for of in TESTED},
     **{of.name: (of.name, ".4f") for of in ON_PAGE[1:]},
-    "direction": ("direction", ""),
-    "difference": ("difference", ".2f"),
-    "correlation": ("correlation", ".2f"),
+    DIRECTION: (DIRECTION, ""),
+    DIFFERENCE: (DIFFERENCE, ".2f"),
+    CORRELATION: (CORRELATION, ".2f"),
     "values": ("values", ""),
     "rank": ("rank", "d"),
     "size percentile": ("size_percentile", ".0f"),
@@ -42,12 +44,13 @@ COLUMNS = {  # heading of the page's tables -> column and its format; a table sh
     "system of a": ("system_a", ""),
     "system of b": ("system_b", ""),
 }
-DIRECTED = ["difference", "correlation", "direction"]
+DIRECTED = [DIFFERENCE, CORRELATION, DIRECTION]
+FEW = "no interval"  # too few people of a class, or one correlation
 
 
 def table_rows(table: pd.DataFrame) -> list[dict[str, Cell]]:
     """The rows of a table of the page, by heading; without directions if nothing there has one."""
-    undirected = "direction" in table and not table["direction"].any()
+    undirected = DIRECTION in table and not table[DIRECTION].any()
     return [table_cells(row) for row in table.drop(columns=DIRECTED if undirected else []).to_dict("records")]
 
 
@@ -59,8 +62,8 @@ def table_cells(row: dict) -> dict[str, Cell]:
         if column not in row:
             continue
         value = row[column]
-        between = f"{column}_low" in row and not pd.isna(value)
-        ends = Estimate.in_row(row, column).ends(form, ONE_SUBJECT) if between else ""
+        known = f"{column}_low" in row and not pd.isna(value)
+        ends = Estimate.in_row(row, column).ends(form, FEW if column in DIRECTED else ONE_SUBJECT) if known else ""
         text = "" if pd.isna(value) else str(value)
         cells[heading] = (number(value, form), ends, or_none(value)) if form else (text, "", text)
     if "x_mm" in row:

@@ -149,7 +149,7 @@ def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: b
         by_map = ByMap(tables["maps"], at_chance, text, maps=here.maps)
     if here.connections:
         text = " ".join(of(here.connections) for of in (sentences.systems_sentence, sentences.connections_sentence))
-        connections = Pairs(tables["connections"], at_chance, text.strip())
+        connections = Pairs(tables["connections"], at_chance, text.strip(), here.connections.of_every_pair)
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values))
     first = first_sentence(again, len(here.people.label))

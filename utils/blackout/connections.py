@@ -9,7 +9,7 @@ pairs of regions; no p is below that of its systems, as in hierarchical testing 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -71,14 +71,21 @@ def pair_name(one: str, other: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Within(Family):
-    """Pairs of regions whose p is at least that of their systems, `least` (things,)."""
+class OfEdges(Family):
+    """Pairs that a linear part reads. `whole` (subjects, 1) is what this part says of each person, on the logit of the
+    true class. No p is below `least` (things,), the p of the systems of pairs of regions."""
 
-    least: np.ndarray
+    whole: np.ndarray
+    least: np.ndarray | float = 0.0
 
     @cached_property
     def p(self) -> np.ndarray:
         return np.maximum(super().p, self.least)
+
+    @property
+    def read(self) -> np.ndarray:
+        """All that the part says, so that correlations are an activation pattern (Haufe et al. 2014)."""
+        return np.broadcast_to(replace(self, effect=self.whole).on_autism, self.value.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +116,19 @@ class Connections:
         """Pairs of systems; the effect of each is the sum over its pairs of regions."""
         things = [pair_name(*(self.systems.names[at] for at in pair)) for pair in self.between.regions]
         value = self.value_of(self.between.of_edge[self.pairs.of_edge], len(things))
-        return Family("connections", things, sums(self.effect.T, self.between.of_edge).T, value, self.people)
+        effect = sums(self.effect.T, self.between.of_edge).T
+        return OfEdges("connections", things, effect, value, self.people, self.whole)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The effect (subjects, 1) of all edges."""
+        return self.effect.sum(axis=1, keepdims=True)
+
+    @property
+    def of_every_pair(self) -> pd.DataFrame:
+        """The mean effect of each pair of regions, `a` and `b`, tested or not."""
+        a, b = np.array([*self.regions, OUTSIDE])[self.pairs.regions].T
+        return pd.DataFrame({"a": a, "b": b, RELIANCE: self.effect.mean(axis=0)})
 
     @cached_property
     def chosen(self) -> np.ndarray:
@@ -133,7 +152,7 @@ class Connections:
         place[chosen] = np.arange(len(chosen))
         value = self.value_of(place[self.pairs.of_edge], len(chosen))
         least = self.of_systems.p[self.between.of_edge[chosen]]
-        return Within("connections of regions", things, self.effect[:, chosen], value, self.people, least)
+        return OfEdges("connections of regions", things, self.effect[:, chosen], value, self.people, self.whole, least)
 
 
 def connections_of(cohort: Cohort, atlas: Atlas, systems: Systems, effects: Effects, people: People) -> Connections:

@@ -2,10 +2,9 @@
 
 `difference`   autism minus control within sites, in standard deviations within site and class. It is the slope of least
                squares on the label with the site as a factor. So a site weighs by n1 n0 / (n1 + n0) of its classes.
-`correlation`  of a person's value with the thing's effect on the logit of autism, within sites. The value of many
-               voxels or edges is their mean. If a linear part reads them, this is the activation pattern of the thing's
-               share, which mean weights are not. Of a thing that is one number it has the sign of the weight.
-               (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067)
+`correlation`  of a person's value with the thing's effect on the logit of autism, within sites. Connections are read by
+               a linear part: there it is with all that this part says. So it has the sign of the activation pattern,
+               which weights need not have (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067).
 
 Intervals are for one thing alone. Their standard error is that of influences summed over units, so that relatives
 count together (Liang & Zeger 1986, Biometrika 73:13).
@@ -33,7 +32,7 @@ def columns(family: Family) -> pd.DataFrame:
     left out thing by thing; what is undefined is NaN, and its direction empty."""
     found = pd.DataFrame()
     found[columns_of(DIFFERENCE)] = np.column_stack(differences(family.value, family.people))
-    found[columns_of(CORRELATION)] = np.column_stack(correlations(family.value, family.on_autism, family.people))
+    found[columns_of(CORRELATION)] = np.column_stack(correlations(family.value, family.read, family.people))
     differs, read = (sides(found[f"{name}_low"], found[f"{name}_high"]) for name in (DIFFERENCE, CORRELATION))
     words = [SIDES[one] + READ[one * other] if one else NOT_SHOWN for one, other in zip(differs, read, strict=True)]
     found[DIRECTION] = np.where(found[f"{DIFFERENCE}_low"].isna(), "", words)

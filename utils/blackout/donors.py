@@ -38,8 +38,8 @@ class Donors:
         return np.stack([self.drawn[int(index)] for index in indices], axis=1)
 
     def means_of_others(self, level: np.ndarray) -> np.ndarray:
-        """Of each tested record, the mean of `level` (records of the cohort, ...) over all people whom its donors were
-        drawn from, without its own subject: (records, ...)."""
+        """Of each tested record, the mean of `level` (records of the cohort, ...) over all people who could give:
+        (records, ...). These are whom its donors were drawn from, without its own subject."""
         of_people = {
             origin: {name: level[own].mean(0) for name, own in self._people[origin].items()}
             for origin in set(self.origin.values())

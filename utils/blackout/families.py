@@ -85,9 +85,14 @@ class Family:
         """The effects (subjects, things) on the logit of autism, not of the true class."""
         return np.where(self.people.label == 1, 1, -1)[:, None] * self.effect
 
+    @property
+    def read(self) -> np.ndarray:
+        """What the network makes of people's values (subjects, things): the effects on the logit of autism."""
+        return self.on_autism
+
     def columns(self, kind: str = RELIANCE) -> pd.DataFrame:
-        """A row a thing: the mean effect with its 95 % interval, p after and before adjustment, and the adjusted mean
-        with its interval, which p tests. Their names begin with the `kind` of effect."""
+        """A row a thing: the mean effect with its 95 % interval, p after and before adjustment. Then the adjusted mean
+        with its interval, which p tests. Names begin with the `kind` of effect."""
         people, found = self.people, pd.DataFrame(index=range(len(self.things)))
         found[[kind, f"{kind}_low", f"{kind}_high"]] = intervals(self.effect, people)
         found[f"p_{kind}"] = self.p

@@ -55,8 +55,8 @@ class Logits(NamedTuple):
     edges: np.ndarray
 
     def effects(self, sign: np.ndarray, group: np.ndarray, fills: Fills) -> dict[str, np.ndarray]:
-        """The arrays of `Effects`, given the group of each record, and the sign (records, 1) of what speaks for autism
-        as an effect on the true class."""
+        """The arrays of `Effects`, given the group of each record. `sign` (records, 1) is that of the true class on the
+        logit of autism."""
         base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
         of_volume = base[..., None] - logit_of_autism(self.occluded)
         arrays: dict[str, np.ndarray] = {}
@@ -118,8 +118,9 @@ class Setup:
 
 
 class Measured(NamedTuple):
-    """What a network was seen to do: of regions, of the phenotype's values, and what each pair of regions adds by its
-    edges to the log odds of autism, (records of the cohort, pairs). None of what it does not read, or what stays."""
+    """What a network was seen to do, of regions and of the phenotype's values. `pairs` (records of the cohort, pairs)
+    is what each pair of regions adds by its edges to the log odds of autism. None of what it does not read, or what
+    stays."""
 
     regions: Logits | None
     values: ValueLogits | None

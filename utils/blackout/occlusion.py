@@ -301,8 +301,8 @@ class EdgeLogits:
         own = [at for at, part in enumerate(parts) if feeds(nodes, id(source), [id(part)])]
         function = keras.Function([source], [parts[at] for at in own])
         shares = [last.shares[at] for at in own]
-        ridges = [node.operation for node in nodes if isinstance(node.operation, RidgeLogits)]
-        self._ridges = [*zip(shares, ridges, strict=True)]
+        self._shares = shares
+        self._ridges = [node.operation for node in nodes if isinstance(node.operation, RidgeLogits)]
 
         def added(edges: tf.Tensor) -> tf.Tensor:
             logits = function([edges])
@@ -317,7 +317,8 @@ class EdgeLogits:
     def contributions(self, connectomes: np.ndarray) -> np.ndarray:
         """What each edge (n, edges) adds to the log odds of autism; 0 where it is unknown, as where it is the mean of
         the training people."""
-        return sum(share * ridge.scores(connectomes).numpy() * ridge.kernel.numpy() for share, ridge in self._ridges)
+        parts = zip(self._shares, self._ridges, strict=True)
+        return sum(share * ridge.scores(connectomes).numpy() * ridge.kernel.numpy() for share, ridge in parts)
 
     def changes(self, edges: Edges, substitution: EdgeSubstitution) -> np.ndarray:
         """How the logits (regions, n, classes) change if the edges of one region after another are replaced."""

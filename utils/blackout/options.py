@@ -137,7 +137,7 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
 def possible_blackout(run: Run) -> None:
     """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
     maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
-    be read; `--systems` have edges to replace."""
+    be read; `--systems` have edges to replace, and `--maps` and `--atlas` a volume."""
     cohort, options = run.cohort, of(run)
     if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
         known = any(cohort.rows[index].known for index in cohort.indices("test"))
@@ -145,6 +145,9 @@ def possible_blackout(run: Run) -> None:
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
             f"needs one of each. {'Choose others with --subjects.' if known else 'No test record has one.'}"
         )
+    if "volume" not in run.model.reads and (options.maps or options.atlas):
+        name = "maps" if options.maps else "atlas"
+        raise InputError(f"--{name} tells of regions, and {run.model.name} reads no volume. Leave --{name} out.")
     options.replaced_maps(cohort)
     people = cohort.subjects("train") or cohort.subjects("test")
     if len(people) < MIN_SUBJECTS:

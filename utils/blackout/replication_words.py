@@ -70,15 +70,22 @@ def sentences(found: pd.DataFrame, between: str, people: int) -> str:
 
 def fates(found: pd.DataFrame, between: str, people: int) -> list[str]:
     """What becomes of the things of each family that are named, whether to publish them, and what this means."""
-    where, told, little = WORDINGS[between].where.format(people=people), list[str](), list[str]()
-    for family, rows in families(found, between).items():
-        named, out = counts(rows, between)
-        told.append(fate(THINGS[family], named, out, WORDINGS[between], where))
-        where = "" if named else where  # said once
-        little += [THINGS[family][1]] if 2 * out < named or not named else []
+    wording, told = WORDINGS[between], list[str]()
+    every = {family: counts(rows, between) for family, rows in families(found, between).items()}
+    if not every:
+        return []
+    where = wording.where.format(people=people)
+    for family, (named, out) in every.items():
+        if named:
+            told.append(fate(THINGS[family], named, out, wording, where))
+            where = ""  # said once
+    if nothing := [THINGS[family][0] for family, (named, _) in every.items() if not named]:
+        told.append(f"No {alternatives(nothing)} is named{wording.first}.")
+    little = [THINGS[family][1] for family, (named, out) in every.items() if 2 * out < named or not named]
     if little:
-        told.append(f"No map or list of {' or '.join(little)} should be published from this.")
-    return [*told, WORDINGS[between].meaning] if told else []
+        what = "" if len(little) == len(every) else f" of {alternatives(little)}"
+        told.append(f"No map or list{what} should be published from this.")
+    return [*told, wording.meaning] if any(named for named, _ in every.values()) else told
 
 
 def families(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
@@ -94,13 +101,16 @@ def counts(rows: pd.DataFrame, between: str) -> tuple[int, int]:
 
 
 def fate(thing: tuple[str, str], named: int, out: int, wording: Wording, where: str) -> str:
-    """What becomes of the things that are named."""
+    """What becomes of the things that are named, one or more."""
     (one, many), (comes, come, fails) = thing, wording.verbs
-    if not named:
-        return f"No {one} is named{wording.first}."
     if named == 1:
         return f"The one {one} named{wording.first} {comes if out else fails}{where}."
     return f"Of the {named} {many} named{wording.first}, {out or 'none'} {come if out > 1 else comes}{where}."
+
+
+def alternatives(names: list[str]) -> str:
+    """Names with commas and one "or"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def correlations(found: pd.DataFrame, between: str) -> list[str]:

@@ -173,8 +173,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Pairs(Things):
-    """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`."""
+    """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`. `every` has the reliance of
+    all pairs `a` and `b` of regions, tested or not."""
 
+    every: pd.DataFrame | None = None
     called: ClassVar[str] = "pairs"
 
     def of(self, level: str) -> "Pairs":
@@ -194,9 +196,10 @@ class Pairs(Things):
         return Matrix(names, names, effect, p, marked)
 
     def network(self, regions: Regions) -> Network | None:
-        """The significant pairs of regions, or else the strongest; None if there are none with two centres."""
+        """The significant pairs of regions, or else the strongest of all; None if none has two centres."""
         pairs = self.of(REGIONS)
-        chosen, marked = pairs.first, bool(pairs.significant().any())
+        marked, every = bool(pairs.significant().any()), pairs.table if self.every is None else self.every
+        chosen = pairs.first if marked else every.nlargest(STRONGEST, RELIANCE)
         places = regions.table.drop_duplicates("name", keep=False).set_index("name")[CENTRE]
         placed = chosen[chosen[["a", "b"]].isin(places.index).all(axis=1) & (chosen["a"] != chosen["b"])]
         if placed.empty:
@@ -205,9 +208,10 @@ class Pairs(Things):
         effect = np.zeros((len(names), len(names)))
         a, b = (placed[side].map(names.index).to_numpy() for side in "ab")
         effect[a, b] = effect[b, a] = placed[RELIANCE]
-        shown = f"The {len(placed)} {'significant' if marked else 'strongest'} of {len(pairs.table)} pairs of regions."
+        shown = f"The {len(placed)} {'significant' if marked else 'strongest'} of {len(every):,} pairs of regions."
         if not marked:
-            shown += " The network is at chance: none is marked." if self.at_chance else " None is significant."
+            tested = " None is significant." if len(pairs.table) else " None was tested: no pair of systems is found."
+            shown += " The network is at chance: none is marked." if self.at_chance else tested
         if left := len(chosen) - len(placed):
             shown += f" Not drawn: {left} more, within one region or with parcels outside of all regions."
         return Network(names, places.loc[names].to_numpy(), effect, marked, shown)

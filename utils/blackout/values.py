@@ -45,8 +45,8 @@ def names_of(metadata: Metadata) -> tuple[str, ...]:
 
 
 def groups_of(metadata: Metadata) -> Groups:
-    """The positions of the values of each group, by its name: of ABIDE's table by what they measure, of a table of
-    one's own by column. Without names each value is a group."""
+    """The positions of the values of each group, by its name. In ABIDE's table a group is what they measure, in a table
+    of one's own it is a column. Without names each value is a group."""
     names = names_of(metadata)
     if names == abide_names():
         group_of = [next(group for group, begins in ABIDE.items() if re.match(begins, name)) for name in names]
@@ -77,8 +77,8 @@ def measured_of_people(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
 
 
 def of_groups(values: pd.DataFrame, groups: Groups) -> np.ndarray:
-    """One number a group of the values (subjects, 29), (subjects, groups): how many marks of unknown values a group of
-    marks has, else the first value of the group."""
+    """One number a group of the values (subjects, 29): (subjects, groups). Of a group of marks it is how much is
+    unknown, else the first value."""
     marks = [column for column in values if INDICATOR.search(str(column))]
     found = {
         group: values[marks].sum(axis=1) if group == MARKS else values.iloc[:, own[0]] for group, own in groups.items()
