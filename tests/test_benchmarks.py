@@ -60,6 +60,7 @@ COMMANDS = {
     ],
     "replication": ["--sets", 2, "--people", 80],
     "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
+    "twice": ["--sets", 1, "--people", 60],
     "twins": ["--people", 200, "--maps", 1],
 }
 
@@ -490,6 +491,16 @@ def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, 
 def test_a_quarter_has_autism():
     planted = runpy.run_path(benchmark("truth"))["planted"]
     assert planted.Quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
+
+
+@pytest.mark.slow
+def test_pairs_who_meet_twice_are_counted_twice(printed_by):
+    """Of things of many features that tell nothing, some is nearly always significant if people were independent."""
+    assert len(printed_by("twice").splitlines()) == 10
+    significant, random = runpy.run_path(benchmark("twice"))["significant"], np.random.default_rng(0)
+    named = np.array([significant(random.normal(size=(120, 30, 40)), 3, seed) for seed in range(30)]).any(2)
+    alone, twice = named.sum(0)
+    assert alone >= 9 and twice <= 5
 
 
 def test_iq_is_lower_in_autism_and_chosen_edges_differ():

@@ -22,6 +22,7 @@ from utils.blackout.effects import (
     mean_interval,
     sign_flip_test,
     size_percentile,
+    widened,
 )
 from utils.blackout.options import covariates_of
 from utils.scores.adjustment import adjustment
@@ -92,6 +93,16 @@ def test_intervals_against_scipy():
     ).confidence_interval
     assert mean[4] == pytest.approx(effect[:, 4].mean())
     assert (low[4], high[4]) == pytest.approx((independent.low, independent.high), abs=0.06)
+
+
+def test_widened_effects_have_the_same_mean_a_wider_interval_and_a_smaller_t():
+    effect, _ = drawn(np.random.default_rng(3), planted=1.0)
+    wide = widened(effect, 2)
+    t = [stats.ttest_1samp(of, 0).statistic for of in (effect, wide)]
+    np.testing.assert_allclose(t[1], t[0] / 2)
+    (mean, low, high), (same, lower, higher) = (mean_interval(of, 0) for of in (effect, wide))
+    np.testing.assert_allclose(same, mean)
+    np.testing.assert_allclose([lower - mean, higher - mean], [2 * (low - mean), 2 * (high - mean)])
 
 
 def test_a_family_is_flipped_and_drawn_as_one():

@@ -25,20 +25,20 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job.figure, "draw", lambda run, results: shown.append(results) or plt.figure())
     monkeypatch.setattr(job.page, "render", lambda *_: "")
     monkeypatch.setattr(job.figures, "save", lambda figure, path: plt.close(figure))
-    opened, random = open_cohort(cohort), np.random.default_rng(0)
+    opened = open_cohort(cohort)
     model = MODELS["cnn"]
     config = model.module.PRESETS["regions"]
     run = SimpleNamespace(
         options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config, checkpoints=None
     )
 
-    def conclude(probability, rows=slice(None)):
-        people = list(opened.rows)[rows]
+    def conclude(probability, rows=slice(None), fold=None):
+        people, random = list(opened.rows)[rows], np.random.default_rng(0)
         label, noise = np.array([row.label for row in people]), random.normal(size=(len(people), 116))
         relied = noise + 2 * (np.arange(116) == 0)
         of_person = np.clip(probability(label, random), 0, 1)
         effects = effects_of(people, 116, reliance=relied, unique=noise, probability=of_person)
-        found = job.conclude(run, effects)
+        found = job.conclude(run, effects, fold)
         return found, capsys.readouterr().out, pd.read_csv(tmp_path / "regions.csv"), shown[-1]
 
     return conclude
@@ -79,3 +79,14 @@ def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
     found, *_ = concluded(good, slice(0, 12))
     assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]
     assert found["adjusted_for"] == [] and "No p is adjusted for covariates: " in found["conclusion"]
+
+
+@pytest.mark.slow
+def test_of_several_folds_intervals_are_wider_and_p_is_larger_by_the_pairs_that_meet_twice(concluded):
+    """The variance of each mean effect is twice that of one model."""
+    one, several = (concluded(good, fold=fold)[2].set_index("name") for fold in ([0] * 40, [*range(4)] * 10))
+    for name in ("reliance", "unique_adjusted"):
+        width = [of[f"{name}_high"] - of[f"{name}_low"] for of in (one, several)]
+        np.testing.assert_allclose(width[1], 2**0.5 * width[0], rtol=1e-3)
+        np.testing.assert_allclose(one[name], several[name])
+    assert (one["p_unique"] <= several["p_unique"]).mean() > 0.95

@@ -51,6 +51,20 @@ def test_halves_share_out_sites_and_folds_and_keep_relatives(related):
     assert 0.4 < np.median((chosen[:, :1] == chosen[:, 1:]).mean(0)) < 0.6  # who is together is drawn anew
 
 
+def test_in_halves_half_of_the_pairs_meet_twice(monkeypatch):
+    """So the variance is one and a half times that of independent people."""
+    found = []
+
+    def test_of(effect, label, seed, flips):
+        found.append(effect.var(0))
+        return np.ones(effect.shape[1]), None
+
+    monkeypatch.setattr(replication, "sign_flip_test", test_of)
+    for twice in (False, True):
+        halves(family_of(people_of(60, twice=twice), 1.0, things=3), 4)
+    np.testing.assert_allclose(found[8:], 1.5 * np.array(found[:8]))
+
+
 def test_rows_of_halves_are_what_a_loop_over_them_gives(monkeypatch):
     """The tests in halves are replaced by one without chance: a mean above a limit."""
     people, seen = people_of(90, related=True), []
