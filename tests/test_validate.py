@@ -191,7 +191,8 @@ def test_options_that_several_jobs_take_are_of_all_of_them():
 
 
 @pytest.mark.parametrize(
-    "job, able", [("--train", " ".join(MODELS)), ("--test", " ".join(MODELS)), ("--blackout", "cnn nn mmnn"), ("", "cae")]
+    "job, able",
+    [("--train", " ".join(MODELS)), ("--test", " ".join(MODELS)), ("--blackout", "cnn nn mmnn"), ("", "cae")],
 )
 def test_models_that_a_job_can_be_done_with(job, able):
     for name in MODELS:
