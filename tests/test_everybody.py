@@ -164,7 +164,7 @@ SCORES: dict[str, tuple[Callable[[Path], None], tuple, str]] = {
     "of another precision": (lambda folder: None, ("--precision", "mixed_bfloat16"), "tested --precision float32"),
     "of another validation": (lambda folder: None, ("--validation", 0.3), "tested --validation 0.0, this run asks for"),
     "edited": (edited, (), "predictions.csv is not as it was written"),
-    "unfinished": (unfinished, (), "the test is not finished"),
+    "unfinished": (unfinished, (), "test: the run is not finished"),
     "without a table": (lambda folder: (folder / "metrics.json").unlink(), (), "metrics.json"),
     "no test": (lambda folder: (folder / "run.json").unlink(), (), "run.json"),
     "empty": (lambda folder: [path.unlink() for path in folder.iterdir() if path.is_file()], (), "test"),

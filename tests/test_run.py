@@ -358,7 +358,7 @@ def test_a_job_with_an_option_is_one_module_and_one_row(cli, cohort, tmp_path, m
     assert (outcome.status, outcome.err) == (0, "")
     assert "40 scans" in outcome.out
     assert "--census" in cli("--help").out
-    assert "ae counts nothing; use cnn or mmnn." in cli("--census", "--model", "ae").err
+    assert "ae counts nothing; use cnn or nn or mmnn." in cli("--census", "--model", "ae").err
     assert "--unit goes with --census, not with --train" in cli("--train", "--unit", "scans").err
 
 
