@@ -16,7 +16,7 @@ from scipy.stats import zscore
 
 from data import demo
 from data.cohorts.atlas import load_atlas
-from data.cohorts.records import DTYPE, FULL, REDUCED
+from data.cohorts.records import BLOCK, DTYPE, FULL, REDUCED
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import demographics
 from tests.benchmarks import connectomes
@@ -227,7 +227,9 @@ def few_regions(folder: Path, count: int) -> Path:
     of_system = {AAL[name]: name for name in reversed(every)}
     names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]
     chosen = [region for region, name in aal.names.items() if name in names]
-    image = nibabel.Nifti1Image(np.where(np.isin(aal.full, chosen), aal.full, 0).astype(np.int16), FULL.affine)
+    reduced = load_atlas(None, REDUCED).labels  # whose blocks it fills: else regions grow where others are left out
+    blocks = reduced[np.ix_(*((np.arange(length) + 1) // BLOCK for length in FULL.shape))]
+    image = nibabel.Nifti1Image(np.where(np.isin(blocks, chosen), blocks, 0).astype(np.int16), FULL.affine)
     nibabel.save(image, folder / "few.nii.gz")
     (folder / "few.txt").write_text("".join(f"{region} {aal.names[region]}\n" for region in chosen))
     return folder / "few.nii.gz"
