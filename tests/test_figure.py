@@ -47,7 +47,7 @@ def found() -> results.BlackoutResults:
     none = dict.fromkeys(("difference", "difference_low", "difference_high", "correlation"), np.nan)
     table = region_table_of(blocks(), effects, 0).assign(**none, direction="")
     pairs = [made_up_table(ends("systems", ENDS), [1]), made_up_table(ends("regions", INNER), [1, 2])]
-    row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "again": 0.5}
+    row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "in_the_other": 0.5}
     whole = {"between": "halves", "family": "values", "named": 1, "correlation": 0.4, "correlation_low": 0.2}
     return results.BlackoutResults(
         effects,
@@ -154,7 +154,7 @@ def test_what_was_not_replaced_is_left_out(run, found, plain):
     assert len(drawn.axes) == 1 and "a   Values of the phenotype" in [text.get_text() for text in drawn.texts]
     plt.close(drawn)
     parsed = Page(page.render(run, only_values(found)))
-    assert parsed.headings == ["Values of the phenotype", "Would it come out again"]
+    assert parsed.headings == ["Values of the phenotype", "Would it come out in others"]
     assert len(parsed.scripts) == 1 and "families" not in parsed.named
     assert "Groups of values are replaced one at a time." in parsed.text
 
@@ -186,7 +186,7 @@ def test_the_page_has_the_tables(run, found, plain):
         assert shown["direction"].tolist() == table["direction"].tolist()
         assert shown["p"].tolist() == [f"{p:.4f}" for p in table["p_reliance"]]
     assert "direction" not in parsed.rows["Regions"][0]  # none of them has one
-    assert parsed.rows["Would it come out again"][1:] == [
+    assert parsed.rows["Would it come out in others"][1:] == [
         ["halves", "values", "age", "1", "0.60", "0.50", "-"],
         ["halves", "values", "", "1", "-", "-", "0.40 0.20 to 0.60"],
     ]

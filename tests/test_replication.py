@@ -1,4 +1,4 @@
-"""Whether effects would come out again: against loops by hand and SciPy, and where the truth is planted."""
+"""Whether effects come out in others, too: against loops by hand and SciPy, and where the truth is planted."""
 
 import numpy as np
 import pandas as pd
@@ -81,8 +81,8 @@ def test_rows_of_halves_are_what_a_loop_over_them_gives(monkeypatch):
     for thing, row in rows.iterrows():
         at = family.things.index(thing)
         assert row["named"] == family.named[at] and row["comes_out"] == pytest.approx(times[at] / 60)
-        assert row["again"] == pytest.approx(2 * both[at] / times[at], nan_ok=True)
-    assert whole["named"] == family.named.sum() and whole["again"] == pytest.approx(2 * both.sum() / times.sum())
+        assert row["in_the_other"] == pytest.approx(2 * both[at] / times[at], nan_ok=True)
+    assert whole["named"] == family.named.sum() and whole["in_the_other"] == pytest.approx(2 * both.sum() / times.sum())
     assert whole["comes_out"] == pytest.approx((times[family.named] > 30).mean())
 
 
@@ -92,7 +92,7 @@ def test_what_is_planted_comes_out_and_nothing_else():
     found = halves(family_of(people, 0.6), 40)
     rows = found.iloc[1:].set_index("thing")
     assert rows.index[:4].tolist() == [f"thing {at}" for at in range(4)]
-    assert (rows.iloc[:4][["named", "comes_out", "again"]] > 0.95).all(axis=None)
+    assert (rows.iloc[:4][["named", "comes_out", "in_the_other"]] > 0.95).all(axis=None)
     assert (rows.iloc[4:]["comes_out"] < 0.2).all() and found.loc[0, "correlation"] > 0.7
     said = first_sentence(found, 200)
     assert said.startswith("Of the 4 regions named, 4 come out in halves of these people. To come out means: ")
@@ -117,13 +117,13 @@ def test_pairs_of_both_classes_can_be_named():
 def test_a_network_at_chance_names_nothing_in_halves():
     found = halves(family_of(people_of(60, concludes=False), 2.0), 5)
     assert len(found) == 1 and found.loc[0, ["named", "correlation"]].notna().all()
-    assert np.isnan(found.loc[0, "again"]) and found.loc[0, "named"] == 0
+    assert np.isnan(found.loc[0, "in_the_other"]) and found.loc[0, "named"] == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_people_have_no_halves(count):
     found = halves(family_of(people_of(count, concludes=False), 1.0))
-    assert len(found) == 1 and found.loc[0, ["comes_out", "again", *NUMBERS]].isna().all()
+    assert len(found) == 1 and found.loc[0, ["comes_out", "in_the_other", *NUMBERS]].isna().all()
 
 
 def test_people_of_one_class_name_nothing():
@@ -142,7 +142,7 @@ def test_repeats_are_compared_pair_by_pair():
     for _, row in found.iloc[1:].iterrows():
         own = named[:, families[0].things.index(row["thing"])]
         partners = [own[other] for one in np.flatnonzero(own) for other in range(3) if other != one]
-        assert row["comes_out"] == pytest.approx(own.mean()) and row["again"] == pytest.approx(np.mean(partners))
+        assert row["comes_out"] == pytest.approx(own.mean()) and row["in_the_other"] == pytest.approx(np.mean(partners))
     said = sentences(found, "repeats", 80)
     assert "in repeats on these people" in said and "again" not in said
     assert sentences(found, "halves", 80) == first_sentence(found, 80) == ""
@@ -164,19 +164,20 @@ def test_other_people_are_compared_thing_by_thing_in_any_order():
     assert np.diff(ends)[0] == pytest.approx(2 * stats.t.ppf(0.975, 59) * error, rel=0.1)
     rows = found.iloc[1:].set_index("thing")
     both = int((here.named & named).sum())
-    assert rows["comes_out"].sum() == 6 and rows["again"].sum() == both and rows["again"].notna().sum() == 6
+    other = rows["in_the_other"]
+    assert rows["comes_out"].sum() == 6 and other.sum() == both and other.notna().sum() == 6
     said = first_sentence(found, 120)
     assert said.startswith(
         f"Of the 6 regions named in the training people, {both} are named again in these 120 people."
     )
-    assert found.loc[0, "again"] == pytest.approx(both / 6)
+    assert found.loc[0, "in_the_other"] == pytest.approx(both / 6)
 
 
 def test_the_effects_of_a_group_are_those_of_its_family():
     family = family_of(people_of(50), 1.0)
     group = GroupEffects.of(family)
     found = on_others(family, group)
-    assert group.people == 50 and found.loc[0, "again"] == 1
+    assert group.people == 50 and found.loc[0, "in_the_other"] == 1
     assert found.loc[0, NUMBERS].tolist() == pytest.approx([1, 1, 1], abs=1e-3)
 
 

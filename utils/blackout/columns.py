@@ -18,7 +18,7 @@ ON_PAGE = (  # first what has p-values, last the background
 COLUMNS = {  # heading of the page's tables -> column and its format; a table shows those that it has
     **{name: (name, "") for name in ("between", "family", "thing")},
     "named": ("named", "d"),
-    **{heading: (name, ".2f") for heading, name in (("comes out", "comes_out"), ("again", "again"))},
+    **{heading: (name, ".2f") for heading, name in (("comes out", "comes_out"), ("in the other", "in_the_other"))},
     **{name: (name, "") for name in ("a", "b", "level", "group")},
     "region": ("name", ""),
     "map": ("map", ""),

@@ -1,4 +1,4 @@
-"""Effects of things (`families.py`) -> whether they would come out again: `replication.csv`, and what it says.
+"""Effects of things (`families.py`) -> whether they come out in others, too: `replication.csv`, and what it says.
 
 `halves`           These people are cut into two halves many times. The networks are the same in both. So this says how
                    much the list hangs on who is tested. It does not say how much it hangs on who was trained on.
@@ -25,7 +25,7 @@ from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, colu
 SPLITS, FLIPS = 100, 500  # into halves; of signs in each half
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
 HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
-COLUMNS = ["between", "family", "thing", "named", "comes_out", "again", *columns_of("correlation")]
+COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def between_repeats(families: Sequence[Family], whole: Family) -> pd.DataFrame:
 
 def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
     """The same of these people, `here`, and the training people, `group`. `comes_out` is whether those name a thing,
-    `again` whether these do, too. The interval of the correlation is over these people.
+    `in_the_other` whether these do, too. The interval of the correlation is over these people.
 
     Noise of the mean effects makes the correlation smaller. So the interval is for what so many other people would show
     on average. It is linear in Fisher's z, and rather too wide. A bootstrap adds as much noise once more, and is too
@@ -112,15 +112,15 @@ class Counts:
 
 def table(between: str, family: Family, counts: Counts, found: Estimate) -> pd.DataFrame:
     """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
-    number of things that are named. `comes_out` is the share of these that do in most trials; `again` is over all
-    things."""
+    number of things that are named. `comes_out` is the share of these that do in most trials. `in_the_other` is over
+    all things."""
     share = counts.times / max(counts.trials, 1)
-    again = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "again": again})
+    other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
+    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "in_the_other": other})
     rows = rows[family.named | (counts.times > 0)].astype({"named": int})
     come = share[family.named] > MOST
     whole = {"thing": "", "named": len(come), "comes_out": come.mean() if len(come) else np.nan}
-    whole["again"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
+    whole["in_the_other"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
     head = pd.DataFrame([whole | dict(zip(columns_of("correlation"), found.numbers, strict=True))])
     rows = pd.concat([head, rows], ignore_index=True)
     return rows.assign(between=between, family=family.name)[COLUMNS]
