@@ -24,6 +24,7 @@ INNER = [("first", "third"), ("first", "second"), ("first", OUTSIDE), ("second",
 GROUPS = {
     "group": ["age", "<i>sex</i>", "IQ"],
     "values": ["AGE", "SEX", "FIQ; VIQ; which test of the intelligence it was"],
+    "difference_of": ["AGE", "SEX", "FIQ"],
 }
 
 
@@ -98,7 +99,7 @@ def test_pairs_without_two_centres_are_left_out_and_counted(found):
     pairs = found.connections.table.set_index(["level", "a", "b"])["reliance"]
     assert network.effect[0, 1] == network.effect[1, 0] == pairs["regions", "first", "second"]
     more = "Not drawn: 1 more, within one region or with parcels outside of all regions."
-    assert network.shown == f"The 1 significant of 5 pairs of regions. {more}"
+    assert network.shown == f"The 1 significant of 5 pairs of regions that were tested. {more}"
     strongest = at_chance(found).network
     assert not strongest.marked and strongest.names == ["first", "second", "third"]
     assert strongest.shown.startswith(

@@ -25,6 +25,7 @@ COLUMNS = {  # heading of the page's tables -> column and its format; a table sh
     RELIANCE: (RELIANCE, ".4f"),
     **{f"{of.prefix}p": (f"p_{of.name}", ".4f") for of in TESTED},
     **{of.name: (of.name, ".4f") for of in ON_PAGE[1:]},
+    "difference of": ("difference_of", ""),
     DIRECTION: (DIRECTION, ""),
     DIFFERENCE: (DIFFERENCE, ".2f"),
     CORRELATION: (CORRELATION, ".2f"),

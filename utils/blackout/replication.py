@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.base.errors import InputError
 from utils.blackout.direction import PERFECT
 from utils.blackout.effects import sign_flip_test, sums
 from utils.blackout.families import Family, People
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
 SPLITS, FLIPS = 100, 500  # into halves; of signs in each half
+FEWEST = 4  # numbers that have a range, or things whose correlation has an interval
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
 HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
 COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
@@ -78,14 +78,9 @@ def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
     Noise of the mean effects makes the correlation smaller. So the interval is for what so many other people would show
     on average. It is linear in Fisher's z, and rather too wide. A bootstrap adds as much noise once more, and is too
     narrow.
-    Raises InputError if the group has other things.
+    The group must have all of these things.
     """
     place = {thing: at for at, thing in enumerate(group.things)}
-    if lacking := [thing for thing in here.things if thing not in place]:
-        raise InputError(
-            f"The bundle has no effect of {lacking[0]} among its {here.name}; expected all {len(here.things)}. "
-            "Black out with the atlas, maps and systems of the bundle."
-        )
     order = np.array([place[thing] for thing in here.things], int)
     people, effect, there = here.people, here.net.mean(0), group.effect[order]
     value = np.clip(correlation(effect, there), -PERFECT, PERFECT)
@@ -95,6 +90,7 @@ def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
         slope = (other - value * one) / np.linalg.norm(effect - effect.mean()) / (1 - value**2)
         error = np.sqrt(np.square(deviation @ slope).sum() * len(deviation) / (len(deviation) - 1))
     margin = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(deviation) - 1)
+    margin = margin if len(there) >= FEWEST else np.nan
     found = Estimate.of(*np.tanh([np.arctanh(value), np.arctanh(value) - margin, np.arctanh(value) + margin]))
     times = group.named[order].astype(int)
     return table(TRAINING, here, Counts(times, times * here.named, 1), found)
@@ -150,7 +146,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def spread(values: Sequence[np.ndarray]) -> Estimate:
     """The mean of numbers, and the ends that hold 95 % of them: a range, no interval."""
     known = np.array([value for value in values if np.isfinite(value)])
-    if not len(known):
-        return Estimate(None, None, None)
+    if len(known) < FEWEST:
+        return Estimate(float(known.mean()) if len(known) else None, None, None)
     tail = (1 - CONFIDENCE) / 2
     return Estimate.of(known.mean(), *np.quantile(known, (tail, 1 - tail)))
