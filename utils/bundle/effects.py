@@ -126,7 +126,7 @@ def read_family(folder: Path, name: str, told: DescribedBlackout) -> BundledFami
         found = BundledFamily(
             things=tuple(tuple(row[column] for column in columns) for row in rows),
             effect=tuple(float(row[EFFECT]) for row in rows),
-            named=tuple(told.concluded and float(row[P]) < ALPHA for row in rows),
+            named=tuple(told.concluded is True and float(row[P]) < ALPHA for row in rows),
             people=told.subjects,
         )
     except ValueError as error:
