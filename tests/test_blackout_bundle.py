@@ -26,7 +26,7 @@ from data.cohorts.stored import sealed
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.job import measured
 from utils.blackout.options import BlackoutOptions
-from utils.bundle.effects import BundledFamily, DescribedBlackout, read_description, read_family
+from utils.bundle.effects import DescribedBlackout, read_description, read_family
 from utils.bundle.model import Bundle
 from utils.bundle.run import networks_of, on_cohort
 from utils.jobs import BLACKOUT
@@ -229,11 +229,16 @@ def test_they_are_compared_if_they_are_of_the_same_regions(lab, with_effects, tm
     assert group_effects(aal) == group_effects(some) == {}
     assert "holds the group's effects of the regions of another atlas, so that they are not" in not_compared(aal)
     assert "holds the group's effects of all maps, so that they are not" in not_compared(some)
-    for system, words in (("Left block", ""), ("left limbic", "holds the group's effects of other systems")):
-        pair = BundledFamily(things=(("Right block", system),), effect=(0.1,), named=(False,), people=6)
-        model = replace(held.model, blackout=replace(held.model.blackout, families=families | {"connections": pair}))
+    for systems, words in (
+        (held.model.blackout.systems_sha256, ""),
+        ("0" * 64, "the group's effects of other systems"),
+    ):
+        model = replace(held.model, blackout=replace(held.model.blackout, systems_sha256=systems))
         run = replace(own, checkpoints=replace(own.checkpoints, bundle=replace(held, model=model)))
         assert words in not_compared(run) and bool(not_compared(run)) is bool(words)
+    model = replace(held.model, records_sha256=own.cohort.records_sha256)
+    run = replace(own, checkpoints=replace(own.checkpoints, bundle=replace(held, model=model)))
+    assert "holds the group's effects of these people, so that they are not" in not_compared(run)
 
 
 TOLD = {"model": "mmnn", "config": {}, "records_sha256": "", "folds": "2", "subjects": 40}
@@ -247,7 +252,7 @@ def test_what_is_named_is_significant_for_a_network_that_is_better_than_chance(t
     ]
     write_rows(tmp_path / "connections.csv", rows)
     for better, named in ((True, (True, False)), (False, (False, False)), (None, (False, False))):
-        found = read_family(tmp_path, "connections", DescribedBlackout(**TOLD, better_than_chance=better))
+        found = read_family(tmp_path, "connections", DescribedBlackout(**TOLD, concluded=better))
         assert found.named == named and found.things == (("left limbic", "A"), ("left limbic", "B"))
         assert found.effect == (0.5, 0.5) and found.people == 40
     for twice, words in (
@@ -256,7 +261,7 @@ def test_what_is_named_is_significant_for_a_network_that_is_better_than_chance(t
     ):
         write_rows(tmp_path / "connections.csv", [rows[0], twice])
         with pytest.raises(InputError, match=rf"connections.csv .*{words}"):
-            read_family(tmp_path, "connections", DescribedBlackout(**TOLD, better_than_chance=True))
+            read_family(tmp_path, "connections", DescribedBlackout(**TOLD, concluded=True))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ INNER = [("first", "third"), ("first", "second"), ("first", OUTSIDE), ("second",
 GROUPS = {
     "group": ["age", "<i>sex</i>", "IQ"],
     "values": ["AGE", "SEX", "FIQ; VIQ; which test of the intelligence it was"],
+    "difference_of": ["AGE", "SEX", "FIQ"],
 }
 
 
@@ -47,7 +48,7 @@ def found() -> results.BlackoutResults:
     none = dict.fromkeys(("difference", "difference_low", "difference_high", "correlation"), np.nan)
     table = region_table_of(blocks(), effects, 0).assign(**none, direction="")
     pairs = [made_up_table(ends("systems", ENDS), [1]), made_up_table(ends("regions", INNER), [1, 2])]
-    row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "again": 0.5}
+    row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "in_the_other": 0.5}
     whole = {"between": "halves", "family": "values", "named": 1, "correlation": 0.4, "correlation_low": 0.2}
     return results.BlackoutResults(
         effects,
@@ -98,7 +99,7 @@ def test_pairs_without_two_centres_are_left_out_and_counted(found):
     pairs = found.connections.table.set_index(["level", "a", "b"])["reliance"]
     assert network.effect[0, 1] == network.effect[1, 0] == pairs["regions", "first", "second"]
     more = "Not drawn: 1 more, within one region or with parcels outside of all regions."
-    assert network.shown == f"The 1 significant of 5 pairs of regions. {more}"
+    assert network.shown == f"The 1 significant of 5 pairs of regions that were tested. {more}"
     strongest = at_chance(found).network
     assert not strongest.marked and strongest.names == ["first", "second", "third"]
     assert strongest.shown.startswith(
@@ -154,7 +155,7 @@ def test_what_was_not_replaced_is_left_out(run, found, plain):
     assert len(drawn.axes) == 1 and "a   Values of the phenotype" in [text.get_text() for text in drawn.texts]
     plt.close(drawn)
     parsed = Page(page.render(run, only_values(found)))
-    assert parsed.headings == ["Values of the phenotype", "Would it come out again"]
+    assert parsed.headings == ["Values of the phenotype", "Would it come out in others"]
     assert len(parsed.scripts) == 1 and "families" not in parsed.named
     assert "Groups of values are replaced one at a time." in parsed.text
 
@@ -186,7 +187,7 @@ def test_the_page_has_the_tables(run, found, plain):
         assert shown["direction"].tolist() == table["direction"].tolist()
         assert shown["p"].tolist() == [f"{p:.4f}" for p in table["p_reliance"]]
     assert "direction" not in parsed.rows["Regions"][0]  # none of them has one
-    assert parsed.rows["Would it come out again"][1:] == [
+    assert parsed.rows["Would it come out in others"][1:] == [
         ["halves", "values", "age", "1", "0.60", "0.50", "-"],
         ["halves", "values", "", "1", "-", "-", "0.40 0.20 to 0.60"],
     ]

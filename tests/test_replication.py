@@ -1,15 +1,14 @@
-"""Whether effects would come out again: against loops by hand and SciPy, and where the truth is planted."""
+"""Whether effects come out in others, too: against loops by hand and SciPy, and where the truth is planted."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from data.base.errors import InputError
 from utils.blackout import replication
 from utils.blackout.families import Family, People
 from utils.blackout.replication import COLUMNS, GroupEffects, between_repeats, cut, halves, on_others
-from utils.blackout.replication_words import first_sentence, sentences
+from utils.blackout.replication_words import beside_first, first_sentence
 
 NUMBERS = ["correlation", "correlation_low", "correlation_high"]
 
@@ -95,8 +94,8 @@ def test_rows_of_halves_are_what_a_loop_over_them_gives(monkeypatch):
     for thing, row in rows.iterrows():
         at = family.things.index(thing)
         assert row["named"] == family.named[at] and row["comes_out"] == pytest.approx(times[at] / 60)
-        assert row["again"] == pytest.approx(2 * both[at] / times[at], nan_ok=True)
-    assert whole["named"] == family.named.sum() and whole["again"] == pytest.approx(2 * both.sum() / times.sum())
+        assert row["in_the_other"] == pytest.approx(2 * both[at] / times[at], nan_ok=True)
+    assert whole["named"] == family.named.sum() and whole["in_the_other"] == pytest.approx(2 * both.sum() / times.sum())
     assert whole["comes_out"] == pytest.approx((times[family.named] > 30).mean())
 
 
@@ -106,7 +105,7 @@ def test_what_is_planted_comes_out_and_nothing_else():
     found = halves(family_of(people, 0.6), 40)
     rows = found.iloc[1:].set_index("thing")
     assert rows.index[:4].tolist() == [f"thing {at}" for at in range(4)]
-    assert (rows.iloc[:4][["named", "comes_out", "again"]] > 0.95).all(axis=None)
+    assert (rows.iloc[:4][["named", "comes_out", "in_the_other"]] > 0.95).all(axis=None)
     assert (rows.iloc[4:]["comes_out"] < 0.2).all() and found.loc[0, "correlation"] > 0.7
     said = first_sentence(found, 200)
     assert said.startswith("Of the 4 regions named, 4 come out in halves of these people. To come out means: ")
@@ -131,13 +130,13 @@ def test_pairs_of_both_classes_can_be_named():
 def test_a_network_at_chance_names_nothing_in_halves():
     found = halves(family_of(people_of(60, concludes=False), 2.0), 5)
     assert len(found) == 1 and found.loc[0, ["named", "correlation"]].notna().all()
-    assert np.isnan(found.loc[0, "again"]) and found.loc[0, "named"] == 0
+    assert np.isnan(found.loc[0, "in_the_other"]) and found.loc[0, "named"] == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_people_have_no_halves(count):
     found = halves(family_of(people_of(count, concludes=False), 1.0))
-    assert len(found) == 1 and found.loc[0, ["comes_out", "again", *NUMBERS]].isna().all()
+    assert len(found) == 1 and found.loc[0, ["comes_out", "in_the_other", *NUMBERS]].isna().all()
 
 
 def test_people_of_one_class_name_nothing():
@@ -152,14 +151,15 @@ def test_repeats_are_compared_pair_by_pair():
     named = np.array([family.named for family in families])
     means = [family.net.mean(0) for family in families]
     pairs = [stats.pearsonr(means[one], means[other]).statistic for one, other in ((0, 1), (0, 2), (1, 2))]
-    assert found.loc[0, NUMBERS].tolist() == pytest.approx([np.mean(pairs), *np.quantile(pairs, (0.025, 0.975))])
+    assert found.loc[0, "correlation"] == pytest.approx(np.mean(pairs))
+    assert found.loc[0, ["correlation_low", "correlation_high"]].isna().all()  # of three pairs
     for _, row in found.iloc[1:].iterrows():
         own = named[:, families[0].things.index(row["thing"])]
         partners = [own[other] for one in np.flatnonzero(own) for other in range(3) if other != one]
-        assert row["comes_out"] == pytest.approx(own.mean()) and row["again"] == pytest.approx(np.mean(partners))
-    said = sentences(found, "repeats", 80)
+        assert row["comes_out"] == pytest.approx(own.mean()) and row["in_the_other"] == pytest.approx(np.mean(partners))
+    said = " ".join(beside_first(found, 80))
     assert "in repeats on these people" in said and "again" not in said
-    assert sentences(found, "halves", 80) == first_sentence(found, 80) == ""
+    assert first_sentence(found, 80) == ""
 
 
 def test_other_people_are_compared_thing_by_thing_in_any_order():
@@ -178,27 +178,21 @@ def test_other_people_are_compared_thing_by_thing_in_any_order():
     assert np.diff(ends)[0] == pytest.approx(2 * stats.t.ppf(0.975, 59) * error, rel=0.1)
     rows = found.iloc[1:].set_index("thing")
     both = int((here.named & named).sum())
-    assert rows["comes_out"].sum() == 6 and rows["again"].sum() == both and rows["again"].notna().sum() == 6
+    other = rows["in_the_other"]
+    assert rows["comes_out"].sum() == 6 and other.sum() == both and other.notna().sum() == 6
     said = first_sentence(found, 120)
     assert said.startswith(
         f"Of the 6 regions named in the training people, {both} are named again in these 120 people."
     )
-    assert found.loc[0, "again"] == pytest.approx(both / 6)
+    assert found.loc[0, "in_the_other"] == pytest.approx(both / 6)
 
 
 def test_the_effects_of_a_group_are_those_of_its_family():
     family = family_of(people_of(50), 1.0)
     group = GroupEffects.of(family)
     found = on_others(family, group)
-    assert group.people == 50 and found.loc[0, "again"] == 1
+    assert group.people == 50 and found.loc[0, "in_the_other"] == 1
     assert found.loc[0, NUMBERS].tolist() == pytest.approx([1, 1, 1], abs=1e-3)
-
-
-def test_a_group_of_other_things_is_refused():
-    family = family_of(people_of(50), 1.0)
-    group = GroupEffects(family.things[1:], np.zeros(39), np.zeros(39, bool), 9)
-    with pytest.raises(InputError, match=r"no effect of thing 0 among its regions; expected all 40\. Black"):
-        on_others(family, group)
 
 
 def rows_of(between: str, family: str, fates: list[tuple[int, float]]) -> pd.DataFrame:
@@ -228,8 +222,8 @@ def test_first_words_of_halves(fates, said):
     here = [share for named, share in fates if named]
     much = here and sum(share > 0.5 for share in here) * 2 >= len(here)
     assert ("No map or list should be published from this." in told) != bool(much)
-    full = sentences(rows_of("halves", "regions", fates), "halves", 90)
-    assert full.startswith(f"{told} The mean effects of both halves correlate at 0.50 (0.40 to 0.60) over regions. In ")
+    (more,) = beside_first(rows_of("halves", "regions", fates), 90)
+    assert more.startswith("The mean effects of both halves correlate at 0.50 (0.40 to 0.60) over regions. In ")
 
 
 def test_families_come_in_the_order_of_a_reader():
@@ -244,8 +238,18 @@ def test_families_come_in_the_order_of_a_reader():
     )
     said = first_sentence(table, 297)
     order = [
-        "Of the 3 regions named in the training people, 1 is named again in these 297 people. No map or list sh",
+        "Of the 3 regions named in the training people, 1 is named again in these 297 people. Of the 3 connections",
         "Of the 3 connections named, none comes out in halves of these people. The one region in one map named comes ",
         " No region or value is named. No map or list of regions, connections or values should be published from this.",
+        "These are taken to be other people, which a bundle cannot tell;",
+        "To come out means: named by more than half of all halves",
     ]
+    assert said.count("should be published") == 1
     assert [said.index(part) for part in order] == sorted(said.index(part) for part in order)
+
+
+def test_what_training_people_do_not_name_does_not_doubt_what_these_name():
+    table = pd.concat([rows_of("training people", "values", [(1, 0.0)]), rows_of("halves", "values", [(1, 0.9)])])
+    assert first_sentence(table, 60).startswith(
+        "No value is named in the training people. The one value named comes out in halves of these people. To come out"
+    )

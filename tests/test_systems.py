@@ -124,7 +124,7 @@ def test_systems_are_refused_where_no_edges_are_replaced(monkeypatch, tmp_path):
     replaced = SimpleNamespace(image=np.ones(1))
     told = {"rows": people, "maps": ["falff"], "grid": FULL, "path": "here", "subjects": lambda split: "ab"}
     cohort = SimpleNamespace(**told, indices=lambda split: np.arange(2), connectomes=replaced)
-    model = SimpleNamespace(inputs=lambda config: ("volume", "connectome"))
+    model = SimpleNamespace(inputs=lambda config: ("volume", "connectome"), reads=("volume",))
     run = SimpleNamespace(cohort=cohort, model=model, config=None, options=BlackoutOptions(systems=path))
     options.possible_blackout(run)
     assert of_regions(run.options.systems_of(FULL)) == ["a", "a", "b", OUTSIDE]

@@ -14,6 +14,8 @@ from data.cohorts.rows import Metadata
 from models import mmnn, nn
 from utils.blackout import values
 from utils.blackout.donors import Donors
+from utils.blackout.effects import Adjusted
+from utils.scores.adjustment import adjustment
 
 random = np.random.default_rng(0)
 
@@ -60,6 +62,63 @@ def test_a_group_stands_for_its_first_value_or_for_how_much_is_unknown():
     )
     found = values.of_groups(known, {"age": [0], "IQ": [1], values.MARKS: [2, 3]})
     np.testing.assert_array_equal(found, [[10, 100, 1], [np.nan, 90, 2]])
+
+
+def test_a_category_that_is_unknown_is_no_value():
+    """All values of the category are 0 then, which says nothing of the first."""
+    known = pd.DataFrame(
+        {"hand_right": [1.0, 0, 0], "hand_left": [0.0, 1, 0], "score": [5.0, 2, 3], "male": [0.0, 1, 1]}
+    )
+    found = values.of_groups(known, {"handedness": [0, 1, 2], "sex": [3]})
+    np.testing.assert_array_equal(found, [[1, 0], [0, 1], [np.nan, 1]])
+
+
+OF_ABIDE = {
+    "age": ["AGE_AT_SCAN"],
+    "sex": ["SEX"],
+    "IQ": ["FIQ", "VIQ", "fiq", "WISC_IV_VCI"],
+    "handedness": ["HANDEDNESS_CATEGORY", "handedness"],
+    "eyes": ["EYE_STATUS_AT_SCAN"],
+    "body mass index": ["BMI"],
+    values.MARKS: ["FIQ_TEST_TYPE"],
+}
+
+
+@pytest.mark.parametrize("group", OF_ABIDE)
+def test_a_group_of_abide_is_not_adjusted_for_itself(group):
+    columns = [name for names in OF_ABIDE.values() for name in names] + ["site", "log func_mean_fd"]
+    known = pd.DataFrame(1.0, index=range(3), columns=columns)
+    rest = values.without_own(known, Metadata(phenotype=phenotype.abide_names()), group)
+    assert set(columns) - set(rest) == {*OF_ABIDE[group]}
+
+
+def test_a_column_of_ones_own_is_not_adjusted_for_itself():
+    metadata = Metadata(
+        phenotype=("diet_a", "diet_b", "Years", "iq_score"),
+        phenotype_columns=("diet", "Years", "iq_score"),
+        phenotype_categories={"diet": ("a", "b")},
+    )
+    known = pd.DataFrame(1.0, index=range(3), columns=["diet", "years", "site", "FIQ"])
+    assert set(values.without_own(known, metadata, "diet")) == {"years", "site", "FIQ"}
+    assert set(values.without_own(known, metadata, "Years")) == {"diet", "site", "FIQ"}
+
+
+def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
+    """A covariate with unknown values has a mark of its own, which tells what the group tells."""
+    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.abide_names())
+    unknown = random.random(240) < 0.5
+    iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
+    known = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})
+    known["log func_mean_fd"] = np.where(np.arange(240), random.normal(size=240), np.nan)
+    label = (random.random(240) < np.where(unknown, 0.7, 0.3)).astype(float)
+    effect = np.where(label == 1, 1, -1) * (unknown - 0.5) + random.normal(0, 0.5, 240)
+    rest = values.without_own(known, metadata, values.MARKS)
+    assert list(rest) == ["age", "log func_mean_fd"]
+    t = []
+    for table in (known, rest):
+        net = Adjusted(adjustment(table), label)(effect[:, None])[:, 0]
+        t.append(net.mean() / net.std() * np.sqrt(240))
+    assert abs(t[0]) < 2 and t[1] > 4
 
 
 def network_of(name, cohort):

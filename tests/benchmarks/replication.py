@@ -93,7 +93,7 @@ def fates(count: int, size: float, sets: int, random: np.random.Generator) -> Co
         found["sets that name something else"] += int((named & ~planted).any())
         found["sets where something else is named and comes out"] += int((named & out & ~planted).any())
         found["named in one half"] += float(things["comes_out"].sum())
-        found["and in the other"] += float((things["comes_out"] * things["again"].fillna(0)).sum())
+        found["and in the other"] += float((things["comes_out"] * things["in_the_other"].fillna(0)).sum())
     return found
 
 

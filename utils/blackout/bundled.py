@@ -8,7 +8,7 @@ from utils.blackout import options
 from utils.blackout.connections import pair_name
 from utils.blackout.replication import GroupEffects
 from utils.blackout.tables import in_map
-from utils.bundle.effects import labels_sha256
+from utils.bundle.effects import labels_sha256, names_sha256
 from utils.bundle.run import bundle_of
 from utils.runs.run import Run
 
@@ -39,12 +39,13 @@ def not_compared(run: Run) -> str:
             f"{bundle.path} does not hold the group's effects, so that they are not compared with those here; "
             "abide-bundle --blackout DIR adds them."
         )
-    chosen, grid, connections = options.of(run), run.cohort.grid, of_group.families.get("connections")
-    systems = {system for pair in connections.things for system in pair} if connections else set()
+    chosen, grid = options.of(run), run.cohort.grid
+    systems = names_sha256(chosen.systems_of(grid).of_each)
     differs = {
+        "these people": bundle.model.records_sha256 == run.cohort.records_sha256,
         "all maps": chosen.maps is not None,
         "the regions of another atlas": of_group.atlas_sha256 not in ("", labels_sha256(chosen.regions(grid).labels)),
-        "other systems": not systems <= {*chosen.systems_of(grid).names},
+        "other systems": of_group.systems_sha256 not in ("", systems),
     }
     what = next((what for what, is_so in differs.items() if is_so), "")
     said = f"{bundle.path} holds the group's effects of {what}, so that they are not compared with those here."

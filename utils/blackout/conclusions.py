@@ -10,16 +10,17 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import listed
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.connections import Connections, connections_of, connections_table
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Family, People
 from utils.blackout.fills import RELIANCE
-from utils.blackout.replication_words import first_sentence
+from utils.blackout.replication_words import beside_first, first_sentence
 from utils.blackout.results import BlackoutResults, ByMap, Pairs, Regions, Things
 from utils.blackout.tables import in_map, map_table, region_table, value_table
-from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, told_by
+from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, without_own
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 
@@ -62,10 +63,12 @@ class Concluded:
 
     @cached_property
     def regions(self) -> Family | None:
-        """Its values are known of one map alone: several have no direction together."""
+        """Its values are known if one map is replaced: several have no direction together."""
         if RELIANCE not in self.effects:
             return None
+        replaced = options.of(self.run).replaced_maps(self.cohort)
         means, names = self.of_subjects("region_means"), [self.atlas.names[region] for region in self.atlas.regions]
+        means = means[..., replaced]
         value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
         return Family("regions", names, self.of_subjects(RELIANCE), value, self.people)
 
@@ -94,11 +97,9 @@ class Concluded:
         if "value_reliance" not in self.effects:
             return None
         metadata, known = self.cohort.metadata, options.covariates_of(self.run.cohort, self.effects.rows)
-        groups, names = groups_of(metadata), names_of(metadata)
+        groups, label = groups_of(metadata), self.people.label
         measured = measured_of_people(self.cohort, sorted(set(self.effects.subject)))
-        told = [told_by([names[at] for at in own], list(known)) for own in groups.values()]
-        beside = {tuple(of): Adjusted(adjustment(known.drop(columns=of)), self.people.label) for of in told if of}
-        others = [beside.get(tuple(of), self.people.adjusted) for of in told]
+        others = [Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups]
         effect, value = self.of_subjects("value_reliance"), of_groups(measured, groups)
         return BesideOthers("values", [*groups], effect, value, self.people, others)
 
@@ -129,7 +130,10 @@ def replication_of(here: Concluded, repeats: Sequence[Concluded]) -> pd.DataFram
         for family, *others in zip(here, *repeats, strict=True):
             found.append(replication.between_repeats(others, family))
     group = group_effects(here.run)
-    found += [replication.on_others(family, group[family.name]) for family in here if family.name in group]
+    compared = [one for one in here if one.name in group and set(one.things) <= {*group[one.name].things}]
+    found += [replication.on_others(family, group[family.name]) for family in compared]
+    if group and (others := [family.name for family in here if family not in compared]):
+        print(f"Not compared with the training people, whose blackout had other things: {listed(others)}.")
     return pd.concat(found, ignore_index=True)
 
 
@@ -138,23 +142,25 @@ def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: b
     predicts; of one `at_chance` nothing is named."""
     tables, adjusted, chosen = here.tables(), here.people.adjusted, options.of(here.run)
     regions = by_map = connections = values = None
+    few = not (here.people.concludes or at_chance)
     said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
     if here.regions:
-        regions = Regions(tables["regions"], at_chance, atlas=here.atlas)
+        regions = Regions(tables["regions"], at_chance, few=few, atlas=here.atlas)
         what = sentences.maps_sentence(here.cohort.maps, chosen.replaced_maps(here.cohort))
         said = [what, sentences.edges_sentence(here.run, here.atlas), *said]
         said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]
     if here.by_map:
         text = "" if at_chance else sentences.by_map_sentence(tables["maps"], adjusted)
-        by_map = ByMap(tables["maps"], at_chance, text, maps=here.maps)
+        by_map = ByMap(tables["maps"], at_chance, text, few, maps=here.maps)
     if here.connections:
         text = " ".join(of(here.connections) for of in (sentences.systems_sentence, sentences.connections_sentence))
-        connections = Pairs(tables["connections"], at_chance, text.strip(), here.connections.of_every_pair)
+        connections = Pairs(tables["connections"], at_chance, text.strip(), few, here.connections.of_every_pair)
     if here.values:
-        values = Things(tables["values"], at_chance, sentences.values_sentence(here.values))
-    first = first_sentence(again, len(here.people.label))
+        values = Things(tables["values"], at_chance, sentences.values_sentence(here.values), few)
+    count = len(here.people.label)
+    first, more = first_sentence(again, count), beside_first(again, count)
     summary = "\n".join(filter(None, (*said, not_compared(here.run))))
-    return BlackoutResults(here.effects, summary, at_chance, regions, by_map, connections, values, again, first)
+    return BlackoutResults(here.effects, summary, at_chance, regions, by_map, connections, values, again, first, more)
 
 
 def names_of_maps(run: Run) -> list[str]:

@@ -67,7 +67,8 @@ def mean_edges(connectomes: Connectomes, records: np.ndarray, pair: np.ndarray, 
 
 
 def pair_name(one: str, other: str) -> str:
-    return f"within {one}" if one == other else f"{one} and {other}"
+    """What a pair is called, whichever comes first."""
+    return f"within {one}" if one == other else " and ".join(sorted((one, other)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,7 @@ from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.statistics import bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
-SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 RESAMPLES = 5000
-ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
 
 

@@ -171,7 +171,8 @@ def draw_values(panel: Panel, of: Things) -> None:
     panel.write(3.3, -0.08, "autism minus control, within sites, in standard deviations")
     for at, row in enumerate(first.to_dict("records")):
         difference = Estimate.in_row(row, "difference").text(".2f", no_interval="")
-        panel.write(3.3, 0.05 + BAR * (at + 0.5), f"{difference}  {row['direction']}", va="center")
+        told = f"{difference}  {row['difference_of']}: {row['direction']}" if row["direction"] else difference
+        panel.write(3.3, 0.05 + BAR * (at + 0.5), told, va="center")
 
 
 def name_bars(axis: Axes, names: pd.Series) -> None:

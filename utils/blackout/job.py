@@ -39,7 +39,10 @@ from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
 STORE = "blackout.h5"
 TEXT = h5py.string_dtype()
 LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
-TEXTS = ["name", "map", "remark", "a", "b", "system_a", "system_b", "group", "values", "thing", "direction"]
+TEXTS = [
+    *("name", "map", "remark", "a", "b", "system_a", "system_b", "group", "values", "thing"),
+    *("difference_of", "direction"),
+]
 
 
 def blackout(run: Run) -> int:
@@ -81,7 +84,7 @@ def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, An
 
 def pool(group: Group) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
-    run, parts = group.whole, [read_store(leaf) for leaf in group.leaves]
+    run, parts = group.whole, stores(group.leaves)
     fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
     run.finish(**conclude(run, joined(parts), fold))
 
@@ -89,7 +92,7 @@ def pool(group: Group) -> None:
 def average(group: Group) -> None:
     """The same results from the means of each record's effects over all repeats."""
     run, first = group.whole, group.folds.fold_of
-    repeats = [joined([read_store(leaf) for leaf in repeat.leaves]) for repeat in group.groups]
+    repeats = [joined(stores(repeat.leaves)) for repeat in group.groups]
     effects = averaged(repeats)
     run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
 
@@ -119,6 +122,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: 
         "headline": Headline(headline(scores), score),
         "subjects": len(people.label),
         "better_than_chance": score.beats_chance,
+        "concluded": bool(people.concludes and score.beats_chance),
         "adjusted_for": list(people.adjusted.beside.covariates),
         "conclusion": found.told,
     }
@@ -185,8 +189,21 @@ def write_store(here: Concluded) -> None:
             store["atlas"] = here.atlas.labels
         if here.connections:
             store["pair"] = np.array(here.connections.pairs.regions, np.int32)
+            store["system"] = np.array(here.connections.systems.of_each, TEXT)
         if here.values:
             store["values"] = np.array(here.values.things, TEXT)
+
+
+def stores(leaves: Sequence[Run]) -> list[Effects]:
+    """The effects of the runs on folds. Raises InputError if one lacks what another has."""
+    found = [read_store(leaf) for leaf in leaves]
+    for leaf, effects in zip(leaves, found, strict=True):
+        if differs := sorted(set(found[0].arrays) ^ set(effects.arrays)):
+            raise InputError(
+                f"{leaf.out_dir / STORE} differs from that of fold {leaves[0].fold} in {differs[0]}, which one of them "
+                "lacks; expected both alike. Repeat the command with another --outDir."
+            )
+    return found
 
 
 def read_store(run: Run) -> Effects:

@@ -26,12 +26,11 @@ from utils.blackout.edges import Edges
 from utils.blackout.effects import Effects
 from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
 from utils.blackout.occlusion import EdgeLogits, Occlusion
-from utils.blackout.options import cohort_of, of
+from utils.blackout.options import TOGETHER, cohort_of, of
 from utils.blackout.values import PHENOTYPE, ValueLogits, groups_of, value_logits
 from utils.runs.run import Run
 from utils.training.network import check_finite, logit_of_autism, probability_of_autism
 
-TOGETHER = 16  # records occluded at a time: bounds the memory
 BLOBS = 100  # of each region's size, at least, over all records
 MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from utils.blackout.systems import Systems
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
+TOGETHER = 16  # records at a time: bounds the memory
 MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 

@@ -54,7 +54,7 @@ def print_tables(results: BlackoutResults) -> None:
         print_unless_quiet(LINE.format("values", *HEADINGS[1:3], *[""] * 4).rstrip())
         for row in results.values.table.to_dict("records"):
             line = LINE.format(*reliance_cells(row["group"], row), *[""] * 4).rstrip()
-            print_unless_quiet(f"{line}  {row['direction']}".rstrip())
+            print_unless_quiet(f"{line}  {row['difference_of']}: {row['direction'] or 'direction not known'}")
 
 
 def reliance_cells(name: str, row: dict) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Effects of things (`families.py`) -> whether they would come out again: `replication.csv`, and what it says.
+"""Effects of things (`families.py`) -> whether they come out in others, too: `replication.csv`, and what it says.
 
 `halves`           These people are cut into two halves many times. The networks are the same in both. So this says how
                    much the list hangs on who is tested. It does not say how much it hangs on who was trained on.
@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.base.errors import InputError
 from utils.blackout.direction import PERFECT
 from utils.blackout.effects import sign_flip_test, sums, widened
 from utils.blackout.families import Family, People
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
 SPLITS, FLIPS = 100, 500  # into halves; of signs in each half
+FEWEST = 4  # numbers that have a range, or things whose correlation has an interval
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
 HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
-COLUMNS = ["between", "family", "thing", "named", "comes_out", "again", *columns_of("correlation")]
+COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +74,14 @@ def between_repeats(families: Sequence[Family], whole: Family) -> pd.DataFrame:
 
 def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
     """The same of these people, `here`, and the training people, `group`. `comes_out` is whether those name a thing,
-    `again` whether these do, too. The interval of the correlation is over these people.
+    `in_the_other` whether these do, too. The interval of the correlation is over these people.
 
     Noise of the mean effects makes the correlation smaller. So the interval is for what so many other people would show
     on average. It is linear in Fisher's z, and rather too wide. A bootstrap adds as much noise once more, and is too
     narrow.
-    Raises InputError if the group has other things.
+    The group must have all of these things.
     """
     place = {thing: at for at, thing in enumerate(group.things)}
-    if lacking := [thing for thing in here.things if thing not in place]:
-        raise InputError(
-            f"The bundle has no effect of {lacking[0]} among its {here.name}; expected all {len(here.things)}. "
-            "Black out with the atlas, maps and systems of the bundle."
-        )
     order = np.array([place[thing] for thing in here.things], int)
     people, effect, there = here.people, here.net.mean(0), group.effect[order]
     value = np.clip(correlation(effect, there), -PERFECT, PERFECT)
@@ -96,6 +91,7 @@ def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
         slope = (other - value * one) / np.linalg.norm(effect - effect.mean()) / (1 - value**2)
         error = np.sqrt(np.square(deviation @ slope).sum() * len(deviation) / (len(deviation) - 1))
     margin = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(deviation) - 1)
+    margin = margin if len(there) >= FEWEST else np.nan
     found = Estimate.of(*np.tanh([np.arctanh(value), np.arctanh(value) - margin, np.arctanh(value) + margin]))
     times = group.named[order].astype(int)
     return table(TRAINING, here, Counts(times, times * here.named, 1), found)
@@ -113,15 +109,15 @@ class Counts:
 
 def table(between: str, family: Family, counts: Counts, found: Estimate) -> pd.DataFrame:
     """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
-    number of things that are named. `comes_out` is the share of these that do in most trials; `again` is over all
-    things."""
+    number of things that are named. `comes_out` is the share of these that do in most trials. `in_the_other` is over
+    all things."""
     share = counts.times / max(counts.trials, 1)
-    again = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "again": again})
+    other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
+    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "in_the_other": other})
     rows = rows[family.named | (counts.times > 0)].astype({"named": int})
     come = share[family.named] > MOST
     whole = {"thing": "", "named": len(come), "comes_out": come.mean() if len(come) else np.nan}
-    whole["again"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
+    whole["in_the_other"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
     head = pd.DataFrame([whole | dict(zip(columns_of("correlation"), found.numbers, strict=True))])
     rows = pd.concat([head, rows], ignore_index=True)
     return rows.assign(between=between, family=family.name)[COLUMNS]
@@ -151,7 +147,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def spread(values: Sequence[np.ndarray]) -> Estimate:
     """The mean of numbers, and the ends that hold 95 % of them: a range, no interval."""
     known = np.array([value for value in values if np.isfinite(value)])
-    if not len(known):
-        return Estimate(None, None, None)
+    if len(known) < FEWEST:
+        return Estimate(float(known.mean()) if len(known) else None, None, None)
     tail = (1 - CONFIDENCE) / 2
     return Estimate.of(known.mean(), *np.quantile(known, (tail, 1 - tail)))

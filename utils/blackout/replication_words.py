@@ -33,7 +33,7 @@ WORDINGS = {
         ("is named again", "are named again", "is not named again"),
         " in the training people",
         " in these {people} people",
-        "These are other people; the networks are those of the bundle.",
+        "These are taken to be other people, which a bundle cannot tell; the networks are those of the bundle.",
         "these people and of the training people",
         "the 95 % interval over these people, for one correlation alone",
     ),
@@ -60,20 +60,36 @@ WORDINGS = {
 def first_sentence(found: pd.DataFrame, people: int) -> str:
     """What the page says first, of all families. It is how the list of the training people fares in these `people`, if
     there are such rows, and then how theirs fares in halves. `found` has the rows of `replication.csv`."""
-    return " ".join(one for between in (TRAINING, HALVES) for one in fates(found, between, people))
+    there = [between for between in (TRAINING, HALVES) if families(found, between)]
+    told = [one for between in there for one in fates(found, between, people)]
+    little, every = dict[str, None](), {family for between in there for family in families(found, between)}
+    for between in there:
+        for family, rows in families(found, between).items():
+            named, out = counts(rows, between)
+            # that the training people named nothing does not doubt what these people name
+            little |= {family: None} if 2 * out < named or not (named or between == TRAINING) else {}
+    if little:
+        what = "" if len(little) == len(every) else f" of {alternatives([THINGS[family][1] for family in little])}"
+        told.append(f"No map or list{what} should be published from this.")
+    meaning = [WORDINGS[between].meaning for between in there if any_named(found, between)]
+    return " ".join([*told, *meaning])
 
 
-def sentences(found: pd.DataFrame, between: str, people: int) -> str:
-    """What the rows between halves, repeats or training people say, with correlations; nothing without such rows."""
-    return " ".join([*fates(found, between, people), *correlations(found, between)])
+def beside_first(found: pd.DataFrame, people: int) -> list[str]:
+    """What else is said: how theirs fares in repeats, and how effects correlate; nothing without such rows."""
+    told = [" ".join([*fates(found, REPEATS, people), WORDINGS[REPEATS].meaning])] if families(found, REPEATS) else []
+    return [*told, *(one for between in WORDINGS for one in correlations(found, between))]
+
+
+def any_named(found: pd.DataFrame, between: str) -> bool:
+    """Whether anything is named at first."""
+    return any(counts(rows, between)[0] for rows in families(found, between).values())
 
 
 def fates(found: pd.DataFrame, between: str, people: int) -> list[str]:
-    """What becomes of the things of each family that are named, whether to publish them, and what this means."""
+    """What becomes of the things of each family that are named, and which families have none."""
     wording, told = WORDINGS[between], list[str]()
     every = {family: counts(rows, between) for family, rows in families(found, between).items()}
-    if not every:
-        return []
     where = wording.where.format(people=people)
     for family, (named, out) in every.items():
         if named:
@@ -81,11 +97,7 @@ def fates(found: pd.DataFrame, between: str, people: int) -> list[str]:
             where = ""  # said once
     if nothing := [THINGS[family][0] for family, (named, _) in every.items() if not named]:
         told.append(f"No {alternatives(nothing)} is named{wording.first}.")
-    little = [THINGS[family][1] for family, (named, out) in every.items() if 2 * out < named or not named]
-    if little:
-        what = "" if len(little) == len(every) else f" of {alternatives(little)}"
-        told.append(f"No map or list{what} should be published from this.")
-    return [*told, wording.meaning] if any(named for named, _ in every.values()) else told
+    return told
 
 
 def families(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:

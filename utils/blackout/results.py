@@ -94,16 +94,17 @@ def style_of(colour: np.ndarray) -> str:
 @dataclass(frozen=True)
 class Things:
     """What is tested together: its table, as written. `at_chance`: the network is not better than chance on these
-    subjects, so that nothing is marked. `summary`: what is found, in sentences."""
+    subjects; `few`: they are too few of a class. Then nothing is marked. `summary`: what is found, in sentences."""
 
     table: pd.DataFrame
     at_chance: bool
     summary: str = ""
+    few: bool = False
     called: ClassVar[str] = "groups of values"  # in sentences
 
     def significant(self, kind: str = RELIANCE) -> np.ndarray:
-        """Which rows of the table are marked, (rows,) bool: none if the network is at chance, or p is unknown."""
-        return (self.table[f"p_{kind}"] < ALPHA).to_numpy() & (not self.at_chance)
+        """Which rows of the table are marked, (rows,) bool: none if nothing is concluded, or p is unknown."""
+        return (self.table[f"p_{kind}"] < ALPHA).to_numpy() & (not (self.at_chance or self.few))
 
     @property
     def first(self) -> pd.DataFrame:
@@ -118,6 +119,8 @@ class Things:
             return f"All {self.called} are pale: the network is not shown to be better than chance on these subjects."
         if self.table[f"p_{RELIANCE}"].isna().all():
             return f"All {self.called} are pale: there are no p-values, since the subjects are of one class."
+        if self.few:
+            return f"All {self.called} are pale: a class has too few subjects to conclude anything."
         if not self.significant().any():
             return f"All {self.called} are pale: none is significant (family-wise p < {ALPHA:g})."
         return f"Full colour: significant (family-wise p < {ALPHA:g}). Pale: not significant."
@@ -181,7 +184,7 @@ class Pairs(Things):
 
     def of(self, level: str) -> "Pairs":
         """The pairs of a level alone: of systems, or of regions."""
-        return Pairs(self.table[self.table["level"] == level], self.at_chance)
+        return Pairs(self.table[self.table["level"] == level], self.at_chance, few=self.few)
 
     @cached_property
     def matrix(self) -> Matrix:
@@ -208,7 +211,9 @@ class Pairs(Things):
         effect = np.zeros((len(names), len(names)))
         a, b = (placed[side].map(names.index).to_numpy() for side in "ab")
         effect[a, b] = effect[b, a] = placed[RELIANCE]
-        shown = f"The {len(placed)} {'significant' if marked else 'strongest'} of {len(every):,} pairs of regions."
+        shown = f"The {len(placed)} strongest of {len(every):,} pairs of regions."
+        if marked:
+            shown = f"The {len(placed)} significant of {len(pairs.table):,} pairs of regions that were tested."
         if not marked:
             tested = " None is significant." if len(pairs.table) else " None was tested: no pair of systems is found."
             shown += " The network is at chance: none is marked." if self.at_chance else tested
@@ -232,6 +237,7 @@ class BlackoutResults:
     values: Things | None = None
     replication: pd.DataFrame | None = None
     first_sentence: str = ""
+    more: Sequence[str] = ()  # what else is said of replication
 
     @property
     def told(self) -> str:

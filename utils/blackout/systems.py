@@ -57,6 +57,11 @@ class Systems:
     of_region: np.ndarray
 
     @property
+    def of_each(self) -> list[str]:
+        """The name of the system of each region, at the end that of no region."""
+        return [self.names[at] for at in self.of_region]
+
+    @property
     def are_regions(self) -> bool:
         """Whether each region is a system of its own."""
         return len(np.unique(self.of_region)) == len(self.of_region) == len(self.names)

@@ -12,7 +12,7 @@ from utils.blackout import direction
 from utils.blackout.effects import Effects, size_percentile
 from utils.blackout.families import Family, intervals
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
-from utils.blackout.values import Groups
+from utils.blackout.values import MARKS, Groups
 from utils.scores.results import ALPHA
 
 SUPPRESSOR = "possibly a suppressor"  # unique without reliance
@@ -62,7 +62,8 @@ def value_table(groups: Groups, names: Sequence[str], family: Family) -> pd.Data
     all groups."""
     of_group = ["; ".join(names[at] for at in own) for own in groups.values()]
     table = pd.DataFrame({"group": [*groups], "values": of_group})
-    return ranked(pd.concat([table, family.columns()], axis=1), family)
+    first = ["how much is unknown" if group == MARKS else names[own[0]] for group, own in groups.items()]
+    return ranked(pd.concat([table, family.columns()], axis=1).assign(difference_of=first), family)
 
 
 def ranked(table: pd.DataFrame, family: Family, keep_index: bool = False) -> pd.DataFrame:

@@ -20,21 +20,20 @@ from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
 from utils.blackout.donors import Donors, control_variate_mean
 from utils.blackout.graph import nodes_of
-from utils.blackout.options import CONNECTOME
+from utils.blackout.options import CONNECTOME, TOGETHER
 from utils.training.network import logit_of_autism
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
-ABIDE = {  # group -> how the names of its values begin; the first that fits
-    MARKS: f"{TEST}|.*({INDICATOR.pattern})",
-    "age": "age",
-    "sex": "sex",
+ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
+    MARKS: f"{TEST}|fiq_test|.*({INDICATOR.pattern})",
+    "age": "age(?![a-z])",
+    "sex": "sex(?![a-z])",
     "handedness": "handedness",
     "IQ": "fiq|viq|piq|wisc",
-    "eyes": "eyes",
+    "eyes": "eyes?_",
     "body mass index": "bmi",
 }
-TOGETHER = 16  # records at a time
 
 Groups = dict[str, list[int]]
 
@@ -48,22 +47,40 @@ def groups_of(metadata: Metadata) -> Groups:
     """The positions of the values of each group, by its name. In ABIDE's table a group is what they measure, in a table
     of one's own it is a column. Without names each value is a group."""
     names = names_of(metadata)
+    of_name = [group_of(metadata, name) for name in names]
+    order = [*ABIDE] if names == abide_names() else dict.fromkeys(of_name)
+    return {group: [at for at, of in enumerate(of_name) if of == group] for group in order if group}
+
+
+def group_of(metadata: Metadata, name: str) -> str:
+    """The group of a value, or of a column of the table, by its name; empty if it is in none."""
+    names, lower = names_of(metadata), name.lower()
     if names == abide_names():
-        group_of = [next(group for group, begins in ABIDE.items() if re.match(begins, name)) for name in names]
-    else:
-        known = metadata.phenotype_categories
-        column_of = {name: column for column in metadata.phenotype_columns for name in (column, f"{column}_missing")}
-        column_of |= {f"{column}_{value}": column for column, values in known.items() for value in values}
-        unused = () if metadata.phenotype_columns else names
-        group_of = [column_of.get(name, name if name in unused else "") for name in names]
-    order = [*ABIDE] if names == abide_names() else dict.fromkeys(group_of)
-    return {group: [at for at, of in enumerate(group_of) if of == group] for group in order if group}
+        return next((group for group, begins in ABIDE.items() if re.match(begins, lower)), "")
+    if not metadata.phenotype_columns:
+        return name if name in names else ""
+    known = metadata.phenotype_categories
+    column_of = {one.lower(): one for one in metadata.phenotype_columns}
+    column_of |= {f"{one}_missing".lower(): one for one in metadata.phenotype_columns}
+    column_of |= {f"{one}_{value}".lower(): one for one, values in known.items() for value in values}
+    return column_of.get(lower, "")
 
 
-def told_by(names: Sequence[str], covariates: Sequence[str]) -> list[str]:
-    """The covariates that tell what values of these names do: of the same kind, such as age, or of the same name."""
+def without_own(known: pd.DataFrame, metadata: Metadata, group: str) -> pd.DataFrame:
+    """The covariates of people without those that tell what a group of values does: of the same column, or kind, such
+    as age. What is unknown is told by the phenotype's covariates that are unknown for some, such as the IQ."""
+    every, marks = names_of(metadata), group == MARKS
+    names = every if marks else (group, *(name for name in every if group_of(metadata, name) == group))
     kinds = [kind for kind in KINDS.values() if any(map(kind.names, names))]
-    return [one for one in covariates if one in names or any(kind.names(one) for kind in kinds)]
+
+    def is_own(covariate: str) -> bool:
+        bare = covariate.removeprefix("log ")
+        of = group_of(metadata, bare)
+        tells = bool(of) if marks else of == group
+        alike = tells or any(kind.names(bare) for kind in kinds)
+        return of == group or (alike and (not marks or bool(known[covariate].isna().any())))
+
+    return known.drop(columns=[name for name in known if is_own(str(name))])
 
 
 def measured_of_people(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
@@ -78,11 +95,15 @@ def measured_of_people(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
 
 def of_groups(values: pd.DataFrame, groups: Groups) -> np.ndarray:
     """One number a group of the values (subjects, 29): (subjects, groups). Of a group of marks it is how much is
-    unknown, else the first value."""
-    marks = [column for column in values if INDICATOR.search(str(column))]
-    found = {
-        group: values[marks].sum(axis=1) if group == MARKS else values.iloc[:, own[0]] for group, own in groups.items()
-    }
+    unknown, else the first value. A category of which all values are 0 is unknown, NaN."""
+    found = {}
+    for group, own in groups.items():
+        of_group = values.iloc[:, own]
+        marks = of_group[[name for name in of_group if INDICATOR.search(str(name))]]
+        codes = of_group.drop(columns=marks.columns).loc[:, lambda table: table.isin([0, 1]).all()]
+        first = of_group.iloc[:, 0]
+        is_code = codes.shape[1] > 1 and first.name in codes
+        found[group] = marks.sum(axis=1) if group == MARKS else first.where(codes.any(axis=1)) if is_code else first
     return pd.DataFrame(found).to_numpy(float)
 
 

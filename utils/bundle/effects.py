@@ -3,6 +3,7 @@ A blackout of other people compares its own effects with them."""
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,11 @@ class BundledFamily:
 
 @dataclass(frozen=True, kw_only=True)
 class BundledBlackout:
-    """By family, what a blackout on folds found; `atlas_sha256` is of its regions on the grid of the volumes, empty if
-    it had none."""
+    """By family, what a blackout on folds found. `atlas_sha256` is of its regions on the grid of the volumes, and
+    `systems_sha256` of the system of each region; empty if it had none."""
 
     atlas_sha256: str
+    systems_sha256: str = ""
     families: dict[str, BundledFamily]
 
     @property
@@ -72,12 +74,17 @@ class DescribedBlackout:
     chosen_subjects: tuple[str, ...] | None = None
     chosen_maps: tuple[str, ...] | None = None
     subjects: int
-    better_than_chance: bool | None
+    concluded: bool
 
 
 def labels_sha256(labels: np.ndarray) -> str:
     """SHA-256 of the regions of an atlas, (x, y, z) int."""
     return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
+
+
+def names_sha256(names: Sequence[str]) -> str:
+    """SHA-256 of names in their order."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
 
 def read_description(folder: Path, model: str) -> DescribedBlackout:
@@ -103,9 +110,11 @@ def read_blackout(folder: Path, told: DescribedBlackout) -> BundledBlackout:
     try:
         with h5py.File(folder / "blackout.h5") as store:
             atlas = labels_sha256(store["atlas"][:]) if "atlas" in store else ""
+            systems = names_sha256([name.decode() for name in store["system"]]) if "system" in store else ""
     except OSError as error:
         raise InputError(f"{folder / 'blackout.h5'} cannot be read ({error}); repeat the blackout.") from error
-    return BundledBlackout(atlas_sha256=atlas, families={name: read_family(folder, name, told) for name in there})
+    families = {name: read_family(folder, name, told) for name in there}
+    return BundledBlackout(atlas_sha256=atlas, systems_sha256=systems, families=families)
 
 
 def read_family(folder: Path, name: str, told: DescribedBlackout) -> BundledFamily:
@@ -117,7 +126,7 @@ def read_family(folder: Path, name: str, told: DescribedBlackout) -> BundledFami
         found = BundledFamily(
             things=tuple(tuple(row[column] for column in columns) for row in rows),
             effect=tuple(float(row[EFFECT]) for row in rows),
-            named=tuple(told.better_than_chance is True and float(row[P]) < ALPHA for row in rows),
+            named=tuple(told.concluded is True and float(row[P]) < ALPHA for row in rows),
             people=told.subjects,
         )
     except ValueError as error:
