@@ -133,7 +133,7 @@ def test_the_figure_shows_what_the_tables_say(run, found, plain):
     assert red == (values["p_reliance"] < 0.05).tolist() and sum(red) == 1
     first = values.iloc[-1]
     interval = f"({first['difference_low']:.2f} to {first['difference_high']:.2f})"
-    assert f"{first['difference']:.2f} {interval}  higher in autism, and read so" in told
+    assert f"{first['difference']:.2f} {interval}  {first['difference_of']}: higher in autism, and read so" in told
     plt.close(drawn)
 
 
