@@ -130,5 +130,6 @@ def correlations(found: pd.DataFrame, between: str) -> list[str]:
     heads = {name: Estimate.in_row(rows.iloc[0], "correlation") for name, rows in families(found, between).items()}
     known = [f"{one.text('.2f')} over {THINGS[name][1]}" for name, one in heads.items() if one.value is not None]
     whose, brackets = WORDINGS[between].whose, WORDINGS[between].brackets
-    text = f"The mean effects of {whose} correlate at {', '.join(known)}. In brackets: {brackets}."
+    text = f"The mean effects of {whose} correlate at {', '.join(known)}."
+    text += f" In brackets: {brackets}." if any(one.low is not None for one in heads.values()) else ""
     return [text] if known else []
