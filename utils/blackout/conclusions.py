@@ -55,8 +55,10 @@ class Concluded:
 
     @cached_property
     def maps(self) -> list[str]:
-        """What is also replaced one at a time: maps, and the edges of connectomes."""
-        return names_of_maps(self.run) if "reliance_by_map" in self.effects else []
+        """What is also replaced one at a time beside all together: maps, and the edges of connectomes."""
+        chosen, cohort = options.of(self.run), self.cohort
+        maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+        return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps
 
     def of_subjects(self, name: str) -> np.ndarray:
         return self.effects.of_subjects(self.effects[name])
@@ -75,7 +77,7 @@ class Concluded:
     @cached_property
     def by_map(self) -> Family | None:
         """Its values are means over a region; edges that are replaced alone have none."""
-        if not (self.maps and self.regions):
+        if not (self.regions and self.maps):
             return None
         effect = self.of_subjects("reliance_by_map")
         means = self.of_subjects("region_means")[..., options.of(self.run).separate_maps(self.cohort)]
@@ -161,10 +163,3 @@ def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: b
     first, more = first_sentence(again, count), beside_first(again, count)
     summary = "\n".join(filter(None, (*said, not_compared(here.run))))
     return BlackoutResults(here.effects, summary, at_chance, regions, by_map, connections, values, again, first, more)
-
-
-def names_of_maps(run: Run) -> list[str]:
-    """What a run replaces one at a time beside all together: maps, and the edges of connectomes."""
-    chosen, cohort = options.of(run), options.cohort_of(run)
-    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
-    return [*maps, options.CONNECTOME] if chosen.replaces_edges(cohort) else maps

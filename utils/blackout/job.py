@@ -1,7 +1,7 @@
-"""--blackout: replaces one atlas region at a time and measures how the prediction of each test subject changes.
+"""--blackout: replaces one part of what a network reads at a time: a region, the edges between two, a group of values.
 
-A region is replaced by one of several fills (`FILLS` in `fills.py`); the effect of each answers another question. It is
-the fall of the logit of the true class: positive where the region speaks for the true class.
+The effect is the fall of the logit of each test subject's true class: positive where the part speaks for this class. A
+region is replaced by one of several fills (`FILLS` in `fills.py`); the effect of each answers another question.
 
 Two networks of equal accuracy may use different regions, so this shows what this network uses, not what autism is.
 """
@@ -106,16 +106,17 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: 
     effects = replace(effects, groups=run.cohort.groups)
     scores = scores_of(effects, fold, run.seed)
     score, name = scores[headline(scores)], HEADLINES[headline(scores)]
-    people = people_of(run, effects, fold, at_chance=score.beats_chance is False)
+    at_chance = score.beats_chance is False
+    people = people_of(run, effects, fold, at_chance)
     here = Concluded(run, effects, people)
     again = replication_of(here, [Concluded(run, replace(one, groups=effects.groups), people) for one in repeats])
-    found = results_of(here, again, sentences.accuracy_sentence(score, name), at_chance=score.beats_chance is False)
+    found = results_of(here, again, sentences.accuracy_sentence(score, name), at_chance)
     write_tables(run.out_dir, found)
     write_store(here)
     if here.regions:
         write_maps(run.out_dir, here.atlas, effects)
     draw(run, found)
-    if not found.at_chance:
+    if not at_chance:
         page.print_tables(found)
     print_unless_quiet(found.told)
     return {

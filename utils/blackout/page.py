@@ -1,4 +1,4 @@
-"""Results of a blackout -> sentences, the terminal's table, and `blackout.html`, a page that needs no network."""
+"""Results of a blackout -> the terminal's tables, and `blackout.html`, a page that needs no network."""
 
 import base64
 import html

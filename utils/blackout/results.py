@@ -147,7 +147,7 @@ class Regions(Things):
 
 @dataclass(frozen=True, kw_only=True)
 class ByMap(Things):
-    """`table` as of `effects.map_table`, and its `maps`."""
+    """`table` as of `tables.map_table`, and its `maps`."""
 
     maps: Sequence[str]
     called: ClassVar[str] = "pairs"

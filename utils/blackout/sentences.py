@@ -97,7 +97,7 @@ def basis_sentence(adjusted: Adjusted) -> str:
 
 
 def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
-    """Which pairs of region and map are significant, given `effects.map_table`; nothing if too few people have a p."""
+    """Which pairs of region and map are significant, given `tables.map_table`; nothing if too few people have a p."""
     if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:
         return ""
     chosen = table[table[f"p_{RELIANCE}"] < ALPHA]

@@ -75,10 +75,10 @@ def without_own(known: pd.DataFrame, metadata: Metadata, group: str) -> pd.DataF
 
     def is_own(covariate: str) -> bool:
         bare = covariate.removeprefix("log ")
-        of = group_of(metadata, bare)
-        tells = bool(of) if marks else of == group
-        alike = tells or any(kind.names(bare) for kind in kinds)
-        return of == group or (alike and (not marks or bool(known[covariate].isna().any())))
+        of, of_kind = group_of(metadata, bare), any(kind.names(bare) for kind in kinds)
+        if marks and of != group:
+            return bool(of or of_kind) and bool(known[covariate].isna().any())
+        return of == group or of_kind
 
     return known.drop(columns=[name for name in known if is_own(str(name))])
 

@@ -1,5 +1,6 @@
 """--verify: what a blackout measured piece by piece, once more by full passes of the network."""
 
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -33,8 +34,7 @@ def verify(setup: Setup, measured: Measured) -> None:
         what.append("groups of values")
     if fills and measured.pairs is not None:
         pairs = random.integers(measured.pairs.shape[1], size=count)
-        for at, pair in zip(chosen, pairs.tolist(), strict=True):
-            apart.append(of_pair(network, fills, measured.pairs, at, pair))
+        apart += of_pairs(network, fills, measured.pairs, chosen, pairs.tolist())
         what.append("a pair of regions")
     largest = max(float(np.abs(each).max()) for each in apart)
     spread = float(np.ptp(base_of(measured)))
@@ -89,24 +89,33 @@ def of_values(network: Any, cohort: Cohort, donors: Donors, measured: values.Val
     record = donors.tested[at]
     batch, groups = batch_of(cohort, record), values.groups_of(cohort.metadata)
     found = []
-    for donor in donors.of(donors.tested[[at]])[:, 0]:
+    for given in cohort.batch(donors.of(donors.tested[[at]])[:, 0], volumes=False)[values.PHENOTYPE]:
         for own in groups.values():
             shown = batch[values.PHENOTYPE].copy()
-            shown[:, own] = cohort.batch([donor], volumes=False)[values.PHENOTYPE][:, own]
+            shown[:, own] = given[own]
             found.append(whole_pass(network, [batch | {values.PHENOTYPE: shown}])[0])
     return np.array(found).reshape(measured.replaced[at].shape) - measured.replaced[at]
 
 
-def of_pair(network: Any, fills: Fills, levels: np.ndarray, at: int, pair: int) -> np.ndarray:
-    """The same for the edges of a pair of regions of one record, which become the mean of all possible donors."""
-    edges = fills.edges
+def of_pairs(
+    network: Any, fills: Fills, levels: np.ndarray, chosen: Sequence[int], pairs: Sequence[int]
+) -> list[np.ndarray]:
+    """The same of each record for the edges of one of `pairs` of regions. These become the mean of all possible
+    donors."""
+    edges, donors, found = fills.edges, fills.donors, list[np.ndarray]()
     assert edges
     of_edge = pairs_of(edges.region_of, edges.connectomes.pairs).of_edge
-    batch, own = batch_of(fills.cohort, fills.donors.tested[at]), np.flatnonzero(of_edge == pair)
-    mean = network.get_layer("connectome_logits").mean.numpy()[own]  # in place of what is unknown
-    known = np.concatenate([block[:, own] for block in edges.connectomes.blocks()]).astype(float)
-    expected = fills.donors.means_of_others(np.where(np.isnan(known), mean, known))[at]
-    replaced = batch[CONNECTOME].copy()
-    replaced[0, own] = expected
-    change = np.diff(whole_pass(network, [batch | {CONNECTOME: replaced}, batch]))
-    return change - (levels[fills.donors.tested] - fills.donors.means_of_others(levels))[at, pair]
+    measured = levels[donors.tested] - donors.means_of_others(levels)
+    mean = network.get_layer("connectome_logits").mean.numpy()  # in place of what is unknown
+    places = [np.flatnonzero(of_edge == pair) for pair in pairs]
+    every = np.concatenate(places)
+    known = np.concatenate([block[:, every] for block in edges.connectomes.blocks()]).astype(float)
+    expected = donors.means_of_others(np.where(np.isnan(known), mean[every], known))
+    of_each = np.split(expected, np.cumsum([len(own) for own in places])[:-1], axis=1)
+    for at, pair, own, given in zip(chosen, pairs, places, of_each, strict=True):
+        batch = batch_of(fills.cohort, donors.tested[at])
+        replaced = batch[CONNECTOME].copy()
+        replaced[0, own] = given[at]
+        change = np.diff(whole_pass(network, [batch | {CONNECTOME: replaced}, batch]))
+        found.append(change - measured[at, pair])
+    return found
