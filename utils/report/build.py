@@ -93,7 +93,7 @@ def show_in_reports(folder: Path) -> None:
 def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -> Iterator[Section]:
     """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI, `evidence` is of blackouts."""
     run, label = tables.run, tables.predictions["label"]
-    concluded = texts.sentences(" ".join(filter(None, (run.conclusion, run.motion))))
+    concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
     yield Section("What may be concluded", concluded, kind="conclusion")
     if found := texts.warnings(tables):
