@@ -73,8 +73,7 @@ def test_rows_that_only_count_people_are_folded():
 def test_a_conclusion_is_shown_by_sentences():
     assert texts.sentences("AUC 0.58, 0.50 to 0.66 (0.5 is guessing). Is it motion? No.") == [
         "AUC 0.58, 0.50 to 0.66 (0.5 is guessing).",
-        "Is it motion?",
-        "No.",
+        "Is it motion? No.",
     ]
 
 

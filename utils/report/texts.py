@@ -123,8 +123,8 @@ def spelled(name: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Each sentence of a text, for a page."""
-    return re.split(r"(?<=[.?]) (?=[A-Z])", text)
+    """Each sentence of a text, for a page; a question and its answer are one."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text)
 
 
 def few_apart(rows: Sequence[Row]) -> dict[str, Any]:
