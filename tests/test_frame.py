@@ -7,10 +7,11 @@ import pytest
 from helpers import Page as Parsed
 from helpers import run_main
 from matplotlib.figure import Figure
+from test_report import people, write_tables
 
 from data.pages.drawings import Bar, Forest, svg
 from data.pages.page import Number, Page, Section, is_page, render
-from utils.report import texts
+from utils.report import build, texts
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -114,3 +115,21 @@ def test_the_index_takes_no_page_of_the_users(tmp_path):
     outcome = run_main("utils.report.__main__", "abide-report", [tmp_path])
     assert outcome.status == 2 and "is no index of runs" in outcome.err
     assert (tmp_path / "index.html").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_report_shows_a_blackout_of_its_network_and_keeps_its_share(tmp_path):
+    for name, checkpoint in (("te", "one"), ("other", "two")):
+        folder = write_tables(tmp_path / name, people(60), checkpoint_sha256=checkpoint, records_sha256="r")
+        content = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(content | {"finished": True, "outputs": [], "outputs_sha256": {}}))
+        (folder / "report.html").write_text("")
+    run_folder(tmp_path, "bo", job="blackout", model="mmnn", checkpoint_sha256="one", conclusion="Nothing is named.")
+    for name in ("blackout.html", "blackout.png"):
+        (tmp_path / "bo" / name).write_bytes(b"")
+    build.show_in_reports(tmp_path / "bo")
+    page = Parsed((tmp_path / "te" / "report.html").read_text())
+    assert page.paragraphs["Where the evidence lies"] == ["Nothing is named."]
+    assert ("href", "../bo/blackout.html") in page.attributes
+    assert not (tmp_path / "other" / "report.html").read_text()
+    assert "report.html" in json.loads((tmp_path / "te" / "run.json").read_text())["outputs_sha256"]
