@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from data.pages.drawings import svg
 from models import MODELS
 from utils import figures
-from utils.report import build, drawings, scores, texts
+from utils.report import build, drawings, references, scores, texts
 from utils.report.tables import read_test
 from utils.scores.metrics import Predictions
 from utils.scores.results import Estimate
@@ -379,7 +379,10 @@ def test_the_methods_say_what_the_tables_hold(pooled, single):
     one, many = (" ".join(texts.methods(read_test(folder))) for folder in (single, pooled))
     for text in (one, many):
         assert "mmnn (preset residual) read brain volumes of 31x37x31 voxels of 6 mm" in text
-        assert "200 batches of 32 records with adam (learning rate 0.001, decay 0.9), with seed 3" in text
+        assert (
+            "200 batches of 32 records with adam (Kingma and Ba 2014; learning rate 0.001, decay 0.9), with seed 3"
+            in text
+        )
         assert "The other hyper-parameters were filters 16,32." in text
         assert "compared with majority; regions, SVM." in text
         assert "tensorflow 2.21.0, numpy 2.4.6" in text
@@ -419,7 +422,7 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     "authors": ({"preset": "regions"}, "a score on people of ABIDE I may be a little too good."),
     "connectomes": (
         {"config": RUN["config"] | {"connectome": True}, "prepared": {"connectome": "rois_cc200"}},
-        "It also read connectomes (rois_cc200): the Fisher z-transformed",
+        "It also read connectomes (rois_cc200, Craddock et al. 2012): the Fisher z-transformed",
     ),
     "no connectomes": (
         {"config": RUN["config"] | {"connectome": False}, "prepared": {"connectome": "rois_cc200"}},
@@ -440,6 +443,33 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
         "(generalised covariance measure, Shah and Peters 2020) tested whether the output carries",
     ),
 }
+CITED = re.compile(r"[A-Z][\w-]+(?: [A-Z]\w+)?(?:(?:, [A-Z]\w+)? and [A-Z]\w+| et al\.)? (?:19|20)\d\d\b")
+ALWAYS = {"Efron 1979", "Kingma and Ba 2014", "Tzourio-Mazoyer et al. 2002"}  # bootstrap, adam, regions of floors
+WORKS = {  # what of `run.json` makes the methods cite which works
+    "floors of regions": ({}, ALWAYS),
+    "maps": (
+        {"maps": ["falff", "alff", "reho", "vmhc", "lfcd", "degree_weighted", "dual_regression_1", "mine"]},
+        ALWAYS
+        | {"Zou et al. 2008", "Zang et al. 2007", "Zang et al. 2004", "Zuo et al. 2010", "Zuo et al. 2012"}
+        | {"Tomasi and Volkow 2010", "Filippini et al. 2009"},
+    ),
+    "one map": ({"maps": ["falff"]}, ALWAYS | {"Zou et al. 2008"}),
+    "CC200": (
+        {"config": RUN["config"] | {"connectome": True}, "prepared": {"connectome": "rois_cc200"}},
+        ALWAYS | {"Craddock et al. 2012"},
+    ),
+    "Schaefer": (
+        {"config": RUN["config"] | {"connectome": True}, "prepared": {"connectome": "Schaefer2018"}},
+        ALWAYS | {"Schaefer et al. 2018"},
+    ),
+    "own parcels": ({"config": RUN["config"] | {"connectome": True}, "prepared": {"connectome": "ours"}}, ALWAYS),
+    "another optimizer": ({"config": RUN["config"] | {"optimizer": "rmsprop"}}, ALWAYS - {"Kingma and Ba 2014"}),
+    "ABIDE": ({"preset": "regions"}, ALWAYS | {"Di Martino et al. 2014"}),
+    "motion": (
+        {"form": 2, "motion": "Is it motion? Its partial correlation with the diagnosis is 0.3"},
+        ALWAYS | {"Shah and Peters 2020", "Belloni, Chernozhukov and Hansen 2014", "MacKinnon and White 1985"},
+    ),
+}
 
 
 @pytest.mark.parametrize("case", SENTENCES)
@@ -450,6 +480,38 @@ def test_a_sentence_of_the_methods_stands_where_the_tables_call_for_it(case, sin
     assert sentence not in " ".join(texts.methods(read_test(single)))
     change(single, **values)
     assert sentence in " ".join(texts.methods(read_test(single)))
+
+
+def cited_and_listed(folder: Path) -> tuple[set[str], list[str]]:
+    """The works that the sentences of the methods cite, and the paragraphs below "References"."""
+    said = texts.methods(read_test(folder))
+    at = said.index("References")
+    return {words for text in said[:at] for words in CITED.findall(text)}, said[at + 1 :]
+
+
+@pytest.mark.parametrize("case", WORKS)
+def test_a_work_is_listed_where_its_method_was_used(case, single):
+    values, works = WORKS[case]
+    change(single, **values)
+    cited, listed = cited_and_listed(single)
+    assert cited == works
+    assert [text for text in listed if "doi:10." not in text] == []
+    assert [re.split(r",? |,", text)[0] for text in listed] == sorted(name.split(" ")[0].strip(",") for name in cited)
+
+
+def test_folds_cite_their_work(pooled):
+    cited, listed = cited_and_listed(pooled)
+    assert cited - ALWAYS >= {"Nadeau and Bengio 2003"}
+    assert len(listed) == len(cited)
+
+
+def test_every_work_is_cited_somewhere_and_no_doi_is_typed_twice():
+    source = (Path(texts.__file__).parent / texts.SENTENCES).read_text()
+    named = [*references.MEASURES.values(), *references.PARCELS.values(), " ".join(source.split())]
+    assert [work for work in references.WORKS if not any(work in text for text in named)] == []
+    assert {*references.MEASURES.values(), *references.PARCELS.values()} <= references.WORKS.keys()
+    found = re.findall(r"doi:(10\.\d{4,5}/\S+)", " ".join(references.WORKS.values()))
+    assert len(found) == len(set(found)) == len(references.WORKS) - 2  # of two there is none
 
 
 def test_small_sites_and_families_are_said_where_they_are_compared_and_counted(single):
