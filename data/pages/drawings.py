@@ -25,7 +25,7 @@ SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure", "p
 ON_PAGE: dict[Any, Any] = {"font.size": 8.5, "text.parse_math": False}  # a dollar in a name starts no formula
 OF_THE_PAGE = {"#000000": "currentColor", "#ffffff": "var(--paper)"}  # colours that follow light and dark
 DARK_GREY = re.compile("#([3-6][0-9a-f])\\1\\1")
-TICKS = 6
+TICKS, STEPS = 6, (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Forest:
         """Round numbers around all ends and the line."""
         from matplotlib.ticker import MaxNLocator  # costs a command without a page nothing
 
-        ends = [end for bar in self.bars for end in (bar.value, bar.low, bar.high) if math.isfinite(end)]
-        return [float(tick) for tick in MaxNLocator(TICKS).tick_values(min(*ends, self.line), max(*ends, self.line))]
+        every = [self.line, *(end for bar in self.bars for end in (bar.value, bar.low, bar.high) if math.isfinite(end))]
+        return [float(tick) for tick in MaxNLocator(TICKS, steps=STEPS).tick_values(min(every), max(every))]
 
     def at(self, value: float) -> str:
         """Where a value lies, in percent of the width."""

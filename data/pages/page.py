@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Row = dict[str, str]  # heading -> cell, text or `Markup`
 TEMPLATE = "page.html"
 BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every page; the kind of page follows
-SORTED = 5  # rows from which on a table can be sorted
+SORTED, LONG = 5, 40  # rows from which on a table can be sorted; after which it scrolls in a box
 INTERVAL = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
 
 
@@ -119,7 +119,7 @@ def templates() -> "jinja2.Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(svg=svg, sorted_from=SORTED)
+    found.globals.update(svg=svg, sorted_from=SORTED, long_from=LONG)
     found.filters.update(cell=cell)
     found.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
     found.tests["picture"] = lambda drawing: isinstance(drawing, Picture)

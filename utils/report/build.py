@@ -75,7 +75,7 @@ def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
             what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
         written = write(folder, prevalence)
-        record(folder, *(path.name for path in written))
+        record(folder, *(path.name for path in written), prevalence=prevalence)
     return written
 
 
@@ -83,7 +83,7 @@ def show_in_reports(folder: Path) -> None:
     """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
     for run in beside.of_same_network(folder, "test"):
         try:
-            write_again(run.folder)
+            write_again(run.folder, run.content.get("prevalence"))
         except (InputError, OSError) as error:
             print(f"{run.page} does not show this blackout: {error}")
         else:
@@ -93,7 +93,7 @@ def show_in_reports(folder: Path) -> None:
 def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -> Iterator[Section]:
     """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI, `evidence` is of blackouts."""
     run, label = tables.run, tables.predictions["label"]
-    concluded = texts.sentences(" ".join(filter(None, (run.conclusion, run.motion))))
+    concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
     yield Section("What may be concluded", concluded, kind="conclusion")
     if found := texts.warnings(tables):

@@ -34,7 +34,7 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
         raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
     jobs = Counter(str(run.content.get("job")) for run in runs)
     numbers = [Number(str(count), f"runs of {job}") for job, count in jobs.most_common()]
-    rows = [row_of(run) for run in sorted(runs, key=lambda run: str(run.content.get("started")), reverse=True)]
+    rows = [row_of(run) for run in sorted(runs, key=lambda run: text(run.content.get("started")), reverse=True)]
     listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
     about = f"{len(runs)} finished runs; abide-report makes this page anew"
     with files.replacing(path) as file:

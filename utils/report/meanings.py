@@ -17,6 +17,7 @@ MEANINGS = {
     "precision": "The share of people with autism among those who are predicted as such.",
     "F score": "The harmonic mean of precision and recall.",
     "Brier score": "The mean squared distance of probability and diagnosis. Less is better; always 0.5 has 0.25.",
+    "calibration error": "The mean distance of predicted probabilities and observed shares, over bins. 0 is best.",
     "slope": "1: probabilities are as sure as they should be. Below 1 they are too sure.",
     "intercept": "0: as many people have autism as the probabilities say. Above 0 more do.",
     "classifier": "The model, and plain classifiers of the same people (floors). One of them was named beforehand.",

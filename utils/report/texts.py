@@ -22,6 +22,7 @@ from data.cohorts.rows import listed
 from data.pages.page import Row
 from models import MODELS
 from utils.figures import number
+from utils.report.references import of_maps, of_parcels, references
 from utils.report.tables import PEOPLE, Described, Tables
 from utils.scores import calibration, metrics, results
 from utils.scores.results import MAJORITY, NO_FLOORS, ROLE, RULE, Estimate
@@ -59,6 +60,7 @@ TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, bet
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration)
+TEMPLATES.globals.update(of_maps=of_maps, of_parcels=of_parcels)
 FILLED_BY = RUN, PART, AUTHOR = "the run", "the run, in part", "the author"
 GAP = "For the author:"  # in the text of an item that is filled in part
 ITEMS = """
@@ -123,8 +125,8 @@ def spelled(name: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Each sentence of a text, for a page."""
-    return re.split(r"(?<=[.?]) (?=[A-Z])", text)
+    """Each sentence of a text, for a page; a question and its answer are one."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text)
 
 
 def few_apart(rows: Sequence[Row]) -> dict[str, Any]:
@@ -214,8 +216,10 @@ def facts(tables: Tables) -> Facts:
 
 
 def methods(tables: Tables) -> list[str]:
-    """Paragraphs for a paper."""
-    return paragraphs("methods", of=facts(tables))
+    """Paragraphs for a paper, and the references that they cite."""
+    said = paragraphs("methods", of=facts(tables))
+    cited = references(" ".join(said))
+    return [*said, *(["References", *cited] if cited else [])]
 
 
 def quoted(command: list[str]) -> str:
