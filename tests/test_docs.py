@@ -30,9 +30,10 @@ PROGRAMS = {
     "utils.predict": predict_main,
     "utils.report": report_main,
 }
-FOREIGN = {  # of Slurm, Docker, Apptainer and git, and of every parser
+FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda and fMRIPrep, and of every parser
     *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
     *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
+    *("--install", "--output-spaces"),
     "--help",
 }
 README_LINES = 150
