@@ -9,8 +9,9 @@ import atexit
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any
@@ -57,10 +58,12 @@ class Plan:
     failed: list[Done]  # who cannot be done
     jobs: int
     notes: list[str]
+    table: Path | None  # of people, to carry over
+    begin: Callable[[], list[str]]  # writes what all people share; notes on it
 
 
 def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: DerivationOptions) -> Plan:
-    """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
+    """Finds scans, checks options and what is in `target`; writes nothing. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
     kept = derivation_of(options.like) if options.like else None
@@ -90,9 +93,10 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
     notes += described(people, confounds)
-    notes += output.write_dataset(target, folder, table, products)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
-    return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
+    possible = [task for task in tasks if task.person.label not in failures]
+    begin = partial(output.write_dataset, target, folder, table, products)
+    return Plan(possible, failed, options.jobs, notes, table, begin)
 
 
 def mistake(task: PersonTask) -> str:
@@ -309,21 +313,28 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
         of_others = len(clashes) == len(begun) > 0
         if todo := [(task,) for task in rest if task.person.label not in clashes and not of_others]:
             done += pool.run("Deriving", person.derive_person, todo)
-    notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
+    notes = dict[str, list[str]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
-        if one.failure:
-            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
     if of_others:
         notes["Nobody is derived before this is settled"] = clashes
     return [
-        *(
-            f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
-            for reason, of in reasons.items()
-        ),
+        *why_failed(done),
         *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
         f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
     ], failed
+
+
+def why_failed(done: Sequence[Done]) -> list[str]:
+    """A line for each reason, with all whom it befell."""
+    reasons = dict[str, list[Done]]()
+    for one in done:
+        if one.failure:
+            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
+    return [
+        f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
+        for reason, of in reasons.items()
+    ]

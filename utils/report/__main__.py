@@ -10,6 +10,10 @@ from data.cohorts.rows import listed
 from utils.runs.folders import changed, read_manifest, record
 
 PROGRAM = "abide-report"
+EXAMPLES = {
+    "build the page of a test again": "results/mmnn-test-folds-10",
+    "the same, with decisions where 1 in 100 is autistic": "results/mmnn-test-folds-10 --prevalence 0.01",
+}
 
 
 def main() -> int:
@@ -17,7 +21,7 @@ def main() -> int:
 
 
 def parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.")
+    parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test.", examples=EXAMPLES)
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test")
     told = "share of autism where decisions are made, between 0 and 1 (default: that of the tested people)"
     parser.add_argument("--prevalence", type=float, metavar="SHARE", help=told)
