@@ -12,7 +12,7 @@ find. The order of the permutations decides, not who is done first: processes th
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -169,18 +169,20 @@ class PermutationFolder:
                         held.enter_context(files.locked(self.path(number)))
                     except InputError:  # another process is at it
                         continue
-                    self.permute(number)
+                    for fold in self.permute(number):
+                        shown.advance(f"{number}: fold {fold} is done", 0)
                 most -= 1
                 shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
 
-    def permute(self, number: int) -> None:
-        """Does the folds of a permutation that are missing."""
+    def permute(self, number: int) -> Iterator[str]:
+        """Does the folds of a permutation that are missing; yields each once it is done."""
         folds = permuted_folds(self.procedure.folds, self.procedure.seed, number)
         table = self.table(number)
         for name in folds.names:
             if name not in set(table["fold"]):
                 table = pd.concat([table, self.procedure.predict(folds, name)], ignore_index=True)
                 write_frame(self.path(number), table)
+                yield name
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,7 @@ class Permutations:
         """How long so many permutations take at most, by the trainings of the networks that are tested."""
         tested, folds = self.tested, len(self.tested.folds.names)
         each = folds * (1 + (trainings(len(tested.by_name), MAX_INNER_FOLDS) if tested.choice else 0))
-        trained = [Path(leaf.checkpoints.trained.identity().out_dir) for leaf in tested.leaves]
-        took = list(filter(None, map(seconds_of, trained)))
+        took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.trained.identity().out_dir)))]
         mean = sum(took) / max(len(took), 1)
         at_most = f"at most about {duration(count * each * mean / tested.jobs)}, by {duration(mean)} a training"
         told = f"Permutations: {count} more at most, of {each} trainings each; {EXCEEDANCES} as high end it early."
