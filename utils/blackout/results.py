@@ -94,7 +94,7 @@ def style_of(colour: np.ndarray) -> str:
     shown = on_white(colour)
     linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
     letters = "#000" if linear @ LUMINANCE > HALF_LIGHT else "#fff"
-    return f"background: {to_hex(shown)}; color: {letters}"
+    return f"background: {to_hex(tuple(shown))}; color: {letters}"
 
 
 @dataclass(frozen=True)
