@@ -8,7 +8,7 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:run\.py|abide-\w+|python -m (?:data|utils\.\w+)) .*")
 CLUSTER = "#SBATCH"  # in the blocks that are scripts for Slurm
 ONE_OF_REGIONS = ("--preset", "regions", "--set", "members=1", *SMALL_BATCH)

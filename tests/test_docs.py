@@ -30,12 +30,15 @@ PROGRAMS = {
     "utils.predict": predict_main,
     "utils.report": report_main,
 }
-FOREIGN = {  # of Slurm, Docker, Apptainer and git, and of every parser
+FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda and fMRIPrep, and of every parser
     *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
     *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
-    "--help",
+    *("--install", "--output-spaces"),
+    *("--help", "--version"),
 }
 README_LINES = 150
+PAGE_WORDS = 1800
+EVIDENCE = ROOT / "docs" / "evidence.md"
 
 
 def code_spans(page: Path) -> list[str]:
@@ -99,6 +102,22 @@ def test_a_command_parses(command):
         override(presets[args.preset or next(iter(presets))], args.set)
 
 
+def test_every_help_ends_with_commands_that_parse():
+    programs = [run.parser(), *(program.parser() for program in PROGRAMS.values())]
+    for parser in (*programs, *verbs().values()):
+        assert len(parser.examples) > 1, parser.prog
+        for words in parser.examples.values():
+            parser.parse_args(shlex.split(words))
+            assert parser.format_help().count(f"  {parser.prog} {words}\n") == 1
+
+
+def test_every_program_tells_its_version(capsys):
+    for parser in (run.parser(), data_main.parser(), *(program.parser() for program in PROGRAMS.values())):
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args(["--version"])
+        assert capsys.readouterr().out == f"{parser.prog} {data.__version__}\n"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_named_in_the_text_exist(page):
     ours = [span for span in code_spans(page) if not re.match(r"pip|truth\.py|python tests/", span)]
@@ -158,11 +177,16 @@ def test_readme_links_to_every_page_and_is_short():
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=name)
-def test_a_page_opens_with_a_command(page):
-    title, block = text_of(page).split("\n\n")[:2]
+def test_a_page_opens_with_what_it_answers(page):
+    """In a paragraph below the title; a command may stand before it."""
+    title, opening = FENCED.sub("", text_of(page)).split("\n\n", 1)
     assert title.startswith("# ")
-    assert block.startswith("```\n")
-    assert COMMAND.search(block)
+    assert re.match(r"[\w`*]", opening.lstrip())
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES[1:]} - {EVIDENCE}), ids=name)
+def test_a_page_is_short(page):
+    assert len(text_of(page).split()) <= PAGE_WORDS
 
 
 def test_the_version_is_the_same_everywhere():

@@ -1,4 +1,4 @@
-"""Every interval and p that a person can read has a row in docs/evaluation.md, which says over what it is corrected.
+"""Every interval and p that a person can read has a row in docs/intervals.md, which says over what it is corrected.
 
 What prints them is found by the names that all of them go through: of templates by macro, of modules by function. So a
 new sentence with an interval, or a p, fails here until its row says of which family it is.
@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT
 from pages import text_of
 
-PAGE, HEADING = ROOT / "docs" / "evaluation.md", "## Every interval and test"
+PAGE, HEADING = ROOT / "docs" / "intervals.md", "## Every interval and test"
 FILES = sorted(path for top in ("utils", "data") for path in (ROOT / top).rglob("*.*"))
 TEMPLATES = [path for path in FILES if path.suffix in (".jinja", ".html")]
 MODULES = [path for path in FILES if path.suffix == ".py" and path.parent.name != "scores"]  # these only compute

@@ -35,8 +35,8 @@ from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
-DATA, MODELS_PAGE, DERIVE, BUNDLE, ONNX = (
-    ROOT / "docs" / f"{name}.md" for name in ("data", "models", "derive", "bundle", "onnx")
+DATA, COHORT, NEW, MODELS_PAGE, DERIVE, BUNDLE, ONNX, TUTORIAL = (
+    ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "new", "models", "derive", "bundle", "onnx", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
@@ -183,6 +183,13 @@ def walked(home, data_cli) -> Path:
     return folder
 
 
+def test_the_tutorial_has_the_commands_of_the_readme():
+    """These are walked; the page does them one by one, too."""
+    first, *others = ([command.partition(" #")[0].rstrip() for command in block] for block in blocks(TUTORIAL))
+    assert first == [command.partition(" #")[0].rstrip() for command in block_with(README, "data derive fmriprep")]
+    assert [command for block in others for command in block] == first
+
+
 def run(command: str, *more: str) -> Outcome:
     return run_main("run", "run.py", [*tiny(command)[1:], *more])
 
@@ -221,7 +228,7 @@ def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_pa
 
 @pytest.mark.slow
 def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data_cli):
-    commands = block_with(DATA, "convert abide")
+    commands = block_with(COHORT, "convert abide")
     write_abide(tmp_path, 8)
     walk(tmp_path, commands, data_cli)
     regions = pd.read_csv(tmp_path / "results/mmnn-blackout-folds-site/regions.csv")
@@ -326,7 +333,7 @@ def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     commands = [
-        re.sub("^run.py --train  ", "run.py --train --chkPointDir ckpt  ", at) for at in block_with(DATA, "data swap")
+        re.sub("^run.py --train  ", "run.py --train --chkPointDir ckpt  ", at) for at in block_with(COHORT, "data swap")
     ]
     outcomes = walk(tmp_path, [*commands, "run.py --test --chkPointDir ckpt"], data_cli)
     assert all("SIMULATED" in outcomes[at].out for at in (0, -2, -1))
@@ -374,7 +381,7 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
     for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
             shutil.rmtree(path)
-    commands = block_with(DATA, "--like")
+    commands = block_with(NEW, "convert NEW")
     train = "run.py --train --model mmnn --dataDir cohort --chkPointDir ckpt --preset regions"
     walk(folder, [train, *commands], data_cli)
     predicted = read_rows(folder / "results/mmnn-test/predictions.csv")
@@ -389,7 +396,7 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     for subject in aside:
         shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
-    walk(tmp_path, block_with(DERIVE, "--like"), data_cli)
+    walk(tmp_path, block_with(NEW, "derive NEW"), data_cli)
     assert set(open_cohort(tmp_path / "new").subjects("test")) == set(aside)
     made = sorted((tmp_path / "new_maps").rglob("sub-*.*"))
     assert len(made) == 12 * len(aside)
@@ -466,7 +473,7 @@ def test_further_commands_on_a_cohort_do_what_their_table_says(walked, tmp_path,
 
 def table_of_commands() -> list[str]:
     """The commands in the table `more commands`."""
-    text = text_of(DATA).split("| more commands |")[1].split("\n\n")[0]
+    text = text_of(COHORT).split("| more commands |")[1].split("\n\n")[0]
     return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 

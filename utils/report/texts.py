@@ -43,7 +43,7 @@ SHOWN = 5  # names in a sentence
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
-CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/models.md
+CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evidence.md
 ONE_OF_SEVERAL = (
     "These are the scores of one of several candidates that were compared on these people (run.py --choose); those of "
     "the best one are too good. The score of the whole choice is in the folder above."
