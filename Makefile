@@ -35,7 +35,7 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# What docs/reliability.md calls equal, as a processor without AVX-512 computes it; BITS are some of the files.
+# What docs/evidence.md calls equal, as a processor without AVX-512 computes it; BITS are some of the files.
 bits: setup
 	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTEST) -m bits $(BITS)
 

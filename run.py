@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from utils.runs.group import Group
     from utils.runs.run import Run
 
-EXAMPLES = """examples:
-  run.py --train --dataDir cohort --chkPointDir ckpt              train mmnn on a cohort that is reduced
-  run.py --test --dataDir cohort --chkPointDir ckpt --folds 10    test everybody, after --train with the same --folds
-  run.py --blackout --dataDir cohort --chkPointDir ckpt           say where in the brain the evidence lies
-"""
+ON_FOLDS = "--dataDir cohort --chkPointDir ckpt --folds 10"
+EXAMPLES = {
+    "train mmnn in ten folds of everybody, two at a time": f"--train {ON_FOLDS} --jobs 2",
+    "test everybody, after that": f"--test {ON_FOLDS}",
+    "say where in the brain the evidence lies, after that": f"--blackout {ON_FOLDS}",
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(
-        prog="run.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = Parser(prog="run.py", description=__doc__, examples=EXAMPLES)
     top.set_defaults(job=FULL_PASS)
     group = top.add_argument_group(
         "job", "without --train, --test or --blackout: the full pass of cae, reduces a cohort"
@@ -45,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
     add("--seed", type=seed, metavar="N", help="seed of weights, batch order, folds and resampling (default 0)")
+    add("--dryRun", action="store_true", help="say who, how many trainings, how long; write nothing")
     add = top.add_argument_group("data").add_argument
     add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
     add("--chkPointDir", type=Path, default=USUAL_CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
@@ -77,10 +77,18 @@ def execute() -> int:
         from utils.bundle.run import with_model
 
         with_model(args, given)
+    if args.dryRun and not (args.dataDir or args.bundle):
+        raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     asked = request(args, given, JOBS.values())
     if args.permutations:
         check_permutations(asked)
     work = settled(asked)
+    if args.dryRun:
+        from utils.preview import preview
+
+        for line in preview(work):
+            print(line, flush=True)
+        return 0
     if work.nothing_to_do():
         print("Everything is done.")
         work.announce()

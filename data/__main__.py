@@ -23,6 +23,40 @@ if TYPE_CHECKING:
     from data.conversion.plan import PlannedCohort
 
 INTERRUPTED = 130
+EXAMPLES = {
+    "derive": {
+        "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "
+        "--maps falff,alff,reho,degree_weighted --series atlas.nii.gz --jobs 4",
+        "who and how much that would be; nothing is written": "fmriprep maps --dryRun",
+        "new people, as those of a cohort": "new_fmriprep new_maps --like cohort",
+    },
+    "convert": {
+        "maps and connectomes for mmnn": "maps cohort --grid reduced --maps all --connectome seg-atlas "
+        "--labelColumn group --positive ASD",
+        "who that would be; nothing is written": "maps cohort --grid reduced --dryRun",
+        "children of two sites of ABIDE": "abide cohort --where \"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\"",
+    },
+    "check": {
+        "what is wrong with a cohort": "cohort",
+        "the same as a page": "cohort --html check.html",
+    },
+    "swap": {
+        "ten more records for each training record": "cohort larger",
+        "fewer, with more regions swapped": "cohort larger --copies 3 --regions 20",
+    },
+    "correct": {
+        "a cohort with the values of a table": "cohort corrections.csv corrected",
+        "the same of a packed cohort": "cohort.h5 corrections.csv corrected",
+    },
+    "pack": {
+        "one file of the whole cohort": "cohort packed --hdf5",
+        "chunks that can be sent": "cohort packed --zip",
+    },
+    "export": {
+        "the volume of a subject": "cohort 51572 51572.nii.gz",
+        "one of several maps": "cohort 51572 51572_reho.nii.gz --map reho",
+    },
+}
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -51,13 +85,19 @@ def convert(args: argparse.Namespace) -> int:
     for reason, subjects in source.left_out.items():
         if subjects:
             print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
-    command = shlex.join(["abide-data", *sys.argv[1:]])
+    command, target = shlex.join(["abide-data", *sys.argv[1:]]), None if options.dry_run else args.cohort
     if like:
-        planned, notes = conversion.convert_like(source, args.cohort, like, command, options.family)
+        planned, notes = conversion.convert_like(source, target, like, command, options.family)
     else:
-        planned, notes = conversion.convert(source, args.cohort, options, command)
-    print("\n".join(notes))
-    print_planned(planned, args.cohort)
+        planned, notes = conversion.convert(source, target, options, command)
+    print("".join(f"{note}\n" for note in notes), end="")
+    print_planned(planned)
+    if options.dry_run:
+        from data.conversion.preview import preview
+
+        print(*preview(source, planned, args.cohort), sep="\n")
+        return 0
+    print_records(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
     problems = findings.every("problems")
     written = [f"{args.cohort} is written all the same; the exit status is 1, as that of check."] if problems else []
@@ -65,8 +105,8 @@ def convert(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def print_planned(planned: "PlannedCohort", path: Path) -> None:
-    """Prints covariates, what became of texts, the value that separates labels best, and how many records there are."""
+def print_planned(planned: "PlannedCohort") -> None:
+    """Prints covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import listed
@@ -83,6 +123,12 @@ def print_planned(planned: "PlannedCohort", path: Path) -> None:
             print(f"Phenotype: whether a value separates the training labels is not known, since {few}.")
             continue
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
+
+
+def print_records(planned: "PlannedCohort", path: Path) -> None:
+    """Prints how many records there are."""
+    from data.cohorts.records import CLASSES
+
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"{len(planned.rows)} records in {path}: {counted}", flush=True)
@@ -106,8 +152,15 @@ def derive(args: argparse.Namespace) -> None:
     from data.cohorts.rows import listed
     from data.derivation import job
 
-    planned = job.plan(args.bold, args.out, chosen(args), options_of(args, DerivationOptions))
+    options = options_of(args, DerivationOptions)
+    planned = job.plan(args.bold, args.out, chosen(args), options)
     print("\n".join(planned.notes), flush=True)
+    if options.dry_run:
+        from data.derivation.preview import preview
+
+        print("\n".join(preview(planned)))
+        return
+    print("\n".join(planned.begin()), flush=True)
     notes, failed = job.run(planned)
     print("\n".join(notes), flush=True)
     if failed:
@@ -178,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     def verb(run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(run.__name__, help=help)
+        added = verbs.add_parser(run.__name__, help=help, description=help, examples=EXAMPLES[run.__name__])
         added.set_defaults(run=run)
         return added
 

@@ -504,3 +504,8 @@ def unsealed(folder: Path) -> Path:
     """The folder without its seal, as of a cohort that older code wrote, so that a test can change it."""
     (folder / "seal.json").unlink()
     return folder
+
+
+def listing(folder: Path) -> dict[Path, tuple]:
+    """All that lies in a folder: size and time of change of each."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}

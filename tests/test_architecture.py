@@ -13,7 +13,18 @@ FLOORS = ["abide_commands", "run", "utils", "models", "data"]  # each imports fr
 WINGS = {  # of a floor: each imports from those after it only; modules in none of them are above all
     "data": ("derivation", "likeness", "conversion", "cohorts", "pages", "base"),
     "utils": (
-        *("predict", "jobs", "compare", "permutations", "blackout", "evaluation", "choice", "bundle", "report"),
+        *(
+            "predict",
+            "jobs",
+            "preview",
+            "compare",
+            "permutations",
+            "blackout",
+            "evaluation",
+            "choice",
+            "bundle",
+            "report",
+        ),
         *("training", "runs", "machines", "scores", "figures"),
     ),
 }

@@ -25,6 +25,7 @@ from helpers import (
     PCP_ROWS,
     PCP_SUBJECTS,
     ROOT,
+    listing,
     read_rows,
     run_main,
     write_pcp,
@@ -44,6 +45,25 @@ def converted(pcp, data_cli, tmp_path_factory):
     outcome = data_cli("convert", pcp, target)
     assert outcome.status < 2, outcome.err
     return target, outcome
+
+
+def test_a_dry_run_says_who_and_how_much_and_writes_nothing(pcp, data_cli, converted, tmp_path):
+    before, target = listing(pcp.parent), tmp_path / "new"
+    dry = data_cli("convert", pcp, target, "--dryRun")
+    assert not dry.status and listing(pcp.parent) == before and not list(tmp_path.iterdir())
+    written, outcome = converted
+    needed = sum(path.stat().st_size for path in written.glob("*.bin"))
+    assert f"Disk: {needed / 1e6:.0f} MB, " in dry.out
+    said = [line for line in outcome.out.splitlines() if "left out" in line or line.startswith(("Label", "Covariates"))]
+    assert len(said) > 3 and set(said) <= set(dry.out.splitlines())
+    (split,) = re.findall(r"^  train: (\d+) subjects", dry.out, re.MULTILINE)
+    assert int(split) == sum(row.split == "train" for row in open_cohort(written).rows)
+    assert re.search(r"^Time: about \d+ s on \d+ cores to read the maps; .* took [\d.]+ s[.]$", dry.out, re.MULTILINE)
+
+
+def test_a_dry_run_of_a_folder_that_is_not_free_says_so(pcp, data_cli, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    assert "is not empty and holds no cohort" in data_cli("convert", pcp, tmp_path, "--dryRun").err
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import read_rows, run_main, write_rows
+from helpers import listing, read_rows, run_main, write_rows
 from scans import (
     AFFINE,
     REST,
@@ -200,12 +200,35 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, t
     assert "sub-3: " in changed.out and "was made of other files" in changed.out
 
 
+def test_a_dry_run_says_who_and_how_much_and_writes_nothing(scans, derive, tmp_path):
+    one(scans, f"sub-2_{REST}.nii.gz").write_bytes(b"no image")
+    before = listing(tmp_path)
+    options = ("--maps", "falff,reho", "--jobs", "2")
+    dry = derive(scans, *options, "--dryRun")
+    assert listing(tmp_path) == before and not dry.status
+    needed = 2 * 2 * 4 * np.prod(SHAPE)  # people, maps, bytes of float32
+    for line in (
+        r"sub-2: .*sub-2_.*",
+        "People: 2 to derive, 0 are there, 1 cannot be derived[.]",
+        "Of each: falff, reho[.]",
+        rf"Disk: at most {needed / 1e3:.0f} kB, maps before compression[.]",
+        r"Time: about \d+ s, 2 at a time; sub-1_.* took [\d.]+ s[.]",
+        "Dry run: nothing was written[.]",
+    ):
+        assert re.search(f"^{line}$", dry.out, re.MULTILINE), line
+    derive(scans, *options)
+    assert "People: 0 to derive, 2 are there, 1 cannot be derived." in derive(scans, *options, "--dryRun").out
+
+
 def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path):
     """Both were planned before either had written anything."""
     plans = []
     for band in ((0.01, 0.1), (0.02, 0.08)):
         derivation = DerivationWithImages(Derivation(band=band))
         plans.append(job.plan(scans, tmp_path / "out", derivation, DerivationOptions()))
+    assert not (tmp_path / "out").exists()
+    for plan in plans:
+        plan.begin()
     done, failed = job.run(plans[0])
     assert not failed and "3 people derived" in done[-1]
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}

@@ -34,7 +34,7 @@ FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda and fMRIPrep, and of ever
     *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
     *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
     *("--install", "--output-spaces"),
-    "--help",
+    *("--help", "--version"),
 }
 README_LINES = 150
 PAGE_WORDS = 1800
@@ -100,6 +100,22 @@ def test_a_command_parses(command):
     presets = MODELS[args.model].module.PRESETS
     if args.preset or args.set:
         override(presets[args.preset or next(iter(presets))], args.set)
+
+
+def test_every_help_ends_with_commands_that_parse():
+    programs = [run.parser(), *(program.parser() for program in PROGRAMS.values())]
+    for parser in (*programs, *verbs().values()):
+        assert len(parser.examples) > 1, parser.prog
+        for words in parser.examples.values():
+            parser.parse_args(shlex.split(words))
+            assert parser.format_help().count(f"  {parser.prog} {words}\n") == 1
+
+
+def test_every_program_tells_its_version(capsys):
+    for parser in (run.parser(), data_main.parser(), *(program.parser() for program in PROGRAMS.values())):
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args(["--version"])
+        assert capsys.readouterr().out == f"{parser.prog} {data.__version__}\n"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -31,7 +31,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, load_map, pcp_table, unsealed, write_small
+from helpers import COARSE, ROOT, brain_map, compressible, listing, load_map, pcp_table, unsealed, write_small
 
 from data import check, pack
 from data.base.errors import InputError
@@ -453,10 +453,6 @@ class TooLong(BaseException):
 
 def too_long(*_) -> None:
     raise TooLong(f"more than {SECONDS} s")
-
-
-def listing(folder: Path) -> dict[Path, tuple]:
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
 def outcome_of(use: Callable[[Path], object], folder: Path) -> str:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from helpers import SMALL_BATCH, TINY_NN, Outcome, assert_bit_equal, cohort_of, read_rows, row, run_of
 
-from data.base import files
+from data.base import files, terminal
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet, progress
 from utils.choice.job import ChoiceOptions
@@ -35,7 +35,7 @@ class Leaf:
     wait: bool
     override: bool = False
     options: ClassVar = SimpleNamespace(cost=1)
-    job: ClassVar = SimpleNamespace(has_flag=False)
+    job: ClassVar = SimpleNamespace(has_flag=False, needs_checkpoint=False)
 
     def locked(self) -> AbstractContextManager:
         return nullcontext()
@@ -52,6 +52,8 @@ class Leaf:
         print("Donors: 5 per record.")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.out_dir.mkdir()
+        with progress("Training nn", 2) as shown:
+            shown.advance("loss 0.5")
         if self.wait:
             time.sleep(60)
         if self.fold == "killed":
@@ -86,12 +88,21 @@ def folds(tmp_path):
 def test_each_fold_prints_a_row_when_it_has_ended(folds, capsys):
     assert folds(["0", "1", "2"], 2) == 0
     out, err = capsys.readouterr()
-    said, first, *rows = [line for line in out.splitlines() if line != "Donors: 5 per record."]
+    left_out = ("Donors: 5 per record.", ": Training nn")  # the latter after half a minute
+    said, first, *rows = [line for line in out.splitlines() if not any(text in line for text in left_out)]
     assert said.startswith("said")
     assert first == "To do: 3 of 3 folds, 2 at a time; each prints a row when it ends."
     assert sorted(row.partition(":")[0] for row in rows) == [f"Fold {at} ({at + 1} of 3)" for at in range(3)]
     assert ["left for all" in row for row in rows] == [True, True, False]
     assert out.count("Donors") == 1 and not err
+
+
+def test_what_folds_in_other_processes_are_at_is_shown(folds, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "NOTE_INTERVAL_S", 0)
+    assert folds(["0", "1"], 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Fold 0 (1 of 2): Training nn 1/2, loss 0.5")]
+    assert [line for line in lines if "Fold 1 (2 of 2): Training nn 1/2, loss 0.5" in line]
 
 
 def test_a_fold_of_several_repeats_is_one_process(folds, capsys):
@@ -214,17 +225,37 @@ def done(part, headline=None):
 
 
 def test_a_fold_is_one_row_and_what_all_say_is_said_once(parts, capsys):
+    """No row has a score of so few people, defined or not."""
     rows = FoldProgress(parts)
     assert rows.of(parts[0], done(parts[0], Headline("auc", Estimate(0.714, 0.5, 0.91)))) == 0
-    assert rows.of(parts[1], done(parts[1], Headline("loss after 4 batches", Estimate(0.3, None, None)))) == 0
+    assert rows.of(parts[1], done(parts[1])) == 0
     assert rows.of(parts[2], done(parts[2], Headline("auc", UNDEFINED))) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "To do: 3 of 3 folds; each prints a row when it ends.",
+        f"To do: 3 of 3 folds; each prints a row when it ends. {module.ALL_FOLDS}",
         "Floors left out: covariates.",
-        "Fold 0 (1 of 3): 2 subjects tested, AUC 0.71 (0.50 to 0.91), 30 s; 60 s left for all",
-        "Fold 1 (2 of 3): 2 subjects tested, loss after 4 batches 0.30, 30 s; 30 s left for all",
-        "Fold 2 (3 of 3): 2 subjects tested, AUC undefined, 30 s",
+        "Fold 0 (1 of 3): 2 subjects tested, 30 s; 60 s left for all",
+        "Fold 1 (2 of 3): 2 subjects tested, 30 s; 30 s left for all",
+        "Fold 2 (3 of 3): 2 subjects tested, 30 s",
     ]
+
+
+def test_the_row_of_a_training_has_its_loss(parts, capsys):
+    part = replace(parts[0], job=JOBS["train"])
+    FoldProgress([part]).of(part, done(part, Headline("loss after 4 batches", Estimate(0.3, None, None))))
+    assert capsys.readouterr().out.splitlines() == [
+        "To do: 1 of 1 folds; each prints a row when it ends.",
+        "Floors left out: covariates.",
+        "Fold 0 (1 of 1): 1 subject trained on, loss after 4 batches 0.30, 30 s",
+    ]
+
+
+def test_what_a_fold_is_at_is_shown_every_half_minute_where_there_is_no_terminal(parts, capsys, monkeypatch):
+    rows, clock = FoldProgress(parts), iter([0.0, 10.0, 31.0, 40.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    rows.shown = terminal.PlainNotes()
+    for text in ("Training 1/9", "Training 2/9", "Training 3/9"):
+        rows.tell(parts[1].out_dir, text)
+    assert capsys.readouterr().out.splitlines()[1:] == ["Fold 1 (2 of 3): Training 2/9"]
 
 
 def test_two_at_a_time_take_half_the_time(parts, capsys):
@@ -241,7 +272,7 @@ def test_several_runs_on_the_folds_have_names_and_those_that_cost_more_take_long
     rows = FoldProgress([first, choosing], ["candidate a", "choice"])
     rows.ended(first.out_dir, 20, 0)
     assert capsys.readouterr().out.splitlines() == [
-        "To do: 2 of 2 folds, of each of candidate a to choice; each prints a row when it ends.",
+        f"To do: 2 of 2 folds, of each of candidate a to choice; each prints a row when it ends. {module.ALL_FOLDS}",
         "Fold 0 (1 of 1), candidate a: 2 subjects tested, 20 s; 3 min left for all",
     ]
     assert rows.title(choosing.out_dir) == "Fold 2 (1 of 1), choice"

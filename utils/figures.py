@@ -22,7 +22,6 @@ SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
 VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
-TABLES_CSS = Path(__file__).parent / "tables.css"  # how the tables of all pages look
 NO_VALIDATION = "No validation: these are the records that the network was trained on (--validation sets some aside)."
 
 

@@ -12,7 +12,7 @@ find. The order of the permutations decides, not who is done first: processes th
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,15 +26,15 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import handled, processes
 from data.base.tables import read_frame, write_frame, write_rows
-from data.base.terminal import progress, quietly, warn_in_one_line
-from data.cohorts.folds import Folds, permuted_folds
-from utils.choice.job import Store, choice, read_alike
+from data.base.terminal import duration, progress, quietly, warn_in_one_line
+from data.cohorts.folds import MAX_INNER_FOLDS, Folds, permuted_folds
+from utils.choice.job import Store, choice, read_alike, trainings
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.report.tables import PERMUTATIONS, Permuted
 from utils.report.texts import paragraph
 from utils.runs import guards
-from utils.runs.folders import MANIFEST, described, record, sha256_of_outputs
+from utils.runs.folders import MANIFEST, described, record, seconds_of, sha256_of_outputs
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import PROGRAM, Again, environments
@@ -169,18 +169,20 @@ class PermutationFolder:
                         held.enter_context(files.locked(self.path(number)))
                     except InputError:  # another process is at it
                         continue
-                    self.permute(number)
+                    for fold in self.permute(number):
+                        shown.advance(f"{number}: fold {fold} is done", 0)
                 most -= 1
                 shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
 
-    def permute(self, number: int) -> None:
-        """Does the folds of a permutation that are missing."""
+    def permute(self, number: int) -> Iterator[str]:
+        """Does the folds of a permutation that are missing; yields each once it is done."""
         folds = permuted_folds(self.procedure.folds, self.procedure.seed, number)
         table = self.table(number)
         for name in folds.names:
             if name not in set(table["fold"]):
                 table = pd.concat([table, self.procedure.predict(folds, name)], ignore_index=True)
                 write_frame(self.path(number), table)
+                yield name
 
 
 @dataclass(frozen=True)
@@ -222,11 +224,22 @@ class Permutations:
         if jobs == 1 and not tested.is_done() and (status := tested.perform_on(device)):
             return status
         self.begin()
+        print(self.expected(self.asked - self.series(self.run.workers).done), flush=True)
         if jobs == 1:
             self.permute(device, self.asked)
         elif status := self.permute_beside(device, environments(jobs, share_gpu)):
             return status
         return self.conclude()
+
+    def expected(self, count: int) -> str:
+        """How long so many permutations take at most, by the trainings of the networks that are tested."""
+        tested, folds = self.tested, len(self.tested.folds.names)
+        each = folds * (1 + (trainings(len(tested.by_name), MAX_INNER_FOLDS) if tested.choice else 0))
+        took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.trained.identity().out_dir)))]
+        mean = sum(took) / max(len(took), 1)
+        at_most = f"at most about {duration(count * each * mean / tested.jobs)}, by {duration(mean)} a training"
+        told = f"Permutations: {count} more at most, of {each} trainings each; {EXCEEDANCES} as high end it early."
+        return f"{told} Time: {at_most if took else 'not known yet; the first one tells'}."
 
     def begin(self) -> None:
         """Makes the folder; what is there of another test is moved aside."""

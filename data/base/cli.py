@@ -6,12 +6,13 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
+from data import __version__
 from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
 from data.base.processes import ignore_interrupts
 from data.base.terminal import UNREAD, Unread, plain_streams
@@ -28,7 +29,15 @@ Options = TypeVar("Options")
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors are one line, without the usage; an empty value is an error."""
+    """Argument errors are one line, without the usage; an empty value is an error. The help ends with `examples`: what
+    each is for, and the words after the program's name."""
+
+    def __init__(self, *, examples: Mapping[str, str] | None = None, **how: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **how)
+        self.examples = examples or {}
+        told = [f"  {self.prog} {words}\n      {purpose}" for purpose, words in self.examples.items()]
+        self.epilog = "\n".join(["examples:", *told]) if told else None
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, as a shell variable that is not set leaves it. Refuses one that is not plain text,

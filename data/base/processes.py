@@ -28,6 +28,7 @@ Environment = Mapping[str, str]
 INTERVAL_S = 0.5
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
 CHECK_INTERVAL_S = 0.5  # between looks at the parent
+Callback = Callable[..., None] | None
 Handler = Callable[[int, FrameType | None], Any]
 READ_AHEAD = 2  # batches
 MOST_TOLD = 5  # errors in a line
@@ -73,6 +74,16 @@ class Outcome:
             raise self.error from ElsewhereError(self.trace)
 
 
+ASKED: "list[Connection]" = []  # in a process that does calls for another one: where notes go
+
+
+def tell(note: Any) -> None:
+    """Sends a note, which is no Outcome, to the process that asked for the call that is being done."""
+    for connection in ASKED:
+        with suppress(OSError):  # who asked is gone
+            connection.send(note)
+
+
 class ElsewhereError(Exception):
     """The trace of an error in another process."""
 
@@ -100,14 +111,14 @@ class Process:
         with suppress(ConnectionError):  # it was killed, as its outcome will tell
             self.connection.send((function, arguments))
 
-    def outcome(self) -> Outcome:
-        """That of the call that was begun last."""
+    def outcome(self) -> Any:
+        """That of the call that was begun last, or a note of it."""
         try:
             found = self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             found = Outcome(exit_code=self.process.exitcode)
-        return replace(found, seconds=time.monotonic() - self.began)
+        return replace(found, seconds=time.monotonic() - self.began) if isinstance(found, Outcome) else found
 
     def end(self) -> None:
         """Waits for the call that is being done, and for the end of the process."""
@@ -138,6 +149,7 @@ def serve(connection: "Connection", parent: int, quiet: bool) -> None:
     terminate_with(parent)
     if quiet:
         warnings.simplefilter("ignore")
+    ASKED[:] = [connection]
     with suppress(EOFError, OSError):  # who asked is gone
         while call := connection.recv():
             connection.send(outcome_of(*call))
@@ -163,10 +175,10 @@ class Processes:
     stopped: bool = False
 
     def outcomes(
-        self, function: Callable, arguments: Sequence[tuple], meanwhile: Callable[[], None] | None = None
+        self, function: Callable, arguments: Sequence[tuple], meanwhile: Callback = None, noted: Callback = None
     ) -> Iterator[tuple[int, Outcome]]:
         """The number and the outcome of each call of the function, in the order in which they end; `meanwhile` is
-        called twice a second as long as none does."""
+        called twice a second as long as none does, `noted` with each note."""
         from multiprocessing.connection import wait
 
         left = deque(enumerate(arguments))
@@ -183,8 +195,13 @@ class Processes:
             if not self.busy:
                 return
             for connection in wait([*self.busy]):
-                number, process = self.busy.pop(connection)
+                number, process = self.busy[connection]
                 outcome = process.outcome()
+                if not isinstance(outcome, Outcome):
+                    if noted:
+                        noted(outcome)
+                    continue
+                del self.busy[connection]
                 if process.environment is None and outcome.exit_code is None:
                     self.idle.append(process)
                 else:

@@ -19,7 +19,11 @@ from typing import Any, NoReturn
 from data.base.errors import escaped
 
 PLAIN_INTERVAL_S = 10.0
+NOTE_INTERVAL_S = 30.0  # between lines of notes, where there is no terminal
+TOLD_INTERVAL_S = 0.5  # between what is told of progress
+Tell = Callable[[str], None]
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
+TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
 UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
 
 
@@ -130,14 +134,15 @@ def described() -> str:
 
 
 @contextmanager
-def quietly(quiet: bool = True) -> Iterator[None]:
-    """Until the block ends `print_unless_quiet` prints nothing. Progress is a bar that goes when it is full, and only
-    on a terminal."""
-    before = QUIET.set(quiet or QUIET.get())
+def quietly(tell: Tell | None = None) -> Iterator[None]:
+    """Until the block ends `print_unless_quiet` prints nothing. Progress goes to `tell`; without one it is a bar that
+    goes when it is full, and only on a terminal."""
+    before, told = QUIET.set(True), TELL.set(tell)
     try:
         yield
     finally:
         QUIET.reset(before)
+        TELL.reset(told)
 
 
 def print_unless_quiet(text: str) -> None:
@@ -153,8 +158,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def size(count: int) -> str:
+    """`48 kB`, `12 MB`, `3.4 GB`; of so many bytes."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
 class PlainProgress:
     """One line at the first step, every ten seconds and at the end."""
+
+    interval_s = PLAIN_INTERVAL_S
 
     def __init__(self, title: str, total: int, done: int):
         self.title, self.total, self.done = title, total, done
@@ -165,11 +179,42 @@ class PlainProgress:
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self.printed < PLAIN_INTERVAL_S and self.done < self.total:
+        if now - self.printed < self.interval_s and self.done < self.total:
             return
         self.printed = now
-        left = (now - self.started) / max(self.done - self.started_at, 1) * (self.total - self.done)
-        print_unless_quiet(f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}, {left:.0f} s left")
+        self.show(now, f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}")
+
+    def show(self, now: float, text: str) -> None:
+        """Prints it with the time that is left, once that is known."""
+        if self.done > self.started_at:
+            left = (now - self.started) / (self.done - self.started_at) * (self.total - self.done)
+            text += f", {left:.0f} s left"
+        print_unless_quiet(text)
+
+
+class ToldProgress(PlainProgress):
+    """The same for who shows it elsewhere, twice a second at most."""
+
+    interval_s = TOLD_INTERVAL_S
+
+    def __init__(self, title: str, total: int, done: int, tell: Tell):
+        super().__init__(title, total, done)
+        self.tell = tell
+
+    def show(self, now: float, text: str) -> None:
+        self.tell(text)
+
+
+class PlainNotes:
+    """A line with the latest note, every half minute."""
+
+    def __init__(self) -> None:
+        self.printed = time.monotonic()
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        if note and (now := time.monotonic()) - self.printed >= NOTE_INTERVAL_S:
+            self.printed = now
+            print(note, flush=True)
 
 
 class BarProgress:
@@ -183,16 +228,27 @@ class BarProgress:
 
 
 @contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
-    """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
-    from rich.console import Console  # imported late: not needed to report a mistake
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+def bar(title: str, total: int, done: int = 0) -> Iterator[BarProgress | None]:
+    """A bar; None where there is no terminal."""
+    from rich.console import Console  # costs `--help` nothing
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(file=getattr(sys.stdout, "stream", None))  # a bar steers the terminal, see `Plain`
     if not console.is_terminal:
-        yield PlainProgress(title, total, done)
+        yield None
         return
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", TimeRemainingColumn())
+    times = (TimeElapsedColumn(), "left", TimeRemainingColumn())
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", *times)
     shown = Progress(*columns, console=console, transient=QUIET.get())
-    with shown as bar, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
-        yield BarProgress(bar, bar.add_task(title, total=total, completed=done, note=""))
+    with shown, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
+        yield BarProgress(shown, shown.add_task(title, total=total, completed=done, note=""))
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
+    """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
+    if tell := TELL.get():
+        yield ToldProgress(title, total, done, tell)
+        return
+    with bar(title, total, done) as shown:
+        yield shown or PlainProgress(title, total, done)

@@ -13,13 +13,12 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.files import sum_of
 from data.base.processes import Processes, processes
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.records import KEPT_DIGITS
-from data.cohorts.rows import APART, METADATA, TYPED, Row, leaders, listed, named_groups, sharing, united
+from data.cohorts.rows import METADATA, TYPED, Row, leaders, listed, sharing, united
 from data.cohorts.stored import open_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_each, compared
@@ -42,6 +41,7 @@ from data.conversion.plan import (
     check_like,
     check_rows,
     check_target,
+    copy_notes,
     plan,
     plan_like,
     unknown_categories,
@@ -58,9 +58,12 @@ FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many
 Planning = Callable[[pd.DataFrame, Sequence[PersonMaps]], PlannedCohort]  # of subjects and, once read, their maps
 
 
-def convert(source: Source, target: Path, options: ConversionOptions, command: str) -> tuple[PlannedCohort, list[str]]:
+def convert(
+    source: Source, target: Path | None, options: ConversionOptions, command: str
+) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
-    command completes it. Raises InputError for a leak, or if another process writes `target`."""
+    command completes it. Without a target nothing is written and no map is read. Raises InputError for a leak, or if
+    another process writes `target`."""
     check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
     phenotypes, own = options.phenotype or (), options.covariates or ()
     named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
@@ -99,7 +102,7 @@ def convert(source: Source, target: Path, options: ConversionOptions, command: s
 
 
 def convert_like(
-    source: Source, target: Path, like: TemplateCohort, command: str, family_column: str | None = None
+    source: Source, target: Path | None, like: TemplateCohort, command: str, family_column: str | None = None
 ) -> tuple[PlannedCohort, list[str]]:
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
@@ -132,7 +135,7 @@ def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.Data
 def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> dict[str, Any]:
     """Where a cohort comes from, with SHA-256 over the names and contents of files."""
     digest = hashlib.sha256()
-    for name, value in [(source.table.name, sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]:
+    for name, value in [(source.table.name, files.sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]:
         digest.update(name.encode() + b"\0" + bytes.fromhex(value))
     return {TYPED: command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 
@@ -171,15 +174,21 @@ def check_new_scans(source: Source, like: Cohort, found: Sequence[PersonMaps]) -
 
 
 def write_cohort(
-    source: Source, target: Path, planning: Planning, allow_leak: bool = False, like: TemplateCohort | None = None
+    source: Source,
+    target: Path | None,
+    planning: Planning,
+    allow_leak: bool = False,
+    like: TemplateCohort | None = None,
 ) -> tuple[PlannedCohort, list[str]]:
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
     its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
     maps, subjects = source.maps, source.subjects["subject"].tolist()
     if source.subjects.empty:
         raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
-    shape = planning(source.subjects, []).metadata.grid  # what is wrong with the table is told before maps are read
-    grid = next(grid for grid in records.GRIDS.values() if grid.shape == shape)
+    planned = planning(source.subjects, [])  # what is wrong with the table is told before maps are read
+    if target is None:
+        return planned, []
+    grid = next(grid for grid in records.GRIDS.values() if grid.shape == planned.metadata.grid)
     with files.locked(target):
         check_empty(target)
         if (target / METADATA).exists():
@@ -262,20 +271,6 @@ def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: re
     rest = [at for at in range(len(tasks)) if at not in found]
     found |= zip(rest, pool.run("Converting", read_person, [tasks[at] for at in rest]), strict=True)
     return [found[at] for at in range(len(tasks))]
-
-
-def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
-    """Who shares a scan, what follows, and which of them differ in their label; then possible second sessions."""
-    notes = []
-    if found.same_scan:
-        kept = "kept apart by --keepCopies" if planned.metadata.copies == APART else "in one split, and in one fold"
-        notes.append(
-            f"Subjects who share a scan, {kept}: {listed([' and '.join(group) for group in found.same_scan])}."
-        )
-    label = {row.subject: row.label for row in planned.rows if row.known}
-    if both := [group for group in found.same_scan if len({label[one] for one in group if one in label}) > 1]:
-        notes.append(f"Of these, {named_groups(both)} differ in their label; leave them out with --exclude.")
-    return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]
 
 
 def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFrame]) -> PlannedCohort:

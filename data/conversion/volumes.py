@@ -4,7 +4,7 @@ maps of one person, read once -> their measures, and a record without its header
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,18 +159,24 @@ class PersonMaps:
 
 
 def read_person(maps: Sequence[nifti.MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
-    """Measures maps and writes their volumes, each z-scored by itself, as a record whose header is 0. Raises
-    InputError, naming the file."""
-    sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
-    measured, means, digests = [], [], list[str]()
+    """Measures maps and writes their volumes as a record whose header is 0. Raises InputError, naming the file."""
     with files.replacing(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))
-        for image in nifti.read_brains(maps):
-            volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
-            file.write(volume)
-            digests += [*records.digests_of_maps(volume[None])]
-            measured.append(measures.of_image(image))
-            means.append(twins.of_reduced(resampling.reduced(volume)))
+        return measured_maps(maps, grid, file.write)
+
+
+def measured_maps(
+    maps: Sequence[nifti.MapOnDisk], grid: records.Grid, write: Callable[[np.ndarray], object]
+) -> PersonMaps:
+    """Measures maps and gives the volume of each, (x, y, z) float32, z-scored by itself, to `write`."""
+    sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
+    measured, means, digests = [], [], list[str]()
+    for image in nifti.read_brains(maps):
+        volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
+        write(volume)
+        digests += [*records.digests_of_maps(volume[None])]
+        measured.append(measures.of_image(image))
+        means.append(twins.of_reduced(resampling.reduced(volume)))
     return PersonMaps(sums, measured, np.column_stack(means), tuple(digests))
 
 

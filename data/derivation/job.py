@@ -9,8 +9,9 @@ import atexit
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any
@@ -59,12 +60,13 @@ class Plan:
     notes: list[str]
     folder: Path
     everybody: list[str]  # of all shares
-    table: Path | None
+    table: Path | None  # of people, to carry over
     maps: tuple[str, ...]
+    begin: Callable[[], list[str]]  # writes what all people share; notes on it
 
 
 def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: DerivationOptions) -> Plan:
-    """Finds scans, checks options and what is in `target`, and writes what all people share. Raises InputError."""
+    """Finds scans, checks options and what is in `target`; writes nothing. Raises InputError."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
     kept = derivation_of(options.like) if options.like else None
@@ -94,11 +96,11 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     failures = {task.person.label: failure for task in tasks if (failure := mistake(task))}
     table = table_of(folder, people, options)
     notes += described(people, confounds)
-    notes += output.write_dataset(target, folder, table, products)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
-    todo = [task for task in tasks if task.person.label not in failures]
+    possible = [task for task in tasks if task.person.label not in failures]
+    begin = partial(output.write_dataset, target, folder, table, products)
     everybody, maps = [one.label for one in every], products.derivation.measures
-    return Plan(todo, failed, options.jobs, notes, target, everybody, table, maps)
+    return Plan(possible, failed, options.jobs, notes, target, everybody, table, maps, begin)
 
 
 def mistake(task: PersonTask) -> str:
@@ -315,12 +317,10 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
         of_others = len(clashes) == len(begun) > 0
         if todo := [(task,) for task in rest if task.person.label not in clashes and not of_others]:
             done += pool.run("Deriving", person.derive_person, todo)
-    notes, reasons = dict[str, list[str]](), dict[str, list[Done]]()
+    notes = dict[str, list[str]]()
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
-        if one.failure:
-            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
     if not of_others:
@@ -330,11 +330,20 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
     else:
         notes["Nobody is derived before this is settled"] = clashes
     return [
-        *(
-            f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
-            for reason, of in reasons.items()
-        ),
+        *why_failed(done),
         *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
         *([] if of_others else [f"Pictures of everybody, head motion, who was left out: {planned.folder / page.PAGE}"]),
         f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
     ], failed
+
+
+def why_failed(done: Sequence[Done]) -> list[str]:
+    """A line for each reason, with all whom it befell."""
+    reasons = dict[str, list[Done]]()
+    for one in done:
+        if one.failure:
+            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
+    return [
+        f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
+        for reason, of in reasons.items()
+    ]

@@ -89,7 +89,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """All of a page. The `kind` is a word such as report; `script` is JavaScript of the page's own, as `Markup`."""
+    """All of a page. The `kind` is a word such as report; `script` and `style` are of the page's own, as `Markup`."""
 
     kind: str
     title: str
@@ -98,7 +98,8 @@ class Page:
     numbers: Sequence[Number] = ()
     figure: "Drawing | None" = None
     links: Sequence[Link] = ()
-    script: str = ""
+    script: str = ""  # JavaScript
+    style: str = ""  # CSS
 
 
 def render(page: Page) -> str:

@@ -23,6 +23,7 @@ from utils.blackout.tables import in_map, map_table, region_table, value_table
 from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, without_own
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
+from utils.scores.results import Headline
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +140,19 @@ def replication_of(here: Concluded, repeats: Sequence[Concluded]) -> pd.DataFram
     return pd.concat(found, ignore_index=True)
 
 
-def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: bool) -> BlackoutResults:
-    """The results as page and figures take them. `again` is `replication.csv`; `accuracy` says how well the network
-    predicts; of one `at_chance` nothing is named."""
+def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> BlackoutResults:
+    """The results as page and figures take them. `again` is `replication.csv`; `judged` says how well the network
+    predicts. Of one at chance nothing is named."""
     tables, adjusted, chosen = here.tables(), here.people.adjusted, options.of(here.run)
+    at_chance, accuracy = judged.score.beats_chance is False, sentences.accuracy_sentence(judged)
     regions = by_map = connections = values = None
     few = not (here.people.concludes or at_chance)
     said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
     if here.regions:
         regions = Regions(tables["regions"], at_chance, few=few, atlas=here.atlas)
-        what = sentences.maps_sentence(here.cohort.maps, chosen.replaced_maps(here.cohort))
-        said = [what, sentences.edges_sentence(here.run, here.atlas), *said]
         said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]
+        what = sentences.maps_sentence(here.cohort.maps, chosen.replaced_maps(here.cohort))
+        said += [what, sentences.edges_sentence(here.run, here.atlas)]
     if here.by_map:
         text = "" if at_chance else sentences.by_map_sentence(tables["maps"], adjusted)
         by_map = ByMap(tables["maps"], at_chance, text, few, maps=here.maps)
@@ -162,4 +164,4 @@ def results_of(here: Concluded, again: pd.DataFrame, accuracy: str, at_chance: b
     count = len(here.people.label)
     first, more = first_sentence(again, count), beside_first(again, count)
     summary = "\n".join(filter(None, (*said, not_compared(here.run))))
-    return BlackoutResults(here.effects, summary, at_chance, regions, by_map, connections, values, again, first, more)
+    return BlackoutResults(here.effects, summary, judged, regions, by_map, connections, values, again, first, more)

@@ -22,7 +22,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import figure, options, page, results, sentences
+from utils.blackout import columns, figure, options, page, results, sentences, viewers
 from utils.blackout.conclusions import Concluded, replication_of, results_of
 from utils.blackout.effects import ARRAYS, Adjusted, Effects, averaged, joined
 from utils.blackout.families import People
@@ -30,10 +30,12 @@ from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.measure import Setup, measure
 from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
+from utils.report.beside import links, of_same_network
+from utils.report.build import show_in_reports
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
-from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
+from utils.scores.metrics import Predictions, headline, with_intervals
 from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
 
 STORE = "blackout.h5"
@@ -53,7 +55,7 @@ def blackout(run: Run) -> int:
     networks = networks_of(run)
     run.prepare_folder()
     effects, told = measured(networks)
-    run.finish(**conclude(run, effects), **told)
+    finish(run, conclude(run, effects) | told)
     return 0
 
 
@@ -86,7 +88,7 @@ def pool(group: Group) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
     run, parts = group.whole, stores(group.leaves)
     fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
-    run.finish(**conclude(run, joined(parts), fold))
+    finish(run, conclude(run, joined(parts), fold))
 
 
 def average(group: Group) -> None:
@@ -94,7 +96,15 @@ def average(group: Group) -> None:
     run, first = group.whole, group.folds.fold_of
     repeats = [joined(stores(repeat.leaves)) for repeat in group.groups]
     effects = averaged(repeats)
-    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
+    finish(run, conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
+
+
+def finish(run: Run, found: dict[str, Any]) -> None:
+    """Ends a run with what `run.json` says of it; the reports of the same network then show it, unless it is of one
+    fold."""
+    run.finish(**found)
+    if not run.fold:
+        show_in_reports(run.out_dir)
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:
@@ -105,25 +115,24 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: 
     """
     effects = replace(effects, groups=run.cohort.groups)
     scores = scores_of(effects, fold, run.seed)
-    score, name = scores[headline(scores)], HEADLINES[headline(scores)]
-    at_chance = score.beats_chance is False
-    people = people_of(run, effects, fold, at_chance)
+    judged = Headline(headline(scores), scores[headline(scores)])
+    people = people_of(run, effects, fold, judged.score)
     here = Concluded(run, effects, people)
     again = replication_of(here, [Concluded(run, replace(one, groups=effects.groups), people) for one in repeats])
-    found = results_of(here, again, sentences.accuracy_sentence(score, name), at_chance)
+    found = results_of(here, again, judged)
     write_tables(run.out_dir, found)
     write_store(here)
     if here.regions:
         write_maps(run.out_dir, here.atlas, effects)
     draw(run, found)
-    if not at_chance:
-        page.print_tables(found)
+    if not found.at_chance:
+        columns.print_tables(found)
     print_unless_quiet(found.told)
     return {
-        "headline": Headline(headline(scores), score),
+        "headline": judged,
         "subjects": len(people.label),
-        "better_than_chance": score.beats_chance,
-        "concluded": bool(people.concludes and score.beats_chance),
+        "better_than_chance": judged.score.beats_chance,
+        "concluded": bool(people.concludes and judged.score.beats_chance),
         "adjusted_for": list(people.adjusted.beside.covariates),
         "conclusion": found.told,
     }
@@ -146,9 +155,10 @@ def draw(run: Run, found: results.BlackoutResults) -> None:
         figures.save(figure.draw_by_map(title, found.by_map), run.out_dir / "regions_by_map.png")
     if found.network:
         with files.replacing(run.out_dir / "connections.html") as file:
-            file.write(page.network_viewer(found.network))
+            file.write(viewers.network_viewer(found.network))
+    tests = links(run.out_dir, of_same_network(run.out_dir, "test"))
     with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(page.render(run, found))
+        file.write(page.render(run, found, tests))
 
 
 def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:
@@ -160,17 +170,18 @@ def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, E
     )
 
 
-def people_of(run: Run, effects: Effects, fold: Sequence | None, at_chance: bool) -> People:
-    """The subjects of effects, and whether anything is concluded of them: not if the network is `at_chance`."""
+def people_of(run: Run, effects: Effects, fold: Sequence | None, score: Estimate) -> People:
+    """The subjects of effects, and whether anything is concluded of them: not if the network's AUC is at chance."""
     label, (_, first) = effects.of_subjects(effects.label), np.unique(effects.subject, return_index=True)
     known = options.covariates_of(run.cohort, effects.rows)
+    rarer = np.bincount(label.astype(int), minlength=len(CLASSES)).min()
     return People(
         label=label,
         site=np.array([effects.rows[at].site for at in first]),
         fold=np.array(["" if fold is None else fold[at] for at in first]),
         unit=effects.unit,
         adjusted=Adjusted(adjustment(known), label),
-        concludes=not at_chance and np.bincount(label.astype(int), minlength=len(CLASSES)).min() >= MIN_PER_CLASS,
+        concludes=score.beats_chance is not False and rarer >= MIN_PER_CLASS,
         seed=run.seed,
         twice=fold is not None and len(set(fold)) > 1,
     )

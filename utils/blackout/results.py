@@ -22,13 +22,14 @@ from utils.blackout.effects import Effects
 from utils.blackout.fills import RELIANCE
 from utils.figures import number
 from utils.runs.run import Run
-from utils.scores.results import ALPHA
+from utils.scores.results import ALPHA, Headline
 
 SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
 PALE = 0.3  # opacity of what is not significant
 UNTESTED = "All regions are pale, for nothing is tested here: one person's map holds no p-value."
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
-LIGHT = (0.299, 0.587, 0.114)  # how light red, green and blue look (ITU-R BT.601)
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (WCAG 2.2)
+HALF_LIGHT = 0.179  # from here on black letters stand out more than white ones
 CUTS = 3
 APART = 5  # voxels of 2 mm
 STRONGEST = 20  # pairs that are listed or drawn if none is significant
@@ -83,12 +84,17 @@ class Matrix:
         return [(name, [*zip(*cells, strict=True)]) for name, *cells in columns]
 
 
+def on_white(colour: np.ndarray) -> np.ndarray:
+    """Colours (..., 4) as they look on white (..., 3)."""
+    return 1 - colour[..., 3:] * (1 - colour[..., :3])
+
+
 def style_of(colour: np.ndarray) -> str:
-    """A colour (4,) behind letters in CSS; they are white where it is dark."""
-    red, green, blue, opacity = colour
-    light = 1 - opacity * (1 - np.dot(colour[:3], LIGHT))
-    letters = "; color: white" if light < 0.5 else ""
-    return f"background: {to_hex((red, green, blue, opacity), keep_alpha=True)}{letters}"
+    """A colour (4,) on white behind letters in CSS, black or white ones, whichever stand out more."""
+    shown = on_white(colour)
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    letters = "#000" if linear @ LUMINANCE > HALF_LIGHT else "#fff"
+    return f"background: {to_hex(tuple(shown))}; color: {letters}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,11 @@ class Things:
     def significant(self, kind: str = RELIANCE) -> np.ndarray:
         """Which rows of the table are marked, (rows,) bool: none if nothing is concluded, or p is unknown."""
         return (self.table[f"p_{kind}"] < ALPHA).to_numpy() & (not (self.at_chance or self.few))
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether something could be marked."""
+        return not (self.at_chance or self.few or self.table[f"p_{RELIANCE}"].isna().all())
 
     @property
     def first(self) -> pd.DataFrame:
@@ -225,12 +236,12 @@ class Pairs(Things):
 @dataclass(frozen=True)
 class BlackoutResults:
     """The effects per record, the summary in sentences, and what is tested together, as far as it was replaced.
-    `at_chance`: the network is not better than chance on these subjects. `replication`: as in `replication.csv`, and
-    `first_sentence` what it says."""
+    `judged`: how well the network predicts these subjects. `replication`: as in `replication.csv`, and `first_sentence`
+    what it says."""
 
     effects: Effects
     summary: str
-    at_chance: bool
+    judged: Headline
     regions: Regions | None = None
     by_map: ByMap | None = None
     connections: Pairs | None = None
@@ -238,6 +249,11 @@ class BlackoutResults:
     replication: pd.DataFrame | None = None
     first_sentence: str = ""
     more: Sequence[str] = ()  # what else is said of replication
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the network is not better than chance on these subjects."""
+        return self.judged.score.beats_chance is False
 
     @property
     def told(self) -> str:

@@ -12,7 +12,6 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
-from utils import figures
 from utils.blackout import options
 from utils.blackout.connections import Connections
 from utils.blackout.donors import Donors
@@ -23,11 +22,12 @@ from utils.blackout.fills import RELIANCE, TESTED
 from utils.blackout.tables import SUPPRESSOR
 from utils.runs.run import Run
 from utils.scores import results
-from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate
+from utils.scores.metrics import HEADLINES
+from utils.scores.results import ALPHA, MIN_PER_CLASS, Headline
 
 DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([Path(__file__).parent, figures.TABLES_CSS.parent]),
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
@@ -75,9 +75,9 @@ def blobs_sentence(effects: Effects) -> str:
     return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
-def accuracy_sentence(auc: Estimate, name: str) -> str:
+def accuracy_sentence(judged: Headline) -> str:
     """How well the network predicts the subjects whose regions were occluded."""
-    return said("accuracy", auc=auc, score=name)
+    return said("accuracy", auc=judged.score, score=HEADLINES[judged.metric])
 
 
 def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:

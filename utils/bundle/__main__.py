@@ -8,6 +8,10 @@ from data.base.errors import InputError
 from data.base.terminal import start
 
 PROGRAM = "abide-bundle"
+EXAMPLES = {
+    "the networks of ten folds as one file": "ckpt/mmnn/folds-10 model.zip --licence CC-BY-4.0",
+    "the network of everybody, for other programs too": "ckpt/mmnn/everybody model.zip --onnx",
+}
 
 
 def main() -> int:
@@ -15,7 +19,8 @@ def main() -> int:
 
 
 def parser() -> Parser:
-    found = Parser(prog=PROGRAM, description="Writes one file with all that prediction needs, and nobody's data.")
+    told = "Writes one file with all that prediction needs, and nobody's data."
+    found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
     add = found.add_argument
     add("checkpoint", type=Path, help="such as CKPT/mmnn/everybody, or CKPT/mmnn/folds-10: the mean of its networks")
     add("out", type=Path, metavar="OUT.zip", help="file to write")

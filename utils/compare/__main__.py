@@ -8,6 +8,10 @@ from data.base.errors import InputError
 from data.base.terminal import start
 
 PROGRAM = "abide-compare"
+EXAMPLES = {
+    "whether one of two tests of the same people is better": "results/mmnn-test-folds-10 results/nn-test-folds-10",
+    "several tests, into a folder of your own": "results/a results/b results/c --outDir results/abc",
+}
 
 
 def main() -> int:
@@ -15,7 +19,8 @@ def main() -> int:
 
 
 def parser() -> Parser:
-    found = Parser(prog=PROGRAM, description="Compares classifiers that were tested on the same people.")
+    told = "Compares classifiers that were tested on the same people."
+    found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
     found.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
     found.add_argument("--outDir", type=Path, default=Path("results/compare"), help="default %(default)s")
     return found

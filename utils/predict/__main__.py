@@ -14,6 +14,11 @@ from utils.evaluation.options import rate
 from utils.runs.guards import check_writable
 
 PROGRAM = "abide-predict"
+EXAMPLES = {
+    "one person by a map": "model.zip --maps falff=new_falff.nii.gz --outDir results/person",
+    "the same, with the phenotype and the series of parcels": "model.zip --maps falff=new_falff.nii.gz "
+    "--phenotype AGE_AT_SCAN=12,SEX=1 --series new_timeseries.tsv",
+}
 
 
 def main() -> int:
@@ -40,7 +45,8 @@ def paths(text: str) -> dict[str, Path]:
 
 
 def parser() -> Parser:
-    found = Parser(prog=PROGRAM, description="Predicts one person with a bundle. For research, not for a diagnosis.")
+    told = "Predicts one person with a bundle. For research, not for a diagnosis."
+    found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
     add = found.add_argument
     add("bundle", type=Path, metavar="BUNDLE.zip")
     add("--maps", type=paths, required=True, metavar="NAME=FILE,...", help="NIfTI maps; a 4-D file is several of them")

@@ -8,6 +8,11 @@ from data.base.terminal import start
 from utils.runs.folders import read_manifest
 
 PROGRAM = "abide-report"
+EXAMPLES = {
+    "build the page of a test again": "results/mmnn-test-folds-10",
+    "the same, with decisions where 1 in 100 is autistic": "results/mmnn-test-folds-10 --prevalence 0.01",
+    "list all runs of a folder in index.html": "results",
+}
 
 
 def main() -> int:
@@ -15,7 +20,8 @@ def main() -> int:
 
 
 def parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="Builds report.html from the tables of a test, or index.html of runs.")
+    about = "Builds report.html from the tables of a test, or index.html of all runs in a folder."
+    parser = Parser(prog=PROGRAM, description=about, examples=EXAMPLES)
     parser.add_argument("folder", type=Path, help="the --outDir of a classifier's run.py --test; or a folder of runs")
     told = "share of autism where decisions are made, between 0 and 1 (default: that of the tested people)"
     parser.add_argument("--prevalence", type=float, metavar="SHARE", help=told)

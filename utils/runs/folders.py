@@ -148,6 +148,14 @@ def described(folder: Path) -> dict[str, Any]:
     return content_at(folder / MANIFEST, state) if state else files.read_json(folder / MANIFEST, dict)
 
 
+def seconds_of(folder: Path) -> float | None:
+    """How long the run took that wrote a folder; None if that is not known."""
+    try:
+        return described(folder).get("wall_time_s")
+    except (InputError, OSError):
+        return None
+
+
 def opened_state(path: Path) -> tuple[int, ...] | None:
     """What changes as a file is written again; None without a file. It is opened, so that a network disk tells what
     other machines have written."""

@@ -125,9 +125,10 @@ class Group:
         if is_chief:
             self.begin()
         progress = self.progress()
-        for leaf in self.leaves:
-            if self.only in (None, leaf.fold) and (status := progress.perform(leaf, device)):
-                return status
+        with progress.advancing():
+            for leaf in self.leaves:
+                if self.only in (None, leaf.fold) and (status := progress.perform(leaf, device)):
+                    return status
         return self.pool(device) if is_chief else 0
 
     def begin(self) -> None:

@@ -204,7 +204,9 @@ class Run:
 
     def call(self, device: str) -> int:
         """Calls the job's function; of a worker that is not the chief, the function for its share."""
-        run = dataclasses.replace(self, workers=self.workers.started(devices.start_tensorflow(device)))
+        began = time.time() if self.folds else self.started  # all folds were made at once
+        workers = self.workers.started(devices.start_tensorflow(device))
+        run = dataclasses.replace(self, workers=workers, started=began)
         with run.fresh():
             return self.job.function(self.job.name if self.workers.is_chief else "assist")(run)
 

@@ -8,21 +8,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.processes import Outcome, cpu_count, handled, processes
-from data.base.terminal import duration, quietly, warn_in_one_line
+from data.base.processes import Outcome, cpu_count, handled, processes, tell
+from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, warn_in_one_line
+from data.cohorts.rows import listed
 from utils.runs.folders import described
 from utils.runs.run import Run
 from utils.scores.results import Estimate
 
 PROGRAM = "run.py"
+ALL_FOLDS = "What counts is the result of all folds together, at the end."
+MOST_SHOWN = 4  # folds at a time, of which is shown what they are at
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 Again = Callable[[str | None], Any]  # makes a `Group` in another process, to do one fold of it
 
@@ -54,10 +58,28 @@ class FoldProgress:
         self.left = {leaf.out_dir: leaf.options.cost for leaf in leaves if leaf.override or not leaf.is_done()}
         self.seconds, self.done = 0.0, 0
         self.said: set[str] = set()
+        self.at: dict[Path, str] = {}  # what the folds that are being done are at
+        self.shown: BarProgress | PlainNotes = PlainNotes()
         if self.left and not alone:
             repeated = f", of each of {names[0]} to {names[-1]}" if names else ""
             some = f"{len(self.left)} of {len(leaves)} folds{repeated}" + (f", {jobs} at a time" if jobs > 1 else "")
-            print(f"To do: {some}; each prints a row when it ends.", flush=True)
+            scores = f" {ALL_FOLDS}" if leaves[0].job.needs_checkpoint else ""
+            print(f"To do: {some}; each prints a row when it ends.{scores}", flush=True)
+
+    @contextmanager
+    def advancing(self) -> Iterator[None]:
+        """Shows how far all folds are, and what those are at that are being done, until the block ends."""
+        if self.alone or not self.left or sys.stdout is None:
+            yield
+            return
+        with bar("Folds", sum(self.left.values())) as shown:
+            self.shown = shown or self.shown
+            yield
+
+    def tell(self, out_dir: Path, text: str) -> None:
+        """Shows what a fold is at."""
+        self.at[out_dir] = f"{self.title(out_dir)}: {text}"
+        self.shown.advance(listed([*self.at.values()], MOST_SHOWN, "; "), 0)
 
     def title(self, out_dir: Path) -> str:
         at = [leaf.out_dir for leaf in self.leaves].index(out_dir)
@@ -80,7 +102,8 @@ class FoldProgress:
             return call()
         started, status = time.monotonic(), 1
         try:
-            with quietly(), redirect_stdout(PrintOnce(sys.stdout, self.said)):
+            said = PrintOnce(sys.stdout, self.said)
+            with quietly(partial(self.tell, leaf.out_dir)), redirect_stdout(said):
                 status = call()
         finally:
             self.ended(leaf.out_dir, time.monotonic() - started, status)
@@ -88,6 +111,9 @@ class FoldProgress:
 
     def ended(self, out_dir: Path, seconds: float, status: int | None) -> None:
         """Prints the row of a fold; `status` is None if it was done before."""
+        self.at.pop(out_dir, None)
+        if not status:
+            self.shown.advance("", self.left.get(out_dir, 0))
         if status is None:
             self.left.pop(out_dir, None)
             print(f"{self.title(out_dir)}: done.", flush=True)
@@ -119,7 +145,10 @@ def people(part: Run) -> str:
 
 
 def result(part: Run) -> str:
-    """The metric that stands for the run, by its name, as its `run.json` holds it; empty without one."""
+    """The metric that stands for a training, by its name, as its `run.json` holds it; empty without one. That of a test
+    of so few people as one fold has says little."""
+    if part.job.needs_checkpoint:
+        return ""
     headline = None
     with suppress(InputError):
         headline = described(part.out_dir).get("headline")
@@ -153,8 +182,12 @@ def side_by_side(again: Again, progress: FoldProgress, device: str, share_gpu: b
             statuses.append(128 + number)
             beside.stop()
 
-        with handled(stop):
-            for at, outcome in beside.outcomes(perform_fold, [(again, fold, device) for fold in folds]):
+        def noted(note: tuple[Path, str]) -> None:
+            progress.tell(*note)
+
+        calls = [(again, fold, device) for fold in folds]
+        with handled(stop), progress.advancing():
+            for at, outcome in beside.outcomes(perform_fold, calls, noted=noted):
                 ended = outcome.value or []
                 if outcome.error:
                     failed, beside.stopped = outcome, True
@@ -201,7 +234,7 @@ def performed(leaf: Run, device: str) -> Done:
             was_done.append(not leaf.is_due())
             return 0 if was_done[0] else leaf.call(device)
 
-    with redirect_stdout(said), redirect_stderr(errors), quietly():
+    with redirect_stdout(said), redirect_stderr(errors), quietly(lambda text: tell((leaf.out_dir, text))):
         status = answered(PROGRAM, perform)
     if any(was_done):
         return Done(leaf.out_dir, None)

@@ -1,0 +1,39 @@
+"""`convert --dryRun`: a planned cohort -> who, how long and how much, in lines; nothing is written."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.base.processes import cpu_count
+from data.base.terminal import duration, size
+from data.cohorts import records
+from data.cohorts.rows import METADATA
+from data.cohorts.seal import census
+from data.conversion.plan import PlannedCohort, check_empty
+from data.conversion.series import parcels_of
+from data.conversion.source import Source
+from data.conversion.volumes import measured_maps
+
+
+def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[str]:
+    """Lines on the cohort that `target` would be. The maps of one person are read, to know how long it takes. Raises
+    InputError if the folder is not free, or a map cannot be read."""
+    check_empty(target)
+    if (target / METADATA).exists():
+        yield f"{target} holds a cohort, or one that was begun: the command completes it if all is the same."
+    yield from census("Who it would be", planned.rows).lines()
+    maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
+    yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
+    grid = next(grid for grid in records.GRIDS.values() if grid.shape == planned.metadata.grid)
+    needed = records.record_bytes(grid, len(maps[0]))
+    if source.series:
+        parcels = len(parcels_of(source.series.paths.tolist()))
+        needed += parcels * (parcels - 1) // 2 * records.DTYPE.itemsize
+        yield f"Series of each: {source.series.paths.name}, {parcels} parcels."
+    yield f"Disk: {size(people * needed)}, {size(needed)} a person."
+    started = time.monotonic()
+    measured_maps(maps[0], grid, len)
+    seconds, cores = time.monotonic() - started, cpu_count()
+    of_all = duration(seconds * people / min(cores, people))
+    yield f"Time: about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s."
+    yield "Dry run: nothing was written."

@@ -1,0 +1,87 @@
+"""`derive --dryRun`: a plan -> who, of which sites, how long and how much, in lines; nothing is written."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from threadpoolctl import threadpool_limits
+
+from data.base.errors import InputError
+from data.base.terminal import duration, size
+from data.cohorts.derivation import DUAL_REGRESSION, SERIES
+from data.cohorts.rows import listed
+from data.conversion.source import SITE_COLUMNS
+from data.conversion.tables import key, read_table
+from data.derivation import person
+from data.derivation.bold import open_bold
+from data.derivation.job import Plan, why_failed
+from data.derivation.person import Done, PersonTask
+
+VALUE_BYTES = 4  # float32
+CELL_BYTES = 16  # of a series as text, at most: sign, eight digits, point, exponent, tab
+
+
+def preview(planned: Plan) -> list[str]:
+    """Lines on what `job.run` would do. Each scan's header is read, and one scan is derived, to know how long it
+    takes."""
+    todo = [task for task in planned.tasks if task.output.missing(task.person.label, task.products)]
+    needed, failed = dict[str, int](), list(planned.failed)
+    for task in todo:
+        try:
+            needed[task.person.label] = bytes_of(task)
+        except InputError as error:
+            failed.append(Done(task.person.label, failure=str(error)))
+    there, todo = len(planned.tasks) - len(todo), [task for task in todo if task.person.label in needed]
+    return [
+        *why_failed(failed),
+        f"People: {len(todo)} to derive, {there} are there, {len(failed)} cannot be derived.",
+        *of_table(planned),
+        *(expected(todo, sum(needed.values()), planned.jobs) if todo else []),
+        "Dry run: nothing was written.",
+    ]
+
+
+def of_table(planned: Plan) -> list[str]:
+    """What the table of people says of those who can be derived: their sites, and who has no row."""
+    labels = {task.person.label for task in planned.tasks}
+    if planned.table is None or not labels:
+        return []
+    table = read_table(planned.table)
+    ids = [table[name].map(key) for name in table.columns]
+    of_row = max(ids, key=lambda of: len(labels & set(of)))  # the column that names most of these people
+    lines = [f"Table {planned.table}: {', '.join(table.columns)}."]
+    if absent := sorted(labels - set(of_row)):
+        lines.append(f"Without a row in it, so that convert leaves them out: {len(absent)} people, {listed(absent)}.")
+    if name := next((name for name in SITE_COLUMNS if name in table), None):
+        counts = sorted(Counter(table.loc[of_row.isin(labels), name]).items())
+        lines.append(f"Sites by {name}: {', '.join(f'{site} {count}' for site, count in counts)}.")
+    return [*lines, "How many are of each class is said by convert --dryRun, once there are maps."]
+
+
+def bytes_of(task: PersonTask) -> int:
+    """How much is written of a person at most: maps before compression, and series as text. Raises InputError for a
+    scan that cannot be opened."""
+    scans, products = [open_bold(scan.path) for scan in task.person.scans], task.products
+    missing = task.output.missing(task.person.label, products)
+    networks, parcels = (len(of.names) if of else 0 for of in (products.networks, products.parcels))
+    maps = sum(networks if name == DUAL_REGRESSION else name != SERIES for name in missing)
+    cells = (1 + sum(scan.volumes for scan in scans)) * parcels * (SERIES in missing)
+    return maps * math.prod(scans[0].grid[0]) * VALUE_BYTES + cells * CELL_BYTES
+
+
+def expected(todo: Sequence[PersonTask], needed: int, jobs: int) -> list[str]:
+    """Disk and time; the latter by one scan, and the sizes of all."""
+    first = todo[0]
+    scan, names = first.person.scans[0], first.products.names
+    lines = [f"Of each: {', '.join(names)}.", f"Disk: at most {size(needed)}, maps before compression."]
+    started = time.monotonic()
+    try:
+        with threadpool_limits(first.threads):
+            person.derived(scan, first, names)
+    except InputError as error:
+        return [*lines, f"Time: not known yet, since the first scan cannot be derived. {error}"]
+    seconds = time.monotonic() - started
+    of_all = sum(of.path.stat().st_size for task in todo for of in task.person.scans)
+    total = seconds * of_all / scan.path.stat().st_size / min(jobs, len(todo))
+    return [*lines, f"Time: about {duration(total)}, {jobs} at a time; {scan.path.name} took {seconds:.1f} s."]

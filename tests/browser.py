@@ -1,0 +1,339 @@
+"""Every page that the program makes, in a real browser, before an automatic checker of accessibility (axe) -> a table.
+
+    .venv/bin/python tests/browser.py [FOLDER ...] [--pictures DIR]
+
+Without a FOLDER, the commands in `COMMANDS` make pages of a few people in a temporary folder. All *.html files there,
+or in each FOLDER, are read: at two widths in light and dark as well as printed, as they open and with all that folds
+unfolded. Rules of axe are WCAG 2.1 A and AA and its best practices; none is disabled, frames are read, too. What axe
+cannot decide is counted. No page may reach outside the disk. Exit status 1 if anything was found, 2 without a browser.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from helpers import ROOT
+from pages import module_of
+from people import ROWS, renamed, write_lab
+from scans import write_people as write_scans
+
+from data.base.cli import guarded
+from data.base.errors import InputError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
+HEIGHT = 900  # CSS pixels, as all lengths here
+PAPER = 718  # A4 upright with margins of 10 mm
+SHRUNK = 1.5  # a browser prints a page smaller that is wider than paper, up to this, and cuts off what is wider still
+SETTLED_MS = 800  # the brain viewer fits its frame 500 ms after it is loaded
+MOST_TABS = 3000
+ON_DISK = ("file", "data", "blob", "about")
+FAULTS = {"color-contrast", "image-alt", "not loaded", "link", "keyboard", "too wide", "leaves the disk", "console"}
+FAULTY = """<!doctype html><html lang="en"><title>Faults</title><main><h1>Faults</h1><p style="color: #999">pale</p>
+<img src="missing.png"><a href="#nowhere">no id</a><table><tr><th onclick="0">no Tab</th></tr></table>
+<div style="width: 2000px">wide</div><script src="https://localhost/far.js"></script></main></html>"""
+
+PEOPLE = 160  # enough for calibrated probabilities in folds
+AT = "--dataDir cohort --chkPointDir ckpt"
+ONE = "--folds 3 --set members=1 --set batch_size=16"
+PERSON = f"lab/cpac/{ROWS[1]['FILE_ID']}"
+COMMANDS = f"""
+    abide-data derive fmriprep maps --maps falff,alff --series lab/parcels.nii.gz
+    abide-data convert lab cohort --grid reduced --maps falff,alff --connectome rois_made --parcels lab/parcels.nii.gz
+    abide-data check cohort --html check.html
+    run.py --train {AT} {ONE} --numIters 120
+    run.py --test {AT} --folds 3
+    run.py --blackout {AT} --folds 3 --donors 2
+    run.py --train --model nn {AT} {ONE} --numIters 60
+    run.py --test --model nn {AT} --folds 3
+    run.py --blackout --model nn {AT} --folds 3 --donors 2
+    abide-compare results/mmnn-test-folds-3 results/nn-test-folds-3
+    run.py --train --everybody --score results/mmnn-test-folds-3 {AT}
+    abide-bundle ckpt/mmnn/everybody model.zip
+    abide-data convert new others --like model.zip
+    run.py --test --bundle model.zip --dataDir others --outDir results/bundle-test
+    abide-predict model.zip --maps falff={PERSON}_falff.nii.gz,alff={PERSON}_alff.nii.gz --series {PERSON}_rois_made.1D
+"""
+
+IDS = "() => [...document.querySelectorAll('[id]')].map(of => of.id)"
+LINKS = "() => [...document.querySelectorAll('a[href]')].map(of => [of.getAttribute('href'), of.href])"
+UNFOLD = """() => [...document.querySelectorAll('details:not([open])')].map(of => of.open = true).length"""
+WIDE = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+WIDEST = """() => [...document.body.querySelectorAll('*')].filter(of => {
+  for (let at = of.parentElement; at; at = at.parentElement)
+    if (getComputedStyle(at).overflowX != 'visible') return false;
+  return of.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+}).map(of => `${of.localName} below ${of.closest('section')?.querySelector('h2')?.textContent}`).slice(-1).join()"""
+SORTABLE = """() => {
+  const sorts = of => of.onclick || of.ariaSort || of.querySelector('button')
+    || getComputedStyle(of).cursor == 'pointer';
+  window.sortable = [...document.querySelectorAll('th')].filter(sorts);
+  window.reached = new Set();
+  return window.sortable.length;
+}"""
+FOCUSED = """() => {
+  const of = document.activeElement, heading = of?.closest('th');
+  if (heading && window.sortable.includes(heading) && !window.reached.has(heading)) {
+    window.reached.add(heading);
+    return 'heading';
+  }
+  return !of || of == document.body ? 'end' : 'other';
+}"""
+SORTED = "() => ['ascending', 'descending'].includes(document.activeElement?.closest('th')?.ariaSort)"
+NAMED = "() => document.activeElement.closest('th').textContent.trim()"
+UNREACHED = "() => window.sortable.filter(of => !window.reached.has(of)).map(of => of.textContent.trim())"
+
+
+@dataclass(frozen=True)
+class View:
+    """How a page is looked at."""
+
+    width: int
+    scheme: str = "light"
+    media: str = "screen"
+
+    def __str__(self) -> str:
+        return "print" if self.media == "print" else f"{self.width} {self.scheme}"
+
+
+VIEWS = (*(View(width, scheme) for width in (400, 1280) for scheme in ("light", "dark")), View(PAPER, media="print"))
+
+
+@dataclass
+class Finding:
+    """A rule that elements break: the first of them, the most of them in a view, and in which views."""
+
+    rule: str
+    element: str
+    number: int = 1
+    views: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        like_it = f" and {self.number - 1} like it" if self.number > 1 else ""
+        return f"{self.rule} | {self.element.replace('|', '/')}{like_it} | {', '.join(self.views) or 'any'}"
+
+
+@dataclass
+class Findings:
+    """What was found on one page; what axe could not decide: rule -> how many elements at most."""
+
+    of: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    undecided: Counter = field(default_factory=Counter)
+    folds: int = 0
+
+    def add(self, rule: str, element: str, view: View | None = None, number: int = 1) -> None:
+        """Elements that differ in numbers only are one finding."""
+        element = " ".join(element.split())[:200]
+        found = self.of.setdefault((rule, re.sub(r"\d+", "", element)), Finding(rule, element))
+        found.number = max(found.number, number)
+        if view and str(view) not in found.views:
+            found.views.append(str(view))
+
+
+# One page
+
+
+def read(browser: "Browser", axe: str, path: Path, pictures: Path | None) -> Findings:
+    """All findings on a page; `pictures` is where its pictures go, without their endings."""
+    found = Findings()
+    for view in VIEWS:
+        page = browser.new_page(
+            viewport={"width": view.width, "height": HEIGHT}, color_scheme=view.scheme, offline=True
+        )
+        page.on("console", lambda said: said.type == "error" and found.add("console", said.text))
+        page.on("pageerror", lambda error: found.add("console", str(error)))
+        page.on("request", lambda asked: off_disk(asked.url) and found.add("leaves the disk", asked.url))
+        page.on("requestfailed", lambda asked: found.add("not loaded", asked.url[:100]))
+        page.emulate_media(media=view.media, color_scheme=view.scheme)
+        page.goto(path.resolve().as_uri())
+        page.wait_for_timeout(SETTLED_MS if len(page.frames) > 1 else 0)
+        look(page, axe, view, found, pictures)
+        if folds := page.evaluate(UNFOLD):
+            found.folds = folds
+            look(page, axe, view, found, pictures and pictures.with_name(f"{pictures.name}-unfolded"))
+        if view == VIEWS[-2]:
+            follow_links(page, path, found)
+            tab(page, found)
+        page.close()
+    return found
+
+
+def off_disk(url: str) -> bool:
+    return urlsplit(url).scheme not in ON_DISK
+
+
+def look(page: "Page", axe: str, view: View, found: Findings, picture: Path | None) -> None:
+    """What axe says of a page as it now is, and whether it is too wide. Colours are compared without gradients, as axe
+    cannot do with them: shadows at the edge of a table."""
+    if picture:
+        name = f"{picture.name}-{str(view).replace(' ', '-')}.png"
+        page.screenshot(path=picture.with_name(name), full_page=True)
+    wide, room = page.evaluate(WIDE)
+    if wide > room * (SHRUNK if view.media == "print" else 1):
+        found.add("too wide", f"{wide} of {room} pixels, {page.evaluate(WIDEST)}", view)
+    for frame in page.frames:
+        frame.evaluate(axe)
+        frame.evaluate("() => axe.configure({allowedOrigins: ['<unsafe_all_origins>']})")  # files have no origin
+    flat = page.add_style_tag(content="* { background-image: none !important }")
+    options = {"runOnly": list(RULES), "resultTypes": ["violations", "incomplete"]}
+    said = page.evaluate("options => axe.run(options)", options)
+    flat.evaluate("of => of.remove()")
+    for rule in said["violations"]:
+        selectors = [" in ".join(map(str, reversed(node["target"]))) for node in rule["nodes"]]
+        counts = Counter(re.sub(r"\d+", "", of) for of in selectors)
+        for selector in selectors:
+            found.add(rule["id"], selector, view, counts[re.sub(r"\d+", "", selector)])
+    for rule in said["incomplete"]:
+        found.undecided[rule["id"]] = max(found.undecided[rule["id"]], len(rule["nodes"]))
+
+
+def follow_links(page: "Page", path: Path, found: Findings) -> None:
+    """Each link in the page leads to an element that exists, each to a file to one that exists."""
+    for given, resolved in page.evaluate(LINKS):
+        url = urlsplit(resolved)
+        if url.scheme != "file":
+            if url.scheme not in ("https", "mailto"):
+                found.add("link", given)
+            continue
+        target = Path(unquote(url.path))
+        if not target.exists():
+            found.add("link", f"{given}: no such file")
+        elif url.fragment:
+            same = target.samefile(path)
+            ids = page.evaluate(IDS) if same else re.findall(r'\bid="?([^"\s>]+)', target.read_text(encoding="utf-8"))
+            if unquote(url.fragment) not in ids:
+                found.add("link", f"{given}: no such id")
+
+
+def tab(page: "Page", found: Findings) -> None:
+    """By Tab alone every heading that sorts is reached, and Enter sorts by it."""
+    if not page.evaluate(SORTABLE):
+        return
+    page.evaluate("() => document.activeElement?.blur()")
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        if focused == "end":
+            break
+        if focused == "heading":
+            page.keyboard.press("Enter")
+            if not page.evaluate(SORTED):
+                found.add("keyboard", f"Enter does not sort by {page.evaluate(NAMED)!r}")
+    if unreached := page.evaluate(UNREACHED):
+        found.add("keyboard", f"Tab does not reach {len(unreached)} headings that sort, first {unreached[0]!r}")
+
+
+# Pages of people made up
+
+
+def make_pages(home: Path) -> None:
+    """Does all commands in a folder. Raises InputError where one fails."""
+    lab = [ROWS[at % len(ROWS)] | {"SUB_ID": str(at + 50002), "FILE_ID": f"X_00{at + 50002}"} for at in range(PEOPLE)]
+    write_lab(home / "lab", lab)
+    write_lab(home / "new", renamed(24))
+    write_scans(home / "fmriprep", [str(number) for number in range(1, 7)])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    for line in COMMANDS.strip().splitlines():
+        words, begun = shlex.split(line), time.monotonic()
+        module, arguments = ("run", words[1:]) if words[0] == "run.py" else module_of(words)
+        command = (sys.executable, "-m", module, *arguments)
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+        if done.returncode > ("convert" in words or "check" in words):  # 1 says that the people made up have problems
+            raise InputError(f"{line.strip()} ended with {done.returncode}: {done.stderr[-400:]}")
+        print(f"{time.monotonic() - begun:.0f} s: {line.strip()}", file=sys.stderr, flush=True)
+
+
+# All pages
+
+
+def browser_path() -> str:
+    """Raises InputError where there is no browser."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        raise InputError("There is no browser here: expected chromium. Install it (Debian: apt-get install chromium).")
+    return found
+
+
+def engines() -> tuple[str, Callable[[], AbstractContextManager]]:
+    """The text of axe, and what starts Playwright. Raises InputError where these packages are missing."""
+    try:
+        from axe_playwright_python.base import AXE_SCRIPT
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError as missing:
+        raise InputError(
+            f"There is no module {missing.name}. Install the extra `pages`, as `make pages` does."
+        ) from None
+    return AXE_SCRIPT, sync_playwright
+
+
+def pages_in(folder: Path) -> dict[str, Path]:
+    """All pages in a folder, by their names there."""
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.html"))}
+
+
+def check_faults(browser: "Browser", axe: str, folder: Path) -> None:
+    """Raises InputError unless each fault of a page that is full of them is found."""
+    path = folder / "faults.html"
+    path.write_text(FAULTY)
+    if missing := FAULTS - {rule for rule, _ in read(browser, axe, path, None).of}:
+        raise InputError(f"Of the faults planted in {path}, this is not found: {', '.join(sorted(missing))}.")
+
+
+def read_all(pages: dict[str, Path], pictures: Path | None) -> int:
+    """Reads pages, prints what was found, and counts it."""
+    axe, playwright = engines()
+    number, lines = 0, []
+    with playwright() as started, tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        browser = started.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+        check_faults(browser, axe, Path(folder))
+        version = re.search(r"axe v([\d.]+)", axe)[1]
+        print(f"Chromium {browser.version}, axe {version}; each page: {', '.join(map(str, VIEWS))}.\n")
+        print("| page | kB | folds opened | findings | axe cannot decide |\n|" + " --- |" * 5, flush=True)
+        for name, path in pages.items():
+            picture = pictures / re.sub(r"\W+", "-", name.removesuffix(".html")) if pictures else None
+            found = read(browser, axe, path, picture)
+            undecided = ", ".join(f"{rule} {count}" for rule, count in found.undecided.items()) or "nothing"
+            size = f"{path.stat().st_size / 1000:,.0f}"
+            print(f"| {name} | {size} | {found.folds} | {len(found.of) or 'none'} | {undecided} |", flush=True)
+            lines += [f"| {name} | {finding} |" for finding in found.of.values()]
+            number += len(found.of)
+        browser.close()
+    if lines:
+        print("\n| page | rule | element | where |\n|" + " --- |" * 4, *lines, sep="\n")
+    return number
+
+
+def execute() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
+    parser.add_argument("--pictures", type=Path, metavar="DIR")
+    args = parser.parse_args()
+    if args.pictures:
+        args.pictures.mkdir(parents=True, exist_ok=True)
+    browser_path(), engines()  # before anything is made
+    with tempfile.TemporaryDirectory(prefix="pages-") as home:
+        if not args.folders:
+            make_pages(Path(home))
+        folders = args.folders or [Path(home)]
+        pages = {name: path for folder in folders for name, path in pages_in(folder).items()}
+        return int(read_all(pages, args.pictures) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("browser.py", execute))

@@ -1,0 +1,47 @@
+"""run.py --dryRun: what it says comes true, and nothing is written."""
+
+import re
+
+import pytest
+from helpers import TINY_NN, listing
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_then_happens_and_writes_nothing(cli, cohort, tmp_path):
+    checkpoints, results = tmp_path / "ckpt", tmp_path / "out"
+
+    def run(job, *options):
+        done = cli(job, "--model", "nn", "--folds", 2, *TINY_NN, "--dataDir", cohort, "--chkPointDir", checkpoints,
+                   "--outDir", results / job.strip("-"), *options)  # fmt: skip
+        assert not done.status, done.err
+        return done.out
+
+    def dry(job, *options):
+        before = listing(tmp_path), listing(cohort)
+        out = run(job, *options, "--dryRun")
+        assert (listing(tmp_path), listing(cohort)) == before
+        assert out.endswith("Dry run: nothing was written.\n")
+        return out
+
+    train = ("--train", "--numIters", 4)
+    told = dry(*train)
+    assert "Networks to train: 2 of 2, of 4 batches.\nTime: not known yet; the first fold tells.\n" in told
+    assert re.search("^nn reads: phenotype .*[.]$", told, re.MULTILINE) and "2 folds of 19 to 21 subjects" in told
+    run(*train)
+    written = sum(path.stat().st_size for path in checkpoints.rglob("*.data-*"))
+    (expected,) = re.findall(r"Disk: (\d+) kB of checkpoints[.]", told)
+    assert int(expected) * 1000 == pytest.approx(written, rel=0.25, abs=4000)  # names and the like, of a tiny network
+    assert "Networks to train: 0 of 2, of 4 batches.\nDry run" in dry(*train)
+    told = dry(*train, "--seed", 1, "--chkPointDir", tmp_path / "others")
+    assert re.search(r"Time: about \d+ s, since 2 others took \d+ s each[.]", told)
+    told = dry("--test", "--permutations", 3)
+    assert "Networks for --test: 2 of 2." in told and "Disk: not known yet; the first fold tells." in told
+    assert re.search(
+        r"Permutations: 3 more at most, of 2 trainings each; .* Time: at most about \d+ s, by \d+ s a", told
+    )
+
+
+def test_a_dry_run_makes_no_demo_cohort(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "name it with --dataDir" in cli("--train", "--dryRun").err
+    assert not list(tmp_path.iterdir())
