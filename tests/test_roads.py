@@ -36,8 +36,7 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
 DATA, COHORT, NEW, MODELS_PAGE, DERIVE, BUNDLE, ONNX, TUTORIAL = (
-    ROOT / "docs" / f"{name}.md"
-    for name in ("data", "cohort", "new", "models", "derive", "bundle", "onnx", "tutorial")
+    ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "new", "models", "derive", "bundle", "onnx", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
