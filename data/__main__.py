@@ -119,16 +119,18 @@ def derive(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
-    from data.base import files
+    from data import check_page
+    from data.cohorts.pictures import Pictures
     from data.cohorts.stored import open_cohort
 
     if args.html:
-        checks.check_page(args.html)
-    findings = checks.full_and_stored(open_cohort(args.cohort))
-    print("\n".join([*findings.lines(), findings.conclusion]))
-    if args.html:
-        with files.replacing(args.html) as file:
-            file.write(checks.html(findings, str(args.cohort)))
+        check_page.check_place(args.html)
+    cohort = open_cohort(args.cohort)
+    pictures = Pictures(cohort.maps, len(cohort.rows)) if args.html else None
+    findings = checks.full_and_stored(cohort, pictures)
+    print("\n".join([*findings.lines(), findings.conclusion]), flush=True)
+    if pictures:
+        check_page.write(args.html, cohort, findings, pictures)
     return 1 if findings.every("problems") else 0
 
 
@@ -195,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     add_options(new, ConversionOptions)
     add = verb(check, "what a cohort holds and what is wrong with it; exit 1 if anything is").add_argument
     add("cohort", type=Path)
-    add("--html", type=Path, metavar="FILE", help="write the report as a page, too")
+    add("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
     add = verb(swap, "augment: swap regions between training subjects of the same label").add_argument
     add("cohort", type=Path)
     add("out", type=Path, help="cohort to write")

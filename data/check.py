@@ -1,11 +1,10 @@
 """abide-data check: a cohort -> counts, and whatever in its table and volumes would invalidate a result."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.derivation import kept_in
 from data.cohorts.phenotype import clean, missing_in
+from data.cohorts.pictures import Pictures
 from data.cohorts.rows import Groups, leaders, listed, named_groups, united
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
@@ -31,7 +31,6 @@ SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real 
 ATYPICAL_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
-TEMPLATE = Path(__file__).with_name("check.html")
 
 
 class MapSummary:
@@ -80,9 +79,9 @@ class MapSummary:
         }
 
 
-def full_and_stored(cohort: Cohort) -> CohortFindings:
+def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
     """`full`, with its verdict stored beside the records, or a line that says why not."""
-    findings = full(cohort)
+    findings = full(cohort, pictures)
     reason: str | None = "records without tables have no place for it"
     if cohort.tables:
         reason = write_verdict(cohort.tables, cohort.identity, findings)
@@ -91,15 +90,16 @@ def full_and_stored(cohort: Cohort) -> CohortFindings:
     return findings
 
 
-def full(cohort: Cohort) -> CohortFindings:
-    """The census, and findings on every volume; volumes are read twice and not kept, to take little memory."""
+def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
+    """The census, and findings on every volume; volumes are read twice and not kept, to take little memory. Their
+    `pictures` are made meanwhile, if wanted."""
     findings = cohort.census()
     check_files(cohort, findings.files)
     regions = atlas.load_atlas(None, cohort.grid)
-    summaries, digests, means = read_volumes(cohort, regions, findings.files)
+    summaries, digests, means = read_volumes(cohort, regions, findings.files, pictures)
     check_phenotype(cohort, findings)
     check_agreement(cohort, findings.files)
-    check_connectomes(cohort, findings.connectomes)
+    lacking_parcels = check_connectomes(cohort, findings.connectomes)
     usable = list(summaries[0].measured)
     if usable:
         check_twins(cohort, means, check_identical(cohort, digests, findings.people), findings.people)
@@ -114,8 +114,10 @@ def full(cohort: Cohort) -> CohortFindings:
             check_place(cohort, stored, of_map)
             of_first = stored.loc[first].drop(columns=["correlation", "mirrored", "side", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
-            check_coverage(summary, regions, of_map)
+            findings.without_signal[name] = check_coverage(summary, regions, of_map)
         findings.maps.add_parts(of_maps)
+    if cohort.connectomes:
+        findings.without_signal[cohort.connectomes.name] = lacking_parcels
     return findings
 
 
@@ -140,7 +142,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 
 
 def read_volumes(
-    cohort: Cohort, regions: atlas.Atlas, findings: Findings
+    cohort: Cohort, regions: atlas.Atlas, findings: Findings, pictures: Pictures | None
 ) -> tuple[list[MapSummary], dict[bytes, list[tuple[int, str]]], dict[str, np.ndarray]]:
     """A summary of each map; records and maps by digests of block means; by subject, the region means (regions, maps)
     of the first record. Unreadable and constant records are problems."""
@@ -154,17 +156,21 @@ def read_volumes(
                 _, _, volume = cohort.read(index)
             except InputError as error:
                 findings.problems.append(str(error))
+                findings.mark("cannot be read", [row.subject])
                 continue
             volumes = dict(zip(cohort.maps, np.moveaxis(volume, -1, 0), strict=True))
             if empty := [name for name, of_map in volumes.items() if of_map.min() == of_map.max()]:
                 value, which = volumes[empty[0]].flat[0], f" of {empty[0]}" if cohort.num_maps > 1 else ""
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map{which} was empty")
+                findings.mark("a map is constant", [row.subject])
                 continue
             belongs = {"all": True, "train": row.split == "train", "first": row.subject not in means}
             groups = [group for group in GROUPS if belongs[group]]
             reduced = [resampling.reduced(of_map) for of_map in volumes.values()]
             if row.subject not in means:
                 means[row.subject] = np.column_stack([twins.of_reduced(of_map) for of_map in reduced])
+                if pictures:
+                    pictures.add(row.subject, volumes[cohort.maps[0]], reduced)
             for (name, of_map), small, summary in zip(volumes.items(), reduced, summaries, strict=True):
                 digests[hashlib.sha256(small.tobytes()).digest()].append((index, name))
                 summary.add(index, small, uncovered(of_map, regions.labels), groups)
@@ -198,6 +204,7 @@ def check_identical(cohort: Cohort, digests: Mapping[bytes, list[tuple[int, str]
         named = "volumes" if len(maps) == cohort.num_maps else ", ".join(maps)
         if len(people) > 1:
             groups.append(people)
+            findings.mark("a map that another person has", people)
             named, wrong = f"identical {named}", wrong_of(cohort, rows)
         else:
             named, wrong = f"identical {named} of one subject", ""
@@ -218,6 +225,7 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: Groups,
     told = defaultdict[str, list[Sequence[str]]](list)
     for group in found.same_scan:
         if len({known[one] for one in group}) > 1:
+            findings.mark("one scan under several IDs", group)
             told[wrong_of(cohort, [rows[one] for one in group])].append(group)
     for wrong, groups in told.items():
         text = named_groups(groups, lambda one: f"{one} ({rows[one].split})")
@@ -229,7 +237,8 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: Groups,
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
     """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
     correlation, mirrored = stored["correlation"].to_numpy(), stored["mirrored"].to_numpy()
-    names = np.array([cohort.rows[index].file for index in stored.index])
+    rows = [cohort.rows[index] for index in stored.index]
+    names = np.array([row.file for row in rows])
     side = stored["side"].to_numpy()
     turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
     like_others = mirrored > np.median(correlation) / 2  # a scan that is like nobody's is not one that was turned
@@ -239,11 +248,13 @@ def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> 
         others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
         named = ", ".join(names[flipped])
         findings.problems.append(f"left and right look exchanged in {named}{others}; check their affines")
+        findings.mark("left and right look exchanged", (rows[at].subject for at in np.flatnonzero(flipped)))
     deviation = correlation - np.median(correlation)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
     if (atypical := np.flatnonzero(deviation < -ATYPICAL_SDS * max(spread, 1e-3))).size:
         found = [f"{names[at]} (r = {correlation[at]:.2f})" for at in atypical[np.argsort(correlation[atypical])]]
         findings.notes.append(f"unlike the group mean (median r = {np.median(correlation):.2f}): {listed(found)}")
+        findings.mark("unlike the group mean", (rows[at].subject for at in atypical))
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
@@ -251,10 +262,12 @@ def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> Non
     if away := stored.index[stored["away"]].tolist():
         names = listed([cohort.rows[index].file for index in away])
         findings.problems.append(f"most of the brain lies outside the others' in {names}; check their affines")
+        findings.mark("most of the brain lies outside the others'", (cohort.rows[index].subject for index in away))
     if far := stored.index[measures.far(stored) & ~stored["away"]].tolist():
         names = listed([f"{cohort.rows[index].file} ({measures.where(stored.loc[index])})" for index in far])
         centre = measures.where(stored.drop(columns="away").median())
         findings.notes.append(f"far from the others, centre at {centre}: {names}")
+        findings.mark("far from the others", (cohort.rows[index].subject for index in far))
 
 
 def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
@@ -281,12 +294,14 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
         findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
 
 
-def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> None:
-    """Regions that many records do not cover are worth a note."""
-    total = len(summary.measured)
-    if few := [f"{regions.names[region]} in {count}" for region, count in summary.sums["all"].uncovered.most_common()]:
+def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> Counter[str]:
+    """Regions that many records do not cover are worth a note; how many records do not cover each."""
+    counts = Counter({regions.names[region]: count for region, count in summary.sums["all"].uncovered.items()})
+    if few := [f"{name} in {count}" for name, count in counts.most_common()]:
+        total = len(summary.measured)
         found = f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {total} records"
         findings.notes.append(f"{found}: {listed(few)}")
+    return counts
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
@@ -327,20 +342,3 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
     for name in known.columns[known.any()]:
         people = listed(known.index[known[name]].tolist())
         findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")
-
-
-def check_page(page: Path) -> None:
-    """Raises InputError unless `page` can be written without replacing anything but an earlier page of a check."""
-    beginning = TEMPLATE.read_bytes().partition(b"{{")[0]
-    if not page.parent.is_dir() or page.is_dir():
-        raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
-    if page.exists() and not files.regular(page).read_bytes().startswith(beginning):
-        raise InputError(f"{page} exists and is no page of a check; name another file.")
-
-
-def html(findings: CohortFindings, path: str) -> str:
-    """The findings as one self-contained page."""
-    import jinja2
-
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(findings=findings, path=path)

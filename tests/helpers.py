@@ -146,8 +146,10 @@ class Page(HTMLParser):
             self.headings[-1] += data
         elif tag == "p":
             self.paragraphs[self.heading][-1] += data
-        elif tag in ("th", "td", "small"):
-            self.rows[self.heading][-1][-1] += data
+        elif tag in ("th", "td") or attributes.get("class") == "sort":
+            self.rows[self.heading][-1][-1] += data.strip()
+        elif tag == "small":
+            self.rows[self.heading][-1][-1] += f" ({data})"
         elif tag == "script" and "type" not in attributes:
             self.scripts[-1] += data
         elif tag == "dt":

@@ -11,7 +11,7 @@ from data.base import files
 MAX_LINES, MAX_PARAMETERS = 350, 5
 FLOORS = ["abide_commands", "run", "utils", "models", "data"]  # each imports from those after it only
 WINGS = {  # of a floor: each imports from those after it only; modules in none of them are above all
-    "data": ("derivation", "likeness", "conversion", "cohorts", "base"),
+    "data": ("derivation", "likeness", "conversion", "cohorts", "pages", "base"),
     "utils": (
         *("predict", "jobs", "compare", "permutations", "blackout", "evaluation", "choice", "bundle", "report"),
         *("training", "runs", "machines", "scores", "figures"),

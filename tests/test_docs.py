@@ -177,10 +177,10 @@ def test_the_version_is_the_same_everywhere():
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))
     assert "version" in project["project"]["dynamic"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "data.__version__"}
-    cited = re.search(r"^version: (\S+)$", text_of(ROOT / "CITATION.cff"), re.MULTILINE)
-    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
-    assert cited and newest
-    assert cited[1] == newest[1] == data.__version__
+    cited = re.findall(r"^(?:version|date-released): (\S+)$", text_of(ROOT / "CITATION.cff"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert newest and cited == [*newest.groups()]
+    assert cited[0] == data.__version__
 
 
 def test_the_version_is_read_without_importing_anything():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_report import change, parsed, people, write_tables
 
+from data.pages.page import templates
 from utils import figures
 from utils.report import drawings
 from utils.report import people as rows_on
@@ -17,7 +18,7 @@ from utils.report.tables import read_test
 def undrawn(monkeypatch):
     """Figures are not looked at here."""
     monkeypatch.setattr(drawings, "roc_band", lambda predictions, seed: None)
-    monkeypatch.setattr(drawings, "svg", lambda figure: "")
+    monkeypatch.setitem(templates().globals, "svg", lambda figure: "")
     monkeypatch.setattr(figures, "save", lambda figure, path: [])
 
 

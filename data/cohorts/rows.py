@@ -283,11 +283,15 @@ class Metadata(Preparation):
             source = source.get("source")
 
     @property
-    def left_out(self) -> dict[str, int]:
-        """How many people the conversion left out, for each reason that its provenance gives."""
+    def people_left_out(self) -> dict[str, list[str]]:
+        """Whom the conversion left out, for each reason that its provenance gives."""
         given = next((source["left_out"] for source in self.lineage if "left_out" in source), None)
         reasons = given.items() if isinstance(given, dict) else ()
-        return {reason: len(names) for reason, names in reasons if names and isinstance(names, list)}
+        return {reason: list(map(str, names)) for reason, names in reasons if names and isinstance(names, list)}
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        return {reason: len(names) for reason, names in self.people_left_out.items()}
 
     @property
     def command(self) -> str:

@@ -39,20 +39,26 @@ SITES_SHOWN = 50
 @dataclass
 class Findings:
     """What is known of one side of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
-    researcher to judge."""
+    researcher to judge. `odd` names the subjects that these two are about, each with what is odd."""
 
     counts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    odd: list[tuple[str, str]] = field(default_factory=list)
+
+    def mark(self, what: str, subjects: Iterable[str]) -> None:
+        self.odd += [(subject, what) for subject in subjects]
 
     def add_parts(self, parts: Mapping[str, "Findings"]) -> None:
         """Adds the findings on parts by their names; what holds for several parts is said once."""
         for kind, texts in vars(self).items():
-            names: dict[str, list[str]] = {}
+            names: dict[str | tuple[str, str], list[str]] = {}
             for name, part in parts.items():
                 for text in getattr(part, kind):
                     names.setdefault(text, []).append(name)
-            texts += [f"{listed(of)}: {text}" if len(parts) > 1 else text for text, of in names.items()]
+            for found, of in names.items():
+                prefix = f"{listed(of)}: " if len(parts) > 1 else ""
+                texts.append(prefix + found if isinstance(found, str) else (found[0], prefix + found[1]))
 
 
 @dataclass
@@ -66,6 +72,8 @@ class CohortFindings:
     connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
     files: Findings = field(default_factory=Findings)
+    # How many records lack the signal of a region, by map, and how many people that of a parcel, by series
+    without_signal: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def headings(self) -> dict[str, Findings]:

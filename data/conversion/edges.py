@@ -67,13 +67,15 @@ def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
         ) from error
 
 
-def check_connectomes(cohort: Cohort, findings: Findings) -> None:
+def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
     """Findings on the connectomes, if there are any; each is read once. They may be damaged, empty or equal, lack
-    parcels, be of people who were processed otherwise, or tell the label or the site."""
+    parcels, be of people who were processed otherwise, or tell the label or the site. Returns how many people lack each
+    parcel."""
     if cohort.connectomes is None or cohort.tables is None:
-        return
+        return Counter()
     first = cohort.first_records(range(len(cohort.rows)))
-    found, lacking, alike = dict[int, dict[str, float]](), Counter[int](), defaultdict[bytes, list[int]](list)
+    found, lacking, alike = dict[int, dict[str, float]](), Counter[str](), defaultdict[bytes, list[int]](list)
+    names = cohort.connectomes.parcels
     with progress("Checking connectomes", len(first)) as shown:
         for index in first.values():
             shown.advance()
@@ -83,15 +85,15 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> None:
                 findings.problems.append(str(error))
                 continue
             found[index] = measured(edges)
-            lacking.update(lacking_parcels(edges, cohort.connectomes.pairs))
+            lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
             alike[hashlib.sha256(edges.tobytes()).digest()].append(index)
-    names = cohort.connectomes.parcels
     findings.counts.append(f"connectomes: {cohort.connectomes.name}, {len(names)} parcels of {len(found)} people")
     if lacking:
-        few = [f"{names[parcel]} in {count}" for parcel, count in lacking.most_common()]
+        few = [f"{name} in {count}" for name, count in lacking.most_common()]
         findings.notes.append(f"parcels without a signal, by how many of {len(found)} people: {listed(few)}")
     check_identical(cohort, list(alike.values()), findings)
     check_measures(cohort, pd.DataFrame.from_dict(found, orient="index"), findings)
+    return lacking
 
 
 def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
@@ -106,6 +108,7 @@ def check_identical(cohort: Cohort, groups: list[list[int]], findings: Findings)
     for group in groups:
         rows = [cohort.rows[index] for index in group]
         if len(rows) > 1:
+            findings.mark("a connectome that another person has", (row.subject for row in rows))
             told[wrong_of(cohort, rows)].append(" and ".join(f"{row.subject} ({row.split})" for row in rows))
     for wrong, texts in told.items():
         text = f"identical connectomes: {listed(texts, between='; ')}{wrong}"
@@ -136,6 +139,7 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
         if measure in found and (below := measures.far_below(np.log(found[measure].to_numpy()))).size:
             named = listed(sorted(rows[at].subject for at in below))
             findings.notes.append(f"{below.size} of {len(rows)} people {looks}: {named}")
+            findings.mark(f"{measure} of the connectome far below all others'", (rows[at].subject for at in below))
     training = np.array([row.split == "train" for row in rows])
     label = np.array([row.label for row in rows])[training]
     if leaks := separating(found[training], label):

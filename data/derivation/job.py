@@ -35,7 +35,7 @@ from data.conversion.layouts import Listing, find_table, tables_near
 from data.conversion.source import subject_column
 from data.conversion.tables import column, key, read_table
 from data.conversion.template import is_bundle, of_bundle, open_bundle
-from data.derivation import images, output, person, scans
+from data.derivation import images, output, page, person, scans
 from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
 from data.derivation.options import DerivationOptions
@@ -57,6 +57,10 @@ class Plan:
     failed: list[Done]  # who cannot be done
     jobs: int
     notes: list[str]
+    folder: Path
+    everybody: list[str]  # of all shares
+    table: Path | None
+    maps: tuple[str, ...]
 
 
 def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: DerivationOptions) -> Plan:
@@ -92,7 +96,9 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     notes += described(people, confounds)
     notes += output.write_dataset(target, folder, table, products)
     failed = [Done(label, failure=failure) for label, failure in failures.items()]
-    return Plan([task for task in tasks if task.person.label not in failures], failed, options.jobs, notes)
+    todo = [task for task in tasks if task.person.label not in failures]
+    everybody, maps = [one.label for one in every], products.derivation.measures
+    return Plan(todo, failed, options.jobs, notes, target, everybody, table, maps)
 
 
 def mistake(task: PersonTask) -> str:
@@ -317,7 +323,11 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
             reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     failed = [one.label for one in done if one.failure]
     there = sum(not one.written and not one.failure for one in done)
-    if of_others:
+    if not of_others:
+        for one in done:
+            page.keep_failure(planned.folder / f"sub-{one.label}", one.failure)
+        page.write(planned.folder, planned.everybody, planned.table, planned.maps)
+    else:
         notes["Nobody is derived before this is settled"] = clashes
     return [
         *(
@@ -325,5 +335,6 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
             for reason, of in reasons.items()
         ),
         *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
+        *([] if of_others else [f"Pictures of everybody, head motion, who was left out: {planned.folder / page.PAGE}"]),
         f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
     ], failed

@@ -18,8 +18,10 @@ from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson, entities_of
+from data.pages.page import is_page
 
 DESCRIPTION = "dataset_description.json"
+PAGE, PAGE_KIND = "derive.html", "derive"
 BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
 SOURCES = "SourcesSHA256"  # in the JSON beside a file: which scans it was made of
 SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
@@ -69,6 +71,11 @@ class Output:
 def json_of(path: Path) -> Path:
     """The JSON beside a map or a series."""
     return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def picture_of(path: Path) -> Path:
+    """The small picture of a map."""
+    return path.parent.with_name("figures") / f"{path.name.split('.')[0]}.webp"
 
 
 def choices_of(product: str, derivation: Derivation) -> dict[str, Any]:
@@ -171,6 +178,9 @@ def check_folder(folder: Path) -> None:
     said = files.read_json(folder / DESCRIPTION, dict) if (folder / DESCRIPTION).is_file() else {}
     if (said.get("GeneratedBy") or [{}])[0].get("Name") != PROGRAM:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
+    page = folder / PAGE
+    if page.exists() and not is_page(files.regular(page), PAGE_KIND):
+        raise InputError(f"{page} is not a page that this command wrote; rename it.")
 
 
 def write_dataset(folder: Path, scans: Path, table: Path | None, products: Products) -> list[str]:

@@ -16,6 +16,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import DUAL_REGRESSION, PERSON, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import MNI152, save
+from data.cohorts.pictures import picture, webp
 from data.derivation.bold import Confounds, confounds_of, found_mask, open_bold, read_mask, read_series, strategy_of
 from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
@@ -28,12 +29,14 @@ from data.derivation.output import (
     check_there,
     choices_of,
     json_of,
+    picture_of,
     sources_of,
     write_series,
 )
 from data.derivation.scans import ScanFile, ScannedPerson
 
 FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
+PICTURE_MM = 3.0  # between points of a small picture
 WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
 
 
@@ -110,7 +113,7 @@ def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str
 def complete(task: PersonTask) -> tuple[int, list[str]]:
     """How many files were written, and notes."""
     person, products, output = task.person, task.products, task.output
-    for leftover in (output.of_person(person.label) / "func").glob(".unfinished.*"):  # of killed processes
+    for leftover in output.of_person(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove(leftover)
     derivation = of_person(person, products.derivation)
     sources = sources_of(person, output.folder)
@@ -245,11 +248,20 @@ def write_product(path: Path, product: str, scans: Sequence[DerivedScan], produc
         volumes = values.reshape(*mask.shape, -1)
         blurred = [smoothed(volumes[..., at], mask, affine, fwhm_mm) for at in range(volumes.shape[-1])]
         values = np.stack(blurred, axis=-1).reshape(values.shape)
-    image = nibabel.Nifti1Image(values.astype(np.float32), affine)
+    values = values.astype(np.float32)
+    write_picture(picture_of(path), values if values.ndim == 3 else values[..., 0], affine)
+    image = nibabel.Nifti1Image(values, affine)
     image.set_sform(affine, MNI152)
     image.set_qform(affine, MNI152)
     image.header.set_xyzt_units("mm")
     save(image, path)
+
+
+def write_picture(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+    """A small picture of a map (x, y, z), or of the first of several networks, for the page of all people."""
+    path.parent.mkdir(exist_ok=True)
+    with files.replacing(path, "wb") as file:
+        file.write(webp(picture(volume, affine, PICTURE_MM)))
 
 
 def averaged(scans: Sequence[DerivedScan], product: str) -> np.ndarray:

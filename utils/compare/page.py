@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.tables import write_frame
+from data.pages.page import Page, Row, Section, render
 from utils.compare.runs import FinishedTest, Pair, RightCounts, rows_by_site, rows_of_pairs
 from utils.figures import number
 from utils.machines.devices import git_commit
 from utils.report import drawings, texts
-from utils.report.build import INTENDED_USE, rendered
-from utils.report.texts import Row, Section, spelled
+from utils.report.build import INTENDED_USE
+from utils.report.texts import spelled
 from utils.runs.folders import RESULTS, Results, refuse
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import CHANCE, CONFIDENCE, Estimate
@@ -56,7 +57,7 @@ def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> 
     title = f"Comparison of {len(runs)} tests{' '.join(dict.fromkeys(run.described.marks for run in runs))}"
     people = f"{runs[0].known['subject'].nunique()} people, {len(runs[0].known)} records, {when}"
     with files.replacing(folder / PAGE) as file:
-        file.write(rendered(title, people, sections(runs, found)))
+        file.write(render(Page("compare", title, people, [*sections(runs, found)])))
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     described = {"command": command, "runs": [str(run.folder.absolute()) for run in runs], "started": when}
     more = described | {"git_commit": commit, "conclusions": conclusions(found)}

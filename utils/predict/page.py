@@ -20,15 +20,15 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.derivation import PROGRAM
 from data.cohorts.records import FULL
 from data.cohorts.variants import BACKGROUND
+from data.pages.page import Page, Row, Section, render
 from models import MODELS
 from utils.blackout.results import PALE, UNTESTED, shades
 from utils.bundle.model import Bundle
 from utils.figures import SIDES
 from utils.predict.given import Given
 from utils.predict.person import Predicted
-from utils.report.build import INTENDED_USE, Section, rendered
+from utils.report.build import INTENDED_USE
 from utils.report.drawings import WIDTH
-from utils.report.texts import Row
 
 PAGE, TABLE, RESULT = "person.html", "regions.csv", "person.json"
 STRONGEST = 20  # regions on the page
@@ -42,7 +42,7 @@ def write(folder: Path, bundle: Bundle, given: Given, found: Predicted) -> None:
     about, made = f"{bundle.path}, {time.strftime('%Y-%m-%d %H:%M')}", f"{PROGRAM} {__version__}"
     regions = None if found.effects is None else region_table(bundle, found.effects)
     with files.replacing(folder / PAGE) as file:
-        file.write(rendered(f"{TITLE}{found.marks}", about, sections(bundle, given, found, regions)))
+        file.write(render(Page("person", f"{TITLE}{found.marks}", about, [*sections(bundle, given, found, regions)])))
     if regions is not None:
         tables.write_frame(folder / TABLE, regions, ["name"], digits=6)
     said = asdict(found) | {

@@ -1,19 +1,24 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import printable, write_frame
+from data.base.tables import write_frame
+from data.cohorts.rows import listed
+from data.pages.page import Page, Section, render
 from utils import figures
-from utils.report import drawings, people, scores, texts
+from utils.report import beside, drawings, people, scores, texts
+from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
-from utils.report.texts import Section
-from utils.scores.results import PAGE, TABLES
+from utils.runs.folders import changed, read_manifest, record
+from utils.scores.metrics import headline
+from utils.scores.results import DATA, PAGE, TABLES
 
 ROC = "roc"  # the figure that the test itself writes
 INTENDED_USE = (
@@ -30,43 +35,71 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     tables = replace(read_test(folder), prevalence=prevalence)
     if prevalence is not None and tables.probabilities is None:
         raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
-    items = texts.tripod_items(tables)
-    shown = list(sections(tables, items))
-    drawn = [section.figure for section in shown if section.figure]
+    items, blackouts = texts.tripod_items(tables), beside.of_same_network(folder, "blackout")
+    shown = [*sections(tables, items, beside.where_it_lies(folder, blackouts))]
+    drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
+    if (floors := tables.floors) is not None and floors[headline(floors)].notna().any():
+        drawn.append(drawings.forest(floors, tables.run.model))
     for figure in drawn:
         figure.suptitle(tables.run.marks.strip())
     run, cut = tables.run, f", folds: {tables.run.folds}" if tables.run.folds else ""
-    page = rendered(f"Test of {run.model}{cut}{run.marks}", f"{run.cohort_name}, {run.started}", shown)
+    page = Page(
+        "report",
+        f"Test of {run.model}{cut}{run.marks}",
+        f"{run.cohort_name}, {run.started}",
+        shown,
+        headlines.numbers(tables),
+        headlines.forest(tables),
+        beside.links(folder, blackouts),
+    )
     with files.replacing(folder / PAGE) as file:
-        file.write(page)
+        file.write(render(page))
     written = [folder / PAGE]
     if tables.run.fold:
         return written
-    listed = TABLES["tripod_ai"]
-    write_frame(folder / listed.file, items, listed.texts)
-    written.append(folder / listed.file)
+    of = TABLES["tripod_ai"]
+    write_frame(folder / of.file, items, of.texts)
+    written.append(folder / of.file)
     for figure in drawn:
         if figure.get_label() != ROC:
             written += figures.save(figure, folder / f"{figure.get_label()}.png")
     return written
 
 
-def rendered(title: str, about: str, shown: Iterable[Section]) -> str:
-    """A page of sections. Text loses control, bidirectional and invisible characters; `Markup` stays as it is."""
-    harmless = texts.TEMPLATES.overlay(finalize=lambda value: printable(value) if type(value) is str else value)
-    page = harmless.get_template("page.html")
-    return page.render(title=title, about=about, sections=shown, svg=drawings.svg)
+def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
+    """Builds the page of a finished test anew and records it in `run.json`. Raises InputError, as `write` does, and if
+    tables are gone or not as the test wrote them."""
+    with files.locked(folder):
+        manifest = read_manifest(folder)
+        if manifest and (odd := [name for name in changed(folder, manifest) if name in DATA]):
+            what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
+            raise InputError(f"{folder} {what}.")
+        written = write(folder, prevalence)
+        record(folder, *(path.name for path in written), prevalence=prevalence)
+    return written
 
 
-def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
-    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI."""
+def show_in_reports(folder: Path) -> None:
+    """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
+    for run in beside.of_same_network(folder, "test"):
+        try:
+            write_again(run.folder, run.content.get("prevalence"))
+        except (InputError, OSError) as error:
+            print(f"{run.page} does not show this blackout: {error}")
+        else:
+            print(f"{run.page} shows this blackout, too.")
+
+
+def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -> Iterator[Section]:
+    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI, `evidence` is of blackouts."""
     run, label = tables.run, tables.predictions["label"]
-    concluded = [run.conclusion, *([run.motion] if run.motion else [])]
+    concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
     yield Section("What may be concluded", concluded, kind="conclusion")
-    yield Section("Intended use", [INTENDED_USE])
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
+    yield from evidence
+    yield Section("Intended use", [INTENDED_USE], open=True)
     if tables.external is not None:
         yield from people.beside_training(tables, tables.external)
     if tables.scores:
@@ -88,7 +121,8 @@ def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
         about = texts.paragraphs("table1", tests=int(tables.table1[["p", "p_ranks"]].notna().sum().sum()))
         yield Section("Table 1: people by diagnosis", about, table=people.by_diagnosis(tables.table1))
         if rows := people.by_site(tables.table1):
-            yield Section("Table 1, by site", ["Autism / control: mean of numbers, share of categories."], table=rows)
+            about = ["Autism / control: mean of numbers, share of categories."]
+            yield Section("Table 1, by site", about, **texts.few_apart(rows))
     yield Section("The cohort", ["run.json has all numbers."], table=people.cohort(run))
     yield how_to_repeat(run)
     yield Section("Methods, to paste", texts.methods(tables))

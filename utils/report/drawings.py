@@ -3,8 +3,6 @@
 Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
 """
 
-import io
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +18,7 @@ from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
+from data.pages.drawings import ON_PAGE
 from utils import figures
 from utils.scores.calibration import net_benefit
 from utils.scores.metrics import BINS, HEADLINES, Predictions, headline
@@ -45,24 +43,11 @@ CUTS = np.arange(1, 100) / 100  # least probabilities to act on
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 40, 26  # characters of a floor's name, of a line of it
 Scores = Mapping[str, Estimate]
-SETTINGS: dict[Any, Any] = {"font.size": 8.5}
-
-
-def svg(figure: Figure) -> Markup:
-    """A figure as an SVG element that can stand in a page with others: its ids begin with the figure's label."""
-    file, name = io.StringIO(), figure.get_label()
-    with plt.rc_context(SETTINGS):
-        figures.write(figure, file, "svg")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
-    # A hundredth of a point is enough, and no long number looks like somebody's ID
-    text = re.sub("<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), text)
-    text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
-    return Markup(text)  # noqa: S704  matplotlib escapes what it draws
 
 
 def axes(name: str, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of the common width with the label `name`, and its axes from top to bottom."""
-    with plt.rc_context(SETTINGS):
+    with plt.rc_context(ON_PAGE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")  # unknown to pyplot: nobody has to close it
         figure.set_label(name)
         return figure, figure.subplots(rows, squeeze=False, **options)[:, 0]
@@ -184,7 +169,7 @@ def calibrated(label: np.ndarray, named: Mapping[str, np.ndarray]) -> Figure:
     for at, (name, probability) in enumerate(named.items()):
         table, colour = calibration(label, probability), f"C{at}"
         error = np.maximum([table["observed"] - table["low"], table["high"] - table["observed"]], 0)
-        shares.errorbar(table["predicted"], table["observed"], error, fmt="o-", color=colour, capsize=2, label=name)
+        shares.errorbar(table["predicted"], table["observed"], error, fmt="o", color=colour, capsize=2, label=name)
         places = (table["bin"] + 0.5) / BINS + width * (at - (len(named) - 1) / 2)
         bars = counts.bar(places, table["count"], width=width, color="0.75" if len(named) == 1 else colour)
         counts.bar_label(bars, fontsize=8.5 if len(named) == 1 else 5.5)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from data.cohorts.records import CLASSES, TELLING
+from data.pages.page import Row, Section
 from utils.figures import number
 from utils.report import texts
 from utils.report.tables import LABELS, PEOPLE, SITE, Count, Described, Tables
-from utils.report.texts import Row, Section, spelled
+from utils.report.texts import spelled
 from utils.scores.results import Estimate, counted
 
 AUTISM, CONTROL = reversed(CLASSES)

@@ -9,8 +9,10 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES, TELLING
+from data.pages.page import Row, Section
 from utils.figures import number
 from utils.report import drawings, texts
+from utils.report.meanings import MEANINGS
 from utils.report.tables import (
     BOTH,
     COVERAGE,
@@ -23,7 +25,7 @@ from utils.report.tables import (
     Choice,
     Tables,
 )
-from utils.report.texts import Row, Section, spelled
+from utils.report.texts import few_apart, spelled
 from utils.scores.calibration import moved, power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
@@ -64,7 +66,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     of = {"records": len(known), "subjects": known["subject"].nunique(), "small_sites": run.small_sites}
     about = texts.paragraphs("scores", **of, averaged=averaged)
-    yield Section("Scores", about, table=rows)
+    yield Section("Scores", about, table=rows, open=True, meanings=MEANINGS)
     if tables.repeats is not None:
         yield repeats(tables.repeats, "fold" in tables.predictions)
     if run.choice and tables.candidates is not None:
@@ -107,7 +109,7 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
         | ({floor.replace("_", " "): row[floor]} if less else {})
         for _, row in table.iterrows()
     ]
-    return Section("Repeats", about, table=rows)
+    return Section("Repeats", about, table=rows, meanings=MEANINGS)
 
 
 def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
@@ -118,7 +120,9 @@ def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
         | {spelled(name): Estimate.in_row(row, name).text() for name in names}
         for _, row in table.iterrows()
     ]
-    return Section("The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows)
+    return Section(
+        "The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows, meanings=MEANINGS
+    )
 
 
 def choices(table: pd.DataFrame) -> Section:
@@ -149,8 +153,7 @@ def beside_floors(table: pd.DataFrame, model: str) -> Section:
         | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
         for at, row in table.iterrows()
     ]
-    drawn = drawings.forest(table, model) if table[area].notna().any() else None
-    return Section("The model beside its floors", about, drawn, rows)
+    return Section("The model beside its floors", about, table=rows, open=True, meanings=MEANINGS)
 
 
 def beside_motion(table: pd.DataFrame) -> Section:
@@ -168,7 +171,8 @@ def beside_motion(table: pd.DataFrame) -> Section:
         for _, row in table.iterrows()
     ]
     title = "Is it motion?" if "correlation" in set(table["measure"]) else "Is it the covariates?"
-    return Section(title, texts.paragraphs("of_motion", names=set(table["measure"])), table=rows)
+    about = texts.paragraphs("of_motion", names=set(table["measure"]))
+    return Section(title, about, table=rows, open=True, meanings=MEANINGS)
 
 
 def confusion(predictions: Predictions, tables: Tables) -> Section:
@@ -196,7 +200,7 @@ def by_fold(tables: Tables) -> Section:
         for fold, scores in tables.folds.items()
     ]
     about = f"{FEW_PEOPLE} More metrics are in metrics.json. Each interval holds for its fold alone, one of several."
-    return Section("Folds", [about], table=rows)
+    return Section("Folds", [about], meanings=MEANINGS, **few_apart(rows))
 
 
 def scores_of(row: pd.Series, named: Mapping[str, str]) -> Row:
@@ -214,7 +218,7 @@ def by_site(table: pd.DataFrame, small_sites: bool) -> Section:
         for _, row in table.iterrows()
     ]
     about = texts.paragraphs("sites", few=FEW_PEOPLE, small_sites=small_sites)
-    return Section("Sites", about, table=rows)
+    return Section("Sites", about, meanings=MEANINGS, **few_apart(rows))
 
 
 def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
@@ -226,9 +230,8 @@ def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
         {"group": f"{row['kind']}: {row['group']}"} | scores_of(row, {name: spelled(name) for name in areas})
         for _, row in table.iterrows()
     ]
-    return Section(
-        "Head motion, sex and age", texts.paragraphs("groups", count=len(table), small_sites=small_sites), table=rows
-    )
+    about = texts.paragraphs("groups", count=len(table), small_sites=small_sites)
+    return Section("Head motion, sex and age", about, meanings=MEANINGS, **few_apart(rows))
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
@@ -243,7 +246,7 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
     slopes = [Estimate.in_row(one(table, measure="slope", probabilities=of)) for of in KINDS]
     about = texts.paragraphs("probabilities", slopes=slopes, run=run, share=share)
-    yield Section("Probabilities", about, drawn, agreement(table))
+    yield Section("Probabilities", about, drawn, agreement(table), meanings=MEANINGS)
     count = table.loc[table["group"] != "", "group"].nunique()
     about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))

@@ -8,26 +8,25 @@ named in a few words of our own. A macro `item_<number>` of `tripod.jinja` holds
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
-from data.base.errors import InputError
 from data.base.tables import printable
-from data.cohorts.records import GRIDS, Grid
+from data.cohorts.records import GRIDS, TELLING, Grid
 from data.cohorts.rows import listed
+from data.pages.page import Row
 from models import MODELS
-from utils.figures import TABLES_CSS, number
-from utils.report.tables import Described, Tables
+from utils.figures import number
+from utils.report.references import of_maps, of_parcels, references
+from utils.report.tables import PEOPLE, Described, Tables
 from utils.scores import calibration, metrics, results
 from utils.scores.results import MAJORITY, NO_FLOORS, ROLE, RULE, Estimate
 
-Row = dict[str, str]  # heading -> cell
 SPELLED = {
     "auc": "AUC, all people together",
     "auc_sites": "AUC within sites",
@@ -38,6 +37,7 @@ SPELLED = {
     "model_minus_floor_auc_sites": "AUC within sites, model minus floor",
     "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
 }
+COUNTS = (*results.SITE_COUNTS, PEOPLE)  # columns that count people
 FEW = 100  # test subjects
 SHOWN = 5  # names in a sentence
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
@@ -50,7 +50,7 @@ ONE_OF_SEVERAL = (
 )
 SENTENCES, TRIPOD = "sentences.jinja", "tripod.jinja"
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([Path(__file__).parent, TABLES_CSS.parent]),
+    loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
@@ -60,6 +60,7 @@ TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, bet
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration)
+TEMPLATES.globals.update(of_maps=of_maps, of_parcels=of_parcels)
 FILLED_BY = RUN, PART, AUTHOR = "the run", "the run, in part", "the author"
 GAP = "For the author:"  # in the text of an item that is filled in part
 ITEMS = """
@@ -118,27 +119,25 @@ ITEMS = """
 """
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of the page; None stands for a part that it does not have. Raises InputError if a part is empty."""
-
-    title: str
-    texts: list[str] | None = None
-    figure: Figure | None = None
-    table: list[Row] | None = None
-    facts: Row | None = None
-    command: str | None = None
-    kind: str = ""
-
-    def __post_init__(self) -> None:
-        parts = [part for part in (self.texts, self.figure, self.table, self.facts, self.command) if part is not None]
-        if not parts or not all(parts) or not all(map(str.strip, self.texts or ["-"])):
-            raise InputError(f"The report's section '{self.title}' would be empty; test again.")
-
-
 def spelled(name: str) -> str:
     """The name of a metric on the page."""
     return SPELLED.get(name, name.replace("_", " "))
+
+
+def sentences(text: str) -> list[str]:
+    """Each sentence of a text, for a page; a question and its answer are one."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text)
+
+
+def few_apart(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
+    said = [
+        any(map(str.isdigit, "".join(cell for name, cell in [*row.items()][1:] if name not in COUNTS))) for row in rows
+    ]
+    full, few = ([row for row, has in zip(rows, said, strict=True) if has == wanted] for wanted in (True, False))
+    if not full or not few:
+        return {"table": rows}
+    return {"table": full, "rest": (f"{len(few)} more, with fewer than {TELLING} people of a class", few)}
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:
@@ -217,8 +216,10 @@ def facts(tables: Tables) -> Facts:
 
 
 def methods(tables: Tables) -> list[str]:
-    """Paragraphs for a paper."""
-    return paragraphs("methods", of=facts(tables))
+    """Paragraphs for a paper, and the references that they cite."""
+    said = paragraphs("methods", of=facts(tables))
+    cited = references(" ".join(said))
+    return [*said, *(["References", *cited] if cited else [])]
 
 
 def quoted(command: list[str]) -> str:

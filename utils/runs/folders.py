@@ -216,9 +216,9 @@ def check_finished(name: str, folder: Path, how: str) -> Manifest:
     return manifest
 
 
-def record(folder: Path, *outputs: str) -> None:
-    """Records the digests of outputs of a finished run that were made again."""
-    content = described(folder)
+def record(folder: Path, *outputs: str, **more: Any) -> None:
+    """Records the digests of outputs of a finished run that were made again, and how."""
+    content = described(folder) | more
     if (known := content.get("outputs_sha256")) is not None:
         now = {name: sha256(folder / name) for name in outputs}
         files.write_json(folder / MANIFEST, content | {"outputs_sha256": dict(sorted((known | now).items()))})

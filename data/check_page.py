@@ -1,0 +1,261 @@
+"""What a check found, with pictures of people -> one page, and sheets of their other maps beside it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.tables import printable
+from data.cohorts import records
+from data.cohorts.cohort import Cohort
+from data.cohorts.covariates import HEAD_MOTION, known_covariates
+from data.cohorts.phenotype import numbers
+from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
+from data.cohorts.rows import Row
+from data.cohorts.seal import CohortFindings
+from data.likeness.scans import MIN_COVERED
+from data.pages.mosaic import PICTURES, SCRIPT, Mosaic, Tile, file_name, url
+from data.pages.page import Number, Page, Section, is_page, render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND = "check"
+FILE_NAME = re.compile(r"[0-9]{2}_[A-Za-z0-9_-]+\.webp")  # in the folder beside a page
+BRIGHTEST = 99.5  # percent of the values of a mean map, or of a spread, that are told apart
+COLOURS = {"control": "C0", "autism": "C1", "unknown": "C2"}
+
+
+def check_place(page: Path) -> None:
+    """Raises InputError unless `page`, and the folder beside it, can be written without replacing anything but what an
+    earlier check wrote."""
+    if not page.parent.is_dir() or page.is_dir():
+        raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
+    if page.exists() and not is_page(files.regular(page), KIND):
+        raise InputError(f"{page} exists and is no page of a check; name another file.")
+    beside = folder_beside(page)
+    if beside.exists() and not (beside.is_dir() and all(FILE_NAME.fullmatch(path.name) for path in beside.iterdir())):
+        raise InputError(f"{beside} is needed for pictures and holds something else; name another file than {page}.")
+
+
+def folder_beside(page: Path) -> Path:
+    """Where the pictures of all maps but the first lie."""
+    return page.with_name(f"{page.stem}_files")
+
+
+def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> None:
+    """The page, and the folder beside it if there are several maps."""
+    beside, tiles = folder_beside(page), tiles_of(cohort, findings, pictures)
+    shown = [tile.name for tile in tiles if tile.name in pictures.of_people]
+    of_maps = [Sheet(len(shown)).image([pictures.of_people[one][at] for one in shown]) for at, _ in sheets_of(pictures)]
+    names = {at: file_name(at, name) for at, name in sheets_of(pictures) if at}
+    if beside.exists() or names:
+        beside.mkdir(exist_ok=True)
+        for path in beside.iterdir():  # of an earlier check, perhaps of other maps
+            path.unlink()
+    for at, name in names.items():
+        with files.replacing(beside / name, "wb") as file:
+            file.write(of_maps[at])
+    urls = [url(of_maps[at]) if at == 0 else f"url({quote(beside.name)}/{names[at]})" for at, _ in sheets_of(pictures)]
+    style = ";".join(f"--m{at}:{of}" for at, of in enumerate(urls))
+    mosaic = Mosaic(tiles, list(pictures.maps) if shown else [], style)
+    with files.replacing(page) as file:
+        file.write(render(page_of(cohort, findings, pictures, mosaic)))
+
+
+def sheets_of(pictures: Pictures) -> list[tuple[int, str]]:
+    """The maps of which there are pictures, by their positions."""
+    return list(enumerate(pictures.maps)) if pictures.of_people else []
+
+
+def tiles_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> list[Tile]:
+    """People, those with something odd first, then by site."""
+    odd: dict[str, list[str]] = {}
+    for subject, what in chain.from_iterable(part.odd for part in findings.headings.values()):
+        odd.setdefault(subject, []).append(what)
+    motion = head_motion(cohort)
+    rows = {row.subject: row for row in reversed(cohort.rows)}
+    ordered = sorted(rows.values(), key=lambda row: (row.subject not in odd, row.site, row.subject))
+    sheet, at, tiles = Sheet(len(pictures.of_people)), 0, []
+    for row in ordered:
+        about = [row.site, group_of(row)]
+        if motion is not None and np.isfinite(moved := motion[row.subject]):
+            about.append(f"{moved:.3g}")
+        there = row.subject in pictures.of_people
+        style = sheet.style(at) if there else "background:#000"
+        tiles.append(Tile(row.subject, ", ".join(about), style, odd.get(row.subject, ())))
+        at += there
+    return tiles
+
+
+def group_of(row: Row) -> str:
+    return records.CLASSES[int(row.label)] if row.known else "unknown"
+
+
+def head_motion(cohort: Cohort) -> pd.Series | None:
+    """By subject, float64, NaN where unknown; None if nothing is known, or tables are damaged, which the check says."""
+    try:
+        table = known_covariates(cohort)
+        if table is None or not (columns := HEAD_MOTION.of(table)):
+            return None
+        values = numbers(table, columns[0])
+    except InputError:
+        return None
+    return values if values.notna().any() else None
+
+
+def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic: Mosaic) -> Page:
+    problems, odd = findings.every("problems"), sum(bool(tile.odd) for tile in mosaic.tiles)
+    numbers_shown = [
+        Number(f"{len(mosaic.tiles):,}", "people", f"{len(pictures.of_people):,} of them with pictures"),
+        Number(str(len(problems)), "problems", "invalidate results"),
+        Number(str(odd), "people with something odd", "listed first"),
+    ]
+    sections = [
+        Section("Pictures of people", [PICTURES], kind="warning"),
+        Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
+        Section("Everybody", [about_tiles(cohort, pictures, odd)], markup=mosaic.markup, open=True),
+        *of_group(pictures),
+        *of_motion(cohort),
+        *of_signal(findings),
+        of_left_out(cohort),
+        *of_headings(findings),
+    ]
+    return Page(KIND, f"Check of {cohort.path.name}", findings.title, sections, numbers_shown, script=SCRIPT)
+
+
+def about_tiles(cohort: Cohort, pictures: Pictures, odd: int) -> str:
+    """How to read the mosaic."""
+    motion = head_motion(cohort)
+    number = "" if motion is None else f"The number is head motion, {motion.name}. "
+    marked = "Marked people come first: the check found something odd about them. " if odd else ""
+    others = "Choose another map above the pictures. " if len(pictures.maps) > 1 else ""
+    return (
+        f"{marked}A picture shows {CUTS}. Black is outside the brain. A brain's own values range from dark to bright. "
+        f"{others}{number}Point at a picture, or go to it by Tab and arrow keys, to see it larger."
+    )
+
+
+def of_group(pictures: Pictures) -> Iterator[Section]:
+    """Mean and spread of each map over people."""
+    if not pictures.of_people:
+        return
+    text = (
+        f"Of {len(pictures.of_people):,} people, one record each, on the grid of 6 mm; {CUTS}. Values are as records "
+        "hold them: z-scores over the whole volume."
+    )
+    yield Section("Mean and spread of the group", [text], drawn_group(pictures), open=True)
+
+
+def drawn_group(pictures: Pictures) -> "Figure":
+    """A row a map: its mean, and its standard deviation over people, each with its scale."""
+    from matplotlib.figure import Figure
+
+    rows = len(pictures.maps)
+    figure = Figure(figsize=(8.4, 0.3 + 1.5 * rows), layout="constrained")
+    figure.set_label("mean-and-spread-of-the-group")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    for at, name in enumerate(pictures.maps):
+        for axis, volume, what in zip(axes[at], pictures.mean_and_sd(at), ("mean", "SD"), strict=True):
+            values = cuts_of(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
+            low, high = values.min(), np.percentile(values, BRIGHTEST)
+            image = axis.imshow(values, cmap="inferno" if what == "SD" else "gray", vmin=low, vmax=high)
+            axis.set_axis_off()
+            axis.set_title(f"{printable(name)}, {what}")
+            figure.colorbar(image, ax=axis, shrink=0.9, aspect=12)
+    return figure
+
+
+def of_motion(cohort: Cohort) -> Iterator[Section]:
+    """Head motion by site and group: points and medians."""
+    motion = head_motion(cohort)
+    if motion is None:
+        return
+    rows = {row.subject: row for row in cohort.rows}
+    people = pd.DataFrame(
+        {"site": [rows[one].site for one in motion.index], "group": [group_of(rows[one]) for one in motion.index]},
+        motion.index,
+    ).assign(motion=motion.to_numpy())
+    known = people.dropna()
+    groups = [group for group in COLOURS if (known["group"] == group).any()]
+    table = [
+        {
+            "site": site,
+            "people": str(len(of_site)),
+            **{f"median, {group}": median_of(of_site, group) for group in groups},
+        }
+        for site, of_site in [("all sites", known), *known.groupby("site")]
+    ]
+    text = f"{motion.name}, known of {len(known):,} of {len(people):,} people. A dot is a person, a line a median."
+    yield Section(
+        "Head motion by site and group", [text], drawn_motion(known, groups, str(motion.name)), table, open=True
+    )
+
+
+def median_of(people: pd.DataFrame, group: str) -> str:
+    of_group = people.loc[people["group"] == group, "motion"]
+    return f"{of_group.median():.3g}" if len(of_group) else "-"
+
+
+def drawn_motion(people: pd.DataFrame, groups: Sequence[str], name: str) -> "Figure":
+    """A row a site: each person a point, by group, with the groups' medians."""
+    from matplotlib.figure import Figure
+
+    sites = sorted(people["site"].unique())
+    figure = Figure(figsize=(7, 0.9 + 0.36 * len(sites)), layout="constrained")
+    figure.set_label("head-motion-by-site-and-group")
+    axis, random = figure.subplots(), np.random.default_rng(0)
+    for number, group in enumerate(groups):
+        of_group = people[people["group"] == group]
+        place = of_group["site"].map(sites.index).to_numpy() + (number - (len(groups) - 1) / 2) * 0.36
+        jitter = random.uniform(-0.12, 0.12, len(place))
+        axis.scatter(
+            of_group["motion"], place + jitter, s=9, color=COLOURS[group], alpha=0.6, linewidths=0, label=group
+        )
+        medians = of_group["motion"].groupby(place).median()
+        axis.plot(medians, medians.index, "|", color=COLOURS[group], markersize=13, markeredgewidth=2)
+    axis.set_yticks(range(len(sites)), [printable(site) for site in sites])
+    axis.set_ylim(len(sites) - 0.5, -0.5)
+    axis.set_xlabel(printable(name))
+    axis.legend(loc="best")
+    return figure
+
+
+def of_signal(findings: CohortFindings) -> Iterator[Section]:
+    """Regions and parcels of which people lack the signal."""
+    table = [
+        {"of": name, "region or parcel": region, "people": str(count)}
+        for name, counts in findings.without_signal.items()
+        for region, count in counts.most_common()
+    ]
+    if findings.without_signal:
+        what = f"A region of the AAL atlas counts as without signal if under {MIN_COVERED:.0%} of its voxels hold any."
+        told = f"{what} A parcel of a connectome does if no correlation is known of it."
+        nobody = [] if table else ["Every record holds signal everywhere."]
+        yield Section("Without signal", [told, *nobody], table=table or None, filtered=bool(table))
+
+
+def of_left_out(cohort: Cohort) -> Section:
+    """Who is not in the cohort, and why."""
+    reasons = cohort.metadata.people_left_out
+    table = [
+        {"reason": reason, "people": str(len(names)), "who": ", ".join(names)}
+        for reason, names in sorted(reasons.items(), key=lambda pair: -len(pair[1]))
+    ]
+    total = sum(map(len, reasons.values()))
+    text = f"{total:,} people of the table have no record." if total else "The conversion names nobody."
+    return Section("Who was left out, and why", [text], table=table or None, open=bool(total))
+
+
+def of_headings(findings: CohortFindings) -> Iterator[Section]:
+    """What the check says in the terminal, but for the problems."""
+    for heading, part in findings.headings.items():
+        if part.counts or part.notes:
+            yield Section(heading.capitalize(), [*part.counts, *map("note: {}".format, part.notes)])

@@ -1,0 +1,68 @@
+"""Small pictures of people's maps -> the mosaic that a page shows: one map of everybody at a time."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from data.pages.page import templates
+
+RATIO = "94 / 36"  # of the sides of a picture
+PICTURES = (
+    "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
+    "Neither a bundle nor a packed cohort takes it along."
+)
+SCRIPT = Markup("""
+// Arrow keys go from picture to picture.
+all(".mosaic ul").forEach(list => list.onkeydown = event => {
+  const tiles = all(".tile", list), top = tile => tile.getBoundingClientRect().top;
+  const columns = tiles.filter(tile => top(tile) === top(tiles[0])).length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+  const next = step && tiles[tiles.indexOf(event.target) + step];
+  if (!next) return;
+  event.preventDefault();
+  event.target.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+});
+""")
+
+
+def url(image: bytes) -> str:
+    """A WebP file as CSS has it in a page."""
+    return f"url(data:image/webp;base64,{base64.b64encode(image).decode()})"
+
+
+def file_name(at: int, name: str) -> str:
+    """Of the sheet of a map: a name that any file system and any page can hold."""
+    return f"{at:02}_{re.sub('[^A-Za-z0-9-]', '_', name)[:60]}.webp"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A person in a mosaic: a name, what stands below it, what is odd, and where the picture is, as CSS."""
+
+    name: str
+    about: str
+    style: str
+    odd: Sequence[str] = ()
+
+    @property
+    def label(self) -> str:
+        return ", ".join([self.name, *filter(None, [self.about]), *self.odd])
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """People, those with something odd first, and their maps, of which one is shown at a time. CSS has the pictures of
+    a map as `--m0`, `--m1` and so on: in the `style` of all, or in that of each tile."""
+
+    tiles: Sequence[Tile]
+    maps: Sequence[str]
+    style: str = ""
+
+    @property
+    def markup(self) -> Markup:
+        return Markup(templates().get_template("mosaic.html").render(mosaic=self, ratio=RATIO))  # noqa: S704

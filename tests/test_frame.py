@@ -1,0 +1,135 @@
+"""The frame of all pages: what is escaped, folded and defined; the index of runs."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import Page as Parsed
+from helpers import run_main
+from matplotlib.figure import Figure
+from test_report import people, write_tables
+
+from data.pages.drawings import Bar, Forest, svg
+from data.pages.page import Number, Page, Section, is_page, render
+from utils.report import build, texts
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def page_of(*sections: Section, **more) -> str:
+    return render(Page("report", "A title", "About", sections, **more))
+
+
+def test_text_is_escaped_wherever_it_stands():
+    rows = [{HOSTILE: HOSTILE, "b": "0.5 (0.4 to 0.6)"}]
+    text = page_of(
+        Section(HOSTILE, [HOSTILE], table=rows, facts={HOSTILE: HOSTILE}, meanings={HOSTILE: HOSTILE}),
+        numbers=[Number(HOSTILE, HOSTILE, HOSTILE)],
+        figure=Forest(HOSTILE, [Bar(HOSTILE, 1.0, 0.5, 1.5, HOSTILE)], 1.0),
+    )
+    parsed = Parsed(text)
+    assert parsed.tags.count("script") == 1 and HOSTILE not in text
+    assert parsed.rows[HOSTILE][1] == [HOSTILE, "0.5 (0.4 to 0.6)"]
+
+
+def test_what_is_not_the_verdict_is_folded_and_a_meaning_stands_beside_its_column():
+    meanings = {"p": "a chance", "absent": "never said"}
+    table = [{"name": "a", "p": "0.1"}]
+    text = page_of(
+        Section("First", ["x"], kind="conclusion"),
+        Section("Second", table=table, meanings=meanings, rest=("2 more", table)),
+        Section("Third", ["z"], open=True),
+    )
+    assert '<details class="fold" id="second">' in text and '<details class="fold" id="third" open>' in text
+    assert '<section class="conclusion" id="first">' in text and 'href="#second"' in text
+    assert text.count("a chance") == 3 and "never said" not in text  # beside both tables, and below them in print
+
+
+def test_a_section_without_anything_is_a_mistake():
+    with pytest.raises(Exception, match="'Empty' of a page would be empty"):
+        Section("Empty", [])
+
+
+def test_a_forest_without_intervals_has_dots_only():
+    forest = Forest("", [Bar("a", 2.0, np.nan, np.nan, "2")], 0.0)
+    low, high = forest.ticks[0], forest.ticks[-1]
+    assert forest.span(forest.bars[0]) == "" and forest.at(2.0) == f"{100 * (2 - low) / (high - low):.2f}%"
+
+
+def test_black_and_white_follow_the_page_and_texts_do_not():
+    figure = Figure()
+    figure.set_label("one")
+    figure.text(0, 0, "#000000", color="black")
+    drawn = svg(figure)
+    assert ">#000000<" in drawn and "var(--paper)" in drawn and "#ffffff" not in drawn
+
+
+def test_rows_that_only_count_people_are_folded():
+    rows = [{"site": "A 1", "subjects": "40", "AUC": "0.6"}, {"site": "B 2", "subjects": "4", "AUC": "-"}]
+    found = texts.few_apart(rows)
+    assert found["table"] == rows[:1] and found["rest"][1] == rows[1:]
+    assert texts.few_apart(rows[1:]) == {"table": rows[1:]}
+
+
+def test_a_conclusion_is_shown_by_sentences():
+    assert texts.sentences("AUC 0.58, 0.50 to 0.66 (0.5 is guessing). Is it motion? No.") == [
+        "AUC 0.58, 0.50 to 0.66 (0.5 is guessing).",
+        "Is it motion? No.",
+    ]
+
+
+def run_folder(folder, name: str, **content) -> None:
+    (folder / name).mkdir()
+    about = {"outputs": [], "finished": True, "job": "test", "model": "nn", "records_sha256": "r"}
+    (folder / name / "run.json").write_text(json.dumps(about | content))
+
+
+def test_the_index_has_a_row_a_finished_run(tmp_path):
+    run_folder(
+        tmp_path,
+        "a b",
+        headline=["auc_sites", 0.61, 0.5, 0.7],
+        cohort="/secret/place/cohort",
+        simulated=True,
+        started="2026-01-02T03:04:05+0000",
+        wall_time_s=1234.5,
+        folds="site",
+        seed=3,
+    )
+    (tmp_path / "a b" / "report.html").write_text("")
+    run_folder(tmp_path, "unfinished", finished=False)
+    run_folder(tmp_path, "old")
+    (tmp_path / "notes").mkdir()
+    assert run_main("utils.report.__main__", "abide-report", [tmp_path]).out.startswith("Index of 2 runs")
+    text = (tmp_path / "index.html").read_text()
+    header, first, second = Parsed(text).rows["Runs"]
+    row = dict(zip(header, first, strict=True))
+    assert row["score"] == "0.610 (0.500 to 0.700)" and row["of"] == "AUC within sites" and row["took"] == "1,234 s"
+    assert row["cohort"] == "cohort (SIMULATED)" and row["people"] == "folds: site" and "secret" not in text
+    assert 'href="a%20b/report.html"' in text and second[0] == "old" and is_page(tmp_path / "index.html", "index")
+
+
+def test_the_index_takes_no_page_of_the_users(tmp_path):
+    run_folder(tmp_path, "a")
+    (tmp_path / "index.html").write_text("mine")
+    outcome = run_main("utils.report.__main__", "abide-report", [tmp_path])
+    assert outcome.status == 2 and "is no index of runs" in outcome.err
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_report_shows_a_blackout_of_its_network_and_keeps_its_share(tmp_path):
+    for name, checkpoint in (("te", "one"), ("other", "two")):
+        folder = write_tables(tmp_path / name, people(60), checkpoint_sha256=checkpoint, records_sha256="r")
+        content = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(content | {"finished": True, "outputs": [], "outputs_sha256": {}}))
+        (folder / "report.html").write_text("")
+    run_folder(tmp_path, "bo", job="blackout", model="mmnn", checkpoint_sha256="one", conclusion="Nothing is named.")
+    for name in ("blackout.html", "blackout.png"):
+        (tmp_path / "bo" / name).write_bytes(b"")
+    build.show_in_reports(tmp_path / "bo")
+    page = Parsed((tmp_path / "te" / "report.html").read_text())
+    assert page.paragraphs["Where the evidence lies"] == ["Nothing is named."]
+    assert ("href", "../bo/blackout.html") in page.attributes
+    assert not (tmp_path / "other" / "report.html").read_text()
+    assert "report.html" in json.loads((tmp_path / "te" / "run.json").read_text())["outputs_sha256"]

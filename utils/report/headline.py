@@ -1,0 +1,48 @@
+"""Saved tables of a test -> the headline of its page: score of the verdict, its floor, people; and one figure."""
+
+from data.cohorts.records import CLASSES
+from data.pages.drawings import Bar, Forest
+from data.pages.page import Number
+from utils.figures import number
+from utils.report.tables import Tables
+from utils.report.texts import spelled
+from utils.scores.metrics import headline
+from utils.scores.results import CHANCE, CONFIDENCE, MODEL, NAMED, ROLE, Estimate
+
+
+def numbers(tables: Tables) -> list[Number]:
+    """The headline: the score of the verdict, the floor beside it, the people."""
+    found = []
+    if tables.scores:
+        area = headline(tables.scores)
+        found.append(number_of(tables.scores[area], spelled(area)))
+    if (floors := tables.floors) is not None and ROLE in floors and (floors[ROLE] == NAMED).any():
+        row, area = floors[floors[ROLE] == NAMED].iloc[0], headline(floors)
+        found.append(number_of(Estimate.in_row(row, area), f"floor {NAMED}: {row['floor']}"))
+    people = tables.predictions.groupby("subject").first()
+    classes = [f"{(people['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
+    unknown = people["label"].isna().sum()
+    of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
+    sites = people["site"].nunique()
+    return [*found, Number(str(len(people)), "people tested", f"{sites} site{'s' if sites != 1 else ''}; {of_each}")]
+
+
+def number_of(estimate: Estimate, name: str) -> Number:
+    value, ends = number(estimate.numbers[0], ".2f"), estimate.ends(".2f")
+    return Number(value, name, "no interval" if ends == "-" else f"{ends} ({CONFIDENCE:.0%} interval)")
+
+
+def forest(tables: Tables) -> Forest | None:
+    """The AUC of the verdict, that of model and floors; None without floors that have one."""
+    floors = tables.floors
+    if floors is None:
+        return None
+    area = headline(floors)
+    bars = []
+    for _, row in floors[floors[area].notna()].iterrows():
+        score, is_model, is_named = Estimate.in_row(row, area), row["floor"] == MODEL, row.get(ROLE) == NAMED
+        name = tables.run.model if is_model else row["floor"] + f" ({NAMED})" * is_named
+        kind = "main" if is_model else "named" if is_named else ""
+        value, low, high = score.numbers
+        bars.append(Bar(name, value, low, high, score.text(".2f"), kind))
+    return Forest(f"{spelled(area)}, {CONFIDENCE:.0%} interval; 0.5 is guessing", bars, CHANCE) if bars else None

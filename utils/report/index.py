@@ -1,0 +1,92 @@
+"""A folder of runs -> `index.html` in it: a row a run: score, settings, time, picture, link to its page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from data.base import files
+from data.base.errors import InputError
+from data.base.tables import printable
+from data.pages.page import Number, Page, Row, Section, is_page, render
+from utils.figures import number
+from utils.report.beside import FinishedRun
+from utils.report.texts import spelled
+from utils.runs.checkpoints import Caveats
+from utils.scores.results import Estimate
+
+PAGE, KIND = "index.html", "index"
+PICTURES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
+MEANINGS = {
+    "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same people.",
+    "people": "How people were divided. Empty: by the split of the cohort.",
+    "took": "Wall time, where it was recorded.",
+}
+
+
+def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
+    """Writes the page of finished runs in a folder. Raises InputError if another page lies in its place."""
+    path = folder / PAGE
+    if path.exists() and not is_page(path, KIND):
+        raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
+    jobs = Counter(str(run.content.get("job")) for run in runs)
+    numbers = [Number(str(count), f"runs of {job}") for job, count in jobs.most_common()]
+    rows = [row_of(run) for run in sorted(runs, key=lambda run: text(run.content.get("started")), reverse=True)]
+    listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
+    about = f"{len(runs)} finished runs; abide-report makes this page anew"
+    with files.replacing(path) as file:
+        file.write(render(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers)))
+    return path
+
+
+def row_of(run: FinishedRun) -> Row:
+    """What `run.json` says of a run; empty where it is silent."""
+    of = run.content
+    metric, *score = of.get("headline") or ["", None, None, None]
+    held = Caveats(**{name: of[name] for name in Caveats.__dataclass_fields__ if name in of})
+    cells = {
+        "run": linked(run),
+        "picture": picture(run),
+        "job": of.get("job", ""),
+        "model": ", ".join(filter(None, (of.get("model"), of.get("preset")))),
+        "score": Estimate.of(*score).text(".3f", undefined=""),
+        "of": spelled(metric) if metric else "",
+        "cohort": Path(of.get("cohort", "")).name + held.marks,
+        "people": people_of(of),
+        "seed": text(of.get("seed")),
+        "started": text(of.get("started"))[:16].replace("T", " "),
+        "took": f"{number(of['wall_time_s'], ',.0f')} s" if "wall_time_s" in of else "",
+    }
+    return {name: cell if isinstance(cell, Markup) else printable(text(cell)) for name, cell in cells.items()}
+
+
+def text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def people_of(of: dict[str, Any]) -> str:
+    """How the people of a run were divided."""
+    if of.get("folds") is None:
+        return ""
+    return f"folds: {of['folds']}" + (f", {of['repeats']} repeats" if of.get("repeats", 1) > 1 else "")
+
+
+def linked(run: FinishedRun) -> str:
+    """Its name, which opens its page."""
+    if run.page is None:
+        return run.name
+    target = quote(f"{run.name}/{run.page.name}")
+    return Markup('<a href="{}">{}</a>').format(target, printable(run.name))
+
+
+def picture(run: FinishedRun) -> str:
+    """A small figure of it, which opens its page or itself."""
+    name = next((name for name in PICTURES if (run.folder / name).is_file()), None)
+    if name is None:
+        return ""
+    of, source = run.page.name if run.page else name, quote(f"{run.name}/{name}")
+    shown = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
+    return shown.format(quote(f"{run.name}/{of}"), source, name.removesuffix(".png"), printable(run.name))
