@@ -122,11 +122,11 @@ def less(found: Sequence[Pair]) -> Forest | None:
 
 def forest(about: str, rows: Mapping[str, tuple[Estimate, bool]], line: float) -> Forest | None:
     """Values with their intervals, and whether they are bold; None if all are undefined."""
-    bars = [
-        Bar(name, *estimate.numbers, estimate.text(), "main" if bold else "")
-        for name, (estimate, bold) in rows.items()
-        if estimate.value is not None
-    ]
+    bars = []
+    for name, (estimate, bold) in rows.items():
+        value, low, high = estimate.numbers
+        if estimate.value is not None:
+            bars.append(Bar(name, value, low, high, estimate.text(), "main" if bold else ""))
     return Forest(about, bars, line) if bars else None
 
 
