@@ -115,7 +115,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
     for name in ("draw_brain", "draw_glass_brain"):
         patch.setattr(f"utils.blackout.figure.{name}", lambda *_: None)
     for name in ("viewer", "network_viewer"):
-        patch.setattr(f"utils.blackout.page.{name}", lambda _: "")
+        patch.setattr(f"utils.blackout.viewers.{name}", lambda _: "")
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 

@@ -14,8 +14,9 @@ from test_results import blocks
 from data.cohorts import records
 from data.cohorts.rows import Row
 from utils import figures
-from utils.blackout import figure, page, results
+from utils.blackout import figure, page, results, viewers
 from utils.runs.checkpoints import Caveats
+from utils.scores.results import Estimate, Headline
 
 PEOPLE = 24
 OUTSIDE = "outside all regions"
@@ -53,7 +54,7 @@ def found() -> results.BlackoutResults:
     return results.BlackoutResults(
         effects,
         "AUC 0.80.",
-        False,
+        Headline("auc", Estimate(0.8, 0.7, 0.9)),
         results.Regions(table, False, atlas=blocks()),
         connections=results.Pairs(pd.concat(pairs, ignore_index=True), False, "One pair is named."),
         values=results.Things(made_up_table(GROUPS, [1]), False, "Sex is named."),
@@ -65,7 +66,7 @@ def found() -> results.BlackoutResults:
 def at_chance(of: results.BlackoutResults) -> results.BlackoutResults:
     parts = ("regions", "connections", "values")
     changed = {name: dataclasses.replace(getattr(of, name), at_chance=True) for name in parts}
-    return dataclasses.replace(of, at_chance=True, **changed)
+    return dataclasses.replace(of, judged=Headline("auc", Estimate(0.5, 0.4, 0.6)), **changed)
 
 
 def only_values(of: results.BlackoutResults) -> results.BlackoutResults:
@@ -75,8 +76,8 @@ def only_values(of: results.BlackoutResults) -> results.BlackoutResults:
 @pytest.fixture
 def plain(monkeypatch):
     """Without what nilearn draws, which is slow."""
-    monkeypatch.setattr(page, "viewer", lambda _: "")
-    monkeypatch.setattr(page, "anatomy", lambda: np.zeros(records.FULL.shape))
+    monkeypatch.setattr(viewers, "viewer", lambda _: "")
+    monkeypatch.setattr(viewers, "anatomy", lambda: np.zeros(records.FULL.shape))
     for name in ("draw_brain", "draw_glass_brain"):
         monkeypatch.setattr(figure, name, lambda *_: None)
 
@@ -155,18 +156,19 @@ def test_what_was_not_replaced_is_left_out(run, found, plain):
     assert len(drawn.axes) == 1 and "a   Values of the phenotype" in [text.get_text() for text in drawn.texts]
     plt.close(drawn)
     parsed = Page(page.render(run, only_values(found)))
-    assert parsed.headings == ["Values of the phenotype", "Would it come out in others"]
-    assert len(parsed.scripts) == 1 and "families" not in parsed.named
-    assert "Groups of values are replaced one at a time." in parsed.text
+    titles = ["What may be concluded", "Values of the phenotype", "Would it come out in others", "What was replaced"]
+    assert parsed.headings == titles and len(parsed.scripts) == 1
+    (told,) = parsed.paragraphs["What was replaced"]
+    assert told.startswith("Groups of values are replaced one at a time.")
 
 
 @pytest.mark.slow
 def test_the_page_has_the_tables(run, found, plain):
     parsed = Page(page.render(run, found))
-    assert parsed.paragraphs[""][0] == found.first_sentence
-    assert parsed.named["families"].startswith("Regions, connections and groups of values are 3 families")
-    assert "i" not in parsed.tags and ("href", "connections.html") in parsed.attributes
-    matrix, rows = parsed.rows["Connections"][:4], parsed.rows["Connections"][4:]
+    assert parsed.paragraphs["What may be concluded"] == [found.first_sentence, found.summary]
+    assert parsed.paragraphs["What was replaced"][1].startswith("Regions, connections and groups of values are 3 fam")
+    assert "<i>sex</i>" in parsed.text and ("href", "connections.html") in parsed.attributes
+    matrix, rows = parsed.rows["Connections"][-4:], parsed.rows["Connections"][:-4]
     assert [row[0] for row in matrix] == ["system", *found.connections.matrix.rows] and matrix[1][1] == ""
     assert float(matrix[2][2]) == pytest.approx(found.connections.matrix.effect[1, 1], abs=6e-4)
     assert sum(each == ("class", "marked") for each in parsed.attributes) == 2
@@ -178,25 +180,24 @@ def test_the_page_has_the_tables(run, found, plain):
         for name, column, digits in (
             ("reliance", "reliance", 4),
             ("difference", "difference", 2),
-            ("correlation", "correlation", 2),
         ):
             ends = zip(table[column], table[f"{column}_low"], table[f"{column}_high"], strict=True)
             assert shown[name].tolist() == [
-                f"{at:.{digits}f} {low:.{digits}f} to {high:.{digits}f}" for at, low, high in ends
+                f"{at:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" for at, low, high in ends
             ]
         assert shown["direction"].tolist() == table["direction"].tolist()
         assert shown["p"].tolist() == [f"{p:.4f}" for p in table["p_reliance"]]
     assert "direction" not in parsed.rows["Regions"][0]  # none of them has one
     assert parsed.rows["Would it come out in others"][1:] == [
         ["halves", "values", "age", "1", "0.60", "0.50", "-"],
-        ["halves", "values", "", "1", "-", "-", "0.40 0.20 to 0.60"],
+        ["halves", "values", "", "1", "-", "-", "0.40 (0.20 to 0.60)"],
     ]
 
 
 @pytest.mark.slow
 def test_the_brain_with_connections_needs_no_network_and_its_names_do_no_harm(found):
     named = dataclasses.replace(found.network, names=["</script><b>", "second"])
-    viewer = page.network_viewer(named)
+    viewer = viewers.network_viewer(named)
     assert found.network.shown in viewer and "</script><b>" not in viewer and "&lt;/script&gt;&lt;b&gt;" in viewer
     parsed = Page(viewer)
     assert not [value for name, value in parsed.attributes if name in ("src", "href")]

@@ -18,16 +18,20 @@ from nilearn.datasets import load_mni152_template
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
-from utils.blackout import figure, page, sentences
+from utils.blackout import figure, page, sentences, viewers
 from utils.blackout import results as pictures
 from utils.blackout.effects import Adjusted
 from utils.blackout.tables import SUPPRESSOR
 from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
-from utils.scores.results import UNDEFINED, Estimate
+from utils.scores.results import UNDEFINED, Estimate, Headline
 
 SUBJECTS = 6
 HOSTILE = "</script><script>alert(1)</script>"
+AUC = Estimate(0.8, 0.7, 0.9)
+POOR = Estimate(0.55, 0.4, 0.7)
+GOOD = Headline("auc", AUC)
+NUMBERS = {"AUC", "regions named"}  # of the headline
 
 
 def blocks() -> atlas.Atlas:
@@ -61,13 +65,13 @@ def results(run) -> pictures.BlackoutResults:
     none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
     table = region_table_of(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
     regions = pictures.Regions(table, at_chance=False, atlas=own)
-    return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", False, regions)
+    return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", GOOD, regions)
 
 
 @pytest.fixture
 def at_chance(results) -> pictures.BlackoutResults:
     regions = dataclasses.replace(results.regions, at_chance=True)
-    return dataclasses.replace(results, at_chance=True, regions=regions)
+    return dataclasses.replace(results, judged=Headline("auc", POOR), regions=regions)
 
 
 def with_table(results, **columns) -> pictures.BlackoutResults:
@@ -129,34 +133,35 @@ def test_one_subject_has_colours_from_blue_by_white_to_red(parsed):
     first, middle, last = (
         [int(colours[at][start : start + 2], 16) for start in (1, 3, 5)] for at in (0, len(colours) // 2, -1)
     )
-    assert first[2] > 2 * first[0] and last[0] > 2 * last[2] and min(middle) > 240
+    assert first[2] > first[0] + 20 and last[0] > last[2] + 20 and min(middle) > 240
     assert ("id", "ticks") in parsed.attributes  # their numbers are each record's own
 
 
 def test_name_effect_interval_and_both_p_come_first(parsed, results):
-    assert parsed.table[0][:5] == ["region", "reliance", "p", "unique p", "unique"]
+    assert parsed.rows["Regions"][0][:5] == ["region", "reliance", "p", "unique", "unique p"]
     first = results.regions.table.set_index("region").loc[5]
     interval = f"{first['reliance_low']:.4f} to {first['reliance_high']:.4f}"
-    shown = [f"{first['reliance']:.4f} {interval}", f"{first['p_reliance']:.4f}", f"{first['p_unique']:.4f}"]
-    assert parsed.table[1][1:4] == shown
-    rank = parsed.table[0].index("rank")
-    assert [row[rank] for row in parsed.table[1:]] == ["1", "2", "3"]
+    shown = [f"{first['reliance']:.4f} ({interval})", f"{first['p_reliance']:.4f}"]
+    assert parsed.rows["Regions"][1][1:3] == shown
+    rows = parsed.rows["Regions, all columns"]
+    rank = rows[0].index("rank")
+    assert [row[rank] for row in rows[1:]] == ["1", "2", "3"] and rows[1][1:4] == [*shown, f"{first['p_unique']:.4f}"]
 
 
 def test_every_column_has_its_sentence(parsed):
-    explained = {name for names in parsed.terms for name in names.split(", ")}
     plain = {"region", "hemisphere", "voxels", "x, y, z (mm)"}
-    assert set(parsed.table[0]) == explained | plain
+    assert set(parsed.rows["Regions, all columns"][0]) == set(parsed.terms) - NUMBERS | plain
 
 
 def test_what_is_undefined_is_a_dash(parsed):
-    percentile = parsed.table[0].index("size percentile")
-    assert {row[0]: row[percentile] for row in parsed.table[1:]}["first"] == "-"
+    heads, *rows = parsed.rows["Regions"]
+    assert {row[0]: row[heads.index("size percentile")] for row in rows}["first"] == "-"
 
 
 @pytest.mark.slow
 def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
-    assert parsed.named["summary"] == results.summary and "chance" not in parsed.named
+    assert parsed.paragraphs["What may be concluded"] == results.summary.splitlines()
+    assert "Warnings" not in parsed.headings
     drawn = figure.draw(run, results)
     told = [text.get_text() for text in drawn.texts]
     assert told[:2] == ["Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects", results.summary]
@@ -167,10 +172,12 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
 def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
     assert pictures.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
     parsed = Page(page.render(run, at_chance))
-    assert parsed.named["chance"].startswith("The network is not shown to be better than chance")
-    assert parsed.named["shading"].startswith("All regions are pale: the network is not shown to be better than chance")
-    colours = [value for name, value in parsed.attributes if name == "class" and value.startswith("bar")]
-    assert colours == ["bar pale", "bar pale"]  # the second one is of one subject's map
+    assert parsed.paragraphs["Warnings"][0].startswith("The network is not shown to be better than chance")
+    pale = "All regions are pale: the network is not shown to be better than chance"
+    assert parsed.paragraphs["The brain"][1].startswith(pale)
+    assert parsed.terms[1] == "is named" and ("class", "forest") not in parsed.attributes
+    colours = [value for name, value in parsed.attributes if name == "style" and "gradient" in value]
+    assert len(colours) == 2 and len(set(colours)) == 1  # the second one is of one subject's map
     assert all(value < 0 for value in painted_values(at_chance.regions).values())
     assert at_chance.regions.ranked == [5, 9, 2]
     drawn = figure.draw(run, at_chance)
@@ -209,7 +216,7 @@ def test_where_no_region_is_significant_all_are_pale_and_it_is_said(results):
 def test_the_cross_hair_begins_in_the_first_significant_region(results, rendered, parsed):
     x, y, z = json.loads(re.search(r'"numSlice": (\{[^}]*\})', html.unescape(rendered))[1]).values()
     assert results.regions.atlas.full[int(x), int(y), int(z)] == results.regions.ranked[0] == 5
-    assert parsed.named["shading"].startswith("Full colour")
+    assert parsed.paragraphs["The brain"][1].startswith("Full colour")
     second = with_table(results, p_reliance=[0.5, 0.01, 0.5]).regions
     assert second.ranked == [9, 5, 2] and list(second.cuts) == [20, 30, 70]
 
@@ -218,7 +225,7 @@ def test_the_innermost_voxel_of_a_bent_region_lies_in_it():
     """A U whose mean lies between its arms."""
     labels = np.zeros(records.FULL.shape, int)
     labels[10:21, 10:12, 5], labels[10:12, 10:30, 5], labels[19:21, 10:30, 5] = 7, 7, 7
-    at = np.rint((np.array(page.innermost_voxel(labels, 7)) - records.FULL.origin_mm) / 2).astype(int)
+    at = np.rint((np.array(viewers.innermost_voxel(labels, 7)) - records.FULL.origin_mm) / 2).astype(int)
     mean = np.argwhere(labels == 7).mean(0)
     assert labels[tuple(np.rint(mean).astype(int))] == 0 and labels[tuple(at)] == 7
 
@@ -306,8 +313,6 @@ def test_the_demo_cohort_is_named_as_such(run, results):
     assert pictures.title(demo, results) == "Blackout of cnn on the demo cohort (SIMULATED)"
 
 
-AUC = Estimate(0.8, 0.7, 0.9)
-POOR = Estimate(0.55, 0.4, 0.7)
 REVERSED = Estimate(0.3, 0.2, 0.45)
 HALF = np.arange(20) % 2
 BESIDE = {"covariates": ("site", "age", "log mean_fd"), "terms": np.ones((1, 1)), "unknown": ("IQ",)}
@@ -408,7 +413,7 @@ def test_one_name_of_two_regions_counts_once_each():
     ],
 )
 def test_the_summary_says_chance_and_what_is_unknown(auc, better, words):
-    found = sentences.accuracy_sentence(auc, "AUC within folds")
+    found = sentences.accuracy_sentence(Headline("auc_folds", auc))
     assert found.startswith("AUC within folds on these subjects ") and words in found
     assert auc.beats_chance is better
     assert [part in found for part in ("nothing to explain", "not known", "wrong way")] == [

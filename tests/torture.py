@@ -27,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -653,8 +654,8 @@ RUNNING = ("script", "iframe", "object", "embed", "base", "form")  # tags
 
 def written(page: Path) -> list[int]:
     """How many of these tags the project itself puts on a page of this name."""
-    template = {"report.html": "report", "blackout.html": "blackout"}.get(page.name)
-    text = (ROOT / "utils" / template / "page.html").read_text() if template else ""
+    templates = ["data/pages/page.html", *(["utils/blackout/brain.html"] if page.name == "blackout.html" else [])]
+    text = "".join((ROOT / template).read_text() for template in templates)
     return [text.count(f"<{tag}") for tag in RUNNING]
 
 
@@ -715,7 +716,8 @@ def check_page(page: Path, tally: Tally) -> None:
 
 def is_odd(name: str, value: str) -> bool:
     """Whether an attribute runs something, or asks for something from elsewhere."""
-    elsewhere = name.endswith(("href", "src")) and not value.startswith(("#", "data:"))
+    parts = urlsplit(value or "")
+    elsewhere = name.endswith(("href", "src")) and (parts.netloc or parts.scheme not in ("", "data"))
     return name.startswith("on") or name == "formaction" or elsewhere
 
 

@@ -85,7 +85,8 @@ def numbers(results: BlackoutResults) -> list[Number]:
     for name, of in tested_together(results).items():
         if of.is_tested:
             count = int(of.significant().sum())
-            out = f"; {counts(halves[name], HALVES)[1]} come out in halves of these people" if count and halves else ""
+            again = counts(halves[name], HALVES)[1] if count and name in halves else None
+            out = "" if again is None else f"; {again} come out in halves of these people"
             found.append(Number(f"{count} of {len(of.table)}", f"{CALLED[name]} named", f"p < {ALPHA:g} over all{out}"))
     nothing = "p needs people of both classes, 10 of each or more."
     return [score, *(found or [Number("nothing", "is named", nothing)])]

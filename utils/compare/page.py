@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.tables import write_frame
-from data.pages.page import Page, Row, Section, render
-from utils.compare.runs import FinishedTest, Pair, RightCounts, rows_by_site, rows_of_pairs
+from data.cohorts.records import TELLING
+from data.pages.drawings import Bar, Forest
+from data.pages.page import Link, Number, Page, Row, Section, render
+from utils.compare.runs import FinishedTest, Pair, RightCounts, Site, rows_by_site, rows_of_pairs
 from utils.figures import number
 from utils.machines.devices import git_commit
-from utils.report import drawings, texts
+from utils.report import texts
+from utils.report.beside import FinishedRun, relative
 from utils.report.build import INTENDED_USE
+from utils.report.headline import number_of
+from utils.report.meanings import MEANINGS
 from utils.report.texts import spelled
 from utils.runs.folders import RESULTS, Results, refuse
 from utils.scores.metrics import HEADLINES
@@ -30,6 +34,12 @@ JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
 SENTENCES = "compare/sentences.jinja"
 DIGITS = 8  # significant ones
 NAMES = ("a", "b", "site")  # columns of text
+RIGHT = MEANINGS | {
+    "both": "Records that both runs predict right.",
+    "only the first": "Records that only the run named first predicts right.",
+    "only the second": "Records that only the run named second predicts right.",
+    "neither": "Records that neither predicts right.",
+}
 
 
 def check_place(folder: Path, runs: Sequence[Path]) -> None:
@@ -54,10 +64,19 @@ def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> 
     for name, rows in ((TABLE, rows_of_pairs(found)), (SITES, rows_by_site(found))):
         write_frame(folder / name, pd.DataFrame(list(rows)), NAMES, DIGITS)
     when, commit = time.strftime("%Y-%m-%dT%H:%M:%S%z"), git_commit()
-    title = f"Comparison of {len(runs)} tests{' '.join(dict.fromkeys(run.described.marks for run in runs))}"
+    marks = " ".join(dict.fromkeys(run.described.marks for run in runs))
     people = f"{runs[0].known['subject'].nunique()} people, {len(runs[0].known)} records, {when}"
+    page = Page(
+        "compare",
+        f"Comparison of {len(runs)} tests{marks}",
+        people,
+        [*sections(runs, found)],
+        numbers(runs, found),
+        aucs(runs, found[0].area),
+        links(runs, folder),
+    )
     with files.replacing(folder / PAGE) as file:
-        file.write(render(Page("compare", title, people, [*sections(runs, found)])))
+        file.write(render(page))
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     described = {"command": command, "runs": [str(run.folder.absolute()) for run in runs], "started": when}
     more = described | {"git_commit": commit, "conclusions": conclusions(found)}
@@ -71,36 +90,82 @@ def conclusions(found: Sequence[Pair]) -> list[str]:
     return each + texts.paragraphs("several", SENTENCES, count=len(found))
 
 
+def links(runs: Sequence[FinishedTest], folder: Path) -> list[Link]:
+    """To the reports, from a folder."""
+    tests = [(run.called, FinishedRun(run.folder)) for run in runs]
+    return [Link(f"report of {name}", relative(test, folder)) for name, test in tests if test.page]
+
+
+def numbers(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> list[Number]:
+    """Of two runs their scores and the difference; the figure shows those of more."""
+    if len(found) > 1:
+        return []
+    (pair,), area = found, found[0].area
+    scores = [number_of(run.scores[area], f"{HEADLINES[area]}: {run.called}") for run in runs]
+    return [*scores, number_of(pair.less[area], f"difference: {minus(pair)}", ".3f")]
+
+
+def aucs(runs: Sequence[FinishedTest], area: str) -> Forest | None:
+    """The AUC of each run that the conclusions rest on; None if none is defined."""
+    better = {run.letter for run in runs if run.scores[area].beats_chance}
+    about = f"{HEADLINES[area]}, {CONFIDENCE:.0%} interval; {CHANCE:g} is guessing. Bold: better than chance."
+    return forest(about, {run.called: (run.scores[area], run.letter in better) for run in runs}, CHANCE)
+
+
+def less(found: Sequence[Pair]) -> Forest | None:
+    """The differences of these AUCs; None if none is defined."""
+    among = f" of all {len(found)} pairs together" if len(found) > 1 else ""
+    about = f"Difference of {HEADLINES[found[0].area]}, {CONFIDENCE:.0%} interval{among}. Bold: one is better."
+    rows = {minus(pair): (pair.less[pair.area], pair.standing in ("beats", "worse")) for pair in found}
+    return forest(about, rows, 0)
+
+
+def forest(about: str, rows: Mapping[str, tuple[Estimate, bool]], line: float) -> Forest | None:
+    """Values with their intervals, and whether they are bold; None if all are undefined."""
+    bars = []
+    for name, (estimate, bold) in rows.items():
+        value, low, high = estimate.numbers
+        if estimate.value is not None:
+            bars.append(Bar(name, value, low, high, estimate.text(), "main" if bold else ""))
+    return Forest(about, bars, line) if bars else None
+
+
 def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Section]:
     """In the order of the page."""
     repeats = {"repeats": len(runs[0].repeats)}
     small = any(run.predictions.in_small_sites for run in runs)
     yield Section("What may be concluded", conclusions(found), kind="conclusion")
-    yield Section("Intended use", [INTENDED_USE])
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
-    area = found[0].area
-    drawn = forest("aucs", {run.letter: run.scores[area] for run in runs}, HEADLINES[area], CHANCE)
-    of_sites = texts.paragraphs("scores", SENTENCES) if small else None
-    yield Section("The runs", of_sites, drawn, [row_of(run) for run in runs])
-    less = {minus(pair): pair.less[area] for pair in found}
-    drawn = forest("differences", less, f"difference of {HEADLINES[area]}", 0)
+    yield Section("Intended use", [INTENDED_USE], open=True)
     about = texts.paragraphs("differences", SENTENCES, pairs=len(found), **repeats)
-    yield Section("Differences", about, drawn, [differences(pair) for pair in found])
+    yield Section(
+        "Differences", about, less(found), [differences(pair) for pair in found], open=True, meanings=MEANINGS
+    )
+    of_sites = texts.paragraphs("scores", SENTENCES) if small else None
+    yield Section("The runs", of_sites, table=[row_of(run) for run in runs], open=True, meanings=MEANINGS)
+    differ = differing(runs)
+    same = ["Nothing of what their run.json says of model, settings, data and program."]
+    yield Section("What differs between the runs", None if differ else same, table=differ or None, open=True)
     about = texts.paragraphs("correlations", SENTENCES, **repeats)
     yield Section("Do they predict alike?", about, table=[correlations(pair) for pair in found])
     about = texts.paragraphs("agreement", SENTENCES, **repeats)
     in_all = [{"runs": pair.name} | agreement(pair.agreement) for pair in found]
-    yield Section("Who is right where", about, table=in_all)
-    by_site = [
-        {"runs, site": f"{pair.name}, {site.name or '-'}", "subjects": str(site.subjects)} | agreement(site.agreement)
-        for pair in found
-        for site in pair.sites
-    ]
-    yield Section("Who is right where, by site", table=by_site)
-    differ = differing(runs)
-    same = ["Nothing of what their run.json says of model, settings, data and program."]
-    yield Section("What differs between the runs", None if differ else same, table=differ or None)
+    yield Section("Who is right where", about, table=in_all, meanings=RIGHT)
+    yield by_site(found)
+
+
+def by_site(found: Sequence[Pair]) -> Section:
+    """Who is right at each site; small sites are folded, if others are not small."""
+    rows = [(site.subjects < TELLING, at_site(pair, site)) for pair in found for site in pair.sites]
+    large, few = ([row for is_small, row in rows if is_small == wanted] for wanted in (False, True))
+    rest = (f"{len(few)} more, with fewer than {TELLING} people", few) if large and few else None
+    return Section("Who is right where, by site", table=large or few, rest=rest, meanings=RIGHT)
+
+
+def at_site(pair: Pair, site: Site) -> Row:
+    place = {"runs, site": f"{pair.name}, {site.name or '-'}", "subjects": str(site.subjects)}
+    return place | agreement(site.agreement)
 
 
 def warnings(runs: Sequence[FinishedTest]) -> list[str]:
@@ -115,24 +180,6 @@ def warnings(runs: Sequence[FinishedTest]) -> list[str]:
 
 def minus(pair: Pair) -> str:
     return f"{pair.a.letter} minus {pair.b.letter}"
-
-
-def forest(label: str, rows: Mapping[str, Estimate], about: str, line: float) -> Figure | None:
-    """A row a value with its interval, from top to bottom, beside a line; None if all are undefined."""
-    known = {name: estimate for name, estimate in rows.items() if estimate.value is not None}
-    if not known:
-        return None
-    figure, (axis,) = drawings.axes(label, 0.7 + 0.26 * len(known))
-    for place, estimate in enumerate(known.values()):
-        value, *ends = estimate.numbers
-        if estimate.low is not None:
-            axis.plot(ends, [place, place], color="C0", linewidth=1.8)
-        axis.plot(value, place, "o", color="C0", markersize=5)
-    axis.axvline(line, color="0.3", linestyle=":", linewidth=1)
-    axis.set_yticks(np.arange(len(known)), [*known])
-    axis.set_ylim(len(known) - 0.5, -0.5)
-    axis.set_xlabel(f"{about}, {CONFIDENCE:.0%} interval")
-    return figure
 
 
 def row_of(run: FinishedTest) -> Row:

@@ -43,10 +43,11 @@ CONCLUSIONS = {"beats": "a is better", "worse": "b is better", "level": "level",
 
 @dataclass(frozen=True, eq=False)
 class FinishedTest:
-    """A finished test, called by its `letter`: `pooled` is its predictions.csv, `repeats` those of its repeats, or
-    the same again; rows are records, by file, in the same order."""
+    """A finished test. It is `called` by its folder with its `letter` first, then by the letter. `pooled` is its
+    predictions.csv, `repeats` those of its repeats, or the same again; rows are records, by file, in the same order."""
 
     letter: str
+    called: str
     folder: Path
     described: Described
     pooled: pd.DataFrame
@@ -83,16 +84,24 @@ def opened(folders: Sequence[Path]) -> list[FinishedTest]:
     if len(folders) > len(LETTERS):
         raise InputError(f"{len(folders)} runs were named; expected {len(LETTERS)} at most.")
     runs: list[FinishedTest] = []
-    for letter, folder in zip(LETTERS, folders, strict=False):
+    for letter, called, folder in zip(LETTERS, names_of(folders), folders, strict=False):
         if twice := next((run.folder for run in runs if is_same(run.folder, folder)), None):
             raise InputError(f"{twice} and {folder} are the same folder; name two runs.")
-        runs.append(read(letter, folder))
+        runs.append(read(letter, called, folder))
     for run in runs[1:]:
         refuse_incompatible(runs[0], run)
     return runs
 
 
-def read(letter: str, folder: Path) -> FinishedTest:
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the folders' paths, as many as tell them apart, with letters."""
+    parts = [folder.absolute().parts for folder in folders]
+    ends = [["/".join(path[-count:]) for path in parts] for count in range(1, max(map(len, parts)) + 1)]
+    names = next((names for names in ends if len(set(names)) == len(names)), ends[-1])
+    return [f"{name} ({letter})" for letter, name in zip(LETTERS, names, strict=False)]
+
+
+def read(letter: str, called: str, folder: Path) -> FinishedTest:
     """Raises InputError, naming the file, unless a classifier's test was finished there and is as it was written."""
     pooled = table_of(folder)
     described = files.read_json(folder / MANIFEST, Described)
@@ -104,13 +113,13 @@ def read(letter: str, folder: Path) -> FinishedTest:
             "compare a test of run.py --choose, or those of the candidates in it."
         )
     if described.repeats < 2:
-        return FinishedTest(letter, folder, described, pooled, (pooled,))
+        return FinishedTest(letter, called, folder, described, pooled, (pooled,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
     columns = ["subject", "label", "site"]
     for number, table in enumerate(repeats):
         if not table[columns].equals(pooled[columns]):
             raise InputError(f"{folder} has other people, labels or sites in repeat {number}; test again.")
-    return FinishedTest(letter, folder, described, pooled, tuple(repeats))
+    return FinishedTest(letter, called, folder, described, pooled, tuple(repeats))
 
 
 def table_of(folder: Path) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from utils.runs.checkpoints import Caveats
 from utils.runs.run import Options, Run
 
 PROGRAM = "abide-predict"
-MEANING = (", so that this person is unlike both classes", "", ", so that this person could be of either")  # by labels
+MEANING = ("this person is unlike both classes", "", "this person could be of either")  # by the number of labels
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,23 @@ class Predicted:
             return [self.doubt, "So no probability, set of labels or region is shown; the other files hold them."]
         if person.probability is None:
             return [f"Probability of autism, not calibrated: {person.raw:.2f}."]
-        labels = f"{labels_of(person)}{MEANING[len(person.labels or ())]}"
-        single = f", of single networks {person.low:.2f} to {person.high:.2f}" if self.networks > 1 else ""
+        labels = f"{labels_of(person)}{', so that ' if self.meaning else ''}{self.meaning}"
+        single = f", of single networks {self.range}" if self.range else ""
         return [
             f"Probability of autism: {person.probability:.2f} (before calibration {person.raw:.2f}{single}).",
             f"Set of labels at {LEVEL:.0%}, however common autism is: {labels}.",
         ]
+
+    @property
+    def meaning(self) -> str:
+        """What the size of the set of labels says, where it is not one."""
+        return MEANING[len(self.person.labels or ())] if self.person.labels is not None else ""
+
+    @property
+    def range(self) -> str:
+        """The calibrated probabilities of single networks, if there are several."""
+        known = self.networks > 1 and self.person.low is not None
+        return f"{self.person.low:.2f} to {self.person.high:.2f}" if known else ""
 
     @property
     def likeness(self) -> str:

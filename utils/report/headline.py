@@ -27,8 +27,8 @@ def numbers(tables: Tables) -> list[Number]:
     return [*found, Number(str(len(people)), "people tested", f"{sites} site{'s' if sites != 1 else ''}; {of_each}")]
 
 
-def number_of(estimate: Estimate, name: str) -> Number:
-    value, ends = number(estimate.numbers[0], ".2f"), estimate.ends(".2f")
+def number_of(estimate: Estimate, name: str, form: str = ".2f") -> Number:
+    value, ends = number(estimate.numbers[0], form), estimate.ends(form)
     return Number(value, name, "no interval" if ends == "-" else f"{ends} ({CONFIDENCE:.0%} interval)")
 
 
