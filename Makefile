@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test bits torture unchanged gpu slurm container
+.PHONY: setup demo images lint check test bits torture unchanged gpu slurm container pages
 
 setup: .venv/installed
 
@@ -58,6 +58,14 @@ slurm: setup
 # What docs/container/Dockerfile makes, in a clean Debian without an engine, in a table; asks first, or takes YES=1.
 container: setup
 	.venv/bin/python tests/container.py
+
+# Every kind of page in Chromium, before axe, a checker of accessibility, in a table; PAGES names folders, PICTURES one.
+pages: .venv/pages
+	.venv/bin/python tests/browser.py $(PAGES) $(if $(PICTURES),--pictures $(PICTURES))
+
+.venv/pages: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[pages]"
+	touch $@
 
 # Makes the figures in images/ from the demo cohort.
 images: demo

@@ -21,7 +21,7 @@ from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings
 from data.likeness.scans import MIN_COVERED
-from data.pages.mosaic import PICTURES, SCRIPT, Mosaic, Tile, file_name, url
+from data.pages.mosaic import CHOOSE, LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, file_name, url
 from data.pages.page import Number, Page, Section, is_page, render
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic
     sections = [
         Section("Pictures of people", [PICTURES], kind="warning"),
         Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
-        Section("Everybody", [about_tiles(cohort, pictures, odd)], markup=mosaic.markup, open=True),
+        Section("Everybody", about_tiles(cohort, pictures, odd), markup=mosaic.markup, open=True),
         *of_group(pictures),
         *of_motion(cohort),
         *of_signal(findings),
@@ -131,16 +131,15 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic
     return Page(KIND, f"Check of {cohort.path.name}", findings.title, sections, numbers_shown, script=SCRIPT)
 
 
-def about_tiles(cohort: Cohort, pictures: Pictures, odd: int) -> str:
+def about_tiles(cohort: Cohort, pictures: Pictures, odd: int) -> list[str]:
     """How to read the mosaic."""
     motion = head_motion(cohort)
-    number = "" if motion is None else f"The number is head motion, {motion.name}. "
-    marked = "Marked people come first: the check found something odd about them. " if odd else ""
-    others = "Choose another map above the pictures. " if len(pictures.maps) > 1 else ""
-    return (
-        f"{marked}A picture shows {CUTS}. Black is outside the brain. A brain's own values range from dark to bright. "
-        f"{others}{number}Point at a picture, or go to it by Tab and arrow keys, to see it larger."
-    )
+    number = [] if motion is None else [f"The number below a picture is head motion, {motion.name}."]
+    marked = ["Marked people come first: the check found something odd about them."] if odd else []
+    return [
+        f"A picture shows {CUTS}. {LEGEND}",
+        " ".join([*marked, *number, CHOOSE if len(pictures.maps) > 1 else "", LARGER]),
+    ]
 
 
 def of_group(pictures: Pictures) -> Iterator[Section]:

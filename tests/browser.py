@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/browser.py [FOLDER ...] [--pictures DIR]
 
-Without a FOLDER, the commands in `COMMANDS` make pages of a few people in a temporary folder. All *.html files there,
+Without a FOLDER, the commands in `STEPS` make pages of a few people in a temporary folder. All *.html files there,
 or in each FOLDER, are read: at two widths in light and dark as well as printed, as they open and with all that folds
 unfolded. Rules of axe are WCAG 2.1 A and AA and its best practices; none is disabled, frames are read, too. What axe
 cannot decide is counted. No page may reach outside the disk. Exit status 1 if anything was found, 2 without a browser.
@@ -19,8 +19,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -34,7 +36,7 @@ from data.base.cli import guarded
 from data.base.errors import InputError
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
@@ -52,28 +54,40 @@ FAULTY = """<!doctype html><html lang="en"><title>Faults</title><main><h1>Faults
 PEOPLE = 160  # enough for calibrated probabilities in folds
 AT = "--dataDir cohort --chkPointDir ckpt"
 ONE = "--folds 3 --set members=1 --set batch_size=16"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+SIDE_BY_SIDE = 2  # commands, and pages
 PERSON = f"lab/cpac/{ROWS[1]['FILE_ID']}"
-COMMANDS = f"""
+STEPS = f"""
     abide-data derive fmriprep maps --maps falff,alff --series lab/parcels.nii.gz
     abide-data convert lab cohort --grid reduced --maps falff,alff --connectome rois_made --parcels lab/parcels.nii.gz
-    abide-data check cohort --html check.html
-    run.py --train {AT} {ONE} --numIters 120
-    run.py --test {AT} --folds 3
-    run.py --blackout {AT} --folds 3 --donors 2
+
+    run.py --train {AT} {ONE} --numIters 60
     run.py --train --model nn {AT} {ONE} --numIters 60
+    abide-data check cohort --html check.html
+
+    run.py --test {AT} --folds 3
     run.py --test --model nn {AT} --folds 3
-    run.py --blackout --model nn {AT} --folds 3 --donors 2
-    abide-compare results/mmnn-test-folds-3 results/nn-test-folds-3
+
+    run.py --blackout {AT} --folds 3 --donors 1
+    run.py --blackout --model nn {AT} --folds 3 --donors 1
     run.py --train --everybody --score results/mmnn-test-folds-3 {AT}
+    abide-compare results/mmnn-test-folds-3 results/nn-test-folds-3
+
     abide-bundle ckpt/mmnn/everybody model.zip
+
     abide-data convert new others --like model.zip
-    run.py --test --bundle model.zip --dataDir others --outDir results/bundle-test
     abide-predict model.zip --maps falff={PERSON}_falff.nii.gz,alff={PERSON}_alff.nii.gz --series {PERSON}_rois_made.1D
+
+    run.py --test --bundle model.zip --dataDir others --outDir results/bundle-test
+
+    abide-report results
 """
 
 IDS = "() => [...document.querySelectorAll('[id]')].map(of => of.id)"
 LINKS = "() => [...document.querySelectorAll('a[href]')].map(of => [of.getAttribute('href'), of.href])"
-UNFOLD = """() => [...document.querySelectorAll('details:not([open])')].map(of => of.open = true).length"""
+FOLDS = "() => document.querySelectorAll('details:not([open])').length"
+UNFOLD = "() => document.querySelectorAll('details').forEach(of => of.open = true)"
 WIDE = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 WIDEST = """() => [...document.body.querySelectorAll('*')].filter(of => {
   for (let at = of.parentElement; at; at = at.parentElement)
@@ -81,23 +95,20 @@ WIDEST = """() => [...document.body.querySelectorAll('*')].filter(of => {
   return of.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
 }).map(of => `${of.localName} below ${of.closest('section')?.querySelector('h2')?.textContent}`).slice(-1).join()"""
 SORTABLE = """() => {
-  const sorts = of => of.onclick || of.ariaSort || of.querySelector('button')
-    || getComputedStyle(of).cursor == 'pointer';
-  window.sortable = [...document.querySelectorAll('th')].filter(sorts);
+  const control = of => of.querySelector('button:not([popovertarget])') || (of.onclick ? of : null);
+  window.controls = [...document.querySelectorAll('th')].map(control).filter(of => of);
   window.reached = new Set();
-  return window.sortable.length;
+  return window.controls.length;
 }"""
 FOCUSED = """() => {
-  const of = document.activeElement, heading = of?.closest('th');
-  if (heading && window.sortable.includes(heading) && !window.reached.has(heading)) {
-    window.reached.add(heading);
-    return 'heading';
-  }
-  return !of || of == document.body ? 'end' : 'other';
+  const of = document.activeElement;
+  if (!window.controls.includes(of) || window.reached.has(of)) return of && of != document.body ? 'other' : 'end';
+  window.reached.add(of);
+  return 'heading';
 }"""
-SORTED = "() => ['ascending', 'descending'].includes(document.activeElement?.closest('th')?.ariaSort)"
-NAMED = "() => document.activeElement.closest('th').textContent.trim()"
-UNREACHED = "() => window.sortable.filter(of => !window.reached.has(of)).map(of => of.textContent.trim())"
+SORTED = "() => ['ascending', 'descending'].includes(document.activeElement.closest('th').ariaSort)"
+NAMED = "() => document.activeElement.textContent.trim()"
+UNREACHED = "() => window.controls.filter(of => !window.reached.has(of)).map(of => of.textContent.trim())"
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class View:
 
 
 VIEWS = (*(View(width, scheme) for width in (400, 1280) for scheme in ("light", "dark")), View(PAPER, media="print"))
+AS_OPENED = (VIEWS[0], VIEWS[3])  # before all is unfolded, too
 
 
 @dataclass
@@ -149,28 +161,35 @@ class Findings:
 # One page
 
 
-def read(browser: "Browser", axe: str, path: Path, pictures: Path | None) -> Findings:
-    """All findings on a page; `pictures` is where its pictures go, without their endings."""
+def read(path: Path, pictures: Path | None) -> Findings:
+    """All findings on a page, in a browser of its own; `pictures` is a folder."""
+    axe, playwright = engines()
     found = Findings()
-    for view in VIEWS:
-        page = browser.new_page(
-            viewport={"width": view.width, "height": HEIGHT}, color_scheme=view.scheme, offline=True
-        )
-        page.on("console", lambda said: said.type == "error" and found.add("console", said.text))
-        page.on("pageerror", lambda error: found.add("console", str(error)))
-        page.on("request", lambda asked: off_disk(asked.url) and found.add("leaves the disk", asked.url))
-        page.on("requestfailed", lambda asked: found.add("not loaded", asked.url[:100]))
-        page.emulate_media(media=view.media, color_scheme=view.scheme)
-        page.goto(path.resolve().as_uri())
-        page.wait_for_timeout(SETTLED_MS if len(page.frames) > 1 else 0)
-        look(page, axe, view, found, pictures)
-        if folds := page.evaluate(UNFOLD):
-            found.folds = folds
-            look(page, axe, view, found, pictures and pictures.with_name(f"{pictures.name}-unfolded"))
-        if view == VIEWS[-2]:
-            follow_links(page, path, found)
-            tab(page, found)
-        page.close()
+    with playwright() as started:
+        browser = started.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+        for view in VIEWS:
+            page = browser.new_page(viewport={"width": view.width, "height": HEIGHT}, offline=True)
+            page.on("console", lambda said: said.type == "error" and found.add("console", said.text))
+            page.on("pageerror", lambda error: found.add("console", str(error)))
+            page.on("request", lambda asked: off_disk(asked.url) and found.add("leaves the disk", asked.url))
+            page.on("requestfailed", lambda asked: found.add("not loaded", asked.url[:100]))
+            page.emulate_media(media=view.media, color_scheme=view.scheme)
+            page.goto(path.resolve().as_uri())
+            page.wait_for_timeout(SETTLED_MS if len(page.frames) > 1 else 0)
+            folds = page.evaluate(FOLDS)
+            found.folds = max(found.folds, folds)
+            picture(page, pictures, f"{view}")
+            if view in AS_OPENED or not folds:
+                look(page, axe, view, found)
+            if folds:
+                page.evaluate(UNFOLD)
+                picture(page, pictures, f"{view} unfolded")
+                look(page, axe, view, found)
+            if view == VIEWS[-2]:
+                follow_links(page, path, found)
+                tab(page, found)
+            page.close()
+        browser.close()
     return found
 
 
@@ -178,12 +197,14 @@ def off_disk(url: str) -> bool:
     return urlsplit(url).scheme not in ON_DISK
 
 
-def look(page: "Page", axe: str, view: View, found: Findings, picture: Path | None) -> None:
+def picture(page: "Page", pictures: Path | None, name: str) -> None:
+    if pictures:
+        page.screenshot(path=pictures / f"{name.replace(' ', '-')}.png", full_page=True)
+
+
+def look(page: "Page", axe: str, view: View, found: Findings) -> None:
     """What axe says of a page as it now is, and whether it is too wide. Colours are compared without gradients, as axe
     cannot do with them: shadows at the edge of a table."""
-    if picture:
-        name = f"{picture.name}-{str(view).replace(' ', '-')}.png"
-        page.screenshot(path=picture.with_name(name), full_page=True)
     wide, room = page.evaluate(WIDE)
     if wide > room * (SHRUNK if view.media == "print" else 1):
         found.add("too wide", f"{wide} of {room} pixels, {page.evaluate(WIDEST)}", view)
@@ -243,20 +264,25 @@ def tab(page: "Page", found: Findings) -> None:
 
 
 def make_pages(home: Path) -> None:
-    """Does all commands in a folder. Raises InputError where one fails."""
+    """Does all steps in a folder. Raises InputError where a command fails."""
     lab = [ROWS[at % len(ROWS)] | {"SUB_ID": str(at + 50002), "FILE_ID": f"X_00{at + 50002}"} for at in range(PEOPLE)]
     write_lab(home / "lab", lab)
     write_lab(home / "new", renamed(24))
     write_scans(home / "fmriprep", [str(number) for number in range(1, 7)])
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    for line in COMMANDS.strip().splitlines():
-        words, begun = shlex.split(line), time.monotonic()
-        module, arguments = ("run", words[1:]) if words[0] == "run.py" else module_of(words)
-        command = (sys.executable, "-m", module, *arguments)
-        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
-        if done.returncode > ("convert" in words or "check" in words):  # 1 says that the people made up have problems
-            raise InputError(f"{line.strip()} ended with {done.returncode}: {done.stderr[-400:]}")
-        print(f"{time.monotonic() - begun:.0f} s: {line.strip()}", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for step in STEPS.strip().split("\n\n"):
+            list(pool.map(partial(perform, home), map(str.strip, step.splitlines())))
+
+
+def perform(home: Path, line: str) -> None:
+    """Does a command, and says how long it took."""
+    words, begun = shlex.split(line), time.monotonic()
+    module, arguments = ("run", words[1:]) if words[0] == "run.py" else module_of(words)
+    command = (sys.executable, "-m", module, *arguments)
+    done = subprocess.run(command, cwd=home, env=ENVIRONMENT, capture_output=True, text=True)
+    if done.returncode > ("convert" in words or "check" in words):  # 1 says that the people made up have problems
+        raise InputError(f"{line} ended with {done.returncode}: {done.stderr[-400:]}")
+    print(f"{time.monotonic() - begun:.0f} s: {line}", file=sys.stderr, flush=True)
 
 
 # All pages
@@ -287,33 +313,27 @@ def pages_in(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.html"))}
 
 
-def check_faults(browser: "Browser", axe: str, folder: Path) -> None:
+def check_faults(folder: Path) -> None:
     """Raises InputError unless each fault of a page that is full of them is found."""
     path = folder / "faults.html"
     path.write_text(FAULTY)
-    if missing := FAULTS - {rule for rule, _ in read(browser, axe, path, None).of}:
+    if missing := FAULTS - {rule for rule, _ in read(path, None).of}:
         raise InputError(f"Of the faults planted in {path}, this is not found: {', '.join(sorted(missing))}.")
 
 
 def read_all(pages: dict[str, Path], pictures: Path | None) -> int:
     """Reads pages, prints what was found, and counts it."""
-    axe, playwright = engines()
     number, lines = 0, []
-    with playwright() as started, tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        browser = started.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
-        check_faults(browser, axe, Path(folder))
-        version = re.search(r"axe v([\d.]+)", axe)[1]
-        print(f"Chromium {browser.version}, axe {version}; each page: {', '.join(map(str, VIEWS))}.\n")
-        print("| page | kB | folds opened | findings | axe cannot decide |\n|" + " --- |" * 5, flush=True)
-        for name, path in pages.items():
-            picture = pictures / re.sub(r"\W+", "-", name.removesuffix(".html")) if pictures else None
-            found = read(browser, axe, path, picture)
+    folders = [pictures and pictures / re.sub(r"\W+", "-", name.removesuffix(".html")) for name in pages]
+    print(f"Each page was read as follows: {', '.join(map(str, VIEWS))}.\n")
+    print("| page | kB | folds opened | findings | axe cannot decide |\n|" + " --- |" * 5, flush=True)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for (name, path), found in zip(pages.items(), pool.map(read, pages.values(), folders), strict=True):
             undecided = ", ".join(f"{rule} {count}" for rule, count in found.undecided.items()) or "nothing"
             size = f"{path.stat().st_size / 1000:,.0f}"
             print(f"| {name} | {size} | {found.folds} | {len(found.of) or 'none'} | {undecided} |", flush=True)
             lines += [f"| {name} | {finding} |" for finding in found.of.values()]
             number += len(found.of)
-        browser.close()
     if lines:
         print("\n| page | rule | element | where |\n|" + " --- |" * 4, *lines, sep="\n")
     return number
@@ -322,15 +342,18 @@ def read_all(pages: dict[str, Path], pictures: Path | None) -> int:
 def execute() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
-    parser.add_argument("--pictures", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="a folder for a picture of each page, as it was read"
+    )
     args = parser.parse_args()
-    if args.pictures:
-        args.pictures.mkdir(parents=True, exist_ok=True)
     browser_path(), engines()  # before anything is made
-    with tempfile.TemporaryDirectory(prefix="pages-") as home:
+    with tempfile.TemporaryDirectory(prefix="pages-") as folder:
+        home = Path(folder)
+        check_faults(home)
         if not args.folders:
-            make_pages(Path(home))
-        folders = args.folders or [Path(home)]
+            (home / "made").mkdir()
+            make_pages(home / "made")
+        folders = args.folders or [home / "made"]
         pages = {name: path for folder in folders for name, path in pages_in(folder).items()}
         return int(read_all(pages, args.pictures) > 0)
 

@@ -26,8 +26,8 @@ FEW, MOST_IN_ROW = 5000, 59  # people whose pictures, (106, 276) at 2 mm, one sh
 
 @lru_cache(maxsize=8)
 def sampled(shape: tuple[int, ...], affine: bytes, step_mm: float) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """For volumes of this shape and affine (4, 4) float64: the indices of the nearest voxel to each point of the cuts,
-    three arrays (rows, columns), and which points lie in the volume."""
+    """Where the cuts lie in volumes of this shape and affine (4, 4) float64. The indices of the voxel nearest to each
+    point are three arrays (rows, columns); with them, which points (rows, columns) lie in a volume."""
     axes = [np.arange(low, high + 1, step_mm) for low, high in SIDES_MM]
     height, cuts = max(map(len, axes)), []
     for right, up in PLANES:

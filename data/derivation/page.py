@@ -17,7 +17,7 @@ from data.conversion.source import subject_column
 from data.conversion.tables import key, read_table
 from data.derivation.output import PAGE, PAGE_KIND
 from data.derivation.scans import entities_of
-from data.pages.mosaic import PICTURES, SCRIPT, Mosaic, Tile
+from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile
 from data.pages.page import Number, Page, Section, render
 
 if TYPE_CHECKING:
@@ -146,13 +146,12 @@ def of_people(folder: Path, done: Sequence[Derived], maps: Sequence[str]) -> Ite
         ]
         tiles.append(Tile(f"sub-{one.label}", one.about, ";".join(urls), ["failed, see below"] * bool(one.failure)))
     tiles.sort(key=lambda tile: not tile.odd)
-    text = (
-        f"Who moved most comes first. FD is the mean framewise displacement. A picture shows {CUTS}. Black is outside "
-        "the mask. A map's own values range from dark to bright. Point at a picture, or go to it by Tab and arrow "
-        "keys, to see it larger."
-    )
+    texts = [
+        f"A picture shows {CUTS}. {LEGEND}",
+        f"Who moved most comes first. FD is the mean framewise displacement. {LARGER}",
+    ]
     mosaic = Mosaic(tiles, [wanted.get(name, name) for name in names])
-    yield Section("Everybody", [text], markup=mosaic.markup, open=True)
+    yield Section("Everybody", texts, markup=mosaic.markup, open=True)
 
 
 def of_motion(done: Sequence[Derived]) -> Iterator[Section]:

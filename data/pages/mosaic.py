@@ -14,6 +14,9 @@ PICTURES = (
     "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
     "Neither a bundle nor a packed cohort takes it along."
 )
+LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
+CHOOSE = "Choose another map above the pictures."
+LARGER = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
 SCRIPT = Markup("""
 // Arrow keys go from picture to picture.
 all(".mosaic ul").forEach(list => list.onkeydown = event => {
