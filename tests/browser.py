@@ -44,6 +44,7 @@ NARROW, WIDE, HEIGHT = 400, 1280, 900  # CSS pixels, as all lengths here
 PAPER = 718  # A4 upright with margins of 10 mm
 SHRUNK = 1.5  # a browser prints a page smaller that is wider than paper, up to this, and cuts off what is wider still
 SETTLED_MS = 800  # the brain viewer fits its frame 500 ms after it is loaded
+PATIENCE_MS = 600_000  # on a machine that has much else to do
 MOST_TABS = 3000
 ON_DISK = ("file", "data", "blob", "about")
 FAULTS = {"color-contrast", "image-alt", "not loaded", "link", "keyboard", "too wide", "leaves the disk", "console"}
@@ -169,6 +170,7 @@ def read(path: Path, pictures: Path | None) -> Findings:
         browser = started.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         for view in VIEWS:
             page = browser.new_page(viewport={"width": view.width, "height": HEIGHT}, offline=True)
+            page.set_default_timeout(PATIENCE_MS)
             page.on("console", lambda said: said.type == "error" and found.add("console", said.text))
             page.on("pageerror", lambda error: found.add("console", str(error)))
             page.on("request", lambda asked: off_disk(asked.url) and found.add("leaves the disk", asked.url))
