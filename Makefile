@@ -7,13 +7,23 @@ export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo images lint check test bits torture unchanged gpu slurm container pages
+.PHONY: setup develop demo images lint check test bits torture unchanged gpu slurm container pages
 
+# What runs the program.
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
+	@echo "Installing into .venv what runs the program: most of it is TensorFlow, 0.6 GB to download."
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[onnx]"
+	.venv/bin/python -m pip install --disable-pip-version-check --editable .
+	@.venv/bin/run.py --version && du -sh .venv
+	touch $@
+
+# What tests and checks of the code need beside, and ONNX.
+develop: .venv/developed
+
+.venv/developed: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,onnx]"
 	touch $@
 
 # Trains, tests and blacks out mmnn on the simulated demo cohort.
@@ -23,7 +33,7 @@ demo: setup
 	.venv/bin/python run.py --blackout --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/blackout
 	@echo "Results: $(DEMO)/test/metrics.json, $(DEMO)/blackout/regions.csv (simulated data)"
 
-lint: setup
+lint: develop
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -36,34 +46,34 @@ test: lint
 	$(PYTEST)
 
 # What docs/evidence.md calls equal, as a processor without AVX-512 computes it; BITS are some of the files.
-bits: setup
+bits: develop
 	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTEST) -m bits $(BITS)
 
 # Kills, full disks, damaged files and hostile names: says in a table what was lost, within half an hour on 2 cores.
-torture: setup
+torture: develop
 	.venv/bin/python tests/torture.py
 
 # Whether this code leaves what that of the commit BASE leaves, file by file; an hour for both on 2 cores.
-unchanged: setup
+unchanged: develop
 	.venv/bin/python tests/unchanged.py $(BASE) --jobs 2
 
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
-gpu: setup
+gpu: develop
 	.venv/bin/python tests/gpu.py
 
 # A real Slurm of two nodes on this machine, on which docs/scale.md is walked, in a table; asks first, or takes YES=1.
-slurm: setup
+slurm: develop
 	.venv/bin/python tests/slurm.py
 
 # What docs/container/Dockerfile makes, in a clean Debian without an engine, in a table; asks first, or takes YES=1.
-container: setup
+container: develop
 	.venv/bin/python tests/container.py
 
 # Every kind of page in Chromium, before axe, a checker of accessibility, in a table; PAGES names folders, PICTURES one.
 pages: .venv/pages
 	.venv/bin/python tests/browser.py $(PAGES) $(if $(PICTURES),--pictures $(PICTURES))
 
-.venv/pages: .venv/installed
+.venv/pages: .venv/developed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[pages]"
 	touch $@
 

@@ -21,7 +21,7 @@ from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings
 from data.likeness.scans import MIN_COVERED
-from data.pages.mosaic import CHOOSE, LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, file_name, url
+from data.pages.mosaic import CHOOSE, LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, file_name, left_out, url
 from data.pages.page import Number, Page, Section, is_page, render
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic
         *of_group(pictures),
         *of_motion(cohort),
         *of_signal(findings),
-        of_left_out(cohort),
+        left_out(cohort.metadata.people_left_out, "The conversion names nobody."),
         *of_headings(findings),
     ]
     return Page(KIND, f"Check of {cohort.path.name}", findings.title, sections, numbers_shown, script=SCRIPT)
@@ -216,7 +216,7 @@ def drawn_motion(people: pd.DataFrame, groups: Sequence[str], name: str) -> "Fig
         place = of_group["site"].map(sites.index).to_numpy() + (number - (len(groups) - 1) / 2) * 0.36
         jitter = random.uniform(-0.12, 0.12, len(place))
         axis.scatter(
-            of_group["motion"], place + jitter, s=9, color=COLOURS[group], alpha=0.6, linewidths=0, label=group
+            of_group["motion"], place + jitter, s=14, color=COLOURS[group], alpha=0.6, linewidths=0, label=group
         )
         medians = of_group["motion"].groupby(place).median()
         axis.plot(medians, medians.index, "|", color=COLOURS[group], markersize=13, markeredgewidth=2)
@@ -241,20 +241,10 @@ def of_signal(findings: CohortFindings) -> Iterator[Section]:
         yield Section("Without signal", [told, *nobody], table=table or None, filtered=bool(table))
 
 
-def of_left_out(cohort: Cohort) -> Section:
-    """Who is not in the cohort, and why."""
-    reasons = cohort.metadata.people_left_out
-    table = [
-        {"reason": reason, "people": str(len(names)), "who": ", ".join(names)}
-        for reason, names in sorted(reasons.items(), key=lambda pair: -len(pair[1]))
-    ]
-    total = sum(map(len, reasons.values()))
-    text = f"{total:,} people of the table have no record." if total else "The conversion names nobody."
-    return Section("Who was left out, and why", [text], table=table or None, open=bool(total))
-
-
 def of_headings(findings: CohortFindings) -> Iterator[Section]:
     """What the check says in the terminal, but for the problems."""
     for heading, part in findings.headings.items():
         if part.counts or part.notes:
-            yield Section(heading.capitalize(), [*part.counts, *map("note: {}".format, part.notes)])
+            yield Section(
+                heading.capitalize(), [*part.counts, *map("note: {}".format, part.notes)], open=bool(part.notes)
+            )

@@ -30,10 +30,10 @@ PROGRAMS = {
     "utils.predict": predict_main,
     "utils.report": report_main,
 }
-FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda and fMRIPrep, and of every parser
+FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda, pip and fMRIPrep, and of every parser
     *("--gpus-per-task", "--overcommit", "--requeue", "--signal"),
     *("--always", "--gpus", "--init", "--nv", "--time", "--volume"),
-    *("--install", "--output-spaces"),
+    *("--install", "--output-spaces", "--editable"),
     *("--help", "--version"),
 }
 README_LINES = 150

@@ -231,15 +231,24 @@ class BarProgress:
 def bar(title: str, total: int, done: int = 0) -> Iterator[BarProgress | None]:
     """A bar; None where there is no terminal."""
     from rich.console import Console  # costs `--help` nothing
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
 
     console = Console(file=getattr(sys.stdout, "stream", None))  # a bar steers the terminal, see `Plain`
     if not console.is_terminal:
         yield None
         return
     times = (TimeElapsedColumn(), "left", TimeRemainingColumn())
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[note]}", *times)
-    shown = Progress(*columns, console=console, transient=QUIET.get())
+    note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))  # cut where it is too long
+    columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), *times, note)
+    shown = Progress(*columns, console=console, transient=QUIET.get(), expand=True)
     with shown, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
         yield BarProgress(shown, shown.add_task(title, total=total, completed=done, note=""))
 

@@ -17,7 +17,7 @@ from data.conversion.source import subject_column
 from data.conversion.tables import key, read_table
 from data.derivation.output import PAGE, PAGE_KIND
 from data.derivation.scans import entities_of
-from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile
+from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, left_out
 from data.pages.page import Number, Page, Section, render
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def without_scan(table: Path | None, labels: Iterable[str]) -> list[str]:
 
 def page_of(folder: Path, people: Sequence[Derived], absent: Sequence[str], maps: Sequence[str]) -> Page:
     done = [one for one in people if one.facts]
-    reasons = left_out(people, absent)
+    reasons = reasons_of(people, absent)
     missing = sum(map(len, reasons.values()))
     numbers = [
         Number(f"{len(done):,}", "people derived", f"of {len(people):,} with scans"),
@@ -120,7 +120,7 @@ def page_of(folder: Path, people: Sequence[Derived], absent: Sequence[str], maps
         Section("Pictures of people", [PICTURES], kind="warning"),
         *of_people(folder, done, maps),
         *of_motion(done),
-        of_left_out(reasons, missing),
+        left_out(reasons, "Nobody: all people with scans have maps."),
     ]
     return Page(PAGE_KIND, "Maps derived from scans", f"{len(done):,} people", sections, numbers, script=SCRIPT)
 
@@ -190,19 +190,10 @@ def drawn_motion(known: Sequence[tuple[float, float]]) -> "Figure":
     return figure
 
 
-def left_out(people: Sequence[Derived], absent: Sequence[str]) -> dict[str, list[str]]:
+def reasons_of(people: Sequence[Derived], absent: Sequence[str]) -> dict[str, list[str]]:
     """People by why they have no maps, or failed when they were derived again."""
     found = dict[str, list[str]]()
     for one in people:
         if reason := one.failure.replace(f"sub-{one.label}", "sub-*") or ("" if one.facts else NOT_YET):
             found.setdefault(reason, []).append(one.label)
     return found | ({NO_SCAN: list(absent)} if absent else {})
-
-
-def of_left_out(reasons: Mapping[str, Sequence[str]], missing: int) -> Section:
-    table = [
-        {"why": why, "people": str(len(labels)), "who": ", ".join(labels)}
-        for why, labels in sorted(reasons.items(), key=lambda pair: -len(pair[1]))
-    ]
-    text = f"{missing:,} people." if missing else "Nobody: all people with scans have maps."
-    return Section("Who was left out, and why", [text], table=table or None, open=bool(missing))

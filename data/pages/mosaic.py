@@ -2,12 +2,13 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from data.pages.page import templates
+from data.base.tables import printable
+from data.pages.page import Section, templates
 
 RATIO = "94 / 36"  # of the sides of a picture
 PICTURES = (
@@ -69,3 +70,17 @@ class Mosaic:
     @property
     def markup(self) -> Markup:
         return Markup(templates().get_template("mosaic.html").render(mosaic=self, ratio=RATIO))  # noqa: S704
+
+
+def left_out(reasons: Mapping[str, Sequence[str]], everybody: str) -> Section:
+    """Who is missing by the reason, most people first; `everybody` says that nobody is."""
+    title, most = "Who was left out, and why", sorted(reasons.items(), key=lambda pair: -len(pair[1]))
+    if not most:
+        return Section(title, [everybody])
+    fold = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
+    names = Markup("").join(fold.format(printable(why), counted(len(of)), printable(", ".join(of))) for why, of in most)
+    return Section(title, [f"{counted(sum(map(len, reasons.values())))}."], markup=names, open=True)
+
+
+def counted(people: int) -> str:
+    return "1 person" if people == 1 else f"{people:,} people"

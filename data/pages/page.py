@@ -122,6 +122,7 @@ def templates() -> "jinja2.Environment":
     found.globals.update(svg=svg, sorted_from=SORTED, long_from=LONG)
     found.filters.update(cell=cell)
     found.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
+    found.tests["worded"] = lambda text: text[:1].isalpha()
     found.tests["picture"] = lambda drawing: isinstance(drawing, Picture)
     return found
 
