@@ -164,13 +164,13 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert "Warnings" not in parsed.headings
     drawn = figure.draw(run, results)
     told = [text.get_text() for text in drawn.texts]
-    assert told[:2] == ["Blackout of cnn on lab/$my$ cohort: mean over 6 test subjects", results.summary]
+    assert told[:2] == ["Blackout of cnn on $my$ cohort: mean over 6 test subjects", results.summary]
     plt.close(drawn)
 
 
 @pytest.mark.slow
 def test_of_a_network_at_chance_nothing_is_marked_and_that_is_said(run, at_chance):
-    assert pictures.title(run, at_chance) == "Blackout of cnn on lab/$my$ cohort (MODEL AT CHANCE)"
+    assert pictures.title(run, at_chance) == "Blackout of cnn on $my$ cohort (MODEL AT CHANCE)"
     parsed = Page(page.render(run, at_chance))
     assert parsed.paragraphs["Warnings"][0].startswith("The network is not shown to be better than chance")
     pale = "All regions are pale: the network is not shown to be better than chance"

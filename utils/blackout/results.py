@@ -259,7 +259,7 @@ class BlackoutResults:
     def told(self) -> str:
         """All that is said, for the terminal and `run.json`."""
         others = [part.summary for part in (self.connections, self.values, self.by_map) if part]
-        return "\n".join(filter(None, (self.summary, *others, self.first_sentence)))
+        return "\n".join(filter(None, (self.first_sentence, self.summary, *others)))
 
     @property
     def families(self) -> list[str]:
@@ -282,8 +282,8 @@ class BlackoutResults:
 
 
 def title(run: Run, results: BlackoutResults) -> str:
-    """Model, cohort as the user named it, and the warnings that belong beside every result."""
-    cohort = printable(str(run.data_dir)) if run.data_dir else "the demo cohort"
+    """Model, the name of the cohort, and the warnings that belong beside every result."""
+    cohort = printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
     at_chance = " (MODEL AT CHANCE)" if results.at_chance else ""
     return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
 
