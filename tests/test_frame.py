@@ -12,6 +12,8 @@ from test_report import people, write_tables
 from data.pages.drawings import Bar, Forest, svg
 from data.pages.page import Number, Page, Section, is_page, render
 from utils.report import build, texts
+from utils.report.headline import number_of
+from utils.scores.results import Estimate
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -78,6 +80,11 @@ def test_a_conclusion_is_shown_by_sentences():
     ]
 
 
+def test_a_score_of_few_people_is_no_headline():
+    assert number_of(Estimate(1.0, None, None), "AUC").value == "not known"
+    assert number_of(Estimate(0.61, 0.5, 0.7), "AUC") == Number("0.61", "AUC", "0.50 to 0.70 (95% interval)")
+
+
 def run_folder(folder, name: str, **content) -> None:
     (folder / name).mkdir()
     about = {"outputs": [], "finished": True, "job": "test", "model": "nn", "records_sha256": "r"}
@@ -124,12 +131,14 @@ def test_a_report_shows_a_blackout_of_its_network_and_keeps_its_share(tmp_path):
         content = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps(content | {"finished": True, "outputs": [], "outputs_sha256": {}}))
         (folder / "report.html").write_text("")
-    run_folder(tmp_path, "bo", job="blackout", model="mmnn", checkpoint_sha256="one", conclusion="Nothing is named.")
+    run_folder(
+        tmp_path, "bo", job="blackout", model="mmnn", checkpoint_sha256="one", conclusion="An AUC.\nNothing is named."
+    )
     for name in ("blackout.html", "blackout.png"):
         (tmp_path / "bo" / name).write_bytes(b"")
     build.show_in_reports(tmp_path / "bo")
     page = Parsed((tmp_path / "te" / "report.html").read_text())
-    assert page.paragraphs["Where the evidence lies"] == ["Nothing is named."]
+    assert page.paragraphs["Where the evidence lies"] == ["Nothing is named.", "An AUC."]
     assert ("href", "../bo/blackout.html") in page.attributes
     assert not (tmp_path / "other" / "report.html").read_text()
     assert "report.html" in json.loads((tmp_path / "te" / "run.json").read_text())["outputs_sha256"]

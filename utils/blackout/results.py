@@ -259,7 +259,7 @@ class BlackoutResults:
     def told(self) -> str:
         """All that is said, for the terminal and `run.json`."""
         others = [part.summary for part in (self.connections, self.values, self.by_map) if part]
-        return "\n".join(filter(None, (self.first_sentence, self.summary, *others)))
+        return "\n".join(filter(None, (self.summary, *others, self.first_sentence)))
 
     @property
     def families(self) -> list[str]:

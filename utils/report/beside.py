@@ -69,14 +69,19 @@ def relative(run: FinishedRun, folder: Path) -> str:
 
 
 def where_it_lies(folder: Path, blackouts: list[FinishedRun]) -> list[Section]:
-    """What the report says and shows of the blackouts of its network; nothing without one."""
+    """What the report says and shows of the blackouts of its network; nothing without one. What a blackout says last,
+    how much would come out in others, comes first."""
     return [
         Section(
             "Where the evidence lies" + (f": {run.name}" if len(blackouts) > 1 else ""),
-            [line for line in run.content["conclusion"].splitlines() if line],
+            last_first([line for line in run.content["conclusion"].splitlines() if line]),
             Picture((run.folder / FIGURE).read_bytes(), f"The figure of {run.name}", target=relative(run, folder)),
             open=True,
         )
         for run in blackouts
         if (run.folder / FIGURE).is_file()
     ]
+
+
+def last_first(lines: list[str]) -> list[str]:
+    return [*lines[-1:], *lines[:-1]]
