@@ -25,7 +25,7 @@ from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.derivation import FOLDER
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
-from data.cohorts.rows import DIGESTS, HDF5_NAME, METADATA, SPLITS, TABLE, Metadata, Row, listed
+from data.cohorts.rows import DIGESTS, HDF5_NAME, LISTED, METADATA, SPLITS, TABLE, Metadata, Row, listed
 
 SEAL, VERDICT = "seal.json", "check.json"  # beside a cohort's records
 COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
@@ -33,6 +33,7 @@ FURTHER = {"connectome": "connectome_sha256", "maps": "map_sha256", "source_maps
 SHA256 = re.compile(r"[0-9a-f]{64}")
 THREADS = 2
 SHOWN = 3  # problems in a line
+FEW_PARTS = 2  # maps whose names stand below a person's picture
 SITES_SHOWN = 50
 
 
@@ -57,8 +58,8 @@ class Findings:
                 for text in getattr(part, kind):
                     names.setdefault(text, []).append(name)
             for found, of in names.items():
-                prefix = f"{listed(of)}: " if len(parts) > 1 else ""
-                texts.append(prefix + found if isinstance(found, str) else (found[0], prefix + found[1]))
+                prefix, short = (f"{listed(of, most)}: " if len(parts) > 1 else "" for most in (LISTED, FEW_PARTS))
+                texts.append(prefix + found if isinstance(found, str) else (found[0], short + found[1]))
 
 
 @dataclass
