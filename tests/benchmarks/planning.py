@@ -116,15 +116,25 @@ def train(cohort: Path, out: Path, seed: int) -> None:
 
 
 def areas_of(out: Path) -> pd.DataFrame:
-    """The AUC within sites of each model by how many people trained it, and the network's minus it."""
-    rows = []
-    for _, table in pd.read_csv(out / "trained.csv").groupby(["people"]):
-        trained = round(table.groupby("fold")["trained"].first().mean())
-        for kind, name in product(KINDS, MODELS):
+    """The AUC within sites of each model by how many people trained it; the network's minus it; it minus that of the
+    fewest people."""
+    every, rows = pd.read_csv(out / "trained.csv").sort_values("subject"), []
+    for kind, name in product(KINDS, MODELS):
+        fewest = None
+        for people, table in sorted(every.groupby("people"), key=lambda of: of[0] or np.inf):
             network, one = (Predictions.of(table.assign(probability=table[f"{of} {kind}"])) for of in (NETWORK, name))
-            less = differences(network, one, 0)["auc_sites"].columns("network_minus") if name != NETWORK else {}
-            rows.append({"read": kind, "model": name, "people": trained} | area(one).columns("auc") | less)
-    return pd.DataFrame(rows).sort_values(["read", "model", "people"])
+            fewest = fewest or one
+            row = {
+                "read": kind,
+                "model": name,
+                "people": people or round(table.groupby("fold")["trained"].first().mean()),
+            }
+            rows.append(row | area(one).columns("auc"))
+            if name != NETWORK:
+                rows[-1] |= differences(network, one, 0)["auc_sites"].columns("network_minus")
+            if one is not fewest:
+                rows[-1] |= differences(one, fewest, 0)["auc_sites"].columns("minus_fewest")
+    return pd.DataFrame(rows)
 
 
 def area(one: Predictions, seed: int = 0) -> Estimate:
@@ -264,10 +274,11 @@ def draw(out: Path) -> None:
     areas, width, least_aucs = (pd.read_csv(out / f"{name}.csv") for name in ("areas", "tested", "found"))
     for at, ((kind, name), of) in enumerate(areas.groupby(["read", "model"], sort=False)):
         where, style = of["people"] * 1.02 ** (at - 2.5), {NETWORK: "o-", NAMED: "s--", LINEAR: "^:"}[name]
-        ends = np.abs(of[["auc_low", "auc_high"]].to_numpy().T - of["auc"].to_numpy())
+        ends = np.abs(of[["auc_low", "auc_high"]].to_numpy().T - of["auc"].to_numpy()) if name == NETWORK else None
         color = f"C{[*KINDS].index(kind)}"
         axes[0, 0].errorbar(where, of["auc"], ends, fmt=style, color=color, lw=1, ms=4, label=f"{name}, {kind}")
-    axes[0, 0].set(xlabel="people who trained", ylabel="AUC within sites", title="What more training people bring")
+    words = {"xlabel": "people who trained", "ylabel": "AUC within sites", "ylim": (0.4, 0.9)}
+    axes[0, 0].set(title="What more training people bring", **words)
     for (way, sites), of in width.groupby(["way", "sites"], sort=False):
         style = {"color": f"C{[*width['sites'].unique()].index(sites)}", "ls": LINES[way]}
         axes[0, 1].plot(of["people"], of["width"], marker="o", ms=4, label=named(sites, way), **style)
@@ -286,10 +297,11 @@ def draw(out: Path) -> None:
     for axis in axes.flat:
         axis.set_xscale("log")
         ticks = PEOPLE if axis is not axes[0, 0] else sorted(areas["people"].unique())
+        axis.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, handlelength=3.5, loc="lower right" if axis is axes[0, 0] else "upper right")
     figure.savefig(out / "planning.png", dpi=120, metadata={"Software": None})
     plt.close(figure)
 
