@@ -58,6 +58,7 @@ COMMANDS = {
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
         *("--donors", 2),
     ],
+    "planning": ["planning", "--only", "found", "--studies", 1, "--people", 50],
     "replication": ["--sets", 2, "--people", 80],
     "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twice": ["--sets", 1, "--people", 60],
@@ -529,3 +530,39 @@ def test_the_benchmark_of_replication_says_what_holds_and_what_comes_out(printed
     nothing, much = lines[2], lines[4]
     assert "0 standard errors" in nothing and "planted named 0, planted named and come out 0" in nothing
     assert int(re.findall(r"planted named (\d+)", much)[0]) >= 6  # of eight
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_planning_finds_what_the_normal_approximation_does(printed_by, tmp_path, monkeypatch):
+    """Of an AUC near 0.5 of 200 new people, by its standard error where ranks are equally likely. The intervals are
+    those of a test; folds, which share training people, need a higher AUC; of 50 people at 20 sites none has one."""
+    made = runpy.run_path(benchmark("planning"))
+    monkeypatch.setattr(metrics, "RESAMPLES", 200)
+    every = [made["of_study"](200, 1, "new people", seed)["chance"] for seed in range(60)]
+    spread = np.sqrt(201 / 12 / 100**2)  # of 100 people of each class
+    assert made["power"](every) == pytest.approx(0.5 + spread * (norm.ppf(0.975) + norm.ppf(0.8)), abs=0.025)
+    monkeypatch.chdir(tmp_path)
+    printed_by("planning")
+    found = pd.read_csv("planning/found.csv").set_index(["way", "better_than", "sites"])["auc"]
+    assert np.isinf(found["ten folds", "chance", 20])
+    assert 0.5 <= found["new people", "chance", 1] < 0.9
+
+
+def test_the_benchmark_of_planning_has_the_verdicts_of_a_test_and_a_comparison():
+    made = runpy.run_path(benchmark("planning"))
+    for way, sites in itertools.product(("ten folds", "new people"), (1, 4)):
+        people, first, second = made["simulated"](80, sites, way, 0)
+        one, other = made["scored"](people, 0.8, first), made["scored"](people, 0.6, second)
+        less = metrics.differences(one, other, 0)
+        name = metrics.headline(less)
+        assert made["verdict"](one, other) == pytest.approx(less[name].low)
+        assert made["verdict"](one) == pytest.approx(metrics.with_intervals(one, 0)[name].low - 0.5)
+
+
+def test_the_benchmark_of_planning_draws_people_in_proportion(cohort):
+    made, whole = runpy.run_path(benchmark("planning")), open_cohort(cohort)
+    some, fewer = (made["drawn"](whole, count, 0) for count in (20, 10))
+    assert set(fewer.subjects("train")) < set(some.subjects("train")) <= set(whole.subjects("train"))
+    assert len(some.subjects("train")) == 20 and some.subjects("test") == whole.subjects("test")
+    shares = [np.mean([row.label for row in of.rows if row.split == "train"]) for of in (some, whole)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.15)
