@@ -312,7 +312,7 @@ def engines() -> tuple[str, Callable[[], AbstractContextManager]]:
 
 def pages_in(folder: Path) -> dict[str, Path]:
     """All pages in a folder, by their names there."""
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.html"))}
+    return {str(path.relative_to(folder.parent)): path for path in sorted(folder.rglob("*.html"))}
 
 
 def check_faults(folder: Path) -> None:
@@ -357,6 +357,8 @@ def execute() -> int:
             make_pages(home / "made")
         folders = args.folders or [home / "made"]
         pages = {name: path for folder in folders for name, path in pages_in(folder).items()}
+        if not pages:
+            raise InputError(f"No page lies in {', '.join(map(str, folders))}; name folders with pages.")
         return int(read_all(pages, args.pictures) > 0)
 
 

@@ -13,6 +13,7 @@ from data.pages.drawings import Bar, Forest, svg
 from data.pages.page import Number, Page, Section, is_page, render
 from utils.report import build, texts
 from utils.report.headline import number_of
+from utils.runs.folders import changed, read_manifest, sha256
 from utils.scores.results import Estimate
 
 HOSTILE = "<script>alert(1)</script>"
@@ -142,3 +143,20 @@ def test_a_report_shows_a_blackout_of_its_network_and_keeps_its_share(tmp_path):
     assert ("href", "../bo/blackout.html") in page.attributes
     assert not (tmp_path / "other" / "report.html").read_text()
     assert "report.html" in json.loads((tmp_path / "te" / "run.json").read_text())["outputs_sha256"]
+
+
+def test_a_kill_while_a_report_is_built_again_leaves_the_test_whole(tmp_path, monkeypatch):
+    folder = write_tables(tmp_path / "te", people(60))
+    (folder / "report.html").write_text("old")
+    content = json.loads((folder / "run.json").read_text())
+    known = {"finished": True, "outputs": [], "outputs_sha256": {"report.html": sha256(folder / "report.html")}}
+    (folder / "run.json").write_text(json.dumps(content | known))
+
+    def killed(folder, prevalence):
+        (folder / "report.html").write_text("new")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build.write_again(folder)
+    assert not changed(folder, read_manifest(folder))

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from data.pages.drawings import svg
 from models import MODELS
 from utils import figures
-from utils.report import build, drawings, references, scores, texts
+from utils.report import build, drawings, headline, references, scores, texts
 from utils.report.tables import read_test
 from utils.scores.metrics import Predictions
 from utils.scores.results import Estimate
@@ -194,9 +194,8 @@ def test_the_floor_that_is_named_beforehand_is_marked(single, tmp_path):
     assert "the 2 other floors hold for all 2 together" in " ".join(page.paragraphs[title])
     assert "was named by what the network reads" in " ".join(page.paragraphs["Methods, to paste"])
     assert old.rows[title][3][0] == "regions, SVM" and "no floor was named" in " ".join(old.paragraphs[title])
-    figure = drawings.forest(other.assign(role=roles), "mmnn")
-    labels = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
-    assert labels[2] == "regions, SVM (named beforehand)" and labels[4] == "all, SVM"
+    bars = headline.forest(replace(read_test(single), others={"floors": other.assign(role=roles)})).bars
+    assert bars[2].name == "regions, SVM (named beforehand)" and bars[2].kind == "named" and bars[4].name == "all, SVM"
 
 
 @pytest.mark.parametrize("column, head", [("named_floor", "named floor"), ("best_floor", "best floor")])
@@ -674,7 +673,7 @@ def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
 @pytest.mark.slow
 def test_the_forest_has_the_intervals_where_they_are(single):
     page = build.write(single)[0].read_text()
-    drawing = ElementTree.fromstring(svg(drawings.forest(read_test(single).floors, "mmnn")))
+    drawing = ElementTree.fromstring(svg(drawings.forest(headline.forest(read_test(single)))))
     said = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert [name for name in said if name in ("mmnn", "majority", "regions, SVM")] == [
         "mmnn",

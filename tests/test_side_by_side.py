@@ -101,7 +101,7 @@ def test_what_folds_in_other_processes_are_at_is_shown(folds, capsys, monkeypatc
     monkeypatch.setattr(terminal, "NOTE_INTERVAL_S", 0)
     assert folds(["0", "1"], 2) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("Fold 0 (1 of 2): Training nn 1/2, loss 0.5")]
+    assert [line for line in lines if "Fold 0 (1 of 2): Training nn 1/2, loss 0.5" in line]
     assert [line for line in lines if "Fold 1 (2 of 2): Training nn 1/2, loss 0.5" in line]
 
 

@@ -38,7 +38,7 @@ from utils.report.headline import number_of
 from utils.report.texts import sentences
 from utils.runs.run import Run
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import ALPHA, CONFIDENCE, Estimate
+from utils.scores.results import ALPHA, CONFIDENCE, MIN_PER_CLASS, Estimate
 
 HERE = Path(__file__).parent
 CALLED = {"regions": "regions", "connections": "pairs of systems", "values": "groups of values"}
@@ -88,7 +88,7 @@ def numbers(results: BlackoutResults) -> list[Number]:
             again = counts(halves[name], HALVES)[1] if count and name in halves else None
             out = "" if again is None else f"; {again} come out in halves of these people"
             found.append(Number(f"{count} of {len(of.table)}", f"{CALLED[name]} named", f"p < {ALPHA:g} over all{out}"))
-    nothing = "p needs people of both classes, 10 of each or more."
+    nothing = f"p needs people of both classes, {MIN_PER_CLASS} of each or more."
     return [score, *(found or [Number("nothing", "is named", nothing)])]
 
 

@@ -41,6 +41,8 @@ def build() -> int:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
     if read_manifest(folder) is None and (runs := runs_in(folder)):
+        if args.prevalence is not None:
+            raise InputError("--prevalence goes with the folder of one test, not with a folder of runs; leave it out.")
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
         print(f"Report: {write_again(folder, args.prevalence)[0]}")

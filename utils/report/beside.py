@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from data.pages.drawings import Picture
 from data.pages.page import Link, Section
 from utils.runs.folders import described, read_manifest
 from utils.scores.results import PAGE
 
-PAGES = {"test": PAGE, "blackout": "blackout.html"}
+PAGES = {"test": PAGE, "blackout": "blackout.html", "compare": "compare.html"}
 FIGURE = "blackout.png"
 
 
@@ -42,7 +43,11 @@ class FinishedRun:
 def runs_in(folder: Path) -> list[FinishedRun]:
     """The finished runs whose folders lie in a folder, by name; a `run.json` that is damaged is none."""
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        folders = sorted(folder.iterdir())
+    except OSError:  # one may not list it
+        return []
+    for path in folders:
         manifest = read_manifest(path)
         if manifest is not None and manifest.finished:
             found.append(FinishedRun(path))
@@ -65,7 +70,7 @@ def links(folder: Path, runs: list[FinishedRun]) -> list[Link]:
 
 
 def relative(run: FinishedRun, folder: Path) -> str:
-    return Path(os.path.relpath(run.page or run.folder, folder)).as_posix()
+    return quote(Path(os.path.relpath(run.page or run.folder, folder)).as_posix())
 
 
 def where_it_lies(folder: Path, blackouts: list[FinishedRun]) -> list[Section]:
@@ -74,12 +79,12 @@ def where_it_lies(folder: Path, blackouts: list[FinishedRun]) -> list[Section]:
     return [
         Section(
             "Where the evidence lies" + (f": {run.name}" if len(blackouts) > 1 else ""),
-            last_first([line for line in run.content["conclusion"].splitlines() if line]),
+            last_first([line for line in run.content.get("conclusion", "").splitlines() if line]),
             Picture((run.folder / FIGURE).read_bytes(), f"The figure of {run.name}", target=relative(run, folder)),
             open=True,
         )
         for run in blackouts
-        if (run.folder / FIGURE).is_file()
+        if run.content.get("conclusion") and (run.folder / FIGURE).is_file()
     ]
 
 

@@ -11,16 +11,18 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import write_frame
 from data.cohorts.rows import listed
+from data.pages.drawings import UNDATED
 from data.pages.page import Page, Section, render
 from utils import figures
 from utils.report import beside, drawings, people, scores, texts
 from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
-from utils.runs.folders import changed, read_manifest, record
-from utils.scores.metrics import headline
+from utils.runs.folders import changed, forget, read_manifest, record
 from utils.scores.results import DATA, PAGE, TABLES
 
 ROC = "roc"  # the figure that the test itself writes
+FIGURES = ("forest", "calibration", "decisions", "losses", "distribution")  # those that the page writes
+REMADE = (PAGE, TABLES["tripod_ai"].file, *(f"{name}.{form}" for name in FIGURES for form in UNDATED))
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
@@ -38,8 +40,8 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     items, blackouts = texts.tripod_items(tables), beside.of_same_network(folder, "blackout")
     shown = [*sections(tables, items, beside.where_it_lies(folder, blackouts))]
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
-    if (floors := tables.floors) is not None and floors[headline(floors)].notna().any():
-        drawn.append(drawings.forest(floors, tables.run.model))
+    if bars := headlines.forest(tables):
+        drawn.append(drawings.forest(bars))
     for figure in drawn:
         figure.suptitle(tables.run.marks.strip())
     run, cut = tables.run, f", folds: {tables.run.folds}" if tables.run.folds else ""
@@ -49,7 +51,7 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
         f"{run.cohort_name}, {run.started}",
         shown,
         headlines.numbers(tables),
-        headlines.forest(tables),
+        bars,
         beside.links(folder, blackouts),
     )
     with files.replacing(folder / PAGE) as file:
@@ -74,6 +76,8 @@ def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
         if manifest and (odd := [name for name in changed(folder, manifest) if name in DATA]):
             what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
+        if manifest:
+            forget(folder, *REMADE)
         written = write(folder, prevalence)
         record(folder, *(path.name for path in written), prevalence=prevalence)
     return written
@@ -85,7 +89,7 @@ def show_in_reports(folder: Path) -> None:
         try:
             write_again(run.folder, run.content.get("prevalence"))
         except (InputError, OSError) as error:
-            print(f"{run.page} does not show this blackout: {error}")
+            print(f"{run.page} does not show this blackout: {error} Later, abide-report {run.folder} makes it do so.")
         else:
             print(f"{run.page} shows this blackout, too.")
 

@@ -18,22 +18,16 @@ from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
-from data.pages.drawings import ON_PAGE
+from data.pages.drawings import ON_PAGE, Forest
 from utils import figures
 from utils.scores.calibration import net_benefit
-from utils.scores.metrics import BINS, HEADLINES, Predictions, headline
+from utils.scores.metrics import BINS, Predictions
 from utils.scores.results import (
-    CHANCE,
     CONFIDENCE,
     MIN_PER_CLASS,
-    MODEL,
-    NAMED,
-    ROLE,
-    RULE,
     THRESHOLD,
     UNDEFINED,
     Estimate,
-    columns_of,
 )
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
@@ -41,7 +35,7 @@ BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 CUTS = np.arange(1, 100) / 100  # least probabilities to act on
 WIDTH = 4.2  # inches
-NAME_WIDTH, LINE_WIDTH = 40, 26  # characters of a floor's name, of a line of it
+NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a floor's name, of a line of it
 Scores = Mapping[str, Estimate]
 
 
@@ -53,27 +47,20 @@ def axes(name: str, height: float, rows: int = 1, **options: Any) -> tuple[Figur
         return figure, figure.subplots(rows, squeeze=False, **options)[:, 0]
 
 
-def forest(floors: pd.DataFrame, model: str) -> Figure:
-    """AUC of model and floors, that of the verdict: the model on top and the interval of its AUC behind all."""
-    area = headline(floors)
-    named = HEADLINES[area]
-    known = floors[floors[area].notna()]
-    figure, (axis,) = axes("forest", 0.6 + 0.34 * len(known))
-    for place, (_, row) in enumerate(known.iterrows()):
-        colour = {MODEL: "C0", RULE: "C2"}.get(row["floor"], "C1" if row.get(ROLE) == NAMED else "0.35")
-        value, *ends = row[columns_of(area)]
-        axis.plot(ends, [place, place], color=colour, linewidth=1.8)
-        axis.plot(value, place, "o", color=colour, markersize=5)
-        if row["floor"] == MODEL:
-            axis.axvspan(*ends, color="C0", alpha=0.1, linewidth=0)
-    beside = f" ({NAMED})"
-    mark = [beside if role == NAMED else "" for role in known.get(ROLE, known["floor"])]
-    short = [figures.shortened(printable(name), NAME_WIDTH) + at for name, at in zip(known["floor"], mark, strict=True)]
-    names = [model if name == MODEL else textwrap.fill(name, LINE_WIDTH) for name in short]
-    axis.axvline(CHANCE, color="0.3", linestyle=":", linewidth=1)
-    axis.set_yticks(np.arange(len(known)), names)
-    axis.set_ylim(len(known) - 0.5, -0.5)
-    axis.set_xlabel(f"{named}, {CONFIDENCE:.0%} interval")
+def forest(of: Forest) -> Figure:
+    """The forest plot of the page as a figure: the first bar on top, the interval of the main one behind all."""
+    figure, (axis,) = axes("forest", 0.6 + 0.34 * len(of.bars))
+    for place, bar in enumerate(of.bars):
+        colour = {"main": "C0", "named": "C1"}.get(bar.kind, "0.35")
+        axis.plot([bar.low, bar.high], [place, place], color=colour, linewidth=1.8)
+        axis.plot(bar.value, place, "o", color=colour, markersize=5)
+        if bar.kind == "main":
+            axis.axvspan(bar.low, bar.high, color="C0", alpha=0.1, linewidth=0)
+    names = [textwrap.fill(figures.shortened(printable(bar.name), NAME_WIDTH), LINE_WIDTH) for bar in of.bars]
+    axis.axvline(of.line, color="0.3", linestyle=":", linewidth=1)
+    axis.set_yticks(np.arange(len(of.bars)), names)
+    axis.set_ylim(len(of.bars) - 0.5, -0.5)
+    axis.set_xlabel(of.about)
     return figure
 
 

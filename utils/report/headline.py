@@ -27,9 +27,9 @@ def numbers(tables: Tables) -> list[Number]:
     return [*found, Number(str(len(people)), "people tested", f"{sites} site{'s' if sites != 1 else ''}; {of_each}")]
 
 
-def number_of(estimate: Estimate, name: str) -> Number:
+def number_of(estimate: Estimate, name: str, form: str = ".2f") -> Number:
     """A score whose interval is known; else it is told apart, since one of few people says nothing."""
-    value, ends = number(estimate.numbers[0], ".2f", "undefined"), estimate.ends(".2f")
+    value, ends = number(estimate.numbers[0], form, "undefined"), estimate.ends(form)
     if ends == "-":
         return Number("not known", name, f"{value}, without an interval: too few people")
     return Number(value, name, f"{ends} ({CONFIDENCE:.0%} interval)")

@@ -1,5 +1,7 @@
 """A text that cites works, as "Efron 1979" -> their list of references, with a DOI where a work has one."""
 
+import re
+
 WORKS = {  # by the words that cite it
     "Belloni, Chernozhukov and Hansen 2014": (
         "Belloni A, Chernozhukov V, Hansen C (2014). Inference on treatment effects after selection among "
@@ -98,8 +100,8 @@ MEASURES = {  # of maps, by the beginning of their names: the work that defines 
     "reho": "Zang et al. 2004",
     "vmhc": "Zuo et al. 2010",
 }
-PARCELS = {  # of connectomes, by what is in their names
-    "aal": "Tzourio-Mazoyer et al. 2002",
+PARCELS = {  # of connectomes, by a pattern of what is in their names; AAL2 and AAL3 are other atlases
+    "aal(?![23])": "Tzourio-Mazoyer et al. 2002",
     "cc200": "Craddock et al. 2012",
     "cc400": "Craddock et al. 2012",
     "schaefer": "Schaefer et al. 2018",
@@ -118,4 +120,4 @@ def of_maps(names: list[str]) -> list[str]:
 
 def of_parcels(series: str) -> str:
     """The work that defines the parcels of a series, such as `rois_cc200`; empty if it is not known."""
-    return next((work for name, work in PARCELS.items() if name in series.lower()), "")
+    return next((work for name, work in PARCELS.items() if re.search(name, series.lower())), "")

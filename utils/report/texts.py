@@ -17,7 +17,7 @@ import jinja2
 import pandas as pd
 
 from data.base.tables import printable
-from data.cohorts.records import GRIDS, TELLING, Grid
+from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import listed
 from data.pages.page import Row
 from models import MODELS
@@ -137,7 +137,7 @@ def few_apart(rows: Sequence[Row]) -> dict[str, Any]:
     full, few = ([row for row, has in zip(rows, said, strict=True) if has == wanted] for wanted in (True, False))
     if not full or not few:
         return {"table": rows}
-    return {"table": full, "rest": (f"{len(few)} more, with fewer than {TELLING} people of a class", few)}
+    return {"table": full, "rest": (f"{len(few)} more, of whom only people are counted", few)}
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:

@@ -224,6 +224,15 @@ def check_finished(name: str, folder: Path, how: str) -> Manifest:
     return manifest
 
 
+def forget(folder: Path, *outputs: str) -> None:
+    """Drops the digests of outputs of a finished run that are about to be made again: if a kill comes between, the run
+    is still whole."""
+    content = described(folder)
+    if (known := content.get("outputs_sha256")) is not None:
+        kept = {name: digest for name, digest in known.items() if name not in outputs}
+        files.write_json(folder / MANIFEST, content | {"outputs_sha256": kept})
+
+
 def record(folder: Path, *outputs: str, **more: Any) -> None:
     """Records the digests of outputs of a finished run that were made again, and how."""
     content = described(folder) | more
