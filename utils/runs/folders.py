@@ -225,8 +225,8 @@ def check_finished(name: str, folder: Path, how: str) -> Manifest:
 
 
 def forget(folder: Path, *outputs: str) -> None:
-    """Drops the digests of outputs of a finished run that are about to be made again: if a kill comes between, the run
-    is still whole."""
+    """Drops the digests of outputs of a finished run that are about to be made again. So a kill in between leaves the
+    run whole."""
     content = described(folder)
     if (known := content.get("outputs_sha256")) is not None:
         kept = {name: digest for name, digest in known.items() if name not in outputs}
