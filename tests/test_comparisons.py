@@ -191,9 +191,9 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             (0.9, None, None),
             ["A"] * 18 + ["B"] * 22,
-            "The network's AUC within sites is 0.90, without an interval. An interval needs 10 subjects of each class "
-            f"at sites that have both, so nothing can be concluded. {WITHIN}; 18 of 40 subjects are at sites of one "
-            "class, which are not in it.",
+            "Nothing can be concluded: the network's AUC within sites is 0.90, without an interval. An interval needs 10 "
+            f"subjects of each class at sites that have both. {WITHIN}; 18 of 40 subjects are at sites of one class, "
+            "which are not in it.",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_folds_and_repeats_are_named():
     assert "repeats" not in comparisons.verdict([MODEL], once, BOTH)
 
 
-@pytest.mark.parametrize("autism, expected", [(6, "undefined"), (1, "nothing can be concluded")])
+@pytest.mark.parametrize("autism, expected", [(6, "undefined"), (1, "Nothing can be concluded")])
 def test_few_subjects_are_compared_and_judged(autism, expected):
     label = (np.arange(6) < autism).astype(float)
     table = pd.DataFrame({MAJORITY: 0.5, "all, SVM": np.linspace(0, 1, 6)})

@@ -18,6 +18,7 @@ from utils.report import beside, drawings, people, scores, texts
 from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.folders import changed, forget, read_manifest, record
+from utils.scores.metrics import headline
 from utils.scores.results import DATA, PAGE, TABLES
 
 ROC = "roc"  # the figure that the test itself writes
@@ -51,7 +52,7 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
         f"{run.cohort_name}, {run.started}",
         shown,
         headlines.numbers(tables),
-        bars,
+        bars if tables.scores and tables.scores[headline(tables.scores)].low is not None else None,
         beside.links(folder, blackouts),
     )
     with files.replacing(folder / PAGE) as file:
