@@ -163,8 +163,8 @@ OF_SITES = BETTER.replace("AUC", "AUC within sites")
         (
             (1.0, None, None),
             people(2, 2),
-            "The network's AUC is 1.00, without an interval. An interval needs 10 subjects of each class, so nothing "
-            "can be concluded.",
+            "Nothing can be concluded: the network's AUC is 1.00, without an interval. An interval needs 10 subjects of "
+            "each class.",
         ),
         (UNKNOWN, people(20, 0), "The network's AUC is undefined, since the test subjects are of one class."),
     ],

@@ -398,7 +398,7 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
     walk(tmp_path, block_with(NEW, "derive NEW"), data_cli)
     assert set(open_cohort(tmp_path / "new").subjects("test")) == set(aside)
-    made = sorted((tmp_path / "new_maps").rglob("sub-*.*"))
+    made = sorted((tmp_path / "new_maps").rglob("func/sub-*.*"))
     assert len(made) == 12 * len(aside)
     for path in made:
         assert path.read_bytes() == (walked / "maps" / path.relative_to(tmp_path / "new_maps")).read_bytes()
