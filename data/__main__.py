@@ -179,7 +179,7 @@ def check(args: argparse.Namespace) -> int:
     if args.html:
         check_page.check_place(args.html)
     cohort = open_cohort(args.cohort)
-    pictures = Pictures(cohort.maps, len(cohort.rows)) if args.html else None
+    pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
     findings = checks.full_and_stored(cohort, pictures)
     print("\n".join([*findings.lines(), findings.conclusion]), flush=True)
     if pictures:

@@ -295,13 +295,16 @@ def check_measures(cohort: Cohort, measured: pd.DataFrame | None, stored: pd.Dat
 
 
 def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings) -> Counter[str]:
-    """Regions that many records do not cover are worth a note; how many records do not cover each."""
-    counts = Counter({regions.names[region]: count for region, count in summary.sums["all"].uncovered.items()})
-    if few := [f"{name} in {count}" for name, count in counts.most_common()]:
+    """Regions that many records do not cover are worth a note; how many people do not cover each."""
+    of_records, of_people = (
+        Counter({regions.names[region]: count for region, count in summary.sums[group].uncovered.items()})
+        for group in ("all", "first")
+    )
+    if few := [f"{name} in {count}" for name, count in of_records.most_common()]:
         total = len(summary.measured)
         found = f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {total} records"
         findings.notes.append(f"{found}: {listed(few)}")
-    return counts
+    return of_people
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:

@@ -1,7 +1,8 @@
 """What a check found, with pictures of people -> one page, and sheets of their other maps beside it."""
 
-import re
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +22,26 @@ from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import Row
 from data.cohorts.seal import CohortFindings
 from data.likeness.scans import MIN_COVERED
-from data.pages.mosaic import CHOOSE, LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, file_name, left_out, url
+from data.pages.mosaic import (
+    CHOOSE,
+    LARGER,
+    LEGEND,
+    PICTURES,
+    SCRIPT,
+    SHEET,
+    Mosaic,
+    Tile,
+    counted,
+    left_out,
+    sheet_name,
+    url,
+)
 from data.pages.page import Number, Page, Section, is_page, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KIND = "check"
-FILE_NAME = re.compile(r"[0-9]{2}_[A-Za-z0-9_-]+\.webp")  # in the folder beside a page
 BRIGHTEST = 99.5  # percent of the values of a mean map, or of a spread, that are told apart
 COLOURS = {"control": "C0", "autism": "C1", "unknown": "C2"}
 
@@ -41,8 +54,13 @@ def check_place(page: Path) -> None:
     if page.exists() and not is_page(files.regular(page), KIND):
         raise InputError(f"{page} exists and is no page of a check; name another file.")
     beside = folder_beside(page)
-    if beside.exists() and not (beside.is_dir() and all(FILE_NAME.fullmatch(path.name) for path in beside.iterdir())):
+    if beside.exists() and not (beside.is_dir() and all(is_sheet_of(page, path) for path in beside.iterdir())):
         raise InputError(f"{beside} is needed for pictures and holds something else; name another file than {page}.")
+
+
+def is_sheet_of(page: Path, path: Path) -> bool:
+    """Whether a file in the folder beside a page is one of pictures that a check wrote; without a page nobody knows."""
+    return page.exists() and SHEET.fullmatch(path.name) is not None
 
 
 def folder_beside(page: Path) -> Path:
@@ -50,43 +68,51 @@ def folder_beside(page: Path) -> Path:
     return page.with_name(f"{page.stem}_files")
 
 
+@dataclass(frozen=True)
+class People:
+    """Everybody of a cohort, by subject, as the first record has them."""
+
+    rows: dict[str, Row]
+    motion: pd.Series | None  # float64, NaN where unknown; None if nothing is known, or tables are damaged
+
+    @classmethod
+    def of(cls, cohort: Cohort) -> "People":
+        return cls({row.subject: row for row in reversed(cohort.rows)}, head_motion(cohort))
+
+
 def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> None:
-    """The page, and the folder beside it if there are several maps."""
-    beside, tiles = folder_beside(page), tiles_of(cohort, findings, pictures)
-    shown = [tile.name for tile in tiles if tile.name in pictures.of_people]
-    of_maps = [Sheet(len(shown)).image([pictures.of_people[one][at] for one in shown]) for at, _ in sheets_of(pictures)]
-    names = {at: file_name(at, name) for at, name in sheets_of(pictures) if at}
-    if beside.exists() or names:
-        beside.mkdir(exist_ok=True)
-        for path in beside.iterdir():  # of an earlier check, perhaps of other maps
-            path.unlink()
-    for at, name in names.items():
-        with files.replacing(beside / name, "wb") as file:
-            file.write(of_maps[at])
-    urls = [url(of_maps[at]) if at == 0 else f"url({quote(beside.name)}/{names[at]})" for at, _ in sheets_of(pictures)]
-    style = ";".join(f"--m{at}:{of}" for at, of in enumerate(urls))
-    mosaic = Mosaic(tiles, list(pictures.maps) if shown else [], style)
+    """The page, and the folder beside it if there are several maps. The page comes first: it says whose folder it is
+    if the command is killed meanwhile."""
+    people, beside = People.of(cohort), folder_beside(page)
+    tiles = tiles_of(people, findings, pictures)
+    maps = list(pictures.maps) if pictures.of_people else []
+    shown = [pictures.of_people[tile.name] for tile in tiles if tile.name in pictures.of_people]
+    images = [Sheet(len(shown)).image([of_maps[at] for of_maps in shown]) for at in range(len(maps))]
+    sheets = {sheet_name(at, maps[at]): image for at, image in enumerate(images) if at}
+    urls = [*map(url, images[:1]), *(f"url({quote(beside.name)}/{name})" for name in sheets)]
+    mosaic = Mosaic(tiles, maps, ";".join(f"--m{at}:{of}" for at, of in enumerate(urls)))
     with files.replacing(page) as file:
-        file.write(render(page_of(cohort, findings, pictures, mosaic)))
+        file.write(render(page_of(cohort, findings, pictures, people, mosaic)))
+    if sheets:
+        beside.mkdir(exist_ok=True)
+    for name, image in sheets.items():
+        with files.replacing(beside / name, "wb") as file:
+            file.write(image)
+    for path in beside.iterdir() if beside.exists() else ():  # of an earlier check, perhaps of other maps
+        if path.name not in sheets:
+            path.unlink()
 
 
-def sheets_of(pictures: Pictures) -> list[tuple[int, str]]:
-    """The maps of which there are pictures, by their positions."""
-    return list(enumerate(pictures.maps)) if pictures.of_people else []
-
-
-def tiles_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> list[Tile]:
+def tiles_of(people: People, findings: CohortFindings, pictures: Pictures) -> list[Tile]:
     """People, those with something odd first, then by site."""
     odd: dict[str, list[str]] = {}
     for subject, what in chain.from_iterable(part.odd for part in findings.headings.values()):
         odd.setdefault(subject, []).append(what)
-    motion = head_motion(cohort)
-    rows = {row.subject: row for row in reversed(cohort.rows)}
-    ordered = sorted(rows.values(), key=lambda row: (row.subject not in odd, row.site, row.subject))
+    ordered = sorted(people.rows.values(), key=lambda row: (row.subject not in odd, row.site, row.subject))
     sheet, at, tiles = Sheet(len(pictures.of_people)), 0, []
     for row in ordered:
         about = [row.site, group_of(row)]
-        if motion is not None and np.isfinite(moved := motion[row.subject]):
+        if people.motion is not None and np.isfinite(moved := people.motion[row.subject]):
             about.append(f"{moved:.3g}")
         there = row.subject in pictures.of_people
         style = sheet.style(at) if there else "background:#000"
@@ -100,18 +126,18 @@ def group_of(row: Row) -> str:
 
 
 def head_motion(cohort: Cohort) -> pd.Series | None:
-    """By subject, float64, NaN where unknown; None if nothing is known, or tables are damaged, which the check says."""
+    """That of `People`."""
     try:
         table = known_covariates(cohort)
         if table is None or not (columns := HEAD_MOTION.of(table)):
             return None
         values = numbers(table, columns[0])
-    except InputError:
+    except InputError:  # which the check says
         return None
     return values if values.notna().any() else None
 
 
-def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic: Mosaic) -> Page:
+def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people: People, mosaic: Mosaic) -> Page:
     problems, odd = findings.every("problems"), sum(bool(tile.odd) for tile in mosaic.tiles)
     numbers_shown = [
         Number(f"{len(mosaic.tiles):,}", "people", f"{len(pictures.of_people):,} of them with pictures"),
@@ -121,19 +147,20 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, mosaic
     sections = [
         Section("Pictures of people", [PICTURES], kind="warning"),
         Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
-        Section("Everybody", about_tiles(cohort, pictures, odd), markup=mosaic.markup, open=True),
+        Section("Everybody", about_tiles(people, pictures, odd), markup=mosaic.markup, open=True),
         *of_group(pictures),
-        *of_motion(cohort),
+        *of_motion(people),
         *of_signal(findings),
         left_out(cohort.metadata.people_left_out, "The conversion names nobody."),
         *of_headings(findings),
     ]
-    return Page(KIND, f"Check of {cohort.path.name}", findings.title, sections, numbers_shown, script=SCRIPT)
+    title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}"  # which may be `.`
+    return Page(KIND, title, findings.title, sections, numbers_shown, script=SCRIPT)
 
 
-def about_tiles(cohort: Cohort, pictures: Pictures, odd: int) -> list[str]:
+def about_tiles(people: People, pictures: Pictures, odd: int) -> list[str]:
     """How to read the mosaic."""
-    motion = head_motion(cohort)
+    motion = people.motion
     number = [] if motion is None else [f"The number below a picture is head motion, {motion.name}."]
     marked = ["Marked people come first: the check found something odd about them."] if odd else []
     return [
@@ -147,22 +174,22 @@ def of_group(pictures: Pictures) -> Iterator[Section]:
     if not pictures.of_people:
         return
     text = (
-        f"Of {len(pictures.of_people):,} people, one record each, on the grid of 6 mm; {CUTS}. Values are as records "
+        f"Of {counted(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values are as records "
         "hold them: z-scores over the whole volume."
     )
     yield Section("Mean and spread of the group", [text], drawn_group(pictures), open=True)
 
 
 def drawn_group(pictures: Pictures) -> "Figure":
-    """A row a map: its mean, and its standard deviation over people, each with its scale."""
+    """A row a map: its mean and, of several people, its standard deviation over them, each with its scale."""
     from matplotlib.figure import Figure
 
-    rows = len(pictures.maps)
-    figure = Figure(figsize=(8.4, 0.3 + 1.5 * rows), layout="constrained")
+    rows = [pictures.mean_and_sd(at) for at in range(len(pictures.maps))]
+    figure = Figure(figsize=(4.2 * len(rows[0]), 0.3 + 1.5 * len(rows)), layout="constrained")
     figure.set_label("mean-and-spread-of-the-group")
-    axes = figure.subplots(rows, 2, squeeze=False)
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for at, name in enumerate(pictures.maps):
-        for axis, volume, what in zip(axes[at], pictures.mean_and_sd(at), ("mean", "SD"), strict=True):
+        for axis, (what, volume) in zip(axes[at], rows[at].items(), strict=True):
             values = cuts_of(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
             low, high = values.min(), np.percentile(values, BRIGHTEST)
             image = axis.imshow(values, cmap="inferno" if what == "SD" else "gray", vmin=low, vmax=high)
@@ -172,17 +199,14 @@ def drawn_group(pictures: Pictures) -> "Figure":
     return figure
 
 
-def of_motion(cohort: Cohort) -> Iterator[Section]:
+def of_motion(people: People) -> Iterator[Section]:
     """Head motion by site and group: points and medians."""
-    motion = head_motion(cohort)
+    motion = people.motion
     if motion is None:
         return
-    rows = {row.subject: row for row in cohort.rows}
-    people = pd.DataFrame(
-        {"site": [rows[one].site for one in motion.index], "group": [group_of(rows[one]) for one in motion.index]},
-        motion.index,
-    ).assign(motion=motion.to_numpy())
-    known = people.dropna()
+    rows = [people.rows[one] for one in motion.index]
+    sites, labels = [row.site for row in rows], [group_of(row) for row in rows]
+    known = pd.DataFrame({"site": sites, "group": labels, "motion": motion}).dropna()
     groups = [group for group in COLOURS if (known["group"] == group).any()]
     table = [
         {
@@ -192,7 +216,7 @@ def of_motion(cohort: Cohort) -> Iterator[Section]:
         }
         for site, of_site in [("all sites", known), *known.groupby("site")]
     ]
-    text = f"{motion.name}, known of {len(known):,} of {len(people):,} people. A dot is a person, a line a median."
+    text = f"{motion.name}, known of {len(known):,} of {len(rows):,} people. A dot is a person, a line a median."
     yield Section(
         "Head motion by site and group", [text], drawn_motion(known, groups, str(motion.name)), table, open=True
     )
@@ -237,7 +261,7 @@ def of_signal(findings: CohortFindings) -> Iterator[Section]:
     if findings.without_signal:
         what = f"A region of the AAL atlas counts as without signal if under {MIN_COVERED:.0%} of its voxels hold any."
         told = f"{what} A parcel of a connectome does if no correlation is known of it."
-        nobody = [] if table else ["Every record holds signal everywhere."]
+        nobody = [] if table else ["Everybody has signal everywhere."]
         yield Section("Without signal", [told, *nobody], table=table or None, filtered=bool(table))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import check, check_page, demo
 from data.base.errors import InputError
-from data.cohorts import records
+from data.cohorts import atlas, records
 from data.cohorts.pictures import Pictures, Sheet, cuts_of, picture
 from data.cohorts.stored import open_cohort
 from data.conversion import template
@@ -73,17 +73,31 @@ def test_a_picture_is_black_outside_the_brain_and_brighter_where_values_are_grea
 
 @pytest.mark.slow
 def test_mean_and_spread_are_those_of_the_first_records_of_people(copy):
-    row = read_rows(copy / "subjects.csv")[0]
-    shutil.copy(copy / row["file"], copy / "again.bin")
+    """So are the people without signal in a region; the note beside them counts records."""
+    row, regions = read_rows(copy / "subjects.csv")[0], atlas.load_atlas(None, records.REDUCED)
+    path, values = copy / row["file"], volume_of(copy / row["file"]).copy()
+    values[regions.labels == next(at for at, name in regions.names.items() if name == "Frontal_Mid_L")] = values[
+        0, 0, 0
+    ]
+    path.write_bytes(path.read_bytes()[:120] + values.tobytes())
+    shutil.copy(path, copy / "again.bin")
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"again.bin,{row['subject']},{row['site']},{row['label']},{row['split']}\n")
     cohort = open_cohort(copy)
-    check.full(cohort, pictures := Pictures(cohort.maps, 41))
+    findings = check.full(cohort, pictures := Pictures(cohort.maps, 40))
+    assert findings.without_signal[cohort.maps[0]]["Frontal_Mid_L"] == 1
+    assert any("41 records: " in note and "Frontal_Mid_L in 2" in note for note in findings.maps.notes)
     volumes = [volume_of(copy / name["file"]) for name in read_rows(copy / "subjects.csv")[:-1]]
-    mean, sd = pictures.mean_and_sd(0)
+    mean, sd = pictures.mean_and_sd(0).values()
     assert len(pictures.of_people) == len(volumes) == 40
     np.testing.assert_allclose(mean, np.mean(volumes, 0, dtype=float), atol=1e-6)
     np.testing.assert_allclose(sd, np.std(volumes, 0, ddof=1, dtype=float), atol=1e-5)
+
+
+def test_one_person_has_no_spread():
+    volume = np.random.default_rng(0).normal(size=records.REDUCED.shape).astype(np.float32)
+    (pictures := Pictures(["a", "b"], 1)).add("1", volume, [volume, volume])
+    assert [of.get_title() for of in check_page.drawn_group(pictures).axes if of.get_title()] == ["a, mean", "b, mean"]
 
 
 @pytest.mark.slow
@@ -121,7 +135,8 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, dat
 
 
 @pytest.mark.slow
-def test_other_maps_lie_beside_the_page_and_nothing_of_others_is_replaced(tmp_path, data_cli):
+def test_other_maps_lie_beside_the_page_and_nothing_of_others_is_replaced(tmp_path, data_cli, monkeypatch):
+    """What looks like a picture is that of a check only beside its page."""
     cohort = tmp_path / "cohort"
     demo.simulate(cohort, records.REDUCED, demo.Simulation(subjects=12, seed=1))
     opened = open_cohort(cohort)
@@ -134,12 +149,27 @@ def test_other_maps_lie_beside_the_page_and_nothing_of_others_is_replaced(tmp_pa
         (cohort / name).unlink(missing_ok=True)
     page, beside = tmp_path / "my check.html", tmp_path / "my check_files"
     beside.mkdir()
-    (beside / "notes.txt").write_text("mine")
+    (beside / "01_b.webp").write_text("mine")
     refused = data_cli("check", cohort, "--html", page)
     assert refused.status == 2 and "holds something else" in refused.err and not page.exists()
-    (beside / "notes.txt").rename(tmp_path / "notes.txt")
-    (beside / "07_older.webp").write_bytes(b"of an earlier check")
-    data_cli("check", cohort, "--html", page)
+    (beside / "01_b.webp").unlink()
+    findings = check.full(opened := open_cohort(cohort), pictures := Pictures(opened.maps, 12))
+    check_page.write(page, opened, findings, pictures)
+    (beside / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else"):
+        check_page.check_place(page)
+    (beside / "notes.txt").unlink()
+    for name in ("07_older.webp", "100_of_many_maps.webp", ".unfinished.01_b.webp"):  # of earlier and killed checks
+        (beside / name).write_bytes(b"a picture")
+    before = {path: path.read_bytes() for path in beside.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(check_page, "render", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            check_page.write(page, opened, findings, pictures)
+    assert {path: path.read_bytes() for path in beside.iterdir()} == before
+    monkeypatch.chdir(cohort)
+    data_cli("check", ".", "--html", page)
+    assert "<title>Check of cohort" in page.read_text()
     assert [path.name for path in beside.iterdir()] == ["01_b.webp"]
     assert "--m1:url(my%20check_files/01_b.webp)" in page.read_text()
     rows, whole = read_rows(cohort / "subjects.csv"), Image.open(beside / "01_b.webp").convert("L")

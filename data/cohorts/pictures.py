@@ -116,7 +116,7 @@ class Pictures:
 
     def add(self, subject: str, first: np.ndarray, reduced: Sequence[np.ndarray]) -> None:
         """The maps of a person on the reduced grid, and the first one as it is stored."""
-        grid = next(grid for grid in records.GRIDS.values() if grid.shape == first.shape)
+        grid = records.GRID_OF_SHAPE[first.shape]
         coarse = records.REDUCED
         self.of_people[subject] = [
             picture(first, grid.affine, grid.spacing_mm if self.people <= FEW else coarse.spacing_mm),
@@ -125,8 +125,10 @@ class Pictures:
         for of_map, volume in zip(self.sums, reduced, strict=True):
             of_map += volume, np.square(volume, dtype=np.float64)
 
-    def mean_and_sd(self, at: int) -> tuple[np.ndarray, np.ndarray]:
-        """Over people, of a map, each (x, y, z); the spread of one person is 0."""
+    def mean_and_sd(self, at: int) -> dict[str, np.ndarray]:
+        """Over people, of a map, each (x, y, z), by `mean` and `SD`; of one person there is no SD."""
         count = len(self.of_people)
         mean = self.sums[at, 0] / count
-        return mean, np.sqrt(np.maximum(self.sums[at, 1] - count * mean**2, 0) / max(count - 1, 1))
+        if count < 2:
+            return {"mean": mean}
+        return {"mean": mean, "SD": np.sqrt(np.maximum(self.sums[at, 1] - count * mean**2, 0) / (count - 1))}

@@ -73,7 +73,7 @@ class CohortFindings:
     connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
     files: Findings = field(default_factory=Findings)
-    # How many records lack the signal of a region, by map, and how many people that of a parcel, by series
+    # How many people lack the signal of a region, by map, or of a parcel, by series
     without_signal: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property

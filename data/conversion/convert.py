@@ -188,7 +188,7 @@ def write_cohort(
     planned = planning(source.subjects, [])  # what is wrong with the table is told before maps are read
     if target is None:
         return planned, []
-    grid = next(grid for grid in records.GRIDS.values() if grid.shape == planned.metadata.grid)
+    grid = records.GRID_OF_SHAPE[planned.metadata.grid]
     with files.locked(target):
         check_empty(target)
         if (target / METADATA).exists():

@@ -24,7 +24,7 @@ def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[st
     yield from census("Who it would be", planned.rows).lines()
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
     yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
-    grid = next(grid for grid in records.GRIDS.values() if grid.shape == planned.metadata.grid)
+    grid = records.GRID_OF_SHAPE[planned.metadata.grid]
     needed = records.record_bytes(grid, len(maps[0]))
     if source.series:
         parcels = len(parcels_of(source.series.paths.tolist()))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from data.base.tables import printable
 from data.pages.page import Section, templates
 
+SHEET = re.compile(r"(\.unfinished\.)?[0-9]{2,}_[A-Za-z0-9_-]+\.webp")  # what `sheet_name` gives, finished or not
 RATIO = "94 / 36"  # of the sides of a picture
 PICTURES = (
     "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
@@ -39,8 +40,8 @@ def url(image: bytes) -> str:
     return f"url(data:image/webp;base64,{base64.b64encode(image).decode()})"
 
 
-def file_name(at: int, name: str) -> str:
-    """Of the sheet of a map: a name that any file system and any page can hold."""
+def sheet_name(at: int, name: str) -> str:
+    """Of the file with the pictures of a map: a name that any file system and any page can hold."""
     return f"{at:02}_{re.sub('[^A-Za-z0-9-]', '_', name)[:60]}.webp"
 
 

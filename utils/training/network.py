@@ -22,7 +22,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import GRIDS
+from data.cohorts.records import GRID_OF_SHAPE
 from models.layers import RegionMeans
 from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
 from utils.runs.run import Run
@@ -192,7 +192,7 @@ def parcels_of(layer: keras.Layer) -> Parcels | None:
     """What a layer averages a volume over; None if it does something else."""
     if isinstance(layer, RegionMeans):
         return layer.parcels
-    grid = next((grid for grid in GRIDS.values() if grid.shape == tuple(layer.input.shape[1:4])), None)
+    grid = GRID_OF_SHAPE.get(tuple(layer.input.shape[1:4]))
     if isinstance(layer, keras.layers.AveragePooling3D) and grid and layer.padding == "same":
         return cubes(grid, layer.pool_size[0])
     return None
