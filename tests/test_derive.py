@@ -220,6 +220,13 @@ def test_a_dry_run_says_who_and_how_much_and_writes_nothing(scans, derive, tmp_p
     assert "People: 0 to derive, 2 are there, 1 cannot be derived." in derive(scans, *options, "--dryRun").out
 
 
+def test_a_dry_run_finds_people_in_the_table_whatever_zeros_their_ids_begin_with(derive, tmp_path):
+    scans = write_people(tmp_path / "fmriprep", ("01", "02"))
+    (scans / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\n")
+    told = derive(scans, "--dryRun").out
+    assert "convert leaves them out: 1 people, 02." in told and "Sites by site: A 1." in told
+
+
 def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path):
     """Both were planned before either had written anything."""
     plans = []

@@ -48,6 +48,11 @@ def test_what_is_not_the_verdict_is_folded_and_a_meaning_stands_beside_its_colum
     assert text.count("a chance") == 3 and "never said" not in text  # beside both tables, and below them in print
 
 
+def test_only_a_long_table_is_cut_in_height():
+    text = page_of(*(Section(f"Of {count}", table=[{"a": "1"}] * count) for count in (2, 41)))
+    assert text.count('<div class="scroll" ') == text.count('<div class="scroll long" ') == 1
+
+
 def test_a_section_without_anything_is_a_mistake():
     with pytest.raises(Exception, match="'Empty' of a page would be empty"):
         Section("Empty", [])

@@ -151,35 +151,68 @@ def test_a_sheet_of_many_people_is_no_larger_than_its_format_allows():
     assert widest.width * 276 < 2**14 > widest.height * 106 and widest.width * widest.height >= 5000
 
 
+def write_derived(folder: Path, label: str, moved: float | None = None, kept: int = 100, made: str = ".nii.gz") -> None:
+    """A JSON of a person as `derive` leaves it, beside a map or what else is `made`."""
+    path = folder / f"sub-{label}/func/sub-{label}_stat-falff_boldmap.json"
+    path.parent.mkdir(parents=True)
+    facts = {"MeanFramewiseDisplacement": moved, "NumberOfVolumesKept": kept, "NumberOfVolumes": 100}
+    path.write_text(json.dumps(facts))
+    path.with_name(path.name.replace(".json", made)).touch()
+
+
+def write_picture(folder: Path, label: str, name: str) -> None:
+    path = folder / f"sub-{label}/figures/sub-{label}_stat-{name}_boldmap.webp"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"a picture")
+
+
 def test_motion_and_failures_of_a_folder(tmp_path):
-    """Who moved most comes first; a person who failed, one who is to come, and one without a scan are named."""
-    for label, moved, kept in (("1", 0.1, 100), ("2", 0.3, 60), ("3", None, 100)):
-        path = tmp_path / f"sub-{label}/func/sub-{label}_stat-falff_boldmap.json"
-        path.parent.mkdir(parents=True)
-        facts = {"MeanFramewiseDisplacement": moved, "NumberOfVolumesKept": kept, "NumberOfVolumes": 100}
-        path.write_text(json.dumps(facts))
-        (tmp_path / f"sub-{label}/figures").mkdir()
-        path = tmp_path / f"sub-{label}/figures/sub-{label}_stat-degreeweighted_boldmap.webp"
-        path.write_bytes(b"a picture")
+    """Who moved most comes first; people who failed, are to come, were stopped amid it or lack a scan are named. The
+    table is read by whichever column names most of them."""
+    for label, moved, kept in (("1", 0.1, 100), ("2", 0.3, 60), ("03", None, 100), ("8", 0.2, 100)):
+        write_derived(tmp_path, label, moved, kept)
+        write_picture(tmp_path, label, "degreeweighted")
+    write_derived(tmp_path, "7", 0.9, made=".json")  # killed before the map was written
     derived.keep_failure(tmp_path / "sub-4", "sub-4 has <no> scan")
-    table = tmp_path / "participants.tsv"
-    table.write_text("participant_id\nsub-1\nsub-4\nsub-0006\n")
-    derived.write(tmp_path, ["1", "2", "3", "4", "5"], table, ["degree_weighted"])
+    table = tmp_path / "people.tsv"
+    table.write_text("participant_id\tcode\nA\tsub-1\nB\tsub-4\nC\tsub-0006\nD\t2\nE\t3\n")
+    told = derived.write(tmp_path, ["1", "2", "03", "4", "5", "8"], table, ["degree_weighted"])
+    assert told == f"Pictures of people, head motion, who was left out: {tmp_path / 'derive.html'}"
     html = (tmp_path / "derive.html").read_text()
     page = Page(html)
     assert [row[:5] for row in page.rows["Head motion"][1:]] == [
         ["sub-2", "0.300", "100", "60", "60"],
+        ["sub-8", "0.200", "100", "100", "100"],
         ["sub-1", "0.100", "100", "100", "100"],
-        ["sub-3", "-", "100", "100", "100"],
+        ["sub-03", "-", "100", "100", "100"],
     ]
-    assert page.paragraphs["Who was left out, and why"] == ["3 people.", "4", "5", "6"]
-    for reason in ("sub-* has <no> scan", derived.NOT_YET, derived.NO_SCAN):
+    assert page.paragraphs["Who was left out, and why"] == ["2 people.", "4", "6"]
+    assert page.paragraphs["Not derived yet"] == [f"2 people. {derived.NOT_YET}: 5, 7."]
+    for reason in ("sub-* has <no> scan", derived.NO_SCAN):
         assert f"{reason}: 1 person" in page.text
-    names = re.findall(r'aria-label="(sub-\d)', html)
-    assert names == ["sub-2", "sub-1", "sub-3"]
+    names = re.findall(r'aria-label="(sub-\d+)', html)
+    assert names == ["sub-2", "sub-8", "sub-1", "sub-03"]
     assert "--m0:url(sub-2/figures/sub-2_stat-degreeweighted_boldmap.webp)" in html
     derived.keep_failure(tmp_path / "sub-4", "")
     assert not (tmp_path / "sub-4/log/failure.txt").exists()
+
+
+def test_a_folder_says_of_pictures_what_is_there(tmp_path):
+    """Only series, or an older version: no picture is promised. Then some people have some: the others say so."""
+    for label, moved in (("1", 0.1), ("2", 0.2), ("3", 0.4), ("4", 0.5)):
+        write_derived(tmp_path, label, moved)
+    told = derived.write(tmp_path, "1234", None, [])
+    text = Page((tmp_path / "derive.html").read_text()).text
+    assert told.startswith("Head motion, who") and "Pictures of people" not in text
+    assert "0.30 mm" in text  # the median
+    write_picture(tmp_path, "1", "falff")
+    for label in "12":
+        write_picture(tmp_path, label, "dualregression")
+    derived.write(tmp_path, "1234", None, ["falff", "dual_regression"])
+    html = (tmp_path / "derive.html").read_text()
+    abouts = dict(re.findall(r'aria-label="sub-(\d), FD [\d.]+ mm, 100 of 100 volumes([^"]*)"', html))
+    assert abouts == {"1": "", "2": ", no picture of falff", "3": ", no picture", "4": ", no picture"}
+    assert "Of dual_regression, a picture shows the first network only." in html
 
 
 def test_a_place_that_is_none(tmp_path):

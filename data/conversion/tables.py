@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -114,6 +114,13 @@ def key(identifier: str) -> str:
     if FLOATED.fullmatch(bare) and (number := Decimal(bare)) == int(number):
         bare = str(int(number))
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+
+
+def ids_of(table: pd.DataFrame, known: Collection[str]) -> pd.Series:
+    """The column, as `key` has it, that holds most of the IDs which are `known` in this form. Of two that hold as many,
+    it is the one that is called as columns of IDs are."""
+    columns = [table[name].map(key) for name in table.columns]
+    return max(columns, key=lambda ids: (len({*known} & {*ids}), names_subjects(str(ids.name))))
 
 
 def canonical_value(text: str) -> str:

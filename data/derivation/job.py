@@ -321,29 +321,26 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
     for one in done:
         for note in dict.fromkeys(one.notes):
             notes.setdefault(note, []).append(one.label)
-    failed = [one.label for one in done if one.failure]
+    failed, of_page = [one.label for one in done if one.failure], list[str]()
     there = sum(not one.written and not one.failure for one in done)
     if not of_others:
         for one in done:
             page.keep_failure(planned.folder / f"sub-{one.label}", one.failure)
-        page.write(planned.folder, planned.everybody, planned.table, planned.maps)
+        of_page.append(page.write(planned.folder, planned.everybody, planned.table, planned.maps))
     else:
         notes["Nobody is derived before this is settled"] = clashes
     return [
         *why_failed(done),
         *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
-        *([] if of_others else [f"Pictures of everybody, head motion, who was left out: {planned.folder / page.PAGE}"]),
+        *of_page,
         f"{len(done) - there - len(failed)} people derived, {there} were there, {len(failed)} failed.",
     ], failed
 
 
 def why_failed(done: Sequence[Done]) -> list[str]:
     """A line for each reason, with all whom it befell."""
-    reasons = dict[str, list[Done]]()
-    for one in done:
-        if one.failure:
-            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
+    failures = {one.label: one.failure for one in done if one.failure}
     return [
-        f"{', '.join(f'sub-{one.label}' for one in of)}: {reason if len(of) > 1 else of[0].failure}"
-        for reason, of in reasons.items()
+        f"{', '.join(map('sub-{}'.format, of))}: {reason if len(of) > 1 else failures[of[0]]}"
+        for reason, of in page.by_reason(failures.items()).items()
     ]

@@ -7,24 +7,26 @@ beside the maps, in `sub-<label>/figures/`; why a person failed is in `sub-<labe
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from data.base import files
 from data.base.errors import InputError
+from data.cohorts.derivation import DUAL_REGRESSION
 from data.cohorts.pictures import CUTS
-from data.conversion.source import subject_column
-from data.conversion.tables import key, read_table
-from data.derivation.output import PAGE, PAGE_KIND
+from data.cohorts.rows import listed
+from data.conversion.tables import ids_of, key, read_table
+from data.derivation.output import PAGE, PAGE_KIND, json_of
 from data.derivation.scans import entities_of
-from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, left_out
+from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out
 from data.pages.page import Number, Page, Section, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FAILURE = "log/failure.txt"  # in a person's folder
-NOT_YET = "not derived yet: another share or a later command does it"
+NOT_YET = "Another share or a later command derives them"
 NO_SCAN = "in the table of people, but without a scan"
 
 
@@ -34,7 +36,7 @@ class Derived:
 
     label: str
     pictures: Mapping[str, Path]  # by map, as file names have it
-    facts: Mapping[str, Any]  # the JSON beside a map or the series; nothing if there is none
+    facts: Mapping[str, Any]  # the JSON beside a map or the series; nothing if neither is there
     failure: str
 
     @property
@@ -69,23 +71,26 @@ def keep_failure(folder: Path, failure: str) -> None:
         file.write(f"{failure}\n")
 
 
-def write(folder: Path, everybody: Iterable[str], table: Path | None, maps: Sequence[str]) -> None:
+def write(folder: Path, everybody: Iterable[str], table: Path | None, maps: Sequence[str]) -> str:
     """The page of a folder, for the people of whom there are scans; of several processes the last one to write it has
-    seen what all wrote. The first of these `maps` is shown first."""
+    seen what all wrote. The first of these `maps` is shown first. Returns a line on what the page shows."""
     with files.locked(folder, wait=True):
         labels = {*everybody, *(path.name.removeprefix("sub-") for path in folder.glob("sub-*"))}
         people = [found_of(folder, label) for label in sorted(labels)]
         page = page_of(folder, people, without_scan(table, labels), maps)
         with files.replacing(folder / PAGE) as file:
             file.write(render(page))
+    pictures = "Pictures of people, head" if any(one.facts and one.pictures for one in people) else "Head"
+    return f"{pictures} motion, who was left out: {folder / PAGE}"
 
 
 def found_of(folder: Path, label: str) -> Derived:
     own = folder / f"sub-{label}"
-    pictures = {entities_of(path.name).get("stat", path.stem): path for path in sorted(own.glob("figures/*.webp"))}
-    described = next(iter(sorted(own.glob("func/sub-*.json"))), None)
+    pictures = {entities_of(path.name).get("stat", path.stem): path for path in sorted(own.glob("figures/sub-*.webp"))}
+    # The JSON is written first; without a map or series it says that a command was stopped
+    made = (json_of(path) for path in sorted(own.glob("func/sub-*")) if path.suffix != ".json")
     try:
-        facts = files.read_json(described, dict) if described else {}
+        facts = next((files.read_json(path, dict) for path in made if path.is_file()), {})
         failure = (own / FAILURE).read_text(encoding="utf-8").strip() if (own / FAILURE).is_file() else ""
     except (InputError, ValueError) as error:
         return Derived(label, pictures, {}, str(error))
@@ -93,35 +98,37 @@ def found_of(folder: Path, label: str) -> Derived:
 
 
 def without_scan(table: Path | None, labels: Iterable[str]) -> list[str]:
-    """People of the table of whom there is no scan; nobody if its people cannot be told."""
+    """People of the table of whom there is no scan; nobody if the table has nobody with a scan."""
     if table is None:
         return []
+    known = set(map(key, labels))
     try:
-        rows = read_table(table)
-        named = rows[subject_column(rows, None, table)]
+        named = dict.fromkeys(ids_of(read_table(table), known))
     except InputError:
         return []
-    known = set(map(key, labels))
-    return [one for one in dict.fromkeys(named.map(key)) if one and one not in known]
+    return [one for one in named if one and one not in known] if known & named.keys() else []
 
 
 def page_of(folder: Path, people: Sequence[Derived], absent: Sequence[str], maps: Sequence[str]) -> Page:
     done = [one for one in people if one.facts]
-    reasons = reasons_of(people, absent)
+    to_come = [one.label for one in people if not (one.facts or one.failure)]
+    reasons = by_reason((one.label, one.failure) for one in people if one.failure)
+    reasons |= {NO_SCAN: list(absent)} if absent else {}
     missing = sum(map(len, reasons.values()))
     numbers = [
         Number(f"{len(done):,}", "people derived", f"of {len(people):,} with scans"),
-        Number(f"{missing:,}", "people left out or failed"),
+        Number(f"{missing:,}", "people left out or failed", f"{len(to_come):,} not derived yet" * bool(to_come)),
     ]
     moved = [one.motion_mm for one in done if one.motion_mm is not None]
     if moved:
-        numbers.append(Number(f"{sorted(moved)[len(moved) // 2]:.2f} mm", "median of mean FD", f"of {len(moved):,}"))
+        numbers.append(Number(f"{median(moved):.2f} mm", "median of mean FD", f"of {len(moved):,}"))
     sections = [
-        Section("Pictures of people", [PICTURES], kind="warning"),
         *of_people(folder, done, maps),
         *of_motion(done),
-        left_out(reasons, "Nobody: all people with scans have maps."),
+        left_out(reasons, "Nobody."),
     ]
+    if to_come:
+        sections.append(Section("Not derived yet", [f"{counted(len(to_come))}. {NOT_YET}: {', '.join(to_come)}."]))
     return Page(PAGE_KIND, "Maps derived from scans", f"{len(done):,} people", sections, numbers, script=SCRIPT)
 
 
@@ -131,27 +138,36 @@ def by_motion(people: Iterable[Derived]) -> list[Derived]:
 
 
 def of_people(folder: Path, done: Sequence[Derived], maps: Sequence[str]) -> Iterator[Section]:
-    """The mosaic of people with pictures."""
+    """A warning, and the mosaic of people, if there are pictures of any."""
     wanted = {name.replace("_", ""): name for name in maps}
     found = dict.fromkeys([*wanted, *(name for one in done for name in one.pictures)])
-    names = [name for name in found if any(name in one.pictures for one in done)]
+    names = {name: wanted.get(name, name) for name in found if any(name in one.pictures for one in done)}
     if not names:
         return
-    tiles = []
-    for one in by_motion(done):
-        urls = [
-            f"--m{at}:url({quote(one.pictures[name].relative_to(folder).as_posix())})"
-            for at, name in enumerate(names)
-            if name in one.pictures
-        ]
-        tiles.append(Tile(f"sub-{one.label}", one.about, ";".join(urls), ["failed, see below"] * bool(one.failure)))
+    yield Section("Pictures of people", [PICTURES], kind="warning")
+    tiles = [tile_of(folder, one, names) for one in by_motion(done)]
     tiles.sort(key=lambda tile: not tile.odd)
     texts = [
         f"A picture shows {CUTS}. {LEGEND}",
         f"Who moved most comes first. FD is the mean framewise displacement. {LARGER}",
     ]
-    mosaic = Mosaic(tiles, [wanted.get(name, name) for name in names])
+    if DUAL_REGRESSION.replace("_", "") in names:
+        texts.append(f"Of {DUAL_REGRESSION}, a picture shows the first network only.")
+    mosaic = Mosaic(tiles, list(names.values()))
     yield Section("Everybody", texts, markup=mosaic.markup, open=True)
+
+
+def tile_of(folder: Path, one: Derived, names: Mapping[str, str]) -> Tile:
+    """A person in the mosaic of maps; these are called otherwise on the page than in `names` of files."""
+    urls = [
+        f"--m{at}:url({quote(one.pictures[name].relative_to(folder).as_posix())})"
+        for at, name in enumerate(names)
+        if name in one.pictures
+    ]
+    lacking = [shown for name, shown in names.items() if name not in one.pictures]
+    of_some = f" of {listed(lacking)}" if one.pictures else ""
+    about = filter(None, [one.about, f"no picture{of_some}" * bool(lacking)])
+    return Tile(f"sub-{one.label}", ", ".join(about), ";".join(urls), ["failed, see below"] * bool(one.failure))
 
 
 def of_motion(done: Sequence[Derived]) -> Iterator[Section]:
@@ -190,10 +206,9 @@ def drawn_motion(known: Sequence[tuple[float, float]]) -> "Figure":
     return figure
 
 
-def reasons_of(people: Sequence[Derived], absent: Sequence[str]) -> dict[str, list[str]]:
-    """People by why they have no maps, or failed when they were derived again."""
+def by_reason(failures: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The labels of people by why each failed; in a reason they are `sub-*`, so that many have the same."""
     found = dict[str, list[str]]()
-    for one in people:
-        if reason := one.failure.replace(f"sub-{one.label}", "sub-*") or ("" if one.facts else NOT_YET):
-            found.setdefault(reason, []).append(one.label)
-    return found | ({NO_SCAN: list(absent)} if absent else {})
+    for label, failure in failures:
+        found.setdefault(failure.replace(f"sub-{label}", "sub-*"), []).append(label)
+    return found

@@ -12,7 +12,7 @@ from data.base.terminal import duration, size
 from data.cohorts.derivation import DUAL_REGRESSION, SERIES
 from data.cohorts.rows import listed
 from data.conversion.source import SITE_COLUMNS
-from data.conversion.tables import key, read_table
+from data.conversion.tables import ids_of, key, read_table
 from data.derivation import person
 from data.derivation.bold import open_bold
 from data.derivation.job import Plan, why_failed
@@ -44,17 +44,16 @@ def preview(planned: Plan) -> list[str]:
 
 def of_table(planned: Plan) -> list[str]:
     """What the table of people says of those who can be derived: their sites, and who has no row."""
-    labels = {task.person.label for task in planned.tasks}
+    labels = {key(task.person.label): task.person.label for task in planned.tasks}
     if planned.table is None or not labels:
         return []
     table = read_table(planned.table)
-    ids = [table[name].map(key) for name in table.columns]
-    of_row = max(ids, key=lambda of: len(labels & set(of)))  # the column that names most of these people
+    of_row = ids_of(table, labels)
     lines = [f"Table {planned.table}: {', '.join(table.columns)}."]
-    if absent := sorted(labels - set(of_row)):
+    if absent := sorted(label for of_label, label in labels.items() if of_label not in set(of_row)):
         lines.append(f"Without a row in it, so that convert leaves them out: {len(absent)} people, {listed(absent)}.")
     if name := next((name for name in SITE_COLUMNS if name in table), None):
-        counts = sorted(Counter(table.loc[of_row.isin(labels), name]).items())
+        counts = sorted(Counter(table.loc[of_row.isin(list(labels)), name]).items())
         lines.append(f"Sites by {name}: {', '.join(f'{site} {count}' for site, count in counts)}.")
     return [*lines, "How many are of each class is said by convert --dryRun, once there are maps."]
 
