@@ -26,6 +26,7 @@ from data.pages.mosaic import (
     CHOOSE,
     LARGER,
     LEGEND,
+    MOTION_UNKNOWN,
     PICTURES,
     SCRIPT,
     SHEET,
@@ -147,6 +148,7 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
     sections = [
         Section("Pictures of people", [PICTURES], kind="warning"),
         Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
+        *not_known(cohort, people),
         Section("Everybody", about_tiles(people, pictures, odd), markup=mosaic.markup, open=True),
         *of_group(pictures),
         *of_motion(people),
@@ -156,6 +158,15 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
     ]
     title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}"  # which may be `.`
     return Page(KIND, title, findings.title, sections, numbers_shown, script=SCRIPT)
+
+
+def not_known(cohort: Cohort, people: People) -> Iterator[Section]:
+    """What a check cannot see and a reader must know."""
+    derived, told = cohort.metadata.derivation, [] if people.motion is not None else [MOTION_UNKNOWN]
+    if derived is not None and derived.confounds == "none" and "cleaned" not in derived.scans:
+        told.append("No confounds were regressed out of the scans.")
+    if told:
+        yield Section("What is not known", told, kind="warning")
 
 
 def about_tiles(people: People, pictures: Pictures, odd: int) -> list[str]:

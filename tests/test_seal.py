@@ -58,7 +58,7 @@ def test_a_cohort_to_be_tested_on_lacks_nothing():
     assert found.every("problems") == []
     assert found.every("notes") == [
         "no training subjects: a model can be tested on this cohort, not trained",
-        "sites with one class only, where site tells the label: NYU",
+        "sites of several people with one class only, where site tells the label: NYU",
     ]
 
 

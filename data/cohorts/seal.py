@@ -319,5 +319,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")
     known = {site: (count[0.0], count[1.0]) for site, count in sorted(sites.items())}
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
-        of_sites.notes.append(f"sites with one class only, where site tells the label: {listed(single)}")
+        of_sites.notes.append(
+            f"sites of several people with one class only, where site tells the label: {listed(single)}"
+        )
     return findings

@@ -19,7 +19,7 @@ from data.cohorts.rows import listed
 from data.conversion.tables import ids_of, key, read_table
 from data.derivation.output import PAGE, PAGE_KIND, json_of
 from data.derivation.scans import entities_of
-from data.pages.mosaic import LARGER, LEGEND, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out
+from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out
 from data.pages.page import Number, Page, Section, render
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ def page_of(folder: Path, people: Sequence[Derived], absent: Sequence[str], maps
     moved = [one.motion_mm for one in done if one.motion_mm is not None]
     if moved:
         numbers.append(Number(f"{median(moved):.2f} mm", "median of mean FD", f"of {len(moved):,}"))
+    unknown = [Section("What is not known", [MOTION_UNKNOWN], kind="warning")] if done and not moved else []
     sections = [
+        *unknown,
         *of_people(folder, done, maps),
         *of_motion(done),
         left_out(reasons, "Nobody."),

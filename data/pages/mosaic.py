@@ -16,6 +16,10 @@ PICTURES = (
     "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
     "Neither a bundle nor a packed cohort takes it along."
 )
+MOTION_UNKNOWN = (
+    "Head motion is known of nobody here, so nobody can tell later whether a result is motion. Tables of confounds "
+    "beside the scans, or a column of the table of people, would tell it."
+)
 LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
 CHOOSE = "Choose another map above the pictures."
 LARGER = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
