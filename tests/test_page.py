@@ -350,9 +350,9 @@ def test_the_summary_says_beside_what_and_how_many_were_significant_before():
     everything = dict.fromkeys(P, 0.01)
     found = said(P, plain=everything, **BESIDE)
     assert found == (
-        "The network's evidence when adjusted for site, age and log mean_fd, their products and curves rests on 2 (one, "
-        "two) of 3 regions (reliance, family-wise p < 0.05; 3 before adjustment); none is shown to say what the rest of the "
-        "brain does not (unique; 0 before adjustment). These are not in this test and may explain the result: IQ and "
+        "The network's evidence when adjusted for site, age and log mean_fd, their products and curves rests on 2 "
+        "(one, two) of 3 regions (reliance, family-wise p < 0.05; 3 before adjustment); none is shown to say what the "
+        "rest of the brain does not (unique; 0 before adjustment). These are not in this test and may explain the result: IQ and "
         "what nobody measured, such as the length of the scan and medication."
     )
     assert said(dict.fromkeys(P, 0.2), plain=everything, **BESIDE).startswith(
