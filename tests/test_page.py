@@ -357,8 +357,7 @@ def test_the_summary_says_beside_what_and_how_many_were_significant_before():
     )
     assert said(dict.fromkeys(P, 0.2), plain=everything, **BESIDE).startswith(
         "None of 3 regions is significant when adjusted for site, age and log mean_fd, their products and curves at "
-        "family-wise p < 0.05 (3 in reliance and "
-        "0 in unique before adjustment): nothing here says where autism is."
+        "family-wise p < 0.05 (3 in reliance and 0 in unique before adjustment): nothing here says where autism is."
     )
     without = said(P, **BESIDE | {"without": ("sex", "age by site")})
     assert "products and curves (without sex and age by site: known for too few, alike in all, or too " in without

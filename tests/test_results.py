@@ -72,8 +72,8 @@ def test_the_sentence_says_which_pairs_or_what_none_means(table):
     beside = Adjusted(Adjustment(("site", "age"), without=("sex",)), LABEL)
     assert sentences.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
         "Map by map, none of 6 pairs of a region and a map is significant when adjusted for the same covariates "
-        "(family-wise p < 0.05 over all pairs; 1 before adjustment): no region is shown to matter in one map alone; it "
-        "may matter in several maps together."
+        "(family-wise p < 0.05 over all pairs; 1 before adjustment): no region is shown to matter in one map "
+        "alone; it may matter in several maps together."
     )
     assert sentences.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
 

@@ -353,7 +353,7 @@ def with_model(model: str, data: str) -> list[str]:
 def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, data_cli):
     """The site, or nothing, is the only covariate, and the test set is small: no floor or line of the report fails."""
     next(write for name, write in WRITERS.items() if layout.startswith(name))(tmp_path)
-    outcomes = walk(tmp_path, [f"{command} --grid reduced", CHECKED, *with_model("nn", "cohort")], data_cli)
+    outcomes = walk(tmp_path, [command, CHECKED, *with_model("nn", "cohort")], data_cli)
     assert re.search("Is it (motion|the covariates)[?]", outcomes[-1].out)
     assert (tmp_path / "results/nn-test/report.html").is_file()
 
@@ -369,7 +369,7 @@ def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, 
 def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli):
     write_bids(tmp_path, maps.split(","), suffix)
     command = next(command for layout, command in LAYOUTS if layout.startswith("BIDS"))
-    walk(tmp_path, [f"{command} --grid reduced --maps {maps}"], data_cli)
+    walk(tmp_path, [f"{command} --maps {maps}"], data_cli)
     assert open_cohort(tmp_path / "cohort").maps == tuple(maps.split(","))
 
 
