@@ -149,9 +149,11 @@ def of_people(folder: Path, done: Sequence[Derived], maps: Sequence[str]) -> Ite
     yield Section("Pictures of people", [PICTURES], kind="warning")
     tiles = [tile_of(folder, one, names) for one in by_motion(done)]
     tiles.sort(key=lambda tile: not tile.odd)
+    known = any(one.motion_mm is not None for one in done)
+    by_fd = "Who moved most comes first. FD is the mean framewise displacement. " * known
     texts = [
         f"A picture shows {CUTS}. {LEGEND}",
-        f"Who moved most comes first. FD is the mean framewise displacement. {LARGER}",
+        f"{by_fd}{LARGER}",
     ]
     if DUAL_REGRESSION.replace("_", "") in names:
         texts.append(f"Of {DUAL_REGRESSION}, a picture shows the first network only.")
