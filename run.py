@@ -73,12 +73,12 @@ def execute() -> int:
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    if args.dryRun and not args.dataDir:
+        raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     if args.bundle and issubclass(args.job.options, BundleOptions):
         from utils.bundle.run import with_model
 
         with_model(args, given)
-    if args.dryRun and not (args.dataDir or args.bundle):
-        raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     asked = request(args, given, JOBS.values())
     if args.permutations:
         check_permutations(asked)

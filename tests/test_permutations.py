@@ -91,7 +91,7 @@ import run
 from utils.permutations import PermutationFolder
 
 permute = PermutationFolder.permute
-PermutationFolder.permute = lambda *arguments: (permute(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+PermutationFolder.permute = lambda *arguments: (list(permute(*arguments)), os.kill(os.getpid(), signal.SIGKILL))
 if __name__ == "__main__":
     sys.exit(run.main())
 """  # a process of --jobs that is killed after a permutation
@@ -165,6 +165,8 @@ def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
 def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     assert "Everything is done." in on_folds(copy, "--test", "--permutations", 4).out
+    for asked, more in ((6, 2), (4, 0)):
+        assert f"\nPermutations: {more} more" in on_folds(copy, "--test", "--permutations", asked, "--dryRun").out
     before = {path: path.stat().st_mtime_ns for path in (copy / "test/permutations").glob("permutation-*.csv")}
     predictions = (copy / "test/predictions.csv").stat().st_mtime_ns
     outcome = on_folds(copy, "--test", "--permutations", 5)

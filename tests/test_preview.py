@@ -1,9 +1,13 @@
 """run.py --dryRun: what it says comes true, and nothing is written."""
 
+import json
 import re
+from types import SimpleNamespace
 
 import pytest
-from helpers import TINY_NN, listing
+from helpers import TINY_NN, listing, write_rows
+
+from utils import preview
 
 
 @pytest.mark.slow
@@ -41,7 +45,22 @@ def test_a_dry_run_says_what_then_happens_and_writes_nothing(cli, cohort, tmp_pa
     )
 
 
-def test_a_dry_run_makes_no_demo_cohort(cli, tmp_path, monkeypatch):
+@pytest.mark.parametrize("job", [("--train",), ("--test", "--bundle", "model.zip")])
+def test_a_dry_run_makes_no_demo_cohort(job, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "name it with --dataDir" in cli("--train", "--dryRun").err
+    assert "name it with --dataDir" in cli(*job, "--dryRun").err
     assert not list(tmp_path.iterdir())
+
+
+def test_time_is_that_of_finished_trainings_alike_whose_time_is_known(tmp_path, monkeypatch):
+    """Each as `runs.csv` lists it: one that took 8 s, one without a time, one that was stopped, one of other settings,
+    and one whose folder is gone."""
+    alike = {"job": "train", "model": "nn", "config": {"units": [2]}, "num_iters": 4, "finished": True}
+    monkeypatch.setattr(preview, "alike_in", lambda _: alike)
+    told = ({"wall_time_s": 8.0}, {}, {"wall_time_s": 9.0, "finished": False}, {"wall_time_s": 7.0, "num_iters": 5})
+    for number, of in enumerate(told):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "run.json").write_text(json.dumps(alike | of))
+    write_rows(tmp_path / "runs.csv", [{"folder": str(tmp_path / str(number))} for number in range(5)])
+    run = SimpleNamespace(out_dir=tmp_path / "out", job=SimpleNamespace(needs_checkpoint=False))
+    assert preview.earlier(run) == [8.0]

@@ -1,9 +1,9 @@
 """--test --permutations N: the test, and then its whole procedure again on labels permuted within sites -> the p-value.
 
-It lies in a folder of its own below the test. `permutation-<number>.csv` holds what the procedure predicts of everybody
-under one permutation; it grows with each fold, and nothing that is trained is kept. Every process that runs the command
-does permutations that no other one is at, so an array of the same command shares them. Who finds them complete writes
-the p-value into the report.
+It lies in a folder below the test. `permutation-<number>.csv` holds what the procedure predicts of everybody under one
+permutation; it grows with each fold, and nothing that is trained is kept. Every process of the command does
+permutations that no other one is at, so an array shares them. Who finds them complete writes the p-value into the
+report.
 
 The p-value ends early where there is little to find (Besag & Clifford 1991, Biometrika 78:301). Permutations are drawn
 until ten of them score at least as high as the true labels; then p = 10 / number drawn. If that does not happen within
@@ -209,8 +209,7 @@ class Permutations:
         there, said = (described(of.run.out_dir).get(PERMUTATIONS) for of in (self, self.tested))
         return there is not None and there["asked"] == self.asked and said == there
 
-    def nothing_to_do(self) -> bool:
-        return self.is_done()
+    nothing_to_do = is_done
 
     def announce(self) -> None:
         self.tested.announce()
@@ -224,16 +223,19 @@ class Permutations:
         if jobs == 1 and not tested.is_done() and (status := tested.perform_on(device)):
             return status
         self.begin()
-        print(self.expected(self.asked - self.series(self.run.workers).done), flush=True)
+        print(self.expected(), flush=True)
         if jobs == 1:
             self.permute(device, self.asked)
         elif status := self.permute_beside(device, environments(jobs, share_gpu)):
             return status
         return self.conclude()
 
-    def expected(self, count: int) -> str:
-        """How long so many permutations take at most, by the trainings of the networks that are tested."""
-        tested, folds = self.tested, len(self.tested.folds.names)
+    def expected(self) -> str:
+        """How many permutations are to come, and how long they take at most, by the trainings of the networks."""
+        tested, folds, count = self.tested, len(self.tested.folds.names), self.asked
+        if tested.is_done() and self.whole.results.are_of(self.whole.settings()):  # those of another test do not count
+            series = self.series(self.run.workers)
+            count = 0 if series.end() else self.asked - series.done
         each = folds * (1 + (trainings(len(tested.by_name), MAX_INNER_FOLDS) if tested.choice else 0))
         took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.trained.identity().out_dir)))]
         mean = sum(took) / max(len(took), 1)
@@ -244,8 +246,7 @@ class Permutations:
     def begin(self) -> None:
         """Makes the folder; what is there of another test is moved aside."""
         with files.locked(self.run.out_dir, wait=True):
-            whole = self.whole
-            if not whole.results.are_of(whole.settings()):
+            if not (whole := self.whole).results.are_of(whole.settings()):
                 whole.prepare_folder()
 
     def permute(self, device: str, most: int) -> None:
@@ -301,8 +302,7 @@ class Permutations:
                 return 0
             if not self.is_done():
                 rows = ((at, score, int(score >= end.observed)) for at, score in enumerate(series.scores(), 1))
-                columns = ("permutation", end.metric, "as_high")
-                write_rows(self.run.out_dir / TABLE, columns, list(rows)[: end.count])
+                write_rows(self.run.out_dir / TABLE, ("permutation", end.metric, "as_high"), list(rows)[: end.count])
                 amend(self.tested.run, end)  # before these are done: who is killed amid it does it again
                 whole.write_manifest(finished=True, **{PERMUTATIONS: asdict(end)})
                 whole.enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))

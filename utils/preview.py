@@ -45,7 +45,7 @@ def preview(work: Run | Group | Permutations) -> Iterator[str]:
         yield f"Time: {time_of(todo, took or earlier(run), jobs)}."
         yield f"Disk: {disk(todo, done)}."
     if asked:
-        yield asked.expected(asked.asked)
+        yield asked.expected()
     yield "Dry run: nothing was written."
 
 
@@ -93,26 +93,26 @@ def time_of(todo: Sequence[Run], seconds: Sequence[float], jobs: int) -> str:
 def earlier(run: Run) -> list[float]:
     """How long earlier trainings of the same model, settings and number of batches took. These are listed in `runs.csv`
     beside the output folder; folds in that of their run."""
-    found = list[float]()
-    for content in listed_in(run.out_dir.absolute().parent) if trains(run) else ():
-        alike = all(content.get(name) == of for name, of in alike_in(run).items())
-        if alike and content.get("finished") and not (content.get("folds") and not content.get("fold")):
-            found.append(content["wall_time_s"])
-    return found
+    alike, found = alike_in(run), list[float | None]()
+    for folder in listed_in(run.out_dir.absolute().parent) if trains(run) else ():
+        with suppress(InputError, OSError):
+            content = described(folder)
+            if content.items() >= alike.items() and not (content.get("folds") and not content.get("fold")):
+                found.append(seconds_of(folder))
+    return [seconds for seconds in found if seconds]
 
 
 def alike_in(run: Run) -> dict[str, Any]:
-    """What decides how long a training takes, as `run.json` has it."""
+    """What `run.json` has of a finished training that took as long."""
     decisive = {"job": run.job.name, "model": run.model.name, "config": run.choices.config}
-    return as_json(decisive | {"num_iters": run.num_iters})
+    return as_json(decisive | {"num_iters": run.num_iters, "finished": True})
 
 
-def listed_in(folder: Path, deep: bool = True) -> Iterator[dict[str, Any]]:
-    """Each `run.json` of the folders that the ledger in a folder lists."""
+def listed_in(folder: Path, deep: bool = True) -> Iterator[Path]:
+    """The folders that the ledger in a folder lists, and those that these list."""
     with suppress(InputError, OSError):
         for row in read_rows(folder / files.LEDGER, ["folder"]).values():
-            with suppress(InputError, OSError):
-                yield described(Path(row["folder"]))
+            yield Path(row["folder"])
             if deep:
                 yield from listed_in(Path(row["folder"]), deep=False)
 
@@ -133,7 +133,7 @@ def disk(todo: Sequence[Run], done: Sequence[Run]) -> str:
 def checkpoints(todo: Sequence[Run]) -> int:
     """The bytes of the checkpoints that trainings keep: of weights and optimizer, as each network is built."""
     start_on_cpu()  # before what imports TensorFlow
-    from utils.training.loop import is_due
+    from utils.training.loop import saves
     from utils.training.network import KEPT
     from utils.training.train import begin
 
@@ -145,6 +145,6 @@ def checkpoints(todo: Sequence[Run]) -> int:
                 training = begin(leaf.on(leaf.workers.started(())))
                 variables = [*training.network.variables, *training.optimizer.variables]
                 known[settings] = sum(int(np.prod(of.shape)) * np.dtype(of.dtype).itemsize for of in variables)
-        kept = min(KEPT, sum(is_due(done, leaf.num_iters) for done in range(1, leaf.num_iters + 1)))
+        kept = min(KEPT, saves(leaf.num_iters))
         total += known[settings] * (kept + bool(leaf.choices.validation))
     return total

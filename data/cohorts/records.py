@@ -60,7 +60,7 @@ class Grid:
 FULL = Grid("full", (91, 109, 91), 2.0)
 REDUCED = Grid("reduced", (31, 37, 31), 6.0)
 GRIDS = {"full": FULL, "reduced": REDUCED}
-GRID_OF_SHAPE: dict[tuple[int, ...], Grid] = {grid.shape: grid for grid in GRIDS.values()}
+GRID_OF_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: REDUCED}
 
 
 class Entry(Protocol):
