@@ -1,15 +1,16 @@
 """Figures as PNG, SVG and PDF files: training history, slices of a volume; and texts in figures."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
 
 from data.base import files
 from data.cohorts.records import FULL, Grid
-from data.pages.drawings import UNDATED, write
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,6 +25,15 @@ SMOOTHED = 20  # batches
 VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
 NO_VALIDATION = "No validation: these are the records that the network was trained on (--validation sets some aside)."
 
+NO_GLYPH = r"Glyph \d+ .* missing from font"
+UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
+    "png": {},
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+}
+# Equal figures give equal bytes; texts stay texts, which a journal may set in its own font
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure", "pdf.fonttype": 42}
+
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Writes a figure as PNG to `path`, as SVG and PDF beside it, and closes it; equal figures give equal bytes."""
@@ -33,6 +43,13 @@ def save(figure: Figure, path: Path) -> list[Path]:
             write(figure, file, form)
     plt.close(figure)
     return written
+
+
+def write(figure: Figure, file: IO, form: str) -> None:
+    """Writes a figure in one of the forms; a letter that the font lacks is drawn as a box."""
+    with plt.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_GLYPH)
+        figure.savefig(file, format=form, dpi="figure", metadata=UNDATED[form])
 
 
 def history(rows: list[dict], path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -15,14 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_GLYPH = r"Glyph \d+ .* missing from font"
-UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
-    "png": {},
-    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
-    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
-}
-# Equal figures give equal bytes; texts stay texts, which a journal may set in its own font
-SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure", "pdf.fonttype": 42}
-ON_PAGE: dict[Any, Any] = {"font.size": 8.5, "text.parse_math": False}  # a dollar in a name starts no formula
+UNDATED = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # metadata that an SVG does without
+# A dollar in a name starts no formula. Equal figures give equal bytes; texts stay texts
+ON_PAGE: dict[Any, Any] = {"font.size": 8.5, "text.parse_math": False}
+SETTINGS: dict[Any, Any] = ON_PAGE | {"svg.fonttype": "none", "svg.hashsalt": "figure"}
 OF_THE_PAGE = {"#000000": "currentColor", "#ffffff": "var(--paper)"}  # colours that follow light and dark
 DARK_GREY = re.compile("#([3-6][0-9a-f])\\1\\1")
 TICKS, STEPS = 6, (1, 2, 2.5, 5, 10)
@@ -86,23 +82,15 @@ class Picture:
         return Markup(f"data:image/{self.form};base64,{base64.b64encode(self.data).decode()}")  # noqa: S704  letters only
 
 
-def write(figure: "Figure", file: IO, form: str) -> None:
-    """Writes a figure in one of the forms; a letter that the font lacks is drawn as a box."""
-    from matplotlib import rc_context  # costs a command that draws nothing nothing
-
-    with rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", NO_GLYPH)
-        figure.savefig(file, format=form, dpi="figure", metadata=UNDATED[form])
-
-
 def svg(figure: "Figure") -> Markup:
     """A figure as an SVG element that can stand in a page with others: its ids begin with the figure's label. Black,
     white and dark grey are those of the page."""
-    from matplotlib import rc_context
+    from matplotlib import rc_context  # costs a command that draws nothing nothing
 
     file, name = io.StringIO(), figure.get_label()
-    with rc_context(ON_PAGE):
-        write(figure, file, "svg")
+    with rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_GLYPH)
+        figure.savefig(file, format="svg", dpi="figure", metadata=UNDATED)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", "<svg" + file.getvalue().partition("<svg")[2])
     text = re.sub("<[^>]*>", lambda tag: of_page(tag[0]), text)
     text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

@@ -100,7 +100,7 @@ def forest(results: BlackoutResults) -> Forest | None:
             table = table[table["named"] | (table[RELIANCE].rank(ascending=False, method="first") <= STRONGEST)]
             bars = [bar(of, row) for row in table.to_dict("records")]
             named = f"Bold: named, p < {ALPHA:g} over all" if table["named"].any() else "None is named"
-            what = f"Reliance on the strongest of {len(of.table)} {CALLED[name]}"
+            what = f"Reliance on the strongest and the named of {len(of.table)} {CALLED[name]}"
             return Forest(f"{what}, {CONFIDENCE:.0%} interval of each alone. {named}.", bars, 0)
     return None
 

@@ -22,13 +22,13 @@ from data.cohorts.derivation import PROGRAM
 from data.cohorts.records import FULL
 from data.cohorts.variants import BACKGROUND
 from data.pages.drawings import Picture
-from data.pages.drawings import write as write_figure
 from data.pages.page import Number, Page, Row, Section, render
 from models import MODELS
 from utils.blackout.results import PALE, UNTESTED, shades
 from utils.bundle.model import Bundle
 from utils.bundle.run import LEVEL, labels_of
 from utils.figures import SIDES
+from utils.figures import write as write_figure
 from utils.predict.given import Given
 from utils.predict.person import Predicted
 from utils.report.build import INTENDED_USE

@@ -11,7 +11,6 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import write_frame
 from data.cohorts.rows import listed
-from data.pages.drawings import UNDATED
 from data.pages.page import Page, Section, render
 from utils import figures
 from utils.report import beside, drawings, people, scores, texts
@@ -23,7 +22,7 @@ from utils.scores.results import DATA, PAGE, TABLES
 
 ROC = "roc"  # the figure that the test itself writes
 FIGURES = ("forest", "calibration", "decisions", "losses", "distribution")  # those that the page writes
-REMADE = (PAGE, TABLES["tripod_ai"].file, *(f"{name}.{form}" for name in FIGURES for form in UNDATED))
+REMADE = (PAGE, TABLES["tripod_ai"].file, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
