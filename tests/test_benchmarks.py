@@ -30,7 +30,7 @@ from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
 from utils.blackout import figure, job, measure, page, viewers
 from utils.evaluation import confounds
-from utils.scores import metrics
+from utils.scores import floors, metrics
 from utils.training import fit
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -79,6 +79,7 @@ def printed_by(cohort, monkeypatch, capsys):
             (measure, "BLOBS"),
             (metrics, "RESAMPLES"),
             (confounds, "RESAMPLES"),
+            (floors, "LINEAR"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
         pictures = [(page, "render"), (viewers, "network_viewer"), (job, "write_maps")]

@@ -56,7 +56,7 @@ def runs_in(folder: Path) -> list[FinishedRun]:
 
 def of_same_network(folder: Path, job: str) -> list[FinishedRun]:
     """The runs of a job with a page beside a run's folder that are of the same checkpoints and the same people."""
-    own = described(folder)
+    own = described(folder) if read_manifest(folder) else {}
     same = ("checkpoint_sha256", "records_sha256", "model")
     if not own.get("checkpoint_sha256"):
         return []
