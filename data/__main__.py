@@ -108,9 +108,8 @@ def convert(args: argparse.Namespace) -> int:
 def print_planned(planned: "PlannedCohort") -> None:
     """Prints covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
-    from data.cohorts.records import CLASSES
+    from data.cohorts.records import CLASSES, MIN_PER_CLASS
     from data.cohorts.rows import listed
-    from data.conversion.leaks import MIN_IN_CLASS
 
     for name, values in planned.metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {listed(values)}")
@@ -118,8 +117,8 @@ def print_planned(planned: "PlannedCohort") -> None:
     training = Counter(int(row.label) for row in planned.rows if row.split == "train" and row.known)
     fewest = min(range(len(CLASSES)), key=lambda label: training[label])
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
-        if training[fewest] < MIN_IN_CLASS:
-            few = f"{training[fewest]} training people are of the class {CLASSES[fewest]}; {MIN_IN_CLASS} are needed"
+        if training[fewest] < MIN_PER_CLASS:
+            few = f"{training[fewest]} training people are of the class {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
             print(f"Phenotype: whether a value separates the training labels is not known, since {few}.")
             continue
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")

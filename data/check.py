@@ -15,6 +15,7 @@ from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.derivation import kept_in
+from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
 from data.cohorts.pictures import Pictures
 from data.cohorts.rows import Groups, leaders, listed, named_groups, united
@@ -94,6 +95,7 @@ def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
     """The census, and findings on every volume; volumes are read twice and not kept, to take little memory. Their
     `pictures` are made meanwhile, if wanted."""
     findings = cohort.census()
+    findings.forecast = forecast(cohort.rows, cohort.known_groups)
     check_files(cohort, findings.files)
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files, pictures)

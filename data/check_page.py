@@ -148,6 +148,7 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
     sections = [
         Section("Pictures of people", [PICTURES], kind="warning"),
         Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
+        *([Section("What these people can show", findings.forecast, kind="conclusion")] if findings.forecast else []),
         *not_known(cohort, people),
         Section("Everybody", about_tiles(people, pictures, odd), markup=mosaic.markup, open=True),
         *of_group(pictures),

@@ -9,10 +9,11 @@ from scipy import stats
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
+from data.cohorts.peers import MOST_PULL, pull
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
 from utils.scores import statistics
-from utils.scores.metrics import MOST_PULL, Predictions, differences, headline, pull, scores, with_intervals
+from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
 from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate
 from utils.scores.statistics import bootstrap, log_odds
 

@@ -15,6 +15,7 @@ from data.base.errors import InputError
 from data.base.tables import read_rows
 from data.base.terminal import duration, size
 from data.cohorts import records
+from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
 from utils.machines.devices import start_on_cpu
 from utils.permutations import Permutations
@@ -34,6 +35,9 @@ def preview(work: Run | Group | Permutations) -> Iterator[str]:
     only = None if isinstance(of, Run) else of.only
     todo = [leaf for leaf in leaves if only in (None, leaf.fold) and is_to_do(leaf)]
     yield from who(run)
+    folds = run.folds
+    cohort, fold_of = (folds.whole, folds.fold_of) if folds else (run.cohort, None)
+    yield from forecast(cohort.rows, cohort.groups, folds.how if folds else "", fold_of)
     yield reads(run)
     what = "Networks to train" if trains(run) else f"Networks for {run.job.flag}"
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""

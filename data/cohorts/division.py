@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
 import numpy as np
@@ -48,8 +48,6 @@ def by_number_advice(cohort: Cohort) -> str:
 
 def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     subjects, label, site = subject_table(cohort)
     leader = leaders(subjects, cohort.groups)
     count, fewest = int(how), smaller_class(cohort)
@@ -57,15 +55,25 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
         )
-    stratum = [f"{of} {where}" for of, where in zip(label, site, strict=True)]
+    fold = numbered(label, site, [*leader.values()], count, seed)
+    return dict(zip(subjects, map(str, fold.tolist()), strict=True))
+
+
+def numbered(
+    label: np.ndarray, site: np.ndarray, unit: Sequence[str] | np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """The number of the fold of each of n people, in proportion over labels and sites; a unit is in one."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    stratum, fold = [f"{of} {where}" for of, where in zip(label, site, strict=True)], np.zeros(len(label), int)
     if max(Counter(stratum).values()) < count:  # scikit-learn wants one that can be in every fold
         stratum = label.tolist()
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        return folds_of(
-            subjects, [str(number) for number in range(count)], splitter.split(subjects, stratum, [*leader.values()])
-        )
+        for number, (_, tested) in enumerate(splitter.split(stratum, stratum, unit)):
+            fold[tested] = number
+    return fold
 
 
 def by_column(cohort: Cohort, how: str, seed: int) -> dict[str, str]:

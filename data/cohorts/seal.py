@@ -75,6 +75,7 @@ class CohortFindings:
     files: Findings = field(default_factory=Findings)
     # How many people lack the signal of a region, by map, or of a parcel, by series
     without_signal: dict[str, Counter[str]] = field(default_factory=dict)
+    forecast: list[str] = field(default_factory=list)  # lines on what can be concluded
 
     @property
     def headings(self) -> dict[str, Findings]:
@@ -92,7 +93,7 @@ class CohortFindings:
         return f"{invalidating(number)}." if number else "Nothing here invalidates a result."
 
     def lines(self, counts: bool = True) -> Iterator[str]:
-        """The findings as lines of text, the problems first; without the conclusion."""
+        """The findings as lines of text, the problems first, the forecast last; without the conclusion."""
         if counts:
             yield self.title
         yield from map("PROBLEM: {}".format, self.every("problems"))
@@ -100,6 +101,7 @@ class CohortFindings:
             if found := [*(part.counts if counts else []), *map("note: {}".format, part.notes)]:
                 yield heading
                 yield from map("  {}".format, found)
+        yield from self.forecast
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean, matching, mostly_numbers
+from data.cohorts.records import MIN_PER_CLASS
 from data.cohorts.rows import listed
 from data.conversion.tables import canonical_value, key
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
 MIN_SUBJECTS = 18  # with a measure; fewer are separated by chance
-MIN_IN_CLASS = 10  # subjects; an AUC of fewer says nothing
 MIN_KNOWN_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
 INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
 CONSEQUENCES = (
@@ -120,7 +120,7 @@ def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str,
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:
     """AUC of a value (n,) for label (n,) 0 or 1, in the better direction; 0.5 if there are too few subjects."""
-    if np.bincount(label.astype(int), minlength=2).min() < MIN_IN_CLASS:
+    if np.bincount(label.astype(int), minlength=2).min() < MIN_PER_CLASS:
         return 0.5
     auc = roc_auc_score(label, value)
     return float(max(auc, 1 - auc))

@@ -27,8 +27,6 @@ import json
 import sys
 import tempfile
 import time
-import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from functools import partial
@@ -39,10 +37,10 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import binom, norm
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
+from data.cohorts.division import numbered
 from data.cohorts.records import DTYPE
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
@@ -97,17 +95,7 @@ def settings() -> Iterator[Setting]:
 
 def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
     """Folds in proportion over labels and sites, or the sites."""
-    if folds == "site":
-        return site
-    stratum, found = [f"{a} {b}" for a, b in zip(label, site, strict=True)], np.zeros(len(label), int)
-    if max(Counter(stratum).values()) < int(folds):
-        stratum = label.tolist()
-    splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        for number, (_, test) in enumerate(splitter.split(found, stratum, family)):
-            found[test] = number
-    return found
+    return site if folds == "site" else numbered(label, site, family, int(folds), seed)
 
 
 def related(setting: Setting, random: np.random.Generator) -> np.ndarray:

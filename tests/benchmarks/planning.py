@@ -1,7 +1,7 @@
 """How many people a study needs: what more training people bring, and what is found with so many tested people.
 
 `python tests/benchmarks/planning.py OUT [--cohort COHORT] [--results FOLDER] [--studies 60] [--seed 0]
-[--people 50 100] [--only trained,tested,found,figure]`
+[--people 50 100] [--only trained,tested,found,forecast,figure]`
 
 - `trained` (with `--cohort`): `mmnn` and its floors, in ten folds, trained in memory on so many people of the other
   folds. They are drawn in proportion over sites and diagnoses, smaller draws within larger ones. With and without
@@ -14,6 +14,8 @@
   intervals of the program. People are tested in ten folds, each site by models of the others, or by one model of other
   people. In ten folds also the AUC from which on 8 of 10 call it better than another model of the same people, whose
   AUC is 0.70. `found.csv`.
+- `forecast`: how often such studies, of sites as unequal as ABIDE's, are called 'better than chance' where the true AUC
+  is the one that `abide-data check` forecasts for the people and folds of each, and where it is 0.50. `forecast.csv`.
 - `figure`: `planning.png` of the tables that are there.
 
 A simulated score is `level * label + noise`, where a label is 1 or -1 and noise is normal with a spread of 1. In folds,
@@ -25,6 +27,7 @@ the program expects at worst. The noise of two models correlates as given.
 import argparse
 import contextlib
 import io
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -46,8 +49,10 @@ from coverage import cut
 from networks import group_of
 
 from data.cohorts.cohort import Cohort
+from data.cohorts.forecast import tested
 from data.cohorts.rows import HELD_OUT
 from data.cohorts.variants import resplit
+from data.simulation import SITES as SITES_OF_ABIDE
 from utils.machines import devices
 from utils.scores import floors, metrics
 from utils.scores.metrics import HEADLINES, Predictions, aucs, averaged, differences, headline, intervals
@@ -55,7 +60,7 @@ from utils.scores.results import CHANCE, Estimate
 from utils.scores.statistics import log_odds, mean_auc
 from utils.training.fit import predicted
 
-PARTS = ("trained", "tested", "found", "figure")
+PARTS = ("trained", "tested", "found", "forecast", "figure")
 FOLDS = 10
 TRAINED = (100, 200, 400, 0)  # people; 0: all
 NETWORK, NAMED, LINEAR = MODELS = ("network", "floor named beforehand", "linear floor")
@@ -69,6 +74,7 @@ WAYS = IN_FOLDS, LEFT_OUT, NEW = ("ten folds", "sites left out", "new people")
 LINES = dict(zip(WAYS, ("-", "--", ":"), strict=True))
 OTHER, CORRELATIONS = 0.70, (0.5, 0.8)  # the AUC of the other model; of the noise of both
 POWER = 0.8
+FORECAST = ((60, 3), (200, 6), (200, 16), (737, 16))  # people, sites
 RESAMPLES = 300  # of 2,000 of a run
 HIGHEST, CLOSE = 0.99, 0.006  # AUC; how closely it is looked for
 
@@ -268,6 +274,29 @@ def power(every: Sequence[float]) -> float:
     return float(np.quantile(np.nan_to_num(every, nan=np.inf, posinf=np.inf), POWER, method="higher"))
 
 
+def forecasts(people: int, sites: int, studies: int, seed: int) -> pd.DataFrame:
+    """What is forecast for studies at the largest sites of ABIDE, and the share that is called better than chance."""
+    shares, rows = np.array([size for size, _ in SITES_OF_ABIDE.values()][:sites]), []
+    for at in range(seed, seed + studies):
+        random = np.random.default_rng([at, people, sites])
+        site, label = random.choice(sites, people, p=shares / shares.sum()), (random.random(people) < 0.5).astype(float)
+        for kind in (IN_FOLDS, LEFT_OUT):
+            one = study(pd.DataFrame({"label": label, "site": site, "probability": 0.5}), kind, at)
+            of_noise = noise(2 * label - 1, one.fold, random)
+            row = {"people": people, "sites": sites, "way": kind, "called": None, "at_chance": None}
+            row["forecast"] = tested("", (label, site, np.arange(people)), one.fold).auc
+            if np.isfinite(row["forecast"]):
+                lows = {
+                    "called": verdict(scored(one, row["forecast"], of_noise)),
+                    "at_chance": verdict(scored(one, CHANCE, of_noise)),
+                }
+                row |= {name: float(low is not None and low > 0) for name, low in lows.items()}
+            rows.append(row)
+    table = pd.DataFrame(rows).groupby(["people", "sites", "way"], sort=False)
+    columns = {"studies": ("way", "size"), "with_forecast": ("called", "count"), "forecast": ("forecast", "median")}
+    return table.agg(**columns, called=("called", "mean"), at_chance=("at_chance", "mean")).reset_index()
+
+
 def draw(out: Path) -> None:
     """`planning.png` of what is measured."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
@@ -326,6 +355,11 @@ def main() -> None:
     if "trained" in only and args.cohort:
         train(args.cohort, args.out, args.seed)
         areas_of(args.out).to_csv(args.out / "areas.csv", index=False)
+    if "forecast" in only:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        every = [forecasts(*of, args.studies, args.seed) for of in FORECAST]
+        found_by = {"seed": args.seed, "commit": commit.stdout.strip()}
+        pd.concat(every).assign(**found_by).round(3).to_csv(args.out / "forecast.csv", index=False)
     metrics.RESAMPLES = RESAMPLES
     if "tested" in only and args.results:
         test(args.results, args.seed).to_csv(args.out / "tested.csv", index=False)

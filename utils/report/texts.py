@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 
 from data.base.tables import printable
+from data.cohorts.peers import peers_of
 from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import listed
 from data.pages.page import Row
@@ -166,7 +167,7 @@ def in_small_sites(labelled: pd.DataFrame) -> bool:
     if "fold" not in labelled:
         return False
     label, site, fold = (labelled[name].to_numpy() for name in ("label", "site", "fold"))
-    return metrics.peers_of(label, site, fold) is not site
+    return peers_of(label, site, fold) is not site
 
 
 @dataclass(frozen=True)

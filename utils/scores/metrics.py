@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of, within_folds
 from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, THRESHOLD, Estimate
 from utils.scores.statistics import RESAMPLES, Statistic, auc, bootstrap, mean_auc, simultaneous
 
@@ -22,8 +23,6 @@ BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
 Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
-MOST_PULL = 0.02  # of a fold's own people on what their site tells, see `pull`
-MOST_LOST = 0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
 
 
@@ -161,39 +160,6 @@ class Predictions:
             lost = 2 * len(np.unique(self.groups[name][used])) / max(self.units(used), 1)
             variance /= 1 - min(lost, MOST_LOST)
         return float(np.sqrt(variance))
-
-
-def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
-    """How much less autism there is in other folds at the site of a person with autism than at a control's.
-
-    It is the difference within a site, and the mean over sites by their number of records; all arrays are (n,).
-
-    A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls by
-    about as much (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of
-    both classes.
-    """
-    table = pd.DataFrame({"label": label, "site": site, "fold": fold})
-    whole, own = (table.groupby(names)["label"].transform for names in (["site"], ["site", "fold"]))
-    others = whole("size") - own("size")
-    share = ((whole("sum") - own("sum")) / others.where(others > 0)).groupby([table["site"], table["label"]]).mean()
-    by_class = share.unstack().reindex(columns=[0, 1])
-    size = table["site"].value_counts()[by_class.index] * table.groupby("site")["label"].nunique().gt(1)
-    return float(((by_class[0] - by_class[1]).fillna(0) * size).sum() / max(size.sum(), 1))
-
-
-def peers_of(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
-    """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
-    return site if fold is None or pull(label, site, fold) <= MOST_PULL else within_folds(site, fold)
-
-
-def within_folds(site: np.ndarray | None, fold: np.ndarray | None) -> np.ndarray:
-    """A number for each site and fold, of each record (n,)."""
-    return pd.DataFrame({"site": site, "fold": fold}).groupby(["site", "fold"]).ngroup().to_numpy()
-
-
-def of_both_classes(label: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Which records (n,) bool are of a group (n,) that has both classes."""
-    return np.isin(group, np.intersect1d(group[label == 1], group[label == 0]))
 
 
 def first_and_place(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data.cohorts.records import TELLING
+from data.cohorts.records import CHANCE, TELLING
+from data.cohorts.records import CONFIDENCE as CONFIDENCE
+from data.cohorts.records import MIN_PER_CLASS as MIN_PER_CLASS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +22,7 @@ NO_FLOORS = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `floors.csv` beside those 
 ROLE, NAMED, OTHER = "role", "named beforehand", "other"  # a column of it, and what it says of floors
 NAMED_FLOOR, BEST_FLOOR = "named_floor", "best_floor"  # columns of `repeats.csv`; the second is of older results
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
-CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
-CHANCE = 0.5  # AUC of guessing
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
-MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
 
 
 def or_none(value: float | None) -> float | None:

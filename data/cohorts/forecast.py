@@ -1,0 +1,118 @@
+"""What a cohort can conclude, before anybody trains: people, sites and relatives -> two lines."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from data.cohorts.division import USUAL_FOLDS, numbered
+from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
+from data.cohorts.records import CHANCE, CONFIDENCE, MIN_PER_CLASS
+from data.cohorts.rows import UNKNOWN_SITE, Groups, Row, leaders
+
+POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
+REACHED = {100: 0.66, 200: 0.73, 400: 0.78, 663: 0.81}  # by training people of ABIDE I, AUC: docs/planning.md
+CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
+MORE = "join these data with others, or use them to learn the program"
+
+
+class Way(NamedTuple):
+    """How people are tested, whom the AUC compares and within what, how many train (0: others), and the least AUC that
+    is shown: infinite if none is enough, NaN without an interval."""
+
+    named: str
+    people: int
+    within: str
+    training: float
+    auc: float
+
+
+def forecast(rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None) -> list[str]:
+    """Two lines on the folds `how` that are given, or else on `--folds 10`, by the seed 0, and `--folds site`; without
+    training people, on their test by a model of others. None where a label is unknown."""
+    people = {row.subject: row for row in rows}
+    if not rows or not all(row.known for row in rows):
+        return []
+    label, site = (np.array([getattr(row, of) for row in people.values()]) for of in ("label", "site"))
+    unit = np.array([*leaders(people, groups).values()])
+    ways: dict[str, np.ndarray | None] = {"a model of other people": None}
+    if any(row.split == "train" for row in rows):
+        ways = dict(usual_folds(label, site, unit, np.array([people[name].site for name in unit])))
+    asked = {f"--folds {how}": np.array([fold_of[name] for name in people])} if fold_of else ways
+    every = {name: tested(name, (label, site, unit), fold) for name, fold in (asked | ways | asked).items()}
+    told = [
+        f"{one.named} compares {one.people} of {len(people)} people {one.within}: {shown(one)}"
+        for one in every.values()
+    ]
+    of_site = "site is unknown, and may be the whole result; " if set(site) == {UNKNOWN_SITE} else ""
+    named = "; ".join(told[: len(asked)]) or "no folds are possible"
+    return [f"Forecast: {named}.", f"Advice: {of_site}{advice([*every.values()])}."]
+
+
+def usual_folds(
+    label: np.ndarray, site: np.ndarray, unit: np.ndarray, own: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Those that are possible, by their name; `own` (n,) is the site that tests each person."""
+    count = min(USUAL_FOLDS, *(len(np.unique(unit[label == value])) for value in (0, 1)))
+    if count > 1:
+        yield f"--folds {count}", numbered(label, site, unit, count, 0)
+    names = np.unique(own)
+    if 1 < len(names) <= len(own) / 2 and all(len(np.unique(label[own != name])) == 2 for name in names):
+        yield "--folds site", own
+
+
+def tested(named: str, people: tuple[np.ndarray, np.ndarray, np.ndarray], fold: np.ndarray | None) -> Way:
+    """Label, site and unit (n,) of people, tested in folds or by one model, compared as `utils.scores.metrics` does."""
+    label, site, unit = people
+    parts = np.zeros(len(label)) if fold is None else fold
+    several = len(np.unique(site)) > 1
+    group = peers_of(label, site, fold) if several else parts
+    both = of_both_classes(label, group)
+    within = f"within {len(np.unique(site[both]))} sites" if several else "in all" if fold is None else "within folds"
+    auc = np.nan
+    if min(len(np.unique(unit[both & (label == value)])) for value in (0, 1)) >= MIN_PER_CLASS:
+        counts = [np.unique(group[both & (label == value)], return_counts=True)[1] for value in (1, 0)]
+        auc = least_auc(np.array(counts), len(unit) / len(np.unique(unit)), fold is not None)
+    return Way(named, int(both.sum()), within, len(label) * (1 - 1 / len(np.unique(parts))), auc)
+
+
+def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
+    """The true AUC from which on 8 of 10 studies are called better than chance; infinite if none up to 0.99 is enough.
+
+    `counts` (2, groups) are of people of each class, `relatives` is how many people a unit has. The variance is that of
+    Hanley & McNeil (1982, Radiology 143:29), in folds twice as large; the interval is widened as that of a run, and
+    once more where resamples lack a class of small groups, by how much was fitted to the table of docs/planning.md.
+    """
+    (autism, control), size, area = counts, counts.sum(0), AREAS[:, None]
+    of_autism = (autism - 1) * (area / (2 - area) - area**2)
+    of_control = (control - 1) * (2 * area**2 / (1 + area) - area**2)
+    variance = relatives * (size / size.sum()) ** 2 * (area * (1 - area) + of_autism + of_control) / (autism * control)
+    lost = min(2 * len(size) * relatives / size.sum(), MOST_LOST) if folds else 0
+    there = np.sqrt(np.prod(1 - np.exp(-counts), axis=0))
+    interval, error = (np.sqrt((1 + folds) * of.sum(1)) for of in (variance / there / (1 - lost), variance))
+    normal = NormalDist()
+    above = AREAS[AREAS - normal.inv_cdf((1 + CONFIDENCE) / 2) * interval > CHANCE]  # estimates
+    enough = AREAS[AREAS - normal.inv_cdf(POWER) * error >= min(above, default=np.inf)]
+    return float(min(enough, default=np.inf))
+
+
+def shown(one: Way) -> str:
+    if np.isfinite(one.auc):
+        return f"a true AUC of {one.auc:.2f} is called better than chance in 8 of 10 such studies"
+    return "too few for an interval" if np.isnan(one.auc) else "no true AUC is shown in 8 of 10 such studies"
+
+
+def advice(ways: Sequence[Way]) -> str:
+    """What follows; of the first way, unless another shows clearly more."""
+    if not any(np.isfinite(one.auc) for one in ways):
+        return f"too few people for a conclusion: {MORE}"
+    auc = dict(zip(ways, np.nan_to_num([one.auc for one in ways], nan=np.inf), strict=True))
+    best = min(ways, key=lambda one: auc[one] + CLEARLY * (one is not ways[0]))
+    if not best.training:
+        return "expect a conclusion only if the model's own test had a higher AUC"
+    training = np.clip(best.training, min(REACHED), max(REACHED))
+    usual = np.interp(np.log(training), np.log([*REACHED]), [*REACHED.values()])
+    told = f"use {best.named}; " if len(ways) > 1 else ""
+    known = f"with {training:.0f} people of ABIDE I to train on, mmnn reached an AUC of {usual:.2f}"
+    return f"{told}{known}" + ("" if usual >= best.auc else f", which is not enough: {MORE}")
