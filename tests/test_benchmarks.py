@@ -560,6 +560,14 @@ def test_the_benchmark_of_planning_has_the_verdicts_of_a_test_and_a_comparison()
         assert made["verdict"](one) == pytest.approx(metrics.with_intervals(one, 0)[name].low - 0.5)
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_planning_counts_how_often_a_forecast_comes_true():
+    made = runpy.run_path(benchmark("planning"))
+    table = made["forecasts"](60, 3, 4, 0).set_index("way")
+    assert (table["with_forecast"] == 4).all() and table["forecast"].between(0.7, 0.9).all()
+    assert (table["called"] >= table["at_chance"]).all() and table["called"].max() > 0
+
+
 def test_the_benchmark_of_planning_draws_people_in_proportion(cohort):
     made, whole = runpy.run_path(benchmark("planning")), open_cohort(cohort)
     some, fewer = (made["drawn"](whole, count, 0) for count in (20, 10))

@@ -54,8 +54,9 @@ def test_a_dry_run_says_who_and_how_much_and_writes_nothing(pcp, data_cli, conve
     written, outcome = converted
     needed = sum(path.stat().st_size for path in written.glob("*.bin"))
     assert f"Disk: {needed / 1e6:.0f} MB, " in dry.out
-    said = [line for line in outcome.out.splitlines() if "left out" in line or line.startswith(("Label", "Covariates"))]
-    assert len(said) > 3 and set(said) <= set(dry.out.splitlines())
+    beginnings = ("Label", "Covariates", "Forecast", "Advice")
+    said = [line for line in outcome.out.splitlines() if "left out" in line or line.startswith(beginnings)]
+    assert len(said) > 5 and set(said) <= set(dry.out.splitlines())
     (split,) = re.findall(r"^  train: (\d+) subjects", dry.out, re.MULTILINE)
     assert int(split) == sum(row.split == "train" for row in open_cohort(written).rows)
     assert re.search(r"^Time: about \d+ s on \d+ cores to read the maps; .* took [\d.]+ s[.]$", dry.out, re.MULTILINE)

@@ -30,6 +30,7 @@ def test_a_dry_run_says_what_then_happens_and_writes_nothing(cli, cohort, tmp_pa
     train = ("--train", "--numIters", 4)
     told = dry(*train)
     assert "Networks to train: 2 of 2, of 4 batches.\nTime: not known yet; the first fold tells.\n" in told
+    assert re.search("^Forecast for 40 people: --folds 2 compares .*[.]\nAdvice: ", told, re.MULTILINE)
     assert re.search("^nn reads: phenotype .*[.]$", told, re.MULTILINE) and "2 folds of 19 to 21 subjects" in told
     run(*train)
     written = sum(path.stat().st_size for path in checkpoints.rglob("*.data-*"))

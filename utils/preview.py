@@ -35,9 +35,6 @@ def preview(work: Run | Group | Permutations) -> Iterator[str]:
     only = None if isinstance(of, Run) else of.only
     todo = [leaf for leaf in leaves if only in (None, leaf.fold) and is_to_do(leaf)]
     yield from who(run)
-    folds = run.folds
-    cohort, fold_of = (folds.whole, folds.fold_of) if folds else (run.cohort, None)
-    yield from forecast(cohort.rows, cohort.groups, folds.how if folds else "", fold_of)
     yield reads(run)
     what = "Networks to train" if trains(run) else f"Networks for {run.job.flag}"
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
@@ -67,11 +64,13 @@ def cost(leaves: Sequence[Run]) -> int:
 
 
 def who(run: Run) -> Iterator[str]:
-    """The people, by split or fold, class and site, unless they are printed before a training anyhow; and who was left
-    out when the cohort was converted."""
+    """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
+    show; and who was left out when the cohort was converted."""
     cohort = run.folds.whole if run.folds else run.cohort
     if not trains(run):
         yield from cohort.census(run.folds.fold_of if run.folds else None).lines()
+    if run.model.classifies:
+        yield from forecast(cohort.rows, cohort.groups, *((run.folds.how, run.folds.fold_of) if run.folds else ()))
     if reasons := cohort.metadata.left_out:
         yield f"Left out by convert: {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}."
 

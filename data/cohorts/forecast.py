@@ -9,12 +9,13 @@ import numpy as np
 from data.cohorts.division import USUAL_FOLDS, numbered
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
 from data.cohorts.records import CHANCE, CONFIDENCE, MIN_PER_CLASS
-from data.cohorts.rows import UNKNOWN_SITE, Groups, Row, leaders
+from data.cohorts.rows import UNKNOWN_SITE, Groups, Row, is_swapped, leaders
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
-REACHED = {100: 0.66, 200: 0.73, 400: 0.78, 663: 0.81}  # by training people of ABIDE I, AUC: docs/planning.md
+REACHED = {100: 0.66, 200: 0.73, 400: 0.78, 663: 0.81}  # AUC of mmnn by training people, docs/planning.md
 CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
-MORE = "join these data with others, or use them to learn the program"
+MEANS = "in 8 of 10 such studies, if that is the true one"
+MORE = "use these data to learn the program, or join them with others"
 
 
 class Way(NamedTuple):
@@ -30,9 +31,10 @@ class Way(NamedTuple):
 
 def forecast(rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None) -> list[str]:
     """Two lines on the folds `how` that are given, or else on `--folds 10`, by the seed 0, and `--folds site`; without
-    training people, on their test by a model of others. None where a label is unknown."""
+    training people, on their test by a model of others. None where a label is unknown or regions were swapped, which
+    folds refuse."""
     people = {row.subject: row for row in rows}
-    if not rows or not all(row.known for row in rows):
+    if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
     label, site = (np.array([getattr(row, of) for row in people.values()]) for of in ("label", "site"))
     unit = np.array([*leaders(people, groups).values()])
@@ -40,14 +42,11 @@ def forecast(rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mappin
     if any(row.split == "train" for row in rows):
         ways = dict(usual_folds(label, site, unit, np.array([people[name].site for name in unit])))
     asked = {f"--folds {how}": np.array([fold_of[name] for name in people])} if fold_of else ways
-    every = {name: tested(name, (label, site, unit), fold) for name, fold in (asked | ways | asked).items()}
-    told = [
-        f"{one.named} compares {one.people} of {len(people)} people {one.within}: {shown(one)}"
-        for one in every.values()
-    ]
+    every = [compared(name, (label, site, unit), fold) for name, fold in (asked | ways | asked).items()]
+    told = "; ".join(map(shown, every[: len(asked)])) or "no folds are possible"
+    means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in every[: len(asked)]) else ""
     of_site = "site is unknown, and may be the whole result; " if set(site) == {UNKNOWN_SITE} else ""
-    named = "; ".join(told[: len(asked)]) or "no folds are possible"
-    return [f"Forecast: {named}.", f"Advice: {of_site}{advice([*every.values()])}."]
+    return [f"Forecast for {len(people)} people: {told}{means}.", f"Advice: {of_site}{advice(every)}."]
 
 
 def usual_folds(
@@ -62,14 +61,16 @@ def usual_folds(
         yield "--folds site", own
 
 
-def tested(named: str, people: tuple[np.ndarray, np.ndarray, np.ndarray], fold: np.ndarray | None) -> Way:
+def compared(named: str, people: tuple[np.ndarray, np.ndarray, np.ndarray], fold: np.ndarray | None) -> Way:
     """Label, site and unit (n,) of people, tested in folds or by one model, compared as `utils.scores.metrics` does."""
     label, site, unit = people
     parts = np.zeros(len(label)) if fold is None else fold
     several = len(np.unique(site)) > 1
     group = peers_of(label, site, fold) if several else parts
     both = of_both_classes(label, group)
-    within = f"within {len(np.unique(site[both]))} sites" if several else "in all" if fold is None else "within folds"
+    sites = len(np.unique(site[both]))
+    within = "in all" if fold is None else "within folds"
+    within = f"within {sites} site{'s'[: sites != 1]}" if several else within
     auc = np.nan
     if min(len(np.unique(unit[both & (label == value)])) for value in (0, 1)) >= MIN_PER_CLASS:
         counts = [np.unique(group[both & (label == value)], return_counts=True)[1] for value in (1, 0)]
@@ -98,9 +99,10 @@ def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
 
 
 def shown(one: Way) -> str:
-    if np.isfinite(one.auc):
-        return f"a true AUC of {one.auc:.2f} is called better than chance in 8 of 10 such studies"
-    return "too few for an interval" if np.isnan(one.auc) else "no true AUC is shown in 8 of 10 such studies"
+    """Whom a way compares, and what it shows."""
+    found = " and shows no AUC" if np.isinf(one.auc) else f" and shows an AUC of {one.auc:.2f} or more"
+    found = ", too few for an interval" if np.isnan(one.auc) else found
+    return f"{one.named} compares {one.people} {one.within}{found}"
 
 
 def advice(ways: Sequence[Way]) -> str:
@@ -113,6 +115,7 @@ def advice(ways: Sequence[Way]) -> str:
         return "expect a conclusion only if the model's own test had a higher AUC"
     training = np.clip(best.training, min(REACHED), max(REACHED))
     usual = np.interp(np.log(training), np.log([*REACHED]), [*REACHED.values()])
-    told = f"use {best.named}; " if len(ways) > 1 else ""
-    known = f"with {training:.0f} people of ABIDE I to train on, mmnn reached an AUC of {usual:.2f}"
-    return f"{told}{known}" + ("" if usual >= best.auc else f", which is not enough: {MORE}")
+    known = f"mmnn with connectomes reached {usual:.2f} when trained on {training:.0f} people of ABIDE I"
+    if usual >= best.auc:
+        return f"use {best.named}; {known}"
+    return f"use {best.named}, but expect no conclusion, since {known}: {MORE}"

@@ -49,7 +49,7 @@ from coverage import cut
 from networks import group_of
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.forecast import tested
+from data.cohorts.forecast import compared
 from data.cohorts.rows import HELD_OUT
 from data.cohorts.variants import resplit
 from data.simulation import SITES as SITES_OF_ABIDE
@@ -284,7 +284,7 @@ def forecasts(people: int, sites: int, studies: int, seed: int) -> pd.DataFrame:
             one = study(pd.DataFrame({"label": label, "site": site, "probability": 0.5}), kind, at)
             of_noise = noise(2 * label - 1, one.fold, random)
             row = {"people": people, "sites": sites, "way": kind, "called": None, "at_chance": None}
-            row["forecast"] = tested("", (label, site, np.arange(people)), one.fold).auc
+            row["forecast"] = compared("", (label, site, np.arange(people)), one.fold).auc
             if np.isfinite(row["forecast"]):
                 lows = {
                     "called": verdict(scored(one, row["forecast"], of_noise)),
@@ -357,9 +357,9 @@ def main() -> None:
         areas_of(args.out).to_csv(args.out / "areas.csv", index=False)
     if "forecast" in only:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        every = [forecasts(*of, args.studies, args.seed) for of in FORECAST]
-        found_by = {"seed": args.seed, "commit": commit.stdout.strip()}
-        pd.concat(every).assign(**found_by).round(3).to_csv(args.out / "forecast.csv", index=False)
+        rows = [forecasts(*of, args.studies, args.seed) for of in FORECAST]
+        of_run = {"seed": args.seed, "commit": commit.stdout.strip()}
+        pd.concat(rows).assign(**of_run).round(3).to_csv(args.out / "forecast.csv", index=False)
     metrics.RESAMPLES = RESAMPLES
     if "tested" in only and args.results:
         test(args.results, args.seed).to_csv(args.out / "tested.csv", index=False)
