@@ -108,8 +108,8 @@ def convert(args: argparse.Namespace) -> int:
 def print_planned(planned: "PlannedCohort") -> None:
     """Prints covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
-    from data.cohorts.records import CLASSES, MIN_PER_CLASS
-    from data.cohorts.rows import listed
+    from data.cohorts.records import CLASSES
+    from data.cohorts.rows import MIN_PER_CLASS, listed
 
     for name, values in planned.metadata.phenotype_categories.items():
         print(f"{name} is text and became {len(values)} categories: {listed(values)}")

@@ -8,8 +8,7 @@ import numpy as np
 
 from data.cohorts.division import USUAL_FOLDS, numbered
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
-from data.cohorts.records import CHANCE, CONFIDENCE, MIN_PER_CLASS
-from data.cohorts.rows import UNKNOWN_SITE, Groups, Row, is_swapped, leaders
+from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, UNKNOWN_SITE, Groups, Row, is_swapped, leaders
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
 REACHED = {100: 0.66, 200: 0.73, 400: 0.78, 663: 0.81}  # AUC of mmnn by training people, docs/planning.md
@@ -19,8 +18,8 @@ MORE = "use these data to learn the program, or join them with others"
 
 
 class Way(NamedTuple):
-    """How people are tested, whom the AUC compares and within what, how many train (0: others), and the least AUC that
-    is shown: infinite if none is enough, NaN without an interval."""
+    """How people are tested, whom the AUC compares, within what, and how many train (0: others). `auc` is the least
+    that is shown: infinite if none is enough, NaN without an interval."""
 
     named: str
     people: int
@@ -82,8 +81,8 @@ def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
     """The true AUC from which on 8 of 10 studies are called better than chance; infinite if none up to 0.99 is enough.
 
     `counts` (2, groups) are of people of each class, `relatives` is how many people a unit has. The variance is that of
-    Hanley & McNeil (1982, Radiology 143:29), in folds twice as large; the interval is widened as that of a run, and
-    once more where resamples lack a class of small groups, by how much was fitted to the table of docs/planning.md.
+    Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval is widened as that of a run.
+    Resamples may lack a class of a small group; how many do not enters by its root, chosen by docs/planning.md.
     """
     (autism, control), size, area = counts, counts.sum(0), AREAS[:, None]
     of_autism = (autism - 1) * (area / (2 - area) - area**2)

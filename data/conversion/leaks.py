@@ -15,8 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean, matching, mostly_numbers
-from data.cohorts.records import MIN_PER_CLASS
-from data.cohorts.rows import listed
+from data.cohorts.rows import MIN_PER_CLASS, listed
 from data.conversion.tables import canonical_value, key
 
 MAX_AUC = 0.85

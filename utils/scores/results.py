@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data.cohorts.records import CHANCE, TELLING
-from data.cohorts.records import CONFIDENCE as CONFIDENCE
-from data.cohorts.records import MIN_PER_CLASS as MIN_PER_CLASS
+from data.cohorts.records import TELLING
+from data.cohorts.rows import CHANCE
+from data.cohorts.rows import CONFIDENCE as CONFIDENCE
+from data.cohorts.rows import MIN_PER_CLASS as MIN_PER_CLASS
 
 if TYPE_CHECKING:
     import pandas as pd
