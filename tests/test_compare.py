@@ -165,6 +165,8 @@ def test_the_sentence_follows_from_the_interval(effects, count, said, tmp_path):
     assert lines[3:] == ["Comparison: results/compare/compare.html"]
     page = Page(Path("results/compare/compare.html").read_text())
     assert page.paragraphs["What may be concluded"] == [lines[2]]
+    dots = page.attributes.count(("class", "dot"))  # of both runs, and of their difference
+    assert (dots, "no interval: too few people" in page.text) == ((0, True) if count < 20 else (3, False))
 
 
 def test_what_is_undefined_is_unknown(tmp_path):
@@ -222,7 +224,10 @@ def test_the_page_has_the_scores_and_what_differs(two):
     ]
     drawn = [value for name, value in page.attributes if name == "class" and value == "forest"]
     assert len(drawn) == 2
-    assert page.terms[:3] == ["AUC within sites: a (A)", "AUC within sites: b (B)", "difference: A minus B"]
+    assert page.terms[:3] == [
+        *(f"AUC within sites, 95% interval: {name}" for name in ("a (A)", "b (B)")),
+        "difference, 95% interval: A minus B",
+    ]
     assert "It ignores that models of folds share people" in " ".join(page.paragraphs["Who is right where"])
 
 

@@ -135,7 +135,7 @@ SAME = f"{ALL_SVM} 0.65, 0.55 to 0.75). {MINUS_IT}"
         (
             [MODEL, PHENOTYPE, SVM, REGIONS, row(RULE, (0.97, 0.9, 1.0))],
             f"{BETTER} {SAME} Of 2 other floors it beats 1 and is worse than 1 (regions by ridge), by intervals that "
-            f"hold for all 2 together. {LEVEL} The rule that made the data reaches 0.97.",
+            f"hold for all 2 together. {LEVEL} The rule that made the data reaches 0.97 (0.90 to 1.00).",
         ),
         (
             [LIKE_CHANCE, REGIONS, SVM, {**REGIONS, "floor": "phenotype, SVM"}],
@@ -163,8 +163,8 @@ OF_SITES = BETTER.replace("AUC", "AUC within sites")
         (
             (1.0, None, None),
             people(2, 2),
-            "Nothing can be concluded: the network's AUC is 1.00, without an interval. An interval needs 10 subjects "
-            "of each class.",
+            "Nothing can be concluded: the network's AUC is 1.00 (no interval: too few people). An interval needs 10 "
+            "subjects of each class.",
         ),
         (UNKNOWN, people(20, 0), "The network's AUC is undefined, since the test subjects are of one class."),
     ],
@@ -191,9 +191,9 @@ def test_where_nothing_can_be_concluded_that_is_said(model, of, expected):
         (
             (0.9, None, None),
             ["A"] * 18 + ["B"] * 22,
-            "Nothing can be concluded: the network's AUC within sites is 0.90, without an interval. An interval needs "
-            f"10 subjects of each class at sites that have both. {WITHIN}; 18 of 40 subjects are at sites of one "
-            "class, which are not in it.",
+            "Nothing can be concluded: the network's AUC within sites is 0.90 (no interval: too few people). An "
+            f"interval needs 10 subjects of each class at sites that have both. {WITHIN}; 18 of 40 subjects are at "
+            "sites of one class, which are not in it.",
         ),
     ],
 )

@@ -11,10 +11,9 @@ from test_report import people, write_tables
 
 from data.pages.drawings import Bar, Forest, svg
 from data.pages.page import Number, Page, Section, is_page, render
-from utils.report import build, texts
-from utils.report.headline import number_of
+from utils.report import build, drawings, texts
 from utils.runs.folders import changed, read_manifest, sha256
-from utils.scores.results import Estimate
+from utils.scores.results import NO_INTERVAL, Estimate
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -58,10 +57,16 @@ def test_a_section_without_anything_is_a_mistake():
         Section("Empty", [])
 
 
-def test_a_forest_without_intervals_has_dots_only():
-    forest = Forest("", [Bar("a", 2.0, np.nan, np.nan, "2")], 0.0)
+def test_a_forest_draws_nothing_but_words_where_there_is_no_interval():
+    bars = [Bar("a", 2.0, np.nan, np.nan, "2 (none)", "main"), Bar("b", 1.0, 0.5, 2.0, "1 (0.5 to 2)")]
+    forest = Forest("", bars, 0.0)
+    text = page_of(Section("One", ["text"]), figure=forest)
+    assert "2 (none)" in text and text.count('class="dot"') == text.count('class="span"') == 1
     low, high = forest.ticks[0], forest.ticks[-1]
-    assert forest.span(forest.bars[0]) == "" and forest.at(2.0) == f"{100 * (2 - low) / (high - low):.2f}%"
+    assert f'class="dot" style="left:{100 * (1 - low) / (high - low):.2f}%"' in text
+    (axis,) = drawings.forest(forest).axes
+    assert [text.get_text().strip() for text in axis.texts] == [NO_INTERVAL]
+    assert [line.get_xdata() for line in axis.lines if line.get_marker() == "o"] == [[1.0]]
 
 
 def test_black_and_white_follow_the_page_and_texts_do_not():
@@ -86,9 +91,10 @@ def test_a_conclusion_is_shown_by_sentences():
     ]
 
 
-def test_a_score_of_few_people_is_no_headline():
-    assert number_of(Estimate(1.0, None, None), "AUC").value == "not known"
-    assert number_of(Estimate(0.61, 0.5, 0.7), "AUC") == Number("0.61", "AUC", "0.50 to 0.70 (95% interval)")
+def test_an_estimate_says_its_interval_or_that_there_is_none():
+    assert Estimate(1.0, None, None).text(".2f") == f"1.00 ({NO_INTERVAL})" and "too few people" in NO_INTERVAL
+    assert Estimate(0.61, 0.5, 0.7).text() == "0.610 (0.500 to 0.700)"
+    assert Estimate(None, None, None).text(undefined="undefined") == "undefined"
 
 
 def run_folder(folder, name: str, **content) -> None:
@@ -112,14 +118,17 @@ def test_the_index_has_a_row_a_finished_run(tmp_path):
     (tmp_path / "a b" / "report.html").write_text("")
     run_folder(tmp_path, "unfinished", finished=False)
     run_folder(tmp_path, "old")
+    run_folder(tmp_path, "few", headline=["auc", 0.714, None, None], started="2025")
+    run_folder(tmp_path, "trained", headline=["loss after 4 batches", 0.123, None, None], job="train", started="2024")
     (tmp_path / "notes").mkdir()
-    assert run_main("utils.report.__main__", "abide-report", [tmp_path]).out.startswith("Index of 2 runs")
+    assert run_main("utils.report.__main__", "abide-report", [tmp_path]).out.startswith("Index of 4 runs")
     text = (tmp_path / "index.html").read_text()
-    header, first, second = Parsed(text).rows["Runs"]
+    header, first, few, trained, last = Parsed(text).rows["Runs"]
+    assert f"0.714 ({NO_INTERVAL})" in few and trained[0] == "trained" and "0.123" not in text and "loss" not in text
     row = dict(zip(header, first, strict=True))
     assert row["score"] == "0.610 (0.500 to 0.700)" and row["of"] == "AUC within sites" and row["took"] == "1,234 s"
     assert row["cohort"] == "cohort (SIMULATED)" and row["people"] == "folds: site" and "secret" not in text
-    assert 'href="a%20b/report.html"' in text and second[0] == "old" and is_page(tmp_path / "index.html", "index")
+    assert 'href="a%20b/report.html"' in text and last[0] == "old" and is_page(tmp_path / "index.html", "index")
 
 
 def test_the_index_takes_no_page_of_the_users(tmp_path):

@@ -223,7 +223,7 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, cohort, tmp_path):
     site_of = {row.subject: row.site for row in open_cohort(cohort).rows}
     people["site"], people["fold"] = people["subject"].map(site_of), people["subject"].map(fold_of)
     area = within_small_sites(people)[0]
-    assert f"AUC within sites on these subjects {area:.2f}, without an interval. It is not known" in outcome.out
+    assert f"AUC within sites on these subjects {area:.2f} (no interval: too few people): it is" in outcome.out
     assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] is None
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
     subject = parts[1]["subject"][0].decode()
@@ -378,7 +378,7 @@ def test_the_results_say_how_many_repeats_they_are_of(twice):
     assert set(run["checkpoint_sha256"]) == {f"{fold}, repeat {repeat}" for fold in "01" for repeat in "01"}
     each = [within_small_sites(pd.read_csv(twice / f"test/repeat-{at}/predictions.csv")) for at in (0, 1)]
     area = np.mean([area for area, _ in each])
-    assert f"AUC within sites is {area:.2f}, without an interval" in run["conclusion"]
+    assert f"AUC within sites is {area:.2f} (no interval: too few people)" in run["conclusion"]
     alone = len(each[0][1] & each[1][1])
     assert f"{alone} of 40 subjects have nobody of the other class there" in run["conclusion"]
     assert run["conclusion"].endswith("Each AUC is the mean over 2 repeats, of those that have one.")

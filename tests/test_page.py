@@ -404,7 +404,7 @@ def test_one_name_of_two_regions_counts_once_each():
             False,
             "0.30 (0.20 to 0.45): the network ranks them the wrong way round, so there is nothing to explain.",
         ),
-        (Estimate(1.0, None, None), None, "1.00, without an interval. It is not known whether the network is better"),
+        (Estimate(1.0, None, None), None, "1.00 (no interval: too few people): it is not known whether the network is"),
         (
             UNDEFINED,
             None,

@@ -24,7 +24,7 @@ from utils import figures
 from utils.report import build, drawings, headline, references, scores, texts
 from utils.report.tables import read_test
 from utils.scores.metrics import Predictions
-from utils.scores.results import Estimate
+from utils.scores.results import NO_INTERVAL, Estimate
 
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
 NAME = HOSTILE.replace("\u202e", "")  # what a table may hold
@@ -168,7 +168,7 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
     assert page.headings == HEADINGS
     assert page.paragraphs["What may be concluded"] == [RUN["conclusion"], RUN["motion"]]
     assert page.paragraphs["Warnings"][-1] == "No motion is known."
-    assert ["AUC, all people together", "0.600", "0.500 to 0.700"] in page.rows["Scores"]
+    assert ["AUC, all people together", "0.600 (0.500 to 0.700)"] in page.rows["Scores"]
     assert page.rows["The model beside its floors"][3][:3] == [
         "regions, SVM",
         "0.650 (0.550 to 0.750)",
@@ -240,7 +240,7 @@ def test_counts_are_those_of_the_predictions(pooled):
     page, table = parsed(pooled), people(folds=3)
     true, predicted = table["label"] == "1", table["probability"] >= 0.5
     by_hand = [[int((t & p).sum()) for p in (~predicted, predicted)] for t in (~true, true)]
-    shown = [[int(cell.split()[0]) for cell in row[1:]] for row in page.rows["Confusion matrix"][1:]]
+    shown = [[int(cell.split(":")[0]) for cell in row[1:]] for row in page.rows["Confusion matrix"][1:]]
     assert shown == by_hand
     everyone = [row for row in page.rows["The cohort"] if row[0].startswith("fold ")]
     assert len(everyone) == 3 and sum(int(row[1]) for row in everyone) == table["subject"][true].nunique()
@@ -289,7 +289,7 @@ def test_one_class_has_no_roc_curve(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(scores))
     page = parsed(folder)
     assert "ROC curve" not in page.headings and "Probabilities" in page.headings
-    assert ["AUC, all people together", "-", "-"] in page.rows["Scores"]
+    assert ["AUC, all people together", "-"] in page.rows["Scores"]
 
 
 @pytest.mark.slow
@@ -305,7 +305,7 @@ def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
 def test_what_is_no_number_is_a_dash(single):
     table = pd.read_csv(single / "sites.csv").assign(auc=[float("nan"), float("inf"), 0.5], auc_low="", auc_high="")
     table.to_csv(single / "sites.csv", index=False)
-    assert [row[4] for row in parsed(single).rows["Sites"]] == ["AUC", "-", "-", "0.500"]
+    assert [row[4] for row in parsed(single).rows["Sites"]] == ["AUC", "-", "-", f"0.500 ({NO_INTERVAL})"]
 
 
 @pytest.mark.slow
@@ -331,8 +331,8 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
         ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
         ({"accepted_leaks": ["SRS"]}, {}, "LEAK ACCEPTED: the cohort was converted with --allowLeak, though SRS tells"),
         ({}, {"auc": score(0.55)}, "0.450 to 0.650, holds 0.5"),
-        ({}, {"accuracy": score(0.81)}, "accuracy of 0.81 is far above"),
-        ({}, {"accuracy": score(0.74, 0.03)}, "accuracy of 0.74 is far above"),
+        ({}, {"accuracy": score(0.81)}, "accuracy of 0.81 (0.71 to 0.91) is far above"),
+        ({}, {"accuracy": score(0.74, 0.03)}, "accuracy of 0.74 (0.71 to 0.77) is far above"),
     ],
 )
 def test_warnings_of_the_page_itself(values, scores, told, single):
@@ -617,9 +617,9 @@ def test_the_confusion_matrix_is_that_of_scikit_learn_with_the_intervals_of_reca
     ends = [["25% to 100%", "0% to 75%"], ["10% to 30%", "70% to 90%"]]
     rows = drawings.confusion_rows(predictions, scores)
     for cell in np.ndindex(2, 2):
-        assert rows[cell[0]][cell[1]] == f"{counts[cell]} ({share[cell]:.0%}, {ends[cell[0]][cell[1]]})"
+        assert rows[cell[0]][cell[1]] == f"{counts[cell]}: {share[cell]:.0%} ({ends[cell[0]][cell[1]]})"
     without = {name: Estimate(0.8, None, None) for name in scores}
-    assert drawings.confusion_rows(predictions, without)[0][0] == f"{counts[0, 0]} ({share[0, 0]:.0%})"
+    assert drawings.confusion_rows(predictions, without)[0][0] == f"{counts[0, 0]}: {share[0, 0]:.0%} ({NO_INTERVAL})"
     (axis,) = drawings.confusion(predictions, scores).axes
     assert [text.get_text().split("\n")[0] for text in axis.texts] == [str(count) for count in counts.ravel()]
     assert [text.get_text() for text in axis.get_yticklabels()] == ["control", "autism"]

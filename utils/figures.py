@@ -69,8 +69,7 @@ def history(rows: list[dict], path: Path) -> None:
         column, label = VALIDATION[name]
         if best:
             at, found = ([float(row[key]) for row in measured] for key in ("step", column))
-            axis.plot(at, found, "o-", color="C1", linewidth=2, label=f"validation {label}")
-            axis.annotate(f"{found[-1]:.2f}", (at[-1], found[-1]), (4, 4), textcoords="offset points", color="C1")
+            axis.plot(at, found, "o-", color="C1", linewidth=2, label=f"validation {label} (no interval)")
             axis.axvline(
                 float(best["step"]), color="C1", linestyle=":", label=f"best checkpoint, {best['step']} batches"
             )

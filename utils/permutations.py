@@ -38,7 +38,7 @@ from utils.runs.folders import MANIFEST, described, record, seconds_of, sha256_o
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
 from utils.runs.side_by_side import PROGRAM, Again, environments
-from utils.scores.metrics import HEADLINES, Predictions, headline_of
+from utils.scores.metrics import Predictions, headline_of
 from utils.scores.results import CONFIDENCE, DATA, TABLES, Estimate, Headline
 
 COLUMNS = ["file", "subject", "site", "label", "fold", "candidate", "probability"]
@@ -172,7 +172,7 @@ class PermutationFolder:
                     for fold in self.permute(number):
                         shown.advance(f"{number}: fold {fold} is done", 0)
                 most -= 1
-                shown.advance(f"{number}: {HEADLINES[self.metric]} {self.score(number):.2f}")
+                shown.advance(f"{number} is done")
 
     def permute(self, number: int) -> Iterator[str]:
         """Does the folds of a permutation that are missing; yields each once it is done."""
@@ -261,8 +261,8 @@ class Permutations:
 
             def show() -> None:
                 for score in series.scores()[len(scores) :]:
-                    shown.advance(f"{HEADLINES[series.metric]} {score:.2f}")
                     scores.append(score)
+                    shown.advance(f"{len(scores)} are done")
 
             def stop(number: int, _: object) -> None:
                 statuses.append(128 + number)

@@ -26,7 +26,8 @@ TICKS, STEPS = 6, (1, 2, 2.5, 5, 10)
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a forest plot: a value, the ends of its interval (NaN if unknown), and what is written of both.
+    """A row of a forest plot: a value, the ends of its interval, and what is written of both. Where the interval is not
+    known (NaN), nothing is drawn.
 
     The kind is "main" for what the page is about, "named" for what stands beside it, or empty.
     """

@@ -170,7 +170,7 @@ def draw_values(panel: Panel, of: Things) -> None:
     name_bars(axis, first["group"].iloc[::-1])
     panel.write(3.3, -0.08, "autism minus control, within sites, in standard deviations")
     for at, row in enumerate(first.to_dict("records")):
-        difference = Estimate.in_row(row, "difference").text(".2f", no_interval="")
+        difference = Estimate.in_row(row, "difference").text(".2f")
         told = f"{difference}  {row['difference_of']}: {row['direction']}" if row["direction"] else difference
         panel.write(3.3, 0.05 + BAR * (at + 0.5), told, va="center")
 

@@ -34,11 +34,10 @@ from utils.blackout.results import (
     title,
 )
 from utils.blackout.sentences import TEMPLATES
-from utils.report.headline import number_of
 from utils.report.texts import sentences
 from utils.runs.run import Run
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import ALPHA, CONFIDENCE, MIN_PER_CLASS, Estimate
+from utils.scores.results import ALPHA, INTERVAL, MIN_PER_CLASS, Estimate
 
 HERE = Path(__file__).parent
 CALLED = {"regions": "regions", "connections": "pairs of systems", "values": "groups of values"}
@@ -78,7 +77,7 @@ def tested_together(results: BlackoutResults) -> dict[str, Things]:
 def numbers(results: BlackoutResults) -> list[Number]:
     """How well the network predicts; how many things of each family are named, and come out in halves."""
     judged, found = results.judged, list[Number]()
-    score = number_of(judged.score, HEADLINES[judged.metric])
+    score = Number(judged.score.text(".2f", "undefined"), f"{HEADLINES[judged.metric]}, {INTERVAL}")
     if results.at_chance:
         return [score, Number("nothing", "is named", "The network is not shown to be better than chance.")]
     halves = families(results.replication, HALVES) if results.replication is not None else {}
@@ -101,7 +100,7 @@ def forest(results: BlackoutResults) -> Forest | None:
             bars = [bar(of, row) for row in table.to_dict("records")]
             named = f"Bold: named, p < {ALPHA:g} over all" if table["named"].any() else "None is named"
             what = f"Reliance on the strongest and the named of {len(of.table)} {CALLED[name]}"
-            return Forest(f"{what}, {CONFIDENCE:.0%} interval of each alone. {named}.", bars, 0)
+            return Forest(f"{what}, {INTERVAL} of each alone. {named}.", bars, 0)
     return None
 
 

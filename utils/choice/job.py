@@ -126,7 +126,7 @@ def choose(run: Run) -> int:
     assert isinstance(run.options, ChoiceOptions)
     contenders = {name: one.on(run.workers) for name, one in run.options.contenders.items()}
     chosen = choice(contenders, Store(run.out_dir / STORE, kept))
-    title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds"
+    title = f"{chosen.name} chosen, {HEADLINES[chosen.metric]} of inner folds (no interval)"
     run.finish(Headline(title, Estimate(chosen.scores[chosen.name], None, None)), chosen=asdict(chosen))
     return 0
 

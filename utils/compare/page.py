@@ -21,12 +21,11 @@ from utils.machines.devices import git_commit
 from utils.report import texts
 from utils.report.beside import FinishedRun, relative
 from utils.report.build import INTENDED_USE
-from utils.report.headline import number_of
 from utils.report.meanings import MEANINGS
 from utils.report.texts import spelled
 from utils.runs.folders import RESULTS, Results, refuse
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import CHANCE, CONFIDENCE, Estimate
+from utils.scores.results import CHANCE, INTERVAL, Estimate
 
 PAGE, TABLE, SITES = "compare.html", "compare.csv", "compare_sites.csv"
 OUTPUTS = (PAGE, TABLE, SITES)
@@ -101,21 +100,22 @@ def numbers(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> list[Number]
     if len(found) > 1:
         return []
     (pair,), area = found, found[0].area
-    scores = [number_of(run.scores[area], f"{HEADLINES[area]}: {run.called}") for run in runs]
-    return [*scores, number_of(pair.less[area], f"difference: {minus(pair)}", ".3f")]
+    scores = {f"{HEADLINES[area]}, {INTERVAL}: {run.called}": run.scores[area].text(".2f", "undefined") for run in runs}
+    scores[f"difference, {INTERVAL}: {minus(pair)}"] = pair.less[area].text(undefined="undefined")
+    return [Number(score, name) for name, score in scores.items()]
 
 
 def aucs(runs: Sequence[FinishedTest], area: str) -> Forest | None:
     """The AUC of each run that the conclusions rest on; None if none is defined."""
     better = {run.letter for run in runs if run.scores[area].beats_chance}
-    about = f"{HEADLINES[area]}, {CONFIDENCE:.0%} interval; {CHANCE:g} is guessing. Bold: better than chance."
+    about = f"{HEADLINES[area]}, {INTERVAL}; {CHANCE:g} is guessing. Bold: better than chance."
     return forest(about, {run.called: (run.scores[area], run.letter in better) for run in runs}, CHANCE)
 
 
 def less(found: Sequence[Pair]) -> Forest | None:
     """The differences of these AUCs; None if none is defined."""
     among = f" of all {len(found)} pairs together" if len(found) > 1 else ""
-    about = f"Difference of {HEADLINES[found[0].area]}, {CONFIDENCE:.0%} interval{among}. Bold: one is better."
+    about = f"Difference of {HEADLINES[found[0].area]}, {INTERVAL}{among}. Bold: one is better."
     rows = {minus(pair): (pair.less[pair.area], pair.standing in ("beats", "worse")) for pair in found}
     return forest(about, rows, 0)
 

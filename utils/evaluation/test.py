@@ -38,7 +38,6 @@ from utils.training.network import predicted
 
 RESULTS = "checkpoint_results.csv"
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
-IN_TERMINAL = {"undefined": "undefined", "between": "-", "no_interval": "no interval: too few subjects"}
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -186,7 +185,7 @@ def conclude(
         headline = Headline(name, score[name])
         if chosen:
             summary["conclusion"] += " " + paragraph("choice", choice=chosen)
-        values = (f"{metric} {estimate.text(**IN_TERMINAL)}" for metric, estimate in score.items())
+        values = (f"{metric} {estimate.text(undefined='undefined')}" for metric, estimate in score.items())
         numbers = f"its own numbers, of few people, are in {METRICS}" if run.fold else ", ".join(values)
         print_unless_quiet(f"{len(known)} test records: {numbers}")
     concluded = (ALL_FOLDS,) if run.fold else (summary["conclusion"], summary["motion"])

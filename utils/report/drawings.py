@@ -25,6 +25,7 @@ from utils.scores.metrics import BINS, Predictions
 from utils.scores.results import (
     CONFIDENCE,
     MIN_PER_CLASS,
+    NO_INTERVAL,
     THRESHOLD,
     UNDEFINED,
     Estimate,
@@ -52,6 +53,9 @@ def forest(of: Forest) -> Figure:
     figure, (axis,) = axes("forest", 0.6 + 0.34 * len(of.bars))
     for place, bar in enumerate(of.bars):
         colour = {"main": "C0", "named": "C1"}.get(bar.kind, "0.35")
+        if np.isnan(bar.low):
+            axis.text(of.line, place, f" {NO_INTERVAL}", color=colour, va="center")
+            continue
         axis.plot([bar.low, bar.high], [place, place], color=colour, linewidth=1.8)
         axis.plot(bar.value, place, "o", color=colour, markersize=5)
         if bar.kind == "main":
@@ -79,7 +83,8 @@ def roc(predictions: Predictions, seed: int) -> Figure:
         return figure
     if band := roc_band(predictions, seed):
         axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
-    axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label="model")
+    name = "model" if band else f"model ({NO_INTERVAL})"
+    axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label=name)
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
     control, autism = CLASSES
     axis.set_xlabel(f"false positive rate ({control} taken for {autism})")
@@ -114,8 +119,8 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
     return None if np.isnan(low).any() else (low, high)
 
 
-def confusion_rows(predictions: Predictions, scores: Scores) -> list[list[str]]:
-    """True classes (control, autism) by predicted ones, such as `22 (88%, 70% to 96%)`: how many records, and which
+def confusion_rows(predictions: Predictions, scores: Scores, no_interval: str = NO_INTERVAL) -> list[list[str]]:
+    """True classes (control, autism) by predicted ones, such as `22: 88% (70% to 96%)`: how many records, and which
     share of the row. The share has an interval if recall or specificity has one."""
     rows = []
     for label, name in enumerate(("specificity", "recall")):
@@ -123,11 +128,9 @@ def confusion_rows(predictions: Predictions, scores: Scores) -> list[list[str]]:
         found = scores.get(name, UNDEFINED)
         cells = []
         for to in (False, True):
-            share = f"{(taken == to).sum() / max(len(taken), 1):.0%}"
-            if found.low is not None and found.high is not None:
-                own = found if to == bool(label) else Estimate(None, 1 - found.high, 1 - found.low)
-                share += f", {own.ends('.0%')}"
-            cells.append(f"{(taken == to).sum()} ({share})")
+            low, high = found.numbers[1:] if to == bool(label) else 1 - np.array(found.numbers[:0:-1])
+            share = Estimate.of((taken == to).sum() / max(len(taken), 1), low, high)
+            cells.append(f"{(taken == to).sum()}: {share.text('.0%', no_interval=no_interval)}")
         rows.append(cells)
     return rows
 
@@ -140,7 +143,7 @@ def confusion(predictions: Predictions, scores: Scores) -> Figure:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (of, to), share in np.ndenumerate(shares):
-        text = confusion_rows(predictions, scores)[of][to].replace(" (", "\n").replace(", ", "\n").rstrip(")")
+        text = confusion_rows(predictions, scores)[of][to].replace(": ", "\n").replace(" (", "\n").rstrip(")")
         axis.text(to, of, text, ha="center", va="center", color="white" if share > DARK else "black")
     names = [str(name) for name in CLASSES]
     axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=names, yticklabels=names)

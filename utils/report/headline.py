@@ -3,11 +3,10 @@
 from data.cohorts.records import CLASSES
 from data.pages.drawings import Bar, Forest
 from data.pages.page import Number
-from utils.figures import number
 from utils.report.tables import Tables
 from utils.report.texts import spelled
 from utils.scores.metrics import headline
-from utils.scores.results import CHANCE, CONFIDENCE, MODEL, NAMED, ROLE, Estimate
+from utils.scores.results import CHANCE, INTERVAL, MODEL, NAMED, ROLE, Estimate
 
 
 def numbers(tables: Tables) -> list[Number]:
@@ -15,24 +14,17 @@ def numbers(tables: Tables) -> list[Number]:
     found = []
     if tables.scores:
         area = headline(tables.scores)
-        found.append(number_of(tables.scores[area], spelled(area)))
+        found.append(Number(tables.scores[area].text(".2f", "undefined"), f"{spelled(area)}, {INTERVAL}"))
     if (floors := tables.floors) is not None and ROLE in floors and (floors[ROLE] == NAMED).any():
         row, area = floors[floors[ROLE] == NAMED].iloc[0], headline(floors)
-        found.append(number_of(Estimate.in_row(row, area), f"floor {NAMED}: {row['floor']}"))
+        named = Estimate.in_row(row, area).text(".2f", "undefined")
+        found.append(Number(named, f"floor {NAMED}, {INTERVAL}: {row['floor']}"))
     people = tables.predictions.groupby("subject").first()
     classes = [f"{(people['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
     unknown = people["label"].isna().sum()
     of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
     sites = people["site"].nunique()
     return [*found, Number(str(len(people)), "people tested", f"{sites} site{'s' if sites != 1 else ''}; {of_each}")]
-
-
-def number_of(estimate: Estimate, name: str, form: str = ".2f") -> Number:
-    """A score whose interval is known; else it is told apart, since one of few people says nothing."""
-    value, ends = number(estimate.numbers[0], form, "undefined"), estimate.ends(form)
-    if ends == "-":
-        return Number("not known", name, f"{value}, without an interval: too few people")
-    return Number(value, name, f"{ends} ({CONFIDENCE:.0%} interval)")
 
 
 def forest(tables: Tables) -> Forest | None:
@@ -48,4 +40,4 @@ def forest(tables: Tables) -> Forest | None:
         kind = "main" if is_model else "named" if is_named else ""
         value, low, high = score.numbers
         bars.append(Bar(name, value, low, high, score.text(".2f"), kind))
-    return Forest(f"{spelled(area)}, {CONFIDENCE:.0%} interval; 0.5 is guessing", bars, CHANCE) if bars else None
+    return Forest(f"{spelled(area)}, {INTERVAL}; 0.5 is guessing", bars, CHANCE) if bars else None

@@ -16,9 +16,11 @@ from utils.figures import number
 from utils.report.beside import FinishedRun
 from utils.report.texts import spelled
 from utils.runs.checkpoints import Caveats
-from utils.scores.results import Estimate
+from utils.scores.metrics import HEADLINES
+from utils.scores.results import NO_INTERVAL, Estimate
 
 PAGE, KIND = "index.html", "index"
+SCORES = dict.fromkeys(HEADLINES, NO_INTERVAL) | {"explained_variance": "no interval"}
 PICTURES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
 MEANINGS = {
     "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same people.",
@@ -45,15 +47,15 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
 def row_of(run: FinishedRun) -> Row:
     """What `run.json` says of a run; empty where it is silent."""
     of = run.content
-    metric, *score = of.get("headline") or ["", None, None, None]
+    metric, *score = of.get("headline") or [""]
     held = Caveats(**{name: of[name] for name in Caveats.__dataclass_fields__ if name in of})
     cells = {
         "run": linked(run),
         "picture": picture(run),
         "job": of.get("job", ""),
         "model": ", ".join(filter(None, (of.get("model"), of.get("preset")))),
-        "score": Estimate.of(*score).text(".3f", undefined=""),
-        "of": spelled(metric) if metric else "",
+        "score": Estimate.of(*score).text(no_interval=SCORES[metric]) if metric in SCORES else "",
+        "of": spelled(metric) if metric in SCORES else "",
         "cohort": Path(of.get("cohort", "")).name + held.marks,
         "people": people_of(of),
         "seed": text(of.get("seed")),

@@ -187,12 +187,7 @@ def shifts(table: pd.DataFrame) -> list[Row]:
     farthest = maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]
     every = pd.concat([of_kind(table, "shift"), maps.loc[farthest]])
     return [
-        {
-            "measure": str(name),
-            "difference in SD": number(row["value"], ".2f"),
-            "interval": Estimate.in_row(row).ends(),
-        }
-        for name, row in every.iterrows()
+        {"measure": str(name), "difference in SD": Estimate.in_row(row).text(".2f")} for name, row in every.iterrows()
     ]
 
 

@@ -31,7 +31,7 @@ from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
     CANDIDATE,
-    CONFIDENCE,
+    INTERVAL,
     MIN_PER_CLASS,
     MODEL,
     NAMED,
@@ -58,11 +58,8 @@ MEASURES = {"slope": "slope", "intercept": "intercept", "brier": "Brier score"}
 def scored(tables: Tables) -> Iterator[Section]:
     """The sections that need labels."""
     known, run = tables.labelled, tables.run
-    predictions, confidence = Predictions.of(known, several=run.folds is not None and not run.fold), f"{CONFIDENCE:.0%}"
-    rows = [
-        {"metric": spelled(name), "value": number(score.numbers[0], ".3f"), f"{confidence} interval": score.ends()}
-        for name, score in tables.scores.items()
-    ]
+    predictions = Predictions.of(known, several=run.folds is not None and not run.fold)
+    rows = [{"metric": spelled(name), f"value, {INTERVAL}": score.text()} for name, score in tables.scores.items()]
     averaged = {"auc_sites", "auc_folds"} & tables.scores.keys()
     of = {"records": len(known), "subjects": known["subject"].nunique(), "small_sites": run.small_sites}
     about = texts.paragraphs("scores", **of, averaged=averaged)
@@ -79,8 +76,8 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield beside_motion(tables.confounds)
     if known["label"].nunique() == len(CLASSES):
         about = [
-            f"The band is the {confidence} interval of the true positive rate at each false positive rate, made like "
-            "those of the scores."
+            f"The band is the {INTERVAL} of the true positive rate at each false positive rate, made like those of the "
+            "scores; there is none where the AUC of all people has none."
         ]
         yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
     yield from of_probabilities(tables)
@@ -136,7 +133,7 @@ def choices(table: pd.DataFrame) -> Section:
             {"fold": str(fold), "chosen": chosen[CANDIDATE], "its score": number(chosen["score"], ".3f")}
             | {"the next": next_one[CANDIDATE], "lies below by": number(best["score"] - next_one["score"], ".3f")}
         )
-    about = ["Scores are those of inner folds of the training subjects, of which choices.csv has all."]
+    about = ["Scores are those of inner folds of the training subjects, without intervals. choices.csv has all."]
     return Section("Who was chosen where", about, table=rows)
 
 
@@ -178,10 +175,11 @@ def beside_motion(table: pd.DataFrame) -> Section:
 def confusion(predictions: Predictions, tables: Tables) -> Section:
     """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
     about = [
-        f"A probability of {THRESHOLD:g} or more counts as autism. In brackets: the share of the row, with its "
-        f"{CONFIDENCE:.0%} interval over subjects."
+        f"A probability of {THRESHOLD:g} or more counts as autism. Beside the count: the share of the row, "
+        f"with its {INTERVAL} over subjects."
     ]
-    counted = drawings.confusion_rows(predictions, {} if tables.run.repeats > 1 else tables.scores)
+    scores = ({}, "no interval: means over repeats") if tables.run.repeats > 1 else (tables.scores,)
+    counted = drawings.confusion_rows(predictions, *scores)
     rows = [
         {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
         for name, cells in zip(CLASSES, counted, strict=True)
@@ -305,8 +303,8 @@ class Held:
     that test. Those of a family count as one, but in older results."""
 
     name: str
-    share: float
-    of_other_level: float
+    share: Estimate
+    of_other_level: Estimate
     ends: tuple[float, float] | None
     p: float
     power: float
@@ -314,7 +312,8 @@ class Held:
 
 def held(table: pd.DataFrame, name: str) -> Held:
     share, other = (
-        one(table, measure=COVERAGE, diagnosis=name, group="", level=level)["value"] for level in (LEVEL, OTHER_LEVEL)
+        Estimate.in_row(one(table, measure=COVERAGE, diagnosis=name, group="", level=level))
+        for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
     size = UNITS if UNITS in own else "people"

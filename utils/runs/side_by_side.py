@@ -22,7 +22,6 @@ from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, 
 from data.cohorts.rows import listed
 from utils.runs.folders import described
 from utils.runs.run import Run
-from utils.scores.results import Estimate
 
 PROGRAM = "run.py"
 ALL_FOLDS = "What counts is the result of all folds together, at the end."
@@ -154,9 +153,9 @@ def result(part: Run) -> str:
         headline = described(part.out_dir).get("headline")
     if not headline:
         return ""
-    name, *numbers = headline
+    name, value, *_ = headline
     name = name.replace("auc_", "AUC within ").replace("_", " ").replace("auc", "AUC")
-    return f"{name} {Estimate(*numbers).text('.2f', 'undefined')}"
+    return f"{name} {'undefined' if value is None else f'{value:.2f}'}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ ROLE, NAMED, OTHER = "role", "named beforehand", "other"  # a column of it, and 
 NAMED_FLOOR, BEST_FLOOR = "named_floor", "best_floor"  # columns of `repeats.csv`; the second is of older results
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
+INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few people"
 
 
 def or_none(value: float | None) -> float | None:
@@ -73,18 +74,13 @@ class Estimate:
         """Of an AUC: whether its interval is above chance; None where there is no interval."""
         return None if self.low is None else self.low > CHANCE
 
-    def ends(self, form: str = ".3f", undefined: str = "-", between: str = " to ") -> str:
-        """`0.500 to 0.720`."""
-        if self.low is None or self.high is None:
-            return undefined
-        return f"{self.low:{form}}{between}{self.high:{form}}"
+    def ends(self, form: str = ".3f", no_interval: str = NO_INTERVAL) -> str:
+        """`0.500 to 0.720`, or that there is no interval, and why."""
+        return no_interval if self.low is None or self.high is None else f"{self.low:{form}} to {self.high:{form}}"
 
-    def text(self, form: str = ".3f", undefined: str = "-", between: str = " to ", no_interval: str = "") -> str:
-        """`0.610 (0.500 to 0.720)`, or the value alone if it has no interval."""
-        if self.value is None:
-            return undefined
-        ends = self.ends(form, no_interval, between)
-        return f"{self.value:{form}} ({ends})" if ends else f"{self.value:{form}}"
+    def text(self, form: str = ".3f", undefined: str = "-", no_interval: str = NO_INTERVAL) -> str:
+        """`0.610 (0.500 to 0.720)`, or `0.610 (no interval: too few people)`: no value stands without one of both."""
+        return undefined if self.value is None else f"{self.value:{form}} ({self.ends(form, no_interval)})"
 
 
 UNDEFINED = Estimate(None, None, None)
