@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from helpers import Page as Parsed
 from helpers import run_main
@@ -11,7 +10,7 @@ from test_report import people, write_tables
 
 from data.pages.drawings import Bar, Forest, svg
 from data.pages.page import Number, Page, Section, is_page, render
-from utils.report import build, drawings, texts
+from utils.report import build, texts
 from utils.runs.folders import changed, read_manifest, sha256
 from utils.scores.results import NO_INTERVAL, Estimate
 
@@ -55,18 +54,6 @@ def test_only_a_long_table_is_cut_in_height():
 def test_a_section_without_anything_is_a_mistake():
     with pytest.raises(Exception, match="'Empty' of a page would be empty"):
         Section("Empty", [])
-
-
-def test_a_forest_draws_nothing_but_words_where_there_is_no_interval():
-    bars = [Bar("a", 2.0, np.nan, np.nan, "2 (none)", "main"), Bar("b", 1.0, 0.5, 2.0, "1 (0.5 to 2)")]
-    forest = Forest("", bars, 0.0)
-    text = page_of(Section("One", ["text"]), figure=forest)
-    assert "2 (none)" in text and text.count('class="dot"') == text.count('class="span"') == 1
-    low, high = forest.ticks[0], forest.ticks[-1]
-    assert f'class="dot" style="left:{100 * (1 - low) / (high - low):.2f}%"' in text
-    (axis,) = drawings.forest(forest).axes
-    assert [text.get_text().strip() for text in axis.texts] == [NO_INTERVAL]
-    assert [line.get_xdata() for line in axis.lines if line.get_marker() == "o"] == [[1.0]]
 
 
 def test_black_and_white_follow_the_page_and_texts_do_not():

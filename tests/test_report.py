@@ -302,6 +302,22 @@ def test_absent_floors_are_left_out_and_an_absent_history_is_said(single):
 
 
 @pytest.mark.slow
+def test_a_score_of_few_people_says_so_wherever_it_stands_and_is_no_dot(single):
+    scores = json.loads((single / "metrics.json").read_text())
+    few = {name: of | {"low": None, "high": None} for name, of in scores.items() if "value" in of}
+    (single / "metrics.json").write_text(json.dumps(scores | few))
+    for name in ("floors", "sites"):
+        table = pd.read_csv(single / f"{name}.csv")
+        ends = [column for column in table if column.endswith(("_low", "_high"))]
+        table.assign(**dict.fromkeys(ends, "")).to_csv(single / f"{name}.csv", index=False)
+    page = parsed(single)
+    assert headline.forest(read_test(single)) is None and ("class", "dot") not in page.attributes
+    values = [cell for row in page.table for cell in row if cell.startswith("0.600")]
+    assert len(values) > 10 and all(cell == f"0.600 ({NO_INTERVAL})" for cell in values)
+    assert f"0.60 ({NO_INTERVAL})" in page.text
+
+
+@pytest.mark.slow
 def test_what_is_no_number_is_a_dash(single):
     table = pd.read_csv(single / "sites.csv").assign(auc=[float("nan"), float("inf"), 0.5], auc_low="", auc_high="")
     table.to_csv(single / "sites.csv", index=False)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,8 +25,8 @@ TICKS, STEPS = 6, (1, 2, 2.5, 5, 10)
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a forest plot: a value, the ends of its interval, and what is written of both. Where the interval is not
-    known (NaN), nothing is drawn.
+    """A row of a forest plot: a value, the ends of its interval, and what is written of both. What has no interval is
+    not drawn.
 
     The kind is "main" for what the page is about, "named" for what stands beside it, or empty.
     """
@@ -53,7 +52,7 @@ class Forest:
         """Round numbers around all ends and the line."""
         from matplotlib.ticker import MaxNLocator  # costs a command without a page nothing
 
-        every = [self.line, *(end for bar in self.bars for end in (bar.value, bar.low, bar.high) if math.isfinite(end))]
+        every = [self.line, *(end for bar in self.bars for end in (bar.low, bar.high))]
         return [float(tick) for tick in MaxNLocator(TICKS, steps=STEPS).tick_values(min(every), max(every))]
 
     def at(self, value: float) -> str:
@@ -62,9 +61,7 @@ class Forest:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
     def span(self, bar: Bar) -> str:
-        """Where the interval of a bar lies, as CSS; nothing if it is unknown."""
-        if not (math.isfinite(bar.low) and math.isfinite(bar.high)):
-            return ""
+        """Where the interval of a bar lies, as CSS."""
         low, high = self.ticks[0], self.ticks[-1]
         return f"left:{self.at(bar.low)};width:{100 * (bar.high - bar.low) / (high - low):.2f}%"
 

@@ -106,14 +106,14 @@ def numbers(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> list[Number]
 
 
 def aucs(runs: Sequence[FinishedTest], area: str) -> Forest | None:
-    """The AUC of each run that the conclusions rest on; None if none is defined."""
+    """The AUC of each run that the conclusions rest on."""
     better = {run.letter for run in runs if run.scores[area].beats_chance}
     about = f"{HEADLINES[area]}, {INTERVAL}; {CHANCE:g} is guessing. Bold: better than chance."
     return forest(about, {run.called: (run.scores[area], run.letter in better) for run in runs}, CHANCE)
 
 
 def less(found: Sequence[Pair]) -> Forest | None:
-    """The differences of these AUCs; None if none is defined."""
+    """The differences of these AUCs."""
     among = f" of all {len(found)} pairs together" if len(found) > 1 else ""
     about = f"Difference of {HEADLINES[found[0].area]}, {INTERVAL}{among}. Bold: one is better."
     rows = {minus(pair): (pair.less[pair.area], pair.standing in ("beats", "worse")) for pair in found}
@@ -121,11 +121,11 @@ def less(found: Sequence[Pair]) -> Forest | None:
 
 
 def forest(about: str, rows: Mapping[str, tuple[Estimate, bool]], line: float) -> Forest | None:
-    """Values with their intervals, and whether they are bold; None if all are undefined."""
+    """Values with their intervals, and whether they are bold; what has none is not drawn. None if none has one."""
     bars = []
     for name, (estimate, bold) in rows.items():
         value, low, high = estimate.numbers
-        if estimate.value is not None:
+        if estimate.low is not None:
             bars.append(Bar(name, value, low, high, estimate.text(), "main" if bold else ""))
     return Forest(about, bars, line) if bars else None
 

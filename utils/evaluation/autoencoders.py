@@ -64,7 +64,7 @@ def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int
     values = {name: np.array([of[name] for of in found], float) for name in names}
     means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
     files.write_json(run.out_dir / METRICS, means | {"baseline": found[0]["baseline"]} | of_parts | run.caveats.held)
-    print_unless_quiet(in_words({name: value for name, value in means.items() if value is not None}))
+    print_unless_quiet(f"{in_words({name: value for name, value in means.items() if value is not None})}, no intervals")
     run.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
 
 
@@ -91,7 +91,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.held)
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
-    print_unless_quiet(f"{in_words(metrics)} ({named})")
+    print_unless_quiet(f"{in_words(metrics)} ({named}), no intervals")
     run.finish(Headline("explained_variance", Estimate.of(metrics["explained_variance"])))
 
 

@@ -53,9 +53,6 @@ def forest(of: Forest) -> Figure:
     figure, (axis,) = axes("forest", 0.6 + 0.34 * len(of.bars))
     for place, bar in enumerate(of.bars):
         colour = {"main": "C0", "named": "C1"}.get(bar.kind, "0.35")
-        if np.isnan(bar.low):
-            axis.text(of.line, place, f" {NO_INTERVAL}", color=colour, va="center")
-            continue
         axis.plot([bar.low, bar.high], [place, place], color=colour, linewidth=1.8)
         axis.plot(bar.value, place, "o", color=colour, markersize=5)
         if bar.kind == "main":

@@ -28,13 +28,13 @@ def numbers(tables: Tables) -> list[Number]:
 
 
 def forest(tables: Tables) -> Forest | None:
-    """The AUC of the verdict, that of model and floors; None without floors that have one."""
+    """The AUC of the verdict, that of model and floors; None without floors. What has no interval is not drawn."""
     floors = tables.floors
     if floors is None:
         return None
     area = headline(floors)
     bars = []
-    for _, row in floors[floors[area].notna()].iterrows():
+    for _, row in floors[floors[f"{area}_low"].notna()].iterrows():
         score, is_model, is_named = Estimate.in_row(row, area), row["floor"] == MODEL, row.get(ROLE) == NAMED
         name = tables.run.model if is_model else row["floor"] + f" ({NAMED})" * is_named
         kind = "main" if is_model else "named" if is_named else ""

@@ -36,6 +36,7 @@ from utils.scores.results import (
     MODEL,
     NAMED,
     NAMED_FLOOR,
+    NO_INTERVAL,
     OTHER,
     ROLE,
     RULE,
@@ -178,8 +179,8 @@ def confusion(predictions: Predictions, tables: Tables) -> Section:
         f"A probability of {THRESHOLD:g} or more counts as autism. Beside the count: the share of the row, "
         f"with its {INTERVAL} over subjects."
     ]
-    scores = ({}, "no interval: means over repeats") if tables.run.repeats > 1 else (tables.scores,)
-    counted = drawings.confusion_rows(predictions, *scores)
+    scores, why = (tables.scores, NO_INTERVAL) if tables.run.repeats <= 1 else ({}, "no interval: means over repeats")
+    counted = drawings.confusion_rows(predictions, scores, why)
     rows = [
         {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
         for name, cells in zip(CLASSES, counted, strict=True)
