@@ -259,7 +259,7 @@ def calibrated(name: str, value: float, low: float, high: float) -> tuple:
         (
             (0.1, -0.1, 0.3),
             (1.1, 0.8, 1.4),
-            ["are not shown to be wrong on average", "(1 is right): not shown to be wrong"],
+            ["are not shown to be wrong on average", "1.10 (0.80 to 1.40), 1 is right: not shown to be wrong"],
         ),
         ((0.1, NAN, NAN), (-1, -1.5, -0.5), ["so few", "look for exchanged labels"]),
     ],

@@ -31,7 +31,7 @@ HOSTILE = "</script><script>alert(1)</script>"
 AUC = Estimate(0.8, 0.7, 0.9)
 POOR = Estimate(0.55, 0.4, 0.7)
 GOOD = Headline("auc", AUC)
-NUMBERS = {"AUC", "regions named"}  # of the headline
+NUMBERS = {"AUC, 95% interval", "regions named"}  # of the headline
 
 
 def blocks() -> atlas.Atlas:

@@ -172,7 +172,7 @@ class PermutationFolder:
                     for fold in self.permute(number):
                         shown.advance(f"{number}: fold {fold} is done", 0)
                 most -= 1
-                shown.advance(f"{number} is done")
+                shown.advance()
 
     def permute(self, number: int) -> Iterator[str]:
         """Does the folds of a permutation that are missing; yields each once it is done."""
@@ -261,8 +261,8 @@ class Permutations:
 
             def show() -> None:
                 for score in series.scores()[len(scores) :]:
+                    shown.advance()
                     scores.append(score)
-                    shown.advance(f"{len(scores)} are done")
 
             def stop(number: int, _: object) -> None:
                 statuses.append(128 + number)
