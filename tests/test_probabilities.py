@@ -134,7 +134,8 @@ def test_equal_coverage_is_tested_as_by_chi_squared_and_what_is_unequal_is_found
     "p, said", [(0.04, "too few people to tell whether chance does that (p = 0.08"), (0.02, "more apart than chance")]
 )
 def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
-    row = {"measure": COVERAGE, "probabilities": "", "group": "", "diagnosis": "autism", "people": 40, "value": 0.8}
+    row = {"measure": COVERAGE, "probabilities": "", "group": "", "diagnosis": "autism", "people": 40}
+    row |= {"value": 0.8, "low": 0.65, "high": 0.9}
     levels = [row | {"level": level} for level in (0.8, 0.9)]
     groups = [row | {"level": 0.8, "group": name, "value": value} for name, value in (("A", 0.7), ("B", 0.9))]
     of_sites = row | {"level": 0.8, "measure": UNEQUAL, "value": p}
@@ -143,6 +144,7 @@ def test_the_two_p_of_unequal_sites_are_corrected_for_each_other(p, said):
     sets = paragraph(
         "sets", held=[one, replace(one, name="control", p=1.0)], run=SimpleNamespace(folds="site"), count=12
     )
+    assert "80% (65% to 90%) of people with autism and 80% (65% to 90%) of controls; 90% sets: 80% (65%" in sets
     assert said in sets and ("far fewer labels" in sets) == (p == 0.02)
 
 
@@ -168,7 +170,7 @@ def test_the_page_says_what_was_observed(tmp_path, alike):
     sets = " ".join(page.paragraphs["Sets of labels"])
     own = table[table["label"] == 1]
     share = own["set_80"].isin(["autism", "both"])
-    assert f"the set held the label of {share.mean():.0%} of people with autism" in sets
+    assert f"the set held the label of {share.mean():.0%} (" in sets
     large = share.groupby(own["site"]).agg(["mean", "size"]).query("size >= 10")["mean"]
     assert f"people with autism or more from {large.min():.0%} to {large.max():.0%}, too few people to tell" in sets
     assert "With 10 sites" not in sets and "It is promised for people who are drawn like these" in sets
