@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from data.base import files
 from data.base.errors import InputError
@@ -25,13 +26,39 @@ from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
 from data.conversion.plan import encode_like
 from data.conversion.template import site_column_of, sites_of
-from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, asymmetry, cosine, uncovered, volumes_of
+from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, centred, cosine, uncovered, volumes_of
 
-MIRROR_MARGIN = 0.002  # by how much a volume's correlation with the mirrored group mean must win
-SIDED = 0.3  # correlation with the left-right asymmetry of the others: of real maps 0.5 to 1, or as much below 0
+TURNED = 0.3  # correlation with the `halves` of the others: of real maps 0.5 to 1, or as much below 0
 ATYPICAL_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
+
+
+def halves(volume: np.ndarray) -> dict[str, np.ndarray]:
+    """What tells how a volume (x, y, z) was turned, (voxels,) of length 1, within the brain, whose centre is moved to
+    that of the grid. In a mirrored volume the `side` has the other sign; in a negated one, both have; in one that is
+    shifted, neither."""
+    middle = np.argwhere(records.brain_of(volume)).mean(axis=0)
+    off = (np.array(volume.shape) - 1) / 2 - middle
+    inside = ndimage.shift(records.within_brain(volume[..., None])[..., 0], off, order=1)
+    return {"side": MeanVolume(inside).sides[0], "values": centred(inside + inside[::-1])}
+
+
+class Half:
+    """The sum of one of `halves` over records, each turned to the sign of those before it: any number of them may have
+    the other."""
+
+    def __init__(self) -> None:
+        self.sum = np.zeros(np.prod(records.REDUCED.shape))
+        self.sign: dict[int, float] = {}  # 1 or -1, how a record was turned
+
+    def add(self, index: int, half: np.ndarray) -> None:
+        self.sign[index] = 1.0 if (half * self.sum).sum() >= 0 else -1.0
+        self.sum += self.sign[index] * half
+
+    def compare(self, index: int, half: np.ndarray) -> float:
+        """The correlation of the half of an added record with that of the others."""
+        return cosine(half, self.sum - self.sign[index] * half)
 
 
 class MapSummary:
@@ -41,18 +68,15 @@ class MapSummary:
         self.sums = {group: VolumeSum() for group in GROUPS}
         self.brains = np.zeros(records.REDUCED.shape, int)  # the records in which a voxel is of the brain
         self.measured: dict[int, dict[str, float]] = {}  # by record
-        # The sum over records, each turned to the side of those before it: any number of them may be mirrored
-        self.asymmetry = np.zeros(records.REDUCED.shape)
-        self.side: dict[int, float] = {}  # 1 or -1, how a record was turned
+        self.halves = {"side": Half(), "values": Half()}
 
     def add(self, index: int, volume: np.ndarray, lacking: Iterable[int], groups: Iterable[str]) -> None:
         """Adds the volume of the record `index`, which lacks some regions, and belongs to some of GROUPS."""
         brain = records.brain_of(volume)
         self.measured[index] = measures.of_volume(volume, brain, records.REDUCED)
         self.brains += brain
-        own = asymmetry(volume)
-        self.side[index] = 1.0 if (own * self.asymmetry).sum() >= 0 else -1.0
-        self.asymmetry += self.side[index] * own
+        for name, half in halves(volume).items():
+            self.halves[name].add(index, half)
         for group in groups:
             self.sums[group].add(volume, lacking)
 
@@ -66,16 +90,14 @@ class MapSummary:
         return MeanVolume(self.sums["first"].mean)
 
     def compare(self, index: int, volume: np.ndarray) -> dict[str, float]:
-        """An added volume beside the others: its correlations with the mean, with the mirrored mean, and with the mean
-        of first records; `side`, that of its asymmetry with theirs; whether its brain lies away from theirs."""
-        own = asymmetry(volume)
+        """An added volume beside the others: its correlations with the mean, and with the mean of first records; those
+        of its `halves` with theirs; whether its brain lies away from theirs."""
         brain = records.brain_of(volume)
         of_most = self.brains / len(self.measured) >= MIN_OVERLAP
         return {
             "correlation": self.mean.correlation(volume),
-            "mirrored": self.mean.mirrored.correlation(volume),
             "likeness": self.mean_of_first.correlation(volume),
-            "side": cosine(own, self.asymmetry - self.side[index] * own),
+            **{name: self.halves[name].compare(index, half) for name, half in halves(volume).items()},
             "away": brain[of_most].sum() < MIN_OVERLAP * brain.sum(),
         }
 
@@ -114,7 +136,7 @@ def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
         for (name, of_map), summary, stored in zip(of_maps.items(), summaries, compared, strict=True):
             check_likeness(cohort, stored, of_map)
             check_place(cohort, stored, of_map)
-            of_first = stored.loc[first].drop(columns=["correlation", "mirrored", "side", "away"])
+            of_first = stored.loc[first].drop(columns=["correlation", "side", "values", "away"])
             check_measures(cohort, measured[name] if measured else None, of_first, of_map)
             findings.without_signal[name] = check_coverage(summary, regions, of_map)
         findings.maps.add_parts(of_maps)
@@ -237,26 +259,32 @@ def check_twins(cohort: Cohort, means: dict[str, np.ndarray], identical: Groups,
 
 
 def check_likeness(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:
-    """Correlations with the group mean of training volumes: mirrored volumes are a problem, outliers worth a note."""
-    correlation, mirrored = stored["correlation"].to_numpy(), stored["mirrored"].to_numpy()
-    rows = [cohort.rows[index] for index in stored.index]
+    """Volumes turned otherwise than most are a problem; by the correlation with the group mean of training volumes,
+    outliers are worth a note."""
+    rows, correlation = [cohort.rows[index] for index in stored.index], stored["correlation"].to_numpy()
     names = np.array([row.file for row in rows])
-    side = stored["side"].to_numpy()
-    turned = side * np.sign(np.median(side) or 1.0) < -SIDED  # the mean of many mirrored volumes is of no side
-    like_others = mirrored > np.median(correlation) / 2  # a scan that is like nobody's is not one that was turned
-    by_itself = (mirrored > correlation + MIRROR_MARGIN) & like_others
-    flipped = turned if min(turned.sum(), (side > SIDED).sum()) > 1 else by_itself
-    if flipped.any():
-        others = " (or in all others)" if flipped.mean() > 1 / 3 else ""
-        named = ", ".join(names[flipped])
-        findings.problems.append(f"left and right look exchanged in {named}{others}; check their affines")
-        findings.mark("left and right look exchanged", (rows[at].subject for at in np.flatnonzero(flipped)))
+    side, values = (turned_from_most(stored[half]) for half in ("side", "values"))
+    for turned, what, advice in (
+        (side & ~values, "left and right look exchanged", "check their affines"),
+        (values, "values look negated", "make these maps again, as those of the others"),
+    ):
+        if turned.any():
+            others = " (or in all others)" if turned.mean() > 1 / 3 else ""
+            findings.problems.append(f"{what} in {', '.join(names[turned])}{others}; {advice}")
+            findings.mark(what, (rows[at].subject for at in np.flatnonzero(turned)))
     deviation = correlation - np.median(correlation)
     spread = 1.4826 * np.median(np.abs(deviation))  # of a normal distribution with this median absolute deviation
     if (atypical := np.flatnonzero(deviation < -ATYPICAL_SDS * max(spread, 1e-3))).size:
         found = [f"{names[at]} (r = {correlation[at]:.2f})" for at in atypical[np.argsort(correlation[atypical])]]
         findings.notes.append(f"unlike the group mean (median r = {np.median(correlation):.2f}): {listed(found)}")
         findings.mark("unlike the group mean", (rows[at].subject for at in atypical))
+
+
+def turned_from_most(half: pd.Series) -> np.ndarray:
+    """Which records (n,) bool have the other sign of `halves` than most, by `Half.compare`; none if most have no clear
+    one."""
+    clear = half.abs().median() > TURNED
+    return (half * np.sign(half.median() or 1.0) < -TURNED).to_numpy() & clear
 
 
 def check_place(cohort: Cohort, stored: pd.DataFrame, findings: Findings) -> None:

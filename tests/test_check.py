@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import TINY_NN, Outcome, Page, read_rows, unsealed
+from scipy import ndimage
 from scipy.stats import pearsonr
 
 from data import demo
@@ -100,6 +101,31 @@ def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
     (told,) = [text for text in problems(data_cli("check", copy)) if text.startswith("left and right")]
     assert set(re.findall(r"[^ ,]+\.bin", told)) == turned
     assert told.endswith("(or in all others); check their affines")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_negated_volumes_are_not_called_exchanged(many, copy, data_cli):
+    names = [*files_of(copy, "train"), *files_of(copy, "test")]
+    changed = set(names[: len(names) // 2 - 1] if many else names[3:4])
+    for name in changed:
+        replace_volume(copy / name, -volume_of(copy / name))
+    (told,) = [text for text in problems(data_cli("check", copy)) if "look" in text]
+    assert told.startswith("values look negated in")
+    assert set(re.findall(r"[^ ,]+\.bin", told)) == changed
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy, data_cli):
+    """Half of this lies on either side of the middle, as in real maps, whose brains are not quite there."""
+    names = [*files_of(copy, "train"), *files_of(copy, "test")]
+    moved = names[: len(names) // 2 - 1] if many else names[3:4]
+    for name in names:
+        by = -4 if name in moved else 4
+        shifted = ndimage.shift(
+            volume_of(copy / name), (by / records.REDUCED.spacing_mm, 0, 0), order=1, mode="nearest"
+        )
+        replace_volume(copy / name, shifted)
+    assert not [text for text in problems(data_cli("check", copy)) if "look" in text]
 
 
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):

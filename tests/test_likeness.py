@@ -118,6 +118,13 @@ def test_exchanged_sides_are_told_and_what_follows_from_them_is_not(whole, known
 
 
 @pytest.mark.slow
+def test_negated_values_are_told_and_what_follows_from_them_is_not(whole, known):
+    texts = told(known, changed(whole, np.negative))
+    assert share(texts, "falff: values look negated") >= 0.9
+    assert share(texts, "exchanged|correlation with the mean|too far") == 0
+
+
+@pytest.mark.slow
 def test_a_missing_region_is_named(whole, known):
     labels = atlas.load_atlas(None, records.REDUCED).labels
     region = 13  # Frontal_Inf_Tri_L

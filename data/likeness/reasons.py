@@ -28,6 +28,7 @@ LEAST = {  # half a range at least, in the unit of the measure: less means nothi
 }
 EXTENT = ("log coverage", "lacking_regions", "lacking_parcels")  # how much of a brain there is
 FAMILIES = ("scan", "extent", "person")  # of measures, each with a limit of its own, for their tails differ
+TURNED = {"alike": "values look negated", "side": "left and right look exchanged"}  # by what changes its sign
 WAYS = {"x": ("left", "right"), "y": ("back", "front"), "z": ("bottom", "top")}  # below the middle, above it
 NOUNS = {
     "alike": "correlation with the mean of training people",
@@ -92,10 +93,10 @@ class Finding:
         return self.view not in (PERSON, AVERAGE)
 
     @property
-    def exchanged(self) -> bool:
-        """Whether left and right look exchanged."""
+    def turned(self) -> bool:
+        """Whether one of TURNED has changed its sign."""
         middle = self.range.middle
-        return self.of_scan and self.measure == "side" and self.value * np.sign(middle) < -abs(middle) / 2
+        return self.of_scan and self.measure in TURNED and self.value * np.sign(middle) < -abs(middle) / 2
 
     @property
     def moved(self) -> bool:
@@ -146,9 +147,11 @@ def findings(
 
 def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Findings on a record in plain words; `regions` names the regions that it lacks, by map. A measure is told once
-    for all maps. It is not told if it follows from exchanged sides or from a shift."""
-    exchanged, moved = any(of.exchanged for of in found), any(of.moved for of in found)
-    follows = ("alike", *PLACE) if exchanged else ("alike", "side") if moved else ()
+    for all maps. It is not told if it follows from negated values, from exchanged sides or from a shift."""
+    cause = next((measure for measure in TURNED if any(of.turned and of.measure == measure for of in found)), "")
+    follows = (
+        {"alike", "side", *PLACE} - {cause} if cause else {"alike", "side"} if any(of.moved for of in found) else ()
+    )
     of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
     told = {of.measure for of in found if of.of_scan}  # of single maps, so not of their average, too
     for of in found:
@@ -168,8 +171,8 @@ def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> 
         far = f"{abs(first.value):.2g} half ranges {way} the middle, of hardly any training person more than"
         return f"{AVERAGE}: {NOUNS[first.measure]} {far} {first.range.high:.2g}"
     maps = listed([of.view for of in found], NAMED)
-    if first.exchanged:
-        return f"{maps}: left and right look exchanged"
+    if first.turned and first.view != CONNECTOME:
+        return f"{maps}: {TURNED[first.measure]}"
     if first.moved:
         return f"{maps}: {displaced(first)}"
     if first.measure == "lacking_regions":

@@ -74,10 +74,6 @@ class MeanVolume:
         return float((self.pattern * values).sum() / max(length(values - values.mean()), TINY))
 
     @cached_property
-    def mirrored(self) -> "MeanVolume":
-        return MeanVolume(self.mean[::-1])
-
-    @cached_property
     def terms(self) -> np.ndarray:
         """The mean volume and its slopes along x, y and z, (4, x, y, z): what a slightly shifted volume is made of."""
         return np.stack([self.mean, *np.gradient(self.mean)])
