@@ -159,6 +159,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         findings.notes.append(f"no sum in {files.SUMS}, so damage cannot be detected: {names}")
     if cohort.tables and (derivation := cohort.metadata.derivation):
         findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
+        findings.notes += filter(None, [derivation.uncleaned])
         try:
             kept_in(cohort.tables, derivation)
         except InputError as error:

@@ -163,10 +163,9 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
 
 def not_known(cohort: Cohort, people: People) -> Iterator[Section]:
     """What a check cannot see and a reader must know."""
-    derived, told = cohort.metadata.derivation, [] if people.motion is not None else [MOTION_UNKNOWN]
-    if derived is not None and derived.confounds == "none" and "cleaned" not in derived.scans:
-        told.append("No confounds were regressed out of the scans.")
-    if told:
+    derivation = cohort.metadata.derivation
+    uncleaned, unknown = derivation.uncleaned if derivation else "", "" if people.motion is not None else MOTION_UNKNOWN
+    if told := [*filter(None, [uncleaned, unknown])]:
         yield Section("What is not known", told, kind="warning")
 
 

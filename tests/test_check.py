@@ -364,6 +364,20 @@ def test_what_cannot_be_opened_is_status_2(copy, data_cli):
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("scans", "warned"), [("preprocessed", True), ("cleaned", False)])
+def test_maps_of_scans_without_confounds_are_a_warning_everywhere(scans, warned, copy, data_cli, cli, tmp_path):
+    derived = {"derivation": {"measures": ["falff"], "confounds": "none", "scans": scans}}
+    described = json.loads((copy / "cohort.json").read_text()) | derived
+    (copy / "cohort.json").write_text(json.dumps(described))
+    checked = data_cli("check", copy, "--html", tmp_path / "check.html")
+    places = "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt", "--outDir"
+    assert cli("--train", "--model", "nn", "--numIters", "1", *TINY_NN, *places, tmp_path / "train").status == 0
+    tested = cli("--test", "--model", "nn", *places, tmp_path / "test")
+    pages = [Page(path.read_text()).text for path in (tmp_path / "check.html", tmp_path / "test" / "report.html")]
+    assert ["NOT CLEANED" in text for text in (checked.out, tested.out, *pages)] == [warned] * 4
+
+
 def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tmp_path):
     """A site named like a script is text on the page, not a script."""
     evil = "<script>alert(1)</script>&amp;"

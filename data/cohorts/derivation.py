@@ -24,6 +24,9 @@ STRATEGIES = {  # of nilearn's load_confounds_strategy: its name, and the parame
     for name in ("simple", "scrubbing", "compcor")
     for number, motion in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
 }
+STOP = (
+    "With real scans, stop here: head motion is in the maps. Copy fMRIPrep's tables beside the scans, and derive again."
+)
 MAX_SMOOTHING_MM = 30.0
 SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image
 EVERY, MAP, PERSON = "every", "map", "person"  # of a key in JSON: each product has it; each map; it tells of the scans
@@ -199,6 +202,13 @@ class Derivation:
 
     def __str__(self) -> str:
         return ", ".join(f"{choice} {self.shown(choice)}" for choice in CHOICES if self.known(choice))
+
+    @property
+    def uncleaned(self) -> str:
+        """A warning if no confounds were regressed out of the scans; empty if some were, here or before."""
+        unknown = "" if self.scans else ", and whether that was done before is not known"
+        warning = f"NOT CLEANED: no confounds were regressed out of the scans{unknown}. {STOP}"
+        return warning if self.confounds == "none" and self.scans != "cleaned" else ""
 
     @property
     def in_paper(self) -> str:

@@ -281,19 +281,20 @@ def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationO
 
 def described(people: Sequence[ScannedPerson], confounds: str) -> list[str]:
     """Notes on confounds and masks, which are guesses where there are none."""
-    notes, files = [], [(one.label, scan) for one in people for scan in one.scans]
+    files = [(one.label, scan) for one in people for scan in one.scans]
     if any(scan.layout.cleaned for _, scan in files):
-        notes.append("Confounds: none, since the scans were cleaned before.")
-    elif confounds:
-        notes.append(f"Confounds: {confounds}.")
-    elif not any(scan.confounds for _, scan in files):
-        notes.append("Confounds: none, since no scan has a table of them.")
+        used, why = "none", ", since the scans were cleaned before"
+    elif not (confounds or any(scan.confounds for _, scan in files)):
+        used, why = "none", ", since no scan has a table of them"
     else:
-        notes.append("Confounds: simple.")
-        if without := list(dict.fromkeys(label for label, scan in files if not scan.confounds)):
-            notes.append(
-                f"No table of confounds: {len(without)} people, {listed(without)}; nothing is regressed out of theirs."
-            )
+        used, why = confounds or "simple", ""
+    notes = [f"Confounds: {used}{why}."]
+    notes += filter(None, [Derivation(confounds=used, scans=files[0][1].treated).uncleaned])
+    without = list(dict.fromkeys(label for label, scan in files if not scan.confounds))
+    if used != "none" and not confounds and without:
+        notes.append(
+            f"No table of confounds: {len(without)} people, {listed(without)}; nothing is regressed out of theirs."
+        )
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         notes.append(
             f"No mask: {len(without)} people, {listed(without)}; voxels that vary are taken, or, where nearly all "

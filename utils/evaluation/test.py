@@ -159,7 +159,8 @@ def conclude(
     `shares` what the parts of networks count."""
     table = read_table(run, "predictions")
     known = table[table["label"].notna()]
-    notes = [*of_floors, *(run.folds.notes if run.folds else [])]
+    derivation = run.cohort.metadata.derivation
+    notes = [*filter(None, [derivation and derivation.uncleaned]), *of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
