@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -228,6 +229,8 @@ def test_the_tables_on_motion_are_shown_where_they_are(pooled):
         ["AUC, of those who moved less", "0.600 (0.500 to 0.700)", "-"],
     ]
     assert page.rows["Head motion, sex and age"][1] == ["sex: SEX 1", "40", "20", "20", "0.600 (0.500 to 0.700)"]
+    about = " ".join(page.paragraphs["Head motion, sex and age"])
+    assert "Head motion is unknown" in about and "moved less" not in about
     assert not any("reliability" in text for text in page.paragraphs["Is it motion?"])
     measures = [("reliability", 0.2, 0.1, 0.3, None)]
     pd.DataFrame(measures, columns=columns).to_csv(pooled / "confounds.csv", index=False)
@@ -669,6 +672,12 @@ def test_the_training_says_whether_there_was_validation(single, pooled):
     one, many = (parsed(folder).paragraphs["Training"] for folder in (single, pooled))
     assert one == [texts.paragraph("training", validated=False)] and "There was no validation" in one[0]
     assert many == [texts.paragraph("training", validated=True)] and "lowest loss on them" in many[0]
+
+
+@pytest.mark.parametrize(("folds", "words"), [(None, "takes --folds, and"), ("10", "takes at least"), ("site", "site")])
+def test_why_probabilities_are_not_calibrated(folds, words):
+    text = " ".join(texts.paragraphs("probabilities", slopes=[], run=SimpleNamespace(folds=folds)))
+    assert words in text and ("--folds" in text) == (folds is None)
 
 
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():

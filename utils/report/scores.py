@@ -229,7 +229,9 @@ def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
         {"group": f"{row['kind']}: {row['group']}"} | scores_of(row, {name: spelled(name) for name in areas})
         for _, row in table.iterrows()
     ]
-    about = texts.paragraphs("groups", count=len(table), small_sites=small_sites)
+    about = texts.paragraphs(
+        "groups", count=len(table), small_sites=small_sites, of_motion=(table["kind"] == "head motion").any()
+    )
     return Section("Head motion, sex and age", about, meanings=MEANINGS, **few_apart(rows))
 
 
