@@ -200,7 +200,7 @@ def test_maps_of_another_kind_are_refused_with_both_named(whole, set_aside, like
     outcome, target = like(write_people(tmp_path / "new", set_aside, change=z_scored), whole.path)
     assert outcome.status == 2
     assert "The maps are z-scored, such as X_00" in outcome.err
-    assert "unlike those of the cohort or bundle, fALFF from 0 to 1" in outcome.err
+    assert "unlike those of the cohort or bundle, from 0 to 1" in outcome.err
     assert not (target / "cohort.json").exists()
 
 

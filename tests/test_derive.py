@@ -136,7 +136,7 @@ def test_scrubbing_leaves_volumes_out_and_none_regresses_nothing(scans, derive, 
     for label in "123":
         write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(1, moved=range(20, 80, 7)))
     done = derive(scans, "--confounds", "none")
-    assert "Confounds: none." in done.out
+    assert "Confounds: none." in done.out and "NOT CLEANED" in done.out
     np.testing.assert_allclose(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()), rtol=1e-5)
     for more in ((), ("--maps", "alff")):  # which one cohort would mix with what is there
         again = derive(scans, "--confounds", "scrubbing", *more)
@@ -314,7 +314,7 @@ def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path, derive):
     done = derive(tmp_path / "abide")
     assert (done.status, done.err) == (0, "")
     assert "Layout: PCP, 2 scans of 2 people in space MNI152." in done.out
-    assert "Confounds: none, since the scans were cleaned before." in done.out
+    assert "Confounds: none, since the scans were cleaned before." in done.out and "NOT CLEANED" not in done.out
     assert read_rows(tmp_path / "out/Phenotypic_V1.csv") == rows
     assert one(tmp_path / "out", "sub-0050003_space-MNI152_stat-falff_boldmap.nii.gz")
     assert "leave it out" in derive(tmp_path / "abide", "--confounds", "simple").err
@@ -535,6 +535,7 @@ FAULTS = {
     "mask of another shape": (lambda path: of_mask(path, np.ones((9, 9, 8), np.uint8)), "has another grid"),
     "mask of another affine": (lambda path: of_mask(path, np.ones(SHAPE, np.uint8), 2 * AFFINE), "has another grid"),
     "nothing varies": (lambda path: save(path, image(0 * bold(2))), "holds nothing that varies"),
+    "no number": (lambda path: save(path, image(np.nan * bold(2))), "NaN or infinity in 168 of 168 voxels"),
     "four volumes": (lambda path: save(path, image(bold(2)[..., :4])), "(no frequency|degrees of freedom)"),
     "confounds of another length": (lambda path: write_confounds(path, confounds(2, 50)), "50 rows, .* 120 volumes"),
     "confounds without columns": (
@@ -561,10 +562,10 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(derive, tmp_path):
     assert done.status == 2
     for fault, (_, words) in FAULTS.items():
         assert re.search(f"(?m)^sub-{labels[fault]}: .*{words}", done.out), fault
-    assert done.err.startswith("abide-data: error: 16 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, ")
+    assert done.err.startswith("abide-data: error: 17 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, ")
     advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
     assert done.err.endswith(advice) and done.err.count("\n") == 1
-    assert "1 people derived, 0 were there, 16 failed." in done.out
+    assert "1 people derived, 0 were there, 17 failed." in done.out
     assert (
         not list((tmp_path / "out").glob("sub-*[02-9]/func")) and len(list((tmp_path / "out").rglob("*.nii.gz"))) == 1
     )

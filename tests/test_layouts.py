@@ -393,7 +393,9 @@ SEVERAL = {
     "BIDS sessions": [f"sub-0{n}/ses-{s}/func/sub-0{n}_ses-{s}_falff.nii.gz" for n in ALL for s in "12"],
     "BIDS runs": [f"sub-0{n}/func/sub-0{n}_task-rest_run-{r}_falff.nii.gz" for n in ALL for r in "12"],
     "BIDS desc": [f"sub-{n}/sub-{n}_space-MNI_desc-{d}_falff.nii.gz" for n in ALL for d in ("raw", "smooth")],
-    "BIDS space": [f"sub-{n}/sub-{n}_space-{s}_falff.nii.gz" for n in ALL for s in ("MNI152", "native")],
+    "BIDS space": [
+        f"sub-{n}/sub-{n}_space-{s}_falff.nii.gz" for n in ALL for s in ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+    ],
     "PCP": [
         f"{p}/{s}/NYU_{n}_falff.nii.gz"
         for n in ALL
@@ -734,6 +736,29 @@ def test_no_phenotype_at_all(plain, convert):
     cohort = open_cohort(convert(folder, *arguments, "--phenotype", ""))
     assert cohort.metadata.phenotype == tuple(f"unused_{k}" for k in range(1, 30))
     assert (cohort.read(0)[1] == 0).all()
+    assert cohort.metadata.phenotype_auc == {}  # so that no unused value is told of
+
+
+def test_ids_that_match_no_map_are_shown_beside_those_of_maps(data_cli, tmp_path):
+    folder = tmp_path / "maps"
+    paths = [f"sub-{n}_falff.nii.gz" for n in ALL]
+    named_files(folder, paths)
+    write_rows(folder / "participants.tsv", [{"ID": f"P{n}", "group": "AC"[n % 2]} for n in ALL])
+    for named in ((), ("--idColumn", "ID")):
+        outcome = data_cli("convert", folder, tmp_path / "out", "--labelColumn", "group", "--positive", "A", *named)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "the IDs of the maps, such as 1, 2; ID holds 'P1', 'P2'" in outcome.err
+        assert "--phenotype" not in outcome.err
+
+
+def test_maps_in_a_space_of_their_own_are_left_alone_or_refused(tmp_path):
+    named_files(tmp_path, [f"sub-{n}/sub-{n}_space-{s}_falff.nii.gz" for n in ALL for s in ("MNI", "T1w")])
+    maps, notes = find_maps(Listing(tmp_path))
+    assert len(maps) == 4 and "Left alone: 4 in space T1w." in notes
+    for path in maps.values():
+        path.unlink()
+    with pytest.raises(InputError, match=r"no map falff in MNI space: 4 in space T1w.*--mapColumn"):
+        find_maps(Listing(tmp_path))
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     assert tuple(found) == measures.MEASURES
 
 
-KINDS = {"f": measures.FALFF, "z": measures.Z_SCORED, "m": measures.MEAN_NORMALISED, "alff": measures.AMPLITUDE}
+KINDS = {"f": measures.TO_ONE, "z": measures.Z_SCORED, "m": measures.AROUND_ONE, "alff": measures.ABOVE_ONE}
 
 
 def measured(kinds: list[str]) -> pd.DataFrame:
@@ -91,6 +91,12 @@ def measured(kinds: list[str]) -> pd.DataFrame:
 @pytest.mark.parametrize("kinds", [["f"] * 9, ["z"] * 9, ["m"] * 9, ["alff"] * 9, ["f", "z", "m", "alff"] * 3])
 def test_kinds(kinds):
     assert measures.kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
+
+
+def test_negated_maps_are_another_kind():
+    maps = measured(["f"] * 9)
+    maps.loc[3, ["mean", "min", "max"]] = (-maps.loc[3, ["mean", "max", "min"]]).tolist()
+    assert measures.kinds(maps).tolist() == [*[measures.TO_ONE] * 3, measures.SIGNED, *[measures.TO_ONE] * 5]
 
 
 def networks(count: int, seed: int) -> pd.DataFrame:
@@ -134,7 +140,7 @@ def test_networks_of_few_people_are_one_kind(seed):
 def test_a_map_with_negative_values_was_not_divided_by_its_mean():
     """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
     maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
-    assert measures.kinds(maps).unique().tolist() == [measures.AMPLITUDE]
+    assert measures.kinds(maps).unique().tolist() == [measures.ABOVE_ONE]
 
 
 @pytest.mark.parametrize("count", [10, 20, 40])
@@ -225,7 +231,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(15 * (number == 3)) for number in range(COUNT)])
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status < 2, outcome.err
-    assert "Maps: fALFF from 0 to 1.\n" in outcome.out
+    assert "Maps: from 0 to 1.\n" in outcome.out
     assert "note: far from the others, centre at " in outcome.out
     assert ": 1004.bin (" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
@@ -235,7 +241,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
     checked = data_cli("check", tmp_path / "out")
     assert not re.search("PROBLEM: .*(kinds|separate|outside)", checked.out)
-    assert "maps: fALFF from 0 to 1" in checked.out
+    assert "maps: from 0 to 1" in checked.out
     (unsealed(tmp_path / "out") / "maps.csv").write_text("subject,mean\n1001,high\n")
     damaged = data_cli("check", tmp_path / "out")
     assert damaged.status == 2

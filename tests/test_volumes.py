@@ -140,7 +140,8 @@ def test_a_volume_that_is_named_twice(scans):
 def test_nobody_has_a_row_for_a_volume(scans, data_cli, tmp_path):
     outcome = data_cli("convert", scans, tmp_path / "out", "--maps", "net_1", "--where", "AGE_AT_SCAN > 200")
     assert outcome.status == 2
-    assert "have no subject in common" in outcome.err
+    assert "Nobody of" in outcome.err
+    assert "--where AGE_AT_SCAN > 200 is false" in outcome.err
 
 
 def test_all_takes_what_everybody_has_and_says_so(scans, tmp_path):

@@ -157,7 +157,7 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
     values = np.asfortranarray(values)  # as files have it, which is fastest to read through
     if max(values.max(), -values.min()) > MAX_VALUE:
         raise InputError(
-            f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected fALFF or labels. Compute it again."
+            f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected a map or labels. Compute it again."
         )
     return nibabel.Nifti1Image(values, affine)
 
@@ -184,7 +184,9 @@ def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
         values = np.asarray(image.dataobj)
         brain = values != records.background(values)
         if not brain.any() or np.ptp(values.T[brain.T]) == 0:
-            raise InputError(f"{of_map} is empty or constant; expected the fALFF of a brain. Compute the map again.")
+            raise InputError(
+                f"{of_map} is empty or constant (NaN is 0); expected the map of a brain. Compute it again."
+            )
         if (outside := share_outside(brain, image.affine, records.FULL)) > MAX_OUTSIDE:
             raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
         yield image

@@ -183,8 +183,6 @@ def write_cohort(
     """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
     its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
     maps, subjects = source.maps, source.subjects["subject"].tolist()
-    if source.subjects.empty:
-        raise InputError(f"{source.table} and the maps have no subject in common; expected IDs that match.")
     planned = planning(source.subjects, [])  # what is wrong with the table is told before maps are read
     if target is None:
         return planned, []

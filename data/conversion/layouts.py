@@ -61,6 +61,8 @@ PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map wa
     re.IGNORECASE,
 )
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
+SPACE = re.compile(r"_space-([A-Za-z0-9]+)_")
+MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
 SURFACE = re.compile(r"\.(dtseries\.nii|func\.gii)$")
 SCAN = re.compile(rf"(_bold|_func_preproc)(\.nii|\.nii\.gz|{SURFACE.pattern})$")  # of which maps are made
 OTHER_FORMATS = (".img", ".hdr", ".gii", ".mnc", ".mgh", ".mgz", ".head", ".brik", ".brik.gz", ".par", ".rec")
@@ -167,12 +169,24 @@ def find_maps(
     folder, files = listing.folder, listing.maps_called(name)
     if not files:
         raise InputError(f"{folder} holds no {'fALFF' if name == 'falff' else name} maps{instead(listing, name)}")
+    spaces = {found: space[1] for found in files if (space := SPACE.search(found.path.name))}
+    away = {found: space for found, space in spaces.items() if not MNI_SPACE.fullmatch(space)}
+    counted = ", ".join(f"{count} in space {space}" for space, count in Counter(away.values()).items())
+    if len(away) == len(files):
+        raise InputError(
+            f"{folder} has no map {name} in MNI space: {counted}, such as {files[0].path}; expected names with "
+            "space-MNI152*, or without a space. Make them again in that space, or, if they are in MNI space all the "
+            "same, name them in a column of paths: --mapColumn."
+        )
+    files = [found for found in files if found not in away]
     maps, rest = chosen_of(files, only)
     if not maps:
         raise InputError(f"--only {only!r} matches none of the {len(files)} maps in {folder}, such as {files[0].path}.")
     others = [other for other in names if other != name]
     check_kinds(folder, maps, lambda: [files, *filter(None, map(listing.maps_called, others))])
     notes = [f"Layout: {maps[0].layout}, {len(maps)} maps {maps[0].kind}."]
+    if counted:
+        notes.append(f"Left alone: {counted}.")
     if rest:
         notes.append(f"Left alone: {len(rest)} files named otherwise, such as {rest[0].path}; choose with --only.")
     return {found.identifier: folder / found.path for found in maps}, notes

@@ -142,8 +142,8 @@ def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
 
 
 def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[str, float]:
-    """AUC of each column on training subjects. Raises InputError if one is above 0.85, unless allowed."""
-    found = separations(values, label)
+    """AUC of each column that varies, on training subjects. Raises InputError if one is above 0.85, unless allowed."""
+    found = separations(values.loc[:, values.nunique(dropna=False) > 1], label)
     leaks = [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > MAX_AUC]
     if leaks and not allow:
         raise InputError(

@@ -20,9 +20,10 @@ from data.cohorts.cohort import MAPS
 from data.cohorts.rows import listed
 
 MEASURES = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")
-SIGNED = "of either sign"  # such as networks of a dual regression
-FALFF, Z_SCORED, MEAN_NORMALISED, AMPLITUDE = "fALFF from 0 to 1", "z-scored", "divided by its mean", "amplitude"
-MAX_FALFF = 1.1  # fALFF is at most 1; interpolation overshoots
+SIGNED = "of either sign"  # such as networks of a dual regression, or negated maps
+TO_ONE, Z_SCORED, AROUND_ONE = "from 0 to 1", "z-scored", "with a mean of 1"  # such as fALFF, ReHo; divided by the mean
+ABOVE_ONE = "from 0 to above 1"  # such as ALFF, degree centrality
+MOST_TO_ONE = 1.1  # what is at most 1 overshoots in interpolation
 NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
 GAP = 1.3  # ratio of means: maps closer to each other than this are of one kind
 CENTRED = 0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
@@ -99,8 +100,9 @@ def kinds(measured: pd.DataFrame) -> pd.Series:
     far_apart = centred.all() or distance[centred].max() < distance[~centred].min() / 2
     z_scored = centred if far_apart and not either_sign else told_apart
     divided = ((measured["mean"] - 1).abs() < NEAR_ONE) & (measured["min"] > -NEAR_ONE)
-    found = pd.Series(AMPLITUDE, measured.index).mask(divided, MEAN_NORMALISED)
-    found = found.mask(measured["max"] <= MAX_FALFF, FALFF).mask(z_scored, Z_SCORED)
+    found = pd.Series(ABOVE_ONE, measured.index).mask(divided, AROUND_ONE)
+    found = found.mask(measured["max"] <= MOST_TO_ONE, TO_ONE).mask(measured["mean"] < 0, SIGNED)
+    found = found.mask(z_scored, Z_SCORED)
     if either_sign:
         return found.where(z_scored, SIGNED)
     means = measured["mean"][~z_scored].clip(lower=1e-12).sort_values()

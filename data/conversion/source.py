@@ -30,7 +30,7 @@ from data.conversion.selection import (
     labels,
 )
 from data.conversion.series import SeriesFiles, find_series, image_of
-from data.conversion.tables import canonical_value, column, key, matching_column, read_table
+from data.conversion.tables import canonical_value, column, key, matching_column, read_table, unmatched
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
 DEFAULT_MAPS = ("falff",)
@@ -126,6 +126,12 @@ def read_source(
         joined = of_everybody(joined, labelled & (unwanted == ""))
     usable = joined.complete & labelled
     kept = usable & (unwanted == "")
+    reasons = left_out(joined, diagnosis, usable, unwanted)
+    if not kept.any():
+        why = "; ".join(f"{reason} ({len(names)})" for reason, names in reasons.items() if names)
+        raise InputError(
+            f"Nobody of {path} can be converted: {why or 'it has no rows'}. Expected maps and a diagnosis of some."
+        )
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     site_column = options.site_column or next((name for name in site_columns if name in table), None)
@@ -140,7 +146,7 @@ def read_source(
     with_images, missing = derived.with_images(derivation, listing, options.parcels)
     rows, motion_notes = with_motion(table.loc[subjects.index], maps)
     notes = [*joined.notes, *volume_notes, *told, *motion_notes, *derivation_notes, *missing]
-    reasons, here = left_out(joined, diagnosis, usable, unwanted), set(subjects["subject"])
+    here = set(subjects["subject"])
     return Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -253,6 +259,8 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     subject = options.id_column or matching_column(table, identifiers, path)
     keys = column(table, subject, path).map(key)
     of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
+    if of_row.isna().all(axis=None):
+        raise unmatched(table, subject, identifiers, path)
     notes = [note for _, of_map in found.values() for note in of_map]
     return JoinedTable(path, table, subject, of_row, every, (), sorted(identifiers - set(keys)), notes)
 
@@ -274,6 +282,12 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     column(table, subject, path)
     # Path.is_file raises for a name that is too long
     maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
+    if maps.isna().all(axis=None):
+        there = listed([shown(name) for name in named.iloc[:, 0]], 2) or "nothing"
+        raise InputError(
+            f"{map_column} of {path} holds {there}, and none is a file in {folder}; expected paths of maps, relative "
+            "to this folder. Correct them."
+        )
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
     every = [Wanted(name) for name in of_files]

@@ -16,6 +16,7 @@ from data.cohorts.phenotype import matching, mostly_numbers
 from data.cohorts.rows import listed
 
 COLUMNS_SHOWN = 20  # in a message
+EXAMPLES = 2  # of IDs
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 WHITESPACE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but plain spaces
@@ -162,7 +163,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
         if len(dict(found)) < len(found):
             repeating.add(name)
     if not matches:
-        raise InputError(f"No column of {path} holds the IDs of the maps, such as {min(maps)}; correct one of them.")
+        raise unmatched(table, "", maps, path)
     named = [name for name in matches if not numbers_rows(table[name])]
     if not named:
         first = next(iter(matches))
@@ -188,6 +189,24 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
         )
     check_shift(table[best], maps, path)
     return best
+
+
+def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path) -> InputError:
+    """The error that no row has the ID of a map, with examples of both: of the column that was named, or of one that is
+    called as columns of IDs are, and whose values come nearest."""
+
+    def nearness(column: str) -> tuple[bool, int]:
+        within = (any(one in other or other in one for other in maps) for one in table[column].map(key) if one)
+        return names_subjects(column), sum(within)
+
+    shown_column = name or max(table.columns, key=nearness)
+    there = [shown(value) for value in table[shown_column] if value][:EXAMPLES]
+    nowhere = f"The column {name} of {path} holds none of" if name else f"No column of {path} holds"
+    return InputError(
+        f"{nowhere} the IDs of the maps, such as "
+        f"{', '.join(sorted(maps)[:EXAMPLES])}; {shown_column} holds {', '.join(there) or 'nothing'}. Expected the "
+        "same IDs: correct one of both, or name another column with --idColumn or another table with --table."
+    )
 
 
 def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:

@@ -117,8 +117,9 @@ def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
     for block in bold.blocks():
         sums += block.sum(-1, dtype=np.float64)
         low, high = np.minimum(low, block.min(-1)), np.maximum(high, block.max(-1))
-    with np.errstate(invalid="ignore"):
-        varies = np.nan_to_num(high - low) > 0
+    finite = np.isfinite(low) & np.isfinite(high)
+    varies = finite & (high > low)
+    check_varies(bold, finite, varies)
     if varies.mean() <= MOST_OF_GRID:
         return varies, []
     from nilearn.masking import compute_epi_mask
@@ -131,6 +132,17 @@ def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
     return varies, ["compute_epi_mask finds no brain, so all voxels that vary are taken"]
 
 
+def check_varies(bold: Bold, finite: np.ndarray, varies: np.ndarray) -> None:
+    """Raises InputError, with the cause, if nothing of a scan varies; `finite` are the voxels without NaN."""
+    if not varies.any():
+        lost = (
+            f"NaN or infinity in {(~finite).sum():,} of {finite.size:,} voxels, and else " if not finite.all() else ""
+        )
+        raise InputError(
+            f"{bold.path} holds {lost}nothing that varies within its mask; expected a scan. Preprocess it again."
+        )
+
+
 def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
     the mask of these voxels, and a note on the others. Raises InputError if none is left."""
@@ -141,10 +153,7 @@ def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, l
     low, high = series.min(0), series.max(0)  # NaN where any is
     finite = np.isfinite(low) & np.isfinite(high)
     used = finite & (high > low)
-    if not used.any():
-        raise InputError(
-            f"{bold.path} holds nothing that varies within its mask; expected a scan. Preprocess it again."
-        )
+    check_varies(bold, finite, used)
     notes = ["voxels without a number in some volume are left out of the mask"] * bool((~finite).any())
     if used.all():
         return series, mask, notes

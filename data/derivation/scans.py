@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from data.base.errors import InputError, shown
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
-from data.conversion.layouts import matching
+from data.conversion.layouts import MNI_SPACE, matching
 
-MNI_SPACE = re.compile("MNI152.*|template")  # C-PAC calls its own, which is MNI152, template
 RUNS = ("ses", "run")  # what scans of a person may differ in: their maps are averaged
 MAX_FOLDERS = 4096
 
