@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from data.base import files
 from data.base.errors import InputError
@@ -26,39 +25,12 @@ from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
 from data.conversion.plan import encode_like
 from data.conversion.template import site_column_of, sites_of
-from data.likeness.scans import MIN_COVERED, MeanVolume, VolumeSum, centred, cosine, uncovered, volumes_of
+from data.likeness.scans import MIN_COVERED, Half, MeanVolume, VolumeSum, halves, uncovered, volumes_of
 
 TURNED = 0.3  # correlation with the `halves` of the others: of real maps 0.5 to 1, or as much below 0
 ATYPICAL_SDS = 6.0  # robust standard deviations below the group's median correlation
 MIN_OVERLAP = 0.5  # share of a brain that must lie where most of the others' do
 GROUPS = ("all", "train", "first")  # means are taken over these records; "first" is one for each subject
-
-
-def halves(volume: np.ndarray) -> dict[str, np.ndarray]:
-    """What tells how a volume (x, y, z) was turned, (voxels,) of length 1, within the brain, whose centre is moved to
-    that of the grid. In a mirrored volume the `side` has the other sign; in a negated one, both have; in one that is
-    shifted, neither."""
-    middle = np.argwhere(records.brain_of(volume)).mean(axis=0)
-    off = (np.array(volume.shape) - 1) / 2 - middle
-    inside = ndimage.shift(records.within_brain(volume[..., None])[..., 0], off, order=1)
-    return {"side": MeanVolume(inside).sides[0], "values": centred(inside + inside[::-1])}
-
-
-class Half:
-    """The sum of one of `halves` over records, each turned to the sign of those before it: any number of them may have
-    the other."""
-
-    def __init__(self) -> None:
-        self.sum = np.zeros(np.prod(records.REDUCED.shape))
-        self.sign: dict[int, float] = {}  # 1 or -1, how a record was turned
-
-    def add(self, index: int, half: np.ndarray) -> None:
-        self.sign[index] = 1.0 if (half * self.sum).sum() >= 0 else -1.0
-        self.sum += self.sign[index] * half
-
-    def compare(self, index: int, half: np.ndarray) -> float:
-        """The correlation of the half of an added record with that of the others."""
-        return cosine(half, self.sum - self.sign[index] * half)
 
 
 class MapSummary:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.base.errors import InputError, shown, taken_for_one
+from data.base.errors import InputError, shown
 from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
@@ -30,12 +30,19 @@ from data.conversion.selection import (
     labels,
 )
 from data.conversion.series import SeriesFiles, find_series, image_of
-from data.conversion.tables import canonical_value, column, key, matching_column, read_table, unmatched
+from data.conversion.tables import (
+    canonical_value,
+    check_identifiers,
+    column,
+    key,
+    matching_column,
+    read_table,
+    unmatched,
+)
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
 DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
-MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
 SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORDS = re.compile(
@@ -284,10 +291,7 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
     if maps.isna().all(axis=None):
         there = listed([shown(name) for name in named.iloc[:, 0]], 2) or "nothing"
-        raise InputError(
-            f"{map_column} of {path} holds {there}, and none is a file in {folder}; expected paths of maps, relative "
-            "to this folder. Correct them."
-        )
+        raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
     every = [Wanted(name) for name in of_files]
@@ -343,22 +347,3 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
             f"The column {name} of {joined.path} gives the map {listed(told, 3)}; expected one of each subject's own. "
             "Correct it, or name the right column with --idColumn or --mapColumn."
         )
-
-
-def check_identifiers(identifier: pd.Series, path: Path) -> None:
-    """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
-    wrong = []
-    if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
-        wrong.append(
-            f"has the subjects {listed(list(map(shown, long)))}; expected at most {MAX_ID_BYTES} bytes of UTF-8"
-        )
-    if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
-        told = listed(list(map(shown, odd)))
-        wrong.append(f"has the subjects {told}; expected letters, digits, '.', '_' and '-'. Rename them")
-    if twice := taken_for_one(identifier):
-        wrong.append(
-            f"names subjects more than once: {listed(twice)}; expected one row a subject, by IDs that differ in more "
-            "than capitals. Rename them, or leave rows out with --where"
-        )
-    if wrong:
-        raise InputError(f"{path} {'. It '.join(wrong)}.")

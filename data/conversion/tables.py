@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from data.base import files
-from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown
+from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown, taken_for_one
 from data.cohorts.phenotype import matching, mostly_numbers
 from data.cohorts.rows import listed
 
 COLUMNS_SHOWN = 20  # in a message
 EXAMPLES = 2  # of IDs
+MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 WHITESPACE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but plain spaces
@@ -207,6 +208,25 @@ def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path)
         f"{', '.join(sorted(maps)[:EXAMPLES])}; {shown_column} holds {', '.join(there) or 'nothing'}. Expected the "
         "same IDs: correct one of both, or name another column with --idColumn or another table with --table."
     )
+
+
+def check_identifiers(identifier: pd.Series, path: Path) -> None:
+    """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
+    wrong = []
+    if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
+        wrong.append(
+            f"has the subjects {listed(list(map(shown, long)))}; expected at most {MAX_ID_BYTES} bytes of UTF-8"
+        )
+    if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
+        told = listed(list(map(shown, odd)))
+        wrong.append(f"has the subjects {told}; expected letters, digits, '.', '_' and '-'. Rename them")
+    if twice := taken_for_one(identifier):
+        wrong.append(
+            f"names subjects more than once: {listed(twice)}; expected one row a subject, by IDs that differ in more "
+            "than capitals. Rename them, or leave rows out with --where"
+        )
+    if wrong:
+        raise InputError(f"{path} {'. It '.join(wrong)}.")
 
 
 def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:

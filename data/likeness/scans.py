@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from data.base.terminal import BarProgress, PlainProgress
 from data.cohorts import atlas, records, resampling
@@ -110,6 +111,33 @@ class MeanVolume:
     def compare(self, volume: np.ndarray) -> dict[str, float]:
         """`alike`, Fisher z of the correlation with a volume, its `side`, and its shift."""
         return {"alike": fisher_z(self.correlation(volume)), "side": self.side(volume)} | self.shift(volume)
+
+
+def halves(volume: np.ndarray) -> dict[str, np.ndarray]:
+    """What tells how a volume (x, y, z) was turned, (voxels,) of length 1, within the brain, whose centre is moved to
+    that of the grid. In a mirrored volume the `side` has the other sign; in a negated one, both have; in one that is
+    shifted, neither."""
+    middle = np.argwhere(records.brain_of(volume)).mean(axis=0)
+    off = (np.array(volume.shape) - 1) / 2 - middle
+    inside = ndimage.shift(records.within_brain(volume[..., None])[..., 0], off, order=1)
+    return {"side": MeanVolume(inside).sides[0], "values": centred(inside + inside[::-1])}
+
+
+class Half:
+    """The sum of one of `halves` over records, each turned to the sign of those before it: any number of them may have
+    the other."""
+
+    def __init__(self) -> None:
+        self.sum = np.zeros(np.prod(records.REDUCED.shape))
+        self.sign: dict[int, float] = {}  # 1 or -1, how a record was turned
+
+    def add(self, index: int, half: np.ndarray) -> None:
+        self.sign[index] = 1.0 if (half * self.sum).sum() >= 0 else -1.0
+        self.sum += self.sign[index] * half
+
+    def compare(self, index: int, half: np.ndarray) -> float:
+        """The correlation of the half of an added record with that of the others."""
+        return cosine(half, self.sum - self.sign[index] * half)
 
 
 @dataclass
