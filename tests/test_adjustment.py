@@ -46,7 +46,10 @@ def test_an_unknown_value_takes_the_median_and_a_mark():
     filled = known.assign(age=known["age"].fillna(known["age"].median()), sex=known["sex"].fillna("unknown"))
     marked = filled.assign(mark=known["age"].isna().astype(float))
     one, other = (np.round(found.span @ found.span.T, 9) for found in (adjustment(known), adjustment(marked)))
-    assert (one == other).all() and adjustment(known).imputed == {"age": 60}
+    found = adjustment(known)
+    assert (one == other).all() and (found.imputed, found.gaps) == ({"age": 60, "sex": 23}, ("age", "sex"))
+    assert found.covariates == ("site", "age", "sex") and found.whole == ("site",)
+    assert adjustment(known[["age", "sex"]]).reason == "no covariate can be used", "nothing would go beyond these"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from utils.evaluation import confounds
@@ -65,10 +66,9 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     assert "reliability" not in found and found["correlation"].low > 0.5
     line = motion_line(found)
     assert (
-        "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd, their "
-        in line
+        "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd, products "
+        "of two of these and curves: its partial correlation with the diagnosis is " in line
     )
-    assert "their products and curves: its partial correlation with the diagnosis is " in line
     assert "reliability" not in line and "may explain" not in line and "as measured" not in line
 
 
@@ -78,14 +78,14 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert (found["subjects"], found["left_out"], found["beside"].without) == (200, 0, ())
     line = motion_line(found)
     assert (
-        "carries more than site, age and log func_mean_fd, their products and curves as measured: its partial" in line
+        "carries more than site, age and log func_mean_fd, products of two of these and curves as measured: its" in line
     )
     value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
     assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
     nobody = "what nobody measured, such as the length of the scan and medication. Within sites the output correlates"
-    assert f"may explain the result: sex, IQ, handedness and {nobody} with head motion at" in line
+    assert f"may explain the result: sex, IQ, handedness, products of three, and {nobody} with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
-    assert f"may explain the result: {nobody}" in motion_line(of(known, output(known, 2, 0)))
+    assert f"may explain the result: products of three, and {nobody}" in motion_line(of(known, output(known, 2, 0)))
 
 
 @pytest.mark.parametrize("count", [80, 300])
@@ -236,7 +236,7 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     assert found["beside"].covariates == ("age", "log func_mean_fd")
     assert found["beside"].without == ("site", "scanner")
     line = motion_line(found)
-    assert "; 60 subjects). An unknown number is its median, with a mark: age of 5 subjects. Head motion" in line
+    assert "mark, or a category: age of 5 subjects. Head motion" in line
     assert "(without site and scanner: known for too few, alike in all, or too few people) as measured: its" in line
 
 
@@ -252,6 +252,8 @@ def test_numbers_that_are_known_for_different_people_leave_nobody_out():
     assert found["beside"].imputed == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
     assert found["partial"].low > 0 and found["beside"].unknown == ("sex",)
     assert found["reliability"].high < 1
+    line = motion_line(found)
+    assert "carries more than site and age, products" in line and "hand where it is unknown, products of three" in line
 
 
 @pytest.mark.parametrize("reads", ["IQ where it is known", "whether it is missing"])
@@ -265,6 +267,34 @@ def test_an_output_that_reads_a_number_with_gaps_carries_nothing_more(reads):
     noise = random.normal(0, 0.3, 300)
     assert of(known, 1 / (1 + np.exp(-2 * read - noise)))["partial"].low < 0
     assert of(known, 1 / (1 + np.exp(-2 * read - noise - known["label"])))["partial"].low > 0
+
+
+def test_a_number_that_is_unknown_at_whole_sites_may_explain_an_output_that_reads_it_through_the_brain():
+    """The output 'carried more than' the IQ of people whose IQ nobody knows."""
+    random, known = np.random.default_rng(7), moving(300)
+    iq = random.normal(size=300)
+    known["label"] = (random.random(300) < 1 / (1 + np.exp(2 * iq))).astype(float)
+    read = 1 / (1 + np.exp(2 * iq + random.normal(0, 0.3, 300)))
+    everywhere, values = known["table"], (100 + 15 * iq).astype(str)
+    for gone, more in ((known["site"] == "A", True), (np.arange(300) % 20 == 0, False)):
+        known["table"] = everywhere.assign(fiq=np.where(gone, "", values))
+        line = motion_line(of(known, read))
+        beside, _, explains = line.partition("may explain")
+        assert ("is not shown to" not in line) == more == ("fiq where it is unknown" in explains)
+        assert ("func_mean_fd and fiq" in beside) != more and f"fiq of {gone.sum()} subjects" in line
+
+
+def test_an_output_that_reads_a_product_of_three_carries_more_and_the_sentence_names_it():
+    known, random = moving(300), np.random.default_rng(7)
+    age, moved = known["table"].astype(float).to_numpy().T
+    sex = random.choice([-1, 1], 300)
+    odds = 2 * sex * stats.zscore(age) * stats.zscore(np.log(moved))
+    known["label"] = (random.random(300) < 1 / (1 + np.exp(-odds))).astype(float)
+    known["table"] = known["table"].assign(sex=np.where(sex > 0, "M", "F"))
+    line = motion_line(of(known, 1 / (1 + np.exp(-odds - random.normal(0, 0.3, 300)))))
+    beside, _, explains = line.partition("may explain")
+    assert "carries more than site, age, log func_mean_fd and sex, products of two of these" in beside
+    assert "products of three" in explains
 
 
 def test_products_without_room_are_named_by_their_second_factor():
@@ -366,9 +396,8 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     known["table"] = known["table"][["age"]]
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
-    assert (
-        "may explain the result: sex, IQ, handedness, head motion and what nobody" in line and "reliability" not in line
-    )
+    assert "may explain the result: sex, IQ, handedness, head motion, products of three" in line
+    assert "reliability" not in line
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])

@@ -133,7 +133,7 @@ def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: 
         "subjects": len(people.label),
         "better_than_chance": judged.score.beats_chance,
         "concluded": bool(people.concludes and judged.score.beats_chance),
-        "adjusted_for": list(people.adjusted.beside.covariates),
+        "adjusted_for": list(people.adjusted.beside.whole),
         "conclusion": found.told,
     }
 

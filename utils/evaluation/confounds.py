@@ -1,10 +1,12 @@
 """Scores by site, fold, head motion, sex and age; whether the output says more of the diagnosis than covariates do.
 
-The test asks whether label and output are still correlated beside the covariates, their products and their curves (the
-generalised covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). `utils.scores.adjustment` says which
-of these enter. `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is taken for more.
+The test asks whether label and output are still correlated beside the covariates, products of two of them and their
+curves (the generalised covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). `utils.scores.adjustment`
+says which of these enter. `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is
+taken for more.
 
-Covariates that are not in the tables are not in the test, and one that is measured with error is not all in it.
+Covariates that are not in the tables are not in the test, nor are products of three. One that is measured with error,
+or not known for everybody, is not all in it.
 """
 
 from collections.abc import Iterator

@@ -23,6 +23,7 @@ from utils.scores.features import UNKNOWN
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
 OTHERS = 3  # parameters: the intercept, the value that is tested, and one product or curve
 MIN_KNOWN = 0.5  # share of the subjects whose value of a covariate must be known to use it
+MOST_IMPUTED = 0.1  # share of unknown values; a covariate with more of them may explain what is found
 FEW_VALUES = 6  # of a number: more of them have a curve
 PARTS = 40  # most of a number, as many people in each; its kinks and steps lie between them
 PENALTY, CHANCE, ROUNDS = 1.1, 0.05, 3  # of the lasso: how much above the limit, its error, estimates of the noise
@@ -35,10 +36,11 @@ class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
     `covariates`: those that enter; `without`: those that cannot; `unknown`: which of KINDS are not known. `no_room`:
-    products that may not enter as a whole, the first of each two by the second. `imputed`: for how many a number that
-    enters is not known, by name. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of the
-    intercept and the covariates; `terms`: all other columns (n, m) beside these, z-scored. `products`: which columns
-    belong to a product of several, and an orthonormal basis of these.
+    products that may not enter as a whole, the first of each two by the second. `imputed`: for how many a covariate
+    that enters is not known, by name. `gaps`: those of which this is more than MOST_IMPUTED of the people: they enter,
+    but nothing may be said to go beyond them. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of
+    the intercept and the covariates; `terms`: all other columns (n, m) beside these, z-scored. `products`: which
+    columns belong to a product of several, and an orthonormal basis of these.
     """
 
     covariates: tuple[str, ...] = ()
@@ -46,10 +48,16 @@ class Adjustment:
     no_room: dict[str, list[str]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     imputed: dict[str, int] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
     reason: str = ""
     span: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     terms: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     products: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The covariates that enter and are known for nearly everybody."""
+        return tuple(name for name in self.covariates if name not in self.gaps)
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -109,17 +117,19 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     """The adjustment for the covariates of people. While people are too few, that of the most columns is left out.
 
     `known` has a row a person, as of `utils.scores.features.covariates`. An unknown number takes the median and a mark
-    of its own.
+    of its own. A covariate with `gaps` does not enter alone.
     """
     bare = Adjustment((), tuple(known), unknown=unknown(known), reason="no covariate can be used")
     bare = replace(bare, span=spanned(np.empty((len(known), 0))), terms=np.empty((len(known), 0)))
     blocks = {name: linear(known[name]) for name in enough(known) if known[name].nunique() > 1}
-    while blocks:
+    gaps = known.columns[known.isna().mean() > MOST_IMPUTED]
+    while set(blocks).difference(gaps):
         needed = SUBJECTS_A_PARAMETER * (sum(block.shape[1] for block in blocks.values()) + OTHERS)
         if len(known) >= needed:
-            absent = known[[*blocks]].select_dtypes("number").isna().sum()
+            absent = known[[*blocks]].isna().sum()
             found = replace(bare, covariates=tuple(blocks), without=tuple(name for name in known if name not in blocks))
-            found = replace(found, imputed=absent[absent > 0].to_dict(), reason="")
+            absent, partly = absent[absent > 0].to_dict(), tuple(name for name in blocks if name in gaps)
+            found = replace(found, imputed=absent, gaps=partly, reason="")
             found = replace(found, span=spanned(np.column_stack([*blocks.values()])))
             return with_terms(found, further(known[[*blocks]], blocks))
         few = f"{len(known)} subjects are too few for curves and products of covariates; {needed} would do"
