@@ -190,7 +190,7 @@ def test_the_benchmark_of_membership_knows_who_is_in_a_mean():
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     *lines, null, every = printed_by("coverage").splitlines()
     shares = [re.findall(r"([\d.]+)%", line) for line in (*lines, null, every)]
-    assert len(lines) == 2 and set(map(len, shares)) == {2 * 2 + 1}  # cuts; intervals of two kinds
+    assert len(lines) == 2 and set(map(len, shares)) == {2 * 2 + 2}  # cuts; intervals of two kinds
     assert {share for line in shares[:-2] for share in line} <= {"0.0", "50.0", "100.0"}
     assert "all without a difference: 4 sets" in null and "all: 4 sets" in every
     held = [float(share[0]) for share in shares]

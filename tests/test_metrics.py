@@ -130,6 +130,17 @@ def test_perfect_and_reversed_predictions():
         assert astuple(found) == pytest.approx((value, low, high))
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_score_that_contains_a_share_of_0_or_1_is_no_surer_than_that_share(share):
+    """Recall of 18 people 0.000, specificity of 44 0.864: the balanced accuracy was 0.432 (0.368 to 0.472)."""
+    label, passed = np.repeat([1.0, 0.0], [18, 44]), np.repeat([share, 1, 0], [18, 6, 38])
+    found = with_intervals(Predictions(label, 0.2 + 0.6 * passed, range(62)), 0)
+    limits = binomtest(int(18 * share), 18).proportion_ci(method="exact")
+    for recall in limits:
+        at = {"balanced_accuracy": (recall + 38 / 44) / 2, "f_score": 36 * recall / (18 * recall + 6 + 18)}
+        assert all(found[name].low - 1e-9 <= value <= found[name].high + 1e-9 for name, value in at.items())
+
+
 def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
     random = np.random.default_rng(0)
     original = random.normal(3, 2, (7, 4, 5)).astype(np.float32)
@@ -197,7 +208,8 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
     own = share_of_others(label, site, fold)
     both = [at for at in np.unique(site) if len(set(label[site == at])) == 2]
     gaps = [own[(site == at) & (label == 0)].mean() - own[(site == at) & (label == 1)].mean() for at in both]
-    assert pull(label, site, fold) == pytest.approx(np.average(gaps))
+    slopes = [1 / label[site == at].var() for at in both]  # of log odds over a share
+    assert pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
     predictions = Predictions(label, own, range(200), fold, site)
     assert predictions.in_small_sites == small == (pull(label, site, fold) > MOST_PULL)
     if small:
@@ -205,6 +217,16 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
         assert with_intervals(predictions, 0)["auc_sites"].value == 0.5
     half = predictions.subset(np.arange(200) % 2 == 0)
     assert half.in_small_sites == small
+
+
+@pytest.mark.parametrize("autism, small", [(0.1, True), (0.2, False), (0.5, False), (0.9, True)])
+def test_a_rare_class_makes_a_site_of_40_small(autism, small):
+    """With nothing to find, 7 % of such cohorts were 'worse than chance': 0.016 is a sixth of a tenth."""
+    site, fold = np.arange(200) // 40, np.arange(200) % 10
+    label = (np.arange(200) % 40 < 40 * autism).astype(float)
+    predictions = Predictions(label, share_of_others(label, site, fold), range(200), fold, site)
+    assert predictions.in_small_sites == small
+    assert (with_intervals(predictions, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
 
 
 def test_sites_that_are_left_out_are_compared_whole():

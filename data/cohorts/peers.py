@@ -3,26 +3,29 @@
 import numpy as np
 import pandas as pd
 
-MOST_PULL = 0.02  # of a fold's own people on what their site tells, see `pull`
+MOST_PULL = 0.08  # log odds, of a fold's own people on what their site tells, see `pull`; at half, a share of 0.02
 MOST_LOST = 0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
 
 
 def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
-    """How much less autism there is in other folds at the site of a person with autism than at a control's.
+    """How much less autism there is in other folds at the site of a person with autism than at a control's, in log
+    odds.
 
-    It is the difference within a site, and the mean over sites by their number of records; all arrays are (n,).
+    It is the difference within a site, and the mean over sites by their number of records; all arrays are (n,). A
+    difference of shares is divided by p (1 - p), the slope at the site's share p of autism: log odds of the shares
+    themselves are infinite where the others are of one class.
 
-    A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls by
-    about as much (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of
-    both classes.
+    A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls
+    (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of both classes.
     """
     table = pd.DataFrame({"label": label, "site": site, "fold": fold})
     whole, own = (table.groupby(names)["label"].transform for names in (["site"], ["site", "fold"]))
     others = whole("size") - own("size")
     share = ((whole("sum") - own("sum")) / others.where(others > 0)).groupby([table["site"], table["label"]]).mean()
-    by_class = share.unstack().reindex(columns=[0, 1])
-    size = table["site"].value_counts()[by_class.index] * table.groupby("site")["label"].nunique().gt(1)
-    return float(((by_class[0] - by_class[1]).fillna(0) * size).sum() / max(size.sum(), 1))
+    by_class, autism = share.unstack().reindex(columns=[0, 1]), table.groupby("site")["label"].mean()
+    slope = autism * (1 - autism)
+    size = table["site"].value_counts()[by_class.index] * slope.gt(0)
+    return float(((by_class[0] - by_class[1]).fillna(0) / slope.where(slope > 0, 1) * size).sum() / max(size.sum(), 1))
 
 
 def peers_of(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:

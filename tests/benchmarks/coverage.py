@@ -11,13 +11,14 @@ is 0.5. With `--network` as well, `cnn --preset regions` is trained and tested o
 commands. Prints for each setting, and over all, how many of the intervals of the AUC within sites, and of its
 difference from that of the rival, hold the truth (`!`: outside the binomial 99 % of 95 %), and how many lie above it:
 2.5 % are expected, which at a truth of 0.5 are called 'better than chance', and of the difference 'beats'. Then in how
-many sets the model is shown to be better than chance.
+many sets the model is shown to be better than chance, and worse.
 
 Settings of relatives have families whose features correlate at 0.5: pairs of one site and label, or two to four people
 of one site with labels of their own. A family is parted by folds, or in one and counted as so many people, or as
 `convert --family` makes it: in one fold and drawn as one.
 
 Settings of small sites have 200 people of equal sites. With nothing to find, the share of autism differs between sites.
+Those with a share of autism have sites of 40 people.
 """
 
 import argparse
@@ -59,6 +60,8 @@ WAYS = ("parted", "in one fold", "in one fold and drawn as one")  # what becomes
 SIZES = {"pairs": (2,), "mixed": (2, 3, 4)}  # of families
 SMALL, OF_SMALL, APART = (5, 8, 10, 15, 20, 40), 200, 1.9  # people a site, in all, and their separation
 SHARES = 0.7  # SD over sites of the log odds of autism, where there is nothing to find
+RARE = ((5, 0.1), (5, 0.2), (5, 0.5), (5, 0.8), (5, 0.9), (3, 0.1), (3, 0.2), (10, 0.1), (10, 0.2))  # sites, autism
+OF_SITE = 40  # people, where one class is rare
 COLUMNS = ("auc_sites", "difference")
 
 
@@ -74,6 +77,7 @@ class Setting:
     way: str = ""  # of WAYS
     size: int = 0  # of sites that are equal
     shares: float = 0.0  # SD over these of the log odds of autism
+    autism: float = 0.5  # share of the people
 
 
 def settings() -> Iterator[Setting]:
@@ -91,6 +95,9 @@ def settings() -> Iterator[Setting]:
         for told, separation, shares in (("something to find", APART, 0.0), ("nothing to find", 0.0, SHARES)):
             title = f"sites of {size}, {told}"
             yield Setting(OF_SMALL, str(NUMBER_OF_FOLDS), separation, title, size=size, shares=shares)
+    for sites, autism in RARE:
+        title = f"{autism:.0%} autism at {sites} equal sites"
+        yield Setting(sites * OF_SITE, str(NUMBER_OF_FOLDS), 0.0, title, size=OF_SITE, autism=autism)
 
 
 def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
@@ -114,7 +121,7 @@ def simulated(
     share = np.ones(setting.people // setting.size) if setting.size else share
     site = random.choice(len(share), setting.people, p=share / share.sum())
     site = np.sort(np.arange(setting.people) % len(share)) if setting.size else site
-    label = (random.random(setting.people) < 0.5).astype(float)
+    label = (random.random(setting.people) < setting.autism).astype(float)
     if setting.shares:
         odds = setting.shares * random.normal(size=len(share))
         label = (random.random(setting.people) < expit(odds)[site]).astype(float)
@@ -188,7 +195,8 @@ def line(title: str, sets: pd.DataFrame, seconds: float) -> str:
         text += f"; {name} {np.nanmean(value):.3f} (true {np.mean(truth):.3f}) held {held.mean():.1%}{mark}, "
         text += f"no interval in {(~there).sum()}, " if not there.all() else ""
         text += f"above it {(low > truth).mean():.1%}"
-        text += f", above chance {(low > 0.5).mean():.1%}" if name == COLUMNS[0] else ""
+        chance = f", above chance {(low > 0.5).mean():.1%}, below chance {(high < 0.5).mean():.1%}"
+        text += chance if name == COLUMNS[0] else ""
     return f"{text}; {seconds:.0f} s"
 
 

@@ -21,7 +21,7 @@ from data.cohorts.records import CLASSES
 from data.pages.drawings import ON_PAGE, Forest
 from utils import figures
 from utils.scores.calibration import net_benefit
-from utils.scores.metrics import BINS, Predictions
+from utils.scores.metrics import BINS, Predictions, least_of_all
 from utils.scores.results import (
     CONFIDENCE,
     MIN_PER_CLASS,
@@ -113,6 +113,8 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
     centre, wider = curves(np.ones((1, len(label))))[0], predictions.widening("auc")
     band = predictions.bootstrap(curves, seed, BAND_RESAMPLES)
     low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in band)
+    alike = least_of_all(predictions.units(label == 1))  # resamples of a rate of 0 or 1 are all alike, see `intervals`
+    low, high = np.minimum(low, alike), np.maximum(high, 1 - alike)
     return None if np.isnan(low).any() else (low, high)
 
 

@@ -237,7 +237,7 @@ def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np
             "recall": (recall, (positive,)),
             "specificity": (specificity, (~positive,)),
             "precision": (true_positive / (true_positive + false_positive), (predicted,)),
-            "f_score": (f_score, (positive | predicted,)),
+            "f_score": (f_score, (positive,)),
             "auc": (auc(label, probability, weight), (positive, ~positive)),
             "brier": (brier(predictions, weight), (everybody,)),
             "calibration_error": (np.abs(gaps).sum(1), (everybody,)),
@@ -258,6 +258,11 @@ def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> di
         return {name: np.nansum(of, axis=0) / (~np.isnan(of)).sum(axis=0) for name, of in found.items()}
 
 
+def least_of_all(units: int) -> float:
+    """Low end of the share that passes, if all of so many units did (Clopper & Pearson 1934)."""
+    return ((1 - CONFIDENCE) / 2) ** (1 / max(units, 1))
+
+
 def intervals(
     predictions: Predictions, statistics: Statistics, seed: int, lowest: float = 0.0, among: int = 1
 ) -> dict[str, Estimate]:
@@ -276,7 +281,7 @@ def intervals(
         fewest = min(predictions.units(rows) for of in needed for rows in of.get(name, of["auc"]))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
-            perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
+            perfect = least_of_all(fewest)
             low, high = min(low, perfect), max(high, 1 - perfect)
         within = np.clip((low, high), lowest, 1)
         result[name] = Estimate.of(at, *within) if fewest >= MIN_PER_CLASS else Estimate.of(at)
@@ -296,10 +301,32 @@ def with_intervals(predictions: Predictions, seed: int) -> dict[str, Estimate]:
         return scores(one, weight) | {"noise": np.abs(gaps[0] - gaps[1]).sum(1)}
 
     found = intervals(predictions, lambda weight: averaged(predictions, scored, weight), seed)
+    found |= as_wide_as_shares(predictions, found)
     value, noise = found["calibration_error"].value, found.pop("noise").high
     if value is not None and noise is not None:
         found["calibration_error"] = Estimate(value, max(value - noise, 0.0), min(value + noise, 1.0))
     return found
+
+
+def as_wide_as_shares(predictions: Predictions, found: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Balanced accuracy and F score. If recall or specificity is exactly 0 or 1, it is so in all resamples, too. Then
+    each interval is at least what those of both make of it (Zou & Donner 2008, Stat Med 27:1693)."""
+    names, shares = ("balanced_accuracy", "f_score"), [found[name].numbers for name in ("recall", "specificity")]
+    if not any(value in (0, 1) for value, _, _ in shares):
+        return {}
+    controls = (predictions.label == 0).sum() / max((predictions.label == 1).sum(), 1)
+
+    def of_both(recall: float, specificity: float) -> np.ndarray:
+        return np.array([(recall + specificity) / 2, 2 * recall / (recall + 1 + (1 - specificity) * controls)])
+
+    (recall, *recalls), (specificity, *specificities) = shares
+    centre, result = of_both(recall, specificity), {}
+    apart = [[of_both(one, specificity), of_both(recall, its)] for one, its in zip(recalls, specificities, strict=True)]
+    reach = np.hypot(*np.nan_to_num(np.array(apart) - centre).swapaxes(0, 1))  # below and above, of each name
+    for name, below, above in zip(names, *reach, strict=True):
+        value, low, high = found[name].numbers
+        result[name] = Estimate.of(value, min(low, value - below), max(high, value + above))
+    return result
 
 
 def differences(predictions: Predictions, other: Predictions, seed: int, among: int = 1) -> dict[str, Estimate]:
