@@ -381,12 +381,6 @@ def test_one_class_or_few_people_of_one_name_no_region():
     assert "rests on" in said(P, label=np.arange(40) < 10)
 
 
-def test_unequal_classes_are_said_where_nothing_is_adjusted():
-    unequal = " Only 25% are of one class: where effects are skewed, p is too small."
-    assert said(P, label=np.arange(40) % 4 == 0).endswith(unequal)
-    assert "of one class" not in said(P, label=np.arange(40) % 4 == 0, **BESIDE) + said(P)
-
-
 def test_one_name_of_two_regions_counts_once_each():
     table = pd.DataFrame({"name": ["same", "same"], "p_reliance": [0.01, 0.9], "p_unique": [0.9, 0.9], "remark": ""})
     table = table.assign(p_reliance_plain=0.9, p_unique_plain=0.9)
