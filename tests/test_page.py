@@ -26,7 +26,7 @@ from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
 from utils.scores.results import UNDEFINED, Estimate, Headline
 
-SUBJECTS = 6
+SUBJECTS = 8
 HOSTILE = "</script><script>alert(1)</script>"
 AUC = Estimate(0.8, 0.7, 0.9)
 POOR = Estimate(0.55, 0.4, 0.7)
@@ -164,7 +164,7 @@ def test_page_and_figure_say_what_the_terminal_says(run, parsed, results):
     assert "Warnings" not in parsed.headings
     drawn = figure.draw(run, results)
     told = [text.get_text() for text in drawn.texts]
-    assert told[:2] == ["Blackout of cnn on $my$ cohort: mean over 6 test subjects", results.summary]
+    assert told[:2] == [f"Blackout of cnn on $my$ cohort: mean over {SUBJECTS} test subjects", results.summary]
     plt.close(drawn)
 
 

@@ -28,7 +28,7 @@ from scipy.stats import binomtest, zscore
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.blackout.effects import Adjusted, Beside, permutation_test
-from utils.scores.adjustment import adjustment
+from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.results import ALPHA
 
 REGIONS = 40
@@ -127,8 +127,8 @@ class Skewed:
             effect = np.sqrt(1 - ALIKE) * effect + np.sqrt(ALIKE) * NOISE[self.noise](random, effect.shape)[unit]
         effect = np.where(label[:, None] == 1, 1, np.sqrt(self.variance)) * effect + self.carried * z[:, None]
         effect[:, 0] += planted * zscore(label)
-        adjusted, effect = Adjusted(adjustment(known), label), (2 * label[:, None] - 1) * effect
-        return (adjusted if self.adjusted else adjusted.plain)(effect), unit if self.related else None
+        adjusted = Adjusted(adjustment(known) if self.adjusted else Adjustment(reason="none"), label)
+        return adjusted((2 * label[:, None] - 1) * effect), unit if self.related else None
 
 
 NOISE = {  # (random, size) -> effects of mean 0 and variance 1
@@ -137,7 +137,7 @@ NOISE = {  # (random, size) -> effects of mean 0 and variance 1
     "log-normal": lambda random, size: (random.lognormal(size=size) - np.exp(0.5)) / np.sqrt(np.exp(2) - np.exp(1)),
     "90 % zeros": lambda random, size: (random.exponential(size=size) * (random.random(size) < 0.1) - 0.1) / 0.19**0.5,
 }
-SKEWED, DIFFERS, PERMUTATIONS = 20, 0.24, 499  # regions; standard deviations that one goes with the label; of labels
+SKEWED, DIFFERS, PERMUTATIONS = 20, 0.24, 199  # regions; standard deviations that one goes with the label; of labels
 
 
 def skewed_cases() -> Iterator[Skewed]:
