@@ -7,7 +7,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from utils.blackout.direction import NOT_SHOWN, columns, correlations, differences
+from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
+from utils.scores.adjustment import Adjustment
 
 ESTIMATES = ["difference", "difference_low", "difference_high", "correlation", "correlation_low", "correlation_high"]
 
@@ -19,7 +21,7 @@ def people_of(label, site=None, unit=None) -> People:
         site=np.full(count, "a") if site is None else np.asarray(site),
         fold=np.zeros(count, int),
         unit=np.arange(count) if unit is None else unit,
-        adjusted=lambda effect: effect,
+        adjusted=Adjusted(Adjustment(reason="none"), np.asarray(label, float)),
         concludes=True,
         seed=0,
     )

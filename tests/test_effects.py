@@ -16,16 +16,17 @@ from utils.blackout.effects import (
     ARRAYS,
     OF_BLOBS,
     Adjusted,
+    Beside,
     Effects,
     averaged,
     by_subject,
     mean_interval,
-    sign_flip_test,
+    permutation_test,
     size_percentile,
     widened,
 )
 from utils.blackout.options import covariates_of
-from utils.scores.adjustment import adjustment
+from utils.scores.adjustment import Adjustment, adjustment
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -39,48 +40,84 @@ def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
     return effect, label
 
 
+def plain(effect, label) -> Beside:
+    return Adjusted(Adjustment(reason="none"), label).plain(effect)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("planted, share", [(0.0, 0.5), (3.0, 0.5), (0.0, 0.42)])
+@pytest.mark.parametrize("planted, share", [(0.0, 0.5), (3.0, 0.5), (0.0, 0.2), (0.0, 0.8)])
 def test_family_wise_errors_are_five_percent_whatever_is_planted_elsewhere(planted, share):
     random = np.random.default_rng(0)
-    found = [sign_flip_test(*drawn(random, planted=planted, share=share), seed=at)[0] for at in range(200)]
+    drawn_sets = [plain(*drawn(random, planted=planted, share=share)) for _ in range(200)]
+    found = [permutation_test(of, seed=at, permutations=999)[0] for at, of in enumerate(drawn_sets)]
     empty = [p[1:] if planted else p for p in found]
     assert stats.binomtest(sum(p.min() < 0.05 for p in empty), 200, 0.05).pvalue > 0.01
     if planted:
         assert sum(p[0] < 0.05 for p in found) > 180
 
 
-def test_p_is_what_all_flips_give():
-    """Of six subjects there are 64 ways to flip the signs, and as many studentised means."""
-    effect, label = drawn(np.random.default_rng(1), subjects=6, regions=4, planted=3.0)
-    flips = np.array(list(itertools.product((1, -1), repeat=6)))
-    t = stats.ttest_1samp(flips[:, :, None] * effect, 0, axis=1).statistic
-    observed = stats.ttest_1samp(effect, 0).statistic
-    family_wise = (t.max(1)[:, None] >= observed - 1e-9).mean(0)
-    alone = (t >= observed - 1e-9).mean(0)
-    p, q = sign_flip_test(effect, label, seed=0)
+def all_orders(label, effect, unit=None):
+    """p, family-wise and alone, by a loop over all orders of people, or of units of one size, and people in them."""
+    count, r, d = len(effect), label - label.mean(), effect - effect.mean(0)
+    unit = np.arange(count) if unit is None else unit
+    members = [np.flatnonzero(unit == one) for one in np.unique(unit)]
+
+    def t(order):
+        parts = np.array([(r[order[own]][:, None] * d[own]).sum(0) for own in members])
+        return parts.sum(0) / np.sqrt(np.square(parts).sum(0) * len(parts))
+
+    orders = [
+        np.concatenate(within)[np.argsort(np.concatenate(members))]
+        for places in itertools.permutations(members)
+        if all(len(one) == len(other) for one, other in zip(places, members, strict=True))
+        for within in itertools.product(*(map(list, itertools.permutations(own)) for own in places))
+    ]
+    every, own = np.array([t(order) for order in orders]), t(np.arange(count))
+    return (every.max(1)[:, None] >= own - 1e-9).mean(0), (every >= own - 1e-9).mean(0)
+
+
+def test_p_is_what_all_orders_of_labels_give():
+    """Of seven subjects there are 5,040, and as many studentised covariances."""
+    effect, label = drawn(np.random.default_rng(1), subjects=7, regions=4, planted=3.0)
+    of = plain(effect, label)
+    family_wise, alone = all_orders(label, of.effect)
+    p, q = permutation_test(of, seed=0)
     assert p == pytest.approx(family_wise, abs=0.02)
     assert q == pytest.approx(stats.false_discovery_control(alone), abs=0.03)
 
 
 def test_p_agrees_with_a_permutation_test_of_scipy():
+    """Welch's t, which rises with the studentised covariance about as that does."""
     effect, label = drawn(np.random.default_rng(2), regions=1, planted=0.5)
+    on_autism = np.where(label == 1, 1, -1) * effect[:, 0]
     independent = stats.permutation_test(
-        (effect[:, 0],), np.mean, permutation_type="samples", alternative="greater", n_resamples=5000,
-        rng=np.random.default_rng(3),
+        (on_autism[label == 1], on_autism[label == 0]), lambda *of, axis: stats.ttest_ind(*of, equal_var=False,
+        axis=axis).statistic, vectorized=True, alternative="greater", n_resamples=5000, rng=np.random.default_rng(3),
     ).pvalue  # fmt: skip
-    assert sign_flip_test(effect, label, seed=0)[0][0] == pytest.approx(independent, abs=0.02)
+    assert permutation_test(plain(effect, label), seed=0)[0][0] == pytest.approx(independent, abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_class_whose_effects_vary_more_is_no_evidence():
+    """Of one in five subjects, whose effects have four times the variance, a plain permutation names too many."""
+    random, label = np.random.default_rng(0), np.arange(100) % 5 // 4 * 1.0
+    more = np.where(label == 1, 2, 1)[:, None]
+    named = 0
+    for seed in range(200):
+        effect = np.where(label == 1, 1, -1)[:, None] * more * random.normal(size=(100, 10))
+        named += permutation_test(plain(effect, label), seed, permutations=499)[0].min() < 0.05
+    assert stats.binomtest(int(named), 200, 0.05).pvalue > 0.01
 
 
 def test_a_region_that_never_matters_or_speaks_against_is_no_evidence():
     effect = np.column_stack([np.zeros(20), np.full(20, -1.0), np.random.default_rng(0).normal(size=20)])
-    p, _ = sign_flip_test(effect, np.arange(20) % 2, seed=0)
+    p, _ = permutation_test(plain(effect, np.arange(20) % 2), seed=0)
     assert p[:2].tolist() == [1.0, 1.0]
 
 
 def test_one_class_has_no_p_and_one_subject_no_interval_but_a_mean():
     effect = np.array([[1.0, 2.0]])
-    assert np.isnan(sign_flip_test(np.ones((4, 2)), np.ones(4), seed=0)).all()
+    assert np.isnan(permutation_test(plain(np.ones((4, 2)), np.ones(4)), seed=0)).all()
     mean, low, high = mean_interval(effect, seed=0)
     assert mean.tolist() == [1.0, 2.0] and np.isnan([low, high]).all()
 
@@ -105,27 +142,24 @@ def test_widened_effects_have_the_same_mean_a_wider_interval_and_a_smaller_t():
     np.testing.assert_allclose([lower - mean, higher - mean], [2 * (low - mean), 2 * (high - mean)])
 
 
-def test_a_family_is_flipped_and_drawn_as_one():
+def test_a_family_is_permuted_and_drawn_as_one():
     """Everybody twice, as pairs, gives what everybody once gives; of whom each counts, p is too low."""
     effect, label = drawn(np.random.default_rng(4), subjects=30, planted=1.0)
-    once, twice = (effect, label), (np.tile(effect, (2, 1)), np.tile(label, 2))
+    once, twice = plain(effect, label), plain(np.tile(effect, (2, 1)), np.tile(label, 2))
     pairs = np.tile(np.arange(30), 2)
-    for one, other in zip(sign_flip_test(*once, 0), sign_flip_test(*twice, 0, pairs), strict=True):
+    for one, other in zip(permutation_test(once, 0), permutation_test(twice, 0, pairs), strict=True):
         np.testing.assert_allclose(one, other)
-    for one, other in zip(mean_interval(effect, 0), mean_interval(twice[0], 0, pairs), strict=True):
+    for one, other in zip(mean_interval(effect, 0), mean_interval(twice.net, 0, pairs), strict=True):
         np.testing.assert_allclose(one, other)
-    assert sign_flip_test(*twice, 0)[0][0] < sign_flip_test(*once, 0)[0][0]
+    assert permutation_test(twice, 0)[0][0] < permutation_test(once, 0)[0][0]
 
 
-def test_p_of_families_of_both_labels_is_what_all_flips_of_families_give():
+def test_p_of_families_of_both_labels_is_what_all_orders_of_families_give():
     effect, label = drawn(np.random.default_rng(5), subjects=9, regions=3, planted=1.0)
     family = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4])
-    of_family = np.array([effect[family == one].sum(0) for one in range(5)])
-    flips = np.array(list(itertools.product((1, -1), repeat=5)))
-    t = stats.ttest_1samp(flips[:, :, None] * of_family, 0, axis=1).statistic
-    observed = stats.ttest_1samp(of_family, 0).statistic
-    p, _ = sign_flip_test(effect, label, 0, family)
-    assert p == pytest.approx((t.max(1)[:, None] >= observed - 1e-9).mean(0), abs=0.03)
+    of = plain(effect, label)
+    family_wise, _ = all_orders(label, of.effect, family)
+    assert permutation_test(of, 0, family)[0] == pytest.approx(family_wise, abs=0.03)
 
 
 def test_records_of_a_subject_count_once():
@@ -184,17 +218,19 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     assert (alone["reliance_adjusted"] == alone["reliance"]).all()
     label = effects.of_subjects(effects.label)
 
-    def halved(effect):
-        return effect - effect.mean(0) * [1, 0]
+    class Halved(Adjusted):
+        def __call__(self, effect):
+            return self.plain(effect - effect.mean(0) * [1, 0])
 
+    halved = Halved(Adjustment(reason="none"), label)
     table = region_table_of(own, effects, 0, halved).set_index("name")
     for kind in ("reliance", "unique"):
         effect = effects.of_subjects(effects[kind])
-        p, q = sign_flip_test(halved(effect), label, 0)
+        p, q = permutation_test(halved(effect), 0)
         assert (table[f"p_{kind}"] == p).all() and (table[f"q_{kind}"] == q).all()
         assert (table[f"p_{kind}_plain"] == alone[f"p_{kind}"]).all()
         assert table[[f"{kind}", f"{kind}_low"]].equals(alone[[f"{kind}", f"{kind}_low"]])
-        assert np.array(mean_interval(halved(effect), 0)) == pytest.approx(
+        assert np.array(mean_interval(halved(effect).net, 0)) == pytest.approx(
             table[[f"{kind}_adjusted", f"{kind}_adjusted_low", f"{kind}_adjusted_high"]].T.to_numpy()
         )
     assert table["p_reliance"]["first"] > 0.3 and table["p_reliance_plain"]["first"] < 0.05
@@ -224,11 +260,11 @@ def test_an_effect_is_the_product_of_what_covariates_leave_of_it_and_of_the_diag
         site = (known["site"] == "b").to_numpy(float)
         columns = sm.add_constant(np.column_stack([site, known["age"], found.beside.terms[:, sorted(followed)]]))
         of_label, of_effect = (sm.OLS(values, columns).fit() for values in (label, on_autism[:, region]))
-        net, products = found(effect)[:, region], of_label.resid * of_effect.resid
+        net, products = found(effect).net[:, region], of_label.resid * of_effect.resid
         assert net.mean() == pytest.approx(2 * products.sum() / of_effect.df_resid)
         parts = products / np.sqrt(1 - of_effect.get_influence().hat_matrix_diag)
         assert net - net.mean() == pytest.approx(2 * 200 / of_effect.df_resid * (parts - parts.mean()))
-    assert found(effect[:, :1]) == pytest.approx(found(effect)[:, :1])
+    assert found(effect[:, :1]).net == pytest.approx(found(effect).net[:, :1])
 
 
 @pytest.mark.parametrize("carried", ["square", "sex by age", "age by site"])
@@ -246,7 +282,7 @@ def test_a_region_that_carries_covariates_alone_is_flagged_before_and_a_true_one
     truth = 1.5 * (label - label.mean())
     effect = (2 * label[:, None] - 1) * (random.normal(size=(300, 3)) + np.column_stack([values, truth, np.zeros(300)]))
     found = adjusted(known, label)
-    plain, beside = (sign_flip_test(of_all, label, 0)[0] < 0.05 for of_all in (effect, found(effect)))
+    plain, beside = (permutation_test(of, 0)[0] < 0.05 for of in (found.plain(effect), found(effect)))
     assert plain.tolist() == [True, True, False] and beside.tolist() == [False, True, False]
     assert found.beside.covariates == ("site", "age", "sex") and not found.beside.without
 
@@ -255,12 +291,12 @@ def test_where_covariates_say_nothing_an_effect_stays_what_it_is():
     random = np.random.default_rng(1)
     known, label = pd.DataFrame({"age": random.normal(size=400)}), np.arange(400) % 2.0
     effect = random.normal(1, 1, (400, 2))
-    assert adjusted(known, label)(effect).mean(0) == pytest.approx(effect.mean(0), abs=0.15)
+    assert adjusted(known, label)(effect).net.mean(0) == pytest.approx(effect.mean(0), abs=0.15)
 
 
 def test_where_nothing_is_adjusted_effects_stay_as_they_are():
     found = Adjusted(adjustment(pd.DataFrame(index=range(40))), np.arange(40) % 2.0)
-    assert found.beside.reason and (found(np.eye(40)) == np.eye(40)).all()
+    assert found.beside.reason and (found(np.eye(40)).net == np.eye(40)).all()
 
 
 def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):

@@ -6,9 +6,11 @@ import pytest
 from scipy import stats
 
 from utils.blackout import replication
+from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
 from utils.blackout.replication import COLUMNS, GroupEffects, between_repeats, cut, halves, on_others
 from utils.blackout.replication_words import beside_first, first_sentence
+from utils.scores.adjustment import Adjustment
 
 NUMBERS = ["correlation", "correlation_low", "correlation_high"]
 
@@ -20,9 +22,8 @@ def people_of(count: int, seed: int = 0, related: bool = False, **more) -> Peopl
     site = random.choice(list("abcdef"), count, p=[0.4, 0.3, 0.2, 0.06, 0.03, 0.01])
     site[:2], site[2:4] = "g", list("hi")[: len(site[2:4])]
     values = {"label": random.permutation(count) % 2 * 1.0, "site": site, "fold": random.permutation(count)[unit] % 3}
-    return People(
-        **{**values, "unit": unit, "adjusted": lambda effect: effect, "concludes": True, "seed": seed, **more}
-    )
+    values |= {"unit": unit, "concludes": True, "seed": seed, **more}
+    return People(**values, adjusted=Adjusted(Adjustment(reason="none"), values["label"]))
 
 
 def family_of(people: People, planted: float, things: int = 40, seed: int = 1, name: str = "regions") -> Family:
@@ -54,14 +55,14 @@ def test_in_halves_half_of_the_pairs_meet_twice(monkeypatch):
     """So the variance is one and a half times that of independent people."""
     found = []
 
-    def test_of(effect, label, seed, flips):
-        found.append(effect.var(0))
-        return np.ones(effect.shape[1]), None
+    def test_of(own, seed, unit, widening, permutations):
+        found.append(widening)
+        return np.ones(own.net.shape[1]), None
 
-    monkeypatch.setattr(replication, "sign_flip_test", test_of)
+    monkeypatch.setattr(replication, "permutation_test", test_of)
     for twice in (False, True):
         halves(family_of(people_of(60, twice=twice), 1.0, things=3), 4)
-    np.testing.assert_allclose(found[8:], 1.5 * np.array(found[:8]))
+    assert found == pytest.approx([1] * 8 + [np.sqrt(1.5)] * 8)
 
 
 def test_rows_of_halves_are_what_a_loop_over_them_gives(monkeypatch):
@@ -69,11 +70,12 @@ def test_rows_of_halves_are_what_a_loop_over_them_gives(monkeypatch):
     people, seen = people_of(90, related=True), []
     family = family_of(people, 0.3, things=12)
 
-    def test_of(effect, label, seed, unit=None, flips=None):
-        seen.append(len(effect))
-        return np.where(effect.mean(0) > 0.5, 0.01, 0.5), None
+    def test_of(own, seed, unit, *_):
+        of_unit = pd.DataFrame(own.net).groupby(unit).sum()
+        seen.append(len(of_unit))
+        return np.where(of_unit.mean() > 0.5, 0.01, 0.5), None
 
-    monkeypatch.setattr(replication, "sign_flip_test", test_of)
+    monkeypatch.setattr(replication, "permutation_test", test_of)
     found, chosen = halves(family, 30), cut(people, 30, np.random.default_rng(people.seed))
     assert set(seen) == {22, 23} and len(seen) == 60
     named, correlated = np.zeros((30, 2, 12), bool), []

@@ -13,7 +13,7 @@ from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
 from utils.blackout import figure, job, page, results, sentences, viewers
-from utils.blackout.effects import Adjusted, Effects, sign_flip_test
+from utils.blackout.effects import Adjusted, Effects, permutation_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
@@ -54,13 +54,18 @@ NONE = Adjusted(Adjustment(reason="no covariate can be used"), LABEL)
 
 def test_p_is_family_wise_over_all_pairs(table, effects):
     pairs = effects["reliance_by_map"].astype(float).reshape(PEOPLE, 6)
-    p, _ = sign_flip_test(pairs, LABEL, seed=0)
+    p, _ = permutation_test(NONE.plain(pairs), seed=0)
     found = table.sort_index()
     assert found["p_reliance"].tolist() == found["p_reliance_plain"].tolist() == p.tolist()
     assert found["reliance"].to_numpy() == pytest.approx(pairs.mean(0))
     assert list(zip(found["region"], found["map"], strict=True)) == [(at, name) for at in (2, 5, 9) for name in MAPS]
     assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and table["reliance"].is_monotonic_decreasing
-    halved = map_table_of(blocks(), MAPS, effects, 0, lambda effect: effect - effect.mean(0)).sort_index()
+
+    class Halved(Adjusted):
+        def __call__(self, effect):
+            return self.plain(effect - effect.mean(0))
+
+    halved = map_table_of(blocks(), MAPS, effects, 0, Halved(NONE.beside, LABEL)).sort_index()
     assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
 
 

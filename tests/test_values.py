@@ -116,7 +116,7 @@ def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
     assert list(rest) == ["age", "log func_mean_fd"]
     t = []
     for table in (known, rest):
-        net = Adjusted(adjustment(table), label)(effect[:, None])[:, 0]
+        net = Adjusted(adjustment(table), label)(effect[:, None]).net[:, 0]
         t.append(net.mean() / net.std() * np.sqrt(240))
     assert abs(t[0]) < 2 and t[1] > 4
 

@@ -20,17 +20,14 @@ from collections import Counter
 import numpy as np
 
 from utils.blackout.direction import correlations, differences
+from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
 from utils.blackout.replication import MOST, GroupEffects, halves, on_others
+from utils.scores.adjustment import Adjustment
 
 SITES, THINGS, PLANTED = 16, 40, 4
 DIFFERENCE, CORRELATION = 0.5, 0.4
 DEGREES, RELATED = 5, 0.5
-
-
-def unadjusted(effect: np.ndarray) -> np.ndarray:
-    """Effects (people, things) as they are: nothing is adjusted."""
-    return effect
 
 
 def drawn(count: int, random: np.random.Generator, related: bool = False) -> People:
@@ -39,7 +36,8 @@ def drawn(count: int, random: np.random.Generator, related: bool = False) -> Peo
     size = random.dirichlet(np.full(SITES, 2.0))
     site, label = random.choice(SITES, count, p=size)[unit], (random.random(count) < 0.5).astype(int)[unit]
     fold = random.permutation(count)[unit] % 10
-    return People(label, site.astype(str), fold.astype(str), unit, unadjusted, True, int(random.integers(2**32)))
+    adjusted = Adjusted(Adjustment(reason="none"), label)
+    return People(label, site.astype(str), fold.astype(str), unit, adjusted, True, int(random.integers(2**32)))
 
 
 def noise(people: People, things: int, random: np.random.Generator) -> np.ndarray:

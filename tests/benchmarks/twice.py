@@ -17,16 +17,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
+from utils.scores.adjustment import Adjustment
 
 THINGS = 45
 FOLDS, FEATURES, COMMON = (3, 10), (1, 10, 50), (0.0, 0.3)
 PLANTED = 1.2  # standard deviations in all features of the first thing together
-
-
-def unadjusted(effect: np.ndarray) -> np.ndarray:
-    """Effects (people, things) as they are: nothing is adjusted."""
-    return effect
 
 
 def blacked_out(values: np.ndarray, label: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -49,7 +46,8 @@ def significant(values: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
     count = len(values)
     label, alike = (np.arange(count) < count / 2).astype(float), np.zeros(count, int)
     fold = np.random.default_rng(seed).permutation(count) % folds
-    people = People(label, alike, fold, np.arange(count), unadjusted, True, seed)
+    adjusted = Adjusted(Adjustment(reason="none"), label)
+    people = People(label, alike, fold, np.arange(count), adjusted, True, seed)
     effect, names = blacked_out(values, label, fold), range(values.shape[1])
     return [Family("regions", names, effect, effect, one).named for one in (people, replace(people, twice=True))]
 

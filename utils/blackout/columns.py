@@ -53,7 +53,7 @@ COLUMNS = {  # heading of the page's tables -> column and its format
 }
 DIRECTED = [DIFFERENCE, CORRELATION, DIRECTION]
 FEW = "no interval"  # too few people of a class, or one correlation
-ALL_PEOPLE = "signs flipped over subjects, one-sided. Adjusted for the covariates that are named above, if any."
+ALL_PEOPLE = "labels permuted over subjects, one-sided. Adjusted for the covariates that are named above, if any."
 MEANINGS = {
     RELIANCE: "How much the logit of the true class falls if those of other people take the place of a person's own. "
     "Mean over subjects, with its 95% interval for this row alone.",

@@ -14,7 +14,7 @@ from data.cohorts.rows import listed
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.connections import Connections, connections_of, connections_table
-from utils.blackout.effects import Adjusted, Effects
+from utils.blackout.effects import Adjusted, Beside, Effects
 from utils.blackout.families import Family, People
 from utils.blackout.fills import RELIANCE
 from utils.blackout.replication_words import beside_first, first_sentence
@@ -33,9 +33,9 @@ class BesideOthers(Family):
     others: Sequence[Adjusted]
 
     @cached_property
-    def net(self) -> np.ndarray:
-        columns = [adjusted(self.effect[:, [at]]) for at, adjusted in enumerate(self.others)]
-        return np.concatenate(columns, axis=1)
+    def beside(self) -> Beside:
+        each = [adjusted(self.effect[:, [at]]) for at, adjusted in enumerate(self.others)]
+        return Beside(*map(np.hstack, zip(*each, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,19 +11,19 @@ Its mean is 0 if d is independent of y given z, where either p or m is right. Th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from data.cohorts.records import CLASSES
 from data.cohorts.rows import Groups, Row, leaders
 from utils.blackout.fills import FILLS
 from utils.scores.adjustment import TOLD, Adjustment, residuals
-from utils.scores.statistics import bootstrap
+from utils.scores.statistics import blocks, bootstrap
 
 ONE_SUBJECT = "no interval: one subject"
 RESAMPLES = 5000
-ROUNDING = 1e-12  # of a mean over a root mean square, which lies between -1 and 1
+ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
 
 
 OF_BLOBS = ("blob_excess", "group")
@@ -158,32 +158,65 @@ def mean_interval(
     return effect.mean(0), low, high
 
 
-def sign_flip_test(
-    effect: np.ndarray, label: np.ndarray, seed: int, unit: np.ndarray | None = None, flips: int = RESAMPLES
+def permutation_test(
+    beside: "Beside", seed: int, unit: np.ndarray | None = None, widening: float = 1, permutations: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One-sided p-values, family-wise, and false discovery rates q (regions,) of mean effects (subjects, regions).
+    """One-sided p-values, family-wise, and false discovery rates q (things,): whether things speak for the true class.
 
-    If a region's content can be exchanged with that of other people, its effect on the logit of autism has the mean 0.
-    Signed by the true class (`label` (subjects,)), the effect is then about as likely as its negative; the more equal
-    the classes are in number, the better this holds. So the signs of whole subjects are flipped, which keeps the
-    dependence between regions. Those of a `unit`, see `sums`, are flipped together.
+    If a thing tells nothing of the label beside covariates, anybody could have anybody's label. So the residuals of
+    labels are permuted over subjects, alike for all things, which keeps the dependence between these. Effects may be
+    skewed and classes unequal. People of a `unit`, see `sums`, keep together and change places with units of as many
+    people. `widening` is how much wider the spread of a mean is than that of independent people.
 
-    p compares the studentised mean with the largest over regions (Winkler et al. 2014). q is that of Benjamini &
-    Hochberg (1995). The mean over the root mean square replaces the studentised mean: each rises with the other, and it
-    is always finite. NaN if all subjects are of one class.
+    p compares the studentised covariance with the largest over things (Winkler et al. 2014). It is studentised since
+    effects of one class may vary more (Chung & Romano 2013, Annals of Statistics 41:484). q is that of Benjamini &
+    Hochberg (1995). NaN if labels do not differ.
     """
-    effect = sums(effect, unit)
-    count, regions = effect.shape
-    if len(np.unique(label)) < len(CLASSES):
-        return np.full(regions, np.nan), np.full(regions, np.nan)
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (1 + flips, count))
-    signs[0] = 1
+    label, effect = (of - of.mean(0) for of in (beside.label, beside.effect))
+    count, things = effect.shape
+    if np.ptp(label, axis=0).min() <= TOLD:
+        return np.full(things, np.nan), np.full(things, np.nan)
     size = np.sqrt(np.square(effect).mean(0))
-    size[size == 0] = np.inf  # a region without any effect has no evidence
-    means = signs @ (effect / (count * size))
-    observed = means[0] - ROUNDING
-    family_wise = (means.max(1)[:, None] >= observed).mean(0)
-    return family_wise, stats.false_discovery_control((means >= observed).mean(0))
+    size[size <= TOLD * np.abs(beside.effect).max(0)] = np.inf  # a thing without any effect has no evidence
+    label, effect = label.astype(np.float32), (effect / size).astype(np.float32)
+    unit = np.arange(count) if unit is None else unit
+    observed = studentised(label, effect, unit, np.arange(count)[None])[0]
+    rest = np.sqrt(np.maximum(1 - np.square(observed), 0))
+    observed /= np.hypot(observed, widening * beside.widening * rest)
+    random, (alone, family_wise) = np.random.default_rng(seed), np.ones((2, things))
+    for block in blocks(permutations, count):
+        found = studentised(label, effect, unit, orders(unit, block.stop - block.start, random))
+        alone += (found >= observed - ROUNDING).sum(0)
+        family_wise += (found.max(1)[:, None] >= observed - ROUNDING).sum(0)
+    return family_wise / (1 + permutations), stats.false_discovery_control(alone / (1 + permutations))
+
+
+def studentised(label: np.ndarray, effect: np.ndarray, unit: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The sum of the products of effects (subjects, things) with the labels (subjects, 1 or things) of others, `order`
+    (k, subjects) int, -> (k, things). It is over the root of the sum of squares over units, so that it rises with the
+    studentised one, and lies between -1 and 1."""
+    line, size = np.argsort(unit, kind="stable"), np.bincount(unit)
+    apart = [np.stack([line[: len(line) - by], line[by:]]) for by in range(1, size.max())]
+    one, other = np.hstack([np.empty((2, 0), int), *(two[:, unit[two[0]] == unit[two[1]]] for two in apart)])
+    square, twice = np.square(effect), 2 * effect[one] * effect[other]  # of relatives, two at a time
+    found = np.empty((len(order), effect.shape[1]), np.float32)
+    for at, values in enumerate(label.T):
+        drawn, things = values[order], slice(None) if label.shape[1] == 1 else [at]
+        found[:, things] = drawn @ effect[:, things]
+        scale = (drawn[:, one] * drawn[:, other]) @ twice[:, things] + np.square(drawn, out=drawn) @ square[:, things]
+        found[:, things] /= np.sqrt((size > 0).sum() * np.maximum(scale, ROUNDING))
+    return found
+
+
+def orders(unit: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Orders of people (count, subjects) in which units of as many people change places, and people within each."""
+    _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
+    people, found = np.argsort(member, kind="stable"), np.empty((count, len(unit)), int)
+    for number in np.unique(size):
+        own = people[size[member[people]] == number].reshape(-1, number)
+        place = random.permuted(np.tile(np.arange(len(own)), (count, 1)), axis=1)
+        found[:, own] = random.permuted(own[place], axis=2) if number > 1 else own[place]
+    return found
 
 
 def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -199,6 +232,21 @@ def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str
     return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
+class Beside(NamedTuple):
+    """What covariates leave. `net` (subjects, things) are the adjusted effects on the true class. `label` (subjects, 1
+    or things) are the residuals of the labels, `effect` (subjects, things) those of the effects on the logit of autism.
+    Regressions fit noise, too. So their covariance spreads `widening` (things,) times as far as they tell."""
+
+    net: np.ndarray
+    label: np.ndarray
+    effect: np.ndarray
+    widening: np.ndarray
+
+    def of(self, people: np.ndarray) -> "Beside":
+        """What they leave of these people, (subjects,) bool."""
+        return Beside(self.net[people], self.label[people], self.effect[people], self.widening)
+
+
 @dataclass(frozen=True)
 class Adjusted:
     """Effects on the true class -> the same beside covariates; `label` (subjects,) has the order of `beside`."""
@@ -206,19 +254,27 @@ class Adjusted:
     beside: Adjustment
     label: np.ndarray
 
-    def __call__(self, effect: np.ndarray) -> np.ndarray:
-        """Effects (subjects, regions), in the same unit. Regressions fit noise, too. So the mean of the products of
+    def plain(self, effect: np.ndarray) -> Beside:
+        """Effects (subjects, things) as they are."""
+        on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
+        return Beside(effect, self.label[:, None].astype(float), on_autism, np.ones(effect.shape[1]))
+
+    def __call__(self, effect: np.ndarray) -> Beside:
+        """Effects (subjects, things), in the same unit. Regressions fit noise, too. So the mean of the products of
         residuals is that of n - k people. Their distances from it are as in HC2 (MacKinnon & White 1985).
         """
+        plain = self.plain(effect)
         if self.beside.reason:
-            return effect
-        on_autism = np.where(self.label == 1, 1, -1)[:, None] * effect
-        followed, net = self.beside.followed(self.label), np.zeros(effect.shape)
-        basis = cache(self.beside.basis)  # many regions follow the same
-        for region, values in enumerate(on_autism.T):
+            return plain
+        followed, basis = self.beside.followed(self.label), cache(self.beside.basis)  # many things follow the same
+        label = residuals(self.label, basis(frozenset(followed)))
+        net, rest, widening = np.empty(effect.shape), np.empty(effect.shape), np.empty(effect.shape[1])
+        for thing, values in enumerate(plain.effect.T):
             span = basis(frozenset(followed | self.beside.followed(values)))
-            both = residuals(np.column_stack([self.label, values]), span)
-            spread = both.prod(axis=1) / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
-            net[:, region] = both.prod(axis=1).mean() + spread - spread.mean()
-            net[:, region] *= 2 * len(span) / max(len(span) - span.shape[1], 1)
-        return net
+            of_label, rest[:, thing] = residuals(np.column_stack([self.label, values]), span).T
+            products, free = of_label * rest[:, thing], len(span) - span.shape[1]
+            spread = products / np.sqrt(np.maximum(1 - np.square(span).sum(axis=1), TOLD))
+            net[:, thing] = products.mean() + spread - spread.mean()
+            net[:, thing] *= 2 * len(span) / max(free, 1)
+            widening[thing] = np.sqrt(len(span) / (free + 1))
+        return Beside(net, label[:, None], rest, widening)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from utils.blackout.effects import Adjusted, mean_interval, sign_flip_test, widened
+from utils.blackout.effects import Adjusted, Beside, mean_interval, permutation_test, widened
 from utils.blackout.fills import RELIANCE
 from utils.scores.results import ALPHA
 
@@ -47,13 +47,18 @@ class Family:
     people: People
 
     @cached_property
+    def beside(self) -> Beside:
+        """What covariates leave of the effects."""
+        return self.people.adjusted(self.effect)
+
+    @property
     def net(self) -> np.ndarray:
         """The effects (subjects, things) adjusted for covariates."""
-        return self.people.adjusted(self.effect)
+        return self.beside.net
 
     @cached_property
     def _tested(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.test(self.net)
+        return self.test(self.beside)
 
     @property
     def p(self) -> np.ndarray:
@@ -68,12 +73,12 @@ class Family:
     @cached_property
     def plain(self) -> np.ndarray:
         """Family-wise p-values (things,) of the effects before adjustment."""
-        return self.test(self.effect)[0]
+        return self.test(self.people.adjusted.plain(self.effect))[0]
 
-    def test(self, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p and q of effects (subjects, things)."""
+    def test(self, beside: Beside) -> tuple[np.ndarray, np.ndarray]:
+        """p and q of effects."""
         people = self.people
-        return sign_flip_test(widened(effect, people.widening()), people.label, people.seed, people.unit)
+        return permutation_test(beside, people.seed, people.unit, people.widening())
 
     @property
     def named(self) -> np.ndarray:

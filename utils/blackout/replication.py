@@ -17,11 +17,11 @@ import pandas as pd
 from scipy import stats
 
 from utils.blackout.direction import PERFECT
-from utils.blackout.effects import sign_flip_test, sums, widened
+from utils.blackout.effects import permutation_test, sums
 from utils.blackout.families import Family, People
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
-SPLITS, FLIPS = 100, 500  # into halves; of signs in each half
+SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
 FEWEST = 4  # numbers that have a range, or things whose correlation has an interval
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
 HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
@@ -53,10 +53,9 @@ def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
     seeds = random.integers(2**32, size=pairs.shape[:2])
     named = np.zeros((*pairs.shape[:2], len(family.things)), bool)
     for split, side in np.argwhere(pairs.any(2) & people.concludes):
-        half = pairs[split, side]
-        label = people.label[half[people.unit]]  # of people, who may differ within a unit
-        own = widened(total[half], people.widening(share=0.5))
-        p, _ = sign_flip_test(own, label, int(seeds[split, side]), flips=FLIPS)
+        half, seed = pairs[split, side][people.unit], int(seeds[split, side])
+        own, unit, widening = family.beside.of(half), people.unit[half], people.widening(share=0.5)
+        p, _ = permutation_test(own, seed, unit, widening, PERMUTATIONS)
         named[split, side] = p < ALPHA
     effect = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in effect])

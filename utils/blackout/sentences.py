@@ -87,7 +87,7 @@ def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     before = {kind: int((table[f"p_{kind}_plain"] < ALPHA).sum()) for kind in named}
     alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
     rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
-    counts = {"total": len(table), "rarer": int(rarer), "share": rarer / len(adjusted.label)}
+    counts = {"total": len(table), "rarer": int(rarer)}
     return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted.beside, **counts)
 
 
