@@ -35,14 +35,15 @@ from utils.predict.__main__ import parser as predict_parser
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
-DATA, COHORT, NEW, MODELS_PAGE, DERIVE, BUNDLE, ONNX, TUTORIAL = (
-    ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "new", "models", "derive", "bundle", "onnx", "tutorial")
+DATA, COHORT, FILES, NEW, MODELS_PAGE, DERIVE, BUNDLE, ONNX, TUTORIAL = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("data", "cohort", "files", "new", "models", "derive", "bundle", "onnx", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
 PROMISED = re.compile(r"(?:results|cohort_reduced)[\w/.-]*")  # a path in the comment behind a command
-A_JOB_LEAVES = {  # where the rows of the README's table are looked up
+A_JOB_LEAVES = {  # where the rows of the table are looked up
     "`--train`": "cae/results/cae-train",
     "`--test`, classifiers": "cae/results/mmnn-test",
     "`--test`, autoencoders": "cae/results/cae-test",
@@ -273,8 +274,8 @@ def reduced(home, data_cli) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in table(README, "What each job leaves")])
-def test_each_job_leaves_what_the_readme_says(does, leaves, home, walked, reduced):
+@pytest.mark.parametrize("does, leaves", [(row[0], row[2]) for row in table(FILES, "What each job leaves")])
+def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced):
     folder = home / A_JOB_LEAVES[does]
     for name in set(re.findall(r"`([^`]+)`", leaves)) - NO_FILES:
         assert list(folder.glob(name.rstrip("/"))), name
@@ -438,13 +439,6 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     assert f"{said['person']['raw']:.8g}" == tested["probability"]
     assert " or ".join(said["person"]["labels"]) == row["labels"].replace("none", "")
     assert "; ".join(said["unlike"]) == row["unlike"]
-
-
-@pytest.mark.slow
-def test_the_bundle_of_the_readme_is_used_elsewhere(walked, tmp_path, data_cli):
-    folder = shutil.copytree(walked, tmp_path / "walked")
-    write_new_scans(folder, "new_scans")
-    walk(folder, block_with(README, "--everybody"), data_cli)
 
 
 @pytest.mark.slow
