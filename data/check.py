@@ -14,6 +14,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
+from data.cohorts.covariates import odd_numbers
 from data.cohorts.derivation import kept_in
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
@@ -311,10 +312,12 @@ def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
-    """Values that are missing in one class of a site rather than in the other are worth a note. Records that cannot be
-    read are told already."""
+    """Values missing in one class of a site and odd numbers are worth a note; unreadable records are told already."""
     try:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
+        if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
+            told = f"codes of a missing value, or numbers far from all others: {listed(odd)} people"
+            findings.phenotype.notes.append(f"{told}; correct them, or convert again with --missing")
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 

@@ -51,6 +51,12 @@ class Row:
 
 COLUMNS = tuple(column.name for column in fields(Row))
 UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
+SITE_IS_UNKNOWN = "Site is unknown, and may be the whole result"
+
+
+def known_sites(sites: Iterable[str]) -> list[str]:
+    """Each site that is known, sorted: nothing may count people of none of them as one site."""
+    return sorted({*sites} - {UNKNOWN_SITE, ""})
 
 
 def read_table(path: Path) -> list[Row]:
@@ -111,13 +117,12 @@ def guess_row(name: str, label: float) -> Row:
 
 
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
-    """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
-    have names that some file systems take for the same; `path` is the cohort."""
+    """The rows with their records named as files of one folder. Raises InputError for two that would be one file."""
     rows = tuple(rows)
     if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
         raise InputError(
-            f"{path} has the records {listed(alike)}, which are one file in one folder; expected names that differ, "
-            "and not only in capitals or in their folders. Rename one."
+            f"{path} has the records {listed(alike)}, which are one file in one folder; expected "
+            "names that differ in more than capitals or folders. Rename one."
         )
     return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
