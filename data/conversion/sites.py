@@ -25,7 +25,7 @@ class Sites:
     """The column that tells the sites, the site of each row, and the other columns that look like one."""
 
     column: str | None
-    of_row: pd.Series | str
+    of_row: pd.Series
     alike: list[str]
 
     @property
@@ -60,7 +60,7 @@ def read_sites(rows: pd.DataFrame, named: str | None, known: Sequence[str], path
             f"--siteColumn {quoted(alike[0])}, or say with --siteColumn '' that there is none."
         )
     if found is None:
-        return Sites(None, UNKNOWN_SITE, alike)
+        return Sites(None, pd.Series(UNKNOWN_SITE, rows.index), alike)
     return Sites(found, clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" "), alike)
 
 
