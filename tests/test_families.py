@@ -78,6 +78,11 @@ def test_columns_of_something_else_are_refused(column, message, lab, data_cli, t
     assert pd.Series(outcome.err).str.contains(message).all(), outcome.err
 
 
+def test_a_column_that_looks_like_families_is_told(lab, data_cli, tmp_path):
+    outcome = data_cli("convert", lab, tmp_path / "out", *GRID, "--dryRun")
+    assert outcome.status == 0 and "FAM looks like a column of families" in outcome.out and "--family" in outcome.out
+
+
 def test_families_are_in_one_split_whatever_the_seed():
     """With pairs of both labels at two sites, as often tested as those who have no relatives."""
     names = [f"{at:03}" for at in range(120)]

@@ -371,6 +371,15 @@ def test_the_title_says_what_must_stand_beside_a_result(single):
     assert all(f"<{tag}>Test of mmnn {marks}</{tag}>" in page for tag in ("title", "h1"))
 
 
+@pytest.mark.parametrize(
+    "sites, told", [(["unknown"], "unknown site"), (["A", "", "B"], "2 sites"), (["A"], "1 site;")]
+)
+def test_only_known_sites_are_counted(sites, told, single):
+    tables = read_test(single)
+    named = np.resize(sites, len(tables.predictions))
+    assert told in str(headline.numbers(replace(tables, predictions=tables.predictions.assign(site=named)))[-1])
+
+
 @pytest.mark.slow
 def test_of_one_fold_there_is_only_the_page(single):
     change(single, fold="1")
