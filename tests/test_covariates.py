@@ -60,6 +60,12 @@ def test_numbers_that_are_likely_no_measurements_are_named(name, more, odd):
     assert sorted(text.split()[1] for text in found) == odd
 
 
+def test_of_few_people_only_what_nobody_can_be_is_odd():
+    assert odd_numbers(pd.DataFrame({"age": ["99", "30", "99"]})) == []
+    assert odd_numbers(pd.DataFrame({"age": ["999", "30"], "score": ["999", "1"]})) == ["age 999 (1)"]
+    assert odd_numbers(pd.DataFrame({"age": ["", "n/a"]})) == odd_numbers(None) == []
+
+
 def test_skewed_numbers_are_no_question():
     draw = np.random.default_rng(1).lognormal(-2.3, 0.6, (1000, 200))  # head motion in mm
     assert sum(bool(odd_numbers(pd.DataFrame({"mean_fd": of}))) for of in draw[:200]) == 0

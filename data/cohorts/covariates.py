@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
 
 FAR, FEWEST_FAR = 5, 10  # times the range of all others, of at least as many; `odd_numbers`
+FEWEST = 3  # others, beside which a code is told from a measurement
 BEYOND = 0.5  # times that range: how far a number lies above all others that may be a code of a missing value
 CODE = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
 EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
@@ -85,10 +86,12 @@ def are_odd(values: np.ndarray, name: str) -> np.ndarray:
     far = np.zeros(len(values), bool)
     far[~code] = are_far(values[~code])
     others = values[~(code | far)]
-    if others.size:
+    if others.size >= FEWEST:
         above = values > others.max() + BEYOND * np.ptp(others)
         below = (values < 0) & (others.min() >= 0) & (measured | (values != -1))
         far |= code & (above | below)
+    else:
+        far |= code & (values >= 999) & measured
     if measured and (values >= 0).mean() > MOSTLY:
         far |= values < 0
     return far | (values >= EXCEL_DATE) & AGE.names(name)
