@@ -152,7 +152,7 @@ def test_an_edited_family_breaks_the_seal(made, data_cli, tmp_path):
 
 def test_a_kept_split_gives_way_to_families_and_says_so(lab, data_cli, tmp_path):
     plain = data_cli("convert", lab, tmp_path / "plain", *GRID)
-    assert plain.status < 2 and "amil" not in plain.out
+    assert plain.status < 2 and "Families by" not in plain.out
     before = {row["subject"]: row["split"] for row in read_rows(tmp_path / "plain" / "subjects.csv")}
     tested, trained = ([name for name, of in before.items() if of == split] for split in ("test", "train"))
     related = [row | {"FAM": "X" if row["SUB_ID"] in (tested[0], trained[0]) else ""} for row in ROWS]
