@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
-from data.cohorts.covariates import odd_numbers
+from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
@@ -119,8 +119,7 @@ def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note. Counts tell how maps were
-    derived."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
         different, unknown = files.verify_sums(cohort.paths)
     except InputError as error:
@@ -316,8 +315,7 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     try:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
         if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
-            told = f"codes of a missing value, or numbers far from all others: {listed(odd)} people"
-            findings.phenotype.notes.append(f"{told}; correct them, or convert again with --missing")
+            findings.phenotype.notes.append(f"{ODD}: {listed(odd)} people; correct them, or convert with --missing")
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 

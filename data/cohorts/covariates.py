@@ -19,6 +19,7 @@ from data.cohorts.rows import Row, known_sites
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
 
+ODD = "codes of a missing value, or numbers far from all others"
 FAR, FEWEST_FAR = 5, 10  # times the range of all others, of at least as many; `odd_numbers`
 FEWEST = 3  # others, beside which a code is told from a measurement
 BEYOND = 0.5  # times that range: how far a number lies above all others that may be a code of a missing value

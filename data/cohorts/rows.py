@@ -73,8 +73,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def checked(where: str, row: Row) -> Row:
-    """The row. Raises InputError, naming where it stands, for an impossible label, split or text; only the label of a
-    test subject may be unknown."""
+    """The row. Raises InputError, naming where it stands, for an impossible label, split or text."""
     records.check_label(row.label, where, unknown=row.split == "test")
     texts = (row.file, row.subject, row.site, row.split)
     if odd := next((text for text in texts if not is_plain(text)), None):
@@ -121,8 +120,7 @@ def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     rows = tuple(rows)
     if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
         raise InputError(
-            f"{path} has the records {listed(alike)}, which are one file in one folder; expected "
-            "names that differ in more than capitals or folders. Rename one."
+            f"{path} has the records {listed(alike)}, which are one file in one folder; expected others. Rename one."
         )
     return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
@@ -307,8 +305,7 @@ class Metadata(Preparation):
         return next((source.get(TYPED) or source["command"] for source in self.lineage if "left_out" in source), "")
 
     def decisive(self) -> dict[str, Any]:
-        """`json` without how commands were typed, which says nothing of what they made. Older cohorts keep it, under
-        another name, for the digests that are known of them."""
+        """`json` without how commands were typed; older cohorts keep it, for the digests that are known of them."""
         return without_typed(self.json())
 
     def json(self) -> dict[str, Any]:

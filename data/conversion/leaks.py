@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from data.cohorts.covariates import odd_numbers
+from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.phenotype import clean, matching, mostly_numbers
 from data.cohorts.rows import MIN_PER_CLASS, listed
 from data.conversion.tables import canonical_value, key, quoted, respelled
@@ -84,7 +84,7 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> No
     if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))]):
         name, value, _ = odd[0].rsplit(" ", 2)
         raise InputError(
-            f"{path} holds codes of a missing value, or numbers far from all others: {listed(odd)} people. "
+            f"{path} holds {ODD}: {listed(odd)} people. "
             f"Correct them in the table, or say which mean unknown, such as --missing {quoted(f'{name}={value}')}; "
             "--missing '' takes all as they are."
         )
