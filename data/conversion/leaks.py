@@ -227,8 +227,8 @@ def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[st
 
 
 def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """A sentence for each column of text that holds words of two codings of one thing, sex as M, F, 1 and 2, or of
-    two spellings of one word."""
+    """A sentence for each column of text that holds words of two codings of one thing: sex as M, F, 1 and 2. So
+    does one with two spellings of one word."""
     found = []
     for name in columns:
         words = clean(table[name]).dropna()
