@@ -99,7 +99,8 @@ def are_odd(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def are_far(values: np.ndarray) -> np.ndarray:
-    """Which numbers (n,) are far from all others: beyond a gap of FAR times their range. The middle half is of them. Of 2,000 samples of 10 to 1,000 normal or log-normal values (0.6), 0.4 % or less had one."""
+    """Which numbers (n,) are far from all others: beyond a gap of FAR times their range. The middle half is of them.
+    Of 2,000 samples of 10 to 1,000 normal or log-normal values (0.6), 0.4 % or less had one."""
     if len(values) < FEWEST_FAR:
         return np.zeros(len(values), bool)
     low, high = np.quantile(values, (0.25, 0.75), method="nearest")
