@@ -87,8 +87,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
 
 
 def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
-    """The census, and findings on every volume; volumes are read twice and not kept, to take little memory. Their
-    `pictures` are made meanwhile, if wanted."""
+    """The census, and findings on every volume, read twice to take little memory; `pictures` are made, if wanted."""
     findings = cohort.census()
     findings.forecast = forecast(cohort.rows, cohort.known_groups)
     check_files(cohort, findings.files)
