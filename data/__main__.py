@@ -73,7 +73,8 @@ def convert(args: argparse.Namespace) -> int:
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
-    from data.conversion.source import SITE_COLUMNS, read_source
+    from data.conversion.sites import SITE_COLUMNS
+    from data.conversion.source import read_source
     from data.conversion.template import TemplateCohort
 
     like = TemplateCohort.of(args.like) if args.like else None

@@ -14,6 +14,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
+from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
@@ -86,8 +87,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
 
 
 def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
-    """The census, and findings on every volume; volumes are read twice and not kept, to take little memory. Their
-    `pictures` are made meanwhile, if wanted."""
+    """The census, and findings on every volume, read twice to take little memory; `pictures` are made, if wanted."""
     findings = cohort.census()
     findings.forecast = forecast(cohort.rows, cohort.known_groups)
     check_files(cohort, findings.files)
@@ -118,8 +118,7 @@ def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
-    """A file that differs from its sum is a problem; one without a sum is worth a note. Counts tell how maps were
-    derived."""
+    """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
         different, unknown = files.verify_sums(cohort.paths)
     except InputError as error:
@@ -311,10 +310,11 @@ def check_coverage(summary: MapSummary, regions: atlas.Atlas, findings: Findings
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
-    """Values that are missing in one class of a site rather than in the other are worth a note. Records that cannot be
-    read are told already."""
+    """Values missing in one class of a site and odd numbers are worth a note; unreadable records are told already."""
     try:
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
+        if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
+            findings.phenotype.notes.append(f"{ODD}: {listed(odd)} people; correct them, or convert with --missing")
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 

@@ -145,9 +145,10 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
         Number(str(len(problems)), "problems", "invalidate results"),
         Number(str(odd), "people with something odd", "listed first"),
     ]
+    concluded = "warning" if problems or findings.site_unknown else "conclusion"
     sections = [
         Section("Pictures of people", [PICTURES], kind="warning"),
-        Section("Conclusion", [findings.conclusion, *problems], kind="warning" if problems else "conclusion"),
+        Section("Conclusion", [findings.conclusion, *problems], kind=concluded),
         *([Section("What these people can show", findings.forecast, kind="conclusion")] if findings.forecast else []),
         *not_known(cohort, people),
         Section("Everybody", about_tiles(people, pictures, odd), markup=mosaic.markup, open=True),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows, small_record, unsealed, write_bare, write_rows
+from helpers import bare_records, read_rows, run_of, small_record, unsealed, write_bare, write_rows
 
 from data.base import files
 from data.base.errors import InputError
@@ -61,6 +61,13 @@ def test_each_bare_form_gives_the_same_records(form, tmp_path):
         assert (phenotype == content[1:30]).all()
         assert (volume[..., 0] == content[30:].reshape(31, 37, 31)).all()
     assert sorted(tmp_path.rglob("*")) == before  # read in place: nothing is unpacked
+
+
+def test_a_bare_folder_tells_no_site_and_the_demo_does(cohort, tmp_path):
+    bare = open_cohort(write_bare(tmp_path / "bare", bare_records(SUBJECTS)))
+    assert bare.unknown_site and "Site is unknown" in bare.census().conclusion
+    assert not open_cohort(cohort).unknown_site
+    assert "SITE UNKNOWN" in run_of(cohort=bare).marks and "SITE" not in run_of(cohort=open_cohort(cohort)).marks
 
 
 def test_batches_hold_what_single_reads_hold(tmp_path):

@@ -201,6 +201,12 @@ def test_several_sites_are_judged_within_them(model, sites, expected):
     assert comparisons.verdict([row("model", model, area="auc_sites")], people(site=sites), BOTH) == expected
 
 
+@pytest.mark.parametrize("site, told", [("unknown", True), ("", True), ("A", False)])
+def test_an_unknown_site_may_be_the_whole_result(site, told):
+    found = comparisons.verdict([row("model", (0.7, 0.6, 0.8))], people(site=[site] * 40), BOTH)
+    assert "better than chance" in found and ("Site is unknown, and may be the whole" in found) == told
+
+
 def test_folds_and_repeats_are_named():
     once, model = people(), row("model", (0.7, 0.6, 0.8), area="auc_folds")
     found = comparisons.verdict([model], replace(once, repeats=(once, once)), BOTH)

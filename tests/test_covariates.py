@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers import COARSE, brain_map, read_rows, unsealed, write_rows
 
-from data.cohorts.covariates import KINDS, completed, known_covariates, told
+from data.cohorts.covariates import KINDS, are_far, completed, known_covariates, odd_numbers, told
 from data.cohorts.rows import Row
 from data.cohorts.stored import open_cohort
 
@@ -32,6 +32,44 @@ def test_covariates_come_before_the_phenotype():
     found = completed(table, RAW)
     assert list(found) == ["Age", "SEX", "FSIQ", "handedness", "mean_fd"] and found[list(table)].equals(table)
     assert completed(table, None) is table and completed(None, None) is None
+
+
+AGES = [7.5, 9, 12, 14.25, 18, 21, 25, 33, 40, 64]
+ODD = {
+    "age": (
+        ([999, 99, 45000, -1, 1230], ["-1", "1230", "45000", "99", "999"]),
+        ([-7.5], ["-7.5"]),
+        ([80, 0, 100], []),
+        ([*range(18, 97, 2), 99], []),  # as old as that
+    ),
+    "AgeInDays": (([365 * age for age in AGES], []), ([41000], ["41000"])),
+    "age_z": (([-1, -1.5, -9, -0.2, -2, 0], []),),
+    "FIQ": (([99, 70, 148, 999, -1], ["-1", "999"]), ([160, 45], [])),
+    "mean_fd": (([-9, 99], ["-9", "99"]), ([9, 100], ["100", "9"]), ([5], [])),
+    "score": (([-1, 12], []), ([-99, 999], ["-99", "999"]), ([99, 97], [])),
+}
+USUAL = {"age": AGES, "AgeInDays": [4000.0] * 12, "age_z": [-1, 0.5, 1, 1.5, -0.5, 0, 2, -2, 0.1, 0.3]}
+USUAL |= {"FIQ": range(75, 140, 5), "mean_fd": np.geomspace(0.02, 1.4, 40), "score": range(0, 98, 7)}
+
+
+@pytest.mark.parametrize("name, more, odd", [(name, *case) for name, cases in ODD.items() for case in cases])
+def test_numbers_that_are_likely_no_measurements_are_named(name, more, odd):
+    """Also in the order of people, and beside cells that are empty."""
+    values = np.random.default_rng(0).permutation([*map(str, [*USUAL[name], *more]), "", "n/a"])
+    found = odd_numbers(pd.DataFrame({name: values, "text": "x"}))
+    assert sorted(text.split()[1] for text in found) == odd
+
+
+def test_of_few_people_only_what_nobody_can_be_is_odd():
+    assert odd_numbers(pd.DataFrame({"age": ["99", "30", "99"]})) == []
+    assert odd_numbers(pd.DataFrame({"age": ["999", "30"], "score": ["999", "1"]})) == ["age 999 (1)"]
+    assert odd_numbers(pd.DataFrame({"age": ["", "n/a"]})) == odd_numbers(None) == []
+
+
+def test_skewed_numbers_are_no_question():
+    draw = np.random.default_rng(1).lognormal(-2.3, 0.6, (1000, 200))  # head motion in mm
+    assert sum(bool(odd_numbers(pd.DataFrame({"mean_fd": of}))) for of in draw[:200]) == 0
+    assert sum(are_far(of[:20]).any() for of in draw) <= 8  # in 1,000 small cohorts
 
 
 def test_what_nobody_has_or_what_is_coded_otherwise_is_no_category():

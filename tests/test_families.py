@@ -78,6 +78,11 @@ def test_columns_of_something_else_are_refused(column, message, lab, data_cli, t
     assert pd.Series(outcome.err).str.contains(message).all(), outcome.err
 
 
+def test_a_column_that_looks_like_families_is_told(lab, data_cli, tmp_path):
+    outcome = data_cli("convert", lab, tmp_path / "out", *GRID, "--dryRun")
+    assert outcome.status == 0 and "FAM looks like a column of families" in outcome.out and "--family" in outcome.out
+
+
 def test_families_are_in_one_split_whatever_the_seed():
     """With pairs of both labels at two sites, as often tested as those who have no relatives."""
     names = [f"{at:03}" for at in range(120)]
@@ -147,7 +152,7 @@ def test_an_edited_family_breaks_the_seal(made, data_cli, tmp_path):
 
 def test_a_kept_split_gives_way_to_families_and_says_so(lab, data_cli, tmp_path):
     plain = data_cli("convert", lab, tmp_path / "plain", *GRID)
-    assert plain.status < 2 and "amil" not in plain.out
+    assert plain.status < 2 and "Families by" not in plain.out
     before = {row["subject"]: row["split"] for row in read_rows(tmp_path / "plain" / "subjects.csv")}
     tested, trained = ([name for name, of in before.items() if of == split] for split in ("test", "train"))
     related = [row | {"FAM": "X" if row["SUB_ID"] in (tested[0], trained[0]) else ""} for row in ROWS]

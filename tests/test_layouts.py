@@ -349,10 +349,57 @@ def test_what_was_recognised_is_told(scene, data_cli, tmp_path):
     for row in scene.rows:
         row["CENTRE"] = row.pop("SITE_ID")
     write_rows(tmp_path / "pcp" / "Phenotypic_V1.csv", scene.rows)
-    told = data_cli("convert", tmp_path / "pcp", tmp_path / "again", "--grid", "reduced").out
-    assert "Site: no column is used. CENTRE, scannerModel, Manufacturer looks like" in told.replace(
-        "scannerModel, Manufacturer, CENTRE", "CENTRE, scannerModel, Manufacturer"
-    )
+    arguments = ("convert", tmp_path / "pcp", tmp_path / "again", "--grid", "reduced")
+    refused = data_cli(*arguments)
+    assert refused.status == 2 and refused.err.count("\n") == 1
+    assert "scannerModel, Manufacturer, CENTRE" in refused.err and "--siteColumn ''" in refused.err
+    assert not (tmp_path / "again").exists()
+    told = data_cli(*arguments, "--siteColumn", "").out
+    assert "CENTRE looks like a site" in told and told.count("Site is unknown, and may be the whole result") == 3
+
+
+def test_a_site_that_only_some_people_have_is_refused(plain, data_cli, tmp_path):
+    folder, arguments = plain(lambda rows: rows[2].update(SITE_ID="n/a"))
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments)
+    assert outcome.status == 2 and "SITE_ID of 1 of 6 people" in outcome.err and "--exclude" in outcome.err
+
+
+@pytest.mark.parametrize("given", [("ASD",), ("ASD", "--negative", "TD")])
+def test_a_label_in_two_spellings_loses_nobody(given, plain, data_cli, tmp_path):
+    spelled = ("ASD", "TD", "asd", "TD", "ASD", "td")
+    folder, arguments = plain(lambda rows: [row.update(diagnosis=of) for row, of in zip(rows, spelled, strict=True)])
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments[:-1], *given)
+    assert outcome.status == 2 and "--negative" in outcome.err and "asd" in outcome.err
+
+
+@pytest.mark.slow
+def test_each_spelling_of_a_label_can_be_named(plain, convert):
+    spelled = ("ASD", "TD", "asd", "TD", "ASD", "td")
+    folder, arguments = plain(lambda rows: [row.update(diagnosis=of) for row, of in zip(rows, spelled, strict=True)])
+    rows = read_rows(convert(folder, *arguments[:-1], "ASD,asd", "--negative", "TD,td") / "subjects.csv")
+    assert [row["label"] for row in rows] == ["1", "0"] * 3
+
+
+@pytest.mark.slow
+def test_codes_of_a_missing_value_are_asked_for(plain, data_cli, convert, tmp_path):
+    def change(rows: list[dict]) -> None:
+        for number, row in enumerate(rows):
+            row.update(
+                age=("999", "8", "999.0", "14", "11", "9")[number], iq=("99", "90", "101", "", "85", "120")[number]
+            )
+
+    folder, arguments = plain(change)
+    arguments += ["--phenotype", "age,iq"]
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments)
+    assert outcome.status == 2 and outcome.err.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert "age 999 (2) people" in outcome.err and "--missing 'age=999'" in outcome.err and "iq" not in outcome.err
+    cohort = convert(folder, *arguments, "--missing", "age=999")
+    ages = [row["age"] for row in read_rows(cohort / "phenotype.csv")]
+    assert sorted(ages) == ["", "", "11.0", "14.0", "8.0", "9.0"]
+    kept = data_cli("convert", folder, tmp_path / "kept", "--grid", "reduced", *arguments, "--missing", "")
+    assert kept.status < 2 and "note: codes of a missing value" in kept.out and "age 999 (2)" in kept.out
+    nobody = data_cli("convert", folder, tmp_path / "out", *arguments, "--missing", "age=998")
+    assert nobody.status == 2 and "nobody" in nobody.err
 
 
 def test_categories_are_told(plain, data_cli, tmp_path):

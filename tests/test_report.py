@@ -347,6 +347,7 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     [
         ({"simulated": True}, {}, "SIMULATED"),
         ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
+        ({"unknown_site": True}, {}, "Site is unknown, and may be the whole result"),
         ({"problems": ["a", "b"]}, {}, "PROBLEMS: 2 invalidate these results: a; b."),
         ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
         ({"accepted_leaks": ["SRS"]}, {}, "LEAK ACCEPTED: the cohort was converted with --allowLeak, though SRS tells"),
@@ -364,10 +365,20 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
 
 @pytest.mark.slow
 def test_the_title_says_what_must_stand_beside_a_result(single):
-    change(single, simulated=True, shuffled_labels=True, problems=["a", "b"], accepted_leaks=["SRS"])
+    held = {"simulated": True, "shuffled_labels": True, "problems": ["a", "b"], "accepted_leaks": ["SRS"]}
+    change(single, **held, unknown_site=True)
     page = build.write(single)[0].read_text(encoding="utf-8")
-    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SHUFFLED LABELS)"
+    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SHUFFLED LABELS, SITE UNKNOWN)"
     assert all(f"<{tag}>Test of mmnn {marks}</{tag}>" in page for tag in ("title", "h1"))
+
+
+@pytest.mark.parametrize(
+    "sites, told", [(["unknown"], "unknown site"), (["A", "", "B"], "2 sites"), (["A"], "1 site;")]
+)
+def test_only_known_sites_are_counted(sites, told, single):
+    tables = read_test(single)
+    named = np.resize(sites, len(tables.predictions))
+    assert told in str(headline.numbers(replace(tables, predictions=tables.predictions.assign(site=named)))[-1])
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from helpers import NAN, cohort_of, row, run_of, small_record
 
 from data import __version__
-from data.cohorts.rows import Metadata
+from data.cohorts.rows import UNKNOWN_SITE, Metadata
 from data.cohorts.seal import CohortFindings, Findings, Seal, Verdict, write_verdict
 from data.cohorts.stored import open_cohort, write_tables
 
@@ -40,6 +40,16 @@ def test_a_sound_cohort_is_counted():
         "  autism/control by site: NYU 2/2",
     ]
     assert found.conclusion == "Nothing here invalidates a result."
+
+
+@pytest.mark.parametrize("site", [UNKNOWN_SITE, ""])
+def test_an_unknown_site_is_no_site(site):
+    people = [row(str(number), number % 2, ["train", "test"][number > 3], site=site) for number in range(6)]
+    found = cohort_of(*people).census()
+    assert found.sites.counts == [] and found.site_unknown
+    assert "Site is unknown" in found.conclusion and "--siteColumn" in found.sites.notes[0]
+    some = cohort_of(*people[:4], row("9", 0.0, "test", site="USM"), row("10", split="test", site="USM")).census()
+    assert "Site is unknown" not in some.conclusion and "site unknown of 4 subjects" in some.sites.notes[0]
 
 
 def test_what_is_wrong_with_a_split_is_told():

@@ -23,7 +23,7 @@ MAX_JOBS = 1024
 MAX_REPEATS = 1000
 MAX_COPIES = 10_000
 MAX_MESSAGE = 2000  # characters of an error
-MAY_BE_EMPTY = ("--phenotype", "--covariates")
+MAY_BE_EMPTY = ("--phenotype", "--covariates", "--siteColumn", "--missing")
 OPTION, OF_A_PROGRAM = r"--[A-Za-z]\w*", re.compile(r"run\.py |abide-\w+ ")
 Options = TypeVar("Options")
 

@@ -18,7 +18,7 @@ from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import Groups, Metadata, Row, listed
+from data.cohorts.rows import Groups, Metadata, Row, known_sites, listed
 from data.cohorts.seal import CohortFindings, Seal
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Cohort:
     @property
     def simulated(self) -> bool:
         return self.metadata.simulated
+
+    @property
+    def unknown_site(self) -> bool:
+        """Whether nobody's site is known."""
+        return not known_sites(row.site for row in self.rows)
 
     @property
     def maps(self) -> tuple[str, ...]:

@@ -51,6 +51,12 @@ class Row:
 
 COLUMNS = tuple(column.name for column in fields(Row))
 UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
+SITE_IS_UNKNOWN = "Site is unknown, and may be the whole result"
+
+
+def known_sites(sites: Iterable[str]) -> list[str]:
+    """Each site that is known, sorted: nothing may count people of none of them as one site."""
+    return sorted({*sites} - {UNKNOWN_SITE, ""})
 
 
 def read_table(path: Path) -> list[Row]:
@@ -67,8 +73,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def checked(where: str, row: Row) -> Row:
-    """The row. Raises InputError, naming where it stands, for an impossible label, split or text; only the label of a
-    test subject may be unknown."""
+    """The row. Raises InputError, naming where it stands, for an impossible label, split or text."""
     records.check_label(row.label, where, unknown=row.split == "test")
     texts = (row.file, row.subject, row.site, row.split)
     if odd := next((text for text in texts if not is_plain(text)), None):
@@ -111,13 +116,11 @@ def guess_row(name: str, label: float) -> Row:
 
 
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
-    """The rows with their records named as files of one folder. Raises InputError, naming both, if two records would
-    have names that some file systems take for the same; `path` is the cohort."""
+    """The rows with their records named as files of one folder. Raises InputError for two that would be one file."""
     rows = tuple(rows)
     if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
         raise InputError(
-            f"{path} has the records {listed(alike)}, which are one file in one folder; expected names that differ, "
-            "and not only in capitals or in their folders. Rename one."
+            f"{path} has the records {listed(alike)}, which are one file in one folder; expected others. Rename one."
         )
     return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
@@ -302,8 +305,7 @@ class Metadata(Preparation):
         return next((source.get(TYPED) or source["command"] for source in self.lineage if "left_out" in source), "")
 
     def decisive(self) -> dict[str, Any]:
-        """`json` without how commands were typed, which says nothing of what they made. Older cohorts keep it, under
-        another name, for the digests that are known of them."""
+        """`json` without how commands were typed; older cohorts keep it, for the digests that are known of them."""
         return without_typed(self.json())
 
     def json(self) -> dict[str, Any]:

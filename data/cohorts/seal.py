@@ -25,7 +25,19 @@ from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.derivation import FOLDER
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
-from data.cohorts.rows import DIGESTS, HDF5_NAME, LISTED, METADATA, SPLITS, TABLE, Metadata, Row, listed
+from data.cohorts.rows import (
+    DIGESTS,
+    HDF5_NAME,
+    LISTED,
+    METADATA,
+    SITE_IS_UNKNOWN,
+    SPLITS,
+    TABLE,
+    Metadata,
+    Row,
+    known_sites,
+    listed,
+)
 
 SEAL, VERDICT = "seal.json", "check.json"  # beside a cohort's records
 COLUMNS = ("file", "header_sha256", "volume_sha256", "source_sha256")
@@ -73,6 +85,7 @@ class CohortFindings:
     connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
     files: Findings = field(default_factory=Findings)
+    site_unknown: bool = False  # of everybody
     # How many people lack the signal of a region, by map, or of a parcel, by series
     without_signal: dict[str, Counter[str]] = field(default_factory=dict)
     forecast: list[str] = field(default_factory=list)  # lines on what can be concluded
@@ -90,7 +103,8 @@ class CohortFindings:
     @property
     def conclusion(self) -> str:
         number = len(self.every("problems"))
-        return f"{invalidating(number)}." if number else "Nothing here invalidates a result."
+        site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
+        return (f"{invalidating(number)}." if number else "Nothing here invalidates a result.") + site
 
     def lines(self, counts: bool = True) -> Iterator[str]:
         """The findings as lines of text, the problems first, the forecast last; without the conclusion."""
@@ -316,10 +330,17 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     sites: dict[str, Counter] = defaultdict(Counter)
     for row in subjects.values():
         sites[row.site][row.label if row.known else None] += 1
+    known = {site: (sites[site][0.0], sites[site][1.0]) for site in known_sites(sites)}
+    unknown = sum(count.total() for site, count in sites.items() if site not in known)
+    findings.site_unknown = not known
+    if not known:
+        of_sites.notes.append(f"{SITE_IS_UNKNOWN}: name its column with convert --siteColumn, also if it has one value")
+        return findings
+    if unknown:
+        of_sites.notes.append(f"site unknown of {unknown} subjects, who are compared as if they were of one")
     shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
     by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
     of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")
-    known = {site: (count[0.0], count[1.0]) for site, count in sorted(sites.items())}
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         of_sites.notes.append(
             f"sites of several people with one class only, where site tells the label: {listed(single)}"

@@ -17,7 +17,7 @@ from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort, Moments
 from data.cohorts.records import Wrapped
-from data.cohorts.rows import Preparation
+from data.cohorts.rows import UNKNOWN_SITE, Preparation, known_sites
 
 if TYPE_CHECKING:
     from data.cohorts.phenotype import Scaler
@@ -154,12 +154,12 @@ def within_sites(cohort: Cohort) -> Cohort:
     people = defaultdict(set)
     for row in cohort.rows:
         people[row.site].add(row.subject)
-    if not any(people):
+    if not known_sites(people):
         raise InputError(f"{cohort.path} names no sites; use standardise=voxel.")
     site = min(people, key=lambda name: len(people[name]))
     if len(people[site]) < FEWEST:
         raise InputError(
-            f"{cohort.path} has {len(people[site])} people of site {site or 'unknown'}; standardise=site needs "
+            f"{cohort.path} has {len(people[site])} people of site {site or UNKNOWN_SITE}; standardise=site needs "
             f"{FEWEST} of each. Use standardise=voxel."
         )
     return replace(cohort, standard="site", moments=SiteMoments(cohort))

@@ -28,6 +28,7 @@ from data.conversion.leaks import (
     check_informative,
     check_measures,
     check_names,
+    check_numbers,
     mixed_codings,
     separating,
     uninformative,
@@ -78,6 +79,8 @@ def convert(
     options = replace(options, covariates=covariates)
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
+    if not source.odd_allowed:
+        check_numbers(source.rows, [name for name in used if name != source.site_column], source.table)
     told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
     told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
     source = families.added(source, options.family, used)
@@ -107,6 +110,9 @@ def convert_like(
     """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
     maps or the table do not allow it, or for training subjects of `like`."""
     check_like(source, like.cohort)
+    used = (*like.cohort.metadata.phenotype_columns, *like.cohort.metadata.covariate_columns)
+    if not source.odd_allowed:
+        check_numbers(source.rows, [name for name in used if name != source.site_column], source.table)
     source = families.added_like(source, family_column, like.cohort)
     derivation = like.cohort.metadata.derivation
     if derivation and not source.derivation:  # not one way of all maps, or not known of all

@@ -1,5 +1,6 @@
 """A column of a table -> who is of which family, what is said of it, and who is a relative of training people."""
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from data.cohorts.rows import counted_families, families_of, listed, named_group
 from data.conversion.source import Source
 from data.conversion.tables import canonical_value, column
 
+FAMILY = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|code)?", re.IGNORECASE)
 MOST = 0.5  # share of the people: a column with one value for as many is none of families
 
 
@@ -48,9 +50,14 @@ def added_like(source: Source, name: str | None, like: Cohort) -> Source:
 
 
 def notes(source: Source) -> list[str]:
-    """How the column was read: how many families it has, the largest, and how many people have no value."""
+    """How the column was read: how many families it has, the largest, and how many people have no value; without one,
+    which columns look like it."""
     if not (name := source.family_column):
-        return []
+        return [
+            f"{other} looks like a column of families; if it is, name it with --family, or relatives are on both sides."
+            for other in source.rows
+            if FAMILY.fullmatch(other) and clean(source.rows[other]).dropna().duplicated().any()
+        ]
     family = source.subjects["family"]
     members = families_of(dict(zip(source.subjects["subject"], family, strict=True)))
     told = [f"Families by {name}: {counted_families(members, len(family))}. Each is in one split, and in one fold."]

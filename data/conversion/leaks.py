@@ -7,6 +7,7 @@ Columns of which nothing can be learnt are refused, too: one value, dates, IDs, 
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
+from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.phenotype import clean, matching, mostly_numbers
 from data.cohorts.rows import MIN_PER_CLASS, listed
-from data.conversion.tables import canonical_value, key
+from data.conversion.tables import canonical_value, key, quoted, respelled
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
@@ -41,7 +43,6 @@ MIN_NUMBERED = 10  # people; fewer numbers may be in order by chance
 MIN_COLLISIONS = 7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
 MIN_OF_SITE = 5  # people with a value
 MIN_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
-MAX_CODES = 12  # words in a column of categories
 CODINGS = [  # words of which one column has those of one row
     ({"m", "f"}, {"1", "2"}, {"male", "female"}, {"0", "1"}, {"man", "woman"}, {"boy", "girl"}),
     ({"r", "l"}, {"right", "left"}, {"1", "2"}),
@@ -75,6 +76,17 @@ def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mappi
         raise InputError(
             f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
             "the place of a date, and shared categories that of text. --where can choose people by any column."
+        )
+
+
+def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Raises InputError for numbers in these columns of a table of text that are likely no measurements."""
+    if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))]):
+        name, value, _ = odd[0].rsplit(" ", 2)
+        raise InputError(
+            f"{path} holds {ODD}: {listed(odd)} people. "
+            f"Correct them in the table, or say which mean unknown, such as --missing {quoted(f'{name}={value}')}; "
+            "--missing '' takes all as they are."
         )
 
 
@@ -215,22 +227,24 @@ def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[st
 
 
 def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """A sentence for each column of text that holds words of two codings of one thing: sex as M, F, 1 and 2."""
+    """A sentence for each column of text that holds words of two codings of one thing: sex as M, F, 1 and 2. So
+    does one with two spellings of one word."""
     found = []
     for name in columns:
         words = clean(table[name]).dropna()
-        plain = words.str.casefold().str.removesuffix(".0")
-        if plain.nunique() > MAX_CODES:
-            continue
+        plain = {word.casefold().removesuffix(".0") for word in words}
         for rows in CODINGS:
-            used = [coding for coding in rows if coding & set(plain)]
-            if len(used) > 1 and set(plain) <= set.union(*used) and not any(set(plain) <= coding for coding in rows):
+            used = [coding for coding in rows if coding & plain]
+            if len(used) > 1 and plain <= set.union(*used) and not any(plain <= coding for coding in rows):
                 counts = [f"{value} ({count})" for value, count in words.value_counts().items()]
                 found.append(f"{name} holds {listed(counts)}: two codings of one thing? Write one for all.")
                 break
         else:
-            spelled = words.groupby(plain).nunique()
-            if not mostly_numbers(words) and (spelled > 1).any():
-                several = sorted(words[plain.isin(spelled.index[spelled > 1])].unique())
-                found.append(f"{name} holds {listed(several)}, which differ in capitals only. Write one for all.")
+            if groups := [] if mostly_numbers(words) else respelled(words):
+                told = listed([" and ".join(group) for group in groups])
+                found.append(
+                    f"{name} holds {told}: {words.nunique()} values, of which {sum(map(len, groups))} are "
+                    f"{len(groups)} but for their spelling. Each counts as a value of its own; write one for all in "
+                    "the table, and convert again."
+                )
     return found

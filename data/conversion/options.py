@@ -36,7 +36,13 @@ class SourceOptions:
         None, metavar="A,B,...", help="its values for control; others are left out (default: the only other value)"
     )
     site_column: str | None = option(
-        None, metavar="NAME", help="column of sites (default SITE_ID or site, if there is one)"
+        None, metavar="NAME", help="column of sites (default SITE_ID or site, if there is one); '' if none tells it"
+    )
+    missing: tuple[str, ...] | None = option(
+        None,
+        type=columns,
+        metavar="NAME=VALUE,...",
+        help="numbers that mean unknown, such as age=999; '': none, all numbers far from others are right",
     )
     maps: tuple[str, ...] | None = option(
         None,

@@ -18,7 +18,7 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import clean, mostly_numbers, numbers
 from data.cohorts.rows import listed
 from data.conversion.options import SourceOptions
-from data.conversion.tables import canonical_value, check_columns, column, key
+from data.conversion.tables import canonical_value, check_columns, column, key, respelled
 
 NO, UNKNOWN, YES = 0.0, 0.5, 1.0  # `and` is the minimum, `or` the maximum, `not` the distance from 1
 ORDER: dict[type[ast.cmpop], Callable] = {
@@ -227,5 +227,12 @@ def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool =
         raise InputError(
             f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
             f"them, and none of --positive {coding.positive} (autism)."
+        )
+    chosen = {*positive, *negative}
+    if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
+        raise InputError(
+            f"{table}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
+            "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
+            "or name each with --positive and --negative."
         )
     return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from data.base.errors import InputError, shown
 from data.base.files import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import UNKNOWN_SITE, listed
+from data.cohorts.rows import listed
 from data.conversion import derived
 from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
@@ -30,6 +29,7 @@ from data.conversion.selection import (
     labels,
 )
 from data.conversion.series import SeriesFiles, find_series, image_of
+from data.conversion.sites import SITE_COLUMNS, read_sites
 from data.conversion.tables import (
     canonical_value,
     check_identifiers,
@@ -44,12 +44,6 @@ from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
 NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
-SITE_COLUMNS = ("SITE_ID", "site")
-SITE_WORDS = re.compile(
-    r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
-    r"|station",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,7 @@ class Source:
     notes: list[str]
     series: SeriesFiles | None = None
     kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
+    odd_allowed: bool = False  # whether --missing says which numbers are codes, and so that all others are right
     family_column: str | None = None  # of which `subjects` have the column `family`
 
     @property
@@ -124,6 +119,7 @@ def read_source(
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
     listing = Listing(folder)
     joined = with_series(join(listing, options), listing, options)
+    joined = replace(joined, table=without_codes(joined.table, options.missing or (), joined.path))
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
     diagnosis, label = labels_in(table, coding, path, optional)
@@ -141,9 +137,11 @@ def read_source(
         )
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
-    site_column = options.site_column or next((name for name in site_columns if name in table), None)
-    site = column(table, site_column, path).str.split().str.join(" ") if site_column else UNKNOWN_SITE
-    subjects = pd.DataFrame({"subject": identifier, "site": site, "label": label})[kept]
+    others = [joined.id_column, ABIDE_SUBJECT, coding and coding.name, *(options.map_column or "").split(",")]
+    sites = read_sites(table[kept].drop(columns=others, errors="ignore"), options.site_column, site_columns, path)
+    if not optional:
+        sites.check_known(identifier, path)
+    subjects = pd.DataFrame({"subject": identifier, "site": sites.of_row, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
@@ -157,7 +155,7 @@ def read_source(
     return Source(
         table=path,
         label_column=coding.name if coding else None,
-        site_column=site_column,
+        site_column=sites.column,
         subjects=subjects.reset_index(drop=True),
         maps=maps,
         rows=rows,
@@ -169,11 +167,24 @@ def read_source(
             *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
             *notes_on_twice(reasons, here),
-            site_note(rows, site_column),
+            sites.note,
         ],
         series=series,
         kept=with_images,
+        odd_allowed=options.missing is not None,
     )
+
+
+def without_codes(table: pd.DataFrame, missing: Sequence[str], path: Path) -> pd.DataFrame:
+    """The table with empty cells for the values that --missing names, `NAME=VALUE`. Raises InputError for one that
+    nobody has."""
+    for named in missing:
+        name, _, code = named.rpartition("=")
+        coded = column(table, name, path).map(canonical_value) == canonical_value(code)
+        if not coded.any():
+            raise InputError(f"--missing {named}: nobody in {path} has {code!r} there; expected NAME=VALUE.")
+        table = table.assign(**{name: table[name].mask(coded, "")})
+    return table
 
 
 def notes_on_twice(reasons: Mapping[str, Sequence[str]], here: Collection[str]) -> list[str]:
@@ -322,17 +333,6 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     notes.append(f"Maps that all {people.sum()} people have: {', '.join(kept)}. Name others with --maps.")
     every = [one for one in joined.wanted if one.files in kept]
     return replace(joined, maps=joined.maps[kept], wanted=every, notes=[*joined.notes, *notes])
-
-
-def site_note(rows: pd.DataFrame, site_column: str | None) -> str:
-    """Which column is the site, and which others look like one."""
-    used = f"Site: {site_column}, {rows[site_column].nunique()} sites." if site_column else "Site: no column is used."
-    alike = []
-    for name in rows.columns.drop(site_column, errors="ignore"):
-        words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
-        if any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(rows[name]).nunique() < max(len(rows), 3):
-            alike.append(name)
-    return f"{used} {', '.join(alike)} looks like a site; if it is one, name it with --siteColumn." if alike else used
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:

@@ -34,6 +34,7 @@ NUMBERED = re.compile(r"(\D*)(\d{1,18})(\D*)", re.ASCII)
 CODE = re.compile(  # letters and digits, but no age, no score of two digits, no date
     r"(?=.*\d)(?!\d{1,2}$)(?!\d+([-_]\d+){2}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", re.ASCII
 )
+SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
 SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
 MIN_OVERLAP = 0.25  # of the people of two numberings; ones that share fewer are of two studies
 MIN_MATCHED = 0.5  # of the IDs that could match
@@ -130,6 +131,14 @@ def canonical_value(text: str) -> str:
     text = text.strip()
     number = pd.to_numeric(text, errors="coerce")
     return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
+
+
+def respelled(values: Iterable[str]) -> list[list[str]]:
+    """The values that differ only in capitals, or in the blanks, hyphens and underscores beside a letter."""
+    groups: dict[str, list[str]] = {}
+    for value in sorted({*values}):
+        groups.setdefault(SEPARATOR.sub("", value).casefold(), []).append(value)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:

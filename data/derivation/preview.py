@@ -11,7 +11,7 @@ from data.base.errors import InputError
 from data.base.terminal import duration, size
 from data.cohorts.derivation import DUAL_REGRESSION, SERIES
 from data.cohorts.rows import listed
-from data.conversion.source import SITE_COLUMNS
+from data.conversion.sites import SITE_COLUMNS
 from data.conversion.tables import ids_of, key, read_table
 from data.derivation import person
 from data.derivation.bold import open_bold

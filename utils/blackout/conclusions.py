@@ -10,7 +10,7 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import listed
+from data.cohorts.rows import SITE_IS_UNKNOWN, listed
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.connections import Connections, connections_of, connections_table
@@ -148,6 +148,7 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
     regions = by_map = connections = values = None
     few = not (here.people.concludes or at_chance)
     said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
+    said += [f"{SITE_IS_UNKNOWN}."] if here.run.caveats.unknown_site else []
     if here.regions:
         regions = Regions(tables["regions"], at_chance, few=few, atlas=here.atlas)
         said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]

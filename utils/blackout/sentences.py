@@ -12,6 +12,7 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import known_sites
 from utils.blackout import options
 from utils.blackout.connections import Connections
 from utils.blackout.donors import Donors
@@ -38,7 +39,8 @@ def donors_sentence(donors: Donors) -> str:
     """Who the donors are."""
     origins: Counter = Counter()
     for (split, site), count in donors.subjects_of_origin.items():
-        origins[f"{DONORS[split]} of {'any' if site is None else 'the same'} site"] += count
+        where = "any" if site is None else "the same" if known_sites([site]) else "unknown"
+        origins[f"{DONORS[split]} of {where} site"] += count
     subjects = origins.total()
     several = "; ".join(f"for {count} of {subjects} subjects {who}" for who, count in origins.items())
     return f"Donors: {donors.count} per record, {several if len(origins) > 1 else next(iter(origins))}."

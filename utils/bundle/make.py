@@ -26,6 +26,7 @@ from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES, TELLING
+from data.cohorts.rows import SITE_IS_UNKNOWN
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
@@ -215,6 +216,7 @@ def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
         accepted_leaks=cohort.metadata.accepted_leaks,
         shuffled_labels=saved.shuffled_labels,
         transductive=saved.config.get("standardise") == "site",
+        unknown_site=cohort.unknown_site,
     )
 
 
@@ -271,6 +273,7 @@ def card_text(model: BundledModel, cohort: Cohort) -> str:
     return TEMPLATES.get_template("card.jinja").render(
         model=model,
         cohort=cohort,
+        SITE_IS_UNKNOWN=SITE_IS_UNKNOWN,
         use=INTENDED_USE,
         sites=sites_table(rows),
         variables=variables_table(cohort, rows),

@@ -129,7 +129,7 @@ def trained_with(bundle: Bundle) -> Caveats:
     """What must stand beside whatever its networks say: the caveats of the cohort that trained them."""
     its = bundle.model.caveats
     problems = tuple(f"of the training people: {text}" for text in its.problems)
-    return replace(its, problems=problems, transductive=False)
+    return replace(its, problems=problems, transductive=False, unknown_site=False)
 
 
 def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:

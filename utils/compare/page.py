@@ -243,6 +243,7 @@ def facts(run: FinishedTest) -> dict[str, object]:
         "grid": of.grid,
         **{f"data: {name.replace('_', ' ')}": value for name, value in asdict(of.prepared).items()},
         "standardised by all people of a site": of.transductive,
+        "site unknown": of.unknown_site,
         "commit of the program": of.git_commit,
         **{f"version of {name}": version for name, version in of.packages.items()},
     }

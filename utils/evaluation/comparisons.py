@@ -15,6 +15,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
+from data.cohorts.rows import known_sites
 from data.cohorts.variants import within_sites
 from utils.choice.job import read_choice
 from utils.report.tables import MINUS, Choice, as_numbers, read_scores, write_table
@@ -184,6 +185,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str
         people={
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
+            "unknown_site": predictions.site is not None and not known_sites(predictions.site),
             "new_sites": new_sites(predictions),
             "small_sites": predictions.in_small_sites,
             "tied": predictions.person is not None,

@@ -4,7 +4,7 @@ from data.cohorts.records import CLASSES
 from data.pages.drawings import Bar, Forest
 from data.pages.page import Number
 from utils.report.tables import Tables
-from utils.report.texts import spelled
+from utils.report.texts import spelled, told_sites
 from utils.scores.metrics import headline
 from utils.scores.results import CHANCE, INTERVAL, MODEL, NAMED, ROLE, Estimate
 
@@ -23,8 +23,7 @@ def numbers(tables: Tables) -> list[Number]:
     classes = [f"{(people['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
     unknown = people["label"].isna().sum()
     of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
-    sites = people["site"].nunique()
-    return [*found, Number(str(len(people)), "people tested", f"{sites} site{'s' if sites != 1 else ''}; {of_each}")]
+    return [*found, Number(str(len(people)), "people tested", f"{told_sites(people['site'])}; {of_each}")]
 
 
 def forest(tables: Tables) -> Forest | None:

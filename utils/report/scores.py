@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES, TELLING
+from data.cohorts.rows import known_sites
 from data.pages.page import Row, Section
 from utils.figures import number
 from utils.report import drawings, texts
@@ -85,7 +86,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     yield confusion(predictions, tables)
     if tables.folds:
         yield by_fold(tables)
-    if tables.sites is not None:
+    if tables.sites is not None and known_sites(tables.sites["site"]):
         yield by_site(tables.sites, run.small_sites)
     if tables.groups is not None:
         yield by_group(tables.groups, run.small_sites)

@@ -8,7 +8,7 @@ named in a few words of our own. A macro `item_<number>` of `tripod.jinja` holds
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.peers import peers_of
 from data.cohorts.records import GRIDS, Grid
-from data.cohorts.rows import listed
+from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites, listed
 from data.pages.page import Row
 from models import MODELS
 from utils.figures import number
@@ -60,6 +60,7 @@ TEMPLATES.filters["line"] = printable
 TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, between)
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
+TEMPLATES.globals.update(SITE_IS_UNKNOWN=SITE_IS_UNKNOWN)
 TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration)
 TEMPLATES.globals.update(of_maps=of_maps, of_parcels=of_parcels)
 FILLED_BY = RUN, PART, AUTHOR = "the run", "the run, in part", "the author"
@@ -118,6 +119,15 @@ ITEMS = """
 27b | discussion | usability | D | what users have to do, and what they must know
 27c | discussion | usability | D;E | next steps, with a view to where the model holds
 """
+
+
+def told_sites(sites: Iterable[str]) -> str:
+    """How many are known, in words."""
+    count = len(known_sites(sites))
+    return f"{count} site{'s' if count > 1 else ''}" if count else "unknown site"
+
+
+TEMPLATES.filters.update(known_sites=known_sites, told_sites=told_sites)
 
 
 def spelled(name: str) -> str:

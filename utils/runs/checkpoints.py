@@ -67,6 +67,7 @@ class Caveats:
     accepted_leaks: tuple[str, ...] = ()
     shuffled_labels: bool = False
     transductive: bool = False
+    unknown_site: bool = False  # of everybody
 
     @property
     def marks(self) -> str:
@@ -77,6 +78,7 @@ class Caveats:
             "LEAK ACCEPTED": self.accepted_leaks,
             "SHUFFLED LABELS": self.shuffled_labels,
             "TRANSDUCTIVE": self.transductive,
+            "SITE UNKNOWN": self.unknown_site,
         }
         found = [text for text, holds in marks.items() if holds]
         return f" ({', '.join(found)})" if found else ""
@@ -84,7 +86,7 @@ class Caveats:
     @property
     def held(self) -> dict[str, Any]:
         """Those that hold, for JSON, without what the cohort's metadata say themselves."""
-        names = ("problems", "shuffled_labels", "transductive")
+        names = ("problems", "shuffled_labels", "transductive", "unknown_site")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 

@@ -336,6 +336,7 @@ class Run:
             accepted_leaks=tuple(dict.fromkeys([*self.cohort.metadata.accepted_leaks, *its.accepted_leaks])),
             shuffled_labels=self.choices.shuffled_labels or its.shuffled_labels,
             transductive=self.transductive,
+            unknown_site=whole.unknown_site,
         )
 
     @property

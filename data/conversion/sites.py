@@ -1,0 +1,74 @@
+"""A table of people -> the site of each. What may be the site is asked for, since results depend on it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data.base.errors import InputError
+from data.cohorts.phenotype import clean
+from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
+from data.conversion.tables import column, quoted
+
+SITE_COLUMNS = ("SITE_ID", "site")
+SITE_WORDS = re.compile(
+    r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
+    r"|station",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """The column that tells the sites, the site of each row, and the other columns that look like one."""
+
+    column: str | None
+    of_row: pd.Series
+    alike: list[str]
+
+    @property
+    def note(self) -> str:
+        """Which column is the site, and which others look like one."""
+        used = f"Site: {self.column}, {len(known_sites(self.of_row))} sites."
+        if self.column is None:
+            used = f"Site: no column is used. {SITE_IS_UNKNOWN}."
+        return f"{used} {listed(self.alike)} looks like a site; if it is, use --siteColumn." if self.alike else used
+
+    def check_known(self, identifier: pd.Series, path: Path) -> None:
+        """Raises InputError if the site of some people is known, and that of others is not."""
+        if self.column is None or not known_sites(self.of_row):
+            return
+        unknown = identifier[self.of_row.index][~self.of_row.isin(known_sites(self.of_row))].tolist()
+        if unknown:
+            raise InputError(
+                f"The {self.column} of {len(unknown)} of {len(self.of_row)} people of {path} is unknown: "
+                f"{listed(unknown)}. They would be compared as if they were of one site. Fill it in, or leave them "
+                "out with --exclude."
+            )
+
+
+def read_sites(rows: pd.DataFrame, named: str | None, known: Sequence[str], path: Path) -> Sites:
+    """The sites of these rows, by the column that is `named` (empty: none), or else the first of those `known`. Raises
+    InputError if another one looks like the site."""
+    found = next((name for name in known if name in rows), None) if named is None else named or None
+    alike = like_sites(rows.drop(columns=found or [], errors="ignore"))
+    if alike and found is None and named is None:
+        raise InputError(
+            f"{listed(alike)} of {path} looks like the site, on which results depend; name the column of sites with "
+            f"--siteColumn {quoted(alike[0])}, or say with --siteColumn '' that there is none."
+        )
+    if found is None:
+        return Sites(None, pd.Series(UNKNOWN_SITE, rows.index), alike)
+    return Sites(found, clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" "), alike)
+
+
+def like_sites(rows: pd.DataFrame) -> list[str]:
+    """The columns that look like a site: by a word of the name, and by values that some people share."""
+    found = []
+    for name in rows:
+        words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
+        if any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(rows[name]).nunique() < max(len(rows), 3):
+            found.append(name)
+    return found
