@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup develop demo images lint check test bits torture unchanged gpu slurm container pages
+.PHONY: setup develop demo images lint check test bits torture gate gpu slurm container pages
 
 # What runs the program.
 setup: .venv/installed
@@ -53,9 +53,9 @@ bits: develop
 torture: develop
 	.venv/bin/python tests/torture.py
 
-# Whether this code leaves what that of the commit BASE leaves, file by file; an hour for both on 2 cores.
-unchanged: develop
-	.venv/bin/python tests/unchanged.py $(BASE) --jobs 2
+# Whether this code computes what that of BASE computed; STEPS are some of the steps, REAL a folder of real maps.
+gate: develop
+	.venv/bin/python tests/gate $(BASE) $(if $(STEPS),--steps $(STEPS)) $(if $(REAL),--real $(REAL))
 
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
 gpu: develop

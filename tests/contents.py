@@ -1,7 +1,6 @@
 """A file -> the lines of text that two equal runs share: all that it holds but times, speeds, commits and places.
 
-Binary files become a line of a digest for each part, so that the first line in which two lists differ says where two
-files do.
+Binary files become a line of a digest for each part.
 """
 
 import csv
@@ -12,7 +11,6 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -33,14 +31,11 @@ MASKS = {
     r"events\.out\.tfevents[\w.-]+": "<events>",  # TensorBoard's, whose names are times
     r"(falff-demo/\w+)-[0-9a-f]{12}": r"\1",  # a digest of the code that simulates
 }
-LEFT_OUT = re.compile(r"tfevents|^checkpoint$|\.lock$")  # TensorBoard's events, TensorFlow's state, with their times
 VIEWER = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # names that nilearn draws for the parts of its viewer
 
 
-def masked(text: str, places: dict[str, str]) -> str:
-    """The text without times, speeds and commits, and with a name in place of each of the `places`."""
-    for place, name in places.items():
-        text = text.replace(place, name)
+def masked(text: str) -> str:
+    """The text without times, speeds and commits."""
     for pattern, name in MASKS.items():
         text = re.sub(pattern, name, text)
     return text
@@ -154,39 +149,3 @@ def lines_of(name: str, content: bytes) -> list[str]:
     """The lines of a file of this name; of a kind that is not known, its digest."""
     form = next((form for pattern, form in FORMS.items() if re.search(pattern, name)), None)
     return form(content) if form else [sha256(content)]
-
-
-def of_checkpoint(path: Path) -> list[str]:
-    """The variables of the checkpoint that one of its files belongs to."""
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(path.with_suffix("")))
-    names = sorted(name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name)
-    values = [(name, np.asarray(reader.get_tensor(name))) for name in names]
-    return [f"{name}: {value.dtype} {value.shape} {sha256(value.tobytes())}" for name, value in values]
-
-
-def difference(one: Path, other: Path, places: dict[str, str]) -> str | None:
-    """The first difference between two files of equal name, in one line; None if there is none but what is volatile."""
-    if not (one.is_file() and other.is_file()):
-        return f"only {'before' if one.is_file() else 'after'}"
-    contents = one.read_bytes(), other.read_bytes()
-    if contents[0] == contents[1]:
-        return None
-    if re.search(r"\.(index|data-\d+-of-\d+)$", one.name):
-        both = [of_checkpoint(path) for path in (one, other)]
-    else:
-        both = [lines_of(one.as_posix(), content) for content in contents]
-    both = [[masked(line, places) for line in lines] for lines in both]
-    if both[0] == both[1]:
-        return None
-    for number, (before, after) in enumerate(zip(*both, strict=False), 1):
-        if before != after:
-            return f"line {number}: {around(before, after)} before, {around(after, before)} after"
-    return f"{len(both[0])} lines before, {len(both[1])} after"
-
-
-def around(line: str, other: str) -> str:
-    """What a line holds where it begins to differ from another."""
-    same = next((at for at, (a, b) in enumerate(zip(line, other, strict=False)) if a != b), min(len(line), len(other)))
-    return repr(line[max(0, same - 40) : same + 80])

@@ -217,7 +217,7 @@ def without_times(path: Path) -> bytes:
     content = path.read_bytes()
     if path.name == "checkpoint":  # TensorFlow's state file
         return b"\n".join(line for line in content.splitlines() if b"timestamp" not in line)
-    lines = (masked(PLACE.sub("<place>/", line), {}) for line in lines_of(path.as_posix(), content))
+    lines = (masked(PLACE.sub("<place>/", line)) for line in lines_of(path.as_posix(), content))
     return "\n".join(line for line in lines if line.strip(' ",') != "<events>").encode()
 
 
