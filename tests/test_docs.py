@@ -36,9 +36,6 @@ FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda, pip and fMRIPrep, and of
     *("--install", "--output-spaces", "--editable"),
     *("--help", "--version"),
 }
-README_LINES = 150
-PAGE_WORDS = 1800
-EVIDENCE = ROOT / "docs" / "evidence.md"
 
 
 def code_spans(page: Path) -> list[str]:
@@ -169,9 +166,8 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_readme_links_to_every_page_and_is_short():
+def test_readme_links_to_every_page():
     readme = text_of(ROOT / "README.md")
-    assert len(readme.splitlines()) <= README_LINES
     for page in LINKED[1:]:
         assert f"]({name(page)})" in readme
 
@@ -182,11 +178,6 @@ def test_a_page_opens_with_what_it_answers(page):
     title, opening = FENCED.sub("", text_of(page)).split("\n\n", 1)
     assert title.startswith("# ")
     assert re.match(r"[\w`*]", opening.lstrip())
-
-
-@pytest.mark.parametrize("page", sorted({*PAGES[1:]} - {EVIDENCE}), ids=name)
-def test_a_page_is_short(page):
-    assert len(text_of(page).split()) <= PAGE_WORDS
 
 
 def test_the_version_is_the_same_everywhere():
