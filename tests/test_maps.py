@@ -191,7 +191,7 @@ def test_each_map_is_what_it_is_alone(scans, data_cli, tmp_path):
     assert open_cohort(tmp_path / "all").metadata.maps == MAPS
     alone = [row | {"map": name} for name in MAPS for row in read_rows(tmp_path / name / "maps.csv")]
     assert read_rows(tmp_path / "all" / "maps.csv") == alone
-    assert "alff: Maps: amplitude." in together.out
+    assert "alff: Maps: from 0 to above 1." in together.out
 
 
 @pytest.mark.slow
