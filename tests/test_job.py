@@ -12,6 +12,7 @@ from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.blackout import job
 from utils.blackout.options import BlackoutOptions
+from utils.runs.checkpoints import Caveats
 
 REGION = "Precentral_L"  # the first of the atlas
 
@@ -28,8 +29,9 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     opened = open_cohort(cohort)
     model = MODELS["cnn"]
     config = model.module.PRESETS["regions"]
+    of_cohort = {"cohort": opened, "caveats": Caveats()}
     run = SimpleNamespace(
-        options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config, checkpoints=None
+        options=BlackoutOptions(), **of_cohort, seed=0, out_dir=tmp_path, model=model, config=config, checkpoints=None
     )
 
     def conclude(probability, rows=slice(None), fold=None):
