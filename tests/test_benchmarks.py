@@ -25,7 +25,6 @@ from data.cohorts import atlas
 from data.cohorts.folds import permuted_folds
 from data.cohorts.records import REDUCED, record_bytes
 from data.cohorts.stored import open_cohort
-from data.derivation.measures import MEASURES
 from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
 from utils.blackout import figure, job, measure, page, viewers
@@ -44,9 +43,6 @@ COMMANDS = {
     "confounds": ["--sets", 1, "--people", 120, "--resamples", 100, "--only", "sex by age,error,unseen"],
     "connections": ["--sets", 1, "--people", 400],
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
-    "derive": ["--mm", 12, "--volumes", 90],
-    "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
-    "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
     "floors": ["--sets", 2, "--seed", 50, "--only", "200 people, 10 folds, 0%"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
     "networks": [
@@ -151,42 +147,6 @@ def test_the_benchmark_of_training_divides_our_speed_by_that_of_the_other_progra
     assert ours > 0 and ratio == median == pytest.approx(ours / 2, abs=0.01)
 
 
-@pytest.mark.slow
-def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):
-    pytest.importorskip("tf2onnx")
-    line = r"nn-default: largest difference (\S+), people differ by (\S+), one person (\S+) ms, (\S+) MB, .*\n"
-    difference, spread, milliseconds, size = map(float, re.search(line, printed_by("exported")).groups())
-    assert difference < 1e-6 < spread
-    assert milliseconds > 0
-    assert 4 * 1_500 < 1e6 * size < 50_000  # of its weights alone; and of the graph
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_membership_has_a_row_for_each_part_of_a_bundle(printed_by):
-    first, *lines = printed_by("membership").split("nn: ")[1].splitlines()
-    assert re.fullmatch(r"2 trainings on (\d+) to (\d+) people", first)
-    names = [line[:40].strip() for line in lines]
-    assert names[:2] == ["network", "no label"] and names[-2:] == ["volume", "together"]
-    assert "phenotype, logistic regression" in names
-    assert all(re.search(r" (\d\.\d\d) \(\d\.\d\d to \d\.\d\d\)   told: \d+%$", line) for line in lines)
-
-
-def test_the_benchmark_of_membership_knows_who_is_in_a_mean():
-    """Of 5 values that differ by chance alone nobody can tell, of 5,000 one can."""
-    made = runpy.run_path(benchmark("membership"))
-    trained, at_hand, aucs = np.arange(40) < 20, np.arange(30, 40), []
-    for count in (5, 5_000):
-        values = np.random.default_rng(0).normal(size=(40, count)).astype(np.float32)
-        score = made["by_mean"](values, np.flatnonzero(trained), at_hand)
-        score[at_hand] = np.nan
-        line, known = made["row"]("mean", [(trained, score)]), np.isfinite(score)
-        aucs.append(roc_auc_score(trained[known], score[known]))
-        assert line.startswith(f"{'mean':<40}{aucs[-1]:.2f} (")
-        told = (score[trained] > score[known & ~trained].max()).mean()
-        assert line.endswith(f"told: {told:.0%}")
-    assert aucs[0] < 0.8 < 0.95 < aucs[1]
-
-
 def test_the_benchmark_of_coverage_counts_shares_of_its_sets(printed_by):
     *lines, null, every = printed_by("coverage").splitlines()
     shares = [re.findall(r"([\d.]+)%", line) for line in (*lines, null, every)]
@@ -229,18 +189,6 @@ def test_the_benchmark_of_connections_counts_its_sets(printed_by):
 
 def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_maps_times_each_measure(printed_by):
-    lines = printed_by("derive").splitlines()
-    assert {line.split(":")[0] for line in lines if " s, of all cores " in line} == {
-        "cleaning",
-        "dual_regression",
-        *MEASURES,
-    }
-    degree, product, ratio = map(float, re.findall(r" ([\d.]+)(?: GFLOP|$)", lines[-2]))
-    assert ratio == pytest.approx(degree / product, rel=0.02, abs=0.01)
 
 
 @pytest.mark.slow
@@ -316,16 +264,6 @@ def test_labels_are_shuffled_over_subjects_and_nothing_else(cohort, tmp_path):
 
 
 @pytest.mark.slow
-def test_our_side_of_the_agreement_runs_without_the_other_package(tmp_path):
-    """Of a linear network, only regions with a coefficient have an effect."""
-    names = runpy.run_path(benchmark("agreement"))
-    atlas, coefficient, _ = names["regions_of_pairs"]()
-    unique, logit = names["ours"](names["simulate"](tmp_path, 40, 10, 0), atlas, coefficient, 0)
-    assert unique.shape == (10, len(coefficient)) and logit.shape == (10,)
-    assert ((np.abs(unique).max(0) > 1e-4) == (coefficient != 0)).all()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "swap"])
 def test_more_people_take_no_more_memory(command, cohort, tmp_path, monkeypatch):
     """Of 160 people more, the volumes of 16 would be seen."""
@@ -397,36 +335,6 @@ def area_within_sites(table: pd.DataFrame, score: str) -> float:
     """By scikit-learn, weighted by people, of the sites with both classes."""
     sites = [site for _, site in table.groupby("site") if site["label"].nunique() == 2]
     return np.average([roc_auc_score(of["label"], of[score]) for of in sites], weights=list(map(len, sites)))
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_moved_trainings_says_how_far_they_are_apart(cli, cohort, tmp_path, monkeypatch, capsys):
-    """In this process nothing moves and nothing differs, but for a training that goes on for a batch more."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    names = runpy.run_path(benchmark("moved"))
-
-    def perform(folder, commands, environment):
-        for command in commands:
-            assert cli(*command, *(("--numIters", 3) if environment else ())).status == 0
-
-    few = {"nn": ("nn", *TINY_NN, *SMALL_BATCH)}
-    for name, value in {
-        "MODELS": few,
-        "ENVIRONMENTS": {"the same": {}, "more": {"A": "1"}},
-        "perform": perform,
-    }.items():
-        monkeypatch.setitem(names["main"].__globals__, name, value)
-    words = [benchmark("moved"), cohort, cohort, tmp_path / "moved", "--only", "nn", "--numIters", 2]
-    monkeypatch.setattr(sys, "argv", list(map(str, words)))
-    names["main"]()
-    same, more = capsys.readouterr().out.splitlines()
-    assert same == "nn, continued with the same: weights 0.0e+00, predictions 0.0e+00"
-    weights, predictions = map(float, re.search(r"with more: weights (\S+), predictions (\S+)", more).groups())
-    tables = [
-        pd.read_csv(tmp_path / "moved" / of / "nn/test/predictions.csv")["probability"] for of in ("whole", "more")
-    ]
-    assert 0 < predictions == pytest.approx((tables[0] - tables[1]).abs().max(), rel=0.05)
-    assert 0 < weights < 1
 
 
 @pytest.mark.slow
