@@ -17,12 +17,10 @@ from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
 from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.check import full
 from data.cohorts import atlas
-from data.cohorts.folds import permuted_folds
 from data.cohorts.records import REDUCED, record_bytes
 from data.cohorts.stored import open_cohort
 from data.simulation import Anatomy, Simulation, demographics
@@ -30,7 +28,6 @@ from data.swap import swap
 from utils.blackout import figure, job, measure, page, viewers
 from utils.evaluation import confounds
 from utils.scores import floors, metrics
-from utils.training import fit
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -39,7 +36,6 @@ COMMANDS = {
     "adjustment": ["--sets", 1, "--people", 200],
     "blackout": ["--preset", "residual", "--subjects", 2, "--repeats", 1, "--regions", 20],
     "calibration": ["--sets", 1],
-    "compare": ["--sets", 2, "--only", "10 folds, 50%"],
     "confounds": ["--sets", 1, "--people", 120, "--resamples", 100, "--only", "sex by age,error,unseen"],
     "connections": ["--sets", 1, "--people", 400],
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
@@ -49,7 +45,6 @@ COMMANDS = {
         *("COHORT", "networks", "--maps", 1, "--folds", 2, "--seeds", 2, "--floors", "--of"),
         "nn --numIters 2 --set members=1",
     ],
-    "permutations": ["--sets", 1, "--asked", 19, 29],
     "truth": [
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
         *("--donors", 2),
@@ -57,7 +52,6 @@ COMMANDS = {
     "planning": ["planning", "--only", "found", "--studies", 1, "--people", 50],
     "replication": ["--sets", 2, "--people", 80],
     "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
-    "twice": ["--sets", 1, "--people", 60],
     "twins": ["--people", 200, "--maps", 1],
 }
 
@@ -191,18 +185,6 @@ def test_the_benchmark_of_twins_finds_its_copies(printed_by):
     assert re.fullmatch(r"200 people, 1 maps: [\d.]+ s, [\d.]+ GB, 60 of 60 copies\n", printed_by("twins"))
 
 
-@pytest.mark.slow
-def test_the_benchmark_of_comparisons_counts_what_is_said_and_what_is_expected(printed_by):
-    lines = printed_by("compare").splitlines()
-    assert [line.split(",")[0] for line in lines] == ["equal", "the first is better"]
-    for line in lines:
-        said = [float(share) for share in re.findall(r"(?:better|level) ([\d.]+)%[,;!]?", line)]
-        assert sum(said[:3]) == pytest.approx(100) and {*said[:3]} <= {0.0, 50.0, 100.0}
-        truth, spread, half = map(float, re.search(r"true (\S+),.* \+-(\S+), half an interval (\S+);", line).groups())
-        assert said[3] / 100 == pytest.approx(norm.cdf((truth - half) / spread), abs=0.05)
-        assert truth == pytest.approx(0.05 * line.startswith("the first"), abs=0.04)  # two cohorts are few
-
-
 @pytest.mark.parametrize("separation", [2.0, np.repeat([3.0, 1.0], 5)], ids=["alike", "not alike"])
 def test_the_truth_of_coverage_is_the_auc_on_fresh_people(separation):
     """By scikit-learn, on so many fresh people of a site that it hardly varies; features tell alike, or half of them
@@ -331,86 +313,9 @@ def test_a_covariate_goes_with_the_diagnosis_and_with_the_region_that_carries_it
     assert not np.delete(difference, carrier, 1).any()
 
 
-def area_within_sites(table: pd.DataFrame, score: str) -> float:
-    """By scikit-learn, weighted by people, of the sites with both classes."""
-    sites = [site for _, site in table.groupby("site") if site["label"].nunique() == 2]
-    return np.average([roc_auc_score(of["label"], of[score]) for of in sites], weights=list(map(len, sites)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("separation", [0.0, 4.0])
-def test_a_series_of_the_benchmark_of_permutations_ends_as_its_definition_says(separation):
-    """By all its permutations, done one after another: those that are as high, up to the tenth."""
-    names = runpy.run_path(benchmark("permutations"))
-    names["simulated"].__globals__["PEOPLE"] = (60, 70)
-    ends, cohort = names["one_set"](separation, (19, 39), 3), names["simulated"](separation, 3)
-    observed = names["score"](cohort.folds, cohort.values)[1]
-    drawn = [permuted_folds(cohort.folds, 3, number) for number in range(1, 40)]
-    high = np.cumsum([names["score"](folds, cohort.values)[1] >= observed for folds in drawn])
-    for asked, end in ends.items():
-        stop = int(np.argmax(high == 10)) + 1 if 10 in high[:asked] else None
-        assert end.p == pytest.approx(10 / stop if stop else (1 + high[asked - 1]) / (1 + asked))
-    assert ends[39].p == 1 / 40 if separation else ends[39].count == stop
-
-
-def test_the_benchmark_of_permutations_scores_ridge_within_sites():
-    names = runpy.run_path(benchmark("permutations"))
-    cohort = names["simulated"](1.0, 0)
-    table = pd.DataFrame([(row.label, row.site) for row in cohort.folds.whole.rows], columns=["label", "site"])
-    for name in cohort.folds.names:
-        rest = np.array([cohort.folds.fold_of[row.subject] != name for row in cohort.folds.whole.rows])
-        model = make_pipeline(StandardScaler(), Ridge(alpha=names["PENALTY"]))
-        model.fit(cohort.values[rest], table["label"][rest])
-        table.loc[~rest, "score"] = model.predict(cohort.values[~rest])
-    metric, area = names["score"](cohort.folds, cohort.values)
-    assert metric == "auc_sites" and area == pytest.approx(area_within_sites(table, "score"))
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_permutations_prints_shares(printed_by):
-    null, longer, _, found, _, _ = printed_by("permutations").splitlines()
-    assert re.match(r"nothing to find, 19 permutations: 1 sets, .*; p <= 0.05 in .*, p <= 0.1 in .*, p <= 0.2 in", null)
-    assert longer.startswith("nothing to find, 29") and found.startswith("something to find, 19 permutations: 1 sets")
-    for line in (null, longer, found):
-        assert set(re.findall(r"p <= [\d.]+ in ([\d.]+)%", line)) <= {"0.0", "100.0"}
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, tmp_path, monkeypatch):
-    """One of two candidates knows the labels of the set; by these, permuted within sites, all scores are perfect."""
-    names = runpy.run_path(benchmark("choice"))
-    own = names["real_set"].__globals__
-    few = ["--set members=1 --preset default", "--set learning_rate=0.1 --preset default"]
-    rows = open_cohort(cohort).rows
-    site, before, seen = {row.subject: row.site for row in rows}, {row.subject: row.label for row in rows}, {}
-
-    def predicted(run) -> dict[str, float]:
-        seen.update({row.subject: row.label for row in run.cohort.rows})
-        knows = run.config.learning_rate == 0.1
-        return {row.file: row.label if knows else 0.5 for row in run.cohort.rows if row.split == "test"}
-
-    monkeypatch.setattr(fit, "predicted", predicted)
-    for name, value in {"CANDIDATES": few, "predicted": predicted}.items():
-        monkeypatch.setitem(own, name, value)
-    found = names["real_set"](cohort, 40, 0)
-    assert [of["value"] for of in found.values()] == [1.0, 1.0]
-    labels = [sorted((site[name], of[name]) for name in seen) for of in (before, seen)]
-    assert labels[0] == labels[1] and before != seen
-
-
 def test_a_quarter_has_autism():
     planted = runpy.run_path(benchmark("truth"))["planted"]
     assert planted.Quarter.people(Simulation(subjects=80))[0]["label"].sum() == 20
-
-
-@pytest.mark.slow
-def test_pairs_who_meet_twice_are_counted_twice(printed_by):
-    """Of things of many features that tell nothing, some is nearly always significant if people were independent."""
-    assert len(printed_by("twice").splitlines()) == 10
-    significant, random = runpy.run_path(benchmark("twice"))["significant"], np.random.default_rng(0)
-    named = np.array([significant(random.normal(size=(120, 30, 40)), 3, seed) for seed in range(30)]).any(2)
-    alone, twice = named.sum(0)
-    assert alone >= 9 and twice <= 5
 
 
 def test_iq_is_lower_in_autism_and_chosen_edges_differ():
