@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, SMALL_BATCH, TINY_NN, read_rows
-from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -41,15 +40,10 @@ COMMANDS = {
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
     "floors": ["--sets", 2, "--seed", 50, "--only", "200 people, 10 folds, 0%"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
-    "networks": [
-        *("COHORT", "networks", "--maps", 1, "--folds", 2, "--seeds", 2, "--floors", "--of"),
-        "nn --numIters 2 --set members=1",
-    ],
     "truth": [
         *("--only", "random", "--real", "COHORT", "--cohorts", 1, "--iterations", 1, "--preset", "residual"),
         *("--donors", 2),
     ],
-    "planning": ["planning", "--only", "found", "--studies", 1, "--people", 50],
     "replication": ["--sets", 2, "--people", 80],
     "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twins": ["--people", 200, "--maps", 1],
@@ -100,18 +94,6 @@ def test_the_benchmark_of_calibration_says_what_sets_hold_and_reads_a_test(print
     least = np.floor(1e4 * others.nsmallest(int(0.2 * (len(others) + 1))).iloc[-1]) / 1e4
     assert f"\n2: 80% sets hold autism {(own >= least).mean():.0%} of 50, control" in printed
     assert re.search(r"before: slope [\d.]+, intercept -?[\d.]+, Brier 0\.[\d]+\nafter: slope", printed)
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_networks_keeps_what_each_predicts(printed_by, tmp_path, monkeypatch):
-    """The AUC is that of scikit-learn, a mean over seeds; what is there is not done again."""
-    monkeypatch.chdir(tmp_path)
-    printed = printed_by("networks")
-    table = pd.read_csv(tmp_path / "networks" / "1-2-nn_--numIters_2_--set_members=1.csv")
-    expected = np.mean([roc_auc_score(table["label"], table[f"seed {seed}"]) for seed in (0, 1)])
-    assert f"nn --numIters 2 --set members=1: AUC {expected:.3f}" in printed
-    assert "regions, mean of SVMs: AUC 0." in printed and "; minus nn" in printed
-    assert "seed" not in printed_by("networks")
 
 
 @pytest.mark.slow
@@ -344,47 +326,3 @@ def test_the_benchmark_of_replication_says_what_holds_and_what_comes_out(printed
     nothing, much = lines[2], lines[4]
     assert "0 standard errors" in nothing and "planted named 0, planted named and come out 0" in nothing
     assert int(re.findall(r"planted named (\d+)", much)[0]) >= 6  # of eight
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_planning_finds_what_the_normal_approximation_does(printed_by, tmp_path, monkeypatch):
-    """Of an AUC near 0.5 of 200 new people, by its standard error where ranks are equally likely. The intervals are
-    those of a test; folds, which share training people, need a higher AUC; of 50 people at 20 sites none has one."""
-    made = runpy.run_path(benchmark("planning"))
-    monkeypatch.setattr(metrics, "RESAMPLES", 200)
-    every = [made["of_study"](200, 1, "new people", seed)["chance"] for seed in range(60)]
-    spread = np.sqrt(201 / 12 / 100**2)  # of 100 people of each class
-    assert made["power"](every) == pytest.approx(0.5 + spread * (norm.ppf(0.975) + norm.ppf(0.8)), abs=0.025)
-    monkeypatch.chdir(tmp_path)
-    printed_by("planning")
-    found = pd.read_csv("planning/found.csv").set_index(["way", "better_than", "sites"])["auc"]
-    assert np.isinf(found["ten folds", "chance", 20])
-    assert 0.5 <= found["new people", "chance", 1] < 0.9
-
-
-def test_the_benchmark_of_planning_has_the_verdicts_of_a_test_and_a_comparison():
-    made = runpy.run_path(benchmark("planning"))
-    for way, sites in itertools.product(("ten folds", "new people"), (1, 4)):
-        people, first, second = made["simulated"](80, sites, way, 0)
-        one, other = made["scored"](people, 0.8, first), made["scored"](people, 0.6, second)
-        less = metrics.differences(one, other, 0)
-        name = metrics.headline(less)
-        assert made["verdict"](one, other) == pytest.approx(less[name].low)
-        assert made["verdict"](one) == pytest.approx(metrics.with_intervals(one, 0)[name].low - 0.5)
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_planning_counts_how_often_a_forecast_comes_true():
-    made = runpy.run_path(benchmark("planning"))
-    table = made["forecasts"](60, 3, 4, 0).set_index("way")
-    assert (table["with_forecast"] == 4).all() and table["forecast"].between(0.7, 0.9).all()
-    assert (table["called"] >= table["at_chance"]).all() and table["called"].max() > 0
-
-
-def test_the_benchmark_of_planning_draws_people_in_proportion(cohort):
-    made, whole = runpy.run_path(benchmark("planning")), open_cohort(cohort)
-    some, fewer = (made["drawn"](whole, count, 0) for count in (20, 10))
-    assert set(fewer.subjects("train")) < set(some.subjects("train")) <= set(whole.subjects("train"))
-    assert len(some.subjects("train")) == 20 and some.subjects("test") == whole.subjects("test")
-    shares = [np.mean([row.label for row in of.rows if row.split == "train"]) for of in (some, whole)]
-    assert shares[0] == pytest.approx(shares[1], abs=0.15)
