@@ -26,7 +26,7 @@ from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
 from utils.blackout import figure, job, measure, page, viewers
 from utils.evaluation import confounds
-from utils.scores import floors, metrics
+from utils.scores import metrics
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -63,8 +63,7 @@ def printed_by(cohort, monkeypatch, capsys):
             (measure, "BLOBS"),
             (metrics, "RESAMPLES"),
             (confounds, "RESAMPLES"),
-            (floors, "LINEAR"),
-        ):  # which some of them change
+        ):  # some change
             monkeypatch.setattr(module, constant, getattr(module, constant))
         pictures = [(page, "render"), (viewers, "network_viewer"), (job, "write_maps")]
         for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), *pictures):
@@ -303,13 +302,13 @@ def test_a_quarter_has_autism():
 def test_iq_is_lower_in_autism_and_chosen_edges_differ():
     """By so many points where it is known; edges between two systems, and no others."""
     names = runpy.run_path(benchmark("truth"))
-    planted, connectomes, drawn = names["planted"], names["connectomes"], Simulation(subjects=60)
+    planted, drawn = names["planted"], Simulation(subjects=60)
     before, (table, _) = demographics(drawn), planted.LowerIQ.people(drawn)
     lower = before["FIQ"].astype(int) - table["FIQ"].astype(int)
     known = before["FIQ"] != "-9999"
     np.testing.assert_array_equal(lower, planted.IQ_EFFECT * table["label"] * known)
     aal = atlas.load_atlas(None, REDUCED)
-    places, edges = [aal.names[region] for region in aal.regions], connectomes.edges_between(aal, planted.PLANTED_EDGES)
+    places, edges = [aal.names[region] for region in aal.regions], planted.edges_between(aal, planted.PLANTED_EDGES)
     joined = [{places[one], places[other]} for one, other in itertools.combinations(range(len(places)), 2)]
     assert [pair for pair, edge in zip(joined, edges, strict=True) if edge] == [
         pair for pair in joined if tuple(sorted(pair)) in planted.PLANTED_EDGES
