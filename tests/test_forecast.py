@@ -5,18 +5,18 @@ from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from helpers import ROOT
 
 from data.cohorts import division
 from data.cohorts.forecast import compared, forecast
 from data.cohorts.rows import UNKNOWN_SITE, Row
 from utils.scores.metrics import Predictions, headline, needed_groups, with_intervals
 
-FOUND = {  # docs/planning.md: people, sites, folds: the true AUC from which on 8 of 10 studies find it
-    (50, 1, "10"): 0.85, (100, 1, "10"): 0.73, (200, 1, "10"): 0.68, (100, 5, "10"): 0.73, (200, 5, "10"): 0.66,
-    (400, 5, "10"): 0.60, (200, 20, "10"): 0.84, (400, 20, "10"): 0.62, (50, 5, "site"): 0.84, (50, 20, "site"): 0.93,
-    (100, 20, "site"): 0.78, (200, 20, "site"): 0.67, (400, 20, "site"): 0.63, (100, 1, ""): 0.64, (200, 5, ""): 0.62,
-}  # fmt: skip
+WAYS = {"new people": "", "sites left out": "site", "ten folds": "10"}
+STUDIES = pd.read_csv(ROOT / "docs" / "evidence" / "planning.csv").query("question == 'chance' and people < 800")
+FOUND = STUDIES[["people", "sites", "way", "value"]].values.tolist()  # from which AUC on 8 of 10 studies find it
 
 
 def people(count, sites, seed=0):
@@ -29,12 +29,12 @@ def folds(label, site, unit, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", FOUND)
-def test_the_auc_is_that_of_simulated_studies(case):
-    count, sites, how = case
+@pytest.mark.parametrize(("count", "sites", "way", "least"), FOUND)
+def test_the_auc_is_that_of_simulated_studies(count, sites, way, least):
+    how = WAYS[way]
     every = [people(count, sites, seed) for seed in range(3 if how == "10" else 9)]
     found = np.median([compared("", of, folds(*of, how)).auc for of in every])
-    assert found == pytest.approx(FOUND[case], abs=0.021)
+    assert found == pytest.approx(least, abs=0.021 if how or count > 100 else 0.041, nan_ok=True)
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ import run as command_line
 from data import demo
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import FULL
-from tests.benchmarks import connectomes, planted
+from tests.benchmarks import planted
 from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, measure, page, viewers
 from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
@@ -109,7 +109,7 @@ def differing(regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE),
     return {test: dict.fromkeys(regions, 1) for test in tests} | {MAPS: {f"{name} in {where}": 1 for name in regions}}
 
 
-def joining(pairs: connectomes.Pairs) -> Truth:
+def joining(pairs: planted.Pairs) -> Truth:
     """Pairs of regions whose edges are higher in autism, and the pairs of their systems."""
     systems, regions = [*dict.fromkeys(AAL.values())], [*load_atlas(None, FULL).names.values()]
     ends = [sorted(pair, key=lambda name: (systems.index(AAL[name]), regions.index(name))) for pair in pairs]
@@ -121,7 +121,7 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
     people, few = (partial(planted.simulated, subjects=count) for count in (500, planted.PEOPLE))
     four, mirrors = differing(demo.PLANTED), tuple(map(mirror, demo.PLANTED))
     volumes = partial(Scenario, planted=four, model="cnn")
-    six = tuple((one, other) for one in connectomes.PLANTED for other in connectomes.PLANTED if one < other)
+    six = tuple((one, other) for one in planted.CORRELATED for other in planted.CORRELATED if one < other)
     ends = differing({name for pair in planted.PLANTED_EDGES for name in pair}, where="connectome")
     one_map = {MAPS: {f"{planted.OneMap.planted_region} in {planted.OneMap.planted_map}": 1}}
     made, both = partial(partial, planted.connected), differing(mirrors)
@@ -134,7 +134,7 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
         "inherited": volumes(partial(few, kind=planted.Inherited), 10, excused=differing(mirrors, [RELIANCE])),
         "one-map": volumes(partial(few, kind=planted.OneMap), 10, planted=one_map),
         "connectome": Scenario(
-            made(edges=six), 10, planted=differing(connectomes.PLANTED, where="connectome") | joining(six)
+            made(edges=six), 10, planted=differing(planted.CORRELATED, where="connectome") | joining(six)
         ),
         "no-edges": Scenario(made(), 20),
         "connection": Scenario(
