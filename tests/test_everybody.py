@@ -162,7 +162,6 @@ SCORES: dict[str, tuple[Callable[[Path], None], tuple, str]] = {
     "of another preset": (lambda folder: None, ("--preset", "default"), "this run asks for"),
     "of other iterations": (lambda folder: None, ("--numIters", 5), "tested --numIters 4, this run asks for 5"),
     "of another precision": (lambda folder: None, ("--precision", "mixed_bfloat16"), "tested --precision float32"),
-    "of another validation": (lambda folder: None, ("--validation", 0.3), "tested --validation 0.0, this run asks for"),
     "edited": (edited, (), "predictions.csv is not as it was written"),
     "unfinished": (unfinished, (), "test: the run is not finished"),
     "without a table": (lambda folder: (folder / "metrics.json").unlink(), (), "metrics.json"),

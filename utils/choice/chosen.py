@@ -94,8 +94,7 @@ def choice_of(parts: list[Group], candidates: Candidates, kept: Path) -> Group:
                 job=CHOOSE,
                 out_dir=part_folder(folder, one.fold),
                 options=ChoiceOptions(contenders),
-                num_iters=one.trained_for,
-                more=told | {"iterations": one.trained_for},
+                more=told | {"iterations": one.num_iters},
             )
         )
     whole = replace(first.run, job=CHOOSE, out_dir=folder, options=Options(), name=CHOICE)

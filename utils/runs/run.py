@@ -12,14 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from data.base import files, tables
 from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import DIGESTS, validation_subjects
+from data.cohorts.rows import DIGESTS
 from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -149,12 +147,6 @@ class Run:
         return self.folds is not None and not self.fold
 
     @property
-    def trained_for(self) -> int:
-        """Batches of the whole training, of which the checkpoint in use, the best one, may have seen fewer."""
-        trained = self.checkpoints.trained
-        return trained.identity().step if self.job.needs_checkpoint and trained.current else self.num_iters
-
-    @property
     def standard(self) -> Standard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")
@@ -163,18 +155,6 @@ class Run:
     def transductive(self) -> bool:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
         return self.standard == "site"
-
-    @cached_property
-    def validation_subjects(self) -> frozenset[str]:
-        """Training subjects set aside to choose the checkpoint."""
-        if not self.choices.validation:
-            return frozenset()
-        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, self.cohort.groups)
-
-    def training_records(self, set_aside: bool = False) -> np.ndarray:
-        """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""
-        subjects, indices = self.validation_subjects, self.cohort.indices("train")
-        return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
 
     def nothing_to_do(self) -> bool:
         """A training says itself that it is done; what is not on folds is done again."""
@@ -196,7 +176,7 @@ class Run:
         if self.workers.of_chief(b"done" if done else b""):
             return False
         if self.workers.is_chief and self.folds:
-            self.folds.check(self.checkpoints.trained.path.parent, self.fold, self.cohort)
+            self.folds.check(self.checkpoints.path.parent, self.fold, self.cohort)
         return True
 
     def on(self, workers: Workers) -> "Run":
