@@ -22,7 +22,7 @@ ONE = f"--set members=1 {SMALL}"
 LONGER = "--set members=1 --set batch_size=8 --numIters 10"
 RESIDUAL = "--model cnn --dataDir ../cohort --chkPointDir residual"
 TINY_RESIDUAL = shlex.join((*TINY_CNN, "--set", "batch_size=8", "--numIters", "6"))
-OTHER = "--model nn --preset default --dataDir ../cohort --chkPointDir default"
+OTHER = "--model nn --set learning_rate=0.001 --dataDir ../cohort --chkPointDir default"
 PERSON = "--maps falff=../new/cpac/X_0060002_falff.nii.gz --phenotype AGE_AT_SCAN=12,SEX=1"
 GROUPS = "--labelColumn group --positive A --phenotype ''"
 MAPS = "falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc"
@@ -113,7 +113,7 @@ ANY = {  # of any reduced cohort
         run --train {NN} {ONE}
         run --test {NN}
         2 run --blackout {NN}
-        2 run --test {NN} --preset default
+        2 run --test {NN} --set learning_rate=0.001
         2 run --test {NN} --numIters 8
         2 run --train {NN} --wrong 1
         """,

@@ -60,7 +60,7 @@ COMMANDS = {
     ],
     "planning": ["planning", "--only", "found", "--studies", 1, "--people", 50],
     "replication": ["--sets", 2, "--people", 80],
-    "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
+    "speed": ["--preset", "residual", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twice": ["--sets", 1, "--people", 60],
     "twins": ["--people", 200, "--maps", 1],
 }
@@ -472,7 +472,7 @@ def test_the_benchmark_of_a_choice_scores_who_knows_the_permuted_labels(cohort, 
     """One of two candidates knows the labels of the set; by these, permuted within sites, all scores are perfect."""
     names = runpy.run_path(benchmark("choice"))
     own = names["real_set"].__globals__
-    few = ["--set members=1 --preset default", "--set learning_rate=0.1 --preset default"]
+    few = ["--set members=1", "--set learning_rate=0.1"]
     rows = open_cohort(cohort).rows
     site, before, seen = {row.subject: row.site for row in rows}, {row.subject: row.label for row in rows}, {}
 

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
+from helpers import ROOT, SMALL, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -293,7 +293,7 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
     nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
-    tiny = "--preset linear --set batch_size=8"
+    tiny = " ".join(SMALL["cnn"])
     (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
     places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")
 
@@ -309,7 +309,7 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     assert "Still to be done before the results are pooled: fold 1." in outcome.out
     assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
     of_run = json.loads((tmp_path / "one/fold-0/run.json").read_text())
-    assert (of_run["preset"], of_run["config"]["l2"]) == ("linear", 0.3)
+    assert (of_run["preset"], of_run["config"]["l2"]) == ("residual", 0.3)
     assert run("--train", "train", "--numIters", 2).status == 0
     assert run("--test", "test").status == 0
     of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str})
@@ -344,7 +344,7 @@ def test_candidates_read_volumes_as_each_standardises_them(cohort, tmp_path, mon
         name: replace(
             run_of("cnn", replace(folds.cohort("0"), standard=name), tmp_path, preset=name), folds=folds, fold="0"
         )
-        for name in ("brain", "voxel", "stored")
+        for name in ("brain", "stored")
     }
     found = choice(contenders, Store())
     assert seen == {name: {name} for name in contenders}

@@ -159,7 +159,6 @@ SCORES: dict[str, tuple[Callable[[Path], None], tuple, str]] = {
         ("--set", "batch_size=4"),
         "tested --set batch_size 8, this run asks for 4; use the same",
     ),
-    "of another preset": (lambda folder: None, ("--preset", "default"), "this run asks for"),
     "of other iterations": (lambda folder: None, ("--numIters", 5), "tested --numIters 4, this run asks for 5"),
     "of another precision": (lambda folder: None, ("--precision", "mixed_bfloat16"), "tested --precision float32"),
     "edited": (edited, (), "predictions.csv is not as it was written"),

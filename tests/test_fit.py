@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from helpers import SMALL, SMALL_BATCH, read_rows, requested
+from helpers import DENSE, SMALL, SMALL_BATCH, read_rows, requested, settings
 
 from utils.machines import devices
 from utils.runs.validate import single_run
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 WORDS = {  # what decides the weights: layers that draw, keep running means or read volumes
     "sines, seed, shuffled labels": ("nn", (*SMALL["nn"], "--seed", "3", "--shuffleLabels")),
-    "batch norm": ("nn", (*SMALL_BATCH, "--preset", "default")),
-    "volumes, dropout": ("cnn", (*SMALL_BATCH, "--preset", "linear", "--set", "dropout=0.5")),
+    "batch norm": ("nn", (*SMALL_BATCH, *settings(DENSE))),
+    "volumes, dropout": ("cnn", (*SMALL_BATCH, *settings(["members=1", "cubes=1"]))),
 }
 
 

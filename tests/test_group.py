@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import SMALL, SMALL_BATCH, Page, assert_bit_equal, cohort_of, read_rows, requested, run_of, unsealed
+from helpers import SMALL, Page, assert_bit_equal, cohort_of, read_rows, requested, run_of, unsealed
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data.base.errors import InputError
@@ -25,16 +25,13 @@ from utils.runs.group import Group, repeated_run
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
 
-SETTINGS = {"nn": SMALL["nn"], "cnn": ("--preset", "linear", *SMALL_BATCH)}
-
-
 @pytest.fixture(scope="module")
 def in_folds(cli, cohort):
     """`in_folds(folder, "nn", "3", "--test")` is a command line on folds of the small cohort, all of it in `folder`."""
 
     def run(folder, model, how, job, *more, data=cohort):
         named = job.strip("-")
-        settings = ("--numIters", 4, *SETTINGS[model]) if job == "--train" else ()
+        settings = ("--numIters", 4, *SMALL[model]) if job == "--train" else ()
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", data, "--outDir", folder / named)
         return cli(job, "--model", model, "--folds", how, *places, *settings, *more)
 

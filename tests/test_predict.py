@@ -51,7 +51,7 @@ PEOPLE, NEW = range(100, 124), 200  # IDs; that of the person who is predicted
 SETTINGS = {  # of tiny networks: model, preset, settings
     "mmnn": ("mmnn", "regions", ("members=1", "region_units=3", "phenotype_units=4")),
     "cnn": ("cnn", "residual", TINY_CNN[3::2]),
-    "nn": ("nn", "default", ("members=1",)),
+    "nn": ("nn", "sine", ("members=1",)),
 }
 
 

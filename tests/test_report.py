@@ -440,7 +440,6 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
         "from preprocessed scans by autism-blackout (abide-data derive): band 0.01-0.1 Hz, smoothing none.",
     ),
     "stored": ({"prepared": {"standard": "stored"}}, "Volumes were read as they were stored."),
-    "voxel": ({"prepared": {"standard": "voxel"}}, "then voxel by voxel over the training subjects."),
     "site": ({"prepared": {"standard": "site"}, "transductive": True}, "over all people of the site, tested ones too"),
     "older transductive": ({"transductive": True}, "of each site were standardised by all its people, tested ones too"),
     "scaled": ({"prepared": {"scaled_by": "split"}}, "deviations were learnt from training subjects only."),

@@ -12,7 +12,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.rows import read_table
 from data.cohorts.stored import open_cohort, write_tables
-from models import MODELS, nn
+from models import MODELS, cnn, nn
 from run import parser
 from utils.jobs import JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
@@ -37,8 +37,8 @@ def run_of(words: str, saved: Identity | None, cohort: Cohort = TRAINED) -> Run:
 
 def saved_by(**changes) -> Identity:
     """The identity of a nn of another preset, seed and so on than by default."""
-    config = asdict(replace(nn.PRESETS["default"], learning_rate=0.5, members=3))
-    chosen = {"preset": "default", "config": config, "seed": 7, "precision": "mixed_float16"}
+    config = asdict(replace(nn.PRESETS["sine"], learning_rate=0.5, members=3))
+    chosen = {"preset": "sine", "config": config, "seed": 7, "precision": "mixed_float16"}
     return an_identity(**chosen | {"shuffled_labels": True, "step": 40, "out_dir": "there/out"} | changes)
 
 
@@ -68,7 +68,6 @@ def test_what_the_user_leaves_open_is_the_checkpoints():
         ("--seed 0", "seed", 0),
         ("--seed 1", "seed", 1),
         ("--precision float32", "precision", "float32"),
-        ("--preset sine", "preset", "sine"),
         ("", "shuffled_labels", False),  # a flag that is not given is a choice
     ],
 )
@@ -82,8 +81,12 @@ def test_the_users_choice_beats_the_checkpoints(words, name, value):
 def test_one_setting_of_the_user_leaves_the_checkpoints_others():
     of_both = run_of("--train --model nn --set members=2", saved_by()).config
     assert (of_both.members, of_both.learning_rate) == (2, 0.5)
-    another_preset = run_of("--train --model nn --preset sine --set members=2", saved_by()).config
-    assert another_preset == replace(nn.PRESETS["sine"], members=2)
+
+
+def test_another_preset_of_the_user_has_its_own_settings():
+    saved = saved_by(model="cnn", preset="residual", config=asdict(cnn.PRESETS["residual"]))
+    run = run_of("--train --model cnn --preset regions --set members=2", saved)
+    assert (run.choices.preset, run.config) == ("regions", replace(cnn.PRESETS["regions"], members=2))
 
 
 def test_a_test_is_of_what_the_checkpoint_has_seen():

@@ -39,8 +39,8 @@ from utils.scores.results import CHANCE
 from utils.training.fit import predicted
 
 CANDIDATES = [
-    f"--preset {preset} --set learning_rate={rate} --set phenotype_units={units}"
-    for preset in ("sine", "default")
+    f"--set phenotype_activation={activation} --set learning_rate={rate} --set phenotype_units={units}"
+    for activation in ("sine", "relu")
     for rate in (0.001, 0.01)
     for units in (32, 256)
 ]
