@@ -19,7 +19,7 @@ TRAIN = Job(
     figures=("history",),
     options=TrainOptions,
     needs_checkpoint=False,
-    takes_several_gpus=True,
+    takes_several_devices=True,
 )
 TEST = Job(
     name="test",
@@ -30,7 +30,6 @@ TEST = Job(
     outputs=OUTPUTS,
     figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     options=TestOptions,
-    is_shared=False,
 )
 BLACKOUT = Job(
     name="blackout",

@@ -52,7 +52,6 @@ PERMUTE = Job(
     module="utils.permutations",
     guards=(),
     outputs=("permutation-*.csv", TABLE),
-    is_shared=False,
 )
 
 

@@ -3,6 +3,7 @@
 What calls return comes back as values. These processes ignore Ctrl-C, at which this one stops them, and end with it.
 """
 
+import json
 import os
 import signal
 import threading
@@ -43,8 +44,11 @@ def cpu_count() -> int:
 
 def several_processes(environment: Environment = os.environ) -> bool:
     """Whether TF_CONFIG or Slurm's variables of the job step name more processes than this one."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    return bool(environment.get("TF_CONFIG", "").strip()) or tasks != "1"
+    if config := environment.get("TF_CONFIG", "").strip():
+        with suppress(ValueError, AttributeError, TypeError):  # told where the cluster is needed
+            return sum(map(len, json.loads(config).get("cluster", {}).values())) > 1
+        return True
+    return environment.get("SLURM_STEP_NUM_TASKS", "1") != "1"  # of this srun; SLURM_NTASKS is the whole allocation's
 
 
 def prepare_tensorflow() -> None:

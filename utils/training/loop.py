@@ -40,11 +40,6 @@ class Training:
     optimizer: keras.Optimizer
     caught: list[int] = field(default_factory=list)
 
-    def share_state(self, done: int = 0) -> int:
-        """Gives every worker the state of the chief's network; returns how many batches that has seen."""
-        self.run.workers.share_state([*self.network.variables, *self.optimizer.variables])
-        return int(self.run.workers.of_chief(str(done).encode()))
-
     def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The records of batches start..stop-1, positions in the cohort."""
         indices, seed, size = self.run.cohort.indices("train"), self.run.seed, self.run.config.batch_size

@@ -59,7 +59,6 @@ def train(run: Run) -> int:
     else:
         run.prepare_folder()
         measure(training)
-    training.share_state(done)
     if complete:
         return 0
     history = History(run.out_dir, done)
@@ -122,16 +121,6 @@ def claim(run: Run, brought_back: bool) -> None:
         run.prepare_folder()
     else:
         run.write_manifest(finished=False)
-
-
-def assist(run: Run) -> int:
-    """Trains on this worker's share of every batch; returns the exit status."""
-    training = begin(run)
-    done = training.share_state()
-    with collected(also=silence_after_sighup) as caught:
-        training = dataclasses.replace(training, caught=caught)
-        stopped = any(stopping for _, _, stopping in training.steps(done))
-    return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
 def pool(group: "Group") -> None:
