@@ -73,6 +73,8 @@ def execute() -> int:
     top = parser()
     args = top.parse_args()
     given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    if several_processes():
+        check_together(args)
     if args.dryRun and not args.dataDir:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     if args.bundle and issubclass(args.job.options, BundleOptions):
@@ -94,25 +96,24 @@ def execute() -> int:
         work.announce()
         return 0
     if several_processes():
-        return perform_with_others(work, args)
+        from utils.runs.group import train_together
+
+        return train_together(cast("Run | Group", work), args.shareGPU)
     return work.perform(args.shareGPU)
 
 
-def perform_with_others(work: "Run | Group | Permutations", args: argparse.Namespace) -> int:
-    """Does the job with other workers, if there are any; returns the exit status."""
-    from utils.machines.workers import find_workers
-    from utils.runs.group import perform_together
-
-    workers = find_workers()
-    if not (work.job.is_shared or workers.is_chief):
-        print(f"Worker {workers.index} of {workers.count}: nothing to do, the first one does all of this job.")
-        return 0
-    if workers.count == 1 or not work.job.is_shared:
-        return work.perform(args.shareGPU)
-    if args.jobs > 1:
-        raise InputError(f"--jobs {args.jobs} is for one machine, but there are {workers.count} workers; leave it out.")
-    shared = cast("Run | Group", work)  # permutations are of a test, which one process does
-    return perform_together(shared, workers, args.shareGPU)
+def check_together(args: argparse.Namespace) -> None:
+    """Raises InputError if several processes were started for what one does."""
+    alone = {
+        args.job.flag: not args.job.takes_several_devices,
+        "--choose": args.choose is not None,
+        f"--jobs {args.jobs}": args.jobs > 1,
+    }
+    if named := next((what for what, is_alone in alone.items() if is_alone), None):
+        raise InputError(
+            f"{named} is for one process, but srun or TF_CONFIG names several, which only train a network together. "
+            "Start one (srun --ntasks=1); an array over --fold shares folds among machines: docs/scale.md."
+        )
 
 
 def settled(asked: Request) -> "Run | Group | Permutations":

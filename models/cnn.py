@@ -24,7 +24,7 @@ from models import (
 )
 from models.regions import OfVolume, Regions
 
-COARSE = 3  # voxels along an edge of the cubes whose means `linear` and `combined` read
+COARSE = 3  # voxels along an edge of the cubes whose means `combined` reads
 MOST_MAPS = 3  # a brain of more maps has no more filters
 
 
@@ -34,18 +34,6 @@ def reduced_by(*strides: int) -> int:
     for stride in strides:
         shape = tuple(math.ceil(size / stride) for size in shape)
     return math.prod(shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear(OfVolume):
-    """A linear classifier (logistic regression) of the means of cubes of `average_pool` voxels, with dropout."""
-
-    average_pool: Edge = COARSE
-    dropout: BelowOne = 0.0
-    l2: Penalty = 0.0001
-
-    def num_features(self) -> int:
-        return super().num_features() + reduced_by(self.average_pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +111,7 @@ class Combined(Regions, Convolutions):
     """
 
 
-NETWORKS: tuple[type[OfVolume], ...] = (Regions, Linear, Convolutions, Combined)
+NETWORKS: tuple[type[OfVolume], ...] = (Regions, Convolutions, Combined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +127,7 @@ def network_of(values: dict) -> type[OfVolume]:
     """The class of saved settings."""
     if "filters" in values:
         return Combined if "region_units" in values else Convolutions
-    return Regions if "region_units" in values else Linear
+    return Regions
 
 
 PRESETS: dict[str, OfVolume] = {
@@ -150,11 +138,6 @@ PRESETS: dict[str, OfVolume] = {
     ),
     "regions": Regions(
         standardise="brain", batch_norm=False, members=4, learning_rate=0.003, half_rate_after=50,
-    ),
-    "linear": Linear(standardise="voxel", l2=0.03, half_rate_after=50),
-    "convolutional": Convolutions(
-        standardise="voxel", filters=(16,), kernels=(3,), strides=(2,), pools=(0,), batch_norm=False,
-        global_average=False, average_pool=2, dropout=0.5, l2=0.01, members=4, half_rate_after=100,
     ),
     "residual": Convolutions(),
     "plain": Convolutions(
@@ -175,17 +158,6 @@ def cube_means(x: Any, size: int) -> Any:
 
     # TensorFlow 2.21 cannot pool float16 on a CPU.
     return keras_layers.AveragePooling3D(size, padding="same", dtype="float32")(x)
-
-
-def cube_features(volume: Any, config: Linear, members: int) -> Any:
-    """(batch, x, y, z, maps) -> (batch, 1, members, features), the means of all cubes of all maps."""
-    from keras import layers as keras_layers
-
-    from models import layers
-
-    values = keras_layers.Flatten()(cube_means(volume, config.average_pool))
-    each = [layers.Dropout(config.dropout)(values) for _ in range(members)]
-    return of_all_maps(layers.side_by_side(each))
 
 
 def of_all_maps(each: Any) -> Any:
@@ -270,14 +242,7 @@ def convolutional_part(volume: Any, config: Convolutions) -> Part:
 
 def parts(volume: Any, config: OfVolume, grid: Grid) -> list[Part]:
     """(batch, x, y, z, maps) -> the parts of a classifier that read volumes."""
-    from models import layers
-
-    if config.standardise == "voxel":
-        volume = layers.Standardise(dtype="float32")(volume)
     found = regions.parts(volume, config, grid) if isinstance(config, Regions) else []
-    if isinstance(config, Linear):
-        settings = LayerSettings(config.l1, config.l2)
-        found.append(Part("linear", partial(cube_features, volume, config), settings, True, within_sites=True))
     if isinstance(config, Convolutions):
         found.append(convolutional_part(volume, config))
     return [part._replace(share=1 / len(found)) for part in found]

@@ -33,7 +33,7 @@ class Phenotype(Classifier, HiddenLayers):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Phenotype):
-    """A multilayer perceptron; its first layer may be of random Fourier features, which are trained
+    """A multilayer perceptron, whose first layer may be of random Fourier features that are trained
     (`models.layers.fourier_features`): an approximate kernel machine."""
 
     l2: Penalty = 0.001
@@ -44,7 +44,6 @@ PRESETS = {
         phenotype_units=(256,), phenotype_activation="sine", members=4, l2=0.0, batch_norm=False,
         learning_rate=0.003, half_rate_after=50,
     ),
-    "default": Config(),
 }  # fmt: skip
 
 

@@ -53,6 +53,14 @@ TINY_NN = ("--set", "members=1")  # what takes time is building networks
 SMALL_BATCH = ("--set", "batch_size=8")
 
 
+DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "batch_norm=true", "l2=0.001", "members=1"]  # of a nn
+
+
+def settings(of: Sequence[str]) -> list[str]:
+    """The words of a command line."""
+    return [word for text in of for word in ("--set", text)]
+
+
 # TensorFlow cannot compute in bfloat16 where oneDNN is capped (`devices.check_bfloat16`).
 HALF = "mixed_float16" if "ONEDNN_MAX_CPU_ISA" in os.environ else "mixed_bfloat16"
 
@@ -258,7 +266,7 @@ def sha256(text: str) -> str:
 
 def an_identity(**changes) -> Identity:
     """The identity of a nn that has seen no batch."""
-    of_nn = {"model": "nn", "preset": "default", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
+    of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
     of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
     subjects = {"training_subjects": ("1", "2"), "encoder_subjects": ()}
     return Identity(**of_nn | of_data | subjects | changes)

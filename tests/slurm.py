@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from helpers import ROOT, SMALL_BATCH, TINY_NN, assert_bit_equal
-from pages import ONE_OF_REGIONS, scripts, tiny
+from helpers import ROOT, assert_bit_equal
+from pages import scripts, tiny
 
 from data import demo
 from data.base.cli import guarded
@@ -41,9 +41,9 @@ NODE_TIMEOUT_S = 20  # until a silent node is down
 PATIENCE_S = 600
 SCALE = ROOT / "docs" / "scale.md"
 RUN = str(ROOT / ".venv" / "bin" / "run.py")
-NN = ("--model", "nn", *TINY_NN, *SMALL_BATCH)
-ITERATIONS = 2000  # so many that a training can be disturbed
-SAVED = 150  # batches, when the first checkpoint is there
+ITERATIONS = 4
+LONG = 200  # so many that a training can be disturbed after its first checkpoint
+TWO = ("--nodes=2", "--ntasks-per-node=1")
 SAME_LOSS = 1e-6  # as docs/scale.md says of several workers
 ASK = """This installs Debian's packages {packages} if they are missing, and makes network namespaces {nodes},
 the bridge {bridge} and /etc/netns/ for them; all but the packages is removed at the end. Go on? [y/N] """
@@ -205,17 +205,6 @@ class Job:
         wait_until(lambda: not any(of["JobState"] in active for of in self.states()), f"the end of job {self.number}")
         return [of["JobState"] for of in self.states()]
 
-    def has_seen(self, batches: int) -> bool:
-        """Whether its training has come so far."""
-        return max([0, *map(int, re.findall(r"Training \w+ (\d+)/", self.log))]) >= batches
-
-    def disturbable(self) -> "Job":
-        """The same once its training has saved; Raises InputError if it ended before."""
-        wait_until(lambda: self.has_seen(SAVED + 1) or self.states()[0]["JobState"] == "COMPLETED", "the training")
-        if self.states()[0]["JobState"] != "RUNNING":
-            raise InputError(f"The training ended before it could be disturbed: {self.log[-300:]}")
-        return self
-
 
 def submit(folder: Path, script: str, *options: str) -> Job:
     folder.mkdir(exist_ok=True)
@@ -228,13 +217,6 @@ def alone(folder: Path, *words: object) -> None:
     """run.py as one process, without Slurm."""
     folder.mkdir(exist_ok=True)
     sh(RUN, *words, cwd=folder)
-
-
-def on_two_nodes(*words: object, options: str = "--nodes=2 --ntasks-per-node=1") -> str:
-    return f"srun --kill-on-bad-exit {options} run.py {shlex.join(map(str, words))}"
-
-
-TWO = ("--nodes=2", "--ntasks-per-node=1")
 
 
 def adapted(script: str, cohort: Path) -> str:
@@ -251,157 +233,76 @@ def adapted(script: str, cohort: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
-
-
 # What is tried: each gives what was found, and whether it held
 
 
 @dataclass(frozen=True)
 class Tries:
-    """On a cohort of volumes and one at full size, in a folder for each try."""
+    """The scripts of docs/scale.md, on a cohort of volumes and one at full size, in a folder for each."""
 
     home: Path
     cohort: Path
     full: Path
 
-    def training(self, folder: Path, iterations: int = ITERATIONS) -> tuple:
-        """A `nn` that two nodes train, with all in a folder."""
-        places = ("--dataDir", self.cohort, "--chkPointDir", folder / "ckpt", "--outDir", folder / "out")
-        return ("--train", *NN, "--numIters", iterations, *places)
+    def array(self) -> tuple[str, bool]:
+        """A task a fold, each on one node, and the last one pools: the bytes of one process."""
+        array, one = self.home / "array", self.home / "folds"
+        states = submit(array, adapted(scripts(SCALE)[0], self.cohort)).ended()
+        for job in ("train", "test", "blackout"):
+            alone(one, *tiny(f"run.py --{job} --folds 2 --dataDir {self.cohort} --chkPointDir ckpt")[1:])
+        written = ("test-folds-2/predictions.csv", "blackout-folds-2/regions.csv", "blackout-folds-2/values.csv")
+        pairs = [[folder / "results" / f"mmnn-{name}" for folder in (array, one)] for name in written]
+        equal = sum(first.read_bytes() == second.read_bytes() for first, second in pairs)
+        held = set(states) == {"COMPLETED"} and equal == len(written)
+        return f"{len(states)} folds pooled, {equal} of {len(written)} tables have the bytes of one process", held
 
-    def undisturbed(self) -> tuple[str, bool]:
-        folder = self.home / "undisturbed"
-        states = submit(folder, on_two_nodes(*self.training(folder)), *TWO).ended()
-        alone(self.home / "one", *self.training(self.home / "one"))
-        few = [pd.read_csv(path / "out" / "history.csv")["loss"][:20] for path in (folder, self.home / "one")]
-        difference = (few[0] - few[1]).abs().max()
-        workers = json.loads((folder / "out" / "run.json").read_text())["workers"]
-        held = states == ["COMPLETED"] and workers == 2 and difference <= SAME_LOSS
+    def training(self) -> tuple[str, bool]:
+        """Two nodes train one network to the losses of one process."""
+        folder, one = self.home / "two", self.home / "one"
+        states = submit(folder, self.on_two_nodes(ITERATIONS)).ended()
+        command = next(line for line in self.on_two_nodes(ITERATIONS).splitlines() if "run.py" in line)
+        alone(one, *shlex.split(command.partition("run.py")[2]))
+        losses = [pd.read_csv(path / "results/cae-train/history.csv")["loss"] for path in (folder, one)]
+        difference = (losses[0] / losses[1] - 1).abs().max()
+        workers = json.loads((folder / "results/cae-train/run.json").read_text())["workers"]
+        held = states == ["COMPLETED"] and workers == len(NODES) and difference <= SAME_LOSS
         return f"{workers} workers, losses of one process within {difference:.0e}", held
 
-    def equal(self, folder: Path) -> bool:
-        """Whether a disturbed training has ended as the undisturbed one."""
-        devices.start_tensorflow("cpu")
-        try:
-            assert_bit_equal(folder / "ckpt" / "nn", self.home / "undisturbed" / "ckpt" / "nn")
-        except AssertionError:
-            return False
-        return True
-
-    def again(self, folder: Path) -> str:
-        """The same command, and what its job says of Slurm's states."""
-        states = submit(folder, on_two_nodes(*self.training(folder)), *TWO).ended()
-        return "the same command then ends " + ("as undisturbed" if states == ["COMPLETED"] else states[0])
-
-    def signal(self) -> tuple[str, bool]:
-        folder = self.home / "signal"
-        job = submit(folder, on_two_nodes(*self.training(folder)), *TWO).disturbable()
-        sh("scancel", "--signal=TERM", job.number)
-        seconds = wait_until(lambda: job.states()[0]["JobState"] != "RUNNING", "the end after SIGTERM")
-        saved = "Traceback" not in job.log and (folder / "ckpt" / "nn" / "checkpoint").exists()
-        return f"ended within {seconds:.0f} s; {self.again(folder)}", saved and self.equal(folder)
-
-    def requeue(self) -> tuple[str, bool]:
-        folder = self.home / "requeue"
-        job = submit(folder, on_two_nodes(*self.training(folder)), *TWO, "--requeue").disturbable()
-        sh("scontrol", "requeue", job.number)
-        states, restarts = job.ended(), job.states()[0]["Restarts"]
-        return f"{states[0]} after {restarts} restart", states == ["COMPLETED"] and self.equal(folder)
-
-    def other_worker(self) -> tuple[str, bool]:
-        """The node dies on which the job's script does not run; Slurm is told not to run the job again."""
-        second, folder = list(NODES)[1], self.home / "second-dies"
-        job = submit(folder, on_two_nodes(*self.training(folder)), *TWO, "--no-requeue").disturbable()
+    def dying(self) -> tuple[str, bool]:
+        """A node dies amid the training; the same script then goes on, to the weights of one that nobody disturbed."""
+        second, folder = list(NODES)[1], self.home / "dies"
+        job = submit(folder, self.on_two_nodes(LONG), "--no-requeue")
+        wait_until(lambda: (folder / "ckpt/cae/checkpoint").exists(), "the first checkpoint")
         kill_node(second)
         seconds = wait_until(lambda: "error: Another worker has ended" in job.log, "the other worker's end", 60)
         job.ended()
         start_node(second, self.home)
         wait_until(lambda: idle_nodes() == len(NODES), f"{second} again")
-        again = self.again(folder)
-        held = "Traceback" not in job.log and self.equal(folder)
-        return f"the other worker says so within {seconds:.0f} s; {again}", held
+        submit(folder, self.on_two_nodes(LONG)).ended()
+        submit(self.home / "long", self.on_two_nodes(LONG)).ended()
+        devices.start_tensorflow("cpu")
+        try:
+            assert_bit_equal(folder / "ckpt" / "cae", self.home / "long" / "ckpt" / "cae")
+        except AssertionError:
+            return "the same script ends with other weights", False
+        return f"the other worker says so within {seconds:.0f} s; the same script ends as undisturbed", True
 
-    def first_worker(self) -> tuple[str, bool]:
-        """The node dies on which the job's script runs; Slurm runs it again when the node is back."""
-        first, folder = next(iter(NODES)), self.home / "first-dies"
-        job = submit(folder, on_two_nodes(*self.training(folder)), *TWO, "--requeue").disturbable()
-        kill_node(first)
-        wait_until(lambda: "down" in sh("sinfo", "-h", "-N", "-o", "%T").lower(), f"{first} down")
-        start_node(first, self.home)
-        states, restarts = job.ended(), job.states()[0]["Restarts"]
-        return f"{states[0]} after {restarts} restart", states == ["COMPLETED"] and self.equal(folder)
+    def refused(self) -> tuple[str, bool]:
+        """Two tasks of what one process does."""
+        job = submit(self.home / "test", "srun run.py --test --model cae --chkPointDir ckpt", *TWO)
+        job.ended()
+        told = [line for line in job.log.splitlines() if line.startswith("run.py: error: --test is for one process")]
+        return f"refused in one line by each of {len(told)} tasks", len(told) == len(NODES)
 
-    def three_tasks(self) -> tuple[str, bool]:
-        folder = self.home / "three"
-        tasks = "--nodes=2 --ntasks=3 --overcommit"
-        states = submit(folder, on_two_nodes(*self.training(folder, 20), options=tasks), "--nodes=2").ended()
-        alone(self.home / "one-20", *self.training(self.home / "one-20", 20))
-        workers = json.loads((folder / "out" / "run.json").read_text())["workers"]
-        loss = [pd.read_csv(path / "out" / "history.csv")["loss"] for path in (folder, self.home / "one-20")]
-        difference = (loss[0] - loss[1]).abs().max()
-        held = states == ["COMPLETED"] and workers == 3 and difference <= SAME_LOSS
-        return f"{workers} workers, losses of one process within {difference:.0e}", held
-
-    def array(self) -> tuple[str, bool]:
-        """The script of the page."""
-        folder = self.home / "array"
-        states = submit(folder, adapted(scripts(SCALE)[0], self.cohort)).ended()
-        pooled = folder / "results" / "mmnn-test-folds-2"
-        for command in ("--train", "--test"):
-            alone(
-                self.home / "folds", *tiny(f"run.py {command} --folds 2 --dataDir {self.cohort} --chkPointDir ckpt")[1:]
-            )
-        found = [at / "predictions.csv" for at in (pooled, self.home / "folds" / "results" / "mmnn-test-folds-2")]
-        held = set(states) == {"COMPLETED"} and (pooled / "report.html").exists() and same(*found)
-        return f"{len(states)} folds pooled, predictions of one process", held
-
-    def time_limit(self) -> tuple[str, bool]:
-        """The script of the page, with a training that is not done when its time is up: it saves, nothing is tested."""
-        folder = self.home / "limit"
-        script = re.sub(r"--signal=\S+", "--signal=TERM@60", adapted(scripts(SCALE)[0], self.cohort))
-        script = script.replace("--numIters 2", "--numIters 10000000").replace("--array=0-1", "--array=0 --time=3")
-        job = submit(folder, script)
-        states = job.ended()
-        saved = list(folder.glob("ckpt/mmnn/**/checkpoint"))
-        held = bool(saved) and not list(folder.glob("results/*-test*")) and "TIMEOUT" not in states
-        return f"{states[0]}, {'a checkpoint' if saved else 'no checkpoint'}", held
-
-    def cae(self) -> tuple[str, bool]:
-        """The script of the page: a training on two nodes, then the full pass."""
-        folder, cohort = self.home / "cae", self.home / "cae" / "cohort"
-        folder.mkdir()
-        shutil.copytree(self.full, cohort)
-        states = submit(folder, adapted(scripts(SCALE)[1], cohort)).ended()
-        alone(folder, "--model", "cae", "--dataDir", cohort, "--chkPointDir", "ckpt", "--outDir", "by_one")
-        records = sorted(path.name for path in (folder / "by_one").glob("*.bin"))
-        equal = all(same(folder / "by_one" / name, folder / "cohort_reduced" / name) for name in records)
-        return f"{len(records)} records have the bytes of one process", states == ["COMPLETED"] and equal and bool(
-            records
-        )
-
-    def blackout(self) -> tuple[str, bool]:
-        folder = self.home / "blackout"
-        places = ("--model", "cnn", "--dataDir", self.cohort, "--chkPointDir", folder / "ckpt")
-        alone(folder, "--train", *places, "--numIters", 4, *ONE_OF_REGIONS)
-        alone(folder, "--blackout", *places, "--outDir", folder / "one")
-        states = submit(folder, on_two_nodes("--blackout", *places, "--outDir", folder / "two"), *TWO).ended()
-        equal = [same(folder / "one" / name, folder / "two" / name) for name in ("regions.csv", "blackout.h5")]
-        return "regions.csv and blackout.h5 have the bytes of one process", states == ["COMPLETED"] and all(equal)
+    def on_two_nodes(self, iterations: int) -> str:
+        return re.sub(r"--numIters \d+", f"--numIters {iterations}", adapted(scripts(SCALE)[1], self.full))
 
     def all(self) -> dict[str, Callable[[], tuple[str, bool]]]:
         return {
-            "an array of folds, the script of the page": self.array,
-            "--signal before the time limit, the same script": self.time_limit,
-            "a training on two nodes": self.undisturbed,
-            "scancel --signal=TERM": self.signal,
-            "scontrol requeue": self.requeue,
-            "the second node dies": self.other_worker,
-            "the first node dies, with --requeue": self.first_worker,
-            "three tasks on two nodes, --overcommit": self.three_tasks,
-            "training and full pass of cae, the script of the page": self.cae,
-            "a blackout on two nodes": self.blackout,
+            "an array over the folds: train, test, blackout": self.array,
+            "a training on two nodes": self.training,
+            "the second node dies": self.dying,
+            "--test, started with two tasks": self.refused,
         }
 
 

@@ -45,7 +45,7 @@ COMMANDS = {
         *("--donors", 2),
     ],
     "replication": ["--sets", 2, "--people", 80],
-    "speed": ["--preset", "linear", "--batch", 2, "--steps", 1, "--against", OTHER],
+    "speed": ["--preset", "residual", "--batch", 2, "--steps", 1, "--against", OTHER],
     "twins": ["--people", 200, "--maps", 1],
 }
 

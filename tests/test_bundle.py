@@ -492,7 +492,7 @@ def of_an_encoder(folder: Path) -> Path:
 
 
 def of_mixed_folds(folder: Path) -> Path:
-    edited(folder / "ckpt" / "nn" / "folds-3" / "1", preset="default")
+    edited(folder / "ckpt" / "nn" / "folds-3" / "1", preset="another")
     return folder / "ckpt" / "nn" / "folds-3"
 
 
@@ -686,7 +686,7 @@ def test_people_who_were_prepared_otherwise_are_refused(of_everybody, cohort, ne
     [
         (("--folds", 3), "--folds is not for --bundle, which holds trained networks; leave it out"),
         (("--everybody",), "--everybody is not for --bundle"),
-        (("--preset", "default"), "--preset is not for --bundle"),
+        (("--preset", "sine"), "--preset is not for --bundle"),
         (("--set", "l2=1"), "--set is not for --bundle"),
         (("--chkPointDir", "ckpt"), "--chkPointDir is not for --bundle"),
         (("--permutations", 3), "--permutations is not for --bundle"),

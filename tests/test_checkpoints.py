@@ -121,8 +121,8 @@ def test_without_digests_files_that_are_there_are_used(three):
 
 def test_what_an_older_identity_lacks_is_as_by_default(three):
     described = json.loads((three.path / "run.json").read_text())
-    later = ("training_volumes", "encoder_volumes", "records_sha256", "validation_loss")
-    for name in ("preparation", "num_maps", "validation", "shuffled_labels", *later):
+    later = ("training_volumes", "encoder_volumes", "records_sha256")
+    for name in ("preparation", "num_maps", "shuffled_labels", *later):
         del described[name]
     (three.path / "run.json").write_text(json.dumps(described))
     assert three.identity() == an_identity(step=6, saved=three.identity().saved)
@@ -166,10 +166,9 @@ def test_overriding_twice_restores_and_replaces_the_same(three, tmp_path):
 
 
 def test_what_is_not_the_checkpoints_own_stays_where_it_is(three, tmp_path):
-    (three.path / "best").mkdir()
     (three.path / "thesis.txt").write_text("mine")
     shutil.copytree(three.path, three.path / "folds-3" / "0")
-    own = {"checkpoint", "run.json", "best", "ckpt-1.index", "ckpt-1.data-00000-of-00001", "ckpt-12_temp"}
+    own = {"checkpoint", "run.json", "ckpt-1.index", "ckpt-1.data-00000-of-00001", "ckpt-12_temp"}
     three.prepare(override=True)
     assert names_in(three.replaced) <= own | {"ckpt-2.index", "ckpt-3.index"} | {
         f"ckpt-{number}.data-00000-of-00001" for number in (2, 3)
@@ -178,18 +177,11 @@ def test_what_is_not_the_checkpoints_own_stays_where_it_is(three, tmp_path):
     (three.path / "notes.txt").write_text("written meanwhile")
     (three.replaced / "notes.txt").write_text("written there")
     three.prepare(override=False)
-    assert {"thesis.txt", "folds-3", "best", "ckpt-3.index"} < names_in(three.path)
+    assert {"thesis.txt", "folds-3", "ckpt-3.index"} < names_in(three.path)
     assert {three.path.joinpath(name).read_text() for name in ("notes.txt", "notes.txt+")} == {
         "written meanwhile",
         "written there",
     }
-
-
-def test_the_best_checkpoint_is_used_if_there_is_one(three):
-    assert three.to_use == three
-    write_checkpoints(three.path / "best", (4,), validation_loss=0.5)
-    assert (three.to_use.path, three.to_use.trained.path) == (three.path / "best", three.path)
-    assert three.to_use.identity().validation_loss == 0.5
 
 
 @pytest.mark.slow

@@ -93,7 +93,6 @@ def test_some_options_may_be_empty(capsys):
     [
         (cli.positive, {"1": 1, "007": 7}, ["0", "-1", "1.5", "", "x", "²"]),
         (cli.seed, {"0": 0, "4294967295": 2**32 - 1}, ["-1", "4294967296", "1e3", "x"]),
-        (cli.share, {"0": 0.0, "0.5": 0.5, "1e-1": 0.1}, ["0.51", "-0.1", "nan", "inf", "x", ""]),
     ],
 )
 def test_numbers_within_bounds(kind, good, bad):

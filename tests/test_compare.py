@@ -341,7 +341,7 @@ def truncate(at_a_line: bool):
 
 
 BY_ITSELF = Choice(
-    candidates=["regions", "linear"],
+    candidates=["regions", "residual"],
     chosen={"regions": 5},
     agreement=None,
     metric="auc",

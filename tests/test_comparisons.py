@@ -271,7 +271,7 @@ def test_floors_are_fitted_once_unless_labels_or_volumes_differ(monkeypatch):
     monkeypatch.setattr(comparisons, "FITTED", {})
     monkeypatch.setattr("utils.scores.floors.predict", lambda cohort, _: fitted.append(cohort) or ONE)
     cohort = cohort_of(Row("a.bin", "a", "", 1.0, "train"))
-    others = [replace(cohort, standard="voxel"), replace(cohort, rows=(replace(cohort.rows[0], label=0.0),))]
+    others = [replace(cohort, standard="brain"), replace(cohort, rows=(replace(cohort.rows[0], label=0.0),))]
     for of in (cohort, replace(cohort), *others):
         assert predicted_by_floors(of) is ONE
     assert fitted == [cohort, *others]

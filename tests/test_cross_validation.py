@@ -76,7 +76,7 @@ def test_nothing_of_a_person_is_in_it(found, predictions):
 def test_of_a_choice_it_is_who_was_chosen_most_often(settled, found):
     run = read_test(settled / "test-folds").run
     assert settled_by(run, {}) == ({"preset": run.preset, "config": run.config}, {})
-    described = {"candidates": {"a": {"preset": "sine", "config": {"l2": 1.0}}, "b": {"preset": "default"}}}
+    described = {"candidates": {"a": {"preset": "sine", "config": {"l2": 1.0}}, "b": {"preset": "sine"}}}
     choice = type("Choice", (), {"chosen": {"b": 2, "a": 3}})()
     chosen, counts = settled_by(replace(run, choice=choice), described)
     assert (chosen, counts) == (described["candidates"]["a"], {"b": 2, "a": 3})

@@ -76,29 +76,9 @@ def test_history_names_its_axes_and_curves(drawn):
             "each batch",
             "mean of the last 20 batches",
         ]
-    assert drawn["path"].get_supxlabel().startswith("No validation: these are the records that the network was trained")
+    assert drawn["path"].get_supxlabel() == "These are the records that the network was trained on."
     mean = drawn["path"].axes[0].lines[1].get_ydata()
     assert mean[0] == pytest.approx(np.mean([1 / step for step in range(1, 21)]))
-
-
-def test_history_shows_the_validation_and_which_checkpoint_won(drawn):
-    rows = [
-        {"step": step, "loss": 1 / step, "accuracy": 0.5, "validation_loss": "", "validation_auc": ""}
-        for step in range(1, 31)
-    ]
-    for step, loss in ((10, "0.9"), (20, "0.4"), (30, "0.4")):  # as a history that is continued holds them
-        rows[step - 1] |= {"validation_loss": loss, "validation_auc": "0.7"}
-    figures.history(rows, "path")
-    for axis, name, other, values in zip(
-        drawn["path"].axes, ("loss", "accuracy, AUC"), ("loss", "AUC"), ([0.9, 0.4, 0.4], [0.7] * 3), strict=True
-    ):
-        assert axis.get_ylabel() == name
-        *_, validation, best = axis.lines
-        assert (validation.get_label(), best.get_label()) == (f"validation {other}", "best checkpoint, 20 batches")
-        assert ([*validation.get_xdata()], [*validation.get_ydata()]) == ([10, 20, 30], values)
-        assert {*best.get_xdata()} == {20}
-        assert [text.get_text() for text in axis.texts] == [f"{values[-1]:.2f}"]
-    assert drawn["path"].get_supxlabel() == ""
 
 
 def test_a_figure_is_a_picture_and_two_vector_files_with_the_same_bytes_again(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from dataclasses import replace
 
 import h5py
@@ -11,21 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import SMALL, SMALL_BATCH, Page, assert_bit_equal, cohort_of, read_rows, requested, run_of, unsealed
+from helpers import SMALL, Page, assert_bit_equal, cohort_of, read_rows, requested, run_of, unsealed
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.folds import Folds, open_folds, read_folds
 from data.cohorts.stored import open_cohort, write_tables
-from run import perform_with_others
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.group import Group, repeated_run
 
 pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
-
-
-SETTINGS = {"nn": SMALL["nn"], "cnn": ("--preset", "linear", *SMALL_BATCH)}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +29,7 @@ def in_folds(cli, cohort):
 
     def run(folder, model, how, job, *more, data=cohort):
         named = job.strip("-")
-        settings = ("--numIters", 4, *SETTINGS[model]) if job == "--train" else ()
+        settings = ("--numIters", 4, *SMALL[model]) if job == "--train" else ()
         places = ("--chkPointDir", folder / "ckpt", "--dataDir", data, "--outDir", folder / named)
         return cli(job, "--model", model, "--folds", how, *places, *settings, *more)
 
@@ -274,13 +269,6 @@ def test_what_is_done_is_known(made_up):
     assert not made_up("02").is_done()
     of_other_seed = tuple(replace(leaf, choices=replace(leaf.choices, seed=1)) for leaf in group.leaves)
     assert not replace(group, parts=of_other_seed).is_done()
-
-
-def test_several_workers_do_not_take_jobs(made_up, monkeypatch):
-    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
-    monkeypatch.setenv("TF_CONFIG", cluster)
-    with pytest.raises(InputError, match="--jobs 2 is for one machine, but there are 2 workers; leave it out"):
-        perform_with_others(made_up(""), Namespace(jobs=2, shareGPU=False))
 
 
 @pytest.fixture(scope="module")

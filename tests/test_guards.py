@@ -61,7 +61,6 @@ def test_other_hyper_parameters():
     [
         ("seed", 5, "of seed 5, this run of seed 0; use --seed"),
         ("precision", "mixed_float16", "of precision mixed_float16, this run of precision float32; use --precision"),
-        ("validation", 0.1, r"of validation share 0\.1, this run of validation share 0\.0; use --validation"),
         ("shuffled_labels", True, "of shuffled labels True, this run of shuffled labels False; use --shuffleLabels"),
         ("cohort_sha256", "0" * 64, r"was trained on other data \(there\); use another --chkPointDir, or"),
         ("records_sha256", "0" * 64, "was trained on other records of the same names in there; use another"),
@@ -210,14 +209,6 @@ def test_one_class():
     guards.two_classes(run_of("ae", alike))
     with pytest.raises(InputError, match=r"^here has one class only among its training subjects"):
         guards.two_classes(run_of("nn", alike))
-
-
-def test_subjects_to_validate_on():
-    guards.enough_to_validate(run_of())
-    rows = tuple(replace(person, subject=str(at), split="train") for at, person in enumerate(four().rows))
-    guards.enough_to_validate(run_of(cohort=replace(four(), rows=rows), validation=0.5))
-    with pytest.raises(InputError, match=r"--validation 0\.1 of 2 training subjects"):
-        guards.enough_to_validate(run_of(validation=0.1))
 
 
 @pytest.mark.parametrize("other, whose", [(run_of("ae"), "train of ae"), (replace(run_of(), job=TEST), "test of nn")])

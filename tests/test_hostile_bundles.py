@@ -64,7 +64,6 @@ def a_cross_validation(model: dict) -> CrossValidation:
         preset=model["preset"],
         config=model["config"],
         precision="float32",
-        validation=0.0,
         num_iters=2,
         records_sha256="0" * 64,
         folds="SITE_ID",

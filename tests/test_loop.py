@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import read_rows, unsealed
+from helpers import DENSE, read_rows, settings, unsealed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,12 +55,12 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     """Batch 0 through a network built and initialised anew; its batch norm uses the batch, as in training."""
     import keras
 
-    train("one", "nn", 1, "--preset", "default")
+    train("one", "nn", 1, *settings(DENSE))
     row = read_rows(tmp_path / "one" / "out" / "history.csv")[0]
     opened = open_cohort(cohort)
     keras.utils.set_random_seed(0)
     module = MODELS["nn"].module
-    network = module.build(override(module.PRESETS["default"], ["batch_size=8"]), opened.grid)
+    network = module.build(override(module.PRESETS["sine"], ["batch_size=8", *DENSE]), opened.grid)
     batch = opened.batch(opened.indices("train")[batch_positions(0, 0, 8, 36)], volumes=False)
     logits = np.array(network({"phenotype": batch["phenotype"]}, training=True), float)
     chosen = logits[np.arange(8), batch["label"]]

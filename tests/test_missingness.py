@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import SMALL
 from people import ROWS, write_people
 
 from data.cohorts.cohort import Cohort
@@ -79,8 +80,8 @@ def test_a_floor_reads_them_and_the_network_is_told_them_alike(lab, cli, tmp_pat
 
 
 def test_volumes_are_read_once_for_both(lab, cli, no_floors, tmp_path, monkeypatch):
-    folders = ("--dataDir", lab, "--chkPointDir", tmp_path / "ckpt", "--model", "mmnn", "--preset", "linear")
-    assert cli("--train", *folders, "--numIters", "2", "--outDir", tmp_path / "train").status == 0
+    folders = ("--dataDir", lab, "--chkPointDir", tmp_path / "ckpt", "--model", "mmnn")
+    assert cli("--train", *folders, *SMALL["mmnn"], "--numIters", "2", "--outDir", tmp_path / "train").status == 0
     passes, batches = [], Cohort.batches
     monkeypatch.setattr(Cohort, "batches", lambda *given: passes.append(given[2]) or batches(*given))
     assert cli("--test", *folders, "--outDir", tmp_path / "test").status == 0

@@ -67,9 +67,6 @@ PLAIN = (
 )
 PHENOTYPE = dense(29, 32, bias=False) + norm(32) + dense(32, 16, bias=False) + norm(16)
 STANDARDISED = 2 * 116  # mean and spread of each region of AAL
-VOXELS = 2 * 31 * 37 * 31  # of each voxel
-LINEAR = dense(11 * 13 * 11, 2)
-CONVOLUTIONAL = conv(3, 1, 16, bias=True) + dense(8 * 10 * 8 * 16, 2)
 CUBES = 2 * 11 * 13 * 11  # mean and spread of each cube of 3x3x3 voxels
 OF_CUBES = conv(3, 1, 8, bias=True) + dense(6 * 7 * 6 * 8, 2)
 REGIONS = dense(116, 64) + dense(64, 2)
@@ -80,14 +77,9 @@ PARAMETERS = {
     ("cnn", "residual"): RESIDUAL + dense(64, 2),
     ("cnn", "plain"): PLAIN + dense(FLAT, 2),
     ("cnn", "regions"): STANDARDISED + 4 * REGIONS,
-    ("cnn", "linear"): VOXELS + LINEAR,
-    ("cnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL,
-    ("nn", "default"): PHENOTYPE + dense(16, 2),
     ("nn", "sine"): 4 * SINE,
     ("mmnn", "combined"): STANDARDISED + CUBES + 4 * REGIONS + 4 * OF_CUBES + 4 * SINE + THREE,
     ("mmnn", "regions"): STANDARDISED + 4 * REGIONS + 4 * SINE + TWO,
-    ("mmnn", "linear"): VOXELS + LINEAR + SINE,
-    ("mmnn", "convolutional"): VOXELS + 4 * CONVOLUTIONAL + 4 * SINE + TWO,
     ("mmnn", "residual"): RESIDUAL + PHENOTYPE + dense(64 + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("mmnn", "plain"): PLAIN + PHENOTYPE + dense(FLAT + 16, 32, bias=False) + norm(32) + dense(32, 2),
     ("cae", "stride1"): 4 * conv(3, 1, 1, bias=True),

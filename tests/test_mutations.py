@@ -371,7 +371,7 @@ def make_checkpoint(folder: Path) -> None:
     folder.mkdir()
     identity = Identity(
         model="nn",
-        preset="default",
+        preset="sine",
         config=dataclasses.asdict(tiny()),
         grid=None,
         seed=0,

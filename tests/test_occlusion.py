@@ -103,8 +103,7 @@ def boxes(grid, number, seed=0):
 SMALLER = {  # which layers follow each other, and how far they reach, is that of the presets
     "residual": {"filters": (4, 6, 8)},
     "plain": {"filters": (4, 6, 6, 6, 4, 1), "pools": (0, 1, 0, 2, 0, 2)},
-    "linear": {},
-    **{preset: {"members": 2} for preset in ("combined", "regions", "convolutional")},
+    **{preset: {"members": 2} for preset in ("combined", "regions")},
 }
 
 
@@ -121,21 +120,18 @@ def test_residual_network_is_exact(name):
     assert error(model, boxes(GRID, 8), whole=()) < TOLERANCE
 
 
-OF_VOXELS = {"standardise": "voxel", "cubes": 1}
-
-
 @pytest.mark.slow
 @pytest.mark.bits
 @pytest.mark.parametrize(
     "name, preset, more",
     [
-        *(("cnn", preset, {}) for preset in ("combined", "regions", "convolutional")),
-        *(("mmnn", preset, {}) for preset in ("combined", "linear")),
-        *((name, "combined", OF_VOXELS) for name in ("cnn", "mmnn")),
+        *(("cnn", preset, {}) for preset in ("combined", "regions")),
+        ("mmnn", "combined", {}),
+        *((name, "combined", {"cubes": 1}) for name in ("cnn", "mmnn")),
     ],
 )
 def test_networks_that_keep_place_are_exact(name, preset, more):
-    model, convolves = randomise(network_of(name, preset, maps=3, **more)), preset in ("combined", "convolutional")
+    model, convolves = randomise(network_of(name, preset, maps=3, **more)), preset == "combined"
     assert any(isinstance(step, Readout) for step in Occlusion(model)._steps) == convolves  # else exact, but slow
     assert error(model, boxes(GRID, 8)[1:], whole=()) < TOLERANCE
 
@@ -299,7 +295,7 @@ def test_mixed_precision_follows_the_layers():
 @pytest.mark.parametrize("policy", sorted({HALF, "mixed_float16"}))
 @pytest.mark.parametrize(
     "name, preset",
-    [("mmnn", "combined"), ("mmnn", "linear"), ("cnn", "convolutional")],  # the first has the layers of regions
+    [("mmnn", "combined"), ("cnn", "regions")],
 )
 def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
     keras.config.set_dtype_policy(policy)
@@ -364,8 +360,6 @@ def test_windows_that_leave_voxels_unread_are_recomputed(kind):
 TINY = {
     "combined": {"members": 1},
     "regions": {"members": 1},
-    "linear": {},
-    "convolutional": {"members": 1},
     "residual": {"filters": (3, 4), "kernels": (3, 3), "strides": (2, 2), "pools": (0, 0)},
     "plain": {"filters": (3, 2, 2, 2, 2, 1), "pools": (0, 2, 0, 2, 0, 2)},
 }
@@ -384,7 +378,7 @@ def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_maps_are_kept_ap
     monkeypatch.setattr(occlusion, "_occluded", lambda *some: passes.append(0) or whole(*some))
     kept = occlusion.keep(inputs)
     together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
-    assert len(passes) == (1 if preset in ("combined", "regions", "linear") else 1 + len(chosen))
+    assert len(passes) == (1 if preset in ("combined", "regions") else 1 + len(chosen))
     for place, at in enumerate(chosen):
         expected = recomputed(model, inputs, np.where(np.arange(4) == at, fill, inputs["volume"]), masks)
         np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())

@@ -51,7 +51,7 @@ PEOPLE, NEW = range(100, 124), 200  # IDs; that of the person who is predicted
 SETTINGS = {  # of tiny networks: model, preset, settings
     "mmnn": ("mmnn", "regions", ("members=1", "region_units=3", "phenotype_units=4")),
     "cnn": ("cnn", "residual", TINY_CNN[3::2]),
-    "nn": ("nn", "default", ("members=1",)),
+    "nn": ("nn", "sine", ("members=1",)),
 }
 
 
@@ -572,7 +572,7 @@ def calibrated(bundle: Bundle) -> Bundle:
     raw = 1 / (1 + np.exp(-random.normal(label - 0.5)))
     constants = calibration.fit(label, raw, np.arange(400) // 100, "site")
     internal = CrossValidation(
-        folder="test", preset="", config={}, precision="float32", validation=0.0, num_iters=2, records_sha256="",
+        folder="test", preset="", config={}, precision="float32", num_iters=2, records_sha256="",
         folds="site", repeats=1, subjects=400, headline="auc", headline_name="AUC", scores={"auc": (0.7, 0.6, 0.8)},
         groups=(), conclusion="", motion=None, calibration=asdict(constants),
     )  # fmt: skip

@@ -299,7 +299,17 @@ def test_no_import_of_ours_passes_by_what_configures_tensorflow():
 
 
 @pytest.mark.parametrize(
-    "variables, level", [({}, "2"), ({"SLURM_STEP_NUM_TASKS": "2"}, "3"), ({"TF_CONFIG": "{}"}, "3")]
+    "variables, level",
+    [
+        ({}, "2"),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "2"),  # a batch script, before any srun
+        ({"SLURM_STEP_NUM_TASKS": "1"}, "2"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "3"),
+        ({"TF_CONFIG": "{}"}, "2"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "2"),
+        ({"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}'}, "3"),
+        ({"TF_CONFIG": "{"}, "3"),  # told where the cluster is needed
+    ],
 )
 def test_one_of_several_processes_leaves_it_to_the_chief_to_report_one_that_is_gone(variables, level, monkeypatch):
     for name in ("TF_CPP_MIN_LOG_LEVEL", "SLURM_STEP_NUM_TASKS", "TF_CONFIG"):
@@ -308,4 +318,4 @@ def test_one_of_several_processes_leaves_it_to_the_chief_to_report_one_that_is_g
         monkeypatch.setenv(name, value)
     prepare_tensorflow()
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level
-    assert several_processes() == bool(variables)
+    assert several_processes() == (level == "3")

@@ -1,6 +1,6 @@
 """Tables of a cohort: rows and their checks, names in one folder, splits in proportion."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,10 +24,8 @@ from data.cohorts.rows import (
     match_table,
     read_table,
     swapped_name,
-    validation_subjects,
     write_table,
 )
-from data.cohorts.stored import open_cohort
 from data.conversion.split import assign_splits
 
 NAN = float("nan")
@@ -183,23 +181,9 @@ def test_no_split_parts_a_group(groups, seed):
     assert set(split) == set(PEOPLE)
     assert set(split.values()) == {"train", "test"}
     rows = [row(one, label) for one, label in zip(PEOPLE, labels, strict=True)]
-    aside = validation_subjects(rows, 0.3, seed, groups)
-    assert all(aside.isdisjoint(group) or aside.issuperset(group) for group in groups)
     fold_of = by_number(cohort_of(*rows, same_scan=groups), "3", seed)
     assert all(len({fold_of[one] for one in group}) == 1 for group in groups)
     assert set(fold_of.values()) == {"0", "1", "2"}
-
-
-def test_validation_subjects_are_training_subjects_in_proportion(cohort):
-    opened = open_cohort(cohort)
-    aside = validation_subjects(opened.rows, 0.25, 0)
-    assert aside == validation_subjects(opened.rows, 0.25, 0) != validation_subjects(opened.rows, 0.25, 1)
-    assert aside < set(opened.subjects("train"))
-    label = {row.subject: row.label for row in opened.rows}
-    assert len(aside) == 9
-    assert sorted(Counter(label[subject] for subject in aside).values()) == [4, 5]
-    with pytest.raises(InputError, match=r"--validation 0\.01 of 36 training subjects"):
-        validation_subjects(opened.rows, 0.01, 0)
 
 
 # Metadata

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import DENSE
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -81,7 +82,7 @@ def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
 
     from utils.training.loop import make_optimizer
 
-    config, variable = PRESETS["nn"]["default"], keras.Variable([1.0])
+    config, variable = override(PRESETS["nn"]["sine"], DENSE), keras.Variable([1.0])
     for rate, decay, after in ((1e-12, 0.999999, 10**9), (1e6, 0.0, 1)):
         extreme = dataclasses.replace(config, learning_rate=rate, decay=decay, half_rate_after=after)
         optimizer = make_optimizer(extreme, "float32")
@@ -131,7 +132,7 @@ def test_set_changes_what_it_names_and_leaves_the_preset_alone():
         ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected 1e-12 to 1e+38"),
         ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
         ("cnn", ["pools=0,0,-1"], "pools is 0,0,-1; expected 0 to 31"),
-        ("cnn", ["standardise=scanner"], "expected standardise to be one of stored, brain, voxel, site"),
+        ("cnn", ["standardise=scanner"], "expected standardise to be one of stored, brain, site"),
         ("cae", ["strides=3"], "filters and strides differ in length"),
         ("cae", ["filters=", "strides="], "filters"),
         ("ae", ["units="], "units is empty; expected at least one layer"),
@@ -153,15 +154,15 @@ def test_settings_survive_json(config):
     "name, preset, assignments, needs",
     [
         ("cnn", "regions", ["region_units=", "batch_norm=true"], "it needs region_units, phenotype_activation=relu or"),
-        ("nn", "default", ["phenotype_units=", "phenotype_activation=sine"], "it needs phenotype_units"),
+        ("nn", "sine", ["phenotype_units=", "phenotype_activation=relu"], "it needs phenotype_units"),
         (
             "nn",
-            "default",
-            ["phenotype_units=", "batch_norm=false"],
+            "sine",
+            ["phenotype_units=", "batch_norm=true"],
             "it needs region_units, phenotype_activation=relu or",
         ),
         ("cnn", "residual", ["dropout=0.5"], "it needs global_average=false and average_pool"),
-        ("cnn", "convolutional", ["residual=false"], "it needs two filters or more"),
+        ("cnn", "combined", ["residual=false"], "it needs two filters or more"),
         ("nn", "sine", ["initializer=he_normal"], "phenotype_activation=relu or a second layer"),
     ],
 )

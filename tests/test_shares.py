@@ -101,9 +101,9 @@ def made_run(label: np.ndarray, site: np.ndarray, members: int):
         Row(f"{at}.bin", str(at // 2), of_site, float(of), "train")
         for at, (of, of_site) in enumerate(zip(label, site, strict=True))
     )
-    cohort = SimpleNamespace(rows=rows, groups=())
+    cohort = SimpleNamespace(rows=rows, groups=(), indices=lambda split: np.arange(len(rows)))
     config = replace(cnn.PRESETS["combined"], members=members)
-    return SimpleNamespace(cohort=cohort, config=config, training_records=lambda: np.arange(len(rows)))
+    return SimpleNamespace(cohort=cohort, config=config)
 
 
 @pytest.mark.parametrize("members", [2, 4, 7])
@@ -199,7 +199,7 @@ def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(coho
     training = trained(cohort)
     run, last, told_of = training.run, training.mean, training.beside_labels
     parts, odds, kept = logits_of_parts(training.network), [], []
-    for record in run.training_records():
+    for record in run.cohort.indices("train"):
         members = np.flatnonzero(told_of["weight"][record] == 0)
         if not members.size:
             continue

@@ -38,7 +38,7 @@ class Leaf:
     job: ClassVar = SimpleNamespace(has_flag=False, needs_checkpoint=False)
 
     def locked(self) -> AbstractContextManager:
-        return nullcontext()
+        return nullcontext(self)
 
     def is_done(self) -> bool:
         return False

@@ -48,7 +48,6 @@ def test_what_the_run_knows_is_filled_and_the_rest_is_the_authors(tmp_path):
         ("7", {"prepared": {"conversion": "abide-data convert"}}, "Converted by: abide-data convert."),
         ("11", {"prepared": {"scaled_by": "split"}}, "replaced by the median"),
         ("16", {"folds": "site"}, "Each fold leaves out one site"),
-        ("21", {"validation": 0.1}, "10% of the training subjects were set aside"),
         ("26", {"warnings": ["No motion is known."]}, "What the run warns of: No motion is known."),
         ("27a", {"prepared": {"scaled_by": "split"}}, "take the median of the training subjects"),
     ],

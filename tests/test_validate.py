@@ -12,7 +12,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.records import FULL, REDUCED
 from data.cohorts.rows import read_table
 from data.cohorts.stored import open_cohort, write_tables
-from models import MODELS, nn
+from models import MODELS, cnn, nn
 from run import parser
 from utils.jobs import JOBS, TEST, TRAIN
 from utils.runs.checkpoints import CheckpointFolder, Identity
@@ -37,8 +37,8 @@ def run_of(words: str, saved: Identity | None, cohort: Cohort = TRAINED) -> Run:
 
 def saved_by(**changes) -> Identity:
     """The identity of a nn of another preset, seed and so on than by default."""
-    config = asdict(replace(nn.PRESETS["default"], learning_rate=0.5, members=3))
-    chosen = {"preset": "default", "config": config, "seed": 7, "precision": "mixed_float16", "validation": 0.25}
+    config = asdict(replace(nn.PRESETS["sine"], learning_rate=0.5, members=3))
+    chosen = {"preset": "sine", "config": config, "seed": 7, "precision": "mixed_float16"}
     return an_identity(**chosen | {"shuffled_labels": True, "step": 40, "out_dir": "there/out"} | changes)
 
 
@@ -51,7 +51,7 @@ def test_without_checkpoint_and_choice_all_is_as_by_default():
     chosen = vars(run.choices)
     assert chosen | {"config": 0} == {
         **{"model": "nn", "preset": "sine", "config": 0, "grid": None, "seed": 0, "precision": "float32"},
-        **{"validation": 0.0, "shuffled_labels": False},
+        "shuffled_labels": False,
     }
     assert chosen["config"] == asdict(run.config)
 
@@ -68,9 +68,6 @@ def test_what_the_user_leaves_open_is_the_checkpoints():
         ("--seed 0", "seed", 0),
         ("--seed 1", "seed", 1),
         ("--precision float32", "precision", "float32"),
-        ("--validation 0", "validation", 0.0),
-        ("--validation 0.5", "validation", 0.5),
-        ("--preset sine", "preset", "sine"),
         ("", "shuffled_labels", False),  # a flag that is not given is a choice
     ],
 )
@@ -84,13 +81,17 @@ def test_the_users_choice_beats_the_checkpoints(words, name, value):
 def test_one_setting_of_the_user_leaves_the_checkpoints_others():
     of_both = run_of("--train --model nn --set members=2", saved_by()).config
     assert (of_both.members, of_both.learning_rate) == (2, 0.5)
-    another_preset = run_of("--train --model nn --preset sine --set members=2", saved_by()).config
-    assert another_preset == replace(nn.PRESETS["sine"], members=2)
+
+
+def test_another_preset_of_the_user_has_its_own_settings():
+    saved = saved_by(model="cnn", preset="residual", config=asdict(cnn.PRESETS["residual"]))
+    run = run_of("--train --model cnn --preset regions --set members=2", saved)
+    assert (run.choices.preset, run.config) == ("regions", replace(cnn.PRESETS["regions"], members=2))
 
 
 def test_a_test_is_of_what_the_checkpoint_has_seen():
     run = run_of("--test --model nn", saved_by())
-    assert (run.num_iters, run.override, run.choices.validation, run.choices.shuffled_labels) == (40, False, 0.25, True)
+    assert (run.num_iters, run.override, run.choices.shuffled_labels) == (40, False, True)
     assert run_of("--train --model nn --numIters 9 --overrideChkpt", None).override
 
 
@@ -122,16 +123,6 @@ def test_which_checkpoint_is_used(words, step, tmp_path):
     folder = write_checkpoints(tmp_path / "nn", (2, 4, 6))
     saved = asked(f"{words} --model nn").saved(folder)
     assert (saved and saved.step) == step
-
-
-def test_the_best_is_tested_and_the_latest_is_continued(tmp_path):
-    folder = write_checkpoints(tmp_path / "nn", (2, 4, 6))
-    write_checkpoints(folder.path / "best", (4,), validation_loss=0.5)
-    assert asked("--test --model nn").saved(folder).step == 4
-    assert asked("--train --model nn").saved(folder).step == 6
-    for words, used in (("--test --model nn", "best"), ("--train --model nn", "nn")):
-        run = asked(words).run(folder, saved_by(), TRAINED, Path("out"))
-        assert run.checkpoints.path.name == used
 
 
 # Folders

@@ -41,20 +41,14 @@ def main() -> int:
     args = parser.parse_args()
     if args.devices:
         use_devices(args.devices)
-    from matplotlib.figure import Figure
-
     import run
     from utils.machines import devices
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import figure, measure, viewers
     from utils.training import loop, network
 
-    Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
-    figure.draw_brain = figure.draw_glass_brain = lambda *_: None
-    viewers.viewer = viewers.network_viewer = lambda _: ""
-    measure.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
+    loop.SAVE_EVERY = args.interval
     if args.kill:
         save = network.Saver.save
         network.Saver.save = lambda own, step, identity: (

@@ -22,8 +22,6 @@ plt.rcParams["figure.dpi"] = 120  # dots an inch of a figure that does not say
 SIDES = "L is the subject's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
-VALIDATION = {"loss": ("validation_loss", "loss"), "accuracy": ("validation_auc", "AUC")}  # by what is trained on
-NO_VALIDATION = "No validation: these are the records that the network was trained on (--validation sets some aside)."
 
 NO_GLYPH = r"Glyph \d+ .* missing from font"
 UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
@@ -53,11 +51,8 @@ def write(figure: Figure, file: IO, form: str) -> None:
 
 
 def history(rows: list[dict], path: Path) -> None:
-    """Loss, and accuracy where there is a label, over batches: each of them, and their running mean; loss and AUC of
-    the validation subjects and which checkpoint did best on them, or that there were none."""
-    names = [name for name in VALIDATION if name in rows[0]]
-    measured = [row for row in rows if row.get("validation_loss", "") != ""]
-    best = min(measured, key=lambda row: float(row["validation_loss"]), default=None)
+    """Loss, and accuracy where there is a label, over batches: each of them, and their running mean."""
+    names = [name for name in ("loss", "accuracy") if name in rows[0]]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3.5), layout="constrained", squeeze=False)
     steps = np.array([row["step"] for row in rows], float)
     width = min(SMOOTHED, len(rows))
@@ -66,17 +61,9 @@ def history(rows: list[dict], path: Path) -> None:
         mean = np.convolve(values, np.full(width, 1 / width), "valid")
         axis.plot(steps, values, color="0.75", linewidth=0.8, label="each batch")
         axis.plot(steps[width - 1 :], mean, color="C0", label=f"mean of the last {width} batches")
-        column, label = VALIDATION[name]
-        if best:
-            at, found = ([float(row[key]) for row in measured] for key in ("step", column))
-            axis.plot(at, found, "o-", color="C1", linewidth=2, label=f"validation {label} (no interval)")
-            axis.axvline(
-                float(best["step"]), color="C1", linestyle=":", label=f"best checkpoint, {best['step']} batches"
-            )
-        axis.set(xlabel="batches seen", ylabel=", ".join(dict.fromkeys((name, label))) if best else f"training {name}")
+        axis.set(xlabel="batches seen", ylabel=f"training {name}")
         axis.legend(fontsize=8)
-    if not best:
-        figure.supxlabel(NO_VALIDATION, fontsize=9)
+    figure.supxlabel("These are the records that the network was trained on.", fontsize=9)
     save(figure, path)
 
 

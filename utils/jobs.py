@@ -13,19 +13,13 @@ TRAIN = Job(
     name="train",
     help="train on the training subjects",
     module="utils.training.train",
-    guards=(
-        guards.no_leak_by_encoder,
-        guards.writable_checkpoints,
-        guards.two_classes,
-        guards.enough_to_validate,
-        guards.free_output,
-    ),
+    guards=(guards.no_leak_by_encoder, guards.writable_checkpoints, guards.two_classes, guards.free_output),
     comparisons=(guards.same_settings, guards.same_training, guards.no_leak),
     outputs=("history.csv", "events.out.tfevents.*"),
     figures=("history",),
     options=TrainOptions,
     needs_checkpoint=False,
-    takes_several_gpus=True,
+    takes_several_devices=True,
 )
 TEST = Job(
     name="test",
@@ -36,7 +30,6 @@ TEST = Job(
     outputs=OUTPUTS,
     figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
     options=TestOptions,
-    is_shared=False,
 )
 BLACKOUT = Job(
     name="blackout",

@@ -52,7 +52,6 @@ PERMUTE = Job(
     module="utils.permutations",
     guards=(),
     outputs=("permutation-*.csv", TABLE),
-    is_shared=False,
 )
 
 
@@ -237,7 +236,7 @@ class Permutations:
             series = self.series(self.run.workers)
             count = 0 if series.end() else self.asked - series.done
         each = folds * (1 + (trainings(len(tested.by_name), MAX_INNER_FOLDS) if tested.choice else 0))
-        took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.trained.identity().out_dir)))]
+        took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.identity().out_dir)))]
         mean = sum(took) / max(len(took), 1)
         at_most = f"at most about {duration(count * each * mean / tested.jobs)}, by {duration(mean)} a training"
         told = f"Permutations: {count} more at most, of {each} trainings each; {EXCEEDANCES} as high end it early."
@@ -288,7 +287,7 @@ class Permutations:
         parts: dict[str, dict[str, Run]] = {name: {} for name in tested.folds.names}
         for name, group in groups.items():
             for leaf in group.leaves:
-                parts[leaf.fold][name] = replace(leaf, workers=workers, num_iters=leaf.trained_for)
+                parts[leaf.fold][name] = replace(leaf, workers=workers)
         metric, observed = scored(read_frame(tested.run.out_dir / TABLES["predictions"].file))
         procedure = Procedure(tested.folds, parts, self.run.seed)
         return PermutationFolder(procedure, self.run.out_dir, self.asked, observed, metric)

@@ -148,6 +148,5 @@ def checkpoints(todo: Sequence[Run]) -> int:
                 training = begin(leaf.on(leaf.workers.started(())))
                 variables = [*training.network.variables, *training.optimizer.variables]
                 known[settings] = sum(int(np.prod(of.shape)) * np.dtype(of.dtype).itemsize for of in variables)
-        kept = min(KEPT, saves(leaf.num_iters))
-        total += known[settings] * (kept + bool(leaf.choices.validation))
+        total += known[settings] * min(KEPT, saves(leaf.num_iters))
     return total

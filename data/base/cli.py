@@ -128,16 +128,6 @@ def whole(smallest: int, largest: int) -> Callable[[str], int]:
 positive, seed = whole(1, MAX_COUNT), whole(0, MAX_SEED)
 
 
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a share from 0 to 0.5, such as 0.1")
-    return value
-
-
 def guarded(program: str, work: Callable[[], int]) -> int:
     """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141 if
     nobody reads what it prints."""

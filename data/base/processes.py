@@ -3,6 +3,7 @@
 What calls return comes back as values. These processes ignore Ctrl-C, at which this one stops them, and end with it.
 """
 
+import json
 import os
 import signal
 import threading
@@ -27,7 +28,6 @@ Result = TypeVar("Result")
 Environment = Mapping[str, str]
 INTERVAL_S = 0.5
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a run to stop; Windows lacks the last
-CHECK_INTERVAL_S = 0.5  # between looks at the parent
 Callback = Callable[..., None] | None
 Handler = Callable[[int, FrameType | None], Any]
 READ_AHEAD = 2  # batches
@@ -41,10 +41,12 @@ def cpu_count() -> int:
     return joblib.cpu_count()
 
 
-def several_processes(environment: Environment = os.environ) -> bool:
-    """Whether TF_CONFIG or Slurm's variables of the job step name more processes than this one."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun; SLURM_NTASKS is the whole allocation's
-    return bool(environment.get("TF_CONFIG", "").strip()) or tasks != "1"
+def several_processes() -> bool:
+    """Whether TF_CONFIG or Slurm's variables of this srun (SLURM_NTASKS is the allocation's) name more than one."""
+    with suppress(ValueError, AttributeError, TypeError):  # told where the cluster is needed
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(map(len, cluster.values())) > 1 or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    return True
 
 
 def prepare_tensorflow() -> None:
@@ -311,7 +313,7 @@ def terminate_with(parent: int) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(CHECK_INTERVAL_S)
+            time.sleep(INTERVAL_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -32,7 +32,7 @@ WITHOUT = {  # a split: what to do
     "train": "Train on others: people whom convert --like made are for tests only.",
     "test": "Convert more people, or test everybody by run.py with --folds.",
 }
-Standard = Literal["stored", "brain", "voxel", "site"]  # see `data.cohorts.variants`
+Standard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
 
 
 @dataclass(frozen=True)

@@ -192,23 +192,6 @@ def tie(groups: Groups, families: Mapping[str, Sequence[str]]) -> str:
     return " or ".join(compress((SHARED_SCAN, ONE_FAMILY), (by_scan, by_family)))
 
 
-def validation_subjects(rows: Iterable[Row], share: float, seed: int, groups: Groups = ()) -> frozenset[str]:
-    """Training subjects to set aside, in proportion over labels; a group stays together. Raises InputError if there are
-    too few."""
-    from sklearn.model_selection import train_test_split
-
-    label = {row.subject: row.label for row in rows if row.split == "train"}
-    leader = leaders(label, groups)
-    chosen = [subject for subject in label if leader[subject] == subject]
-    try:
-        _, aside = train_test_split(
-            chosen, test_size=share, stratify=[label[subject] for subject in chosen], random_state=seed
-        )
-    except ValueError as error:
-        raise InputError(f"--validation {share:g} of {len(label)} training subjects: {error}") from error
-    return frozenset(subject for subject in label if leader[subject] in set(aside))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How records were made from scans: all cohorts that one model reads must have it in common. Empty if unknown, as

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BACKGROUND = {  # what a region becomes that is blacked out by it
     "stored": "the value outside the brain",
     "brain": "0, the mean of the person's brain",
-    "voxel": "0, the mean of the person's brain",
     "site": "0, the mean of the people of the site",
 }
 FEWEST = 5  # people of a site that is standardised by itself
@@ -155,11 +154,11 @@ def within_sites(cohort: Cohort) -> Cohort:
     for row in cohort.rows:
         people[row.site].add(row.subject)
     if not known_sites(people):
-        raise InputError(f"{cohort.path} names no sites; use standardise=voxel.")
+        raise InputError(f"{cohort.path} names no sites; use standardise=brain.")
     site = min(people, key=lambda name: len(people[name]))
     if len(people[site]) < FEWEST:
         raise InputError(
             f"{cohort.path} has {len(people[site])} people of site {site or UNKNOWN_SITE}; standardise=site needs "
-            f"{FEWEST} of each. Use standardise=voxel."
+            f"{FEWEST} of each. Use standardise=brain."
         )
     return replace(cohort, standard="site", moments=SiteMoments(cohort))

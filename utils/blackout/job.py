@@ -59,12 +59,6 @@ def blackout(run: Run) -> int:
     return 0
 
 
-def assist(run: Run) -> int:
-    """Blacks out a worker's share of the subjects; the chief writes the results of all."""
-    measured(networks_of(run))
-    return 0
-
-
 def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, Any]]:
     """The mean effects by all networks, each of which reads the cohort of its own run, and what `run.json` says of how
     they were measured. This is the same for all: they take the same donors."""
@@ -72,12 +66,12 @@ def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, An
     for run, network in networks:
         setup = Setup.of(run, network)
         donors, recomputed = sentences.donors_sentence(setup.donors), setup.recomputed_layers
-        if run.workers.is_chief and not parts:
+        if not parts:
             if recomputed:
                 print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
             print(donors)
         effects, seen = measure(setup)
-        if run.workers.is_chief and options.of(run).verify:
+        if options.of(run).verify:
             verify(setup, seen)
         parts.append(effects)
         told = {"donors_a_record": setup.donors.count, "donors_from": donors, "recomputed_layers": recomputed}

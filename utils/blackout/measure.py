@@ -150,8 +150,7 @@ def measured_regions(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Logi
     """Occludes all regions, and blobs of their sizes; the group of each record, see `Effects`."""
     tested = fills.donors.tested
     batches = np.array_split(tested, math.ceil(len(tested) / TOGETHER))
-    own = (logits._asdict() for logits in occluded_batches(run, occlusion, fills, batches))
-    parts = [Logits(**arrays) for arrays in run.workers.in_turn(own, len(batches))]
+    parts = list(occluded_batches(run, occlusion, fills, batches))
     group = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
     return Logits(*map(np.concatenate, zip(*parts, strict=True))), group
 
@@ -164,15 +163,15 @@ def pair_levels(edges: Edges, logits: EdgeLogits) -> np.ndarray:
 
 
 def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
-    """The logits of this worker's share of the batches of records."""
-    own, count = batches[run.workers.shares], len(batches)
+    """The logits of each batch of records."""
+    count = len(batches)
     if run.folds and of(run).subjects is None:  # all batches of all folds together have `BLOBS` of each size
         count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
     sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(BLOBS / count))
     inside = brain(run.cohort, fills.donors.tested)
     steps = len(fills.names) + fills.donors.count  # per batch: the substitutions, and the blobs of each donor
-    with progress("Blacking out", len(own) * steps) as bar:
-        for batch, filled in zip(own, ahead(fills.of, own), strict=True):
+    with progress("Blacking out", len(batches) * steps) as bar:
+        for batch, filled in zip(batches, ahead(fills.of, batches), strict=True):
             placed = random_blobs(inside, sizes, [run.seed, int(batch[0])])
             logits = occlude(occlusion, fills, filled, placed, bar.advance)
             check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map, logits.edges))

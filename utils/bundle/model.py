@@ -270,14 +270,6 @@ class BundleFolder(CheckpointFolder):
     def current(self) -> Path:
         return self.path
 
-    @property
-    def trained(self) -> "BundleFolder":
-        return self
-
-    @property
-    def to_use(self) -> "BundleFolder":
-        return self
-
     @cached_property
     def whole(self) -> Path:  # type: ignore[override]
         return self.path

@@ -66,7 +66,7 @@ def check_possible(standard: Standard) -> None:
     if standard == "site":
         raise InputError(
             "ONNX reads one person, and standardise=site z-scores volumes over the people of a site; "
-            "train with run.py --set standardise=voxel."
+            "train with run.py --set standardise=brain."
         )
 
 

@@ -17,12 +17,12 @@ from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.effects import BundledBlackout, read_blackout, read_description
 from utils.bundle.model import EVERYBODY
-from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, training_cohort
+from utils.runs.checkpoints import CheckpointFolder, Identity, training_cohort
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
 
-OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "records_sha256")
+OTHERS = re.compile(rf"{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
+SAME = ("model", "preset", "config", "grid", "precision", "shuffled_labels", "records_sha256", "step")
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def trained_in(folder: Path) -> list[Trained]:
     check_complete(folder, found)
     for path in found:
         CheckpointFolder(path).tell_of_training()
-    places = [CheckpointFolder(path).to_use for path in found]
     trained = [
         Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())
-        for path, place in zip(found, places, strict=True)
+        for path in found
+        for place in [CheckpointFolder(path)]
     ]
     first = trained[0].saved
-    for name in SAME if first.validation else (*SAME, "step"):
+    for name in SAME:
         if odd := [one.name for one in trained if getattr(one.saved, name) != getattr(first, name)]:
             raise InputError(f"{folder} holds trainings that differ in {name}, such as {odd[0]}; bundle one of them.")
     if MODELS[first.model].predicts != "label":

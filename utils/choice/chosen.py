@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.processes import several_processes
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import MAX_INNER_FOLDS, inner_folds, open_folds, part_folder
 from data.cohorts.rows import listed
@@ -32,8 +31,6 @@ CHOICE = "choice"
 def chosen_run(asked: Request) -> Group:
     """The run by all candidates; a blackout is one on folds, of who was chosen in each. Raises InputError for the first
     thing that is wrong."""
-    if several_processes():
-        raise InputError("--choose trains many small networks, each in one process; use --jobs, or an array of --fold.")
     args, candidates, kept = asked.args, asked.candidates, folder_of_folds(asked)
     assert candidates
     before = saved_before(asked, kept / CANDIDATE.format(1))
@@ -94,8 +91,7 @@ def choice_of(parts: list[Group], candidates: Candidates, kept: Path) -> Group:
                 job=CHOOSE,
                 out_dir=part_folder(folder, one.fold),
                 options=ChoiceOptions(contenders),
-                num_iters=one.trained_for,
-                more=told | {"iterations": one.trained_for},
+                more=told | {"iterations": one.num_iters},
             )
         )
     whole = replace(first.run, job=CHOOSE, out_dir=folder, options=Options(), name=CHOICE)

@@ -84,7 +84,6 @@ CHOOSE = Job(
     guards=(),
     outputs=(STORE,),
     needs_checkpoint=False,
-    is_shared=False,
     kept=STORE,
 )
 

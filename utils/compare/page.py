@@ -234,7 +234,6 @@ def facts(run: FinishedTest) -> dict[str, object]:
         **{f"setting {name}": value for name, value in of.config.items()},
         "seed": of.seed,
         "batches seen": of.num_iters,
-        "validation": of.validation,
         "precision": of.precision,
         "people in training": sum(count.autism + count.control + count.unknown for count in training) or None,
         "cohort": of.cohort_name,

@@ -6,7 +6,6 @@ from typing import Any
 
 from data.base.cli import option, whole
 from data.base.errors import InputError, shown
-from data.base.processes import several_processes
 from utils.runs.run import BundleOptions
 from utils.runs.validate import Request
 
@@ -54,5 +53,3 @@ def check_permutations(asked: Request) -> None:
         raise InputError(f"{flag} needs all folds; leave --fold {args.fold} out. An array repeats the same command.")
     if asked.is_repeated:
         raise InputError(f"{flag} repeats one run on folds; leave --repeats {args.repeats} out.")
-    if several_processes():
-        raise InputError(f"{flag} trains many small networks, each in one process; use --jobs, or an array.")

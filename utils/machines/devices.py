@@ -1,9 +1,10 @@
 """The devices of a run: a free GPU if there is one, otherwise the CPU; never a GPU that somebody else holds; and what
 else a result depends on: processor, packages, the commit of this code.
 
-`Workers` is this process and its devices; `utils.machines.workers` has it for several processes.
+`Workers` is this process and its devices; `utils.machines.workers` makes it for several processes.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -19,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from data.base import files
 from data.base.errors import InputError
 from data.base.processes import cpu_count, interrupts_delayed
 
-Arrays = Mapping[str, np.ndarray]
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that do one job together, of which this is the one at `index`; here this process alone. The first
-    one, the chief, alone reads checkpoints, writes and prints."""
+    """The processes that train one network together, of which this is the one at `index`; here this process alone. All
+    do the same. What the first one, the chief, writes and prints is kept."""
 
     count: int = 1
     index: int = 0
@@ -45,14 +46,9 @@ class Workers:
         """How many devices train a network."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
-    @property
-    def shares(self) -> slice:
-        """This worker's tasks in a list of them."""
-        return slice(self.index, None, self.count)
-
     def started(self, gpus: Sequence[str]) -> "Workers":
-        """With the strategy for the devices in use, `gpus` or the CPU."""
-        return replace(self, strategy=strategy_of(tuple(gpus)))
+        """With a strategy: for the devices in use, `gpus` or the CPU, unless it is that of several workers."""
+        return replace(self, strategy=self.strategy or strategy_of(tuple(gpus)))
 
     def of_replicas(self, values: Sequence) -> Any:
         """A value for each device of this process."""
@@ -71,20 +67,17 @@ class Workers:
         self.strategy.experimental_distribute_values_from_function(number)
         return found
 
-    def exchange(self, content: bytes) -> list[bytes]:
-        """The content of each worker; all must call this at the same point."""
-        return [content]
-
-    def of_chief(self, content: bytes = b"") -> bytes:
-        """The chief's content; that of the others is not used."""
-        return self.exchange(content if self.is_chief else b"")[0]
-
-    def in_turn(self, own: Iterator[Arrays], tasks: int) -> Iterator[Arrays]:
-        """The results of all tasks in order, each done by one worker; `own` gives those of `shares`."""
-        return own
-
-    def share_state(self, variables: Sequence) -> None:
-        """Gives variables the values that they have in the chief."""
+    def meet(self, settings: Mapping[str, Any]) -> None:
+        """Waits for all workers. Raises InputError if one of them was started for something else."""
+        if self.count == 1:
+            return
+        own = np.frombuffer(hashlib.sha256(files.json_text(settings).encode()).digest(), np.uint16).astype(np.int32)
+        found = self.strategy.reduce("SUM", self.of_replicas([own] * len(self.own_replicas)), axis=None)
+        if (np.asarray(found) != self.replicas * own).any():
+            raise InputError(
+                "The workers were started with different settings, data or checkpoints; run the same command on all of "
+                "them, with --dataDir and --chkPointDir on a disk that they share."
+            )
 
 
 @cache

@@ -115,7 +115,7 @@ def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -
     if tables.training is None:
         yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
     else:
-        about = texts.paragraphs("training", validated="validation_loss" in tables.training)
+        about = texts.paragraphs("training")
         curves = drawings.losses(tables.training)
         yield Section("Training", about if curves else ["The history of the training holds no finite loss."], curves)
     unknown = sum(count.unknown for count in run.subjects)

@@ -36,7 +36,6 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         preset=str(settings["preset"]),
         config=settings["config"],
         precision=run.precision,
-        validation=run.validation,
         num_iters=run.num_iters,
         records_sha256=str(content.get("records_sha256", "")),
         folds=run.folds,

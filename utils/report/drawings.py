@@ -210,32 +210,28 @@ def distribution(probability: np.ndarray) -> Figure:
 
 
 def losses(training: pd.DataFrame) -> Figure | None:
-    """Losses, and accuracy or AUC, over batches: a thin line a fold, a thick one for their mean; None without any."""
+    """Loss, and accuracy, over batches: a thin line a fold, a thick one for their mean; None without any."""
     known = set(training.columns[training.notna().any()])
-    panels = {"loss": ("loss", "validation_loss"), "accuracy, AUC": ("accuracy", "validation_auc")}
-    shown = {title: [name for name in names if name in known] for title, names in panels.items() if known & {*names}}
+    shown = [name for name in ("loss", "accuracy") if name in known]
     if not shown:
         return None
     figure, its_axes = axes("losses", 0.3 + 2.5 * len(shown), len(shown), sharex=True)
-    for axis, (title, names) in zip(its_axes, shown.items(), strict=True):
-        for name in names:
-            label = name.replace("_", " ").replace("auc", "AUC")
-            draw_curves(axis, training, name, "C1" if name.startswith("validation") else "C0", label)
-        axis.set_ylabel(title)
+    for axis, name in zip(its_axes, shown, strict=True):
+        draw_curves(axis, training, name)
+        axis.set_ylabel(name)
         axis.legend()
     its_axes[-1].set_xlabel("batches seen")
     return figure
 
 
-def draw_curves(axis: Axes, training: pd.DataFrame, name: str, colour: str, label: str) -> None:
+def draw_curves(axis: Axes, training: pd.DataFrame, name: str) -> None:
     """One column over `step`; the mean over folds at the steps that all folds have."""
     table = training.dropna(subset=[name, "step"]).sort_values("step", kind="stable")
     folds = table.groupby("fold")
     for _, rows in folds:
-        thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": label}
-        marker = "o" if name.startswith("validation") else None
-        axis.plot(rows["step"], rows[name], color=colour, marker=marker, markersize=3, **thin)
+        thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": name}
+        axis.plot(rows["step"], rows[name], color="C0", **thin)
     if len(folds) > 1:
         by_step = table.groupby("step")[name].agg(["mean", "count"])
         mean = by_step["mean"][by_step["count"] == len(folds)]
-        axis.plot(mean.index, mean, color=colour, linewidth=1.8, label=f"{label}, mean of {len(folds)} folds")
+        axis.plot(mean.index, mean, color="C0", linewidth=1.8, label=f"{name}, mean of {len(folds)} folds")

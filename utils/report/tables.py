@@ -289,7 +289,7 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
 
 def write_history(run: Run) -> None:
     """`training.csv`, if the results of the training are still in the folder where they were written."""
-    checkpoints = run.checkpoints.trained
+    checkpoints = run.checkpoints
     folder = Path(checkpoints.identity().out_dir)
     try:
         content = described(folder)
@@ -299,8 +299,7 @@ def write_history(run: Run) -> None:
     if content.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
         return
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
-    kept = [name for name in history if name not in ("step", "samples_per_s")]
-    how = {"step": "last"} | {name: "last" if name.startswith("validation") else "mean" for name in kept}
+    how = {"step": "last"} | {name: "mean" for name in history if name not in ("step", "samples_per_s")}
     thinned = history.groupby(chunk).agg(how)
     thinned.insert(0, "fold", run.fold)
     write_table(run, "training", thinned)

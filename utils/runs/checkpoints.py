@@ -28,7 +28,6 @@ from utils.runs.cross_validation import CrossValidation
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 IDENTITY = "run.json"  # of checkpoints, not that of results
-BEST = "best"
 EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
 OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
 FILES = re.compile(r"ckpt-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|_temp)")  # as TensorFlow names them
@@ -52,7 +51,6 @@ class Choices:
     grid: str | None  # None if the model reads no volumes
     seed: int
     precision: str
-    validation: float = 0.0  # share of the training subjects
     shuffled_labels: bool = False
 
 
@@ -107,7 +105,6 @@ class Identity(Choices):
     everybody: bool = False  # whether it was trained on everybody, whatever the split
     internal: CrossValidation | None = None  # a test on folds that goes with it
     step: int = 0  # batches seen
-    validation_loss: float | None = None  # of the best checkpoint
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
     folder: str = ""  # that this was written to; older ones lack it, and have paths as they were typed
@@ -136,8 +133,8 @@ class Identity(Choices):
 
 
 def mean_shares(folders: Iterable["CheckpointFolder"]) -> dict[str, float]:
-    """What each part of the networks counts, the mean over their checkpoints to use, see `mean_of_shares`."""
-    return mean_of_shares([folder.to_use.identity().shares for folder in folders])
+    """What each part of the networks counts, the mean over their checkpoints, see `mean_of_shares`."""
+    return mean_of_shares([folder.identity().shares for folder in folders])
 
 
 def mean_of_shares(every: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -183,25 +180,10 @@ class CheckpointFolder:
         """The folder whose checkpoint is to be used; None if there is none."""
         return next((folder for folder in (self.path, self.replaced) if latest_in(folder)), None)
 
-    @property
-    def trained(self) -> "CheckpointFolder":
-        """The folder of the latest checkpoint, in which this may be the one of the best."""
-        return CheckpointFolder(self.path.parent, self.training) if self.path.name == BEST else self
-
-    @property
-    def best(self) -> "CheckpointFolder":
-        """The folder of the checkpoint that did best on the validation subjects; it need not exist."""
-        return CheckpointFolder((self.current or self.path) / BEST, self.training)
-
-    @property
-    def to_use(self) -> "CheckpointFolder":
-        """The best checkpoint if subjects were set aside for validation, else the latest."""
-        return self.best if self.best.current else self
-
     def tell_of_training(self) -> None:
         """Prints it if a training still runs, whose later checkpoints are not used."""
-        if writer := files.writer_of(self.trained.path, inside=False):
-            print(f"{self.trained.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
+        if writer := files.writer_of(self.path, inside=False):
+            print(f"{self.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
 
     def latest(self) -> Path:
         """The prefix of the latest checkpoint whose files are whole. Raises InputError if there is none."""
@@ -317,7 +299,7 @@ def move_others(source: Path, target: Path) -> None:
     """Moves the files that are no part of a checkpoint, and so are not replaced with it."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
-        if path.name not in (STATE, IDENTITY, BEST) and not FILES.fullmatch(path.name):
+        if path.name not in (STATE, IDENTITY) and not FILES.fullmatch(path.name):
             place = target / path.name
             while os.path.lexists(place):
                 place = place.with_name(place.name + "+")

@@ -30,7 +30,6 @@ class CrossValidation:
     preset: str
     config: dict[str, Any]  # hyper-parameters; of a choice, those that were chosen in most folds
     precision: str
-    validation: float
     num_iters: int
     records_sha256: str  # see `Folds`
     folds: str

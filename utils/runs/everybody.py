@@ -66,7 +66,7 @@ def check_same(run: Run, of_folds: CrossValidation) -> None:
         )
     there, here = (run.model.completed(config) for config in (of_folds.config, run.choices.config))
     pairs = {f"--set {name}": (there.get(name), here[name]) for name in here}
-    for name in ("preset", "precision", "validation"):
+    for name in ("preset", "precision"):
         pairs[f"--{name}"] = getattr(of_folds, name), getattr(run.choices, name)
     pairs["--numIters"] = of_folds.num_iters, run.num_iters
     if differing := [(flag, *values) for flag, values in pairs.items() if values[0] != values[1]]:

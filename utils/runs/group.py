@@ -7,7 +7,6 @@ changes only the starts of the networks. A repeat is a run on folds as it would 
 """
 
 import argparse
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
@@ -89,9 +88,6 @@ class Group:
     def settings(self) -> dict[str, Any]:
         return self.whole.settings()
 
-    def agreed(self) -> dict[str, Any]:
-        return self.whole.agreed() | {"only": self.only}
-
     def on(self, workers: Workers) -> "Group":
         return replace(self, run=self.run.on(workers), parts=tuple(part.on(workers) for part in self.parts))
 
@@ -108,7 +104,7 @@ class Group:
         """Does the folds that are not done, one after another here or `jobs` at a time beside this process, and pools;
         returns the exit status."""
         if self.jobs == 1:
-            return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
+            return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_devices))
         assert self.again
         device = devices.choose_device(share_gpu, several=True)
         with files.locked(Path(f"{self.run.out_dir.absolute()}.jobs")):  # two would stop each other
@@ -266,31 +262,15 @@ def saved_before(asked: Request, folder: Path) -> Identity | None:
     return next((checkpoints.identity() for checkpoints in found if checkpoints.current), None)
 
 
-def perform_together(run: Run | Group, workers: Workers, share_gpu: bool) -> int:
-    """Does the job; returns the exit status."""
-    from utils.machines.workers import lost_workers_explained
+def train_together(run: Run | Group, share_gpu: bool) -> int:
+    """Does a training with the other workers; returns the exit status."""
+    from utils.machines.workers import lost_workers_explained, together
 
-    device = devices.choose_device(share_gpu, several=run.job.takes_several_gpus)
-    gpus = devices.start_tensorflow(device)
+    device = devices.choose_device(share_gpu, several=True)
+    devices.start_tensorflow(device)
     with lost_workers_explained():
-        workers = workers.started(gpus)
-        run = run.on(workers)
-        check_alike(run, workers)
+        workers = together()
         with nullcontext() if workers.is_chief else redirect_stdout(None):
-            status = run.perform_on(device)
-        workers.exchange(b"")  # nobody leaves before all are done
+            status = run.on(workers).perform_on(device)
+        workers.meet({})  # nobody leaves before all are done
     return status
-
-
-def check_alike(run: Run | Group, workers: Workers) -> None:
-    """Raises InputError if a worker does another job than the chief, or has other data or another checkpoint."""
-    from utils.machines.workers import Team
-
-    asked = files.json_text(run.agreed())
-    digests = workers.exchange(hashlib.sha256(asked.encode()).digest())
-    if isinstance(workers, Team) and (other := [at for at, its in enumerate(digests) if its != digests[0]]):
-        addresses = workers.addresses
-        raise InputError(
-            f"{addresses[other[0]]} was started with other settings, data or checkpoints than {addresses[0]}; "
-            "run the same command on all workers, with --dataDir and --chkPointDir on a disk that they share."
-        )

@@ -59,7 +59,7 @@ def same_settings(run: Run, saved: Identity) -> None:
 
 def same_training(run: Run, saved: Identity) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    refuse_others(run, saved, "seed", "precision", "validation", "shuffled_labels")
+    refuse_others(run, saved, "seed", "precision", "shuffled_labels")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
     if saved.records_sha256 not in ("", run.cohort.records_sha256):
@@ -76,7 +76,7 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
     for name in names:
         there, here = getattr(saved, name), getattr(run.choices, name)
         if there != here:
-            what = "validation share" if name == "validation" else name.replace("_", " ")
+            what = name.replace("_", " ")
             raise InputError(
                 f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
                 f"use {FLAGS.get(name, f'--{name}')} accordingly or {OTHER}."
@@ -200,11 +200,6 @@ def two_classes(run: Run) -> None:
         raise InputError(
             f"{run.cohort.path} has one class only among its training subjects; expected two. Convert people of both."
         )
-
-
-def enough_to_validate(run: Run) -> None:
-    """Both classes have a subject to set aside for validation."""
-    run.training_records(set_aside=True)
 
 
 def free_output(run: Run) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,16 +11,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from data.base import files, tables
 from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import DIGESTS, validation_subjects
+from data.cohorts.rows import DIGESTS
 from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -66,8 +66,8 @@ class BundleOptions(Options):
 class Job:
     """A job of run.py: which module does it, what it needs, what it refuses, what it writes.
 
-    The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `assist`,
-    for workers that are not the chief; `pool`, `average` and `select`, Group -> None, which make the results of folds,
+    The module, imported once everything is validated, has a function of the job's name, Run -> exit status; `pool`,
+    `average` and `select`, Group -> None, which make the results of folds,
     of repeats and of a choice among candidates from those of the parts.
     """
 
@@ -84,10 +84,9 @@ class Job:
     refusal: str = ""
     has_flag: bool = True
     out_dir: str = "results/{model}-{job}"
-    is_shared: bool = True  # by all workers
     is_repeated: bool = True  # by --repeats, and by --choose
     takes_candidates: bool = True  # with --choose it is done by all, else by who was chosen in each fold
-    takes_several_gpus: bool = False
+    takes_several_devices: bool = False  # GPUs of a machine, or machines
     kept: str | None = None  # of its outputs, the one that stands for a checkpoint
 
     @property
@@ -149,12 +148,6 @@ class Run:
         return self.folds is not None and not self.fold
 
     @property
-    def trained_for(self) -> int:
-        """Batches of the whole training, of which the checkpoint in use, the best one, may have seen fewer."""
-        trained = self.checkpoints.trained
-        return trained.identity().step if self.job.needs_checkpoint and trained.current else self.num_iters
-
-    @property
     def standard(self) -> Standard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")
@@ -164,51 +157,38 @@ class Run:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
         return self.standard == "site"
 
-    @cached_property
-    def validation_subjects(self) -> frozenset[str]:
-        """Training subjects set aside to choose the checkpoint."""
-        if not self.choices.validation:
-            return frozenset()
-        return validation_subjects(self.cohort.rows, self.choices.validation, self.seed, self.cohort.groups)
-
-    def training_records(self, set_aside: bool = False) -> np.ndarray:
-        """Positions of the training records, without those of validation subjects; or those, if `set_aside`."""
-        subjects, indices = self.validation_subjects, self.cohort.indices("train")
-        return indices[[(self.cohort.rows[index].subject in subjects) == set_aside for index in indices]]
-
     def nothing_to_do(self) -> bool:
         """A training says itself that it is done; what is not on folds is done again."""
         return False
 
     def perform(self, share_gpu: bool) -> int:
         """Does the job on a free GPU or the CPU."""
-        return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_gpus))
+        return self.perform_on(devices.choose_device(share_gpu, several=self.job.takes_several_devices))
 
     def perform_on(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
-        with self.locked():
-            return self.call(device)
+        with self.locked() as run:
+            return run.call(device)
 
     def is_due(self) -> bool:
-        """Whether a fold is to be done, as the chief knows; the caller holds the locks. Raises InputError if the folds
-        that a training wrote are others."""
-        done = self.is_done() and not self.override
-        if self.workers.of_chief(b"done" if done else b""):
+        """Whether a fold is to be done; the caller holds the locks. Raises InputError if the folds that a training
+        wrote are others."""
+        if self.is_done() and not self.override:
             return False
         if self.workers.is_chief and self.folds:
-            self.folds.check(self.checkpoints.trained.path.parent, self.fold, self.cohort)
+            self.folds.check(self.checkpoints.path.parent, self.fold, self.cohort)
         return True
 
     def on(self, workers: Workers) -> "Run":
         return dataclasses.replace(self, workers=workers)
 
     def call(self, device: str) -> int:
-        """Calls the job's function; of a worker that is not the chief, the function for its share."""
+        """Calls the job's function."""
         began = time.time() if self.folds else self.started  # all folds were made at once
         workers = self.workers.started(devices.start_tensorflow(device))
         run = dataclasses.replace(self, workers=workers, started=began)
         with run.fresh():
-            return self.job.function(self.job.name if self.workers.is_chief else "assist")(run)
+            return self.job.function(self.job.name)(run)
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
@@ -224,13 +204,29 @@ class Run:
             yield
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folders that the chief writes. Raises InputError that names another run there."""
+    def locked(self) -> Iterator["Run"]:
+        """This run, while other runs are kept out of its folders; of a worker that is not the chief, one that writes
+        into copies of these. Waits for all workers. Raises InputError that names another run there."""
         folders = [self.out_dir] if self.job.needs_checkpoint else [self.out_dir, self.checkpoints.path]
-        with ExitStack() as locks:
-            for folder in folders if self.workers.is_chief else ():
-                locks.enter_context(files.locked(folder))
-            yield
+        run = self
+        with ExitStack() as held:
+            if self.workers.is_chief:
+                for folder in folders:
+                    held.enter_context(files.locked(folder))
+            else:
+                run = self.copied(Path(held.enter_context(TemporaryDirectory())))
+            self.workers.meet(self.agreed())
+            yield run
+
+    def copied(self, place: Path) -> "Run":
+        """This run with copies of its results and of its checkpoints: all workers save at once, as TensorFlow asks."""
+        kept = {"results": self.out_dir, "ckpt": self.checkpoints.path, "ckpt.replaced": self.checkpoints.replaced}
+        for name, folder in kept.items():
+            for path in filter(Path.is_file, folder.glob("*")):
+                (place / name).mkdir(exist_ok=True)
+                shutil.copy2(path, place / name)
+        checkpoints = dataclasses.replace(self.checkpoints, path=place / "ckpt")
+        return dataclasses.replace(self, out_dir=place / "results", checkpoints=checkpoints)
 
     def settings(self) -> dict[str, Any]:
         """What decides the results, for `run.json`: with the same settings and code they are the same."""
@@ -252,8 +248,7 @@ class Run:
 
     def agreed(self) -> dict[str, Any]:
         """What all workers that do it together must have in common."""
-        own = {"num_iters": self.num_iters, "only": None, "override": self.override, "out_dir": str(self.out_dir)}
-        return self.settings() | own
+        return self.settings() | {"num_iters": self.num_iters, "override": self.override}
 
     def describe(self) -> dict[str, Any]:
         """The content of `run.json` beside the manifest."""

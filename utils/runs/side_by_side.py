@@ -88,11 +88,11 @@ class FoldProgress:
 
     def perform(self, leaf: Run, device: str) -> int:
         """Does a fold here, unless it is done; returns the exit status."""
-        with leaf.locked():
-            if not leaf.is_due():
+        with leaf.locked() as run:
+            if not run.is_due():
                 self.ended(leaf.out_dir, 0, None)
                 return 0
-            return self.of(leaf, lambda: leaf.call(device))
+            return self.of(leaf, lambda: run.call(device))
 
     def of(self, leaf: Run, call: Callable[[], int]) -> int:
         """Does a fold by `call`; returns its exit status."""
@@ -229,9 +229,9 @@ def performed(leaf: Run, device: str) -> Done:
     said, errors, started, was_done = io.StringIO(), io.StringIO(), time.monotonic(), list[bool]()
 
     def perform() -> int:
-        with leaf.locked():
-            was_done.append(not leaf.is_due())
-            return 0 if was_done[0] else leaf.call(device)
+        with leaf.locked() as run:
+            was_done.append(not run.is_due())
+            return 0 if was_done[0] else run.call(device)
 
     with redirect_stdout(said), redirect_stderr(errors), quietly(lambda text: tell((leaf.out_dir, text))):
         status = answered(PROGRAM, perform)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from data.base.cli import flags, option, options_of, positive, share
+from data.base.cli import flags, option, options_of, positive
 from data.base.errors import InputError
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
@@ -18,7 +18,7 @@ from data.cohorts.stored import sealed
 from models import MODELS, Model, Settings, override
 from utils.runs import guards
 from utils.runs.candidates import PRESETS, Candidates, candidates
-from utils.runs.checkpoints import BEST, CheckpointFolder, Choices, Identity
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.folders import check_pattern, check_places
 from utils.runs.run import Job, Options, Run
@@ -53,9 +53,6 @@ class TrainOptions(Options):
     )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
-    )
-    validation: float | None = option(
-        None, "share of the training subjects, to choose the checkpoint (default 0)", type=share, metavar="SHARE"
     )
     score: Path | None = option(
         None,
@@ -140,7 +137,7 @@ class Request:
             return None
         if self.job.needs_checkpoint:
             checkpoints.tell_of_training()
-        return self.usable(checkpoints.to_use if self.job.needs_checkpoint else checkpoints)
+        return self.usable(checkpoints)
 
     def usable(self, used: CheckpointFolder) -> Identity:
         """The identity of the checkpoint in a folder. Raises InputError as `saved` does."""
@@ -151,14 +148,9 @@ class Request:
                 f"{used.latest().name}, of iteration {saved.step}.",
                 flush=True,
             )
-        if saved.validation and used.trained.best.current is None:
-            raise InputError(
-                f"{used.trained.path} has no checkpoint in {BEST}, though subjects were set aside to choose it; copy "
-                f"that folder back, or use {guards.OTHER}."
-            )
         if saved.model != self.model.name:
             raise InputError(
-                f"{used.trained.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
+                f"{used.path} is of model {saved.model}, this run of {self.model.name}; use {guards.OTHER}."
             )
         return saved
 
@@ -182,7 +174,6 @@ class Request:
         settled = saved or self.cross_validation
         usual = self.cross_validation.num_iters if self.cross_validation else NUM_ITERS
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
-        share = training.validation if training else None
         shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
         choices = Choices(
             model=self.model.name,
@@ -191,7 +182,6 @@ class Request:
             grid=cohort.grid.name if "volume" in self.model.reads else None,
             seed=seed,
             precision=args.precision or (settled.precision if settled else "float32"),
-            validation=share if share is not None else settled.validation if settled else 0.0,
             shuffled_labels=shuffled,
         )
         run = Run(
@@ -201,7 +191,7 @@ class Request:
             options=self.options,
             cohort=cohort.shuffled(saved.seed if saved else seed) if shuffled else cohort,
             data_dir=args.dataDir,
-            checkpoints=checkpoints.to_use if self.job.needs_checkpoint else checkpoints,
+            checkpoints=checkpoints,
             out_dir=out_dir,
             num_iters=(training.num_iters or usual) if training else saved.step if saved else 0,
             override=training is not None and training.override_chkpt,

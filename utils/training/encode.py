@@ -1,7 +1,6 @@
 """The full pass of `cae`: a cohort on the full grid -> the same cohort on the reduced grid; only the volumes change."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +46,6 @@ def encode(run: Run) -> int:
     return 0
 
 
-def assist(run: Run) -> int:
-    """Encodes a worker's share of the records; the chief writes the codes of all."""
-    for _ in codes(run, encoder_of(run)):
-        pass
-    return 0
-
-
 def encoder_of(run: Run) -> keras.Model:
     """The trained network as far as its code."""
     network = restored_network(run)
@@ -67,19 +59,11 @@ def pool(group: "Group") -> None:
     group.whole.finish()
 
 
-def codes(run: Run, encoder: keras.Model) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each batch of records, their indices (n,) and their codes (n, maps, x, y, z)."""
-    selections = in_order(np.arange(len(run.cohort.rows)), run.config.batch_size)
-    outputs = outputs_of(run, encoder, selections[run.workers.shares], "Encoding")
-    own = ({"code": of_batch} for _, _, of_batch in outputs)
-    results = run.workers.in_turn(own, len(selections))
-    for selection, result in zip(selections, results, strict=True):
-        yield selection, result["code"].reshape(len(selection), run.cohort.num_maps, *records.REDUCED.shape)
-
-
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
     """Writes one reduced record per record: the 120 bytes of label and phenotype unchanged, each map encoded."""
-    for selection, of_records in codes(run, encoder):
+    selections = in_order(np.arange(len(run.cohort.rows)), run.config.batch_size)
+    for selection, _, codes in outputs_of(run, encoder, selections, "Encoding"):
+        of_records = codes.reshape(len(selection), run.cohort.num_maps, *records.REDUCED.shape)
         for index, of_map in zip(selection, of_records, strict=True):
             volumes = b"".join(records.normalise(code).tobytes() for code in of_map)
             (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volumes)

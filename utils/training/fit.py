@@ -8,7 +8,6 @@ import numpy as np
 
 from data.cohorts.cohort import in_order
 from utils.runs.run import Run
-from utils.training.loop import Training, Validation, is_due
 from utils.training.network import outputs_of, probability_of_autism
 from utils.training.train import begin, measure
 
@@ -19,25 +18,11 @@ def predicted(run: Run) -> dict[str, float]:
     with run.fresh():
         training = begin(run)
         measure(training)
-        train(training)
+        for _ in training.steps(0):
+            pass
+        training.calibrate(run.num_iters)
         indices = run.cohort.indices("test")
         batches = in_order(indices, run.config.batch_size)
         logits = np.concatenate([of for _, _, of in outputs_of(run, training.network, batches)])
         files = [run.cohort.rows[index].file for index in indices]
         return dict(zip(files, probability_of_autism(logits).tolist(), strict=True))
-
-
-def train(training: Training) -> None:
-    """Trains a network, and leaves it as a test takes it: with the weights that did best on validation subjects, if
-    there are any."""
-    run, network = training.run, training.network
-    validation = Validation(run, network) if run.choices.validation else None
-    best, weights = np.inf, None
-    for done, _, _ in training.steps(0):
-        if done < run.num_iters and not (validation and is_due(done, run.num_iters)):
-            continue
-        training.calibrate(done)
-        if validation and (loss := validation.measure()["validation_loss"]) < best:
-            best, weights = loss, network.get_weights()
-    if weights is not None:
-        network.set_weights(weights)

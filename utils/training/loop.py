@@ -18,14 +18,12 @@ import tensorflow as tf
 from scipy.special import logit
 
 from data.base.errors import InputError
-from data.cohorts.cohort import in_order
 from data.cohorts.rows import listed
 from models import Classifier, Settings, averaging, losses
 from utils.runs.run import Run
 from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
-from utils.scores.statistics import auc
 from utils.training import shares
-from utils.training.network import Reading, probability_of_autism, reading
+from utils.training.network import Reading, reading
 
 SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
@@ -42,14 +40,9 @@ class Training:
     optimizer: keras.Optimizer
     caught: list[int] = field(default_factory=list)
 
-    def share_state(self, done: int = 0) -> int:
-        """Gives every worker the state of the chief's network; returns how many batches that has seen."""
-        self.run.workers.share_state([*self.network.variables, *self.optimizer.variables])
-        return int(self.run.workers.of_chief(str(done).encode()))
-
     def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The records of batches start..stop-1, positions in the cohort."""
-        indices, seed, size = self.run.training_records(), self.run.seed, self.run.config.batch_size
+        indices, seed, size = self.run.cohort.indices("train"), self.run.seed, self.run.config.batch_size
         return (indices[batch_positions(seed, step, size, len(indices))] for step in range(start, stop))
 
     def batches(self, done: int) -> Iterator[list[Batch]]:
@@ -184,36 +177,8 @@ class Training:
         )
 
 
-class Validation:
-    """Subjects set aside from training, on which a network is measured at every checkpoint; `empty` stands for other
-    batches."""
-
-    def __init__(self, run: Run, network: keras.Model):
-        self.run, self.reading = run, reading(run, network)
-        self.labelled = run.model.predicts == "label"
-        names = ["validation_loss", "validation_auc"] if self.labelled else ["validation_loss"]
-        self.empty = dict.fromkeys(names, "")
-
-    def measure(self) -> dict[str, float]:
-        """`validation_loss`, a mean over records without penalties on weights; of classifiers also `validation_auc`."""
-        run, loss, outputs, labels = self.run, 0.0, [], []
-        loss_of, indices = getattr(losses, run.model.loss), run.training_records(set_aside=True)
-        for batch in self.reading.batches(in_order(indices, run.config.batch_size)):
-            outputs_of_batch = self.reading.network(self.reading.inputs(batch), training=False)
-            loss_of_batch = loss_of(batch, outputs_of_batch, run.config, run.model.reads)
-            loss += float(loss_of_batch) * len(batch["label"]) / len(indices)
-            if self.labelled:
-                outputs.append(np.asarray(outputs_of_batch))
-                labels.append(batch["label"])
-        if not self.labelled:
-            return {"validation_loss": loss}
-        label = np.concatenate(labels)
-        (area,) = auc(label, probability_of_autism(np.concatenate(outputs)), np.ones((1, len(label))))
-        return {"validation_loss": loss, "validation_auc": float(area)}
-
-
 def is_due(done: int, last: int) -> bool:
-    """Whether a training of `last` batches is saved, and measured on validation subjects, after `done` of them."""
+    """Whether a training of `last` batches is saved after `done` of them."""
     return done % SAVE_EVERY == 0 or done == last
 
 
@@ -249,7 +214,7 @@ def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarra
     members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
     people of its site, minus those among all."""
     assert isinstance(run.config, Classifier)
-    records, members, count = run.training_records(), run.config.members, len(run.cohort.rows)
+    records, members, count = run.cohort.indices("train"), run.config.members, len(run.cohort.rows)
     weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
     if mean.learned:
         some = some_of(records)

@@ -33,8 +33,8 @@ KEPT = 3
 class Saver:
     """Saves and restores a network, its optimizer and its step; the latest checkpoint is always a whole one."""
 
-    def __init__(self, folder: CheckpointFolder, model: keras.Model, optimizer: keras.Optimizer, kept: int = KEPT):
-        self.folder, self.kept = folder, kept
+    def __init__(self, folder: CheckpointFolder, model: keras.Model, optimizer: keras.Optimizer):
+        self.folder = folder
         self.saved: dict[str, Saved] = {}
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self.step)
@@ -54,13 +54,13 @@ class Saver:
         if (state := tf.train.get_checkpoint_state(str(self.folder.path))) is None:
             return list(self.saved)
         names = [os.path.basename(name) for name in state.all_model_checkpoint_paths]
-        for path in [path for name in names[: -self.kept] for path in self.folder.path.glob(f"{name}.*")]:
+        for path in [path for name in names[:-KEPT] for path in self.folder.path.glob(f"{name}.*")]:
             files.remove(path)
-        state.model_checkpoint_path, state.all_model_checkpoint_paths[:] = names[-1], names[-self.kept :]
-        del state.all_model_checkpoint_timestamps[: -self.kept]
+        state.model_checkpoint_path, state.all_model_checkpoint_paths[:] = names[-1], names[-KEPT:]
+        del state.all_model_checkpoint_timestamps[:-KEPT]
         with files.replacing(self.folder.path / STATE) as file:
             file.write(str(state))
-        return names[-self.kept :]
+        return names[-KEPT:]
 
     def record(self, prefix: Path, kept: list[str], identity: Identity) -> None:
         """Records the digest of a checkpoint that was saved at `self.step`, and forgets those that were not kept."""
@@ -70,7 +70,7 @@ class Saver:
 
     @cached_property
     def manager(self) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=self.kept)
+        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=KEPT)
 
     def save(self, step: int, identity: Identity) -> None:
         """Saves after `step` batches. Raises InputError if that cannot be written; the checkpoint before is intact."""

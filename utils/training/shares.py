@@ -52,7 +52,7 @@ def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray,
         found.append(np.stack(of_parts, 1))
     odds = np.concatenate(found)
     if "connectome" in reading.tables:
-        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.training_records()).left_out
+        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.cohort.indices("train")).left_out
         odds[:, -1] = [of_edges[record] for record in records.tolist()]
     return odds
 

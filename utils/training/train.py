@@ -23,12 +23,12 @@ from models import layers
 from models.connectomes import RidgeLogits
 from models.older import Older
 from utils import figures
-from utils.runs.checkpoints import BEST, CheckpointFolder, Identity, mean_shares
+from utils.runs.checkpoints import CheckpointFolder, Identity, mean_shares
 from utils.runs.folders import changed, move_aside
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import fit_edges
-from utils.training.loop import Training, Validation, is_due, make_optimizer
+from utils.training.loop import Training, is_due, make_optimizer
 from utils.training.network import Saver, reading
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def train(run: Run) -> int:
     else:
         run.prepare_folder()
         measure(training)
-    training.share_state(done)
     if complete:
         return 0
     history = History(run.out_dir, done)
@@ -89,26 +88,17 @@ def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
 
 def loop(training: Training, done: int, saver: Saver, history: "History", identity: Callable[[], Identity]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
-    run, network, optimizer = training.run, training.network, training.optimizer
-    validation = Validation(run, network) if run.choices.validation else None
-    best = Best(run, network, optimizer) if run.choices.validation else None
+    run = training.run
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
         for seen, values, stopping in training.steps(done):
             done = seen
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
             stopping |= bool(training.caught) and run.workers.count == 1  # several stop together, at the next batch
-            due = is_due(done, run.num_iters)
-            if due or stopping:
-                shares = training.calibrate(done)
-            if validation:  # not where a signal stops it, so that the best checkpoint is that of a run in one go
-                values |= validation.measure() if due else validation.empty
             history.add(done, values)
-            if due or stopping:
-                described = dataclasses.replace(identity(), shares=shares)
+            if stopping or is_due(done, run.num_iters):
+                shares = training.calibrate(done)
                 history.flush()  # first: rows after the last checkpoint are dropped when training continues
-                if best and due:  # before the checkpoint, from which a repeated command continues
-                    best.keep(done, values["validation_loss"], described)
-                saver.save(done, described)
+                saver.save(done, dataclasses.replace(identity(), shares=shares))
             if stopping:
                 break
     return done
@@ -131,16 +121,6 @@ def claim(run: Run, brought_back: bool) -> None:
         run.prepare_folder()
     else:
         run.write_manifest(finished=False)
-
-
-def assist(run: Run) -> int:
-    """Trains on this worker's share of every batch; returns the exit status."""
-    training = begin(run)
-    done = training.share_state()
-    with collected(also=silence_after_sighup) as caught:
-        training = dataclasses.replace(training, caught=caught)
-        stopped = any(stopping for _, _, stopping in training.steps(done))
-    return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
 def pool(group: "Group") -> None:
@@ -200,10 +180,10 @@ def measure(training: Training) -> None:
     the one that reads connectomes."""
     run, network = training.run, training.network
     of_means, of_volumes = reading(run, network), reading(run, network, volumes=True)
-    selections = in_order(run.training_records(), run.config.batch_size)
+    selections = in_order(run.cohort.indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.training_records())
+            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.cohort.indices("train"))
             layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in of_means.tables:
@@ -211,24 +191,6 @@ def measure(training: Training) -> None:
             else:
                 before = keras.Model(network.input, layer.input)
                 layer.measure(np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections))
-
-
-class Best:
-    """The checkpoint that does best on the validation subjects: `<checkpoint folder>/best`."""
-
-    def __init__(self, run: Run, network: keras.Model, optimizer: keras.Optimizer):
-        self.saver = Saver(CheckpointFolder(run.checkpoints.path / BEST), network, optimizer, kept=1)
-        if self.saver.folder.current and not self.saver.folder.whole:
-            raise InputError(
-                f"{self.saver.folder.path} does not have its digest; copy it again, or train anew with --overrideChkpt."
-            )
-
-    def keep(self, step: int, loss: float, identity: Identity) -> None:
-        """Saves the network if its validation loss is lower than that of any checkpoint before."""
-        folder = self.saver.folder
-        best = folder.identity().validation_loss if folder.current else None
-        if best is None or loss < best:
-            self.saver.save(step, dataclasses.replace(identity, validation_loss=loss))
 
 
 class History:
@@ -260,8 +222,7 @@ class History:
         self.rows.append(row)
         with self.events.as_default(step):
             for name, value in values.items():
-                if value != "":
-                    tf.summary.scalar(name, value)
+                tf.summary.scalar(name, value)
 
     def flush(self) -> None:
         self.file.flush()
@@ -275,13 +236,11 @@ class History:
 
     @property
     def headline(self) -> Headline | None:
-        """The last loss, of the validation subjects if there are any."""
+        """The last loss."""
         if not self.rows:
             return None
-        name = "validation_loss" if "validation_loss" in self.rows[-1] else "loss"
-        return Headline(
-            f"{name} after {self.rows[-1]['step']} batches", Estimate(float(self.rows[-1][name]), None, None)
-        )
+        last = self.rows[-1]
+        return Headline(f"loss after {last['step']} batches", Estimate(float(last["loss"]), None, None))
 
 
 def earlier_history(path: Path, step: int) -> list[dict]:
