@@ -79,7 +79,7 @@ def test_each_table_is_an_output_of_the_test_by_its_name():
 @pytest.mark.slow
 def test_what_is_no_text_is_a_number_and_what_is_needed_is_there(settled):
     written = [table for table in ROWS if (settled / "test-folds" / table.file).exists()]
-    assert {"predictions", "floors", "sites", "table1", "tripod_ai"} <= {table.name for table in written}
+    assert {"predictions", "floors", "sites", "table1"} <= {table.name for table in written}
     for table in written:
         found = pd.read_csv(settled / "test-folds" / table.file, dtype=str, keep_default_na=False)
         assert set(table.needed) <= set(found)
