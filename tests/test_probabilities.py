@@ -18,11 +18,10 @@ from utils import figures
 from utils.evaluation import probabilities
 from utils.report import drawings
 from utils.report.scores import held
-from utils.report.tables import COVERAGE, UNEQUAL, read_test, write_table
+from utils.report.tables import COVERAGE, UNEQUAL, write_table
 from utils.report.texts import paragraph
 from utils.scores import calibration
 from utils.scores.calibration import fit
-from utils.scores.statistics import log_odds
 
 SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
 
@@ -161,7 +160,7 @@ def test_sites_that_are_alike_are_seldom_called_unequal(monkeypatch):
 @pytest.mark.slow
 def test_the_page_says_what_was_observed(tmp_path, alike):
     page = parsed(calibrated(tmp_path / "alike", alike))
-    assert [*page.headings[6:10]] == ["Probabilities", "Sets of labels", "Decisions", "Confusion matrix"]
+    assert [*page.headings[6:9]] == ["Probabilities", "Sets of labels", "Confusion matrix"]
     table, observed = (pd.read_csv(tmp_path / "alike" / name) for name in ("probabilities.csv", "calibration.csv"))
     said = " ".join(page.paragraphs["Probabilities"])
     assert "nobody of the same site contributed" in said and "not shown to be too sure or not sure enough" in said
@@ -178,7 +177,6 @@ def test_the_page_says_what_was_observed(tmp_path, alike):
     all_people, first = page.rows["Sets of labels"][1:3]
     assert all_people[0] == f"all {len(table)}" and first[0] == "site 0"
     assert first[1].startswith(f"{share[own['site'] == 'site 0'].mean():.0%} of 15 (")
-    assert "share of autism of 0.5, that among these people" in " ".join(page.paragraphs["Decisions"])
 
 
 @pytest.mark.slow
@@ -253,26 +251,6 @@ def test_the_page_names_what_was_left_out(tmp_path, alike):
     assert "with each fold left out" in sets and "Among sites with ten people" in sets
     sets = " ".join(parsed(calibrated(tmp_path / "column", alike, how="SEX")).paragraphs["Sets of labels"])
     assert "with each SEX left out" in sets and "Among groups (SEX) with ten people" in sets
-
-
-@pytest.mark.slow
-def test_decisions_are_shown_for_the_share_of_autism_that_is_given(tmp_path, alike, monkeypatch):
-    folder, drawn = calibrated(tmp_path / "test", alike), []
-    curve = drawings.decisions
-    monkeypatch.setattr(drawings, "decisions", lambda *given: drawn.append(given) or curve(*given))
-    outcome = run_main("utils.report.__main__", "report", [folder, "--prevalence", "0.1"])
-    assert (outcome.status, outcome.err) == (0, "")
-    ((_, probability, share),) = drawn
-    table = read_test(folder).probabilities
-    expected = logit(table["calibrated"]) + logit(0.1) - logit(table["prevalence"])
-    assert share == 0.1 and log_odds(probability) == pytest.approx(expected.to_numpy())
-    assert "share of autism of 0.1, as given" in (folder / "report.html").read_text()
-    for given, told in (("1", "The share of autism is 1; expected more than 0"), ("x", "invalid float value: 'x'")):
-        outcome = run_main("utils.report.__main__", "report", [folder, "--prevalence", given])
-        assert outcome.status == 2 and told in outcome.err and outcome.err.count("\n") == 1
-    write_tables(tmp_path / "single", alike.drop(columns="fold").assign(label=alike["label"].astype(str)))
-    outcome = run_main("utils.report.__main__", "report", [tmp_path / "single", "--prevalence", "0.1"])
-    assert outcome.status == 2 and "has no calibrated probabilities for --prevalence" in outcome.err
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from utils.scores.metrics import headline
 from utils.scores.results import DATA, PAGE
 
 ROC = "roc"  # the figure that the test itself writes
-FIGURES = ("forest", "calibration", "decisions", "losses", "distribution")  # those that the page writes
+FIGURES = ("forest", "calibration", "losses", "distribution")  # those that the page writes
 REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
@@ -27,15 +26,11 @@ INTENDED_USE = (
 )
 
 
-def write(folder: Path, prevalence: float | None = None) -> list[Path]:
+def write(folder: Path) -> list[Path]:
     """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures; the page is
-    the first of the files. Decisions are shown where autism has the share `prevalence`; None:
-    that among the people. Raises InputError for a table that is missing, damaged or empty.
+    the first of the files. Raises InputError for a table that is missing, damaged or empty.
     """
-    tables = replace(read_test(folder), prevalence=prevalence)
-    if prevalence is not None and tables.probabilities is None:
-        raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
-    blackouts = beside.of_same_network(folder, "blackout")
+    tables, blackouts = read_test(folder), beside.of_same_network(folder, "blackout")
     shown = [*sections(tables, beside.where_it_lies(folder, blackouts))]
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
     if bars := headlines.forest(tables):
@@ -63,7 +58,7 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     return written
 
 
-def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
+def write_again(folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError, as `write` does, and if
     tables are gone or not as the test wrote them."""
     with files.locked(folder):
@@ -73,8 +68,8 @@ def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
             raise InputError(f"{folder} {what}.")
         if manifest:
             forget(folder, *REMADE)
-        written = write(folder, prevalence)
-        record(folder, *(path.name for path in written), prevalence=prevalence)
+        written = write(folder)
+        record(folder, *(path.name for path in written))
     return written
 
 
@@ -82,7 +77,7 @@ def show_in_reports(folder: Path) -> None:
     """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
     for run in beside.of_same_network(folder, "test"):
         try:
-            write_again(run.folder, run.content.get("prevalence"))
+            write_again(run.folder)
         except (InputError, OSError) as error:
             print(f"{run.page} does not show this blackout: {error} Later, abide-report {run.folder} makes it do so.")
         else:

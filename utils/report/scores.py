@@ -1,11 +1,10 @@
-"""Saved tables of a test -> what the page says of scores, probabilities, sets of labels and decisions."""
+"""Saved tables of a test -> what the page says of scores, probabilities and sets of labels."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES, TELLING
@@ -27,7 +26,7 @@ from utils.report.tables import (
     Tables,
 )
 from utils.report.texts import few_apart, spelled
-from utils.scores.calibration import moved, power_to_tell
+from utils.scores.calibration import power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
@@ -48,7 +47,6 @@ from utils.scores.results import (
     columns_of,
     counted,
 )
-from utils.scores.statistics import log_odds
 
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
@@ -237,7 +235,7 @@ def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
-    """Whether probabilities mean what they say, before and after calibration; then what can be done with them."""
+    """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
     people, table, run = tables.probabilities, tables.calibration, tables.run
     if people is None or table is None:
         known = tables.labelled
@@ -252,12 +250,6 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     count = table.loc[table["group"] != "", "group"].nunique()
     about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
-    calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
-    if given is not None:
-        calibrated = expit(moved(log_odds(calibrated), people["prevalence"].to_numpy(), given))
-        share = given
-    about = texts.paragraphs("decisions", share=share, given=given is not None)
-    yield Section("Decisions", about, drawings.decisions(label, calibrated, share))
 
 
 def one(table: pd.DataFrame, **where: object) -> pd.Series:

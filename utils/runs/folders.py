@@ -233,9 +233,9 @@ def forget(folder: Path, *outputs: str) -> None:
         files.write_json(folder / MANIFEST, content | {"outputs_sha256": kept})
 
 
-def record(folder: Path, *outputs: str, **more: Any) -> None:
-    """Records the digests of outputs of a finished run that were made again, and how."""
-    content = described(folder) | more
+def record(folder: Path, *outputs: str) -> None:
+    """Records the digests of outputs of a finished run that were made again."""
+    content = described(folder)
     if (known := content.get("outputs_sha256")) is not None:
         now = {name: sha256(folder / name) for name in outputs}
         files.write_json(folder / MANIFEST, content | {"outputs_sha256": dict(sorted((known | now).items()))})

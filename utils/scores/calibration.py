@@ -314,13 +314,3 @@ def power_to_tell(people: np.ndarray) -> float:
         return 0.0
     larger = 1 + people.mean() * APART**2 / (held * (1 - held))
     return float(chi2.sf(chi2.isf(ALPHA / CLASSES, freedom) / larger, freedom))
-
-
-def net_benefit(label: np.ndarray, probability: np.ndarray, cuts: np.ndarray, prevalence: float) -> np.ndarray:
-    """The net benefit (cuts,) of taking people with at least this probability for people with autism (Vickers and Elkin
-    2006, Med Decis Making 26:565). It is the share of all that is rightly taken, minus that wrongly taken times
-    cut / (1 - cut). `prevalence` is the share of autism. If nobody is taken it is 0; a probability of 1 for everybody
-    takes all. Labels and probabilities (n,); cuts below 1."""
-    taken = probability >= cuts[:, None]
-    right, wrong = (taken[:, label == value].mean(1) for value in (1, 0))
-    return prevalence * right - (1 - prevalence) * wrong * cuts / (1 - cuts)
