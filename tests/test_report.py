@@ -232,11 +232,10 @@ def test_the_tables_on_motion_are_shown_where_they_are(pooled):
     assert page.rows["Head motion, sex and age"][1] == ["sex: SEX 1", "40", "20", "20", "0.600 (0.500 to 0.700)"]
     about = " ".join(page.paragraphs["Head motion, sex and age"])
     assert "Head motion is unknown" in about and "moved less" not in about
-    assert not any("reliability" in text for text in page.paragraphs["Is it motion?"])
-    measures = [("reliability", 0.2, 0.1, 0.3, None)]
+    measures = [("auc", 0.6, 0.5, 0.7, None)]
     pd.DataFrame(measures, columns=columns).to_csv(pooled / "confounds.csv", index=False)
     texts = parsed(pooled).paragraphs["Is it the covariates?"]
-    assert "It cannot be computed" in texts[0] and "classical measurement error" in texts[1]
+    assert "It cannot be computed" in texts[0] and "half that moved less" in texts[1]
 
 
 @pytest.mark.slow

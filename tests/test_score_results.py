@@ -182,7 +182,7 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
         test = Predictions(label, said * 0.9 + 0.05 * random.random(170), np.arange(170), np.arange(170) % 3, site)
         result = confounds.motion(test, covariates.astype(str), 0)
-        for name in ("partial", "correlation", "reliability"):
+        for name in ("partial", "correlation"):
             assert not [of for of in astuple(result.get(name, UNDEFINED)) if outside(name, of)]
         rows = confounds.groups(test, covariates.astype(str), 0)
         counts = {"subjects", "autism", "control"}

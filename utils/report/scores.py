@@ -158,7 +158,6 @@ def beside_motion(table: pd.DataFrame) -> Section:
     names = {
         "partial": "partial correlation of output and diagnosis",
         "correlation": "correlation of output and head motion within sites",
-        "reliability": "reliability of head motion that would explain it",
         "auc_sites": "AUC within sites, of those who moved less",
         "auc": "AUC, of those who moved less",
     }
