@@ -145,8 +145,7 @@ def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generato
     rows += [
         {row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, external.Known(), 0)
     ]
-    holds, group = pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.site)
-    rows += [{"p": probabilities.p_of_equal(holds, group)}, probabilities.share(holds, pd.Series(test.unit))]
+    rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
     return rows, [comparisons.verdict(table, test, ("volume",))]
 
 

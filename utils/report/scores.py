@@ -20,13 +20,10 @@ from utils.report.tables import (
     MINUS,
     NONE,
     ONE,
-    UNEQUAL,
-    UNITS,
     Choice,
     Tables,
 )
 from utils.report.texts import few_apart, spelled
-from utils.scores.calibration import power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
@@ -43,6 +40,7 @@ from utils.scores.results import (
     SITE_COUNTS,
     TABLES,
     THRESHOLD,
+    UNITS,
     Estimate,
     columns_of,
     counted,
@@ -293,16 +291,12 @@ def of_people(row: pd.Series) -> str:
 @dataclass(frozen=True)
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
-    groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
-    that test. Those of a family count as one, but in older results."""
+    groups with ten of them or more (None without two such groups). Those of a family count as one."""
 
     name: str
     share: Estimate
     of_other_level: Estimate
     ends: tuple[float, float] | None
-    p: float
-    power: float
 
 
 def held(table: pd.DataFrame, name: str) -> Held:
@@ -311,8 +305,6 @@ def held(table: pd.DataFrame, name: str) -> Held:
         for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    size = UNITS if UNITS in own else "people"
-    large = own[(own["group"] != "") & (own[size] >= MIN_PER_CLASS)]
+    large = own[(own["group"] != "") & (own[UNITS] >= MIN_PER_CLASS)]
     ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
-    p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
-    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large[size].to_numpy()))
+    return Held(name, share, other, ends)

@@ -111,7 +111,8 @@ PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 CHOICE_COLUMNS = ("fold", CANDIDATE, "inner_folds", "score", "chosen")
-CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of())
+UNITS = "units"  # people, of whom those of a group count as one
+CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of(), UNITS)
 
 
 @dataclass(frozen=True)
