@@ -274,10 +274,10 @@ def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chosen, tmp_path, monkeypatch):
+def test_a_choice_after_a_validation_is_tested(chosen, tmp_path, monkeypatch):
     """The best checkpoint may have seen fewer batches than the trainings that chose."""
     monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 1)
-    outcome = chosen(tmp_path, "--train", "--validation", 0.3, "--shuffleLabels", "--fold", 0)
+    outcome = chosen(tmp_path, "--train", "--validation", 0.3, "--fold", 0)
     assert outcome.status == 0, outcome.err
     left = "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
     assert left in outcome.out
@@ -285,8 +285,6 @@ def test_a_choice_after_a_validation_is_tested_and_shuffled_labels_mark_it(chose
         path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 2}))
     outcome = chosen(tmp_path, "--test", "--fold", 0)
     assert outcome.status == 0, outcome.err
-    assert json.loads((tmp_path / "test/candidate-1/fold-0/run.json").read_text())["shuffled_labels"] is True
-    assert json.loads((checkpoints_of(tmp_path) / "choice/fold-0/run.json").read_text())["shuffled_labels"] is True
 
 
 @pytest.mark.slow

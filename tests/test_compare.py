@@ -378,7 +378,6 @@ MISTAKES = {  # what is wrong with b, and what is said of it
         "A is cut into 5 folds, B is cut into 5 folds, the fold 1 of them, so",
     ),
     "simulated": (lambda folder: change(folder, simulated=True), "B is of simulated people, A not."),
-    "shuffled": (lambda folder: change(folder, shuffled_labels=True), "B was trained on shuffled labels, A not."),
     "problems": (lambda folder: change(folder, problems=["x"]), "B is of a cohort with problems that"),
     "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that convert --a"),
     "chosen by itself": (
@@ -432,13 +431,13 @@ def test_too_few_too_many_and_the_same(two, tmp_path):
     assert f"{two[0]} and {tmp_path / 'link'} are the same folder" in compare(two[0], tmp_path / "link").err
 
 
-def test_both_of_shuffled_labels_are_compared_and_marked(two):
+def test_both_of_simulated_people_are_compared_and_marked(two):
     for folder in two:
-        change(folder, shuffled_labels=True)
+        change(folder, simulated=True)
     outcome = compare(*two)
-    assert outcome.status == 0 and f"A: {two[0]} (SHUFFLED LABELS)\n" in outcome.out
+    assert outcome.status == 0 and f"A: {two[0]} (SIMULATED)\n" in outcome.out
     page = Page(Path("results/compare/compare.html").read_text())
-    assert [text[:18] for text in page.paragraphs["Warnings"]] == ["A: SHUFFLED LABELS", "B: SHUFFLED LABELS"]
+    assert [text[:12] for text in page.paragraphs["Warnings"]] == ["A: SIMULATED", "B: SIMULATED"]
 
 
 @pytest.mark.slow

@@ -51,7 +51,6 @@ RUN = {
     "wall_time_s": 3.11,
     "num_iters": 200,
     "folds": None,
-    "shuffled_labels": False,
     "validation": 0.0,
     "conclusion": "The model is better than guessing, and no better than its best floor.",
     "warnings": ["No motion is known."],
@@ -344,7 +343,6 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     "values, scores, told",
     [
         ({"simulated": True}, {}, "SIMULATED"),
-        ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
         ({"unknown_site": True}, {}, "Site is unknown, and may be the whole result"),
         ({"problems": ["a", "b"]}, {}, "PROBLEMS: 2 invalidate these results: a; b."),
         ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
@@ -363,10 +361,10 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
 
 @pytest.mark.slow
 def test_the_title_says_what_must_stand_beside_a_result(single):
-    held = {"simulated": True, "shuffled_labels": True, "problems": ["a", "b"], "accepted_leaks": ["SRS"]}
+    held = {"simulated": True, "problems": ["a", "b"], "accepted_leaks": ["SRS"]}
     change(single, **held, unknown_site=True)
     page = build.write(single)[0].read_text(encoding="utf-8")
-    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SHUFFLED LABELS, SITE UNKNOWN)"
+    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SITE UNKNOWN)"
     assert all(f"<{tag}>Test of mmnn {marks}</{tag}>" in page for tag in ("title", "h1"))
 
 
@@ -402,7 +400,7 @@ def test_a_simulated_cohort_may_have_any_accuracy_and_few_subjects_are_said(tmp_
 
 
 def test_the_methods_say_what_the_tables_hold(pooled, single):
-    change(single, validation=0.1, shuffled_labels=True)
+    change(single, validation=0.1)
     one, many = (" ".join(texts.methods(read_test(folder))) for folder in (single, pooled))
     for text in (one, many):
         assert "mmnn (preset residual) read brain volumes of 31x37x31 voxels of 6 mm" in text
@@ -414,7 +412,7 @@ def test_the_methods_say_what_the_tables_hold(pooled, single):
         assert "compared with majority; regions, SVM." in text
         assert "tensorflow 2.21.0, numpy 2.4.6" in text
     assert "tested on data of 114 subjects of 3 sites (60 with autism, 54 controls)" in one
-    assert "10% of the training subjects were set aside" in one and "permuted" in one and "stratified" not in one
+    assert "10% of the training subjects were set aside" in one and "stratified" not in one
     assert "cross-validated in 3 folds; every" in many and "stratified by fold" in many and "set aside" not in many
 
 

@@ -22,7 +22,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
 
 OTHERS = re.compile(rf"{BEST}|{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "validation", "shuffled_labels", "records_sha256")
+SAME = ("model", "preset", "config", "grid", "precision", "validation", "records_sha256")
 
 
 @dataclass(frozen=True)

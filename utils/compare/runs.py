@@ -30,7 +30,6 @@ LETTERS = ascii_uppercase[:10]  # the names of runs
 EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
 VOID = {  # what makes a comparison void if one of the two has it: a caveat, and its words
     "simulated": "is of simulated people",
-    "shuffled_labels": "was trained on shuffled labels",
     "problems": "is of a cohort with problems that invalidate its results",
     "accepted_leaks": "is of a cohort with a leak that convert --allowLeak accepted",
 }

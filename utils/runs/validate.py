@@ -63,9 +63,6 @@ class TrainOptions(Options):
         type=Path,
         metavar="DIR",
     )
-    shuffle_labels: bool = option(
-        False, "permute the training labels: all results must come out at chance", action="store_true"
-    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,6 @@ class Request:
         usual = self.cross_validation.num_iters if self.cross_validation else NUM_ITERS
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
         share = training.validation if training else None
-        shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
         choices = Choices(
             model=self.model.name,
             preset=preset,
@@ -192,14 +188,13 @@ class Request:
             seed=seed,
             precision=args.precision or (settled.precision if settled else "float32"),
             validation=share if share is not None else settled.validation if settled else 0.0,
-            shuffled_labels=shuffled,
         )
         run = Run(
             job=self.job,
             choices=choices,
             config=config,
             options=self.options,
-            cohort=cohort.shuffled(saved.seed if saved else seed) if shuffled else cohort,
+            cohort=cohort,
             data_dir=args.dataDir,
             checkpoints=checkpoints.to_use if self.job.needs_checkpoint else checkpoints,
             out_dir=out_dir,
