@@ -126,20 +126,6 @@ def test_what_is_observed_is_left_out_by_hand():
     assert (coverage.both, coverage.none) == ((sizes == 2).mean(), (sizes == 0).mean())
 
 
-@pytest.mark.parametrize("prevalence", [0.5, 0.05])
-def test_net_benefit_is_that_of_counting(prevalence):
-    label, probability = people(seed=6)
-    cuts = np.array([0.05, 0.3, 0.5, 0.9])
-    found = calibration.net_benefit(label, probability, cuts, prevalence)
-    everybody = calibration.net_benefit(label, np.ones(len(label)), cuts, prevalence)
-    many = 1e6  # people of the place of use
-    for at, cut in enumerate(cuts):
-        true = (probability[label == 1] >= cut).mean() * prevalence * many
-        false = (probability[label == 0] >= cut).mean() * (1 - prevalence) * many
-        assert found[at] == pytest.approx((true - false * cut / (1 - cut)) / many)
-        assert everybody[at] == pytest.approx(prevalence - (1 - prevalence) * cut / (1 - cut))
-
-
 def test_few_people_or_one_group_are_refused():
     label, raw = people(site=SITES[:110])
     with pytest.raises(InputError, match=r"at least 50 people of each class outside of each group .* the fewest are"):

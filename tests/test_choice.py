@@ -274,15 +274,13 @@ def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_choice_is_tested_and_shuffled_labels_mark_it(chosen, tmp_path):
-    outcome = chosen(tmp_path, "--train", "--shuffleLabels", "--fold", 0)
+def test_a_choice_is_tested(chosen, tmp_path):
+    outcome = chosen(tmp_path, "--train", "--fold", 0)
     assert outcome.status == 0, outcome.err
     left = "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
     assert left in outcome.out
     outcome = chosen(tmp_path, "--test", "--fold", 0)
     assert outcome.status == 0, outcome.err
-    assert json.loads((tmp_path / "test/candidate-1/fold-0/run.json").read_text())["shuffled_labels"] is True
-    assert json.loads((checkpoints_of(tmp_path) / "choice/fold-0/run.json").read_text())["shuffled_labels"] is True
 
 
 @pytest.mark.slow

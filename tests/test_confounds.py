@@ -17,12 +17,11 @@ from utils.evaluation.confounds import (
     groups,
     motion,
     motion_line,
-    needed_reliability,
     rows,
     within_sites,
 )
 from utils.scores import metrics
-from utils.scores.adjustment import residuals, spanned
+from utils.scores.adjustment import spanned
 from utils.scores.metrics import Predictions, with_intervals
 
 
@@ -63,13 +62,13 @@ def test_an_output_that_reads_motion_carries_nothing_more():
     assert roc_auc_score(known["label"], probability) > 0.7
     found = of(known, probability)
     assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05
-    assert "reliability" not in found and found["correlation"].low > 0.5
+    assert found["correlation"].low > 0.5
     line = motion_line(found)
     assert (
         "Is it motion? The network's output is not shown to carry more than site, age and log func_mean_fd, products "
         "of two of these and curves: its partial correlation with the diagnosis is " in line
     )
-    assert "reliability" not in line and "may explain" not in line and "as measured" not in line
+    assert "may explain" not in line and "as measured" not in line
 
 
 def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_named():
@@ -80,8 +79,6 @@ def test_an_output_that_reads_the_label_carries_more_and_what_is_unknown_is_name
     assert (
         "carries more than site, age and log func_mean_fd, products of two of these and curves as measured: its" in line
     )
-    value, low, high = (f"{number:.2f}" for number in astuple(found["reliability"]))
-    assert f"had a reliability of {value}, {low} to {high}; how reliable it is here is not known. These are " in line
     nobody = "what nobody measured, such as the length of the scan and medication. Within sites the output correlates"
     assert f"may explain the result: sex, IQ, handedness, products of three, and {nobody} with head motion at" in line
     known["table"] = known["table"].assign(sex=["M", "F"] * 100, FIQ=np.arange(200).astype(str), hand=[*"RRLL"] * 50)
@@ -196,24 +193,6 @@ def test_the_correlation_with_motion_is_of_people_of_the_same_site():
     assert few.value is not None and few.low is few.high is None
 
 
-@pytest.mark.parametrize("reliability", [0.3, 0.7])
-def test_the_needed_reliability_is_that_with_which_motion_was_measured(reliability):
-    """Label and output follow true motion, which is measured with noise beside another covariate."""
-    random, count = np.random.default_rng(1), 4000
-    age = random.normal(size=count)
-    true = random.normal(size=count) + age
-    measure = true + random.normal(0, np.sqrt(1 / reliability - 1), count)
-    people = pd.DataFrame({"label": true + random.normal(size=count), "logit": true + age + random.normal(size=count)})
-    columns = people.assign(measure=measure).to_numpy()
-    found = needed_reliability(residuals(columns, spanned(age)), pd.Series(np.arange(count)), (0, 1.0))
-    assert found.value == pytest.approx(reliability, abs=0.06)
-    assert found.low < reliability < found.high < found.low + 0.25
-    columns[:, 1] = columns[:, 0] + random.normal(size=count)
-    assert (
-        needed_reliability(residuals(columns, spanned(age)), pd.Series(np.arange(count)), (0, 1.0)).value < reliability
-    )
-
-
 def test_several_records_of_a_subject_count_once():
     known = moving()
     probability = output(known, 1, 0)
@@ -221,8 +200,8 @@ def test_several_records_of_a_subject_count_once():
     spread = np.repeat(np.log(probability / (1 - probability)), 2) + np.tile([-0.3, 0.3], 200)
     found = of(twice, 1 / (1 + np.exp(-spread)))
     once = of(known, probability)
-    assert found.keys() == once.keys() and "reliability" in found
-    for name in ("partial", "correlation", "reliability"):
+    assert found.keys() == once.keys()
+    for name in ("partial", "correlation"):
         assert astuple(found[name]) == pytest.approx(astuple(once[name]))
 
 
@@ -236,7 +215,7 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     assert found["beside"].covariates == ("age", "log func_mean_fd")
     assert found["beside"].without == ("site", "scanner")
     line = motion_line(found)
-    assert "mark, or a category: age of 5 subjects. Head motion" in line
+    assert "mark, or a category: age of 5 subjects. These are" in line
     assert "(without site and scanner: known for too few, alike in all, or too few people) as measured: its" in line
 
 
@@ -251,7 +230,6 @@ def test_numbers_that_are_known_for_different_people_leave_nobody_out():
     assert (found["subjects"], found["left_out"]) == (200, 0)
     assert found["beside"].imputed == {"log func_mean_fd": 40, "fiq": 100, "hand": 100}
     assert found["partial"].low > 0 and found["beside"].unknown == ("sex",)
-    assert found["reliability"].high < 1
     line = motion_line(found)
     assert "carries more than site and age, products" in line and "hand where it is unknown, products of three" in line
 
@@ -397,7 +375,6 @@ def test_unknown_covariates_and_unknown_motion_are_said():
     line = motion_line(of(known, probability))
     assert line.startswith("Is it the covariates? Head motion is not among them. The network's output carries more")
     assert "may explain the result: sex, IQ, handedness, head motion, products of three" in line
-    assert "reliability" not in line
 
 
 @pytest.mark.parametrize("sites", [["A", "B"], ["A", "A"]])
@@ -413,9 +390,9 @@ def test_rows_are_of_what_is_known():
     result = of(known, output(known, 1, 0))
     still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}])
-    assert [row["measure"] for row in found] == ["partial", "correlation", "reliability", "auc"]
+    assert [row["measure"] for row in found] == ["partial", "correlation", "auc"]
     assert found[0] == {"measure": "partial", **result["partial"].columns(), "p": result["p"]}
-    assert found[3]["value"] == 0.7
+    assert found[2]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
     assert [row["measure"] for row in rows(None, [still | within])] == ["auc_sites"]
     assert rows(None, []) == []

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 WORDS = {  # what decides the weights: layers that draw, keep running means or read volumes
-    "sines, seed, shuffled labels": ("nn", (*SMALL["nn"], "--seed", "3", "--shuffleLabels")),
+    "sines, seed": ("nn", (*SMALL["nn"], "--seed", "3")),
     "batch norm": ("nn", (*SMALL_BATCH, *settings(DENSE))),
     "volumes, dropout": ("cnn", (*SMALL_BATCH, *settings(["members=1", "cubes=1"]))),
 }

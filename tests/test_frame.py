@@ -127,7 +127,7 @@ def test_the_index_takes_no_page_of_the_users(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_report_shows_a_blackout_of_its_network_and_keeps_its_share(tmp_path):
+def test_a_report_shows_a_blackout_of_its_network(tmp_path):
     for name, checkpoint in (("te", "one"), ("other", "two")):
         folder = write_tables(tmp_path / name, people(60), checkpoint_sha256=checkpoint, records_sha256="r")
         content = json.loads((folder / "run.json").read_text())
@@ -153,7 +153,7 @@ def test_a_kill_while_a_report_is_built_again_leaves_the_test_whole(tmp_path, mo
     known = {"finished": True, "outputs": [], "outputs_sha256": {"report.html": sha256(folder / "report.html")}}
     (folder / "run.json").write_text(json.dumps(content | known))
 
-    def killed(folder, prevalence):
+    def killed(folder):
         (folder / "report.html").write_text("new")
         raise KeyboardInterrupt
 

@@ -85,11 +85,11 @@ def test_a_test_leaves_what_the_contract_says(tested):
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
         *("groups.csv", "confounds.csv"),
-        *("sites.csv", "floors.csv", "table1.csv", "tripod_ai.csv", "report.html", "fold-0", "fold-1", "fold-2"),
+        *("sites.csv", "floors.csv", "table1.csv", "report.html", "fold-0", "fold-1", "fold-2"),
         *(f"{name}.{form}" for name in figures for form in ("png", "svg", "pdf")),
     }
     one = {path.name for path in (tested / "test" / "fold-0").iterdir()}
-    assert not one & {"table1.csv", "tripod_ai.csv", "forest.svg"} and "roc.svg" in one
+    assert not one & {"table1.csv", "forest.svg"} and "roc.svg" in one
     floors = read_rows(tested / "test" / "floors.csv")
     assert floors[0]["floor"] == "model"
     assert {"majority", "regions, SVM"} <= {row["floor"] for row in floors}

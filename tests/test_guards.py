@@ -61,7 +61,6 @@ def test_other_hyper_parameters():
     [
         ("seed", 5, "of seed 5, this run of seed 0; use --seed"),
         ("precision", "mixed_float16", "of precision mixed_float16, this run of precision float32; use --precision"),
-        ("shuffled_labels", True, "of shuffled labels True, this run of shuffled labels False; use --shuffleLabels"),
         ("cohort_sha256", "0" * 64, r"was trained on other data \(there\); use another --chkPointDir, or"),
         ("records_sha256", "0" * 64, "was trained on other records of the same names in there; use another"),
     ],

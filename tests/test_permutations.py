@@ -273,13 +273,6 @@ def test_mistakes(words, message, cli, cohort, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_shuffled_labels_are_not_permuted():
-    with pytest.raises(
-        InputError, match="compares true labels with permuted ones; this network was trained on permuted ones"
-    ):
-        module.permuted_run(SimpleNamespace(run=run_of(shuffled_labels=True)), 5)
-
-
 @pytest.mark.slow
 def test_a_choice_is_made_anew_under_each_permutation(cohort, tmp_path, monkeypatch):
     """By who knows the permuted labels in every inner fold."""

@@ -51,7 +51,6 @@ RUN = {
     "wall_time_s": 3.11,
     "num_iters": 200,
     "folds": None,
-    "shuffled_labels": False,
     "conclusion": "The model is better than guessing, and no better than its best floor.",
     "warnings": ["No motion is known."],
     "motion": "Beside age and motion the output still tells something.",
@@ -61,7 +60,7 @@ HEADINGS = [
     *("What may be concluded", "Warnings", "Intended use", "Scores", "The model beside its floors", "ROC curve"),
     "Probabilities",
     *("Confusion matrix", "Folds", "Sites", "Training", "Flow of people", "The cohort", "How to repeat it"),
-    *("Methods, to paste", "TRIPOD+AI"),
+    "Methods, to paste",
 ]
 
 
@@ -229,11 +228,10 @@ def test_the_tables_on_motion_are_shown_where_they_are(pooled):
     assert page.rows["Head motion, sex and age"][1] == ["sex: SEX 1", "40", "20", "20", "0.600 (0.500 to 0.700)"]
     about = " ".join(page.paragraphs["Head motion, sex and age"])
     assert "Head motion is unknown" in about and "moved less" not in about
-    assert not any("reliability" in text for text in page.paragraphs["Is it motion?"])
-    measures = [("reliability", 0.2, 0.1, 0.3, None)]
+    measures = [("auc", 0.6, 0.5, 0.7, None)]
     pd.DataFrame(measures, columns=columns).to_csv(pooled / "confounds.csv", index=False)
     texts = parsed(pooled).paragraphs["Is it the covariates?"]
-    assert "It cannot be computed" in texts[0] and "classical measurement error" in texts[1]
+    assert "It cannot be computed" in texts[0] and "half that moved less" in texts[1]
 
 
 @pytest.mark.slow
@@ -253,15 +251,14 @@ def test_a_test_of_one_split_has_no_folds_and_all_is_built_again_byte_by_byte(si
     monkeypatch.setattr(figures, "save", lambda figure, path: [drawn.setdefault(path, figure) and path])
     change(single, simulated=True)
     written = build.write(single)
-    assert [path.name for path in written[2:]] == ["calibration.png", "losses.png", "forest.png"]
+    assert [path.name for path in written[1:]] == ["calibration.png", "losses.png", "forest.png"]
     assert all(figure.get_suptitle() == "(SIMULATED)" for figure in drawn.values())
-    page, table = before = [path.read_bytes() for path in written[:2]]
-    assert [path.read_bytes() for path in build.write(single)[:2]] == before
+    page = written[0].read_bytes()
+    assert build.write(single)[0].read_bytes() == page
     assert Page(page.decode()).headings == [name for name in HEADINGS if name != "Folds"]
     assert len(page) < 5e6
     outside = set(re.findall(r"https?://[^\"' ]+", page.decode()))
     assert outside == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
-    assert written[1].name == "tripod_ai.csv" and table.count(b"\n") == 53
 
 
 @pytest.mark.slow
@@ -343,7 +340,6 @@ def test_names_of_a_user_are_text_and_nothing_else(tmp_path):
     "values, scores, told",
     [
         ({"simulated": True}, {}, "SIMULATED"),
-        ({"shuffled_labels": True}, {}, "SHUFFLED LABELS"),
         ({"unknown_site": True}, {}, "Site is unknown, and may be the whole result"),
         ({"problems": ["a", "b"]}, {}, "PROBLEMS: 2 invalidate these results: a; b."),
         ({"problems": ["a"]}, {}, "PROBLEMS: 1 invalidates these results: a."),
@@ -362,10 +358,10 @@ def test_warnings_of_the_page_itself(values, scores, told, single):
 
 @pytest.mark.slow
 def test_the_title_says_what_must_stand_beside_a_result(single):
-    held = {"simulated": True, "shuffled_labels": True, "problems": ["a", "b"], "accepted_leaks": ["SRS"]}
+    held = {"simulated": True, "problems": ["a", "b"], "accepted_leaks": ["SRS"]}
     change(single, **held, unknown_site=True)
     page = build.write(single)[0].read_text(encoding="utf-8")
-    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SHUFFLED LABELS, SITE UNKNOWN)"
+    marks = "(SIMULATED, PROBLEMS: 2, LEAK ACCEPTED, SITE UNKNOWN)"
     assert all(f"<{tag}>Test of mmnn {marks}</{tag}>" in page for tag in ("title", "h1"))
 
 
@@ -382,7 +378,6 @@ def test_only_known_sites_are_counted(sites, told, single):
 def test_of_one_fold_there_is_only_the_page(single):
     change(single, fold="1")
     assert [path.name for path in build.write(single)] == ["report.html"]
-    assert not (single / "tripod_ai.csv").exists()
 
 
 @pytest.mark.slow
@@ -402,7 +397,6 @@ def test_a_simulated_cohort_may_have_any_accuracy_and_few_subjects_are_said(tmp_
 
 
 def test_the_methods_say_what_the_tables_hold(pooled, single):
-    change(single, shuffled_labels=True)
     one, many = (" ".join(texts.methods(read_test(folder))) for folder in (single, pooled))
     for text in (one, many):
         assert "mmnn (preset residual) read brain volumes of 31x37x31 voxels of 6 mm" in text
@@ -414,7 +408,7 @@ def test_the_methods_say_what_the_tables_hold(pooled, single):
         assert "compared with majority; regions, SVM." in text
         assert "tensorflow 2.21.0, numpy 2.4.6" in text
     assert "tested on data of 114 subjects of 3 sites (60 with autism, 54 controls)" in one
-    assert "permuted" in one and "stratified" not in one
+    assert "stratified" not in one
     assert "cross-validated in 3 folds; every" in many and "stratified by fold" in many
 
 

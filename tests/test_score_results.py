@@ -79,7 +79,7 @@ def test_each_table_is_an_output_of_the_test_by_its_name():
 @pytest.mark.slow
 def test_what_is_no_text_is_a_number_and_what_is_needed_is_there(settled):
     written = [table for table in ROWS if (settled / "test-folds" / table.file).exists()]
-    assert {"predictions", "floors", "sites", "table1", "tripod_ai"} <= {table.name for table in written}
+    assert {"predictions", "floors", "sites", "table1"} <= {table.name for table in written}
     for table in written:
         found = pd.read_csv(settled / "test-folds" / table.file, dtype=str, keep_default_na=False)
         assert set(table.needed) <= set(found)
@@ -145,8 +145,7 @@ def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generato
     rows += [
         {row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, external.Known(), 0)
     ]
-    holds, group = pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.site)
-    rows += [{"p": probabilities.p_of_equal(holds, group)}, probabilities.share(holds, pd.Series(test.unit))]
+    rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
     return rows, [comparisons.verdict(table, test, ("volume",))]
 
 
@@ -182,7 +181,7 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
         test = Predictions(label, said * 0.9 + 0.05 * random.random(170), np.arange(170), np.arange(170) % 3, site)
         result = confounds.motion(test, covariates.astype(str), 0)
-        for name in ("partial", "correlation", "reliability"):
+        for name in ("partial", "correlation"):
             assert not [of for of in astuple(result.get(name, UNDEFINED)) if outside(name, of)]
         rows = confounds.groups(test, covariates.astype(str), 0)
         counts = {"subjects", "autism", "control"}

@@ -317,26 +317,6 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
     assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
 
 
-@pytest.mark.slow
-def test_shuffled_labels_are_marked_everywhere(cli, cohort, tmp_path):
-    places = ("--model", "nn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", cohort)
-    outcome = cli("--train", "--shuffleLabels", "--numIters", 4, *SMALL_BATCH, *places)
-    assert outcome.status == 0, outcome.err
-    assert "SHUFFLED LABELS" in outcome.out
-    assert "shuffled labels True, this run of shuffled labels False" in cli("--train", *SMALL_BATCH, *places).err
-    outcome = cli("--test", *places)
-    assert outcome.status == 0, outcome.err
-    assert "SHUFFLED LABELS" in outcome.out
-    test = tmp_path / "results/nn-test"
-    assert json.loads((test / "run.json").read_text())["shuffled_labels"]
-    assert json.loads((test / "metrics.json").read_text())["shuffled_labels"]
-    page = (test / "report.html").read_text()
-    assert all(f"<{tag}>Test of nn (SIMULATED, SHUFFLED LABELS)<" in page for tag in ("title", "h1"))
-    assert all("SHUFFLED LABELS" in row["cohort"] for row in read_rows(tmp_path / "results/runs.csv"))
-    truth = {row["subject"]: row["label"] for row in read_rows(cohort / "subjects.csv")}
-    assert all(row["label"] == truth[row["subject"]] for row in read_rows(test / "predictions.csv"))
-
-
 def test_a_network_of_an_earlier_state_is_tested_but_not_trained(train, cli, cohort, tmp_path):
     words = ("--preset", "regions", "--set", "members=1")
     assert train("one", "cnn", 1, *words).status == 0

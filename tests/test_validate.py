@@ -39,7 +39,7 @@ def saved_by(**changes) -> Identity:
     """The identity of a nn of another preset, seed and so on than by default."""
     config = asdict(replace(nn.PRESETS["sine"], learning_rate=0.5, members=3))
     chosen = {"preset": "sine", "config": config, "seed": 7, "precision": "mixed_float16"}
-    return an_identity(**chosen | {"shuffled_labels": True, "step": 40, "out_dir": "there/out"} | changes)
+    return an_identity(**chosen | {"step": 40, "out_dir": "there/out"} | changes)
 
 
 # The user's choice, the checkpoint's, the default
@@ -51,13 +51,12 @@ def test_without_checkpoint_and_choice_all_is_as_by_default():
     chosen = vars(run.choices)
     assert chosen | {"config": 0} == {
         **{"model": "nn", "preset": "sine", "config": 0, "grid": None, "seed": 0, "precision": "float32"},
-        "shuffled_labels": False,
     }
     assert chosen["config"] == asdict(run.config)
 
 
 def test_what_the_user_leaves_open_is_the_checkpoints():
-    run = run_of("--train --model nn --shuffleLabels", saved_by())
+    run = run_of("--train --model nn", saved_by())
     assert vars(run.choices) == {name: getattr(saved_by(), name) for name in vars(run.choices)}
     assert (run.config.learning_rate, run.config.members) == (0.5, 3)
 
@@ -68,13 +67,12 @@ def test_what_the_user_leaves_open_is_the_checkpoints():
         ("--seed 0", "seed", 0),
         ("--seed 1", "seed", 1),
         ("--precision float32", "precision", "float32"),
-        ("", "shuffled_labels", False),  # a flag that is not given is a choice
     ],
 )
 def test_the_users_choice_beats_the_checkpoints(words, name, value):
     run = run_of(f"--train --model nn {words}", saved_by())
     assert getattr(run.choices, name) == value
-    others = [other for other in vars(run.choices) if other not in (name, "config", "shuffled_labels")]
+    others = [other for other in vars(run.choices) if other not in (name, "config")]
     assert all(getattr(run.choices, other) == getattr(saved_by(), other) for other in others)
 
 
@@ -91,19 +89,8 @@ def test_another_preset_of_the_user_has_its_own_settings():
 
 def test_a_test_is_of_what_the_checkpoint_has_seen():
     run = run_of("--test --model nn", saved_by())
-    assert (run.num_iters, run.override, run.choices.shuffled_labels) == (40, False, True)
+    assert (run.num_iters, run.override) == (40, False)
     assert run_of("--train --model nn --numIters 9 --overrideChkpt", None).override
-
-
-def test_shuffled_labels_are_those_of_the_checkpoint():
-    """A test shuffles by the seed of the training, whatever its own."""
-    labels = [row.label for row in TRAINED.shuffled(7).rows]
-    assert labels != [row.label for row in TRAINED.rows] and labels != [row.label for row in TRAINED.shuffled(1).rows]
-    assert [row.label for row in run_of("--test --model nn --seed 1", saved_by()).cohort.rows] == labels
-    shuffled = run_of("--train --model nn --shuffleLabels --seed 7", None)
-    assert [row.label for row in shuffled.cohort.rows] == labels
-    for words, saved in (("--train", None), ("--train", saved_by()), ("--test", saved_by(shuffled_labels=False))):
-        assert run_of(f"{words} --model nn", saved).cohort.rows == TRAINED.rows
 
 
 def test_the_grid_is_of_models_that_read_volumes():

@@ -189,23 +189,6 @@ def test_impossible_splits_are_refused(opened):
         resplit(dataclasses.replace(opened, rows=rows), split)
 
 
-def test_shuffled_labels_are_the_same_labels_of_other_training_subjects(opened):
-    twice = dataclasses.replace(opened, rows=opened.rows * 2, entries=opened.entries * 2)
-    shuffled = twice.shuffled(3)
-    assert shuffled.entries == twice.entries
-    assert shuffled.metadata == twice.metadata
-    assert shuffled.rows == twice.shuffled(3).rows != twice.shuffled(4).rows
-    new = {row.subject: row.label for row in shuffled.rows}
-    assert all(row.label == new[row.subject] for row in shuffled.rows)
-    changed = 0
-    for before, after in zip(opened.rows, shuffled.rows[:40], strict=True):
-        assert dataclasses.replace(after, label=before.label) == before
-        assert before.split == "train" or after == before
-        changed += before != after
-    assert changed >= 10
-    assert sorted(row.label for row in opened.rows) == sorted(row.label for row in shuffled.rows[:40])
-
-
 def test_the_order_in_memory_changes_no_bit():
     values = np.random.default_rng(0).normal(size=(500, 29))
     for name, expected in vars(fit_scaler(values)).items():

@@ -28,7 +28,7 @@ TEST = Job(
     guards=TESTED,
     comparisons=COMPARED,
     outputs=OUTPUTS,
-    figures=("confusion_matrix", "roc", "forest", "calibration", "decisions", "losses", "distribution", "*Image"),
+    figures=("confusion_matrix", "roc", "forest", "calibration", "losses", "distribution", "*Image"),
     options=TestOptions,
 )
 BLACKOUT = Job(

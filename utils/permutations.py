@@ -312,10 +312,6 @@ class Permutations:
 
 def permuted_run(tested: Group, asked: int) -> Permutations:
     """The test, and permutations after it."""
-    if tested.run.choices.shuffled_labels:
-        raise InputError(
-            "--permutations compares true labels with permuted ones; this network was trained on permuted ones."
-        )
     run = replace(tested.run, job=PERMUTE, out_dir=tested.run.out_dir / FOLDER, name="")
     guards.free_output(run)
     return Permutations(tested, run, asked)

@@ -191,12 +191,6 @@ class Cohort:
             first.setdefault(self.rows[index].subject, index)
         return first
 
-    def shuffled(self, seed: int) -> "Cohort":
-        """The cohort with the training labels permuted over subjects; all records of a subject take its new label."""
-        label = {row.subject: row.label for row in reversed(self.rows) if row.split == "train"}
-        permuted = np.random.default_rng(seed).permutation(list(label.values())).tolist()
-        return self.relabelled(dict(zip(label, permuted, strict=True)))
-
     def relabelled(self, label: Mapping[str, float]) -> "Cohort":
         """The cohort with other labels of some subjects, in all their records."""
         return replace(self, rows=tuple(replace(row, label=label.get(row.subject, row.label)) for row in self.rows))

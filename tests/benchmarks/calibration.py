@@ -7,8 +7,8 @@ Cohorts are simulated as scores of 19 sites of 39 people, with an AUC within sit
 or each has its own shift of all scores; probabilities say what they should, or are distorted in a known way. Prints the
 mean of the constants of `scores/calibration.py` over cohorts; what these do on fresh people of new sites that are made
 alike: slope, intercept (with the slope fixed at 1), Brier score before and after; coverage by class of 80 % sets (`!`:
-outside of 76 to 84 %), the lowest of a site, how often both labels, one or none remain; the coverage that was observed
-by leaving sites out; and how often sites are called unequal.
+outside of 76 to 84 %), the lowest of a site, how often both labels, one or none remain; and the coverage that was
+observed by leaving sites out.
 
 With `--results`, the same of the predictions of a finished test on folds, of each left-out site or value in a row.
 """
@@ -25,9 +25,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.evaluation.probabilities import p_of_equal
-from utils.scores.calibration import FLAT, LEVELS, Agreement, Calibration, Coverage, agreement, coverage, fit, left_out
-from utils.scores.results import ALPHA
+from utils.scores.calibration import FLAT, LEVELS, Agreement, Coverage, agreement, coverage, fit, left_out
 
 SITES, PEOPLE = 19, 39
 LEVEL = LEVELS[0]
@@ -79,17 +77,11 @@ def one_set(of: Setting, seed: int) -> dict[str, float]:
     found = fit(label, raw, site, "site")
     assert found.observed
     its = coverage(LEVEL, new, found.sets(its_raw, LEVEL), its_site)
-    result = {"slope": found.slope, "intercept": found.intercept, "unequal": np.mean(unequal(found, label, raw, site))}
+    result = {"slope": found.slope, "intercept": found.intercept}
     result |= numbers("before", agreement(new, its_raw)) | numbers(
         "after", agreement(new, found.probability(its_raw), FLAT)
     )
     return result | numbers("new", its) | numbers("left", found.observed.coverage[0])
-
-
-def unequal(found: Calibration, label: np.ndarray, raw: np.ndarray, group: np.ndarray) -> list[bool]:
-    """Whether the sets of a class hold the label more often in some groups than in others; of control, then autism."""
-    holds, rows = pd.DataFrame(found.sets(raw, LEVEL)), [label == value for value in (0, 1)]
-    return [p_of_equal(holds[value][own], pd.Series(group)[own]) < ALPHA for value, own in enumerate(rows)]
 
 
 def line(of: Setting, sets: pd.DataFrame) -> str:
@@ -104,8 +96,7 @@ def line(of: Setting, sets: pd.DataFrame) -> str:
         f"{mean['before.intercept']:.2f} -> {mean['after.intercept']:.2f}, Brier {mean['before.brier']:.3f} -> "
         f"{mean['after.brier']:.3f}; sets hold autism {held[0]:.1%}, control {held[1]:.1%} (observed before: "
         f"{held[2]:.1%}, {held[3]:.1%}){mark}, lowest of a site {lowest:.0%}; both labels {mean['new.both']:.0%}, one "
-        f"{1 - mean['new.both'] - mean['new.none']:.0%}, none {mean['new.none']:.0%}; sites called unequal "
-        f"{mean['unequal']:.0%}"
+        f"{1 - mean['new.both'] - mean['new.none']:.0%}, none {mean['new.none']:.0%}"
     )
 
 
@@ -129,10 +120,6 @@ def of_results(folder: Path) -> None:
         held = [sets[own & (label == value)][:, value] for value in (1, 0)]
         told = [f"{of.mean():.0%} of {len(of)}" if len(of) else "nobody" for of in held]
         print(f"{name}: {LEVEL:.0%} sets hold autism {told[0]}, control {told[1]}; both {sets[own].all(1).mean():.0%}")
-    called = [
-        name for name, is_so in zip(("control", "autism"), unequal(found, label, raw, group), strict=True) if is_so
-    ]
-    print(f"More apart than chance makes them: {', '.join(called) or 'none'}")
 
 
 def main() -> None:

@@ -143,10 +143,6 @@ def warnings(run: Run, results: BlackoutResults) -> list[str]:
         found.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
         found.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
-    if caveats.shuffled_labels:
-        found.append(
-            "SHUFFLED LABELS: the network was trained on labels that were permuted. What is significant here is false."
-        )
     if results.at_chance:
         found.append(
             "The network is not shown to be better than chance on these subjects: there is nothing to explain, and "

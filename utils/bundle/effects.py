@@ -70,7 +70,6 @@ class DescribedBlackout:
     records_sha256: str
     folds: str | None
     fold: str | None = None
-    shuffled_labels: bool = False
     chosen_subjects: tuple[str, ...] | None = None
     chosen_maps: tuple[str, ...] | None = None
     subjects: int
@@ -96,8 +95,6 @@ def read_description(folder: Path, model: str) -> DescribedBlackout:
     found = files.read_json(folder / MANIFEST, DescribedBlackout)
     if found.folds is None or found.fold:
         raise InputError(f"{name} is of one split, which leaves most people out; {HOW}.")
-    if found.shuffled_labels:
-        raise InputError(f"{name} is of shuffled labels, so that it says nothing of a model; {HOW}.")
     if found.chosen_subjects or found.chosen_maps:
         what = "subjects" if found.chosen_subjects else "maps"
         raise InputError(f"{name} is of some {what} only; repeat it without --{what}.")

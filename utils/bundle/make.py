@@ -214,7 +214,6 @@ def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
         simulated=cohort.simulated,
         problems=tuple(cohort.problems()),
         accepted_leaks=cohort.metadata.accepted_leaks,
-        shuffled_labels=saved.shuffled_labels,
         transductive=saved.config.get("standardise") == "site",
         unknown_site=cohort.unknown_site,
     )

@@ -22,7 +22,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
 
 OTHERS = re.compile(rf"{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "shuffled_labels", "records_sha256", "step")
+SAME = ("model", "preset", "config", "grid", "precision", "records_sha256", "step")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pairs of runs -> `compare.html`, one page that opens from disk, and two tables, in a folder of their own."""
+"""Pairs of runs -> `compare.html`, one page that opens from disk, and a table, in a folder of their own."""
 
 import json
 import sys
@@ -7,16 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data.base import files
 from data.base.tables import write_frame
-from data.cohorts.records import TELLING
 from data.pages.drawings import Bar, Forest
 from data.pages.page import Link, Number, Page, Row, Section, render
-from utils.compare.runs import FinishedTest, Pair, RightCounts, Site, rows_by_site, rows_of_pairs
-from utils.figures import number
+from utils.compare.runs import FinishedTest, Pair, rows_of_pairs
 from utils.machines.devices import git_commit
 from utils.report import texts
 from utils.report.beside import FinishedRun, relative
@@ -27,18 +24,11 @@ from utils.runs.folders import RESULTS, Results, refuse
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import CHANCE, INTERVAL, Estimate
 
-PAGE, TABLE, SITES = "compare.html", "compare.csv", "compare_sites.csv"
-OUTPUTS = (PAGE, TABLE, SITES)
+PAGE, TABLE = "compare.html", "compare.csv"
 JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
 SENTENCES = "compare/sentences.jinja"
 DIGITS = 8  # significant ones
-NAMES = ("a", "b", "site")  # columns of text
-RIGHT = MEANINGS | {
-    "both": "Records that both runs predict right.",
-    "only the first": "Records that only the run named first predicts right.",
-    "only the second": "Records that only the run named second predicts right.",
-    "neither": "Records that neither predicts right.",
-}
+NAMES = ("a", "b")  # columns of text
 
 
 def check_place(folder: Path, runs: Sequence[Path]) -> None:
@@ -55,13 +45,12 @@ def begin(folder: Path) -> None:
 
 def results_of(folder: Path) -> Results:
     """The folder, whose `run.json` says that a comparison wrote it."""
-    return Results(folder, JOB, OF, OUTPUTS)
+    return Results(folder, JOB, OF, (PAGE, TABLE))
 
 
 def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Path:
-    """Writes the tables and the page, whose path is returned; files of an earlier comparison are replaced."""
-    for name, rows in ((TABLE, rows_of_pairs(found)), (SITES, rows_by_site(found))):
-        write_frame(folder / name, pd.DataFrame(list(rows)), NAMES, DIGITS)
+    """Writes the table and the page, whose path is returned; files of an earlier comparison are replaced."""
+    write_frame(folder / TABLE, pd.DataFrame(rows_of_pairs(found)), NAMES, DIGITS)
     when, commit = time.strftime("%Y-%m-%dT%H:%M:%S%z"), git_commit()
     marks = " ".join(dict.fromkeys(run.described.marks for run in runs))
     people = f"{runs[0].known['subject'].nunique()} people, {len(runs[0].known)} records, {when}"
@@ -132,13 +121,12 @@ def forest(about: str, rows: Mapping[str, tuple[Estimate, bool]], line: float) -
 
 def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Section]:
     """In the order of the page."""
-    repeats = {"repeats": len(runs[0].repeats)}
     small = any(run.predictions.in_small_sites for run in runs)
     yield Section("What may be concluded", conclusions(found), kind="conclusion")
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
     yield Section("Intended use", [INTENDED_USE], open=True)
-    about = texts.paragraphs("differences", SENTENCES, pairs=len(found), **repeats)
+    about = texts.paragraphs("differences", SENTENCES, pairs=len(found), repeats=len(runs[0].tables))
     yield Section(
         "Differences", about, less(found), [differences(pair) for pair in found], open=True, meanings=MEANINGS
     )
@@ -147,25 +135,6 @@ def sections(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Iterator[Se
     differ = differing(runs)
     same = ["Nothing of what their run.json says of model, settings, data and program."]
     yield Section("What differs between the runs", None if differ else same, table=differ or None, open=True)
-    about = texts.paragraphs("correlations", SENTENCES, **repeats)
-    yield Section("Do they predict alike?", about, table=[correlations(pair) for pair in found])
-    about = texts.paragraphs("agreement", SENTENCES, **repeats)
-    in_all = [{"runs": pair.name} | agreement(pair.agreement) for pair in found]
-    yield Section("Who is right where", about, table=in_all, meanings=RIGHT)
-    yield by_site(found)
-
-
-def by_site(found: Sequence[Pair]) -> Section:
-    """Who is right at each site; small sites are folded, if others are not small."""
-    rows = [(site.subjects < TELLING, at_site(pair, site)) for pair in found for site in pair.sites]
-    large, few = ([row for is_small, row in rows if is_small == wanted] for wanted in (False, True))
-    rest = (f"{len(few)} more, with fewer than {TELLING} people", few) if large and few else None
-    return Section("Who is right where, by site", table=large or few, rest=rest, meanings=RIGHT)
-
-
-def at_site(pair: Pair, site: Site) -> Row:
-    place = {"runs, site": f"{pair.name}, {site.name or '-'}", "subjects": str(site.subjects)}
-    return place | agreement(site.agreement)
 
 
 def warnings(runs: Sequence[FinishedTest]) -> list[str]:
@@ -193,23 +162,6 @@ def differences(pair: Pair) -> Row:
     """The difference of each score."""
     names = [name for name in (*HEADLINES, "brier") if name in pair.less]
     return {"difference": minus(pair)} | {spelled(name): pair.less[name].text() for name in names}
-
-
-def correlations(pair: Pair) -> Row:
-    names = {"correlation": "over all records", "correlation_sites": "within sites"}
-    values = {names[name]: np.nan if value is None else value for name, value in pair.correlations.items()}
-    return {"runs": pair.name} | {name: number(value, ".2f") for name, value in values.items()}
-
-
-def agreement(found: RightCounts) -> Row:
-    """The first of the two runs that a row names is a."""
-    counts = {
-        "both": found.both_right,
-        "only the first": found.only_a_right,
-        "only the second": found.only_b_right,
-        "neither": found.neither_right,
-    }
-    return {name: str(count) for name, count in counts.items()} | {"p (McNemar)": number(found.p, ".2g")}
 
 
 def differing(runs: Sequence[FinishedTest]) -> list[Row]:

@@ -24,7 +24,7 @@ from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residu
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat
-from utils.scores.statistics import RESAMPLES, Statistic, bootstrap, log_odds
+from utils.scores.statistics import RESAMPLES, bootstrap, log_odds
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
@@ -36,26 +36,18 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
       computed;
     - `subjects`, and `left_out`: how many are at a site of one class;
     - `beside`: the Adjustment;
-    - where head motion is known: `correlation` as in `within_sites`, and if the output carries more, `reliability`
-      as in `needed_reliability`.
+    - where head motion is known: `correlation` as in `within_sites`.
     """
     if table is None:
         return None
     everybody = subjects_of(predictions)
     known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
     people, beside = chosen(everybody, known)
-    wider = predictions.widening("auc")
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
-    result |= more(people, beside, wider)
+    result |= more(people, beside, predictions.widening("auc"))
     measures = HEAD_MOTION.of(known[enough(known.select_dtypes("number"))])
     if measures:
         result["correlation"] = within_sites(everybody, known[measures[0]], seed)
-    if measures and "partial" in result and result["partial"].low > 0:
-        moved = people.assign(moved=known[measures[0]]).dropna(subset="moved")
-        others = adjustment(known.loc[moved.index, [name for name in beside.covariates if not HEAD_MOTION.names(name)]])
-        columns = moved[["label", "logit", "moved"]].to_numpy(float)
-        rest = residuals(columns, others.basis(set().union(*map(others.followed, columns.T))))
-        result["reliability"] = needed_reliability(rest, moved["unit"], (seed, wider))
     return result
 
 
@@ -133,7 +125,8 @@ def correlated(
 
 
 def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Estimate:
-    """The correlation of the logit and a `measure`, both minus the mean of their site; bootstrap over subjects.
+    """The correlation of the logit and a `measure`, both minus the mean of their site; bootstrap over subjects, of whom
+    those of a unit are drawn together. There is no interval of fewer units than MIN_PER_CLASS.
 
     The interval is that of these networks; it does not say what others, trained anew, would have.
     """
@@ -145,53 +138,21 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Esti
         with np.errstate(divide="ignore", invalid="ignore"):
             return weight @ (logits * values) / np.sqrt((weight @ logits**2) * (weight @ values**2))
 
-    return resampled(correlation, people["unit"], (seed, 1.0), (-1, 1))
-
-
-def needed_reliability(rest: np.ndarray, unit: pd.Series, seed_wider: tuple[int, float]) -> Estimate:
-    """How reliable the measure of head motion may at most be for motion to explain all that the output says.
-
-    `rest` (n, 3): what the other covariates leave of label, output and the measure.
-
-    The model is classical measurement error, measure = motion + noise, with noise independent of all else, and label
-    and output linear in motion. Beside the other covariates the covariances of the measure with label and output are
-    those of motion. Its variance is that of motion divided by the reliability r (Fuller 1987, Measurement Error Models,
-    section 1.1; Kahneman 1965, Psychological Bulletin 64:326). The partial covariance of label and output
-    beside motion, s_lo - s_lm s_mo / (r s_mm), is 0 at r = s_lm s_mo / (s_lo s_mm). So r is the reliability among
-    people who are alike in the other covariates. Its high end is the least reliability at which the output is still
-    shown to carry more. The shape of motion's effect plays no part: it is a statement about the linear part.
-    """
-    label, output, moved = rest.T
-
-    def reliability(weight: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shared = (weight @ (label * moved)) * (weight @ (output * moved))
-            return shared / ((weight @ (label * output)) * (weight @ moved**2))
-
-    return resampled(reliability, unit, seed_wider, (0, 1))
-
-
-def resampled(
-    statistic: Statistic, unit: pd.Series, seed_wider: tuple[int, float], bounds: tuple[float, float]
-) -> Estimate:
-    """A statistic (k,) of weights (k, n) with its interval; the subjects of a `unit` (n,) are drawn together. There is
-    no interval of fewer units than MIN_PER_CLASS."""
-    (seed, wider), (first, place) = seed_wider, first_and_place(unit.to_numpy())
-    value = statistic(np.ones((1, len(unit))))[0]
-    low = high = np.nan
+    first, place = first_and_place(people["unit"].to_numpy())
+    value, low, high = correlation(np.ones((1, len(people))))[0], np.nan, np.nan
     if len(first) >= MIN_PER_CLASS:
         random = np.random.default_rng(seed)
-        ends = bootstrap(lambda weight: statistic(weight[:, place]), len(first), random, RESAMPLES)
-        low, high = (value + wider * (float(end) - value) for end in ends)
-    return Estimate.of(*np.clip([value, low, high], *bounds))
+        ends = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, RESAMPLES)
+        low, high = map(float, ends)
+    return Estimate.of(*np.clip([value, low, high], -1, 1))
 
 
 def rows(result: dict | None, groups: list[dict]) -> list[dict]:
-    """Rows of `confounds.csv`: the test, the correlation with motion, the reliability, the half that moved least."""
+    """Rows of `confounds.csv`: the test, the correlation with motion, the half that moved least."""
     found = result or {}
     still = next((row for row in groups if row["group"] == MOVED_LESS), {})
     area = "auc_sites" if still.get("auc_sites") is not None else "auc"
-    measures = {name: found[name] for name in ("partial", "correlation", "reliability") if name in found}
+    measures = {name: found[name] for name in ("partial", "correlation") if name in found}
     measures |= {area: Estimate.in_row(still, area)} if still else {}
     return [
         {"measure": name} | estimate.columns() | {"p": found["p"] if name == "partial" else None}

@@ -1,15 +1,12 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import write_frame
 from data.cohorts.rows import listed
 from data.pages.page import Page, Section, render
 from utils import figures
@@ -18,27 +15,23 @@ from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.folders import changed, forget, read_manifest, record
 from utils.scores.metrics import headline
-from utils.scores.results import DATA, PAGE, TABLES
+from utils.scores.results import DATA, PAGE
 
 ROC = "roc"  # the figure that the test itself writes
-FIGURES = ("forest", "calibration", "decisions", "losses", "distribution")  # those that the page writes
-REMADE = (PAGE, TABLES["tripod_ai"].file, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
+FIGURES = ("forest", "calibration", "losses", "distribution")  # those that the page writes
+REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
     "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
     "and nothing here has been tested for clinical use."
 )
 
 
-def write(folder: Path, prevalence: float | None = None) -> list[Path]:
-    """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures and the table
-    of TRIPOD+AI; the page is the first of the files. Decisions are shown where autism has the share `prevalence`; None:
-    that among the people. Raises InputError for a table that is missing, damaged or empty.
+def write(folder: Path) -> list[Path]:
+    """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures; the page is
+    the first of the files. Raises InputError for a table that is missing, damaged or empty.
     """
-    tables = replace(read_test(folder), prevalence=prevalence)
-    if prevalence is not None and tables.probabilities is None:
-        raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
-    items, blackouts = texts.tripod_items(tables), beside.of_same_network(folder, "blackout")
-    shown = [*sections(tables, items, beside.where_it_lies(folder, blackouts))]
+    tables, blackouts = read_test(folder), beside.of_same_network(folder, "blackout")
+    shown = [*sections(tables, beside.where_it_lies(folder, blackouts))]
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
     if bars := headlines.forest(tables):
         drawn.append(drawings.forest(bars))
@@ -59,16 +52,13 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     written = [folder / PAGE]
     if tables.run.fold:
         return written
-    of = TABLES["tripod_ai"]
-    write_frame(folder / of.file, items, of.texts)
-    written.append(folder / of.file)
     for figure in drawn:
         if figure.get_label() != ROC:
             written += figures.save(figure, folder / f"{figure.get_label()}.png")
     return written
 
 
-def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
+def write_again(folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError, as `write` does, and if
     tables are gone or not as the test wrote them."""
     with files.locked(folder):
@@ -78,8 +68,8 @@ def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
             raise InputError(f"{folder} {what}.")
         if manifest:
             forget(folder, *REMADE)
-        written = write(folder, prevalence)
-        record(folder, *(path.name for path in written), prevalence=prevalence)
+        written = write(folder)
+        record(folder, *(path.name for path in written))
     return written
 
 
@@ -87,15 +77,15 @@ def show_in_reports(folder: Path) -> None:
     """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
     for run in beside.of_same_network(folder, "test"):
         try:
-            write_again(run.folder, run.content.get("prevalence"))
+            write_again(run.folder)
         except (InputError, OSError) as error:
             print(f"{run.page} does not show this blackout: {error} Later, abide-report {run.folder} makes it do so.")
         else:
             print(f"{run.page} shows this blackout, too.")
 
 
-def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -> Iterator[Section]:
-    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI, `evidence` is of blackouts."""
+def sections(tables: Tables, evidence: Sequence[Section]) -> Iterator[Section]:
+    """The sections that apply, in the order of the page; `evidence` is of blackouts."""
     run, label = tables.run, tables.predictions["label"]
     concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
@@ -130,9 +120,6 @@ def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -
     yield Section("The cohort", ["run.json has all numbers."], table=people.cohort(run))
     yield how_to_repeat(run)
     yield Section("Methods, to paste", texts.methods(tables))
-    if not run.fold:
-        counts = items["filled_by"].value_counts().reindex(texts.FILLED_BY, fill_value=0).tolist()
-        yield Section("TRIPOD+AI", [texts.paragraph("tripod", counts=counts)])
 
 
 def how_to_repeat(run: Described) -> Section:

@@ -27,9 +27,8 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:
         raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
-    if run.shuffled_labels or not found.scores:
-        what = "shuffled labels" if run.shuffled_labels else "people without labels"
-        raise InputError(f"--score {folder} is of {what}, so that it says nothing of a model; {HOW}.")
+    if not found.scores:
+        raise InputError(f"--score {folder} is of people without labels, so that it says nothing of a model; {HOW}.")
     settings, chosen = settled(run, content)
     return CrossValidation(
         folder=str(folder),

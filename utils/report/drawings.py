@@ -1,4 +1,4 @@
-"""The report's figures, each labelled with its name: forest plot, ROC, calibration, decisions, losses, probabilities.
+"""The report's figures, each labelled with its name: forest plot, ROC, calibration, losses, probabilities.
 
 Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
 """
@@ -20,7 +20,6 @@ from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.pages.drawings import ON_PAGE, Forest
 from utils import figures
-from utils.scores.calibration import net_benefit
 from utils.scores.metrics import BINS, Predictions, least_of_all
 from utils.scores.results import (
     CONFIDENCE,
@@ -34,7 +33,6 @@ from utils.scores.results import (
 DARK = 0.6  # share of a class from which on its cell takes white letters
 BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
-CUTS = np.arange(1, 100) / 100  # least probabilities to act on
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a floor's name, of a line of it
 Scores = Mapping[str, Estimate]
@@ -168,19 +166,6 @@ def calibrated(label: np.ndarray, named: Mapping[str, np.ndarray]) -> Figure:
         shares.legend(loc="upper left")
     counts.margins(y=0.35)
     counts.set(xlabel="predicted probability of autism", ylabel="records")
-    return figure
-
-
-def decisions(label: np.ndarray, probability: np.ndarray, prevalence: float) -> Figure:
-    """Decision curve: the net benefit over cuts of acting by probabilities (n,), on everybody and on nobody."""
-    figure, (axis,) = axes("decisions", 3.4)
-    kinds = {"by calibrated probability": ("C1", probability), "everybody": ("0.35", np.ones(len(label)))}
-    for name, (colour, of) in kinds.items():
-        axis.plot(CUTS, net_benefit(label, of, CUTS, prevalence), color=colour, label=name)
-    axis.axhline(0, color="0.3", linestyle=":", linewidth=1, label="nobody")
-    axis.set(xlim=(0, 1), ylim=(-0.25 * prevalence, 1.1 * prevalence), ylabel="net benefit")
-    axis.set_xlabel(f"least probability to act on; share of autism {prevalence:.3g}")
-    axis.legend(loc="upper right")
     return figure
 
 

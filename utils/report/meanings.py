@@ -23,5 +23,4 @@ MEANINGS = {
     "classifier": "The model, and plain classifiers of the same people (floors). One of them was named beforehand.",
     "p": "The chance of a value at least as far from none, if there were nothing to find.",
     "p of ranks": "The same by a test of ranks, on which single far values have no pull.",
-    "p (McNemar)": "The chance of counts at least as unequal, if both were right equally often.",
 }

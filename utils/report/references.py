@@ -60,10 +60,6 @@ WORKS = {  # by the words that cite it
         "in SPM using a macroscopic anatomical parcellation of the MNI MRI single-subject brain. NeuroImage "
         "15:273-289. doi:10.1006/nimg.2001.0978"
     ),
-    "Vickers and Elkin 2006": (
-        "Vickers AJ, Elkin EB (2006). Decision curve analysis: a novel method for evaluating prediction models. "
-        "Medical Decision Making 26:565-574. doi:10.1177/0272989X06295361"
-    ),
     "Vovk, Gammerman and Shafer 2005": (
         "Vovk V, Gammerman A, Shafer G (2005). Algorithmic learning in a random world. Springer. doi:10.1007/b106715"
     ),

@@ -1,11 +1,10 @@
-"""Saved tables of a test -> what the page says of scores, probabilities, sets of labels and decisions."""
+"""Saved tables of a test -> what the page says of scores, probabilities and sets of labels."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES, TELLING
@@ -21,13 +20,10 @@ from utils.report.tables import (
     MINUS,
     NONE,
     ONE,
-    UNEQUAL,
-    UNITS,
     Choice,
     Tables,
 )
 from utils.report.texts import few_apart, spelled
-from utils.scores.calibration import moved, power_to_tell
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
     BEST_FLOOR,
@@ -44,11 +40,11 @@ from utils.scores.results import (
     SITE_COUNTS,
     TABLES,
     THRESHOLD,
+    UNITS,
     Estimate,
     columns_of,
     counted,
 )
-from utils.scores.statistics import log_odds
 
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
@@ -160,7 +156,6 @@ def beside_motion(table: pd.DataFrame) -> Section:
     names = {
         "partial": "partial correlation of output and diagnosis",
         "correlation": "correlation of output and head motion within sites",
-        "reliability": "reliability of head motion that would explain it",
         "auc_sites": "AUC within sites, of those who moved less",
         "auc": "AUC, of those who moved less",
     }
@@ -237,7 +232,7 @@ def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
-    """Whether probabilities mean what they say, before and after calibration; then what can be done with them."""
+    """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
     people, table, run = tables.probabilities, tables.calibration, tables.run
     if people is None or table is None:
         known = tables.labelled
@@ -252,12 +247,6 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     count = table.loc[table["group"] != "", "group"].nunique()
     about = texts.paragraphs("sets", held=[held(table, name) for name in reversed(CLASSES)], run=run, count=count)
     yield Section("Sets of labels", about, table=coverage(table, f"all {len(people)}"))
-    calibrated, given = people["calibrated"].to_numpy(), tables.prevalence
-    if given is not None:
-        calibrated = expit(moved(log_odds(calibrated), people["prevalence"].to_numpy(), given))
-        share = given
-    about = texts.paragraphs("decisions", share=share, given=given is not None)
-    yield Section("Decisions", about, drawings.decisions(label, calibrated, share))
 
 
 def one(table: pd.DataFrame, **where: object) -> pd.Series:
@@ -302,16 +291,12 @@ def of_people(row: pd.Series) -> str:
 @dataclass(frozen=True)
 class Held:
     """The share of people of one class whose sets hold their label, at both levels; the lowest and the highest of
-    groups with ten of them or more (None without two such groups), and the p-value of equal shares. It is corrected for
-    both classes (Bonferroni), since either may lead to the sentence that groups differ. The `power` of
-    that test. Those of a family count as one, but in older results."""
+    groups with ten of them or more (None without two such groups). Those of a family count as one."""
 
     name: str
     share: Estimate
     of_other_level: Estimate
     ends: tuple[float, float] | None
-    p: float
-    power: float
 
 
 def held(table: pd.DataFrame, name: str) -> Held:
@@ -320,8 +305,6 @@ def held(table: pd.DataFrame, name: str) -> Held:
         for level in (LEVEL, OTHER_LEVEL)
     )
     own = table[(table["measure"] == COVERAGE) & (table["diagnosis"] == name) & (table["level"] == LEVEL)]
-    size = UNITS if UNITS in own else "people"
-    large = own[(own["group"] != "") & (own[size] >= MIN_PER_CLASS)]
+    large = own[(own["group"] != "") & (own[UNITS] >= MIN_PER_CLASS)]
     ends = (large["value"].min(), large["value"].max()) if len(large) > 1 else None
-    p = one(table, measure=UNEQUAL, diagnosis=name, level=LEVEL)["value"]
-    return Held(name, share, other, ends, min(p * len(CLASSES), 1.0), power_to_tell(large[size].to_numpy()))
+    return Held(name, share, other, ends)

@@ -21,8 +21,7 @@ PERMUTATIONS = "permutations"  # of run.json
 PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
-COVERAGE, NONE, ONE, BOTH, UNEQUAL = "coverage", "none", "one", "both", "p of equal coverage"  # measures there
-UNITS = "units"  # a column there, not of older results: people, of whom those of a group count as one
+COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
 DIGITS = 8  # of numbers in tables, significant ones
 POINTS = 200  # of a history
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
@@ -140,8 +139,7 @@ class Tables:
 
     `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. `others`: the tables that there
     are, by their names in `TABLES` of `utils/scores/results.py`; cells that hold no finite number are NaN. Such a name
-    is also an attribute, None where there is no table. `prevalence`: of autism, where decisions are made; None: that
-    among the people here.
+    is also an attribute, None where there is no table.
     """
 
     run: Described
@@ -149,7 +147,6 @@ class Tables:
     scores: dict[str, Estimate]
     folds: dict[str, dict[str, Estimate]]
     others: dict[str, pd.DataFrame]
-    prevalence: float | None = None
 
     def __getattr__(self, name: str) -> pd.DataFrame | None:
         """One of `others`. Raises AttributeError if no table has this name."""
@@ -230,7 +227,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def read_probabilities(path: Path) -> pd.DataFrame:
     """The folds and the numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not
     there."""
-    names = ["label", *KINDS.values(), "prevalence"]
+    names = ["label", *KINDS.values()]
     found = read_rows(path, ["fold", *names])
     table = found[names].apply(as_numbers)
     if set(table["label"]) != {0, 1} or not ((table >= 0) & (table <= 1)).all(axis=None):

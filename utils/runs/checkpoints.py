@@ -51,19 +51,17 @@ class Choices:
     grid: str | None  # None if the model reads no volumes
     seed: int
     precision: str
-    shuffled_labels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caveats:
-    """What must stand beside every result: simulated people, problems of the cohort, accepted leaks, shuffled labels.
+    """What must stand beside every result: simulated people, problems of the cohort, accepted leaks.
     `problems` invalidate results (`Cohort.problems`), `accepted_leaks` are those of --allowLeak; `transductive`: the
     people of a site, tested ones too, standardised its volumes."""
 
     simulated: bool = False
     problems: tuple[str, ...] = ()
     accepted_leaks: tuple[str, ...] = ()
-    shuffled_labels: bool = False
     transductive: bool = False
     unknown_site: bool = False  # of everybody
 
@@ -74,7 +72,6 @@ class Caveats:
             "SIMULATED": self.simulated,
             f"PROBLEMS: {len(self.problems)}": self.problems,
             "LEAK ACCEPTED": self.accepted_leaks,
-            "SHUFFLED LABELS": self.shuffled_labels,
             "TRANSDUCTIVE": self.transductive,
             "SITE UNKNOWN": self.unknown_site,
         }
@@ -84,7 +81,7 @@ class Caveats:
     @property
     def held(self) -> dict[str, Any]:
         """Those that hold, for JSON, without what the cohort's metadata say themselves."""
-        names = ("problems", "shuffled_labels", "transductive", "unknown_site")
+        names = ("problems", "transductive", "unknown_site")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 

@@ -217,7 +217,8 @@ def check_finished(name: str, folder: Path, how: str) -> Manifest:
     must be: unless the run is finished, and its outputs are as it wrote them."""
     manifest = read_manifest(folder)
     if manifest is None or not manifest.finished:
-        what = files.running(folder, f"is not finished; {how}. Repeat its command")
+        found = "is not finished" if folder.is_dir() else "is not there"
+        what = files.running(folder, f"{found}; {how}. Repeat its command")
         raise InputError(f"{name}: the run {what}.")
     if damaged := changed(folder, manifest):
         raise InputError(f"{name}: {damaged[0]} is not as it was written; {how}. Repeat the run.")
@@ -233,9 +234,9 @@ def forget(folder: Path, *outputs: str) -> None:
         files.write_json(folder / MANIFEST, content | {"outputs_sha256": kept})
 
 
-def record(folder: Path, *outputs: str, **more: Any) -> None:
-    """Records the digests of outputs of a finished run that were made again, and how."""
-    content = described(folder) | more
+def record(folder: Path, *outputs: str) -> None:
+    """Records the digests of outputs of a finished run that were made again."""
+    content = described(folder)
     if (known := content.get("outputs_sha256")) is not None:
         now = {name: sha256(folder / name) for name in outputs}
         files.write_json(folder / MANIFEST, content | {"outputs_sha256": dict(sorted((known | now).items()))})

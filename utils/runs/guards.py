@@ -29,7 +29,7 @@ IN_FOLDS = (
 OF_FOLDS = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
 OF_EVERYBODY = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
 CHECKPOINT = "this checkpoint"
-FLAGS = {"grid": "--dataDir", "shuffled_labels": "--shuffleLabels"}  # of choices that are called otherwise
+FLAGS = {"grid": "--dataDir"}  # of choices that are called otherwise
 
 
 def check(run: Run, saved: Identity | None) -> None:
@@ -59,7 +59,7 @@ def same_settings(run: Run, saved: Identity) -> None:
 
 def same_training(run: Run, saved: Identity) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    refuse_others(run, saved, "seed", "precision", "shuffled_labels")
+    refuse_others(run, saved, "seed", "precision")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
     if saved.records_sha256 not in ("", run.cohort.records_sha256):

@@ -329,7 +329,6 @@ class Run:
             simulated=self.cohort.simulated or its.simulated,
             problems=(*own, *its.problems),
             accepted_leaks=tuple(dict.fromkeys([*self.cohort.metadata.accepted_leaks, *its.accepted_leaks])),
-            shuffled_labels=self.choices.shuffled_labels or its.shuffled_labels,
             transductive=self.transductive,
             unknown_site=whole.unknown_site,
         )

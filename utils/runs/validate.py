@@ -60,9 +60,6 @@ class TrainOptions(Options):
         type=Path,
         metavar="DIR",
     )
-    shuffle_labels: bool = option(
-        False, "permute the training labels: all results must come out at chance", action="store_true"
-    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,6 @@ class Request:
         settled = saved or self.cross_validation
         usual = self.cross_validation.num_iters if self.cross_validation else NUM_ITERS
         seed = args.seed if args.seed is not None else saved.seed if saved else 0
-        shuffled = training.shuffle_labels if training else saved is not None and saved.shuffled_labels
         choices = Choices(
             model=self.model.name,
             preset=preset,
@@ -182,14 +178,13 @@ class Request:
             grid=cohort.grid.name if "volume" in self.model.reads else None,
             seed=seed,
             precision=args.precision or (settled.precision if settled else "float32"),
-            shuffled_labels=shuffled,
         )
         run = Run(
             job=self.job,
             choices=choices,
             config=config,
             options=self.options,
-            cohort=cohort.shuffled(saved.seed if saved else seed) if shuffled else cohort,
+            cohort=cohort,
             data_dir=args.dataDir,
             checkpoints=checkpoints,
             out_dir=out_dir,

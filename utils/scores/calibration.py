@@ -18,17 +18,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 
 from data.base.errors import InputError
-from utils.scores.results import ALPHA, MIN_PER_CLASS
+from utils.scores.results import MIN_PER_CLASS
 from utils.scores.statistics import log_odds
 
 LEVELS = (0.8, 0.9)  # of sets of labels: the share of people of each class whose set is to hold their label
 ENOUGH = 50  # people of each class outside of each group: what an 80 % set then holds varies by 6 % (SD) with them
 MIN_GROUPS = 10  # to promise sets for others like them
-APART, POWER = 0.15, 0.9  # SD between groups of what sets hold, that a test should find with this probability
 DIGITS = 4  # of a threshold, which is a probability of one person: rounded down, so that sets hold no less
 CLASSES = 2
 MAX_SLOPE, MAX_LOG_ODDS = 1e3, 50.0  # of a calibration that is no mistake
@@ -300,27 +298,3 @@ def covered(holds: np.ndarray, group: np.ndarray) -> Covered:
     rows = [group == name for name in np.unique(group)]
     shares = [float(holds[of].mean()) for of in rows if of.sum() >= MIN_PER_CLASS]
     return Covered(float(holds.mean()), min(shares, default=None), max(shares, default=None))
-
-
-def power_to_tell(people: np.ndarray) -> float:
-    """The probability to find that sets of the first level are unequal in groups of so many people (groups,).
-
-    The SD between groups of the share that holds the label is APART; the test is at ALPHA for both classes together.
-
-    Pearson's statistic of groups that are drawn like this is about a chi-squared. It is as many times as large as the
-    variance of an observed share is beside that of chance alone."""
-    freedom, held = len(people) - 1, LEVELS[0]
-    if freedom < 1:
-        return 0.0
-    larger = 1 + people.mean() * APART**2 / (held * (1 - held))
-    return float(chi2.sf(chi2.isf(ALPHA / CLASSES, freedom) / larger, freedom))
-
-
-def net_benefit(label: np.ndarray, probability: np.ndarray, cuts: np.ndarray, prevalence: float) -> np.ndarray:
-    """The net benefit (cuts,) of taking people with at least this probability for people with autism (Vickers and Elkin
-    2006, Med Decis Making 26:565). It is the share of all that is rightly taken, minus that wrongly taken times
-    cut / (1 - cut). `prevalence` is the share of autism. If nobody is taken it is 0; a probability of 1 for everybody
-    takes all. Labels and probabilities (n,); cuts below 1."""
-    taken = probability >= cuts[:, None]
-    right, wrong = (taken[:, label == value].mean(1) for value in (1, 0))
-    return prevalence * right - (1 - prevalence) * wrong * cuts / (1 - cuts)

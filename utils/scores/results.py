@@ -111,7 +111,8 @@ PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 CHOICE_COLUMNS = ("fold", CANDIDATE, "inner_folds", "score", "chosen")
-CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of())
+UNITS = "units"  # people, of whom those of a group count as one
+CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of(), UNITS)
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,11 @@ ROWS = (
     Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
     Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
     Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
-    Table("tripod_ai", ("item", "section", "topic", "for", "asks", "filled_by", "text")),
     Table("people", ("file", "subject", "labels", "unlike")),  # what a bundle says of each
 )
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)
-DATA = (METRICS, *(table.file for table in ROWS if table.name != "tripod_ai"))  # what the report is made of
+DATA = (METRICS, *(table.file for table in ROWS))  # what the report is made of
 OUTPUTS = (  # of a test, beside its figures
     *(table.file for table in ROWS if table.pooled),
     METRICS,
