@@ -131,6 +131,7 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
         return {name: values[()] for name, values in file.items()}
 
 
+@pytest.mark.bits
 def test_other_people_by_the_bundle_and_by_its_checkpoint(lab, blackout):
     assert "Donors: 5 per record, tested subjects of any site." in lab.said
     outcome, out = blackout("--model", "mmnn", "--everybody", "--chkPointDir", lab.folder / "ckpt")

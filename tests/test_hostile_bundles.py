@@ -652,15 +652,13 @@ def test_no_sums(parts, tmp_path):
 
 @pytest.fixture
 def by_command(cli, data_cli, cohort, pcp, tmp_path) -> Callable[..., list[Outcome]]:
-    """`by_command(bundle)` derives and converts people like a bundle, tests it, and predicts one person."""
+    """`by_command(bundle)` converts and derives people like a bundle, and tests it."""
 
     def run(path: Path) -> list[Outcome]:
-        out = ("--outDir", tmp_path / "out")
         return [
             data_cli("convert", pcp, tmp_path / "out", "--like", path),
             data_cli("derive", pcp, tmp_path / "out", "--like", path),
-            cli("--test", "--bundle", path, "--dataDir", cohort, *out),
-            run_main("utils.predict.__main__", "utils.predict", [path, "--maps", "falff=a.nii.gz", *out]),
+            cli("--test", "--bundle", path, "--dataDir", cohort, "--outDir", tmp_path / "out"),
         ]
 
     return run
