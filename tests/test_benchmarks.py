@@ -45,7 +45,6 @@ COMMANDS = {
     "connections": ["--sets", 1, "--people", 400],
     "coverage": ["--sets", 2, "--only", "simulated, 80 people, AUC about 0.5"],
     "derive": ["--mm", 12, "--volumes", 90],
-    "exported": ["COHORT", "exported", "--only", "nn-default", "--numIters", 2, "--records", 5],
     "membership": ["COHORT", "membership", "--only", "nn", "--seeds", 1, "--numIters", 2],
     "floors": ["--sets", 2, "--seed", 50, "--only", "200 people, 10 folds, 0%"],
     "large": ["--cohort", "COHORT", "--people", 60, "--only", "swap"],
@@ -149,16 +148,6 @@ def test_the_benchmark_of_training_divides_our_speed_by_that_of_the_other_progra
     line = r"cnn, 2 records a step: (\S+) records a second\nthe other 2\.00, ratio (\S+)\nmedian ratio (\S+) of 1\n"
     ours, ratio, median = map(float, re.search(line, printed_by("speed")).groups())
     assert ours > 0 and ratio == median == pytest.approx(ours / 2, abs=0.01)
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_onnx_has_a_row_for_each_preset(printed_by):
-    pytest.importorskip("tf2onnx")
-    line = r"nn-default: largest difference (\S+), people differ by (\S+), one person (\S+) ms, (\S+) MB, .*\n"
-    difference, spread, milliseconds, size = map(float, re.search(line, printed_by("exported")).groups())
-    assert difference < 1e-6 < spread
-    assert milliseconds > 0
-    assert 4 * 1_500 < 1e6 * size < 50_000  # of its weights alone; and of the graph
 
 
 @pytest.mark.slow

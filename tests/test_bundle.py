@@ -379,7 +379,7 @@ def test_caveats_go_along(of_simulated, odd):
 
 
 def texts_of(path: Path) -> dict[str, str]:
-    return {name: part.decode() for name, part in parts_of(path).items() if not name.endswith((".npy", ".onnx", ".gz"))}
+    return {name: part.decode() for name, part in parts_of(path).items() if not name.endswith((".npy", ".gz"))}
 
 
 def numbers_of(content: object) -> Iterator[list]:
@@ -582,15 +582,6 @@ def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
     outcome = bundle(tmp_path / "ckpt" / "nn", tmp_path / "a.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "does not say how its people were prepared; expected a cohort of convert" in outcome.err
-
-
-@pytest.mark.slow
-def test_onnx_is_refused_before_any_work(settled, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.bundle.onnx.find_spec", lambda name: None)
-    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--onnx")
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert "ONNX needs onnx and" in outcome.err
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -10,12 +10,9 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
-from zipfile import ZipFile
 
 import nibabel
 import numpy as np
@@ -34,9 +31,9 @@ from models import MODELS, cae, cnn, from_json, mmnn
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
-DATA, COHORT, FILES, NEW, MODELS_PAGE, DERIVE, BUNDLE, ONNX, TUTORIAL = (
+DATA, COHORT, FILES, NEW, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
     ROOT / "docs" / f"{name}.md"
-    for name in ("data", "cohort", "files", "new", "models", "derive", "bundle", "onnx", "tutorial")
+    for name in ("data", "cohort", "files", "new", "models", "derive", "bundle", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
@@ -203,8 +200,7 @@ def further_blocks() -> list:
     own = [
         block
         for page, block in found
-        if page in (BUNDLE, ONNX)
-        or any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
+        if page == BUNDLE or any(word in "".join(block) for word in ("convert", "data derive", "data swap", "cae"))
     ]
     walked = [of_default(tiny(command)) for block in own for command in block]
     return [
@@ -430,20 +426,6 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "people"))
     assert float(row["raw"]) == pytest.approx(float(tested["probability"]), abs=1e-6)
     assert 0 < float(row["probability"]) < 1
-
-
-@pytest.mark.slow
-def test_other_programs_read_a_model(walked, tmp_path, data_cli):
-    """The commands of the page, and its example, in a Python that does not know this program."""
-    folder = shutil.copytree(walked, tmp_path / "walked")
-    (commands,) = blocks(ONNX)
-    walk(folder, commands, data_cli)
-    (unzip,) = re.findall(r"^unzip (\S+) (\S+)$", text_of(ONNX), re.MULTILINE)
-    with ZipFile(folder / unzip[0]) as bundle:
-        bundle.extract(unzip[1], folder)
-    (example,) = re.findall(r"^```python\n(.*?)^```$", text_of(ONNX), re.MULTILINE | re.DOTALL)
-    said = subprocess.run([sys.executable, "-I", "-c", example], cwd=folder, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"probability of autism 0\.\d{3}\n", said.stdout)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
 
-MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
+MODEL, CARD, REPORT, WEIGHTS = "model.json", "card.md", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
 LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
 FOLDER, MAX_RANK = "weights/", 8
