@@ -8,11 +8,13 @@ import glob
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import nibabel
 import numpy as np
@@ -20,8 +22,9 @@ import pandas as pd
 import pytest
 from conftest import without_drawing
 from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, unsealed, write_rows
-from pages import COMMAND, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
+from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
+from statsmodels.stats.multitest import multipletests
 
 from data.cohorts import folds
 from data.cohorts.folds import open_folds
@@ -426,6 +429,28 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "people"))
     assert float(row["raw"]) == pytest.approx(float(tested["probability"]), abs=1e-6)
     assert 0 < float(row["probability"]) < 1
+
+
+def test_what_was_named_is_tested_in_other_people(tmp_path, monkeypatch, capsys):
+    """The lines of the page, on made results, beside statsmodels, NumPy and z by hand."""
+    columns = ["name", "p_reliance", "reliance_adjusted", "reliance_adjusted_low", "reliance_adjusted_high"]
+    before = [("A", 0.001, 0.9, 0, 0), ("B", 0.049, 0.4, 0, 0), ("C", 0.05, 0.3, 0, 0), ("D", 0.01, 0.2, 0, 0)]
+    now = [("D", 1, 0.2, 0.1, 0.3), ("C", 1, 0.9, 0.8, 1.0), ("A", 1, 0.5, 0.0, 1.0), ("B", 1, -0.1, -0.5, 0.3)]
+    for folder, rows in (("mmnn-blackout-folds-site", before), ("mmnn-blackout", now)):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+        write_rows(tmp_path / f"results/{folder}/regions.csv", [dict(zip(columns, row, strict=True)) for row in rows])
+    monkeypatch.chdir(tmp_path)
+    (lines,) = [block for block in FENCED.findall(text_of(BUNDLE)) if "holm" in block]
+    Path("lines.py").write_text(lines)
+    for concluded in (True, False):
+        Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"concluded": concluded}))
+        found = runpy.run_path("lines.py")
+        z = {"D": 0.2 / 0.1, "A": 0.5 / 0.5, "B": -0.1 / 0.4} if concluded else {}
+        p = [1 - NormalDist().cdf(NormalDist().inv_cdf(0.975) * of) for of in z.values()]
+        expected = multipletests(p, method="holm")[1] if p else []
+        assert found["holm"].to_dict() == pytest.approx(dict(zip(z, expected, strict=True)))
+        correlation = np.corrcoef([0.9, 0.4, 0.3, 0.2], [0.5, -0.1, 0.9, 0.2])[0, 1]
+        assert f"correlation of effects: {correlation:.2f}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

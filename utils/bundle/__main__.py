@@ -25,7 +25,6 @@ def parser() -> Parser:
     add("checkpoint", type=Path, help="such as CKPT/mmnn/everybody, or CKPT/mmnn/folds-10: the mean of its networks")
     add("out", type=Path, metavar="OUT.zip", help="file to write")
     add("--score", type=Path, metavar="DIR", help="the --outDir of the test on folds (default: the checkpoint's)")
-    add("--blackout", type=Path, metavar="DIR", help="the --outDir of the blackout on folds, for its mean effects")
     add("--licence", default="", metavar="TEXT", help="of the weights, for the model card (default: not stated)")
     return found
 
@@ -41,7 +40,6 @@ def bundle() -> int:
     files.check_new(args.out)
     networks = trained.trained_in(args.checkpoint)
     internal = trained.cross_validation_of(networks, args.score)
-    blackout = trained.blackout_of(networks, args.blackout)
     cohort = trained.cohort_of(networks)
     trained.check_left_out(networks, cohort)
     from utils.machines.devices import start_on_cpu
@@ -49,7 +47,7 @@ def bundle() -> int:
     with files.locked(args.out):
         files.check_new(args.out)  # another command may have written it meanwhile
         start_on_cpu()
-        parts = make.parts_of(networks, cohort, make.Told(internal, blackout, args.licence))
+        parts = make.parts_of(networks, cohort, make.Told(internal, args.licence))
         with files.unfinished(args.out) as path:
             archive.write(path, parts)
             Bundle.open(path)  # nothing is called done that cannot be read

@@ -29,7 +29,6 @@ from data.cohorts.rows import SITE_IS_UNKNOWN
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
-from utils.bundle.effects import BundledBlackout
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
@@ -63,7 +62,7 @@ from utils.scores.results import Estimate, counted
 
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
-TOLD = ("blackout", "caveats", "internal", "licence")  # what has free text in `model.json`
+TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
 PARSED = (MODEL, template.DATA)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -79,10 +78,9 @@ MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of th
 
 @dataclass(frozen=True)
 class Told:
-    """What goes with networks: a test and a blackout on folds of the same people, and the licence of the weights."""
+    """What goes with networks: a test on folds of the same people, and the licence of the weights."""
 
     internal: CrossValidation | None = None
-    blackout: BundledBlackout | None = None
     licence: str = ""
 
 
@@ -172,7 +170,6 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
         members=members,
         caveats=caveats_of(saved, cohort),
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
-        blackout=told.blackout,
         licence=told.licence,
         aal_sha256=aal_sha256(cohort.grid),
         scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
