@@ -19,11 +19,11 @@ setup: .venv/installed
 	@.venv/bin/run.py --version && du -sh .venv
 	touch $@
 
-# What tests and checks of the code need beside, and ONNX.
+# What tests and checks of the code need beside.
 develop: .venv/developed
 
 .venv/developed: .venv/installed
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,onnx]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 # Trains, tests and blacks out mmnn on the simulated demo cohort.

@@ -46,7 +46,3 @@ def compare() -> None:
 
 def bundle() -> None:
     start("utils.bundle")
-
-
-def predict() -> None:
-    start("utils.predict")

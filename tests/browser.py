@@ -58,7 +58,6 @@ ONE = "--folds 3 --set members=1 --set batch_size=16"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
 ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 SIDE_BY_SIDE = 2  # commands, and pages
-PERSON = f"lab/cpac/{ROWS[1]['FILE_ID']}"
 STEPS = f"""
     abide-data derive fmriprep maps --maps falff,alff --series lab/parcels.nii.gz
     abide-data convert lab cohort --grid reduced --maps falff,alff --connectome rois_made --parcels lab/parcels.nii.gz
@@ -78,7 +77,6 @@ STEPS = f"""
     abide-bundle ckpt/mmnn/everybody model.zip
 
     abide-data convert new others --like model.zip
-    abide-predict model.zip --maps falff={PERSON}_falff.nii.gz,alff={PERSON}_alff.nii.gz --series {PERSON}_rois_made.1D
 
     run.py --test --bundle model.zip --dataDir others --outDir results/bundle-test
 

@@ -27,7 +27,7 @@ class Hook:
         self.tell = tell
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if name in ("tensorflow", "keras", "tf2onnx", "tensorboard"):
+        if name in ("tensorflow", "keras", "tensorboard"):
             self.tell({"asked": name, "found": found()})
             os._exit(0)
 

@@ -14,7 +14,6 @@ WINGS = {  # of a floor: each imports from those after it only; modules in none 
     "data": ("derivation", "likeness", "conversion", "cohorts", "pages", "base"),
     "utils": (
         *(
-            "predict",
             "jobs",
             "preview",
             "compare",

@@ -321,7 +321,7 @@ def test_iq_is_lower_in_autism_and_chosen_edges_differ():
 def test_the_benchmark_of_replication_says_what_holds_and_what_comes_out(printed_by):
     lines = printed_by("replication").splitlines()
     assert len(lines) == 5
-    assert re.match(r"80 people, relatives: difference \d+\.\d%, correlation \d+\.\d%, with training people ", lines[1])
+    assert re.match(r"80 people, relatives: difference \d+\.\d%, correlation \d+\.\d%; ", lines[1])
     nothing, much = lines[2], lines[4]
     assert "0 standard errors" in nothing and "planted named 0, planted named and come out 0" in nothing
     assert int(re.findall(r"planted named (\d+)", much)[0]) >= 6  # of eight

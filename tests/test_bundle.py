@@ -196,19 +196,20 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
 
 @pytest.mark.slow
 def test_probabilities_follow_the_prevalence(of_everybody, away, tested):
-    """By the odds, which is all that changes."""
-    odds = {}
+    """By the odds, which is all that changes; sets of labels hold however common autism is."""
+    odds, labels = {}, {}
     for share in ("0.5", "0.01"):
         outcome, out = tested(of_everybody, away, "--prevalence", share)
         assert outcome.status == 0, outcome.err
         assert re.search(rf"alibrated .* of {share}", outcome.out + (out / "report.html").read_text())
         values = np.array([float(row["probability"]) for row in read_rows(out / "people.csv")])
-        odds[share] = values / (1 - values)
+        odds[share], labels[share] = values / (1 - values), [row["labels"] for row in read_rows(out / "people.csv")]
     np.testing.assert_allclose(odds["0.5"] / odds["0.01"], 99, rtol=0.02)
+    assert labels["0.5"] == labels["0.01"]
 
 
 @pytest.mark.slow
-def test_without_a_score_it_works_and_says_so(odd):
+def test_without_a_score_it_works_and_says_so(odd, away, tested):
     assert "It goes without a score: no test on folds was given when it was made." in odd.said
     assert "report.html" not in parts_of(odd.path)
     assert "It goes without a score" in odd.told
@@ -217,6 +218,9 @@ def test_without_a_score_it_works_and_says_so(odd):
     assert len(people) == 8 and {(row["probability"], row["labels"]) for row in people} == {("", "")}
     card = parts_of(odd.path)["card.md"].decode()
     assert "No score goes with this bundle: nobody knows how good its predictions are." in card
+    outcome, out = tested(odd.path, away, "--prevalence", "0.01")
+    assert (outcome.status, outcome.err.count("\n"), out.exists()) == (2, 1, False)
+    assert f"--prevalence moves calibrated probabilities, and {odd.path} has none" in outcome.err
 
 
 @pytest.mark.slow
@@ -373,7 +377,7 @@ def test_caveats_go_along(of_simulated, odd):
 
 
 def texts_of(path: Path) -> dict[str, str]:
-    return {name: part.decode() for name, part in parts_of(path).items() if not name.endswith((".npy", ".onnx", ".gz"))}
+    return {name: part.decode() for name, part in parts_of(path).items() if not name.endswith((".npy", ".gz"))}
 
 
 def numbers_of(content: object) -> Iterator[list]:
@@ -579,15 +583,6 @@ def test_a_bare_folder_says_nothing_of_its_people(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_onnx_is_refused_before_any_work(settled, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.bundle.onnx.find_spec", lambda name: None)
-    outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip", "--onnx")
-    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert "ONNX needs onnx and" in outcome.err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "more, words",
     [
@@ -675,6 +670,7 @@ def test_people_who_were_prepared_otherwise_are_refused(of_everybody, cohort, ne
         outcome, out = tested(of_everybody, path)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
         assert "was trained on data with" in outcome.err
+        assert f"use a cohort made like {of_everybody}" in outcome.err
         assert not out.exists()
 
 

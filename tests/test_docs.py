@@ -18,7 +18,6 @@ from models import MODELS, override
 from utils.blackout.fills import FILLS
 from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main
-from utils.predict import __main__ as predict_main
 from utils.report import __main__ as report_main
 
 LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]
@@ -27,7 +26,6 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 PROGRAMS = {
     "utils.bundle": bundle_main,
     "utils.compare": compare_main,
-    "utils.predict": predict_main,
     "utils.report": report_main,
 }
 FOREIGN = {  # of Slurm, Docker, Apptainer, git, conda, pip and fMRIPrep, and of every parser

@@ -31,8 +31,6 @@ Parts = dict[str, bytes]
 MODEL, DATA, WEIGHTS = "model.json", "data.json", "weights/0.npy"
 MOST_MEMORY, MOST_TIME_S = 2**30, 10
 LARGE = 3 * 10**8  # bytes, more than a part may hold
-VALUES = {"things": [["age"], ["sex"]], "effect": [0.1, -0.2], "named": [True, False], "people": 400}
-BLACKOUT = {"atlas_sha256": "0" * 64, "families": {"values": VALUES}}
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +44,11 @@ def made(seen_two, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(made) -> Parts:
-    """Its parts, with a score, a calibration and the effects of a blackout."""
+    """Its parts, with a score and a calibration."""
     with zipfile.ZipFile(made) as found:
         read = {name: found.read(name) for name in found.namelist() if name != SUMS}
     model = json.loads(read[MODEL])
-    model |= {"internal": asdict(a_cross_validation(model)), "blackout": BLACKOUT}
+    model["internal"] = asdict(a_cross_validation(model))
     return read | {MODEL: json.dumps(model).encode()}
 
 
@@ -175,25 +173,6 @@ MODELS = {  # what is edited, its value, and what the error says
         ([{"level": 0.8, "control": 2.0, "autism": 0.1}], "no probability"),
     ],
     ("internal", "calibration", "autism"): [(0, "a calibration that cannot be")],
-    ("blackout",): [([], "damaged"), ({"families": {}}, "damaged")],
-    ("blackout", "families"): [({"brains": VALUES}, "a blackout in model.json that cannot be"), ([], "damaged")],
-    ("blackout", "families", "regions"): [(VALUES | {"things": [["a", "b"], ["c"]]}, "a blackout in")],
-    ("blackout", "families", "maps"): [(VALUES, "a blackout in")],
-    ("blackout", "families", "values", "things"): [
-        ([["age"], ["age"]], "a blackout in"),
-        ([["age"]], "a blackout in"),
-        ([[], []], "a blackout in"),
-        (["age", "sex"], "damaged"),
-        ([["age"], ["\x1b[2J"]], "holds the text"),
-    ],
-    ("blackout", "families", "values", "effect"): [
-        ([0.1], "a blackout in"),
-        ([0.1, 1e300], "a blackout in"),
-        ([0.1, float("nan")], "damaged"),
-        ([0.1, None], "damaged"),
-    ],
-    ("blackout", "families", "values", "named"): [([True], "a blackout in"), ([1, 0], "damaged")],
-    ("blackout", "families", "values", "people"): [(0, "a blackout in"), (10**30, "a blackout in"), (0.5, "damaged")],
     ("caveats",): [([], "damaged"), ({"problems": "none"}, "damaged")],
     ("licence",): [("a\nb", r"holds the text 'a\\nb'"), ("\x1b[2J", "holds the text"), ("\u202e", "holds the text")],
 }
@@ -530,7 +509,7 @@ def test_a_size_that_no_part_has(size, parts, tmp_path):
 
 
 def test_parts_that_are_too_much_together(parts, tmp_path):
-    names = ["parcels.npy", "card.md", "report.html", "model.onnx"]
+    names = ["parcels.npy", "card.md", "report.html"]
     path = zipped(tmp_path / "a.zip", with_sums(parts | dict.fromkeys(names, b"0")))
     for name in names:
         edit_entry(path, name, 24, "<L", 2 * 10**8)
@@ -651,15 +630,13 @@ def test_no_sums(parts, tmp_path):
 
 @pytest.fixture
 def by_command(cli, data_cli, cohort, pcp, tmp_path) -> Callable[..., list[Outcome]]:
-    """`by_command(bundle)` derives and converts people like a bundle, tests it, and predicts one person."""
+    """`by_command(bundle)` converts and derives people like a bundle, and tests it."""
 
     def run(path: Path) -> list[Outcome]:
-        out = ("--outDir", tmp_path / "out")
         return [
             data_cli("convert", pcp, tmp_path / "out", "--like", path),
             data_cli("derive", pcp, tmp_path / "out", "--like", path),
-            cli("--test", "--bundle", path, "--dataDir", cohort, *out),
-            run_main("utils.predict.__main__", "utils.predict", [path, "--maps", "falff=a.nii.gz", *out]),
+            cli("--test", "--bundle", path, "--dataDir", cohort, "--outDir", tmp_path / "out"),
         ]
 
     return run

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import run
 from data import __main__ as data
-from data.base.cli import OPTION
 from utils.bundle import __main__ as bundle
 from utils.compare import __main__ as compare
-from utils.predict import __main__ as predict
 from utils.report import __main__ as report
 
+OPTION = r"--[A-Za-z]\w*"
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "run.py", *(path for folder in ("data", "models", "utils") for path in (ROOT / folder).rglob("*.py"))]
 (verbs,) = [action for action in data.parser()._actions if isinstance(action, argparse._SubParsersAction)]
 PARSERS = {("run", "main"): run.parser()}
-PARSERS |= {(of.__name__, "main"): of.parser() for of in (bundle, compare, predict, report)}
+PARSERS |= {(of.__name__, "main"): of.parser() for of in (bundle, compare, report)}
 PARSERS |= {("data.__main__", verb): parser for verb, parser in verbs.choices.items()}
 BY_JOB = ("run", "main")  # which calls the functions of jobs by their names
 SIMULATED = ("data.demo", "demo_cohort")  # nothing is wrong with it
@@ -116,7 +115,6 @@ def lacking(text: str, options: set[str]) -> set[str]:
 
 
 def test_each_option_that_a_message_names_is_one_of_the_program_that_says_it():
-    """`predict` leaves out what it lacks of the messages of `convert`, see tests/test_predict.py."""
     speakers = defaultdict(set)
     for program in PARSERS:
         for unit in reached(program):
@@ -124,9 +122,8 @@ def test_each_option_that_a_message_names_is_one_of_the_program_that_says_it():
     wrong = []
     for unit, node in UNITS.items():
         programs = speakers[unit] or {BY_JOB}
-        own = programs - {(predict.__name__, "main")} or programs
         for program, text in [
-            (one, text) for one in own for text in messages_in(node) if unit[1] not in ("parser", "EXAMPLES")
+            (one, text) for one in programs for text in messages_in(node) if unit[1] not in ("parser", "EXAMPLES")
         ]:
             missing = lacking(text, set(PARSERS[program]._option_string_actions))
             wrong += [f"{'.'.join(program)}: {option} in {unit}: {text[:99]}" for option in missing]

@@ -277,7 +277,7 @@ def first_imports(lines: list[str], **environment: str) -> dict[str, dict]:
 def asking(top: str) -> list[Path]:
     """Files of Python that import TensorFlow, or what brings it, somewhere."""
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / top).rglob("*.py"))]
-    words = re.compile("(import|from) (tensorflow|keras|tf2onnx|tensorboard)")
+    words = re.compile("(import|from) (tensorflow|keras|tensorboard)")
     return [path for path in paths if words.search((ROOT / path).read_text())]
 
 

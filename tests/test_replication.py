@@ -8,7 +8,7 @@ from scipy import stats
 from utils.blackout import replication
 from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
-from utils.blackout.replication import COLUMNS, GroupEffects, between_repeats, cut, halves, on_others
+from utils.blackout.replication import COLUMNS, between_repeats, cut, halves
 from utils.blackout.replication_words import beside_first, first_sentence
 from utils.scores.adjustment import Adjustment
 
@@ -109,7 +109,7 @@ def test_what_is_planted_comes_out_and_nothing_else():
     assert rows.index[:4].tolist() == [f"thing {at}" for at in range(4)]
     assert (rows.iloc[:4][["named", "comes_out", "in_the_other"]] > 0.95).all(axis=None)
     assert (rows.iloc[4:]["comes_out"] < 0.2).all() and found.loc[0, "correlation"] > 0.7
-    said = first_sentence(found, 200)
+    said = first_sentence(found)
     assert said.startswith("Of the 4 regions named, 4 come out in halves of these people. To come out means: ")
     assert "should be published" not in said and "again" not in said
 
@@ -121,7 +121,7 @@ def test_where_nothing_is_little_is_named_and_nothing_comes_out():
     assert 0.01 < np.mean(shares) < 0.1  # falsely named in a half, family-wise
     assert abs(np.mean([rows.loc[0, "correlation"] for rows in found])) < 0.1
     quiet = next(rows for rows in found if rows.loc[0, "named"] == 0)
-    assert first_sentence(quiet, 120) == "No region is named. No map or list should be published from this."
+    assert first_sentence(quiet) == "No region is named. No map or list should be published from this."
 
 
 def test_pairs_of_both_classes_can_be_named():
@@ -159,42 +159,9 @@ def test_repeats_are_compared_pair_by_pair():
         own = named[:, families[0].things.index(row["thing"])]
         partners = [own[other] for one in np.flatnonzero(own) for other in range(3) if other != one]
         assert row["comes_out"] == pytest.approx(own.mean()) and row["in_the_other"] == pytest.approx(np.mean(partners))
-    said = " ".join(beside_first(found, 80))
+    said = " ".join(beside_first(found))
     assert "in repeats on these people" in said and "again" not in said
-    assert first_sentence(found, 80) == ""
-
-
-def test_other_people_are_compared_thing_by_thing_in_any_order():
-    people = people_of(120, related=True)
-    here = family_of(people, 0.6)
-    random, order = np.random.default_rng(0), np.random.default_rng(1).permutation(40)
-    effect, named = here.net.mean(0) + 0.1 * random.standard_normal(40), np.arange(40) < 6
-    group = GroupEffects([here.things[at] for at in order], effect[order], named[order], 400)
-    found = on_others(here, group)
-    assert found.loc[0, "correlation"] == pytest.approx(stats.pearsonr(here.net.mean(0), effect).statistic)
-    kept = [here.net[people.unit != unit].mean(0) for unit in range(60)]
-    z = np.arctanh([stats.pearsonr(mean, effect).statistic for mean in kept])
-    error = np.sqrt(59 / 60 * np.square(z - z.mean()).sum())  # the jackknife
-    assert found.loc[0, "correlation_low"] < found.loc[0, "correlation"] < found.loc[0, "correlation_high"]
-    ends = np.arctanh(found.loc[0, NUMBERS[1:]].astype(float))
-    assert np.diff(ends)[0] == pytest.approx(2 * stats.t.ppf(0.975, 59) * error, rel=0.1)
-    rows = found.iloc[1:].set_index("thing")
-    both = int((here.named & named).sum())
-    other = rows["in_the_other"]
-    assert rows["comes_out"].sum() == 6 and other.sum() == both and other.notna().sum() == 6
-    said = first_sentence(found, 120)
-    assert said.startswith(
-        f"Of the 6 regions named in the training people, {both} are named again in these 120 people."
-    )
-    assert found.loc[0, "in_the_other"] == pytest.approx(both / 6)
-
-
-def test_the_effects_of_a_group_are_those_of_its_family():
-    family = family_of(people_of(50), 1.0)
-    group = GroupEffects.of(family)
-    found = on_others(family, group)
-    assert group.people == 50 and found.loc[0, "in_the_other"] == 1
-    assert found.loc[0, NUMBERS].tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    assert first_sentence(found) == ""
 
 
 def rows_of(between: str, family: str, fates: list[tuple[int, float]]) -> pd.DataFrame:
@@ -219,12 +186,12 @@ def rows_of(between: str, family: str, fates: list[tuple[int, float]]) -> pd.Dat
     ],
 )
 def test_first_words_of_halves(fates, said):
-    told = first_sentence(rows_of("halves", "regions", fates), 90)
+    told = first_sentence(rows_of("halves", "regions", fates))
     assert told.startswith(said) and "again" not in told
     here = [share for named, share in fates if named]
     much = here and sum(share > 0.5 for share in here) * 2 >= len(here)
     assert ("No map or list should be published from this." in told) != bool(much)
-    (more,) = beside_first(rows_of("halves", "regions", fates), 90)
+    (more,) = beside_first(rows_of("halves", "regions", fates))
     assert more.startswith("The mean effects of both halves correlate at 0.50 (0.40 to 0.60) over regions. In ")
 
 
@@ -235,23 +202,13 @@ def test_families_come_in_the_order_of_a_reader():
             rows_of("halves", "values", []),
             rows_of("halves", "connections", [(1, 0.2)] * 3),
             rows_of("halves", "regions", []),
-            rows_of("training people", "regions", [(0, 1.0), (1, 0.0), (1, 1.0), (0, 1.0)]),
         ]
     )
-    said = first_sentence(table, 297)
+    said = first_sentence(table)
     order = [
-        "Of the 3 regions named in the training people, 1 is named again in these 297 people. Of the 3 connections",
         "Of the 3 connections named, none comes out in halves of these people. The one region in one map named comes ",
         " No region or value is named. No map or list of regions, connections or values should be published from this.",
-        "These are taken to be other people, which a bundle cannot tell;",
         "To come out means: named by more than half of all halves",
     ]
     assert said.count("should be published") == 1
     assert [said.index(part) for part in order] == sorted(said.index(part) for part in order)
-
-
-def test_what_training_people_do_not_name_does_not_doubt_what_these_name():
-    table = pd.concat([rows_of("training people", "values", [(1, 0.0)]), rows_of("halves", "values", [(1, 0.9)])])
-    assert first_sentence(table, 60).startswith(
-        "No value is named in the training people. The one value named comes out in halves of these people. To come out"
-    )

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +23,6 @@ MAX_REPEATS = 1000
 MAX_COPIES = 10_000
 MAX_MESSAGE = 2000  # characters of an error
 MAY_BE_EMPTY = ("--phenotype", "--covariates", "--siteColumn", "--missing")
-OPTION, OF_A_PROGRAM = r"--[A-Za-z]\w*", re.compile(r"run\.py |abide-\w+ ")
 Options = TypeVar("Options")
 
 
@@ -61,17 +59,6 @@ class Parser(argparse.ArgumentParser):
             advice = f"did you mean {near[0]}?" if near else "see --help."
             self.error(f"unrecognized arguments: {' '.join(unknown)}; {advice}")
         return parsed, unknown
-
-    def in_own_words(self, text: str) -> str:
-        """An error of code that programs share, without the advice to use options that this one lacks, unless it names
-        the program that has them."""
-        first, *others = re.split(r"(?<=[.?]) (?=[A-Z])", text)
-        kept = [
-            advice
-            for advice in others
-            if OF_A_PROGRAM.search(advice) or set(re.findall(OPTION, advice)) <= self._option_string_actions.keys()
-        ]
-        return " ".join([first, *kept, *(["Give another file."] if len(kept) < len(others) else [])])
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, error_line(self.prog, message) + "\n")

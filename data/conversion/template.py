@@ -30,7 +30,7 @@ SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"
 PARTS = (  # a pattern of the names in a bundle
     r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
-    r"|card\.md|report\.html|model\.onnx|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
+    r"|card\.md|report\.html|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")

@@ -7,7 +7,6 @@ relatives, pairs of one label and site correlate at 0.5. First it prints how oft
 
 - the difference, of 0.5 standard deviations
 - the correlation within sites, of 0.4
-- the correlation with the training people's effects: the truth is its mean over all sets
 
 Then it counts for 40 things, of which 4 carry the diagnosis or none does, what all people name and what comes out in
 halves of them. A thing that carries it has an effect of 4 standard errors over all people, or of 6.
@@ -22,7 +21,7 @@ import numpy as np
 from utils.blackout.direction import correlations, differences
 from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family, People
-from utils.blackout.replication import MOST, GroupEffects, halves, on_others
+from utils.blackout.replication import MOST, halves
 from utils.scores.adjustment import Adjustment
 
 SITES, THINGS, PLANTED = 16, 40, 4
@@ -57,7 +56,7 @@ def held(ends: tuple[np.ndarray, ...], truth: float) -> float:
 
 def intervals(count: int, related: bool, sets: int, random: np.random.Generator) -> str:
     """How often the intervals of sets of people hold the truth."""
-    found, others, truth = [], [], random.standard_normal(THINGS) / np.sqrt(count)
+    found = []
     for _ in range(sets):
         people = drawn(count, random, related)
         level, value = people.site.astype(float)[:, None], noise(people, THINGS, random)
@@ -65,13 +64,8 @@ def intervals(count: int, related: bool, sets: int, random: np.random.Generator)
         differ = differences(value + level / 2 + DIFFERENCE * people.label[:, None], people)
         follow = correlations(value + level / 2, effect + level, people)
         found.append((held(differ, DIFFERENCE), held(follow, CORRELATION)))
-        family = Family("regions", range(THINGS), 2 * truth + noise(people, THINGS, random), value, people)
-        group = GroupEffects(range(THINGS), truth, np.zeros(THINGS, bool), count)
-        others.append(on_others(family, group).iloc[0][["correlation", "correlation_low", "correlation_high"]])
-    with_group = np.array(others, float).T
-    shares = (*np.mean(found, axis=0), held(tuple(with_group), with_group[0].mean()))
-    names = ("difference", "correlation", "with training people")
-    return ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True))
+    shares = zip(("difference", "correlation"), np.mean(found, axis=0), strict=True)
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares)
 
 
 def fates(count: int, size: float, sets: int, random: np.random.Generator) -> Counter:

@@ -261,7 +261,7 @@ def told(seen: Seen, found: pd.DataFrame) -> str:
         wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
         line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
     again = pd.read_csv(seen.folder / "replication.csv", keep_default_na=False, na_values={"comes_out": ""})
-    return " ".join([line, *fates(again, HALVES, 0)])
+    return " ".join([line, *fates(again, HALVES)])
 
 
 def run_scenario(title: str, scenario: Scenario, jobs: tuple, seeds: range) -> tuple[pd.DataFrame, str]:

@@ -82,14 +82,14 @@ MEANINGS = {
 }
 OF_REPLICATION = {
     "between": "Halves of these people, drawn many times within sites and folds. Repeats: networks trained again, on "
-    "the same people. Training people: those of the bundle, who are taken to be others.",
+    "the same people.",
     "thing": "What is named, or comes out. A row without a thing is of the whole family.",
     "named": "What is significant in all people here is 1; of the whole family, their number.",
-    "comes out": "The share of halves or repeats that name it, too; of training people 1 or 0. Of the whole family, "
-    "the share of things that do in most.",
+    "comes out": "The share of halves or repeats that name it, too. Of the whole family, the share of things "
+    "that do in most.",
     "in the other": "Of the halves or repeats that name it, the share whose partners name it, too.",
     CORRELATION: "Of the mean effects of all things of a family in one half, or repeat, with those in the other. Below "
-    "it stands their range, and of training people its 95% interval.",
+    "it stands their range.",
 }
 FIRST = ("region", RELIANCE, "p", UNIQUE, f"{UNIQUE} p", DIRECTION, "size percentile")
 BY_MAP = ("region", "map", RELIANCE, "p", DIRECTION, DIFFERENCE)

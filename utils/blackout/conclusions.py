@@ -10,16 +10,15 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import SITE_IS_UNKNOWN, listed
+from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout import direction, options, replication, sentences
-from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.connections import Connections, connections_of, connections_table
 from utils.blackout.effects import Adjusted, Beside, Effects
 from utils.blackout.families import Family, People
 from utils.blackout.fills import RELIANCE
 from utils.blackout.replication_words import beside_first, first_sentence
 from utils.blackout.results import BlackoutResults, ByMap, Pairs, Regions, Things
-from utils.blackout.tables import in_map, map_table, region_table, value_table
+from utils.blackout.tables import map_table, region_table, value_table
 from utils.blackout.values import groups_of, measured_of_people, names_of, of_groups, without_own
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
@@ -84,7 +83,7 @@ class Concluded:
         means = self.of_subjects("region_means")[..., options.of(self.run).separate_maps(self.cohort)]
         value = np.full(effect.shape, np.nan)
         value[..., : means.shape[2]] = means
-        things = [in_map(region, name) for region in self.regions.things for name in self.maps]
+        things = [f"{region} in {name}" for region in self.regions.things for name in self.maps]
         count = len(effect)
         return Family("maps", things, effect.reshape(count, -1), value.reshape(count, -1), self.people)
 
@@ -126,17 +125,11 @@ class Concluded:
 
 
 def replication_of(here: Concluded, repeats: Sequence[Concluded]) -> pd.DataFrame:
-    """`replication.csv`: of each family between halves of these people, between repeats if there are some, and between
-    the training people of a bundle and these."""
+    """`replication.csv`: of each family between halves of these people, and between repeats if there are some."""
     found = [replication.halves(family) for family in here]
     if repeats:
         for family, *others in zip(here, *repeats, strict=True):
             found.append(replication.between_repeats(others, family))
-    group = group_effects(here.run)
-    compared = [one for one in here if one.name in group and set(one.things) <= {*group[one.name].things}]
-    found += [replication.on_others(family, group[family.name]) for family in compared]
-    if group and (others := [family.name for family in here if family not in compared]):
-        print(f"Not compared with the training people, whose blackout had other things: {listed(others)}.")
     return pd.concat(found, ignore_index=True)
 
 
@@ -162,7 +155,6 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
         connections = Pairs(tables["connections"], at_chance, text.strip(), few, here.connections.of_every_pair)
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values), few)
-    count = len(here.people.label)
-    first, more = first_sentence(again, count), beside_first(again, count)
-    summary = "\n".join(filter(None, (*said, not_compared(here.run))))
+    first, more = first_sentence(again), beside_first(again)
+    summary = "\n".join(filter(None, said))
     return BlackoutResults(here.effects, summary, judged, regions, by_map, connections, values, again, first, more)

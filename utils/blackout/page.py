@@ -84,7 +84,7 @@ def numbers(results: BlackoutResults) -> list[Number]:
     for name, of in tested_together(results).items():
         if of.is_tested:
             count = int(of.significant().sum())
-            again = counts(halves[name], HALVES)[1] if count and name in halves else None
+            again = counts(halves[name])[1] if count and name in halves else None
             out = "" if again is None else f"; {again} come out in halves of these people"
             found.append(Number(f"{count} of {len(of.table)}", f"{CALLED[name]} named", f"p < {ALPHA:g} over all{out}"))
     nothing = f"p needs people of both classes, {MIN_PER_CLASS} of each or more."

@@ -1,9 +1,8 @@
-"""Effects of things (`families.py`) -> whether they come out in others, too: `replication.csv`, and what it says.
+"""Effects of things (`families.py`) -> whether they come out elsewhere, too: `replication.csv`, and what it says.
 
-`halves`           These people are cut into two halves many times. The networks are the same in both. So this says how
-                   much the list hangs on who is tested. It does not say how much it hangs on who was trained on.
-`repeats`          The same people with other networks and other cuts.
-`training people`  Other people. Only of them it is said that something is found again.
+`halves`   These people are cut into two halves many times. The networks are the same in both. So this says how much the
+           list hangs on who is tested. It does not say how much it hangs on who was trained on.
+`repeats`  The same people with other networks and other cuts.
 
 Things that nobody names have no row. The first row of a family is of all its things.
 """
@@ -14,33 +13,16 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from utils.blackout.direction import PERFECT
 from utils.blackout.effects import permutation_test, sums
 from utils.blackout.families import Family, People
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
 SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
-FEWEST = 4  # numbers that have a range, or things whose correlation has an interval
+FEWEST = 4  # numbers that have a range
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
-HALVES, REPEATS, TRAINING = "halves", "repeats", "training people"
+HALVES, REPEATS = "halves", "repeats"
 COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
-
-
-@dataclass(frozen=True, eq=False)
-class GroupEffects:
-    """What a blackout of other people found in a family. `effect` (things,) are the mean adjusted effects; `named`
-    (things,) bool are the things that were named; `people` is their number."""
-
-    things: Sequence[str]
-    effect: np.ndarray
-    named: np.ndarray
-    people: int
-
-    @classmethod
-    def of(cls, family: Family) -> "GroupEffects":
-        return cls(list(family.things), family.net.mean(0), family.named, len(family.net))
 
 
 def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
@@ -69,31 +51,6 @@ def between_repeats(families: Sequence[Family], whole: Family) -> pd.DataFrame:
     found = spread([correlation(one, other) for one, other in combinations(effects, 2)])
     both = times * (times - 1) / (len(families) - 1)
     return table(REPEATS, whole, Counts(times, both, len(families)), found)
-
-
-def on_others(here: Family, group: GroupEffects) -> pd.DataFrame:
-    """The same of these people, `here`, and the training people, `group`. `comes_out` is whether those name a thing,
-    `in_the_other` whether these do, too. The interval of the correlation is over these people.
-
-    Noise of the mean effects makes the correlation smaller. So the interval is for what so many other people would show
-    on average. It is linear in Fisher's z, and rather too wide. A bootstrap adds as much noise once more, and is too
-    narrow.
-    The group must have all of these things.
-    """
-    place = {thing: at for at, thing in enumerate(group.things)}
-    order = np.array([place[thing] for thing in here.things], int)
-    people, effect, there = here.people, here.net.mean(0), group.effect[order]
-    value = np.clip(correlation(effect, there), -PERFECT, PERFECT)
-    deviation = sums(here.net - effect, people.unit) / len(here.net)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        one, other = ((of - of.mean()) / np.linalg.norm(of - of.mean()) for of in (effect, there))
-        slope = (other - value * one) / np.linalg.norm(effect - effect.mean()) / (1 - value**2)
-        error = np.sqrt(np.square(deviation @ slope).sum() * len(deviation) / (len(deviation) - 1))
-    margin = error * stats.t.ppf((1 + CONFIDENCE) / 2, len(deviation) - 1)
-    margin = margin if len(there) >= FEWEST else np.nan
-    found = Estimate.of(*np.tanh([np.arctanh(value), np.arctanh(value) - margin, np.arctanh(value) + margin]))
-    times = group.named[order].astype(int)
-    return table(TRAINING, here, Counts(times, times * here.named, 1), found)
 
 
 @dataclass(frozen=True)

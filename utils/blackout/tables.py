@@ -52,11 +52,6 @@ def map_table(atlas: Atlas, maps: Sequence[str], family: Family) -> pd.DataFrame
     return ranked(pd.concat([table, family.columns()], axis=1), family, keep_index=True)
 
 
-def in_map(region: str, name: str) -> str:
-    """What a region in one map is called."""
-    return f"{region} in {name}"
-
-
 def value_table(groups: Groups, names: Sequence[str], family: Family) -> pd.DataFrame:
     """The columns of `values.csv`, a row a group of the phenotype's values, by reliance. P-values are family-wise over
     all groups."""

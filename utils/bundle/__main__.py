@@ -10,7 +10,7 @@ from data.base.terminal import start
 PROGRAM = "abide-bundle"
 EXAMPLES = {
     "the networks of ten folds as one file": "ckpt/mmnn/folds-10 model.zip --licence CC-BY-4.0",
-    "the network of everybody, for other programs too": "ckpt/mmnn/everybody model.zip --onnx",
+    "the network of everybody": "ckpt/mmnn/everybody model.zip",
 }
 
 
@@ -25,9 +25,7 @@ def parser() -> Parser:
     add("checkpoint", type=Path, help="such as CKPT/mmnn/everybody, or CKPT/mmnn/folds-10: the mean of its networks")
     add("out", type=Path, metavar="OUT.zip", help="file to write")
     add("--score", type=Path, metavar="DIR", help="the --outDir of the test on folds (default: the checkpoint's)")
-    add("--blackout", type=Path, metavar="DIR", help="the --outDir of the blackout on folds, for its mean effects")
     add("--licence", default="", metavar="TEXT", help="of the weights, for the model card (default: not stated)")
-    add("--onnx", action="store_true", help="add model.onnx, which other programs can read")
     return found
 
 
@@ -39,14 +37,9 @@ def bundle() -> int:
 
     if args.out.suffix != SUFFIX:
         raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
-    if args.onnx:
-        from utils.bundle.onnx import check_possible
-
-        check_possible("stored")  # whether its libraries are there, before minutes of other work
     files.check_new(args.out)
     networks = trained.trained_in(args.checkpoint)
     internal = trained.cross_validation_of(networks, args.score)
-    blackout = trained.blackout_of(networks, args.blackout)
     cohort = trained.cohort_of(networks)
     trained.check_left_out(networks, cohort)
     from utils.machines.devices import start_on_cpu
@@ -54,7 +47,7 @@ def bundle() -> int:
     with files.locked(args.out):
         files.check_new(args.out)  # another command may have written it meanwhile
         start_on_cpu()
-        parts = make.parts_of(networks, cohort, make.Told(internal, blackout, args.licence), args.onnx)
+        parts = make.parts_of(networks, cohort, make.Told(internal, args.licence))
         with files.unfinished(args.out) as path:
             archive.write(path, parts)
             Bundle.open(path)  # nothing is called done that cannot be read

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
@@ -20,7 +19,7 @@ from data import __version__
 from data.base import archive, files
 from data.base.errors import InputError
 from data.base.tables import printable
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
 from data.cohorts.folds import digest_over
@@ -30,7 +29,6 @@ from data.cohorts.rows import SITE_IS_UNKNOWN
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
 from data.likeness.reference import FEWEST, quantiles, reference
-from utils.bundle.effects import BundledBlackout
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
@@ -42,7 +40,6 @@ from utils.bundle.model import (
     LIKENESS_EDGES,
     LIKENESS_VOLUME,
     MODEL,
-    ONNX,
     REPORT,
     SPLIT,
     WEIGHTS,
@@ -63,10 +60,9 @@ from utils.scores import floors
 from utils.scores.features import covariates
 from utils.scores.results import Estimate, counted
 
-COMPARED, COMPARED_AT_ONCE = 100, 10  # records on which ONNX is compared with TensorFlow
 SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
 ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
-TOLD = ("blackout", "caveats", "internal", "licence")  # what has free text in `model.json`
+TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
 PARSED = (MODEL, template.DATA)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -82,18 +78,16 @@ MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of th
 
 @dataclass(frozen=True)
 class Told:
-    """What goes with networks: a test and a blackout on folds of the same people, and the licence of the weights."""
+    """What goes with networks: a test on folds of the same people, and the licence of the weights."""
 
     internal: CrossValidation | None = None
-    blackout: BundledBlackout | None = None
     licence: str = ""
 
 
-def parts_of(trained: Sequence[Trained], cohort: Cohort, told: Told, with_onnx: bool = False) -> dict[str, bytes]:
+def parts_of(trained: Sequence[Trained], cohort: Cohort, told: Told) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started."""
     subjects = {row.subject for row in cohort.rows}
-    networks = [network_of(one, cohort) for one in trained]
-    weights = [network.get_weights() for network in networks]
+    weights = [network_of(one, cohort).get_weights() for one in trained]
     members = [member_of(one, of_one, cohort) for one, of_one in zip(trained, weights, strict=True)]
     model = model_of(trained, cohort, tuple(members), told)
     texts = {
@@ -107,8 +101,6 @@ def parts_of(trained: Sequence[Trained], cohort: Cohort, told: Told, with_onnx: 
     parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
     if cohort.connectomes and cohort.connectomes.image is not None:
         parts[template.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
-    if with_onnx:
-        parts |= onnx_of(trained, networks, members, cohort)
     used = np.array(who_trained(model.trained_on, cohort))
     return parts | template.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
 
@@ -131,28 +123,6 @@ def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
     found = reference(cohort, used)
     parts = {LIKENESS: json_of(found.constants).encode(), LIKENESS_VOLUME: archive.npy(found.volume.astype("<f4"))}
     return parts | ({} if found.edges is None else {LIKENESS_EDGES: archive.npy(found.edges.astype("<f4"))})
-
-
-def onnx_of(
-    trained: Sequence[Trained], networks: Sequence[Any], members: Sequence[Member], cohort: Cohort
-) -> dict[str, bytes]:
-    """The networks as one ONNX file, compared with TensorFlow on records of the cohort; prints the difference."""
-    from utils.bundle import onnx
-
-    every = []
-    for one, network, member in zip(trained, networks, members, strict=True):
-        affine_of = (member.phenotype_scale, member.phenotype_shift) if member.phenotype_scale else ()
-        every.append(onnx.Network(network, one.saved.config.get("standardise", "stored"), *map(np.array, affine_of)))
-    count = min(COMPARED, len(cohort.rows))
-    records = np.linspace(0, len(cohort.rows) - 1, count).astype(int)
-    tables = {"connectome": cohort.connectomes} if cohort.connectomes else {}
-    batches = cohort.batches(in_order(records, COMPARED_AT_ONCE), tables=tables)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / ONNX
-        difference = onnx.export(every, path, batches)
-        content = path.read_bytes()
-    print(f"{ONNX}: probabilities of {count} records differ from TensorFlow's by at most {difference:.1g}.")
-    return {ONNX: content}
 
 
 def content_of(path: Path) -> list[str]:
@@ -200,7 +170,6 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
         members=members,
         caveats=caveats_of(saved, cohort),
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
-        blackout=told.blackout,
         licence=told.licence,
         aal_sha256=aal_sha256(cohort.grid),
         scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),

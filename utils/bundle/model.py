@@ -1,6 +1,7 @@
 """A bundle: one zip with all that a trained model needs elsewhere, and nobody's data. What it says of data is in
 `data/conversion/template.py`. `model.json` describes the networks, `weights/<number>.npy` holds the numbers of each."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -22,13 +23,12 @@ from data.cohorts.rows import Preparation
 from data.conversion.template import TemplateCohort, of_bundle, open_bundle
 from data.likeness.reference import Constants, Reference
 from models import MODELS, PRECISIONS
-from utils.bundle.effects import BundledBlackout, labels_sha256
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
 from utils.runs.cross_validation import CrossValidation
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
 
-MODEL, CARD, ONNX, REPORT, WEIGHTS = "model.json", "card.md", "model.onnx", "report.html", "weights/{}.npy"
+MODEL, CARD, REPORT, WEIGHTS = "model.json", "card.md", "report.html", "weights/{}.npy"
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
 LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
 FOLDER, MAX_RANK = "weights/", 8
@@ -81,7 +81,6 @@ class BundledModel(Choices):
     aal_sha256: str  # of the regions of AAL on the grid
     scans_sha256: str = ""
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, the mean over members
-    blackout: BundledBlackout | None = None  # on folds of the same people
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,6 @@ class Bundle:
             "trained_on": model.trained_on not in (EVERYBODY, SPLIT, FOLDS),
             "phenotype_scale": not all(one.reads_finite for one in model.members),
             "score": model.internal is not None and model.internal.headline not in model.internal.scores,
-            "blackout": model.blackout is not None and not model.blackout.can_be,
         }
         if found := [name for name, is_wrong in wrong.items() if is_wrong]:
             raise InputError(f"{self.path} has a {found[0]} in {MODEL} that cannot be; was it edited? Copy it again.")
@@ -297,7 +295,7 @@ def is_shape(shape: tuple[int, ...]) -> bool:
 
 def aal_sha256(grid: Grid) -> str:
     """SHA-256 of the regions of AAL on a grid."""
-    return labels_sha256(load_atlas(None, grid).labels)
+    return hashlib.sha256(load_atlas(None, grid).labels.astype("<i4").tobytes()).hexdigest()
 
 
 def flat(weights: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,7 +15,6 @@ from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from data.likeness.reference import FEWEST
 from models import MODELS
-from utils.bundle.effects import BundledBlackout, read_blackout, read_description
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import CheckpointFolder, Identity, training_cohort
 from utils.runs.cross_validation import CrossValidation
@@ -102,26 +101,12 @@ def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> Cros
     from utils.report.cross_validation import read_cross_validation
 
     found = read_cross_validation(folder, saved.model)
-    check_same(trained[0], f"--score {folder}", found.records_sha256, found.config)
+    if found.records_sha256 != digest_over([saved.records_sha256]):
+        raise InputError(f"--score {folder} is of other records than {saved.cohort}; name one on folds of these.")
+    model, place = MODELS[saved.model], trained[0].folder.path
+    if model.completed(found.config) != model.completed(saved.config):
+        raise InputError(f"--score {folder} is of other settings than {place}; name one on folds by these.")
     return found
-
-
-def blackout_of(trained: Sequence[Trained], folder: Path | None) -> BundledBlackout | None:
-    """What a blackout on folds found that goes with checkpoints. Raises InputError if it is of others."""
-    if folder is None:
-        return None
-    told = read_description(folder, trained[0].saved.model)
-    check_same(trained[0], f"--blackout {folder}", told.records_sha256, told.config)
-    return read_blackout(folder, told)
-
-
-def check_same(one: Trained, name: str, records_sha256: str, config: dict[str, Any]) -> None:
-    """Raises InputError if a run on folds, which the user gave as `name`, is of other records or settings."""
-    saved, model = one.saved, MODELS[one.saved.model]
-    if records_sha256 != digest_over([saved.records_sha256]):
-        raise InputError(f"{name} is of other records than {saved.cohort}; name one on folds of these.")
-    if model.completed(config) != model.completed(saved.config):
-        raise InputError(f"{name} is of other settings than {one.folder.path}; name one on folds by these.")
 
 
 def cohort_of(trained: Sequence[Trained]) -> Cohort:
