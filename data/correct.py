@@ -205,7 +205,6 @@ def correct(cohort: Cohort, path: Path, target: Path) -> list[dict[str, str]]:
             f"{path} takes the label from {listed(lost)}, who are training subjects; leave them out instead."
         )
     metadata = replace(cohort.metadata, corrections=(*cohort.metadata.corrections, *corrections), phenotype_auc={})
-    metadata = replace(metadata, grid=cohort.grid.shape)
     values: Mapping[str, np.ndarray] = {}
     if any(of["column"] in people.phenotype for of in corrections):
         metadata, values = scaled(people.phenotype, rows, metadata)

@@ -1,6 +1,5 @@
 """Every form of --dataDir gives the same records; every damaged one is refused by name."""
 
-import json
 import re
 import shutil
 import threading
@@ -31,18 +30,10 @@ def write_chunks(folder: Path, members: dict[str, bytes], compression: int) -> P
     return folder
 
 
-def write_list(folder: Path, members: dict[str, bytes]) -> Path:
-    write_bare(folder, members)
-    path = folder.parent / "chosen.json"
-    path.write_text(json.dumps([str(folder.relative_to(path.parent) / name) for name in members]))
-    return path
-
-
 FORMS = {
     "folder of .bin": write_bare,
     "stored zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_STORED),
     "deflated zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_DEFLATED),
-    "JSON list": write_list,
 }
 
 
@@ -125,20 +116,6 @@ def refusal(path: Path) -> str:
         open_cohort(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ('{"a": 1}', "holds no list of strings"),
-        ("[1]", "holds no list of strings"),
-        ("[]", "holds no records"),
-    ],
-)
-def test_a_damaged_json_list(content, words, tmp_path):
-    (tmp_path / "a.bin").write_bytes(small_record())
-    (tmp_path / "list.json").write_text(content)
-    assert words in refusal(tmp_path / "list.json")
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_the_image_of_parcels_is_on_the_full_grid(made, source):
     np.testing.assert_array_equal(image, labels)  # whose parcels have the numbers of their positions + 1
 
 
-@pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
+@pytest.mark.parametrize("form", ["bin", "zip"])
 def test_each_form_carries_them_bit_by_bit(form, made, data_cli, tmp_path):
     assert data_cli("pack", made[0], tmp_path / "packed", f"--{form}").status == 0
     packed, own = open_cohort(tmp_path / "packed"), open_cohort(made[0])

@@ -206,7 +206,7 @@ def test_maps_of_another_kind_are_refused_with_both_named(whole, set_aside, like
 
 @pytest.mark.slow
 def test_where_the_kind_is_not_known_it_is_said(whole, set_aside, like, data_cli, tmp_path):
-    assert data_cli("pack", whole.path, tmp_path / "packed", "--hdf5").status == 0
+    assert data_cli("pack", whole.path, tmp_path / "packed", "--zip").status == 0
     (unsealed(tmp_path / "packed") / "maps.csv").unlink()
     outcome, target = like(write_people(tmp_path / "new", set_aside), tmp_path / "packed")
     assert outcome.status == 0, outcome.err

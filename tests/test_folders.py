@@ -133,9 +133,6 @@ def home(tmp_path) -> Path:
     (tmp_path / "cohort").mkdir()
     for name in ("cohort.json", "subjects.csv"):
         (tmp_path / "cohort" / name).touch()
-    (tmp_path / "packed").mkdir()
-    for name in ("cohort.h5", "SHA256SUMS"):
-        (tmp_path / "packed" / name).touch()
     (tmp_path / "bare").mkdir()
     (tmp_path / "link").symlink_to("cohort")
     write_checkpoints(tmp_path / "ckpt" / "cnn", (2,))
@@ -157,7 +154,6 @@ def home(tmp_path) -> Path:
         ("ckpt/out", "ckpt", "cohort"),
         ("new", ".", "cohort"),
         ("results/nn-train", "chkpt", "bare"),
-        ("new", "ckpt", "list.json"),
     ],
 )
 def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
@@ -173,7 +169,6 @@ def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
         ("ckpt/x/..", "ckpt", None, "are the same folder"),
         ("cohort", "ckpt", "cohort", "--outDir .*cohort is a cohort; keep results, checkpoints and cohorts in folders"),
         ("link/out", "ckpt", None, "--outDir .*link/out lies in .*cohort, a cohort"),
-        ("packed/out", "ckpt", None, "lies in .*packed, a cohort"),
         ("ckpt/cnn/a/b", "other", None, "--outDir .* lies in .*ckpt/cnn, a folder of checkpoints"),
         ("other/mmnn", "other", None, "--outDir .*other/mmnn is a folder of checkpoints"),
         ("other/nn.replaced/x", "other", None, "lies in .*nn.replaced, a folder of checkpoints"),
@@ -219,7 +214,7 @@ def test_nothing_that_is_let_pass_lies_in_another(tmp_path_factory, out, ckpt, d
         places(*(Path(f"{home}/{detour}{path}") for path in (out, ckpt, data)))
 
 
-@pytest.mark.parametrize("name", ["run.json", "checkpoint", "cohort.json", "cohort.h5"])
+@pytest.mark.parametrize("name", ["run.json", "checkpoint", "cohort.json"])
 def test_a_file_of_another_program_marks_nothing(name, tmp_path):
     (tmp_path / name).write_text("{}")
     assert kind_of(tmp_path) is None

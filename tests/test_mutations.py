@@ -297,17 +297,9 @@ def make_bare(folder: Path) -> None:
     (folder / "1.bin").write_bytes(compressible(1))
 
 
-def make_packed(form: str) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        write_small(folder.with_name("source"))
-        pack.pack(open_cohort(folder.with_name("source")), folder, form)
-
-    return make
-
-
-def make_list(folder: Path) -> None:
-    write_small(folder)
-    (folder / "list.json").write_text(json.dumps([f"{subject}.bin" for subject in (1, 2, 3, 5)]))
+def make_chunks(folder: Path) -> None:
+    write_small(folder.with_name("source"))
+    pack.pack(open_cohort(folder.with_name("source")), folder, "zip")
 
 
 def make_map(suffix: str, labels: bool = False) -> Callable[[Path], None]:
@@ -414,15 +406,13 @@ CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
 OWN = SourceOptions(label_column="DX", positive="1")
 KINDS = {
     "record": Kind("1.bin", BINARY, make_bare),
-    "zip chunk": Kind("compressed_0", BINARY, make_packed("zip")),
-    "cohort.h5": Kind("cohort.h5", BINARY, make_packed("hdf5")),
+    "zip chunk": Kind("compressed_0", BINARY, make_chunks),
     "subjects.csv": Kind("subjects.csv", TABLE, SMALL),
     "cohort.json": Kind("cohort.json", JSON, SMALL),
     "covariates.csv": Kind("covariates.csv", TABLE, make_side_tables),
     "phenotype.csv": Kind("phenotype.csv", TABLE, make_side_tables),
     "digests.csv": Kind("digests.csv", TABLE, SMALL),
     "SHA256SUMS": Kind("SHA256SUMS", TEXT, SMALL, use_sums),
-    "JSON list": Kind("list.json", JSON, make_list, lambda folder: use_cohort(folder / "list.json")),
     "map.nii": Kind("map.nii", BINARY, make_map(".nii"), use_map(".nii")),
     "map.nii.gz": Kind("map.nii.gz", BINARY, make_map(".nii.gz"), use_map(".nii.gz")),
     "atlas": Kind(
@@ -485,7 +475,6 @@ def run_kind(kind: Kind, name: str, home: Path, seed: int, count: int) -> Counte
     for number in range(count):
         folder = home / str(number)
         shutil.copytree(home / "base", folder)
-        (folder / kind.name).unlink()  # a new file, since HDF5 knows files by their inode
         (folder / kind.name).write_bytes(kind.damage(content, random.Random(f"{seed} {name} {number}")))
         outcome = outcome_of(kind.use, folder)
         found[outcome] += 1

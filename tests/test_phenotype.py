@@ -1,6 +1,5 @@
 """The 29 phenotype values against a reading by hand, scaled as NumPy does; tables on disk; gaps that tell the label."""
 
-import json
 import math
 import shutil
 
@@ -255,17 +254,15 @@ def test_only_a_cohort_has_side_tables(cohort, copy, tmp_path):
     for name, content in bare_records([1, 2]).items():
         (tmp_path / "bare" / name).write_bytes(content)
     shutil.copy(cohort / "covariates.csv", tmp_path / "bare")
-    (tmp_path / "list.json").write_text(json.dumps([str(path) for path in copy.glob("*.bin")]))
-    for path in (tmp_path / "bare", tmp_path / "list.json"):
-        opened = open_cohort(path)
-        assert opened.tables is opened.covariates is opened.raw_phenotype is None
+    opened = open_cohort(tmp_path / "bare")
+    assert opened.tables is opened.covariates is opened.raw_phenotype is None
     (copy / "phenotype.csv").unlink()
     assert open_cohort(copy).raw_phenotype is None
     assert open_cohort(copy).covariates is not None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["hdf5", "swap"])
+@pytest.mark.parametrize("form", ["zip", "swap"])
 def test_what_is_made_of_a_cohort_carries_its_tables_byte_by_byte(form, copy, tmp_path):
     (copy / "maps.csv").write_text("subject,background\n0000001,0\n")
     source, target = open_cohort(copy), tmp_path / "out"
@@ -278,10 +275,6 @@ def test_what_is_made_of_a_cohort_carries_its_tables_byte_by_byte(form, copy, tm
     opened = open_cohort(target)
     assert opened.tables == target
     assert opened.raw_phenotype.equals(source.raw_phenotype)
-    if form == "hdf5":
-        assert open_cohort(target / "cohort.h5").covariates.equals(source.covariates)
-        (target / "cohort.h5").rename(target / "other.h5")
-        assert open_cohort(target / "other.h5").tables is None
 
 
 def test_absent_tables_are_not_carried(copy, tmp_path):

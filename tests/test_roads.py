@@ -480,24 +480,20 @@ def bare(cohort: Path, target: Path) -> Path:
     return target
 
 
-def packed(form: str):
-    def pack(cohort: Path, target: Path, data_cli) -> Path:
-        walk(target.parent, [f"abide-data pack {cohort} {target} --{form}"], data_cli)
-        return target
-
-    return pack
+def packed(cohort: Path, target: Path, data_cli) -> None:
+    walk(target.parent, [f"abide-data pack {cohort} {target} --zip"], data_cli)
 
 
 def chunks(cohort: Path, target: Path, data_cli) -> None:
     """Zip chunks without tables."""
-    packed("zip")(bare(cohort, target.with_name("records")), target, data_cli)
+    packed(bare(cohort, target.with_name("records")), target, data_cli)
     for path in target.iterdir():
         if not path.name.startswith("compressed_"):
             path.unlink()
 
 
 FORMS = {  # how it is made, and which model reads it; files with tables are what all other roads are on
-    "hdf5": (packed("hdf5"), "ae"),
+    "packed": (packed, "ae"),
     "chunks": (chunks, "cnn"),
     "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
 }

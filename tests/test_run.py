@@ -74,13 +74,11 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "long": bare("long", small_record() + b"1234"),
         "half": bare("half", small_record(0.5)),
         "two": bare("two", small_record(2.0)),
-        "list": folder / "list.json",
         "swapped": unsealed(shutil.copytree(cohort, folder / "swapped")),
         **{name: shutil.copytree(trained, folder / name) for name in ("renamed", "regrid", "cut", "spoilt")},
     }
     found["empty"].mkdir()
     found["file"].write_bytes(small_record())
-    found["list"].write_text('["missing.bin"]')
     table = (cohort / "subjects.csv").read_text()
     swap = table.replace(",train", ",x").replace(",test", ",train").replace(",x", ",test")
     (found["swapped"] / "subjects.csv").write_text(swap)
@@ -178,7 +176,6 @@ MISTAKES = {
     "data missing": ("--train --dataDir {missing}", ["{missing}", "does not exist; expected"]),
     "data empty": ("--train --dataDir {empty}", ["{empty}", "holds no records; expected"]),
     "data a file": ("--train --dataDir {file}", ["{file}", "expected a folder"]),
-    "a list of missing records": ("--train --dataDir {list}", ["missing.bin"]),
     "record truncated": ("--train --dataDir {short}", ["{short}/777.bin", "4 short of a 31x37x31 record"]),
     "record too long": ("--train --dataDir {long}", ["{long}/777.bin", "4 more than a 31x37x31 record"]),
     "label 0.5": ("--train --dataDir {half}", ["{half}/777.bin", "label 0.5; expected 1 (autism) or 0 (control)"]),

@@ -201,7 +201,7 @@ def test_a_check_seals_nothing_and_names_the_seal(copy, data_cli):
     assert open_cohort(copy).seal.verdict is None
 
 
-@pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
+@pytest.mark.parametrize("form", ["bin", "zip"])
 def test_every_form_is_sealed(form, written, tmp_path):
     pack(open_cohort(written), tmp_path / "packed", form)
     packed = open_cohort(tmp_path / "packed")

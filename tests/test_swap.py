@@ -170,24 +170,6 @@ def test_two_scans_of_a_subject_never_give_to_each_other(cohort, data_cli, tmp_p
             assert donors(volume, region_of, region, volumes)[0] in others[row["label"]]
 
 
-def test_records_of_a_list_never_land_outside_the_new_folder(data_cli, tmp_path):
-    """A JSON list may name absolute paths and parents; neither the originals nor their folders change."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "lists").mkdir()
-    members = bare_records([1, 2, 4, 6])
-    for name, content in members.items():
-        (tmp_path / "data" / name).write_bytes(content)
-    names = [str(tmp_path / "data" / name) if number % 2 else f"../data/{name}" for number, name in enumerate(members)]
-    listing = tmp_path / "lists" / "chosen.json"
-    listing.write_text(str(names).replace("'", '"'))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert data_cli("swap", listing, tmp_path / "deep" / "out", "--copies", 1).status == 0
-    assert all(path.read_bytes() == content for path, content in before.items())
-    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before.keys()
-    assert all(path.parent == tmp_path / "deep" / "out" for path in written)
-    assert len(open_cohort(tmp_path / "deep" / "out").rows) == 8
-
-
 def test_swapping_what_was_swapped_overwrites_nothing(swapped, data_cli, tmp_path):
     outcome = data_cli("swap", swapped, tmp_path / "again", "--copies", 1)
     assert outcome.status == 2

@@ -239,7 +239,7 @@ def test_labels_of_test_subjects_may_be_unknown(tmp_path, data_cli):
         "test: 2 subjects (0 control, 1 autism, 1 unknown)",
         "autism/control/unknown by site: A 3/2/1",
     ]
-    for form in ("bin", "zip", "hdf5"):
+    for form in ("bin", "zip"):
         assert data_cli("pack", tmp_path / "cohort", tmp_path / form, f"--{form}").status == 0
         again = open_cohort(tmp_path / form)
         assert [str(row) for row in again.rows] == [str(row) for row in opened.rows]

@@ -17,7 +17,6 @@ from data.cohorts.derivation import Derivation
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
 DIGESTS = "digests.csv"
-HDF5_NAME = "cohort.h5"  # records and table in one file
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
@@ -333,8 +332,7 @@ def read_metadata(path: Path) -> Metadata:
 
 def holds_cohort(folder: Path) -> bool:
     """Whether the files that mark a cohort are in a folder."""
-    in_files = os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
-    return in_files or (os.path.isfile(folder / HDF5_NAME) and os.path.isfile(folder / files.SUMS))
+    return os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

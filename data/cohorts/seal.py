@@ -27,7 +27,6 @@ from data.cohorts.derivation import FOLDER
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
 from data.cohorts.rows import (
     DIGESTS,
-    HDF5_NAME,
     LISTED,
     METADATA,
     SITE_IS_UNKNOWN,
@@ -217,10 +216,8 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     if not different and sha256_of([known.parts, known.files]) != known.sha256:
         different = [SEAL]
     if different:
-        within = {METADATA: HDF5_NAME, TABLE: HDF5_NAME} if (folder / HDF5_NAME).is_file() else {}
-        names = sorted({within.get(name, name) for name in different})
         raise InputError(
-            f"{folder} is not what was sealed: {listed(names)}. Copy it again, or convert again. Values "
+            f"{folder} is not what was sealed: {listed(sorted(different))}. Copy it again, or convert again. Values "
             "are corrected by: abide-data correct."
         )
     return known.sha256
