@@ -214,7 +214,7 @@ def pack(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.pack import pack as run
 
-    run(open_cohort(args.cohort), args.out, args.form)
+    run(open_cohort(args.cohort, is_sealed=False), args.out, args.form)
     print(f"Packed as {args.form}: {args.out}")
 
 

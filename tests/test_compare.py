@@ -3,7 +3,6 @@
 import hashlib
 import math
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,8 @@ from data.base import files
 from data.base.errors import InputError
 from utils.compare import runs
 from utils.compare.runs import RightCounts
-from utils.report.tables import Choice
-from utils.scores.results import Estimate
 
-FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
+FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"], "step": None, "override": False}
 
 
 def finished(folder: Path, table: pd.DataFrame, **run) -> Path:
@@ -340,16 +337,6 @@ def truncate(at_a_line: bool):
     return apply
 
 
-BY_ITSELF = Choice(
-    candidates=["regions", "linear"],
-    chosen={"regions": 5},
-    agreement=None,
-    metric="auc",
-    best="regions",
-    best_score=Estimate(0.7, 0.6, 0.8),
-    optimism=None,
-)
-OLDER = {"quick": True, "corrected": {"value": 0.68, "low": 0.58, "high": 0.78}}  # as results of version 1 have it
 MISTAKES = {  # what is wrong with b, and what is said of it
     "people": (without("1.bin", "3.bin", "5.bin"), "1 is in A only (and 2 more). (A is "),
     "records": (without("2.bin"), "the record 2.bin is in A only. (A is "),
@@ -381,10 +368,6 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "shuffled": (lambda folder: change(folder, shuffled_labels=True), "B was trained on shuffled labels, A not."),
     "problems": (lambda folder: change(folder, problems=["x"]), "B is of a cohort with problems that"),
     "leak": (lambda folder: change(folder, accepted_leaks=["x"]), "B is of a cohort with a leak that convert --a"),
-    "chosen by itself": (
-        lambda folder: change(folder, choice=asdict(BY_ITSELF) | OLDER),
-        "b holds the best of several candidates, chosen by these predictions, so its scores are too good; compare",
-    ),
     "autoencoder": (lambda folder: change(folder, model="cae"), "b is of the model cae; expected the folder of a"),
     "no model": (lambda folder: change(folder, model="x"), "b is of the model x; expected"),
     "training": (lambda folder: change(folder, job="train"), "b is of another job (train); expected the folder"),
@@ -395,7 +378,10 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "a record twice": (another(file="0.bin"), "b/predictions.csv is not as the test wrote it"),
     "no run.json": (lambda folder: (folder / "run.json").unlink(), "b holds no run.json; expected the folder of"),
     "damaged run.json": (lambda folder: (folder / "run.json").write_text("{"), "run.json is damaged (Invalid JSON"),
-    "foreign run.json": (lambda folder: (folder / "run.json").write_text("{}"), "run.json is damaged (outputs: "),
+    "foreign run.json": (
+        lambda folder: (folder / "run.json").write_text("{}"),
+        "run.json has the format None, this program reads format 1; ",
+    ),
     "not there": (shutil.rmtree, "b is no folder; expected the folder of a classifier's finished `run.py --test`."),
     "a repeat is missing": (lambda folder: change(folder, repeats=2), "b/repeat-0 is no folder; expected"),
 }

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from data.base import files
 from data.base.errors import InputError
 from utils.jobs import BLACKOUT, JOBS
-from utils.runs.folders import Results, changed, check_pattern, check_places, described, kind_of, read_manifest, record
+from utils.runs.folders import (
+    Results,
+    changed,
+    check_finished,
+    check_pattern,
+    check_places,
+    described,
+    kind_of,
+    read_manifest,
+    record,
+)
 from utils.runs.run import Run
 
 
@@ -38,17 +48,6 @@ def test_a_run_is_done_while_its_outputs_are_as_it_wrote_them(run):
     (run.out_dir / "regions.csv").unlink()
     assert sorted(changed(run.out_dir, manifest)) == ["maps/b.nii.gz", "regions.csv"]
     assert not run.is_done()
-
-
-def test_a_run_of_older_code_wrote_no_digests(run):
-    described = json.loads((run.out_dir / "run.json").read_text())
-    new = ("outputs_sha256", "override")
-    older = {name: value for name, value in described.items() if name not in new}
-    (run.out_dir / "run.json").write_text(json.dumps(older))
-    (run.out_dir / "regions.csv").unlink()
-    assert run.is_done() and run.continues()
-    record(run.out_dir, "regions.csv")
-    assert json.loads((run.out_dir / "run.json").read_text()) == older
 
 
 def test_an_output_that_is_made_again_counts(run):
@@ -102,6 +101,15 @@ def test_no_run_takes_the_folder_of_another_job_or_model(tmp_path_factory, befor
     else:
         second.prepare_folder()
         assert all(len(list(first.out_dir.glob(f"earlier/*/{name}"))) == 1 for name in names)
+
+
+def test_results_of_another_format_are_told_and_left_alone(run):
+    content = json.loads((run.out_dir / "run.json").read_text()) | {"format": 2}
+    (run.out_dir / "run.json").write_text(json.dumps(content))
+    for ask in (run.is_done, run.prepare_folder, lambda: check_finished("--score out", run.out_dir, "name a test")):
+        with pytest.raises(InputError, match=r"run\.json has the format 2, this program reads format 1; move it away"):
+            ask()
+    assert (run.out_dir / "regions.csv").is_file()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"job": "train"}', '{"outputs": "x", "finished": true}'])

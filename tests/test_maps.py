@@ -11,7 +11,18 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, TINY_CNN, bare_records, brain_map, fills_of, pcp_table, read_rows, write_bare, write_rows
+from helpers import (
+    COARSE,
+    TINY_CNN,
+    bare_records,
+    brain_map,
+    fills_of,
+    pcp_table,
+    read_rows,
+    resealed,
+    write_bare,
+    write_rows,
+)
 
 from data.base.errors import InputError
 from data.cohorts import atlas, records
@@ -427,8 +438,7 @@ def test_check_looks_at_each_map(three, data_cli, tmp_path):
     content = np.fromfile(folder / third, "<f4")
     content[30 + 2 * VOXELS :] = 0.5
     content.tofile(folder / third)
-    for name in ("SHA256SUMS", "digests.csv", "seal.json"):
-        (folder / name).unlink()
+    resealed(folder)
     outcome = data_cli("check", folder)
     assert outcome.status == 1
     assert "31x37x31, maps falff, alff, degree_weighted" in outcome.out

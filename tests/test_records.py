@@ -15,7 +15,6 @@ from helpers import (
     read_rows,
     small_record,
     training,
-    unsealed,
     write_bare,
     write_small,
 )
@@ -279,17 +278,6 @@ def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
     assert outcome.status == 2
     assert "was trained on other records of the same names in" in outcome.err
     assert "(1.bin, 10.bin, " in outcome.err
-
-
-@pytest.mark.slow
-def test_a_cohort_of_an_earlier_version_works_as_a_bare_folder_does(cli, cohort, tmp_path):
-    older = unsealed(shutil.copytree(cohort, tmp_path / "older"))
-    (older / "digests.csv").unlink()
-    outcome = cli(*training(tmp_path, older, "nn", 1))
-    assert outcome.status == 0
-    assert "older has no digests.csv: computed for 40 records, kept with the results" in outcome.out
-    assert open_cohort(older).digest == open_cohort(cohort).digest
-    assert (tmp_path / "out" / "digests.csv").read_bytes() == (cohort / "digests.csv").read_bytes()
 
 
 def test_a_value_that_is_no_measurement(tmp_path):

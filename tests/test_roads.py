@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, unsealed, write_rows
+from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, resealed, run_main, write_rows
 from pages import COMMAND, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
 
@@ -562,7 +562,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     label = {row.subject: f"label {row.label:.0f}" for row in cohort.rows}
     table = cohort.covariates.assign(sex="M", site=cohort.covariates.index.map(label))  # one value; one class each
     table.rename_axis("subject").to_csv("cohort/covariates.csv")
-    (unsealed(in_walked / "cohort") / "SHA256SUMS").unlink()
+    resealed(in_walked / "cohort")
     asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
     count = advised(asked, r"Use --folds (\d+)\.")
     assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").names) == int(count)

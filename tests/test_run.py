@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, bare_records, small_record, unsealed
+from helpers import ROOT, bare_records, resealed, small_record
 
+from data.base.errors import InputError
 from models import cae
 from utils.jobs import JOBS
 
@@ -74,7 +76,7 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "long": bare("long", small_record() + b"1234"),
         "half": bare("half", small_record(0.5)),
         "two": bare("two", small_record(2.0)),
-        "swapped": unsealed(shutil.copytree(cohort, folder / "swapped")),
+        "swapped": shutil.copytree(cohort, folder / "swapped"),
         **{name: shutil.copytree(trained, folder / name) for name in ("renamed", "regrid", "cut", "spoilt")},
     }
     found["empty"].mkdir()
@@ -82,6 +84,7 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
     table = (cohort / "subjects.csv").read_text()
     swap = table.replace(",train", ",x").replace(",test", ",train").replace(",x", ",test")
     (found["swapped"] / "subjects.csv").write_text(swap)
+    resealed(found["swapped"])
     shutil.copytree(found["renamed"] / "cnn", found["renamed"] / "nn")
     identity = json.loads((trained / "cnn" / "run.json").read_text())
     (found["regrid"] / "cnn" / "run.json").write_text(json.dumps(identity | {"grid": "full"}))
@@ -111,8 +114,10 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "shapeless": {"grid": "reduced"},
         "nobody": {"encoder_subjects": None},
     }.items():
-        found[name] = unsealed(shutil.copytree(cohort, folder / name))
+        found[name] = shutil.copytree(cohort, folder / name)
         (found[name] / "cohort.json").write_text(json.dumps(described | change))
+        with suppress(InputError):  # what cannot be read at all is refused before its seal is
+            resealed(found[name])
     found["repository"] = folder / "repository"
     found["repository"].mkdir()
     (found["repository"] / "analysis.py").write_text("precious")
@@ -309,12 +314,12 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohort, tmp_path):
-    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
+    copy = shutil.copytree(cohort, tmp_path / "copy")
     for path in copy.glob("*.bin"):
         values = np.frombuffer(path.read_bytes(), "<f4").copy()
         values[5] = np.nan
         path.write_bytes(values.tobytes())
-    (copy / "digests.csv").unlink()
+    resealed(copy)
     outcome = cli("--train", "--model", "nn", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1

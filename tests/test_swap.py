@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows, unsealed
+from helpers import bare_records, read_rows, resealed
 
 from data.cohorts import atlas, records
 from data.cohorts.stored import open_cohort
@@ -147,7 +147,7 @@ def test_a_label_of_one_training_subject_has_no_donor(data_cli, tmp_path):
 @pytest.mark.slow
 def test_two_scans_of_a_subject_never_give_to_each_other(cohort, data_cli, tmp_path):
     """All training subjects but two of each label become one subject a label: its scans take from the others only."""
-    source = unsealed(shutil.copytree(cohort, tmp_path / "scans"))
+    source = shutil.copytree(cohort, tmp_path / "scans")
     rows = read_rows(source / "subjects.csv")
     lines = [",".join(rows[0])]
     others = {"0": [], "1": []}
@@ -158,6 +158,7 @@ def test_two_scans_of_a_subject_never_give_to_each_other(cohort, data_cli, tmp_p
             row["subject"] = f"many{row['label']}"
         lines.append(",".join(row.values()))
     (source / "subjects.csv").write_text("\n".join(lines) + "\n")
+    resealed(source)
     assert data_cli("swap", source, tmp_path / "out", "--copies", 1).status == 0
     volumes = {row["file"]: values_of(source / row["file"])[30:].reshape(records.REDUCED.shape) for row in rows}
     region_of = atlas.load_atlas(None, records.REDUCED).labels

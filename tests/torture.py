@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 from contents import lines_of, masked
-from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, unsealed, write_pcp, write_rows
+from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, resealed, write_pcp, write_rows
 from scans import write_people
 
 from data import demo
@@ -631,7 +631,7 @@ READ_BACK = {  # tables by whose names others are joined, so that these stay as 
 
 def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> Path:
     """A copy of a cohort whose first subjects and records are called so, with these sites in turn."""
-    opened = open_cohort(unsealed(shutil.copytree(source, target)))
+    opened = open_cohort(shutil.copytree(source, target))
     subject = dict(zip([row.subject for row in opened.rows], names, strict=False))
     site = {row.subject: sites[number % len(sites)] for number, row in enumerate(opened.rows)}
     for table in ("covariates.csv", "phenotype.csv"):
@@ -645,7 +645,7 @@ def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> P
     write_rows(
         target / "subjects.csv", [row | {"subject": subject.get(row["subject"], row["subject"])} for row in rows]
     )
-    return target
+    return resealed(target)
 
 
 RUNNING = ("script", "iframe", "object", "embed", "base", "form")  # tags

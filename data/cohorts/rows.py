@@ -301,14 +301,14 @@ class Metadata(Preparation):
     @property
     def command(self) -> str:
         """The command of the conversion, as it was typed; empty if that is not known."""
-        return next((source.get(TYPED) or source["command"] for source in self.lineage if "left_out" in source), "")
+        return next((source.get(TYPED, "") for source in self.lineage if "left_out" in source), "")
 
     def decisive(self) -> dict[str, Any]:
-        """`json` without how commands were typed; older cohorts keep it, for the digests that are known of them."""
+        """`json` without how commands were typed, which says nothing of what they made."""
         return without_typed(self.json())
 
     def json(self) -> dict[str, Any]:
-        """All but the defaults, so that a field that is added later changes no older digest."""
+        """All but the defaults."""
         return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
 
 

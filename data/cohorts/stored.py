@@ -33,8 +33,9 @@ from data.cohorts.seal import Seal
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
 
 
-def open_cohort(path: Path) -> Cohort:
-    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
+def open_cohort(path: Path, is_sealed: bool = True) -> Cohort:
+    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on. Unless
+    it `is_sealed`, tables that a script wrote are read without a seal, to be packed."""
     entries, table, metadata = read_form(path)
     grid, num_maps = kind_of(path, entries.values(), metadata)
     of_row = tuple(entries[row.file] for row in table)
@@ -44,12 +45,12 @@ def open_cohort(path: Path) -> Cohort:
     if metadata.connectome and tables:
         subjects, edges = [row.subject for row in table], [of.connectome for of in known]
         cohort = replace(cohort, connectomes=connectomes_of.opened(path, metadata, subjects, edges))
-    if tables is None:
+    if tables is None or not (is_sealed or (path / seal.SEAL).is_file()):
         return cohort
     parts = seal.parts_of(metadata, table, known)
     cohort = replace(cohort, seal=Seal(known, sha256=seal.verified_seal(path, parts, cohort.side_tables.values())))
     verdict = seal.read_verdict(path)
-    if verdict is None or verdict.cohort_sha256 != cohort.identity:
+    if verdict is None or verdict.cohort_sha256 != cohort.seal.sha256:
         return cohort
     return replace(cohort, seal=replace(cohort.seal, verdict=verdict))
 
@@ -65,15 +66,12 @@ def sealed(path: Path, together: bool = True) -> Cohort:
 
 
 def identified(cohort: Cohort) -> Cohort:
-    """A cohort without a table of digests, with those of its records, which are computed and printed. From then on
-    records are verified as they are read. Raises InputError for a record that cannot be read."""
+    """Records without tables, with their digests, which are computed and printed. From then on records are verified as
+    they are read. Raises InputError for a record that cannot be read."""
     names = [row.file for row in cohort.rows]
     print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
-    edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
-    found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
-    entries = tuple(map(VerifiedEntry, cohort.entries, found))
-    connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
-    return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
+    found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True))).values())
+    return replace(cohort, seal=Seal(found, True), entries=tuple(map(VerifiedEntry, cohort.entries, found)))
 
 
 def with_groups(cohort: Cohort) -> Cohort:
@@ -116,7 +114,7 @@ def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
             f"{path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
         )
     if not path.is_dir():
-        raise InputError(f"{path} is a file; expected a cohort or a folder of records.")
+        raise InputError(f"{path} is a file; expected a folder of records.")
     entries: Mapping[str, Entry] = folder_entries(path)
     if not entries:
         raise InputError(f"{path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert.")

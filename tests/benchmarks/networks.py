@@ -1,4 +1,4 @@
-"""Networks, floors and older networks beside each other on the same folds, each with its paired difference.
+"""Networks and floors beside each other on the same folds, each with its paired difference.
 
 `python tests/benchmarks/networks.py COHORT OUT [--maps 3] [--folds site] [--seeds 3] [--people train] [--floors]
 [--of "cnn" "mmnn --set connectome=false"]`

@@ -117,10 +117,10 @@ def blackout_of(trained: Sequence[Trained], folder: Path | None) -> BundledBlack
 
 def check_same(one: Trained, name: str, records_sha256: str, config: dict[str, Any]) -> None:
     """Raises InputError if a run on folds, which the user gave as `name`, is of other records or settings."""
-    saved, model = one.saved, MODELS[one.saved.model]
+    saved = one.saved
     if records_sha256 != digest_over([saved.records_sha256]):
         raise InputError(f"{name} is of other records than {saved.cohort}; name one on folds of these.")
-    if model.completed(config) != model.completed(saved.config):
+    if config != saved.config:
         raise InputError(f"{name} is of other settings than {one.folder.path}; name one on folds by these.")
 
 

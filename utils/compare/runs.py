@@ -19,7 +19,7 @@ from data.base.errors import InputError
 from models import MODELS
 from utils.evaluation.comparisons import standing
 from utils.report.tables import Described, read_predictions
-from utils.runs.folders import MANIFEST, Manifest, is_same, sha256
+from utils.runs.folders import MANIFEST, Manifest, is_same, read_as, sha256
 from utils.runs.group import REPEAT
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import TABLES, THRESHOLD, Estimate, flat, or_none
@@ -104,14 +104,9 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 def read(letter: str, called: str, folder: Path) -> FinishedTest:
     """Raises InputError, naming the file, unless a classifier's test was finished there and is as it was written."""
     pooled = table_of(folder)
-    described = files.read_json(folder / MANIFEST, Described)
+    described = read_as(folder, Described)
     if pooled["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.choice and described.choice.by_itself:
-        raise InputError(
-            f"{folder} holds the best of several candidates, chosen by these predictions, so its scores are too good; "
-            "compare a test of run.py --choose, or those of the candidates in it."
-        )
     if described.repeats < 2:
         return FinishedTest(letter, called, folder, described, pooled, (pooled,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
@@ -137,7 +132,7 @@ def manifest_of(folder: Path) -> Manifest:
     if not (folder / MANIFEST).is_file():
         what = files.running(folder, "holds no run.json") if folder.is_dir() else "is no folder"
         raise InputError(f"{folder} {what}; {EXPECTED}.")
-    manifest = files.read_json(folder / MANIFEST, Manifest)
+    manifest = read_as(folder, Manifest)
     if manifest.job != "test":
         raise InputError(f"{folder} is of another job ({manifest.job or 'unknown'}); {EXPECTED}.")
     if manifest.model not in MODELS or MODELS[manifest.model].predicts != "label":
