@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, metavar="N", help="seed of weights, batch order, folds and resampling (default 0)")
     add("--dryRun", action="store_true", help="say who, how many trainings, how long; write nothing")
     add = top.add_argument_group("data").add_argument
-    add("--dataDir", type=Path, metavar="DIR", help="cohort, folder of records or JSON list (default: simulated demo)")
+    add("--dataDir", type=Path, metavar="DIR", help="cohort or folder of records (default: simulated demo)")
     add("--chkPointDir", type=Path, default=USUAL_CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")
     add("--outDir", type=Path, metavar="DIR", help="results (default results/<model>-<job>)")
     add = top.add_argument_group("folds").add_argument

@@ -46,11 +46,11 @@ EXAMPLES = {
     },
     "correct": {
         "a cohort with the values of a table": "cohort corrections.csv corrected",
-        "the same of a packed cohort": "cohort.h5 corrections.csv corrected",
+        "the same of a packed cohort": "packed corrections.csv corrected",
     },
     "pack": {
-        "one file of the whole cohort": "cohort packed --hdf5",
         "chunks that can be sent": "cohort packed --zip",
+        "a file a record again": "packed cohort --bin",
     },
     "export": {
         "the volume of a subject": "cohort 51572 51572.nii.gz",
@@ -214,7 +214,7 @@ def pack(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.pack import pack as run
 
-    run(open_cohort(args.cohort), args.out, args.form)
+    run(open_cohort(args.cohort, is_sealed=False), args.out, args.form)
     print(f"Packed as {args.form}: {args.out}")
 
 
@@ -270,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
     packed.add_argument("cohort", type=Path)
     packed.add_argument("out", type=Path, help="folder to write")
     form = packed.add_mutually_exclusive_group(required=True)
-    for name, what in (("zip", "zip chunks of about 250 MB"), ("hdf5", "one cohort.h5"), ("bin", "a file a record")):
+    for name, what in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
     add = verb(export, "one volume as NIfTI, with its true affine").add_argument
     add("cohort", type=Path)

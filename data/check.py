@@ -80,7 +80,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
     findings = full(cohort, pictures)
     reason: str | None = "records without tables have no place for it"
     if cohort.tables:
-        reason = write_verdict(cohort.tables, cohort.identity, findings)
+        reason = write_verdict(cohort.tables, cohort.seal.sha256, findings)
     if reason:
         print(f"The verdict is not stored, so that no later job can tell it: {reason}.", flush=True)
     return findings

@@ -205,7 +205,6 @@ def correct(cohort: Cohort, path: Path, target: Path) -> list[dict[str, str]]:
             f"{path} takes the label from {listed(lost)}, who are training subjects; leave them out instead."
         )
     metadata = replace(cohort.metadata, corrections=(*cohort.metadata.corrections, *corrections), phenotype_auc={})
-    metadata = replace(metadata, grid=cohort.grid.shape)
     values: Mapping[str, np.ndarray] = {}
     if any(of["column"] in people.phenotype for of in corrections):
         metadata, values = scaled(people.phenotype, rows, metadata)
@@ -229,7 +228,7 @@ def scaled(phenotype: pd.DataFrame, rows: list[Row], metadata: Metadata) -> tupl
     inside = [subject in training for subject in phenotype.index]
     scaler = fit_scaler(phenotype[inside].to_numpy()) if training else Scaler.of(metadata)
     if scaler is None:
-        raise InputError("cohort.json does not say how the phenotype was scaled, as in older cohorts; convert again.")
+        raise InputError("cohort.json does not say how the phenotype was scaled; convert again.")
     values = scaler.transform(phenotype.to_numpy()).astype(np.float32)
     return replace(metadata, **scaler.constants()), dict(zip(phenotype.index, values, strict=True))
 

@@ -35,7 +35,7 @@ def demo_cohort(grid: records.Grid) -> Path:
     drawn = SIMULATIONS[grid.name]
     drawing = Path(__file__).with_name("conversion") / "split.py"
     source = b"".join(Path(file).read_bytes() for file in (simulation.__file__, drawing, __file__))
-    target = cache / f"{grid.name}-{hashlib.sha256(source + repr(drawn).encode()).hexdigest()[:12]}"
+    target = cache / f"{grid.name}-{hashlib.sha256(source + repr((files.FORMAT, drawn)).encode()).hexdigest()[:12]}"
     if target.exists():
         return target
     with files.locked(target, wait=True):

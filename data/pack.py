@@ -1,23 +1,18 @@
-"""A cohort -> the same records in files, in zip chunks or in one HDF5 file, bit by bit; or one record as NIfTI."""
+"""A cohort -> the same records in files or in zip chunks, bit by bit; or one record as NIfTI."""
 
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from data.base.errors import InputError
-from data.base.files import check_new, check_sums, locked, new_folder, new_hdf5
+from data.base.files import check_new, check_sums, locked, new_folder
 from data.base.terminal import progress
-from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_one_folder
-from data.cohorts.entries import HDF5_TEXTS, hdf5_store
 from data.cohorts.records import Entry
-from data.cohorts.rows import HDF5_NAME, Row, listed
-from data.cohorts.stored import carry_tables, open_cohort, write_seal, write_tables
+from data.cohorts.rows import Row, listed
+from data.cohorts.stored import carry_tables, open_cohort, write_tables
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
@@ -44,25 +39,7 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
             archive.writestr(info, entry.read())
 
 
-def pack_hdf5(cohort: Cohort, folder: Path) -> None:
-    """`cohort.h5`: a row a record in each dataset; volumes ([maps,] x, y, z) are compressed one by one."""
-    count = len(cohort.rows)
-    shape = (cohort.num_maps, *cohort.grid.shape) if cohort.num_maps > 1 else cohort.grid.shape
-    with new_hdf5(folder / HDF5_NAME) as store:
-        options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
-        volume = store.create_dataset("volume", (count, *shape), records.DTYPE, **options)
-        phenotype = store.create_dataset("phenotype", (count, records.PHENOTYPE_SIZE), records.DTYPE)
-        label = store.create_dataset("label", (count,), records.DTYPE)
-        for name in HDF5_TEXTS:
-            store[name] = np.array([getattr(row, name).encode() for row in cohort.rows])
-        store["metadata"] = np.frombuffer(json.dumps(cohort.metadata.json()).encode(), np.uint8)
-        for row, (_, entry) in enumerate(each(cohort)):
-            values = np.frombuffer(entry.read(), records.DTYPE)
-            label[row], phenotype[row] = values[0], values[1 : records.HEADER_SIZE]
-            volume[row] = values[records.HEADER_SIZE :].reshape(shape)
-
-
-FORMS = {"bin": pack_bin, "zip": pack_zip, "hdf5": pack_hdf5}
+FORMS = {"bin": pack_bin, "zip": pack_zip}
 
 
 def each(cohort: Cohort) -> Iterator[tuple[Row, Entry]]:
@@ -83,11 +60,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
             cohort.read(index)
         FORMS[form](cohort, folder)
         carry_tables(cohort, folder)
-        if form == "hdf5":
-            entries = hdf5_store(folder / HDF5_NAME)[0]
-            write_seal(folder, entries, cohort.rows, cohort.metadata, cohort.origins())
-        else:
-            write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.origins())
+        write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.origins())
         open_cohort(folder)  # nothing is called done that cannot be read
 
 

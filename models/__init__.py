@@ -10,7 +10,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from types import ModuleType
@@ -118,7 +118,7 @@ class Part(NamedTuple):
     features: Callable[[int], Any]
     settings: LayerSettings
     even: bool  # the logits begin at 0
-    share: float | None = 1.0  # of the mean of logits, before it is learned; None: as many as its networks
+    share: float = 1.0  # of the mean of logits, before it is learned
     within_sites: bool = False  # it learns how far labels are from the mean of their site
 
 
@@ -225,23 +225,22 @@ def override(config: Settings, assignments: list[str]) -> Settings:
     return changed
 
 
+DAMAGED = "The checkpoint's hyper-parameters are damaged ({}); train again."
+
+
 def from_json(kind: type[Settings], values: dict) -> Settings:
-    """The dataclass that `dataclasses.asdict` and JSON made `values` from; missing values take their defaults.
+    """The dataclass that `dataclasses.asdict` and JSON made `values` from.
 
     Where `kind` stands for several networks, the result is of the class of one of them (`Settings.of_saved`).
-    Raises InputError for a hyper-parameter that the model does not have, or a value of the wrong type.
+    Raises InputError for a hyper-parameter that is missing or unknown, or a value of the wrong type.
     """
     kind = kind.of_saved(values)
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(values.keys() - set(known)):
-        raise InputError(
-            f"The checkpoint has {unknown[0]}, which is no hyper-parameter of this version: it is of an earlier one. "
-            "Train again: run.py --train --overrideChkpt"
-        )
+    if wrong := sorted(values.keys() ^ {field.name for field in dataclasses.fields(kind)}):
+        raise InputError(DAMAGED.format(f"{wrong[0]} is missing or unknown"))
     try:
         return files.typed(json.dumps(values), kind)
     except ValueError as error:
-        raise InputError(f"The checkpoint's hyper-parameters are damaged ({error}); train again.") from error
+        raise InputError(DAMAGED.format(error)) from error
 
 
 @dataclass(frozen=True)
@@ -266,15 +265,8 @@ class Model:
     def module(self) -> ModuleType:
         return importlib.import_module(f"models.{self.name}")
 
-    def completed(self, config: dict) -> dict:
-        """Hyper-parameters that older code saved, as this code would save them; unchanged if it cannot read them."""
-        try:
-            return json.loads(json.dumps(asdict(self.settings(config))))
-        except InputError:
-            return config
-
     def settings(self, config: dict[str, Any]) -> Settings:
-        """The hyper-parameters that a run or a checkpoint has saved. Raises InputError if they are of other code."""
+        """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
         return from_json(self.module.Config, config)
 
     def inputs(self, config: Settings) -> tuple[str, ...]:

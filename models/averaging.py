@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from models import Part, connectomes, older
+from models import Part, connectomes
 from models.layers import logits
 
 
@@ -72,23 +72,18 @@ def logits_of_parts(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def averaged(parts: list[Part], config: Any, maps: int = 1, beside: KerasTensor | None = None) -> KerasTensor:
-    """The mean (batch, 2) of the logits of all parts, each of `config.members` networks an input; `beside` are the
+def averaged(parts: list[Part], members: int, beside: KerasTensor | None = None) -> KerasTensor:
+    """The mean (batch, 2) of the logits of all parts, each of so many networks an input; `beside` are the
     logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are several parts, and several
     members, of whom each leaves out some training people."""
-    of_older, members = isinstance(config, older.Older), config.members
-    if of_older:
-        parts = older.weighted(parts, config, maps, beside is not None)
     found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
-    counts = [one.shape[1] for one in found]
-    shares = [count if part.share is None else part.share for count, part in zip(counts, parts, strict=True)]
-    others = 1 if beside is None else 1 - connectomes.SHARE
+    total, others = sum(part.share for part in parts), 1 if beside is None else 1 - connectomes.SHARE
     described = [
-        PartOfMean(part.name, count // members, others * share / sum(shares), part.within_sites)
-        for part, count, share in zip(parts, counts, shares, strict=True)
+        PartOfMean(part.name, one.shape[1] // members, others * part.share / total, part.within_sites)
+        for part, one in zip(parts, found, strict=True)
     ]
     if beside is not None:
         found.append(beside)
         described.append(PartOfMean("connectome", 1, connectomes.SHARE, False))
-    learned = len(found) > 1 and members > 1 and not of_older
+    learned = len(found) > 1 and members > 1
     return MeanOfLogits(described, learned, dtype="float32", name="logits")(found)

@@ -18,7 +18,6 @@ from models import (
     Penalty,
     Settings,
     Widths,
-    older,
     regions,
     require,
 )
@@ -120,7 +119,7 @@ class Config(OfVolume):
 
     @classmethod
     def of_saved(cls, values: dict) -> type[Settings]:
-        return older.kind_of(network_of(values), values)
+        return network_of(values)
 
 
 def network_of(values: dict) -> type[OfVolume]:
@@ -208,7 +207,7 @@ def features(volume: Any, config: Convolutions, settings: LayerSettings, members
 
     from models import layers
 
-    by_map, maps = reads_each_map(config), volume.shape[-1]
+    by_map, maps = config.cubes > 1, volume.shape[-1]
     x = layers.MapsApart(dtype="float32")(volume) if by_map else volume
     x = convolved(x, config, settings, members)
     if config.global_average:
@@ -222,11 +221,6 @@ def features(volume: Any, config: Convolutions, settings: LayerSettings, members
     return found if config.global_average else layers.hidden_of_each(found, found.shape[-1], members, settings)
 
 
-def reads_each_map(config: Convolutions) -> bool:
-    """Whether convolutions read each map by itself."""
-    return config.convolutions_by_map if isinstance(config, older.Older) else config.cubes > 1
-
-
 def convolutional_part(volume: Any, config: Convolutions) -> Part:
     """(batch, x, y, z, maps) -> the part of a classifier that convolves all maps, or each map by the same filters."""
     from models import layers
@@ -234,7 +228,7 @@ def convolutional_part(volume: Any, config: Convolutions) -> Part:
     if config.cubes > 1:
         volume = layers.Standardise(dtype="float32")(cube_means(volume, config.cubes))
     maps, settings = volume.shape[-1], config.layer_settings(config.l2)
-    if reads_each_map(config) and maps > MOST_MAPS:
+    if config.cubes > 1 and maps > MOST_MAPS:
         config = replace(config, filters=tuple(math.ceil(width * MOST_MAPS / maps) for width in config.filters))
     of_volume = partial(features, volume, config, settings)
     return Part("convolutions", of_volume, settings, config.keeps_place, within_sites=True)
@@ -255,5 +249,5 @@ def build(config: OfVolume, grid: Grid, maps: int = 1) -> Any:
     from models import averaging, layers
 
     volume = layers.volume_input(grid, maps)
-    logits = averaging.averaged(parts(volume, config, grid), config, maps)
+    logits = averaging.averaged(parts(volume, config, grid), config.members)
     return keras.Model({"volume": volume}, logits, name="cnn")

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from data.cohorts.records import Grid
-from models import LayerSettings, Part, Penalty, Settings, Widths, cnn, dense_weights, nn, older
+from models import LayerSettings, Part, Penalty, Settings, Widths, cnn, dense_weights, nn
 from models.regions import OfVolume
 
 
@@ -13,7 +13,7 @@ from models.regions import OfVolume
 class Multimodal(nn.Phenotype):
     """What goes beside the volume. The part that reads connectomes is fitted by itself (`models/connectomes.py`)."""
 
-    connectome: bool = False  # as no older checkpoint has it; all presets do, and a cohort without any turns it off
+    connectome: bool = False  # all presets read it; a cohort without any turns it off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,7 @@ class Config(OfVolume):
 
     @classmethod
     def of_saved(cls, values: dict) -> type[Settings]:
-        kind = NETWORKS[cnn.network_of(values), Joined if "joined_units" in values else Averaged]
-        return older.kind_of(kind, values)
+        return NETWORKS[cnn.network_of(values), Joined if "joined_units" in values else Averaged]
 
 
 JOINED_BY_FEATURES = ("residual", "plain")
@@ -112,4 +111,4 @@ def build(config: Any, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
         parts = [Part("joined", partial(features_of_both, both, config, settings), settings, even=False)]
     else:
         parts = [*brain, nn.part(inputs["phenotype"], config, config.phenotype_l2)]
-    return keras.Model(inputs, averaging.averaged(parts, config, maps, beside), name="mmnn")
+    return keras.Model(inputs, averaging.averaged(parts, config.members, beside), name="mmnn")

@@ -74,5 +74,5 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     from models import averaging, layers
 
     phenotype = layers.phenotype_input()
-    logits = averaging.averaged([part(phenotype, config, config.l2)], config)
+    logits = averaging.averaged([part(phenotype, config, config.l2)], config.members)
     return keras.Model({"phenotype": phenotype}, logits, name="nn")

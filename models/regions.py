@@ -8,7 +8,6 @@ from data.cohorts.atlas import AAL_REGIONS
 from data.cohorts.cohort import Standard
 from data.cohorts.records import Grid
 from models import Classifier, HiddenLayers, LayerSettings, Part, Penalty, Widths, dense_weights
-from models.older import Older
 
 OF_ALL_MAPS = 10  # times the penalty: a network that reads all maps has many more weights
 
@@ -51,19 +50,15 @@ def features(values: Any, units: tuple[int, ...], settings: LayerSettings, membe
 
 def parts(volume: Any, config: Regions, grid: Grid) -> list[Part]:
     """(batch, x, y, z, maps) -> the parts of a classifier that read the regions of each map, and of all maps if there
-    are several. In older networks one of these may be missing, and both have the same name."""
+    are several."""
     import keras
 
     from models import layers
 
     means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    name, read, penalty, found = "regions of all maps", "both", OF_ALL_MAPS, list[Part]()
-    if isinstance(config, Older):
-        name, read, penalty = "regions", config.region_networks, 1
-    if read != "all":
-        found.append(part("regions", keras.layers.Permute((2, 1))(means), config, 1))
-    if read == "all" or (read == "both" and means.shape[-1] > 1):
-        found.append(part(name, keras.layers.Reshape((1, -1))(means), config, penalty))
+    found = [part("regions", keras.layers.Permute((2, 1))(means), config, 1)]
+    if means.shape[-1] > 1:
+        found.append(part("regions of all maps", keras.layers.Reshape((1, -1))(means), config, OF_ALL_MAPS))
     return found
 
 

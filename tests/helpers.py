@@ -18,12 +18,13 @@ import nibabel
 import numpy as np
 import pytest
 
+from data.base.files import FORMAT
 from data.cohorts import connectomes, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
 from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row
-from data.cohorts.seal import Seal
+from data.cohorts.seal import Seal, read_digests
 from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS
 from run import parser
@@ -301,7 +302,7 @@ def write_checkpoints(folder: Path, steps: Sequence[int], **changes) -> Checkpoi
         saved[f"ckpt-{number}"] = Saved(step, hashlib.sha256(data + index).hexdigest())
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "ckpt-{len(steps)}"\n')
     identity = an_identity(step=steps[-1], saved=saved, **changes)
-    (folder / "run.json").write_text(json.dumps(asdict(identity)))
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
     return CheckpointFolder(folder)
 
 
@@ -508,9 +509,13 @@ def map_table_of(atlas, maps: Sequence[str], effects, seed: int = 0, adjusted=No
     return map_table(atlas, maps, family_of(effects, effect.reshape(len(effect), -1), adjusted, seed))
 
 
-def unsealed(folder: Path) -> Path:
-    """The folder without its seal, as of a cohort that older code wrote, so that a test can change it."""
-    (folder / "seal.json").unlink()
+def resealed(folder: Path) -> Path:
+    """The folder with a seal over what a test has changed in it, as if it had been written so."""
+    origins = {name: of.origin for name, of in (read_digests(folder) or {}).items()}
+    for name in ("seal.json", "digests.csv", "SHA256SUMS"):
+        (folder / name).unlink(missing_ok=True)
+    cohort = open_cohort(folder, is_sealed=False)
+    write_tables(folder, cohort.rows, cohort.metadata, origins)
     return folder
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Outcome, Page, bare_records, read_rows, run_main, training, unsealed, write_rows
+from helpers import Outcome, Page, bare_records, read_rows, resealed, run_main, training, write_rows
 from people import ROWS, renamed, write_people
 
 from data.base import archive, files
@@ -143,7 +143,7 @@ def odd(home, in_home, new_like, cli, tmp_path_factory) -> Odd:
 def with_problem(cohort: Path, copy: Path, problem: str) -> None:
     """A copy of a cohort of which a check says that it has a problem."""
     opened = open_cohort(shutil.copytree(cohort, copy))
-    write_verdict(copy, opened.identity, CohortFindings("", people=Findings(problems=[problem])))
+    write_verdict(copy, opened.seal.sha256, CohortFindings("", people=Findings(problems=[problem])))
 
 
 # What it predicts
@@ -463,14 +463,14 @@ def test_an_id_is_told_from_a_number(subject, expected):
 @pytest.mark.slow
 def test_ids_that_are_words_or_numbers_of_the_program_break_nothing(home, in_home, tmp_path):
     """People are called as a batch size, a grid, a preset and a map are."""
-    folder = unsealed(shutil.copytree(home, tmp_path / "cohort"))
+    folder = shutil.copytree(home, tmp_path / "cohort")
     for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv"):
         text = (folder / name).read_text()
         for old, new in (("50002", "2000"), ("50003", "falff"), ("50004", "reduced"), ("50005", "sine")):
             text, count = re.subn(rf"(?<=[\n,]){old}(?=,)", new, text)
             assert count, (name, old)
         (folder / name).write_text(text)
-    more = ("--dataDir", folder, "--set", "batch_size=2000")
+    more = ("--dataDir", resealed(folder), "--set", "batch_size=2000")
     assert in_home(tmp_path / "run", "--train", *more).status == 0
     outcome = bundle(tmp_path / "run" / "ckpt" / "nn", tmp_path / "a.zip")
     assert outcome.status == 0, outcome.err
@@ -628,7 +628,7 @@ def test_an_edited_report_does_not_go_along_and_the_advice_mends_it(settled, tmp
 
 @pytest.mark.slow
 def test_what_could_not_be_read_is_not_written(settled, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.bundle.make.FORMAT", 2)
+    monkeypatch.setattr("utils.bundle.make.aal_sha256", lambda _: "0" * 64)
     outcome = bundle(settled / "ckpt" / "nn" / "everybody", tmp_path / "a.zip")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import TINY_NN, Outcome, Page, read_rows, unsealed
+from helpers import TINY_NN, Outcome, Page, read_rows, resealed
 from scipy import ndimage
 from scipy.stats import pearsonr
 
@@ -26,9 +26,8 @@ SOUND = "Nothing here invalidates a result."
 
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
-    """A copy of the cohort of 40 subjects, to spoil; without sums, which would tell every change."""
-    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "seal.json", "check.json")
-    return shutil.copytree(cohort, tmp_path / "copy", ignore=unsummed)
+    """A copy of the cohort of 40 subjects, to spoil."""
+    return shutil.copytree(cohort, tmp_path / "copy")
 
 
 def volume_of(path: Path) -> np.ndarray:
@@ -41,7 +40,7 @@ def replace_volume(path: Path, volume: np.ndarray) -> None:
 
 
 def as_of_people(folder: Path) -> None:
-    """As an older cohort of people, in whom every run looks for copies; nobody does in what is simulated."""
+    """As a cohort of people, in whom every run looks for copies; nobody does in what is simulated."""
     path = folder / "cohort.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"simulated": False}))
 
@@ -70,7 +69,7 @@ def notes(outcome) -> list[str]:
 
 
 def test_a_sound_cohort_passes_and_is_counted(copy, data_cli):
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert problems(outcome) == []
     rows = read_rows(copy / "subjects.csv")
     for split in ("train", "test"):
@@ -87,7 +86,9 @@ def test_a_mirrored_volume_is_found(split, copy, data_cli):
     name = files_of(copy, split)[2]
     volume = volume_of(copy / name)
     replace_volume(copy / name, volume[::-1])
-    assert problems(data_cli("check", copy)) == [f"left and right look exchanged in {name}; check their affines"]
+    assert problems(data_cli("check", resealed(copy))) == [
+        f"left and right look exchanged in {name}; check their affines"
+    ]
     mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0).ravel()
     assert pearsonr(volume.ravel(), mean)[0] > pearsonr(volume[::-1].ravel(), mean)[0]  # what the check rests on
 
@@ -98,7 +99,7 @@ def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
     turned = set(names[: len(names) // 2 - 1])
     for name in turned:
         replace_volume(copy / name, volume_of(copy / name)[::-1])
-    (told,) = [text for text in problems(data_cli("check", copy)) if text.startswith("left and right")]
+    (told,) = [text for text in problems(data_cli("check", resealed(copy))) if text.startswith("left and right")]
     assert set(re.findall(r"[^ ,]+\.bin", told)) == turned
     assert told.endswith("(or in all others); check their affines")
 
@@ -109,7 +110,7 @@ def test_negated_volumes_are_not_called_exchanged(many, copy, data_cli):
     changed = set(names[: len(names) // 2 - 1] if many else names[3:4])
     for name in changed:
         replace_volume(copy / name, -volume_of(copy / name))
-    (told,) = [text for text in problems(data_cli("check", copy)) if "look" in text]
+    (told,) = [text for text in problems(data_cli("check", resealed(copy))) if "look" in text]
     assert told.startswith("values look negated in")
     assert set(re.findall(r"[^ ,]+\.bin", told)) == changed
 
@@ -125,16 +126,16 @@ def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy, data_cli
             volume_of(copy / name), (by / records.REDUCED.spacing_mm, 0, 0), order=1, mode="nearest"
         )
         replace_volume(copy / name, shifted)
-    assert not [text for text in problems(data_cli("check", copy)) if "look" in text]
+    assert not [text for text in problems(data_cli("check", resealed(copy))) if "look" in text]
 
 
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
-    folder = shutil.copytree(full_cohort, tmp_path / "full", ignore=shutil.ignore_patterns("digests.csv", "seal.json"))
+    folder = shutil.copytree(full_cohort, tmp_path / "full")
     path = folder / files_of(folder, "train")[0]
     content = np.fromfile(path, "<f4")
     content[30:] = content[30:].reshape(records.FULL.shape)[::-1].ravel()
     path.write_bytes(content.tobytes())
-    found = problems(data_cli("check", folder))
+    found = problems(data_cli("check", resealed(folder)))
     assert f"left and right look exchanged in {path.name}; check their affines" in found
 
 
@@ -143,7 +144,7 @@ def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
     alike = (row.file for row in open_cohort(copy).rows if row.split == "train" and row.label == test.label)
     train, test = next(alike), test.file
     replace_volume(copy / test, volume_of(copy / train))
-    [found] = problems(data_cli("check", copy))
+    [found] = problems(data_cli("check", resealed(copy)))
     assert f"{train} (train)" in found
     assert f"{test} (test)" in found
     assert found.endswith(", one scan in train and test")
@@ -159,7 +160,7 @@ def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
         (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
     written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
     (cohort / "cohort.json").write_text(json.dumps(written))
-    (unsealed(cohort) / "digests.csv").unlink()
+    resealed(cohort)
     outcome = data_cli("check", cohort)
     assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
     assert "of one subject" not in outcome.out
@@ -171,13 +172,15 @@ def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
     rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train" and row["label"] == "0"]
     one, other = (row["file"] for row in rows[:2])
     replace_volume(copy / other, volume_of(copy / one))
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert problems(outcome) == []
     assert f"identical volumes: {one} (train) and {other} (train)" in notes(outcome)
     assert "one scan" not in outcome.out
     subject = one.removesuffix(".bin")
     edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
-    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(data_cli("check", copy))
+    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(
+        data_cli("check", resealed(copy))
+    )
 
 
 @pytest.mark.slow
@@ -192,11 +195,11 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
     original = volume_of(copy / control["file"])
     replace_volume(copy / same["file"], original + 1e-6 * noise)
     named = f"one scan under several IDs: {control['subject']} (train) and {same['subject']} (train)"
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert (problems(outcome), named in notes(outcome)) == ([], True)
     replace_volume(copy / other["file"], original + 1e-3 * noise)
     replace_volume(copy / test["file"], original - 1e-3 * noise)
-    (found,) = (text for text in problems(data_cli("check", copy)) if text.startswith("one scan"))
+    (found,) = (text for text in problems(data_cli("check", resealed(copy))) if text.startswith("one scan"))
     assert found.startswith("one scan under several IDs: ")
     assert found.endswith(", one scan with both labels, one scan in train and test")
     assert all(f"{row['subject']} ({row['split']})" in found for row in (control, same, other, test))
@@ -206,7 +209,7 @@ def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
 def test_a_constant_volume(value, copy, data_cli):
     name = files_of(copy, "train")[0]
     replace_volume(copy / name, np.full(records.REDUCED.shape, value))
-    [found] = problems(data_cli("check", copy))
+    [found] = problems(data_cli("check", resealed(copy)))
     assert found.endswith(f"{name} is constant ({value:g}); its map was empty")
 
 
@@ -217,7 +220,7 @@ def test_a_value_that_is_not_finite(value, place, words, copy, data_cli):
     content = np.fromfile(path, "<f4")
     content[place] = value
     path.write_bytes(content.tobytes())
-    [found] = problems(data_cli("check", copy))
+    [found] = problems(data_cli("check", resealed(copy)))
     assert f"{path.name} holds {value} as {words}" in found
 
 
@@ -226,7 +229,7 @@ def test_every_problem_is_told_not_the_first_only(copy, data_cli):
     replace_volume(copy / train[0], np.zeros(records.REDUCED.shape))
     replace_volume(copy / train[1], np.full(records.REDUCED.shape, np.nan))
     replace_volume(copy / train[2], volume_of(copy / train[2])[::-1])
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert len(problems(outcome)) == 3
     assert "3 problems invalidate results." in outcome.out
 
@@ -236,7 +239,7 @@ def test_a_split_without_a_class(copy, data_cli):
     for row in rows:
         if row["split"] == "test" and row["label"] == "1":
             edit_table(copy, f"^({row['file']}.*),test$", r"\1,train")
-    [found] = problems(data_cli("check", copy))
+    [found] = problems(data_cli("check", resealed(copy)))
     assert re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", found)
 
 
@@ -244,7 +247,7 @@ def test_an_outlier_is_a_note_with_its_correlation(copy, data_cli):
     name = files_of(copy, "train")[7]
     shuffled = np.random.default_rng(0).permutation(volume_of(copy / name).ravel())
     replace_volume(copy / name, shuffled.reshape(records.REDUCED.shape))
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0)
     expected = pearsonr(shuffled, mean.ravel())[0]
     [note] = [note for note in notes(outcome) if note.startswith("unlike the group mean")]
@@ -266,7 +269,7 @@ def test_regions_without_signal_are_a_note(copy, data_cli):
         if position < 2:
             volume[tuple(right[: len(right) // 3].T)] = volume[0, 0, 0]
         replace_volume(copy / name, volume)
-    found = notes(data_cli("check", copy))
+    found = notes(data_cli("check", resealed(copy)))
     words = r"signal in under 50% of their voxels, by how many of 40 records: .*Frontal_Mid_L in 3(,|$)"
     assert any(re.search(words, note) for note in found)
     assert not any("Frontal_Mid_R" in note for note in found)
@@ -276,7 +279,9 @@ def test_one_subject_with_two_labels(copy, data_cli):
     rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train"]
     one, other = (next(row for row in rows if row["label"] == label) for label in "01")
     edit_table(copy, f"^{other['file']},{other['subject']},", f"{other['file']},{one['subject']},")
-    assert f"both labels for one subject, of 1 subjects: {one['subject']}" in problems(data_cli("check", copy))
+    assert f"both labels for one subject, of 1 subjects: {one['subject']}" in problems(
+        data_cli("check", resealed(copy))
+    )
     bare = copy.with_name("bare")
     bare.mkdir()
     for number, row in enumerate((one, other)):
@@ -308,7 +313,7 @@ def test_maps_of_two_kinds_are_found_in_stored_volumes(bare, by_label, copy, dat
     for number, row in enumerate(read_rows(copy / "subjects.csv")):
         if int(row["label"]) if by_label else number % 3 == 0:
             replace_volume(copy / row["file"], z_scored(volume_of(copy / row["file"])))
-    found = " ".join(problems(data_cli("check", without_tables(copy) if bare else copy)))
+    found = " ".join(problems(data_cli("check", without_tables(copy) if bare else resealed(copy))))
     words = r"maps of several kinds: \d+ (z-scored within the brain|positive in the brain) \(\d+\.bin, .*\) and \d+ "
     assert re.search(words, found)
     assert ("separate the training labels by" in found) == by_label
@@ -326,7 +331,7 @@ def test_volumes_that_as_wholes_tell_the_label(change, named, copy, data_cli):
     for row in read_rows(copy / "subjects.csv"):
         if row["label"] == "1":
             replace_volume(copy / row["file"], change(volume_of(copy / row["file"])))
-    found = problems(data_cli("check", copy))
+    found = problems(data_cli("check", resealed(copy)))
     assert any(re.search(rf"separate the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
 
 
@@ -334,7 +339,7 @@ def test_a_brain_elsewhere_is_a_problem_and_a_shifted_one_a_note(copy, data_cli)
     away, shifted = files_of(copy, "train")[:2]
     replace_volume(copy / away, np.roll(volume_of(copy / away), 15, axis=0))
     replace_volume(copy / shifted, np.roll(volume_of(copy / shifted), 3, axis=1))
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert f"most of the brain lies outside the others' in {away}; check their affines" in problems(outcome)
     assert any(note.startswith("far from the others") and f" {shifted} (" in note for note in notes(outcome))
 
@@ -344,7 +349,7 @@ def test_sites_that_maps_tell_are_a_note(copy, data_cli):
         edit_table(copy, f"^({row['file']},[^,]*),[^,]*,", rf"\1,{'AB'[number // 20]},")
         volume = volume_of(copy / row["file"])
         replace_volume(copy / row["file"], np.where(brain_of(volume), volume + number // 20, volume))
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert problems(outcome) == []
     assert any(re.match("the maps' .*mean.* differ by site", note) for note in notes(outcome))
 
@@ -353,7 +358,9 @@ def test_sites_with_one_class_are_a_note(copy, data_cli):
     controls = [row["file"] for row in read_rows(copy / "subjects.csv") if row["label"] == "0"]
     for name in controls[:2]:
         edit_table(copy, f"^({name},[^,]*),[^,]*,", r"\1,LONELY,")
-    assert any("where site tells the label" in note and "LONELY" in note for note in notes(data_cli("check", copy)))
+    assert any(
+        "where site tells the label" in note and "LONELY" in note for note in notes(data_cli("check", resealed(copy)))
+    )
 
 
 def test_what_cannot_be_opened_is_status_2(copy, data_cli):
@@ -370,7 +377,7 @@ def test_maps_of_scans_without_confounds_are_a_warning_everywhere(scans, warned,
     derived = {"derivation": {"measures": ["falff"], "confounds": "none", "scans": scans}}
     described = json.loads((copy / "cohort.json").read_text()) | derived
     (copy / "cohort.json").write_text(json.dumps(described))
-    checked = data_cli("check", copy, "--html", tmp_path / "check.html")
+    checked = data_cli("check", resealed(copy), "--html", tmp_path / "check.html")
     places = "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt", "--outDir"
     assert cli("--train", "--model", "nn", "--numIters", "1", *TINY_NN, *places, tmp_path / "train").status == 0
     tested = cli("--test", "--model", "nn", *places, tmp_path / "test")
@@ -383,7 +390,7 @@ def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tm
     evil = "<script>alert(1)</script>&amp;"
     edit_table(copy, f"^({files_of(copy, 'train')[0]},[^,]*),[^,]*,", rf"\1,{evil},")
     replace_volume(copy / files_of(copy, "train")[3], np.zeros(records.REDUCED.shape))
-    outcome = data_cli("check", copy, "--html", tmp_path / "report.html")
+    outcome = data_cli("check", resealed(copy), "--html", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not {name for name, _ in page.attributes} & {"src", "srcset", "action"}
@@ -397,7 +404,7 @@ def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tm
 
 def training(folder: Path, cli, model: str = "nn") -> Outcome:
     """A training of one batch."""
-    places = ("--dataDir", folder, "--chkPointDir", folder.parent / "ckpt", "--outDir", folder.parent / "out")
+    places = ("--dataDir", resealed(folder), "--chkPointDir", folder.parent / "ckpt", "--outDir", folder.parent / "out")
     return cli("--train", "--model", model, "--numIters", 1, *TINY_NN, *places)
 
 
@@ -410,7 +417,7 @@ def test_training_prints_the_fast_form_first(copy, cli):
     for words in (
         "40 records of 40 subjects",
         "train: 36 subjects",
-        f" Not checked: abide-data check {copy}\n",
+        f"Not checked: abide-data check {copy}\n",
     ):
         assert words in outcome.out
     assert SOUND not in outcome.out
@@ -421,20 +428,20 @@ def test_problems_of_the_check_mark_every_result(copy, cli, data_cli, tmp_path):
     """The terminal, `run.json`, `runs.csv`; and once the cohort is another one, the verdict holds no more."""
     name = files_of(copy, "train")[2]
     replace_volume(copy / name, volume_of(copy / name)[::-1])
-    found = problems(data_cli("check", copy))
+    found = problems(data_cli("check", resealed(copy)))
     outcome = training(copy, cli)
     assert f": 1 problem invalidates results: {found[0]}.\n" in outcome.out and SOUND not in outcome.out
     assert "(SIMULATED, PROBLEMS: 1)" in outcome.out
     assert json.loads((copy.parent / "out/run.json").read_text())["problems"] == found
     assert [row["cohort"] for row in read_rows(copy.parent / "runs.csv")] == [f"{copy} (SIMULATED, PROBLEMS: 1)"]
     edit_table(copy, ",NYU,", ",USM,")
-    assert open_cohort(copy).seal.verdict is None
+    assert open_cohort(resealed(copy)).seal.verdict is None
 
 
 @pytest.mark.slow
 def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
     (copy / "check.json").mkdir()
-    outcome = data_cli("check", copy)
+    outcome = data_cli("check", resealed(copy))
     assert problems(outcome) == []
     assert f"The verdict is not stored, so that no later job can tell it: {copy / 'check.json'}: Is a" in outcome.out
     outcome = data_cli("check", without_tables(copy))
@@ -447,10 +454,10 @@ def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli, monkey
     monkeypatch.setattr(phenotype, "ROUNDING", np.inf)  # the records hold other values
     values = open_cohort(copy).raw_phenotype
     edit_table(copy, r"^([^,]*bin,[^,]*),[^,]*,", r"\1,HERE,")
-    people = open_cohort(copy).rows
+    people = open_cohort(resealed(copy)).rows
     values["viq"] = [np.nan if row.label else 100.0 for row in people]
     phenotype.write_by_subject(copy / "phenotype.csv", values)
-    (found,) = [note for note in notes(data_cli("check", copy)) if "missing" in note]
+    (found,) = [note for note in notes(data_cli("check", resealed(copy))) if "missing" in note]
     autism = sum(row.label for row in people)
     assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found
 
@@ -475,7 +482,7 @@ def test_the_report_counts_subjects_not_records(copy):
     shutil.copy(copy / row["file"], copy / "swap.bin")
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
-    report = open_cohort(copy).census()
+    report = open_cohort(resealed(copy)).census()
     assert "41 records of 40 subjects" in report.title
     assert report.people.counts[0].startswith("train: 36 subjects")
     assert records.CLASSES == ("control", "autism")
@@ -484,14 +491,14 @@ def test_the_report_counts_subjects_not_records(copy):
 @pytest.mark.slow
 def test_the_page_replaces_nothing_but_a_page(copy, data_cli, tmp_path):
     for _ in range(2):
-        assert data_cli("check", copy, "--html", tmp_path / "page.html").status == 0
+        assert data_cli("check", resealed(copy), "--html", tmp_path / "page.html").status == 0
     (tmp_path / "subjects.csv").write_text("mine")
     for place, message in (
         ("subjects.csv", "is no page of a check"),
         ("nodir/x.html", "is no place"),
         (".", "is no place"),
     ):
-        outcome = data_cli("check", copy, "--html", tmp_path / place)
+        outcome = data_cli("check", resealed(copy), "--html", tmp_path / place)
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert message in outcome.err
     assert (tmp_path / "subjects.csv").read_text() == "mine"

@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT, an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
 
 from data.base.errors import InputError
+from data.base.files import FORMAT
 from utils.runs.checkpoints import CheckpointFolder, latest_in, prefixes_in
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -110,22 +111,12 @@ def test_a_checkpoint_later_than_the_state_file_was_never_completed(three):
 
 
 def test_without_digests_files_that_are_there_are_used(three):
-    """As older code left them."""
     described = json.loads((three.path / "run.json").read_text())
     (three.path / "run.json").write_text(json.dumps(described | {"saved": {}}))
     flip_a_bit(three.path / "ckpt-3.index")
     assert three.latest().name == "ckpt-3"
     (three.path / "ckpt-3.index").unlink()
     assert three.latest().name == "ckpt-2"
-
-
-def test_what_an_older_identity_lacks_is_as_by_default(three):
-    described = json.loads((three.path / "run.json").read_text())
-    later = ("training_volumes", "encoder_volumes", "records_sha256")
-    for name in ("preparation", "num_maps", *later):
-        del described[name]
-    (three.path / "run.json").write_text(json.dumps(described))
-    assert three.identity() == an_identity(step=6, saved=three.identity().saved)
 
 
 def test_an_identity_that_is_damaged_is_refused_by_name(three):
@@ -185,22 +176,8 @@ def test_what_is_not_the_checkpoints_own_stays_where_it_is(three, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_older_checkpoint_is_continued_after_a_setting_is_added(train, seen_two, tmp_path):
-    """What an older version does not say of itself is as by default."""
-    for name in ("one", "other"):
-        shutil.copytree(seen_two, tmp_path / name)
-    path = tmp_path / "one" / "ckpt" / "nn" / "run.json"
-    identity = json.loads(path.read_text())
-    del identity["config"]["l1"], identity["config"]["optimizer"], identity["preparation"]
-    path.write_text(json.dumps(identity))
-    for name in ("one", "other"):
-        assert "at iteration 2" in train(name, "nn", 4).out
-    assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", tmp_path / "other" / "ckpt" / "nn")
-
-
-@pytest.mark.slow
 def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line(train, seen_two, cli, cohort, tmp_path):
-    """By code that kept no digests; TensorFlow finds the damage."""
+    """TensorFlow finds the damage."""
     shutil.copytree(seen_two, tmp_path / "one")
     folder = tmp_path / "one" / "ckpt" / "nn"
     described = json.loads((folder / "run.json").read_text())
@@ -283,7 +260,7 @@ def study(tmp_path) -> Path:
         cohort=str(folder / "cohort"), out_dir=str(folder / "results"), saved=checkpoints.identity().saved
     )
     written = named.written_to(checkpoints.path)
-    (checkpoints.path / "run.json").write_text(json.dumps(asdict(written)))
+    (checkpoints.path / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(written)}))
     return folder
 
 
@@ -319,8 +296,14 @@ def test_a_link_to_a_folder_is_that_folder(study, tmp_path):
     assert (saved.cohort, saved.out_dir) == (str(study / "cohort"), str(study / "results"))
 
 
-def test_paths_of_older_checkpoints_stay_as_they_were_typed(three):
-    assert (three.identity().cohort, three.identity().out_dir) == ("cohort", "out")
+@pytest.mark.parametrize("number", [FORMAT + 1, None])
+def test_a_checkpoint_of_another_format_is_refused(number, three):
+    path = three.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
+    with pytest.raises(
+        InputError, match=rf"run\.json has the format {number}, .* reads format {FORMAT}; train again: "
+    ):
+        three.identity()
 
 
 @pytest.mark.parametrize("said", [{"folder": "/elsewhere", "cohort": ""}, {"folder": "a\0b"}])

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,8 @@ from test_report import NAME, RUN, change, people, write_tables
 from data.base import files
 from data.base.errors import InputError
 from utils.compare import runs
-from utils.report.tables import Choice
-from utils.scores.results import Estimate
 
-FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"]}
+FINISHED = {"job": "test", "finished": True, "outputs": ["predictions.csv"], "step": None, "override": False}
 
 
 def finished(folder: Path, table: pd.DataFrame, **run) -> Path:
@@ -298,16 +295,6 @@ def truncate(at_a_line: bool):
     return apply
 
 
-BY_ITSELF = Choice(
-    candidates=["regions", "residual"],
-    chosen={"regions": 5},
-    agreement=None,
-    metric="auc",
-    best="regions",
-    best_score=Estimate(0.7, 0.6, 0.8),
-    optimism=None,
-)
-OLDER = {"quick": True, "corrected": {"value": 0.68, "low": 0.58, "high": 0.78}}  # as results of version 1 have it
 MISTAKES = {  # what is wrong with b, and what is said of it
     "people": (without("1.bin", "3.bin", "5.bin"), "only A has record 1.bin of subject 1, autism,", "(3 such rows)"),
     "names exchanged": (
@@ -328,11 +315,6 @@ MISTAKES = {  # what is wrong with b, and what is said of it
     "one split": (lambda folder: change(folder, folds=None), "folds: 5, fold 0,", "(320 such rows)"),
     "one fold": (lambda folder: change(folder, fold="1"), "folds: 5", "(320 such rows)"),
     "no label": (another(label=""), "has no known label", "nothing can be compared"),
-    "chosen by itself": (
-        lambda folder: change(folder, choice=asdict(BY_ITSELF) | OLDER),
-        "chosen by these predictions",
-        "too good",
-    ),
     "autoencoder": (lambda folder: change(folder, model="cae"), "b holds a test of cae", "expected the folder of a"),
     "no model": (lambda folder: change(folder, model="x"), "b holds a test of x", "expected"),
     "training": (lambda folder: change(folder, job="train"), "b holds a train of mmnn", "expected the folder"),

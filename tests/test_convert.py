@@ -301,7 +301,7 @@ def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
 
 @pytest.mark.slow
 def test_how_a_command_was_typed_decides_nothing(pcp, reduced, data_cli, tmp_path, monkeypatch):
-    """Not which folder stands here, nor the name of the program, which was another one in earlier versions."""
+    """Not which folder stands here, nor the name of the program."""
     target = shutil.copytree(reduced, tmp_path / "out")
     (target / "subjects.csv").unlink()
     said = json.loads((target / "cohort.json").read_text())

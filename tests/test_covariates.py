@@ -1,13 +1,12 @@
 """What is known of people by covariates and phenotype, and what the commands say and do with it."""
 
-import json
 import re
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, brain_map, read_rows, unsealed, write_rows
+from helpers import COARSE, brain_map, read_rows, write_rows
 
 from data.cohorts.covariates import KINDS, are_far, completed, known_covariates, odd_numbers, told
 from data.cohorts.rows import Row
@@ -166,22 +165,3 @@ def test_covariates_that_are_named_are_all(people, data_cli, tmp_path):
     line, cohort = converted(data_cli, people, tmp_path / "none", "--covariates", "")
     assert line.startswith("Covariates, as named: site; not named, so left out: age, sex; not known:")
     assert list(known_covariates(cohort)) == ["site"]
-
-
-def test_an_older_cohort_gains_them_and_a_test_reads_them(people, data_cli, cli, no_floors, tmp_path):
-    """`cohort.json` of an older version does not say who named the covariates."""
-    _, cohort = converted(data_cli, people, tmp_path / "cohort", "--covariates", "mean_fd")
-    metadata = json.loads((cohort.path / "cohort.json").read_text())
-    del metadata["covariates_named"]
-    (unsealed(cohort.path) / "cohort.json").write_text(json.dumps(metadata))
-    assert list(known_covariates(open_cohort(cohort.path))) == ["site", "mean_fd", "age", "sex"]
-    for job in ("--train", "--test"):
-        folders = ("--dataDir", cohort.path, "--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / job)
-        more = ("--numIters", "2") if job == "--train" else ()
-        assert cli(job, "--model", "nn", "--folds", "2", *folders, *more).status == 0
-    kinds = {row["group"] for row in read_rows(tmp_path / "--test" / "groups.csv")}
-    assert {"sex F", "sex M"} <= kinds and any("third" in kind for kind in kinds)
-    motion = json.loads((tmp_path / "--test" / "run.json").read_text())["motion"]
-    assert "site, log mean_fd, age and sex, " in motion
-    variables = {row["variable"] for row in read_rows(tmp_path / "--test" / "table1.csv")}
-    assert {"age", "sex", "mean_fd"} <= variables

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TINY_CNN, read_rows, unsealed, write_rows
+from helpers import TINY_CNN, read_rows, resealed, write_rows
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
@@ -136,12 +136,12 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
     train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)
     assert cli(*train, *where, "--dataDir", encoded).status == 0
-    swapped = unsealed(shutil.copytree(encoded, tmp_path / "swapped"))
+    swapped = shutil.copytree(encoded, tmp_path / "swapped")
     table = (swapped / "subjects.csv").read_text()
     (swapped / "subjects.csv").write_text(
         table.replace(",test", ",x").replace(",train", ",test").replace(",x", ",train")
     )
-    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
+    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", resealed(swapped))
     assert outcome.status == 2
     count = len(open_cohort(encoded).subjects("train"))
     assert f"{count} of {count} test subjects of {swapped} trained the encoder of these volumes" in outcome.err
@@ -149,7 +149,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     write_rows(swapped / "subjects.csv", [row | {"subject": f"new{at}"} for at, row in enumerate(rows)])
     for name in ("covariates.csv", "phenotype.csv"):
         (swapped / name).unlink()
-    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", swapped)
+    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", resealed(swapped))
     assert outcome.status == 2
     assert "trained the encoder of these volumes: new" in outcome.err
     assert "By their scans, whatever their names: all of them" in outcome.err

@@ -1,7 +1,6 @@
 """A person is known by every part of the scan: an equal map, or an equal connectome, makes two subjects one group."""
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, brain_map, cohort_of, pcp_table, read_rows, row, unsealed, write_rows
+from helpers import COARSE, brain_map, cohort_of, pcp_table, resealed, row, write_rows
 
 from data.cohorts.folds import open_folds
 from data.cohorts.records import Digests
@@ -79,38 +78,14 @@ def test_who_shares_one_map_or_the_connectome_is_one_group(made, tmp_path):
 
 
 def test_equal_maps_are_known_by_digests_alone(made, data_cli, tmp_path):
-    """As of a cohort that was packed from an older one, whose groups lack them."""
+    """Of groups that the metadata lack."""
     folder = shutil.copytree(made[0], tmp_path / "copy")
     metadata = json.loads((folder / "cohort.json").read_text())
     metadata["same_scan"] = []
     (folder / "cohort.json").write_text(json.dumps(metadata))
-    opened = with_groups(sealed(unsealed(folder), together=False))
+    opened = with_groups(sealed(resealed(folder), together=False))
     assert set(map(frozenset, opened.groups)) == PAIRS
     assert data_cli("check", folder).out.count("which folds may part") == 0
-
-
-def test_older_digests_know_whole_scans_only_and_the_check_says_so(made, data_cli, tmp_path):
-    """`digests.csv` without a digest a map: the check compares volumes, and who shares a map may be parted by folds."""
-    folder = shutil.copytree(made[0], tmp_path / "copy")
-    rows = [
-        {name: text for name, text in of.items() if name != "map_sha256"} for of in read_rows(folder / "digests.csv")
-    ]
-    write_rows(folder / "digests.csv", rows)
-    table = [
-        of | {"split": "train"} if of["subject"] in {"60001", "50002", "50004"} else of
-        for of in read_rows(folder / "subjects.csv")
-    ]
-    write_rows(folder / "subjects.csv", table)
-    metadata = json.loads((folder / "cohort.json").read_text())
-    metadata["same_scan"] = []
-    (folder / "cohort.json").write_text(json.dumps(metadata))
-    assert with_groups(open_cohort(unsealed(folder))).groups == (("50006", "60003"),)  # by the connectome
-    outcome = data_cli("check", folder)
-    assert outcome.status == 1
-    for name, pair in (("falff", r"50002\.bin \(train\) and 60001"), ("alff", r"50004\.bin \(train\) and 60001")):
-        assert re.search(
-            rf"PROBLEM: identical {name}: .*{pair}\.bin \(.*, which folds may part; leave all", outcome.out
-        )
 
 
 def test_new_people_with_a_map_of_the_training_are_refused(scans, data_cli, tmp_path):

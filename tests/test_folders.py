@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from data.base import files
 from data.base.errors import InputError
 from utils.jobs import BLACKOUT, JOBS
-from utils.runs.folders import Results, changed, check_pattern, check_places, described, kind_of, read_manifest, record
+from utils.runs.folders import (
+    Results,
+    changed,
+    check_finished,
+    check_pattern,
+    check_places,
+    described,
+    kind_of,
+    read_manifest,
+    record,
+)
 from utils.runs.run import Run
 
 
@@ -38,17 +48,6 @@ def test_a_run_is_done_while_its_outputs_are_as_it_wrote_them(run):
     (run.out_dir / "regions.csv").unlink()
     assert sorted(changed(run.out_dir, manifest)) == ["maps/b.nii.gz", "regions.csv"]
     assert not run.is_done()
-
-
-def test_a_run_of_older_code_wrote_no_digests(run):
-    described = json.loads((run.out_dir / "run.json").read_text())
-    new = ("outputs_sha256", "override")
-    older = {name: value for name, value in described.items() if name not in new}
-    (run.out_dir / "run.json").write_text(json.dumps(older))
-    (run.out_dir / "regions.csv").unlink()
-    assert run.is_done() and run.continues()
-    record(run.out_dir, "regions.csv")
-    assert json.loads((run.out_dir / "run.json").read_text()) == older
 
 
 def test_an_output_that_is_made_again_counts(run):
@@ -104,6 +103,15 @@ def test_no_run_takes_the_folder_of_another_job_or_model(tmp_path_factory, befor
         assert all(len(list(first.out_dir.glob(f"earlier/*/{name}"))) == 1 for name in names)
 
 
+def test_results_of_another_format_are_told_and_left_alone(run):
+    content = json.loads((run.out_dir / "run.json").read_text()) | {"format": 2}
+    (run.out_dir / "run.json").write_text(json.dumps(content))
+    for ask in (run.is_done, run.prepare_folder, lambda: check_finished("--score out", run.out_dir, "name a test")):
+        with pytest.raises(InputError, match=r"run\.json has the format 2, this program reads format 1; move it away"):
+            ask()
+    assert (run.out_dir / "regions.csv").is_file()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"job": "train"}', '{"outputs": "x", "finished": true}'])
 def test_a_folder_whose_run_json_is_of_others_is_nobodys(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
@@ -133,9 +141,6 @@ def home(tmp_path) -> Path:
     (tmp_path / "cohort").mkdir()
     for name in ("cohort.json", "subjects.csv"):
         (tmp_path / "cohort" / name).touch()
-    (tmp_path / "packed").mkdir()
-    for name in ("cohort.h5", "SHA256SUMS"):
-        (tmp_path / "packed" / name).touch()
     (tmp_path / "bare").mkdir()
     (tmp_path / "link").symlink_to("cohort")
     write_checkpoints(tmp_path / "ckpt" / "cnn", (2,))
@@ -157,7 +162,6 @@ def home(tmp_path) -> Path:
         ("ckpt/out", "ckpt", "cohort"),
         ("new", ".", "cohort"),
         ("results/nn-train", "chkpt", "bare"),
-        ("new", "ckpt", "list.json"),
     ],
 )
 def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
@@ -173,7 +177,6 @@ def test_folders_of_their_own_are_let_pass(out, ckpt, data, home, monkeypatch):
         ("ckpt/x/..", "ckpt", None, "are the same folder"),
         ("cohort", "ckpt", "cohort", "--outDir .*cohort is a cohort; keep results, checkpoints and cohorts in folders"),
         ("link/out", "ckpt", None, "--outDir .*link/out lies in .*cohort, a cohort"),
-        ("packed/out", "ckpt", None, "lies in .*packed, a cohort"),
         ("ckpt/cnn/a/b", "other", None, "--outDir .* lies in .*ckpt/cnn, a folder of checkpoints"),
         ("other/mmnn", "other", None, "--outDir .*other/mmnn is a folder of checkpoints"),
         ("other/nn.replaced/x", "other", None, "lies in .*nn.replaced, a folder of checkpoints"),
@@ -219,7 +222,7 @@ def test_nothing_that_is_let_pass_lies_in_another(tmp_path_factory, out, ckpt, d
         places(*(Path(f"{home}/{detour}{path}") for path in (out, ckpt, data)))
 
 
-@pytest.mark.parametrize("name", ["run.json", "checkpoint", "cohort.json", "cohort.h5"])
+@pytest.mark.parametrize("name", ["run.json", "checkpoint", "cohort.json"])
 def test_a_file_of_another_program_marks_nothing(name, tmp_path):
     (tmp_path / name).write_text("{}")
     assert kind_of(tmp_path) is None

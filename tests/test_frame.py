@@ -86,7 +86,8 @@ def test_an_estimate_says_its_interval_or_that_there_is_none():
 
 def run_folder(folder, name: str, **content) -> None:
     (folder / name).mkdir()
-    about = {"outputs": [], "finished": True, "job": "test", "model": "nn", "records_sha256": "r"}
+    about = {"format": 1, "outputs": [], "finished": True, "job": "test", "model": "nn", "records_sha256": "r"}
+    about |= {"step": None, "override": False, "outputs_sha256": {}}
     (folder / name / "run.json").write_text(json.dumps(about | content))
 
 
@@ -151,6 +152,7 @@ def test_a_kill_while_a_report_is_built_again_leaves_the_test_whole(tmp_path, mo
     (folder / "report.html").write_text("old")
     content = json.loads((folder / "run.json").read_text())
     known = {"finished": True, "outputs": [], "outputs_sha256": {"report.html": sha256(folder / "report.html")}}
+    known |= {"job": "test", "step": None, "override": False}
     (folder / "run.json").write_text(json.dumps(content | known))
 
     def killed(folder):

@@ -1,7 +1,6 @@
 """Each guard refuses what it must and lets pass what it must; runs, checkpoints and records are made up by hand."""
 
 import dataclasses
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -52,8 +51,6 @@ def test_other_hyper_parameters():
     words = r"differs: learning_rate=0\.5 there, learning_rate=0\.003 asked for; members=2 there, members=4 asked for"
     with pytest.raises(InputError, match=words):
         guards.same_settings(run, saved)
-    older = {name: value for name, value in run.choices.config.items() if name != "decay"}
-    guards.same_settings(run, saved_by(run, config=older))  # what it lacks is as by default
 
 
 @pytest.mark.parametrize(
@@ -217,9 +214,6 @@ def test_a_folder_of_results_belongs_to_the_job_and_model_that_wrote_it(other, w
     replace(other, out_dir=run.out_dir).write_manifest(finished=False)
     with pytest.raises(InputError, match=rf"out holds the results of another run \({whose}\), this one is train of nn"):
         guards.free_output(run)
-    manifest = json.loads((run.out_dir / "run.json").read_text())
-    (run.out_dir / "run.json").write_text(json.dumps(manifest | {"job": "", "model": ""}))
-    guards.free_output(run)  # of whom is not known
 
 
 def test_records_that_would_be_one_file():

@@ -129,8 +129,8 @@ def changed(content: bytes, *steps: str | int, value: object = None) -> bytes:
 SHARED = {"shapes": [[2, 2]], "name": "a", "step": 1, "phenotype_scale": [], "phenotype_shift": []}
 MODELS = {  # what is edited, its value, and what the error says
     ("format",): [
-        (0, "is a bundle of format 0, this program reads format 1"),
-        (2, "is a bundle of format 2, this program reads format 1; use the version"),
+        (0, "has the format 0, this program reads format 1"),
+        (2, "has the format 2, this program reads format 1; make the bundle again"),
         ("1", "format 1, this program reads"),
         (None, "format None"),
         (True, "has a damaged model.json"),

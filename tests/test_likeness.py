@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, add_connectomes, cohort_of, row, unsealed
+from helpers import ROOT, add_connectomes, cohort_of, resealed, row
 from scipy import ndimage
 from scipy.stats import mstats
 from test_convert_like import ROWS, write_people
@@ -41,8 +41,8 @@ def whole(tmp_path_factory) -> Cohort:
     random, columns = np.random.default_rng(0), dict.fromkeys(measures.MEASURES, 0.0)
     table = pd.DataFrame(columns, range(COUNT)).assign(voxel_mm3=27.0)
     table["mean"], table["sd"] = random.normal(0.4, 0.03, COUNT), random.normal(0.06, 0.006, COUNT)
-    measures.write_measures(unsealed(folder) / "maps.csv", subjects, {"falff": table})
-    return add_connectomes(folder)
+    measures.write_measures(folder / "maps.csv", subjects, {"falff": table})
+    return add_connectomes(resealed(folder))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import DENSE, read_rows, settings, unsealed
+from helpers import DENSE, read_rows, resealed, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,11 +96,11 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoin
     monkeypatch.setattr("data.cohorts.records.LARGEST", 3.3e38)
     files = [row["file"] for row in read_rows(cohort / "subjects.csv") if row["split"] == "train"]
     fourth = [files[at] for at in np.random.default_rng((0, 0)).permutation(len(files))[3 * 8 : 4 * 8]]
-    poisoned = unsealed(shutil.copytree(cohort, tmp_path / "cohort"))
+    poisoned = shutil.copytree(cohort, tmp_path / "cohort")
     values = np.fromfile(poisoned / fourth[2], "<f4")
     values[1:30] = 3e38
     values.tofile(poisoned / fourth[2])
-    (poisoned / "digests.csv").unlink()
+    resealed(poisoned)
     assert train("one", "nn", 2, "--dataDir", poisoned).status == 0
     folder = CheckpointFolder(tmp_path / "one" / "ckpt" / "nn")
     digest = folder.digest()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import assert_bit_equal, flip_a_bit, read_rows, row, unsealed, write_rows
+from helpers import assert_bit_equal, flip_a_bit, read_rows, resealed, row, write_rows
 
 from data.base import files
 from data.base.errors import InputError
@@ -315,10 +315,11 @@ def test_a_training_on_kept_means_ends_as_one_on_volumes(trained_on_means, writt
 @pytest.mark.slow
 def test_a_test_subject_who_trained_is_refused_though_the_means_are_there(trained_on_means, written, cli, tmp_path):
     """The tables are those of the same volumes, whoever is tested."""
-    swapped = unsealed(shutil.copytree(written, tmp_path / "swapped"))
+    swapped = shutil.copytree(written, tmp_path / "swapped")
     split = {"train": "test", "test": "train"}
     rows = [of | {"split": split[of["split"]]} for of in read_rows(swapped / "subjects.csv")]
     write_rows(swapped / "subjects.csv", rows)
+    resealed(swapped)
     tables = sorted((trained_on_means / "ckpt" / "means").iterdir())
     outcome = cli("--test", "--model", "mmnn", "--dataDir", swapped, "--chkPointDir", trained_on_means / "ckpt")
     assert outcome.status == 2

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, LAS_3MM, brain_map, read_rows, unsealed
+from helpers import COARSE, LAS_3MM, brain_map, read_rows, resealed
 from scipy import ndimage, stats
 
 from data.base.errors import InputError
@@ -242,7 +242,8 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     checked = data_cli("check", tmp_path / "out")
     assert not re.search("PROBLEM: .*(kinds|separate|outside)", checked.out)
     assert "maps: from 0 to 1" in checked.out
-    (unsealed(tmp_path / "out") / "maps.csv").write_text("subject,mean\n1001,high\n")
+    (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
+    resealed(tmp_path / "out")
     damaged = data_cli("check", tmp_path / "out")
     assert damaged.status == 2
     assert "maps.csv is damaged" in damaged.err

@@ -1,7 +1,5 @@
 """The five models: sizes by hand, shapes, costs, placement of the code on the grid, losses."""
 
-import dataclasses
-import json
 import math
 
 import numpy as np
@@ -350,9 +348,6 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     assert own | learned == {id(weight) for weight in network.weights}
 
 
-OF_OLDER = {"swap_regions": 0, "region_networks": "both", "convolutions_by_map": True, "mean_over": "parts"}
-
-
 @pytest.mark.parametrize("edges", [0, 6])
 def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edges):
     module = MODELS["mmnn"].module
@@ -363,36 +358,6 @@ def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edg
     expected |= {"phenotype": third, "connectome": third}
     assert [part.name for part in last.parts] == list(expected)[: 4 + bool(edges)]
     assert last.shares == pytest.approx([expected[part.name] for part in last.parts])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, maps, brain, edges",
-    [("cnn", 3, 1, 0), ("mmnn", 1, 1, 0), ("mmnn", 3, 3, 0), ("mmnn", 5, 3, 0), ("mmnn", 5, 1, 6)],
-)
-def test_parts_of_older_networks_have_their_weights_however_many_networks_they_have(name, maps, brain, edges):
-    from models.averaging import logits_of_parts
-
-    module, members = MODELS[name].module, 2
-    saved = dataclasses.asdict(override(module.PRESETS["combined"], [f"members={members}"])) | OF_OLDER
-    config = MODELS[name].settings(saved)
-    assert MODELS[name].completed(saved) == json.loads(json.dumps(saved))
-    more = {"edges": edges} if edges else {}
-    network = with_random_weights(module.build(config, REDUCED, maps=maps, **more))
-    generator = np.random.default_rng(1)
-    inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    logits = list(map(np.array, logits_of_parts(network)(inputs)))
-    connectome = logits.pop()[:, 0] if edges else 0
-    means = [one.mean(1) for one in logits]
-    counts = [one.shape[1] for one in logits]
-    phenotype = means.pop() if name == "mmnn" else 0
-    regions = (means[0] + means[1]) / 2 if maps > 1 else means[0]  # by map, and of all maps together
-    expected = (2 * regions + means[-1]) / 3
-    of_parts = [maps, *([1] if maps > 1 else []), maps, *([1] if name == "mmnn" else [])]
-    assert counts == [members * inputs for inputs in of_parts]
-    if name == "mmnn":
-        expected = (brain * expected + phenotype + connectome) / (brain + 1 + bool(edges))
-    np.testing.assert_allclose(network(inputs), expected, rtol=1e-4)
 
 
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
@@ -408,9 +373,6 @@ def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     before, after = (np.concatenate(network({"volume": of_all}), axis=1)[0] for of_all in (volume, changed))
     moved = (before != after).any(1)
     assert moved.tolist() == [False, False, True, True, False, False, True, True]  # the last read all maps
-    saved = dataclasses.asdict(config) | {"swap_regions": 0, "region_networks": "all", "members": 1}
-    together = module.build(MODELS["cnn"].settings(saved), REDUCED, maps=3)
-    assert together.count_params() == 3 * STANDARDISED + dense(3 * 116, 64) + dense(64, 2)
 
 
 def test_region_presets_begin_undecided_and_read_several_maps():

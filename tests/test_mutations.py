@@ -31,7 +31,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, listing, load_map, pcp_table, unsealed, write_small
+from helpers import COARSE, ROOT, brain_map, compressible, listing, load_map, pcp_table, write_small
 
 from data import check, pack
 from data.base.errors import InputError
@@ -203,7 +203,7 @@ def mutate(content: bytes, how: tuple[Callable, ...], rng: random.Random) -> byt
 
 def use_cohort(path: Path) -> None:
     """As `check` and training do: everything is read."""
-    opened = open_cohort(path)
+    opened = open_cohort(path, is_sealed=False)
     every = range(len(opened.rows))
     for text in check.full(opened).lines():
         assert text, "an empty finding"
@@ -219,7 +219,7 @@ def use_cohort(path: Path) -> None:
 def use_sums(folder: Path) -> None:
     """As `check` and `pack` do."""
     use_cohort(folder)
-    check_sums(open_cohort(folder).paths)
+    check_sums(open_cohort(folder, is_sealed=False).paths)
 
 
 def use_table(folder: Path, columns: SourceOptions, phenotype: tuple[str, ...] | None) -> None:
@@ -297,17 +297,9 @@ def make_bare(folder: Path) -> None:
     (folder / "1.bin").write_bytes(compressible(1))
 
 
-def make_packed(form: str) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        write_small(folder.with_name("source"))
-        pack.pack(open_cohort(folder.with_name("source")), folder, form)
-
-    return make
-
-
-def make_list(folder: Path) -> None:
-    write_small(folder)
-    (folder / "list.json").write_text(json.dumps([f"{subject}.bin" for subject in (1, 2, 3, 5)]))
+def make_chunks(folder: Path) -> None:
+    write_small(folder.with_name("source"))
+    pack.pack(open_cohort(folder.with_name("source")), folder, "zip")
 
 
 def make_map(suffix: str, labels: bool = False) -> Callable[[Path], None]:
@@ -389,15 +381,15 @@ def make_checkpoint(folder: Path) -> None:
 
 def make_results(folder: Path) -> None:
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"outputs": ["*.csv", "run.json"], "finished": True, "job": "test"}))
     (folder / "regions.csv").write_text("region\n")
+    Results(folder, "test", "nn", ("*.csv",)).write({}, finished=True)
 
 
 def make_side_tables(folder: Path) -> None:
     write_small(folder)
     small, names = open_cohort(folder), [f"value_{number}" for number in range(29)]
     write_tables(folder, small.rows, dataclasses.replace(small.metadata, phenotype=tuple(names)))
-    unsealed(folder)
+    (folder / "seal.json").unlink()
     rows = [[str(number), *[f"{number / 7:.3g}"] * 28, ""] for number in (1, 2, 3, 5)]
     (folder / "phenotype.csv").write_text("\n".join(map(",".join, [["subject", *names], *rows])) + "\n")
     (folder / "covariates.csv").write_text("subject,SITE_ID\n1,NYU\n2,KKI\n3,NYU\n5,\n")
@@ -406,7 +398,7 @@ def make_side_tables(folder: Path) -> None:
 def make_small(folder: Path) -> None:
     """Without a seal, so that what is damaged is read and not only compared."""
     write_small(folder)
-    unsealed(folder)
+    (folder / "seal.json").unlink()
 
 
 SMALL = make_small
@@ -414,15 +406,13 @@ CHECKPOINT = {"make": make_checkpoint, "use": use_checkpoint}
 OWN = SourceOptions(label_column="DX", positive="1")
 KINDS = {
     "record": Kind("1.bin", BINARY, make_bare),
-    "zip chunk": Kind("compressed_0", BINARY, make_packed("zip")),
-    "cohort.h5": Kind("cohort.h5", BINARY, make_packed("hdf5")),
+    "zip chunk": Kind("compressed_0", BINARY, make_chunks),
     "subjects.csv": Kind("subjects.csv", TABLE, SMALL),
     "cohort.json": Kind("cohort.json", JSON, SMALL),
     "covariates.csv": Kind("covariates.csv", TABLE, make_side_tables),
     "phenotype.csv": Kind("phenotype.csv", TABLE, make_side_tables),
     "digests.csv": Kind("digests.csv", TABLE, SMALL),
     "SHA256SUMS": Kind("SHA256SUMS", TEXT, SMALL, use_sums),
-    "JSON list": Kind("list.json", JSON, make_list, lambda folder: use_cohort(folder / "list.json")),
     "map.nii": Kind("map.nii", BINARY, make_map(".nii"), use_map(".nii")),
     "map.nii.gz": Kind("map.nii.gz", BINARY, make_map(".nii.gz"), use_map(".nii.gz")),
     "atlas": Kind(
@@ -485,7 +475,6 @@ def run_kind(kind: Kind, name: str, home: Path, seed: int, count: int) -> Counte
     for number in range(count):
         folder = home / str(number)
         shutil.copytree(home / "base", folder)
-        (folder / kind.name).unlink()  # a new file, since HDF5 knows files by their inode
         (folder / kind.name).write_bytes(kind.damage(content, random.Random(f"{seed} {name} {number}")))
         outcome = outcome_of(kind.use, folder)
         found[outcome] += 1
@@ -556,14 +545,14 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("units", [(), (2, 2), (3,)])
 def test_weights_of_another_network_are_refused(units, tmp_path):
-    """As those of an earlier version, or where files were mixed up; for use and to go on training."""
+    """As where files were mixed up; for use and to go on training."""
     from utils.training.network import Saver, restore_weights
 
     make_checkpoint(tmp_path / "nn")
     network, optimizer = network_of(MODELS["nn"].module.Config(phenotype_units=units))
     checkpoints = CheckpointFolder(tmp_path / "nn")
     words = (
-        r"ckpt-1 has weights of another network .* an earlier version, .* Train again: run\.py --train --overrideChkpt"
+        r"ckpt-1 has weights of another network .* were files mixed up\? Train again: run\.py --train --overrideChkpt"
     )
     for restore in (lambda: restore_weights(checkpoints, network), Saver(checkpoints, network, optimizer).restore):
         with pytest.raises(InputError, match=words):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Page, read_rows
+from helpers import Page, read_rows, resealed
 from PIL import Image
 
 from data import check, check_page, demo
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil."""
-    unsummed = shutil.ignore_patterns("SHA256SUMS", "digests.csv", "seal.json", "check.json")
-    return shutil.copytree(cohort, tmp_path / "copy", ignore=unsummed)
+    return shutil.copytree(cohort, tmp_path / "copy")
 
 
 def volume_of(path: Path) -> np.ndarray:
@@ -111,7 +110,7 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, dat
     written = json.loads((copy / "cohort.json").read_text())
     written["provenance"] = {"left_out": {"no map": ["60001", "60002"], "unused": []}}
     (copy / "cohort.json").write_text(json.dumps(written))
-    assert data_cli("check", copy, "--html", copy / "check.html").status == 1
+    assert data_cli("check", resealed(copy), "--html", copy / "check.html").status == 1
     html = (copy / "check.html").read_text()
     for row in rows:
         if row != constant:
@@ -145,8 +144,7 @@ def test_other_maps_lie_beside_the_page_and_nothing_of_others_is_replaced(tmp_pa
         (cohort / row.file).write_bytes(records.pack(label, values, volume[..., 0], np.flip(volume[..., 0], 2)))
     written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["a", "b"]}
     (cohort / "cohort.json").write_text(json.dumps(written))
-    for name in ("digests.csv", "seal.json", "SHA256SUMS"):
-        (cohort / name).unlink(missing_ok=True)
+    resealed(cohort)
     page, beside = tmp_path / "my check.html", tmp_path / "my check_files"
     beside.mkdir()
     (beside / "01_b.webp").write_text("mine")
@@ -228,7 +226,7 @@ def test_motion_and_failures_of_a_folder(tmp_path):
 
 
 def test_a_folder_says_of_pictures_what_is_there(tmp_path):
-    """Only series, or an older version: no picture is promised. Then some people have some: the others say so."""
+    """Only series: no picture is promised. Then some people have some: the others say so."""
     for label, moved in (("1", 0.1), ("2", 0.2), ("3", 0.4), ("4", 0.5)):
         write_derived(tmp_path, label, moved)
     told = derived.write(tmp_path, "1234", None, [])

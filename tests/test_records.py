@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import json
 import shutil
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ from helpers import (
     read_rows,
     small_record,
     training,
-    unsealed,
     write_bare,
     write_small,
 )
@@ -139,7 +136,7 @@ def expected(content: bytes) -> list[str]:
     return [hashlib.sha256(part).hexdigest() for part in (content[:HEADER_BYTES], content[HEADER_BYTES:])]
 
 
-@pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
+@pytest.mark.parametrize("form", ["bin", "zip"])
 def test_the_table_has_the_digests_of_every_form(form, cohort, data_cli, tmp_path):
     assert data_cli("pack", cohort, tmp_path / form, f"--{form}").status == 0
     table = read_rows(tmp_path / form / "digests.csv")
@@ -246,19 +243,17 @@ def test_a_bit_of_a_test_record_is_told_before_any_result(at, words, cli, cohort
     assert not Path("out/predictions.csv").exists()
 
 
-def test_the_same_files_under_other_names_in_a_list(cli, cohort, seen_two, tmp_path):
+def test_the_same_files_under_other_names(cli, cohort, seen_two, tmp_path):
     """A nn reads no volumes, and still knows the people by them."""
-    renamed = []
+    (tmp_path / "renamed").mkdir()
     for number, path in enumerate(sorted(cohort.glob("*.bin"))):
-        renamed.append(f"{number + 7000}.bin")
-        shutil.copyfile(path, tmp_path / renamed[-1])
-    (tmp_path / "list.json").write_text(json.dumps(renamed))
-    places = ("--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "list.json")
+        shutil.copyfile(path, tmp_path / "renamed" / f"{number + 7000}.bin")
+    places = ("--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "renamed")
     outcome = cli("--test", "--model", "nn", *places)
     assert outcome.status == 2
     assert "trained this checkpoint: " in outcome.err
     assert "By their scans, whatever their names: " in outcome.err
-    assert "or leave them out (--exclude, or a JSON list of the other records)" in outcome.err
+    assert "or leave them out (--exclude)" in outcome.err
 
 
 @pytest.mark.slow
@@ -285,31 +280,9 @@ def test_a_bare_folder_that_was_filled_with_other_records(cli, tmp_path):
     assert "(1.bin, 10.bin, " in outcome.err
 
 
-@pytest.mark.slow
-def test_a_cohort_of_an_earlier_version_works_as_a_bare_folder_does(cli, cohort, tmp_path):
-    older = unsealed(shutil.copytree(cohort, tmp_path / "older"))
-    (older / "digests.csv").unlink()
-    outcome = cli(*training(tmp_path, older, "nn", 1))
-    assert outcome.status == 0
-    assert "older has no digests.csv: computed for 40 records, kept with the results" in outcome.out
-    assert open_cohort(older).digest == open_cohort(cohort).digest
-    assert (tmp_path / "out" / "digests.csv").read_bytes() == (cohort / "digests.csv").read_bytes()
-
-
 def test_a_value_that_is_no_measurement(tmp_path):
     values = np.frombuffer(small_record(), "<f4").copy()
     values[30:] *= np.float32(1e30)
     (tmp_path / "1.bin").write_bytes(values.tobytes())
     with pytest.raises(InputError, match=r"1\.bin holds .*e\+.* as volume value 0; expected finite"):
         open_cohort(tmp_path).read(0)
-
-
-@pytest.mark.slow
-def test_threads_read_an_hdf5_file_without_disturbing_each_other(cohort, data_cli, tmp_path):
-    """h5py reads chunks without a lock: one read in a few hundred failed."""
-    assert data_cli("pack", cohort, tmp_path / "packed", "--hdf5").status == 0
-    entries = [entry.stored for entry in open_cohort(tmp_path / "packed").entries] * 25
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda entry: entry.read(), entries))
-    assert len(found) == 1000
-    assert all(content == found[at % 40] for at, content in enumerate(found))

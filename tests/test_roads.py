@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, run_main, unsealed, write_rows
+from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, resealed, run_main, write_rows
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from scans import confounds, write_confounds, write_people
 from statsmodels.stats.multitest import multipletests
@@ -478,24 +478,20 @@ def bare(cohort: Path, target: Path) -> Path:
     return target
 
 
-def packed(form: str):
-    def pack(cohort: Path, target: Path, data_cli) -> Path:
-        walk(target.parent, [f"abide-data pack {cohort} {target} --{form}"], data_cli)
-        return target
-
-    return pack
+def packed(cohort: Path, target: Path, data_cli) -> None:
+    walk(target.parent, [f"abide-data pack {cohort} {target} --zip"], data_cli)
 
 
 def chunks(cohort: Path, target: Path, data_cli) -> None:
     """Zip chunks without tables."""
-    packed("zip")(bare(cohort, target.with_name("records")), target, data_cli)
+    packed(bare(cohort, target.with_name("records")), target, data_cli)
     for path in target.iterdir():
         if not path.name.startswith("compressed_"):
             path.unlink()
 
 
 FORMS = {  # how it is made, and which model reads it; files with tables are what all other roads are on
-    "hdf5": (packed("hdf5"), "ae"),
+    "packed": (packed, "ae"),
     "chunks": (chunks, "cnn"),
     "bare": (lambda cohort, target, data_cli: bare(cohort, target), "nn"),
 }
@@ -564,7 +560,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     label = {row.subject: f"label {row.label:.0f}" for row in cohort.rows}
     table = cohort.covariates.assign(sex="M", site=cohort.covariates.index.map(label))  # one value; one class each
     table.rename_axis("subject").to_csv("cohort/covariates.csv")
-    (unsealed(in_walked / "cohort") / "SHA256SUMS").unlink()
+    resealed(in_walked / "cohort")
     asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
     count = advised(asked, r"Use --folds (\d+)\.")
     assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").names) == int(count)

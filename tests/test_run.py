@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, bare_records, small_record, unsealed
+from helpers import ROOT, bare_records, resealed, small_record
 
+from data.base.errors import InputError
 from models import cae
 from utils.jobs import JOBS
 
@@ -74,16 +76,15 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "long": bare("long", small_record() + b"1234"),
         "half": bare("half", small_record(0.5)),
         "two": bare("two", small_record(2.0)),
-        "list": folder / "list.json",
-        "swapped": unsealed(shutil.copytree(cohort, folder / "swapped")),
+        "swapped": shutil.copytree(cohort, folder / "swapped"),
         **{name: shutil.copytree(trained, folder / name) for name in ("renamed", "regrid", "cut", "spoilt")},
     }
     found["empty"].mkdir()
     found["file"].write_bytes(small_record())
-    found["list"].write_text('["missing.bin"]')
     table = (cohort / "subjects.csv").read_text()
     swap = table.replace(",train", ",x").replace(",test", ",train").replace(",x", ",test")
     (found["swapped"] / "subjects.csv").write_text(swap)
+    resealed(found["swapped"])
     shutil.copytree(found["renamed"] / "cnn", found["renamed"] / "nn")
     identity = json.loads((trained / "cnn" / "run.json").read_text())
     (found["regrid"] / "cnn" / "run.json").write_text(json.dumps(identity | {"grid": "full"}))
@@ -113,8 +114,10 @@ def paths(tmp_path_factory, cohort, full_cohort, trained) -> dict[str, str]:
         "shapeless": {"grid": "reduced"},
         "nobody": {"encoder_subjects": None},
     }.items():
-        found[name] = unsealed(shutil.copytree(cohort, folder / name))
+        found[name] = shutil.copytree(cohort, folder / name)
         (found[name] / "cohort.json").write_text(json.dumps(described | change))
+        with suppress(InputError):  # what cannot be read at all is refused before its seal is
+            resealed(found[name])
     found["repository"] = folder / "repository"
     found["repository"].mkdir()
     (found["repository"] / "analysis.py").write_text("precious")
@@ -178,7 +181,6 @@ MISTAKES = {
     "data missing": ("--train --dataDir {missing}", ["{missing}", "does not exist; expected"]),
     "data empty": ("--train --dataDir {empty}", ["{empty}", "holds no records; expected"]),
     "data a file": ("--train --dataDir {file}", ["{file}", "expected a folder"]),
-    "a list of missing records": ("--train --dataDir {list}", ["missing.bin"]),
     "record truncated": ("--train --dataDir {short}", ["{short}/777.bin", "4 short of a 31x37x31 record"]),
     "record too long": ("--train --dataDir {long}", ["{long}/777.bin", "4 more than a 31x37x31 record"]),
     "label 0.5": ("--train --dataDir {half}", ["{half}/777.bin", "label 0.5; expected 1 (autism) or 0 (control)"]),
@@ -312,12 +314,12 @@ def test_an_unreadable_folder_is_named(cli, cohort, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_names_its_record_and_ends_the_run(cli, cohort, tmp_path):
-    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
+    copy = shutil.copytree(cohort, tmp_path / "copy")
     for path in copy.glob("*.bin"):
         values = np.frombuffer(path.read_bytes(), "<f4").copy()
         values[5] = np.nan
         path.write_bytes(values.tobytes())
-    (copy / "digests.csv").unlink()
+    resealed(copy)
     outcome = cli("--train", "--model", "nn", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt")
     assert outcome.status == 2
     assert outcome.err.count("\n") == 1

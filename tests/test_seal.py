@@ -105,9 +105,9 @@ def test_problems_come_first_and_the_rest_by_heading():
 def test_a_verdict_is_of_the_cohort_as_it_was_checked(folder):
     cohort = open_cohort(folder)
     assert cohort.seal.verdict is None
-    assert write_verdict(folder, cohort.identity, TWO_PROBLEMS) is None
+    assert write_verdict(folder, cohort.seal.sha256, TWO_PROBLEMS) is None
     saved = json.loads((folder / "check.json").read_text())
-    assert saved["cohort_sha256"] == cohort.identity and saved["version"] == __version__
+    assert saved["cohort_sha256"] == cohort.seal.sha256 and saved["version"] == __version__
     assert (saved["problems"], saved["notes"]) == (["one", "two"], 1)
     assert open_cohort(folder).seal.verdict == Verdict(**saved | {"problems": ("one", "two")})
     write_tables(folder, cohort.rows, replace(cohort.metadata, simulated=True))
@@ -155,6 +155,4 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
     ],
 )
 def test_every_job_says_the_verdict_in_one_line(verdict, problems, line):
-    assert Seal(verdict=verdict, sha256="0" * 64).check_line(problems, Path("my cohort")) == line
-    unsealed = f"Not sealed: no seal.json tells whether it was edited. {line}"
-    assert Seal(verdict=verdict).check_line(problems, Path("my cohort")) == unsealed
+    assert Seal(verdict=verdict).check_line(problems, Path("my cohort")) == line

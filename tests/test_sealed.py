@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import add_connectomes, read_rows, row, small_record, unsealed, write_rows
+from helpers import add_connectomes, read_rows, resealed, row, small_record, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,8 +59,7 @@ def test_an_image_of_the_derivation_that_is_gone_is_told(copy):
     write_sums(copy / "derivation", ["networks.nii.gz"])
     with pytest.raises(InputError, match="not what was sealed: derivation"):
         open_cohort(copy)
-    opened = open_cohort(unsealed(copy))
-    write_tables(copy, opened.rows, opened.metadata)
+    resealed(copy)
     assert open_cohort(copy).seal.sha256
     (copy / "derivation" / "networks.nii.gz").unlink()
     with pytest.raises(InputError, match="not what was sealed: derivation"):
@@ -71,8 +70,7 @@ def test_what_a_file_manager_leaves_in_the_derivation_is_no_edit(copy):
     (copy / "derivation").mkdir()
     (copy / "derivation" / "networks.nii.gz").write_bytes(b"image")
     write_sums(copy / "derivation", ["networks.nii.gz"])
-    opened = open_cohort(unsealed(copy))
-    write_tables(copy, opened.rows, opened.metadata)
+    resealed(copy)
     (copy / "derivation" / ".DS_Store").write_bytes(b"")
     assert open_cohort(copy).seal.sha256
 
@@ -190,18 +188,35 @@ def test_equal_numbers_are_equal_content(one, other, same, tmp_path):
     assert (content_sha256(tmp_path / "a.csv") == content_sha256(tmp_path / "b.csv")) is same
 
 
-def test_a_check_seals_nothing_and_names_the_seal(copy, data_cli):
-    seal = open_cohort(copy).seal.sha256
-    assert json.loads((copy / "check.json").read_text())["cohort_sha256"] == seal
-    (copy / "seal.json").unlink()
-    assert "Not sealed: no seal.json" in open_cohort(copy).seal.check_line([], copy)
-    assert data_cli("check", copy).status == 0
-    assert not (copy / "seal.json").exists() and open_cohort(copy).seal.verdict.cohort_sha256 != seal
-    edit_rows(copy / "series.csv", lambda rows: rows[0].update(volumes="200"))  # nothing tells, but the verdict is gone
-    assert open_cohort(copy).seal.verdict is None
+def test_a_verdict_is_of_the_seal(copy):
+    assert json.loads((copy / "check.json").read_text())["cohort_sha256"] == open_cohort(copy).seal.sha256
 
 
-@pytest.mark.parametrize("form", ["bin", "zip", "hdf5"])
+def test_tables_of_a_script_are_sealed_by_packing_and_refused_by_all_else(copy, data_cli, cli):
+    for name in ("seal.json", "digests.csv", "SHA256SUMS", "check.json"):
+        (copy / name).unlink()
+    for command in (("check", copy), ("swap", copy, copy.parent / "swapped")):
+        outcome = data_cli(*command)
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "no seal.json" in outcome.err and f"abide-data pack {copy} " in outcome.err
+    outcome = cli("--train", "--model", "nn", "--dataDir", copy, "--chkPointDir", copy.parent / "ckpt")
+    assert (outcome.status, f"abide-data pack {copy} " in outcome.err) == (2, True)
+    assert data_cli("pack", copy, copy.parent / "packed", "--zip").status == 0
+    packed = open_cohort(copy.parent / "packed")
+    assert packed.seal.sha256 and packed.rows == open_cohort(copy, is_sealed=False).rows
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["copy", "packed"]
+
+
+def test_a_cohort_of_another_format_is_refused(copy, data_cli, tmp_path):
+    for number in (2, None):
+        edit_json(copy / "seal.json", lambda said, number=number: said.update(format=number))
+        for command in (("check", copy), ("pack", copy, tmp_path / "packed", "--bin")):
+            outcome = data_cli(*command)
+            assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+            assert f"has the format {number}, this program reads format 1" in outcome.err
+
+
+@pytest.mark.parametrize("form", ["bin", "zip"])
 def test_every_form_is_sealed(form, written, tmp_path):
     pack(open_cohort(written), tmp_path / "packed", form)
     packed = open_cohort(tmp_path / "packed")

@@ -238,6 +238,7 @@ def described(network) -> list[tuple]:
 
 @pytest.mark.parametrize("name", ["cnn", "mmnn"])
 def test_saved_settings_that_no_network_has_are_refused(name):
-    words = r"depth, which is no .* of this version: it is of an earlier one\. Train again: run.py --train --over"
-    with pytest.raises(InputError, match=words):
-        from_json(MODELS[name].module.Config, {"filters": [4], "depth": 3})
+    saved = dataclasses.asdict(MODELS[name].module.PRESETS["residual"])
+    for values in (saved | {"depth": 3}, {key: value for key, value in saved.items() if key != "filters"}):
+        with pytest.raises(InputError, match=r"damaged .* is missing or unknown.*; train again"):
+            from_json(MODELS[name].module.Config, values)

@@ -181,7 +181,7 @@ def test_a_scan_under_another_name_keeps_its_split(earlier, again, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["--hdf5", "--zip", "list", "bare"])
+@pytest.mark.parametrize("form", ["--zip", "bare"])
 def test_a_cohort_in_any_form_gives_its_split(form, earlier, data_cli, tmp_path):
     other = tmp_path / "other"
     if form.startswith("--"):
@@ -190,9 +190,6 @@ def test_a_cohort_in_any_form_gives_its_split(form, earlier, data_cli, tmp_path)
         other.mkdir()
         for path in earlier.glob("*.bin"):
             shutil.copy(path, other)
-    if form == "list":
-        (tmp_path / "some.json").write_text(json.dumps([str(path) for path in other.glob("*.bin")]))
-        other = tmp_path / "some.json"
     added = KeptSplit.of(other).added(pd.DataFrame({"subject": ["50002", "50013", "1"]}), [])
     assert added["kept"].tolist() == [split_of(other)["50002"], split_of(other)["50013"], ""]
 

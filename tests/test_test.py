@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_figures
-from helpers import SMALL_BATCH, TINY_CNN, an_identity, cohort_of, read_rows, row, unsealed
+from helpers import SMALL_BATCH, TINY_CNN, an_identity, cohort_of, read_rows, resealed, row
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from data.base.errors import InputError
@@ -173,13 +173,14 @@ def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, results,
 @pytest.mark.slow
 def test_test_subjects_of_one_class_leave_metrics_undefined(cli, trained, cohort, tmp_path):
     """Only the autistic test subjects are kept."""
-    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
+    copy = shutil.copytree(cohort, tmp_path / "copy")
     lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)
     gone = [line for line in lines if line.endswith(",0,test\n")]
     assert len(gone) == 2
     for line in gone:
         (copy / line.split(",")[0]).unlink()
     (copy / "subjects.csv").write_text("".join(line for line in lines if line not in gone))
+    resealed(copy)
     outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
     assert outcome.status == 0, outcome.err
     assert "auc undefined" in outcome.out
@@ -200,12 +201,13 @@ def test_a_name_is_no_formula_in_tables_of_results_and_stays_as_it_is_where_tabl
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_path):
-    copy = unsealed(shutil.copytree(cohort, tmp_path / "copy"))
+    copy = shutil.copytree(cohort, tmp_path / "copy")
     lines = (copy / "subjects.csv").read_text().splitlines(keepends=True)
     for line in [line for line in lines if line.endswith(",test\n")][1:]:
         (copy / line.split(",")[0]).unlink()
         lines.remove(line)
     (copy / "subjects.csv").write_text("".join(lines))
+    resealed(copy)
     outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
     assert outcome.status == 0, outcome.err
     assert re.search(r"accuracy [01]\.000 \(no interval: too few subjects\), balanced_accuracy undefined", outcome.out)
@@ -246,13 +248,14 @@ def test_a_training_that_diverged_is_told_before_anything_is_written(cli, traine
 
 
 def test_a_training_subject_under_another_name_is_no_test_subject(cli, trained, cohort, tmp_path):
-    renamed = unsealed(shutil.copytree(cohort, tmp_path / "renamed"))
+    renamed = shutil.copytree(cohort, tmp_path / "renamed")
     table = (renamed / "subjects.csv").read_text().replace(",train", ",TEST").replace(",test", ",train")
     lines = table.replace(",TEST", ",test").splitlines()
     changed = [lines[0], *(line.replace(",", ",P", 1) for line in lines[1:])]
     (renamed / "subjects.csv").write_text("\n".join(changed) + "\n")
     for name in ("covariates.csv", "phenotype.csv", "maps.csv"):
         (renamed / name).unlink(missing_ok=True)
+    resealed(renamed)
     places = ("--chkPointDir", trained, "--dataDir", renamed, "--outDir", tmp_path / "out")
     outcome = cli("--test", "--model", "cnn", *places)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)

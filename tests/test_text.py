@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 import shutil
@@ -195,21 +194,6 @@ def test_only_regular_files_are_opened(reader, kind, tmp_path):
         path.symlink_to("/dev/zero")
     with pytest.raises(InputError, match=rf"{path} is a .*{kind}.*; expected a file"):
         READERS[reader](path)
-
-
-def test_a_list_of_records_is_not_read_from_a_pipe(cli, tmp_path):
-    for name in ("list.json", "cohort.h5", "atlas.nii"):
-        os.mkfifo(tmp_path / name)
-    for name in ("list.json", "cohort.h5"):
-        outcome = cli("--train", "--dataDir", name, "--chkPointDir", "ckpt")
-        assert (outcome.status, outcome.err) == (
-            2,
-            f"run.py: error: {name} is a pipe, device or socket; expected a file.\n",
-        )
-    (tmp_path / "deep.json").write_text("[" * 100_000)
-    assert "deep.json is not JSON" in cli("--train", "--dataDir", "deep.json", "--chkPointDir", "ckpt").err
-    (tmp_path / "nul.json").write_text(json.dumps(["a\0b.bin"]))
-    assert r"names a record 'a\x00b.bin'" in cli("--train", "--dataDir", "nul.json", "--chkPointDir", "ckpt").err
 
 
 @pytest.mark.parametrize("odd", ["pipe", "name", "site", "folder", "number", "identifier"])

@@ -315,20 +315,3 @@ def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp
     outcome = train("one", "nn", 2, "--overrideChkpt")
     assert outcome.status == 0, outcome.err
     assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
-
-
-def test_a_network_of_an_earlier_state_is_tested_but_not_trained(train, cli, cohort, tmp_path):
-    words = ("--preset", "regions", "--set", "members=1")
-    assert train("one", "cnn", 1, *words).status == 0
-    described = tmp_path / "one" / "ckpt" / "cnn" / "run.json"
-    values = json.loads(described.read_text())
-    values["config"] |= {"swap_regions": 0, "region_networks": "each", "convolutions_by_map": False}
-    described.write_text(json.dumps(values))
-    places = ("--model", "cnn", "--chkPointDir", tmp_path / "one" / "ckpt", "--dataDir", cohort)
-    outcome = cli("--test", *places, "--outDir", tmp_path / "test")
-    assert outcome.status == 0, outcome.err
-    outcome = train("one", "cnn", 2, *words)
-    assert outcome.status == 2 and "can be tested but not trained any more" in outcome.err
-    outcome = train("one", "cnn", 2, *words, "--set", "region_networks=all")
-    assert outcome.status == 2 and "--set region_networks=all changes nothing here" in outcome.err
-    assert train("one", "cnn", 2, *words, "--overrideChkpt").status == 0

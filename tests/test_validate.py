@@ -124,7 +124,7 @@ def test_which_checkpoint_is_used(words, step, tmp_path):
         ("--test --model nn", saved_by(), "results/nn-test"),
         ("--test --model nn --folds site", None, "results/nn-test-folds-site"),
         ("--test --folds ../x", None, "results/mmnn-test-folds-%2E.%2Fx"),
-        ("--model cae --dataDir /a/full.h5", None, "/a/full_reduced"),
+        ("--model cae --dataDir /a/full.2", None, "/a/full.2_reduced"),
         ("--model cae --dataDir /a/full --folds 3", None, "/a/full_reduced"),
         ("--model cae", None, "results/cae-encode"),  # beside the demo cohort nobody would look
         ("--model cae --dataDir .", None, "{here}_reduced"),  # which has no name of its own to add _reduced to

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import add_connectomes, unsealed
+from helpers import add_connectomes
 
 from data.cohorts import phenotype
 from data.cohorts.records import PHENOTYPE_SIZE
@@ -136,7 +136,7 @@ def network_of(name, cohort):
 def with_edges(cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("values") / "cohort"
     shutil.copytree(cohort, folder)
-    return add_connectomes(unsealed(folder))
+    return add_connectomes(folder)
 
 
 @pytest.mark.slow

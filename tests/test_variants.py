@@ -7,7 +7,7 @@ from statistics import fmean, median, pstdev
 
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, bare_records, fills_of, read_rows, region_means, unsealed, write_rows
+from helpers import SMALL_BATCH, bare_records, fills_of, read_rows, region_means, resealed, write_rows
 from sklearn.preprocessing import StandardScaler
 
 from data.base.errors import InputError
@@ -42,7 +42,9 @@ def opened(cohort) -> Cohort:
 
 @pytest.fixture
 def copy(cohort, tmp_path):
-    return unsealed(shutil.copytree(cohort, tmp_path / "copy"))
+    folder = shutil.copytree(cohort, tmp_path / "copy")
+    (folder / "seal.json").unlink()
+    return folder
 
 
 def rewrite(path, change) -> None:
@@ -107,17 +109,17 @@ def edited(monkeypatch):
 
 def test_a_phenotype_that_is_not_that_of_the_records_is_refused(copy):
     """Its AUC would be perfect, and nothing else would tell."""
-    opened = open_cohort(copy)
+    opened = open_cohort(copy, is_sealed=False)
     label = {row.subject: row.label for row in opened.rows}
     rewrite(copy / "phenotype.csv", lambda subject, values: [str(10 + 20 * label[subject]), *values[1:]])
     words = r"phenotype\.csv is not what the records hold: age of \w+, and values of 40 subjects in all"
     with pytest.raises(InputError, match=words):
-        resplit(open_cohort(copy), folds(opened, 2))
+        resplit(open_cohort(copy, is_sealed=False), folds(opened, 2))
 
 
 @pytest.mark.parametrize("planted", ["noise", "label"])
 def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, copy, edited):
-    before = open_cohort(copy)
+    before = open_cohort(copy, is_sealed=False)
     split, random = folds(before, 2), np.random.default_rng(0)
     label = {row.subject: row.label for row in before.rows}
 
@@ -129,7 +131,7 @@ def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, co
     whole = resplit(before, split)
     expected = everything(whole, "train"), whole.metadata
     rewrite(copy / "phenotype.csv", change)
-    cut = resplit(open_cohort(copy), split)
+    cut = resplit(open_cohort(copy, is_sealed=False), split)
     assert (everything(cut, "train"), cut.metadata) == expected
     assert everything(cut, "test") != everything(whole, "test")
 
@@ -137,18 +139,18 @@ def test_the_raw_phenotype_of_test_subjects_changes_no_training_byte(planted, co
 @pytest.mark.parametrize("training_value", ["7.5", ""])
 def test_what_training_subjects_all_share_says_nothing_of_a_test_subject(training_value, copy, edited):
     """A rare category, or a measure that only test subjects have."""
-    split = folds(open_cohort(copy), 0)
+    split = folds(open_cohort(copy, is_sealed=False), 0)
     rewrite(
         copy / "phenotype.csv",
         lambda subject, values: [*values[:3], training_value if split[subject] == "train" else "9", *values[4:]],
     )
-    cut = resplit(open_cohort(copy), split)
+    cut = resplit(open_cohort(copy, is_sealed=False), split)
     assert (cut.batch(range(40), volumes=False)["phenotype"][:, 3] == 0).all()
     assert cut.metadata.phenotype_scale[3] == 0
 
 
 def test_several_records_of_a_subject_count_once(copy):
-    single = open_cohort(copy)
+    single = open_cohort(copy, is_sealed=False)
     split = folds(single, 3)
     first = single.rows[0]
     doubled = dataclasses.replace(single, rows=(*single.rows, first), entries=(*single.entries, single.entries[0]))
@@ -159,7 +161,7 @@ def test_several_records_of_a_subject_count_once(copy):
 
 def test_without_raw_values_the_stored_ones_stay(copy):
     (copy / "phenotype.csv").unlink()
-    opened = open_cohort(copy)
+    opened = open_cohort(copy, is_sealed=False)
     cut = resplit(opened, folds(opened, 0))
     assert cut.entries == opened.entries
     assert cut.metadata == dataclasses.replace(opened.metadata, phenotype_auc={})
@@ -212,7 +214,7 @@ def with_unknown(folder, subjects, split: str = "test") -> None:
 @pytest.mark.slow
 def test_labels_of_test_subjects_may_be_unknown(tmp_path, data_cli):
     with_unknown(tmp_path / "cohort", {"5"})
-    opened = open_cohort(tmp_path / "cohort")
+    opened = open_cohort(resealed(tmp_path / "cohort"))
     assert [row.known for row in opened.rows] == [True] * 4 + [False, True]
     assert opened.batch(range(6))["label"].tolist() == opened.batch(range(6), volumes=False)["label"].tolist()
     assert opened.batch(range(6))["label"].tolist() == [0, 1, 0, 1, -1, 1]
@@ -222,7 +224,7 @@ def test_labels_of_test_subjects_may_be_unknown(tmp_path, data_cli):
         "test: 2 subjects (0 control, 1 autism, 1 unknown)",
         "autism/control/unknown by site: A 3/2/1",
     ]
-    for form in ("bin", "zip", "hdf5"):
+    for form in ("bin", "zip"):
         assert data_cli("pack", tmp_path / "cohort", tmp_path / form, f"--{form}").status == 0
         again = open_cohort(tmp_path / form)
         assert [str(row) for row in again.rows] == [str(row) for row in opened.rows]
@@ -356,9 +358,10 @@ def test_a_blackout_of_the_background_sets_a_region_to_zero(two_sites, how):
 @pytest.mark.slow
 def test_what_looked_at_tested_people_says_so_everywhere(cohort, cli, tmp_path):
     """Terminal, JSON, report, runs.csv."""
-    at_one_site = unsealed(shutil.copytree(cohort, tmp_path / "cohort"))
+    at_one_site = shutil.copytree(cohort, tmp_path / "cohort")
     rows = read_rows(at_one_site / "subjects.csv")
     write_rows(at_one_site / "subjects.csv", [row | {"site": "X"} for row in rows])
+    resealed(at_one_site)
     places = ("--model", "cnn", "--chkPointDir", tmp_path / "ckpt", "--dataDir", at_one_site)
     more = ("--set", "standardise=site", "--set", "members=1", "--numIters", 2, *SMALL_BATCH)
     trained = cli("--train", *places, *more, "--outDir", tmp_path / "train")

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 from contents import lines_of, masked
-from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, unsealed, write_pcp, write_rows
+from helpers import ROOT, TINY_CNN, Page, assert_bit_equal, resealed, write_pcp, write_rows
 from scans import write_people
 
 from data import demo
@@ -167,7 +167,6 @@ class Cohorts:
                 (*DATA, "derive", "bold", "derived", *DERIVED, "--series", four), "Layout", self.home / "scanned"
             ),
             "packing, zip": Work((*DATA, "pack", more, "packed", "--zip"), "Packing", target="packed"),
-            "packing, hdf5": Work((*DATA, "pack", more, "packed", "--hdf5"), "Packing", target="packed"),
             "swap": Work((*DATA, "swap", more, "swapped", "--copies", "2"), "Swapping", target="swapped"),
         }[name]  # fmt: skip
 
@@ -489,13 +488,13 @@ def changed_bytes(count: int, cohorts: Cohorts, place: Path, rng: random.Random)
     for model in ("nn", "cnn"):
         shutil.copytree(cohorts.home / f"trained-{model}" / "ckpt", place / "ckpt", dirs_exist_ok=True)
     tests = [(*RUN, "--test", "--model", model, "--chkPointDir", "ckpt") for model in ("nn", "cnn")]
-    for form in ("bin", "zip", "hdf5"):
+    for form in ("bin", "zip"):
         tally.succeeded(run((*DATA, "pack", str(cohorts.home / "some"), form, f"--{form}"), place), f"packing, {form}")
         wanted = []
         for at, test in enumerate(tests):
             tally.succeeded(run((*test, "--dataDir", form, "--outDir", f"{form}-{at}"), place), f"test, {form}")
             wanted.append((place / f"{form}-{at}" / "predictions.csv").read_bytes())
-        files = [path for path in sorted((place / form).iterdir()) if path.suffix in ("", ".bin", ".h5")]
+        files = [path for path in sorted((place / form).iterdir()) if path.suffix in ("", ".bin")]
         for number in range(count):
             victim = rng.choice([path for path in files if path.name != "SHA256SUMS"])
             whole, at = victim.read_bytes(), rng.randrange(victim.stat().st_size)
@@ -632,7 +631,7 @@ READ_BACK = {  # tables by whose names others are joined, so that these stay as 
 
 def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> Path:
     """A copy of a cohort whose first subjects and records are called so, with these sites in turn."""
-    opened = open_cohort(unsealed(shutil.copytree(source, target)))
+    opened = open_cohort(shutil.copytree(source, target))
     subject = dict(zip([row.subject for row in opened.rows], names, strict=False))
     site = {row.subject: sites[number % len(sites)] for number, row in enumerate(opened.rows)}
     for table in ("covariates.csv", "phenotype.csv"):
@@ -646,7 +645,7 @@ def renamed(source: Path, target: Path, names: list[str], sites: list[str]) -> P
     write_rows(
         target / "subjects.csv", [row | {"subject": subject.get(row["subject"], row["subject"])} for row in rows]
     )
-    return target
+    return resealed(target)
 
 
 RUNNING = ("script", "iframe", "object", "embed", "base", "form")  # tags
@@ -671,7 +670,7 @@ def hostile_names(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
     commands = [
         (*DATA, "check", "cohort", "--html", "check.html"),
         (*DATA, "swap", "cohort", "swapped", "--copies", "1"),
-        (*DATA, "pack", "cohort", "packed", "--hdf5"),
+        (*DATA, "pack", "cohort", "packed", "--zip"),
         (*RUN, "--train", *nn, *NN[2:], "--numIters", "4"),
         (*RUN, "--test", *nn),
         (*RUN, "--train", *cnn, *CNN[2:], "--numIters", "4"),
@@ -770,9 +769,9 @@ def odd_paths(cohorts: Cohorts, place: Path, rng: random.Random) -> Tally:
 
 DISTURBED = {"training": 12, "training in folds": 8, "training with a choice": 6, "permutations": 6}
 DISTURBED |= {"full pass": 8, "conversion": 12, "derivation": 12}
-DISTURBED |= {"packing, zip": 6, "packing, hdf5": 6, "swap": 10}
+DISTURBED |= {"packing, zip": 6, "swap": 10}
 FILLED = {"training that goes on": 5, "test": 4, "blackout": 3, "full pass": 4, "conversion": 4, "packing, zip": 4}
-FILLED |= {"derivation": 4, "packing, hdf5": 5, "swap": 4}
+FILLED |= {"derivation": 4, "swap": 4}
 FAULTS: dict[str, Callable[[Cohorts, Path, random.Random], Tally]] = {
     "1,000 mutated inputs of every format": partial(mutated, 1000),
     **{f"SIGKILL: {name}": partial(kills, name, count) for name, count in DISTURBED.items()},

@@ -37,6 +37,7 @@ SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
 THREADS = 2  # that compute sums
 BACKSLASH = "\\"
+FORMAT = 1  # of what this program writes and reads again; nothing of another number is read
 HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")  # of files in one folder
 IN_FOLDERS = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
@@ -238,6 +239,12 @@ def read_json(path: Path, kind: type[Content]) -> Content:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
+
+
+def check_format(path: Path, found: object, again: str) -> None:
+    """Raises InputError unless a file says this FORMAT; `again` says what to do."""
+    if found != FORMAT:
+        raise InputError(f"{path} has the format {str(found)[:20]}, this program reads format {FORMAT}; {again}.")
 
 
 def typed(text: str | bytes, kind: type[Content]) -> Content:

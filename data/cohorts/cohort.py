@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data.base import files
 from data.base.errors import InputError
 from data.base.processes import ahead
 from data.cohorts import records
@@ -121,12 +120,6 @@ class Cohort:
         """Those that are there, by name."""
         paths = {name: self.tables / name for name in SIDE_TABLES} if self.tables else {}
         return {name: path for name, path in paths.items() if path.is_file()}
-
-    @cached_property
-    def identity(self) -> str:
-        """What a verdict is of: the seal or, without one, SHA-256 over tables and records whose digests are known."""
-        parts = [self.digest, self.records_sha256, *map(files.sum_of, self.side_tables.values())]
-        return self.seal.sha256 or hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def paths(self) -> set[Path]:

@@ -149,9 +149,9 @@ def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
     return found
 
 
-def digests_by_file(folder: Path | None, metadata: Metadata, rows: Sequence[Row]) -> dict[str, str]:
+def digests_by_file(folder: Path, metadata: Metadata, rows: Sequence[Row]) -> dict[str, str]:
     """The digests of a cohort's connectomes as they are in its folder, by the records' files; nothing without any."""
-    if folder is None or not metadata.connectome:
+    if not metadata.connectome:
         return {}
     found = opened(folder, metadata, [row.subject for row in rows])
     every = (digest_of(edges) for block in found.blocks() for edges in block)

@@ -51,12 +51,8 @@ class Cut:
 
     folds: str
     cohort_sha256: str
-    records_sha256: str = ""  # not known of older folds
-    same_scan: Groups = ()  # all groups; the name is that of older folds
-
-    def fits(self, folds: "Folds") -> bool:
-        """Whether it is of these folds, and of the same records."""
-        return replace(self, records_sha256=self.records_sha256 or folds.records_sha256) == folds.cut
+    records_sha256: str
+    same_scan: Groups  # all groups
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class Folds:
         """Raises InputError if the folds that a training wrote into a folder are other ones."""
         if not (folder / FOLDS).is_file():
             return
-        if not files.read_json(folder / FOLDS, Cut).fits(self) or read_folds(folder / FOLD_TABLE) != self.fold_of:
+        if files.read_json(folder / FOLDS, Cut) != self.cut or read_folds(folder / FOLD_TABLE) != self.fold_of:
             found = [] if self.reduced else self.whole.changed_since(folder)
             named = f" ({listed(found)} changed)" if found else ""
             raise InputError(
@@ -194,7 +190,7 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
     if (saved / FOLDS).is_file():
         cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
         before = Folds(how, replace(cohort, groups=cut.same_scan), cohort.digest, fold_of)
-        if cut.fits(before):
+        if cut == before.cut:
             if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
                 raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
             return before

@@ -109,7 +109,7 @@ class Digests:
     volume: str
     source: str = ""
     connectome: str = ""
-    maps: tuple[str, ...] = ()  # not known of older cohorts
+    maps: tuple[str, ...] = ()
     source_maps: tuple[str, ...] = ()
 
     @property

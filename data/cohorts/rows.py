@@ -17,7 +17,6 @@ from data.cohorts.derivation import Derivation
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
 DIGESTS = "digests.csv"
-HDF5_NAME = "cohort.h5"  # records and table in one file
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
@@ -285,14 +284,14 @@ class Metadata(Preparation):
     @property
     def command(self) -> str:
         """The command of the conversion, as it was typed; empty if that is not known."""
-        return next((source.get(TYPED) or source["command"] for source in self.lineage if "left_out" in source), "")
+        return next((source.get(TYPED, "") for source in self.lineage if "left_out" in source), "")
 
     def decisive(self) -> dict[str, Any]:
-        """`json` without how commands were typed; older cohorts keep it, for the digests that are known of them."""
+        """`json` without how commands were typed, which says nothing of what they made."""
         return without_typed(self.json())
 
     def json(self) -> dict[str, Any]:
-        """All but the defaults, so that a field that is added later changes no older digest."""
+        """All but the defaults."""
         return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
 
 
@@ -316,8 +315,7 @@ def read_metadata(path: Path) -> Metadata:
 
 def holds_cohort(folder: Path) -> bool:
     """Whether the files that mark a cohort are in a folder."""
-    in_files = os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
-    return in_files or (os.path.isfile(folder / HDF5_NAME) and os.path.isfile(folder / files.SUMS))
+    return os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

@@ -27,7 +27,6 @@ from data.cohorts.derivation import FOLDER
 from data.cohorts.records import UNREDUCED, Digests, Entry, Origin
 from data.cohorts.rows import (
     DIGESTS,
-    HDF5_NAME,
     LISTED,
     METADATA,
     SITE_IS_UNKNOWN,
@@ -122,7 +121,7 @@ class CohortFindings:
 class Verdict:
     """What the full check of a cohort concluded, as `check.json` holds it."""
 
-    cohort_sha256: str  # of its seal, if it has one
+    cohort_sha256: str  # of its seal
     when: str
     version: str  # of this program
     problems: tuple[str, ...]
@@ -140,6 +139,7 @@ class SealFile:
     """The content of `seal.json`: SHA-256 of what each part of a cohort says, by its name; of the files of tables as
     they were written, so that they need not be parsed; and over both."""
 
+    format: int
     sha256: str
     parts: dict[str, str]
     files: dict[str, str]
@@ -154,20 +154,19 @@ class Seal:
     digests: tuple[Digests, ...] = ()
     computed: bool = False  # whether the digests were, since the cohort has no table of them
     verdict: Verdict | None = None
-    sha256: str = ""  # of `seal.json`, which verifies; empty if the cohort is not sealed
+    sha256: str = ""  # of `seal.json`, which verifies; empty of records without tables
 
     def check_line(self, problems: Sequence[str], folder: Path) -> str:
         """What every job says of its cohort: the stored verdict with the `problems` that matter to the run."""
         named = listed(list(map(printable, problems)), SHOWN, "; ")
         found = f"{invalidating(len(problems))}: {named}" if problems else ""
         command = f"abide-data check {shlex.quote(str(folder))}"
-        unsealed = "" if self.sha256 else f"Not sealed: no {SEAL} tells whether it was edited. "
         if self.verdict is None:
-            return unsealed + (f"{found}. Not checked further: {command}" if found else f"Not checked: {command}")
+            return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
         version, notes = self.verdict.version, self.verdict.notes
         by = "" if version == __version__ else f" by version {printable(version)}"
         nothing = f"nothing that invalidates a result, {notes} notes"
-        return f"{unsealed}Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
+        return f"Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
 
 
 def sha256_of(content: object) -> str:
@@ -195,20 +194,30 @@ def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path]
     contents = {path.name: tables.content_sha256(path) for path in of_tables}
     every = {**parts, **contents, **parts_by_sums(folder)}
     as_written = dict(zip(contents, files.sums_of(map(folder.joinpath, contents)), strict=True))
-    files.write_json(folder / SEAL, asdict(SealFile(sha256_of([every, as_written]), every, as_written)))
+    files.write_json(folder / SEAL, asdict(SealFile(files.FORMAT, sha256_of([every, as_written]), every, as_written)))
 
 
 def seal_of_folder(folder: Path) -> str:
     """What `seal.json` of a folder says, not verified; empty without one."""
-    return files.read_json(folder / SEAL, SealFile).sha256 if (folder / SEAL).is_file() else ""
+    return read_seal(folder).sha256 if (folder / SEAL).is_file() else ""
+
+
+def read_seal(folder: Path) -> SealFile:
+    """`seal.json`. Raises InputError for damage, and for another format."""
+    path = folder / SEAL
+    files.check_format(path, files.read_json(path, dict).get("format"), "convert again")
+    return files.read_json(path, SealFile)
 
 
 def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path] = ()) -> str:
-    """The seal of a folder with these parts and tables; empty if there is none. Raises InputError, naming the files
-    that say something else than was sealed."""
+    """The seal of a folder with these parts and tables. Raises InputError if there is none, and names the files that
+    say something else than was sealed."""
     if not (folder / SEAL).is_file():
-        return ""
-    known = files.read_json(folder / SEAL, SealFile)
+        raise InputError(
+            f"{folder} has tables and no {SEAL}, which tells whether they are as they were written. Is it of a script? "
+            f"Seal a copy, and use that: abide-data pack {shlex.quote(str(folder))} COPY --bin"
+        )
+    known = read_seal(folder)
     now = {**parts, **parts_by_sums(folder)}
     for path in of_tables:
         unchanged = files.sum_of(path) == known.files.get(path.name)
@@ -217,10 +226,8 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     if not different and sha256_of([known.parts, known.files]) != known.sha256:
         different = [SEAL]
     if different:
-        within = {METADATA: HDF5_NAME, TABLE: HDF5_NAME} if (folder / HDF5_NAME).is_file() else {}
-        names = sorted({within.get(name, name) for name in different})
         raise InputError(
-            f"{folder} is not what was sealed: {listed(names)}. Copy it again, or convert again. Values "
+            f"{folder} is not what was sealed: {listed(sorted(different))}. Copy it again, or convert again. Values "
             "are corrected by: abide-data correct."
         )
     return known.sha256
@@ -278,7 +285,7 @@ def read_verdict(folder: Path) -> Verdict | None:
         found = files.read_json(folder / VERDICT, Verdict) if (folder / VERDICT).is_file() else None
     except InputError:
         return None
-    return found if found and (found.is_intact or not (found.sha256 or (folder / SEAL).is_file())) else None
+    return found if found and found.is_intact else None
 
 
 def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:

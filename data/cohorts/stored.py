@@ -1,8 +1,7 @@
 """A cohort on disk, in any form of --dataDir: opened, sealed for a run, written.
 
-Forms: a cohort, which is records with `cohort.json` and `subjects.csv`; a bare folder of `.bin` files or zip chunks; a
-JSON list of record paths; an HDF5 file. Sizes and headers are checked when a cohort is opened, volumes as they are
-read.
+A cohort is records with `cohort.json` and `subjects.csv`, or a bare folder of records; these are `.bin` files or lie in
+zip chunks. Sizes and headers are checked when a cohort is opened, volumes as they are read.
 """
 
 import shutil
@@ -22,7 +21,6 @@ from data.cohorts.connectomes import CONNECTOMES
 from data.cohorts.records import Entry, Origin, VerifiedEntry
 from data.cohorts.rows import (
     DIGESTS,
-    HDF5_NAME,
     METADATA,
     TABLE,
     Metadata,
@@ -35,24 +33,24 @@ from data.cohorts.seal import Seal
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
 
 
-def open_cohort(path: Path) -> Cohort:
-    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on."""
+def open_cohort(path: Path, is_sealed: bool = True) -> Cohort:
+    """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on. Unless
+    it `is_sealed`, tables that a script wrote are read without a seal, to be packed."""
     entries, table, metadata = read_form(path)
     grid, num_maps = kind_of(path, entries.values(), metadata)
     of_row = tuple(entries[row.file] for row in table)
-    folder = folder_of(path)
-    tables = folder if (folder / METADATA).is_file() or (folder / HDF5_NAME).is_file() else None
+    tables = path if (path / METADATA).is_file() else None
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
     cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), metadata.groups)
     if metadata.connectome and tables:
         subjects, edges = [row.subject for row in table], [of.connectome for of in known]
-        cohort = replace(cohort, connectomes=connectomes_of.opened(folder, metadata, subjects, edges))
-    if tables is None:
+        cohort = replace(cohort, connectomes=connectomes_of.opened(path, metadata, subjects, edges))
+    if tables is None or not (is_sealed or (path / seal.SEAL).is_file()):
         return cohort
     parts = seal.parts_of(metadata, table, known)
-    cohort = replace(cohort, seal=Seal(known, sha256=seal.verified_seal(folder, parts, cohort.side_tables.values())))
-    verdict = seal.read_verdict(folder)
-    if verdict is None or verdict.cohort_sha256 != cohort.identity:
+    cohort = replace(cohort, seal=Seal(known, sha256=seal.verified_seal(path, parts, cohort.side_tables.values())))
+    verdict = seal.read_verdict(path)
+    if verdict is None or verdict.cohort_sha256 != cohort.seal.sha256:
         return cohort
     return replace(cohort, seal=replace(cohort.seal, verdict=verdict))
 
@@ -68,15 +66,12 @@ def sealed(path: Path, together: bool = True) -> Cohort:
 
 
 def identified(cohort: Cohort) -> Cohort:
-    """A cohort without a table of digests, with those of its records, which are computed and printed. From then on
-    records are verified as they are read. Raises InputError for a record that cannot be read."""
+    """Records without tables, with their digests, which are computed and printed. From then on records are verified as
+    they are read. Raises InputError for a record that cannot be read."""
     names = [row.file for row in cohort.rows]
     print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
-    edges = connectomes_of.digests_by_file(cohort.tables, cohort.metadata, cohort.rows)
-    found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True)), connectomes=edges).values())
-    entries = tuple(map(VerifiedEntry, cohort.entries, found))
-    connectomes = cohort.connectomes and replace(cohort.connectomes, digests=tuple(edges.values()))
-    return replace(cohort, seal=Seal(found, True, cohort.seal.verdict), entries=entries, connectomes=connectomes)
+    found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True))).values())
+    return replace(cohort, seal=Seal(found, True), entries=tuple(map(VerifiedEntry, cohort.entries, found)))
 
 
 def with_groups(cohort: Cohort) -> Cohort:
@@ -113,23 +108,14 @@ def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) ->
 def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
     """Entries by file name, the table and the metadata of any form of --dataDir."""
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected a cohort, a folder of records or a JSON list of them.")
+        raise InputError(f"{path} does not exist; expected a cohort or a folder of records.")
     if (path / FOLDS).is_file():
         raise InputError(
             f"{path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
         )
-    if (path / HDF5_NAME).is_file():
-        path = path / HDF5_NAME
-    if path.suffix in (".h5", ".hdf5"):
-        return read_hdf5(path)
-    if path.is_dir():
-        entries: Mapping[str, Entry] = folder_entries(path)
-    elif path.suffix == ".json":
-        from data.cohorts.entries import list_entries
-
-        entries = list_entries(path)
-    else:
-        raise InputError(f"{path} is a file; expected a folder of records, a JSON list of them or {HDF5_NAME}.")
+    if not path.is_dir():
+        raise InputError(f"{path} is a file; expected a folder of records.")
+    entries: Mapping[str, Entry] = folder_entries(path)
     if not entries:
         raise InputError(f"{path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert.")
     bare = not (path / METADATA).exists() and not (path / TABLE).exists()
@@ -198,28 +184,6 @@ def labels_of(entries: Mapping[str, Entry], unknown: bool) -> dict[str, float]:
     }
 
 
-def read_hdf5(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:
-    """`read_form` of an HDF5 file, which holds its table itself."""
-    from data.cohorts.entries import hdf5_store
-
-    stored, texts, text = hdf5_store(path)
-    entries = verified(stored, folder_of(path))
-    labels = labels_of(entries, unknown=True)
-    cells = zip(labels, texts["subject"], texts["site"], labels.values(), texts["split"], strict=True)
-    table = [rows_of.checked(f"{path} row {number}", Row(*row)) for number, row in enumerate(cells)]
-    rows_of.match_table(path, table, entries)
-    try:
-        metadata = files.typed(text, Metadata)
-    except ValueError as error:
-        raise InputError(f"{path} has damaged metadata ({error}); expected a cohort's. Pack it again.") from error
-    return entries, table, metadata
-
-
-def folder_of(path: Path) -> Path:
-    """The folder of a cohort's tables; `path` may be its HDF5 file."""
-    return path.parent if path.name == HDF5_NAME and path.is_file() else path
-
-
 def verified(entries: Mapping[str, Entry], folder: Path) -> Mapping[str, Entry]:
     """The entries, which are verified as they are read if the folder has `digests.csv`. Raises InputError if that lacks
     one of them."""
@@ -251,21 +215,15 @@ def carry_tables(source: Cohort, target: Path) -> None:
 def write_tables(
     path: Path, table: Sequence[Row], metadata: Metadata, origins: Mapping[str, Origin] = MappingProxyType({})
 ) -> None:
-    """Writes `cohort.json`, the seal, then `subjects.csv`, which shows that the cohort is complete; its side tables are
-    written before. `origins` are the digests of the volumes, by file, that an encoder reduced to these."""
+    """Writes `cohort.json`; sums of the files that hold records, and the connectomes; the digests of both; the seal;
+    then `subjects.csv`, which shows that the cohort is complete. Its side tables are written before. `origins` are the
+    digests of the volumes, by file, that an encoder reduced to these."""
     files.write_json(path / METADATA, metadata.json())
-    write_seal(path, folder_entries(path), table, metadata, origins)
-    rows_of.write_table(path / TABLE, table)
-
-
-def write_seal(
-    path: Path, entries: Mapping[str, Entry], table: Sequence[Row], metadata: Metadata, origins: Mapping[str, Origin]
-) -> None:
-    """Writes sums of the files that hold these entries, and the connectomes; the digests of both; and `seal.json`."""
-    edges = connectomes_of.digests_by_file(path, metadata, table)
+    entries, edges = folder_entries(path), connectomes_of.digests_by_file(path, metadata, table)
     names = {str(entry.path.relative_to(path)) for entry in entries.values()}
     files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
     digests = seal.computed_digests(entries, origins, edges)
     seal.write_digests(path, digests)
     tables = [path / name for name in SIDE_TABLES if (path / name).is_file()]
     seal.write_seal(path, seal.parts_of(metadata, table, [digests[row.file] for row in table]), tables)
+    rows_of.write_table(path / TABLE, table)

@@ -187,11 +187,10 @@ def check_target(target: Path, metadata: Metadata, names: Collection[str] = ()) 
     there = Metadata()
     with suppress(InputError):  # what is damaged is none of this conversion
         there = files.read_json(target / METADATA, Metadata)
-    ignored = ("accepted_leaks", "command")  # those of maps are known after these are read; of an earlier version
     compared = []
     for content in (there.decisive(), metadata.decisive()):
-        content["provenance"] = {name: of for name, of in content.get("provenance", {}).items() if name not in ignored}
-        compared.append({name: of for name, of in content.items() if name in (names or {*content} - {*ignored})})
+        content.pop("accepted_leaks", None)  # those of maps are known after these are read
+        compared.append({name: of for name, of in content.items() if name in (names or content)})
     if files.json_text(compared[0]) != files.json_text(compared[1]):
         raise InputError(f"{target} holds a cohort converted differently; choose another folder or remove it.")
 
@@ -242,8 +241,7 @@ def check_like(source: Source, like: Cohort) -> None:
     named = tuple(encode_like(nobody, metadata)) == metadata.phenotype
     if not named or phenotype.Scaler.of(metadata) is None:
         raise InputError(
-            f"{like.path} does not say of which columns its phenotype was made, or how it was scaled, as is the case "
-            "for older cohorts; convert it again."
+            f"{like.path} does not say of which columns its phenotype was made, or how it was scaled; convert it again."
         )
     if missing := [name for name in columns if name not in source.rows]:
         raise InputError(

@@ -11,7 +11,7 @@ Quantiles are those of Harrell and Davis (1982, Biometrika 69:635): means over m
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ class Constants:
     limits: dict[str, float]  # of deviations, by the family of measures
     expected: Expected
     regions: dict[str, tuple[int, ...]]
-    of_averages: dict[str, float] = field(default_factory=dict)  # limits by measure; none of one map, or in older ones
+    of_averages: dict[str, float]  # limits by measure; none of one map
 
     @property
     def can_be(self) -> bool:

@@ -34,7 +34,6 @@ COMMANDS = {  # `python ...`, each of which may use the files of those before it
     "check": ["-m", "data", "check", "COHORT"],
     "swap": ["-m", "data", "swap", "COHORT", "OUT", "--regions", 13, "--copies", 1],
     "zip": ["-m", "data", "pack", "COHORT", "OUT", "--zip"],
-    "hdf5": ["-m", "data", "pack", "COHORT", "OUT", "--hdf5"],
     "mmnn": ["run.py", "--model", "mmnn", *ONE_ITERATION],  # averages all volumes, and keeps the means
     "again": ["run.py", "--model", "mmnn", "--overrideChkpt", *ONE_ITERATION],  # and the next ones read them
     "cnn": ["run.py", "--model", "cnn", *ONE_ITERATION],

@@ -35,7 +35,6 @@ from utils.bundle.model import (
     FLOORS,
     FLOORS_EDGES,
     FOLDS,
-    FORMAT,
     LIKENESS,
     LIKENESS_EDGES,
     LIKENESS_VOLUME,
@@ -159,7 +158,7 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
     label = Counter({row.subject: row.label for row in rows}.values())
     return BundledModel(
         **{field.name: getattr(saved, field.name) for field in fields(Choices)},
-        format=FORMAT,
+        format=files.FORMAT,
         program=f"{PROGRAM} {__version__}",
         git_commit=git_commit(),
         packages=package_versions(),

@@ -32,10 +32,8 @@ MODEL, CARD, REPORT, WEIGHTS = "model.json", "card.md", "report.html", "weights/
 FLOORS, FLOORS_EDGES = "floors.json", "floors.npy"
 LIKENESS, LIKENESS_VOLUME, LIKENESS_EDGES = "likeness.json", "likeness.npy", "likeness_edges.npy"
 FOLDER, MAX_RANK = "weights/", 8
-FORMAT = 1
 EVERYBODY, SPLIT, FOLDS = "everybody", "split", "folds"  # whom the networks were trained on
 WHOM = {EVERYBODY: "everybody", SPLIT: "the training people of a split", FOLDS: "folds of these people"}
-OLDER_LIKENESS = "{} has no limits of averages over maps, so that blurred or coarse maps are seldom told as unlike."
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
 
 
@@ -93,14 +91,9 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
-        """Raises InputError for what is no bundle, is of a newer version or contradicts itself."""
+        """Raises InputError for what is no bundle, is of another format or contradicts itself."""
         archive = open_bundle(path)
-        found = archive.json(MODEL, dict).get("format")
-        if found != FORMAT:
-            raise InputError(
-                f"{path} is a bundle of format {str(found)[:20]}, this program reads format {FORMAT}; use the version "
-                "of the program that made it, or make it again."
-            )
+        files.check_format(path, archive.json(MODEL, dict).get("format"), "make the bundle again")
         bundle = cls(archive, archive.json(MODEL, BundledModel), of_bundle(archive))
         bundle.check()
         return bundle
@@ -253,9 +246,7 @@ class Bundle:
     @property
     def notes(self) -> list[str]:
         """What must stand beside whatever it says."""
-        averaged = self.reference is None or self.reference.constants.of_averages or len(self.like.cohort.maps) == 1
-        older = "" if averaged else OLDER_LIKENESS.format(self.path)
-        return [note for note in (*self.like.notes, self.doubt, older) if note]
+        return [note for note in (*self.like.notes, self.doubt) if note]
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from string import ascii_uppercase
 
 import pandas as pd
 
-from data.base import files
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES
 from models import MODELS
 from utils.evaluation.comparisons import standing
 from utils.report.tables import Described, read_predictions
-from utils.runs.folders import MANIFEST, check_finished, is_same
+from utils.runs.folders import check_finished, is_same, read_as
 from utils.runs.group import REPEAT
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import TABLES, Estimate, flat
@@ -94,16 +93,11 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def read(letter: str, called: str, folder: Path) -> FinishedTest:
-    """Raises InputError unless a classifier's test was finished there, is as it was written, and chose nobody by it."""
+    """Raises InputError unless a classifier's test was finished there, and is as it was written."""
     first = table_of(folder)
-    described = files.read_json(folder / MANIFEST, Described)
+    described = read_as(folder, Described)
     if first["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.choice and described.choice.by_itself:
-        raise InputError(
-            f"{folder} holds the best of several candidates, chosen by these predictions, so its scores are too good; "
-            "compare a test of run.py --choose, or those of the candidates in it."
-        )
     if described.repeats < 2:
         return FinishedTest(letter, called, folder, described, (first,))
     repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]

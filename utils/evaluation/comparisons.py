@@ -106,7 +106,7 @@ def prepared(cohort: Cohort) -> list[object]:
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
     cohorts = filter(None, (cohort, training))
-    key = tuple((of.identity, of.digest, of.groups, of.standard) for of in cohorts)
+    key = tuple((of.seal.sha256, of.records_sha256, of.digest, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]
@@ -122,7 +122,7 @@ def floors_table(
     network. The intervals of the model minus each other floor hold for all of these together.
     """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
-    common = [name for name in predicted[0] if all(name in table for table in predicted)]  # older tests have fewer
+    common = [name for name in predicted[0] if all(name in table for table in predicted)]
     known = [str(name) for name in common if not any(table[name].isna().any() for table in predicted)]
     candidates = {MODEL: predictions}
     candidates |= {name: predictions.with_probabilities([table[name] for table in predicted]) for name in known}
@@ -234,8 +234,7 @@ def repeats_table(group: Group) -> pd.DataFrame:
 def beside_named(part: Run) -> dict[str, object]:
     """The floor that is named beforehand for one repeat, and the differences of AUC from it; nothing without floors."""
     table = read_frame(part.out_dir / TABLES["floors"].file)
-    role = roles(table["floor"].tolist(), part.model.inputs(part.config))  # also of a table without the column
-    found = table[table["floor"].map(role) == NAMED]
+    found = table[table[ROLE] == NAMED]
     if found.empty:
         return {}
     differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]

@@ -25,7 +25,7 @@ from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import FORM, Choice, Prepared, Tested, read_table, tested, write_history, write_table
+from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
 from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.checkpoints import mean_shares
 from utils.runs.group import Group
@@ -166,7 +166,6 @@ def conclude(
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
     notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
-        "form": FORM,
         "subjects": counts(run, "fold" in table),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,

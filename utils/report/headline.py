@@ -15,7 +15,7 @@ def numbers(tables: Tables) -> list[Number]:
     if tables.scores:
         area = headline(tables.scores)
         found.append(Number(tables.scores[area].text(".2f", "undefined"), f"{spelled(area)}, {INTERVAL}"))
-    if (floors := tables.floors) is not None and ROLE in floors and (floors[ROLE] == NAMED).any():
+    if (floors := tables.floors) is not None and (floors[ROLE] == NAMED).any():
         row, area = floors[floors[ROLE] == NAMED].iloc[0], headline(floors)
         named = Estimate.in_row(row, area).text(".2f", "undefined")
         found.append(Number(named, f"floor {NAMED}, {INTERVAL}: {row['floor']}"))
@@ -34,7 +34,7 @@ def forest(tables: Tables) -> Forest | None:
     area = headline(floors)
     bars = []
     for _, row in floors[floors[f"{area}_low"].notna()].iterrows():
-        score, is_model, is_named = Estimate.in_row(row, area), row["floor"] == MODEL, row.get(ROLE) == NAMED
+        score, is_model, is_named = Estimate.in_row(row, area), row["floor"] == MODEL, row[ROLE] == NAMED
         name = tables.run.model if is_model else row["floor"] + f" ({NAMED})" * is_named
         kind = "main" if is_model else "named" if is_named else ""
         value, low, high = score.numbers

@@ -26,7 +26,6 @@ from utils.report.tables import (
 from utils.report.texts import few_apart, spelled
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
-    BEST_FLOOR,
     CANDIDATE,
     INTERVAL,
     MIN_PER_CLASS,
@@ -93,15 +92,14 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
-    floor = NAMED_FLOOR if NAMED_FLOOR in table else BEST_FLOOR  # of older results
-    its = {NAMED_FLOOR: "the floor named beforehand", BEST_FLOOR: "its best floor, which is picked"}[floor]
+    its = "the floor named beforehand"
     spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
         | {spelled(name): Estimate.in_row(row, name).text() for name in names + less}
-        | ({floor.replace("_", " "): row[floor]} if less else {})
+        | ({NAMED_FLOOR.replace("_", " "): row[NAMED_FLOOR]} if less else {})
         for _, row in table.iterrows()
     ]
     return Section("Repeats", about, table=rows, meanings=MEANINGS)
@@ -137,16 +135,15 @@ def choices(table: pd.DataFrame) -> Section:
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
-    role = table[ROLE] if ROLE in table else pd.Series("", table.index)
-    others, is_old = int((role == OTHER).sum()), ROLE not in table
-    about = texts.paragraphs("beside_floors", others=others, is_old=is_old, ceiling=RULE in set(table["floor"]))
+    others = int((table[ROLE] == OTHER).sum())
+    about = texts.paragraphs("beside_floors", others=others, ceiling=RULE in set(table["floor"]))
     area = headline(table)
     compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(columns_of(name)) <= set(table)]
     rows = [
-        {"classifier": model if row["floor"] == MODEL else row["floor"] + f" ({NAMED})" * (role[at] == NAMED)}
+        {"classifier": model if row["floor"] == MODEL else row["floor"] + f" ({NAMED})" * (row[ROLE] == NAMED)}
         | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
-        for at, row in table.iterrows()
+        for _, row in table.iterrows()
     ]
     return Section("The model beside its floors", about, table=rows, open=True, meanings=MEANINGS)
 

@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from models import MODELS
 from utils.runs.checkpoints import Caveats, Choices
-from utils.runs.folders import described
+from utils.runs.folders import described, read_as
 from utils.runs.run import Run
 from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
 
@@ -40,7 +40,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """How the data that a test read had been prepared; older results do not say."""
+    """How the data that a test read had been prepared."""
 
     normalisation: str = ""  # of the volumes, at conversion
     reduction: str = ""  # see `Preparation`
@@ -61,20 +61,15 @@ class Prepared:
 class Choice:
     """A choice among candidates by inner folds. `chosen` counts the folds of each who was; `agreement` is the share of
     pairs of folds with the same one. `metric` is what all scores are of: that of the `best` candidate itself, and how
-    far it lies above the procedure's. The last and `agreement` are None of older results that had no inner folds."""
+    far it lies above the procedure's."""
 
     candidates: list[str]
     chosen: dict[str, int]
-    agreement: float | None
+    agreement: float
     metric: str
     best: str
     best_score: Estimate
-    optimism: Estimate | None
-
-    @property
-    def by_itself(self) -> bool:
-        """Whether the predictions that judge the best candidate have chosen it, as older results could."""
-        return self.agreement is None
+    optimism: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +85,6 @@ class Permuted:
     observed: float
     metric: str
     mean: float  # score on permuted labels
-
-
-FORM = 2  # since people of small sites are compared within their fold, and a lasso chooses products of covariates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +107,6 @@ class Described(Choices, Caveats):
     conclusion: str
     warnings: list[str]
     motion: str | None
-    form: int = 1  # 1 in older results, else FORM
     subjects: list[Count]
     maps: tuple[str, ...] = ()  # in a record, where they have names
     left_out: dict[str, int] = field(default_factory=dict)
@@ -166,7 +157,7 @@ def read_test(folder: Path) -> Tables:
     if not path.is_file():
         what = files.running(folder, f"holds no {path.name}; expected the folder of a classifier's `run.py --test`")
         raise InputError(f"{folder} {what}.")
-    run = files.read_json(folder / "run.json", Described)
+    run = read_as(folder, Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
     predictions = read_predictions(path)

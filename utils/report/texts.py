@@ -13,7 +13,6 @@ import jinja2
 import pandas as pd
 
 from data.base.tables import printable
-from data.cohorts.peers import peers_of
 from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites, listed
 from data.pages.page import Row
@@ -107,17 +106,8 @@ def warnings(tables: Tables) -> list[str]:
     subjects = tables.labelled["subject"].nunique()
     names = (metrics.headline(tables.scores), "accuracy") if tables.scores else ()
     auc, accuracy = [tables.scores[name] for name in names] or (None, None)
-    too_low = tables.run.form == 1 and "auc_sites" in tables.scores and in_small_sites(tables.labelled)
-    found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy, too_low=too_low)
+    found = paragraphs("warnings", run=tables.run, subjects=subjects, auc=auc, accuracy=accuracy)
     return list(dict.fromkeys(found + tables.run.warnings))
-
-
-def in_small_sites(labelled: pd.DataFrame) -> bool:
-    """Whether sites are so small that only people of one fold are to be compared."""
-    if "fold" not in labelled:
-        return False
-    label, site, fold = (labelled[name].to_numpy() for name in ("label", "site", "fold"))
-    return peers_of(label, site, fold) is not site
 
 
 @dataclass(frozen=True)
@@ -135,7 +125,7 @@ class Facts:
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
     floors: list[str]
-    named_floor: str  # empty in older results
+    named_floor: str  # empty without floors
     calibrated: bool
 
 
@@ -147,7 +137,7 @@ def facts(tables: Tables) -> Facts:
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
     names = run.choice.candidates if run.choice else [run.preset]
-    floors = pd.DataFrame(columns=["floor"]) if tables.floors is None else tables.floors
+    floors = pd.DataFrame(columns=["floor", ROLE]) if tables.floors is None else tables.floors
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(
         run=run,
@@ -161,7 +151,7 @@ def facts(tables: Tables) -> Facts:
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
         floors=[name for name in floors["floor"] if name == MAJORITY or name not in NO_FLOORS],
-        named_floor=next(iter(floors["floor"][floors[ROLE] == results.NAMED]), "") if ROLE in floors else "",
+        named_floor=next(iter(floors["floor"][floors[ROLE] == results.NAMED]), ""),
         calibrated=tables.calibration is not None,
     )
 

@@ -87,7 +87,7 @@ class Caveats:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Choices):
-    """The `run.json` of a checkpoint; fields that older checkpoints lack have a default."""
+    """The `run.json` of a checkpoint."""
 
     cohort: str
     cohort_sha256: str
@@ -104,7 +104,7 @@ class Identity(Choices):
     step: int = 0  # batches seen
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
-    folder: str = ""  # that this was written to; older ones lack it, and have paths as they were typed
+    folder: str = ""  # that this was written to
 
     def written_to(self, folder: Path) -> "Identity":
         """With paths that do not depend on the working folder, as the `run.json` in a folder holds them."""
@@ -219,12 +219,15 @@ class CheckpointFolder:
     def identity(self) -> Identity:
         """The identity of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
         latest = self.latest()
-        identity = files.read_json(latest.parent / IDENTITY, Identity)
+        path = latest.parent / IDENTITY
+        again = f"train again: {self.training} --overrideChkpt"
+        files.check_format(path, files.read_json(path, dict).get("format"), again)
+        identity = files.read_json(path, Identity)
         identity = dataclasses.replace(identity, step=identity.saved.get(latest.name, identity).step)
         try:
             return identity.read_from(latest.parent)
         except ValueError as error:  # of what can be no path
-            raise InputError(f"{latest.parent / IDENTITY} is damaged ({error}). Copy it again.") from error
+            raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""

@@ -13,6 +13,7 @@ from data.cohorts.stored import sealed
 from data.cohorts.variants import everybody, prepared_as
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.folders import as_json
 from utils.runs.guards import check
 from utils.runs.run import Run
 from utils.runs.validate import Request, report, report_simulated
@@ -64,7 +65,7 @@ def check_same(run: Run, of_folds: CrossValidation) -> None:
         raise InputError(
             f"--score {of_folds.folder} is of other records than {run.cohort.path}; name a test on folds of these."
         )
-    there, here = (run.model.completed(config) for config in (of_folds.config, run.choices.config))
+    there, here = of_folds.config, as_json(run.choices.config)
     pairs = {f"--set {name}": (there.get(name), here[name]) for name in here}
     for name in ("preset", "precision"):
         pairs[f"--{name}"] = getattr(of_folds, name), getattr(run.choices, name)

@@ -38,15 +38,15 @@ PATTERN = "*?[\\"  # what a folder may not hold in its name: TensorFlow would de
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a later run must know of the run that wrote a folder; fields that older ones lack have a default."""
+    """What a later run must know of the run that wrote a folder."""
 
     outputs: tuple[str, ...]  # patterns of names
     finished: bool
-    job: str = ""
-    model: str = ""
-    step: int | None = None  # batches seen, of a training
-    override: bool = False  # of a training from zero, beside a checkpoint that was there
-    outputs_sha256: dict[str, str] | None = None  # of every output, once the run is finished
+    job: str
+    model: str
+    step: int | None  # batches seen, of a training
+    override: bool  # of a training from zero, beside a checkpoint that was there
+    outputs_sha256: dict[str, str] | None  # of every output, once the run is finished
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,8 @@ class Results:
         return read_manifest(self.folder)
 
     def settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Of the settings that are `wanted`, those of the run that wrote the folder; none if no run did. Records of
-        which older results do not tell are taken to be the same."""
-        if self.manifest is None:
-            return {}
-        saved = {"records_sha256": wanted["records_sha256"]} | described(self.folder)
-        saved["config"] = MODELS[self.model].completed(saved.get("config", {}))
+        """Of the settings that are `wanted`, those of the run that wrote the folder; none if no run did."""
+        saved = described(self.folder) if self.manifest else {}
         return {name: saved[name] for name in wanted if name in saved}
 
     def are_of(self, settings: Mapping[str, Any]) -> bool:
@@ -84,8 +80,7 @@ class Results:
         return (manifest.step is None or manifest.step >= num_iters) and not changed(self.folder, manifest)
 
     def begun_by(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a run by these settings began them, as far as its code wrote settings; whatever the checkpoint is
-        now."""
+        """Whether a run by these settings began them, whatever the checkpoint is now."""
         there, here = self.settings(settings), as_json(settings)
         return bool(there) and all(here[name] == there[name] for name in there if name != "checkpoint_sha256")
 
@@ -106,7 +101,7 @@ class Results:
                 f"{self.folder} holds {listed(found, 3)}, and no run.json that says which run wrote that; "
                 "name another --outDir."
             )
-        owner = (manifest.job or self.job, manifest.model or self.model)
+        owner = (manifest.job, manifest.model)
         if owner != (self.job, self.model):
             raise InputError(
                 f"{self.folder} holds the results of another run ({' of '.join(owner)}), this one is {self.job} of "
@@ -128,7 +123,7 @@ class Results:
         more."""
         sha256 = sha256_of_outputs(self.folder, self.outputs) if finished else None
         manifest = Manifest((*self.outputs, MANIFEST), finished, self.job, self.model, None, override, sha256)
-        files.write_json(self.folder / MANIFEST, {**content, **asdict(manifest), **more})
+        files.write_json(self.folder / MANIFEST, {"format": files.FORMAT, **content, **asdict(manifest), **more})
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,9 +132,20 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of the run that wrote a folder; None if no run did."""
+    """The manifest of the run that wrote a folder; None if no run did. Raises InputError for another format."""
     state = opened_state(folder / MANIFEST)
     return manifest_at(folder / MANIFEST, state) if state else None
+
+
+def read_as(folder: Path, kind: type[files.Content]) -> files.Content:
+    """A folder's `run.json` as the dataclass `kind`. Raises InputError for damage, and for another format."""
+    if (folder / MANIFEST).is_file():
+        check_format(folder / MANIFEST, described(folder))
+    return files.read_json(folder / MANIFEST, kind)
+
+
+def check_format(path: Path, content: dict[str, Any]) -> None:
+    files.check_format(path, content.get("format"), "move it away and repeat the run")
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -178,9 +184,12 @@ def content_at(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
 @lru_cache(256)
 def manifest_at(path: Path, state: tuple[int, ...]) -> Manifest | None:
     try:
-        return files.typed(json.dumps(content_at(path, state)), Manifest)
+        content = content_at(path, state)
+        manifest = files.typed(json.dumps(content), Manifest)
     except (InputError, ValueError):
         return None
+    check_format(path, content)
+    return manifest
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
@@ -207,7 +216,7 @@ def sha256_of_outputs(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:
 
 
 def changed(folder: Path, manifest: Manifest) -> list[str]:
-    """The outputs of a finished run that are gone, or not as it wrote them; none if older code wrote no digests."""
+    """The outputs of a finished run that are gone, or not as it wrote them."""
     known = manifest.outputs_sha256 or {}
     return [name for name, digest in known.items() if sha256(folder / name) != digest]
 

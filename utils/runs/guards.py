@@ -19,8 +19,7 @@ from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
 WITHOUT_THEM = (
-    "Keep the split of the cohort that was trained on (abide-data convert --keepSplit), or leave them out "
-    "(--exclude, or a JSON list of the other records)."
+    "Keep the split of the cohort that was trained on (abide-data convert --keepSplit), or leave them out (--exclude)."
 )
 IN_FOLDS = (
     "Reduce without learning (abide-data convert --grid reduced), or train cae and do its full pass with the same "

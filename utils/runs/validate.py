@@ -244,7 +244,7 @@ class Request:
             from data.cohorts.division import folder_name
 
             template += f"-folds-{folder_name(args.folds)}{'-repeats' if self.is_repeated else ''}{self.of_choice}"
-        return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.stem))
+        return Path(template.format(model=self.model.name, job=self.job.name, data=beside.parent / beside.name))
 
 
 def request(args: argparse.Namespace, given: set[str], jobs: Iterable[Job]) -> Request:

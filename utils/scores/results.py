@@ -21,7 +21,7 @@ MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
 ALIKE = "model, missing values alike"  # the model, told of everybody that as much is missing as of most
 NO_FLOORS = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `floors.csv` beside those of floors
 ROLE, NAMED, OTHER = "role", "named beforehand", "other"  # a column of it, and what it says of floors
-NAMED_FLOOR, BEST_FLOOR = "named_floor", "best_floor"  # columns of `repeats.csv`; the second is of older results
+NAMED_FLOOR = "named_floor"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
 INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few people"
@@ -139,11 +139,11 @@ ROWS = (
     Table("predictions", ("file", "subject", "site", "fold", CANDIDATE, SAME_SCAN), pooled=True, joined=True),
     Table("floor_predictions", ("file", "fold"), pooled=True, joined=True),  # floors' probabilities of autism
     Table("training", ("fold", CANDIDATE), ("fold", "step", "loss"), pooled=True),  # the history, thinned
-    Table("floors", ("floor", ROLE), ("floor", *columns_of("auc"))),  # the model and its floors
+    Table("floors", ("floor", ROLE), ("floor", ROLE, *columns_of("auc"))),  # the model and its floors
     Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
     Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
     Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
-    Table("repeats", (NAMED_FLOOR, BEST_FLOOR), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
+    Table("repeats", (NAMED_FLOOR,), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
     Table(
         "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
     ),  # calibrated on the other folds, and sets of labels

@@ -94,7 +94,7 @@ class Saver:
         """Writes `run.json`."""
         described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
         described = described.written_to(self.folder.path)
-        files.write_json(self.folder.path / IDENTITY, dataclasses.asdict(described))
+        files.write_json(self.folder.path / IDENTITY, {"format": files.FORMAT, **dataclasses.asdict(described)})
 
 
 def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:
@@ -108,8 +108,8 @@ def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Calla
         ) from error
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"{folder.latest()} has weights of another network than this version builds: it is of an earlier version, "
-            f"or files were mixed up. Train again: {folder.training} --overrideChkpt"
+            f"{folder.latest()} has weights of another network than its run.json describes; were files mixed up? "
+            f"Train again: {folder.training} --overrideChkpt"
         ) from error
 
 

@@ -21,7 +21,6 @@ from data.base.terminal import print_unless_quiet, progress
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
-from models.older import Older
 from utils import figures
 from utils.runs.checkpoints import CheckpointFolder, Identity, mean_shares
 from utils.runs.folders import changed, move_aside
@@ -44,11 +43,6 @@ def train(run: Run) -> int:
     saver = Saver(run.checkpoints, training.network, training.optimizer)
     done = 0 if run.override else saver.restore()
     complete = done >= run.num_iters and has_its_results(run)
-    if isinstance(run.config, Older) and not complete:
-        raise InputError(
-            f"{run.checkpoints.path} has a network of an earlier state of this version, which can be tested but not "
-            "trained any more. Train a new one: --overrideChkpt"
-        )
     if complete:
         print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
         if run.results.manifest is None:
