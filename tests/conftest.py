@@ -19,7 +19,6 @@ from data import demo
 from data.base import files, processes
 from data.base.errors import InputError
 from data.cohorts import records
-from utils.blackout import measure
 from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -76,7 +75,6 @@ def session(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)
-        patch.setattr(measure, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
 
 

@@ -28,7 +28,7 @@ from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
 from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
-from utils.blackout import figure, job, measure, page, viewers
+from utils.blackout import figure, job, page, viewers
 from utils.evaluation import confounds
 from utils.scores import floors, metrics
 from utils.training import fit
@@ -76,7 +76,6 @@ def printed_by(cohort, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
         for module, constant in (
-            (measure, "BLOBS"),
             (metrics, "RESAMPLES"),
             (confounds, "RESAMPLES"),
             (floors, "LINEAR"),

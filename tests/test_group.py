@@ -205,20 +205,18 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, cohort, tmp_path):
     for job, more in (("--train", ()), ("--blackout", (*atlas, "--donors", 1))):
         outcome = in_folds(tmp_path, "cnn", "2", job, *more)
         assert outcome.status == 0, outcome.err
-    names = ("delta_logit", "reliance", "unique", "sufficiency", "blob_excess", "probability", "subject")
+    names = ("delta_logit", "reliance", "unique", "sufficiency", "probability", "subject")
     parts = [dict(h5py.File(tmp_path / f"blackout/fold-{name}/blackout.h5")) for name in "01"]
     with h5py.File(tmp_path / "blackout" / "blackout.h5") as pooled:
         for name in names:
             np.testing.assert_array_equal(pooled[name][()], np.concatenate([part[name][()] for part in parts]))
         means = {"background": pooled["delta_logit"][()].mean(0), "reliance": pooled["reliance"][()].mean(0)}
-        regions, groups = pooled["region"][()], pooled["group"][()]
-        blobs = pooled["blob_excess"].shape[2]
+        regions = pooled["region"][()]
         people = pd.DataFrame({name: pooled[name][()] for name in ("label", "probability")})
         people["subject"] = [name.decode() for name in pooled["subject"]]
     table = {int(row["region"]): row for row in read_rows(tmp_path / "blackout/regions.csv")}
     for name, mean in means.items():
         assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
-    assert groups.max() == 3 and blobs == 1  # 20 people a fold, 16 at most at a time: 4 groups share 4 blobs
     fold_of = read_folds(tmp_path / "ckpt/cnn/folds-2/folds.csv")
     site_of = {row.subject: row.site for row in open_cohort(cohort).rows}
     people["site"], people["fold"] = people["subject"].map(site_of), people["subject"].map(fold_of)

@@ -54,7 +54,6 @@ def test_a_network_better_than_chance_has_its_regions_named(concluded):
     assert found["better_than_chance"] and not results.at_chance
     assert f"rests on 1 ({REGION}) of 116 regions" in found["conclusion"] and found["conclusion"] == results.told
     assert found["conclusion"] in out and f"\n{REGION}" in out
-    assert "Size percentile: among 1 blobs per region, each on 40 records." in out
     assert found["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]  # 16 sites are too many for 40
     assert "site and handedness: known for too few," in found["conclusion"]
     first = table.iloc[0]

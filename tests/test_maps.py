@@ -20,7 +20,6 @@ from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
 from data.conversion.layouts import Listing, find_maps
 from models import MODELS, cae, cnn, from_json
-from utils.blackout.measure import brain, random_blobs
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores import floors
@@ -528,7 +527,7 @@ def logits_of(trained_on_three):
 
 @pytest.mark.slow
 def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, logits_of, cli, tmp_path):
-    """Against a loop by hand: all effects and a blob, with one donor, whose distance from all people whom it was
+    """Against a loop by hand: all effects, with one donor, whose distance from all people whom it was
     drawn from is taken out by a regression on the replaced maps alone."""
     arguments = ("--chkPointDir", trained_on_three, "--dataDir", three, "--outDir", tmp_path / "out", "--donors", 1)
     labels = atlas.load_atlas(None, REDUCED).labels
@@ -546,26 +545,21 @@ def test_regions_are_blacked_out_in_these_maps_only(three, trained_on_three, log
     fills = fills_of(opened, regions, tested, BlackoutOptions(donors=1))
     with h5py.File(tmp_path / "out" / "blackout.h5") as store:
         stored = {name: values[:] for name, values in store.items()}
-    count = stored["blob_excess"].shape[2]
-    sizes = np.repeat([(regions.labels == region).sum() for region in regions.regions], count)
-    blobs = random_blobs(brain(opened, tested), sizes, [0, int(tested[0])])
     for row, index in enumerate(tested):
         volume, (position,) = opened.read(index)[2], fills.donors.drawn[int(index)]
         donor = opened.read(position)[2]
         for region in (1, 2):
-            hidden, donated, moved, elsewhere, alone = *(volume.copy() for _ in range(4)), donor.copy()
-            inside, blob = regions.labels == region, blobs[(region - 1) * count]
+            hidden, donated, moved, alone = *(volume.copy() for _ in range(3)), donor.copy()
+            inside = regions.labels == region
             for at in replaced:
                 level = fills.expected[index, region - 1, at] - fills.expected[position, region - 1, at]
                 hidden[inside, at] = np.median(volume[[0, -1], :, :, at])
                 donated[inside, at] = donor[inside, at]
                 moved[inside, at] = donor[inside, at] + np.float32(level)
-                elsewhere[blob, at] = donor[blob, at]
                 alone[inside, at] = volume[inside, at]
-            shows = (volume, hidden, donated, moved, elsewhere, donor, alone)
+            shows = (volume, hidden, donated, moved, donor, alone)
             control, autism = np.transpose([logits_of(each) for each in shows])
-            shown, *others, blobbed, donors, lent = (autism - control) * (1 if opened.rows[index].label == 1 else -1)
-            assert stored["blob_excess"][row, region - 1, 0] == pytest.approx(others[1] - blobbed, abs=1e-5)
+            shown, *others, donors, lent = (autism - control) * (1 if opened.rows[index].label == 1 else -1)
             effects = dict(zip(("delta_logit", "reliance", "unique"), np.subtract(shown, others), strict=True))
             means = np.stack([opened.read(at)[2][inside].mean(0, float) for at in range(len(opened.rows))])
             same_site = [at for at in opened.indices("train") if opened.rows[at].site == opened.rows[index].site]

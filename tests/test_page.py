@@ -57,10 +57,9 @@ def results(run) -> pictures.BlackoutResults:
     def effect(*means):
         return random.normal(means, 0.1, (SUBJECTS, 3))
 
-    blobs = np.concatenate([np.full((SUBJECTS, 1, 10), np.nan), np.full((SUBJECTS, 2, 10), -0.1)], axis=1)
     effects = effects_of(
         rows, 3, delta_logit=effect(2, 1, 0.5), reliance=effect(0.02, 1.0, 0.5), unique=effect(0, 0, 0.5),
-        sufficiency=effect(0, 1, 1), blob_excess=blobs,
+        sufficiency=effect(0, 1, 1),
     )  # fmt: skip
     none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
     table = region_table_of(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
@@ -154,8 +153,8 @@ def test_every_column_has_its_sentence(parsed):
 
 
 def test_what_is_undefined_is_a_dash(parsed):
-    heads, *rows = parsed.rows["Regions"]
-    assert {row[0]: row[heads.index("size percentile")] for row in rows}["first"] == "-"
+    heads, *rows = parsed.rows["Regions, all columns"]
+    assert {row[heads.index("difference")] for row in rows} == {"-"}
 
 
 @pytest.mark.slow

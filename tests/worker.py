@@ -54,7 +54,7 @@ def main() -> int:
     Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
     figure.draw_brain = figure.draw_glass_brain = lambda *_: None
     viewers.viewer = viewers.network_viewer = lambda _: ""
-    measure.BLOBS, measure.TOGETHER, loop.SAVE_EVERY = 4, 2, args.interval
+    measure.TOGETHER, loop.SAVE_EVERY = 2, args.interval
     if args.kill:
         save = network.Saver.save
         network.Saver.save = lambda own, step, identity: (

@@ -192,7 +192,7 @@ def write_store(here: Concluded) -> None:
     effects = here.effects
     with files.new_hdf5(here.run.out_dir / STORE) as store:
         for name, values in effects.arrays.items():
-            store[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
+            store[name] = values.astype(np.float32)
         store["subject"] = effects.subject
         store["label"] = effects.label.astype(np.float32)
         if here.regions:
@@ -233,8 +233,8 @@ def read_store(run: Run) -> Effects:
             arrays = {name: store[name][:] for name in ARRAYS if name in store}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
-    small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name not in LARGE]
-    return Effects(arrays | {name: arrays[name].astype(float) for name in small}, rows)
+    small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
+    return Effects(arrays | small, rows)
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
