@@ -110,10 +110,8 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
         file.write("<svg></svg>" if format == "svg" else b"")
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    for name in ("draw_brain", "draw_glass_brain"):
-        patch.setattr(f"utils.blackout.figure.{name}", lambda *_: None)
-    for name in ("viewer", "network_viewer"):
-        patch.setattr(f"utils.blackout.viewers.{name}", lambda _: "")
+    patch.setattr("utils.blackout.figure.draw_brain", lambda *_: None)
+    patch.setattr("utils.blackout.page.viewer", lambda _: "")
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 

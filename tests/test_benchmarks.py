@@ -28,7 +28,7 @@ from data.cohorts.stored import open_cohort
 from data.derivation.measures import MEASURES
 from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
-from utils.blackout import figure, job, page, viewers
+from utils.blackout import figure, job, page
 from utils.evaluation import confounds
 from utils.scores import floors, metrics
 from utils.training import fit
@@ -81,7 +81,7 @@ def printed_by(cohort, monkeypatch, capsys):
             (floors, "LINEAR"),
         ):  # which some of them change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        pictures = [(page, "render"), (viewers, "network_viewer"), (job, "write_maps")]
+        pictures = [(page, "render"), (job, "write_maps")]
         for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), *pictures):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")

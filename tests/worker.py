@@ -48,12 +48,12 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.blackout import figure, measure, viewers
+    from utils.blackout import figure, measure, page
     from utils.training import loop, network
 
     Figure.savefig = lambda own, file, format, **_: file.write("<svg></svg>" if format == "svg" else b"")
-    figure.draw_brain = figure.draw_glass_brain = lambda *_: None
-    viewers.viewer = viewers.network_viewer = lambda _: ""
+    figure.draw_brain = lambda *_: None
+    page.viewer = lambda _: ""
     measure.TOGETHER, loop.SAVE_EVERY = 2, args.interval
     if args.kill:
         save = network.Saver.save

@@ -56,7 +56,7 @@ from data.cohorts.atlas import load_atlas
 from data.cohorts.records import FULL
 from tests.benchmarks import connectomes, planted
 from tests.benchmarks.planted import mirror
-from utils.blackout import figure, job, page, viewers
+from utils.blackout import figure, job, page
 from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
 from utils.blackout.replication import HALVES, MOST
 from utils.blackout.replication_words import fates
@@ -298,7 +298,6 @@ def main() -> None:
         blackout += ["--atlas", planted.few_regions(Path(tempfile.mkdtemp()), args.regions)]
     # pictures are not part of the question
     page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
-    viewers.network_viewer = lambda *_: ""
     figure.draw = figure.draw_by_map = lambda *_: plt.figure()
     lines = []
     for name, scenario in scenarios(args.real).items():

@@ -10,7 +10,7 @@ from data.pages.page import Row
 from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
 from utils.blackout.effects import ONE_SUBJECT
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, UNIQUE
-from utils.blackout.results import CENTRE, BlackoutResults
+from utils.blackout.results import BlackoutResults
 from utils.figures import number, shortened
 from utils.scores.results import Estimate
 
@@ -48,6 +48,7 @@ COLUMNS = {  # heading of the page's tables -> column and its format
     "system of a": ("system_a", ""),
     "system of b": ("system_b", ""),
 }
+CENTRE = ["x_mm", "y_mm", "z_mm"]  # of a region, MNI space
 DIRECTED = [DIFFERENCE, CORRELATION, DIRECTION]
 FEW = "no interval"  # too few people of a class, or one correlation
 ALL_PEOPLE = "labels permuted over subjects, one-sided. Adjusted for the covariates that are named above, if any."

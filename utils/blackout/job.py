@@ -22,7 +22,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import columns, figure, options, page, results, sentences, viewers
+from utils.blackout import columns, figure, options, page, results, sentences
 from utils.blackout.conclusions import Concluded, replication_of, results_of
 from utils.blackout.effects import ARRAYS, Adjusted, Effects, averaged, joined
 from utils.blackout.families import People
@@ -153,9 +153,6 @@ def draw(run: Run, found: results.BlackoutResults) -> None:
     if found.by_map:
         title = results.mean_title(run, found)
         figures.save(figure.draw_by_map(title, found.by_map), run.out_dir / "regions_by_map.png")
-    if found.network:
-        with files.replacing(run.out_dir / "connections.html") as file:
-            file.write(viewers.network_viewer(found.network))
     tests = links(run.out_dir, of_same_network(run.out_dir, "test"))
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(page.render(run, found, tests))
