@@ -271,7 +271,6 @@ def test_what_is_named_is_significant_for_a_network_that_is_better_than_chance(t
         ({"folds": None}, "is of one split, which leaves most people out"),
         ({"shuffled_labels": True}, "is of shuffled labels"),
         ({"chosen_maps": ["falff"]}, "is of some maps only; repeat it without --maps"),
-        ({"chosen_subjects": ["1"]}, "is of some subjects only; repeat it without --subjects"),
         ({"subjects": "many"}, "is damaged"),
         ({"job": "test"}, "holds a test of mmnn; expected the folder of"),
         ({"model": "cnn"}, "holds a blackout of cnn; expected the folder of .* of mmnn"),

@@ -10,7 +10,8 @@ from matplotlib import pyplot as plt
 
 from data.cohorts.stored import open_cohort
 from models import MODELS
-from utils.blackout import job
+from utils.blackout import columns, job
+from utils.blackout.fills import FILLS
 from utils.blackout.options import BlackoutOptions
 
 REGION = "Precentral_L"  # the first of the atlas
@@ -78,6 +79,17 @@ def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
     found, *_ = concluded(good, slice(0, 12))
     assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]
     assert found["adjusted_for"] == [] and "No p is adjusted for covariates: " in found["conclusion"]
+
+
+@pytest.mark.slow
+def test_one_subject_has_effects_without_intervals_and_p(concluded):
+    found, out, table, _ = concluded(good, slice(0, 1))
+    for name in (fill.name for fill in FILLS):
+        assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+    assert table[["p_reliance", "q_unique"]].isna().all(axis=None)
+    assert (table["background_autism"].isna() != table["background_control"].isna()).all()
+    assert out.count("no interval: one subject") == columns.TOP
+    assert "No p-values: the subjects are of one class." in found["conclusion"]
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def read_store(run: Run) -> Effects:
     atlas."""
     path, chosen = run.out_dir / STORE, options.of(run)
     advice = f"remove {path.parent} and repeat the command."
-    rows = [run.cohort.rows[index] for index in chosen.tested(run.cohort)]
+    rows = [run.cohort.rows[index] for index in run.cohort.indices("test")]
     try:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:

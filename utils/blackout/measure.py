@@ -91,7 +91,7 @@ class Setup:
     @classmethod
     def of(cls, run: Run, network: keras.Model) -> "Setup":
         chosen, cohort = of(run), cohort_of(run)
-        donors = Donors(cohort, chosen.tested(run.cohort), chosen.donors, run.seed)
+        donors = Donors(cohort, run.cohort.indices("test"), chosen.donors, run.seed)
         if "volume" not in run.model.reads:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)

@@ -71,7 +71,6 @@ class DescribedBlackout:
     folds: str | None
     fold: str | None = None
     shuffled_labels: bool = False
-    chosen_subjects: tuple[str, ...] | None = None
     chosen_maps: tuple[str, ...] | None = None
     subjects: int
     concluded: bool
@@ -98,9 +97,8 @@ def read_description(folder: Path, model: str) -> DescribedBlackout:
         raise InputError(f"{name} is of one split, which leaves most people out; {HOW}.")
     if found.shuffled_labels:
         raise InputError(f"{name} is of shuffled labels, so that it says nothing of a model; {HOW}.")
-    if found.chosen_subjects or found.chosen_maps:
-        what = "subjects" if found.chosen_subjects else "maps"
-        raise InputError(f"{name} is of some {what} only; repeat it without --{what}.")
+    if found.chosen_maps:
+        raise InputError(f"{name} is of some maps only; repeat it without --maps.")
     return found
 
 

@@ -40,13 +40,6 @@ class Options:
         """Those that decide the results, for `run.json`."""
         return {}
 
-    def of_fold(self, cohort: Cohort) -> "Options | None":
-        """The options for the fold that this cohort tests; None if the job has nothing to do there."""
-        return self
-
-    def check(self, folds: "Folds") -> None:
-        """Raises InputError if the options do not fit the whole cohort."""
-
     @property
     def cost(self) -> int:
         """How many trainings, or tests of one, a run is."""
