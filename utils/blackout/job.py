@@ -30,8 +30,6 @@ from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.measure import Setup, measure
 from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
-from utils.report.beside import links, of_same_network
-from utils.report.build import show_in_reports
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
@@ -55,7 +53,7 @@ def blackout(run: Run) -> int:
     networks = networks_of(run)
     run.prepare_folder()
     effects, told = measured(networks)
-    finish(run, conclude(run, effects) | told)
+    run.finish(**conclude(run, effects), **told)
     return 0
 
 
@@ -88,7 +86,7 @@ def pool(group: Group) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
     run, parts = group.whole, stores(group.leaves)
     fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
-    finish(run, conclude(run, joined(parts), fold))
+    run.finish(**conclude(run, joined(parts), fold))
 
 
 def average(group: Group) -> None:
@@ -96,15 +94,7 @@ def average(group: Group) -> None:
     run, first = group.whole, group.folds.fold_of
     repeats = [joined(stores(repeat.leaves)) for repeat in group.groups]
     effects = averaged(repeats)
-    finish(run, conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
-
-
-def finish(run: Run, found: dict[str, Any]) -> None:
-    """Ends a run with what `run.json` says of it; the reports of the same network then show it, unless it is of one
-    fold."""
-    run.finish(**found)
-    if not run.fold:
-        show_in_reports(run.out_dir)
+    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:
@@ -153,9 +143,8 @@ def draw(run: Run, found: results.BlackoutResults) -> None:
     if found.by_map:
         title = results.mean_title(run, found)
         figures.save(figure.draw_by_map(title, found.by_map), run.out_dir / "regions_by_map.png")
-    tests = links(run.out_dir, of_same_network(run.out_dir, "test"))
     with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(page.render(run, found, tests))
+        file.write(page.render(run, found))
 
 
 def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:

@@ -14,7 +14,7 @@ from data.cohorts import records, variants
 from data.cohorts.rows import listed
 from data.pages import page
 from data.pages.drawings import Bar, Forest
-from data.pages.page import Link, Number, Page, Section
+from data.pages.page import Number, Page, Section
 from utils.blackout import columns, options
 from utils.blackout.connections import SYSTEMS
 from utils.blackout.effects import ONE_SUBJECT
@@ -52,9 +52,8 @@ SLIDER = 'class="slider"'  # of nilearn, which does not name it
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
 
-def render(run: Run, results: BlackoutResults, tests: Sequence[Link] = ()) -> str:
-    """The page: a section for each thing that was replaced; of regions also the interactive viewer. `tests` are links
-    to the reports of the same network."""
+def render(run: Run, results: BlackoutResults) -> str:
+    """The page: a section for each thing that was replaced; of regions also the interactive viewer."""
     script, style = (Markup((HERE / f"brain.{form}").read_text(encoding="utf-8")) for form in ("js", "css"))  # noqa: S704
     return page.render(
         Page(
@@ -64,9 +63,8 @@ def render(run: Run, results: BlackoutResults, tests: Sequence[Link] = ()) -> st
             [*sections(run, results)],
             numbers(results),
             forest(results),
-            tests,
-            script if results.regions else "",
-            style,
+            script=script if results.regions else "",
+            style=style,
         )
     )
 

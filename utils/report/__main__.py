@@ -31,7 +31,6 @@ def parser() -> Parser:
 def build() -> int:
     args = parser().parse_args()
     from utils.report import index  # costs `--help` nothing
-    from utils.report.beside import runs_in
     from utils.report.build import write_again
     from utils.scores.calibration import check_prevalence
 
@@ -40,7 +39,7 @@ def build() -> int:
         check_prevalence(args.prevalence)
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
-    if read_manifest(folder) is None and (runs := runs_in(folder)):
+    if read_manifest(folder) is None and (runs := index.runs_in(folder)):
         if args.prevalence is not None:
             raise InputError("--prevalence goes with the folder of one test, not with a folder of runs; leave it out.")
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")

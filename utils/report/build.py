@@ -1,6 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from data.base.tables import write_frame
 from data.cohorts.rows import listed
 from data.pages.page import Page, Section, render
 from utils import figures
-from utils.report import beside, drawings, people, scores, texts
+from utils.report import drawings, people, scores, texts
 from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.folders import changed, forget, read_manifest, record
@@ -37,8 +37,8 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
     tables = replace(read_test(folder), prevalence=prevalence)
     if prevalence is not None and tables.probabilities is None:
         raise InputError(f"{folder} has no calibrated probabilities for --prevalence; test on folds, of more people.")
-    items, blackouts = texts.tripod_items(tables), beside.of_same_network(folder, "blackout")
-    shown = [*sections(tables, items, beside.where_it_lies(folder, blackouts))]
+    items = texts.tripod_items(tables)
+    shown = [*sections(tables, items)]
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
     if bars := headlines.forest(tables):
         drawn.append(drawings.forest(bars))
@@ -52,7 +52,6 @@ def write(folder: Path, prevalence: float | None = None) -> list[Path]:
         shown,
         headlines.numbers(tables),
         bars if tables.scores and tables.scores[headline(tables.scores)].low is not None else None,
-        beside.links(folder, blackouts),
     )
     with files.replacing(folder / PAGE) as file:
         file.write(render(page))
@@ -83,26 +82,14 @@ def write_again(folder: Path, prevalence: float | None = None) -> list[Path]:
     return written
 
 
-def show_in_reports(folder: Path) -> None:
-    """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
-    for run in beside.of_same_network(folder, "test"):
-        try:
-            write_again(run.folder, run.content.get("prevalence"))
-        except (InputError, OSError) as error:
-            print(f"{run.page} does not show this blackout: {error} Later, abide-report {run.folder} makes it do so.")
-        else:
-            print(f"{run.page} shows this blackout, too.")
-
-
-def sections(tables: Tables, items: pd.DataFrame, evidence: Sequence[Section]) -> Iterator[Section]:
-    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI, `evidence` is of blackouts."""
+def sections(tables: Tables, items: pd.DataFrame) -> Iterator[Section]:
+    """The sections that apply, in the order of the page; `items` are those of TRIPOD+AI."""
     run, label = tables.run, tables.predictions["label"]
     concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
     yield Section("What may be concluded", concluded, kind="conclusion")
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
-    yield from evidence
     yield Section("Intended use", [INTENDED_USE], open=True)
     if tables.external is not None:
         yield from people.beside_training(tables, tables.external)
