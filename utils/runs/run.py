@@ -90,7 +90,7 @@ class Job:
     @property
     def files(self) -> tuple[str, ...]:
         """Patterns of all that it writes, each figure in every form that `utils.figures.save` writes."""
-        figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg", "pdf")]
+        figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg")]
         return (*self.outputs, *figures, DIGESTS)
 
     def function(self, name: str) -> Callable[[Any], Any]:
