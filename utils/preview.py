@@ -1,4 +1,4 @@
-"""`run.py --dryRun`: what was settled -> who, what is read, how many trainings, how long and how much, in lines.
+"""`run.py --dryRun`: what was settled -> who, what is read, how many trainings, how long, in lines.
 
 Nothing is written.
 """
@@ -13,11 +13,9 @@ import numpy as np
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_rows
-from data.base.terminal import duration, size
-from data.cohorts import records
+from data.base.terminal import duration
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
-from utils.machines.devices import start_on_cpu
 from utils.permutations import Permutations
 from utils.runs.folders import as_json, described, seconds_of
 from utils.runs.group import Group
@@ -44,7 +42,6 @@ def preview(work: Run | Group | Permutations) -> Iterator[str]:
         done = [leaf for leaf in leaves if leaf not in todo and leaf.is_done()]
         took = [seconds / leaf.options.cost for leaf in done if (seconds := seconds_of(leaf.out_dir))]
         yield f"Time: {time_of(todo, took or earlier(run), jobs)}."
-        yield f"Disk: {disk(todo, done)}."
     if asked:
         yield asked.expected()
     yield "Dry run: nothing was written."
@@ -118,36 +115,3 @@ def listed_in(folder: Path, deep: bool = True) -> Iterator[Path]:
             yield Path(row["folder"])
             if deep:
                 yield from listed_in(Path(row["folder"]), deep=False)
-
-
-def disk(todo: Sequence[Run], done: Sequence[Run]) -> str:
-    """How much is written: of trainings their checkpoints, of others as much as those that are done have written."""
-    first = todo[0]
-    if not first.job.has_flag:
-        return size(len(first.cohort.rows) * records.record_bytes(records.REDUCED, first.cohort.num_maps))
-    if trains(first):
-        return f"{size(checkpoints(todo))} of checkpoints"
-    if not done:
-        return UNKNOWN.format("the first fold" if first.folds else "a first run")
-    written = [sum(path.stat().st_size for path in leaf.out_dir.rglob("*") if path.is_file()) for leaf in done]
-    return f"about {size(int(np.mean(written) * len(todo)))}, since {len(done)} others have {size(sum(written))}"
-
-
-def checkpoints(todo: Sequence[Run]) -> int:
-    """The bytes of the checkpoints that trainings keep: of weights and optimizer, as each network is built."""
-    start_on_cpu()  # before what imports TensorFlow
-    from utils.training.loop import saves
-    from utils.training.network import KEPT
-    from utils.training.train import begin
-
-    total, known = 0, dict[str, int]()
-    for leaf in (leaf for leaf in todo if leaf.job is todo[0].job):  # a choice keeps no network
-        settings = files.json_text(leaf.choices.config)
-        if settings not in known:
-            with leaf.fresh():
-                training = begin(leaf.on(leaf.workers.started(())))
-                variables = [*training.network.variables, *training.optimizer.variables]
-                known[settings] = sum(int(np.prod(of.shape)) * np.dtype(of.dtype).itemsize for of in variables)
-        kept = min(KEPT, saves(leaf.num_iters))
-        total += known[settings] * (kept + bool(leaf.choices.validation))
-    return total
