@@ -13,6 +13,7 @@ from models import MODELS
 from utils.blackout import columns, job
 from utils.blackout.fills import FILLS
 from utils.blackout.options import BlackoutOptions
+from utils.runs.checkpoints import Caveats
 
 REGION = "Precentral_L"  # the first of the atlas
 
@@ -30,7 +31,14 @@ def concluded(cohort, tmp_path, monkeypatch, capsys):
     model = MODELS["cnn"]
     config = model.module.PRESETS["regions"]
     run = SimpleNamespace(
-        options=BlackoutOptions(), cohort=opened, seed=0, out_dir=tmp_path, model=model, config=config, checkpoints=None
+        options=BlackoutOptions(),
+        cohort=opened,
+        seed=0,
+        out_dir=tmp_path,
+        model=model,
+        config=config,
+        checkpoints=None,
+        caveats=Caveats(),
     )
 
     def conclude(probability, rows=slice(None), fold=None):
