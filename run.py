@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", metavar="NAME", help="named hyper-parameters of the model")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one hyper-parameter; may be repeated")
     add("--seed", type=seed, metavar="N", help="seed of weights, batch order, folds and resampling (default 0)")
-    add("--dryRun", action="store_true", help="say who, how many trainings, how long; write nothing")
+    add("--dryRun", action="store_true", help="say who and how many trainings; write nothing")
     add = top.add_argument_group("data").add_argument
     add("--dataDir", type=Path, metavar="DIR", help="cohort or folder of records (default: simulated demo)")
     add("--chkPointDir", type=Path, default=USUAL_CHECKPOINTS, metavar="DIR", help="checkpoints (default /data/ckpt)")

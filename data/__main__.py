@@ -27,7 +27,7 @@ EXAMPLES = {
     "derive": {
         "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "
         "--maps falff,alff,reho,degree_weighted --series atlas.nii.gz --jobs 4",
-        "who and how much that would be; nothing is written": "fmriprep maps --dryRun",
+        "who that would be; nothing is written": "fmriprep maps --dryRun",
         "new people, as those of a cohort": "new_fmriprep new_maps --like cohort",
     },
     "convert": {

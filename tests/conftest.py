@@ -19,7 +19,6 @@ from data import demo
 from data.base import files, processes
 from data.base.errors import InputError
 from data.cohorts import records
-from utils.blackout import measure
 from utils.machines import devices
 
 settings.register_profile("seeded", derandomize=True, deadline=None, database=None)
@@ -76,7 +75,6 @@ def session(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)
-        patch.setattr(measure, "BLOBS", 4)  # of 100, which take most of a blackout's time
         yield
 
 
@@ -112,10 +110,8 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
         file.write("<svg></svg>" if format == "svg" else b"")
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
-    for name in ("draw_brain", "draw_glass_brain"):
-        patch.setattr(f"utils.blackout.figure.{name}", lambda *_: None)
-    for name in ("viewer", "network_viewer"):
-        patch.setattr(f"utils.blackout.viewers.{name}", lambda _: "")
+    patch.setattr("utils.blackout.figure.draw_brain", lambda *_: None)
+    patch.setattr("utils.blackout.page.viewer", lambda _: "")
     patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 

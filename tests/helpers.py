@@ -451,13 +451,12 @@ def fills_of(cohort, atlas, tested: np.ndarray, options, seed: int = 0):
 
 
 def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
-    """Effects of a blackout, made up: those that are not given are 0, and no blob does as much as its region."""
+    """Effects of a blackout, made up: those that are not given are 0."""
     from utils.blackout.effects import ARRAYS, Effects
 
     nothing = np.zeros((len(rows), regions))
     made = dict.fromkeys(ARRAYS[: ARRAYS.index("pair_reliance")], nothing)
     made |= {"reliance_by_map": np.zeros((len(rows), regions, 0)), "region_means": np.zeros((len(rows), regions, 1))}
-    made |= {"blob_excess": nothing[..., None] - 1, "group": np.zeros(len(rows), int)}
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
 
 

@@ -24,7 +24,7 @@ from data.cohorts.records import REDUCED, record_bytes
 from data.cohorts.stored import open_cohort
 from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
-from utils.blackout import figure, job, measure, page, viewers
+from utils.blackout import figure, job, page
 from utils.evaluation import confounds
 from utils.scores import metrics
 
@@ -60,12 +60,11 @@ def printed_by(cohort, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
         for module, constant in (
-            (measure, "BLOBS"),
             (metrics, "RESAMPLES"),
             (confounds, "RESAMPLES"),
         ):  # some change
             monkeypatch.setattr(module, constant, getattr(module, constant))
-        pictures = [(page, "render"), (viewers, "network_viewer"), (job, "write_maps")]
+        pictures = [(page, "render"), (job, "write_maps")]
         for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), *pictures):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes
         runpy.run_path(path, run_name="__main__")

@@ -310,13 +310,13 @@ def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_pat
     assert (of_run["preset"], of_run["config"]["l2"]) == ("residual", 0.3)
     assert run("--train", "train", "--numIters", 2).status == 0
     assert run("--test", "test").status == 0
-    of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str})
-    subject = of_test["subject"].iloc[-1]
-    outcome = run("--blackout", "blackout", "--subjects", subject)
+    of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str}).set_index("subject")
+    outcome = run("--blackout", "blackout")
     assert outcome.status == 0, outcome.err
     with h5py.File(tmp_path / "blackout/blackout.h5") as file:
-        assert [name.decode() for name in file["subject"]] == [subject]
-        assert file["probability"][0] == pytest.approx(of_test["probability"].iloc[-1], rel=1e-5)
+        subjects = [name.decode() for name in file["subject"]]
+        assert sorted(subjects) == sorted(of_test.index)
+        assert file["probability"][:] == pytest.approx(of_test.loc[subjects, "probability"], rel=1e-5)
 
 
 def knows_if_second(run) -> dict[str, float]:

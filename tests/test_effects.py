@@ -14,7 +14,6 @@ from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.rows import Row
 from utils.blackout.effects import (
     ARRAYS,
-    OF_BLOBS,
     Adjusted,
     Beside,
     Effects,
@@ -22,7 +21,6 @@ from utils.blackout.effects import (
     by_subject,
     mean_interval,
     permutation_test,
-    size_percentile,
     widened,
 )
 from utils.blackout.options import covariates_of
@@ -167,41 +165,18 @@ def test_records_of_a_subject_count_once():
     assert by_subject(values, ["b", "b", "a"]).tolist() == [[5.0], [2.0]]
 
 
-def test_the_percentile_compares_a_blob_with_the_region_on_the_same_subjects():
-    """Region 0 beats three of its four blobs; of region 1 one blob found no place in the second group; 2 has none."""
-    excess = np.zeros((5, 3, 2))
-    subject, group = ["a", "a", "b", "c", "d"], np.array([0, 0, 0, 1, 1])
-    excess[:, 0] = [[-3, 3], [-3, 3], [1, -1], [-1, -1], [-1, -1]]  # means over a and b: -1, 1; over c and d: -1, -1
-    excess[:, 1] = [[-1, 1]] * 3 + [[-1, np.nan]] * 2
-    excess[:, 2] = np.nan
-    found = size_percentile(excess, group, subject)
-    assert found[:2] == pytest.approx([75, 200 / 3]) and np.isnan(found[2])
-
-
-def test_repeats_are_averaged_by_record_and_their_blobs_are_all_kept():
+def test_repeats_are_averaged_by_record():
     random = np.random.default_rng(0)
     rows = [Row(f"{name}.bin", name, "", 0.0, "test") for name in "abc"]
 
-    def made(order, blobs):
-        arrays = {name: random.normal(size=(3, 2)) for name in ARRAYS if name not in OF_BLOBS}
-        excess = random.normal(size=(3, 2, blobs))
-        return Effects(arrays | {"blob_excess": excess, "group": np.array([0, 0, 1])}, [rows[at] for at in order])
+    def made(order):
+        return Effects({name: random.normal(size=(3, 2)) for name in ARRAYS}, [rows[at] for at in order])
 
-    one, other = made((0, 1, 2), 4), made((2, 0, 1), 1)
+    one, other = made((0, 1, 2)), made((2, 0, 1))
     mean = averaged([one, other])
     assert mean.subject == ["a", "b", "c"]
     for at, its in enumerate((1, 2, 0)):  # where the other repeat has the record
         assert mean["reliance"][at] == pytest.approx((one["reliance"][at] + other["reliance"][its]) / 2)
-        assert mean["blob_excess"][3 + at, :, 0] == pytest.approx(other["blob_excess"][its, :, 0])
-    assert mean["group"].tolist() == [0, 0, 1, 2, 3, 2] and mean.blob_subject == ["a", "b", "c"] * 2
-    found = size_percentile(mean["blob_excess"], mean["group"], mean.blob_subject)
-    below = [
-        one["blob_excess"][:2].mean(0),
-        one["blob_excess"][2],
-        other["blob_excess"][[0, 1]].mean(0),
-        other["blob_excess"][2],
-    ]
-    assert found == pytest.approx(100 * (np.concatenate(below, axis=1) < 0).mean(1))
 
 
 @pytest.mark.slow

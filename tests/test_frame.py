@@ -127,26 +127,6 @@ def test_the_index_takes_no_page_of_the_users(tmp_path):
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
-@pytest.mark.slow
-def test_a_report_shows_a_blackout_of_its_network(tmp_path):
-    for name, checkpoint in (("te", "one"), ("other", "two")):
-        folder = write_tables(tmp_path / name, people(60), checkpoint_sha256=checkpoint, records_sha256="r")
-        content = json.loads((folder / "run.json").read_text())
-        (folder / "run.json").write_text(json.dumps(content | {"finished": True, "outputs": [], "outputs_sha256": {}}))
-        (folder / "report.html").write_text("")
-    run_folder(
-        tmp_path, "bo", job="blackout", model="mmnn", checkpoint_sha256="one", conclusion="An AUC.\nNothing is named."
-    )
-    for name in ("blackout.html", "blackout.png"):
-        (tmp_path / "bo" / name).write_bytes(b"")
-    build.show_in_reports(tmp_path / "bo")
-    page = Parsed((tmp_path / "te" / "report.html").read_text())
-    assert page.paragraphs["Where the evidence lies"] == ["Nothing is named.", "An AUC."]
-    assert ("href", "../bo/blackout.html") in page.attributes
-    assert not (tmp_path / "other" / "report.html").read_text()
-    assert "report.html" in json.loads((tmp_path / "te" / "run.json").read_text())["outputs_sha256"]
-
-
 def test_a_kill_while_a_report_is_built_again_leaves_the_test_whole(tmp_path, monkeypatch):
     folder = write_tables(tmp_path / "te", people(60))
     (folder / "report.html").write_text("old")

@@ -86,7 +86,7 @@ def test_a_test_leaves_what_the_contract_says(tested):
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
         *("groups.csv", "confounds.csv"),
         *("sites.csv", "floors.csv", "table1.csv", "report.html", "fold-0", "fold-1", "fold-2"),
-        *(f"{name}.{form}" for name in figures for form in ("png", "svg", "pdf")),
+        *(f"{name}.{form}" for name in figures for form in ("png", "svg")),
     }
     one = {path.name for path in (tested / "test" / "fold-0").iterdir()}
     assert not one & {"table1.csv", "forest.svg"} and "roc.svg" in one
@@ -201,20 +201,18 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, cohort, tmp_path):
     for job, more in (("--train", ()), ("--blackout", (*atlas, "--donors", 1))):
         outcome = in_folds(tmp_path, "cnn", "2", job, *more)
         assert outcome.status == 0, outcome.err
-    names = ("delta_logit", "reliance", "unique", "sufficiency", "blob_excess", "probability", "subject")
+    names = ("delta_logit", "reliance", "unique", "sufficiency", "probability", "subject")
     parts = [dict(h5py.File(tmp_path / f"blackout/fold-{name}/blackout.h5")) for name in "01"]
     with h5py.File(tmp_path / "blackout" / "blackout.h5") as pooled:
         for name in names:
             np.testing.assert_array_equal(pooled[name][()], np.concatenate([part[name][()] for part in parts]))
         means = {"background": pooled["delta_logit"][()].mean(0), "reliance": pooled["reliance"][()].mean(0)}
-        regions, groups = pooled["region"][()], pooled["group"][()]
-        blobs = pooled["blob_excess"].shape[2]
+        regions = pooled["region"][()]
         people = pd.DataFrame({name: pooled[name][()] for name in ("label", "probability")})
         people["subject"] = [name.decode() for name in pooled["subject"]]
     table = {int(row["region"]): row for row in read_rows(tmp_path / "blackout/regions.csv")}
     for name, mean in means.items():
         assert [float(table[region][name]) for region in regions] == pytest.approx(mean, abs=1e-5)
-    assert groups.max() == 3 and blobs == 1  # 20 people a fold, 16 at most at a time: 4 groups share 4 blobs
     fold_of = read_folds(tmp_path / "ckpt/cnn/folds-2/folds.csv")
     site_of = {row.subject: row.site for row in open_cohort(cohort).rows}
     people["site"], people["fold"] = people["subject"].map(site_of), people["subject"].map(fold_of)
@@ -222,12 +220,6 @@ def test_blackout_pools_the_effects_of_all_folds(in_folds, cohort, tmp_path):
     assert f"AUC within sites on these subjects {area:.2f} (no interval: too few people): it is" in outcome.out
     assert json.loads((tmp_path / "blackout/run.json").read_text())["better_than_chance"] is None
     assert len(list((tmp_path / "blackout/maps").iterdir())) == 40
-    subject = parts[1]["subject"][0].decode()
-    chosen = ("--subjects", subject, "--outDir", tmp_path / "one")
-    outcome = in_folds(tmp_path, "cnn", "2", "--blackout", *chosen, *atlas, "--donors", 1)
-    assert outcome.status == 0, outcome.err
-    with h5py.File(tmp_path / "one" / "blackout.h5") as one:
-        assert [name.decode() for name in one["subject"]] == [subject]
 
 
 # Without TensorFlow, on runs made up

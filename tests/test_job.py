@@ -10,7 +10,8 @@ from matplotlib import pyplot as plt
 
 from data.cohorts.stored import open_cohort
 from models import MODELS
-from utils.blackout import job
+from utils.blackout import columns, job
+from utils.blackout.fills import FILLS
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
 
@@ -56,7 +57,6 @@ def test_a_network_better_than_chance_has_its_regions_named(concluded):
     assert found["better_than_chance"] and not results.at_chance
     assert f"rests on 1 ({REGION}) of 116 regions" in found["conclusion"] and found["conclusion"] == results.told
     assert found["conclusion"] in out and f"\n{REGION}" in out
-    assert "Size percentile: among 1 blobs per region, each on 40 records." in out
     assert found["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq"]  # 16 sites are too many for 40
     assert "site and handedness: known for too few," in found["conclusion"]
     first = table.iloc[0]
@@ -81,6 +81,17 @@ def test_few_people_of_a_class_give_no_verdict_on_regions(concluded):
     found, *_ = concluded(good, slice(0, 12))
     assert "Nothing is concluded about regions" in found["conclusion"] and REGION not in found["conclusion"]
     assert found["adjusted_for"] == [] and "No p is adjusted for covariates: " in found["conclusion"]
+
+
+@pytest.mark.slow
+def test_one_subject_has_effects_without_intervals_and_p(concluded):
+    found, out, table, _ = concluded(good, slice(0, 1))
+    for name in (fill.name for fill in FILLS):
+        assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+    assert table[["p_reliance", "q_unique"]].isna().all(axis=None)
+    assert (table["background_autism"].isna() != table["background_control"].isna()).all()
+    assert out.count("no interval: one subject") == columns.TOP
+    assert "No p-values: the subjects are of one class." in found["conclusion"]
 
 
 @pytest.mark.slow

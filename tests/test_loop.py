@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data.cohorts.stored import open_cohort
 from models import MODELS, nn, override
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.loop import SAVE_EVERY, batch_positions, is_due, make_optimizer, rows_of, saves
+from utils.training.loop import SAVE_EVERY, batch_positions, make_optimizer, rows_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -109,8 +109,3 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoin
     names = ", ".join(sorted(fourth))
     assert re.search(rf"The loss is (nan|inf) at iteration 4, of the records {re.escape(names)}: ", outcome.err)
     assert outcome.err.endswith("--overrideChkpt --set learning_rate=0.0003\n")
-
-
-def test_saves_are_counted_as_they_are_made():
-    for last in (1, SAVE_EVERY, SAVE_EVERY + 1, 2 * SAVE_EVERY - 1, 2 * SAVE_EVERY):
-        assert saves(last) == sum(is_due(done, last) for done in range(1, last + 1))

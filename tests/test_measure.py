@@ -1,14 +1,13 @@
-"""Logits -> effects and their signs; the chance of having drawn some donors; random blobs."""
+"""Logits -> effects and their signs; the chance of having drawn some donors."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from utils.blackout.donors import control_variate_mean
 from utils.blackout.fills import FILLS
-from utils.blackout.measure import Logits, random_blobs
+from utils.blackout.measure import Logits
 
 
 class NoChance:
@@ -25,22 +24,19 @@ class NoChance:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_region_that_speaks_for_the_true_class_counts_as_positive(sign):
     """Autism's logit is 2 with everything shown, and falls to 0.5 by any fill of region 0. Of a donor, whose logit is
-    -1, it makes 0.5. A blob of its size filled with that donor makes 1.25, which is half as much. The first of two maps
-    alone makes 0.75."""
+    -1, it makes 0.5. The first of two maps alone makes 0.75."""
     shown = [-1.0 if fill.shown == "donor" else 2.0 for fill in FILLS]
     base = np.array([[[0.0, logit] for logit in shown]])
     of_region = np.array([[[[0.0, 0.5], [0.0, logit]] for logit in shown]])
-    blobs = np.array([[[[0.0, 1.25]], [[0.0, 2.0]]]])
     by_map = np.array([[[[0.75, 2.0], [2.0, 2.0]]]])
-    logits = Logits(base, of_region, blobs, by_map, np.zeros((1, len(FILLS), 2, 0)))
-    found = logits.effects(np.array([[sign]]), np.array([0]), NoChance())
+    logits = Logits(base, of_region, by_map, np.zeros((1, len(FILLS), 2, 0)))
+    found = logits.effects(np.array([[sign]]), NoChance())
     for fill in FILLS:
         name = fill.stored
         assert found[name] == pytest.approx(np.array([[sign * 1.5, 0.0]])), name
     assert found["reliance_by_map"] == pytest.approx(np.array([[[sign * 1.25, 0.0], [0.0, 0.0]]]))
     change = 1 / (1 + np.exp(-2)) - 1 / (1 + np.exp(-0.5))
     assert found["delta_probability"] == pytest.approx(np.array([[sign * change, 0.0]]))
-    assert found["blob_excess"] == pytest.approx(np.array([[[sign * -0.75], [0.0]]]))
     assert found["probability"] == pytest.approx([1 / (1 + np.exp(-2))])
 
 
@@ -62,25 +58,3 @@ def test_the_chance_of_having_drawn_some_donors_is_taken_out():
 def test_one_pair_does_not_mislead():
     deviation = np.array([[[[1.0]], [[0.999]]]])
     assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6
-
-
-def test_blobs_are_connected_inside_and_of_the_size_asked_for():
-    inside = ndimage.binary_dilation(np.pad(np.ones((4, 5, 6), bool), 3), iterations=1)
-    inside[5, 5, 5] = False
-    sizes = [1, 7, 40, 90]
-    blobs = random_blobs(inside, sizes, seed=0)
-    for blob, size in zip(blobs, sizes, strict=True):
-        assert blob.sum() == size and not (blob & ~inside).any()
-        assert ndimage.label(blob)[1] == 1
-    again = random_blobs(inside, sizes, seed=0)
-    assert all((blob == other).all() for blob, other in zip(blobs, again, strict=True))
-
-
-def test_a_size_without_a_connected_place_has_no_blob():
-    """Two parts of 8 and 27 voxels: 27 always finds the larger part, 28 nothing, though 35 voxels are free."""
-    inside = np.zeros((9, 9, 9), bool)
-    inside[:2, :2, :2], inside[4:7, 4:7, 4:7] = True, True
-    *placed, nothing = random_blobs(inside, [27] * 20 + [28], seed=0)
-    assert nothing is None
-    assert all((blob[4:7, 4:7, 4:7]).all() and blob.sum() == 27 for blob in placed)
-    assert random_blobs(np.zeros((3, 3, 3), bool), [1], seed=0) == [None]

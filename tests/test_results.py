@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
-from utils.blackout import figure, job, page, results, sentences, viewers
+from utils.blackout import figure, job, page, results, sentences
 from utils.blackout.effects import Adjusted, Effects, permutation_test
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import Caveats
@@ -118,7 +118,6 @@ def test_the_figure_frames_what_is_significant(table, changes, framed, shading, 
 )
 def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words, marked, monkeypatch):
     monkeypatch.setattr("nilearn.plotting.view_img", lambda *_, **__: SimpleNamespace(get_standalone=str))  # slow
-    monkeypatch.setattr(viewers, "anatomy", lambda: np.zeros(records.FULL.shape))
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))

@@ -192,13 +192,8 @@ MISTAKES = {
     "reduced for cae": ("--train --model cae --dataDir {cohort}", ["31x37x31", "91x109x91", "--grid full"]),
     "unknown preset": ("--train --model cae --preset deep", ["deep", "stride3-bn, stride3, stride1"]),
     "unknown setting": ("--train --model nn --set depth=3", ["--set depth is unknown", "learning_rate"]),
-    "subjects of a training": ("--train --subjects A", ["--subjects goes with --blackout, not with --train"]),
     "verify of a full pass": ("--model cae --verify 3", ["--verify goes with --blackout, not with the full pass"]),
     "iterations of a test": ("--test --numIters 9", ["--numIters goes with --train, not with --test"]),
-    "subjects that are not there": (
-        BLACKOUT + " --subjects nobody",
-        ["--subjects nobody is no test subject of {cohort}"],
-    ),
     "atlas missing": (BLACKOUT + " --atlas {missing}", ["{missing}"]),
     "atlas that is none": (BLACKOUT + " --atlas {file}", ["{file}"]),
     "systems without edges": (BLACKOUT + " --systems {file}", ["--systems {file} tells of connections, and none"]),

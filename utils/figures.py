@@ -1,4 +1,4 @@
-"""Figures as PNG, SVG and PDF files: training history, slices of a volume; and texts in figures."""
+"""Figures as PNG and SVG files: training history, slices of a volume; and texts in figures."""
 
 import math
 import warnings
@@ -27,14 +27,13 @@ NO_GLYPH = r"Glyph \d+ .* missing from font"
 UNDATED: dict[str, dict[str, None]] = {  # the forms of a figure, each with the metadata that it does without
     "png": {},
     "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
-    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
 }
 # Equal figures give equal bytes; texts stay texts, which a journal may set in its own font
-SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure", "pdf.fonttype": 42}
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "figure"}
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes a figure as PNG to `path`, as SVG and PDF beside it, and closes it; equal figures give equal bytes."""
+    """Writes a figure as PNG to `path`, as SVG beside it, and closes it; equal figures give equal bytes."""
     written = [path.with_suffix(f".{form}") for form in UNDATED]
     for target, form in zip(written, UNDATED, strict=True):
         with files.replacing(target, "w" if form == "svg" else "wb") as file:

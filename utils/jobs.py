@@ -39,7 +39,7 @@ BLACKOUT = Job(
     comparisons=COMPARED,
     outputs=(
         *("regions.csv", "regions_by_map.csv", "connections.csv", "values.csv", "replication.csv", "blackout.h5"),
-        *("blackout.html", "connections.html", "maps", "group_*.nii.gz"),
+        *("blackout.html", "maps", "group_*.nii.gz"),
     ),
     figures=("blackout", "regions_by_map"),
     options=blackout.BlackoutOptions,

@@ -158,13 +158,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def size(count: int) -> str:
-    """`48 kB`, `12 MB`, `3.4 GB`; of so many bytes."""
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
-
-
 class PlainProgress:
     """One line at the first step, every ten seconds and at the end."""
 

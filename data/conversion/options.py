@@ -98,5 +98,5 @@ class ConversionOptions:
         False, action="store_true", help="let splits part subjects who share a scan (default: they are in one split)"
     )
     dry_run: bool = option(
-        False, action="store_true", help="say who, how long and how much; read one person's maps, write nothing"
+        False, action="store_true", help="say who and how long; read one person's maps, write nothing"
     )

@@ -1,11 +1,11 @@
-"""`convert --dryRun`: a planned cohort -> who, how long and how much, in lines; nothing is written."""
+"""`convert --dryRun`: a planned cohort -> who and how long, in lines; nothing is written."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from data.base.processes import cpu_count
-from data.base.terminal import duration, size
+from data.base.terminal import duration
 from data.cohorts import records
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import METADATA
@@ -26,15 +26,11 @@ def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[st
     yield from forecast(planned.rows, planned.metadata.groups)
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
     yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
-    grid = records.GRID_OF_SHAPE[planned.metadata.grid]
-    needed = records.record_bytes(grid, len(maps[0]))
     if source.series:
         parcels = len(parcels_of(source.series.paths.tolist()))
-        needed += parcels * (parcels - 1) // 2 * records.DTYPE.itemsize
         yield f"Series of each: {source.series.paths.name}, {parcels} parcels."
-    yield f"Disk: {size(people * needed)}, {size(needed)} a person."
     started = time.monotonic()
-    measured_maps(maps[0], grid, len)
+    measured_maps(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], len)
     seconds, cores = time.monotonic() - started, cpu_count()
     of_all = duration(seconds * people / min(cores, people))
     yield f"Time: about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s."

@@ -34,5 +34,5 @@ class DerivationOptions:
         (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )
     dry_run: bool = option(
-        False, action="store_true", help="say who, how long and how much; derive one scan in memory, write nothing"
+        False, action="store_true", help="say who and how long; derive one scan in memory, write nothing"
     )

@@ -1,6 +1,5 @@
-"""`derive --dryRun`: a plan -> who, of which sites, how long and how much, in lines; nothing is written."""
+"""`derive --dryRun`: a plan -> who, of which sites and how long, in lines; nothing is written."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +7,7 @@ from collections.abc import Sequence
 from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError
-from data.base.terminal import duration, size
-from data.cohorts.derivation import DUAL_REGRESSION, SERIES
+from data.base.terminal import duration
 from data.cohorts.rows import listed
 from data.conversion.sites import SITE_COLUMNS
 from data.conversion.tables import ids_of, key, read_table
@@ -18,26 +16,24 @@ from data.derivation.bold import open_bold
 from data.derivation.job import Plan, why_failed
 from data.derivation.person import Done, PersonTask
 
-VALUE_BYTES = 4  # float32
-CELL_BYTES = 16  # of a series as text, at most: sign, eight digits, point, exponent, tab
-
 
 def preview(planned: Plan) -> list[str]:
     """Lines on what `job.run` would do. Each scan's header is read, and one scan is derived, to know how long it
     takes."""
-    todo = [task for task in planned.tasks if task.output.missing(task.person.label, task.products)]
-    needed, failed = dict[str, int](), list(planned.failed)
-    for task in todo:
+    missing = [task for task in planned.tasks if task.output.missing(task.person.label, task.products)]
+    todo, failed, there = list[PersonTask](), list(planned.failed), len(planned.tasks) - len(missing)
+    for task in missing:
         try:
-            needed[task.person.label] = bytes_of(task)
+            for scan in task.person.scans:
+                open_bold(scan.path)
+            todo.append(task)
         except InputError as error:
             failed.append(Done(task.person.label, failure=str(error)))
-    there, todo = len(planned.tasks) - len(todo), [task for task in todo if task.person.label in needed]
     return [
         *why_failed(failed),
         f"People: {len(todo)} to derive, {there} are there, {len(failed)} cannot be derived.",
         *of_table(planned),
-        *(expected(todo, sum(needed.values()), planned.jobs) if todo else []),
+        *(expected(todo, planned.jobs) if todo else []),
         "Dry run: nothing was written.",
     ]
 
@@ -58,22 +54,11 @@ def of_table(planned: Plan) -> list[str]:
     return [*lines, "How many are of each class is said by convert --dryRun, once there are maps."]
 
 
-def bytes_of(task: PersonTask) -> int:
-    """How much is written of a person at most: maps before compression, and series as text. Raises InputError for a
-    scan that cannot be opened."""
-    scans, products = [open_bold(scan.path) for scan in task.person.scans], task.products
-    missing = task.output.missing(task.person.label, products)
-    networks, parcels = (len(of.names) if of else 0 for of in (products.networks, products.parcels))
-    maps = sum(networks if name == DUAL_REGRESSION else name != SERIES for name in missing)
-    cells = (1 + sum(scan.volumes for scan in scans)) * parcels * (SERIES in missing)
-    return maps * math.prod(scans[0].grid[0]) * VALUE_BYTES + cells * CELL_BYTES
-
-
-def expected(todo: Sequence[PersonTask], needed: int, jobs: int) -> list[str]:
-    """Disk and time; the latter by one scan, and the sizes of all."""
+def expected(todo: Sequence[PersonTask], jobs: int) -> list[str]:
+    """Products and time; the latter by one scan, and the sizes of all."""
     first = todo[0]
     scan, names = first.person.scans[0], first.products.names
-    lines = [f"Of each: {', '.join(names)}.", f"Disk: at most {size(needed)}, maps before compression."]
+    lines = [f"Of each: {', '.join(names)}."]
     started = time.monotonic()
     try:
         with threadpool_limits(first.threads):

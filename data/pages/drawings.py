@@ -68,12 +68,11 @@ class Forest:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image in the page itself, with its text for those who do not see it, and perhaps a page that it opens."""
+    """An image in the page itself, with its text for those who do not see it."""
 
     data: bytes
     alt: str
     form: str = "png"
-    target: str = ""
 
     @property
     def uri(self) -> Markup:

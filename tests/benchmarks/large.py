@@ -40,7 +40,7 @@ COMMANDS = {  # `python ...`, each of which may use the files of those before it
     "nn": ["run.py", "--model", "nn", *ONE_ITERATION],
     "fold": ["run.py", "--model", "cnn", "--folds", 5, "--fold", 0, *ONE_ITERATION],
     "test": ["run.py", "--model", "cnn", "--test"],
-    "blackout": ["run.py", "--model", "cnn", "--blackout", "--subjects", "SUBJECTS"],
+    "blackout": ["run.py", "--model", "cnn", "--blackout"],
 }
 
 
@@ -95,8 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "cohort"
         made.mkdir()
-        cohort = enlarge(open_cohort(args.cohort), args.people, made)
-        words = {"COHORT": made, "SUBJECTS": ",".join(cohort.subjects("test")[:2])}
+        enlarge(open_cohort(args.cohort), args.people, made)
+        words = {"COHORT": made}
         for name in args.only.split(","):
             out = Path(folder) / name
             arguments = [str((words | {"OUT": out}).get(word, word)) for word in COMMANDS[name]]

@@ -6,13 +6,11 @@ import pandas as pd
 
 from data.base.terminal import print_unless_quiet
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import listed
 from data.pages.page import Row
 from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
 from utils.blackout.effects import ONE_SUBJECT
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, TESTED, UNIQUE
-from utils.blackout.results import CENTRE, BlackoutResults
-from utils.blackout.sentences import blobs_sentence
+from utils.blackout.results import BlackoutResults
 from utils.figures import number, shortened
 from utils.scores.results import Estimate
 
@@ -37,7 +35,6 @@ COLUMNS = {  # heading of the page's tables -> column and its format
     CORRELATION: (CORRELATION, ".2f"),
     "values": ("values", ""),
     "rank": ("rank", "d"),
-    "size percentile": ("size_percentile", ".0f"),
     **{f"{of.prefix}q": (f"q_{of.name}", ".3g") for of in TESTED},
     **{f"{of.prefix}plain p": (f"p_{of.name}_plain", ".4f") for of in TESTED},
     **{f"{of.prefix}adjusted": (f"{of.name}_adjusted", ".4f") for of in TESTED},
@@ -51,6 +48,7 @@ COLUMNS = {  # heading of the page's tables -> column and its format
     "system of a": ("system_a", ""),
     "system of b": ("system_b", ""),
 }
+CENTRE = ["x_mm", "y_mm", "z_mm"]  # of a region, MNI space
 DIRECTED = [DIFFERENCE, CORRELATION, DIRECTION]
 FEW = "no interval"  # too few people of a class, or one correlation
 ALL_PEOPLE = "labels permuted over subjects, one-sided. Adjusted for the covariates that are named above, if any."
@@ -63,8 +61,6 @@ MEANINGS = {
     CORRELATION: "Within sites, of a person's value with its effect on the logit of autism, with its 95% interval. It "
     "is positive where more of it speaks for autism.",
     "rank": "The order by reliance, as in regions.csv; equal regions in the order of the atlas.",
-    "size percentile": "The share of random connected blobs of the region's size whose reliance is smaller; a dash "
-    "where the brain has no room for such a blob.",
     **{f"{of.prefix}p": f"Family-wise p of {of.called} over all regions: {ALL_PEOPLE}" for of in TESTED},
     **{f"{of.prefix}q": f"False discovery rate of {of.called}." for of in TESTED},
     **{f"{of.prefix}plain p": "The family-wise p before adjustment for covariates." for of in TESTED},
@@ -91,14 +87,14 @@ OF_REPLICATION = {
     CORRELATION: "Of the mean effects of all things of a family in one half, or repeat, with those in the other. Below "
     "it stands their range.",
 }
-FIRST = ("region", RELIANCE, "p", UNIQUE, f"{UNIQUE} p", DIRECTION, "size percentile")
+FIRST = ("region", RELIANCE, "p", UNIQUE, f"{UNIQUE} p", DIRECTION)
 BY_MAP = ("region", "map", RELIANCE, "p", DIRECTION, DIFFERENCE)
 CONNECTIONS = ("a", "b", "level", RELIANCE, "p", DIRECTION, DIFFERENCE, "edges")
 VALUES = ("group", RELIANCE, "p", DIRECTION, DIFFERENCE, "difference of")
 NAME_WIDTH = 23  # letters of a region's name in the terminal
 TOP = 10  # regions in the terminal
-LINE = "{:24}{:>28}{:>9}{:>9}{:>9}{:>12}{:>17}"  # of its table
-HEADINGS = ("region", "reliance", "p", "unique", "p", "background", "size percentile")
+LINE = "{:24}{:>28}{:>9}{:>9}{:>9}{:>12}"  # of its table
+HEADINGS = ("region", "reliance", "p", "unique", "p", "background")
 
 
 def table_rows(table: pd.DataFrame, headings: Sequence[str] = tuple(COLUMNS)) -> list[Row]:
@@ -125,11 +121,10 @@ def print_tables(results: BlackoutResults) -> None:
     """The strongest regions, and all groups of values."""
     if results.regions:
         print_table(results.regions.table)
-        print_unless_quiet(blobs_sentence(results.effects))
     if results.values:
-        print_unless_quiet(LINE.format("values", *HEADINGS[1:3], *[""] * 4).rstrip())
+        print_unless_quiet(LINE.format("values", *HEADINGS[1:3], *[""] * 3).rstrip())
         for row in results.values.table.to_dict("records"):
-            line = LINE.format(*reliance_cells(row["group"], row), *[""] * 4).rstrip()
+            line = LINE.format(*reliance_cells(row["group"], row), *[""] * 3).rstrip()
             print_unless_quiet(f"{line}  {row['difference_of']}: {row['direction'] or 'direction not known'}")
 
 
@@ -140,17 +135,12 @@ def reliance_cells(name: str, row: dict) -> tuple[str, str, str]:
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """The ten regions of most reliance, and which regions have no size percentile."""
+    """The ten regions of most reliance."""
     print_unless_quiet(f"The strongest of {len(table)} regions; an interval is for its region alone, p for all.")
     print_unless_quiet(LINE.format(*HEADINGS))
     for row in table.head(TOP).to_dict("records"):
         cells = (
             *reliance_cells(row["name"], row), f"{row['unique']:.4f}",
-            number(row["p_unique"], ".4f"), f"{row['background']:.4f}", number(row["size_percentile"], ".0f"),
+            number(row["p_unique"], ".4f"), f"{row['background']:.4f}",
         )  # fmt: skip
         print_unless_quiet(LINE.format(*cells))
-    unplaced = table[table["size_percentile"].isna()].itertuples()
-    if regions := listed([f"{shortened(row.name, NAME_WIDTH)} ({row.voxels} voxels)" for row in unplaced]):
-        print_unless_quiet(
-            f"No size percentile, since no connected part of the brain has room for a blob of the size of: {regions}."
-        )

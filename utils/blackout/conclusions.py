@@ -152,7 +152,7 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
         by_map = ByMap(tables["maps"], at_chance, text, few, maps=here.maps)
     if here.connections:
         text = " ".join(of(here.connections) for of in (sentences.systems_sentence, sentences.connections_sentence))
-        connections = Pairs(tables["connections"], at_chance, text.strip(), few, here.connections.of_every_pair)
+        connections = Pairs(tables["connections"], at_chance, text.strip(), few)
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values), few)
     first, more = first_sentence(again), beside_first(again)

@@ -125,12 +125,6 @@ class Connections:
         """The effect (subjects, 1) of all edges."""
         return self.effect.sum(axis=1, keepdims=True)
 
-    @property
-    def of_every_pair(self) -> pd.DataFrame:
-        """The mean effect of each pair of regions, `a` and `b`, tested or not."""
-        a, b = np.array([*self.regions, OUTSIDE])[self.pairs.regions].T
-        return pd.DataFrame({"a": a, "b": b, RELIANCE: self.effect.mean(axis=0)})
-
     @cached_property
     def chosen(self) -> np.ndarray:
         """The pairs of regions, by number, within the pairs of systems that are named."""

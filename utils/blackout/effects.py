@@ -26,10 +26,9 @@ RESAMPLES = 5000
 ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
 
 
-OF_BLOBS = ("blob_excess", "group")
 ARRAYS = (
-    *(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", "region_means", *OF_BLOBS,
-    "pair_reliance", "value_reliance", "probability",
+    *(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", "region_means", "pair_reliance",
+    "value_reliance", "probability",
 )  # fmt: skip
 
 
@@ -43,9 +42,6 @@ class Effects:
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
         connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.
-    `blob_excess`: (records, regions, blobs), the effect of a blob of the region's size minus that of the region, both
-        filled with the same donor; NaN where there was no room for a blob. Of repeats, (repeats x records, ...).
-    `group`: (records,) int, the records that share their blobs; of repeats, (repeats x records,).
     `region_means`: (records, regions, maps) float32, what people have in the regions, as the network reads it.
     `pair_reliance`: (records, pairs), `reliance` with the edges between two regions replaced (`connections.py`).
     `value_reliance`: (records, groups), `reliance` with a group of the phenotype's values replaced (`values.py`).
@@ -73,11 +69,6 @@ class Effects:
         return [row.subject for row in self.rows]
 
     @property
-    def blob_subject(self) -> list[str]:
-        """The subject of each row of `blob_excess`."""
-        return self.subject * (len(self["group"]) // len(self.rows))
-
-    @property
     def first(self) -> np.ndarray:
         """Of each record (records,) the first subject of its group, or its own."""
         leader = leaders(self.subject, self.groups)
@@ -95,32 +86,19 @@ class Effects:
 
 
 def joined(parts: Sequence[Effects]) -> Effects:
-    """The effects of all folds, one fold after another. Where a fold has fewer blobs, the others are NaN."""
-    arrays = {name: [part[name] for part in parts] for name in parts[0].arrays}
-    if "group" in arrays:
-        first_group = np.cumsum([0, *(group.max() + 1 for group in arrays["group"])])
-        arrays["group"] = [group + first for group, first in zip(arrays["group"], first_group, strict=False)]
-        blobs = max(excess.shape[2] for excess in arrays["blob_excess"])
-        for at, excess in enumerate(arrays["blob_excess"]):
-            missing = ((0, 0), (0, 0), (0, blobs - excess.shape[2]))
-            arrays["blob_excess"][at] = np.pad(excess, missing, constant_values=np.nan)
-    rows = [row for part in parts for row in part.rows]
-    return Effects({name: np.concatenate(values) for name, values in arrays.items()}, rows)
+    """The effects of all folds, one fold after another."""
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays}
+    return Effects(arrays, [row for part in parts for row in part.rows])
 
 
 def averaged(repeats: Sequence[Effects]) -> Effects:
-    """The mean effects of each record over repeats, which may have the records in another order; the blobs of all
-    repeats, one repeat after another."""
+    """The mean effects of each record over repeats, which may have the records in another order."""
     rows = repeats[0].rows
     places = [{row.file: at for at, row in enumerate(of.rows)} for of in repeats]
     orders = [[at[row.file] for row in rows] for at in places]
-    aligned = [
-        Effects({name: array[order] for name, array in of.arrays.items()}, rows)
-        for of, order in zip(repeats, orders, strict=True)
-    ]
-    every = joined(aligned).arrays
-    means = {name: np.mean([of[name] for of in aligned], axis=0) for name in every if name not in OF_BLOBS}
-    return Effects(every | means, rows)
+    aligned = [*zip(repeats, orders, strict=True)]
+    names = repeats[0].arrays
+    return Effects({name: np.mean([of[name][order] for of, order in aligned], axis=0) for name in names}, rows)
 
 
 def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
@@ -217,19 +195,6 @@ def orders(unit: np.ndarray, count: int, random: np.random.Generator) -> np.ndar
         place = random.permuted(np.tile(np.arange(len(own)), (count, 1)), axis=1)
         found[:, own] = random.permuted(own[place], axis=2) if number > 1 else own[place]
     return found
-
-
-def size_percentile(excess: np.ndarray, group: np.ndarray, subject: Sequence[str]) -> np.ndarray:
-    """The share in per cent (regions,) of blobs whose mean effect is below that of the region on the same subjects.
-
-    `excess` (records, regions, blobs) is the effect of a blob minus that of the region; records with the same `group`
-    (records,) share their blobs. NaN for a region whose blobs had no room.
-    """
-    names = np.asarray(subject)
-    means = [by_subject(excess[group == one], names[group == one]).mean(0) for one in np.unique(group)]
-    every = np.concatenate(means, axis=1)
-    below = (every < 0).sum(1) / np.maximum((~np.isnan(every)).sum(1), 1)
-    return np.where(np.isnan(every).all(1), np.nan, 100 * below)
 
 
 class Beside(NamedTuple):

@@ -23,7 +23,6 @@ from utils.blackout.results import (
     BlackoutResults,
     ByMap,
     Matrix,
-    Network,
     Pairs,
     Regions,
     Things,
@@ -94,7 +93,7 @@ def parts_of(results: BlackoutResults) -> list[Part]:
         found.append(Part("Regions", of, told, height, partial(draw_regions, of=of)))
     if pairs := results.connections:
         told = (pairs.summary, f"{pairs.of(SYSTEMS).shading} A significant pair has a frame.")
-        drawn = partial(draw_connections, of=pairs, network=results.network)
+        drawn = partial(draw_connections, of=pairs)
         found.append(Part("Connections", pairs, told, 2.85, drawn))
     if groups := results.values:
         height = BAR * min(BARS, len(groups.table)) + FOOT
@@ -149,16 +148,11 @@ def draw_regions(panel: Panel, of: Regions) -> None:
     draw_colours(panel.axes(4.3, 1.6, 1.7, 0.22), of.table[RELIANCE], bool(of.significant().any()))
 
 
-def draw_connections(panel: Panel, of: Pairs, network: Network | None) -> None:
-    """Pairs of systems, and a glass brain of pairs of regions."""
+def draw_connections(panel: Panel, of: Pairs) -> None:
+    """Pairs of systems."""
     draw_matrix(panel.axes(NAMES, 0, SIDE, SIDE), of.matrix)
     scale = panel.axes(4.3, 0, 1.7, 0.22)
-    draw_colours(scale, of.matrix.effect, bool(of.matrix.marked.any()), " of pairs of systems")
-    if network:
-        draw_glass_brain(panel.axes(RIGHT_HALF, 0.62, 3.25, 1.15), network)
-        panel.write(RIGHT_HALF, 1.8, folded(network.shown, 66))
-        scale = panel.axes(4.3, 2.2, 1.7, 0.22)
-        draw_colours(scale, network.effect, network.marked, " of pairs of regions")
+    draw_colours(scale, of.matrix.effect, bool(of.matrix.marked.any()))
 
 
 def draw_values(panel: Panel, of: Things) -> None:
@@ -225,20 +219,6 @@ def draw_brain(axis: Axes, of: Regions) -> None:
         cut.ax.set_title(f"z = {round(z)} mm", fontsize=FONT, pad=2)
 
 
-def draw_glass_brain(axis: Axes, network: Network) -> None:
-    """Pairs of regions as lines, coloured by their reliance; pale if none is significant."""
-    from nilearn.plotting import plot_connectome
-
-    largest = largest_effect(network.effect)
-    display = plot_connectome(
-        network.effect, network.centre, node_color="0.2", node_size=4, edge_cmap="RdBu_r", edge_vmin=-largest,
-        edge_vmax=largest, edge_kwargs={"linewidth": 1.2, "alpha": 1 if network.marked else PALE}, display_mode="lzr",
-        figure=axis.figure, axes=axis, annotate=False,
-        colorbar=False,
-    )  # fmt: skip
-    display.annotate(left_right=True, positions=False, size=FONT)
-
-
 def draw_by_map(heading: str, of: ByMap) -> Figure:
     """The first regions and all maps; significant pairs have their full colour and a frame."""
     matrix, shown = of.matrix, min(ROWS, len(of.matrix.rows))
@@ -265,7 +245,7 @@ def draw_matrix(axis: Axes, of: Matrix, rows: int | None = None) -> None:
     axis.tick_params(length=0)
 
 
-def draw_colours(axis: Axes, effect: np.ndarray, marked: bool, of: str = "") -> None:
+def draw_colours(axis: Axes, effect: np.ndarray, marked: bool) -> None:
     """The colours of reliance, pale below full ones if something is `marked` as significant."""
     opacities = {"not significant": PALE, "significant": 1.0} if marked else {"": PALE}
     rows, largest = np.stack([shades(opacity) for opacity in opacities.values()]), largest_effect(effect)
@@ -277,4 +257,4 @@ def draw_colours(axis: Axes, effect: np.ndarray, marked: bool, of: str = "") -> 
     axis.tick_params(axis="y", length=0)
     ticks = effect_ticks(largest)
     axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-    axis.set_xlabel(f"reliance{of}:\nmean effect on the {EFFECT}", fontsize=FONT, labelpad=1)
+    axis.set_xlabel(f"reliance:\nmean effect on the {EFFECT}", fontsize=FONT, labelpad=1)

@@ -22,7 +22,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import columns, figure, options, page, results, sentences, viewers
+from utils.blackout import columns, figure, options, page, results, sentences
 from utils.blackout.conclusions import Concluded, replication_of, results_of
 from utils.blackout.effects import ARRAYS, Adjusted, Effects, averaged, joined
 from utils.blackout.families import People
@@ -30,8 +30,6 @@ from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.measure import Setup, measure
 from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
-from utils.report.beside import links, of_same_network
-from utils.report.build import show_in_reports
 from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
@@ -55,7 +53,7 @@ def blackout(run: Run) -> int:
     networks = networks_of(run)
     run.prepare_folder()
     effects, told = measured(networks)
-    finish(run, conclude(run, effects) | told)
+    run.finish(**conclude(run, effects), **told)
     return 0
 
 
@@ -82,7 +80,7 @@ def pool(group: Group) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
     run, parts = group.whole, stores(group.leaves)
     fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
-    finish(run, conclude(run, joined(parts), fold))
+    run.finish(**conclude(run, joined(parts), fold))
 
 
 def average(group: Group) -> None:
@@ -90,15 +88,7 @@ def average(group: Group) -> None:
     run, first = group.whole, group.folds.fold_of
     repeats = [joined(stores(repeat.leaves)) for repeat in group.groups]
     effects = averaged(repeats)
-    finish(run, conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
-
-
-def finish(run: Run, found: dict[str, Any]) -> None:
-    """Ends a run with what `run.json` says of it; the reports of the same network then show it, unless it is of one
-    fold."""
-    run.finish(**found)
-    if not run.fold:
-        show_in_reports(run.out_dir)
+    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:
@@ -147,12 +137,8 @@ def draw(run: Run, found: results.BlackoutResults) -> None:
     if found.by_map:
         title = results.mean_title(run, found)
         figures.save(figure.draw_by_map(title, found.by_map), run.out_dir / "regions_by_map.png")
-    if found.network:
-        with files.replacing(run.out_dir / "connections.html") as file:
-            file.write(viewers.network_viewer(found.network))
-    tests = links(run.out_dir, of_same_network(run.out_dir, "test"))
     with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(page.render(run, found, tests))
+        file.write(page.render(run, found))
 
 
 def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:
@@ -186,7 +172,7 @@ def write_store(here: Concluded) -> None:
     effects = here.effects
     with files.new_hdf5(here.run.out_dir / STORE) as store:
         for name, values in effects.arrays.items():
-            store[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
+            store[name] = values.astype(np.float32)
         store["subject"] = effects.subject
         store["label"] = effects.label.astype(np.float32)
         if here.regions:
@@ -217,7 +203,7 @@ def read_store(run: Run) -> Effects:
     atlas."""
     path, chosen = run.out_dir / STORE, options.of(run)
     advice = f"remove {path.parent} and repeat the command."
-    rows = [run.cohort.rows[index] for index in chosen.tested(run.cohort)]
+    rows = [run.cohort.rows[index] for index in run.cohort.indices("test")]
     try:
         with h5py.File(path) as store:
             if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
@@ -227,8 +213,8 @@ def read_store(run: Run) -> Effects:
             arrays = {name: store[name][:] for name in ARRAYS if name in store}
     except (OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
-    small = [name for name, array in arrays.items() if array.dtype.kind == "f" and name not in LARGE]
-    return Effects(arrays | {name: arrays[name].astype(float) for name in small}, rows)
+    small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
+    return Effects(arrays | small, rows)
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:

@@ -1,25 +1,21 @@
-"""Test records -> effects of replacing each atlas region by each fill, and of random blobs of the regions' sizes.
+"""Test records -> effects of replacing each atlas region by each fill.
 
 Effects are on the logit of the true class, log(p / (1 - p)), for probabilities saturate. For two classes it is the
 difference of the network's two outputs.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.special import expit
 
 from data.base.processes import ahead
 from data.base.terminal import progress
-from data.cohorts import records
-from data.cohorts.cohort import Cohort
 from utils.blackout.connections import pairs_of
 from utils.blackout.donors import Donors, control_variate_mean
 from utils.blackout.edges import Edges
@@ -31,16 +27,12 @@ from utils.blackout.values import PHENOTYPE, ValueLogits, groups_of, value_logit
 from utils.runs.run import Run
 from utils.training.network import check_finite, logit_of_autism, probability_of_autism
 
-BLOBS = 100  # of each region's size, at least, over all records
-MIN_SHARE = 0.5  # of the records in which a voxel of the brain holds signal
-
 
 class Logits(NamedTuple):
     """Logits of (control, autism) per record. Substitutions are in the order of `Fills.names`.
 
     `base`: (records, substitutions, 2), before a region was replaced.
     `occluded`: (records, substitutions, regions, 2), after the voxels of a region were replaced.
-    `blobs`: (records, regions, blobs, 2), of blobs filled with a donor; NaN where there was no room for a blob.
     `by_map`: (records, donors, regions, maps), autism minus control, after a region was replaced by a donor's in one of
         `Fills.separate` alone.
     `edges`: (records, substitutions, regions, 1), what edges add to autism minus control if they are replaced, too;
@@ -49,13 +41,11 @@ class Logits(NamedTuple):
 
     base: np.ndarray
     occluded: np.ndarray
-    blobs: np.ndarray
     by_map: np.ndarray
     edges: np.ndarray
 
-    def effects(self, sign: np.ndarray, group: np.ndarray, fills: Fills) -> dict[str, np.ndarray]:
-        """The arrays of `Effects`, given the group of each record. `sign` (records, 1) is that of the true class on the
-        logit of autism."""
+    def effects(self, sign: np.ndarray, fills: Fills) -> dict[str, np.ndarray]:
+        """The arrays of `Effects`. `sign` (records, 1) is that of the true class on the logit of autism."""
         base, of_edges = logit_of_autism(self.base), -self.edges.sum(-1)
         of_volume = base[..., None] - logit_of_autism(self.occluded)
         arrays: dict[str, np.ndarray] = {}
@@ -69,14 +59,10 @@ class Logits(NamedTuple):
             arrays[fill.stored] = -sign * decrease if fill.rises else sign * decrease
         probability, by_map = probability_of_autism(self.base[:, 0]), self.decrease_by_map(fills)
         after = expit(base[:, :1] - sign * arrays["delta_logit"])  # the background in place of each region
-        of_blobs, given = base[:, :1, None] - logit_of_autism(self.blobs), of_volume[:, fills.names == RELIANCE]
-        donors = np.arange(of_blobs.shape[2]) % given.shape[1]  # of the blobs, which have no edges
         return arrays | {
             "delta_probability": sign * (probability[:, None] - after),
             "reliance_by_map": (sign[..., None] * by_map).astype(np.float32),
-            "blob_excess": sign[..., None] * (of_blobs - given[:, donors].swapaxes(1, 2)),
             "region_means": fills.means[fills.donors.tested].astype(np.float32),
-            "group": group,
             "probability": probability,
         }
 
@@ -105,7 +91,7 @@ class Setup:
     @classmethod
     def of(cls, run: Run, network: keras.Model) -> "Setup":
         chosen, cohort = of(run), cohort_of(run)
-        donors = Donors(cohort, chosen.tested(run.cohort), chosen.donors, run.seed)
+        donors = Donors(cohort, run.cohort.indices("test"), chosen.donors, run.seed)
         if "volume" not in run.model.reads:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
@@ -133,8 +119,8 @@ def measure(setup: Setup) -> tuple[Effects, Measured]:
     sign = np.array([1.0 if row.label == 1 else -1.0 for row in rows])[:, None]
     arrays, regions, values, pairs = dict[str, np.ndarray](), None, None, None
     if fills and occlusion:
-        regions, group = measured_regions(run, occlusion, fills)
-        arrays |= regions.effects(sign, group, fills)
+        regions = measured_regions(run, occlusion, fills)
+        arrays |= regions.effects(sign, fills)
         if fills.edges and occlusion.edges:
             pairs = pair_levels(fills.edges, occlusion.edges)
             arrays["pair_reliance"] = sign * (pairs[donors.tested] - donors.means_of_others(pairs))
@@ -146,13 +132,12 @@ def measure(setup: Setup) -> tuple[Effects, Measured]:
     return Effects(arrays, rows), Measured(regions, values, pairs)
 
 
-def measured_regions(run: Run, occlusion: Occlusion, fills: Fills) -> tuple[Logits, np.ndarray]:
-    """Occludes all regions, and blobs of their sizes; the group of each record, see `Effects`."""
+def measured_regions(run: Run, occlusion: Occlusion, fills: Fills) -> Logits:
+    """Occludes all regions."""
     tested = fills.donors.tested
     batches = np.array_split(tested, math.ceil(len(tested) / TOGETHER))
     parts = list(occluded_batches(run, occlusion, fills, batches))
-    group = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-    return Logits(*map(np.concatenate, zip(*parts, strict=True))), group
+    return Logits(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def pair_levels(edges: Edges, logits: EdgeLogits) -> np.ndarray:
@@ -164,17 +149,10 @@ def pair_levels(edges: Edges, logits: EdgeLogits) -> np.ndarray:
 
 def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
     """The logits of each batch of records."""
-    count = len(batches)
-    if run.folds and of(run).subjects is None:  # all batches of all folds together have `BLOBS` of each size
-        count = sum(math.ceil(subjects / TOGETHER) for subjects in Counter(run.folds.fold_of.values()).values())
-    sizes = np.repeat([int(mask.sum()) for mask in fills.masks], math.ceil(BLOBS / count))
-    inside = brain(run.cohort, fills.donors.tested)
-    steps = len(fills.names) + fills.donors.count  # per batch: the substitutions, and the blobs of each donor
-    with progress("Blacking out", len(batches) * steps) as bar:
-        for batch, filled in zip(batches, ahead(fills.of, batches), strict=True):
-            placed = random_blobs(inside, sizes, [run.seed, int(batch[0])])
-            logits = occlude(occlusion, fills, filled, placed, bar.advance)
-            check_finite(run, "outputs", (logits.base, logits.occluded, logits.by_map, logits.edges))
+    with progress("Blacking out", len(batches) * len(fills.names)) as bar:
+        for filled in ahead(fills.of, batches):
+            logits = occlude(occlusion, fills, filled, bar.advance)
+            check_finite(run, "outputs", logits)
             yield logits
 
 
@@ -182,11 +160,9 @@ def occlude(
     occlusion: Occlusion,
     fills: Fills,
     filled: tuple[dict[str, np.ndarray], list[Substitution]],
-    placed: list[np.ndarray | None],
     advance: Callable[[], None] = lambda: None,
 ) -> Logits:
-    """The logits of one batch, `filled` by `fills`. `placed` are the blobs, those of the first region, then of the
-    second, and so on; the donors fill them in turn. `advance` is called after each step."""
+    """The logits of one batch, `filled` by `fills`. `advance` is called after each substitution."""
     batch, substitutions = filled
     shown, base, occluded, by_map, edges = occlusion.keep(batch), [], [], [], []
     for kind, one in zip(fills.names, substitutions, strict=True):
@@ -200,17 +176,9 @@ def occlude(
         occluded.append(in_all)
         edges.append(edge_changes(occlusion, fills, one))
         advance()
-    of_blobs = np.full((len(placed), *base[0].shape), np.nan, np.float32)
-    per_region, count = len(placed) // len(fills.masks), fills.donors.count
-    for donor, at_fill in enumerate(np.flatnonzero(fills.names == RELIANCE)):
-        own = {at: blob for at, blob in enumerate(placed) if blob is not None and at % per_region % count == donor}
-        if own:
-            of_blobs[[*own]] = occlusion.occluded_logits(shown, substitutions[at_fill].fill, own.values())
-        advance()
     return Logits(
         np.stack(base, axis=1),
         np.stack(occluded).transpose(2, 0, 1, 3),
-        of_blobs.reshape(len(fills.masks), per_region, *base[0].shape).transpose(2, 0, 1, 3),
         np.stack(by_map).transpose(2, 0, 1, 3),
         np.stack(edges).transpose(2, 0, 1, 3),
     )
@@ -223,54 +191,3 @@ def edge_changes(occlusion: Occlusion, fills: Fills, substitution: Substitution)
         return np.zeros((len(fills.masks), len(substitution.volume), 0), np.float32)
     changes = occlusion.edges.changes(fills.edges, substitution.edges)
     return logit_of_autism(changes).astype(np.float32)[..., None]
-
-
-def brain(cohort: Cohort, indices: np.ndarray) -> np.ndarray:
-    """Voxels (x, y, z) bool that hold signal, in any map, in half of the records or more: where blobs may lie."""
-    count = np.zeros(cohort.grid.shape)
-    for index in indices:
-        _, _, volume = cohort.read(index)
-        count += np.any([values != records.background(values) for values in np.moveaxis(volume, -1, 0)], axis=0)
-    return count >= MIN_SHARE * len(indices)
-
-
-def random_blobs(
-    inside: np.ndarray, sizes: Sequence[int] | np.ndarray, seed: int | Sequence[int]
-) -> list[np.ndarray | None]:
-    """For each of `sizes`, a random face-connected blob (x, y, z) bool of so many voxels within `inside`, alike.
-
-    A blob grows from a random voxel; each step takes a random voxel of its border. None for a size that is larger than
-    every connected part of `inside`.
-    """
-    random = np.random.default_rng(seed)
-    padded = np.pad(inside, 1)
-    steps = [sign * stride // padded.itemsize for stride in padded.strides for sign in (1, -1)]
-    free, (parts, _) = padded.tobytes(), ndimage.label(padded)
-    room = np.where(padded, np.bincount(parts.ravel())[parts], 0).ravel()
-    blobs: list[np.ndarray | None] = []
-    starts_of = cache(lambda size: np.flatnonzero(room >= size))
-    for size in sizes:
-        starts = starts_of(int(size))
-        if not starts.size:
-            blobs.append(None)
-            continue
-        flat = np.zeros(padded.size, bool)
-        flat[grow(free, steps, int(random.choice(starts)), random.random(size))] = True
-        blobs.append(flat.reshape(padded.shape)[1:-1, 1:-1, 1:-1])
-    return blobs
-
-
-def grow(free: bytes, steps: list[int], start: int, draws: np.ndarray) -> list[int]:
-    """Flat indices of a blob of `len(draws)` voxels where `free` is 1, which must have room for it around `start`."""
-    blob, seen, border = [], {start}, [start]
-    for draw in draws.tolist():
-        pick = int(draw * len(border))
-        border[pick], border[-1] = border[-1], border[pick]
-        voxel = border.pop()
-        blob.append(voxel)
-        for step in steps:
-            neighbour = voxel + step
-            if free[neighbour] and neighbour not in seen:
-                seen.add(neighbour)
-                border.append(neighbour)
-    return blob

@@ -21,7 +21,6 @@ from utils.scores.results import MIN_SUBJECTS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data.cohorts.folds import Folds
     from utils.blackout.systems import Systems
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
@@ -31,9 +30,8 @@ MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
 
 @dataclass(frozen=True)
 class BlackoutOptions(BundleOptions):
-    """Which test subjects, regions and maps are blacked out, and with whose regions."""
+    """Which regions and maps are blacked out, and with whose regions."""
 
-    subjects: tuple[str, ...] | None = option(None, "only these test subjects (default all)", type=names, metavar="A,B")
     maps: tuple[str, ...] | None = option(
         None, "regions of these maps only, the others stay (default all)", type=names, metavar="A,B"
     )
@@ -52,29 +50,7 @@ class BlackoutOptions(BundleOptions):
 
     def settings(self) -> dict[str, Any]:
         paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
-        return {"chosen_subjects": self.subjects, "chosen_maps": self.maps, **paths, "donors": self.donors}
-
-    def of_fold(self, cohort: Cohort) -> "BlackoutOptions | None":
-        """With those of the subjects whom the fold tests; None if it tests none of them."""
-        if self.subjects is None:
-            return self
-        tested = cohort.subjects("test")
-        subjects = tuple(subject for subject in self.subjects if subject in tested)
-        return replace(self, subjects=subjects) if subjects else None
-
-    def check(self, folds: "Folds") -> None:
-        if unknown := set(self.subjects or ()) - folds.fold_of.keys():
-            raise InputError(f"--subjects {min(unknown)} is no subject of {folds.whole.path}; see its subjects.csv.")
-
-    def tested(self, cohort: Cohort) -> np.ndarray:
-        """The test records, or those of `subjects`. Raises InputError for a subject that is not a test subject."""
-        indices = cohort.indices("test")
-        if self.subjects is None:
-            return indices
-        known = {cohort.rows[index].subject for index in indices}
-        if unknown := [subject for subject in self.subjects if subject not in known]:
-            raise InputError(f"--subjects {unknown[0]} is no test subject of {cohort.path}; see its subjects.csv.")
-        return np.array([index for index in indices if cohort.rows[index].subject in self.subjects])
+        return {"chosen_maps": self.maps, **paths, "donors": self.donors}
 
     def replaced_maps(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""
@@ -136,15 +112,15 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
 
 
 def possible_blackout(run: Run) -> None:
-    """`--subjects` are test subjects whose labels are known, since an effect is that on the true class; `--maps` are
-    maps of the cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
+    """The labels of all test subjects are known, since an effect is that on the true class; `--maps` are maps of the
+    cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
     be read; `--systems` have edges to replace, and `--maps` and `--atlas` a volume."""
     cohort, options = run.cohort, of(run)
-    if unknown := [cohort.rows[index] for index in options.tested(cohort) if not cohort.rows[index].known]:
-        known = any(cohort.rows[index].known for index in cohort.indices("test"))
+    tested = [cohort.rows[index] for index in cohort.indices("test")]
+    if unknown := [row for row in tested if not row.known]:
         raise InputError(
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
-            f"needs one of each. {'Choose others with --subjects.' if known else 'No test record has one.'}"
+            "needs one of each. Leave these people out when you convert (--exclude)."
         )
     if "volume" not in run.model.reads and (options.maps or options.atlas):
         name = "maps" if options.maps else "atlas"
@@ -156,7 +132,7 @@ def possible_blackout(run: Run) -> None:
             f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
-    covariates_of(cohort, [cohort.rows[index] for index in options.tested(cohort)])
+    covariates_of(cohort, tested)
     if options.systems and not options.replaces_edges(cohort_of(run)):
         raise InputError(
             f"--systems {options.systems} tells of connections, and none is replaced here; expected a network that "

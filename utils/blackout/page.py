@@ -1,19 +1,21 @@
 """Results of a blackout -> `blackout.html`, a page that needs no network."""
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from data.base.tables import printable
-from data.cohorts import variants
+from data.cohorts import records, variants
 from data.cohorts.rows import listed
 from data.pages import page
 from data.pages.drawings import Bar, Forest
-from data.pages.page import Link, Number, Page, Section
-from utils.blackout import columns, options, viewers
+from data.pages.page import Number, Page, Section
+from utils.blackout import columns, options
 from utils.blackout.connections import SYSTEMS
 from utils.blackout.effects import ONE_SUBJECT
 from utils.blackout.fills import FILLS, RELIANCE
@@ -21,7 +23,6 @@ from utils.blackout.replication import HALVES
 from utils.blackout.replication_words import counts, families
 from utils.blackout.results import (
     PALE,
-    UNTESTED,
     BlackoutResults,
     ByMap,
     Pairs,
@@ -30,6 +31,7 @@ from utils.blackout.results import (
     effect_ticks,
     largest_effect,
     on_white,
+    painted,
     shades,
     title,
 )
@@ -46,11 +48,12 @@ STRONGEST = 12  # bars of the figure, more if more are named
 STOPS = 17  # colours of a bar of them
 FRAMED = "A significant pair has a frame."
 BRAIN = "brain.html"  # the template of what is of this page alone
+SLIDER = 'class="slider"'  # of nilearn, which does not name it
+EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
 
-def render(run: Run, results: BlackoutResults, tests: Sequence[Link] = ()) -> str:
-    """The page: a section for each thing that was replaced; of regions also the interactive viewer, and a map of each
-    record drawn from the atlas's slices. `tests` are links to the reports of the same network."""
+def render(run: Run, results: BlackoutResults) -> str:
+    """The page: a section for each thing that was replaced; of regions also the interactive viewer."""
     script, style = (Markup((HERE / f"brain.{form}").read_text(encoding="utf-8")) for form in ("js", "css"))  # noqa: S704
     return page.render(
         Page(
@@ -60,9 +63,8 @@ def render(run: Run, results: BlackoutResults, tests: Sequence[Link] = ()) -> st
             [*sections(run, results)],
             numbers(results),
             forest(results),
-            tests,
-            script if results.regions else "",
-            style,
+            script=script if results.regions else "",
+            style=style,
         )
     )
 
@@ -117,7 +119,7 @@ def sections(run: Run, results: BlackoutResults) -> Iterator[Section]:
     told = [results.first_sentence, *results.summary.splitlines()]
     concluded = [sentence for line in told for sentence in sentences(line) if sentence]
     yield Section("What may be concluded", concluded, kind="conclusion")
-    if found := warnings(run, results):
+    if found := cautions(run, results):
         yield Section("Warnings", found, kind="warning")
     if regions := results.regions:
         yield from of_regions(run, results, regions)
@@ -132,11 +134,9 @@ def sections(run: Run, results: BlackoutResults) -> Iterator[Section]:
         about = [*results.more] or None
         yield Section("Would it come out in others", about, table=rows, meanings=columns.OF_REPLICATION)
     yield Section("What was replaced", replaced(results.families))
-    if results.regions:
-        yield one_subject(results, results.regions)
 
 
-def warnings(run: Run, results: BlackoutResults) -> list[str]:
+def cautions(run: Run, results: BlackoutResults) -> list[str]:
     """What a reader must know before any number."""
     caveats, found = run.caveats, []
     if caveats.simulated:
@@ -177,7 +177,7 @@ def of_regions(run: Run, results: BlackoutResults, regions: Regions) -> Iterator
     )
     ticks = [f"{tick:.3g}" for tick in effect_ticks(largest_effect(regions.table[RELIANCE]))]
     marked = regions.significant().any()
-    drawn = markup("group_map", viewers.viewer(regions), stops(), marked, ticks)
+    drawn = markup("group_map", viewer(regions), stops(), marked, ticks)
     yield Section("The brain", [cross, regions.shading], markup=drawn, open=True)
     background = variants.BACKGROUND[run.standard]
     meanings = columns.MEANINGS | {fill.name: fill.meaning.replace("{background}", background) for fill in FILLS}
@@ -191,6 +191,26 @@ def of_regions(run: Run, results: BlackoutResults, regions: Regions) -> Iterator
     if results.by_map:
         about.append("In which map people differ, and which way, is in Region by map.")
     yield Section("Regions, all columns", about, table=columns.table_rows(regions.table), meanings=meanings)
+
+
+def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
+    """The voxel of a region on the full grid that is nearest to its centre, which may lie outside: mm in MNI space."""
+    voxels = np.argwhere(labels == region)
+    nearest = voxels[np.square(voxels - voxels.mean(0)).sum(1).argmin()]
+    return tuple(float(at) for at in records.FULL.origin_mm + records.FULL.spacing_mm * nearest)
+
+
+def viewer(regions: Regions) -> str:
+    """nilearn's interactive viewer of the group map: a page of its own, which needs no network connection."""
+    from nilearn.plotting import view_img
+
+    image, options = painted(regions)
+    crossed = innermost_voxel(regions.atlas.full, regions.ranked[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", EXPECTED, UserWarning)
+        view = view_img(image, cut_coords=crossed, **options).get_standalone()
+    offline = re.sub(r"<link[^>]*icon[^>]*>", "", view)  # without nilearn's link to an icon
+    return offline.replace(SLIDER, f'aria-label="opacity" {SLIDER}')
 
 
 def of_maps(of: ByMap) -> Section:
@@ -214,14 +234,9 @@ def of_maps(of: ByMap) -> Section:
 
 
 def of_connections(results: BlackoutResults, of: Pairs) -> Section:
-    """All pairs, then those of systems as a table of colours, and where the brain with them is."""
-    network = results.network
-    brain = Markup('<a href="connections.html">The brain with these pairs, to be turned</a>: {}').format(
-        printable(network.shown) if network else ""
-    )
+    """All pairs, then those of systems as a table of colours."""
     about = [
         *sentences(of.summary),
-        brain if network else "There is no pair of regions to draw in the brain.",
         "The edges between two systems of the brain are replaced by those of other people; all else stays. The table "
         "of colours shows the mean reliance on each pair of systems, tested over all of them together. On the diagonal "
         "are the edges within a system. In the systems that are found, pairs of regions are tested, too.",
@@ -254,15 +269,6 @@ def shown(about: Sequence[str]) -> list[str]:
 def over(things: str) -> dict[str, str]:
     """The meanings of columns where p is over these things."""
     return columns.MEANINGS | {"p": f"Family-wise p of reliance over {things}: {columns.ALL_PEOPLE}"}
-
-
-def one_subject(results: BlackoutResults, regions: Regions) -> Section:
-    """The map of each record."""
-    about = (
-        "Reliance of the prediction for this record on each region, over the MNI152 template. L is the subject's left. "
-        f"Red: speaks for the true class, blue: against; the scale is each record's own. {UNTESTED}"
-    )
-    return Section("One subject", [about], markup=markup("one_subject", viewers.record_maps(results, regions), stops()))
 
 
 def stops() -> dict[str, list[str]]:

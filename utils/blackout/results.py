@@ -17,7 +17,7 @@ from nibabel import Nifti1Image
 from data.base.tables import printable
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
-from utils.blackout.connections import REGIONS, SYSTEMS
+from utils.blackout.connections import SYSTEMS
 from utils.blackout.effects import Effects
 from utils.blackout.fills import RELIANCE
 from utils.figures import number
@@ -32,8 +32,7 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (WCAG 2.2)
 HALF_LIGHT = 0.179  # from here on black letters stand out more than white ones
 CUTS = 3
 APART = 5  # voxels of 2 mm
-STRONGEST = 20  # pairs that are listed or drawn if none is significant
-CENTRE = ["x_mm", "y_mm", "z_mm"]  # of a region, MNI space
+STRONGEST = 20  # pairs that are listed if none is significant
 
 
 def shades(opacity: float) -> np.ndarray:
@@ -174,23 +173,9 @@ class ByMap(Things):
 
 
 @dataclass(frozen=True)
-class Network:
-    """Pairs of regions that are drawn, the significant ones if they are `marked`. `effect` (regions, regions) is 0
-    where none is. `centre` (regions, 3) is in mm of MNI space. `shown`: what is drawn, in sentences."""
-
-    names: list[str]
-    centre: np.ndarray
-    effect: np.ndarray
-    marked: bool
-    shown: str
-
-
-@dataclass(frozen=True)
 class Pairs(Things):
-    """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`. `every` has the reliance of
-    all pairs `a` and `b` of regions, tested or not."""
+    """`table` as in `connections.csv`: pairs of systems, then pairs of regions, by `level`."""
 
-    every: pd.DataFrame | None = None
     called: ClassVar[str] = "pairs"
 
     def of(self, level: str) -> "Pairs":
@@ -208,29 +193,6 @@ class Pairs(Things):
         for array, values in zip((effect, p, marked), columns, strict=True):
             array[a, b] = array[b, a] = values
         return Matrix(names, names, effect, p, marked)
-
-    def network(self, regions: Regions) -> Network | None:
-        """The significant pairs of regions, or else the strongest of all; None if none has two centres."""
-        pairs = self.of(REGIONS)
-        marked, every = bool(pairs.significant().any()), pairs.table if self.every is None else self.every
-        chosen = pairs.first if marked else every.nlargest(STRONGEST, RELIANCE)
-        places = regions.table.drop_duplicates("name", keep=False).set_index("name")[CENTRE]
-        placed = chosen[chosen[["a", "b"]].isin(places.index).all(axis=1) & (chosen["a"] != chosen["b"])]
-        if placed.empty:
-            return None
-        names = sorted({*placed["a"], *placed["b"]})
-        effect = np.zeros((len(names), len(names)))
-        a, b = (placed[side].map(names.index).to_numpy() for side in "ab")
-        effect[a, b] = effect[b, a] = placed[RELIANCE]
-        shown = f"The {len(placed)} strongest of {len(every):,} pairs of regions."
-        if marked:
-            shown = f"The {len(placed)} significant of {len(pairs.table):,} pairs of regions that were tested."
-        if not marked:
-            tested = " None is significant." if len(pairs.table) else " None was tested: no pair of systems is found."
-            shown += " The network is at chance: none is marked." if self.at_chance else tested
-        if left := len(chosen) - len(placed):
-            shown += f" Not drawn: {left} more, within one region or with parcels outside of all regions."
-        return Network(names, places.loc[names].to_numpy(), effect, marked, shown)
 
 
 @dataclass(frozen=True)
@@ -267,11 +229,6 @@ class BlackoutResults:
         parts = (self.regions, self.by_map, self.connections, self.values)
         names = ("regions", "regions in each map", "connections", "groups of values")
         return [name for name, part in zip(names, parts, strict=True) if part]
-
-    @cached_property
-    def network(self) -> Network | None:
-        """The pairs of regions that are drawn, if there are some."""
-        return self.connections.network(self.regions) if self.connections and self.regions else None
 
     @property
     def sample(self) -> str:

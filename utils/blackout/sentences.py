@@ -17,7 +17,7 @@ from utils.blackout import options
 from utils.blackout.connections import Connections
 from utils.blackout.donors import Donors
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
-from utils.blackout.effects import Adjusted, Effects
+from utils.blackout.effects import Adjusted
 from utils.blackout.families import Family
 from utils.blackout.fills import RELIANCE, TESTED
 from utils.blackout.tables import SUPPRESSOR
@@ -66,15 +66,6 @@ def edges_sentence(run: Run, atlas: Atlas) -> str:
     capped = len({row.subject for row in run.cohort.rows}) > MAX_PEOPLE
     counts = {"parcels": len(region_of), "within": len(within), "having": len(set(within)), "regions": regions}
     return said("edges", **counts, people=f"{MAX_PEOPLE:,}" if capped else "")
-
-
-def blobs_sentence(effects: Effects) -> str:
-    """How many blobs a region is compared with, and on how many records each."""
-    groups, records = np.unique(effects["group"], return_counts=True)
-    placed = ~np.isnan(effects["blob_excess"]).all(1)  # (records, blobs)
-    blobs = sum(int(placed[effects["group"] == group].any(0).sum()) for group in groups)
-    size = " to ".join(map(str, sorted({records.min(), records.max()})))
-    return f"Size percentile: among {blobs} blobs per region, each on {size} records."
 
 
 def accuracy_sentence(judged: Headline) -> str:

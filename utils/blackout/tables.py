@@ -9,7 +9,7 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from utils.blackout import direction
-from utils.blackout.effects import Effects, size_percentile
+from utils.blackout.effects import Effects
 from utils.blackout.families import Family, intervals
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE, UNIQUE
 from utils.blackout.values import MARKS, Groups
@@ -38,7 +38,6 @@ def region_table(atlas: Atlas, effects: Effects, family: Family) -> pd.DataFrame
             for value, name in reversed([*enumerate(CLASSES)]):
                 own = people.label == value
                 table[f"{kind}_{name}"] = effect[own].mean(0) if own.any() else np.nan
-    table["size_percentile"] = size_percentile(effects["blob_excess"], effects["group"], effects.blob_subject)
     alone = (table[f"p_{UNIQUE}"] < ALPHA) & ~(table[f"p_{RELIANCE}"] < ALPHA)
     table = pd.concat([table, *last], axis=1).assign(remark=np.where(alone, SUPPRESSOR, ""))
     return ranked(table, family)

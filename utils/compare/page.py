@@ -1,11 +1,13 @@
 """Pairs of runs -> `compare.html`, one page that opens from disk, and a table, in a folder of their own."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -16,13 +18,13 @@ from data.pages.page import Link, Number, Page, Row, Section, render
 from utils.compare.runs import FinishedTest, Pair, rows_of_pairs
 from utils.machines.devices import git_commit
 from utils.report import texts
-from utils.report.beside import FinishedRun, relative
 from utils.report.build import INTENDED_USE
 from utils.report.meanings import MEANINGS
 from utils.report.texts import spelled
 from utils.runs.folders import RESULTS, Results, refuse
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import CHANCE, INTERVAL, Estimate
+from utils.scores.results import PAGE as REPORT
 
 PAGE, TABLE = "compare.html", "compare.csv"
 JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
@@ -80,8 +82,9 @@ def conclusions(found: Sequence[Pair]) -> list[str]:
 
 def links(runs: Sequence[FinishedTest], folder: Path) -> list[Link]:
     """To the reports, from a folder."""
-    tests = [(run.called, FinishedRun(run.folder)) for run in runs]
-    return [Link(f"report of {name}", relative(test, folder)) for name, test in tests if test.page]
+    reports = {run.called: run.folder / REPORT for run in runs}
+    paths = {name: Path(os.path.relpath(path, folder)) for name, path in reports.items() if path.is_file()}
+    return [Link(f"report of {name}", quote(path.as_posix())) for name, path in paths.items()]
 
 
 def numbers(runs: Sequence[FinishedTest], found: Sequence[Pair]) -> list[Number]:

@@ -28,12 +28,11 @@ def parser() -> Parser:
 def build() -> int:
     folder = parser().parse_args().folder
     from utils.report import index  # costs `--help` nothing
-    from utils.report.beside import runs_in
     from utils.report.build import write_again
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
-    if read_manifest(folder) is None and (runs := runs_in(folder)):
+    if read_manifest(folder) is None and (runs := index.runs_in(folder)):
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
         print(f"Report: {write_again(folder)[0]}")

@@ -1,6 +1,6 @@
 """The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from data.base.errors import InputError
 from data.cohorts.rows import listed
 from data.pages.page import Page, Section, render
 from utils import figures
-from utils.report import beside, drawings, people, scores, texts
+from utils.report import drawings, people, scores, texts
 from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
 from utils.runs.folders import changed, forget, read_manifest, record
@@ -30,8 +30,8 @@ def write(folder: Path) -> list[Path]:
     """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures; the page is
     the first of the files. Raises InputError for a table that is missing, damaged or empty.
     """
-    tables, blackouts = read_test(folder), beside.of_same_network(folder, "blackout")
-    shown = [*sections(tables, beside.where_it_lies(folder, blackouts))]
+    tables = read_test(folder)
+    shown = [*sections(tables)]
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
     if bars := headlines.forest(tables):
         drawn.append(drawings.forest(bars))
@@ -45,7 +45,6 @@ def write(folder: Path) -> list[Path]:
         shown,
         headlines.numbers(tables),
         bars if tables.scores and tables.scores[headline(tables.scores)].low is not None else None,
-        beside.links(folder, blackouts),
     )
     with files.replacing(folder / PAGE) as file:
         file.write(render(page))
@@ -73,26 +72,14 @@ def write_again(folder: Path) -> list[Path]:
     return written
 
 
-def show_in_reports(folder: Path) -> None:
-    """Builds the reports of the tests of a blackout's network again, which then show it; prints which."""
-    for run in beside.of_same_network(folder, "test"):
-        try:
-            write_again(run.folder)
-        except (InputError, OSError) as error:
-            print(f"{run.page} does not show this blackout: {error} Later, abide-report {run.folder} makes it do so.")
-        else:
-            print(f"{run.page} shows this blackout, too.")
-
-
-def sections(tables: Tables, evidence: Sequence[Section]) -> Iterator[Section]:
-    """The sections that apply, in the order of the page; `evidence` is of blackouts."""
+def sections(tables: Tables) -> Iterator[Section]:
+    """The sections that apply, in the order of the page."""
     run, label = tables.run, tables.predictions["label"]
     concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
     concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
     yield Section("What may be concluded", concluded, kind="conclusion")
     if found := texts.warnings(tables):
         yield Section("Warnings", found, kind="warning")
-    yield from evidence
     yield Section("Intended use", [INTENDED_USE], open=True)
     if tables.external is not None:
         yield from people.beside_training(tables, tables.external)

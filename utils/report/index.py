@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +15,15 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.pages.page import Number, Page, Row, Section, is_page, render
 from utils.figures import number
-from utils.report.beside import FinishedRun
 from utils.report.texts import spelled
 from utils.runs.checkpoints import Caveats
+from utils.runs.folders import described, read_manifest
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import NO_INTERVAL, Estimate
+from utils.scores.results import PAGE as REPORT
 
 PAGE, KIND = "index.html", "index"
+PAGES = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs whose page is no report
 SCORES = dict.fromkeys(HEADLINES, NO_INTERVAL) | {"explained_variance": "no interval"}
 PICTURES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
 MEANINGS = {
@@ -27,6 +31,41 @@ MEANINGS = {
     "people": "How people were divided. Empty: by the split of the cohort.",
     "took": "Wall time, where it was recorded.",
 }
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The folder of a run that is finished, and what its `run.json` says."""
+
+    folder: Path
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return described(self.folder)
+
+    @property
+    def page(self) -> Path | None:
+        """Its page, if there is one."""
+        path = self.folder / PAGES.get(self.content.get("job", ""), REPORT)
+        return path if path.is_file() else None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def runs_in(folder: Path) -> list[FinishedRun]:
+    """The finished runs whose folders lie in a folder, by name; a `run.json` that is damaged is none."""
+    found = []
+    try:
+        folders = sorted(folder.iterdir())
+    except OSError:  # one may not list it
+        return []
+    for path in folders:
+        manifest = read_manifest(path)
+        if manifest is not None and manifest.finished:
+            found.append(FinishedRun(path))
+    return found
 
 
 def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:

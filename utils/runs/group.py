@@ -201,7 +201,6 @@ def on_folds(asked: Request, folds: Folds, kept: Path, like: Run | None = None) 
     """The runs on these folds, with the checkpoints in `kept`; `like` is one on a fold of the same cohort."""
     args = asked.args
     only = None if args.fold is None else folds.named(args.fold)
-    asked.options.check(folds)
     checkpoints = {name: CheckpointFolder(kept / folder_name(name), asked.training_command) for name in folds.names}
     saved = {
         name: asked.saved(folder) if folder.current or only in (None, name) else None
@@ -213,13 +212,12 @@ def on_folds(asked: Request, folds: Folds, kept: Path, like: Run | None = None) 
         part = asked.run(checkpoints[name], saved[name], folds.cohort(name), part_folder(out_dir, name))
         if like := like or next(iter(parts), None):  # the moments of sites are the same in all folds: computed once
             part = replace(part, cohort=replace(part.cohort, moments=like.cohort.moments))
-        if options := part.options.of_fold(part.cohort):
-            parts.append(replace(part, options=options, folds=folds, fold=name))
+        parts.append(replace(part, folds=folds, fold=name))
     for part in parts:
         if only in (None, part.fold) and (part.override or not part.is_done()):
             guards.check(part, saved[part.fold])
     every = CheckpointFolder(kept, asked.training_command)
-    whole = replace(parts[0], fold="", cohort=folds.whole, options=asked.options, out_dir=out_dir, checkpoints=every)
+    whole = replace(parts[0], fold="", cohort=folds.whole, out_dir=out_dir, checkpoints=every)
     return Group(whole, tuple(parts), only=only, jobs=args.jobs)
 
 

@@ -40,13 +40,6 @@ class Options:
         """Those that decide the results, for `run.json`."""
         return {}
 
-    def of_fold(self, cohort: Cohort) -> "Options | None":
-        """The options for the fold that this cohort tests; None if the job has nothing to do there."""
-        return self
-
-    def check(self, folds: "Folds") -> None:
-        """Raises InputError if the options do not fit the whole cohort."""
-
     @property
     def cost(self) -> int:
         """How many trainings, or tests of one, a run is."""
@@ -96,7 +89,7 @@ class Job:
     @property
     def files(self) -> tuple[str, ...]:
         """Patterns of all that it writes, each figure in every form that `utils.figures.save` writes."""
-        figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg", "pdf")]
+        figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg")]
         return (*self.outputs, *figures, DIGESTS)
 
     def function(self, name: str) -> Callable[[Any], Any]:

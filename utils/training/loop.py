@@ -182,11 +182,6 @@ def is_due(done: int, last: int) -> bool:
     return done % SAVE_EVERY == 0 or done == last
 
 
-def saves(last: int) -> int:
-    """How often a training of `last` batches is saved."""
-    return math.ceil(last / SAVE_EVERY)
-
-
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
     """The optimizer that the settings describe."""
     rate = config.learning_rate
