@@ -58,10 +58,11 @@ MEANINGS = {
     RELIANCE: "How much the logit of the true class falls if those of other people take the place of a person's own. "
     "Mean over subjects, with its 95% interval for this row alone.",
     DIRECTION: "Which way people differ there, and how the network reads it.",
-    DIFFERENCE: "Autism minus control, within sites, in standard deviations, with its 95% interval. It is of these "
-    "people, not of the network. It is not adjusted for covariates, so it may be one of age or motion.",
-    CORRELATION: "Within sites, of a person's value with its effect on the logit of autism, with its 95% interval. It "
-    "is positive where more of it speaks for autism.",
+    DIFFERENCE: "Autism minus control, within sites where these are known, in standard deviations, with its 95% "
+    "interval. It is of these people, not of the network. It is not adjusted for covariates, so it may be one of "
+    "age or motion.",
+    CORRELATION: "Within sites where these are known, of a person's value with its effect on the logit of autism, with "
+    "its 95% interval. It is positive where more of it speaks for autism.",
     "rank": "The order by reliance, as in regions.csv; equal regions in the order of the atlas.",
     "size percentile": "The share of random connected blobs of the region's size whose reliance is smaller; a dash "
     "where the brain has no room for such a blob.",

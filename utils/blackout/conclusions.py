@@ -10,7 +10,7 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import SITE_IS_UNKNOWN, listed
+from data.cohorts.rows import listed
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.bundled import group_effects, not_compared
 from utils.blackout.connections import Connections, connections_of, connections_table
@@ -148,7 +148,7 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
     regions = by_map = connections = values = None
     few = not (here.people.concludes or at_chance)
     said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
-    said += [f"{SITE_IS_UNKNOWN}."] if here.run.caveats.unknown_site else []
+    said += [derivation.uncleaned] if (derivation := here.cohort.metadata.derivation) else []
     if here.regions:
         regions = Regions(tables["regions"], at_chance, few=few, atlas=here.atlas)
         said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]
@@ -163,6 +163,6 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values), few)
     count = len(here.people.label)
-    first, more = first_sentence(again, count), beside_first(again, count)
+    first, more = first_sentence(again, count, here.run.caveats.unknown_site), beside_first(again, count)
     summary = "\n".join(filter(None, (*said, not_compared(here.run))))
     return BlackoutResults(here.effects, summary, judged, regions, by_map, connections, values, again, first, more)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout.replication import HALVES, MOST, REPEATS, TRAINING
 from utils.scores.results import Estimate
 
@@ -57,9 +58,10 @@ WORDINGS = {
 }
 
 
-def first_sentence(found: pd.DataFrame, people: int) -> str:
+def first_sentence(found: pd.DataFrame, people: int, unknown_site: bool = False) -> str:
     """What the page says first, of all families. It is how the list of the training people fares in these `people`, if
-    there are such rows, and then how theirs fares in halves. `found` has the rows of `replication.csv`."""
+    there are such rows, and then how theirs fares in halves; what an unknown site does comes out in halves, too.
+    `found` has the rows of `replication.csv`."""
     there = [between for between in (TRAINING, HALVES) if families(found, between)]
     told = [one for between in there for one in fates(found, between, people)]
     little, every = dict[str, None](), {family for between in there for family in families(found, between)}
@@ -68,6 +70,9 @@ def first_sentence(found: pd.DataFrame, people: int) -> str:
             named, out = counts(rows, between)
             # that the training people named nothing does not doubt what these people name
             little |= {family: None} if 2 * out < named or not (named or between == TRAINING) else {}
+    if unknown_site:
+        little = dict.fromkeys(every)
+        told.append(f"{SITE_IS_UNKNOWN}.")
     if little:
         what = "" if len(little) == len(every) else f" of {alternatives([THINGS[family][1] for family in little])}"
         told.append(f"No map or list{what} should be published from this.")

@@ -33,6 +33,7 @@ def build() -> int:
     from utils.report import index  # costs `--help` nothing
     from utils.report.beside import runs_in
     from utils.report.build import write_again
+    from utils.report.tables import read_test
     from utils.scores.calibration import check_prevalence
 
     folder = args.folder
@@ -45,7 +46,8 @@ def build() -> int:
             raise InputError("--prevalence goes with the folder of one test, not with a folder of runs; leave it out.")
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
-        print(f"Report: {write_again(folder, args.prevalence)[0]}")
+        page = write_again(folder, args.prevalence)[0]
+        print(f"Report: {page}{read_test(folder).run.marks}")
     return 0
 
 
