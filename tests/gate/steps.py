@@ -96,7 +96,7 @@ STEPS = {
         run --train {REGIONS} --everybody {ONE} --outDir everybody
         utils.bundle ckpt/mmnn/everybody one.zip
         data convert ../inputs/new new --like one.zip
-        run --test --bundle one.zip --dataDir new --outDir of-new --prevalence 0.01
+        run --test --bundle one.zip --dataDir new --outDir of-new
         run --blackout --bundle one.zip --dataDir new --outDir blackout-of-new --donors 2
         """),
     "choose": Step(f"""
