@@ -89,7 +89,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
 def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
     """The census, and findings on every volume, read twice to take little memory; `pictures` are made, if wanted."""
     findings = cohort.census()
-    findings.forecast = forecast(cohort.rows, cohort.known_groups)
+    findings.forecast = forecast(cohort.rows, cohort.known_groups, connectome=cohort.metadata.connectome)
     check_files(cohort, findings.files)
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files, pictures)

@@ -19,7 +19,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION, known_covariates
 from data.cohorts.phenotype import numbers
 from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
-from data.cohorts.rows import Row
+from data.cohorts.rows import SITE_UNKNOWN, Row
 from data.cohorts.seal import CohortFindings
 from data.likeness.scans import MIN_COVERED
 from data.pages.mosaic import (
@@ -158,7 +158,8 @@ def page_of(cohort: Cohort, findings: CohortFindings, pictures: Pictures, people
         left_out(cohort.metadata.people_left_out, "The conversion names nobody."),
         *of_headings(findings),
     ]
-    title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}"  # which may be `.`
+    mark = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
+    title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{mark}"  # which may be `.`
     return Page(KIND, title, findings.title, sections, numbers_shown, script=SCRIPT)
 
 

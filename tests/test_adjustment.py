@@ -105,6 +105,7 @@ def test_what_is_unknown_or_alike_in_all_is_named():
     group = np.where(known["age"] < 15, "child", "adult")
     assert adjustment(known[["sex"]].assign(age_group=group, verbal_iq=rare.fillna(0))).unknown[:2] == ("age", "IQ")
     assert adjustment(known[["site"]].assign(site="one")).reason == "no covariate can be used"
+    assert [adjustment(known[["age"]], sites).unknown[0] for sites in (["unknown"], ["A"])] == ["site", "sex"]
     assert adjustment(known[["site"]]).unknown == ("age", "sex", "IQ", "handedness", "head motion")
     assert adjustment(known[[]]).span == pytest.approx(spanned(np.empty((200, 0))))
 

@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import matplotlib.image
@@ -15,12 +17,14 @@ from sklearn.linear_model import Ridge
 
 from data.cohorts import atlas
 from data.cohorts.records import FULL, REDUCED
+from data.cohorts.rows import UNKNOWN_SITE
 from data.cohorts.stored import open_cohort
 from models import cnn, from_json
 from utils.blackout.fills import FILLS
-from utils.blackout.job import write_map
+from utils.blackout.job import people_of, write_map
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
+from utils.scores.results import Estimate
 from utils.training.network import restore_weights
 
 NUM_REGIONS = 116
@@ -49,6 +53,17 @@ def logits_of(trained):
     network = cnn.build(from_json(cnn.Config, folder.identity().config), REDUCED)
     restore_weights(folder, network)
     return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
+
+
+def test_an_unknown_site_may_explain_what_is_named(cohort):
+    opened = open_cohort(cohort)
+    rows = [replace(row, site=UNKNOWN_SITE) for row in opened.rows]
+    label, subject = np.array([row.label for row in rows]), [row.subject for row in rows]
+    effects = SimpleNamespace(
+        label=label, subject=subject, rows=rows, unit=np.arange(40), of_subjects=lambda one: one[np.argsort(subject)]
+    )
+    run = SimpleNamespace(cohort=opened, seed=0)
+    assert people_of(run, effects, None, Estimate.of(0.8, 0.7, 0.9)).adjusted.beside.unknown[0] == "site"
 
 
 def outer_median(volume: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from utils.runs import guards
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-SOUND = "Nothing here invalidates a result."
+SOUND = "No problem was found"
 
 
 @pytest.fixture
@@ -378,11 +378,23 @@ def test_maps_of_scans_without_confounds_are_a_warning_everywhere(scans, warned,
     described = json.loads((copy / "cohort.json").read_text()) | derived
     (copy / "cohort.json").write_text(json.dumps(described))
     checked = data_cli("check", resealed(copy), "--html", tmp_path / "check.html")
-    places = "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt", "--outDir"
+    places = "--folds", "2", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt", "--outDir"
     assert cli("--train", "--model", "nn", "--numIters", "1", *TINY_NN, *places, tmp_path / "train").status == 0
     tested = cli("--test", "--model", "nn", *places, tmp_path / "test")
-    pages = [Page(path.read_text()).text for path in (tmp_path / "check.html", tmp_path / "test" / "report.html")]
-    assert ["NOT CLEANED" in text for text in (checked.out, tested.out, *pages)] == [warned] * 4
+    named = cli("--blackout", "--model", "nn", *places, tmp_path / "blackout")
+    written = "check.html", "test/report.html", "blackout/blackout.html"
+    pages = [Page((tmp_path / name).read_text()).text for name in written]
+    said = checked.out, tested.out, named.out, *pages
+    assert [text.count("NOT CLEANED") for text in said[:3]] == [warned] * 3
+    assert ["NOT CLEANED" in text for text in said] == [warned] * 6
+
+
+@pytest.mark.slow
+def test_the_page_is_marked_where_no_site_is_known(copy, data_cli, tmp_path):
+    edit_table(copy, "^([^,]*,[^,]*),[^,]*,(.*(train|test))", r"\1,unknown,\2")
+    checked = data_cli("check", resealed(copy), "--html", tmp_path / "check.html")
+    page = Page((tmp_path / "check.html").read_text())
+    assert "SITE UNKNOWN" in page.text and "invalidates" not in checked.out
 
 
 def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tmp_path):

@@ -147,7 +147,7 @@ def test_one_typical_person_is_no_minority(make, data_cli, tmp_path):
     for like in (made.cohort, made.bundle):
         outcome = data_cli("convert", folder, tmp_path / "out", "--like", like)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert "The maps are amplitude" in outcome.err
+        assert "from 0 to above 1" in outcome.err
         assert "unlike those of the cohort or bundle, from 0 to 1" in outcome.err
 
 

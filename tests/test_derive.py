@@ -136,7 +136,7 @@ def test_scrubbing_leaves_volumes_out_and_none_regresses_nothing(scans, derive, 
     for label in "123":
         write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(1, moved=range(20, 80, 7)))
     done = derive(scans, "--confounds", "none")
-    assert "Confounds: none." in done.out and "NOT CLEANED" in done.out
+    assert "Confounds: none." in done.out and "NOT CLEANED" in done.out and "without --confounds none" in done.out
     np.testing.assert_allclose(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()), rtol=1e-5)
     for more in ((), ("--maps", "alff")):  # which one cohort would mix with what is there
         again = derive(scans, "--confounds", "scrubbing", *more)

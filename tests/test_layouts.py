@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import LAS_6MM, PCP_COLUMNS, PCP_ROWS, ROOT, load_map, read_rows, write_rows
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from data.base.errors import InputError
 from data.cohorts.phenotype import custom_values
 from data.cohorts.stored import open_cohort
 from data.conversion.layouts import Listing, files_below, find_maps
+from data.conversion.sites import Sites
 
 SUBJECTS = [51450 + number for number in range(6)]
 COLUMNS = ["SUB_ID", "SITE_ID", "FILE_ID", "DX_GROUP", *PCP_COLUMNS]
@@ -335,16 +337,14 @@ def test_a_value_with_a_comma_is_one_value(plain, convert):
 @pytest.mark.slow
 def test_what_was_recognised_is_told(scene, data_cli, tmp_path):
     for number, row in enumerate(scene.rows):
-        row.update(
-            scannerModel="ABC"[number % 3], Institution="one", Manufacturer=row["SITE_ID"], deviation=str(number)
-        )
+        row.update(MRI_system="ABC"[number % 3], Institution="one", cohort=row["SITE_ID"], deviation=str(number))
     write_pcp(tmp_path / "pcp", scene)
     outcome = data_cli("convert", tmp_path / "pcp", tmp_path / "out", "--grid", "reduced")
     assert outcome.status < 2, outcome.err
     assert "Layout: PCP, 6 maps cpac/*_falff.nii*." in outcome.out
     assert re.search(r"Table \S*Phenotypic_V1\.csv, joined by FILE_ID\.", outcome.out)
     assert "Label: DX_GROUP, 1 (3 subjects) autism, 2 (3 subjects) control." in outcome.out
-    assert "Site: SITE_ID, 2 sites. scannerModel, Manufacturer looks like a site" in outcome.out
+    assert "Site: SITE_ID, 2 sites. MRI_system, cohort looks like a site" in outcome.out
     assert "--siteColumn" in outcome.out
     for row in scene.rows:
         row["CENTRE"] = row.pop("SITE_ID")
@@ -352,10 +352,15 @@ def test_what_was_recognised_is_told(scene, data_cli, tmp_path):
     arguments = ("convert", tmp_path / "pcp", tmp_path / "again", "--grid", "reduced")
     refused = data_cli(*arguments)
     assert refused.status == 2 and refused.err.count("\n") == 1
-    assert "scannerModel, Manufacturer, CENTRE" in refused.err and "--siteColumn ''" in refused.err
+    assert "MRI_system, cohort, CENTRE" in refused.err and "--siteColumn ''" in refused.err
     assert not (tmp_path / "again").exists()
     told = data_cli(*arguments, "--siteColumn", "").out
     assert "CENTRE looks like a site" in told and told.count("Site is unknown, and may be the whole result") == 3
+
+
+@pytest.mark.parametrize("sites, told", [("AA", "1 site."), ("AB", "2 sites.")])
+def test_sites_are_counted(sites, told):
+    assert Sites("center", pd.Series(list(sites)), []).note == f"Site: center, {told}"
 
 
 def test_a_site_that_only_some_people_have_is_refused(plain, data_cli, tmp_path):
@@ -369,7 +374,14 @@ def test_a_label_in_two_spellings_loses_nobody(given, plain, data_cli, tmp_path)
     spelled = ("ASD", "TD", "asd", "TD", "ASD", "td")
     folder, arguments = plain(lambda rows: [row.update(diagnosis=of) for row, of in zip(rows, spelled, strict=True)])
     outcome = data_cli("convert", folder, tmp_path / "out", *arguments[:-1], *given)
-    assert outcome.status == 2 and "--negative" in outcome.err and "asd" in outcome.err
+    assert outcome.status == 2 and "--positive ASD,asd" in outcome.err and "name the controls" not in outcome.err
+
+
+@pytest.mark.parametrize("column", ["diagnosis", "SUB_ID"])
+def test_the_site_is_a_column_of_its_own(column, plain, data_cli, tmp_path):
+    folder, arguments = plain()
+    outcome = data_cli("convert", folder, tmp_path / "out", *arguments, "--siteColumn", column)
+    assert outcome.status == 2 and f"--siteColumn {column}" in outcome.err and "cannot be both" in outcome.err
 
 
 @pytest.mark.slow

@@ -112,6 +112,8 @@ def test_what_is_planted_comes_out_and_nothing_else():
     said = first_sentence(found)
     assert said.startswith("Of the 4 regions named, 4 come out in halves of these people. To come out means: ")
     assert "should be published" not in said and "again" not in said
+    of_unknown = first_sentence(found, unknown_site=True)
+    assert "Site is unknown" in of_unknown and "No map or list should be published" in of_unknown
 
 
 @pytest.mark.slow

@@ -453,6 +453,7 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
         {"shares": {"regions": 0.625, "phenotype": 0.375}},
         "gave the weights, none below 0. The parts count: regions 62%, phenotype 38%.",
     ),
+    "shares, no site": ({"shares": {"regions": 1.0}, "unknown_site": True}, "left out gave the weights"),
     "floors": ({"floor_settings": {"SVM": "C = 1", "forest": "9"}}, "the same training subjects: SVM (C = 1). "),
     "motion": (
         {"motion": "Is it motion? More: its partial correlation with the diagnosis is 0.3"},
@@ -765,8 +766,9 @@ def test_a_mistake_is_one_line_and_leaves_no_page(mistake, single):
 
 @pytest.mark.slow
 def test_the_command_builds_it_again(single):
+    change(single, unknown_site=True)
     outcome = run_main("utils.report.__main__", "report", [single])
-    assert (outcome.status, outcome.out) == (0, f"Report: {single}/report.html\n")
+    assert (outcome.status, outcome.out) == (0, f"Report: {single}/report.html (SITE UNKNOWN)\n")
     assert (single / "report.html").is_file()
     assert "no folder" in run_main("utils.report.__main__", "report", [single / "not" / "there"]).err
     assert not (single / "not").exists()

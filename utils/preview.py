@@ -51,7 +51,8 @@ def who(run: Run) -> Iterator[str]:
     if not trains(run):
         yield from cohort.census(run.folds.fold_of if run.folds else None).lines()
     if run.model.classifies:
-        yield from forecast(cohort.rows, cohort.groups, *((run.folds.how, run.folds.fold_of) if run.folds else ()))
+        how, fold_of = (run.folds.how, run.folds.fold_of) if run.folds else ("", None)
+        yield from forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome)
     if reasons := cohort.metadata.left_out:
         yield f"Left out by convert: {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}."
 

@@ -11,7 +11,8 @@ from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
 from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, UNKNOWN_SITE, Groups, Row, is_swapped, leaders
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
-REACHED = {100: 0.66, 200: 0.73, 400: 0.78, 663: 0.81}  # AUC of mmnn by training people, docs/planning.md
+PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/planning.md
+REACHED = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
 MEANS = "in 8 of 10 such studies, if that is the true one"
 MORE = "use these data to learn the program, or join them with others"
@@ -28,10 +29,16 @@ class Way(NamedTuple):
     auc: float
 
 
-def forecast(rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None) -> list[str]:
+def forecast(
+    rows: Sequence[Row],
+    groups: Groups,
+    how: str = "",
+    fold_of: Mapping[str, str] | None = None,
+    connectome: str = "",
+) -> list[str]:
     """Two lines on the folds `how` that are given, or else on `--folds 10`, by the seed 0, and `--folds site`; without
-    training people, on their test by a model of others. None where a label is unknown or regions were swapped, which
-    folds refuse."""
+    training people, on their test by a model of others. `connectome` is empty for a cohort without one. None where a
+    label is unknown or regions were swapped, which folds refuse."""
     people = {row.subject: row for row in rows}
     if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
@@ -45,7 +52,7 @@ def forecast(rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mappin
     told = "; ".join(map(shown, every[: len(asked)])) or "no folds are possible"
     means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in every[: len(asked)]) else ""
     of_site = "site is unknown, and may be the whole result; " if set(site) == {UNKNOWN_SITE} else ""
-    return [f"Forecast for {len(people)} people: {told}{means}.", f"Advice: {of_site}{advice(every)}."]
+    return [f"Forecast for {len(people)} people: {told}{means}.", f"Advice: {of_site}{advice(every, connectome)}."]
 
 
 def usual_folds(
@@ -104,7 +111,7 @@ def shown(one: Way) -> str:
     return f"{one.named} compares {one.people} {one.within}{found}"
 
 
-def advice(ways: Sequence[Way]) -> str:
+def advice(ways: Sequence[Way], connectome: str) -> str:
     """What follows; of the first way, unless another shows clearly more."""
     if not any(np.isfinite(one.auc) for one in ways):
         return f"too few people for a conclusion: {MORE}"
@@ -112,9 +119,9 @@ def advice(ways: Sequence[Way]) -> str:
     best = min(ways, key=lambda one: auc[one] + CLEARLY * (one is not ways[0]))
     if not best.training:
         return "expect a conclusion only if the model's own test had a higher AUC"
-    training = np.clip(best.training, min(REACHED), max(REACHED))
-    usual = np.interp(np.log(training), np.log([*REACHED]), [*REACHED.values()])
-    known = f"mmnn with connectomes reached {usual:.2f} when trained on {training:.0f} people of ABIDE I"
+    training, data = np.clip(best.training, PEOPLE[0], PEOPLE[-1]), f"with{'' if connectome else 'out'} connectomes"
+    usual = np.interp(np.log(training), np.log(PEOPLE), REACHED[data])
+    known = f"mmnn {data} reached {usual:.2f} when trained on {training:.0f} people of ABIDE I"
     if usual >= best.auc:
         return f"use {best.named}; {known}"
     return f"use {best.named}, but expect no conclusion, since {known}: {MORE}"

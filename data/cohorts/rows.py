@@ -50,6 +50,7 @@ class Row:
 
 COLUMNS = tuple(column.name for column in fields(Row))
 UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
+SITE_UNKNOWN = "SITE UNKNOWN"  # the mark of a result
 SITE_IS_UNKNOWN = "Site is unknown, and may be the whole result"
 
 

@@ -103,7 +103,7 @@ class CohortFindings:
     def conclusion(self) -> str:
         number = len(self.every("problems"))
         site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
-        return (f"{invalidating(number)}." if number else "Nothing here invalidates a result.") + site
+        return (f"{invalidating(number)}." if number else "No problem was found in the records themselves.") + site
 
     def lines(self, counts: bool = True) -> Iterator[str]:
         """The findings as lines of text, the problems first, the forecast last; without the conclusion."""
@@ -165,7 +165,7 @@ class Seal:
             return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
         version, notes = self.verdict.version, self.verdict.notes
         by = "" if version == __version__ else f" by version {printable(version)}"
-        nothing = f"nothing that invalidates a result, {notes} notes"
+        nothing = f"no problem was found in the records themselves, {notes} notes"
         return f"Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
 
 

@@ -243,8 +243,7 @@ def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
             if groups := [] if mostly_numbers(words) else respelled(words):
                 told = listed([" and ".join(group) for group in groups])
                 found.append(
-                    f"{name} holds {told}: {words.nunique()} values, of which {sum(map(len, groups))} are "
-                    f"{len(groups)} but for their spelling. Each counts as a value of its own; write one for all in "
-                    "the table, and convert again."
+                    f"{name} holds {told}, which differ in spelling only. Each counts as a value of its own; write one "
+                    "for all in the table, and convert again."
                 )
     return found

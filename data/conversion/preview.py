@@ -23,7 +23,7 @@ def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[st
     if (target / METADATA).exists():
         yield f"{target} holds a cohort, or one that was begun: the command completes it if all is the same."
     yield from census("Who it would be", planned.rows).lines()
-    yield from forecast(planned.rows, planned.metadata.groups)
+    yield from forecast(planned.rows, planned.metadata.groups, connectome=planned.metadata.connectome)
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
     yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
     if source.series:

@@ -216,6 +216,14 @@ def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool =
     positive = named_values(coding.positive, known)
     rest = sorted(known - set(positive))
     negative = rest if coding.negative is None else named_values(coding.negative, known)
+    chosen = {*positive, *(negative if coding.negative else ())}
+    if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
+        side = "--positive" if {*positive} & {*lost[0]} else "--negative"
+        raise InputError(
+            f"{table}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
+            "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
+            f"or name each, as in {side} {','.join(lost[0])}."
+        )
     shown = ", ".join(sorted(known)[:6]) or "nothing"
     too_many = coding.negative is None and len(rest) not in ((0, 1) if optional else (1,))
     if not (absent_allowed or set(positive) <= known) or too_many:
@@ -227,12 +235,5 @@ def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool =
         raise InputError(
             f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
             f"them, and none of --positive {coding.positive} (autism)."
-        )
-    chosen = {*positive, *negative}
-    if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
-        raise InputError(
-            f"{table}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
-            "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
-            "or name each with --positive and --negative."
         )
     return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

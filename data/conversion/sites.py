@@ -15,7 +15,7 @@ from data.conversion.tables import column, quoted
 SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORDS = re.compile(
     r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
-    r"|station",
+    r"|station|system|cohort",
     re.IGNORECASE,
 )
 
@@ -31,7 +31,8 @@ class Sites:
     @property
     def note(self) -> str:
         """Which column is the site, and which others look like one."""
-        used = f"Site: {self.column}, {len(known_sites(self.of_row))} sites."
+        count = len(known_sites(self.of_row))
+        used = f"Site: {self.column}, {count} site{'s'[: count != 1]}."
         if self.column is None:
             used = f"Site: no column is used. {SITE_IS_UNKNOWN}."
         return f"{used} {listed(self.alike)} looks like a site; if it is, use --siteColumn." if self.alike else used

@@ -138,7 +138,12 @@ def read_source(
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     others = [joined.id_column, ABIDE_SUBJECT, coding and coding.name, *(options.map_column or "").split(",")]
-    sites = read_sites(table[kept].drop(columns=others, errors="ignore"), options.site_column, site_columns, path)
+    if (named := options.site_column) and named in others:
+        raise InputError(
+            f"--siteColumn {named} is also the diagnosis, the IDs or the maps of {path}; one column cannot be both. "
+            "Name the column of sites, or say with --siteColumn '' that there is none."
+        )
+    sites = read_sites(table[kept].drop(columns=others, errors="ignore"), named, site_columns, path)
     if not optional:
         sites.check_known(identifier, path)
     subjects = pd.DataFrame({"subject": identifier, "site": sites.of_row, "label": label})[kept]

@@ -16,7 +16,7 @@ REGIONS = f"{MMNN} --preset regions"
 RESIDUAL = "--model cnn --preset residual --dataDir ../convert/cohort --chkPointDir residual"
 TINY = "--set filters=2,3 --set kernels=3,3 --set strides=3,2 --set pools=0,0"
 OF_REAL = "--model mmnn --preset regions --dataDir cohort --chkPointDir ckpt --folds 2"
-DENSE = "--model nn --preset default --dataDir ../convert/cohort --chkPointDir dense"
+DENSE = "--model nn --dataDir ../convert/cohort --chkPointDir dense"
 MADE = "--maps falff,alff --connectome rois_made --parcels ../inputs/parcels.nii.gz"
 GROUPS = "--labelColumn group --positive A --phenotype ''"
 MAPS = "falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc"
@@ -84,7 +84,7 @@ STEPS = {
     "folds": Step(f"""
         run --train {NN} --folds 3 {ONE} --outDir train
         run --test {NN} --folds 3 --outDir test
-        run --train {DENSE} --folds 3 --jobs 2 {ONE} --outDir dense-train
+        run --train {DENSE} --folds 3 --jobs 2 --set members=2 {FEW} --outDir dense-train
         run --test {DENSE} --folds 3 --jobs 2 --outDir dense-test
         utils.compare test dense-test --outDir compare
         """),
@@ -96,7 +96,7 @@ STEPS = {
         run --train {REGIONS} --everybody {ONE} --outDir everybody
         utils.bundle ckpt/mmnn/everybody one.zip
         data convert ../inputs/new new --like one.zip
-        run --test --bundle one.zip --dataDir new --outDir of-new --prevalence 0.01
+        run --test --bundle one.zip --dataDir new --outDir of-new
         run --blackout --bundle one.zip --dataDir new --outDir blackout-of-new --donors 2
         """),
     "choose": Step(f"""

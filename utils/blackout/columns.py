@@ -56,10 +56,11 @@ MEANINGS = {
     RELIANCE: "How much the logit of the true class falls if those of other people take the place of a person's own. "
     "Mean over subjects, with its 95% interval for this row alone.",
     DIRECTION: "Which way people differ there, and how the network reads it.",
-    DIFFERENCE: "Autism minus control, within sites, in standard deviations, with its 95% interval. It is of these "
-    "people, not of the network. It is not adjusted for covariates, so it may be one of age or motion.",
-    CORRELATION: "Within sites, of a person's value with its effect on the logit of autism, with its 95% interval. It "
-    "is positive where more of it speaks for autism.",
+    DIFFERENCE: "Autism minus control, within sites where these are known, in standard deviations, with its 95% "
+    "interval. It is of these people, not of the network. It is not adjusted for covariates, so it may be one of "
+    "age or motion.",
+    CORRELATION: "Within sites where these are known, of a person's value with its effect on the logit of autism, with "
+    "its 95% interval. It is positive where more of it speaks for autism.",
     "rank": "The order by reliance, as in regions.csv; equal regions in the order of the atlas.",
     **{f"{of.prefix}p": f"Family-wise p of {of.called} over all regions: {ALL_PEOPLE}" for of in TESTED},
     **{f"{of.prefix}q": f"False discovery rate of {of.called}." for of in TESTED},

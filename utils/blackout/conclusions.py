@@ -10,7 +10,6 @@ import pandas as pd
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout import direction, options, replication, sentences
 from utils.blackout.connections import Connections, connections_of, connections_table
 from utils.blackout.effects import Adjusted, Beside, Effects
@@ -141,7 +140,7 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
     regions = by_map = connections = values = None
     few = not (here.people.concludes or at_chance)
     said = [accuracy] if here.regions and not at_chance else [sentences.basis_sentence(adjusted), accuracy]
-    said += [f"{SITE_IS_UNKNOWN}."] if here.run.caveats.unknown_site else []
+    said += [derivation.uncleaned] if (derivation := here.cohort.metadata.derivation) else []
     if here.regions:
         regions = Regions(tables["regions"], at_chance, few=few, atlas=here.atlas)
         said += [] if at_chance else [sentences.evidence_sentence(regions.table, adjusted)]
@@ -155,6 +154,6 @@ def results_of(here: Concluded, again: pd.DataFrame, judged: Headline) -> Blacko
         connections = Pairs(tables["connections"], at_chance, text.strip(), few)
     if here.values:
         values = Things(tables["values"], at_chance, sentences.values_sentence(here.values), few)
-    first, more = first_sentence(again), beside_first(again)
+    first, more = first_sentence(again, here.run.caveats.unknown_site), beside_first(again)
     summary = "\n".join(filter(None, said))
     return BlackoutResults(here.effects, summary, judged, regions, by_map, connections, values, again, first, more)

@@ -162,7 +162,7 @@ def draw_values(panel: Panel, of: Things) -> None:
     draw_bars(axis, first.iloc[::-1], RELIANCE, of.significant()[: len(first)][::-1])
     axis.set_title("")
     name_bars(axis, first["group"].iloc[::-1])
-    panel.write(3.3, -0.08, "autism minus control, within sites, in standard deviations")
+    panel.write(3.3, -0.08, "autism minus control (within sites, where known), in standard deviations")
     for at, row in enumerate(first.to_dict("records")):
         difference = Estimate.in_row(row, "difference").text(".2f")
         told = f"{difference}  {row['difference_of']}: {row['direction']}" if row["direction"] else difference

@@ -155,12 +155,13 @@ def people_of(run: Run, effects: Effects, fold: Sequence | None, score: Estimate
     label, (_, first) = effects.of_subjects(effects.label), np.unique(effects.subject, return_index=True)
     known = options.covariates_of(run.cohort, effects.rows)
     rarer = np.bincount(label.astype(int), minlength=len(CLASSES)).min()
+    site = np.array([effects.rows[at].site for at in first])
     return People(
         label=label,
-        site=np.array([effects.rows[at].site for at in first]),
+        site=site,
         fold=np.array(["" if fold is None else fold[at] for at in first]),
         unit=effects.unit,
-        adjusted=Adjusted(adjustment(known), label),
+        adjusted=Adjusted(adjustment(known, site), label),
         concludes=score.beats_chance is not False and rarer >= MIN_PER_CLASS,
         seed=run.seed,
         twice=fold is not None and len(set(fold)) > 1,

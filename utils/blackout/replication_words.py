@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout.replication import HALVES, MOST, REPEATS
 from utils.scores.results import Estimate
 
@@ -42,11 +43,14 @@ WORDINGS = {
 }
 
 
-def first_sentence(found: pd.DataFrame) -> str:
-    """What the page says first, of all families: how what is named fares in halves of these people. `found` has the
-    rows of `replication.csv`."""
+def first_sentence(found: pd.DataFrame, unknown_site: bool = False) -> str:
+    """What the page says first, of all families: how what is named fares in halves of these people. What an unknown
+    site does comes out in halves, too. `found` has the rows of `replication.csv`."""
     told, every = fates(found, HALVES), {name: counts(rows) for name, rows in families(found, HALVES).items()}
     little = [family for family, (named, out) in every.items() if 2 * out < named or not named]
+    if unknown_site:
+        little = [*every]
+        told.append(f"{SITE_IS_UNKNOWN}.")
     if little:
         what = "" if len(little) == len(every) else f" of {alternatives([THINGS[family][1] for family in little])}"
         told.append(f"No map or list{what} should be published from this.")

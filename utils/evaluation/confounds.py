@@ -18,7 +18,6 @@ import pandas as pd
 from scipy import stats
 
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
-from data.cohorts.rows import known_sites
 from utils.report.texts import paragraph
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.features import covariates
@@ -77,8 +76,7 @@ def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, 
     if "site" not in beside.covariates and len(people) < len(everybody):
         others = known.drop(columns="site", errors="ignore")
         people, beside = everybody, adjustment(others.reindex(columns=known.columns))
-    site = () if known_sites(everybody["site"]) else ("site",)
-    return people, replace(beside, unknown=(*site, *unknown(known)))
+    return people, replace(beside, unknown=unknown(known, everybody["site"]))
 
 
 def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:

@@ -160,7 +160,8 @@ def conclude(
     table = read_table(run, "predictions")
     known = table[table["label"].notna()]
     derivation = run.cohort.metadata.derivation
-    notes = [*filter(None, [derivation and derivation.uncleaned]), *of_floors, *(run.folds.notes if run.folds else [])]
+    uncleaned = filter(None, [derivation.uncleaned] if derivation else [])
+    notes = [*uncleaned, *of_floors, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
@@ -191,7 +192,8 @@ def conclude(
     concluded = (ALL_FOLDS,) if run.fold else (summary["conclusion"], summary["motion"])
     print_unless_quiet("\n".join(filter(None, concluded)))
     new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
-    print(*new, sep="\n", end="\n" * bool(new))
+    if new:
+        print_unless_quiet("\n".join(new))
     run.write_manifest(finished=False, **summary)
     report.write(run.out_dir)
     run.finish(headline, **summary)

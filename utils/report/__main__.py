@@ -29,13 +29,15 @@ def build() -> int:
     folder = parser().parse_args().folder
     from utils.report import index  # costs `--help` nothing
     from utils.report.build import write_again
+    from utils.report.tables import read_test
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
     if read_manifest(folder) is None and (runs := index.runs_in(folder)):
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
-        print(f"Report: {write_again(folder)[0]}")
+        page = write_again(folder)[0]
+        print(f"Report: {page}{read_test(folder).run.marks}")
     return 0
 
 

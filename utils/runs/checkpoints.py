@@ -22,7 +22,7 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Preparation
+from data.cohorts.rows import SITE_UNKNOWN, Preparation
 from data.cohorts.stored import sealed
 from utils.runs.cross_validation import CrossValidation
 
@@ -73,7 +73,7 @@ class Caveats:
             f"PROBLEMS: {len(self.problems)}": self.problems,
             "LEAK ACCEPTED": self.accepted_leaks,
             "TRANSDUCTIVE": self.transductive,
-            "SITE UNKNOWN": self.unknown_site,
+            SITE_UNKNOWN: self.unknown_site,
         }
         found = [text for text, holds in marks.items() if holds]
         return f" ({', '.join(found)})" if found else ""

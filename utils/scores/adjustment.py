@@ -18,6 +18,7 @@ from scipy import stats
 from sklearn.linear_model import Lasso
 
 from data.cohorts.covariates import KINDS
+from data.cohorts.rows import known_sites
 from utils.scores.features import UNKNOWN
 
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
@@ -35,7 +36,7 @@ TOLD = 1e-6  # share of the spread that covariates must leave
 class Adjustment:
     """Which covariates of people are taken from their values, and how.
 
-    `covariates`: those that enter; `without`: those that cannot; `unknown`: which of KINDS are not known. `no_room`:
+    `covariates`: those that enter; `without`: those that cannot; `unknown`: as of the function. `no_room`:
     products that may not enter as a whole, the first of each two by the second. `imputed`: for how many a covariate
     that enters is not known, by name. `gaps`: those of which this is more than MOST_IMPUTED of the people: they enter,
     but nothing may be said to go beyond them. `reason`: why nothing is adjusted. `span`: an orthonormal basis (n, k) of
@@ -113,13 +114,13 @@ def enough(known: pd.DataFrame) -> list[str]:
     return [name for name in known if known[name].notna().mean() >= MIN_KNOWN]
 
 
-def adjustment(known: pd.DataFrame) -> Adjustment:
+def adjustment(known: pd.DataFrame, sites: Iterable[str] | None = None) -> Adjustment:
     """The adjustment for the covariates of people. While people are too few, that of the most columns is left out.
 
-    `known` has a row a person, as of `utils.scores.features.covariates`. An unknown number takes the median and a mark
-    of its own. A covariate with `gaps` does not enter alone.
+    `known` has a row a person, as of `utils.scores.features.covariates`; `sites` are as of `unknown`. An unknown number
+    takes the median and a mark of its own. A covariate with `gaps` does not enter alone.
     """
-    bare = Adjustment((), tuple(known), unknown=unknown(known), reason="no covariate can be used")
+    bare = Adjustment((), tuple(known), unknown=unknown(known, sites), reason="no covariate can be used")
     bare = replace(bare, span=spanned(np.empty((len(known), 0))), terms=np.empty((len(known), 0)))
     blocks = {name: linear(known[name]) for name in enough(known) if known[name].nunique() > 1}
     gaps = known.columns[known.isna().mean() > MOST_IMPUTED]
@@ -138,9 +139,10 @@ def adjustment(known: pd.DataFrame) -> Adjustment:
     return bare
 
 
-def unknown(known: pd.DataFrame) -> tuple[str, ...]:
-    """Which of KINDS are not known for enough people."""
-    return tuple(name for name, kind in KINDS.items() if not kind.of(known[enough(known)]))
+def unknown(known: pd.DataFrame, sites: Iterable[str] | None) -> tuple[str, ...]:
+    """Which of KINDS are not known for enough people; the site first, if these `sites` of theirs are none."""
+    site = ("site",) if sites is not None and not known_sites(sites) else ()
+    return (*site, *(name for name, kind in KINDS.items() if not kind.of(known[enough(known)])))
 
 
 def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:

@@ -47,8 +47,8 @@ MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their sq
 INNER = f"{ridge.INNER_FOLDS} inner folds"
 SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
-    RIDGE: f"of labels minus their mean at the site, of {len(ridge.PENALTIES)} penalties the one with the least error "
-    f"in {INNER}, probabilities calibrated there",
+    RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.PENALTIES)} penalties the one with "
+    f"the least error in {INNER}, probabilities calibrated there",
     SVM: "radial basis functions, C = 1, gamma scaled by the features' variance, probabilities calibrated over "
     f"{INNER}, at most {MAX_SVM_RECORDS:,} training records",
     MEAN: "the mean log odds of such SVMs, one a map, and one of the phenotype if it is named",
