@@ -227,11 +227,11 @@ def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_befo
 
 
 def test_folds_of_before_that_part_a_group_stay_and_are_named(made, tmp_path):
-    """As of a program that knew no groups: `folds.json` names none."""
+    """Cut without families: `folds.json` names no groups."""
     folds = open_folds(made[0], "5", 0, tmp_path)
     folds.write(tmp_path)
     cut = json.loads((tmp_path / "folds.json").read_text())
-    (tmp_path / "folds.json").write_text(json.dumps({name: of for name, of in cut.items() if name != "same_scan"}))
+    (tmp_path / "folds.json").write_text(json.dumps(cut | {"same_scan": []}))
     other = next(of for of in folds.names if of != folds.fold_of["50002"])
     fold_of = folds.fold_of | {"50002": other}
     write_rows(tmp_path / "folds.csv", [{"subject": one, "fold": of} for one, of in fold_of.items()])

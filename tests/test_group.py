@@ -81,7 +81,7 @@ def test_pooled_metrics_are_of_all_predictions(tested):
 
 @pytest.mark.slow
 def test_a_test_leaves_what_the_contract_says(tested):
-    figures = ("confusion_matrix", "roc", "forest", "calibration", "losses")
+    figures = ("confusion_matrix", "roc", "calibration", "losses")  # no forest, for no AUC of so few has an interval
     assert {path.name for path in (tested / "test").iterdir()} == {
         *("run.json", "runs.csv", "predictions.csv", "floor_predictions.csv", "training.csv", "metrics.json"),
         *("groups.csv", "confounds.csv"),
@@ -89,7 +89,7 @@ def test_a_test_leaves_what_the_contract_says(tested):
         *(f"{name}.{form}" for name in figures for form in ("png", "svg")),
     }
     one = {path.name for path in (tested / "test" / "fold-0").iterdir()}
-    assert not one & {"table1.csv", "forest.svg"} and "roc.svg" in one
+    assert "table1.csv" not in one and "roc.svg" in one
     floors = read_rows(tested / "test" / "floors.csv")
     assert floors[0]["floor"] == "model"
     assert {"majority", "regions, SVM"} <= {row["floor"] for row in floors}

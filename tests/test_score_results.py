@@ -37,8 +37,7 @@ def test_what_is_undefined_is_nan_among_numbers():
     [
         (SURE, {}, "0.610 (0.500 to 0.720)"),
         (SURE, {"form": ".2f"}, "0.61 (0.50 to 0.72)"),
-        (SURE, {"between": "-"}, "0.610 (0.500-0.720)"),
-        (ALONE, {}, "0.610"),
+        (ALONE, {}, "0.610 (no interval: too few people)"),
         (ALONE, {"no_interval": "too few"}, "0.610 (too few)"),
         (UNDEFINED, {}, "-"),
         (UNDEFINED, {"undefined": "undefined", "no_interval": "too few"}, "undefined"),
@@ -49,7 +48,11 @@ def test_texts(estimate, how, text):
 
 
 def test_ends_alone():
-    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "-" and ALONE.ends(undefined="none") == "none"
+    assert (
+        SURE.ends(".0%") == "50% to 72%"
+        and ALONE.ends() == "no interval: too few people"
+        and ALONE.ends(undefined="none") == "none"
+    )
 
 
 def test_a_row_of_a_table_gives_back_what_was_put_into_it():

@@ -145,7 +145,7 @@ def test_folds_take_the_place_of_a_split_that_lacks_a_class():
         (
             Verdict("", DAY, "1.0.0", (), 3),
             list("abcd"),
-            "Checked on 2026-11-26 by version 1.0.0: 4 problems invalidate results: a; b; c and 1 more.",
+            "Checked on 2026-11-26: 4 problems invalidate results: a; b; c and 1 more.",
         ),
         (
             Verdict("", DAY, __version__, (), 0),

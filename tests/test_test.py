@@ -210,7 +210,7 @@ def test_one_test_subject_has_metrics_and_no_interval(cli, trained, cohort, tmp_
     resealed(copy)
     outcome = cli("--test", "--model", "cnn", "--chkPointDir", trained, "--dataDir", copy, "--outDir", tmp_path / "out")
     assert outcome.status == 0, outcome.err
-    assert re.search(r"accuracy [01]\.000 \(no interval: too few subjects\), balanced_accuracy undefined", outcome.out)
+    assert re.search(r"accuracy [01]\.000 \(no interval: too few people\), balanced_accuracy undefined", outcome.out)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     (problem,) = metrics.pop("problems")
     assert problem.startswith("the test split lacks a class (")

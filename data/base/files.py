@@ -15,7 +15,6 @@ import shutil
 import socket
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -38,7 +37,6 @@ DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? C
 THREADS = 2  # that compute sums
 BACKSLASH = "\\"
 FORMAT = 1  # of what this program writes and reads again; nothing of another number is read
-HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^/]+)")  # of files in one folder
 IN_FOLDERS = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 

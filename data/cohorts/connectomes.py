@@ -7,6 +7,7 @@ in `digests.csv`; the names of the parcels and the image when it is opened, by `
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ MAX_PARCELS = 2000  # which bounds the memory that a row takes
 BLOCK = 64  # rows read at once
 MAX_TEXT = 1000  # bytes of a name
 AGAIN = "Copy it again, or convert again."
+HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     if not path.is_file():
         raise InputError(f"{folder} lacks {CONNECTOMES}, which its {metadata.connectome} connectomes are in. {AGAIN}")
     try:
-        with files.HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
             people, parcels = texts(store, "subject", MAX_RECORDS), tuple(texts(store, "parcels", MAX_PARCELS))
             image = dataset(store, "image", IMAGE, records.FULL.shape)[:] if "image" in store else None
             dataset(store, "z", DTYPE, (len(people), edges_of(len(parcels))))
@@ -140,7 +142,7 @@ def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
 
     found = np.empty((len(rows), num_edges), DTYPE)
     try:
-        with files.HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
             z = dataset(store, "z", DTYPE, (store["z"].shape[0], num_edges))
             for at, row in enumerate(rows.tolist()):
                 z.read_direct(found, np.s_[row], np.s_[at])

@@ -25,8 +25,8 @@ STRATEGIES = {  # of nilearn's load_confounds_strategy: its name, and the parame
     for number, motion in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
 }
 STOP = (
-    "With real scans, stop here: head motion is in the maps. Derive again with fMRIPrep's tables beside the scans, and "
-    "without --confounds none."
+    "With real scans, stop here: head motion is in the maps. So derive again with fMRIPrep's tables beside the scans, "
+    "and without --confounds none."
 )
 MAX_SMOOTHING_MM = 30.0
 SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image

@@ -253,7 +253,7 @@ def open_reduced(path: Path, how: str) -> Folds:
 def parts_of_set(path: Path, cut: Cut, fold_of: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of what a set of reduced cohorts says: its folds, and each cohort by its seal."""
     folders = [part_folder(path, name) for name in dict.fromkeys(fold_of.values())]
-    seals = {folder.name: seal_of.seal_of_folder(folder) for folder in folders}
+    seals = {folder.name: seal_of.read_seal(folder).sha256 for folder in folders if (folder / seal_of.SEAL).is_file()}
     return {FOLDS: seal_of.sha256_of(asdict(cut)), FOLD_TABLE: seal_of.sha256_of(fold_of), **seals}
 
 

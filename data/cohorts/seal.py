@@ -163,10 +163,8 @@ class Seal:
         command = f"abide-data check {shlex.quote(str(folder))}"
         if self.verdict is None:
             return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
-        version, notes = self.verdict.version, self.verdict.notes
-        by = "" if version == __version__ else f" by version {printable(version)}"
-        nothing = f"no problem was found in the records themselves, {notes} notes"
-        return f"Checked on {printable(self.verdict.when)[:10]}{by}: {found or nothing}."
+        nothing = f"no problem was found in the records themselves, {self.verdict.notes} notes"
+        return f"Checked on {printable(self.verdict.when)[:10]}: {found or nothing}."
 
 
 def sha256_of(content: object) -> str:
@@ -197,11 +195,6 @@ def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path]
     files.write_json(folder / SEAL, asdict(SealFile(files.FORMAT, sha256_of([every, as_written]), every, as_written)))
 
 
-def seal_of_folder(folder: Path) -> str:
-    """What `seal.json` of a folder says, not verified; empty without one."""
-    return read_seal(folder).sha256 if (folder / SEAL).is_file() else ""
-
-
 def read_seal(folder: Path) -> SealFile:
     """`seal.json`. Raises InputError for damage, and for another format."""
     path = folder / SEAL
@@ -213,9 +206,10 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     """The seal of a folder with these parts and tables. Raises InputError if there is none, and names the files that
     say something else than was sealed."""
     if not (folder / SEAL).is_file():
+        named = shlex.quote(str(folder))
         raise InputError(
             f"{folder} has tables and no {SEAL}, which tells whether they are as they were written. Is it of a script? "
-            f"Seal a copy, and use that: abide-data pack {shlex.quote(str(folder))} COPY --bin"
+            f"Seal a copy, and use that: abide-data pack {named} COPY --bin"
         )
     known = read_seal(folder)
     now = {**parts, **parts_by_sums(folder)}

@@ -38,6 +38,7 @@ from data.conversion.tables import (
     matching_column,
     read_table,
     unmatched,
+    without_codes,
 )
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
@@ -178,18 +179,6 @@ def read_source(
         kept=with_images,
         odd_allowed=options.missing is not None,
     )
-
-
-def without_codes(table: pd.DataFrame, missing: Sequence[str], path: Path) -> pd.DataFrame:
-    """The table with empty cells for the values that --missing names, `NAME=VALUE`. Raises InputError for one that
-    nobody has."""
-    for named in missing:
-        name, _, code = named.rpartition("=")
-        coded = column(table, name, path).map(canonical_value) == canonical_value(code)
-        if not coded.any():
-            raise InputError(f"--missing {named}: nobody in {path} has {code!r} there; expected NAME=VALUE.")
-        table = table.assign(**{name: table[name].mask(coded, "")})
-    return table
 
 
 def notes_on_twice(reasons: Mapping[str, Sequence[str]], here: Collection[str]) -> list[str]:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -313,3 +313,15 @@ def counts_rows(column: pd.Series) -> bool:
     """Whether a column holds 0, 1, 2, ... or 1, 2, 3, ..., not padded with zeros."""
     values = column.str.strip().str.removesuffix(".0").tolist()
     return any(values == list(map(str, range(first, len(values) + first))) for first in (0, 1))
+
+
+def without_codes(table: pd.DataFrame, missing: Sequence[str], path: Path) -> pd.DataFrame:
+    """The table with empty cells for the values that --missing names, `NAME=VALUE`. Raises InputError for one that
+    nobody has."""
+    for named in missing:
+        name, _, code = named.rpartition("=")
+        coded = column(table, name, path).map(canonical_value) == canonical_value(code)
+        if not coded.any():
+            raise InputError(f"--missing {named}: nobody in {path} has {code!r} there; expected NAME=VALUE.")
+        table = table.assign(**{name: table[name].mask(coded, "")})
+    return table
