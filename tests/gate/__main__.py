@@ -45,7 +45,7 @@ class Side:
 
     def prepare(self, inputs_folder: Path, real: Path | None) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        for name, target in (("inputs", inputs_folder), ("real", real)):
+        for name, target in (("inputs", inputs_folder), ("maps", real)):
             link = self.home / name
             if target and os.path.realpath(link) != str(target):
                 link.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ class Side:
     def fingerprint(self, step: str) -> str:
         """What the results of a step follow from."""
         commands = [*STEPS[FIRST].of(self.name == "base"), *STEPS[step].of(self.name == "base")]
-        places = [os.path.realpath(self.home / name) for name in ("inputs", "real") if step == REAL or name == "inputs"]
+        places = [os.path.realpath(self.home / name) for name in ("inputs", "maps") if step == REAL or name == "inputs"]
         return "\n".join((self.digest, *commands, *places))
 
     def has(self, step: str) -> bool:

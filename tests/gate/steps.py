@@ -112,7 +112,7 @@ STEPS = {
         run --test --chkPointDir ckpt --outDir test
         """),
     REAL: Step(f"""
-        data convert ../real cohort --grid reduced --maps falff,alff --connectome rois_cc200
+        data convert ../maps cohort --grid reduced --maps falff,alff --connectome rois_cc200
         run --train {OF_REAL} {ONE} --outDir train
         run --test {OF_REAL} --outDir test
         run --blackout {OF_REAL} --donors 2 --outDir blackout
