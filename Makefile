@@ -1,7 +1,7 @@
 # Needs only Python 3.11 to 3.13, make and the package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || echo python3)
 DEMO = results/demo
-BASE = HEAD
+BASE = d4bbe646a261
 # Where it is set, each of hundreds of processes compiles every module anew.
 export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
