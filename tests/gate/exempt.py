@@ -24,8 +24,15 @@ class Exemption:
 
 
 BLOBS = "Random blobs are gone: the number of voxels stands beside each region."
+MOTION = "How reliable motion would have to be is said no more."
+COMPARED = "A comparison has the paired difference with its interval: no McNemar, no correlation, no table of sites."
 EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption("*/regions/size_percentile/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/blob_excess/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/group/*", "gone", "blobs", BLOBS),
+    Exemption("*/test/confounds/*/reliability", "gone", "reliability", MOTION),
+    *(
+        Exemption(f"folds/compare/{column}/*", "gone", "comparison", COMPARED)
+        for column in ("compare/*_right", "compare/correlation*", "compare/p_mcnemar", "compare_sites/*")
+    ),
 )
