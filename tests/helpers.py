@@ -23,7 +23,7 @@ from data.cohorts import connectomes, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
 from data.cohorts.records import Digests
-from data.cohorts.rows import Metadata, Row
+from data.cohorts.rows import Metadata, Preparation, Row
 from data.cohorts.seal import Seal, read_digests
 from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS
@@ -269,7 +269,9 @@ def an_identity(**changes) -> Identity:
     """The identity of a nn that has seen no batch."""
     of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
     of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
-    subjects = {"training_subjects": ("1", "2"), "encoder_subjects": ()}
+    of_data |= {"records_sha256": "", "preparation": Preparation(), "num_maps": 1}
+    subjects = {"training_subjects": ("1", "2"), "training_volumes": ("scan of 1", "scan of 2")}
+    subjects |= {"encoder_subjects": (), "encoder_volumes": (), "everybody": False, "internal": None}
     return Identity(**of_nn | of_data | subjects | changes)
 
 

@@ -126,6 +126,14 @@ def test_an_identity_that_is_damaged_is_refused_by_name(three):
         three.identity()
 
 
+def test_an_identity_that_lacks_something_is_refused_by_name(three):
+    described = json.loads((three.path / "run.json").read_text())
+    del described["training_volumes"]
+    (three.path / "run.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"nn/run\.json is damaged \(training_volumes: "):
+        three.identity()
+
+
 def test_a_replaced_checkpoint_is_used_until_the_new_one_is_there(three, tmp_path):
     digest = three.digest()
     three.prepare(override=True)

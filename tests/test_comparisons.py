@@ -277,18 +277,19 @@ def test_floors_are_fitted_once_unless_labels_or_volumes_differ(monkeypatch):
     assert fitted == [cohort, *others]
 
 
-def test_what_one_older_repeat_or_candidate_lacks_is_left_out():
+def test_what_one_repeat_lacks_is_left_out():
     known, (table,) = pooled()
-    newer = table.assign(**{ALIKE: known.probability})
-    for given in ([newer, table], [table, newer]):
+    more = table.assign(**{ALIKE: known.probability})
+    for given in ([more, table], [table, more]):
         rows = comparisons.floors_table(replace(known, repeats=(known,)), given, 0, VOLUME)
         assert [row["floor"] for row in rows] == ["model", "majority", "regions, SVM"]
+
+
+def test_beside_a_choice_a_network_told_alike_is_that_of_who_was_chosen():
     of = pd.DataFrame({"file": ["a", "b"], "fold": ["0", "1"], "all, SVM": [0.3, 0.4]})
     told = {name: of.assign(**{ALIKE: values}) for name, values in (("x", [0.1, 0.2]), ("y", [0.6, 0.7]))}
     beside = comparisons.floors_beside(told, {"0": "x", "1": "y"})
     assert beside[ALIKE].tolist() == [0.1, 0.7] and beside["all, SVM"].tolist() == [0.3, 0.4]
-    for old in ("x", "y"):
-        assert [*comparisons.floors_beside(told | {old: of}, {"0": "x", "1": "y"})] == ["file", "fold", "all, SVM"]
 
 
 def test_an_interval_needs_families_and_places_of_both_classes():

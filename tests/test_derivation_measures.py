@@ -6,10 +6,9 @@ from nibabel.affines import apply_affine, from_matvec
 from scipy.spatial.transform import Rotation
 from scipy.stats import friedmanchisquare
 
-from data.base import files
 from data.base.errors import InputError
 from data.conversion.layouts import KNOWN_MAPS
-from data.derivation import measures, output
+from data.derivation import measures
 from data.derivation.cleaning import Acquisition, scan_of
 from data.derivation.measures import MEASURES, centred_ranks, dual_regression, parcel_series, reho, smoothed, vmhc
 
@@ -44,13 +43,6 @@ def test_each_measure_has_a_number_for_each_voxel(name, scan):
 
 def test_convert_finds_each_map_that_derive_makes():
     assert {*MEASURES, "dual_regression"} <= {*KNOWN_MAPS}
-
-
-def test_a_map_of_an_earlier_version_was_made_without_what_that_did_not_know(tmp_path):
-    files.write_json(tmp_path / "map.json", {"Band": [0.01, 0.1]})
-    output.check_same(tmp_path / "map.nii.gz", {"Band": [0.01, 0.1], "SmoothingFWHM": None, "ZScored": False})
-    with pytest.raises(InputError, match="was made with ZScored None, not True; choose the same"):
-        output.check_same(tmp_path / "map.nii.gz", {"ZScored": True})
 
 
 def test_smoothing_has_the_width_that_is_asked_for():

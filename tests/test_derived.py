@@ -80,10 +80,10 @@ def test_where_nothing_says_it_nothing_is_told(tmp_path):
     assert common(pd.DataFrame({"falff": []}), None, []) == (None, [])
 
 
-def test_files_of_an_earlier_version_do_not_say_whether_scans_were_cleaned(tmp_path):
-    older = {key: value for key, value in OF_MAPS.items() if key != "InputScans"}
-    assert common(maps(tmp_path, said=older), None, PEOPLE)[0].scans == ""
-    assert common(maps(tmp_path, p50003=older), None, PEOPLE) == (
+def test_of_named_scans_it_is_not_known_whether_they_were_cleaned(tmp_path):
+    named = OF_MAPS | {"InputScans": None}
+    assert common(maps(tmp_path, said=named), None, PEOPLE)[0].scans == ""
+    assert common(maps(tmp_path, p50003=named), None, PEOPLE) == (
         Derivation(measures=("falff",), band=(0.01, 0.1), confounds="simple"),
         [],
     )

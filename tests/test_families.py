@@ -13,6 +13,7 @@ import pytest
 from helpers import SMALL, cohort_of, read_rows, row, write_rows
 from people import ROWS, renamed, write_people
 
+from data.base.errors import InputError
 from data.cohorts.folds import Folds, open_folds, permuted_labels
 from data.cohorts.stored import open_cohort, sealed
 from data.conversion.families import notes_like
@@ -226,21 +227,14 @@ def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_befo
     assert outcome.status == 2 and "belongs to other data than" in outcome.err
 
 
-def test_folds_of_before_that_part_a_group_stay_and_are_named(made, tmp_path):
-    """Cut without families: `folds.json` names no groups."""
+def test_folds_that_were_edited_and_part_a_group_are_refused(made, tmp_path):
     folds = open_folds(made[0], "5", 0, tmp_path)
     folds.write(tmp_path)
-    cut = json.loads((tmp_path / "folds.json").read_text())
-    (tmp_path / "folds.json").write_text(json.dumps(cut | {"same_scan": []}))
     other = next(of for of in folds.names if of != folds.fold_of["50002"])
     fold_of = folds.fold_of | {"50002": other}
     write_rows(tmp_path / "folds.csv", [{"subject": one, "fold": of} for one, of in fold_of.items()])
-    again = open_folds(made[0], "5", 0, tmp_path)
-    assert again.fold_of == fold_of
-    assert again.notes[0] == (
-        "These folds were cut before, and part subjects who are of one family: 50002 and 50003 and 50004. Scores are "
-        "too good; train with another --chkPointDir."
-    )
+    with pytest.raises(InputError, match=r"folds.csv parts subjects who are of one family: 50002 and 50003 and 50004"):
+        open_folds(made[0], "5", 0, tmp_path)
 
 
 def test_intervals_need_ten_families_of_each_class():

@@ -41,8 +41,8 @@ def run_of(model: str = "nn", cohort: Cohort | None = None, **more) -> Run:
 
 def saved_by(run: Run, **changes) -> Identity:
     """The identity of the checkpoint that the run would have written."""
-    own = vars(run.choices) | {"cohort": "there", "cohort_sha256": run.cohort.digest, "training_subjects": ("1", "2")}
-    return an_identity(**own | {"preparation": run.cohort.metadata.preparation} | changes)
+    of_cohort = {"cohort": "there", "cohort_sha256": run.cohort.digest, "records_sha256": run.cohort.records_sha256}
+    return an_identity(**vars(run.choices) | of_cohort | {"preparation": run.cohort.metadata.preparation} | changes)
 
 
 def test_other_hyper_parameters():

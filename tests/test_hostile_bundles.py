@@ -74,6 +74,8 @@ def a_cross_validation(model: dict) -> CrossValidation:
         conclusion="It is better than chance.",
         motion=None,
         calibration=asdict(constants),
+        chosen={},
+        marks="",
     )
 
 
@@ -143,7 +145,7 @@ MODELS = {  # what is edited, its value, and what the error says
     ("grid",): [("full", "a grid in"), ("huge", "a grid in")],
     ("trained_on",): [("nobody", "a trained_on in")],
     ("aal_sha256",): [("0" * 64, "made with another AAL than is installed")],
-    ("config", "depth"): [(3, "depth, which is no hyper-parameter of this version")],
+    ("config", "depth"): [(3, "depth is missing or unknown")],
     ("config", "batch_size"): [(10**9, "batch_size is 1000000000; expected 1 to 4096"), ("8", "damaged")],
     ("config", "members"): [(10**9, "members is 1000000000; expected 1 to 64"), (64, "weights of another network")],
     ("config", "phenotype_units"): [([4096, 4096], "weights of another network"), ([4096] * 60, "expected at most")],
@@ -152,6 +154,7 @@ MODELS = {  # what is edited, its value, and what the error says
         ([SHARED] * 2, "a members in"),
         ([SHARED] * 1000, "a members in"),
         ([SHARED], "weights of another network"),
+        ([{"shapes": [[2, 2]], "name": "a", "step": 1}], "damaged model.json"),
     ],
     ("members", 0, "step"): [(-1, "a step in"), (10**30, "a step in")],
     ("members", 0, "shapes"): [

@@ -31,7 +31,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helpers import COARSE, ROOT, brain_map, compressible, listing, load_map, pcp_table, write_small
+from helpers import COARSE, ROOT, an_identity, brain_map, compressible, listing, load_map, pcp_table, write_small
 
 from data import check, pack
 from data.base.errors import InputError
@@ -48,7 +48,7 @@ from data.conversion.plan import plan
 from data.conversion.source import read_source
 from data.conversion.tables import check_columns
 from models import MODELS
-from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folders import Results
 
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
@@ -361,20 +361,8 @@ def make_checkpoint(folder: Path) -> None:
     from utils.training.network import Saver
 
     folder.mkdir()
-    identity = Identity(
-        model="nn",
-        preset="sine",
-        config=dataclasses.asdict(tiny()),
-        grid=None,
-        seed=0,
-        precision="float32",
-        cohort="cohort",
-        cohort_sha256="0" * 64,
-        out_dir="out",
-        training_subjects=("1", "2"),
-        encoder_subjects=(),
-        preparation=Preparation(maps=("falff",), phenotype_mean=(0.5, float("nan"))),
-    )
+    preparation = Preparation(maps=("falff",), phenotype_mean=(0.5, float("nan")))
+    identity = an_identity(config=dataclasses.asdict(tiny()), preparation=preparation)
     Saver(CheckpointFolder(folder), *network_of(tiny())).save(1, identity)
     (folder / "history.csv").write_text("step,loss,accuracy,samples_per_s\n1,0.69,0.5,100.0\n2,0.68,0.6,99.5\n")
 

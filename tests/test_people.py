@@ -126,7 +126,3 @@ def test_table_1_without_tests_speaks_of_none(with_table1):
     page = parsed(with_table1)
     assert not re.search("p: two-sided", " ".join(page.paragraphs["Table 1: people by diagnosis"]))
     assert "Table 1, by site" not in page.headings
-
-
-def test_older_results_have_no_table_1(tmp_path):
-    assert not [name for name in parsed(write_tables(tmp_path / "old", people(20))).headings if "Table 1" in name]

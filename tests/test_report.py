@@ -31,6 +31,13 @@ from utils.scores.results import NO_INTERVAL, Estimate
 HOSTILE = "</script><script>alert(1)</script>$x_{$ & \u202e<b>額"
 NAME = HOSTILE.replace("\u202e", "")  # what a table may hold
 METRICS = ("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc", "brier")
+PREPARED = {
+    **dict.fromkeys(("normalisation", "reduction", "standard", "connectome", "derivation", "scaled_by"), ""),
+    **dict.fromkeys(("family_column", "conversion"), ""),
+    **dict.fromkeys(("num_phenotype", "same_scan", "families"), 0),
+    "phenotype_columns": [],
+    "together": False,
+}
 RUN = {
     "job": "test",
     "format": 1,
@@ -43,6 +50,7 @@ RUN = {
     "command": ["run.py", "--test", "--dataDir", "my cohort"],
     "cohort": "/data/my cohort",
     "cohort_sha256": 64 * "a",
+    "records_sha256": 64 * "e",
     "simulated": False,
     "checkpoint_folder": "ckpt/mmnn",
     "checkpoint_sha256": 64 * "b",
@@ -52,6 +60,13 @@ RUN = {
     "wall_time_s": 3.11,
     "num_iters": 200,
     "folds": None,
+    "fold": None,
+    "maps": [],
+    "left_out": {},
+    "choice": None,
+    "prepared": PREPARED,
+    "floor_settings": {},
+    "shares": {},
     "conclusion": "The model is better than guessing, and no better than its best floor.",
     "warnings": ["No motion is known."],
     "motion": "Beside age and motion the output still tells something.",
@@ -156,8 +171,9 @@ def single(tmp_path) -> Path:
 
 
 def change(folder: Path, **values) -> None:
-    """Writes `run.json` with other values."""
+    """Writes `run.json` with other values; those of `prepared` are beside all others of it."""
     content = json.loads((folder / "run.json").read_text())
+    values |= {"prepared": content["prepared"] | values.get("prepared", {})}
     (folder / "run.json").write_text(json.dumps(content | values))
 
 
@@ -182,17 +198,16 @@ def test_the_sections_stand_in_their_order_and_say_what_the_tables_say(pooled):
 
 
 @pytest.mark.slow
-def test_the_floor_that_is_named_beforehand_is_marked(single, tmp_path):
+def test_the_floor_that_is_named_beforehand_is_marked(single):
     floors = pd.read_csv(single / "floors.csv")
     other = pd.concat([floors, floors[2:3].assign(floor="all, SVM"), floors[2:3].assign(floor="all, ridge")])
     roles = ["", "", "named beforehand", "", "other", "other"]
     other.assign(role=roles).to_csv(single / "floors.csv", index=False)
-    page, old = parsed(single), parsed(write_tables(tmp_path / "old", people()))
+    page = parsed(single)
     title = "The model beside its floors"
     assert [row[0] for row in page.rows[title][3:6:2]] == ["regions, SVM (named beforehand)", "all, SVM"]
     assert "the 2 other floors hold for all 2 together" in " ".join(page.paragraphs[title])
     assert "was named by what the network reads" in " ".join(page.paragraphs["Methods, to paste"])
-    assert old.rows[title][3][0] == "regions, SVM" and "no floor was named" in " ".join(old.paragraphs[title])
     bars = headline.forest(replace(read_test(single), others={"floors": other.assign(role=roles)})).bars
     assert bars[2].name == "regions, SVM (named beforehand)" and bars[2].kind == "named" and bars[4].name == "all, SVM"
 
@@ -435,7 +450,6 @@ SENTENCES = {  # what of `run.json` calls for a sentence of the methods, and tha
     ),
     "stored": ({"prepared": {"standard": "stored"}}, "Volumes were read as they were stored."),
     "site": ({"prepared": {"standard": "site"}, "transductive": True}, "over all people of the site, tested ones too"),
-    "transductive": ({"transductive": True}, "of each site were standardised by all its people, tested ones too"),
     "scaled": ({"prepared": {"scaled_by": "split"}}, "deviations were learnt from training subjects only."),
     "changed": ({"config": RUN["config"] | {"l1": 7.0}}, "but for filters 16,32, l1 7.0; this run tuned none of them."),
     "by the author": ({"config": RUN["config"] | {"l1": 7.0}}, "The author must say whether the settings that differ"),
@@ -721,6 +735,7 @@ MISTAKES = {
     "no test": (remove("predictions.csv"), "holds no predictions.csv; expected the folder of a classifier's"),
     "no run.json": (remove("run.json"), "run.json cannot be read"),
     "damaged run.json": (damage("run.json", '"seed": 3', '"seed": "3"'), "run.json is damaged (seed: "),
+    "no shares": (damage("run.json", '"shares"', '"share"'), "run.json is damaged (shares: "),
     "autoencoder": (damage("run.json", '"mmnn"', '"cae"'), "has the model cae; expected a classifier"),
     "no conclusion": (
         lambda folder: change(folder, conclusion=" "),

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row, leaders, listed, named_groups
+from data.cohorts.rows import Row, leaders, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders
@@ -134,13 +134,6 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
             raise InputError(
                 f"Without fold {name}, {cohort.path} has one class only; cut it otherwise. {by_number_advice(cohort)}"
             )
-
-
-def parted(cohort: Cohort, fold_of: Mapping[str, str]) -> list[str]:
-    """A note on groups that are not in one fold, as of folds that were cut before they were known."""
-    found = tuple(group for group in cohort.known_groups if len({fold_of.get(one) for one in group} - {None}) > 1)
-    told = f"These folds were cut before, and part subjects who {cohort.tie(found)}: {named_groups(found)}."
-    return [f"{told} Scores are too good; train with another --chkPointDir."] if found else []
 
 
 def folder_name(name: str) -> str:

@@ -31,7 +31,6 @@ from data.cohorts.division import (
     check_classes,
     folder_name,
     folds_of,
-    parted,
     smaller_class,
     subject_table,
 )
@@ -100,7 +99,7 @@ class Folds:
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
         together = f"Subjects who {self.whole.tie(self.groups)} are in one fold: {named_groups(self.groups)}."
-        notes = [*([together] if self.groups else []), *parted(self.whole, self.fold_of)]
+        notes = [together] if self.groups else []
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
         return [
@@ -193,6 +192,9 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
         if cut == before.cut:
             if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
                 raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
+            if parted := tuple(group for group in before.groups if len({fold_of[one] for one in group}) > 1):
+                who = f"subjects who {cohort.tie(parted)}: {named_groups(parted)}"
+                raise InputError(f"{saved / FOLD_TABLE} parts {who}. Was it edited? Copy it again.")
             return before
     return None
 

@@ -5,7 +5,7 @@ but for its people; `parcels.npy`, where the parcels of connectomes lie.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ class BundledData:
     num_maps: int
     metadata: Metadata
     cohort_sha256: str
-    site_column: str | None = None
-    typical: dict[str, dict[str, float]] = field(default_factory=dict)
-    parcels: tuple[str, ...] = ()
+    site_column: str | None
+    typical: dict[str, dict[str, float]]
+    parcels: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
     if not described.is_file():
         raise InputError(f"{path} has no JSON beside it, so this program did not write it; choose another folder.")
     said = files.read_json(described, dict)
-    others = (name for name, value in wanted.items() if (said.get(name) or None) != (value or None))
+    others = (name for name, value in wanted.items() if said.get(name) != value)
     if different := next(others, None):
         if different == SOURCES:
             raise InputError(

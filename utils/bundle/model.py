@@ -45,8 +45,8 @@ class Member:
     name: str
     step: int  # batches seen
     shapes: tuple[tuple[int, ...], ...]
-    phenotype_scale: tuple[float, ...] = ()
-    phenotype_shift: tuple[float, ...] = ()
+    phenotype_scale: tuple[float, ...]
+    phenotype_shift: tuple[float, ...]
 
     @property
     def sizes(self) -> list[int]:
@@ -73,12 +73,12 @@ class BundledModel(Choices):
     people: dict[str, int]
     records_sha256: str
     members: tuple[Member, ...]
-    caveats: Caveats = field(default_factory=Caveats)
-    internal: CrossValidation | None = None
-    licence: str = ""
+    caveats: Caveats
+    internal: CrossValidation | None
+    licence: str
     aal_sha256: str  # of the regions of AAL on the grid
-    scans_sha256: str = ""
-    shares: dict[str, float] = field(default_factory=dict)  # what each part counts, the mean over members
+    scans_sha256: str
+    shares: dict[str, float]  # what each part counts, the mean over members
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,9 @@ class Bundle:
             out_dir="",
             training_subjects=(),
             encoder_subjects=(),
+            training_volumes=(),
+            encoder_volumes=(),
+            records_sha256="",
             preparation=self.preparation,
             num_maps=self.like.cohort.num_maps,
             everybody=model.trained_on == EVERYBODY,

@@ -285,12 +285,12 @@ def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str],
 def of_folds(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
     """Of tables with a column `fold`, one a candidate, the rows of each fold from that of who was chosen there."""
     found = [tables[name][tables[name]["fold"] == fold].assign(candidate=name) for fold, name in chosen.items()]
-    return pd.concat(found, join="inner", ignore_index=True)
+    return pd.concat(found, ignore_index=True)
 
 
 def floors_beside(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
     """`floor_predictions.csv` beside a choice, of those of the candidates. Floors are the same beside each. What the
-    network says if missing values are told alike is that of who was chosen; it is dropped if one of these lacks it."""
+    network says if missing values are told alike is that of who was chosen."""
     floors = next(iter(tables.values())).drop(columns=ALIKE, errors="ignore")
     own = of_folds(tables, chosen).set_index("file")
     return floors.assign(**{ALIKE: own.loc[floors["file"], ALIKE].to_numpy()}) if ALIKE in own else floors

@@ -46,7 +46,7 @@ class FinishedRun:
     @property
     def page(self) -> Path | None:
         """Its page, if there is one."""
-        path = self.folder / PAGES.get(self.content.get("job", ""), REPORT)
+        path = self.folder / PAGES.get(self.content["job"], REPORT)
         return path if path.is_file() else None
 
     @property
@@ -73,7 +73,7 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     path = folder / PAGE
     if path.exists() and not is_page(path, KIND):
         raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
-    jobs = Counter(str(run.content.get("job")) for run in runs)
+    jobs = Counter(run.content["job"] for run in runs)
     numbers = [Number(str(count), f"runs of {job}") for job, count in jobs.most_common()]
     rows = [row_of(run) for run in sorted(runs, key=lambda run: text(run.content.get("started")), reverse=True)]
     listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
@@ -91,7 +91,7 @@ def row_of(run: FinishedRun) -> Row:
     cells = {
         "run": linked(run),
         "picture": picture(run),
-        "job": of.get("job", ""),
+        "job": of["job"],
         "model": ", ".join(filter(None, (of.get("model"), of.get("preset")))),
         "score": Estimate.of(*score).text(no_interval=SCORES[metric]) if metric in SCORES else "",
         "of": spelled(metric) if metric in SCORES else "",

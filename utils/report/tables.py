@@ -2,7 +2,7 @@
 reads and checks them, with the description in `run.json`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,19 +42,19 @@ class Count:
 class Prepared:
     """How the data that a test read had been prepared."""
 
-    normalisation: str = ""  # of the volumes, at conversion
-    reduction: str = ""  # see `Preparation`
-    standard: str = ""  # of the volumes, as they are read
-    connectome: str = ""  # the series whose correlations the cohort has
-    phenotype_columns: tuple[str, ...] = ()
-    num_phenotype: int = 0  # values made of these that are not alike for all; 0 if unknown
-    derivation: str = ""  # of maps and series from scans, in words
-    scaled_by: str = ""  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
-    same_scan: int = 0  # groups of people who share a scan
-    together: bool = False  # whether these are in one split or fold
-    families: int = 0  # of two people or more
-    family_column: str = ""
-    conversion: str = ""  # the command
+    normalisation: str  # of the volumes, at conversion
+    reduction: str  # see `Preparation`
+    standard: str  # of the volumes, as they are read
+    connectome: str  # the series whose correlations the cohort has
+    phenotype_columns: tuple[str, ...]
+    num_phenotype: int  # values made of these that are not alike for all; 0 if unknown
+    derivation: str  # of maps and series from scans, in words
+    scaled_by: str  # whose medians, means and spreads the phenotype takes: `fold` or `split`; empty if unknown
+    same_scan: int  # groups of people who share a scan
+    together: bool  # whether these are in one split or fold
+    families: int  # of two people or more
+    family_column: str
+    conversion: str  # the command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,7 @@ class Described(Choices, Caveats):
     command: list[str]
     cohort: str
     cohort_sha256: str
+    records_sha256: str
     simulated: bool
     checkpoint_folder: str
     checkpoint_sha256: str | dict[str, str] | None
@@ -103,20 +104,20 @@ class Described(Choices, Caveats):
     wall_time_s: float
     num_iters: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
-    fold: str | None = None  # the one that was tested, if only one was
+    fold: str | None  # the one that was tested, if only one was
     conclusion: str
     warnings: list[str]
     motion: str | None
     subjects: list[Count]
-    maps: tuple[str, ...] = ()  # in a record, where they have names
-    left_out: dict[str, int] = field(default_factory=dict)
+    maps: tuple[str, ...]  # in a record, where they have names
+    left_out: dict[str, int]
     repeats: int = 1
-    choice: Choice | None = None
+    choice: Choice | None
     permutations: Permuted | None = None
-    prepared: Prepared = field(default_factory=Prepared)
+    prepared: Prepared
     small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
-    floor_settings: dict[str, str] = field(default_factory=dict)  # of each classifier that is a floor
-    shares: dict[str, float] = field(default_factory=dict)  # what each part of the networks counts, if it was learned
+    floor_settings: dict[str, str]  # of each classifier that is a floor
+    shares: dict[str, float]  # what each part of the networks counts, if it was learned
 
     @property
     def cohort_name(self) -> str:

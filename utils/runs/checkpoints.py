@@ -94,13 +94,13 @@ class Identity(Choices):
     out_dir: str
     training_subjects: tuple[str, ...]
     encoder_subjects: tuple[str, ...]
-    training_volumes: tuple[str, ...] = ()  # the scans of these subjects, see `Cohort.scans`
-    encoder_volumes: tuple[str, ...] = ()
-    records_sha256: str = ""  # see `Cohort.records_sha256`
-    preparation: Preparation = field(default_factory=Preparation)
-    num_maps: int = 1  # in a record
-    everybody: bool = False  # whether it was trained on everybody, whatever the split
-    internal: CrossValidation | None = None  # a test on folds that goes with it
+    training_volumes: tuple[str, ...]  # the scans of these subjects, see `Cohort.scans`
+    encoder_volumes: tuple[str, ...]
+    records_sha256: str  # see `Cohort.records_sha256`
+    preparation: Preparation
+    num_maps: int  # in a record
+    everybody: bool  # whether it was trained on everybody, whatever the split
+    internal: CrossValidation | None  # a test on folds that goes with it
     step: int = 0  # batches seen
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     saved: dict[str, Saved] = field(default_factory=dict)  # by the name of the files
@@ -113,7 +113,7 @@ class Identity(Choices):
     def read_from(self, folder: Path) -> "Identity":
         """With paths as they are now. If the folder was moved or copied, what lies from it as before is meant, or else
         what lies where it lay; the results of a copy are never those of the original."""
-        if not self.folder or is_same(Path(self.folder), folder):
+        if is_same(Path(self.folder), folder):
             return self
 
         def from_here(path: str) -> str:

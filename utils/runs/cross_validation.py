@@ -1,6 +1,6 @@
 """What a test on folds says of a model that is trained on everybody, who leave nobody to test it on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from utils.scores.results import Estimate
@@ -41,9 +41,9 @@ class CrossValidation:
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None
-    calibration: dict[str, Any] | None = None  # see `utils.scores.calibration`; None if there were too few people
-    chosen: dict[str, int] = field(default_factory=dict)  # in how many folds each candidate was
-    marks: str = ""  # see `Caveats`
+    calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people
+    chosen: dict[str, int]  # in how many folds each candidate was
+    marks: str  # see `Caveats`
 
     @property
     def estimates(self) -> dict[str, Estimate]:

@@ -61,7 +61,7 @@ def same_training(run: Run, saved: Identity) -> None:
     refuse_others(run, saved, "seed", "precision")
     if saved.cohort_sha256 != run.cohort.digest:
         raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
-    if saved.records_sha256 not in ("", run.cohort.records_sha256):
+    if saved.records_sha256 != run.cohort.records_sha256:
         changed = run.cohort.changed_since(Path(saved.out_dir))
         named = f" ({listed(changed)})" if changed else ""
         raise InputError(
@@ -90,7 +90,7 @@ def no_leak_by_encoder(run: Run) -> None:
 
 def no_leak(run: Run, saved: Identity) -> None:
     """No test subject of this cohort may have trained the checkpoint, or the encoder behind it."""
-    if saved.records_sha256 and saved.training_subjects and not saved.training_volumes:
+    if saved.training_subjects and not saved.training_volumes:
         raise InputError(
             f"{run.checkpoints.path} does not say which scans its {len(saved.training_subjects)} training subjects "
             f"have; was its run.json edited? Copy it again, or use {OTHER}."

@@ -110,7 +110,7 @@ class Run:
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
     out_dir: Path
-    num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen, 0 if it does not say
+    num_iters: int  # batches to have seen; of a checkpoint in use, those that it has seen
     override: bool = False
     folds: "Folds | None" = None
     fold: str = ""
