@@ -159,4 +159,4 @@ def test_people_without_labels_are_refused(lab, data_cli, blackout, tmp_path):
     assert data_cli("convert", source, tmp_path / "unlabelled", "--like", lab.plain).status < 2
     outcome, _ = blackout("--bundle", lab.plain, "--dataDir", tmp_path / "unlabelled")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "have no label" in outcome.err and "No test record has one." in outcome.err
+    assert "have no label" in outcome.err and "needs one of each" in outcome.err
