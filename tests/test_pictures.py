@@ -82,7 +82,7 @@ def test_mean_and_spread_are_those_of_the_first_records_of_people(copy):
     shutil.copy(path, copy / "again.bin")
     with open(copy / "subjects.csv", "a") as file:
         file.write(f"again.bin,{row['subject']},{row['site']},{row['label']},{row['split']}\n")
-    cohort = open_cohort(copy)
+    cohort = open_cohort(resealed(copy))
     findings = check.full(cohort, pictures := Pictures(cohort.maps, 40))
     assert findings.without_signal[cohort.maps[0]]["Frontal_Mid_L"] == 1
     assert any("41 records: " in note and "Frontal_Mid_L in 2" in note for note in findings.maps.notes)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -28,10 +29,11 @@ import pandas as pd
 from scipy import ndimage, stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.base.files import SUMS
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import TABLE
+from data.cohorts.rows import DIGESTS, TABLE
 from data.cohorts.seal import SEAL
-from data.cohorts.stored import open_cohort
+from data.cohorts.stored import open_cohort, write_tables
 from data.likeness import reference as likeness
 from data.likeness.reasons import deviations
 from data.likeness.scans import before_conversion
@@ -196,11 +198,10 @@ def changed_people(
 def without(cohort: Cohort, subjects: Sequence[str], target: Path) -> Path:
     """The cohort in another folder, these subjects in its test split."""
     shutil.copytree(cohort.path, target, copy_function=os.symlink)
-    table = pd.read_csv(cohort.path / TABLE, dtype=str, keep_default_na=False)
-    table.loc[table["subject"].isin(subjects), "split"] = "test"
-    (target / TABLE).unlink()
-    (target / SEAL).unlink(missing_ok=True)
-    table.to_csv(target / TABLE, index=False)
+    for name in (TABLE, SEAL, DIGESTS, SUMS):
+        (target / name).unlink()
+    rows = [replace(row, split="test") if row.subject in subjects else row for row in cohort.rows]
+    write_tables(target, rows, cohort.metadata)
     return target
 
 
