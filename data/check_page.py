@@ -55,13 +55,10 @@ def check_place(page: Path) -> None:
     if page.exists() and not is_page(files.regular(page), KIND):
         raise InputError(f"{page} exists and is no page of a check; name another file.")
     beside = folder_beside(page)
-    if beside.exists() and not (beside.is_dir() and all(is_sheet_of(page, path) for path in beside.iterdir())):
+    if beside.exists() and not (  # of pictures that a check wrote; without its page nobody knows
+        page.exists() and beside.is_dir() and all(SHEET.fullmatch(path.name) for path in beside.iterdir())
+    ):
         raise InputError(f"{beside} is needed for pictures and holds something else; name another file than {page}.")
-
-
-def is_sheet_of(page: Path, path: Path) -> bool:
-    """Whether a file in the folder beside a page is one of pictures that a check wrote; without a page nobody knows."""
-    return page.exists() and SHEET.fullmatch(path.name) is not None
 
 
 def folder_beside(page: Path) -> Path:

@@ -48,10 +48,6 @@ class RidgeLogits(layers.Layer):
         return (input_shape[0], 1, 2)
 
 
-def connectome_input(edges: int) -> KerasTensor:
-    return keras.Input((edges,), name="connectome")
-
-
 def logits(connectome: KerasTensor) -> KerasTensor:
     """(batch, edges) -> (batch, 1, 2)."""
     return RidgeLogits(dtype="float32", name="connectome_logits")(connectome)

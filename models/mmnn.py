@@ -104,7 +104,7 @@ def build(config: Any, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
     inputs = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
     brain, beside = cnn.parts(inputs["volume"], config, grid), None
     if edges:
-        inputs["connectome"] = connectomes.connectome_input(edges)
+        inputs["connectome"] = keras.Input((edges,), name="connectome")
         beside = connectomes.logits(inputs["connectome"])
     if isinstance(config, Joined):
         settings, both = config.layer_settings(config.l2), [*brain, nn.part(inputs["phenotype"], config, config.l2)]

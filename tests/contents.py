@@ -1,24 +1,19 @@
 """A file -> the lines of text that two equal runs share: all that it holds but times, speeds, commits and places.
 
-Binary files become a line of a digest for each part.
+A binary file, which holds none of these, becomes its digest.
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import json
 import re
-import zipfile
 from collections.abc import Callable
-
-import h5py
-import numpy as np
 
 # Of JSON and CSV: what says when and how fast something was, of which commit, or is a digest of what does
 VOLATILE = {
-    *("started", "wall_time_s", "samples_per_s", "when", "made", "git_commit", "git_commits", "commit of the program"),
-    *("processor", "packages"),
+    *("started", "wall_time_s", "samples_per_s", "when"),
+    *("git_commit", "processor", "packages"),
 }
 DIGESTS = {"outputs_sha256"}  # by the name of each output
 MASKS = {
@@ -27,9 +22,7 @@ MASKS = {
     r"\b\d{8}T\d{6}\b": "<time>",
     r"[\d.,]+ (?=s\b|ms\b|min\b|h\b|samples/s|seconds|minutes|MB/s)": "<number> ",
     r"\b\d+:\d\d(:\d\d)?\b": "<time>",
-    r"^ +[\d,]+ +[\d,]+  (?=\S+$)|[\d,]+ bytes; its parts": "<bytes>",  # of a bundle, which names its commit
     r"events\.out\.tfevents[\w.-]+": "<events>",  # TensorBoard's, whose names are times
-    r"(falff-demo/\w+)-[0-9a-f]{12}": r"\1",  # a digest of the code that simulates
 }
 VIEWER = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # names that nilearn draws for the parts of its viewer
 
@@ -52,17 +45,8 @@ def settled(value: object, name: str = "") -> object:
     return [settled(of) for of in value] if isinstance(value, list) else value
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def of_json(content: bytes) -> list[str]:
     return json.dumps(settled(json.loads(content)), indent=1, ensure_ascii=False).splitlines()
-
-
-def of_means(content: bytes) -> list[str]:
-    """What is known of stored means, but for their digest: they say when the files of records changed."""
-    return [line for line in of_json(content) if '"sha256"' not in line]
 
 
 def of_seal(content: bytes) -> list[str]:
@@ -71,13 +55,6 @@ def of_seal(content: bytes) -> list[str]:
     said.get("parts", {}).pop("cohort.json", None)
     kept = {name: value for name, value in said.items() if name not in ("sha256", "cohort_sha256")}
     return of_json(json.dumps(kept).encode())
-
-
-def of_numpy(content: bytes) -> list[str]:
-    values = np.load(io.BytesIO(content))
-    names = [name for name in values.dtype.names or () if name != "state"]  # of the files of records
-    parts = {name: values[name] for name in names} or {"values": values}
-    return [f"{name}: {of.dtype} {of.shape} {sha256(of.tobytes())}" for name, of in parts.items()]
 
 
 def of_csv(content: bytes) -> list[str]:
@@ -95,35 +72,9 @@ def of_html(content: bytes) -> list[str]:
     return re.sub(r"><", ">\n<", VIEWER.sub("<name>", content.decode())).splitlines()
 
 
-def of_hdf5(content: bytes) -> list[str]:
-    lines: list[str] = []
-
-    def describe(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        lines.extend(f"{name} @{key}: {item.attrs[key]!r}" for key in sorted(item.attrs))
-        if isinstance(item, h5py.Dataset):
-            values = np.asarray(item[()])
-            held = repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
-            lines.append(f"{name}: {values.dtype} {values.shape} {sha256(held)}")
-
-    with h5py.File(io.BytesIO(content)) as file:
-        describe("/", file)
-        file.visititems(describe)
-    return lines
-
-
-def of_zip(content: bytes) -> list[str]:
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        found = [(name, file.read(name)) for name in file.namelist()]
-    return [f"{name}: {line}" for name, of in found for line in lines_of(name, of)]
-
-
 def of_sums(content: bytes) -> list[str]:
     """The names of parts; that of a part follows from its content, which is compared, too."""
     return [line.split(maxsplit=1)[-1] for line in content.decode().splitlines()]
-
-
-def of_gzip(content: bytes) -> list[str]:
-    return [sha256(gzip.decompress(content))]
 
 
 def of_text(content: bytes) -> list[str]:
@@ -132,15 +83,10 @@ def of_text(content: bytes) -> list[str]:
 
 FORMS: dict[str, Callable[[bytes], list[str]]] = {  # the first whose pattern is found in a name
     r"SHA256SUMS$": of_sums,
-    r"/means/[^/]+\.json$": of_means,
     r"(seal|check)\.json$": of_seal,
     r"\.json$": of_json,
-    r"\.npy$": of_numpy,
     r"\.csv$": of_csv,
     r"\.html$": of_html,
-    r"\.h5$": of_hdf5,
-    r"\.(zip|npz)$|(^|/)compressed_\d+$": of_zip,
-    r"\.gz$": of_gzip,
     r"\.(txt|md|log|tsv|1D)$": of_text,
 }
 
@@ -148,4 +94,4 @@ FORMS: dict[str, Callable[[bytes], list[str]]] = {  # the first whose pattern is
 def lines_of(name: str, content: bytes) -> list[str]:
     """The lines of a file of this name; of a kind that is not known, its digest."""
     form = next((form for pattern, form in FORMS.items() if re.search(pattern, name)), None)
-    return form(content) if form else [sha256(content)]
+    return form(content) if form else [hashlib.sha256(content).hexdigest()]

@@ -482,7 +482,7 @@ def made_up_table(things: dict[str, Sequence], found: Sequence[int]):
     return table.assign(direction=way).sort_values("reliance", ascending=False, kind="stable", ignore_index=True)
 
 
-def family_of(effects, effect: np.ndarray, adjusted=None, seed: int = 0):
+def family_of(effects, effect: np.ndarray, adjusted=None):
     """Things of these effects (subjects, things), of whom no values are known; `adjusted` gives the effects beside
     covariates."""
     from utils.blackout.effects import Adjusted
@@ -491,23 +491,15 @@ def family_of(effects, effect: np.ndarray, adjusted=None, seed: int = 0):
 
     label, site = effects.of_subjects(effects.label), np.full(len(effect), "A")
     plain = Adjusted(Adjustment(reason="none"), label)
-    people = People(label, site, site, effects.unit, adjusted or plain, True, seed)
+    people = People(label, site, site, effects.unit, adjusted or plain, True, 0)
     return Family("things", [""] * effect.shape[1], effect, np.full(effect.shape, np.nan), people)
 
 
-def region_table_of(atlas, effects, seed: int = 0, adjusted=None):
+def region_table_of(atlas, effects, adjusted=None):
     """The table of regions of effects made up."""
     from utils.blackout.tables import region_table
 
-    return region_table(atlas, effects, family_of(effects, effects.of_subjects(effects["reliance"]), adjusted, seed))
-
-
-def map_table_of(atlas, maps: Sequence[str], effects, seed: int = 0, adjusted=None):
-    """The table of regions by maps of effects made up."""
-    from utils.blackout.tables import map_table
-
-    effect = effects.of_subjects(effects["reliance_by_map"])
-    return map_table(atlas, maps, family_of(effects, effect.reshape(len(effect), -1), adjusted, seed))
+    return region_table(atlas, effects, family_of(effects, effects.of_subjects(effects["reliance"]), adjusted))
 
 
 def resealed(folder: Path) -> Path:

@@ -66,16 +66,6 @@ def test_an_unknown_site_may_explain_what_is_named(cohort):
     assert people_of(run, effects, None, Estimate.of(0.8, 0.7, 0.9)).adjusted.beside.unknown[0] == "site"
 
 
-def outer_median(volume: np.ndarray) -> float:
-    """The median of the outermost voxels."""
-    faces = [volume[0], volume[-1], volume[:, 0], volume[:, -1], volume[:, :, 0], volume[:, :, -1]]
-    return float(np.median(np.concatenate([face.ravel() for face in faces])))
-
-
-def probability_of(logits: np.ndarray, label: int) -> float:
-    return float(np.exp(logits[label]) / np.exp(logits).sum())
-
-
 REGION_EFFECTS = ("delta_logit", "delta_probability", "reliance", "unique", "sufficiency")
 
 

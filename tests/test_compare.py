@@ -272,9 +272,9 @@ def another(**columns):
     return apply
 
 
-def first_is(column: str, value: str):
-    """The first record has another value in a column."""
-    return another(**{column: lambda table: [value, *table[column][1:]]})
+def first_is(label: str):
+    """The first record has another label."""
+    return another(label=lambda table: [label, *table["label"][1:]])
 
 
 def without(*files: str):
@@ -302,8 +302,8 @@ MISTAKES = {  # what is wrong with b, and what is said of it
         "only A has record 0.bin of subject 0,",
         "(4 such rows)",
     ),
-    "label": (first_is("label", "1"), "record 0.bin of subject 0, autism, site NYU", "(2 such rows)"),
-    "unknown label": (first_is("label", ""), "only A has record 0.bin of subject 0, control,", "(2 such rows)"),
+    "label": (first_is("1"), "record 0.bin of subject 0, autism, site NYU", "(2 such rows)"),
+    "unknown label": (first_is(""), "only A has record 0.bin of subject 0, control,", "(2 such rows)"),
     "site": (another(site="NYU"), "record 10.bin of subject 10,", "differ in people, labels, sites"),
     "fold": (
         another(fold=lambda table: (table["subject"].astype(int) // 4 % 4).astype(str)),

@@ -355,8 +355,8 @@ def no_map_at_all(folder) -> None:
     path.write_bytes(gzip.compress(b"this is text"))
 
 
-def with_infinity(shape=(31, 37, 31)) -> np.ndarray:
-    values = np.ones(shape)
+def with_infinity() -> np.ndarray:
+    values = np.ones((31, 37, 31))
     values[3, 3, 3] = np.inf
     return values
 

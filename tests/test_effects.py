@@ -188,7 +188,7 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
     labels = np.zeros(records.FULL.shape, np.int32)
     labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
     own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, records.REDUCED, labels, [])
-    alone = region_table_of(own, effects, seed=0).set_index("name")
+    alone = region_table_of(own, effects).set_index("name")
     assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
     assert (alone["reliance_adjusted"] == alone["reliance"]).all()
     label = effects.of_subjects(effects.label)
@@ -198,7 +198,7 @@ def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
             return self.plain(effect - effect.mean(0) * [1, 0])
 
     halved = Halved(Adjustment(reason="none"), label)
-    table = region_table_of(own, effects, 0, halved).set_index("name")
+    table = region_table_of(own, effects, halved).set_index("name")
     for kind in ("reliance", "unique"):
         effect = effects.of_subjects(effects[kind])
         p, q = permutation_test(halved(effect), 0)

@@ -46,7 +46,7 @@ def found() -> results.BlackoutResults:
     rows = [Row(f"{at}.bin", f"s{at:02}", "NYU", float(at % 2), "test") for at in range(PEOPLE)]
     effects = effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)))
     none = dict.fromkeys(("difference", "difference_low", "difference_high", "correlation"), np.nan)
-    table = region_table_of(blocks(), effects, 0).assign(**none, direction="")
+    table = region_table_of(blocks(), effects).assign(**none, direction="")
     pairs = [made_up_table(ends("systems", ENDS), [1]), made_up_table(ends("regions", INNER), [1, 2])]
     row = {"between": "halves", "family": "values", "thing": "age", "named": 1, "comes_out": 0.6, "in_the_other": 0.5}
     whole = {"between": "halves", "family": "values", "named": 1, "correlation": 0.4, "correlation_low": 0.2}

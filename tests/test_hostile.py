@@ -282,9 +282,9 @@ def test_hostile_tables(name, content, words, small, tmp_path):
 # NIfTI
 
 
-def nifti_bytes(change: Callable = lambda header: None, shape: tuple[int, ...] = (8, 9, 8)) -> bytes:
+def nifti_bytes(change: Callable = lambda header: None) -> bytes:
     """A tiny NIfTI file in memory after `change(header as a structured array)`."""
-    image = nibabel.Nifti1Image(brain_map(shape, 0), COARSE)
+    image = nibabel.Nifti1Image(brain_map((8, 9, 8), 0), COARSE)
     image.header["sform_code"] = 4
     content = image.to_bytes()
     header = np.frombuffer(content[:348], image.header.template_dtype).copy()

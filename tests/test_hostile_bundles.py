@@ -247,11 +247,6 @@ def test_edited_constants(name, steps, value, words, parts, rebuilt):
 # JSON
 
 
-def in_place_of(parts: Parts, name: str, old: bytes, new: bytes) -> bytes:
-    assert old in parts[name]
-    return parts[name].replace(old, new, 1)
-
-
 @pytest.mark.parametrize("name", [MODEL, DATA])
 @pytest.mark.parametrize(
     "content, words",

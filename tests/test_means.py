@@ -27,9 +27,9 @@ ATLAS = load_atlas(None, REDUCED)
 PARCELS = atlas.regions(ATLAS), atlas.cubes(REDUCED, 3)
 
 
-def random_record(number: int, seed: int, maps: int = 2) -> bytes:
+def random_record(number: int, seed: int) -> bytes:
     """A record whose brain is a box in a background of -0.4."""
-    random, volume = np.random.default_rng((number, seed)), np.full((*REDUCED.shape, maps), -0.4, "<f4")
+    random, volume = np.random.default_rng((number, seed)), np.full((*REDUCED.shape, 2), -0.4, "<f4")
     volume[3:-3, 3:-3, 3:-3] = random.normal(size=volume[3:-3, 3:-3, 3:-3].shape)
     return bytes(records.pack(number // 2 % 2, random.normal(size=29), *np.moveaxis(volume, -1, 0)))
 

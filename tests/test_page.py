@@ -60,7 +60,7 @@ def results(run) -> pictures.BlackoutResults:
         sufficiency=effect(0, 1, 1),
     )  # fmt: skip
     none = {f"{name}{end}": np.nan for name in ("difference", "correlation") for end in ("", "_low", "_high")}
-    table = region_table_of(own, effects, seed=0).assign(**none | {"direction": "not shown to differ"})
+    table = region_table_of(own, effects).assign(**none | {"direction": "not shown to differ"})
     regions = pictures.Regions(table, at_chance=False, atlas=own)
     return pictures.BlackoutResults(effects, "AUC 0.80 (0.70 to 0.90).\nThe rest.", GOOD, regions)
 
@@ -250,7 +250,7 @@ def test_one_subject_has_no_whiskers_and_one_class_no_p(run, results, without, k
 @pytest.mark.slow
 def test_a_network_that_no_region_moves_is_drawn_and_shown(run, results, tmp_path):
     still = effects_of(results.effects.rows, 3)
-    regions = dataclasses.replace(results.regions, table=region_table_of(results.regions.atlas, still, seed=0))
+    regions = dataclasses.replace(results.regions, table=region_table_of(results.regions.atlas, still))
     results = dataclasses.replace(results, regions=regions, effects=still)
     figures.save(figure.draw(run, results), tmp_path / "blackout.png")
     assert Page(page.render(run, results)).rows["Regions"][1][1].startswith("0.0000")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page, effects_of, map_table_of, region_table_of
+from helpers import Page, effects_of, family_of, region_table_of
 from matplotlib import pyplot as plt
 
 from data.cohorts import atlas, records
@@ -15,6 +15,7 @@ from utils import figures
 from utils.blackout import figure, job, page, results, sentences
 from utils.blackout.effects import Adjusted, Effects, permutation_test
 from utils.blackout.options import BlackoutOptions
+from utils.blackout.tables import map_table
 from utils.runs.checkpoints import Caveats
 from utils.scores.adjustment import Adjustment
 from utils.scores.results import Estimate, Headline
@@ -40,9 +41,14 @@ def effects() -> Effects:
     return effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)), reliance_by_map=by_map)
 
 
+def map_table_of(effects: Effects, adjusted: Adjusted | None = None) -> pd.DataFrame:
+    effect = effects.of_subjects(effects["reliance_by_map"])
+    return map_table(blocks(), MAPS, family_of(effects, effect.reshape(PEOPLE, -1), adjusted))
+
+
 @pytest.fixture(scope="module")
 def table(effects) -> pd.DataFrame:
-    return map_table_of(blocks(), MAPS, effects, seed=0)
+    return map_table_of(effects)
 
 
 def in_maps(table, **more) -> results.ByMap:
@@ -65,7 +71,7 @@ def test_p_is_family_wise_over_all_pairs(table, effects):
         def __call__(self, effect):
             return self.plain(effect - effect.mean(0))
 
-    halved = map_table_of(blocks(), MAPS, effects, 0, Halved(NONE.beside, LABEL)).sort_index()
+    halved = map_table_of(effects, Halved(NONE.beside, LABEL)).sort_index()
     assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
 
 
@@ -121,7 +127,7 @@ def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words
     named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
     run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
     found = in_maps(table.assign(**p))
-    regions = results.Regions(region_table_of(blocks(), effects, 0), False, atlas=blocks())
+    regions = results.Regions(region_table_of(blocks(), effects), False, atlas=blocks())
     both = results.BlackoutResults(effects, "All.", Headline("auc", Estimate(0.8, 0.7, 0.9)), regions, found)
     parsed = Page(page.render(run, both))
     every = parsed.rows["Region by map"]

@@ -34,9 +34,8 @@ from models import MODELS, cae, cnn, from_json, mmnn
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
-DATA, COHORT, FILES, NEW, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
-    ROOT / "docs" / f"{name}.md"
-    for name in ("data", "cohort", "files", "new", "models", "derive", "bundle", "tutorial")
+DATA, COHORT, FILES, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
+    ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "files", "models", "derive", "bundle", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
 PEOPLE = 16
@@ -380,7 +379,7 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
     for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
             shutil.rmtree(path)
-    commands = block_with(NEW, "convert NEW")
+    commands = block_with(COHORT, "convert NEW")
     train = "run.py --train --model mmnn --dataDir cohort --chkPointDir ckpt --preset regions"
     walk(folder, [train, *commands], data_cli)
     predicted = read_rows(folder / "results/mmnn-test/predictions.csv")
@@ -395,7 +394,7 @@ def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     for subject in aside:
         shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
-    walk(tmp_path, block_with(NEW, "derive NEW"), data_cli)
+    walk(tmp_path, block_with(COHORT, "derive NEW"), data_cli)
     assert set(open_cohort(tmp_path / "new").subjects("test")) == set(aside)
     made = sorted((tmp_path / "new_maps").rglob("func/sub-*.*"))
     assert len(made) == 12 * len(aside)

@@ -103,14 +103,14 @@ def results(trained, cohort, cli, undrawn, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results") / 'lab, "new"'
     shutil.copytree(trained, folder)
     undrawn.undo()
-    outcome = cli(*command_of(folder, cohort, "out"))
+    outcome = cli(*command_of(folder, cohort))
     without_figures(undrawn)
     assert outcome.status == 0, outcome.err
     return folder
 
 
-def command_of(folder: Path, cohort: Path, out: str) -> tuple:
-    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", folder / out)
+def command_of(folder: Path, cohort: Path) -> tuple:
+    places = ("--chkPointDir", folder, "--dataDir", cohort, "--outDir", folder / "out")
     return ("--test", "--model", "cnn", *places)
 
 
@@ -153,7 +153,7 @@ def test_the_run_says_how_the_data_were_prepared_and_who_the_people_are(tested, 
 def test_a_second_test_appends_its_row_and_keeps_the_first_results(cli, results, cohort, tmp_path):
     """A folder with a comma in its name is one cell; what an editor saved in another encoding is kept, too."""
     folder = shutil.copytree(results, tmp_path / results.name)
-    command, table = command_of(folder, cohort, "out"), folder / "out" / "checkpoint_results.csv"
+    command, table = command_of(folder, cohort), folder / "out" / "checkpoint_results.csv"
     first = (folder / "out" / "predictions.csv").read_bytes()
     outcome = cli(*command)
     assert "The earlier results in" in outcome.out

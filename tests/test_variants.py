@@ -197,7 +197,7 @@ def test_the_order_in_memory_changes_no_bit():
         assert (getattr(fit_scaler(np.asfortranarray(values)), name) == expected).all()
 
 
-def with_unknown(folder, subjects, split: str = "test") -> None:
+def with_unknown(folder, subjects) -> None:
     """A bare folder whose table and records say that these subjects' labels are unknown."""
     members = bare_records(range(1, 7))
     folder.mkdir()
@@ -206,7 +206,7 @@ def with_unknown(folder, subjects, split: str = "test") -> None:
         subject = name.removesuffix(".bin")
         unknown = subject in subjects
         (folder / name).write_bytes(np.float32("nan").tobytes() + content[4:] if unknown else content)
-        rows.append(f"{name},{subject},A,{'' if unknown else at % 2},{split if at > 3 else 'train'}")
+        rows.append(f"{name},{subject},A,{'' if unknown else at % 2},{'test' if at > 3 else 'train'}")
     (folder / "subjects.csv").write_text("\n".join(rows) + "\n")
     (folder / "cohort.json").write_text('{"grid": [31, 37, 31]}')
 

@@ -1,7 +1,6 @@
 """The tables of a cohort: `subjects.csv`, a row a record, its splits; `cohort.json`."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -312,11 +311,6 @@ def read_metadata(path: Path) -> Metadata:
     if not metadata.grid:
         raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
-
-
-def holds_cohort(folder: Path) -> bool:
-    """Whether the files that mark a cohort are in a folder."""
-    return os.path.isfile(folder / METADATA) and os.path.isfile(folder / TABLE)
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

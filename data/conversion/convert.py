@@ -216,7 +216,9 @@ def write_cohort(
             if allow_leak:
                 planned = with_leaks_of_maps(planned, measured)
             files.write_json(target / METADATA, planned.metadata.json())
-            finish_records(pool, planned, folder, target)
+            people = enumerate(zip(planned.rows, planned.scaled, strict=True))
+            headers = [(folder / f"{at}.bin", row.label, scaled, target / row.file) for at, (row, scaled) in people]
+            pool.run("Finishing", finish_record, headers)
             if edges:
                 edges.write(target, subjects)
             if source.kept:
@@ -235,13 +237,6 @@ def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twin
     leader = leaders(subjects, groups)
     apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
     return twins.Twins(groups, apart)
-
-
-def finish_records(pool: Processes, planned: PlannedCohort, folder: Path, target: Path) -> None:
-    """Writes the records of a cohort, of those without a header in `folder`."""
-    people = enumerate(zip(planned.rows, planned.scaled, strict=True))
-    arguments = [(folder / f"{at}.bin", row.label, scaled, target / row.file) for at, (row, scaled) in people]
-    pool.run("Finishing", finish_record, arguments)
 
 
 @contextmanager

@@ -78,7 +78,8 @@ class KeptSplit:
         by_key = {key(row.subject): row.split for row in rows}
         self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
         others = [at for at, name in enumerate(names) if name not in self.kept]
-        if others and len(means) and self.is_comparable(means[0]):
+        no_code = not self.cohort.metadata.reduction.startswith("encoder")
+        if others and len(means) and no_code and self.cohort.num_maps == means[0].shape[-1]:
             split_of = {row.subject: row.split for row in rows}
             known = sorted(self.cohort.unswapped(), key=lambda at: self.cohort.rows[at].split != TRAIN)
             new = [names[at] for at in others], np.array([means[at] for at in others])
@@ -90,10 +91,6 @@ class KeptSplit:
                 f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
             )
         return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
-
-    def is_comparable(self, means: np.ndarray) -> bool:
-        """Whether its volumes are of as many maps, and not the code of an encoder."""
-        return self.cohort.num_maps == means.shape[-1] and not self.cohort.metadata.reduction.startswith("encoder")
 
     def notes(self, rows: Sequence[Row], metadata: Metadata) -> list[str]:
         """How many people it decided, and whose split could not be kept."""

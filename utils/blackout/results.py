@@ -26,7 +26,6 @@ from utils.scores.results import ALPHA, Headline
 
 SHADES = 256  # colours from the largest effect against the true class (blue) to the largest for it (red)
 PALE = 0.3  # opacity of what is not significant
-UNTESTED = "All regions are pale, for nothing is tested here: one person's map holds no p-value."
 SHADE = {False: -2, True: 2}  # what is added to a region's share of the largest effect, by whether it is significant
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (WCAG 2.2)
 HALF_LIGHT = 0.179  # from here on black letters stand out more than white ones

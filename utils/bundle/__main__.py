@@ -1,5 +1,6 @@
 """abide-bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
 
+import os
 from pathlib import Path
 
 from data.base import archive, files
@@ -42,11 +43,12 @@ def bundle() -> int:
     internal = trained.cross_validation_of(networks, args.score)
     cohort = trained.cohort_of(networks)
     trained.check_left_out(networks, cohort)
-    from utils.machines.devices import start_on_cpu
+    from utils.machines.devices import start_tensorflow
 
     with files.locked(args.out):
         files.check_new(args.out)  # another command may have written it meanwhile
-        start_on_cpu()
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a GPU would gain nothing
+        start_tensorflow("cpu")
         parts = make.parts_of(networks, cohort, make.Told(internal, args.licence))
         with files.unfinished(args.out) as path:
             archive.write(path, parts)

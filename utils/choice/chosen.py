@@ -50,7 +50,7 @@ def chosen_run(asked: Request) -> Group:
     (check_inner_folds if asked.training else check_chosen)(choosing)
     again = partial(made_again, chosen_run, asked)
     if not asked.job.takes_candidates:
-        chosen = chosen_in_folds(choosing)
+        chosen = {part.fold: read_choice(part).name for part in choosing.leaves if part.is_done()}
         return replace(of_the_chosen(parts, chosen, out_dir, described(candidates), folds.whole), again=again)
     choices = replace(parts[0].run.choices, preset=described(candidates))
     every = CheckpointFolder(kept, asked.training_command)
@@ -113,11 +113,6 @@ def check_chosen(choosing: Group) -> None:
             f"No candidate is chosen yet in {len(missing)} of {len(wanted)} folds ({listed(missing)}), or other "
             f"trainings were compared; choose: {choosing.run.checkpoints.training}"
         )
-
-
-def chosen_in_folds(choosing: Group) -> dict[str, str]:
-    """Who was chosen in each fold that is done."""
-    return {part.fold: read_choice(part).name for part in choosing.leaves if part.is_done()}
 
 
 def of_the_chosen(parts: list[Group], chosen: dict[str, str], out_dir: Path, title: str, whole: Cohort) -> Group:

@@ -156,12 +156,6 @@ def choose_device(share: bool, several: bool = False) -> str:
     return "gpu" if gpus else "cpu"
 
 
-def start_on_cpu() -> None:
-    """Starts TensorFlow where a GPU would gain nothing."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    start_tensorflow("cpu")
-
-
 def processor() -> dict[str, Any]:
     """What decides the last bits of what a CPU computes, for `run.json`.
 

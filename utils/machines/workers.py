@@ -82,10 +82,10 @@ def lost_workers_explained() -> Iterator[None]:
     """Raises InputError where another worker has ended or cannot be reached."""
     import tensorflow as tf
 
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    of = tf.errors
     try:
         yield
-    except (*gone, tf.errors.DeadlineExceededError) as error:
+    except (of.UnavailableError, of.AbortedError, of.CancelledError, of.DeadlineExceededError) as error:
         raise InputError(
             "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
             "them."

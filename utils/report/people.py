@@ -144,7 +144,8 @@ def beside_training(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
         yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
     if unlike is not None:
         about = texts.paragraphs("unlike", count=len(unlike), shown=MOST_PEOPLE)
-        yield Section("People unlike those of the training", [*about, *unlike_people(unlike)])
+        who = [f"{row['file']}: {row['reasons']}." for _, row in unlike[:MOST_PEOPLE].iterrows()]
+        yield Section("People unlike those of the training", [*about, *who])
 
 
 def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -189,8 +190,3 @@ def shifts(table: pd.DataFrame) -> list[Row]:
     return [
         {"measure": str(name), "difference in SD": Estimate.in_row(row).text(".2f")} for name, row in every.iterrows()
     ]
-
-
-def unlike_people(table: pd.DataFrame) -> list[str]:
-    """Who is unlike the training people, and why."""
-    return [f"{row['file']}: {row['reasons']}." for _, row in table[:MOST_PEOPLE].iterrows()]

@@ -23,7 +23,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.rows import holds_cohort, listed
+from data.cohorts.rows import METADATA, TABLE, listed
 from models import MODELS
 from utils.runs.checkpoints import IDENTITY, STATE, digest_of_files, is_same
 
@@ -289,7 +289,7 @@ def refuse(flag: str, folder: Path, kind: str, named: dict[Path, str], on_disk: 
 
 def kind_of(folder: Path) -> str | None:
     """What a folder that is there holds, by the files that mark it."""
-    if holds_cohort(folder):
+    if all(os.path.isfile(folder / name) for name in (METADATA, TABLE)):
         return COHORT
     if all(os.path.isfile(folder / name) for name in (STATE, IDENTITY)):
         return CHECKPOINTS

@@ -208,7 +208,7 @@ class Run:
                     held.enter_context(files.locked(folder))
             else:
                 run = self.copied(Path(held.enter_context(TemporaryDirectory())))
-            self.workers.meet(self.agreed())
+            self.workers.meet(self.settings() | {"num_iters": self.num_iters, "override": self.override})
             yield run
 
     def copied(self, place: Path) -> "Run":
@@ -238,10 +238,6 @@ class Run:
             "checkpoint_sha256": checkpoint,
             **self.more,
         }
-
-    def agreed(self) -> dict[str, Any]:
-        """What all workers that do it together must have in common."""
-        return self.settings() | {"num_iters": self.num_iters, "override": self.override}
 
     def describe(self) -> dict[str, Any]:
         """The content of `run.json` beside the manifest."""

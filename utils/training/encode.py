@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def encode(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
-    encoder, source = encoder_of(run), run
+    network, source = restored_network(run), run
+    encoder = keras.Model(network.input, network.output["code"])
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
         folder.mkdir(parents=True)
@@ -44,12 +45,6 @@ def encode(run: Run) -> int:
     run.enter(None)
     run.announce()
     return 0
-
-
-def encoder_of(run: Run) -> keras.Model:
-    """The trained network as far as its code."""
-    network = restored_network(run)
-    return keras.Model(network.input, network.output["code"])
 
 
 def pool(group: "Group") -> None:
