@@ -203,7 +203,8 @@ def instead(listing: Listing, name: str) -> str:
         but = f" but scans, such as {(volumes or scans)[0]}; {make}"
     expected = ", ".join(f"{layout} ({of_map(name)[1]})" for layout, of_map in LAYOUTS.items())
     there = [known for known in KNOWN_MAPS if known != name and listing.maps_called(known)]
-    named = f" It holds {', '.join(there)}: choose with --maps {','.join(there)}." if there else ""
+    choose = f"choose with --maps {','.join(there)}; --like needs all of its maps"
+    named = f" It holds {', '.join(there)}: {choose}." if there else ""
     return f"{but}; expected {expected}, or --mapColumn with a column of paths.{named}"
 
 

@@ -65,7 +65,7 @@ def candidates(text: str, model: Model) -> Candidates:
         )
     if not 2 <= len(found) <= MOST:
         count = "one candidate" if len(found) == 1 else f"{len(found)} candidates"
-        raise InputError(f"--choose has {count}; expected 2 to {MOST}.")
+        raise InputError(f"--choose has {count}; expected 2 to {MOST}, or a file with a line of settings for each.")
     seen: dict[Settings, Candidate] = {}
     for one in found:
         if (other := seen.setdefault(one.config, one)) is not one:
