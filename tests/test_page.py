@@ -346,6 +346,15 @@ def test_one_class_or_few_people_of_one_name_no_region():
     assert "rests on" in said(P, label=np.arange(40) < 10)
 
 
+@pytest.mark.parametrize("more", [{}, BESIDE])
+@pytest.mark.parametrize("p", [P, dict.fromkeys(P, 0.2)])
+def test_unequal_classes_are_told_whatever_is_named(p, more):
+    assert "25% are of one class" in said(p, label=np.arange(40) < 10, **more)
+    assert "are of one class" not in said(p, **more)
+    of_quarter = Adjusted(Adjustment(**more or {"reason": "none"}), np.arange(40) < 10)
+    assert "25% are of one class" in sentences.basis_sentence(of_quarter)
+
+
 def test_one_name_of_two_regions_counts_once_each():
     table = pd.DataFrame({"name": ["same", "same"], "p_reliance": [0.01, 0.9], "p_unique": [0.9, 0.9], "remark": ""})
     table = table.assign(p_reliance_plain=0.9, p_unique_plain=0.9)

@@ -80,13 +80,14 @@ def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
     before = {kind: int((table[f"p_{kind}_plain"] < ALPHA).sum()) for kind in named}
     alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
     rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
-    counts = {"total": len(table), "rarer": int(rarer)}
+    counts = {"total": len(table), "rarer": int(rarer), "people": len(adjusted.label)}
     return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted.beside, **counts)
 
 
 def basis_sentence(adjusted: Adjusted) -> str:
     """Beside which covariates p stands where no evidence is named; nothing without p."""
-    return said("basis", adjusted=adjusted.beside) if len(np.unique(adjusted.label)) > 1 else ""
+    share = min(adjusted.label.mean(), 1 - adjusted.label.mean())
+    return said("basis", adjusted=adjusted.beside, share=share) if share else ""
 
 
 def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
