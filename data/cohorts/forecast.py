@@ -8,7 +8,17 @@ import numpy as np
 
 from data.cohorts.division import USUAL_FOLDS, numbered
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
-from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, UNKNOWN_SITE, Groups, Row, is_swapped, leaders
+from data.cohorts.rows import (
+    CHANCE,
+    CONFIDENCE,
+    MIN_PER_CLASS,
+    SITE_IS_UNKNOWN,
+    Groups,
+    Row,
+    is_swapped,
+    known_sites,
+    leaders,
+)
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
 PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/planning.md
@@ -51,7 +61,7 @@ def forecast(
     every = [compared(name, (label, site, unit), fold) for name, fold in (asked | ways | asked).items()]
     told = "; ".join(map(shown, every[: len(asked)])) or "no folds are possible"
     means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in every[: len(asked)]) else ""
-    of_site = "site is unknown, and may be the whole result; " if set(site) == {UNKNOWN_SITE} else ""
+    of_site = "" if known_sites(site) else f"{SITE_IS_UNKNOWN[0].lower()}{SITE_IS_UNKNOWN[1:]}; "
     return [f"Forecast for {len(people)} people: {told}{means}.", f"Advice: {of_site}{advice(every, connectome)}."]
 
 
