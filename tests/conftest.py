@@ -1,23 +1,36 @@
-"""Fixtures: small simulated cohorts, a trained checkpoint, a tiny PCP folder, and both command lines."""
+"""Fixtures: a ladder from made-up people to a blackout, small simulated cohorts, texts to be compared."""
 
+import difflib
 import gc
 import io
+import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
+# Before anything is imported; processes that are started have it, too.
+os.environ["ABIDE_EFFORT"] = json.dumps(
+    {
+        **{"strengths": 2, "penalties": 3, "inner_folds": 2, "resamples": 200, "curve_resamples": 2},
+        **{"calibrate_from": 5, "describe_from": 5},
+    }
+)
+
+import lab as labs
 import pytest
+from commands import done, in_this_process
 from helpers import ROOT, SMALL, Outcome, run_main, training, write_pcp
 from hypothesis import settings
 from people import ROWS, write_people
 
 from data import demo
-from data.base import files, processes
-from data.base.errors import InputError
+from data.base import files
+from data.base.effort import EFFORT, Effort
 from data.cohorts import records
 from utils.machines import devices
 
@@ -27,24 +40,21 @@ settings.register_profile("seeded", derandomize=True, deadline=None, database=No
 settings.load_profile("seeded")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_floors() -> Iterator[None]:
-    """Floors choose between two penalties, in three inner folds, and intervals have few resamples: most tests are not
-    about them."""
-    from utils.scores import floors, metrics, ridge
+@pytest.fixture
+def effort(monkeypatch) -> Callable[..., None]:
+    """`effort(resamples=2000)` computes so much in this test, or as much as for a user without arguments."""
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(floors, "STRENGTHS", floors.STRENGTHS[1::3])
-        patch.setattr(ridge, "PENALTIES", ridge.PENALTIES[2::2])
-        patch.setattr(ridge, "INNER_FOLDS", 3)
-        patch.setattr(metrics, "RESAMPLES", 200)
-        yield
+    def change(**numbers: int) -> None:
+        for name, number in (numbers or vars(Effort())).items():
+            monkeypatch.setattr(EFFORT, name, number)
+
+    return change
 
 
 @pytest.fixture
-def all_resamples(monkeypatch) -> None:
+def all_resamples(effort) -> None:
     """Intervals have as many resamples as a user's."""
-    monkeypatch.setattr("utils.scores.metrics.RESAMPLES", 2000)
+    effort(resamples=2000)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +122,6 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
     patch.setattr("utils.blackout.figure.draw_brain", lambda *_: None)
     patch.setattr("utils.blackout.page.viewer", lambda _: "")
-    patch.setattr("utils.report.drawings.BAND_RESAMPLES", 2)  # of the band of the ROC curve
 
 
 @contextmanager
@@ -158,7 +167,7 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 
     def made(name: str, make: Callable[[Path], object]) -> Path:
         folder, complete = shared / name, shared / f"{name}.complete"
-        with files.locked(folder, wait=True):
+        with files.locked(folder, wait=True), without_drawing():
             if not complete.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # another process failed
                 folder.mkdir()
@@ -167,6 +176,100 @@ def once(tmp_path_factory) -> Callable[..., Path]:
         return folder
 
     return made
+
+
+# The ladder: each rung is made once for all processes, by the user's commands. A test that changes one copies it.
+
+
+@pytest.fixture(scope="session")
+def lab(once) -> Path:
+    """40 people at three sites as the Preprocessed Connectomes Project has them: two maps, series of 12 parcels."""
+    return once("lab", lambda folder: labs.pcp(folder / "lab", labs.people(), ("falff", "alff"), series=True)) / "lab"
+
+
+ALL = "--grid reduced --maps all --connectome rois_made --parcels {lab}/parcels.nii.gz"
+TINY = "--numIters 4 --set members=1 --set batch_size=8"
+
+
+@pytest.fixture(scope="session")
+def converted(once, lab) -> Path:
+    """Their cohort on the reduced grid."""
+    command = f"abide-data convert {{lab}} {{to}}/cohort {ALL}"
+    return once("converted", lambda folder: done(command, lab=lab, to=folder)) / "cohort"
+
+
+@pytest.fixture(scope="session")
+def on_folds(once, converted) -> Path:
+    """A folder with `ckpt`, `train` and `test`: mmnn trained and tested on three folds."""
+
+    def make(folder: Path) -> None:
+        places = "--folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
+        done(f"run.py --train {TINY} {places}train", of=converted, to=folder)
+        done(f"run.py --test {places}test", of=converted, to=folder)
+
+    return once("on-folds", make)
+
+
+@pytest.fixture(scope="session")
+def everybody(once, converted, on_folds) -> Path:
+    """A folder with `ckpt` and `train`: mmnn trained on everybody, with the score of the folds."""
+    command = f"run.py --train --everybody --score {{score}}/test {TINY} --dataDir {{of}} --chkPointDir {{to}}/ckpt"
+    places = {"score": on_folds, "of": converted}
+    return once("everybody", lambda folder: done(command + " --outDir {to}/train", to=folder, **places))
+
+
+@pytest.fixture(scope="session")
+def bundle(once, everybody) -> Path:
+    """That model as one file."""
+    command = "abide-bundle {of}/ckpt/mmnn/everybody {to}/model.zip --licence CC-BY-4.0"
+    return once("bundle", lambda folder: done(command, of=everybody, to=folder)) / "model.zip"
+
+
+@pytest.fixture(scope="session")
+def newcomers(once, bundle) -> Path:
+    """The cohort of 12 other people, converted like the model."""
+
+    def make(folder: Path) -> None:
+        labs.pcp(folder / "lab", labs.people(12, 60002), ("falff", "alff"), series=True)
+        done("abide-data convert {to}/lab {to}/cohort --like {model}", to=folder, model=bundle)
+
+    return once("newcomers", make) / "cohort"
+
+
+@pytest.fixture(scope="session")
+def blackout(once, converted, on_folds) -> Path:
+    """Results of a blackout of the networks of all folds."""
+    command = "run.py --blackout --folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}/blackout"
+    return once("blackout", lambda folder: done(command, of=converted, ckpt=on_folds, to=folder)) / "blackout"
+
+
+# Texts that people read
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="write what is shown now to tests/snapshots")
+
+
+@pytest.fixture
+def snapshot(request) -> Callable[..., None]:
+    """`snapshot("name", text, places)` compares a text with tests/snapshots/name.txt, where each number is #, and each
+    of `places` is its name. `pytest --update` writes it; then read the difference."""
+
+    def compare(name: str, text: str, places: dict[str, object]) -> None:
+        for word, place in sorted(places.items(), key=lambda item: -len(str(item[1]))):
+            text = text.replace(str(place), f"<{word}>")
+        text = re.sub(r"\d[\d,.:]*\d|\d", "#", text).strip() + "\n"
+        path = ROOT / "tests" / "snapshots" / f"{name}.txt"
+        if request.config.getoption("--update"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        before = path.read_text() if path.exists() else ""
+        assert text == before, "\n".join(difflib.unified_diff(before.splitlines(), text.splitlines(), lineterm="", n=0))
+
+    return compare
+
+
+# Simulated people
 
 
 @pytest.fixture(scope="session")
@@ -225,7 +328,7 @@ def train_cae(cli, full_cohort, tmp_path_factory) -> Callable[[str], Path]:
 def seen_six(cli, cohort, once) -> Path:
     """The folder of a nn that has seen 6 batches, with checkpoints of the 2nd, the 4th and the 6th. Copy it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.training.loop.SAVE_EVERY", 2)
+        patch.setattr(EFFORT, "save_every", 2)
         return once("six", lambda folder: train_in(cli, folder, cohort, "nn", 6))
 
 
@@ -239,14 +342,6 @@ def seen_two(cli, cohort, once) -> Path:
 def pcp(once) -> Path:
     """A tiny PCP folder with maps in LAS orientation, as the project stores them."""
     return once("pcp", lambda folder: write_pcp(folder / "LAS")) / "LAS"
-
-
-@pytest.fixture(scope="module")
-def few_calibrate():
-    """For modules in which few people do to calibrate probabilities."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.scores.calibration.ENOUGH", 5)
-        yield patch
 
 
 @pytest.fixture(scope="session")
@@ -270,8 +365,7 @@ def in_home(cli, home) -> Callable[..., Outcome]:
         settings += SMALL["nn"] if job == "--train" and "--score" not in more else ()
         places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / f"{job.strip('-')}-{how}")
         data = () if "--dataDir" in more else ("--dataDir", home)
-        with without_drawing() as patch:
-            patch.setattr("utils.scores.calibration.ENOUGH", 5)  # see few_calibrate
+        with without_drawing():
             return cli(job, "--model", "nn", *places, *data, *settings, *more)
 
     return run
@@ -292,14 +386,3 @@ def settled(in_home, once) -> Path:
             assert outcome.status == 0, outcome.err
 
     return once("settled", make)
-
-
-def in_this_process(
-    _: processes.Processes, function: Callable, arguments: Sequence[tuple]
-) -> Iterator[tuple[int, processes.Outcome]]:
-    """In place of `Processes.outcomes`."""
-    for number, values in enumerate(arguments):
-        try:
-            yield number, processes.Outcome(function(*values))
-        except InputError as error:
-            yield number, processes.Outcome(error=error)

@@ -18,6 +18,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from data.base.effort import EFFORT
 from data.check import full
 from data.cohorts import atlas
 from data.cohorts.records import REDUCED, record_bytes
@@ -25,8 +26,6 @@ from data.cohorts.stored import open_cohort
 from data.simulation import Anatomy, Simulation, demographics
 from data.swap import swap
 from utils.blackout import figure, job, page
-from utils.evaluation import confounds
-from utils.scores import metrics
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -59,11 +58,7 @@ def printed_by(cohort, monkeypatch, capsys):
         arguments = [str(cohort if word == "COHORT" else word) for word in COMMANDS[name]]
         monkeypatch.setattr(sys, "argv", [path, *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])
-        for module, constant in (
-            (metrics, "RESAMPLES"),
-            (confounds, "RESAMPLES"),
-        ):  # some change
-            monkeypatch.setattr(module, constant, getattr(module, constant))
+        monkeypatch.setattr(EFFORT, "resamples", EFFORT.resamples)  # some change it
         pictures = [(page, "render"), (job, "write_maps")]
         for module, drawing in ((figure, "draw_by_map"), (figure, "draw"), *pictures):
             monkeypatch.setattr(module, drawing, getattr(module, drawing))  # which one of them changes

@@ -28,7 +28,7 @@ from utils.bundle import make, trained
 from utils.bundle.model import Bundle
 from utils.runs.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.usefixtures("few_calibrate", "undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SECTIONS = (
     *("Model details", "Intended use", "People it was trained on", "Metrics", "By subgroup", "Limits"),

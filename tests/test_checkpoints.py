@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.files import FORMAT
 from utils.runs.checkpoints import CheckpointFolder, latest_in, prefixes_in
@@ -218,7 +219,7 @@ def test_trained_and_tested_from_the_one_before_a_damaged_one(train, seen_six, c
 @pytest.mark.slow
 def test_a_save_that_a_kill_cut_short_is_completed(train, seen_six, tmp_path, monkeypatch):
     """TensorFlow deletes the oldest checkpoint after it has listed the new one, whose digest is recorded last."""
-    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
+    monkeypatch.setattr(EFFORT, "save_every", 2)
     ckpt = shutil.copytree(seen_six, tmp_path / "one") / "ckpt" / "nn"
     oldest = (ckpt / "ckpt-1.data-00000-of-00001").read_bytes()
     train("one", "nn", 8)

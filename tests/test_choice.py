@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from data.base.effort import EFFORT
 from data.cohorts import records
 from data.cohorts.folds import inner_folds, open_folds
 from utils.choice.job import Store, choice, halve, trainings
@@ -31,10 +32,10 @@ SCRIPT = f"""
 import os, signal, sys
 
 sys.path[:0] = [{str(ROOT)!r}]
-from data.cohorts import folds
+from data.base.effort import EFFORT
 from utils.choice import job
 
-folds.MAX_INNER_FOLDS = 2
+EFFORT.inner_folds = 2
 add = job.Store.add
 
 def killed(store, *values):
@@ -68,7 +69,7 @@ def chosen(cohort, tmp_path_factory):
         return run_script(script, words) if killed else run_main("run", str(ROOT / "run.py"), words)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
+        patch.setattr(EFFORT, "inner_folds", 2)
         yield run
 
 
@@ -286,7 +287,7 @@ def test_a_choice_is_tested(chosen, tmp_path):
 @pytest.mark.slow
 def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
     """Also of some folds or subjects. In inner folds the second candidate does best."""
-    monkeypatch.setattr("data.cohorts.folds.MAX_INNER_FOLDS", 2)
+    monkeypatch.setattr(EFFORT, "inner_folds", 2)
     monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
     labels = np.zeros(records.REDUCED.shape, np.int16)
     labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from utils.evaluation import confounds
+from data.base.effort import EFFORT
 from utils.evaluation.confounds import (
     correlated,
     groups,
@@ -20,7 +20,6 @@ from utils.evaluation.confounds import (
     rows,
     within_sites,
 )
-from utils.scores import metrics
 from utils.scores.adjustment import spanned
 from utils.scores.metrics import Predictions, with_intervals
 
@@ -29,7 +28,7 @@ from utils.scores.metrics import Predictions, with_intervals
 def quick():
     """Few resamples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(confounds, "RESAMPLES", 200)
+        patch.setattr(EFFORT, "resamples", 200)
         yield
 
 
@@ -434,7 +433,7 @@ def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 50)
+    monkeypatch.setattr(EFFORT, "resamples", 50)
 
 
 def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:

@@ -15,8 +15,6 @@ from utils.report.tables import read_test
 from utils.runs.cross_validation import CrossValidation
 from utils.scores import calibration
 
-pytestmark = pytest.mark.usefixtures("few_calibrate")
-
 
 @pytest.fixture(scope="module")
 def found(settled) -> CrossValidation:

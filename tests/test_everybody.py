@@ -13,8 +13,6 @@ from people import ROWS, renamed, write_people
 from data.cohorts.stored import open_cohort
 from utils.runs.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.usefixtures("few_calibrate")
-
 
 @pytest.mark.slow
 def test_everybody_trains_and_the_phenotype_is_scaled_on_all(settled, home):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from helpers import DENSE, SMALL, SMALL_BATCH, read_rows, requested, settings
 
+from data.base.effort import EFFORT
 from utils.machines import devices
 from utils.runs.validate import single_run
 from utils.training.fit import predicted
@@ -23,7 +24,7 @@ WORDS = {  # what decides the weights: layers that draw, keep running means or r
 @pytest.fixture
 def both(cli, cohort, tmp_path, monkeypatch) -> Callable[..., tuple[dict, list[dict]]]:
     """What a training in memory predicts, and the rows of predictions.csv of one by the user's commands."""
-    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
+    monkeypatch.setattr(EFFORT, "save_every", 2)
 
     def run(model: str, *more: str) -> tuple[dict[str, float], list[dict]]:
         places = ("--model", model, "--dataDir", str(cohort), "--chkPointDir")

@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 
 from data import demo
 from data.base import files
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
@@ -340,7 +341,7 @@ def test_records_of_one_subject_share_an_inner_fold():
     for name, of in floors.training_sets(rows, subject).items():
         folds = of.folds
         assert sorted(np.concatenate([test for _, test in folds])) == list(range(90)), name
-        assert len(folds) == ridge.INNER_FOLDS
+        assert len(folds) == EFFORT.inner_folds
         assert not any(set(subject[train]) & set(subject[test]) for train, test in folds)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from helpers import cohort_of, read_rows, row
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import by_column, by_number, check_classes, folder_name
 from data.cohorts.folds import (
-    MAX_INNER_FOLDS,
     Folds,
     InnerFolds,
     inner_folds,
@@ -227,7 +227,7 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cohort, tmp_path):
     for name in folds.names[:4]:
         outer = folds.cohort(name)
         inner = inner_of(folds, name)
-        assert 2 <= len(inner.names) <= MAX_INNER_FOLDS
+        assert 2 <= len(inner.names) <= EFFORT.inner_folds
         tested = []
         for fold in inner.names:
             splits = by_split(inner.cohort(fold, outer))
@@ -241,7 +241,7 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cohort, tmp_path):
 def test_a_site_is_in_one_inner_fold(cohort, tmp_path):
     folds = open_folds(cohort, "site", 0, tmp_path / "saved")
     inner = inner_of(folds, "NYU")
-    assert len(inner.names) == MAX_INNER_FOLDS
+    assert len(inner.names) == EFFORT.inner_folds
     for site in folds.names:
         assert len({inner.fold_of[of.subject] for of in inner.outer.rows if of.site == site and site != "NYU"}) < 2
 

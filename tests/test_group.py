@@ -13,6 +13,7 @@ from conftest import without_drawing
 from helpers import SMALL, Page, assert_bit_equal, cohort_of, read_rows, requested, resealed, run_of
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.folds import Folds, open_folds, read_folds
@@ -282,7 +283,7 @@ def twice(on_folds, tmp_path_factory):
     with without_drawing() as patch:
         patch.setattr("utils.scores.floors.features", lambda *_: {})
         patch.setattr("utils.scores.floors.fitted", made_up_floors)
-        patch.setattr("utils.scores.calibration.ENOUGH", 5)
+        patch.setattr(EFFORT, "calibrate_from", 5)
         for job, seed in (("--train", ("--seed", 5)), ("--test", ())):
             outcome = on_folds(folder, job, "--repeats", 2, *seed)
             assert outcome.status == 0, outcome.err

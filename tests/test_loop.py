@@ -9,10 +9,11 @@ from helpers import DENSE, read_rows, resealed, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.base.effort import EFFORT, Effort
 from data.cohorts.stored import open_cohort
 from models import MODELS, nn, override
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.loop import SAVE_EVERY, batch_positions, make_optimizer, rows_of
+from utils.training.loop import batch_positions, make_optimizer, rows_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -81,9 +82,9 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
 def test_checkpoints_are_saved_at_intervals_and_at_the_end(train, tmp_path, monkeypatch):
     from utils.training.network import Saver
 
-    assert SAVE_EVERY == 150
+    assert Effort().save_every == 150
     save, saved = Saver.save, []
-    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", 2)
+    monkeypatch.setattr(EFFORT, "save_every", 2)
     monkeypatch.setattr(Saver, "save", lambda self, step, identity: (saved.append(step), save(self, step, identity)))
     assert train("one", "nn", 7).status == 0
     assert saved == [2, 4, 6, 7]

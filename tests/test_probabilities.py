@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from statsmodels.stats.proportion import proportion_confint
 from test_report import damage, parsed, remove, write_tables
 
+from data.base.effort import EFFORT
 from utils import figures
 from utils.evaluation import probabilities
 from utils.report import drawings
@@ -25,8 +26,8 @@ SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(probabilities, "RESAMPLES", 50)
-    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 2)
+    monkeypatch.setattr(EFFORT, "resamples", 50)
+    monkeypatch.setattr(EFFORT, "curve_resamples", 2)
     monkeypatch.setattr(figures, "save", lambda figure, path: [])
 
 
@@ -99,7 +100,7 @@ def test_what_was_observed_is_counted_by_hand(alike):
 
 @pytest.mark.slow
 def test_intervals_hold_the_true_slope(monkeypatch):
-    monkeypatch.setattr(probabilities, "RESAMPLES", 100)
+    monkeypatch.setattr(EFFORT, "resamples", 100)
     monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
     rows = [
         {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
+from data.base.effort import EFFORT
 from data.pages.drawings import svg
 from models import MODELS
 from utils import figures
@@ -155,7 +156,7 @@ def parsed(folder: Path) -> Page:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few resamples for the band of the ROC curve, and no files of figures, which take a second each otherwise."""
-    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 20)
+    monkeypatch.setattr(EFFORT, "curve_resamples", 20)
     monkeypatch.setattr(figures, "save", lambda figure, path: [])
 
 
@@ -602,7 +603,7 @@ def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list
 
 @pytest.mark.slow
 def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
-    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 30)
+    monkeypatch.setattr(EFFORT, "curve_resamples", 30)
     table = people(60, 2).assign(label=lambda table: table["label"].astype(float))
     random, samples = np.random.default_rng(5), [[] for _ in range(30)]
     for fold in sorted(table["fold"].unique()):
@@ -655,7 +656,7 @@ def test_the_confusion_matrix_is_that_of_scikit_learn_with_the_intervals_of_reca
 def test_roc_png_is_the_figure_of_the_report(of_one_class, tmp_path, monkeypatch):
     saved = {}
     monkeypatch.setattr(drawings.figures, "save", lambda figure, path: saved.setdefault(path.name, figure))
-    monkeypatch.setattr(drawings, "BAND_RESAMPLES", 20)
+    monkeypatch.setattr(EFFORT, "curve_resamples", 20)
     table = people(60).assign(label=lambda table: 1.0 if of_one_class else table["label"].astype(float))
     drawings.classification(Predictions.of(table), {}, 0, tmp_path, " (SIMULATED)")
     assert list(saved) == ["roc.png", "confusion_matrix.png"]

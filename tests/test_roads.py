@@ -26,7 +26,7 @@ from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of,
 from scans import confounds, write_confounds, write_people
 from statsmodels.stats.multitest import multipletests
 
-from data.cohorts import folds
+from data.base.effort import EFFORT
 from data.cohorts.folds import open_folds
 from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
@@ -82,7 +82,7 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
 def undrawn_roads():
     """As few trainings to choose by as there can be; presets that a command names are as small as others."""
     with without_drawing(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folds, "MAX_INNER_FOLDS", folds.MIN_INNER_FOLDS)
+        patch.setattr(EFFORT, "inner_folds", 2)
         for module in (cnn, mmnn):
             small = {name: smaller(preset) for name, preset in module.PRESETS.items()}
             patch.setattr(module, "PRESETS", small)
@@ -415,8 +415,8 @@ def write_new_scans(folder: Path, name: str) -> None:
 @pytest.mark.slow
 def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
     """To a folder with the bundle and the scans of one new person alone, of whom it says what its network does."""
-    for name in ("utils.scores.calibration.ENOUGH", "utils.bundle.make.FEWEST", "data.likeness.reference.FEWEST"):
-        monkeypatch.setattr(name, 3)  # people who suffice
+    for name in ("calibrate_from", "describe_from"):
+        monkeypatch.setattr(EFFORT, name, 3)  # people who suffice
     in_the_lab, elsewhere = blocks(BUNDLE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
     walk(tmp_path / "lab", in_the_lab, data_cli)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from data.base import files
+from data.base.effort import EFFORT
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.jobs import TEST
@@ -151,7 +152,7 @@ def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generato
 @pytest.mark.slow
 def test_of_small_tests_no_number_is_outside_of_its_range(monkeypatch):
     """Nor is one NaN, in a table or a sentence."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(EFFORT, "resamples", 20)
     for seed in range(SMALL_TESTS):
         random = np.random.default_rng(seed)
         rows, texts = told(*small_test(random), random)

@@ -9,11 +9,11 @@ from helpers import requested
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from data.base.effort import EFFORT
 from data.cohorts.rows import Row
 from models.averaging import PartOfMean, logits_of_parts
 from utils.machines import devices
 from utils.runs.validate import single_run
-from utils.scores import ridge
 from utils.training import shares
 from utils.training.loop import beside_labels, log_odds_at
 from utils.training.train import begin, measure
@@ -109,7 +109,7 @@ def made_run(label: np.ndarray, site: np.ndarray, members: int):
 @pytest.mark.parametrize("members", [2, 4, 7])
 def test_each_member_leaves_out_a_fifth_of_the_people(members, monkeypatch):
     """Both records of a person are on one side; members count in turn."""
-    monkeypatch.setattr(ridge, "INNER_FOLDS", 5)
+    monkeypatch.setattr(EFFORT, "inner_folds", 5)
     label = np.repeat(np.arange(40) % 2, 2)
     run = made_run(label, np.repeat(SITES, 80)[:80], members)
     weight = beside_labels(run, SimpleNamespace(learned=True, parts=[]))["weight"]

@@ -17,6 +17,7 @@ import pytest
 from conftest import without_drawing
 from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from utils.machines import workers as module
 from utils.machines.workers import places
@@ -63,7 +64,7 @@ def one(cli, cohort, tmp_path_factory) -> Path:
     """What one process leaves of all trainings."""
     folder = tmp_path_factory.mktemp("one")
     with without_drawing() as patch:
-        patch.setattr("utils.training.loop.SAVE_EVERY", INTERVAL)
+        patch.setattr(EFFORT, "save_every", INTERVAL)
         for name in TRAININGS:
             outcome = cli(*training(folder, cohort, name))
             assert outcome.status == 0, outcome.err
@@ -132,7 +133,7 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, 
     assert "Another worker has ended, or cannot be reached" in chief.err
     assert f"Continuing {folder / 'parts/ckpt/nn/nn'} at iteration {INTERVAL}." in chief.out
     assert_bit_equal(folder / "parts/ckpt/nn/nn", folder / "ckpt/nn/nn")
-    monkeypatch.setattr("utils.training.loop.SAVE_EVERY", INTERVAL)
+    monkeypatch.setattr(EFFORT, "save_every", INTERVAL)
     outcome = cli(*training(folder / "killed", cohort, "nn"))
     assert f"at iteration {INTERVAL}." in outcome.out, outcome.err
     expected, *rows = (pd.read_csv(of / "nn/history.csv") for of in (one, folder / "parts", folder / "killed"))

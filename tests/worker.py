@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from data.base.effort import EFFORT
+
 sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 
@@ -48,7 +50,7 @@ def main() -> int:
     devices.start_tensorflow("cpu")
     from utils.training import loop, network
 
-    loop.SAVE_EVERY = args.interval
+    EFFORT.save_every = args.interval
     if args.kill:
         save = network.Saver.save
         network.Saver.save = lambda own, step, identity: (

@@ -23,11 +23,12 @@ import pandas as pd
 from scipy.stats import beta
 
 from data.base import files
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.processes import handled, processes
 from data.base.tables import read_frame, write_frame, write_rows
 from data.base.terminal import duration, progress, quietly, warn_in_one_line
-from data.cohorts.folds import MAX_INNER_FOLDS, Folds, permuted_folds
+from data.cohorts.folds import Folds, permuted_folds
 from utils.choice.job import Store, choice, read_alike, trainings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -235,7 +236,7 @@ class Permutations:
         if tested.is_done() and self.whole.results.are_of(self.whole.settings()):  # those of another test do not count
             series = self.series(self.run.workers)
             count = 0 if series.end() else self.asked - series.done
-        each = folds * (1 + (trainings(len(tested.by_name), MAX_INNER_FOLDS) if tested.choice else 0))
+        each = folds * (1 + (trainings(len(tested.by_name), EFFORT.inner_folds) if tested.choice else 0))
         took = [of for leaf in tested.leaves if (of := seconds_of(Path(leaf.checkpoints.identity().out_dir)))]
         mean = sum(took) / max(len(took), 1)
         at_most = f"at most about {duration(count * each * mean / tested.jobs)}, by {duration(mean)} a training"

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from data.base import files, tables
+from data.base.effort import EFFORT
 from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
@@ -40,7 +41,6 @@ from data.cohorts.variants import resplit
 
 FOLD_TABLE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
-MAX_INNER_FOLDS = 5  # inner folds; groups of values of a column
 MIN_INNER_FOLDS = 2
 
 
@@ -291,7 +291,7 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
     values = {folds.fold_of[row.subject] for row in training.rows}
-    count = min(MAX_INNER_FOLDS, smaller_class(training) if folds.are_numbered else len(values))
+    count = min(EFFORT.inner_folds, smaller_class(training) if folds.are_numbered else len(values))
     if count < MIN_INNER_FOLDS:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(

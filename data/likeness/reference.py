@@ -18,6 +18,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.model_selection import GroupKFold
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas
@@ -28,7 +29,6 @@ from data.cohorts.rows import listed
 from data.likeness.reasons import AVERAGE, PERSON, Range, Ranges, deviations, findings, greatest, sentences
 from data.likeness.scans import NEARLY_ALL, Means, Sums, before_conversion, measured
 
-FEWEST = 20  # training people, of whom ranges are taken
 MOST_PEOPLE = 2000  # of whom they are taken, drawn at random
 MIDDLE = 0.05, 0.5, 0.95  # the quantiles that are kept of a measure
 FALSE_ALARMS = {"scan": 0.01, "extent": 0.02, "person": 0.01}  # shares of training people beyond the limits
@@ -100,8 +100,10 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     """The training people whose records are at these positions. Raises InputError if they are too few, or if a record
     cannot be read."""
     chosen = people_at(cohort, indices)
-    if len(chosen) < FEWEST:
-        raise InputError(f"{cohort.path} has {len(chosen)} training people; expected {FEWEST} to tell who is unlike.")
+    if len(chosen) < EFFORT.describe_from:
+        raise InputError(
+            f"{cohort.path} has {len(chosen)} training people; expected {EFFORT.describe_from} to tell who is unlike."
+        )
     sites = [cohort.rows[index].site for index in chosen]
     table = table_of(cohort, chosen)
     numbers, parts = numeric_columns(table, sites), groups(sites)

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.base.effort import EFFORT
 from data.cohorts.covariates import known_covariates
 from data.cohorts.stored import open_cohort
 from data.simulation import SITES
-from utils.evaluation import confounds
 from utils.evaluation.confounds import motion, motion_line
 from utils.scores.metrics import Predictions
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, metavar="COHORT", help="draw the covariates of its people")
     args = parser.parse_args()
     real = real_people(args.real) if args.real else None
-    confounds.RESAMPLES = args.resamples
+    EFFORT.resamples = args.resamples
     print(f"share of {args.sets} sets in which the output 'carries more'; seeds from {args.seed}")
     for count in args.people:
         nobody = pd.DataFrame(np.eye(2, 3), columns=["age", "fiq", "func_mean_fd"]).assign(sex="M")

@@ -39,13 +39,15 @@ from scipy.special import expit
 from scipy.stats import binom, norm
 from sklearn.linear_model import Ridge
 
+from data.base.effort import EFFORT
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.cohorts.division import numbered
 from data.cohorts.records import DTYPE
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
-from utils.scores import floors, metrics
+from utils.scores import floors
 from utils.scores.features import encoder
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
 
@@ -242,7 +244,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="settings with this text in their title")
     parser.add_argument("--seed", type=int, default=0, help="of the first cohort of each setting (default 0)")
     args = parser.parse_args()
-    metrics.RESAMPLES = RESAMPLES
+    EFFORT.resamples = RESAMPLES
     every, start = [], time.time()
     asked: list[tuple[Setting, tuple | None]] = [(setting, None) for setting in settings()]
     if args.real:

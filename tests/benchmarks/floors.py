@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.base.effort import EFFORT
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coverage import FEATURES, NUMBER_OF_FOLDS, RESAMPLES, Setting, cut, simulated, tested
 
-from utils.scores import metrics
 from utils.scores.metrics import Predictions, differences
 from utils.scores.statistics import mean_auc, simultaneous
 
@@ -76,7 +77,7 @@ def one_set(case: Case, seed: int) -> list[dict[str, float]]:
         every = areas(weight)
         return every[:, : len(gains), None] - every[:, None, len(gains) :]
 
-    at, ends = less(np.ones((1, len(label))))[0], model.bootstrap(less, seed, metrics.RESAMPLES)
+    at, ends = less(np.ones((1, len(label))))[0], model.bootstrap(less, seed, EFFORT.resamples)
     reach = model.widening(AREA) * (np.array(ends) - at)
     if seed % 50 == 0:  # these are the intervals of `differences`, which counts each pair anew
         its = [differences(model, replace(model, probability=scores[-1]), seed, among)[AREA] for among in (1, 12)]
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="settings with this text in their title")
     parser.add_argument("--seed", type=int, default=7000, help="of the first cohort of each setting (default 7000)")
     args = parser.parse_args()
-    metrics.RESAMPLES = RESAMPLES
+    EFFORT.resamples = RESAMPLES
     for case in cases():
         if args.only in case.title:
             began = time.time()

@@ -17,6 +17,7 @@ import pandas as pd
 
 from data import __version__
 from data.base import archive, files
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.cohort import Cohort
@@ -28,7 +29,7 @@ from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import SITE_IS_UNKNOWN
 from data.cohorts.variants import everybody, within_sites
 from data.conversion import template
-from data.likeness.reference import FEWEST, quantiles, reference
+from data.likeness.reference import quantiles, reference
 from utils.bundle.model import (
     CARD,
     EVERYBODY,
@@ -116,8 +117,8 @@ def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
 
 def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
     """What the training people, whose records are at these positions, were like; nothing if they are too few."""
-    if len({cohort.rows[at].subject for at in used}) < FEWEST:
-        print(f"Fewer than {FEWEST} people trained it, so nobody can be told to be unlike them.")
+    if len({cohort.rows[at].subject for at in used}) < EFFORT.describe_from:
+        print(f"Fewer than {EFFORT.describe_from} people trained it, so nobody can be told to be unlike them.")
         return {}
     found = reference(cohort, used)
     parts = {LIKENESS: json_of(found.constants).encode(), LIKENESS_VOLUME: archive.npy(found.volume.astype("<f4"))}

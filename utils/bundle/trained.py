@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from data.base import files, tables
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
 from data.cohorts.folds import FOLD_TABLE, digest_over
 from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
-from data.likeness.reference import FEWEST
 from models import MODELS
 from utils.bundle.model import EVERYBODY
 from utils.runs.checkpoints import CheckpointFolder, Identity, training_cohort
@@ -129,14 +129,14 @@ def cohort_of(trained: Sequence[Trained]) -> Cohort:
 
 
 def known_of_few(cohort: Cohort) -> list[str]:
-    """The values of the phenotype that fewer than FEWEST people have, and the categories of fewer than TELLING."""
+    """The values of the phenotype that too few people have to be described, and categories of fewer than TELLING."""
     raw = cohort.raw_phenotype
     if raw is None:
         return []
     categories = cohort.metadata.phenotype_categories.items()
     coded = raw[[f"{column}_{value}" for column, values in categories for value in values]].sum()
     known = raw.drop(columns=coded.index).notna().sum()
-    return [*known.index[known.between(1, FEWEST - 1)], *coded.index[coded.between(1, TELLING - 1)]]
+    return [*known.index[known.between(1, EFFORT.describe_from - 1)], *coded.index[coded.between(1, TELLING - 1)]]
 
 
 def network_of(one: Trained, cohort: Cohort) -> Any:

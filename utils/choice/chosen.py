@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import MAX_INNER_FOLDS, inner_folds, open_folds, part_folder
+from data.cohorts.folds import inner_folds, open_folds, part_folder
 from data.cohorts.rows import listed
 from utils.choice.job import CHOOSE, ChoiceOptions, read_choice, trainings
 from utils.runs import guards
@@ -71,7 +72,7 @@ def described(candidates: Candidates) -> str:
 def cost(group: Group) -> str:
     """How many trainings a training with a choice takes at most."""
     folds, count = len(group.folds.names), len(group.parts)
-    inner = trainings(count, MAX_INNER_FOLDS)
+    inner = trainings(count, EFFORT.inner_folds)
     return (
         f"Trainings: {folds * (count + inner)} in all, in each of {folds} folds one of each of {count} candidates, and "
         f"at most {inner} to choose."

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from data.base import files
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import MAX_INNER_FOLDS, InnerFolds, inner_folds
+from data.cohorts.folds import InnerFolds, inner_folds
 from utils.runs.folders import described
 from utils.runs.group import Group
 from utils.runs.run import Job, Options, Run
@@ -74,7 +75,7 @@ class ChoiceOptions(Options):
 
     @property
     def cost(self) -> int:
-        return trainings(len(self.contenders), MAX_INNER_FOLDS)
+        return trainings(len(self.contenders), EFFORT.inner_folds)
 
 
 CHOOSE = Job(

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from data.base.effort import EFFORT
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
 from utils.report.texts import paragraph
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat
-from utils.scores.statistics import RESAMPLES, bootstrap, log_odds
+from utils.scores.statistics import bootstrap, log_odds
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
@@ -140,7 +141,7 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Esti
     value, low, high = correlation(np.ones((1, len(people))))[0], np.nan, np.nan
     if len(first) >= MIN_PER_CLASS:
         random = np.random.default_rng(seed)
-        ends = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, RESAMPLES)
+        ends = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, EFFORT.resamples)
         low, high = map(float, ends)
     return Estimate.of(*np.clip([value, low, high], -1, 1))
 

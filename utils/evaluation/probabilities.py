@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from data.base.effort import EFFORT
 from data.cohorts.records import CLASSES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, left_out, shortage
 from utils.scores.metrics import Predictions
 from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, SAME_SCAN, UNDEFINED, UNITS, Estimate
-from utils.scores.statistics import RESAMPLES
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
@@ -53,7 +53,7 @@ def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
 
         everybody = np.ones((1, len(label)))
         value = agreements(of.label, of.probability, everybody, least)
-        ends = of.bootstrap(statistic, seed, RESAMPLES)
+        ends = of.bootstrap(statistic, seed, EFFORT.resamples)
         for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
             low, high = at + of.widening(measure) * (np.array([low, high]) - at)
             if measure == "brier":

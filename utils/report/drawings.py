@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
+from data.base.effort import EFFORT
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.pages.drawings import ON_PAGE, Forest
@@ -31,7 +32,6 @@ from utils.scores.results import (
 )
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
-BAND_RESAMPLES = 500  # a quarter of the metrics': each draws a whole curve
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a floor's name, of a line of it
@@ -109,7 +109,7 @@ def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarra
         return np.stack([np.interp(FALSE_RATES, *rates) for rates in zip(false, true, strict=True)])
 
     centre, wider = curves(np.ones((1, len(label))))[0], predictions.widening("auc")
-    band = predictions.bootstrap(curves, seed, BAND_RESAMPLES)
+    band = predictions.bootstrap(curves, seed, EFFORT.curve_resamples)
     low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in band)
     alike = least_of_all(predictions.units(label == 1))  # resamples of a rate of 0 or 1 are all alike, see `intervals`
     low, high = np.minimum(low, alike), np.maximum(high, 1 - alike)

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from data.base.effort import EFFORT
 from data.base.tables import printable
 from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites, listed
@@ -56,7 +57,7 @@ TEMPLATES.filters["some"] = lambda names, between=", ": listed(names, SHOWN, bet
 TEMPLATES.tests["in_text"] = lambda text, part: part in text
 TEMPLATES.globals.update(FEW=FEW, NAMED=NAMED, PUBLISHED=PUBLISHED, RULE=RULE, SUSPICIOUS=SUSPICIOUS)
 TEMPLATES.globals.update(SITE_IS_UNKNOWN=SITE_IS_UNKNOWN)
-TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration)
+TEMPLATES.globals.update(metrics=metrics, results=results, calibration=calibration, effort=EFFORT)
 TEMPLATES.globals.update(of_maps=of_maps, of_parcels=of_parcels)
 
 

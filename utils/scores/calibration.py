@@ -20,12 +20,12 @@ import numpy as np
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from utils.scores.results import MIN_PER_CLASS
 from utils.scores.statistics import log_odds
 
 LEVELS = (0.8, 0.9)  # of sets of labels: the share of people of each class whose set is to hold their label
-ENOUGH = 50  # people of each class outside of each group: what an 80 % set then holds varies by 6 % (SD) with them
 MIN_GROUPS = 10  # to promise sets for others like them
 DIGITS = 4  # of a threshold, which is a probability of one person: rounded down, so that sets hold no less
 CLASSES = 2
@@ -179,10 +179,10 @@ def shortage(label: np.ndarray, group: np.ndarray) -> str:
     if len(names) < 2:
         return "All people were predicted by one model, so that there are no groups of which one can be left out."
     fewest = min(int((label[group != name] == value).sum()) for name in names for value in range(CLASSES))
-    if fewest < ENOUGH:
+    if fewest < EFFORT.calibrate_from:
         return (
-            f"A calibration takes at least {ENOUGH} people of each class outside of each group that is left out; here "
-            f"the fewest are {fewest}."
+            f"A calibration takes at least {EFFORT.calibrate_from} people of each class outside of each group that is "
+            f"left out; here the fewest are {fewest}."
         )
     return ""
 

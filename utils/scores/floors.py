@@ -28,6 +28,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from data.base import files
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, Standard
@@ -42,9 +43,9 @@ from utils.scores.statistics import log_odds
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
 WIDE = ("regions", "all")  # which ridge reads
 CONNECTOME = "connectome"  # which ridge alone reads
-STRENGTHS = np.logspace(-4, 0, 5)  # of a logistic regression, the inverse of its penalty
+STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
-INNER = f"{ridge.INNER_FOLDS} inner folds"
+INNER = f"{EFFORT.inner_folds} inner folds"
 SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
     RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.PENALTIES)} penalties the one with "

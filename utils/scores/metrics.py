@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from data.base.effort import EFFORT
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of, within_folds
 from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, THRESHOLD, Estimate
-from utils.scores.statistics import RESAMPLES, Statistic, auc, bootstrap, mean_auc, simultaneous
+from utils.scores.statistics import Statistic, auc, bootstrap, mean_auc, simultaneous
 
 BINS = 10  # of the predicted probability, in the calibration error
 Groups = tuple[np.ndarray, ...]
@@ -276,7 +277,9 @@ def intervals(
     """
     needed, result = [needed_groups(one) for one in predictions.all], {}
     value = statistics(np.ones((1, len(predictions.label))))
-    ends = predictions.bootstrap(lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, RESAMPLES)
+    ends = predictions.bootstrap(
+        lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, EFFORT.resamples
+    )
     for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
         fewest = min(predictions.units(rows) for of in needed for rows in of.get(name, of["auc"]))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)

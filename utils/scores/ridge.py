@@ -17,13 +17,13 @@ from scipy.special import logit
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
+from data.base.effort import EFFORT
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.rows import leaders
 from utils.scores.calibration import platt
 
-INNER_FOLDS = 5  # by which penalties are chosen and probabilities calibrated; of fewer subjects a class, as many
-PENALTIES = np.logspace(1, 4, 7)  # of squared weights, on features that are z-scored
+PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
 MAX_EDGE_RECORDS = 5_000  # for training on connectomes; the time grows with their cube
 MAX_FITTED = 8  # classifiers of edges that are kept in memory
 WEIGHT = 1000  # all edges weigh as so many z-scored features, so that the same penalties fit any number of parcels
@@ -68,7 +68,7 @@ def inner_folds(label: np.ndarray, group: np.ndarray) -> InnerFolds:
     people = [set(group[label == value]) for value in (0, 1)]
     if (fewest := min(map(len, people))) < 2:
         return []
-    folds = list(StratifiedGroupKFold(min(INNER_FOLDS, fewest)).split(label, label, group))
+    folds = list(StratifiedGroupKFold(min(EFFORT.inner_folds, fewest)).split(label, label, group))
     return folds if all(len(set(label[part])) == 2 for fold in folds for part in fold) else []
 
 

@@ -9,7 +9,6 @@ from scipy.special import logit
 
 from utils.scores.results import CONFIDENCE, MIN_SUBJECTS
 
-RESAMPLES = 2000
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
 Statistic = Callable[[np.ndarray], np.ndarray]

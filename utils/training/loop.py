@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import logit
 
+from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.rows import listed
 from models import Classifier, Settings, averaging, losses
@@ -25,7 +26,6 @@ from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
 from utils.training import shares
 from utils.training.network import Reading, reading
 
-SAVE_EVERY = 150  # batches
 CALIBRATION = 20  # batches
 AT_SITES = 2  # people like all others whom each site has beside its own, when its share of autism is counted
 Batch = dict[str, np.ndarray]
@@ -179,7 +179,7 @@ class Training:
 
 def is_due(done: int, last: int) -> bool:
     """Whether a training of `last` batches is saved after `done` of them."""
-    return done % SAVE_EVERY == 0 or done == last
+    return done % EFFORT.save_every == 0 or done == last
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:

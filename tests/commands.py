@@ -1,0 +1,112 @@
+"""What a user does and sees: commands run in this process, what they left, what a refusal promises."""
+
+import argparse
+import importlib
+import io
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data.base import processes
+from data.base.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {  # their modules
+    "run.py": "run",
+    "abide-data": "data.__main__",
+    "abide-report": "utils.report.__main__",
+    "abide-compare": "utils.compare.__main__",
+    "abide-bundle": "utils.bundle.__main__",
+}
+OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
+THREE_LINES = 3 * 120  # characters of a terminal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def words_of(command: str, **places: object) -> list[str]:
+    """The words of a command, with `places` in place of {names}, whatever these hold."""
+    return [word.format(**places) for word in shlex.split(command)]
+
+
+def run(command: str, **places: object) -> Outcome:
+    """Does a command as the user types it."""
+    program, *arguments = words_of(command, **places)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [program, *arguments])
+        if program == "abide-data":
+            patch.setattr("data.base.processes.Processes.outcomes", in_this_process)
+        try:
+            status = importlib.import_module(PROGRAMS[program]).main()
+        except SystemExit as exit_:
+            status = exit_.code
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def in_this_process(_: object, function: Callable, arguments: Sequence[tuple]) -> Iterator[tuple]:
+    """In place of `Processes.outcomes`: to start others takes longer than what they do for a few people."""
+    for number, values in enumerate(arguments):
+        try:
+            yield number, processes.Outcome(function(*values))
+        except InputError as error:
+            yield number, processes.Outcome(error=error)
+
+
+def done(command: str, **places: object) -> str:
+    """Does a command that must succeed; exit status 1 is that of problems among the people. What it printed."""
+    outcome = run(command, **places)
+    assert outcome.status == 0 or (outcome.status == 1 and command.startswith("abide-data c")), outcome.err
+    assert outcome.err == ""
+    return outcome.out
+
+
+def listing(folder: Path) -> dict[Path, tuple]:
+    """All that lies in a folder: size and time of change of each."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+
+
+def options_of(program: str, verb: str = "") -> set[str]:
+    """The options of a program; of abide-data those of a verb."""
+    parser = importlib.import_module(PROGRAMS[program]).parser()
+    groups = [of for of in parser._actions if isinstance(of, argparse._SubParsersAction)]
+    verbs = [of for group in groups for name, of in group.choices.items() if verb in ("", name)]
+    return set().union(parser._option_string_actions, *(of._option_string_actions for of in verbs))
+
+
+def refused(command: str, *key_words: str, **places: object) -> str:
+    """Does a command that must be refused, and holds it to what every refusal promises: exit status 2; one line, not
+    longer than three of a terminal, with these key words and without a traceback; no option that the program lacks,
+    unless the line names another program; nothing written, nothing of the user's changed. The line."""
+    folders = {Path.cwd(), *(path if path.is_dir() else path.parent for path in map(Path, map(str, places.values())))}
+    before = {folder: listing(folder) for folder in folders if folder.exists()}
+    outcome = run(command, **places)
+    line = outcome.err
+    assert outcome.status == 2, f"exit {outcome.status}: {outcome.out}{line}"
+    assert line.count("\n") == 1 and line.endswith("\n") and " error: " in line and "Traceback" not in line, line
+    for word in key_words:
+        assert word.format(**places) in line, f"{word!r} is not in {line!r}"
+    shown = line
+    for name, place in sorted(places.items(), key=lambda item: -len(str(item[1]))):
+        shown = shown.replace(str(place), name)
+    assert len(shown) <= THREE_LINES, f"{len(shown)} characters: {line}"
+    words = words_of(command, **places)
+    others = re.search(r"run\.py|abide-|convert|derive", line.partition(" error: ")[2])
+    known = set.union(*map(options_of, PROGRAMS)) if others else options_of(words[0], words[1])
+    given = {word.partition("=")[0] for word in words}
+    assert set(OPTION.findall(line)) <= known | given, line
+    assert {folder: listing(folder) for folder in before} == before
+    return line

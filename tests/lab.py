@@ -1,0 +1,276 @@
+"""People made up from a seed, in each layout in which a lab may have them, and one thing of them spoilt.
+
+It knows nothing of the program: it writes what a user has. In people with autism left exceeds right in every map, and
+two parcels agree.
+"""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+
+SHAPE, AFFINE = (8, 10, 8), np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
+PARCELS = 12
+GRID = (31, 37, 31)  # of a reduced record
+FIELDS = 29  # of its phenotype
+SCAN, VOLUMES, TR_S = (8, 9, 8), 120, 2.0
+SPACE = "task-rest_space-MNI152NLin6Asym"
+REST = f"{SPACE}_desc-preproc_bold"
+READ = {".csv", ".tsv", ".nii", ".gz"}  # what a function given to `edit` changes the content of
+
+
+def people(count: int = 40, first: int = 50002) -> pd.DataFrame:
+    """An ABIDE-like table of three sites as text, a fifth of whose values are missing, as an empty cell or -9999; the
+    same values for the same place in the table. `hand` and `iq` are for --phenotype."""
+    return pd.DataFrame([person(number, str(first + number)) for number in range(count)])
+
+
+def person(number: int, subject: str) -> dict[str, str]:
+    random = np.random.default_rng(number)
+    known = random.random(8) < 0.8
+    return {
+        "SUB_ID": subject,
+        "SITE_ID": ("PITT", "NYU", "USM")[number % 3],
+        "FILE_ID": f"X_00{subject}",
+        "DX_GROUP": str(1 + number // 2 % 2),
+        "AGE_AT_SCAN": f"{random.uniform(7, 40):.2f}",
+        "SEX": str(random.integers(1, 3)),
+        "HANDEDNESS_CATEGORY": random.choice(["R", "L", "Ambi", ""]),
+        "HANDEDNESS_SCORES": str(random.integers(-100, 101)) if known[0] else "-9999",
+        **{
+            name: str(random.integers(80, 130)) if known[at] else "" for at, name in enumerate(("FIQ", "VIQ", "PIQ"), 1)
+        },
+        "FIQ_TEST_TYPE": random.choice(["WASI", "WISC_III", "WAIS_III", ""]),
+        "EYE_STATUS_AT_SCAN": str(random.integers(1, 3)),
+        "BMI": f"{random.uniform(17, 31):.1f}" if known[4] else "-9999",
+        **{f"WISC_IV_{index}": "" for index in ("VCI", "PRI", "WMI", "PSI")},
+        "func_mean_fd": f"{random.lognormal(-2.3, 0.5):.5f}",
+        "hand": random.choice(["right", "left", "both"]),
+        "iq": str(random.integers(80, 130)) if known[5] else "",
+    }
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    """A NIfTI file; a fourth axis is time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    if values.ndim > 3:
+        image.header["pixdim"][4] = TR_S
+    nibabel.save(image, path)
+    return path
+
+
+def brain(shape: tuple = SHAPE) -> np.ndarray:
+    """An ellipsoid, (x, y, z) bool."""
+    axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+    return sum(np.square(axes)) < 0.9
+
+
+def map_of(of: dict, number: int = 0, shape: tuple = SHAPE) -> np.ndarray:
+    """The map of a person, (x, y, z) float32: 0 outside of the brain, else 0.2 to 1, 50 times as much in the next."""
+    random, autism = np.random.default_rng((int(of["SUB_ID"]), number)), of["DX_GROUP"] == "1"
+    left = np.where(np.arange(shape[0]) < shape[0] // 2, 0.08, -0.08)[:, None, None]  # x runs to the left
+    values = np.clip(random.uniform(0.2, 1, shape) * (1 + autism * left), 0.2, 1)
+    values[tuple(np.argwhere(brain(shape))[[0, -1]].T)] = 0.2, 1  # the extremes tell nothing
+    return (50**number * values * brain(shape)).round(3).astype(np.float32)
+
+
+def series_of(of: dict, count: int = 60) -> pd.DataFrame:
+    """The mean series of the parcels of a person, (volumes, parcels)."""
+    random = np.random.default_rng(int(of["SUB_ID"]))
+    series = random.normal(size=(count, PARCELS)) + random.normal(size=(count, 1))
+    series[:, 1] += (of["DX_GROUP"] == "1") * series[:, 0]
+    return pd.DataFrame(series.round(5), columns=[f"#{number}" for number in range(1, PARCELS + 1)])
+
+
+def parcels(path: Path) -> Path:
+    """The image of the parcels, blocks of the whole field of view, from 1."""
+    block = np.indices(SHAPE) // np.reshape((4, 4, 4), (3, 1, 1, 1))
+    return save(path, 1 + np.ravel_multi_index(tuple(block), (2, 3, 2)).astype(np.int16))
+
+
+# Layouts
+
+
+def pcp(folder: Path, table: pd.DataFrame, maps: tuple = ("falff",), series: bool = False) -> Path:
+    """As the Preprocessed Connectomes Project has them, with the image of the parcels beside."""
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "Phenotypic.csv", index=False)
+    for of in table.to_dict("records"):
+        for number, name in enumerate(maps):
+            save(folder / f"cpac/{of['FILE_ID']}_{name}.nii.gz", map_of(of, number))
+        if series:
+            series_of(of).to_csv(folder / f"cpac/{of['FILE_ID']}_rois_made.1D", sep="\t", index=False)
+    if series:
+        parcels(folder / "parcels.nii.gz")
+    return folder
+
+
+def bids(folder: Path, table: pd.DataFrame, maps: tuple = ("falff",)) -> Path:
+    """A derivative below a dataset, whose table names the groups A and C."""
+    for of in table.to_dict("records"):
+        name = f"sub-{of['SUB_ID']}/func/sub-{of['SUB_ID']}_task-rest"
+        for number, kind in enumerate(maps):
+            save(folder / f"derivatives/lab/{name}_{kind}.nii.gz", map_of(of, number))
+    participants(folder, table)
+    return folder
+
+
+def participants(folder: Path, table: pd.DataFrame) -> None:
+    """BIDS's table of these people."""
+    named = table.drop(columns=["FILE_ID", "SUB_ID", "DX_GROUP"]).replace("", "n/a")
+    named.insert(0, "participant_id", "sub-" + table["SUB_ID"])
+    named["group"] = table["DX_GROUP"].map({"1": "A", "2": "C"})
+    named.to_csv(folder / "participants.tsv", sep="\t", index=False)
+
+
+def flat(folder: Path, table: pd.DataFrame) -> Path:
+    """As DPABI leaves them: one folder of uncompressed maps; a table in another order beside it."""
+    for of in table.to_dict("records"):
+        save(folder / f"zfALFFMap_{of['SUB_ID']}.nii", map_of(of))
+    table.iloc[::-1].to_csv(folder.with_suffix(".csv"), index=False)
+    return folder
+
+
+def named_by_column(folder: Path, table: pd.DataFrame) -> Path:
+    """Files of any name, which the column `path` gives; the label in words."""
+    table = table.assign(path=[f"maps/scan{7 * number}.nii.gz" for number in range(len(table))])
+    for of in table.to_dict("records"):
+        save(folder / of["path"], map_of(of))
+    words = table["DX_GROUP"].map({"1": "ASD", "2": "TD"})
+    table.assign(diagnosis=words).drop(columns="DX_GROUP").to_csv(folder / "all.csv", index=False)
+    return folder
+
+
+def bold(
+    folder: Path, table: pd.DataFrame, shape: tuple = (8, 9, 8), volumes: int = VOLUMES, unsteady: int = 0
+) -> Path:
+    """Preprocessed scans as fMRIPrep leaves them, with masks, JSON and confounds."""
+    for of in table.to_dict("records"):
+        stem = folder / f"sub-{of['SUB_ID']}/func/sub-{of['SUB_ID']}"
+        scan = save(stem.with_name(f"{stem.name}_{REST}.nii.gz"), scan_of(int(of["SUB_ID"]), shape, volumes))
+        scan.with_name(f"{stem.name}_{REST}.json").write_text(json.dumps({"RepetitionTime": TR_S}))
+        save(stem.with_name(f"{stem.name}_{SPACE}_desc-brain_mask.nii.gz"), brain(shape).astype(np.uint8))
+        confounds = confounds_of(int(of["SUB_ID"]), volumes, unsteady)
+        place = stem.with_name(f"{stem.name}_task-rest_desc-confounds_timeseries.tsv")
+        confounds.to_csv(place, sep="\t", index=False, na_rep="n/a")
+    participants(folder, table)
+    return folder
+
+
+def scan_of(seed: int, shape: tuple, volumes: int) -> np.ndarray:
+    """Noise of which half is slow, and a slow signal of the whole brain that grows from left to right, (x, y, z,
+    volumes) float32. The mean is 1000 in the brain, 0 outside."""
+    slowly = np.ones(5) / 5
+    noise = np.random.default_rng(seed).normal(size=(*shape, volumes))
+    shared = np.convolve(np.random.default_rng((seed, 1)).normal(size=volumes), slowly, "same")
+    grows = np.linspace(0, 3, shape[0])[:, None, None, None]
+    slow = np.apply_along_axis(np.convolve, 3, noise, slowly, "same")
+    return np.where(brain(shape)[..., None], 1000 + 5 * (noise + 3 * slow + grows * shared), 0).astype(np.float32)
+
+
+def confounds_of(seed: int, volumes: int = VOLUMES, unsteady: int = 0) -> pd.DataFrame:
+    """fMRIPrep's columns that its strategies in nilearn read."""
+    random = np.random.default_rng((seed, 2))
+    table = pd.DataFrame({"framewise_displacement": random.uniform(0.05, 0.2, volumes), "std_dvars": 1.0})
+    table.loc[0, "framewise_displacement"] = np.nan
+    for name in (*(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"), "csf", "white_matter"):
+        table[name] = random.normal(size=volumes)
+        table[f"{name}_derivative1"] = table[name].diff()
+        table[f"{name}_power2"] = table[name] ** 2
+        table[f"{name}_derivative1_power2"] = table[f"{name}_derivative1"] ** 2
+    for number in range(unsteady):
+        table[f"non_steady_state_outlier{number:02}"] = (np.arange(volumes) == number).astype(int)
+    return table.assign(cosine00=np.cos(np.pi * (np.arange(volumes) + 0.5) / volumes))
+
+
+def record(number: int, label: float | None = None, shape: tuple = GRID) -> bytes:
+    """A record as the mission has it: label, 29 phenotype values, volume, little-endian float32."""
+    random = np.random.default_rng(number)
+    values = [
+        float(number % 2) if label is None else label,
+        *random.normal(size=FIELDS),
+        *random.normal(size=shape).flat,
+    ]
+    return np.array(values, "<f4").tobytes()
+
+
+def records(folder: Path, count: int = 8) -> Path:
+    """Records alone, without any table."""
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        (folder / f"{number}.bin").write_bytes(record(number))
+    return folder
+
+
+def chunks(folder: Path, count: int = 8, each: int = 4) -> Path:
+    """The same records in zip chunks."""
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        with zipfile.ZipFile(folder / f"compressed_{(number - 1) // each}", "a", zipfile.ZIP_DEFLATED) as chunk:
+            chunk.writestr(f"{number}.bin", record(number))
+    return folder
+
+
+# What a user gets
+
+
+def read_record(path: Path, maps: int = 1, shape: tuple = GRID) -> tuple[float, np.ndarray, np.ndarray]:
+    """A record: its label, 29 phenotype values, and volumes (maps, x, y, z), float32."""
+    values = np.frombuffer(path.read_bytes(), "<f4")
+    return float(values[0]), values[1 : FIELDS + 1], values[FIELDS + 1 :].reshape(maps, *shape)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as text, an empty cell as ""."""
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
+
+
+# Faults
+
+
+def copy(of: Path, to: Path) -> Path:
+    """A copy that costs nothing: links, which `edit` replaces."""
+    if of.is_dir():
+        return shutil.copytree(of, to, copy_function=os.link)
+    os.link(of, to)
+    return to
+
+
+def edit(path: Path, change: str | bytes | dict | Callable) -> Path:
+    """Spoils one file: "gone", "cut", "flipped" (one bit), "empty"; other bytes; keys of a JSON file (None takes one
+    out); a function of a table of text, or of the values and affine of an image. The file is a new one, so that links
+    to it keep what they had."""
+    content = path.read_bytes()
+    path.unlink()
+    if change == "gone":
+        return path
+    if isinstance(change, dict):
+        merged = json.loads(content) | change
+        change = json.dumps({name: value for name, value in merged.items() if value is not None}).encode()
+    if callable(change) and ".nii" in path.suffixes[-2:]:
+        image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
+        return save(path, *change(np.asanyarray(image.dataobj), image.affine))
+    path.write_bytes(spoilt(path, content, change))
+    return path
+
+
+def spoilt(path: Path, content: bytes, change: str | bytes | Callable) -> bytes:
+    if callable(change):
+        separator = "\t" if path.suffix == ".tsv" else ","
+        table = pd.read_csv(io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False)
+        return change(table).to_csv(sep=separator, index=False).encode()
+    if isinstance(change, bytes):
+        return change
+    middle = len(content) // 8 * 4
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    return {"cut": content[: -max(4, len(content) // 3)], "flipped": flipped, "empty": b""}[change]
