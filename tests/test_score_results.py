@@ -15,7 +15,6 @@ from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.jobs import TEST
 from utils.report.tables import read_test
-from utils.scores import metrics
 from utils.scores.metrics import Predictions, differences, with_intervals
 from utils.scores.results import OUTPUTS, ROWS, TABLES, UNDEFINED, Estimate, Headline, columns_of, flat, or_none
 
@@ -166,8 +165,7 @@ def test_of_small_tests_no_number_is_outside_of_its_range(monkeypatch):
 @pytest.mark.slow
 def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(monkeypatch):
     """The same of tables that need more people: probabilities, and what is beside covariates."""
-    for module in (metrics, probabilities, confounds):
-        monkeypatch.setattr(module, "RESAMPLES", 20)
+    monkeypatch.setattr(EFFORT, "resamples", 20)
     for seed in range(5):
         random = np.random.default_rng(seed)
         label, site = np.arange(170) % 2.0, random.choice(list("ABCDEFGHIJ")[: 2 + seed % 9], 170)
