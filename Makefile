@@ -36,6 +36,7 @@ demo: setup
 lint: develop
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-logo
 	.venv/bin/mypy
 
 # What to run before every commit: a minute in place of six.
