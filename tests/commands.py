@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,52 @@ def refused(command: str, *key_words: str, **places: object) -> str:
     assert set(OPTION.findall(line)) <= known | given, line
     assert {folder: listing(folder) for folder in before} == before
     return line
+
+
+class Text(HTMLParser):
+    """What a page says, as `lines`: a heading, a paragraph, an item or a row of a table each. Without scripts, styles,
+    pictures, contents, and what shows on a click only."""
+
+    LINES = ("title", "h1", "h2", "h3", "h4", "p", "li", "dt", "dd", "tr", "figcaption", "summary", "div", "pre")
+    UNSEEN = ("script", "style", "svg", "nav", "button")
+    VOID = ("meta", "link", "br", "hr", "img", "input")
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.lines, self.line, self.open = [], "", []  # of what is open: the tag, whether it is seen
+        self.feed(page)
+        self.end_line()
+
+    def end_line(self) -> None:
+        if text := " ".join(self.line.split()).strip("| "):
+            self.lines.append(text)
+        self.line = ""
+
+    @property
+    def is_seen(self) -> bool:
+        return all(is_seen for _, is_seen in self.open)
+
+    def handle_starttag(self, tag, attributes):
+        if tag in self.VOID:
+            return
+        of = dict(attributes)
+        is_heading = of.get("class") == "sort"
+        self.open.append((tag, is_heading or not (tag in self.UNSEEN or "popover" in of or "aria-hidden" in of)))
+        if self.is_seen and tag in self.LINES:
+            self.end_line()
+        self.line += {"th": " | ", "td": " | ", "span": " ", "small": " "}.get(tag, "")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+        if self.is_seen and tag in self.LINES:
+            self.end_line()
+
+    def handle_data(self, data):
+        if self.is_seen:
+            self.line += data
+
+
+def text_of(page: Path) -> str:
+    """What a page says, see `Text`."""
+    return "\n".join(Text(page.read_text()).lines)

@@ -3,6 +3,7 @@
 import difflib
 import gc
 import io
+import itertools
 import json
 import os
 import re
@@ -181,6 +182,11 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 # The ladder: each rung is made once for all processes, by the user's commands. A test that changes one copies it.
 
 
+def kept(name: str, command: str, **places: object) -> None:
+    """Does a command that makes the rung `to`, which keeps what it printed as a file."""
+    (places["to"] / f"{name}.out").write_text(done(command, **places))
+
+
 @pytest.fixture(scope="session")
 def lab(once) -> Path:
     """40 people at three sites as the Preprocessed Connectomes Project has them: two maps, series of 12 parcels."""
@@ -195,7 +201,7 @@ TINY = "--numIters 4 --set members=1 --set batch_size=8"
 def converted(once, lab) -> Path:
     """Their cohort on the reduced grid."""
     command = f"abide-data convert {{lab}} {{to}}/cohort {ALL}"
-    return once("converted", lambda folder: done(command, lab=lab, to=folder)) / "cohort"
+    return once("converted", lambda folder: kept("convert", command, lab=lab, to=folder)) / "cohort"
 
 
 @pytest.fixture(scope="session")
@@ -204,8 +210,8 @@ def on_folds(once, converted) -> Path:
 
     def make(folder: Path) -> None:
         places = "--folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        done(f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        done(f"run.py --test {places}test", of=converted, to=folder)
+        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
+        kept("test", f"run.py --test {places}test", of=converted, to=folder)
 
     return once("on-folds", make)
 
@@ -215,14 +221,14 @@ def everybody(once, converted, on_folds) -> Path:
     """A folder with `ckpt` and `train`: mmnn trained on everybody, with the score of the folds."""
     command = f"run.py --train --everybody --score {{score}}/test {TINY} --dataDir {{of}} --chkPointDir {{to}}/ckpt"
     places = {"score": on_folds, "of": converted}
-    return once("everybody", lambda folder: done(command + " --outDir {to}/train", to=folder, **places))
+    return once("everybody", lambda folder: kept("train", command + " --outDir {to}/train", to=folder, **places))
 
 
 @pytest.fixture(scope="session")
 def bundle(once, everybody) -> Path:
     """That model as one file."""
     command = "abide-bundle {of}/ckpt/mmnn/everybody {to}/model.zip --licence CC-BY-4.0"
-    return once("bundle", lambda folder: done(command, of=everybody, to=folder)) / "model.zip"
+    return once("bundle", lambda folder: kept("bundle", command, of=everybody, to=folder)) / "model.zip"
 
 
 @pytest.fixture(scope="session")
@@ -231,7 +237,7 @@ def newcomers(once, bundle) -> Path:
 
     def make(folder: Path) -> None:
         labs.pcp(folder / "lab", labs.people(12, 60002), ("falff", "alff"), series=True)
-        done("abide-data convert {to}/lab {to}/cohort --like {model}", to=folder, model=bundle)
+        kept("convert", "abide-data convert {to}/lab {to}/cohort --like {model}", to=folder, model=bundle)
 
     return once("newcomers", make) / "cohort"
 
@@ -240,10 +246,15 @@ def newcomers(once, bundle) -> Path:
 def blackout(once, converted, on_folds) -> Path:
     """Results of a blackout of the networks of all folds."""
     command = "run.py --blackout --folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}/blackout"
-    return once("blackout", lambda folder: done(command, of=converted, ckpt=on_folds, to=folder)) / "blackout"
+    made = once("blackout", lambda folder: kept("blackout", command, of=converted, ckpt=on_folds, to=folder))
+    return made / "blackout"
 
 
 # Texts that people read
+
+NUMBER = re.compile(  # or a sum, or a commit
+    r"\b(?=[a-f]*\d)[\da-f]{7,64}\b(?:-dirty)?|(?:(?<![\w)-])[-+\u2212])?(?:\d[\d,.:]*\d|\d)(?:e[-+]?\d+)?|(?<!\w)nan(?!\w)"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -252,13 +263,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def snapshot(request) -> Callable[..., None]:
-    """`snapshot("name", text, places)` compares a text with tests/snapshots/name.txt, where each number is #, and each
-    of `places` is its name. `pytest --update` writes it; then read the difference."""
+    """`snapshot("name", text, places)` compares a text with tests/snapshots/name.txt, where each number or sum is #,
+    each of `places` is its name, and lines that are then alike are one. `pytest --update` writes it; then read the
+    difference."""
 
     def compare(name: str, text: str, places: dict[str, object]) -> None:
         for word, place in sorted(places.items(), key=lambda item: -len(str(item[1]))):
             text = text.replace(str(place), f"<{word}>")
-        text = re.sub(r"\d[\d,.:]*\d|\d", "#", text).strip() + "\n"
+        masked = re.sub("  +#", "  #", NUMBER.sub("#", text)).strip()
+        text = "\n".join(line for line, _ in itertools.groupby(masked.splitlines())) + "\n"
         path = ROOT / "tests" / "snapshots" / f"{name}.txt"
         if request.config.getoption("--update"):
             path.parent.mkdir(exist_ok=True)
