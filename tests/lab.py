@@ -24,7 +24,8 @@ FIELDS = 29  # of its phenotype
 SCAN, VOLUMES, TR_S = (8, 9, 8), 120, 2.0
 SPACE = "task-rest_space-MNI152NLin6Asym"
 REST = f"{SPACE}_desc-preproc_bold"
-READ = {".csv", ".tsv", ".nii", ".gz"}  # what a function given to `edit` changes the content of
+TABS = {".tsv", ".1D"}  # files whose columns are apart by tabs
+READ = {".csv", ".nii", ".gz", *TABS}  # what a function given to `edit` changes the content of
 
 
 def people(count: int = 40, first: int = 50002) -> pd.DataFrame:
@@ -232,7 +233,7 @@ def read_record(path: Path, maps: int = 1, shape: tuple = GRID) -> tuple[float, 
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table as text, an empty cell as ""."""
-    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
+    return pd.read_csv(path, sep="\t" if path.suffix in TABS else ",", dtype=str, keep_default_na=False)
 
 
 # Faults
@@ -266,7 +267,7 @@ def edit(path: Path, change: str | bytes | dict | Callable) -> Path:
 
 def spoilt(path: Path, content: bytes, change: str | bytes | Callable) -> bytes:
     if callable(change):
-        separator = "\t" if path.suffix == ".tsv" else ","
+        separator = "\t" if path.suffix in TABS else ","
         table = pd.read_csv(io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False)
         return change(table).to_csv(sep=separator, index=False).encode()
     if isinstance(change, bytes):
