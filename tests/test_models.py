@@ -7,10 +7,11 @@ import pytest
 from helpers import region_means
 
 from data.cohorts.atlas import load_atlas
-from data.cohorts.records import FULL, REDUCED
-from data.cohorts.resampling import block_mean
-from models import MODELS, cae, connectomes, override
+from models import MODELS, one_channel, override
+from models.averaging import logits_of_parts
+from models.layers import Standardise, fourier_features
 
+FULL, REDUCED = MODELS["cae"].grid, MODELS["cnn"].grid
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
 
@@ -87,10 +88,6 @@ PARAMETERS = {
 }
 
 
-def test_every_preset_has_its_parameter_count_below():
-    assert set(EVERY_PRESET) == set(PARAMETERS)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name, preset", EVERY_PRESET)
 def test_parameter_counts(name, preset, build):
@@ -117,8 +114,6 @@ def test_inputs_and_outputs(name, preset, build):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["regions", "residual"])
 def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
-    from models.averaging import logits_of_parts
-
     module = MODELS["mmnn"].module
     config = override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
@@ -131,18 +126,6 @@ def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     np.testing.assert_allclose(
         network(inputs), (2 * sum(others) / len(others) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
     )
-
-
-def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
-    layer, generator = connectomes.RidgeLogits(), np.random.default_rng(2)
-    edges, (mean, scale, weights) = generator.normal(size=(5, 4)), generator.normal(size=(3, 4))
-    edges[2, 1] = np.nan
-    layer(edges)
-    layer.assign(mean, scale, weights, 0.25)
-    found = np.array(layer(edges))
-    expected = np.nan_to_num((edges - mean) * scale) @ weights + 0.25
-    np.testing.assert_allclose(found[:, 0, 1] - found[:, 0, 0], expected, atol=1e-5)
-    assert not layer.trainable_variables
 
 
 def multiply_adds(network) -> int:
@@ -162,17 +145,27 @@ def test_residual_needs_20_times_fewer_multiplications_than_plain(build):
 
 
 def test_presets_are_those_of_the_mission():
-    of = {name: (config.strides, config.sparsity, config.batch_norm) for name, config in cae.PRESETS.items()}
+    of = {
+        name: (config.strides, config.sparsity, config.batch_norm)
+        for name, config in MODELS["cae"].module.PRESETS.items()
+    }
     assert of == {
         "stride1": ((1, 1), 0.5, False),
         "stride3": ((1, 3), 0.7, False),
         "stride3-bn": ((1, 3), 0.7, True),
     }
-    for config in cae.PRESETS.values():
+    for config in MODELS["cae"].module.PRESETS.values():
         assert (config.optimizer, config.learning_rate, config.decay) == ("rmsprop", 0.001, 0.99)
         assert (config.sparsity_weight, config.kernel, config.filters) == (0.6, 3, (1, 1))
     default = {name: next(iter(model.module.PRESETS)) for name, model in MODELS.items()}
     assert default == {"cae": "stride3-bn", "ae": "default", "cnn": "combined", "nn": "sine", "mmnn": "combined"}
+
+
+def block_mean(volume: np.ndarray) -> np.ndarray:
+    """Of the 3x3x3 voxels around every third, but for those at the border."""
+    inner = [(size + 2) // 3 - 2 for size in volume.shape]
+    blocks = volume[tuple(slice(2, 2 + 3 * size) for size in inner)]
+    return blocks.reshape(inner[0], 3, inner[1], 3, inner[2], 3).mean((1, 3, 5))
 
 
 def set_kernels(network, kernels) -> None:
@@ -191,50 +184,20 @@ def test_code_voxel_i_is_centred_on_full_size_voxel_3i_and_decoded_there(build):
     volume = np.random.default_rng(0).uniform(size=FULL.shape).astype(np.float32)
     outputs = {key: np.array(value)[0, ..., 0] for key, value in network({"volume": volume[None, ..., None]}).items()}
     inside = (slice(1, -1),) * 3
-    np.testing.assert_allclose(outputs["code"][inside], block_mean(volume)[inside], rtol=1e-5)
+    np.testing.assert_allclose(outputs["code"][inside], block_mean(volume), rtol=1e-5)
     code, decoded = outputs["code"], outputs["reconstruction"]
     for offset in ((0, 0, 0), (-1, 0, 1), (1, -1, -1)):
         shifted = tuple(slice(3 + shift, 3 + shift + 3 * 29, 3) for shift in offset)
         np.testing.assert_allclose(decoded[shifted][:, :29, :], code[1:30, 1:30, 1:30], rtol=1e-5)
 
 
-def numpy_of(tensor) -> float:
-    return float(np.array(tensor))
-
-
-def test_cross_entropy_by_hand():
-    from models import losses
-
-    logits = np.array([[1.0, 3.0], [0.5, -0.5], [2.0, 2.0]], np.float32)
-    label = np.array([1, 1, 0], np.int32)
-    expected = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(1)), math.log(2)]
-    found = losses.cross_entropy({"label": label}, logits, None, ())
-    assert numpy_of(found) == pytest.approx(sum(expected) / 3, rel=1e-5)
-
-
-def test_sparse_reconstruction_by_hand():
-    from models import losses
-
-    random = np.random.default_rng(0)
-    volume, guess, code = (random.normal(size=(2, 4)).astype(np.float32) for _ in range(3))
-    config = cae.PRESETS["stride3"]
-    rho, rho_hat = 0.7, (1 / (1 + np.exp(-code.astype(float)))).mean()
-    divergence = rho * math.log(rho / rho_hat) + (1 - rho) * math.log((1 - rho) / (1 - rho_hat))
-    expected = np.square(volume - guess).mean() + 0.6 * divergence
-    outputs = {"reconstruction": guess, "code": code}
-    assert numpy_of(losses.sparse_reconstruction({"volume": volume}, outputs, config, ("volume",))) == pytest.approx(
-        expected, rel=1e-5
-    )
-
-
-# What `run.json` of a checkpoint held when one dataclass was for all networks of `cnn`, another for those of `mmnn`.
 def test_the_default_initialisation_of_cae_averages_blocks(build):
     """Before training its code is already close to the block mean, up to a little noise."""
-    network = MODELS["cae"].module.build(cae.PRESETS["stride3"], FULL)
+    network = MODELS["cae"].module.build(MODELS["cae"].module.PRESETS["stride3"], FULL)
     volume = np.random.default_rng(1).uniform(1, 2, FULL.shape).astype(np.float32)
     code = np.array(network({"volume": volume[None, ..., None]})["code"])[0, ..., 0]
     inside = (slice(1, -1),) * 3
-    assert np.corrcoef(code[inside].ravel(), block_mean(volume)[inside].ravel())[0, 1] > 0.6
+    assert np.corrcoef(code[inside].ravel(), block_mean(volume).ravel())[0, 1] > 0.6
 
 
 @pytest.mark.parametrize("name", ["Conv3D", "Conv3DTranspose"])
@@ -245,8 +208,6 @@ def test_the_default_initialisation_of_cae_averages_blocks(build):
 def test_one_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, kernel, stride, size):
     import keras
     import tensorflow as tf
-
-    from models import one_channel
 
     random = np.random.default_rng(0)
     volume = tf.constant(random.normal(size=(2, *size, 1)), tf.float32)
@@ -267,8 +228,6 @@ def test_one_channel_is_convolved_as_keras_does_it_and_so_are_gradients(name, ke
 def test_a_volume_is_cropped_as_keras_does_it():
     import keras
 
-    from models import one_channel
-
     volume = np.random.default_rng(0).normal(size=(2, 5, 6, 7, 2)).astype(np.float32)
     widths = [(1, 1), (0, 1), (2, 0)]
     np.testing.assert_array_equal(one_channel.Cropping3D(widths)(volume), keras.layers.Cropping3D(widths)(volume))
@@ -280,19 +239,30 @@ def with_random_weights(network):
     return network
 
 
-def test_region_means_are_those_of_the_atlas():
-    from models.layers import RegionMeans
+def layer_of(network, kind: str):
+    return next(layer for layer in network.layers if type(layer).__name__ == kind)
 
+
+def test_region_means_are_those_of_the_atlas(build):
     volumes = np.random.default_rng(0).normal(size=(3, *REDUCED.shape, 2)).astype(np.float32)
-    np.testing.assert_allclose(
-        RegionMeans(REDUCED)(volumes), region_means(load_atlas(None, REDUCED), volumes), atol=1e-6
-    )
+    found = layer_of(build("cnn", "regions"), "RegionMeans")(volumes)
+    np.testing.assert_allclose(found, region_means(load_atlas(None, REDUCED), volumes), atol=1e-6)
+
+
+def test_log_odds_of_connectomes_are_a_weighted_sum_of_z_scores_in_which_unknown_edges_count_as_the_mean():
+    module, generator = MODELS["mmnn"].module, np.random.default_rng(2)
+    layer = layer_of(module.build(module.PRESETS["regions"], REDUCED, edges=4), "RidgeLogits")
+    edges, (mean, scale, weights) = generator.normal(size=(5, 4)), generator.normal(size=(3, 4))
+    edges[2, 1] = np.nan
+    layer.assign(mean, scale, weights, 0.25)
+    found = np.array(layer(edges))
+    expected = np.nan_to_num((edges - mean) * scale) @ weights + 0.25
+    np.testing.assert_allclose(found[:, 0, 1] - found[:, 0, 0], expected, atol=1e-5)
+    assert not layer.trainable_variables
 
 
 def test_standardised_values_are_those_of_scikit_learn():
     from sklearn.preprocessing import StandardScaler
-
-    from models.layers import Standardise
 
     values = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
     values[:, 2] = 0.1  # does not vary
@@ -310,8 +280,6 @@ def test_sines_begin_as_the_kernel_of_an_svm():
     import keras
     from sklearn.metrics.pairwise import rbf_kernel
 
-    from models.layers import fourier_features
-
     keras.utils.set_random_seed(0)
     phenotype = keras.Input((29,))
     network = keras.Model(phenotype, fourier_features(keras.layers.Reshape((1, 29))(phenotype), 20000, 1))
@@ -323,8 +291,6 @@ def test_sines_begin_as_the_kernel_of_an_svm():
 @pytest.mark.parametrize("name", ["cnn", "nn", "mmnn"])
 def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
     import keras
-
-    from models.averaging import logits_of_parts
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
@@ -362,8 +328,6 @@ def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edg
 
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     """A change of one map moves the logits of its own networks only."""
-    from models.averaging import logits_of_parts
-
     module = MODELS["cnn"].module
     config = override(module.PRESETS["regions"], ["members=2"])
     network = logits_of_parts(with_random_weights(module.build(config, REDUCED, maps=3)))

@@ -59,9 +59,34 @@ RUNS: list[Row] = [
     row("run.py --test --model nn --chkPointDir {empty} --dataDir {cohort}", "{empty}/nn", "run.py --train"),
 ]
 SCORES: list[Row] = []  # report, compare, choice, permutations
+SETTINGS: list[Row] = [
+    row(f"run.py --train {said} --chkPointDir {{missing}} --dataDir {{cohort}}", *words)
+    for said, *words in (
+        ("--model cnn --set depth=3", "depth is unknown", "cubes"),
+        ("--model nn --set filters=1", "filters is unknown", "phenotype_units"),
+        ("--model cnn --set batch_size", "batch_size has no '='", "KEY=VALUE"),
+        ("--model cnn --set batch_size=two", "batch_size=two", "whole number"),
+        ("--model nn --set batch_size=٣", "batch_size", "whole number"),
+        ("--model cnn --set learning_rate=fast", "learning_rate=fast", "a number"),
+        ("--model cnn --set learning_rate=nan", "learning_rate is nan", "1e-12"),
+        ("--model nn --set learning_rate=1e-60", "learning_rate is 1e-60", "1e-12"),
+        ("--model nn --set half_rate_after=" + "9" * 400, "half_rate_after is 999", "1e+09"),
+        ("--model cnn --preset residual --set batch_norm=1", "batch_norm", "true or false"),
+        ("--model cnn --set batch_size=0", "batch_size is 0", "1 to 4096"),
+        ("--model cnn --set standardise=scanner", "standardise", "stored, brain, site"),
+        ("--model cnn --preset residual --set filters=8", "filters, kernels", "differ in length"),
+        ("--model cnn --preset residual --set pools=0,0,-1", "pools is 0,0,-1", "0 to 31"),
+        ("--model ae --set units=", "units is empty", "at least one layer"),
+        ("--model nn --set phenotype_units=" + ",".join("1" * 99), "phenotype_units has 99", "64"),
+        ("--model cnn --set region_units=4096,4096,4096", "weights", "100,000,000"),
+        ("--model cnn --preset residual --set dropout=0.5", "dropout=0.5", "it needs global_average=false"),
+        ("--model cnn --preset regions --set region_units= --set batch_norm=true", "changes nothing", "region_units"),
+        ("--model nn --set initializer=he_normal", "changes nothing", "a second layer"),
+    )
+]
 BLACKOUT: list[Row] = []
 BUNDLES: list[Row] = []
-ROWS = [*CONVERT, *DERIVE, *COHORTS, *RUNS, *SCORES, *BLACKOUT, *BUNDLES]
+ROWS = [*CONVERT, *DERIVE, *COHORTS, *RUNS, *SETTINGS, *SCORES, *BLACKOUT, *BUNDLES]
 
 
 @pytest.mark.parametrize("of", ROWS, ids=lambda of: f"{' '.join(of.words)}: {of.command}"[:90])

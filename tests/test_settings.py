@@ -1,7 +1,6 @@
-"""Settings: every number has bounds that float32 can hold, whatever text a user or a file gives for it."""
+"""Settings: any text is refused or within bounds that float32 holds; each that is not refused changes the network."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -11,31 +10,20 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from data.cohorts.records import REDUCED
-from models import MAX_LAYERS, MODELS, bounds_of, from_json, override, parse_value
+from models import MODELS, bounds_of, override
 
+GRID = MODELS["cnn"].grid
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}
 CONFIGS = {f"{name}, {preset}": config for name, presets in PRESETS.items() for preset, config in presets.items()}
-NUMBERS = st.one_of(
-    st.integers().map(str),
-    st.floats().map(str),
-    st.sampled_from(
-        ["9" * 400, "9" * 5000, "1e-60", "0.99999999999", "1e999", "-0", "٣", "²", "1_0", "nan", "1e308", "1e-7"]
-    ),
-    st.text(max_size=4),
-)
-
-
-def numeric_settings(config) -> list[str]:
-    return [
-        field.name for field in dataclasses.fields(config) if not isinstance(getattr(config, field.name), (bool, str))
-    ]
+ODD = ["9" * 400, "9" * 5000, "1e-60", "0.99999999999", "1e999", "-0", "٣", "²", "1_0", "nan", "1e308", "1e-7"]
+NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str), st.sampled_from(ODD), st.text(max_size=4))
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_setting_that_is_a_number_has_bounds_that_its_type_can_hold(config):
-    bounds = bounds_of(type(config))
-    assert bounds.keys() == set(numeric_settings(config))
+    bounds, fields = bounds_of(type(config)), dataclasses.fields(config)
+    numbers = {of.name for of in fields if not isinstance(getattr(config, of.name), (bool, str))}
+    assert bounds.keys() == numbers
     for name, between in bounds.items():
         low, high = np.float32(between.smallest), np.float32(between.largest)
         assert np.isfinite([low, high]).all() and low < high and between.most <= 64
@@ -59,134 +47,17 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(config, data):
         assert between is None or all(between.smallest <= number <= between.largest for number in values)
 
 
-@pytest.mark.parametrize(
-    "name, assignment, words",
-    [
-        ("nn", "half_rate_after=" + "9" * 400, "half_rate_after is 999"),
-        ("nn", "phenotype_units=" + ",".join("1" * 3000), "phenotype_units has 3000 values; expected at most 64"),
-        ("nn", "phenotype_units=" + ",".join(["4096"] * 64), "weights; expected at most 100,000,000"),
-        ("cnn", "region_units=4096,4096,4096", "weights; expected at most 100,000,000"),
-        ("nn", "learning_rate=1e-60", r"learning_rate is 1e-60; expected 1e-12 to 1e\+38"),
-        ("nn", "batch_size=٣", "expected batch_size to be a whole number"),
-    ],
-)
-def test_a_setting_that_no_network_could_hold(name, assignment, words):
-    with pytest.raises(InputError, match=words) as caught:
-        override(next(iter(PRESETS[name].values())), [assignment])
-    assert len(str(caught.value)) < 500
-
-
 @pytest.mark.slow
-def test_settings_at_their_bounds_make_an_optimizer_and_deep_layers():
-    import keras
-
-    from utils.training.loop import make_optimizer
-
-    config, variable = override(PRESETS["nn"]["sine"], DENSE), keras.Variable([1.0])
-    for rate, decay, after in ((1e-12, 0.999999, 10**9), (1e6, 0.0, 1)):
-        extreme = dataclasses.replace(config, learning_rate=rate, decay=decay, half_rate_after=after)
-        optimizer = make_optimizer(extreme, "float32")
-        optimizer.apply([keras.ops.ones(1)], [variable])
-        assert np.isfinite(np.asarray(variable)).all() and optimizer.learning_rate > 0
-    deep = dataclasses.replace(config, phenotype_units=(1,) * MAX_LAYERS)
-    assert MODELS["nn"].module.build(deep, REDUCED).output.shape == (None, 2)
-
-
-@pytest.mark.parametrize(
-    "text, kind, value",
-    [
-        ("8", int, 8),
-        ("1e-3", float, 0.001),
-        ("true", bool, True),
-        ("False", bool, False),
-        ("2,3,4", tuple[int, ...], (2, 3, 4)),
-        ("5", tuple[int, ...], (5,)),
-    ],
-)
-def test_values_are_typed_by_their_field(text, kind, value):
-    parsed = parse_value(text, kind)
-    assert parsed == value
-    assert type(parsed) is type(value)
+def test_settings_at_their_bounds_make_deep_layers():
+    deep = override(PRESETS["nn"]["sine"], [*DENSE, "phenotype_units=" + ",".join(["1"] * 64)])
+    assert MODELS["nn"].module.build(deep, GRID).output.shape == (None, 2)
 
 
 def test_set_changes_what_it_names_and_leaves_the_preset_alone():
-    preset = MODELS["cnn"].module.PRESETS["residual"]
-    changed = override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=false", "batch_size=2"])
+    preset = PRESETS["cnn"]["residual"]
+    changed = override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=False", "batch_size=2"])
     assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3), residual=False, batch_size=2) == changed
-    assert preset.batch_size != 2
-
-
-@pytest.mark.parametrize(
-    "name, assignments, words",
-    [
-        ("cnn", ["depth=3"], "--set depth is unknown; expected one of average_pool, batch_norm, "),
-        ("cnn", ["batch_size"], "--set batch_size has no '='; expected KEY=VALUE"),
-        (
-            "cnn",
-            ["batch_size=two"],
-            "--set batch_size=two has the wrong type; expected batch_size to be a whole number",
-        ),
-        ("cnn", ["learning_rate=fast"], "expected learning_rate to be a number"),
-        ("cnn", ["batch_norm=1"], "expected batch_norm to be true or false"),
-        ("cnn", ["batch_size=0"], "batch_size is 0; expected 1 to 4096"),
-        ("cnn", ["learning_rate=nan"], "learning_rate is nan; expected 1e-12 to 1e+38"),
-        ("cnn", ["filters=8"], "filters, kernels, strides and pools differ in length"),
-        ("cnn", ["pools=0,0,-1"], "pools is 0,0,-1; expected 0 to 31"),
-        ("cnn", ["standardise=scanner"], "expected standardise to be one of stored, brain, site"),
-        ("cae", ["strides=3"], "filters and strides differ in length"),
-        ("cae", ["filters=", "strides="], "filters"),
-        ("ae", ["units="], "units is empty; expected at least one layer"),
-    ],
-)
-def test_settings_that_cannot_be(name, assignments, words):
-    with pytest.raises(InputError) as caught:
-        presets = MODELS[name].module.PRESETS
-        override(presets.get("residual", next(iter(presets.values()))), assignments)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_settings_survive_json(config):
-    assert from_json(type(config), json.loads(json.dumps(dataclasses.asdict(config)))) == config
-
-
-@pytest.mark.parametrize(
-    "name, preset, assignments, needs",
-    [
-        ("cnn", "regions", ["region_units=", "batch_norm=true"], "it needs region_units, phenotype_activation=relu or"),
-        ("nn", "sine", ["phenotype_units=", "phenotype_activation=relu"], "it needs phenotype_units"),
-        (
-            "nn",
-            "sine",
-            ["phenotype_units=", "batch_norm=true"],
-            "it needs region_units, phenotype_activation=relu or",
-        ),
-        ("cnn", "residual", ["dropout=0.5"], "it needs global_average=false and average_pool"),
-        ("cnn", "combined", ["residual=false"], "it needs two filters or more"),
-        ("nn", "sine", ["initializer=he_normal"], "phenotype_activation=relu or a second layer"),
-    ],
-)
-def test_a_setting_that_would_change_nothing_is_refused(name, preset, assignments, needs):
-    with pytest.raises(InputError) as caught:
-        override(MODELS[name].module.PRESETS[preset], assignments)
-    assert needs in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "name, preset, key",
-    [
-        ("cnn", "regions", "dropout"),
-        ("cnn", "residual", "region_units"),
-        ("mmnn", "regions", "joined_units"),
-        ("nn", "sine", "filters"),
-    ],
-)
-def test_a_setting_of_another_network_is_answered_with_those_of_this(name, preset, key):
-    config = MODELS[name].module.PRESETS[preset]
-    own = sorted(field.name for field in dataclasses.fields(config))
-    with pytest.raises(InputError) as caught:
-        override(config, [f"{key}=1"])
-    assert f"--set {key} is unknown; expected one of {', '.join(own)}." in str(caught.value)
+    assert preset.batch_size != 2 and type(changed.batch_size) is int and type(changed.learning_rate) is float
 
 
 ELSEWHERE = {  # not tried here: those of training and reading, and the shapes of convolutions
@@ -214,12 +85,12 @@ def test_a_setting_that_is_not_refused_changes_the_network(name, preset):
     if name == "mmnn" and preset != "residual":
         known -= {field.name for field in dataclasses.fields(MODELS["cnn"].module.PRESETS[preset])}
     others |= {key: not getattr(base, key) for key in switches & known}
-    before = described(module.build(base, REDUCED, maps=2))
+    before = described(module.build(base, GRID, maps=2))
     for key in sorted(known & others.keys()):
         changed = dataclasses.replace(base, **{key: others[key]})
         if changed == base:
             continue
-        after = described(module.build(changed, REDUCED, maps=2))
+        after = described(module.build(changed, GRID, maps=2))
         assert (before == after) == (key in changed.idle()), key
 
 
@@ -234,11 +105,3 @@ def described(network) -> list[tuple]:
         starts = type(initializer).__name__, getattr(initializer, "alone", None)
         found.append((type(layer).__name__, shapes, layer.output.shape, size, punished, starts))
     return found
-
-
-@pytest.mark.parametrize("name", ["cnn", "mmnn"])
-def test_saved_settings_that_no_network_has_are_refused(name):
-    saved = dataclasses.asdict(MODELS[name].module.PRESETS["residual"])
-    for values in (saved | {"depth": 3}, {key: value for key, value in saved.items() if key != "filters"}):
-        with pytest.raises(InputError, match=r"damaged .* is missing or unknown.*; train again"):
-            from_json(MODELS[name].module.Config, values)

@@ -362,6 +362,26 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
 
 
 @pytest.mark.slow
+def test_the_first_loss_of_an_autoencoder_is_its_error_and_its_sparsity(train, cohort, tmp_path):
+    import keras
+
+    train("one", "ae", 1)
+    (row,) = read_rows(tmp_path / "one/out/history.csv")
+    keras.utils.set_random_seed(0)
+    module = MODELS["ae"].module
+    config = override(module.PRESETS["default"], ["batch_size=8"])
+    given = np.stack([lab.read_record(cohort / file)[1] for file in order(cohort, 0)])
+    outputs = {
+        name: np.array(of, float)
+        for name, of in module.build(config, None)({"phenotype": given}, training=True).items()
+    }
+    rho, rho_hat = config.sparsity, (1 / (1 + np.exp(-outputs["code"]))).mean()
+    divergence = rho * np.log(rho / rho_hat) + (1 - rho) * np.log((1 - rho) / (1 - rho_hat))
+    expected = np.square(given - outputs["reconstruction"]).mean() + config.sparsity_weight * divergence
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
 def test_each_record_is_seen_once_an_epoch_and_the_order_changes(train, cohort, tmp_path):
     """One record a batch, by a network that is not trained: the loss tells which it was."""
     count = len(lab.read_table(cohort / "subjects.csv").query("split == 'train'"))
