@@ -1,21 +1,18 @@
 """What parts of a classifier count: against another optimiser, and trainings on labels that some members never saw."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
+import lab
 import numpy as np
 import pytest
 from helpers import requested
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from data.base.effort import EFFORT
-from data.cohorts.rows import Row
 from models.averaging import PartOfMean, logits_of_parts
 from utils.machines import devices
 from utils.runs.validate import single_run
 from utils.training import shares
-from utils.training.loop import beside_labels, log_odds_at
 from utils.training.train import begin, measure
 
 SITES = np.array(["A", "B", "C"])
@@ -94,48 +91,6 @@ def test_one_good_part_does_not_take_all_among_few_people(seed):
     assert parts.max() < 0.55 and parts.min() > 0.05
 
 
-def made_run(label: np.ndarray, site: np.ndarray, members: int):
-    from models import cnn
-
-    rows = tuple(
-        Row(f"{at}.bin", str(at // 2), of_site, float(of), "train")
-        for at, (of, of_site) in enumerate(zip(label, site, strict=True))
-    )
-    cohort = SimpleNamespace(rows=rows, groups=(), indices=lambda split: np.arange(len(rows)))
-    config = replace(cnn.PRESETS["combined"], members=members)
-    return SimpleNamespace(cohort=cohort, config=config)
-
-
-@pytest.mark.parametrize("members", [2, 4, 7])
-def test_each_member_leaves_out_a_fifth_of_the_people(members, monkeypatch):
-    """Both records of a person are on one side; members count in turn."""
-    monkeypatch.setattr(EFFORT, "inner_folds", 5)
-    label = np.repeat(np.arange(40) % 2, 2)
-    run = made_run(label, np.repeat(SITES, 80)[:80], members)
-    weight = beside_labels(run, SimpleNamespace(learned=True, parts=[]))["weight"]
-    assert weight.shape == (80, members) and (weight[::2] == weight[1::2]).all()
-    np.testing.assert_allclose(weight.mean(0), 1, rtol=1e-6)
-    assert ((weight == 0).sum(0) == 16).all()
-    for one in range(members):
-        for other in range(one):
-            alike = one % 5 == other % 5
-            assert (weight[:, one] == weight[:, other]).all() == alike
-            assert ((weight[:, one] == 0) & (weight[:, other] == 0)).any() == alike
-    assert (beside_labels(run, SimpleNamespace(learned=False, parts=[]))["weight"] == 1).all()
-
-
-def test_site_log_odds_are_those_of_the_training_people():
-    label, site = np.array([0, 0, 0, 1, 1, 1, 1, 0]), np.array(["A"] * 4 + ["B"] * 4)
-    expected = logit(np.where(site == "A", (1 + 1) / 6, (3 + 1) / 6))
-    np.testing.assert_allclose(log_odds_at(label, site), expected)
-    assert not log_odds_at(label * 0, site).any()
-    parts = [PartOfMean("phenotype", 1, 1.0, False), PartOfMean("regions", 1, 1.0, True)]
-    for of, found in ((parts, expected), (parts[:1], expected * 0)):
-        run = made_run(label, site, 2)
-        told = beside_labels(run, SimpleNamespace(learned=False, parts=of))["site_log_odds"]
-        np.testing.assert_allclose(told, found, rtol=1e-6)
-
-
 @pytest.mark.parametrize("within_sites", [False, True])
 def test_the_loss_of_a_part_is_that_of_its_networks_on_those_whom_they_learn_from(within_sites):
     """Three members of two maps, by hand."""
@@ -181,11 +136,21 @@ def trained(cohort, told_before=None, relabelled=()):
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort):
+def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort, effort):
     """With their labels turned around its weights are the same to the last bit, and those of the other are not."""
+    effort(inner_folds=3)
     before = trained(cohort)
-    left_out = np.flatnonzero(before.beside_labels["weight"][:, 0] == 0)
-    assert left_out.size
+    weight, rows = before.beside_labels["weight"], before.run.cohort.rows
+    training = [at for at, row in enumerate(rows) if row.split == "train"]
+    np.testing.assert_allclose(weight[training].mean(0), 1, rtol=1e-6)
+    assert not (weight == 0).all(1).any() and 0.1 < (weight[training] == 0).mean() < 0.6
+    table = lab.read_table(cohort / "subjects.csv").query("split == 'train'")
+    of_site = table["label"].astype(float).groupby(table["site"]).agg(["sum", "count"])
+    expected = [
+        logit((of_site.loc[rows[at].site, "sum"] + 1) / (of_site.loc[rows[at].site, "count"] + 2)) for at in training
+    ]
+    np.testing.assert_allclose(before.beside_labels["site_log_odds"][training], expected, rtol=1e-5)
+    left_out = np.flatnonzero(weight[:, 0] == 0)
     after = trained(cohort, before.beside_labels, left_out)
     for one, other in zip(before.network.trainable_variables, after.network.trainable_variables, strict=True):
         assert one.shape[1] == 2  # (inputs, members, ...)
