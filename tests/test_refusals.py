@@ -44,6 +44,7 @@ PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each r
     "file": lambda path: path.write_bytes(b"precious"),
     "repository": folder_with("analysis.py"),
     "records": lab.records,
+    "systems": lambda path: path.write_text("region,system\nPrecentral_L,a\n"),
     "missing": lambda path: None,
 }
 
@@ -85,8 +86,23 @@ SETTINGS: list[Row] = [
     )
 ]
 BLACKOUT: list[Row] = []
+SYSTEMS: list[Row] = [
+    row(
+        "run.py --blackout --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --systems {systems}",
+        "{systems}",
+        *words,
+        spoil={"systems": table} if table else None,
+    )
+    for table, *words in (
+        (None, "lacks 115 of the 116 regions", "expected each"),
+        (b"region,system\nPrecentral_L,a\nup,b\n", "names the region up", "the atlas"),
+        (b"region,system\nPrecentral_L,a\nPrecentral_L,b\n", "Precentral_L twice", "Remove"),
+        (b"region,system\nPrecentral_L,\n", "no system for the region Precentral_L", "Fill it in"),
+        (b"area,system\nPrecentral_L,a\n", "region"),
+    )
+]
 BUNDLES: list[Row] = []
-ROWS = [*CONVERT, *DERIVE, *COHORTS, *RUNS, *SETTINGS, *SCORES, *BLACKOUT, *BUNDLES]
+ROWS = [*CONVERT, *DERIVE, *COHORTS, *RUNS, *SETTINGS, *SCORES, *BLACKOUT, *SYSTEMS, *BUNDLES]
 
 
 @pytest.mark.parametrize("of", ROWS, ids=lambda of: f"{' '.join(of.words)}: {of.command}"[:90])

@@ -1,18 +1,13 @@
 """Systems of regions: AAL's by its table, others by a label image or a table of one's own."""
 
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from data.base.errors import InputError
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.records import FULL, REDUCED
-from utils.blackout import options
-from utils.blackout.options import BlackoutOptions
 from utils.blackout.systems import AAL, OUTSIDE, systems_of
 
 REGIONS = {2: "left", 3: "right", 7: "back"}
@@ -95,43 +90,3 @@ def test_a_table_names_regions_by_name_or_number(tmp_path, between):
     found = systems_of(rows(), path)
     assert of_regions(found) == [OUTSIDE, "moving", "seeing", OUTSIDE] and found.names == ("seeing", "moving", OUTSIDE)
     assert not found.are_regions
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("region,system\nleft,a\nup,b\n", "names the region up; expected one of the atlas, or its number."),
-        ("region,system\nleft,a\n2,b\n", "names the region 2 twice; expected each once. Remove a row."),
-        ("region,system\nleft,\n", "has no system for the region left; expected a name. Fill it in."),
-        ("region,system\nleft,a\n", "lacks 2 of the 3 regions (3 right, 7 back); expected each."),
-        ("area,system\nleft,a\n", "region"),
-    ],
-)
-def test_a_table_that_does_not_tell_each_region_once_is_refused(tmp_path, text, words):
-    path = tmp_path / "systems.csv"
-    path.write_text(text)
-    with pytest.raises(InputError) as raised:
-        systems_of(rows(), path)
-    assert str(path) in str(raised.value) and words in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_systems_are_refused_where_no_edges_are_replaced(monkeypatch, tmp_path):
-    path = tmp_path / "systems.csv"
-    path.write_text("region,system\nleft,a\nright,a\nback,b\n")
-    monkeypatch.setattr(options, "covariates_of", lambda *_: None)
-    monkeypatch.setattr(options, "loaded", lambda *_: rows())
-    people = [SimpleNamespace(known=True, subject=name) for name in "ab"]
-    replaced = SimpleNamespace(image=np.ones(1))
-    told = {"rows": people, "maps": ["falff"], "grid": FULL, "path": "here", "subjects": lambda split: "ab"}
-    cohort = SimpleNamespace(**told, indices=lambda split: np.arange(2), connectomes=replaced)
-    model = SimpleNamespace(inputs=lambda config: ("volume", "connectome"), reads=("volume",))
-    run = SimpleNamespace(cohort=cohort, model=model, config=None, options=BlackoutOptions(systems=path))
-    options.possible_blackout(run)
-    assert of_regions(run.options.systems_of(FULL)) == ["a", "a", "b", OUTSIDE]
-    assert run.options.settings()["systems"] == str(path) and BlackoutOptions().settings()["systems"] is None
-    run.options = replace(run.options, maps=("falff",))
-    with pytest.raises(InputError, match="tells of connections, and none is replaced here"):
-        options.possible_blackout(run)
-    run.options, cohort.connectomes = BlackoutOptions(systems=tmp_path / "none.csv"), replaced
-    with pytest.raises(InputError, match=r"none\.csv"):
-        options.possible_blackout(run)
