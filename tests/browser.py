@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from helpers import ROOT
+import lab
+from commands import ROOT
 from pages import module_of
-from people import ROWS, renamed, write_lab
-from scans import write_people as write_scans
 
 from data.base.cli import guarded
 from data.base.errors import InputError
@@ -265,10 +264,9 @@ def tab(page: "Page", found: Findings) -> None:
 
 def make_pages(home: Path) -> None:
     """Does all steps in a folder. Raises InputError where a command fails."""
-    lab = [ROWS[at % len(ROWS)] | {"SUB_ID": str(at + 50002), "FILE_ID": f"X_00{at + 50002}"} for at in range(PEOPLE)]
-    write_lab(home / "lab", lab)
-    write_lab(home / "new", renamed(24))
-    write_scans(home / "fmriprep", [str(number) for number in range(1, 7)])
+    lab.pcp(home / "lab", lab.people(PEOPLE), ("falff", "alff"), series=True)
+    lab.pcp(home / "new", lab.people(24, 60002), ("falff", "alff"), series=True)
+    lab.bold(home / "fmriprep", lab.people(6, 1))
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         for step in STEPS.strip().split("\n\n"):
             list(pool.map(partial(perform, home), map(str.strip, step.splitlines())))

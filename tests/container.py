@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from helpers import ROOT
+from commands import ROOT
 from slurm import rows_of, sh
 
 from data import demo

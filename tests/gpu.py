@@ -20,7 +20,7 @@ from unittest import mock
 
 import pandas as pd
 import pynvml
-from helpers import ROOT
+from commands import ROOT
 
 from data.base import files
 from data.base.cli import guarded
