@@ -34,6 +34,7 @@ from contents import lines_of, masked
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {"abide-data": "data", "abide-bundle": "utils.bundle", "abide-report": "utils.report", "run.py": "utils"}
 EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
+TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
 SIDE_BY_SIDE = 2  # faults
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
 NN = "--model nn --set members=1 --set batch_size=8"
@@ -43,53 +44,45 @@ CANDIDATES = "--set members=1 --set batch_size=8\n--set members=1 --set batch_si
 
 @dataclass(frozen=True)
 class Row:
-    """A command, what it is done to a copy of, and how often it is disturbed."""
+    """A command that is disturbed, in a copy of what that of the row `before` leaves."""
 
     command: str
-    before: str = ""  # the row whose command comes first
-    kills: int = 4
-    full_disks: int = 2
+    before: str = ""
     is_whole: bool = False  # it makes its last argument as a whole, and is refused where that is
     compared: str = "*"  # of names of files: those that do not depend on where a kill struck
 
 
 ROWS = {
-    "convert": Row("abide-data convert {home}/maps cohort --grid reduced --maps all", kills=12, full_disks=4),
-    "convert, full grid": Row("abide-data convert {home}/few cohort"),
+    "convert": Row("abide-data convert {people}/maps cohort --grid reduced --maps all"),
+    "convert, full grid": Row("abide-data convert {people}/few cohort"),
     "derive": Row(
-        "abide-data derive {home}/scans derived --jobs 2 --series {home}/maps/parcels.nii.gz "
+        "abide-data derive {people}/scans derived --jobs 2 --series {people}/maps/parcels.nii.gz "
         "--maps falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc",
-        kills=12,
-        full_disks=4,
     ),
-    "pack": Row("abide-data pack cohort --zip packed", "convert", kills=6, full_disks=4, is_whole=True),
-    "swap": Row("abide-data swap cohort --copies 2 swapped", "convert", kills=10, full_disks=4, is_whole=True),
-    "train nn": Row(f"run.py --train {NN} --numIters 95 {ON_COHORT} out", "convert", kills=12),
-    "train nn on": Row(f"run.py --train {NN} --numIters 135 {ON_COHORT} out", "train nn", full_disks=5),
+    "pack": Row("abide-data pack cohort --zip packed", "convert", is_whole=True),
+    "swap": Row("abide-data swap cohort --copies 2 swapped", "convert", is_whole=True),
+    "train nn": Row(f"run.py --train {NN} --numIters 95 {ON_COHORT} out", "convert"),
+    "train nn on": Row(f"run.py --train {NN} --numIters 135 {ON_COHORT} out", "train nn"),
     "train cnn": Row(f"run.py --train {CNN} --set batch_size=8 --numIters 25 {ON_COHORT} out", "convert"),
-    "train folds": Row(f"run.py --train {NN} --folds 2 --numIters 35 {ON_COHORT} out", "convert", kills=8),
+    "train folds": Row(f"run.py --train {NN} --folds 2 --numIters 35 {ON_COHORT} out", "convert"),
     "train folds, two at a time": Row(
         f"run.py --train {NN} --folds 2 --numIters 35 --jobs 2 {ON_COHORT} out", "convert", compared="*history.csv"
     ),
     "choose": Row(
-        f"run.py --train --model nn --folds 2 --numIters 15 --choose {{home}}/candidates.txt {ON_COHORT} out",
+        f"run.py --train --model nn --folds 2 --numIters 15 --choose {{people}}/candidates.txt {ON_COHORT} out",
         "convert",
-        kills=6,
     ),
     "train everybody": Row(f"run.py --train {NN} --everybody --numIters 25 {ON_COHORT} out", "convert"),
     "train cae": Row(
         f"run.py --train --model cae --set batch_size=2 --numIters 2 {ON_COHORT} out", "convert, full grid"
     ),
-    "test": Row(f"run.py --test --model cnn {ON_COHORT} result", "train cnn", full_disks=4),
-    "permutations": Row(
-        f"run.py --test --model nn --folds 2 --permutations 8 {ON_COHORT} result", "train folds", kills=6
-    ),
+    "test": Row(f"run.py --test --model cnn {ON_COHORT} result", "train cnn"),
+    "permutations": Row(f"run.py --test --model nn --folds 2 --permutations 8 {ON_COHORT} result", "train folds"),
     "blackout": Row(
-        f"run.py --blackout --model cnn --donors 2 --atlas {{home}}/maps/parcels.nii.gz {ON_COHORT} result",
+        f"run.py --blackout --model cnn --donors 2 --atlas {{people}}/maps/parcels.nii.gz {ON_COHORT} result",
         "train cnn",
-        full_disks=3,
     ),
-    "full pass": Row(f"run.py --model cae {ON_COHORT} reduced", "train cae", kills=8, full_disks=4),
+    "full pass": Row(f"run.py --model cae {ON_COHORT} reduced", "train cae"),
     "bundle": Row("abide-bundle ckpt/nn/folds-2 model.zip", "permutations", is_whole=True),
     "report": Row("abide-report result", "permutations"),
 }
@@ -141,7 +134,7 @@ def bytes_in(folder: Path) -> list[int]:
 
 def state(folder: Path) -> dict[str, str]:
     """Name of each file -> a digest of what it holds, but for times and where it lies; without TensorBoard's events,
-    whose names are times, and results that were moved aside."""
+    whose names are times, means, which know their records by inodes, and results that were moved aside."""
     found = {}
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
         name = path.relative_to(folder).as_posix()
@@ -149,7 +142,7 @@ def state(folder: Path) -> dict[str, str]:
         lines = [line for line in map(masked, lines_of(name, content)) if line.strip(' ",') != "<events>"]
         if path.name == "checkpoint":  # TensorFlow's state file
             lines = [line for line in content.decode().splitlines() if "timestamp" not in line]
-        if not re.search(r"tfevents|\bearlier/", name):
+        if not re.search(r"tfevents|\bmeans/|\bearlier/", name):
             found[name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return found
 
@@ -193,10 +186,6 @@ class Undisturbed:
     after: dict[str, str]
     changes: int
 
-    def untouched(self, state: dict[str, str]) -> dict[str, str]:
-        """Of a state, what the command does not change."""
-        return {name: state.get(name) for name, of in self.before.items() if self.after.get(name) == of}
-
 
 @dataclass(frozen=True)
 class Torture:
@@ -209,13 +198,14 @@ class Torture:
     def make_people(self) -> None:
         (self.home / "hook").mkdir(parents=True)
         (self.home / "hook" / "sitecustomize.py").write_text(HOOK)
-        (self.home / "candidates.txt").write_text(CANDIDATES)
-        lab.pcp(self.home / "maps", lab.people(), ("falff", "alff"), series=True)
-        lab.pcp(self.home / "few", lab.people(12))
-        lab.bold(self.home / "scans", lab.people(16), shape=(16, 18, 16))
+        people = self.home / "people"
+        lab.pcp(people / "maps", lab.people(), ("falff", "alff"), series=True)
+        lab.pcp(people / "few", lab.people(12))
+        lab.bold(people / "scans", lab.people(16))
+        (people / "candidates.txt").write_text(CANDIDATES)
 
     def words(self, name: str) -> list[str]:
-        program, *words = shlex.split(ROWS[name].command.format(home=self.home))
+        program, *words = shlex.split(ROWS[name].command.format(people=self.home / "people"))
         return [sys.executable, "-m", PROGRAMS[program], *words]
 
     def run(self, words: list[str], folder: Path, fault: dict | None = None) -> subprocess.CompletedProcess:
@@ -249,19 +239,22 @@ class Torture:
                 self.made[name] = Undisturbed(folder, before, state(folder), log.stat().st_size)
             return self.made[name]
 
-    def comes_out(self, name: str, folder: Path, tally: Tally) -> None:
-        """What a disturbed command does not change is as it was; repeated, it leaves what an undisturbed one does."""
+    def comes_out(self, name: str, folder: Path, tally: Tally, has_ended: bool) -> None:
+        """What the user has is as it was; repeated, a disturbed command leaves what an undisturbed one does."""
         row, whole, words = ROWS[name], self.undisturbed(name), self.words(name)
         tally.times += 1
-        tally.same(whole.untouched(whole.before), whole.untouched(state(folder)), f"{folder}, what it does not change")
+        users = [of for of in whole.before if of == "thesis.txt" or of.startswith("cohort/")]
+        tally.same(
+            *({of: has.get(of, "") for of in users} for has in (whole.before, state(folder))), f"{folder}, at once"
+        )
         is_made = row.is_whole and (folder / words[-1]).exists()
-        if not is_made:
+        if not has_ended and not is_made:
             tally.succeeded(self.run(words, folder), f"{folder}, repeated")
         compared = [name for name in whole.after if fnmatch(name, row.compared)]
         found = state(folder)
         if not is_made and row.compared == "*":
             compared += found  # one that was killed when all was made has left its lock
-        tally.same(*({of: has.get(of, "") for of in compared} for has in (whole.after, found)), f"{folder}, repeated")
+        tally.same(*({of: has.get(of, "") for of in compared} for has in (whole.after, found)), f"{folder}, in the end")
 
     def kill(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         """SIGKILL, of all its processes or the first one only, at one of its changes or soon after; once to thrice."""
@@ -270,9 +263,10 @@ class Torture:
             log.unlink(missing_ok=True)
             fault = {"log": str(log), "number": rng.randint(1, whole.changes), "group": rng.random() < 0.5}
             done = self.run(self.words(name), folder, fault | {"delay_s": rng.choice([0, rng.uniform(0, 1)])})
-            if done.returncode != -signal.SIGKILL:
-                break  # it has ended first
-        self.comes_out(name, folder, tally)
+            if has_ended := done.returncode != -signal.SIGKILL:
+                tally.succeeded(done, f"{folder}, which has ended first")
+                break
+        self.comes_out(name, folder, tally, has_ended)
 
     def full_disk(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         """A disk that fills at one of the writes, or where none can be mounted, files that cannot grow."""
@@ -283,21 +277,21 @@ class Torture:
         else:
             tally.note = "files that cannot grow: no disk can be mounted here"
             done = self.run(self.words(name), folder, {"largest_file": rng.randrange(max(after) // 2)})
-        if done.returncode < 2:
+        if has_ended := done.returncode < 2:
             tally.note = "some had room enough"
             tally.succeeded(done, f"{folder}, with room")
         else:
             tally.refused(done, str(folder), "No space left|File too large|[Rr]oom")
             if ROWS[name].is_whole:
                 tally.same(self.undisturbed(name).before, state(folder), f"{folder}, of which nothing should be left")
-        self.comes_out(name, folder, tally)
+        self.comes_out(name, folder, tally, has_ended)
 
     def read_only(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         if not can_mount():
             tally.note = "not tried: no disk can be mounted here"
             return
         tally.refused(self.on_a_disk(name, folder, "ro"), str(folder), "Read-only file system|cannot be written")
-        self.comes_out(name, folder, tally)
+        self.comes_out(name, folder, tally, has_ended=False)
 
     def on_a_disk(self, name: str, folder: Path, options: str) -> subprocess.CompletedProcess:
         """A command whose folder is a disk mounted with these options; what that holds at the end comes back."""
@@ -314,16 +308,6 @@ def can_mount() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         mounting = [*NAMESPACE, 'mount -t tmpfs none "$1"', "sh", folder]
         return bool(shutil.which("unshare")) and subprocess.run(mounting, capture_output=True).returncode == 0
-
-
-def faults(only: str = "") -> list[tuple[str, str, int]]:
-    """The name of each row, what is done to its command, and how often."""
-    wanted = [
-        (name, fault, times)
-        for name, row in ROWS.items()
-        for fault, times in (("kill", row.kills), ("full_disk", row.full_disks), ("read_only", 1))
-    ]
-    return [of for of in wanted if only in f"{of[1]}: {of[0]}"]
 
 
 def suffer(torture: Torture, name: str, fault: str, times: int, seed: int) -> Tally:
@@ -347,15 +331,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="NAME", help="faults whose name holds this")
     args = parser.parse_args()
-    torture, wanted = Torture(Path(tempfile.mkdtemp(prefix="kills-"))), faults(args.only)
+    torture = Torture(Path(tempfile.mkdtemp(prefix="kills-")))
     torture.make_people()
+    people = state(torture.home / "people")
+    wanted = [(name, fault) for name in ROWS for fault in TIMES if args.only in f"{fault}: {name}"]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        tallies = list(pool.map(lambda of: suffer(torture, *of, args.seed), wanted))
+        tallies = list(pool.map(lambda of: suffer(torture, *of, TIMES[of[1]], args.seed), wanted))
     print("| command | fault | times | lost | |\n| --- | --- | --- | --- | --- |")
-    for (name, fault, _), tally in zip(wanted, tallies, strict=True):
+    for (name, fault), tally in zip(wanted, tallies, strict=True):
         print(f"| {name} | {fault} | {tally.times} | {len(tally.lost) or 'nothing'} | {tally.note} |")
-    lost = [loss for tally in tallies for loss in tally.lost]
-    print(f"\n{len(lost) or 'Nothing'} lost, seed {args.seed}")
+    lost = sum(len(tally.lost) for tally in tallies) + (state(torture.home / "people") != people)
+    print(f"\n{lost or 'Nothing'} lost, people included, seed {args.seed}")
     if not lost:
         shutil.rmtree(torture.home)
     return int(bool(lost))
