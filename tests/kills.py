@@ -331,7 +331,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="NAME", help="faults whose name holds this")
     args = parser.parse_args()
-    torture = Torture(Path(tempfile.mkdtemp(prefix="kills-")))
+    torture = Torture(Path(tempfile.mkdtemp(prefix="kills-")).resolve())
     torture.make_people()
     people = state(torture.home / "people")
     wanted = [(name, fault) for name in ROWS for fault in TIMES if args.only in f"{fault}: {name}"]
