@@ -139,7 +139,10 @@ def state(folder: Path) -> dict[str, str]:
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
         name = path.relative_to(folder).as_posix()
         content = path.read_bytes().replace(os.fsencode(folder), b"<place>")
-        lines = [line for line in map(masked, lines_of(name, content)) if line.strip(' ",') != "<events>"]
+        try:
+            lines = [line for line in map(masked, lines_of(name, content)) if line.strip(' ",') != "<events>"]
+        except ValueError:  # half of a file, which a kill has left
+            lines = [content.hex()]
         if path.name == "checkpoint":  # TensorFlow's state file
             lines = [line for line in content.decode().splitlines() if "timestamp" not in line]
         if not re.search(r"tfevents|\bmeans/|\bearlier/", name):
