@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from commands import ROOT
-from slurm import rows_of, sh
+from slurm import prepare, rows_of, sh
 
 from data import demo
 from data.base.cli import guarded
@@ -254,17 +254,6 @@ class Tries:
         return f"trained, tested and checked; all files belong to user {STRANGER.split(':')[0]}", held
 
 
-def prepare() -> None:
-    """Asks, and installs what is missing. Raises InputError where that cannot be done."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise InputError("A clean root needs root, on Debian; nothing was tried.")
-    if os.environ.get("YES") != "1" and not (sys.stdin.isatty() and input(ASK).strip().lower() in ("y", "yes")):
-        raise InputError("Nothing was tried; YES=1 make container goes on without asking.")
-    if not shutil.which("mmdebstrap"):
-        sh("apt-get", "update", "-qq")
-        sh("apt-get", "install", "-y", "-qq", "mmdebstrap", env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
-
-
 def built(home: Path) -> tuple[Image, str]:
     """The image, and what it took to make."""
     begin, steps = time.monotonic(), instructions(DOCKERFILE.read_text())
@@ -279,7 +268,7 @@ def built(home: Path) -> tuple[Image, str]:
 
 
 def execute() -> int:
-    prepare()
+    prepare("container", ASK, {"mmdebstrap": "mmdebstrap"})
     with tempfile.TemporaryDirectory(prefix="container") as folder:
         home = Path(folder)
         home.chmod(0o755)

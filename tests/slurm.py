@@ -306,14 +306,14 @@ class Tries:
         }
 
 
-def prepare() -> None:
-    """Asks, and installs what is missing. Raises InputError where that cannot be done."""
-    if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
-        raise InputError("A Slurm of two nodes needs root, on Debian; nothing was tried.")
-    asked = ASK.format(packages=", ".join(PACKAGES.values()), nodes=", ".join(NODES), bridge=BRIDGE)
-    if os.environ.get("YES") != "1" and not (sys.stdin.isatty() and input(asked).strip().lower() in ("y", "yes")):
-        raise InputError("Nothing was tried; YES=1 make slurm goes on without asking.")
-    if missing := [package for program, package in PACKAGES.items() if not shutil.which(program)]:
+def prepare(what: str, ask: str, packages: Mapping[str, str]) -> None:
+    """Asks for `make WHAT`, and installs the packages whose programs are missing. Raises InputError where that cannot
+    be done."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise InputError(f"make {what} needs root, on Debian; nothing was tried.")
+    if os.environ.get("YES") != "1" and not (sys.stdin.isatty() and input(ask).strip().lower() in ("y", "yes")):
+        raise InputError(f"Nothing was tried; YES=1 make {what} goes on without asking.")
+    if missing := [package for program, package in packages.items() if not shutil.which(program)]:
         sh("apt-get", "update", "-qq")
         sh("apt-get", "install", "-y", "-qq", *missing, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
@@ -332,7 +332,7 @@ def rows_of(tries: Mapping[str, Callable[[], tuple[str, bool]]]) -> int:
 
 
 def execute() -> int:
-    prepare()
+    prepare("slurm", ASK.format(packages=", ".join(PACKAGES.values()), nodes=", ".join(NODES), bridge=BRIDGE), PACKAGES)
     wanted = sys.argv[1:]
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     devices.choose_device(share=False)

@@ -143,6 +143,18 @@ def test_a_replaced_checkpoint_is_used_until_the_new_one_is_there(three, tmp_pat
     assert (three.current, three.digest(), names_in(tmp_path)) == (three.path, digest, {"nn"})
 
 
+def test_a_first_checkpoint_that_was_not_completed_is_none(tmp_path):
+    """TensorFlow has written an index, perhaps to a full disk, but not its state file; nor is the digest recorded."""
+    folder = write_checkpoints(tmp_path / "nn", (4,))
+    (folder.path / "checkpoint").unlink()
+    assert folder.current == folder.path
+    described = json.loads((folder.path / "run.json").read_text())
+    (folder.path / "run.json").write_text(json.dumps(described | {"saved": {}}))
+    assert folder.current is None
+    folder.prepare(override=False)
+    assert names_in(folder.path) == {"run.json"}
+
+
 def test_a_run_killed_after_its_first_save_is_continued(three):
     """Before it removed what it replaces."""
     three.prepare(override=True)

@@ -285,14 +285,18 @@ def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def latest_in(folder: Path) -> Path | None:
-    """The prefix that TensorFlow's state file names; without that file, the latest that has an index, which is written
-    last; None if there is none."""
+    """The prefix that TensorFlow's state file names; without that file, the latest whose digest is recorded, for the
+    first one may not have been completed; None if there is none."""
     state = folder / STATE
     if state.is_file():
         match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
         return folder / (os.path.basename(os.fsdecode(match[1])) if match else "unnamed")
-    found = [FILES.fullmatch(path.name) for path in folder.glob("ckpt-*.index")]
-    return folder / f"ckpt-{max(int(match[1]) for match in found if match)}" if any(found) else None
+    numbers = [int(found[1]) for path in folder.glob("ckpt-*.index") if (found := FILES.fullmatch(path.name))]
+    if numbers:
+        with suppress(InputError):  # reported where it is needed
+            saved = files.read_json(folder / IDENTITY, Identity).saved
+            numbers = [number for number in numbers if f"ckpt-{number}" in saved]
+    return folder / f"ckpt-{max(numbers)}" if numbers else None
 
 
 def move_others(source: Path, target: Path) -> None:

@@ -1,0 +1,354 @@
+"""Kills, full disks and disks that cannot be written, done to the command lines -> a table of what was lost.
+
+    .venv/bin/python tests/kills.py [--seed N] [--only NAME]
+
+One property holds for every row: what a command does not change stays as it was, and the same command repeated leaves
+what an undisturbed one leaves, but for what `contents.py` masks. Where the disk ends it, it says so in one line, with
+exit status 2. Exit status 1 if anything was lost.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from threading import Lock
+
+import lab
+from contents import lines_of, masked
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {"abide-data": "data", "abide-bundle": "utils.bundle", "abide-report": "utils.report", "run.py": "utils"}
+EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
+TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
+SIDE_BY_SIDE = 2  # faults
+ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
+NN = "--model nn --set members=1 --set batch_size=8"
+CNN = "--model cnn --preset residual --set filters=2,3 --set kernels=3,3 --set strides=3,2 --set pools=0,0"
+CANDIDATES = "--set members=1 --set batch_size=8\n--set members=1 --set batch_size=4\n--set members=1 --set l2=0.1\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command that is disturbed, in a copy of what that of the row `before` leaves."""
+
+    command: str
+    before: str = ""
+    is_whole: bool = False  # it makes its last argument as a whole, and is refused where that is
+    compared: str = "*"  # of names of files: those that do not depend on where a kill struck
+
+
+ROWS = {
+    "convert": Row("abide-data convert {people}/maps cohort --grid reduced --maps all"),
+    "convert, full grid": Row("abide-data convert {people}/few cohort"),
+    "derive": Row(
+        "abide-data derive {people}/scans derived --jobs 2 --series {people}/maps/parcels.nii.gz "
+        "--maps falff,alff,reho,degree_weighted,eigenvector_weighted,vmhc",
+    ),
+    "pack": Row("abide-data pack cohort --zip packed", "convert", is_whole=True),
+    "swap": Row("abide-data swap cohort --copies 2 swapped", "convert", is_whole=True),
+    "train nn": Row(f"run.py --train {NN} --numIters 95 {ON_COHORT} out", "convert"),
+    "train nn on": Row(f"run.py --train {NN} --numIters 135 {ON_COHORT} out", "train nn"),
+    "train cnn": Row(f"run.py --train {CNN} --set batch_size=8 --numIters 25 {ON_COHORT} out", "convert"),
+    "train folds": Row(f"run.py --train {NN} --folds 2 --numIters 35 {ON_COHORT} out", "convert"),
+    "train folds, two at a time": Row(
+        f"run.py --train {NN} --folds 2 --numIters 35 --jobs 2 {ON_COHORT} out", "convert", compared="*history.csv"
+    ),
+    "choose": Row(
+        f"run.py --train --model nn --folds 2 --numIters 15 --choose {{people}}/candidates.txt {ON_COHORT} out",
+        "convert",
+    ),
+    "train everybody": Row(f"run.py --train {NN} --everybody --numIters 25 {ON_COHORT} out", "convert"),
+    "train cae": Row(
+        f"run.py --train --model cae --set batch_size=2 --numIters 2 {ON_COHORT} out", "convert, full grid"
+    ),
+    "test": Row(f"run.py --test --model cnn {ON_COHORT} result", "train cnn"),
+    "permutations": Row(f"run.py --test --model nn --folds 2 --permutations 8 {ON_COHORT} result", "train folds"),
+    "blackout": Row(
+        f"run.py --blackout --model cnn --donors 2 --atlas {{people}}/maps/parcels.nii.gz {ON_COHORT} result",
+        "train cnn",
+    ),
+    "full pass": Row(f"run.py --model cae {ON_COHORT} reduced", "train cae"),
+    "bundle": Row("abide-bundle ckpt/nn/folds-2 model.zip", "permutations", is_whole=True),
+    "report": Row("abide-report result", "permutations"),
+}
+
+HOOK = """
+import json, os, resource, signal, sys, threading
+
+fault = json.loads(os.environ["FAULT"])
+changes = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+def strike():
+    (os.killpg if fault["group"] else os.kill)(os.getpgid(0), signal.SIGKILL)
+
+def note(event, arguments):
+    if event not in changes or isinstance(arguments[0], int):
+        return
+    if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        return
+    if not os.path.abspath(os.fsdecode(arguments[0])).startswith(fault["folder"] + os.sep):
+        return
+    log = os.open(fault["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(log, b".")
+    number = os.fstat(log).st_size
+    os.close(log)
+    if number == fault["number"]:
+        threading.Timer(fault["delay_s"], strike).start() if fault["delay_s"] else strike()
+
+if "largest_file" in fault:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (fault["largest_file"], resource.RLIM_INFINITY))
+else:
+    sys.addaudithook(note)
+"""  # each process of a command counts what it changes in its folder, and kills at a number; or its files cannot grow
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+MOUNTED = """
+mkdir ../disk && cp -a . ../disk && mount -t tmpfs -o size=1g none "$PWD" && cd "$PWD" && cp -a ../disk/. . || exit 99
+mount -o "remount,$1" "$PWD" && rm -r ../disk || exit 99
+shift
+"$@"
+status=$?
+cp -a . ../disk || exit 98
+exit $status
+"""
+
+
+def bytes_in(folder: Path) -> list[int]:
+    """Of each file, as a tmpfs counts them, in pages."""
+    return [-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file()]
+
+
+def state(folder: Path) -> dict[str, str]:
+    """Name of each file -> a digest of what it holds, but for times and where it lies; without TensorBoard's events,
+    whose names are times, means, which know their records by inodes, and results that were moved aside."""
+    found = {}
+    for path in filter(Path.is_file, sorted(folder.rglob("*"))):
+        name = path.relative_to(folder).as_posix()
+        content = path.read_bytes().replace(os.fsencode(folder), b"<place>")
+        try:
+            lines = [line for line in map(masked, lines_of(name, content)) if line.strip(' ",') != "<events>"]
+        except ValueError:  # half of a file, which a kill has left
+            lines = [content.hex()]
+        if path.name == "checkpoint":  # TensorFlow's state file
+            lines = [line for line in content.decode().splitlines() if "timestamp" not in line]
+        if not re.search(r"tfevents|\bmeans/|\bearlier/", name):
+            found[name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return found
+
+
+@dataclass
+class Tally:
+    """How often a fault was done, and what was lost by it, in a line each."""
+
+    times: int = 0
+    lost: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def expect(self, holds: object, loss: str) -> None:
+        if not holds:
+            self.lost.append(" ".join(loss.split())[:600])
+            print(f"    {self.lost[-1]}", file=sys.stderr, flush=True)
+
+    def succeeded(self, done: subprocess.CompletedProcess, what: str) -> None:
+        """Exit status 0, or 1 of a conversion that has found problems in the people made up here."""
+        fine = done.returncode == 0 or (done.returncode == 1 and "convert" in done.args)
+        self.expect(fine and not done.stderr, f"{what}: exit {done.returncode}, {done.stderr[-400:]!r}")
+
+    def refused(self, done: subprocess.CompletedProcess, what: str, words: str) -> None:
+        """Exit status 2 and one line on stderr with these words, or one of each of two jobs."""
+        lines, most = done.stderr.splitlines(), 1 + ("--jobs" in done.args)
+        fine = 1 <= len(lines) <= most and all(re.search(f" error: .*({words})", line) for line in lines)
+        told = f"{what}: exit {done.returncode}, expected 2 and one line with {words!r}: {done.stderr[-400:]!r}"
+        self.expect(done.returncode == 2 and fine, told)
+
+    def same(self, wanted: dict[str, str], found: dict[str, str], what: str) -> None:
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        self.expect(not wrong, f"{what}: {', '.join(wrong[:5])} differ")
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command leaves where nothing happens: its folder, as it was and as it is, and how many changes it took."""
+
+    folder: Path
+    before: dict[str, str]
+    after: dict[str, str]
+    changes: int
+
+
+@dataclass(frozen=True)
+class Torture:
+    """The people of whom all is made, and what every row leaves undisturbed."""
+
+    home: Path
+    made: dict[str, Undisturbed] = field(default_factory=dict)
+    locks: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+
+    def make_people(self) -> None:
+        (self.home / "hook").mkdir(parents=True)
+        (self.home / "hook" / "sitecustomize.py").write_text(HOOK)
+        people = self.home / "people"
+        lab.pcp(people / "maps", lab.people(), ("falff", "alff"), series=True)
+        lab.pcp(people / "few", lab.people(12))
+        lab.bold(people / "scans", lab.people(16))
+        (people / "candidates.txt").write_text(CANDIDATES)
+
+    def words(self, name: str) -> list[str]:
+        program, *words = shlex.split(ROWS[name].command.format(people=self.home / "people"))
+        return [sys.executable, "-m", PROGRAMS[program], *words]
+
+    def run(self, words: list[str], folder: Path, fault: dict | None = None) -> subprocess.CompletedProcess:
+        """A command in a group of its own; ends with the last process that it has started."""
+        path = [*([str(self.home / "hook")] if fault else []), str(ROOT)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environment |= {
+            "ABIDE_EFFORT": json.dumps(EFFORT),
+            "FAULT": json.dumps({"folder": str(folder), **(fault or {})}),
+        }
+        how = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
+        return subprocess.run(words, cwd=folder, env=environment, **how)
+
+    def start(self, name: str, folder: Path) -> Path:
+        """A new folder to do the command of a row in, where the user has a file, too."""
+        if before := ROWS[name].before:
+            shutil.copytree(self.undisturbed(before).folder, folder)
+        else:
+            folder.mkdir(parents=True)
+        (folder / "thesis.txt").write_text("mine")
+        return folder
+
+    def undisturbed(self, name: str) -> Undisturbed:
+        with self.locks[name]:
+            if name not in self.made:
+                folder = self.start(name, self.home / "undisturbed" / name)
+                log, before = folder.with_suffix(".log"), state(folder)
+                done = self.run(self.words(name), folder, {"log": str(log), "number": 0})
+                assert done.returncode < 2 and not done.stderr, f"{name}: {done.stderr}"
+                self.made[name] = Undisturbed(folder, before, state(folder), log.stat().st_size)
+            return self.made[name]
+
+    def comes_out(self, name: str, folder: Path, tally: Tally, has_ended: bool) -> None:
+        """What the user has is as it was; repeated, a disturbed command leaves what an undisturbed one does."""
+        row, whole, words = ROWS[name], self.undisturbed(name), self.words(name)
+        tally.times += 1
+        users = [of for of in whole.before if of == "thesis.txt" or of.startswith("cohort/")]
+        tally.same(
+            *({of: has.get(of, "") for of in users} for has in (whole.before, state(folder))), f"{folder}, at once"
+        )
+        is_made = row.is_whole and (folder / words[-1]).exists()
+        if not has_ended and not is_made:
+            tally.succeeded(self.run(words, folder), f"{folder}, repeated")
+        compared = [name for name in whole.after if fnmatch(name, row.compared)]
+        found = state(folder)
+        if not is_made and row.compared == "*":
+            compared += found  # one that was killed when all was made has left its lock
+        tally.same(*({of: has.get(of, "") for of in compared} for has in (whole.after, found)), f"{folder}, in the end")
+
+    def kill(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
+        """SIGKILL, of all its processes or the first one only, at one of its changes or soon after; once to thrice."""
+        whole, log = self.undisturbed(name), folder.with_suffix(".log")
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            log.unlink(missing_ok=True)
+            fault = {"log": str(log), "number": rng.randint(1, whole.changes), "group": rng.random() < 0.5}
+            done = self.run(self.words(name), folder, fault | {"delay_s": rng.choice([0, rng.uniform(0, 1)])})
+            if has_ended := done.returncode != -signal.SIGKILL:
+                tally.succeeded(done, f"{folder}, which has ended first")
+                break
+        self.comes_out(name, folder, tally, has_ended)
+
+    def full_disk(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
+        """A disk that fills at one of the writes, or where none can be mounted, files that cannot grow."""
+        before, after = bytes_in(folder), bytes_in(self.undisturbed(name).folder)
+        if can_mount():
+            room = rng.uniform(0, 0.95) * (sum(after) - sum(before))
+            done = self.on_a_disk(name, folder, f"size={sum(before) + max(int(room), 4096)}")
+        else:
+            tally.note = "files that cannot grow: no disk can be mounted here"
+            done = self.run(self.words(name), folder, {"largest_file": rng.randrange(max(after) // 2)})
+        if has_ended := done.returncode < 2:
+            tally.note = "some had room enough"
+            tally.succeeded(done, f"{folder}, with room")
+        else:
+            tally.refused(done, str(folder), "No space left|File too large|[Rr]oom")
+            if ROWS[name].is_whole:
+                tally.same(self.undisturbed(name).before, state(folder), f"{folder}, of which nothing should be left")
+        self.comes_out(name, folder, tally, has_ended)
+
+    def read_only(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
+        if not can_mount():
+            tally.note = "not tried: no disk can be mounted here"
+            return
+        tally.refused(self.on_a_disk(name, folder, "ro"), str(folder), "Read-only file system|cannot be written")
+        self.comes_out(name, folder, tally, has_ended=False)
+
+    def on_a_disk(self, name: str, folder: Path, options: str) -> subprocess.CompletedProcess:
+        """A command whose folder is a disk mounted with these options; what that holds at the end comes back."""
+        done = self.run([*NAMESPACE, MOUNTED, "sh", options, *self.words(name)], folder)
+        assert done.returncode < 98, done.stderr
+        shutil.rmtree(folder)
+        folder.with_name("disk").rename(folder)
+        return done
+
+
+@cache
+def can_mount() -> bool:
+    """Whether everybody may mount a disk in a namespace of his own here."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounting = [*NAMESPACE, 'mount -t tmpfs none "$1"', "sh", folder]
+        return bool(shutil.which("unshare")) and subprocess.run(mounting, capture_output=True).returncode == 0
+
+
+def suffer(torture: Torture, name: str, fault: str, times: int, seed: int) -> Tally:
+    """One fault, which is lost as a whole if the torture itself fails."""
+    tally, rng, begun = Tally(), random.Random(f"{seed} {fault} {name}"), time.monotonic()
+    for number in range(times):
+        folder = torture.home / f"{fault} {name}" / str(number)
+        try:
+            torture.start(name, folder)
+            getattr(torture, fault)(name, folder, tally, rng)
+        except Exception as error:
+            tally.expect(False, f"{folder}: {type(error).__name__}: {error!s:.500}")
+        if not tally.lost:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    print(f"{fault}: {name}: {len(tally.lost)} lost, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="NAME", help="faults whose name holds this")
+    args = parser.parse_args()
+    torture = Torture(Path(tempfile.mkdtemp(prefix="kills-")).resolve())
+    torture.make_people()
+    people = state(torture.home / "people")
+    wanted = [(name, fault) for name in ROWS for fault in TIMES if args.only in f"{fault}: {name}"]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        tallies = list(pool.map(lambda of: suffer(torture, *of, TIMES[of[1]], args.seed), wanted))
+    print("| command | fault | times | lost | |\n| --- | --- | --- | --- | --- |")
+    for (name, fault), tally in zip(wanted, tallies, strict=True):
+        print(f"| {name} | {fault} | {tally.times} | {len(tally.lost) or 'nothing'} | {tally.note} |")
+    lost = sum(len(tally.lost) for tally in tallies) + (state(torture.home / "people") != people)
+    print(f"\n{lost or 'Nothing'} lost, people included, seed {args.seed}")
+    if not lost:
+        shutil.rmtree(torture.home)
+    return int(bool(lost))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

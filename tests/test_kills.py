@@ -1,0 +1,71 @@
+"""One row of each fault of `kills.py`, whose other rows are `make torture`; a training that others disturb."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import kills
+import lab
+import pytest
+from commands import ROOT, run, words_of
+
+
+@pytest.fixture(scope="module")
+def torture(tmp_path_factory) -> kills.Torture:
+    made = kills.Torture(tmp_path_factory.mktemp("kills"))
+    made.make_people()
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault, name", [("kill", "convert"), ("full_disk", "pack"), ("read_only", "swap")])
+def test_a_row_of_each_fault(fault, name, torture):
+    tally = kills.suffer(torture, name, fault, times=1, seed=0)
+    assert not tally.lost
+    if not tally.times:
+        pytest.skip(tally.note)
+
+
+@pytest.mark.slow
+def test_a_full_disk_where_none_can_be_mounted(torture, monkeypatch):
+    monkeypatch.setattr(kills, "can_mount", lambda: False)
+    assert not kills.suffer(torture, "pack", "full_disk", times=1, seed=0).lost
+    assert "no disk can be mounted" in kills.suffer(torture, "pack", "read_only", times=1, seed=1).note
+
+
+TRAINING = (
+    "run.py --train --model nn --set members=1 --set batch_size=8 --numIters {count} "
+    "--dataDir {cohort} --chkPointDir {to}/ckpt --outDir {to}/out"
+)
+
+
+@pytest.mark.slow
+def test_a_training_is_alone_in_its_folder_and_stops_at_a_record_that_is_overwritten(converted, tmp_path):
+    """Its last checkpoint remains, and once the record is back the same command goes on."""
+    places = {"cohort": shutil.copytree(converted, tmp_path / "cohort"), "to": tmp_path}
+    program, *words = words_of(TRAINING, count=1_000_000, **places)
+    people = lab.read_table(places["cohort"] / "subjects.csv").query("split == 'train'")
+    victim, other = (places["cohort"] / file for file in people["file"][:2])
+    whole, saved = victim.read_bytes(), tmp_path / "ckpt" / "nn"
+    command = [sys.executable, ROOT / program, *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not (saved / "checkpoint").exists() and process.poll() is None:
+                time.sleep(0.1)
+            second = run(TRAINING, count=5, **places)
+            shutil.copy(other, tmp_path / "other").replace(victim)
+            _, error = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert (second.status, second.err.count("\n")) == (2, 1)
+    assert f"is being written by process {process.pid} on " in second.err
+    assert (process.returncode, error.count("\n")) == (2, 1)
+    assert f"{victim.name} is not what was written" in error
+    step = json.loads((saved / "run.json").read_text())["step"]
+    assert step >= 150
+    victim.write_bytes(whole)
+    outcome = run(TRAINING, count=step + 2, **places)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"at iteration {step}." in outcome.out
