@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel
@@ -113,6 +113,25 @@ def pcp(folder: Path, table: pd.DataFrame, maps: tuple = ("falff",), series: boo
             series_of(of).to_csv(folder / f"cpac/{of['FILE_ID']}_rois_made.1D", sep="\t", index=False)
     if series:
         parcels(folder / "parcels.nii.gz")
+    return folder
+
+
+def networks(folder: Path, table: pd.DataFrame) -> Path:
+    """`pcp` with a 4-D map of three networks each, of either sign."""
+    pcp(folder, table)
+    for of in table.to_dict("records"):
+        values = np.stack([map_of(of, number) / 50**number for number in range(3)], -1)
+        save(folder / f"cpac/{of['FILE_ID']}_net.nii.gz", np.where(values, values - np.float32(0.6), 0))
+    return folder
+
+
+def named(folder: Path, names: Iterable[str]) -> Path:
+    """One map of a brain under each of these names."""
+    content = nibabel.Nifti1Image(map_of(person(0, "1")), AFFINE).to_bytes()
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     return folder
 
 

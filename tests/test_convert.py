@@ -1,10 +1,9 @@
-"""abide-data convert: every value of the records against an independent reading of maps and table."""
+"""abide-data convert: every value of a record against an independent reading of maps and table."""
 
-import gzip
+import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -14,477 +13,339 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import lab as labs
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import (
-    BY_HAND,
-    LAS_6MM,
-    PCP_NO_FILENAME,
-    PCP_NO_MAP,
-    PCP_ROWS,
-    PCP_SUBJECTS,
-    ROOT,
-    listing,
-    read_rows,
-    run_main,
-    write_pcp,
-)
+from commands import done, listing, run
+from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS, ROOT
+from lab import read_record, read_table
 from scipy import ndimage
 
-from data.base import files
-from data.base.errors import InputError
-from data.cohorts.records import FULL, REDUCED
-from data.cohorts.stored import open_cohort
+COUNT, NO_FILENAME, NO_MAP = 12, "50098", "50099"
+FULL = (91, 109, 91)
+TO_MM = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+REDUCED = "abide-data convert {source} {to} --grid reduced"
+THAT_DIFFER = ("cohort.json", "seal.json", "check.json")  # by the command and by the time
+
+
+def oblique() -> np.ndarray:
+    """An affine of 8 mm whose axes are turned by 20 degrees about z, and lie as PSR."""
+    turn = np.deg2rad(20)
+    turned = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = 8 * turned @ np.array([[0, 0, 1], [-1, 0, 0], [0, 1, 0]])
+    affine[:3, 3] = [0, -18, 8] - affine[:3, :3] @ (np.array([24, 20, 20]) - 1) / 2
+    return affine
+
+
+LAS_3MM, RAS_5MM = np.diag([-3.0, 3, 3, 1]), np.diag([5.0, 5, 5, 1])
+LAS_3MM[:3, 3], RAS_5MM[:3, 3] = (90, -126, -72), (-80, -110, -60)
+STORED = {"50003": (LAS_3MM, (61, 73, 61)), "50004": (RAS_5MM, (33, 37, 31)), "50006": (oblique(), (24, 20, 20))}
 
 
 @pytest.fixture(scope="module")
-def converted(pcp, data_cli, tmp_path_factory):
-    """The tiny PCP folder, converted at full size, and what the command printed."""
-    target = tmp_path_factory.mktemp("converted") / "full"
-    outcome = data_cli("convert", pcp, target)
-    assert outcome.status < 2, outcome.err
-    return target, outcome
-
-
-def test_a_dry_run_says_who_and_how_long_and_writes_nothing(pcp, data_cli, converted, tmp_path):
-    before, target = listing(pcp.parent), tmp_path / "new"
-    dry = data_cli("convert", pcp, target, "--dryRun")
-    assert not dry.status and listing(pcp.parent) == before and not list(tmp_path.iterdir())
-    written, outcome = converted
-    beginnings = ("Label", "Covariates", "Forecast", "Advice")
-    said = [line for line in outcome.out.splitlines() if "left out" in line or line.startswith(beginnings)]
-    assert len(said) > 5 and set(said) <= set(dry.out.splitlines())
-    (split,) = re.findall(r"^  train: (\d+) subjects", dry.out, re.MULTILINE)
-    assert int(split) == sum(row.split == "train" for row in open_cohort(written).rows)
-    assert re.search(r"^Time: about \d+ s on \d+ cores to read the maps; .* took [\d.]+ s[.]$", dry.out, re.MULTILINE)
-
-
-def test_a_dry_run_of_a_folder_that_is_not_free_says_so(pcp, data_cli, tmp_path):
-    (tmp_path / "mine.txt").touch()
-    assert "is not empty and holds no cohort" in data_cli("convert", pcp, tmp_path, "--dryRun").err
+def source(tmp_path_factory) -> Path:
+    """12 people whose phenotype is written in all of ABIDE's ways, four ways of storing a map; of two others one has no
+    file name, and one no map."""
+    table = labs.people(COUNT).drop(columns=["func_mean_fd", "hand", "iq"])
+    table[PCP_COLUMNS] = [PCP_ROWS[number % len(PCP_ROWS)] for number in range(COUNT)]
+    folder = labs.pcp(tmp_path_factory.mktemp("source") / "lab", table)
+    for of in table[table["SUB_ID"].isin([*STORED])].to_dict("records"):
+        affine, shape = STORED[of["SUB_ID"]]
+        labs.save(folder / f"cpac/{of['FILE_ID']}_falff.nii.gz", labs.map_of(of, 0, shape), affine)
+    more = [{"SUB_ID": NO_FILENAME, "FILE_ID": "no_filename"}, {"SUB_ID": NO_MAP, "FILE_ID": f"NYU_00{NO_MAP}"}]
+    others = [table.iloc[0].to_dict() | of for of in more]
+    labs.edit(folder / "Phenotypic.csv", lambda rows: pd.concat([rows, pd.DataFrame(others)]))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def reduced(pcp, data_cli, tmp_path_factory):
-    """The same on the reduced grid."""
-    target = tmp_path_factory.mktemp("converted") / "reduced"
-    assert data_cli("convert", pcp, target, "--grid", "reduced").status < 2
-    return target
+def full(source, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("full") / "cohort"
+    done("abide-data convert {source} {to}", source=source, to=to)
+    return to
 
 
-def map_path(folder, subject: str):
-    return next(folder.rglob(f"*_00{subject}_falff.nii.gz"))
+@pytest.fixture(scope="module")
+def reduced(source, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("reduced") / "cohort"
+    done(REDUCED, source=source, to=to)
+    return to
 
 
-def independent_volume(path) -> np.ndarray:
-    """Trilinear sampling of the stored map at the millimetre places of the full grid, then z-scores, by SciPy alone."""
-    image = nibabel.load(path)
-    voxels = np.indices(FULL.shape).reshape(3, -1)
-    millimetres = 2.0 * voxels + np.array([[-90.0], [-126.0], [-72.0]])
-    linear, offset = image.affine[:3, :3], image.affine[:3, 3:]
-    places = np.linalg.solve(linear, millimetres - offset)
-    sampled = ndimage.map_coordinates(np.asarray(image.dataobj, float), places, order=1).reshape(FULL.shape)
-    return (sampled - sampled.mean()) / sampled.std()
+def map_path(source: Path, subject: str) -> Path:
+    return source / f"cpac/X_00{subject}_falff.nii.gz"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("position", [0, 1, PCP_SUBJECTS - 1])
-def test_volumes_against_scipy(position, pcp, converted):
-    """The first map has 3 mm voxels, the others 6 mm."""
-    opened = open_cohort(converted[0])
-    subject = str(50002 + position)
-    index = [record.subject for record in opened.rows].index(subject)
-    volume = opened.read(index)[2][..., 0]
-    np.testing.assert_allclose(volume, independent_volume(map_path(pcp, subject)), atol=2e-4)
-    assert volume[0, 0, 0] == volume.min()  # the background
-    assert volume[45, 54, 45] != volume.min()
+def content(cohort: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in cohort.iterdir() if path.name not in THAT_DIFFER}
+
+
+def cohort_json(cohort: Path) -> dict:
+    return json.loads((cohort / "cohort.json").read_text())
 
 
 @pytest.mark.slow
-def test_labels_and_sites_against_the_table(pcp, converted):
-    rows = read_rows(next(pcp.rglob("*.csv")))
-    expected = {row["SUB_ID"]: (row["SITE_ID"], {"1": 1.0, "2": 0.0}[row["DX_GROUP"]]) for row in rows}
-    opened = open_cohort(converted[0])
-    for index, record in enumerate(opened.rows):
-        assert (record.site, record.label) == expected[record.subject]
-        assert opened.read(index)[0] == record.label
-    assert {record.label for record in opened.rows} == {0.0, 1.0}
+@pytest.mark.parametrize("subject", ["50002", *STORED])
+def test_volumes_against_scipy(subject, source, full):
+    """Trilinear sampling at the millimetres of the full grid by the stored affine, then z-scores, by SciPy alone."""
+    image = nibabel.load(map_path(source, subject))
+    millimetres = TO_MM[:3, :3] @ np.indices(FULL).reshape(3, -1) + TO_MM[:3, 3:]
+    places = np.linalg.solve(image.affine[:3, :3], millimetres - image.affine[:3, 3:])
+    sampled = ndimage.map_coordinates(np.asarray(image.dataobj, float), places, order=1).reshape(FULL)
+    volume = read_record(full / f"{subject}.bin", 1, FULL)[2][0]
+    np.testing.assert_allclose(volume, (sampled - sampled.mean()) / sampled.std(), atol=2e-4)
+    assert volume[0, 0, 0] == volume.min() != volume[45, 54, 45]  # the background
 
 
 @pytest.mark.slow
-def test_phenotypes_are_scaled_by_training_subjects_only(converted):
-    """Medians, means and spreads by the statistics module over the rows read by hand in test_phenotype."""
-    opened = open_cohort(converted[0])
-    raw = [BY_HAND[(int(record.subject) - 50002) % len(PCP_ROWS)] for record in opened.rows]
-    training = [row for row, record in zip(raw, opened.rows, strict=True) if record.split == "train"]
+def test_labels_sites_and_who_is_left_out_against_the_table(source, full):
+    rows = read_table(full / "subjects.csv").set_index("subject")
+    table = read_table(source / "Phenotypic.csv").set_index("SUB_ID").drop([NO_FILENAME, NO_MAP])
+    assert rows.index.tolist() == table.index.tolist()
+    assert rows["site"].equals(table["SITE_ID"].rename("site"))
+    assert rows["label"].tolist() == table["DX_GROUP"].map({"1": "1", "2": "0"}).tolist()
+    for subject, label in rows["label"].items():
+        assert read_record(full / f"{subject}.bin", 1, FULL)[0] == float(label)
+    assert rows["split"].tolist().count("test") == 2  # one in ten, at least one of each label
+    left_out = {reason: names for reason, names in cohort_json(full)["provenance"]["left_out"].items() if names}
+    assert left_out == {"FILE_ID is no_filename": [NO_FILENAME], "no map": [NO_MAP]}
+
+
+@pytest.mark.slow
+def test_phenotypes_are_scaled_by_training_subjects_only(full):
+    """Medians, means and spreads by the statistics module over the rows read by hand."""
+    rows = read_table(full / "subjects.csv").to_dict("records")
+    raw = [BY_HAND[(int(row["subject"]) - 50002) % len(PCP_ROWS)] for row in rows]
+    training = [values for values, row in zip(raw, rows, strict=True) if row["split"] == "train"]
     assert 0 < len(training) < len(raw)
+    found = np.array([read_record(full / row["file"], 1, FULL)[1] for row in rows])
+    assert len(cohort_json(full)["phenotype"]) == 29
     for place in range(29):
         known = [row[place] for row in training if row[place] == row[place]]
         median = statistics.median(known) if known else 0.0
         filled = [row[place] if row[place] == row[place] else median for row in training]
         mean, spread = statistics.fmean(filled), statistics.pstdev(filled) or 1.0
-        for index, row in enumerate(raw):
-            value = row[place] if row[place] == row[place] else median
-            assert opened.read(index)[1][place] == pytest.approx((value - mean) / spread, abs=1e-5)
+        values = [row[place] if row[place] == row[place] else median for row in raw]
+        assert found[:, place] == pytest.approx([(value - mean) / spread for value in values], abs=1e-5)
 
 
 @pytest.mark.slow
-def test_the_reduced_grid_holds_block_means(converted, reduced):
-    full, small = open_cohort(converted[0]), open_cohort(reduced)
-    assert small.grid == REDUCED
-    assert small.rows == full.rows
-    volume, means = full.read(2)[2], small.read(2)[2]
-    for i, j, k in [(0, 0, 0), (15, 18, 15), (30, 36, 30), (7, 20, 11)]:
-        block = volume[max(3 * i - 1, 0) : 3 * i + 2, max(3 * j - 1, 0) : 3 * j + 2, max(3 * k - 1, 0) : 3 * k + 2]
-        assert means[i, j, k] == pytest.approx(block.astype(float).mean(), rel=1e-5)
-    assert (small.read(2)[1] == full.read(2)[1]).all()
+def test_the_reduced_grid_holds_block_means(full, reduced):
+    assert (reduced / "subjects.csv").read_bytes() == (full / "subjects.csv").read_bytes()
+    for name in ("50002.bin", "50006.bin"):
+        label, phenotype, (volume,) = read_record(full / name, 1, FULL)
+        small = read_record(reduced / name)
+        assert small[0] == label and (small[1] == phenotype).all()
+        for i, j, k in [(0, 0, 0), (15, 18, 15), (30, 36, 30), (7, 20, 11)]:
+            block = volume[max(3 * i - 1, 0) : 3 * i + 2, max(3 * j - 1, 0) : 3 * j + 2, max(3 * k - 1, 0) : 3 * k + 2]
+            assert small[2][0, i, j, k] == pytest.approx(block.astype(float).mean(), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_subjects_without_a_record_are_counted_and_named(converted):
-    target, outcome = converted
-    assert f"1 left out, FILE_ID is no_filename: {PCP_NO_FILENAME}" in outcome.out
-    assert re.search(f"1 left out, no map.*: {PCP_NO_MAP}", outcome.out)
-    left_out = json.loads((target / "cohort.json").read_text())["provenance"]["left_out"]
-    assert [PCP_NO_FILENAME] in left_out.values()
-    assert [PCP_NO_MAP] in left_out.values()
-    assert not {PCP_NO_FILENAME, PCP_NO_MAP} & {row["subject"] for row in read_rows(target / "subjects.csv")}
+def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
+    for cohort, shape, spacing in ((full, FULL, 2), (reduced, labs.GRID, 6)):
+        said = cohort_json(cohort)
+        affine = [[spacing, 0, 0, -90], [0, spacing, 0, -126], [0, 0, spacing, -72], [0, 0, 0, 1]]
+        assert (tuple(said["grid"]), said["affine"], said["maps"]) == (shape, affine, ["falff"])
+    digest = hashlib.sha256()
+    for path in (source / "Phenotypic.csv", *(map_path(source, str(50002 + number)) for number in range(COUNT))):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    assert cohort_json(reduced)["provenance"]["input_sha256"] == digest.hexdigest()
+    columns = "subject,background,mean,sd,min,max,coverage,x_mm,y_mm,z_mm,voxel_mm3"
+    assert (reduced / "maps.csv").read_text().splitlines()[0] == columns
 
 
 @pytest.mark.slow
-def test_metadata_says_what_the_records_are(converted):
-    metadata = json.loads((converted[0] / "cohort.json").read_text())
-    assert metadata["grid"] == [91, 109, 91]
-    assert metadata["affine"] == [[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]
-    assert len(metadata["phenotype"]) == 29
-    assert "convert" in metadata["provenance"]["converted_by"]
-    assert re.fullmatch("[0-9a-f]{64}", metadata["provenance"]["input_sha256"])
-
-
-@pytest.mark.slow
-def test_the_split_is_stored_one_subject_in_ten(converted):
-    splits = [row["split"] for row in read_rows(converted[0] / "subjects.csv")]
-    assert splits.count("test") in (1, 2)
-    assert len(splits) == PCP_SUBJECTS
-
-
-@pytest.mark.slow
-def test_another_seed_gives_another_split_of_the_same_volumes(reduced, pcp, data_cli, tmp_path):
-    splits = {tuple(row["split"] for row in read_rows(reduced / "subjects.csv"))}
+def test_another_seed_gives_another_split_of_the_same_volumes(source, reduced, tmp_path):
+    splits = {tuple(read_table(reduced / "subjects.csv")["split"])}
     for seed in (1, 2):
-        assert data_cli("convert", pcp, tmp_path / str(seed), "--grid", "reduced", "--seed", seed).status < 2
-        splits.add(tuple(row["split"] for row in read_rows(tmp_path / str(seed) / "subjects.csv")))
+        done(f"{REDUCED} --seed {seed}", source=source, to=tmp_path / f"{seed}")
+        splits.add(tuple(read_table(tmp_path / f"{seed}/subjects.csv")["split"]))
     assert len(splits) > 1
-    name = "50004.bin"
-    assert (tmp_path / "1" / name).read_bytes()[120:] == (reduced / name).read_bytes()[120:]
+    assert (tmp_path / "1/50004.bin").read_bytes()[120:] == (reduced / "50004.bin").read_bytes()[120:]
 
 
-class Conversion:
-    """The user's command with its processes, in a group of its own as a terminal has it, begun to write."""
-
-    def __init__(self, pcp, folder):
-        self.command = [sys.executable, "-m", "data", "convert", str(pcp), "out", "--grid", "reduced"]
-        self.folder, self.target = folder, folder / "out"
-        self.options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heard}
-        self.process = subprocess.Popen(self.command, start_new_session=True, **pipes, **self.options)
-        wait_until(lambda: any(self.target.glob(".unfinished.records/*")) or self.process.poll() is not None)
-
-    def workers(self) -> list[int]:
-        process = self.process.pid
-        return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-    def repeat(self, reduced, data_cli=None) -> None:
-        """The same command again completes the cohort, in processes of its own unless `data_cli` is to run it."""
-        with pytest.raises(InputError, match=r"conversion was interrupted|holds no records|does not exist"):
-            open_cohort(self.target)
-        if data_cli:
-            assert data_cli(*self.command[3:]).status < 2
-        else:
-            done = subprocess.run(self.command, capture_output=True, timeout=120, **self.options)
-            assert done.returncode < 2, done.stderr
-        names = sorted(path.name for path in reduced.iterdir())
-        assert sorted(path.name for path in self.target.iterdir()) == names
-        for name in names:
-            if name not in ("cohort.json", "seal.json", "check.json"):  # the command differs, and so does the time
-                assert (self.target / name).read_bytes() == (reduced / name).read_bytes()
+def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
+    before = listing(source.parent), listing(tmp_path)
+    told = done("abide-data convert {source} {to} --dryRun", source=source, to=tmp_path / "new")
+    assert (listing(source.parent), listing(tmp_path)) == before
+    splits = read_table(reduced / "subjects.csv")["split"].value_counts()
+    for split, count in splits.items():
+        assert re.search(rf"^  {split}: {count} subjects", told, re.MULTILINE)
 
 
-def wait_until(true, seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return true()
-
-
-def running(pid: int) -> bool:
-    """Whether a process runs; one that has ended may wait for whoever adopted it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+@pytest.mark.slow
+def test_repeating_makes_only_what_is_missing_however_it_is_typed(source, reduced, tmp_path, monkeypatch):
+    """Not which folder stands here decides, nor the name of the program."""
+    to = labs.copy(reduced, tmp_path / "out")
+    said = cohort_json(to)["provenance"] | {"converted_by": "typed otherwise"}
+    labs.edit(to / "cohort.json", {"provenance": said})
+    labs.edit(to / "50003.bin", "gone")
+    labs.edit(to / "50005.bin", b"cut off")
+    labs.edit(to / "subjects.csv", "gone")
+    kept = (to / "50002.bin").stat().st_mtime_ns
+    monkeypatch.chdir(source)
+    done("abide-data convert . {to} --grid reduced", to=to)
+    assert content(to) == content(reduced)
+    assert (to / "50002.bin").stat().st_mtime_ns == kept
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 6])
-def test_interrupted_for_real_and_repeated(times, pcp, reduced, data_cli, tmp_path):
-    """Ctrl-C, once or by an impatient person, reaches the command and its workers."""
-    conversion = Conversion(pcp, tmp_path)
+def test_interrupted_for_real_and_repeated(times, source, reduced, tmp_path):
+    """Ctrl-C, once or by an impatient person, reaches the command and its processes."""
+    command = [sys.executable, "-m", "data", "convert", source, "out", "--grid", "reduced"]
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True, "start_new_session": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job inherits it ignored
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, preexec_fn=heard, **pipes, **options)
+    deadline = time.monotonic() + 60
+    while not any((tmp_path / "out").glob(".unfinished.records/*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
     for _ in range(times):
         with suppress(ProcessLookupError):
-            os.killpg(conversion.process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
-    error = conversion.process.communicate(timeout=60)[1]
-    assert conversion.process.returncode == 130, error
-    assert error == "abide-data: interrupted; repeat the command.\n"
-    conversion.repeat(reduced, data_cli)
+    error = process.communicate(timeout=60)[1]
+    assert (process.returncode, error) == (130, "abide-data: interrupted; repeat the command.\n")
+    assert run("abide-data check {to}", to=tmp_path / "out").status == 2
+    done(REDUCED, source=source, to=tmp_path / "out")
+    assert content(tmp_path / "out") == content(reduced)
+
+
+def few(folder: Path, count: int) -> Path:
+    return labs.pcp(folder, labs.people(count))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the workers")
-def test_killed_with_its_workers_and_repeated(pcp, reduced, tmp_path):
-    conversion = Conversion(pcp, tmp_path)
-    workers = conversion.workers()
-    assert workers
-    conversion.process.kill()
-    conversion.process.communicate(timeout=60)
-    assert wait_until(lambda: not any(map(running, workers)), 20)
-    for name in (".unfinished.50003.bin", ".unfinished.cohort.json"):
-        (conversion.target / name).write_bytes(b"half")
-    conversion.repeat(reduced)
-
-
-@pytest.mark.slow
-def test_a_second_conversion_into_one_folder_is_refused(pcp, data_cli, tmp_path):
-    with files.locked(tmp_path / "out"):
-        outcome = data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced")
-    assert outcome.status == 2
-    assert re.search(rf"out is being written by process {os.getpid()} on .*; wait for it to end", outcome.err)
-    assert not (tmp_path / "out").exists()
-    (tmp_path / ".out.lock").write_text("process 1 on elsewhere")  # of a process that died
-    assert data_cli("convert", pcp, tmp_path / "out", "--grid", "reduced").status < 2
-
-
-def die(path) -> None:
-    os._exit(9)
-
-
-def test_a_worker_that_dies_ends_in_one_line(pcp, monkeypatch, tmp_path):
-    monkeypatch.setattr("data.conversion.measures.of_image", die)
-    outcome = run_main("data.__main__", "data", ("convert", pcp, tmp_path / "out"))
-    assert outcome.status == 2
-    assert "A process of this command was killed" in outcome.err
-    assert outcome.err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_repeating_makes_only_what_is_missing(pcp, data_cli, tmp_path):
-    command = ("convert", pcp, tmp_path / "out", "--grid", "reduced")
-    assert data_cli(*command).status < 2
-
-    def content() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != "check.json"}
-
-    before = content()
-    (tmp_path / "out" / "subjects.csv").unlink()
-    (tmp_path / "out" / "50003.bin").unlink()
-    (tmp_path / "out" / "50005.bin").write_bytes(b"cut off")
-    kept = (tmp_path / "out" / "50002.bin").stat().st_mtime_ns
-    assert data_cli(*command).status < 2
-    assert content() == before
-    assert (tmp_path / "out" / "50002.bin").stat().st_mtime_ns == kept
-
-
-@pytest.mark.slow
-def test_how_a_command_was_typed_decides_nothing(pcp, reduced, data_cli, tmp_path, monkeypatch):
-    """Not which folder stands here, nor the name of the program."""
-    target = shutil.copytree(reduced, tmp_path / "out")
-    (target / "subjects.csv").unlink()
-    said = json.loads((target / "cohort.json").read_text())
-    said["provenance"]["converted_by"] = "typed otherwise"
-    (target / "cohort.json").write_text(json.dumps(said))
-    monkeypatch.chdir(pcp)
-    assert data_cli("convert", ".", target, "--grid", "reduced").status == 0
-    one, other = open_cohort(reduced), open_cohort(target)
-    assert (one.digest, one.records_sha256) == (other.digest, other.records_sha256)
-    assert one.metadata.command != other.metadata.command
-
-
-@pytest.mark.slow
-def test_a_cohort_that_was_converted_differently_is_told_before_maps_are_read(pcp, reduced, data_cli, tmp_path):
-    """Other options, other people, or other maps of the same people."""
-    others = shutil.copytree(pcp, tmp_path / "others")
-    path = map_path(others, "50003")
-    nibabel.save(nibabel.Nifti1Image(nibabel.load(path).get_fdata() + 1, nibabel.load(path).affine), path)
-    before = {path.name: path.read_bytes() for path in reduced.iterdir()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.conversion.convert.read_maps", lambda *_: pytest.fail("maps were read"))
-        for source, *more in ((pcp, "--phenotype", ""), (pcp, "--exclude", "50003"), (others,)):
-            outcome = data_cli("convert", source, reduced, "--grid", "reduced", *more)
-            assert outcome.status == 2
-            assert "holds a cohort converted differently; choose another folder or remove it" in outcome.err
-    assert {path.name: path.read_bytes() for path in reduced.iterdir()} == before
-
-
-def few_subjects(folder, count: int = 2):
-    """A PCP folder with maps for `count` subjects only."""
-    write_pcp(folder)
-    for path in sorted(folder.rglob("*.nii.gz"), key=lambda path: path.name[-21:])[count:]:
-        path.unlink()
-    return folder
-
-
-def spoil_table(folder, old: str, new: str) -> None:
-    path = next(folder.rglob("*.csv"))
-    path.write_text(path.read_text().replace(old, new))
-
-
-def spoil_map(folder, values: np.ndarray) -> None:
-    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), sorted(folder.rglob("*.nii.gz"))[-1])
-
-
-def cut_map(folder) -> None:
-    path = sorted(folder.rglob("*.nii.gz"))[-1]
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def no_map_at_all(folder) -> None:
-    path = sorted(folder.rglob("*.nii.gz"))[-1]
-    path.write_bytes(gzip.compress(b"this is text"))
-
-
-def with_infinity() -> np.ndarray:
-    values = np.ones((31, 37, 31))
-    values[3, 3, 3] = np.inf
-    return values
-
-
-@pytest.mark.parametrize(
-    "spoil, words",
-    [
-        (cut_map, r"_falff\.nii\.gz is not a readable NIfTI map"),
-        (no_map_at_all, r"_falff\.nii\.gz is not a readable NIfTI map"),
-        (
-            lambda folder: spoil_map(folder, np.ones((31, 37, 31, 2))),
-            r"has the shape \(31, 37, 31, 2\); expected one 3-D",
-        ),
-        (lambda folder: spoil_map(folder, with_infinity()), "holds infinite values"),
-        (lambda folder: spoil_map(folder, np.zeros((31, 37, 31))), "is empty or constant"),
-        (lambda folder: spoil_table(folder, "DX_GROUP", "DIAGNOSIS"), r"Phenotypic\S*\.csv .*diagnosis"),
-        (
-            lambda folder: spoil_table(folder, "50003,", "50002,"),
-            r"names subjects more than once: '50002' \(2 times\); expected one row a subject, .*--where",
-        ),
-        (
-            lambda folder: spoil_table(folder, "PITT_0050002,1", "PITT_0050002,3"),
-            "DX_GROUP holds .*3.*; expected",
-        ),
-        (lambda folder: shutil.rmtree(folder / "ABIDE_pcp"), "holds no fALFF maps; expected"),
-        (shutil.rmtree, "is not a folder; expected fALFF maps"),
-    ],
-)
-def test_input_that_cannot_be_converted(spoil, words, data_cli, tmp_path):
-    folder = few_subjects(tmp_path / "pcp")
-    spoil(folder)
-    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
-    assert outcome.status == 2
-    assert outcome.err.startswith("abide-data: error: ")
-    assert outcome.err.count("\n") == 1
-    assert re.search(words, outcome.err)
-    assert not (tmp_path / "out").exists()
-
-
-def test_all_that_is_wrong_with_ids_is_one_line(data_cli, tmp_path):
-    """Three that are not plain, one too long, two pairs that some file systems take for one, both spellings shown."""
-    folder = few_subjects(tmp_path / "pcp", 9)
-    ids = ["a b", "c/d", "e:f", "ä" * 101, "ä", "Ä", "ö", "o\u0308", "g"]
-    for number, identifier in enumerate(ids):
-        spoil_table(folder, f"\n{50002 + number},", f"\n{identifier},")
-    outcome = data_cli("convert", folder, tmp_path / "out")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert f"has the subjects '{'ä' * 101}'; expected at most 200 bytes" in outcome.err
-    assert "It has the subjects 'a b', 'c/d', 'e:f', 'o\u0308'; expected letters, digits" in outcome.err
-    assert r"names subjects more than once: 'ä' and 'Ä', '\xf6' and 'o\u0308'; expected" in outcome.err
-
-
-def test_all_maps_that_cannot_be_read_are_one_line(data_cli, tmp_path):
-    folder = few_subjects(tmp_path / "pcp", 4)
-    cut = sorted(folder.rglob("*.nii.gz"))[1:]
-    for path in cut:
-        path.write_bytes(path.read_bytes()[:2000])
-    outcome = data_cli("convert", folder, tmp_path / "out", "--grid", "reduced")
-    assert outcome.err.startswith("abide-data: error: 3 of 4 cannot be used. ")
-    assert all(f"{path} is not a readable NIfTI map: " in outcome.err for path in cut)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-
-
-FUNC = "fmriprep/sub-1/func/sub-1_task-rest_"
-
-
-@pytest.mark.parametrize(
-    "names, words",
-    [
-        (["space-MNI152NLin6Asym_desc-preproc_bold.nii.gz", "hemi-L_space-fsaverage5_bold.func.gii"], "; make maps of"),
-        (["space-fsLR_den-91k_bold.dtseries.nii"], "; preprocess them to volumes in MNI space and make maps of"),
-    ],
-)
-def test_a_folder_of_scans_is_told_what_makes_maps_of_them(names, words, data_cli, tmp_path):
-    for name in names:
-        path = tmp_path / f"{FUNC}{name}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    outcome = data_cli("convert", tmp_path / "fmriprep", tmp_path / "out")
-    told = f"holds no fALFF maps but scans, such as {Path(FUNC).name}{names[0]}{words} these first: abide-data derive"
-    assert told in outcome.err and "converted to NIfTI" not in outcome.err
-
-
-@pytest.mark.slow
-def test_problems_are_an_exit_status_as_check_has_it(data_cli, tmp_path):
+def test_problems_are_an_exit_status_as_check_has_it(tmp_path):
     """Three people cannot be trained and tested on."""
-    outcome = data_cli("convert", few_subjects(tmp_path / "pcp", 3), tmp_path / "out", "--grid", "reduced")
+    outcome = run(REDUCED, source=few(tmp_path / "lab", 3), to=tmp_path / "out")
     assert (outcome.status, outcome.err) == (1, "")
-    told = f"{tmp_path / 'out'} is written all the same; the exit status is 1, as that of check."
-    assert re.search(rf"\d problems? invalidates? results\.\n{told}\n$", outcome.out)
-    assert data_cli("check", tmp_path / "out").status == 1
+    assert (tmp_path / "out/subjects.csv").is_file()
+    assert run("abide-data check {to}", to=tmp_path / "out").status == 1
 
 
 @pytest.mark.slow
-def test_nan_in_a_map_counts_as_outside_the_brain(data_cli, tmp_path):
-    folder = few_subjects(tmp_path / "pcp")
-    path = sorted(folder.rglob("*.nii.gz"))[-1]
-    values = np.asarray(nibabel.load(path).dataobj)
-    spoil_map(folder, np.where(values == 0, np.nan, values))
-    assert data_cli("convert", folder, tmp_path / "nan").status < 2
-    spoil_map(folder, values)
-    assert data_cli("convert", folder, tmp_path / "zero").status < 2
-    for record in sorted((tmp_path / "nan").glob("*.bin")):
-        assert record.read_bytes() == (tmp_path / "zero" / record.name).read_bytes()
+def test_nan_in_a_map_counts_as_outside_the_brain(source, full, tmp_path):
+    places = {"source": labs.copy(source, tmp_path / "lab"), "to": tmp_path / "out"}
+    labs.edit(map_path(places["source"], "50006"), lambda values, affine: (np.where(values, values, np.nan), affine))
+    done("abide-data convert {source} {to}", **places)
+    assert (tmp_path / "out/50006.bin").read_bytes() == (full / "50006.bin").read_bytes()
 
 
-@pytest.mark.parametrize("content", ['{"grid": [1]}', "{ damaged"])
-def test_a_folder_with_another_cohort_is_left_alone(content, data_cli, tmp_path):
-    folder = few_subjects(tmp_path / "pcp")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "cohort.json").write_text(content)
-    outcome = data_cli("convert", folder, tmp_path / "out")
-    assert outcome.status == 2
-    assert str(tmp_path / "out") in outcome.err
-    assert outcome.err.count("\n") == 1
-    assert (tmp_path / "out" / "cohort.json").read_text() == content
+# Who
 
 
-def test_a_folder_with_other_files_is_left_alone(data_cli, tmp_path):
-    folder = few_subjects(tmp_path / "pcp")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("mine")
-    outcome = data_cli("convert", folder, tmp_path / "out")
-    assert outcome.status == 2
-    assert "is not empty and holds no cohort; choose another folder" in outcome.err
+def chosen(folder: Path, people: pd.DataFrame, words: str) -> tuple[Path, str]:
+    """The cohort of these people by further options, and what was printed."""
+    places = {"source": labs.pcp(folder / "lab", people), "to": folder / "out"}
+    return folder / "out", done(f"{REDUCED} {words}", **places)
 
 
-def test_a_negative_seed_is_a_mistake_not_a_traceback(data_cli, tmp_path):
-    outcome = data_cli("convert", few_subjects(tmp_path / "pcp"), tmp_path / "out", "--seed", "-1")
-    assert outcome.status == 2
-    assert "seed" in outcome.err
+def left_out_of(cohort: Path) -> dict[str, set[str]]:
+    return {why: set(names) for why, names in cohort_json(cohort)["provenance"]["left_out"].items() if names}
+
+
+@pytest.mark.slow
+def test_people_are_left_out_by_name_and_by_a_condition(tmp_path):
+    """Counted apart where the condition depends on a missing value; whom --exclude does not find is told."""
+    people, condition = labs.people(40), "AGE_AT_SCAN < 30 and iq > 90"
+    cohort, told = chosen(tmp_path, people, f"--exclude 50002,X_0050003,99999 --where '{condition}'")
+    assert "neither a row nor a map: 99999." in told
+    named = {"50002", "50003"}
+    others = people[~people["SUB_ID"].isin(named)]
+    age, iq = pd.to_numeric(others["AGE_AT_SCAN"]), pd.to_numeric(others["iq"])
+    false = {*others["SUB_ID"][(age >= 30) | (iq <= 90)]}
+    unknown = {*others["SUB_ID"][iq.isna()]} - false
+    assert false and unknown
+    assert left_out_of(cohort) == {
+        "named by --exclude": named,
+        f"--where {condition} is false": false,
+        f"--where {condition} depends on a missing value": unknown,
+    }
+    assert {*read_table(cohort / "subjects.csv")["subject"]} == {*others["SUB_ID"]} - false - unknown
+
+
+@pytest.mark.slow
+def test_who_has_a_record_is_not_told_as_left_out(tmp_path):
+    """Two rows, of which one is of another diagnosis, and a second map under the bare ID."""
+    people = labs.people(12)
+    twice = people.iloc[:1].assign(DX_GROUP="3", FILE_ID=people["SUB_ID"][0])
+    coding = "--labelColumn DX_GROUP --positive 1 --negative 2"
+    cohort, told = chosen(tmp_path, pd.concat([people, twice]), coding)
+    assert left_out_of(cohort) == {} and len(read_table(cohort / "subjects.csv")) == 12
+    assert "Another row or map of 50002" in told
+
+
+@pytest.mark.slow
+def test_rows_without_a_map_and_maps_without_a_row_are_named(tmp_path):
+    folder = few(tmp_path / "lab", 12)
+    labs.edit(map_path(folder, "50004"), "gone")
+    label = ["-9999", *labs.people(12)["DX_GROUP"][1:]]
+    labs.edit(folder / "Phenotypic.csv", lambda table: table.assign(DX_GROUP=label).drop(index=[5]))
+    done(REDUCED, source=folder, to=tmp_path / "out")
+    assert left_out_of(tmp_path / "out") == {
+        "no map": {"50004"},
+        "a map without a row in the table": {"X_0050007"},
+        "DX_GROUP unknown": {"50002"},
+    }
+    assert len(read_table(tmp_path / "out/subjects.csv")) == 9
+
+
+# The phenotype and covariates of the user's own
+
+
+@pytest.mark.slow
+def test_own_columns_are_encoded_in_order(tmp_path):
+    """Numbers, numbers with gaps, and text of which test people have one word more; scaled by training people."""
+    people = labs.people(24).assign(hand=[*"RLR"] * 8)
+    words = "--phenotype iq,hand,AGE_AT_SCAN --covariates hand,iq"
+    first, _ = chosen(tmp_path / "first", people, words)
+    tested = read_table(first / "subjects.csv")["split"] == "test"
+    people["hand"] = np.where(tested, "both", people["hand"])  # which nobody learns from
+    cohort, told = chosen(tmp_path / "again", people, words)
+    assert "hand is text and became 2 categories: L, R\n" in told and "AGE_AT_SCAN is text" not in told
+    iq, age = (pd.to_numeric(people[name]) for name in ("iq", "AGE_AT_SCAN"))
+    columns = {"iq": iq, "iq_missing": iq.isna(), "hand_L": people["hand"] == "L", "hand_R": people["hand"] == "R"}
+    raw = pd.DataFrame(columns | {"AGE_AT_SCAN": age}).astype(float)
+    assert cohort_json(cohort)["phenotype"] == [*raw, *(f"unused_{number}" for number in range(6, 30))]
+    stored = read_table(cohort / "phenotype.csv")[[*raw]].apply(pd.to_numeric)
+    pd.testing.assert_frame_equal(stored.astype(float), raw, check_exact=False)
+    filled = raw.fillna(raw[~tested].median())
+    expected = (filled - filled[~tested].mean()) / filled[~tested].std(ddof=0)
+    found = np.array([read_record(cohort / f"{name}.bin")[1] for name in people["SUB_ID"]])
+    np.testing.assert_allclose(found[:, :5], expected, atol=1e-5)
+    assert (found[:, 5:] == 0).all()
+    covariates = read_table(cohort / "covariates.csv")
+    assert [*covariates] == ["subject", "SITE_ID", "hand", "iq"]  # the column of sites is always kept
+    assert covariates["iq"].equals(people["iq"]) and covariates["hand"].equals(people["hand"])
+
+
+@pytest.mark.slow
+def test_no_phenotype_at_all_and_a_covariate_that_leaks(tmp_path):
+    people = labs.people(12).assign(ADOS_TOTAL=[str(9 + number % 3) for number in range(12)])
+    words = "--phenotype '' --siteColumn hand --covariates ADOS_TOTAL --allowLeak"
+    cohort, _ = chosen(tmp_path, people, words)
+    said = cohort_json(cohort)
+    assert said["phenotype"] == [f"unused_{number}" for number in range(1, 30)] and "phenotype_auc" not in said
+    assert (read_record(cohort / "50002.bin")[1] == 0).all()
+    assert [*read_table(cohort / "covariates.csv")] == ["subject", "hand", "ADOS_TOTAL"]
+    assert said["accepted_leaks"] == ["ADOS_TOTAL"]
+    assert read_table(cohort / "subjects.csv")["site"].equals(people["hand"].rename("site"))
+
+
+@pytest.mark.slow
+def test_codes_of_a_missing_value_are_asked_for(tmp_path):
+    """See the refusal without --missing in test_refusals."""
+    people = labs.people(12).assign(age=["999", "8", "999.0", "14", "11", "9", *map(str, range(10, 16))])
+    cohort, _ = chosen(tmp_path / "named", people, "--phenotype age --missing age=999")
+    assert read_table(cohort / "phenotype.csv")["age"].tolist() == ["", "8.0", "", "14.0", "11.0", "9.0"] + [
+        f"{age}.0" for age in range(10, 16)
+    ]
+    cohort, told = chosen(tmp_path / "right", people, "--phenotype age --missing ''")
+    assert "999.0" in read_table(cohort / "phenotype.csv")["age"].tolist()
+    assert "note: codes of a missing value" in told

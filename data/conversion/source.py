@@ -335,9 +335,9 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
         owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).unique()
-        told = [f"{Path(file).name} to {' and '.join(of) if len(of) > 1 else f'{of[0]} for two maps'}"
+        told = [f"{Path(file).name} to {listed(of, 3, ' and ') if len(of) > 1 else f'{of[0]} for two maps'}"
                 for file, of in owners.items()]  # fmt: skip
         raise InputError(
-            f"The column {name} of {joined.path} gives the map {listed(told, 3)}; expected one of each subject's own. "
-            "Correct it, or name the right column with --idColumn or --mapColumn."
+            f"The column {name} of {joined.path} gives the map {listed(told, 2)}; expected one of each subject's "
+            "own. Correct it, or name the right column with --idColumn or --mapColumn."
         )

@@ -15,7 +15,7 @@ from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown, ta
 from data.cohorts.phenotype import matching, mostly_numbers
 from data.cohorts.rows import listed
 
-COLUMNS_SHOWN = 20  # in a message
+COLUMNS_SHOWN = 12  # in a message
 EXAMPLES = 2  # of IDs
 MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
