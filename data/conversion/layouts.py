@@ -241,13 +241,11 @@ def choice(rivals: list[MapFile], groups: list[list[MapFile]], what: str, share:
     number = useful(best, groups)
     people = min(len({found.subject for found in group}) for group in groups)
     example = (
-        f"Choose with --only, such as --only {shlex.quote(best)} ({number} {what}); or"
+        f"Choose, such as with --only {shlex.quote(best)} ({number} {what})"
         if number > 0 and number >= share * people
-        else "Remove or rename one, or"
+        else "Remove or rename one"
     )
-    if what != "maps":
-        return f"{example.removesuffix('; or').removesuffix(', or')}."
-    return f"{example} name the map of each subject in a column of paths with --mapColumn."
+    return f"{example}, or name each in a column of paths: --mapColumn." if what == "maps" else f"{example}."
 
 
 def most_useful(every: Iterable[str], groups: list[list[MapFile]]) -> str:
