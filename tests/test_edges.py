@@ -3,14 +3,18 @@
 import json
 import re
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
 import keras
+import lab
+import nibabel
 import numpy as np
 import pytest
-from helpers import SMALL_BATCH, Outcome, add_connectomes, fills_of
+from commands import done
+from helpers import SMALL, SMALL_BATCH, Outcome, add_connectomes, fills_of
 from sklearn.linear_model import Ridge
 
 from data.cohorts import records
@@ -348,3 +352,101 @@ def test_it_is_said_whether_edges_were_replaced(drawn):
         f"{stayed}: the cohort does not hold where its parcels lie (convert with --parcels FILE to replace a region's "
         "edges, too)."
     )
+
+
+THREE = ("falff", "alff", "degree_weighted")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    """A folder with `cohort`, of three maps, and `ckpt` of a cnn that has seen 4 batches of it."""
+    folder = tmp_path_factory.mktemp("three")
+    lab.pcp(folder / "lab", lab.people(40), THREE)
+    done("abide-data convert {to}/lab {to}/cohort --grid reduced --maps all", to=folder)
+    places = "--dataDir {to}/cohort --chkPointDir {to}/ckpt --outDir {to}/out"
+    done(f"run.py --train --model cnn --numIters 4 {' '.join(SMALL['cnn'])} {places}", to=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logits_of(three):
+    """Volume (x, y, z, maps) -> logits of (control, autism), one at a time."""
+    folder = CheckpointFolder(three / "ckpt/cnn")
+    network = MODELS["cnn"].build(MODELS["cnn"].settings(folder.identity().config), open_cohort(three / "cohort"))
+    restore_weights(folder, network)
+    return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
+
+
+@pytest.mark.slow
+def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
+    """Against a loop by hand: all effects, with one donor, whose distance from all people whom it was drawn from is
+    taken out by a regression on the replaced maps alone."""
+    labels = load_atlas(None, records.REDUCED).labels
+    few = sum(np.int16(at) * (labels == region) for at, region in enumerate((20, 68, 102), 1))
+    nibabel.save(nibabel.Nifti1Image(few, np.array(records.REDUCED.affine)), tmp_path / "few.nii.gz")
+    opened, regions = open_cohort(three / "cohort"), load_atlas(tmp_path / "few.nii.gz", records.REDUCED)
+    assert [(regions.labels == region).sum() for region in (1, 2, 3)] == [(few == at).sum() for at in (1, 2, 3)]
+    tested = opened.indices("test")
+    words = "--dataDir {of}/cohort --chkPointDir {of}/ckpt --outDir {to}/out --atlas {to}/few.nii.gz"
+    command = f"run.py --blackout --model cnn {words} --donors 1 --verify 6 --maps degree_weighted,falff"
+    told = done(command, of=three, to=tmp_path)
+    assert float(re.search(r"differ by at most (\S+), ", told)[1]) < 1e-5
+    replaced = [THREE.index("degree_weighted"), THREE.index("falff")]
+    fills = fills_of(opened, regions, tested, BlackoutOptions(donors=1))
+    with h5py.File(tmp_path / "out" / "blackout.h5") as store:
+        stored = {name: values[:] for name, values in store.items()}
+    sign = np.array([1 if opened.rows[index].label == 1 else -1 for index in tested])
+    for region in (1, 2):
+        inside = regions.labels == region
+        means = np.stack([opened.read(at)[2][inside].mean(0, float) for at in range(len(opened.rows))])
+        levels = {"reliance": means[:, replaced], "unique": (means - fills.expected[:, region - 1])[:, replaced]}
+        levels |= {at: means[:, [at]] for at in sorted(replaced)}
+        effects, pairs, away = (defaultdict(list) for _ in range(3))
+        for index in tested:
+            volume, (position,) = opened.read(index)[2], fills.donors.drawn[int(index)]
+            donor = opened.read(position)[2]
+            hidden, donated, moved, alone = *(volume.copy() for _ in range(3)), donor.copy()
+            in_one = {at: volume.copy() for at in sorted(replaced)}
+            for at in replaced:
+                level = fills.expected[index, region - 1, at] - fills.expected[position, region - 1, at]
+                hidden[inside, at] = np.median(volume[[0, -1], :, :, at])
+                donated[inside, at] = in_one[at][inside, at] = donor[inside, at]
+                moved[inside, at] = donor[inside, at] + np.float32(level)
+                alone[inside, at] = volume[inside, at]
+            shows = (volume, donor, alone, hidden, donated, moved, *in_one.values())
+            control, autism = np.transpose([logits_of(each) for each in shows])
+            shown, donors, lent, *others = autism - control
+            for name, other in zip(("delta_logit", "reliance", "unique", *in_one), others, strict=True):
+                effects[name].append(shown - other)
+            effects["sufficiency"].append(lent - donors)
+            split, site = fills.donors.origin[int(index)]
+            givers = [at for at in opened.indices(split) if at != index and site in (None, opened.rows[at].site)]
+            assert len(givers) >= 2  # enough to draw one donor from
+            for name, level in levels.items():
+                away[name].append(level[position] - level[givers].mean(0))
+                pairs[name].append(level[index] - level[position])
+        for name in levels:
+            shrunk = np.diag(np.sqrt(np.square(away[name]).mean(0)))
+            of_none = np.zeros(len(shrunk))
+            slope = np.linalg.lstsq(np.vstack([pairs[name], shrunk]), [*effects[name], *of_none], rcond=None)[0]
+            effects[name] = np.array(effects[name]) + np.array(away[name]) @ slope
+        for place, at in enumerate(sorted(replaced)):
+            assert stored["reliance_by_map"][:, region - 1, place] == pytest.approx(sign * effects.pop(at), abs=1e-5)
+        for name, values in effects.items():
+            assert stored[name][:, region - 1] == pytest.approx(sign * np.array(values), abs=1e-5), name
+    assert "of each region was replaced; alff stayed." in told
+    said = json.loads((tmp_path / "out" / "run.json").read_text())["chosen_maps"]
+    assert said == ["degree_weighted", "falff"]
+    assert "6 records recomputed in full, a region with every fill and in each map alone" in told
+    rows = lab.read_table(tmp_path / "out/regions_by_map.csv").to_dict("records")
+    assert ",".join(rows[0]).startswith(
+        "rank,region,name,map,reliance,reliance_low,reliance_high,p_reliance,p_reliance_plain,reliance_adjusted,"
+    )
+    assert [stored["map"][place].decode() for place in range(2)] == ["falff", "degree_weighted"]
+    assert len(rows) == 3 * 2 and {row["map"] for row in rows} == {"falff", "degree_weighted"}
+    for row in rows:
+        place = ["falff", "degree_weighted"].index(row["map"])
+        mean = stored["reliance_by_map"][:, int(row["region"]) - 1, place].mean()
+        assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
+    found = {file.suffix for file in (tmp_path / "out").glob("regions_by_map.*")}
+    assert found == {".csv", ".png", ".svg"}
