@@ -145,6 +145,25 @@ def bids(folder: Path, table: pd.DataFrame, maps: tuple = ("falff",)) -> Path:
     return folder
 
 
+def xcpd(folder: Path, table: pd.DataFrame, named: str = "seg-Toy_stat-mean") -> Path:
+    """`bids` with series of parcels with names, and the image and the table of these. The second person has two
+    censored volumes, and no signal in the third parcel."""
+    bids(folder, table)
+    names = [f"P{number}" for number in range(PARCELS, 0, -1)]
+    for at, of in enumerate(table.to_dict("records")):
+        series = series_of(of).set_axis(names, axis=1)
+        if at == 1:
+            series.loc[[3, 4]] = np.nan
+            series["P10"] = np.nan
+        place = folder / f"derivatives/lab/sub-{of['SUB_ID']}/func/sub-{of['SUB_ID']}_task-rest_{named}_timeseries.tsv"
+        series.to_csv(place, sep="\t", index=False, na_rep="n/a")
+    atlas = folder / "derivatives/lab/atlases/atlas-Toy"
+    parcels(atlas / "atlas-Toy_space-MNI_dseg.nii.gz")
+    index = pd.DataFrame({"index": range(1, PARCELS + 1), "label": names})
+    index.to_csv(atlas / "atlas-Toy_dseg.tsv", sep="\t", index=False)
+    return folder
+
+
 def participants(folder: Path, table: pd.DataFrame) -> None:
     """BIDS's table of these people."""
     named = table.drop(columns=["FILE_ID", "SUB_ID", "DX_GROUP"]).replace("", "n/a")

@@ -150,6 +150,8 @@ def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
         said = cohort_json(cohort)
         affine = [[spacing, 0, 0, -90], [0, spacing, 0, -126], [0, 0, spacing, -72], [0, 0, 0, 1]]
         assert (tuple(said["grid"]), said["affine"], said["maps"]) == (shape, affine, ["falff"])
+    columns = "file,header_sha256,volume_sha256,source_sha256"  # and none of connectomes, nor of several maps
+    assert (reduced / "digests.csv").read_text().splitlines()[0] == columns
     digest = hashlib.sha256()
     for path in (source / "Phenotypic.csv", *(map_path(source, str(50002 + number)) for number in range(COUNT))):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT, add_connectomes, cohort_of, resealed, row
+from people import ROWS, write_people
 from scipy import ndimage
 from scipy.stats import mstats
-from test_convert_like import ROWS, write_people
 
 from data import demo
 from data.base import files
