@@ -77,7 +77,7 @@ def done(command: str, **places: object) -> str:
 
 def listing(folder: Path) -> dict[Path, tuple]:
     """All that lies in a folder: size and time of change of each."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
 def options_of(program: str, verb: str = "") -> set[str]:

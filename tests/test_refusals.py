@@ -15,7 +15,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import refused
+from commands import done, refused
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def folder_with(name: str, content: bytes = b"precious") -> Callable[[Path], Non
     return make
 
 
+SEAL = ("seal.json", "digests.csv", "SHA256SUMS", "check.json")
 PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each row; else what is missing
     "empty": Path.mkdir,
     "file": lambda path: path.write_bytes(b"precious"),
@@ -58,8 +59,35 @@ PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each r
     "volumes": lambda path: lab.named(path, ["sub-1_task-rest_bold.nii.gz", "sub-1_hemi-L_bold.func.gii"]),
     "surfaces": lambda path: lab.named(path, ["sub-1_space-fsLR_bold.dtseries.nii"]),
     "analyze": lambda path: lab.named(path, ["fALFFMap_1.img"]),
+    "nameless": lambda path: lab.edit(lab.records(path) / "1.bin", lab.record(1, float("nan"))),
+    "small": lambda path: small_cohort(path),
     "native": lambda path: lab.named(path, ["sub-1_space-T1w_falff.nii.gz"]),
 }
+
+
+def small_cohort(path: Path) -> None:
+    """Of six people at three sites."""
+    source = lab.pcp(path.with_name("lab-of-six"), lab.people(6))
+    done("abide-data convert {source} {to} --grid reduced", source=source, to=path)
+
+
+def written_by_a_script(name: str, change: object) -> Callable[[Path], None]:
+    """A cohort with another file than abide-data wrote, which `pack` has sealed as it is."""
+
+    def spoil(folder: Path) -> None:
+        for file, fault in {name: change, **dict.fromkeys(SEAL, "gone")}.items():
+            lab.edit(folder / file, fault)
+        script = folder.rename(folder.with_name("script"))
+        done("abide-data pack {script} {to} --bin", script=script, to=folder)
+
+    return spoil
+
+
+def broken_link(folder: Path) -> None:
+    """What git-annex leaves in place of a file that was not fetched."""
+    path = folder / "cpac/X_0050003_falff.nii.gz"
+    path.unlink()
+    path.symlink_to("nowhere")
 
 
 def with_column(**columns: Sequence[str] | str) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -125,6 +153,9 @@ SIDES = ("ASD", "TD", "3", "ADHD")
 SAME = "abide-data convert {lab} {converted} --grid reduced"
 SAME_ALL = f"{SAME} --maps all --connectome rois_made --parcels {{lab}}/parcels.nii.gz"
 PATHS = {of: [f"cpac/X_{50002 + number:07}_{of}.nii.gz" for number in range(6)] for of in ("falff", "alff")}
+PACK, SITES = "abide-data pack --zip", "run.py --train --model cnn --set standardise=site --chkPointDir {missing}"
+OF_FOLDS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
+UNSEALED = {f"converted/{name}": "gone" for name in SEAL}
 BY_COLUMN = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
 
 CONVERT: list[Row] = [
@@ -332,6 +363,66 @@ CONVERT: list[Row] = [
         spoil={"others": each("*_alff.nii.gz", "gone")},
     ),
     row("abide-data convert {others} {missing} --like {cohort}", "does not say that it was made of maps", "{cohort}"),
+    row(f"{LIKE} --maps alff,falff", "--maps alff,falff is not what", "falff, alff"),
+    row(
+        LIKE,
+        "has other parcels than the rest",
+        "a, b",
+        spoil={"others/cpac/X_0070002_rois_made.1D": series_file("", more=30)},
+    ),
+    row(
+        "abide-data convert {others} {missing} --like {bundle}",
+        "alff: The maps are",
+        "unlike those of",
+        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: of / 50))},
+    ),
+    *(
+        row(LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
+        for words, change in (
+            ("volumes of an encoder", {"reduction": "encoder abc"}),
+            ("of which columns its phenotype", {"phenotype": [f"x{number}" for number in range(29)]}),
+            ("of which columns its phenotype", {"phenotype_scale": None}),
+        )
+    ),
+    # several maps, connectomes and phenotypes of cohorts
+    row(
+        f"{FROM} --maps all",
+        "No map is there for everybody",
+        "lack, 50002",
+        spoil={"few/cpac/X_0050002_falff.nii.gz": "gone", "few/cpac/X_0050003_alff.nii.gz": "gone"},
+    ),
+    row(FROM, "X_0050003_falff.nii.gz", "No such file", spoil={"few": broken_link}),
+    row(
+        f"{PACK} {{converted}} {{missing}}",
+        "names 1 maps (falff)",
+        "hold 2",
+        spoil={"converted/cohort.json": {"maps": ["falff"]}, **UNSEALED},
+    ),
+    row(
+        f"{PACK} {{converted}} {{missing}}", "lacks connectomes.h5", "Copy", spoil={"converted/connectomes.h5": "gone"}
+    ),
+    row(
+        f"{PACK} {{converted}} {{missing}}",
+        "connectomes.h5",
+        "connectomes",
+        spoil={"converted/connectomes.h5": b"no", **UNSEALED},
+    ),
+    row(
+        "run.py --train --folds 3 --dataDir {converted} --chkPointDir {missing}",
+        "phenotype.csv is not what the records hold",
+        "age of",
+        spoil={"converted": written_by_a_script("phenotype.csv", with_column(age=("9", "30")))},
+    ),
+    row("run.py --train --dataDir {nameless} --chkPointDir {missing}", "has the label nan", "1.bin"),
+    row(
+        "run.py --test --everybody --dataDir {records} --chkPointDir {everybody}/ckpt",
+        "has no connectomes",
+        "--connectome",
+    ),
+    row(f"{SITES} --dataDir {{records}}", "names no sites", "standardise=brain"),
+    row(f"{SITES} --dataDir {{small}}", "2 people of site", "needs 5 of each"),
+    row(f"run.py --blackout --maps alff,reho {OF_FOLDS}", "--maps reho", "falff, alff"),
+    row(f"run.py --test --maps alff {OF_FOLDS}", "--maps goes with --blackout", "leave it out"),
 ]
 DERIVE: list[Row] = []
 COHORTS: list[Row] = [  # what every command finds on opening one
