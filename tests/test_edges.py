@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 from commands import done
-from helpers import SMALL, SMALL_BATCH, Outcome, add_connectomes, fills_of
+from helpers import SMALL, SMALL_BATCH, Outcome, add_connectomes, fills_of, region_means
 from sklearn.linear_model import Ridge
 
 from data.cohorts import records
@@ -450,3 +451,16 @@ def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
         assert float(row["reliance"]) == pytest.approx(mean, abs=1e-5)
     found = {file.suffix for file in (tmp_path / "out").glob("regions_by_map.*")}
     assert found == {".csv", ".png", ".svg"}
+
+
+def test_the_background_of_volumes_standardised_within_the_brain_is_zero(cohort):
+    tested = open_cohort(cohort).indices("test")[:2]
+    opened = replace(open_cohort(cohort), standard="brain")
+    filled = fills_of(opened, load_atlas(None, records.REDUCED), tested, BlackoutOptions(donors=2))
+    batch, found = filled.of(tested)
+    shown, background, _ = found[filled.names.tolist().index("background")]
+    assert (background == 0).all() and shown is batch["volume"]
+    assert (shown == opened.batch(tested)["volume"]).all()
+    assert (shown != open_cohort(cohort).batch(tested)["volume"]).any()
+    expected = region_means(load_atlas(None, records.REDUCED), opened.batch(np.arange(len(opened.rows)))["volume"])
+    np.testing.assert_allclose(filled.means, expected, atol=1e-6)
