@@ -17,7 +17,15 @@ from lab import read_record, read_table
 PEOPLE, MAPS = labs.people(40), ("falff", "alff")
 LIKE = "abide-data convert {new} {to} --like {of}"
 PREPARED = ("maps", "normalisation", "reduction", "phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
-LEARNT = ("phenotype_columns", "phenotype_categories", "covariate_columns", "connectome", "parcels_sha256", "grid")
+LEARNT = (
+    "copies",
+    "phenotype_columns",
+    "phenotype_categories",
+    "covariate_columns",
+    "connectome",
+    "parcels_sha256",
+    "grid",
+)
 
 
 def write(folder: Path, table: pd.DataFrame, change: Callable = lambda table: table) -> Path:

@@ -372,9 +372,9 @@ CONVERT: list[Row] = [
     ),
     row(
         "abide-data convert {others} {missing} --like {bundle}",
-        "alff: The maps are",
-        "unlike those of",
-        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: of / 50))},
+        "falff: The maps are from 0 to above 1",  # one typical person is no minority
+        "unlike those of the cohort or bundle, from 0 to 1",
+        spoil={"others": each("*_falff.nii.gz", with_values(lambda of: np.where(of, 30 * of - 10, 0)))},
     ),
     *(
         row(LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
