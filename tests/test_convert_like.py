@@ -114,6 +114,18 @@ def test_training_people_are_left_out_as_the_refusal_says(lab, converted, tested
     assert read_table(tmp_path / "to/subjects.csv")["subject"].tolist() == tested["SUB_ID"].tolist()
 
 
+@pytest.mark.slow
+def test_where_the_kind_of_maps_is_not_known_it_is_said(converted, tested, tmp_path):
+    script = labs.copy(converted, tmp_path / "script")
+    for name in ("maps.csv", "seal.json", "digests.csv", "SHA256SUMS", "check.json"):
+        labs.edit(script / name, "gone")
+    done("abide-data pack {of} {to} --bin", of=script, to=tmp_path / "cohort")
+    told = done(LIKE, new=write(tmp_path / "new", tested), of=tmp_path / "cohort", to=tmp_path / "to")
+    assert "cohort has no maps.csv" in told
+    for subject in tested["SUB_ID"]:
+        assert (tmp_path / f"to/{subject}.bin").read_bytes() == (converted / f"{subject}.bin").read_bytes()
+
+
 # Columns of the user's own, by a cohort and by a bundle
 
 

@@ -128,6 +128,12 @@ def numbered_anew(folder: Path) -> None:
         path.rename(path.with_name(f"{number}_falff.nii.gz"))
 
 
+def scans_of_training(folder: Path) -> None:
+    """One map of each person is that of somebody of the laboratory, most of whom are training people."""
+    for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz"))):
+        lab.save(path, lab.map_of(lab.person(number, f"{50002 + number}")))
+
+
 def labels_of_volumes(*names: str, people: slice = slice(None)) -> Callable[[Path], None]:
     """Names beside each 4-D file, as BIDS has them."""
 
@@ -363,6 +369,7 @@ CONVERT: list[Row] = [
         spoil={"others": each("*_alff.nii.gz", "gone")},
     ),
     row("abide-data convert {others} {missing} --like {cohort}", "does not say that it was made of maps", "{cohort}"),
+    row(LIKE, "have a scan of training subjects", "--exclude 7000", spoil={"others": scans_of_training}),
     row(f"{LIKE} --maps alff,falff", "--maps alff,falff is not what", "falff, alff"),
     row(
         LIKE,
