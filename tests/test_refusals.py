@@ -3,6 +3,7 @@
 `commands.refused` holds each to what every refusal promises. What follows an advice to its end stands in test_roads.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import lab
 import pytest
 from commands import refused
+from helpers import resealed
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,113 @@ PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each r
     "records": lab.records,
     "systems": lambda path: path.write_text("region,system\nPrecentral_L,a\n"),
     "missing": lambda path: None,
+    "table": Path.touch,
 }
+
+BOLD = f"sub-1/func/sub-1_{lab.REST}.nii.gz"
+
+
+def renamed(old: str, new: str) -> Callable[[Path], None]:
+    def rename(folder: Path) -> None:
+        for path in [path for path in folder.rglob(f"*{old}*") if path.is_file()]:
+            path.rename(path.with_name(path.name.replace(old, new)))
+
+    return rename
+
+
+def derivation(**changes: object) -> Callable[[Path], None]:
+    """Of a cohort, in its sealed table."""
+
+    def change(folder: Path) -> None:
+        before = json.loads((folder / "cohort.json").read_text())
+        lab.edit(folder / "cohort.json", {"derivation": before["derivation"] | changes})
+        resealed(folder)
+
+    return change
+
 
 CONVERT: list[Row] = [
     row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
 ]
-DERIVE: list[Row] = []
+MAPS = "--maps falff,dual_regression --labelColumn group --positive A --phenotype '' --grid reduced"
+SAID = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{{}}_boldmap.json"
+NEW = "abide-data derive {scans} {missing}"
+LIKE = f"{NEW} --like {{of_scans}}"
+CHOSEN = "is chosen by --like: {of_scans} has"
+DERIVE: list[Row] = [
+    row(f"{NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
+    row(f"{NEW} --maps dual_regression", "--networks", "go together"),
+    row(f"{NEW} --networks {{scans}}/nets.nii.gz", "--networks", "go together"),
+    row(f"{NEW} --band 0.1,0.01", "--band", "expected LOW,HIGH in Hz"),
+    row(f"{NEW} --share 3/2", "--share", "expected K/N"),
+    row(f"{NEW} --smooth 0", "--smooth", "expected a width in mm"),
+    row(f"{NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of 3 scans"),
+    row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "no NIfTI map by its name"),
+    row(f"{NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
+    row(f"{NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
+    row(f"{NEW} --idColumn id", "--idColumn", "--boldColumn"),
+    row("abide-data derive {scans} {scans}", "{scans}", "not written by this command"),
+    row("abide-data derive {scans} {derived}", "sub-1", "was made with Band [0.02, 0.08], not [0.01, 0.1]"),
+    row(
+        "abide-data derive {scans} {derived} --band 0.02,0.08 --smooth 30 --maps alff --confounds scrubbing",
+        "was made with Confounds simple, not scrubbing",
+    ),
+    row(NEW, "no scan in MNI space: 3 in space T1w", spoil={"scans": renamed("space-MNI152NLin6Asym", "space-T1w")}),
+    row(NEW, "no scan in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
+    row(NEW, "{scans}", "no preprocessed scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
+    row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
+    row(
+        f"{NEW} --boldColumn bold --idColumn id --table {{table}}",
+        "has the subjects 'P-1', 'P 3'",
+        "letters and digits",
+        spoil={"table": lambda path: path.write_text(f"id,bold\nP-1,{BOLD}\nP2,{BOLD}\nP 3,{BOLD}\n")},
+    ),
+    row(
+        f"{NEW} --boldColumn bold --idColumn id --table {{table}}",
+        "names one scan twice for 1",
+        spoil={"table": lambda path: path.write_text(f"id,bold\n1,{BOLD}\n1,{BOLD}\n")},
+    ),
+    row(
+        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
+        "the name of a parcel 'left\\tright'",
+        spoil={"scans/my_atlas.tsv": b'index\tname\n1\t"left\tright"\n'},
+    ),
+    row(f"{LIKE} --band 0.01,0.1", f"--band {CHOSEN} 0.02,0.08."),
+    row(f"{LIKE} --maps alff", f"--maps {CHOSEN} falff,dual_regression."),
+    row(f"{LIKE} --confounds none", f"--confounds {CHOSEN} simple."),
+    row(f"{LIKE} --series {{scans}}/nets.nii.gz", f"--series {CHOSEN} my_atlas.nii.gz (SHA-256"),
+    row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
+    row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
+    row(LIKE, "cleaned of confounds before, the scans of", "were not", spoil={"scans": renamed("preproc", "denoised")}),
+    row(LIKE, "networks.nii.gz", "not what was written", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(LIKE, "{of_scans} is damaged, in how its maps", "LOW,HIGH", spoil={"of_scans": derivation(band=[0.1, 0.01])}),
+    row(LIKE, "{of_scans} is damaged, in how its maps", "the scans", spoil={"of_scans": derivation(scans="washed")}),
+    row(
+        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        "People's falff was derived in several ways: band 0.01-0.1 Hz of 2; band 0.02-0.08 Hz of 2 others",
+        spoil={SAID.format("falff"): {"Band": [0.01, 0.1]}},
+    ),
+    row(
+        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        "People's dual_regression_visual was derived in several ways: networks nets.nii.gz (SHA-256 cccccccc",
+        spoil={SAID.format("dualregression"): {"NetworksSHA256": "c" * 64}},
+    ),
+    row(
+        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        "sub-2",
+        "is damaged",
+        spoil={SAID.format("falff"): {"Band": "0.01"}},
+    ),
+    row(
+        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        "MeanFramewiseDisplacement is '-1'",
+        "expected millimetres",
+        spoil={
+            SAID.format("falff"): {"MeanFramewiseDisplacement": -1},
+            "derived/participants.tsv": lambda table: table.drop(columns="func_mean_fd"),
+        },
+    ),
+]
 COHORTS: list[Row] = [  # what every command finds on opening one
     row("run.py --train --dataDir {empty} --chkPointDir {missing}", "{empty}", "no records"),
 ]
