@@ -316,6 +316,13 @@ def cohort(once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def many(once) -> Path:
+    """200 simulated subjects at 16 sites on the reduced grid."""
+    simulation = demo.Simulation(subjects=200, seed=3)
+    return once("many", lambda folder: demo.simulate(folder / "many", records.REDUCED, simulation)) / "many"
+
+
+@pytest.fixture(scope="session")
 def full_cohort(once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
     simulation = demo.Simulation(subjects=6, seed=2)
