@@ -18,8 +18,7 @@ from helpers import add_connectomes, resealed
 from scipy.stats import mstats
 from sklearn.model_selection import GroupKFold
 
-from data.cohorts.atlas import load_atlas
-from data.cohorts.records import REDUCED
+from data.cohorts import atlas
 from data.likeness import reasons, reference
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -58,8 +57,14 @@ def shift(axis: int, voxels: int):
     return lambda volume: np.roll(volume, voxels, axis)
 
 
+def region(name: str) -> np.ndarray:
+    """The voxels of a region on the reduced grid, (x, y, z) bool."""
+    regions = atlas.load_atlas(None, atlas.records.REDUCED)
+    return regions.labels == next(number for number, other in regions.names.items() if other == name)
+
+
 def without_region(volume: np.ndarray) -> np.ndarray:
-    return np.where(load_atlas(None, REDUCED).labels == 13, volume[0, 0, 0], volume)  # Frontal_Inf_Tri_L
+    return np.where(region("Frontal_Inf_Tri_L"), volume[0, 0, 0], volume)
 
 
 VOLUMES = {  # change of a volume, and what is told

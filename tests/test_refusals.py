@@ -49,6 +49,7 @@ PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each r
     "systems": lambda path: path.write_text("region,system\nPrecentral_L,a\n"),
     "missing": lambda path: None,
     "table": Path.touch,
+    "page": lambda path: None,
 }
 
 BOLD = f"sub-1/func/sub-1_{lab.REST}.nii.gz"
@@ -60,6 +61,20 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
             path.rename(path.with_name(path.name.replace(old, new)))
 
     return rename
+
+
+def beside(page: Path) -> None:
+    """Somebody's folder where that of a page would lie."""
+    folder_with("01_b.webp")(page.with_name("page_files"))
+
+
+def of_one_class(folder: Path) -> None:
+    for name in lab.read_table(folder / "subjects.csv").query("label == '1'")["file"]:
+        (folder / name).unlink()
+    for name in ("subjects", "phenotype", "covariates"):
+        controls = lab.read_table(folder / "subjects.csv").query("label == '0'")["subject"]
+        lab.edit(folder / f"{name}.csv", lambda table, known=controls: table[table["subject"].isin(known)])
+    resealed(folder)
 
 
 def derivation(**changes: object) -> Callable[[Path], None]:
@@ -157,6 +172,17 @@ DERIVE: list[Row] = [
 ]
 COHORTS: list[Row] = [  # what every command finds on opening one
     row("run.py --train --dataDir {empty} --chkPointDir {missing}", "{empty}", "no records"),
+    row("abide-data check {cohort}", "0000001.bin", spoil={"cohort/0000001.bin": "gone"}),
+    row("abide-data check {cohort} --html {file}", "{file}", "no page of a check"),
+    row("abide-data check {cohort} --html {missing}/x.html", "{missing}", "is no place"),
+    row("abide-data check {cohort} --html {empty}", "{empty}", "is no place"),
+    row("abide-data check {cohort} --html {page}.html", "{page}_files", "holds something else", spoil={"page": beside}),
+    row(
+        "run.py --train --model nn --dataDir {cohort} --chkPointDir {missing}",
+        "{cohort}",
+        "one class only among its training subjects",
+        spoil={"cohort": of_one_class},
+    ),
 ]
 RUNS: list[Row] = [
     row("run.py --train --test", "--train", "not allowed"),
