@@ -186,6 +186,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
 ]
 RUNS: list[Row] = [
     row("run.py --train --test", "--train", "not allowed"),
+    row("run.py --train --dryRun", "name it with --dataDir"),
     row("run.py --test --model nn --chkPointDir {empty} --dataDir {cohort}", "{empty}/nn", "run.py --train"),
 ]
 SCORES: list[Row] = []  # report, compare, choice, permutations
