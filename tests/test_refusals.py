@@ -52,8 +52,6 @@ PLACES: dict[str, Callable[[Path], object]] = {  # by name, made anew for each r
     "page": lambda path: None,
 }
 
-BOLD = f"sub-1/func/sub-1_{lab.REST}.nii.gz"
-
 
 def renamed(old: str, new: str) -> Callable[[Path], None]:
     def rename(folder: Path) -> None:
@@ -91,8 +89,20 @@ def derivation(**changes: object) -> Callable[[Path], None]:
 CONVERT: list[Row] = [
     row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
 ]
-MAPS = "--maps falff,dual_regression --labelColumn group --positive A --phenotype '' --grid reduced"
-SAID = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{{}}_boldmap.json"
+OF_DERIVED = (
+    "abide-data convert {derived} {missing} --maps falff,dual_regression --labelColumn group --positive A "
+    "--phenotype '' --grid reduced"
+)
+FALFF, DUAL = (f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{of}_boldmap.json" for of in ("falff", "dualregression"))
+NAMED = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
+
+
+def scans_named(*labels: str) -> Callable[[Path], None]:
+    """A table that says that this scan is that of each."""
+    rows = "".join(f"{label},sub-1/func/sub-1_{lab.REST}.nii.gz\n" for label in labels)
+    return lambda path: path.write_text(f"id,bold\n{rows}")
+
+
 NEW = "abide-data derive {scans} {missing}"
 LIKE = f"{NEW} --like {{of_scans}}"
 CHOSEN = "is chosen by --like: {of_scans} has"
@@ -118,17 +128,8 @@ DERIVE: list[Row] = [
     row(NEW, "no scan in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
     row(NEW, "{scans}", "no preprocessed scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
     row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
-    row(
-        f"{NEW} --boldColumn bold --idColumn id --table {{table}}",
-        "has the subjects 'P-1', 'P 3'",
-        "letters and digits",
-        spoil={"table": lambda path: path.write_text(f"id,bold\nP-1,{BOLD}\nP2,{BOLD}\nP 3,{BOLD}\n")},
-    ),
-    row(
-        f"{NEW} --boldColumn bold --idColumn id --table {{table}}",
-        "names one scan twice for 1",
-        spoil={"table": lambda path: path.write_text(f"id,bold\n1,{BOLD}\n1,{BOLD}\n")},
-    ),
+    row(NAMED, "has the subjects 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
+    row(NAMED, "names one scan twice for 1", spoil={"table": scans_named("1", "1")}),
     row(
         f"{NEW} --series {{scans}}/my_atlas.nii.gz",
         "the name of a parcel 'left\\tright'",
@@ -145,27 +146,18 @@ DERIVE: list[Row] = [
     row(LIKE, "{of_scans} is damaged, in how its maps", "LOW,HIGH", spoil={"of_scans": derivation(band=[0.1, 0.01])}),
     row(LIKE, "{of_scans} is damaged, in how its maps", "the scans", spoil={"of_scans": derivation(scans="washed")}),
     row(
-        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        OF_DERIVED,
         "People's falff was derived in several ways: band 0.01-0.1 Hz of 2; band 0.02-0.08 Hz of 2 others",
-        spoil={SAID.format("falff"): {"Band": [0.01, 0.1]}},
+        spoil={FALFF: {"Band": [0.01, 0.1]}},
     ),
+    row(OF_DERIVED, "several ways: networks nets.nii.gz (SHA-256 cccccc", spoil={DUAL: {"NetworksSHA256": "c" * 64}}),
+    row(OF_DERIVED, "sub-2", "is damaged", spoil={FALFF: {"Band": "0.01"}}),
     row(
-        f"abide-data convert {{derived}} {{missing}} {MAPS}",
-        "People's dual_regression_visual was derived in several ways: networks nets.nii.gz (SHA-256 cccccccc",
-        spoil={SAID.format("dualregression"): {"NetworksSHA256": "c" * 64}},
-    ),
-    row(
-        f"abide-data convert {{derived}} {{missing}} {MAPS}",
-        "sub-2",
-        "is damaged",
-        spoil={SAID.format("falff"): {"Band": "0.01"}},
-    ),
-    row(
-        f"abide-data convert {{derived}} {{missing}} {MAPS}",
+        OF_DERIVED,
         "MeanFramewiseDisplacement is '-1'",
         "expected millimetres",
         spoil={
-            SAID.format("falff"): {"MeanFramewiseDisplacement": -1},
+            FALFF: {"MeanFramewiseDisplacement": -1},
             "derived/participants.tsv": lambda table: table.drop(columns="func_mean_fd"),
         },
     ),
