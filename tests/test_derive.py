@@ -338,8 +338,11 @@ def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of
     assert (derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz").read_bytes() == (
         scans / "my_atlas.nii.gz"
     ).read_bytes()
-    checked = done("abide-data check {of}", of=of_scans)
+    path = lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz"
+    lab.edit(path, "cut")
+    checked = done("abide-data check cohort")
     assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm" in checked
+    assert "PROBLEM: cohort/derivation/networks.nii.gz is not what was written" in checked
 
 
 CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"
@@ -370,6 +373,10 @@ def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold
     assert contents(Path("again")) == {
         path: of for path, of in contents(Path("out")).items() if "atlas" not in str(path)
     }
+    for path in Path("out").rglob("*stat-alff_boldmap.json"):
+        lab.edit(path, {"Band": [0.01, 0.08]})
+    told = done(f"abide-data convert out other --maps all {CODING}")
+    assert "so how is not kept: band of falff 0.01-0.1 Hz, alff 0.01-0.08 Hz." in told
 
 
 def with_parcel(labels: np.ndarray) -> np.ndarray:
@@ -899,8 +906,6 @@ def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, o
         lab.edit(path, {"Band": [0.01, 0.1]})
     refused = run("abide-data convert maps three --like {of}", of=of_scans)
     assert refused.status == 2 and "was derived with band 0.01-0.1 Hz, those of " in refused.err
-    told = done(f"abide-data convert maps other --maps falff --connectome seg-myatlas {CODING}")
-    assert "Maps were derived in several ways" in told or "not known of 1 people" in told
 
 
 @pytest.mark.slow

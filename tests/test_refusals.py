@@ -116,6 +116,9 @@ DERIVE: list[Row] = [
     row(f"{NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of 3 scans"),
     row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "no NIfTI map by its name"),
     row(f"{NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
+    row(f"{NEW} --maps dual_regression --networks {{scans}}/my_atlas.nii.gz", "my_atlas", "3-D", "several networks"),
+    row("abide-data derive {missing} {empty}/new", "{missing}", "not a folder"),
+    row("abide-data derive {scans} {file}", "{file}", "is a file"),
     row(f"{NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
     row(f"{NEW} --idColumn id", "--idColumn", "--boldColumn"),
     row("abide-data derive {scans} {scans}", "{scans}", "not written by this command"),
@@ -130,6 +133,12 @@ DERIVE: list[Row] = [
     row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
     row(NAMED, "has the subjects 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
     row(NAMED, "names one scan twice for 1", spoil={"table": scans_named("1", "1")}),
+    row(
+        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
+        "does not name each parcel",
+        "(2)",
+        spoil={"scans/my_atlas.tsv": b"index\tname\n1\tleft\n"},
+    ),
     row(
         f"{NEW} --series {{scans}}/my_atlas.nii.gz",
         "the name of a parcel 'left\\tright'",
