@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 TRAINING = 110
 MEASURES = ("background", "mean", "sd", "min", "max", "voxel_mm3", "x_mm", "y_mm", "z_mm", "coverage")
+HANDS = ["right", "left", "ambidextrous", "mixed"]
 EACH = 3  # people are changed in one way
 
 
@@ -49,6 +50,7 @@ def some(many: Path, folder: Path, split: str, chosen: slice) -> Path:
     subjects = pd.read_csv(folder / "subjects.csv", dtype=str)["subject"]
     table = table[chosen].set_axis(subjects)
     table.to_csv(folder / "maps.csv", index_label="subject")
+    lab.edit(folder / "cohort.json", {"phenotype_categories": {"handedness": HANDS}})
     add_connectomes(resealed(folder))
     return folder
 
@@ -202,6 +204,9 @@ def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, kept):
         "2": pytest.approx(shares[2], abs=1e-3),
         "unknown": 0,
     }
+    assert said["expected"]["categories"]["handedness"]["right"] == pytest.approx(
+        raw["handedness_right"].mean(), abs=1e-3
+    )
     assert "SITE_ID" not in said["expected"]["categories"]
     text = kept["likeness.json"].decode()
     assert not any(subject in text for subject in raw["subject"])
