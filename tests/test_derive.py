@@ -295,6 +295,9 @@ def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(
     also(bare, 1, "task-rest", "ses-1_task-rest")
     for path in bare.rglob("sub-1_task-rest*"):
         path.unlink()
+    lab.save(
+        bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz", 0 * INSIDE.astype(np.uint8)
+    )  # of no session
     also(tmp_path / "longer", 1, "task-rest", "ses-2_task-rest")
     for path in (tmp_path / "longer").rglob("*_ses-2_*space*"):
         shutil.copy(path, bare / "sub-1/func")
