@@ -66,6 +66,7 @@ def check(folder: Path, sealed: bool = True, options: str = "") -> tuple[list[st
     return problems, [line.removeprefix("  note: ") for line in lines if line.startswith("  note: ")]
 
 
+@pytest.mark.slow
 def test_a_sound_cohort_passes_and_is_counted(copy):
     """A swapped copy of a subject is no further subject."""
     told = run("abide-data check {of}", of=resealed(copy))

@@ -514,6 +514,7 @@ def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
     assert "leave it out" in derive("abide", "--confounds simple").err
 
 
+@pytest.mark.slow
 def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
     moved = np.isin(np.arange(VOLUMES), [20, 21, 40])
     also(bare, 1, "preproc", "denoised")
@@ -529,6 +530,7 @@ def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
     assert facts("out", 1)["MeanFramewiseDisplacement"] == 0.25
 
 
+@pytest.mark.slow
 def test_of_a_slab_in_which_nilearn_finds_no_brain_all_voxels_that_vary_are_taken(bare):
     one(bare, "sub-1_*mask*").unlink()
     noise = np.random.default_rng(0).normal(1000, 1, (*SHAPE, VOLUMES)).astype(np.float32)

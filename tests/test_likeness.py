@@ -277,6 +277,7 @@ def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike():
     assert without < 0.5 and share(before, "average") == 0
 
 
+@pytest.mark.slow
 def test_what_all_training_people_have_alike_leaves_the_limits_of_the_rest():
     """What is kept of a number has four digits, from which nobody is far who has that number."""
     random = np.random.default_rng(1)
