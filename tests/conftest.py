@@ -250,6 +250,29 @@ def blackout(once, converted, on_folds) -> Path:
     return made / "blackout"
 
 
+@pytest.fixture(scope="session")
+def scans(once) -> Path:
+    """Preprocessed scans of three people, with the images that some of `derive` needs."""
+    return once("scans", lambda folder: labs.images(labs.bold(folder / "scans", labs.people(3, 1)))) / "scans"
+
+
+@pytest.fixture(scope="session")
+def derived(once, scans) -> Path:
+    """Maps and series of these."""
+    how = "--maps falff,dual_regression --band 0.02,0.08 --smooth 30 --confounds simple"
+    images = "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
+    command = f"abide-data derive {{of}} {{to}}/maps {how} {images}"
+    return once("derived", lambda folder: done(command, of=scans, to=folder)) / "maps"
+
+
+@pytest.fixture(scope="session")
+def of_scans(once, derived) -> Path:
+    """The cohort of these maps and series."""
+    how = "--maps falff,dual_regression --connectome seg-myatlas --labelColumn group --positive A --phenotype ''"
+    command = f"abide-data convert {{of}} {{to}}/cohort --grid reduced {how}"
+    return once("of-scans", lambda folder: done(command, of=derived, to=folder)) / "cohort"
+
+
 # Texts that people read
 
 NUMBER = re.compile(  # or a sum, or a commit
@@ -290,6 +313,13 @@ def cohort(once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
     simulation = demo.Simulation(subjects=40, seed=1)
     return once("cohort", lambda folder: demo.simulate(folder / "reduced", records.REDUCED, simulation)) / "reduced"
+
+
+@pytest.fixture(scope="session")
+def many(once) -> Path:
+    """200 simulated subjects at 16 sites on the reduced grid."""
+    simulation = demo.Simulation(subjects=200, seed=3)
+    return once("many", lambda folder: demo.simulate(folder / "many", records.REDUCED, simulation)) / "many"
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,15 @@ def bold(
     return folder
 
 
+def images(folder: Path) -> Path:
+    """Maps of two networks and an atlas of four parcels on the grid of scans, with the names of each."""
+    save(folder / "nets.nii.gz", np.random.default_rng(0).normal(size=(*SCAN, 2)).astype(np.float32))
+    (folder / "nets.txt").write_text("visual\nmotor\n")
+    save(folder / "my_atlas.nii.gz", (np.arange(np.prod(SCAN)).reshape(SCAN) % 5).astype(np.int16))
+    (folder / "my_atlas.tsv").write_text("index\tname\n" + "".join(f"{at}\tparcel{at}\n" for at in range(1, 5)))
+    return folder
+
+
 def scan_of(seed: int, shape: tuple, volumes: int) -> np.ndarray:
     """Noise of which half is slow, and a slow signal of the whole brain that grows from left to right, (x, y, z,
     volumes) float32. The mean is 1000 in the brain, 0 outside."""

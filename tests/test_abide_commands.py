@@ -7,14 +7,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import lab as labs
 import pytest
-from helpers import ROOT, TINY_NN
-from scans import write_people
+from commands import ROOT
 
 import abide_commands
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 DECOYS = ("data/__init__", "utils", "models", "run", "numpy", "pandas", "keras", "tensorflow", "random", "signal")
+TRAIN = ["--train", "--model", "nn", "--folds", "2", "--jobs", "2", "--chkPointDir", "ckpt", "--dataDir"]
 SCRIPT = "import sys\nfrom {} import {}\nsys.exit({}())\n"  # as pip writes it
 
 
@@ -69,11 +70,10 @@ def test_the_working_folder_hides_no_module_of_a_command(name, lab, installed):
 @pytest.mark.slow
 def test_processes_that_a_command_starts_import_nothing_of_the_working_folder(lab, installed, cohort, tmp_path):
     """Fresh ones do the folds of a training, and copies do the people of a derivation."""
-    train = ("--train", "--model", "nn", "--folds", 2, "--jobs", 2, "--numIters", 1, *TINY_NN, "--dataDir", cohort)
-    done = installed("run.py", *train, "--chkPointDir", "ckpt", python_path=":")
+    done = installed("run.py", *TRAIN, cohort, "--numIters", 1, "--set", "members=1", python_path=":")
     assert done.returncode == 0, done.stderr
     assert (lab / "results/nn-train-folds-2/run.json").is_file()
-    write_people(tmp_path / "fmriprep")
+    labs.bold(tmp_path / "fmriprep", labs.people(3))
     done = installed("abide-data", "derive", tmp_path / "fmriprep", "maps", "--jobs", 2)
     assert done.returncode == 0, done.stderr
     assert "3 people derived" in done.stdout
@@ -81,8 +81,7 @@ def test_processes_that_a_command_starts_import_nothing_of_the_working_folder(la
 
 @pytest.mark.slow
 def test_run_py_by_its_path_imports_nothing_of_the_working_folder_either(lab, cohort):
-    words = ("--train", "--model", "nn", "--folds", "2", "--jobs", "2", "--numIters", "1", *map(str, TINY_NN))
-    command = [sys.executable, ROOT / "run.py", *words, "--dataDir", cohort, "--chkPointDir", "ckpt"]
+    command = [sys.executable, ROOT / "run.py", *TRAIN, cohort, "--dryRun"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -1,23 +1,24 @@
-"""abide-data check: each thing that would invalidate a result is found by name, and a sound cohort passes."""
+"""abide-data check: each thing that would invalidate a result is found by name, a sound cohort passes, and its page
+shows everybody, those with something odd first."""
 
+import base64
+import io
 import json
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
+import lab
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import TINY_NN, Outcome, Page, read_rows, resealed
+from commands import done, run
+from helpers import Page, read_rows, resealed
+from PIL import Image
 from scipy import ndimage
 from scipy.stats import pearsonr
-
-from data import demo
-from data.cohorts import atlas, phenotype, records
-from data.cohorts.stored import open_cohort
-from models import MODELS
-from utils.runs import guards
+from test_likeness import record, region
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -27,490 +28,382 @@ SOUND = "No problem was found"
 @pytest.fixture
 def copy(cohort, tmp_path) -> Path:
     """A copy of the cohort of 40 subjects, to spoil."""
-    return shutil.copytree(cohort, tmp_path / "copy")
+    return lab.copy(cohort, tmp_path / "copy")
 
 
 def volume_of(path: Path) -> np.ndarray:
-    return np.fromfile(path, "<f4")[30:].reshape(records.REDUCED.shape)
+    return lab.read_record(path)[2][0]
 
 
-def replace_volume(path: Path, volume: np.ndarray) -> None:
-    """Label and phenotype stay."""
-    path.write_bytes(path.read_bytes()[:120] + np.ascontiguousarray(volume, "<f4").tobytes())
+def change(path: Path, to) -> None:
+    """Another volume; label and phenotype stay."""
+    lab.edit(path, record(path, to))
 
 
 def as_of_people(folder: Path) -> None:
     """As a cohort of people, in whom every run looks for copies; nobody does in what is simulated."""
-    path = folder / "cohort.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"simulated": False}))
+    lab.edit(folder / "cohort.json", {"simulated": False})
 
 
-def files_of(folder: Path, split: str) -> list[str]:
-    return [row["file"] for row in read_rows(folder / "subjects.csv") if row["split"] == split]
+def paths(folder: Path, **columns: str) -> list[Path]:
+    """The records of the rows with these values."""
+    table = lab.read_table(folder / "subjects.csv")
+    return [folder / row["file"] for _, row in table.iterrows() if all(row[name] == of for name, of in columns.items())]
 
 
-def edit_table(folder: Path, old: str, new: str) -> None:
-    path = folder / "subjects.csv"
-    path.write_text(re.sub(old, new, path.read_text(), flags=re.MULTILINE))
+def in_table(folder: Path, column: str, value: str, files: list[Path]) -> None:
+    names = [path.name for path in files]
+    lab.edit(folder / "subjects.csv", lambda of: of.assign(**{column: of[column].mask(of["file"].isin(names), value)}))
 
 
-def problems(outcome) -> list[str]:
-    """The problems that a check printed; its exit status must fit."""
-    found = [line.removeprefix("PROBLEM: ") for line in outcome.out.splitlines() if line.startswith("PROBLEM: ")]
-    assert outcome.status == (1 if found else 0)
-    assert (SOUND in outcome.out) == (not found)
-    assert outcome.err == ""
-    return found
-
-
-def notes(outcome) -> list[str]:
+def check(folder: Path, sealed: bool = True, options: str = "") -> tuple[list[str], list[str]]:
+    """Problems and notes that it prints; its exit status must fit."""
+    outcome = run(f"abide-data check {{of}} {options}", of=resealed(folder) if sealed else folder)
     lines = outcome.out.splitlines()
-    return [line.removeprefix("  note: ") for line in lines if line.startswith("  note: ")]
+    problems = [line.removeprefix("PROBLEM: ") for line in lines if line.startswith("PROBLEM: ")]
+    assert (outcome.status, outcome.err) == (1 if problems else 0, "")
+    assert (SOUND in outcome.out) == (not problems)
+    return problems, [line.removeprefix("  note: ") for line in lines if line.startswith("  note: ")]
 
 
-def test_a_sound_cohort_passes_and_is_counted(copy, data_cli):
-    outcome = data_cli("check", resealed(copy))
-    assert problems(outcome) == []
+@pytest.mark.slow
+def test_a_sound_cohort_passes_and_is_counted(copy):
+    """A swapped copy of a subject is no further subject."""
+    told = run("abide-data check {of}", of=resealed(copy))
+    assert told.status == 0 and SOUND in told.out and "PROBLEM" not in told.out
     rows = read_rows(copy / "subjects.csv")
     for split in ("train", "test"):
         count = Counter(row["label"] for row in rows if row["split"] == split)
-        assert f"{split}: {count.total()} subjects ({count['0']} control, {count['1']} autism)" in outcome.out
+        assert f"{split}: {count.total()} subjects ({count['0']} control, {count['1']} autism)" in told.out
     for site in {row["site"] for row in rows}:
         count = Counter(row["label"] for row in rows if row["site"] == site)
-        assert f"{site} {count['1']}/{count['0']}" in outcome.out
-    assert "40 records of 40 subjects, 31x37x31, SIMULATED" in outcome.out
+        assert f"{site} {count['1']}/{count['0']}" in told.out
+    assert "40 records of 40 subjects, 31x37x31, SIMULATED" in told.out
+    shutil.copy(copy / rows[0]["file"], copy / "swap.bin")
+    lab.edit(copy / "subjects.csv", lambda of: pd.concat([of, of[:1].assign(file="swap.bin")]))
+    told = run("abide-data check {of}", of=resealed(copy)).out
+    assert "41 records of 40 subjects" in told and f"identical volumes of one subject: {rows[0]['file']} (" in told
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_mirrored_volume_is_found(split, copy, data_cli):
-    name = files_of(copy, split)[2]
-    volume = volume_of(copy / name)
-    replace_volume(copy / name, volume[::-1])
-    assert problems(data_cli("check", resealed(copy))) == [
-        f"left and right look exchanged in {name}; check their affines"
-    ]
-    mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0).ravel()
-    assert pearsonr(volume.ravel(), mean)[0] > pearsonr(volume[::-1].ravel(), mean)[0]  # what the check rests on
+def test_each_wrong_record_is_named_and_nothing_else(copy):
+    """All in one cohort."""
+    train, (tested, other, *_) = paths(copy, split="train"), paths(copy, split="test")
+    gone, lost, mirrored, away, moved, mixed, *cut, negated = train[:10]
+    left, right = (region(f"Frontal_Mid_{side}") for side in "LR")
+    change(gone, lambda of: np.full(of.shape, -0.4))
+    lab.edit(lost, flawed(lost, 30 + 777, np.nan))
+    lab.edit(other, flawed(other, 5, np.inf))
+    change(mirrored, lambda of: of[::-1])
+    change(negated, np.negative)
+    change(away, lambda of: np.roll(of, 15, axis=0))
+    change(moved, lambda of: np.roll(of, 3, axis=1))
+    change(mixed, lambda of: np.random.default_rng(0).permutation(of.ravel()).reshape(of.shape))
+    for path in cut:
+        change(path, lambda of: np.where(left, of[0, 0, 0], of))
+    change(cut[0], lambda of: np.where(right & (np.cumsum(right).reshape(of.shape) < right.sum() / 3), of[0, 0, 0], of))
+    twin = next(path for path in train[10:] if lab.read_record(path)[0] == lab.read_record(tested)[0])
+    change(tested, lambda _: volume_of(twin))
+    problems, notes = check(copy)
+    names = [path.name for path in (lost, other, gone, mirrored, negated, away, mixed)]
+    kinds = next(text for text in problems if text.startswith("maps of several kinds"))
+    assert f" and 1 z-scored within the brain ({negated.name}); convert maps of one kind" in kinds
+    for text, words in zip(
+        sorted({*problems} - {kinds}, key=lambda text: [name in text for name in names], reverse=True),
+        (
+            f"{lost} holds nan as volume value 777",
+            f"{other} holds inf as phenotype value 4",
+            f"{gone.name} is constant (-0.4); its map was empty",
+            f"left and right look exchanged in {mirrored.name}; check their affines",
+            f"values look negated in {negated.name}; make these maps again",
+            f"most of the brain lies outside the others' in {away.name}, {mixed.name}; check their affines",
+            f"identical volumes: {tested.name} (test) and {twin.name} (train), one scan in train and test",
+        ),
+        strict=True,
+    ):
+        assert text.startswith(words)
+    mean = np.mean([volume_of(path) for path in train if path not in (gone, lost)], 0).ravel()
+    r = {path.name: pearsonr(volume_of(path).ravel(), mean)[0] for path in (mixed, moved, cut[0])}
+    (atypical,) = (note for note in notes if note.startswith("unlike the group mean"))
+    assert all(f"{name} (r = {of:.2f})" in atypical for name, of in r.items())
+    (far,) = (note for note in notes if note.startswith("far from the others"))
+    assert re.search(rf"of the grid: {moved.name} \(2, -3, 10 mm, 29% of the grid\)$", far)
+    (regions,) = (note for note in notes if note.startswith("regions with signal in under 50% of their voxels"))
+    assert "by how many of 37 records: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
 
 
-def test_half_of_the_people_mirrored_are_named_in_full(copy, data_cli):
-    """The mean of all is of neither side then; of two halves, the smaller one is named."""
-    names = [*files_of(copy, "train"), *files_of(copy, "test")]
-    turned = set(names[: len(names) // 2 - 1])
-    for name in turned:
-        replace_volume(copy / name, volume_of(copy / name)[::-1])
-    (told,) = [text for text in problems(data_cli("check", resealed(copy))) if text.startswith("left and right")]
-    assert set(re.findall(r"[^ ,]+\.bin", told)) == turned
-    assert told.endswith("(or in all others); check their affines")
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_negated_volumes_are_not_called_exchanged(many, copy, data_cli):
-    names = [*files_of(copy, "train"), *files_of(copy, "test")]
-    changed = set(names[: len(names) // 2 - 1] if many else names[3:4])
-    for name in changed:
-        replace_volume(copy / name, -volume_of(copy / name))
-    (told,) = [text for text in problems(data_cli("check", resealed(copy))) if "look" in text]
-    assert told.startswith("values look negated in")
-    assert set(re.findall(r"[^ ,]+\.bin", told)) == changed
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy, data_cli):
-    """Half of this lies on either side of the middle, as in real maps, whose brains are not quite there."""
-    names = [*files_of(copy, "train"), *files_of(copy, "test")]
-    moved = names[: len(names) // 2 - 1] if many else names[3:4]
-    for name in names:
-        by = -4 if name in moved else 4
-        shifted = ndimage.shift(
-            volume_of(copy / name), (by / records.REDUCED.spacing_mm, 0, 0), order=1, mode="nearest"
-        )
-        replace_volume(copy / name, shifted)
-    assert not [text for text in problems(data_cli("check", resealed(copy))) if "look" in text]
-
-
-def test_a_mirrored_volume_is_found_at_full_size(full_cohort, data_cli, tmp_path):
-    folder = shutil.copytree(full_cohort, tmp_path / "full")
-    path = folder / files_of(folder, "train")[0]
-    content = np.fromfile(path, "<f4")
-    content[30:] = content[30:].reshape(records.FULL.shape)[::-1].ravel()
-    path.write_bytes(content.tobytes())
-    found = problems(data_cli("check", resealed(folder)))
-    assert f"left and right look exchanged in {path.name}; check their affines" in found
-
-
-def test_one_subject_in_both_splits_under_two_ids(copy, data_cli):
-    test = next(row for row in open_cohort(copy).rows if row.split == "test")
-    alike = (row.file for row in open_cohort(copy).rows if row.split == "train" and row.label == test.label)
-    train, test = next(alike), test.file
-    replace_volume(copy / test, volume_of(copy / train))
-    [found] = problems(data_cli("check", resealed(copy)))
-    assert f"{train} (train)" in found
-    assert f"{test} (test)" in found
-    assert found.endswith(", one scan in train and test")
-
-
-def test_identical_maps_of_a_record_are_a_note_of_their_own(tmp_path, data_cli):
-    cohort = tmp_path / "cohort"
-    demo.simulate(cohort, records.REDUCED, demo.Simulation(subjects=12, seed=1))
-    opened = open_cohort(cohort)
-    for index, row in enumerate(opened.rows):
-        label, phenotype, volume = opened.read(index)
-        second = volume if index == 3 else np.flip(volume, 2)
-        (cohort / row.file).write_bytes(records.pack(label, phenotype, volume[..., 0], second[..., 0]))
-    written = json.loads((cohort / "cohort.json").read_text()) | {"maps": ["falff", "alff"]}
-    (cohort / "cohort.json").write_text(json.dumps(written))
-    resealed(cohort)
-    outcome = data_cli("check", cohort)
-    assert f"maps of one record that are identical: {opened.rows[3].file}" in notes(outcome)
-    assert "of one subject" not in outcome.out
-
-
-@pytest.mark.slow
-def test_identical_volumes_within_a_split_are_a_note(copy, data_cli):
-    as_of_people(copy)
-    rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train" and row["label"] == "0"]
-    one, other = (row["file"] for row in rows[:2])
-    replace_volume(copy / other, volume_of(copy / one))
-    outcome = data_cli("check", resealed(copy))
-    assert problems(outcome) == []
-    assert f"identical volumes: {one} (train) and {other} (train)" in notes(outcome)
-    assert "one scan" not in outcome.out
-    subject = one.removesuffix(".bin")
-    edit_table(copy, f"^{other},{other.removesuffix('.bin')},", f"{other},{subject},")
-    assert f"identical volumes of one subject: {one} (train) and {other} (train)" in notes(
-        data_cli("check", resealed(copy))
-    )
-
-
-@pytest.mark.slow
-def test_copies_with_noise_are_told_by_split_and_label(copy, data_cli):
-    """Of a training subject with one of its label, one of the other label, and a test subject."""
-    as_of_people(copy)
-    rows = read_rows(copy / "subjects.csv")
-    control, same, *_ = [row for row in rows if row["split"] == "train" and row["label"] == "0"]
-    other = next(row for row in rows if row["split"] == "train" and row["label"] == "1")
-    test = next(row for row in rows if row["split"] == "test")
-    noise = np.random.default_rng(0).normal(size=records.REDUCED.shape)
-    original = volume_of(copy / control["file"])
-    replace_volume(copy / same["file"], original + 1e-6 * noise)
-    named = f"one scan under several IDs: {control['subject']} (train) and {same['subject']} (train)"
-    outcome = data_cli("check", resealed(copy))
-    assert (problems(outcome), named in notes(outcome)) == ([], True)
-    replace_volume(copy / other["file"], original + 1e-3 * noise)
-    replace_volume(copy / test["file"], original - 1e-3 * noise)
-    (found,) = (text for text in problems(data_cli("check", resealed(copy))) if text.startswith("one scan"))
-    assert found.startswith("one scan under several IDs: ")
-    assert found.endswith(", one scan with both labels, one scan in train and test")
-    assert all(f"{row['subject']} ({row['split']})" in found for row in (control, same, other, test))
-
-
-@pytest.mark.parametrize("value", [0.0, -0.4])
-def test_a_constant_volume(value, copy, data_cli):
-    name = files_of(copy, "train")[0]
-    replace_volume(copy / name, np.full(records.REDUCED.shape, value))
-    [found] = problems(data_cli("check", resealed(copy)))
-    assert found.endswith(f"{name} is constant ({value:g}); its map was empty")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("place, words", [(5, "phenotype value 4"), (30 + 777, "volume value 777")])
-def test_a_value_that_is_not_finite(value, place, words, copy, data_cli):
-    path = copy / files_of(copy, "test")[0]
+def flawed(path: Path, place: int, value: float) -> bytes:
     content = np.fromfile(path, "<f4")
     content[place] = value
-    path.write_bytes(content.tobytes())
-    [found] = problems(data_cli("check", resealed(copy)))
-    assert f"{path.name} holds {value} as {words}" in found
+    return content.tobytes()
 
 
-def test_every_problem_is_told_not_the_first_only(copy, data_cli):
-    train = files_of(copy, "train")
-    replace_volume(copy / train[0], np.zeros(records.REDUCED.shape))
-    replace_volume(copy / train[1], np.full(records.REDUCED.shape, np.nan))
-    replace_volume(copy / train[2], volume_of(copy / train[2])[::-1])
-    outcome = data_cli("check", resealed(copy))
-    assert len(problems(outcome)) == 3
-    assert "3 problems invalidate results." in outcome.out
+def halves(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All records, and somewhat fewer than half of them."""
+    every = [*paths(folder, split="train"), *paths(folder, split="test")]
+    return every, every[: len(every) // 2 - 1]
 
 
-def test_a_split_without_a_class(copy, data_cli):
-    rows = read_rows(copy / "subjects.csv")
-    for row in rows:
-        if row["split"] == "test" and row["label"] == "1":
-            edit_table(copy, f"^({row['file']}.*),test$", r"\1,train")
-    [found] = problems(data_cli("check", resealed(copy)))
-    assert re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", found)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "to, what", [(lambda of: of[::-1], "left and right look exchanged in "), (np.negative, "values look negated in ")]
+)
+def test_half_of_the_people_turned_are_named_in_full(to, what, copy):
+    """The mean of all is of neither side then; of two halves, the smaller one is named."""
+    _, turned = halves(copy)
+    for path in turned:
+        change(path, to)
+    (told,) = (text for text in check(copy)[0] if "look" in text)
+    assert told.startswith(what) and "(or in all others); " in told
+    assert set(re.findall(r"[^ ,]+\.bin", told)) == {path.name for path in turned}
 
 
-def test_an_outlier_is_a_note_with_its_correlation(copy, data_cli):
-    name = files_of(copy, "train")[7]
-    shuffled = np.random.default_rng(0).permutation(volume_of(copy / name).ravel())
-    replace_volume(copy / name, shuffled.reshape(records.REDUCED.shape))
-    outcome = data_cli("check", resealed(copy))
-    mean = np.mean([volume_of(copy / other) for other in files_of(copy, "train")], 0)
-    expected = pearsonr(shuffled, mean.ravel())[0]
-    [note] = [note for note in notes(outcome) if note.startswith("unlike the group mean")]
-    assert note.endswith(f": {name} (r = {expected:.2f})")
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [False, True])
+def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy):
+    """Half of this lies on either side of the middle, as in real maps, whose brains are not quite there."""
+    every, moved = halves(copy)
+    moved = moved if many else every[3:4]
+    for path in every:
+        by = (-4 if path in moved else 4) / 6
+        change(path, lambda of, by=by: ndimage.shift(of, (by, 0, 0), order=1, mode="nearest"))
+    assert not [text for text in check(copy)[0] if "look" in text]
 
 
-def test_regions_without_signal_are_a_note(copy, data_cli):
-    """The left middle frontal gyrus is cut out of three volumes, a third of the right one of two."""
-    regions = atlas.load_atlas(None, records.REDUCED)
-    left, right = (
-        np.argwhere(regions.labels == number)
-        for name in ("Frontal_Mid_L", "Frontal_Mid_R")
-        for number, other in regions.names.items()
-        if other == name
-    )
-    for position, name in enumerate(files_of(copy, "train")[:3]):
-        volume = volume_of(copy / name).copy()
-        volume[tuple(left.T)] = volume[0, 0, 0]
-        if position < 2:
-            volume[tuple(right[: len(right) // 3].T)] = volume[0, 0, 0]
-        replace_volume(copy / name, volume)
-    found = notes(data_cli("check", resealed(copy)))
-    words = r"signal in under 50% of their voxels, by how many of 40 records: .*Frontal_Mid_L in 3(,|$)"
-    assert any(re.search(words, note) for note in found)
-    assert not any("Frontal_Mid_R" in note for note in found)
+@pytest.mark.slow
+def test_a_mirrored_volume_is_found_at_full_size(full_cohort, tmp_path):
+    folder = lab.copy(full_cohort, tmp_path / "full")
+    path = paths(folder, split="train")[0]
+    content = np.fromfile(path, "<f4")
+    content[30:] = content[30:].reshape(91, 109, 91)[::-1].ravel()
+    lab.edit(path, content.tobytes())
+    assert f"left and right look exchanged in {path.name}; check their affines" in check(folder)[0]
 
 
-def test_one_subject_with_two_labels(copy, data_cli):
-    rows = [row for row in read_rows(copy / "subjects.csv") if row["split"] == "train"]
-    one, other = (next(row for row in rows if row["label"] == label) for label in "01")
-    edit_table(copy, f"^{other['file']},{other['subject']},", f"{other['file']},{one['subject']},")
-    assert f"both labels for one subject, of 1 subjects: {one['subject']}" in problems(
-        data_cli("check", resealed(copy))
-    )
-    bare = copy.with_name("bare")
-    bare.mkdir()
-    for number, row in enumerate((one, other)):
-        shutil.copy(copy / row["file"], bare / f"7_{number}.bin")
-    assert "both labels for one subject, of 1 subjects: 7" in problems(data_cli("check", bare))
+@pytest.mark.slow
+def test_copies_are_told_by_split_and_label(copy):
+    """Exact ones within a split; then, with noise, those of a training subject with one of its label, one of the other
+    label, and a test subject."""
+    as_of_people(copy)
+    one, same, exact, *_ = paths(copy, split="train", label="0")
+    other, test = paths(copy, split="train", label="1")[0], paths(copy, split="test")[0]
+    noise = np.random.default_rng(0).normal(size=volume_of(one).shape)
+    original = volume_of(one)
+    change(exact, lambda _: original)
+    change(same, lambda _: original + 1e-6 * noise)
+    problems, notes = check(copy)
+    assert not problems and f"identical volumes: {one.name} (train) and {exact.name} (train)" in notes
+    told = next(note for note in notes if note.startswith("one scan under several IDs: "))
+    assert all(f"{path.stem} (train)" in told for path in (one, same))
+    change(other, lambda _: original + 1e-3 * noise)
+    change(test, lambda _: original - 1e-3 * noise)
+    (found,) = (text for text in check(copy)[0] if text.startswith("one scan under several IDs: "))
+    assert found.endswith(", one scan with both labels, one scan in train and test")
+    assert all(f"{path.stem} ({split})" in found for path, split in ((same, "train"), (other, "train"), (test, "test")))
 
 
-def brain_of(volume: np.ndarray) -> np.ndarray:
-    return volume != volume[0, 0, 0]
+@pytest.mark.slow
+def test_sites_and_classes_that_cannot_be_told_apart(copy):
+    """A split without a class; a subject with two labels; a site with one class, or of other maps."""
+    in_table(copy, "split", "train", paths(copy, split="test", label="1"))
+    one, other = (paths(copy, split="train", label=label)[5] for label in "01")
+    in_table(copy, "subject", one.stem, [other])
+    every = paths(copy)
+    in_table(copy, "site", "NEAR", every[:20])
+    in_table(copy, "site", "FAR", every[20:])
+    for path in every[20:]:
+        change(path, lambda of: np.where(of != of[0, 0, 0], of + 1, of))
+    in_table(copy, "site", "LONELY", paths(copy, site="NEAR", label="0")[:2])
+    problems, notes = check(copy)
+    assert any(re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", text) for text in problems)
+    assert f"both labels for one subject, of 1 subjects: {one.stem}" in problems
+    assert any("where site tells the label" in note and "LONELY" in note for note in notes)
+    assert any(re.match("the maps' .*mean.* differ by site", note) for note in notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "to, named",
+    [
+        (lambda of: np.where(np.arange(31)[:, None, None] < 8, of[0, 0, 0], of), "coverage"),
+        (lambda of: np.roll(of, 1, axis=2), "z_mm"),
+        (lambda of: np.where(of != of[0, 0, 0], of + 1, of), "mean"),
+    ],
+)
+def test_volumes_that_as_wholes_tell_the_label(to, named, copy):
+    for path in paths(copy, label="1"):
+        change(path, to)
+    found = check(copy)[0]
+    assert any(re.search(rf"separate the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
 
 
 def z_scored(volume: np.ndarray) -> np.ndarray:
     """As if the map had been z-scored within the brain before it was stored."""
-    brain, result = brain_of(volume), np.zeros_like(volume)
-    result[brain] = (volume[brain] - volume[brain].mean()) / volume[brain].std()
-    return records.normalise(result)
-
-
-def without_tables(folder: Path) -> Path:
-    """The folder, of which records are left."""
-    for name in ("cohort.json", "subjects.csv"):
-        (folder / name).unlink()
-    return folder
+    brain = volume != volume[0, 0, 0]
+    values = np.where(brain, (volume - volume[brain].mean()) / volume[brain].std(), 0)
+    return (values - values.mean()) / values.std()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bare, by_label", [(False, True), (False, False), (True, True)])
-def test_maps_of_two_kinds_are_found_in_stored_volumes(bare, by_label, copy, data_cli):
-    for number, row in enumerate(read_rows(copy / "subjects.csv")):
-        if int(row["label"]) if by_label else number % 3 == 0:
-            replace_volume(copy / row["file"], z_scored(volume_of(copy / row["file"])))
-    found = " ".join(problems(data_cli("check", without_tables(copy) if bare else resealed(copy))))
+@pytest.mark.parametrize("bare, by_label", [(False, False), (True, True)])
+def test_maps_of_two_kinds_are_found_in_stored_volumes(bare, by_label, copy):
+    every = paths(copy)
+    for path in paths(copy, label="1") if by_label else every[::3]:
+        change(path, z_scored)
+    if bare:
+        for name in ("cohort.json", "subjects.csv"):
+            (copy / name).unlink()
+    found = " ".join(check(copy, sealed=not bare)[0])
     words = r"maps of several kinds: \d+ (z-scored within the brain|positive in the brain) \(\d+\.bin, .*\) and \d+ "
     assert re.search(words, found)
     assert ("separate the training labels by" in found) == by_label
 
 
-@pytest.mark.parametrize(
-    "change, named",
-    [
-        (lambda volume: np.where(np.arange(31)[:, None, None] < 8, volume[0, 0, 0], volume), "coverage"),
-        (lambda volume: np.roll(volume, 1, axis=2), "z_mm"),
-        (lambda volume: np.where(brain_of(volume), volume + 1, volume), "mean"),
-    ],
-)
-def test_volumes_that_as_wholes_tell_the_label(change, named, copy, data_cli):
-    for row in read_rows(copy / "subjects.csv"):
-        if row["label"] == "1":
-            replace_volume(copy / row["file"], change(volume_of(copy / row["file"])))
-    found = problems(data_cli("check", resealed(copy)))
-    assert any(re.search(rf"separate the training labels by .*{named} \(AUC 1\.00\)", text) for text in found)
+@pytest.mark.slow
+def test_values_missing_in_one_class_at_a_site_are_a_note(copy):
+    """VIQ is known of nobody with autism."""
+    said = json.loads((copy / "cohort.json").read_text())
+    at = [said["phenotype"].index(name) for name in ("viq", "viq_missing")]
+    median, mean, scale = (np.array(said[f"phenotype_{name}"])[at] for name in ("median", "mean", "scale"))
+    autism = paths(copy, label="1")
+    for path in autism:
+        content = np.fromfile(path, "<f4")
+        content[1 + np.array(at)] = ([median[0], 1] - mean) / scale
+        lab.edit(path, content.tobytes())
+    who = [path.stem for path in autism]
+    gone = {"viq": "", "viq_missing": "1.0"}
+    lab.edit(copy / "phenotype.csv", lambda of: of.mask(of["subject"].isin(who), of.assign(**gone)))
+    in_table(copy, "site", "HERE", paths(copy))
+    (found,) = (note for note in check(copy)[1] if "missing in" in note)
+    assert re.match(rf"viq missing in \d+ of 20 .* and {len(autism)} of {len(autism)} people with autism at", found)
 
 
-def test_a_brain_elsewhere_is_a_problem_and_a_shifted_one_a_note(copy, data_cli):
-    away, shifted = files_of(copy, "train")[:2]
-    replace_volume(copy / away, np.roll(volume_of(copy / away), 15, axis=0))
-    replace_volume(copy / shifted, np.roll(volume_of(copy / shifted), 3, axis=1))
-    outcome = data_cli("check", resealed(copy))
-    assert f"most of the brain lies outside the others' in {away}; check their affines" in problems(outcome)
-    assert any(note.startswith("far from the others") and f" {shifted} (" in note for note in notes(outcome))
+# The verdict
 
 
-def test_sites_that_maps_tell_are_a_note(copy, data_cli):
-    for number, row in enumerate(read_rows(copy / "subjects.csv")):
-        edit_table(copy, f"^({row['file']},[^,]*),[^,]*,", rf"\1,{'AB'[number // 20]},")
-        volume = volume_of(copy / row["file"])
-        replace_volume(copy / row["file"], np.where(brain_of(volume), volume + number // 20, volume))
-    outcome = data_cli("check", resealed(copy))
-    assert problems(outcome) == []
-    assert any(re.match("the maps' .*mean.* differ by site", note) for note in notes(outcome))
-
-
-def test_sites_with_one_class_are_a_note(copy, data_cli):
-    controls = [row["file"] for row in read_rows(copy / "subjects.csv") if row["label"] == "0"]
-    for name in controls[:2]:
-        edit_table(copy, f"^({name},[^,]*),[^,]*,", r"\1,LONELY,")
-    assert any(
-        "where site tells the label" in note and "LONELY" in note for note in notes(data_cli("check", resealed(copy)))
+@pytest.mark.slow
+def test_problems_of_the_check_mark_every_result_until_the_cohort_is_another_one(copy, tmp_path):
+    """Without a check, volumes are not read. A verdict that cannot be stored is told."""
+    train = (
+        "run.py --train --model nn --numIters 1 --set members=1 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}"
     )
-
-
-def test_what_cannot_be_opened_is_status_2(copy, data_cli):
-    (copy / files_of(copy, "train")[0]).unlink()
-    outcome = data_cli("check", copy)
-    assert outcome.status == 2
-    assert outcome.err.startswith("abide-data: error: ")
-    assert outcome.err.count("\n") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("scans", "warned"), [("preprocessed", True), ("cleaned", False)])
-def test_maps_of_scans_without_confounds_are_a_warning_everywhere(scans, warned, copy, data_cli, cli, tmp_path):
-    derived = {"derivation": {"measures": ["falff"], "confounds": "none", "scans": scans}}
-    described = json.loads((copy / "cohort.json").read_text()) | derived
-    (copy / "cohort.json").write_text(json.dumps(described))
-    checked = data_cli("check", resealed(copy), "--html", tmp_path / "check.html")
-    places = "--folds", "2", "--dataDir", copy, "--chkPointDir", tmp_path / "ckpt", "--outDir"
-    assert cli("--train", "--model", "nn", "--numIters", "1", *TINY_NN, *places, tmp_path / "train").status == 0
-    tested = cli("--test", "--model", "nn", *places, tmp_path / "test")
-    named = cli("--blackout", "--model", "nn", *places, tmp_path / "blackout")
-    written = "check.html", "test/report.html", "blackout/blackout.html"
-    pages = [Page((tmp_path / name).read_text()).text for name in written]
-    said = checked.out, tested.out, named.out, *pages
-    assert [text.count("NOT CLEANED") for text in said[:3]] == [warned] * 3
-    assert ["NOT CLEANED" in text for text in said] == [warned] * 6
+    path = paths(copy, split="train")[2]
+    change(path, lambda of: of[::-1])
+    unchecked = done(f"{train}/one", of=resealed(copy), to=tmp_path)
+    assert "train: 36 subjects" in unchecked and f"Not checked: abide-data check {copy}\n" in unchecked
+    (found,) = check(copy)[0]
+    shutil.rmtree(tmp_path / "ckpt")
+    told = done(f"{train}/two", of=copy, to=tmp_path)
+    assert f": 1 problem invalidates results: {found}.\n" in told and "(SIMULATED, PROBLEMS: 1)" in told
+    assert json.loads((tmp_path / "two/run.json").read_text())["problems"] == [found]
+    assert read_rows(tmp_path / "runs.csv")[-1]["cohort"] == f"{copy} (SIMULATED, PROBLEMS: 1)"
+    in_table(copy, "split", "train", paths(copy, split="test"))
+    shutil.rmtree(tmp_path / "ckpt")
+    told = done(f"{train}/three", of=resealed(copy), to=tmp_path)
+    assert "PROBLEMS" not in told and f"Not checked: abide-data check {copy}" in told
+    assert "note: no test subjects: a model can be trained on this cohort, not tested" in told
+    (copy / "check.json").unlink(missing_ok=True)
+    (copy / "check.json").mkdir()
+    told = run("abide-data check {of}", of=resealed(copy)).out
+    assert f"The verdict is not stored, so that no later job can tell it: {copy / 'check.json'}: Is a" in told
 
 
 @pytest.mark.slow
-def test_the_page_is_marked_where_no_site_is_known(copy, data_cli, tmp_path):
-    edit_table(copy, "^([^,]*,[^,]*),[^,]*,(.*(train|test))", r"\1,unknown,\2")
-    checked = data_cli("check", resealed(copy), "--html", tmp_path / "check.html")
-    page = Page((tmp_path / "check.html").read_text())
-    assert "SITE UNKNOWN" in page.text and "invalidates" not in checked.out
+def test_maps_of_scans_without_confounds_are_a_warning_everywhere(copy, tmp_path):
+    places = "--model nn --folds 2 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}"
+    for scans, warned in (("cleaned", False), ("preprocessed", True)):
+        lab.edit(copy / "cohort.json", {"derivation": {"measures": ["falff"], "confounds": "none", "scans": scans}})
+        told = [done("abide-data check {of} --html {to}/check.html", of=resealed(copy), to=tmp_path)]
+        if warned:
+            done(f"run.py --train --numIters 1 --set members=1 {places}/train", of=copy, to=tmp_path)
+            told += [
+                done(f"run.py --{job} {more} {places}/{job}", of=copy, to=tmp_path)
+                for job, more in (("test", ""), ("blackout", "--donors 1"))
+            ]
+        told += [
+            path.read_text() for name in ("check", "report", "blackout") for path in tmp_path.rglob(f"{name}.html")
+        ]
+        assert {"NOT CLEANED" in text for text in told} == {warned} and len(told) >= (6 if warned else 2)
 
 
-def test_the_page_holds_the_report_and_nothing_from_elsewhere(copy, data_cli, tmp_path):
-    """A site named like a script is text on the page, not a script."""
-    evil = "<script>alert(1)</script>&amp;"
-    edit_table(copy, f"^({files_of(copy, 'train')[0]},[^,]*),[^,]*,", rf"\1,{evil},")
-    replace_volume(copy / files_of(copy, "train")[3], np.zeros(records.REDUCED.shape))
-    outcome = data_cli("check", resealed(copy), "--html", tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
+# The page
+
+
+def shown_in(html: str, name: str) -> np.ndarray:
+    """The picture of a person as a browser cuts it out of the sheet in the page, (36, 94)."""
+    sheet = re.search(r"--m0:url\(data:image/webp;base64,([^)]+)\)", html)[1]
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet))).convert("L"), float)
+    style = re.search(f'aria-label="{name}[,"][^>]* style="([^"]*)"', html)[1]
+    sizes = [int(of) // 100 for of in re.search(r"size:(\d+)% (\d+)%", style).groups()]
+    shares = [float(of) / 100 for of in re.search(r"position:([\d.]+)% ([\d.]+)%", style).groups()]
+    left, top = (round(share * (size - 1)) for share, size in zip(shares, sizes, strict=True))
+    height, width = image.shape[0] // sizes[1], image.shape[1] // sizes[0]
+    return image[top * height : (top + 1) * height, left * width : (left + 1) * width]
+
+
+def picture(volume: np.ndarray) -> np.ndarray:
+    """Three cuts by hand: the sagittal one at x = -6 mm is the plane 14, from y = -120 (1) and up to z = 96 (28).
+    Black outside the brain, and the brighter the greater."""
+    cuts = np.full((36, 94), volume[0, 0, 0])
+    cuts[3:32, :36] = volume[14, 1:37, 28::-1].T
+    cuts[3:32, 36:65] = volume[1:30, 18, 28::-1].T
+    cuts[:, 65:] = volume[1:30, 36:0:-1, 13].T
+    brain = np.abs(cuts - volume[0, 0, 0]) > 1e-4 * np.ptp(cuts)
+    low, high = np.percentile(cuts[brain], (1, 99.5))
+    return np.where(brain, 40 + 215 * np.clip((cuts - low) / (high - low), 0, 1), 0)
+
+
+@pytest.mark.slow
+def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp_path):
+    """The page lies in the cohort: a packed cohort has no place for a page. A site named like a script is text."""
+    every, evil = paths(copy), "<script>alert(1)</script>&amp;"
+    odd, constant = every[7], every[9]
+    change(odd, lambda of: of[::-1])
+    change(constant, lambda of: 0 * of)
+    in_table(copy, "site", evil, every[:1])
+    lab.edit(copy / "cohort.json", {"provenance": {"left_out": {"no map": ["60001", "60002"], "unused": []}}})
+    problems, notes = check(copy, options="--html {of}/check.html")
+    html = (copy / "check.html").read_text()
+    for path in set(every) - {constant}:
+        wanted, others = (picture(volume_of(of)) for of in (path, every[path == every[0]]))
+        assert np.abs(shown_in(html, path.stem) - wanted).mean() < 8 < np.abs(shown_in(html, path.stem) - others).mean()
+    labels = re.findall(r'class="tile"[^>]*aria-label="([^"]*)"', html)
+    assert len(labels) == 40 and {label.split(",")[0] for label in labels[:2]} == {odd.stem, constant.stem}
+    assert "left and right look exchanged" in "".join(labels[:2]) and "a map is constant" in "".join(labels[:2])
+    page = Page(html)
+    assert "no map: 2 people" in page.text and "60001, 60002" in page.paragraphs["Who was left out, and why"]
+    assert "pictures of people's brains" in page.text and not (copy / "check_files").exists()
     assert not {name for name, _ in page.attributes} & {"src", "srcset", "action"}
     assert all(value.startswith(("#", "data:")) for name, value in page.attributes if name.endswith("href"))
     assert page.tags.count("script") == 1 and not set(page.tags) & {"img", "iframe", "object", "embed"}
-    assert not re.search(r"url\((?!data:image/webp;base64,)|@import|<script>alert", text)
-    assert evil in page.text
-    for line in [*problems(outcome), *notes(outcome)]:
-        assert line in page.text
-
-
-def training(folder: Path, cli, model: str = "nn") -> Outcome:
-    """A training of one batch."""
-    places = ("--dataDir", resealed(folder), "--chkPointDir", folder.parent / "ckpt", "--outDir", folder.parent / "out")
-    return cli("--train", "--model", model, "--numIters", 1, *TINY_NN, *places)
+    assert not re.search(r"url\((?!data:image/webp;base64,)|@import|<script>alert", html)
+    assert all(text in page.text for text in (evil, *problems, *notes))
+    done("abide-data pack {of} {to}/packed --bin", of=copy, to=tmp_path)
+    packed = {path.name for path in (tmp_path / "packed").rglob("*")}
+    assert "subjects.csv" in packed and not [name for name in packed if re.search("html|webp", name)]
 
 
 @pytest.mark.slow
-def test_training_prints_the_fast_form_first(copy, cli):
-    """What the table tells is printed; volumes are not read, so that a damaged one is not reported yet."""
-    replace_volume(copy / files_of(copy, "train")[0], np.full(records.REDUCED.shape, np.nan))
-    outcome = training(copy, cli)
-    assert outcome.status == 0, outcome.err
-    for words in (
-        "40 records of 40 subjects",
-        "train: 36 subjects",
-        f"Not checked: abide-data check {copy}\n",
-    ):
-        assert words in outcome.out
-    assert SOUND not in outcome.out
+def test_other_maps_lie_beside_the_page_and_an_earlier_page_is_replaced(converted, tmp_path):
+    check_ = "abide-data check {of} --html 'my check.html'"
+    done(check_, of=converted)
+    beside = tmp_path / "my check_files"
+    for name in ("07_older.webp", "100_of_many_maps.webp", ".unfinished.01_b.webp"):  # of earlier and killed checks
+        (beside / name).write_bytes(b"a picture")
+    done(check_, of=converted)
+    assert [path.name for path in beside.iterdir()] == ["01_alff.webp"]
+    html = (tmp_path / "my check.html").read_text()
+    assert "<title>Check of cohort" in html and "--m1:url(my%20check_files/01_alff.webp)" in html
+    with Image.open(beside / "01_alff.webp") as image:
+        assert image.size == (7 * 94, 6 * 36)
+    (beside / "notes.txt").write_text("mine")
+    refused = run(check_, of=converted)
+    assert refused.status == 2 and "holds something else" in refused.err
 
 
 @pytest.mark.slow
-def test_problems_of_the_check_mark_every_result(copy, cli, data_cli, tmp_path):
-    """The terminal, `run.json`, `runs.csv`; and once the cohort is another one, the verdict holds no more."""
-    name = files_of(copy, "train")[2]
-    replace_volume(copy / name, volume_of(copy / name)[::-1])
-    found = problems(data_cli("check", resealed(copy)))
-    outcome = training(copy, cli)
-    assert f": 1 problem invalidates results: {found[0]}.\n" in outcome.out and SOUND not in outcome.out
-    assert "(SIMULATED, PROBLEMS: 1)" in outcome.out
-    assert json.loads((copy.parent / "out/run.json").read_text())["problems"] == found
-    assert [row["cohort"] for row in read_rows(copy.parent / "runs.csv")] == [f"{copy} (SIMULATED, PROBLEMS: 1)"]
-    edit_table(copy, ",NYU,", ",USM,")
-    assert open_cohort(resealed(copy)).seal.verdict is None
-
-
-@pytest.mark.slow
-def test_a_verdict_that_cannot_be_stored_is_told(copy, data_cli):
-    (copy / "check.json").mkdir()
-    outcome = data_cli("check", resealed(copy))
-    assert problems(outcome) == []
-    assert f"The verdict is not stored, so that no later job can tell it: {copy / 'check.json'}: Is a" in outcome.out
-    outcome = data_cli("check", without_tables(copy))
-    assert "The verdict is not stored, so that no later job can tell it: records without tables" in outcome.out
-    assert not [*(copy / "check.json").iterdir()]
-
-
-def test_values_missing_in_one_class_at_a_site_are_a_note(copy, data_cli, monkeypatch):
-    """VIQ is known of nobody with autism at one site, and of every control."""
-    monkeypatch.setattr(phenotype, "ROUNDING", np.inf)  # the records hold other values
-    values = open_cohort(copy).raw_phenotype
-    edit_table(copy, r"^([^,]*bin,[^,]*),[^,]*,", r"\1,HERE,")
-    people = open_cohort(resealed(copy)).rows
-    values["viq"] = [np.nan if row.label else 100.0 for row in people]
-    phenotype.write_by_subject(copy / "phenotype.csv", values)
-    (found,) = [note for note in notes(data_cli("check", resealed(copy))) if "missing" in note]
-    autism = sum(row.label for row in people)
-    assert found.startswith("viq missing in 0 of ") and f"{autism:.0f} of {autism:.0f} people with autism at" in found
-
-
-@pytest.mark.slow
-def test_training_says_what_is_wrong_and_stops_where_it_cannot_learn(copy, cli):
-    edit_table(copy, ",test$", ",train")
-    assert "note: no test subjects: a model can be trained on this cohort, not tested" in training(copy, cli).out
-    for row in read_rows(copy / "subjects.csv"):
-        if row["label"] == "1":
-            (copy / row["file"]).unlink()
-            edit_table(copy, f"^{row['file']}.*\n", "")
-    shutil.rmtree(copy.parent / "ckpt")
-    assert "has one class only among its training subjects" in training(copy, cli).err
-    run = SimpleNamespace(cohort=open_cohort(copy), model=MODELS["ae"], folds=None)
-    guards.two_classes(run)  # reconstructs; labels are not needed
-
-
-def test_the_report_counts_subjects_not_records(copy):
-    """A swapped copy of a subject is no further subject."""
-    row = next(row for row in read_rows(copy / "subjects.csv") if row["split"] == "train")
-    shutil.copy(copy / row["file"], copy / "swap.bin")
-    with open(copy / "subjects.csv", "a") as file:
-        file.write(f"swap.bin,{row['subject']},{row['site']},{row['label']},train\n")
-    report = open_cohort(resealed(copy)).census()
-    assert "41 records of 40 subjects" in report.title
-    assert report.people.counts[0].startswith("train: 36 subjects")
-    assert records.CLASSES == ("control", "autism")
-
-
-@pytest.mark.slow
-def test_the_page_replaces_nothing_but_a_page(copy, data_cli, tmp_path):
-    for _ in range(2):
-        assert data_cli("check", resealed(copy), "--html", tmp_path / "page.html").status == 0
-    (tmp_path / "subjects.csv").write_text("mine")
-    for place, message in (
-        ("subjects.csv", "is no page of a check"),
-        ("nodir/x.html", "is no place"),
-        (".", "is no place"),
-    ):
-        outcome = data_cli("check", resealed(copy), "--html", tmp_path / place)
-        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-        assert message in outcome.err
-    assert (tmp_path / "subjects.csv").read_text() == "mine"
+def test_a_map_twice_in_a_record_is_a_note_of_its_own(converted, tmp_path):
+    copy = lab.copy(converted, tmp_path / "copy")
+    path = paths(copy)[3]
+    _, _, volumes = lab.read_record(path, 2)
+    lab.edit(path, path.read_bytes()[:120] + np.stack([volumes[0], volumes[0]]).tobytes())
+    assert f"maps of one record that are identical: {path.name}" in check(copy)[1]

@@ -1,53 +1,47 @@
-"""abide-data derive: scans as pipelines leave them, on tiny grids, through the command; what is wrong with them is
-one line, and does not keep others from being done."""
+"""abide-data derive: maps of scans against independent computations, by the command alone: SciPy's Friedman test and
+eigenvectors, least squares by NumPy, loops over voxels. What is wrong with a scan is a line, and others are done."""
 
-import gzip
+import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
+import lab
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import listing, read_rows, run_main, write_rows
-from scans import (
-    AFFINE,
-    REST,
-    SHAPE,
-    SPACE,
-    TR_S,
-    VOLUMES,
-    bold,
-    confounds,
-    image,
-    inside,
-    save,
-    write_confounds,
-    write_people,
-    write_person,
-)
+from commands import ROOT, Outcome, done, listing, run
+from filelock import FileLock
+from helpers import Page, resealed
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
+from scipy.sparse.linalg import eigsh
+from scipy.stats import friedmanchisquare
 
-from data.cohorts.derivation import Derivation, DerivationWithImages
-from data.cohorts.stored import open_cohort
-from data.derivation import job
-from data.derivation.cleaning import Acquisition, scan_of
-from data.derivation.measures import MEASURES
-from data.derivation.options import DerivationOptions
-
-DERIVED = f"{SPACE}_stat-falff_boldmap"
+SHAPE, VOLUMES, TR_S = lab.SCAN, lab.VOLUMES, lab.TR_S
+INSIDE = lab.brain(SHAPE)
+MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+OTHERS = ["csf", "white_matter", "cosine00"]
 
 
 @pytest.fixture
-def scans(tmp_path) -> Path:
-    return write_people(tmp_path / "fmriprep")
+def bold(scans, tmp_path) -> Path:
+    """A copy of the scans of three people, to spoil."""
+    return lab.copy(scans, tmp_path / "fmriprep")
 
 
 @pytest.fixture
-def derive(tmp_path, data_cli):
-    """Runs the command on a folder; what it leaves is in `out`."""
-    return lambda scans, *options: data_cli("derive", scans, tmp_path / "out", *options)
+def bare(bold) -> Path:
+    """The same without confounds."""
+    for path in bold.rglob("*confounds*"):
+        path.unlink()
+    return bold
 
 
 def one(folder: Path, pattern: str) -> Path:
@@ -55,659 +49,879 @@ def one(folder: Path, pattern: str) -> Path:
     return found
 
 
-def facts(folder: Path, label: str) -> dict:
-    return json.loads(one(folder, f"sub-{label}_*stat-falff*.json").read_text())
+def scan(folder: Path, label: object, name: str = lab.REST) -> Path:
+    return one(folder, f"sub-{label}_{name}.nii.gz")
 
 
-def values_of(folder: Path, label: str, name: str = "falff") -> np.ndarray:
-    return nibabel.load(one(folder, f"sub-{label}_*stat-{name}_boldmap.nii.gz")).get_fdata(dtype=np.float32)
+def confounds(folder: Path, label: object) -> Path:
+    return one(folder, f"sub-{label}_*confounds*.tsv")
 
 
-def expected(series: np.ndarray, mask: np.ndarray, kept=None, regressors=None, name: str = "falff") -> np.ndarray:
-    kept = np.ones(len(series), bool) if kept is None else kept
-    scan = scan_of(series, Acquisition(mask, AFFINE, kept, TR_S, (0.01, 0.1)), regressors)
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = MEASURES[name](scan)
-    return volume
+def derive(folder: object, options: str = "", to: object = "out", **places: object) -> Outcome:
+    """The command on a folder; `to` lies in the working folder of a test."""
+    return run(f"abide-data derive {{of}} {{to}} {options}", of=Path(folder).absolute(), to=to, **places)
 
 
-# What is written
+def facts(folder: Path | str, label: object, name: str = "falff") -> dict:
+    return json.loads(one(Path(folder), f"sub-{label}_*stat-{name}_boldmap.json").read_text())
+
+
+def values(folder: Path | str, label: object, name: str = "falff") -> np.ndarray:
+    path = one(Path(folder), f"sub-{label}_*stat-{name.replace('_', '')}_boldmap.nii.gz")
+    return nibabel.load(path).get_fdata(dtype=np.float32)
+
+
+def also(folder: Path, label: object, old: str, new: str) -> None:
+    """The files of a person again, under other names."""
+    for path in list(folder.rglob(f"sub-{label}_*{old}*")):
+        shutil.copy(path, path.with_name(path.name.replace(old, new)))
+
+
+# Independent computations
+
+
+class Cleaned:
+    """A series (volumes, voxels), of which some are kept, without regressors (volumes, some): `clean` (kept, voxels),
+    and `filtered` within the band."""
+
+    def __init__(self, series, kept=None, regressors=None, band=(0.01, 0.1)):
+        kept = np.ones(len(series), bool) if kept is None else kept
+        of = np.zeros((len(series), 0)) if regressors is None else regressors
+        series, of = (values[kept] - values[kept].mean(0, dtype=float) for values in (series, of))
+        self.clean = series - of @ np.linalg.lstsq(of, series)[0] if of.size else series
+        self.times = np.flatnonzero(kept) - np.argmax(kept)
+        self.count = self.times[-1] + 1
+        hertz = np.arange(1, self.count // 2 + 1) / (self.count * TR_S)
+        self.in_band = (hertz > band[0] - 1e-9) & (hertz < band[1] + 1e-9)
+        angles = 2 * np.pi * TR_S * np.outer(self.times, hertz[self.in_band])
+        waves = np.hstack([np.cos(angles), np.sin(angles)])
+        waves -= waves.mean(0)
+        fit = waves @ np.linalg.pinv(waves)
+        self.filtered, of = fit @ series, fit @ of
+        self.filtered -= of @ np.linalg.pinv(of) @ self.filtered
+        length = np.linalg.norm(self.filtered, axis=0)
+        self.varies = length > 1e-6 * np.linalg.norm(self.clean, axis=0)
+        self.points = (self.filtered / np.where(self.varies, length, np.inf)).T
+
+    def amplitudes(self) -> np.ndarray:
+        """(frequencies, voxels) by the fit of a constant, a cosine and a sine."""
+        found = []
+        for k in range(1, self.count // 2 + 1):
+            angle = 2 * np.pi * k * self.times / self.count
+            design = np.column_stack([np.ones(len(angle)), np.cos(angle), np.sin(angle)])
+            fitted = np.linalg.lstsq(design, self.clean, rcond=1e-6)[0]
+            found.append(np.hypot(*fitted[1:]) / (1 if 2 * k == self.count else 2))
+        return np.array(found)
+
+    def alff(self) -> np.ndarray:
+        return self.amplitudes()[self.in_band].sum(0)
+
+    def falff(self) -> np.ndarray:
+        found = self.amplitudes()
+        return found[self.in_band].sum(0) / found.sum(0)
+
+
+def falff(label: object, mask=INSIDE, measure: str = "falff", volumes=VOLUMES, **how) -> np.ndarray:
+    """The map of a person of the lab, (x, y, z)."""
+    found = np.zeros(mask.shape)
+    series = lab.scan_of(int(label), mask.shape, volumes)[mask].T.astype(float)
+    found[mask] = getattr(Cleaned(series, **how), measure)()
+    return found
+
+
+def nearly(found: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=5e-4, atol=1e-5)
+
+
+LARGE = (21, 22, 21)  # of more than 4096 voxels in the brain, which are taken so many at a time
+OBLIQUE = euler2mat(0.35, 0.24, 0.15) * 8.7
+MEASURES = "falff,alff,reho,degree_weighted,degree_binarize,eigenvector_weighted,eigenvector_binarize,vmhc"
+REGRESSORS = [*MOTION, *(f"{name}{of}" for name in OTHERS[:2] for of in ("", "_derivative1", "_power2")), "cosine00"]
+REGRESSORS += [f"{name}_derivative1_power2" for name in OTHERS[:2]]
+
+
+class Person:
+    """A person whose maps were derived, with what is expected of them; of a large scan of some voxels only."""
+
+    def __init__(self, folder: Path, label: object):
+        image = nibabel.load(scan(folder, label))
+        self.out, self.label, self.affine = folder / "out", label, image.affine
+        self.mask = lab.brain(image.shape[:3])
+        table = pd.read_csv(confounds(folder, label), sep="\t")
+        kept = ~(table["framewise_displacement"] > 0.5).to_numpy()
+        series = image.get_fdata(dtype=np.float32)[self.mask].T.astype(float)
+        self.of = Cleaned(series, kept, table[REGRESSORS].bfill(limit=1).to_numpy())
+        self.places = np.argwhere(self.mask)
+        chosen = np.random.default_rng(0).permutation(len(self.places))[:150]
+        self.some = np.unique([*chosen, *np.flatnonzero(~self.of.varies)])
+
+    def found(self, name: str) -> np.ndarray:
+        whole = values(self.out, self.label, name)
+        assert not whole[~self.mask].any()
+        return whole[self.mask]
+
+    def reho(self) -> list[float]:
+        """Kendall's W: the Friedman statistic over K (times - 1)."""
+        return [self.reho_at(self.places[at]) if self.of.varies[at] else 0 for at in self.some]
+
+    def reho_at(self, place: np.ndarray) -> float:
+        around = (np.abs(self.places - place).max(1) <= 1) & self.of.varies
+        if around.sum() < 9:
+            return 0
+        statistic = friedmanchisquare(*self.of.filtered[:, around]).statistic
+        return statistic / around.sum() / (len(self.of.filtered) - 1)
+
+    def vmhc(self) -> list[float]:
+        return [np.arctanh(np.clip(self.mirrored(at), -0.999, 0.999)) for at in self.some]
+
+    def mirrored(self, at: int) -> float:
+        """The correlation with the voxel nearest to the mirror image, if that is one of the brain."""
+        image = apply_affine(np.linalg.inv(self.affine), apply_affine(self.affine, self.places[at]) * [-1, 1, 1])
+        other = np.flatnonzero((self.places == np.rint(image)).all(1))
+        return (self.of.points[other] @ self.of.points[at]).sum()
+
+    def neighbours(self, kind: str) -> np.ndarray:
+        """Correlations above 0.25, or 1 there."""
+        r = self.of.points @ self.of.points.T
+        return np.where(r > 0.25, r if kind == "weighted" else 1, 0)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> list[Person]:
+    """A scan with scrubbed volumes; and a large one, whose axes are oblique and whose middle does not lie at x = 0, of
+    which a voxel varies, but not in the band."""
+    folder = lab.images(tmp_path_factory.mktemp("measured"))
+    lab.bold(folder, lab.people(1, 1))
+    lab.bold(folder, lab.people(1, 2), LARGE, 60)
+    lab.edit(confounds(folder, 1), lambda of: moved(of, range(20, 80, 7)))
+    affine = from_matvec(OBLIQUE, [3, -24, 18] - OBLIQUE @ (np.array(LARGE) - 1) / 2)
+
+    def change(values: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = values.copy()
+        if values.ndim > 3:
+            values[10, 11, 10] = 1000 + 5 * np.cos(np.pi * np.arange(60))
+        return values, affine
+
+    for path in (scan(folder, 2), one(folder, "sub-2_*mask.nii.gz")):
+        lab.edit(path, change)
+    images = "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
+    how = f"--maps {MEASURES},dual_regression {images} --confounds scrubbing-6"
+    assert "2 people derived" in done(f"abide-data derive {{of}} {{of}}/out {how}", of=folder)
+    return [Person(folder, 1), Person(folder, 2)]
+
+
+def moved(table: pd.DataFrame, volumes) -> pd.DataFrame:
+    table.loc[list(volumes), "framewise_displacement"] = "2"
+    return table
 
 
 @pytest.mark.slow
-def test_a_folder_of_fmriprep_becomes_a_derivative_that_convert_reads(tmp_path, scans, derive, data_cli):
-    """Three maps, the networks and the series; motion of people with a table of confounds; then a cohort of them."""
-    for label in "12":
-        write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(int(label)))
-    random = np.random.default_rng(0)
-    networks = save(tmp_path / "nets.nii.gz", image(random.normal(size=(*SHAPE, 2)).astype(np.float32)))
-    (tmp_path / "nets.txt").write_text("visual\nmotor\n")
-    labels = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 5
-    labels[0, 0, 0] = 9  # outside the mask of everybody
-    atlas = save(tmp_path / "my_atlas.nii.gz", image(labels.astype(np.int16)))
-    maps = "falff,degree_weighted,dual_regression"
-    done = derive(scans, "--maps", maps, "--networks", networks, "--series", atlas)
-    assert (done.status, done.err) == (0, "")
-    assert "No table of confounds: 1 people, 3; nothing is regressed out" in done.out
-    out = tmp_path / "out"
-    assert (out / "participants.tsv").read_bytes() == (scans / "participants.tsv").read_bytes()
-    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
-    assert (out / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz").read_bytes() == atlas.read_bytes()
-    table = pd.read_csv(one(out, f"sub-1_{SPACE}_seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
-    assert list(table) == ["1", "2", "3", "4", "9"]
-    assert len(table) == VOLUMES and table["9"].isna().all() and table["1"].notna().all()
-    said = json.loads(one(out, "sub-1_*dualregression*.json").read_text())
-    assert (said["LabelMap"], said["Networks"]) == (["visual", "motor"], "nets.nii.gz")
-    assert values_of(out, "1", "dualregression").shape == (*SHAPE, 2)
-    assert facts(out, "3")["MeanFramewiseDisplacement"] is None
-    assert facts(out, "1")["Confounds"] == "simple"
-    coding = ("--labelColumn", "group", "--positive", "A", "--grid", "reduced", "--phenotype", "")
-    converted = data_cli("convert", out, tmp_path / "cohort", "--maps", maps, *coding)
-    assert converted.status < 2, converted.err
-    assert "Head motion: mean_fd, mm, by the JSON beside the maps of 2 of 3 people." in converted.out
-    cohort = open_cohort(tmp_path / "cohort")
-    assert cohort.maps == ("falff", "degree_weighted", "dual_regression_visual", "dual_regression_motor")
-    moved = confounds(1)["framewise_displacement"].mean()
-    assert float(cohort.covariates.loc["1", "mean_fd"]) == pytest.approx(moved, rel=1e-4)
-    assert cohort.covariates.loc["3", "mean_fd"] == ""
-    every = data_cli("convert", out, tmp_path / "all", "--maps", "all", *coding)
-    assert "Maps that all 3 people have: falff, degree_weighted, dual_regression" in every.out
-
-
-def test_values_are_those_of_the_measures_with_nilearns_confounds_and_without_unsteady_volumes(scans, derive, tmp_path):
-    path = one(scans, f"sub-1_{REST}.nii.gz")
-    table = confounds(1, unsteady=3, moved=[30])
-    write_confounds(path, table)
-    assert derive(scans, "--maps", "falff,alff").status == 0
-    kept = np.arange(VOLUMES) >= 3
-    names = [name for name in table if re.match("trans|rot|cosine|csf$|white_matter$", name)]
-    regressors = table[names].bfill(limit=1).to_numpy()
-    series, mask = bold(1)[inside()].T, inside()
+@pytest.mark.parametrize("which", [0, 1], ids=["scrubbed", "large and oblique"])
+def test_each_map_is_that_of_an_independent_computation(which, measured):
+    person = measured[which]
     for name in ("falff", "alff"):
-        wanted = expected(series, mask, kept, regressors, name)
-        np.testing.assert_allclose(values_of(tmp_path / "out", "1", name), wanted, rtol=2e-4)
-    said = facts(tmp_path / "out", "1")
+        nearly(person.found(name), getattr(person.of, name)())
+    for name in ("reho", "vmhc"):
+        wanted = getattr(person, name)()
+        np.testing.assert_allclose(person.found(name)[person.some], wanted, atol=3e-5)
+        assert np.count_nonzero(wanted) > 60
+    for kind in ("weighted", "binarize"):
+        matrix = person.neighbours(kind)
+        off = np.abs(person.found(f"degree_{kind}") - (matrix.sum(1) - np.diag(matrix)))
+        assert np.median(off) < 1e-3 and off.max() < 1.1  # some correlation is 0.25 but for rounding
+        vector = np.abs(eigsh(matrix, 1)[1][:, 0])
+        np.testing.assert_allclose(person.found(f"eigenvector_{kind}"), vector, atol=2e-4)
+    assert person.of.varies.sum() + which == len(person.places)
+    assert not any(person.found(name)[~person.of.varies].any() for name in MEASURES.split(",")[2:])
+
+
+@pytest.mark.slow
+def test_dual_regression_and_series_are_two_regressions_and_means(measured):
+    person = measured[0]
+    networks = nibabel.load(one(person.out, "*nets_probseg.nii.gz")).get_fdata()[INSIDE]
+    series = person.of.filtered / person.of.filtered.std(0)
+    design = np.column_stack([np.ones(len(networks)), networks])
+    courses = np.linalg.lstsq(design, series.T)[0][1:].T
+    nearly(person.found("dual_regression"), np.linalg.lstsq(courses / courses.std(0), series)[0].T)
+    labels = nibabel.load(one(person.out, "*myatlas_dseg.nii.gz")).get_fdata()[INSIDE]
+    table = pd.read_csv(one(person.out, "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
+    assert list(table) == [f"parcel{number}" for number in range(1, 5)]
+    for number, column in enumerate(table, 1):
+        np.testing.assert_allclose(table[column], person.of.filtered[:, labels == number].mean(1), atol=1e-4)
+
+
+STRATEGIES = {  # parameters of motion that are regressed out
+    "": [f"{name}{of}" for name in MOTION for of in ("", "_derivative1", "_power2", "_derivative1_power2")],
+    "simple-12": [f"{name}{of}" for name in MOTION for of in ("", "_derivative1")],
+    "none": [],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_confounds_are_those_of_nilearns_strategies_and_unsteady_volumes_are_left_out(strategy, tmp_path):
+    lab.bold(tmp_path / "bold", lab.people(1, 1), unsteady=3)
+    told = derive("bold", f"--maps falff,alff {strategy and '--confounds'} {strategy}")
+    assert told.err == "" and ("NOT CLEANED" in told.out) == (strategy == "none")
+    table = lab.confounds_of(1, unsteady=3)
+    columns = [*STRATEGIES[strategy], *OTHERS] if strategy != "none" else []
+    how = {"kept": np.arange(VOLUMES) >= 3, "regressors": table[columns].bfill(limit=1).to_numpy()}
+    for name in ("falff", "alff"):
+        nearly(values("out", 1, name), falff(1, measure=name, **how))
+    said = facts("out", 1)
     assert (said["NumberOfVolumes"], said["NumberOfVolumesKept"]) == (VOLUMES, VOLUMES - 3)
     assert said["MeanFramewiseDisplacement"] == pytest.approx(table["framewise_displacement"].mean(), abs=1e-6)
+    assert said["Confounds"] == (strategy or "simple")
 
 
 @pytest.mark.slow
-def test_scrubbing_leaves_volumes_out_and_none_regresses_nothing(scans, derive, tmp_path):
-    for label in "123":
-        write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(1, moved=range(20, 80, 7)))
-    done = derive(scans, "--confounds", "none")
-    assert "Confounds: none." in done.out and "NOT CLEANED" in done.out and "without --confounds none" in done.out
-    np.testing.assert_allclose(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()), rtol=1e-5)
-    for more in ((), ("--maps", "alff")):  # which one cohort would mix with what is there
-        again = derive(scans, "--confounds", "scrubbing", *more)
-        assert again.status == 2
-        assert "was made with Confounds none, not scrubbing; choose the same options, or another folder" in again.err
-    shutil.rmtree(tmp_path / "out")
-    assert derive(scans, "--confounds", "scrubbing", "--maps", "alff").status == 0
-    said = json.loads(one(tmp_path / "out", "sub-1_*stat-alff*.json").read_text())
-    assert said["NumberOfVolumesKept"] == VOLUMES - 9
-
-
-def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(tmp_path, derive):
-    scans = tmp_path / "fmriprep"
-    write_person(scans, "1", f"ses-1_{REST}")
-    write_person(scans, "1", f"ses-2_{REST}", volumes=160)
-    atlas = save(tmp_path / "atlas.nii.gz", image(inside().astype(np.int16)))
-    done = derive(scans, "--maps", "falff", "--series", atlas)
-    assert done.status == 0
-    assert "1 people have several runs or sessions, whose maps are averaged, by the volumes kept: 1." in done.out
-    runs = [(120, bold(1)), (160, bold(1, 160))]
-    wanted = sum(count * expected(values[inside()].T, inside()) for count, values in runs) / 280
-    np.testing.assert_allclose(values_of(tmp_path / "out", "1"), wanted, rtol=1e-4)
-    series = pd.read_csv(one(tmp_path / "out", f"sub-1_{SPACE}_seg-atlas*.tsv"), sep="\t")["1"].to_numpy()
-    for run in (series[:120], series[120:]):
-        assert (run.mean(), run.std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
-    chosen = derive(scans, "--only", "*_ses-1_*", "--maps", "falff")
-    assert chosen.status == 2
-    assert "was made of other files than the scan has now" in chosen.out
-
-
-def test_smoothing_is_within_the_mask(scans, derive, tmp_path):
-    assert derive(scans, "--smooth", "30").status == 0
-    found, plain = values_of(tmp_path / "out", "1"), expected(bold(1)[inside()].T, inside())
-    assert (found != 0)[inside()].all() and not found[~inside()].any()
-    assert found[inside()].std() < 0.7 * plain[inside()].std()
-    assert facts(tmp_path / "out", "1")["SmoothingFWHM"] == 30
-
-
-# Repeated, shared, killed
+def test_smoothing_is_a_mean_by_distance_within_the_mask(bare):
+    """The voxels are of three sizes."""
+    affine = lab.AFFINE @ np.diag([1, 0.8, 1.2, 1])
+    for path in (scan(bare, 1), one(bare, "sub-1_*mask.nii.gz")):
+        lab.edit(path, lambda of, _: (of, affine))
+    assert derive(bare, "--smooth 30 --only '*sub-1_*'").status == 0
+    places = np.argwhere(INSIDE) * nibabel.affines.voxel_sizes(affine)
+    squares = np.square(places[:, None] - places[None]).sum(-1)
+    weights = np.exp(-4 * np.log(2) * squares / 30**2)  # a half at 15 mm
+    nearly(values("out", 1)[INSIDE], weights @ falff(1)[INSIDE] / weights.sum(1))
+    assert not values("out", 1)[~INSIDE].any()
+    assert facts("out", 1)["SmoothingFWHM"] == 30
 
 
 @pytest.mark.slow
-def test_repeated_it_does_what_is_missing_and_maps_can_be_added(scans, derive, tmp_path):
-    derive(scans)
-    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
-    (tmp_path / "out/sub-2/func").joinpath(f"sub-2_{DERIVED}.nii.gz").unlink()
-    leftover = tmp_path / "out/sub-2/func/.unfinished.x.nii.gz"
+def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(bare, tmp_path):
+    lab.bold(tmp_path / "longer", lab.people(1, 1), volumes=160)
+    also(bare, 1, "task-rest", "ses-1_task-rest")
+    for path in bare.rglob("sub-1_task-rest*"):
+        path.unlink()
+    lab.save(
+        bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz", 0 * INSIDE.astype(np.uint8)
+    )  # of no session
+    also(tmp_path / "longer", 1, "task-rest", "ses-2_task-rest")
+    for path in (tmp_path / "longer").rglob("*_ses-2_*space*"):
+        shutil.copy(path, bare / "sub-1/func")
+    told = done("abide-data derive {of} out --only '*sub-1_*' --series {of}/my_atlas.nii.gz --maps falff", of=bare)
+    assert "1 people have several runs or sessions, whose maps are averaged, by the volumes kept: 1." in told
+    nearly(values("out", 1), sum(volumes * falff(1, volumes=volumes) for volumes in (120, 160)) / 280)
+    series = pd.read_csv(one(Path("out"), "sub-1_*timeseries.tsv"), sep="\t").to_numpy()
+    for run_ in (series[:120], series[120:]):
+        np.testing.assert_allclose([run_.mean(0), run_.std(0)], [[0] * 4, [1] * 4], atol=1e-6)
+    chosen = derive(bare, "--only '*sub-1_ses-1_*' --maps falff")
+    assert chosen.status == 2 and "was made of other files than the scan has now" in chosen.out
+
+
+# What is written, and written again
+
+
+@pytest.mark.slow
+def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of_scans, tmp_path):
+    assert (derived / "participants.tsv").read_bytes() == (scans / "participants.tsv").read_bytes()
+    assert json.loads((derived / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    said = facts(derived, 1, "dualregression")
+    assert (said["LabelMap"], said["Networks"]) == (["visual", "motor"], "nets.nii.gz")
+    assert values(derived, 1, "dualregression").shape == (*SHAPE, 2)
+    kept = json.loads((of_scans / "cohort.json").read_text())
+    assert kept["maps"] == ["falff", "dual_regression_visual", "dual_regression_motor"]
+    assert kept["derivation"] == {
+        "measures": ["falff", "dual_regression"],
+        "band": [0.02, 0.08],
+        "smoothing_mm": 30.0,
+        "scans": "preprocessed",
+        "confounds": "simple",
+        "networks": "nets.nii.gz",
+        "networks_sha256": said["NetworksSHA256"],
+        "network_names": ["visual", "motor"],
+        "parcels": "my_atlas.nii.gz",
+        "parcels_sha256": json.loads(one(derived, "sub-1_*timeseries.json").read_text())["AtlasSHA256"],
+    }
+    images = {"networks.nii.gz": "nets.nii.gz", "networks.txt": "nets.txt", "parcels.nii.gz": "my_atlas.nii.gz"}
+    for name, of in (images | {"parcels.tsv": "my_atlas.tsv"}).items():
+        assert (of_scans / "derivation" / name).read_bytes() == (scans / of).read_bytes()
+    assert (derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz").read_bytes() == (
+        scans / "my_atlas.nii.gz"
+    ).read_bytes()
+    path = lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz"
+    lab.edit(path, "cut")
+    checked = done("abide-data check cohort")
+    assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm" in checked
+    assert "PROBLEM: cohort/derivation/networks.nii.gz is not what was written" in checked
+
+
+CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"
+
+
+@pytest.mark.slow
+def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold):
+    lab.edit(bold / "participants.tsv", lambda of: of.drop(columns="func_mean_fd"))
+    confounds(bold, 3).unlink()
+    lab.edit(bold / "my_atlas.nii.gz", lambda of, affine: (with_parcel(of), affine))
+    (bold / "my_atlas.tsv").unlink()
+    told = done("abide-data derive {of} out --maps falff,alff --series {of}/my_atlas.nii.gz", of=bold)
+    assert "No table of confounds: 1 people, 3; nothing is regressed out" in told
+    table = pd.read_csv(one(Path("out"), "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
+    assert list(table) == ["1", "2", "3", "4", "9"]
+    assert len(table) == VOLUMES and table["9"].isna().all() and table["1"].notna().all()
+    rows = Page(Path("out/derive.html").read_text()).rows["Head motion"][1:]
+    assert rows[2][:2] == ["sub-3", "-"] and rows[0][1] >= rows[1][1]
+    told = done(f"abide-data convert out cohort --maps all {CODING}")
+    assert "Maps that all 3 people have: falff, alff" in told
+    assert "Head motion: mean_fd, mm, by the JSON beside the maps of 2 of 3 people." in told
+    assert "treated in several ways, confounds: none of 1 people, 3; simple of 2 people, 1, 2." in told
+    moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
+    mean = [lab.confounds_of(label)["framewise_displacement"].mean() for label in (1, 2)]
+    assert list(map(float, moved[:2])) == pytest.approx(mean, rel=1e-4) and moved[2] == ""
+    told = derive(bold, "--like cohort --jobs 1", "again")
+    assert told.status == 0 and "The people of cohort differ in confounds; here they are as without" in told.out
+    assert contents(Path("again")) == {
+        path: of for path, of in contents(Path("out")).items() if "atlas" not in str(path)
+    }
+    for path in Path("out").rglob("*stat-alff_boldmap.json"):
+        lab.edit(path, {"Band": [0.01, 0.08]})
+    told = done(f"abide-data convert out other --maps all {CODING}")
+    assert "so how is not kept: band of falff 0.01-0.1 Hz, alff 0.01-0.08 Hz." in told
+
+
+def with_parcel(labels: np.ndarray) -> np.ndarray:
+    """Another parcel, outside the mask of everybody."""
+    labels[0, 0, 0] = 9
+    return labels
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """The bytes of each file, but for the ones that say where scans lie, and what they were."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "dataset_description.json"]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+@pytest.mark.slow
+def test_repeated_it_does_what_is_missing_and_maps_can_be_added(bold):
+    derive(bold)
+    first = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
+    one(Path("out"), "sub-2_*falff*.nii.gz").unlink()
+    leftover = Path("out/sub-2/func/.unfinished.x.nii.gz")
     leftover.write_text("of a killed process")
-    done = derive(scans, "--maps", "falff,alff")
-    assert "3 people derived, 0 were there, 0 failed." in done.out
+    assert "3 people derived, 0 were there, 0 failed." in derive(bold, "--maps falff,alff").out
     assert not leftover.exists()
-    again = derive(scans, "--maps", "falff,alff", "--jobs", "2")
-    assert "0 people derived, 3 were there, 0 failed." in again.out
+    assert "0 people derived, 3 were there, 0 failed." in derive(bold, "--maps falff,alff --jobs 2").out
     kept = [path for path in first if "sub-2" not in path.name and path.name != "derive.html"]
     assert all(path.stat().st_mtime_ns == first[path] for path in kept)
-    assert not list(tmp_path.rglob("*.lock"))
-    assert re.search("Band .* not .*choose the same options", derive(scans, "--band", "0.02,0.1").err)
-    save(one(scans, f"sub-3_{REST}.nii.gz"), image(bold(33)))
-    changed = derive(scans)
-    assert changed.status == 2
-    assert "sub-3: " in changed.out and "was made of other files" in changed.out
+    assert not list(Path().rglob("*.lock"))
+    lab.edit(scan(bold, 3), lambda of, affine: (of + np.float32(of > 0) * np.arange(VOLUMES), affine))
+    changed = derive(bold)
+    assert changed.status == 2 and re.search("sub-3: .*was made of other files", changed.out)
+    for label in (1, 2):
+        lab.edit(scan(bold, label), lambda of, affine: (of[..., ::-1], affine))
+    clash = derive(bold, "--maps falff,reho")
+    assert clash.status == 2 and "3 people: Nobody is derived before this is settled: 1, 2, 3." in clash.out
+    clash = derive(bold, "--maps reho")
+    assert clash.status == 2 and re.search("sub-1, sub-2, sub-3: .*made of other files than the scan has", clash.out)
+    assert not list(Path("out").rglob("*stat-reho*"))
 
 
-def test_a_dry_run_says_who_and_how_long_and_writes_nothing(scans, derive, tmp_path):
-    one(scans, f"sub-2_{REST}.nii.gz").write_bytes(b"no image")
+@pytest.mark.slow
+def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
+    """It finds people in the table whatever zeros their IDs begin with."""
+    lab.edit(scan(bold, 2), b"no image")
+    (bold / "participants.tsv").unlink()
+    (bold / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\n")
     before = listing(tmp_path)
-    options = ("--maps", "falff,reho", "--jobs", "2")
-    dry = derive(scans, *options, "--dryRun")
+    dry = derive(bold, "--maps falff,reho --jobs 2 --dryRun")
     assert listing(tmp_path) == before and not dry.status
     for line in (
         r"sub-2: .*sub-2_.*",
         "People: 2 to derive, 0 are there, 1 cannot be derived[.]",
+        "Without a row in it, so that convert leaves them out: 2 people, 2, 3[.]",
+        "Sites by site: A 1[.]",
         "Of each: falff, reho[.]",
         r"Time: about \d+ s, 2 at a time; sub-1_.* took [\d.]+ s[.]",
         "Dry run: nothing was written[.]",
     ):
         assert re.search(f"^{line}$", dry.out, re.MULTILINE), line
-    derive(scans, *options)
-    assert "People: 0 to derive, 2 are there, 1 cannot be derived." in derive(scans, *options, "--dryRun").out
-
-
-def test_a_dry_run_finds_people_in_the_table_whatever_zeros_their_ids_begin_with(derive, tmp_path):
-    scans = write_people(tmp_path / "fmriprep", ("01", "02"))
-    (scans / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\n")
-    told = derive(scans, "--dryRun").out
-    assert "convert leaves them out: 1 people, 02." in told and "Sites by site: A 1." in told
-
-
-def test_of_two_at_once_with_other_options_the_second_is_refused(scans, tmp_path):
-    """Both were planned before either had written anything."""
-    plans = []
-    for band in ((0.01, 0.1), (0.02, 0.08)):
-        derivation = DerivationWithImages(Derivation(band=band))
-        plans.append(job.plan(scans, tmp_path / "out", derivation, DerivationOptions()))
-    assert not (tmp_path / "out").exists()
-    for plan in plans:
-        plan.begin()
-    done, failed = job.run(plans[0])
-    assert not failed and "3 people derived" in done[-1]
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
-    done, failed = job.run(plans[1])
-    assert failed == ["1", "2", "3"] and "0 were there, 3 failed" in done[-1]
-    assert done[0].startswith("sub-1, sub-2, sub-3: ") and "was made with Band [0.01, 0.1], not [0.02, 0.08]" in done[0]
-    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
-
-
-def test_people_of_the_same_names_in_another_dataset_are_told_before_anybody_is_derived(scans, derive, tmp_path):
-    derive(scans, "--only", "*sub-[12]_*")
-    others = shutil.copytree(scans, tmp_path / "others")
-    for number in (1, 2):
-        save(one(others, f"sub-{number}_{REST}.nii.gz"), image(bold(20 + number)))
-    for more in ((), ("--maps", "falff,alff")):
-        clash = derive(others, *more)
-        assert clash.status == 2
-        assert re.search("sub-1, sub-2: .* was made of other files than the scan has now", clash.out)
-        assert "2 people: Nobody is derived before this is settled: 1, 2." in clash.out
-        assert {path.name for path in (tmp_path / "out").glob("sub-*")} == {"sub-1", "sub-2"}
-    assert not list((tmp_path / "out").rglob("*stat-alff*"))
-
-
-@pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
-def test_scans_are_known_however_the_command_names_their_folder(tmp_path, monkeypatch, data_cli, first, again):
-    """From other folders, too."""
-    study = tmp_path / "study"
-    write_people(study / "derivatives" / "fmriprep")
-    places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
-    for folder in (first, again):
-        monkeypatch.chdir(places[folder.split("/")[0]])
-        done = data_cli("derive", folder, tmp_path / "out")
-        assert (done.status, done.err) == (0, "")
-    assert "0 people derived, 3 were there, 0 failed." in done.out
-    scan = one(study, f"sub-2_{REST}.nii.gz")
-    file = one(tmp_path / "out", "sub-2_*stat-falff*.json")
-    monkeypatch.chdir(tmp_path)
-    said = json.loads(file.read_text())
-    dataset = json.loads((tmp_path / "out/dataset_description.json").read_text())["DatasetLinks"]["bold"]
-    assert (tmp_path / "out" / dataset / said["Sources"][0].removeprefix("bids:bold:")).resolve() == scan
-    one(tmp_path / "out", "sub-3_*.nii.gz").unlink()
-    done = data_cli("derive", study / "derivatives/fmriprep", tmp_path / "out")
-    assert "1 people derived, 2 were there, 0 failed." in done.out
-    source = facts(tmp_path / "out", "3")["Sources"][0].removeprefix("bids:bold:")
-    assert (tmp_path / "out" / dataset / source).resolve() == one(study, f"sub-3_{REST}.nii.gz")
+    derive(bold, "--maps falff,reho")
+    assert "People: 0 to derive, 2 are there, 1 cannot be" in derive(bold, "--maps falff,reho --dryRun").out
 
 
 @pytest.mark.slow
-def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans, tmp_path, data_cli):
-    atlas = save(tmp_path / "atlas.nii.gz", image(inside().astype(np.int16)))
-    options = ("--maps", "falff,vmhc", "--series", atlas)
-    data_cli("derive", scans, tmp_path / "one", *options)
-    data_cli("derive", scans, tmp_path / "jobs", *options, "--jobs", "2")
+def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived, tmp_path):
+    """Both were planned before either had written anything."""
+    command = [sys.executable, "-m", "data", "derive", scans, "out", "--band", "0.02,0.09"]
+    with FileLock(".out.lock"):
+        second = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        assert any("Confounds: simple" in line for line in iter(second.stdout.readline, ""))
+        shutil.copytree(derived, "out", dirs_exist_ok=True)
+    told = second.communicate()[0]
+    assert second.returncode == 2 and "0 people derived, 0 were there, 3 failed." in told
+    assert re.search("(?m)^sub-1, sub-2, sub-3: .* was made with Band .0.02, 0.08., not .0.02, 0.09.", told)
+    before, after = contents(derived), contents(Path("out"))
+    assert before == {path: after[path] for path in before} | {Path("derive.html"): before[Path("derive.html")]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
+def test_scans_are_known_however_the_command_names_their_folder(first, again, scans, tmp_path, monkeypatch):
+    """From other folders, too."""
+    study = tmp_path / "study"
+    fmriprep = lab.copy(scans, study / "derivatives/fmriprep")
+    places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
+    for folder in (first, again):
+        monkeypatch.chdir(places[folder.split("/")[0]])
+        told = done("abide-data derive {of} {to}", of=folder, to=tmp_path / "out")
+    assert "0 people derived, 3 were there, 0 failed." in told
+    one(tmp_path / "out", "sub-3_*.nii.gz").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert "1 people derived, 2 were there, 0 failed." in derive(fmriprep).out
+    dataset = json.loads(Path("out/dataset_description.json").read_text())["DatasetLinks"]["bold"]
+    for label in (2, 3):
+        source = facts("out", label)["Sources"][0].removeprefix("bids:bold:")
+        assert ("out" / Path(dataset) / source).resolve() == scan(fmriprep, label)
+
+
+@pytest.mark.slow
+def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans):
+    options = "--maps falff,vmhc --series {of}/my_atlas.nii.gz"
+    derive(scans, options, "one")
     for share in ("2/2", "1/2"):
-        done = data_cli("derive", scans, tmp_path / "shares", *options, "--share", share)
-        assert f"Share {share[0]} of 2: {3 - int(share[0])} of 3 people." in done.out
-    run_main("data.__main__", "data", ["derive", scans, tmp_path / "processes", *options, "--jobs", "2"])
-    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")}
-    assert len(files) == 2 + 3 * 8 + 1 + 1
-    for name in ("jobs", "shares", "processes"):
-        assert {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")} == files
-        assert all((tmp_path / name / path).read_bytes() == (tmp_path / "one" / path).read_bytes() for path in files)
+        told = derive(scans, f"{options} --share {share}", "shares").out
+        assert f"Share {share[0]} of 2: {3 - int(share[0])} of 3 people." in told
+        to_come = Page(Path("shares/derive.html").read_text()).paragraphs.get("Not derived yet", [""])
+        assert to_come[0].endswith(": 1, 3.") == (share == "2/2")
+    words = ["derive", scans, "jobs", *options.format(of=scans).split(), "--jobs", "2"]
+    subprocess.run([sys.executable, "-m", "data", *words], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    for name in ("jobs", "shares"):
+        assert contents(Path(name)) == contents(Path("one"))
+    assert len(contents(Path("one"))) == 3 * 8 + 2 + 1 + 1  # an atlas with its names, the table, the page
 
 
 # Layouts and spaces
 
 
-def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path, derive):
-    scans = tmp_path / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
-    for label in ("0050002", "0050003"):
-        save(scans / f"Pitt_{label}_func_preproc.nii.gz", image(bold(int(label)) - 1000 * inside()[..., None]))
-        save(scans / f"Pitt_{label}_func_mask.nii.gz", image(inside().astype(np.uint8)))
-    rows = [{"SUB_ID": "50002", "FILE_ID": "Pitt_0050002", "DX_GROUP": "1"}]
-    write_rows(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", rows)
-    done = derive(tmp_path / "abide")
-    assert (done.status, done.err) == (0, "")
-    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in done.out
-    assert "Confounds: none, since the scans were cleaned before." in done.out and "NOT CLEANED" not in done.out
-    assert read_rows(tmp_path / "out/Phenotypic_V1.csv") == rows
-    assert one(tmp_path / "out", "sub-0050003_space-MNI152_stat-falff_boldmap.nii.gz")
-    assert "leave it out" in derive(tmp_path / "abide", "--confounds", "simple").err
+def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
+    folder = tmp_path / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
+    for label in (50002, 50003):
+        clean = lab.scan_of(label, SHAPE, VOLUMES) - 1000 * INSIDE[..., None]
+        lab.save(folder / f"Pitt_00{label}_func_preproc.nii.gz", clean)
+        lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
+    lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
+    told = derive("abide")
+    assert (told.status, told.err) == (0, "")
+    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told.out
+    assert "Confounds: none, since the scans were cleaned before." in told.out and "NOT CLEANED" not in told.out
+    assert lab.read_table(Path("out/Phenotypic_V1.csv")).equals(lab.people(1))
+    nearly(values("out", "0050003_space-MNI152"), falff(50003))
+    assert "leave it out" in derive("abide", "--confounds simple").err
 
 
-def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(tmp_path, derive):
-    scans, moved = tmp_path / "xcp_d", np.isin(np.arange(VOLUMES), [20, 21, 40])
-    path = write_person(scans, "1", f"{SPACE}_desc-denoised_bold", mask=False)
-    save(path, image(bold(1)[..., ~moved]))
-    for name, values in (("outliers", moved.astype(int)), ("motion", np.full(VOLUMES, 0.25))):
-        table = pd.DataFrame({"framewise_displacement": values})
+@pytest.mark.slow
+def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
+    moved = np.isin(np.arange(VOLUMES), [20, 21, 40])
+    also(bare, 1, "preproc", "denoised")
+    one(bare, "sub-1_*mask*").unlink()
+    path = scan(bare, 1, f"{lab.SPACE}_desc-denoised_bold")
+    lab.edit(path, lambda of, affine: (of[..., ~moved], affine))
+    for name, values_ in (("outliers", moved.astype(int)), ("motion", np.full(VOLUMES, 0.25))):
+        table = pd.DataFrame({"framewise_displacement": values_})
         table.to_csv(path.with_name(f"sub-1_task-rest_{name}.tsv"), sep="\t", index=False)
-    done = derive(scans)
-    assert done.status == 0, done.err
-    assert "No mask: 1 people, 1; voxels that vary are taken" in done.out
-    wanted = expected(bold(1)[inside()].T, inside(), ~moved)
-    np.testing.assert_allclose(values_of(tmp_path / "out", "1"), wanted, rtol=1e-4)
-    assert facts(tmp_path / "out", "1")["MeanFramewiseDisplacement"] == 0.25
+    told = derive(bare, "--only '*denoised*'")
+    assert told.status == 0 and "No mask: 1 people, 1; voxels that vary are taken" in told.out
+    nearly(values("out", 1), falff(1, kept=~moved))
+    assert facts("out", 1)["MeanFramewiseDisplacement"] == 0.25
 
 
-def test_of_a_slab_in_which_nilearn_finds_no_brain_all_voxels_that_vary_are_taken(tmp_path, derive):
-    path = write_person(tmp_path / "fmriprep", "1", mask=False)
-    save(path, image(1000 + np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)))
-    done = derive(tmp_path / "fmriprep")
-    assert done.status == 0, done.err
-    assert "1 people: compute_epi_mask finds no brain, so all voxels that vary are taken: 1." in done.out
-    assert (values_of(tmp_path / "out", "1") > 0).all()
+@pytest.mark.slow
+def test_of_a_slab_in_which_nilearn_finds_no_brain_all_voxels_that_vary_are_taken(bare):
+    one(bare, "sub-1_*mask*").unlink()
+    noise = np.random.default_rng(0).normal(1000, 1, (*SHAPE, VOLUMES)).astype(np.float32)
+    lab.edit(scan(bare, 1), lambda _, affine: (noise, affine))
+    told = derive(bare, "--only '*sub-1_*'").out
+    assert "1 people: compute_epi_mask finds no brain, so all voxels that vary are taken: 1." in told
+    assert (values("out", 1) > 0).all()
 
 
-def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path, derive):
-    scans = tmp_path / "lab"
-    for label in "12":
-        save(scans / f"p{label}.nii", image(bold(int(label))))
-    rows = [{"id": label, "path": f"p{label}.nii"} for label in ("1", "2", "3")]
-    write_rows(scans / "people.csv", rows)
-    done = derive(scans, "--boldColumn", "path", "--idColumn", "id")
-    assert (done.status, done.err) == (0, "")
-    assert "1 rows without a scan: 3." in done.out
-    assert "The names of 2 scans do not say their space; it is taken to be MNI152." in done.out
-    np.testing.assert_allclose(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()), rtol=1e-4)
-    write_rows(scans / "people.csv", [{"id": label, "path": "p1.nii"} for label in ("P-1", "P2", "P 3")])
-    odd = derive(scans, "--boldColumn", "path", "--idColumn", "id")
-    assert "has the subjects 'P-1', 'P 3'; expected letters and digits" in odd.err
+@pytest.mark.slow
+def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path):
+    """Head in a noisy background, larger than the other scans, since nilearn opens the mask."""
+    shape = (20, 22, 20)
+    lab.bold(tmp_path / "bold", lab.people(1, 1), shape, 60)
+    one(tmp_path / "bold", "*mask*").unlink()
+    noise = np.random.default_rng(0).normal(50, 5, (*shape, 60)).astype(np.float32)
+    lab.edit(scan(tmp_path / "bold", 1), lambda of, _: (np.where(of > 0, of, noise), np.diag([8.0, 8, 8, 1])))
+    assert "1 people derived" in (told := derive("bold", "--confounds none")).out, told.out
+    found, brain = values("out", 1) != 0, lab.brain(shape)
+    assert (found & brain).sum() > 0.9 * brain.sum() and (found & ~brain).sum() < 0.1 * found.sum()
 
 
-def test_a_real_scan_that_nibabel_ships_says_why_not(tmp_path, derive):
-    """Two volumes of a head; its name says no space."""
-    scan = Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz"
-    write_rows(tmp_path / "lab/people.csv", [{"id": "1", "path": str(scan)}])
-    done = derive(tmp_path / "lab", "--boldColumn", "path", "--idColumn", "id")
-    assert done.status == 2
-    assert re.search("sub-1: .*example4d.nii.gz.*(2 volumes|repetition time)", done.out)
+@pytest.mark.slow
+def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
+    """Of each kind of file; `--only` chooses among them, as the error says."""
+    for label in (1, 2):
+        lab.save(tmp_path / f"bold/p{label}.nii", lab.scan_of(label, SHAPE, VOLUMES))
+    table, how = tmp_path / "bold/people.csv", "--boldColumn path --idColumn id"
+    table.write_text("id,path\n1,p1.nii\n2,p2.nii\n3,p3.nii\n")
+    told = done(f"abide-data derive bold out {how}")
+    assert "1 rows without a scan: 3." in told
+    assert "The names of 2 scans do not say their space; it is taken to be MNI152." in told
+    nearly(values("out", 2), falff(2))
+    nback = lab.REST.replace("rest", "nback")
+    names = [
+        f"sub-{label}_{name}.nii" for label, name in (("1", lab.REST), ("1", nback), ("2", lab.REST), ("3", nback))
+    ]
+    for name in names:
+        shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold" / name)
+    table.write_text("id,path\n" + "".join(f"{name[4]},{name}\n" for name in names))
+    assert "sub-1: several scans that differ in task" in derive("bold", how, "tasks").out
+    assert "2 people derived" in done(f"abide-data derive bold nback {how} --only '*_task-nback_*'")
 
 
-def rename(scans: Path, old: str, new: str) -> None:
-    for path in list(scans.rglob(f"*{old}*")):
-        path.rename(path.with_name(path.name.replace(old, new)))
+def add_space(folder: Path) -> None:
+    for label in (1, 2):
+        also(folder, label, "6Asym", "2009cAsym")
 
 
-def add_space(scans: Path) -> None:
-    for label in "12":
-        write_person(scans, label, "task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold")
+def add_task(folder: Path) -> None:
+    for label in (1, 2):
+        also(folder, label, "task-rest", "task-nback")
 
 
-def add_task(scans: Path) -> None:
-    for label in "12":
-        write_person(scans, label, REST.replace("rest", "nback"))
+def add_layout(folder: Path) -> None:
+    scan(folder, 3).rename(folder / f"sub-3_{lab.SPACE}_desc-denoised_bold.nii.gz")
 
 
-def add_layout(scans: Path) -> None:
-    write_person(scans, "4", f"{SPACE}_desc-denoised_bold")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words, only",
     [
-        (lambda scans: rename(scans, "space-MNI152NLin6Asym", "space-T1w"), "3 in space T1w", None),
-        (lambda scans: rename(scans, "_space-MNI152NLin6Asym", ""), "3 in no space", None),
-        (lambda scans: rename(scans, "bold.nii", "boldref.nii"), "holds no preprocessed scans by their names", None),
         (
             add_space,
-            r"which scans to take of 3 people: 2 people, 1, 2, have several scans that differ in space; .*--only "
-            r"'\*_space-MNI152NLin2009cAsym_\*' or --only '\*_space-MNI152NLin6Asym_\*'\.$",
-            "*_space-MNI152NLin6Asym_*",
+            r"which scans to take of 3 people: 2 people, 1, 2, have several scans that differ in space",
+            "6Asym",
         ),
-        (add_task, r"2 people, 1, 2, have several scans that differ in task; .*--only '\*_task-n", "*_task-rest_*"),
-        (
-            add_layout,
-            r"several kinds, each of other people \(BIDS .*: 1, 2, 3; XCP-D, MNI152NLin6Asym: 4\).*--only",
-            "*_desc-preproc_*",
-        ),
+        (add_task, r"2 people, 1, 2, have several scans that differ in task; .*--only '\*_task-n", "task-rest"),
+        (add_layout, r"several kinds, each of other people \(BIDS .*: 1, 2; XCP-D, .*: 3\).*--only", "desc-preproc"),
     ],
 )
-def test_a_choice_that_is_not_clear_is_refused_with_the_glob_that_makes_it(
-    change, words, only, scans, derive, tmp_path
-):
-    change(scans)
-    done = derive(scans)
-    assert (done.status, done.out) == (2, "")
-    assert re.search(words, done.err) and done.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-    if only:
-        assert derive(scans, "--only", only).status == 0
+def test_a_choice_that_is_not_clear_is_refused_with_the_glob_that_makes_it(change, words, only, bold):
+    change(bold)
+    refused = derive(bold)
+    assert (refused.status, refused.out) == (2, "") and re.search(words, refused.err)
+    assert not Path("out").exists()
+    assert derive(bold, f"--only '*{only}_*'").status == 0
 
 
-def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(derive, tmp_path):
+@pytest.mark.slow
+def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tmp_path):
     """Two resolutions of two people, two echoes of another: one line for each kind, whose advice does the rest."""
-    scans = write_people(tmp_path / "fmriprep", "1234567")
-    for label in "12":
-        write_person(scans, label, REST.replace("_desc", "_res-2_desc"))
-    for echo in "12":
-        write_person(scans, "3", REST.replace("_space", f"_echo-{echo}_space"))
-    one(scans, f"sub-3_{REST}.nii.gz").unlink()
-    done = derive(scans)
-    assert done.status == 2
-    assert re.search(r"(?m)^sub-1, sub-2: several scans that differ in res; .*--only '\*_res-2_\*'\.$", done.out)
-    assert re.search(r"(?m)^sub-3: several scans that differ in echo; .*--only '\*_echo-1_\*' or --only", done.out)
-    assert "4 people derived, 0 were there, 3 failed." in done.out
-    assert "3 people failed, for the reasons above: 1, 2, 3. Do what these say, then repeat the command" in done.err
-    chosen = derive(scans, "--only", "*_echo-1_*")
-    assert "1 people derived, 0 were there, 0 failed." in chosen.out
-    assert derive(scans, "--only", "*_res-2_*").status == 0
-    names = {path.name.replace(path.parts[-3], "sub") for path in (tmp_path / "out").rglob("sub-*.nii.gz")}
+    bold = lab.bold(tmp_path / "bold", lab.people(7, 1), volumes=60)
+    for label in (1, 2):
+        also(bold, label, "_desc-preproc", "_res-2_desc-preproc")
+    for echo in (1, 2):
+        also(bold, 3, "task-rest_space", f"task-rest_echo-{echo}_space")
+    scan(bold, 3).unlink()
+    how = "--confounds simple-6"
+    told = derive(bold, how)
+    assert told.status == 2
+    assert re.search(r"(?m)^sub-1, sub-2: several scans that differ in res; .*--only '\*_res-2_\*'\.$", told.out)
+    assert re.search(r"(?m)^sub-3: several scans that differ in echo; .*--only '\*_echo-1_\*' or --only", told.out)
+    assert "4 people derived, 0 were there, 3 failed." in told.out
+    assert "3 people failed, for the reasons above: 1, 2, 3. Do what these say, then repeat the command" in told.err
+    assert "1 people derived, 0 were there, 0 failed." in derive(bold, f"{how} --only '*_echo-1_*'").out
+    assert derive(bold, f"{how} --only '*_res-2_*'").status == 0
+    names = {path.name.replace(path.parts[-3], "sub") for path in Path("out").rglob("sub-*.nii.gz")}
     assert len(names) == 1, "convert refuses maps of several kinds"
-    again = derive(scans)
-    assert again.status == 0, again.err
-    assert "Scans of 3 people as --only chose them before: 1, 2, 3." in again.out
-    assert "0 people derived, 7 were there, 0 failed." in again.out
-    assert derive(scans, "--maps", "alff").status == 0
-    sources = json.loads(one(tmp_path / "out", "sub-1_*stat-alff*.json").read_text())["Sources"]
-    assert sources and all("_res-2_" in of for of in sources if of.endswith(".nii.gz"))
+    again = done(f"abide-data derive {{of}} out {how}", of=bold)
+    assert "Scans of 3 people as --only chose them before: 1, 2, 3." in again
+    assert "0 people derived, 7 were there, 0 failed." in again
+    assert derive(bold, f"{how} --maps alff").status == 0
+    sources = facts("out", 1, "alff")["Sources"]
+    assert sources and all("_res-2_" in of for of in sources if of.endswith("bold.nii.gz"))
 
 
-def test_people_without_a_table_of_confounds_are_one_line(scans, derive):
-    write_confounds(one(scans, f"sub-2_{REST}.nii.gz"), confounds(2))
-    done = derive(scans, "--confounds", "simple-6")
-    assert re.search("(?m)^sub-1, sub-3: no table of confounds for --confounds simple-6; ", done.out)
-    assert "1 people derived, 0 were there, 2 failed." in done.out
-
-
-def test_only_chooses_among_scans_that_a_column_names(scans, derive, tmp_path):
-    """As the error says, when a table names two scans of a person."""
-    write_person(scans, "1", REST.replace("rest", "nback"))
-    paths = [str(path.relative_to(scans)) for path in sorted(scans.rglob("*_desc-preproc_bold.nii.gz"))]
-    table = tmp_path / "people.csv"
-    write_rows(table, [{"id": re.findall("sub-(.)", path)[0], "bold": path} for path in paths])
-    how = ("--boldColumn", "bold", "--table", table, "--idColumn", "id")
-    assert "sub-1: several scans that differ in task" in derive(scans, *how).out
-    assert derive(scans, *how, "--only", "*_task-rest_*").status == 0
-    write_rows(table, [{"id": "1", "bold": paths[0]}, {"id": "1", "bold": paths[0]}])
-    assert "names one scan twice for 1; expected it once" in derive(scans, *how).err
-
-
-MOTION_6 = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
-MOTION_12 = [*MOTION_6, *(f"{name}_derivative1" for name in MOTION_6)]
-
-
-@pytest.mark.parametrize("choice, motion", [("simple-12", MOTION_12), ("simple-6", MOTION_6)])
-def test_fewer_parameters_of_motion_are_regressed_out(choice, motion, scans, derive, tmp_path):
-    table = confounds(1)
-    write_confounds(one(scans, f"sub-1_{REST}.nii.gz"), table)
-    assert "1 people derived" in derive(scans, "--confounds", choice).out
-    regressors = table[[*motion, "csf", "white_matter", "cosine00"]].bfill(limit=1).to_numpy()
-    wanted = expected(bold(1)[inside()].T, inside(), regressors=regressors)
-    np.testing.assert_allclose(values_of(tmp_path / "out", "1"), wanted, rtol=2e-4)
-    assert facts(tmp_path / "out", "1")["Confounds"] == choice
-
-
-def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path, derive):
-    """48 volumes have 18 sinusoids in the band: 27 confounds leave nothing of them, 9 leave enough."""
-    scans = write_people(tmp_path / "fmriprep", "12", volumes=48)
-    for label in "12":
-        write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(int(label), volumes=48))
-    refused = derive(scans)
-    assert "with 27 confounds leave 0 degrees of freedom" in refused.out
-    assert "Take fewer confounds (--confounds simple-6, or none)" in refused.out
-    assert derive(scans, "--confounds", "simple-6").status == 0
-
-
-def test_native_scans_beside_are_left_alone(scans, derive):
-    for label in "123":
-        write_person(scans, label, "task-rest_space-T1w_desc-preproc_bold")
-    done = derive(scans)
-    assert done.status == 0
-    assert "Left alone: 3 in space T1w." in done.out
+@pytest.mark.slow
+def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold, tmp_path):
+    """A label of other characters than letters and digits: the first part of one would be another person's."""
+    for label in (1, 2, 3):
+        also(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
+    for odd in ("AB_1", "A.1", "A 1"):
+        shutil.copy(scan(bold, 1), bold / f"sub-{odd}_{lab.REST}.nii.gz")
+    told = done("abide-data derive {of} out", of=bold)
+    assert "Left alone: 3 in space T1w." in told
+    assert "Left alone: 3 scans whose names do not say whose they are: 'sub-A" in told
+    assert {path.name for path in Path("out").glob("sub-*")} == {"sub-1", "sub-2", "sub-3"}
 
 
 # Wrong scans
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def tr_of(path: Path, tr_s: float, unit: str, said: object = None) -> None:
-    save(path, image(bold(2), tr_s=tr_s, unit=unit))
+def edit(path: Path, change, tr_s: float = TR_S, unit: str = "sec", said: object = TR_S) -> None:
+    """A scan with other values, and a repetition time in header and JSON."""
+    of = change(nibabel.load(path).get_fdata(dtype=np.float32))
+    image = nibabel.Nifti1Image(of, lab.AFFINE)
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = tr_s
+    nibabel.save(image, path)
     beside = path.with_name(path.name.replace(".nii.gz", ".json"))
     beside.write_text(json.dumps({} if said is None else {"RepetitionTime": said}))
 
 
-def of_mask(path: Path, values: np.ndarray, affine=AFFINE) -> None:
-    save(path.with_name(path.name.replace("preproc_bold", "brain_mask")), image(values, affine))
+def as_it_is(of: np.ndarray) -> np.ndarray:
+    return of
 
 
-def filtered(path: Path) -> None:
+def mask_of(path: Path, of: np.ndarray, affine: np.ndarray = lab.AFFINE) -> None:
+    lab.save(path.with_name(path.name.replace("preproc_bold", "brain_mask")), of.astype(np.uint8), affine)
+
+
+def table_of(path: Path, change: object) -> None:
+    lab.edit(next(path.parent.glob("*confounds*")), change)
+
+
+def filtered(of: np.ndarray) -> np.ndarray:
     times = 2 * np.pi * 0.05 * TR_S * np.arange(VOLUMES)
     random = np.random.default_rng(0).normal(size=(*SHAPE, 2))
-    save(path, image(inside()[..., None] * (random @ [np.sin(times), np.cos(times)]).astype(np.float32)))
+    return INSIDE[..., None] * (random @ [np.sin(times), np.cos(times)]).astype(np.float32)
+
+
+def flip_checksum(path: Path) -> None:
+    """That of the values, which nibabel does not read."""
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
 
 
 FAULTS = {
-    "cut off": (cut, "is not a readable NIfTI map"),
-    "3-D": (lambda path: save(path, image(bold(2)[..., 0])), "is 3-D"),
-    "no repetition time": (lambda path: tr_of(path, 0, "sec"), "does not say its repetition time.*RepetitionTime in"),
-    "milliseconds without a unit": (lambda path: tr_of(path, 2000, "unknown"), "does not say its repetition time"),
-    "milliseconds in the JSON": (lambda path: tr_of(path, 2, "sec", 2000), "RepetitionTime is 2000; expected seconds"),
-    "empty mask": (lambda path: of_mask(path, np.zeros(SHAPE, np.uint8)), "brain_mask.* is empty"),
-    "mask of another shape": (lambda path: of_mask(path, np.ones((9, 9, 8), np.uint8)), "has another grid"),
-    "mask of another affine": (lambda path: of_mask(path, np.ones(SHAPE, np.uint8), 2 * AFFINE), "has another grid"),
-    "nothing varies": (lambda path: save(path, image(0 * bold(2))), "holds nothing that varies"),
-    "no number": (lambda path: save(path, image(np.nan * bold(2))), "NaN or infinity in 168 of 168 voxels"),
-    "four volumes": (lambda path: save(path, image(bold(2)[..., :4])), "(no frequency|degrees of freedom)"),
-    "confounds of another length": (lambda path: write_confounds(path, confounds(2, 50)), "50 rows, .* 120 volumes"),
-    "confounds without columns": (
-        lambda path: write_confounds(path, confounds(2)[["csf", "cosine00"]]),
-        "does not serve --confounds simple: .*Take another of --confounds",
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "is not a readable NIfTI map"),
+    "checksum": (flip_checksum, "CRC check failed"),
+    "3-D": (lambda path: edit(path, lambda of: of[..., 0]), "is 3-D"),
+    "no repetition time": (
+        lambda path: edit(path, as_it_is, 0, "sec", None),
+        "does not say its repetition time.*Repet",
     ),
-    "confounds with text": (
-        lambda path: write_confounds(path, confounds(2).assign(csf="x")),
-        "holds 'x' in the column csf; expected numbers, or n/a",
+    "milliseconds without a unit": (lambda path: edit(path, as_it_is, 2000, "unknown", None), "not say its repetition"),
+    "milliseconds in the JSON": (lambda path: edit(path, as_it_is, said=2000), "RepetitionTime is 2000; expected sec"),
+    "empty mask": (lambda path: mask_of(path, 0 * INSIDE), "brain_mask.* is empty"),
+    "mask of another shape": (lambda path: mask_of(path, np.ones((9, 9, 8))), "has another grid"),
+    "mask of another affine": (lambda path: mask_of(path, INSIDE, 2 * lab.AFFINE), "has another grid"),
+    "nothing varies": (lambda path: edit(path, lambda of: 0 * of), "holds nothing that varies"),
+    "no number": (lambda path: edit(path, lambda of: np.nan * of), "NaN or infinity in 168 of 168 voxels"),
+    "four volumes": (lambda path: edit(path, lambda of: of[..., :4]), "(4 volumes|no frequency|degrees of freedom)"),
+    "short table": (lambda path: table_of(path, lambda of: of[:50]), "50 rows, .* 120 volumes"),
+    "lacking columns": (
+        lambda path: table_of(path, lambda of: of[["csf"]]),
+        "does not serve --confounds simple: .*Take",
     ),
-    "values too large": (lambda path: save(path, image(bold(2) * 1e30)), "varies by .*Was it scaled by mistake"),
-    "values too small": (lambda path: save(path, image(bold(2) * 1e-30)), "varies by .*Was it scaled by mistake"),
-    "filtered": (filtered, "was filtered before, so fALFF says nothing"),
+    "text": (lambda path: table_of(path, lambda of: of.assign(csf="x")), "holds 'x' in the column csf; expected num"),
+    "too large": (lambda path: edit(path, lambda of: of * np.float32(1e30)), "varies by .*Was it scaled by mistake"),
+    "too small": (lambda path: edit(path, lambda of: of * np.float32(1e-30)), "varies by .*Was it scaled by mistake"),
+    "filtered": (
+        lambda path: table_of(path, "gone") or edit(path, filtered),
+        "was filtered before, so fALFF says nothing",
+    ),
+    "grids of runs": (lambda path: another_grid(path), "has another grid than .*expected runs on one grid"),
+    "networks alike": (
+        lambda path: mask_of(path, np.eye(1, 576, 300).reshape(SHAPE)),
+        "2 maps of networks do not differ within",
+    ),
 }
 
 
+def another_grid(path: Path) -> None:
+    """Two runs."""
+    for of in list(path.parent.iterdir()):
+        one, two = (of.with_name(of.name.replace("task-rest", f"task-rest_run-{number}")) for number in (1, 2))
+        shutil.copy(of.rename(one), two)
+        if two.suffix == ".gz":
+            lab.edit(two, lambda values, affine: (values[:-1], affine))
+
+
 @pytest.mark.slow
-def test_a_wrong_scan_is_a_line_and_the_others_are_done(derive, tmp_path):
-    labels = {fault: str(number) for number, fault in enumerate(FAULTS, 2)}
-    scans = write_people(tmp_path / "fmriprep", ["1", *labels.values()])
-    for fault, (spoil, _) in FAULTS.items():
-        spoil(one(scans, f"sub-{labels[fault]}_{REST}.nii.gz"))
-    done = derive(scans)
-    assert done.status == 2
-    for fault, (_, words) in FAULTS.items():
-        assert re.search(f"(?m)^sub-{labels[fault]}: .*{words}", done.out), fault
-    assert done.err.startswith("abide-data: error: 17 people failed, for the reasons above: 10, 11, 12, 13, 14, 15, ")
+def test_a_wrong_scan_is_a_line_and_the_others_are_done(tmp_path):
+    bold = lab.images(lab.bold(tmp_path / "bold", lab.people(1 + len(FAULTS), 1)))
+    for label, (spoil, _) in enumerate(FAULTS.values(), 2):
+        spoil(scan(bold, label))
+    told = derive(bold, "--maps falff,dual_regression --networks {of}/nets.nii.gz")
+    assert told.status == 2
+    for label, (fault, (_, words)) in enumerate(FAULTS.items(), 2):
+        assert re.search(f"(?m)^sub-{label}: .*{words}", told.out), fault
+    assert told.err.startswith(
+        f"abide-data: error: {len(FAULTS)} people failed, for the reasons above: 10, 11, 12, 13, "
+    )
     advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
-    assert done.err.endswith(advice) and done.err.count("\n") == 1
-    assert "1 people derived, 0 were there, 17 failed." in done.out
-    assert (
-        not list((tmp_path / "out").glob("sub-*[02-9]/func")) and len(list((tmp_path / "out").rglob("*.nii.gz"))) == 1
-    )
+    assert told.err.endswith(advice) and told.err.count("\n") == 1
+    assert f"1 people derived, 0 were there, {len(FAULTS)} failed." in told.out
+    assert {path.parts[1] for path in Path("out").rglob("*.nii.gz")} == {"sub-1", "atlases"}
 
 
-def test_no_volume_is_kept(scans, derive):
-    for label in "123":
-        moved = range(VOLUMES) if label == "2" else ()
-        write_confounds(one(scans, f"sub-{label}_{REST}.nii.gz"), confounds(int(label), moved=moved))
-    assert re.search(
-        "(?m)^sub-2: .*no volume is kept by --confounds scrubbing", derive(scans, "--confounds", "scrubbing").out
-    )
+@pytest.mark.slow
+def test_who_has_no_table_of_confounds_or_moved_too_much_is_a_line(bold):
+    confounds(bold, 1).unlink()
+    lab.edit(confounds(bold, 2), lambda of: moved(of, range(VOLUMES)))
+    lab.edit(bold / "participants.tsv", lambda of: pd.concat([of, of[:1].assign(participant_id="sub-9")]))
+    told = derive(bold, "--confounds scrubbing").out
+    assert re.search("(?m)^sub-1: no table of confounds for --confounds scrubbing; ", told)
+    assert re.search("(?m)^sub-2: .*no volume is kept by --confounds scrubbing", told)
+    assert "1 people derived, 0 were there, 2 failed." in told
+    page = Page(Path("out/derive.html").read_text())
+    (row,) = page.rows["Head motion"][1:]
+    assert row[:5] == ["sub-3", f"{lab.confounds_of(3)['framewise_displacement'].mean():.3f}", "120", "120", "100"]
+    assert "3 people." in page.paragraphs["Who was left out, and why"][0]
+    assert "in the table of people, but without a scan: 1 person" in page.text
 
 
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (("--maps", "falff,lfcd"), "--maps lfcd is not known; expected of falff, alff"),
-        (("--maps", "dual_regression"), "go together"),
-        (("--networks", "nets.nii.gz"), "go together"),
-        (("--band", "0.1,0.01"), "expected LOW,HIGH in Hz"),
-        (("--share", "3/2"), "expected K/N"),
-        (("--smooth", "0"), "expected a width in mm"),
-        (("--only", "*ses-9*"), "matches none of 3 scans"),
-        (("--series", "participants.tsv"), "is no NIfTI map by its name"),
-        (("--table", "nowhere.csv"), "is no file"),
-        (("--idColumn", "id"), "goes with --boldColumn"),
-    ],
-)
-def test_options_that_cannot_be(options, words, scans, derive, tmp_path):
-    done = derive(scans, *options)
-    assert done.status == 2
-    assert words in done.err and done.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_of_others_is_not_written(scans, data_cli):
-    done = data_cli("derive", scans, scans)
-    assert done.status == 2
-    assert "is not empty and was not written by this command" in done.err
+@pytest.mark.slow
+def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path):
+    """48 volumes have 18 sinusoids in the band: 27 confounds leave nothing of them, 9 leave enough."""
+    lab.bold(tmp_path / "bold", lab.people(2, 1), volumes=48)
+    told = derive("bold").out
+    assert "with 27 confounds leave 0 degrees of freedom" in told
+    assert "Take fewer confounds (--confounds simple-6, or none)" in told
+    save = lab.save(tmp_path / "ten.nii.gz", np.random.default_rng(0).random((*SHAPE, 10), np.float32))
+    told = derive("bold", "--confounds simple-6 --maps dual_regression --networks {ten}", ten=save).out
+    assert "has 9 degrees of freedom in the band; expected one for each of 10 networks" in told
+    assert derive("bold", "--confounds simple-6").status == 0
 
 
 # What is read rightly
 
 
-def nearly(found: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(found, wanted, rtol=5e-3, atol=1e-4)
-
-
 def scaled(path: Path) -> None:
     """int16 with a slope."""
-    made = image((bold(2) / 0.05).round().astype(np.int16))
+    image = nibabel.load(path)
+    made = nibabel.Nifti1Image((image.get_fdata() / 0.05).round().astype(np.int16), lab.AFFINE, image.header)
+    made.header.set_data_dtype(np.int16)
     made.header.set_slope_inter(0.05, 0)
-    save(path, made)
+    nibabel.save(made, path)
 
 
-OBLIQUE = AFFINE @ nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.1, 0.05, 0.2))
-SAME = {
-    "int16 with a slope": (scaled, None),
-    "milliseconds in the header": (lambda path: tr_of(path, 2000, "msec"), None),
-    "no JSON": (lambda path: path.with_name(path.name.replace(".nii.gz", ".json")).unlink(), None),
-    "header and JSON differ": (
-        lambda path: tr_of(path, 3, "sec", TR_S),
-        "1 people: header and JSON differ in the repetition time; that of the JSON is taken: 2.",
-    ),
+def lost(of: np.ndarray) -> np.ndarray:
+    of[4, 4, 4, 7] = np.nan
+    return of
+
+
+FORMS = {
+    "int16 with a slope": (scaled, ""),
+    "milliseconds in the header": (lambda path: edit(path, as_it_is, 2000, "msec", None), ""),
+    "no JSON": (lambda path: path.with_name(path.name.replace(".nii.gz", ".json")).unlink(), ""),
+    "header and JSON differ": (lambda path: edit(path, as_it_is, 3), "differ in the repetition time; that of the JSON"),
+    "no number": (lambda path: edit(path, lost), "voxels without a number in some volume are left out of the mask"),
 }
 
 
-@pytest.mark.parametrize("change, words", SAME.values(), ids=SAME)
-def test_forms_of_the_same_scan_give_the_same_map(change, words, scans, derive, tmp_path):
-    change(one(scans, f"sub-2_{REST}.nii.gz"))
-    done = derive(scans)
-    assert (done.status, done.err) == (0, "")
-    nearly(values_of(tmp_path / "out", "2"), expected(bold(2)[inside()].T, inside()))
-    assert words is None or words in done.out
-
-
-def test_voxels_without_numbers_are_left_out_and_named(scans, derive, tmp_path):
-    values = bold(2)
-    values[4, 4, 4, 7] = np.nan
-    save(one(scans, f"sub-2_{REST}.nii.gz"), image(values))
-    done = derive(scans)
-    assert "1 people: voxels without a number in some volume are left out of the mask: 2." in done.out
-    found, rest = values_of(tmp_path / "out", "2"), inside()
-    rest[4, 4, 4] = False
-    nearly(found, expected(bold(2)[rest].T, rest))
-    assert facts(tmp_path / "out", "2")["NumberOfVoxels"] == rest.sum()
-
-
-@pytest.mark.parametrize(
-    "affine", [OBLIQUE, np.diag([-1, 1, 1, 1.0]) @ AFFINE, AFFINE / 6], ids=["oblique", "RAS", "4 mm"]
-)
-def test_affines_are_kept(affine, tmp_path, derive):
-    scans = tmp_path / "fmriprep"
-    path = write_person(scans, "1", mask=False)
-    affine = np.array(affine)
-    affine[3] = 0, 0, 0, 1
-    save(path, image(bold(1), affine))
-    networks = save(tmp_path / "nets.nii.gz", image(np.random.default_rng(0).normal(size=(*SHAPE, 2)), AFFINE))
-    done = derive(scans, "--maps", "falff,vmhc,dual_regression", "--networks", networks)
-    assert done.status == 0, done.out
-    found = nibabel.load(one(tmp_path / "out", "*stat-falff_boldmap.nii.gz"))
-    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
-    assert found.header["sform_code"] == 4
-    nearly(found.get_fdata(), expected(bold(1)[inside()].T, inside()))
-
-
-def test_a_damaged_end_of_a_compressed_scan_is_found(scans, derive):
-    """Its checksum, which nibabel does not read."""
-    path = one(scans, f"sub-2_{REST}.nii.gz")
-    content = bytearray(path.read_bytes())
-    content[-8] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(gzip.BadGzipFile):
-        gzip.decompress(path.read_bytes())
-    assert re.search("(?m)^sub-2: .*CRC check failed", derive(scans).out)
+@pytest.mark.slow
+def test_forms_of_the_same_scan_give_the_same_map(tmp_path):
+    bold = lab.bold(tmp_path / "bold", lab.people(len(FORMS), 1))
+    for path in bold.rglob("*confounds*"):
+        path.unlink()
+    for label, (change, _) in enumerate(FORMS.values(), 1):
+        change(scan(bold, label))
+    told = derive("bold").out
+    for label, (fault, (_, words)) in enumerate(FORMS.items(), 1):
+        mask = INSIDE.copy()
+        mask[4, 4, 4] &= fault != "no number"
+        np.testing.assert_allclose(values("out", label), falff(label, mask), rtol=5e-3, atol=1e-4, err_msg=fault)
+        assert facts("out", label)["NumberOfVoxels"] == mask.sum()
+        assert not words or re.search(f"(?m)^1 people: .*{words}.*: {label}[.]$", told), fault
 
 
 @pytest.mark.slow
-def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path, derive):
-    """Head in a noisy background, larger than the other scans, since nilearn opens the mask."""
-    scans, shape = tmp_path / "fmriprep", (20, 22, 20)
-    path = write_person(scans, "1", mask=False, shape=shape)
-    noise = np.random.default_rng(0).normal(50, 5, (*shape, VOLUMES)).astype(np.float32)
-    save(path, image(np.where(inside(shape)[..., None], bold(1, shape=shape), noise), np.diag([8.0, 8, 8, 1])))
-    assert derive(scans).status == 0
-    found = values_of(tmp_path / "out", "1") != 0
-    assert (found & inside(shape)).sum() > 0.9 * inside(shape).sum() and (
-        found & ~inside(shape)
-    ).sum() < 0.1 * found.sum()
+@pytest.mark.parametrize("change", [np.diag([-1, 1, 1, 1]), np.diag([1, 1, 1, 6]) / 6], ids=["RAS", "4 mm"])
+def test_affines_are_kept(change, bare):
+    affine = change @ lab.AFFINE
+    one(bare, "sub-1_*mask*").unlink()
+    lab.edit(scan(bare, 1), lambda of, _: (of, affine))
+    done(
+        "abide-data derive {of} out --only '*sub-1_*' --maps falff,vmhc,dual_regression --networks {of}/nets.nii.gz",
+        of=bare,
+    )
+    found = nibabel.load(one(Path("out"), "*stat-falff_boldmap.nii.gz"))
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)
+    assert found.header["sform_code"] == 4
+    nearly(found.get_fdata(), falff(1))
 
 
-def test_scans_whose_names_do_not_say_whose_they_are_are_named_and_left_alone(scans, derive, tmp_path):
-    """A label of other characters than letters and digits; the first part of one would be another person's."""
-    for folder in (scans, tmp_path / "odd"):
-        for odd in ("AB_1", "A.1", "A 1"):
-            save(folder / f"sub-{odd}" / f"sub-{odd}_{REST}.nii.gz", image(bold(1)))
-    assert "'sub-AB_1_" in derive(tmp_path / "odd").err
-    ran = derive(scans)
-    assert "Left alone: 3 scans whose names do not say whose they are: " in ran.out and "sub-AB_1_" in ran.out
-    assert not (tmp_path / "out" / "sub-AB").exists()
+# Like a cohort
 
 
-def test_a_name_of_a_parcel_that_a_table_cannot_hold_is_refused(tmp_path, scans, derive):
-    atlas = save(tmp_path / "atlas.nii.gz", image(np.ones(SHAPE, np.int16)))
-    (tmp_path / "atlas.tsv").write_text('index\tname\n1\t"left\tright"\n')
-    assert "has the name of a parcel 'left\\tright'; expected one line" in derive(scans, "--series", atlas).err
-    assert not (tmp_path / "out").exists()
+@pytest.fixture(scope="module")
+def new(tmp_path_factory, scans) -> Path:
+    """A folder with `bold` of two new people, and their `maps` by the options of `derived`."""
+    folder = tmp_path_factory.mktemp("new")
+    lab.bold(folder / "bold", lab.people(2, 4))
+    done(f"abide-data derive {{new}}/bold {{new}}/maps {OPTIONS}", new=folder, of=scans)
+    return folder
+
+
+OPTIONS = (
+    "--maps falff,dual_regression --band 0.02,0.08 --smooth 30 --confounds simple "
+    "--networks {of}/nets.nii.gz --series {of}/my_atlas.nii.gz"
+)
+
+
+def bundled(bundle: Path, cohort: Path, to: Path) -> Path:
+    """A bundle that says the derivation of the cohort, with its images."""
+    with zipfile.ZipFile(bundle) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist() if name != "SHA256SUMS"}
+    data = json.loads(parts["data.json"])
+    data["metadata"]["derivation"] = json.loads((cohort / "cohort.json").read_text())["derivation"]
+    parts["data.json"] = json.dumps(data).encode()
+    parts |= {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(parts.items())]
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, content in [*sorted(parts.items()), ("SHA256SUMS", "".join(sums))]:
+            archive.writestr(name, content)
+    return to
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["cohort", "zip", "bundle"])
+def test_new_people_get_the_bytes_that_the_same_options_give(form, new, of_scans, tmp_path, request):
+    like = of_scans
+    if form == "zip":
+        done("abide-data pack {of} zip --zip", of=of_scans)
+        like = tmp_path / "zip"
+        assert contents(like / "derivation") == contents(of_scans / "derivation")
+    if form == "bundle":
+        like = bundled(request.getfixturevalue("bundle"), of_scans, tmp_path / "a.zip")
+    told = done("abide-data derive {new}/bold maps --like {of}", new=new, of=like)
+    assert "maps falff, dual_regression, band 0.02-0.08 Hz, smoothing 30 mm, networks nets.nii.gz (SHA-256 " in told
+    assert contents(Path("maps")) == contents(new / "maps")
+
+
+@pytest.mark.slow
+def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, of_scans, tmp_path):
+    maps = lab.copy(new / "maps", tmp_path / "maps")
+    assert "compared" not in done("abide-data convert maps cohort --like {of}", of=of_scans)
+    said = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", of_scans)]
+    assert said[0]["derivation"] == said[1]["derivation"]
+    assert contents(Path("cohort/derivation")) == contents(of_scans / "derivation")
+    for width in (29, 30):
+        for path in maps.rglob("*_boldmap.json"):
+            lab.edit(path, {"SmoothingFWHM": width})
+        refused = run("abide-data convert maps two --like {of}", of=of_scans)
+        assert (refused.status == 2) == (width == 29)
+        assert width == 30 or "were derived with smoothing 29 mm, those of" in refused.err
+    for path in (maps / "sub-4").rglob("*_boldmap.json"):
+        lab.edit(path, {"Versions": None})
+    told = done("abide-data convert maps one --like {of}", of=of_scans)
+    assert "How all maps were derived is not known of 1 people, so not kept: 4." in told
+    assert "How the new maps were derived is not known, so that could not be compared." in told
+    assert "derivation" not in json.loads(Path("one/cohort.json").read_text())
+    for path in maps.rglob("*_timeseries.json"):
+        lab.edit(path, {"Band": [0.01, 0.1]})
+    refused = run("abide-data convert maps three --like {of}", of=of_scans)
+    assert refused.status == 2 and "was derived with band 0.01-0.1 Hz, those of " in refused.err
+
+
+@pytest.mark.slow
+def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, of_scans, tmp_path):
+    """Files are named by the cohort's names."""
+    cohort, images = (lab.copy(of, tmp_path / of.name) for of in (of_scans, scans))
+    shutil.rmtree(cohort / "derivation")
+    told = run("abide-data derive {new}/bold maps --like {of}", new=new, of=resealed(cohort))
+    assert f"{cohort} does not keep the networks nets.nii.gz; name the same file with --networks." in told.err
+    for name in ("nets.nii.gz", "nets.txt", "my_atlas.nii.gz", "my_atlas.tsv"):
+        (images / name).rename(images / f"renamed_{name}")
+    options = OPTIONS.replace("nets", "renamed_nets").replace("my_atlas", "renamed_my_atlas")
+    done(f"abide-data derive {{new}}/bold maps --like {{cohort}} {options}", new=new, cohort=cohort, of=images)
+    assert contents(Path("maps")) == contents(new / "maps")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
+import lab
 import nibabel
 import numpy as np
 import pandas as pd
@@ -23,7 +24,6 @@ import pytest
 from conftest import without_drawing
 from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, resealed, run_main, write_rows
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
-from scans import confounds, write_confounds, write_people
 from statsmodels.stats.multitest import multipletests
 
 from data.base.effort import EFFORT
@@ -236,9 +236,7 @@ def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data
 
 def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     """Scans, confounds and people, and an atlas of twelve parcels."""
-    write_people(folder / "fmriprep", [row["SUB_ID"] for row in rows])
-    for number, scan in enumerate(sorted((folder / "fmriprep").rglob("*preproc_bold.nii.gz"))):
-        write_confounds(scan, confounds(number))
+    lab.bold(folder / "fmriprep", pd.DataFrame(rows))
     write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
     parcel = np.indices((8, 10, 8)) // np.reshape((4, 4, 4), (3, 1, 1, 1))
     labels = 1 + np.ravel_multi_index(tuple(parcel), (2, 3, 2)).astype(np.int16)

@@ -128,9 +128,10 @@ def check_same(path: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def check_there(output: Output, label: str, derivation: Derivation) -> None:
+def check_there(output: Output, label: str, derivation: Derivation, sources: dict[str, Any]) -> None:
     """Raises InputError for files of a person, of whatever measure, that one cohort would mix with those to come. They
-    are named after other parts of the scans' names, or were made with other options."""
+    are named after other parts of the scans' names, or were made with other options, or of other scans, if `sources`
+    says which."""
     start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
     for path in sorted((output.of_person(label) / "func").glob("sub-*")):
         if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
@@ -139,7 +140,8 @@ def check_there(output: Output, label: str, derivation: Derivation) -> None:
                 "another folder, or the same scans with --only."
             )
         if path.suffix != ".json":
-            check_same(path, derivation.said(EVERY) if path.suffix == ".tsv" else derivation.said(EVERY, MAP))
+            kinds = (EVERY,) if path.suffix == ".tsv" else (EVERY, MAP)
+            check_same(path, derivation.said(*kinds) | sources)
 
 
 def chosen_before(person: ScannedPerson, folder: Path) -> ScannedPerson:

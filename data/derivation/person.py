@@ -135,7 +135,7 @@ def check_what_is_there(task: PersonTask, derivation: Derivation, sources: dict[
     """The products of a person that are not there. Raises InputError if what is there was made otherwise; of scans that
     are named in `sources`, if there are any, it must be of these."""
     label, products = task.person.label, task.products
-    check_there(task.output, label, derivation)
+    check_there(task.output, label, derivation, sources)
     missing = task.output.missing(label, products)
     for product in set(products.names) - set(missing):
         check_same(task.output.path(label, product, products), choices_of(product, derivation) | sources)

@@ -163,7 +163,7 @@ def nameless(images: Iterable[PurePosixPath]) -> list[str]:
     if not (odd := [name for name in scans if not recognised(Path(name), PurePosixPath(name))]):
         return []
     return [
-        f"Left alone: {len(odd)} scans whose names do not say whose they are: {listed(list(map(shown, odd)), 3)}; "
+        f"Left alone: {len(odd)} scans whose names do not say whose they are: {listed(list(map(shown, odd)), 1)}; "
         "expected sub-<letters and digits>_<key>-<value>_... Rename them."
     ]
 
@@ -173,10 +173,12 @@ def found_by_name(folder: Path, images: Iterable[PurePosixPath], only: str | Non
     images = list(images)
     found = [scan for inside in images if (scan := recognised(folder / inside, inside))]
     if not found:
+        if odd := nameless(images):
+            raise InputError(f"{folder} holds no other scans. {odd[0]}")
         expected = ", ".join(layout.example for layout in LAYOUTS)
         raise InputError(
             f"{folder} holds no preprocessed scans by their names; expected {expected}, or --boldColumn with a column "
-            f"of paths. {' '.join(nameless(images))}".rstrip()
+            "of paths."
         )
     return chosen_of(folder, found, only)
 
@@ -198,7 +200,7 @@ def by_person(folder: Path, scans: list[ScanFile]) -> tuple[list[ScannedPerson],
     if not usable:
         raise InputError(
             f"{folder} has no scan in MNI space: {counted}, such as {scans[0].inside}; expected names with "
-            "space-MNI152*. Preprocess them again (fMRIPrep: --output-spaces MNI152NLin6Asym:res-2), or, if they are "
+            "space-MNI152*. Preprocess them again, with fMRIPrep's output space MNI152NLin6Asym:res-2, or, if they are "
             "in MNI space all the same, name them in a column of paths: --boldColumn."
         )
     usable.sort(key=lambda scan: (scan.person, os.path.abspath(scan.path)))
