@@ -12,7 +12,7 @@ from pathlib import Path
 import lab as labs
 import pytest
 from commands import PROGRAMS, run, text_of
-from conftest import TINY, kept
+from conftest import kept
 
 pytestmark = pytest.mark.slow
 VERBS = ("derive", "convert", "check", "swap", "correct", "pack", "export")
@@ -35,7 +35,8 @@ PRINTED = {  # by rung, of what commands
     "bundle": ["bundle"],
     "by_bundle": ["test"],
     "blackout": ["blackout"],
-    "several": ["train", "test", "compare", "index"],
+    "nn_on_folds": ["test"],
+    "several": ["compare", "index"],
     "dry": ["convert", "train", "test", "blackout", "permutations"],
 }
 UNSTEADY = re.compile(r"; \d+ s left for all$|^.* s left\n|^Fold .* Blacking out .*\n", re.M)  # progress
@@ -43,37 +44,16 @@ REGION = re.compile(r"\b[A-Z][A-Za-z]+_(?:\w+_)?[LR]\b|\bVermis_[\d_]+|(?<=\| )(
 
 
 @pytest.fixture(scope="session")
-def split(once, converted) -> Path:
-    """A folder with `ckpt`, `train` and `test`: nn trained and tested on the cohort's own split."""
+def several(once, on_folds, nn_on_folds) -> Path:
+    """Two tests of the same people, `compare` of these, and an index of all."""
 
     def make(folder: Path) -> None:
-        places = "--model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        kept("test", f"run.py --test {places}test", of=converted, to=folder)
-
-    return once("split", make)
-
-
-@pytest.fixture(scope="session")
-def several(once, converted, on_folds) -> Path:
-    """A folder with `test` of nn on the same folds as `on_folds`, `compare` of the two, and an index of them."""
-
-    def make(folder: Path) -> None:
-        places = "--model nn --folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        kept("test", f"run.py --test {places}test", of=converted, to=folder)
-        labs.copy(on_folds / "test", folder / "other")
-        kept("compare", "abide-compare {to}/other {to}/test --outDir {to}/compare", to=folder)
+        for of, name in ((on_folds, "one"), (nn_on_folds, "other")):
+            labs.copy(of / "test", folder / name)
+        kept("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
         kept("index", "abide-report {to}", to=folder)
 
     return once("several", make)
-
-
-@pytest.fixture(scope="session")
-def by_bundle(once, bundle, newcomers) -> Path:
-    """A folder with `test`: other people tested by a bundle."""
-    command = "run.py --test --bundle {model} --dataDir {of} --outDir {to}/test"
-    return once("by-bundle", lambda folder: kept("test", command, model=bundle, of=newcomers, to=folder))
 
 
 @pytest.fixture(scope="session")
