@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
+from statsmodels.stats.proportion import proportion_confint
 
 from data.base.effort import EFFORT
 from data.cohorts.peers import MOST_PULL, pull
@@ -19,7 +21,9 @@ from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
 from utils.report import drawings
-from utils.scores import statistics
+from utils.report.scores import held
+from utils.report.tables import COVERAGE
+from utils.scores import calibration, statistics
 from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
 from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate, columns_of, flat
 from utils.scores.statistics import bootstrap, log_odds
@@ -719,3 +723,108 @@ def test_texts(estimate, how, text):
 
 def test_ends_alone():
     assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "no interval: too few people"
+
+
+# Calibrated probabilities and sets
+
+
+SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
+
+
+def at_sites(seed=0) -> pd.DataFrame:
+    """Predictions of people whose sites are left out, with an AUC of 0.76 or so."""
+    random = np.random.default_rng(seed)
+    site = np.repeat(np.arange(len(SIZES)), SIZES)
+    label = np.arange(len(site)) % 2
+    odds = random.normal(label - 0.5, 1)
+    columns = {"file": [f"{at}.bin" for at in range(len(site))], "subject": [f"s{at}" for at in range(len(site))]}
+    named = np.char.add("site ", site.astype(str))
+    return pd.DataFrame(columns | {"site": named, "label": label, "probability": expit(odds), "fold": named})
+
+
+@pytest.fixture
+def alike(monkeypatch) -> pd.DataFrame:
+    """Few resamples."""
+    monkeypatch.setattr(EFFORT, "resamples", 50)
+    return at_sites()
+
+
+def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
+    twice = pd.concat([alike, alike.assign(file="again", probability=0.5)])
+    table = probabilities.people(twice, twice["fold"].to_numpy())
+    assert table["file"].tolist() == alike["file"].tolist()
+    own = (alike["site"] == "site 3").to_numpy()
+    label, raw, fold = (alike[name].to_numpy() for name in ("label", "probability", "fold"))
+    others = calibration.fit(label[~own], raw[~own], fold[~own], "site")
+    np.testing.assert_allclose(table["calibrated"][own], others.probability(raw[own]))
+    assert table["prevalence"][own].unique() == pytest.approx([label[~own].mean()])
+    names = {(True, False): "control", (False, True): "autism", (True, True): "both", (False, False): "none"}
+    for column, level in (("set_80", 0.8), ("set_90", 0.9)):
+        assert table[column][own].tolist() == [names[tuple(of)] for of in others.sets(raw[own], level).tolist()]
+
+
+def test_few_people_have_no_table(alike):
+    few = alike.groupby("site").head(11)
+    assert probabilities.people(few, few["fold"].to_numpy()).empty
+
+
+def test_what_was_observed_is_counted_by_hand(alike):
+    alike = alike.assign(label=alike["label"].where(alike["site"] != "site 5", 1))  # a site of one class
+    table = probabilities.people(alike, alike["fold"].to_numpy())
+    found = probabilities.observed(table, "site", 0)
+    assert (found["group"].nunique(), len(found)) == (1 + len(SIZES), 6 + 2 * 5 * (1 + len(SIZES)))
+    held = table["set_90"].isin(["control", "both"])
+    for group, rows in {"": table["site"] != "", "site 3": table["site"] == "site 3"}.items():
+        own = held[rows & (table["label"] == 0)]
+        where = {"measure": "coverage", "group": group, "diagnosis": "control", "level": 0.9}
+        (row,) = found[(found[list(where)] == pd.Series(where)).all(axis=1)].to_dict("records")
+        low, high = proportion_confint(own.sum(), len(own), method="wilson")
+        told = (row["people"], row["value"], row["low"], row["high"])
+        assert told == pytest.approx((len(own), own.mean(), low, high))
+    nobody = found[(found["group"] == "site 5") & (found["diagnosis"] == "control")]
+    assert nobody["people"].tolist() == [0, 0] and nobody["value"].isna().all()
+    both = found[(found["measure"] == "both") & (found["group"] == "") & (found["level"] == 0.8)]["value"]
+    assert both.tolist() == pytest.approx([(table["set_80"] == "both").mean()])
+    slope = found[found["measure"] == "slope"].set_index("probabilities")
+    assert (slope["low"] < slope["value"]).all() and (slope["value"] < slope["high"]).all()
+    raw = calibration.agreement(table["label"].to_numpy(), table["probability"].to_numpy())
+    assert slope["value"]["as predicted"] == pytest.approx(raw.slope)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_true_slope(monkeypatch):
+    monkeypatch.setattr(EFFORT, "resamples", 100)
+    monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
+    rows = [
+        {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}
+        for table in (probabilities.people(of, of["fold"].to_numpy()) for of in map(at_sites, range(100)))
+    ]
+    slope = pd.DataFrame([of["slope", "as predicted"] for of in rows])
+    intercept = pd.DataFrame([of["intercept", "as predicted"] for of in rows])
+    for table, true in ((slope, 1), (intercept, 0)):  # log odds of normal values 1 apart are what they say
+        assert ((table["low"] <= true) & (true <= table["high"])).mean() == pytest.approx(0.95, abs=0.06)
+
+
+def observed_in(table: pd.DataFrame) -> pd.DataFrame:
+    own = probabilities.people(table, table["fold"].to_numpy())
+    return probabilities.observed(own, "fold", 0)
+
+
+def test_people_who_share_a_scan_count_as_one(alike):
+    """Each person is there five times."""
+    table = alike.loc[alike.index.repeat(5)].reset_index(drop=True)
+    copies = [f"{name}-{at % 5}" for at, name in enumerate(table["subject"])]
+    table = table.assign(same_scan=table["subject"] + "-0", subject=copies, file=copies)
+    whole, one = observed_in(table), observed_in(alike.assign(subject=alike["subject"] + "-0"))
+    width = [(rows["high"] - rows["low"])[rows["measure"] == COVERAGE].tolist() for rows in (whole, one)]
+    assert width[0] == pytest.approx(width[1], abs=0.06)
+
+
+def test_sites_with_ten_families_are_told_apart(alike):
+    """Twins at each site: half as many families as people."""
+    table = alike.loc[alike.index.repeat(2)].reset_index(drop=True)
+    names = [f"{name}-{at % 2}" for at, name in enumerate(table["subject"])]
+    found = observed_in(table.assign(same_scan=table["subject"] + "-0", subject=names, file=names))
+    own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
+    large = own[(own["group"] != "") & (own["people"] >= 20)]["value"]
+    assert held(found, "autism").ends == (large.min(), large.max())
