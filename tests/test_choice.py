@@ -151,6 +151,19 @@ def test_other_iterations_choose_anew_and_a_test_needs_a_choice(tested, chosen, 
 
 
 @pytest.mark.slow
+def test_a_choice_is_known_by_its_candidates_in_their_order_however_the_file_is_written(tested, cohort, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    one, other = "--set members=1 --set batch_size=8", "--set members=1  --set learning_rate=0.0001 --preset sine"
+    places = {"of": cohort, "to": copy, "lines": tmp_path / "lines"}
+    (tmp_path / "lines").write_text(f"\ufeff{one}\r\n\r\n  {other} # slow\r\n")
+    done(f"run.py --test --model nn {PLACES}again", **places)
+    again, first = (pd.read_csv(copy / f"{name}/predictions.csv") for name in ("again", "test"))
+    assert again["probability"].tolist() == first["probability"].tolist()
+    (tmp_path / "lines").write_text(f"{other}\n{one}\n")
+    refused(f"run.py --test --model nn {PLACES}third", "no checkpoint", **places)
+
+
+@pytest.mark.slow
 def test_one_fold_is_chosen_and_tested_and_volumes_are_read_as_each_candidate_says(cohort, tmp_path):
     (tmp_path / "lines").write_text("".join(f"--preset regions --set standardise={of}\n" for of in ("brain", "stored")))
     places = {"lines": tmp_path / "lines", "of": cohort, "to": tmp_path}

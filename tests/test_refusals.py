@@ -96,6 +96,7 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row("abide-report {on_folds}/test", "not as", "floors.csv", spoil={"on_folds/test/floors.csv": "cut"}),
     row("abide-compare {on_folds}/test", "nothing to compare", "{on_folds}/test"),
     row("abide-compare {on_folds}/test {on_folds}/test", "same folder", "name two"),
+    row("abide-compare" + 11 * " {on_folds}/test", "11 runs", "10 at most"),
     row("abide-compare {on_folds}/test {on_folds}/train", "train of mmnn", "run.py --test"),
     row("abide-compare {on_folds}/test {missing}", "{missing}", "not there"),
     row("abide-compare {on_folds}/test {split}/test", "differ in people", "such rows"),
