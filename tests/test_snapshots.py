@@ -49,8 +49,8 @@ def several(once, on_folds, nn_on_folds) -> Path:
     """Two tests of the same people, `compare` of these, and an index of all."""
 
     def make(folder: Path) -> None:
-        for of, name in ((on_folds, "one"), (nn_on_folds, "other")):
-            labs.copy(of / "test", folder / name)
+        for year, (of, name) in enumerate(((on_folds, "one"), (nn_on_folds, "other")), 2020):
+            labs.tested(of / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
         kept("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
         kept("index", "abide-report {to}", to=folder)
 
@@ -118,7 +118,7 @@ def show(lab, snapshot, request) -> Callable[..., None]:
 @pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES.items() for page in pages])
 def test_a_page(rung, page, show):
     name = page.replace("/", "-").removesuffix(".html")
-    show(f"{rung}-{name}", rung, text_of, page)
+    show(f"page-{rung}-{name}", rung, text_of, page)
 
 
 @pytest.mark.parametrize("rung", PRINTED)
