@@ -763,7 +763,8 @@ def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
         assert table[column][own].tolist() == [names[tuple(of)] for of in others.sets(raw[own], level).tolist()]
 
 
-def test_few_people_have_no_table(alike):
+def test_few_people_have_no_table(alike, effort):
+    effort(calibrate_from=50)
     few = alike.groupby("site").head(11)
     assert probabilities.people(few, few["fold"].to_numpy()).empty
 
