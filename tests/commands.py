@@ -76,8 +76,9 @@ def done(command: str, **places: object) -> str:
 
 
 def listing(folder: Path) -> dict[Path, tuple]:
-    """All that lies in a folder: size and time of change of each."""
-    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+    """All that lies in a folder: size and time of change of each file; a lock that came and went changes a folder's."""
+    found = {path: path.lstat() for path in sorted(folder.rglob("*"))}
+    return {path: path.is_dir() or (of.st_size, of.st_mtime_ns) for path, of in found.items()}
 
 
 def options_of(program: str, verb: str = "") -> set[str]:

@@ -273,6 +273,31 @@ def of_scans(once, derived) -> Path:
     return once("of-scans", lambda folder: done(command, of=derived, to=folder)) / "cohort"
 
 
+@pytest.fixture(scope="session")
+def split(once, converted) -> Path:
+    """A folder with `ckpt`, `train` and `test`: nn trained and tested on the cohort's own split."""
+    return once("split", lambda folder: train_and_test(converted, folder))
+
+
+@pytest.fixture(scope="session")
+def nn_on_folds(once, converted) -> Path:
+    """The same of nn on the folds of `on_folds`."""
+    return once("nn-on-folds", lambda folder: train_and_test(converted, folder, "--folds 3"))
+
+
+def train_and_test(cohort: Path, folder: Path, more: str = "") -> None:
+    places = f"{more} --model nn --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/"
+    kept("train", f"run.py --train {TINY} {places}train", of=cohort, to=folder)
+    kept("test", f"run.py --test {places}test", of=cohort, to=folder)
+
+
+@pytest.fixture(scope="session")
+def by_bundle(once, bundle, newcomers) -> Path:
+    """A folder with `test`: other people tested by a bundle."""
+    command = "run.py --test --bundle {model} --dataDir {of} --outDir {to}/test"
+    return once("by-bundle", lambda folder: kept("test", command, model=bundle, of=newcomers, to=folder))
+
+
 # Texts that people read
 
 NUMBER = re.compile(  # or a sum, or a commit

@@ -462,26 +462,6 @@ def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
     return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
 
 
-def made_up_table(things: dict[str, Sequence], found: Sequence[int]):
-    """The columns of `things`, and those of a family, made up: `found` are significant. By reliance."""
-    import pandas as pd
-
-    table, random = pd.DataFrame(things), np.random.default_rng(0)
-    significant = np.isin(np.arange(len(table)), found)
-    mean = np.where(significant, random.uniform(0.1, 0.2, len(table)), random.normal(0, 0.03, len(table)))
-    way = np.where(significant, "higher in autism, and read so", "not shown to differ")
-    for name, values, half in (
-        ("reliance", mean, 0.05),
-        ("reliance_adjusted", 0.9 * mean, 0.05),
-        ("difference", 2 * mean, 0.2),
-        ("correlation", mean, 0.1),
-    ):
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = values, values - half, values + half
-        if name == "reliance":
-            table["p_reliance"] = table["p_reliance_plain"] = np.where(significant, 0.001, 0.9)
-    return table.assign(direction=way).sort_values("reliance", ascending=False, kind="stable", ignore_index=True)
-
-
 def family_of(effects, effect: np.ndarray, adjusted=None):
     """Things of these effects (subjects, things), of whom no values are known; `adjusted` gives the effects beside
     covariates."""

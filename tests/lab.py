@@ -5,6 +5,7 @@ two parcels agree.
 """
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -283,6 +284,19 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t" if path.suffix in TABS else ",", dtype=str, keep_default_na=False)
 
 
+def tested(of: Path, to: Path, predictions: pd.DataFrame | None = None, **said: object) -> Path:
+    """A copy of the folder of a test that holds other predictions, and whose `run.json` says otherwise; its sums are
+    those of what is there."""
+    copy(of, to)
+    if predictions is not None:
+        edit(to / "predictions.csv", predictions.to_csv(index=False).encode())
+    known = json.loads((to / "run.json").read_text())["outputs_sha256"]
+    there = {name: to / name for name in known if (to / name).exists()}
+    sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in there.items()}
+    edit(to / "run.json", {"outputs_sha256": sums, **said})
+    return to
+
+
 # Faults
 
 
@@ -303,8 +317,9 @@ def edit(path: Path, change: str | bytes | dict | Callable) -> Path:
     if change == "gone":
         return path
     if isinstance(change, dict):
+        gone = {name for name, value in change.items() if value is None}
         merged = json.loads(content) | change
-        change = json.dumps({name: value for name, value in merged.items() if value is not None}).encode()
+        change = json.dumps({name: value for name, value in merged.items() if name not in gone}).encode()
     if callable(change) and ".nii" in path.suffixes[-2:]:
         image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
         return save(path, *change(np.asanyarray(image.dataobj), image.affine))

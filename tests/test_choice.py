@@ -1,402 +1,224 @@
 """--choose by the user's commands: who is chosen in each fold, what that does to the score, and what interrupts it."""
 
 import json
-import math
-import re
 import shutil
-import signal
-import sys
-from dataclasses import replace
-from types import SimpleNamespace
+from itertools import combinations
+from pathlib import Path
 
 import h5py
-import nibabel
+import lab
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, Page, assert_bit_equal, read_rows, run_main, run_of, run_script
+from commands import done, refused
+from helpers import assert_bit_equal
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import within
 from sklearn.metrics import roc_auc_score
 
-from data.base.effort import EFFORT
-from data.cohorts import records
-from data.cohorts.folds import inner_folds, open_folds
-from utils.choice.job import Store, choice, halve, trainings
-from utils.evaluation.comparisons import agreement, best_of, choice_summary
-from utils.scores.metrics import Predictions, headline_of
-
-pytestmark = pytest.mark.usefixtures("undrawn")
-LINES = "--preset sine --set members=1 --set batch_size=8\n--preset sine --set members=1 --set learning_rate=0.0001\n"
-SCRIPT = f"""
-import os, signal, sys
-
-sys.path[:0] = [{str(ROOT)!r}]
-from data.base.effort import EFFORT
 from utils.choice import job
 
-EFFORT.inner_folds = 2
-add = job.Store.add
-
-def killed(store, *values):
-    add(store, *values)
-    if "fold-0" in str(store.path):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ != "__main__":
-    job.Store.add = killed
-import run
-
-if __name__ == "__main__":
-    sys.exit(run.main())
-"""  # with --jobs the process of fold 0 is killed as soon as it has kept what the first training predicts
+pytestmark = pytest.mark.usefixtures("undrawn")
+PEERS = ("site", "fold")  # the sites of `cohort` are small
 NAMES = ["sine members=1 batch_size=8", "sine members=1 learning_rate=0.0001"]
+PLACES = "--folds 2 --choose {lines} --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
 
 
 @pytest.fixture(scope="module")
-def chosen(cohort, tmp_path_factory):
-    """`chosen(folder, "--test")` is a command line that chooses between two `nn` in two inner folds of both folds,
-    all in `folder`; with `killed`, by SCRIPT."""
-    folder = tmp_path_factory.mktemp("lines")
-    lines, script = folder / "lines.txt", folder / "script.py"
-    lines.write_text(LINES)
-    script.write_text(SCRIPT)
-
-    def run(folder, job, *more, killed=False):
-        places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
-        iterations = ("--numIters", 3) if job == "--train" and "--numIters" not in more else ()
-        words = [job, "--model", "nn", "--folds", 2, "--choose", lines, *places, *iterations, *more]
-        return run_script(script, words) if killed else run_main("run", str(ROOT / "run.py"), words)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EFFORT, "inner_folds", 2)
-        yield run
+def lines(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("lines") / "two, of mine.txt"
+    settings = (name.replace(" ", " --set ") for name in NAMES)
+    path.write_text("# quick ones\n\n" + "".join(f"--preset {words}  # nn\n" for words in settings))
+    return path
 
 
 @pytest.fixture(scope="module")
-def tested(chosen, tmp_path_factory, no_floors):
-    """The folder of a `nn` chosen, trained and tested on two folds."""
-    folder = tmp_path_factory.mktemp("chosen")
-    for job in ("--train", "--test"):
-        outcome = chosen(folder, job)
-        assert outcome.status == 0, outcome.err
-        (folder / f"{job.strip('-')}.out").write_text(outcome.out)
-    return folder
+def chosen(cohort, lines):
+    """`chosen(folder, "--test")` chooses between two nn in two inner folds of both folds; what was printed."""
+
+    def run(folder: Path, words: str, iterations: int = 3) -> str:
+        name, more = words.split()[0].strip("-"), f" --numIters {iterations}" if "--train" in words else ""
+        command = f"run.py {words} --model nn {PLACES}{name}{more}"
+        return done(command, lines=lines, of=cohort, to=folder)
+
+    return run
 
 
-def checkpoints_of(folder):
+@pytest.fixture(scope="module")
+def tested(chosen, once) -> Path:
+    """The folder of a nn chosen, trained and tested on two folds."""
+    return once("chosen", lambda folder: [chosen(folder, job) for job in ("--train", "--test")])
+
+
+def checkpoints_of(folder: Path) -> Path:
     (found,) = folder.glob("ckpt/nn/folds-2-choose-*")
     return found
 
 
-def choice_in(folder, fold) -> dict:
+def chosen_in(folder: Path, fold: str) -> dict:
     return json.loads((checkpoints_of(folder) / f"choice/fold-{fold}/run.json").read_text())["chosen"]
 
 
-def within_folds(table: pd.DataFrame) -> float:
-    """The AUC within folds by scikit-learn."""
-    each = {fold: roc_auc_score(of["label"], of["probability"]) for fold, of in table.groupby("fold")}
-    return float(np.average([*each.values()], weights=[*table["fold"].value_counts().sort_index()]))
-
-
-def within_sites(table: pd.DataFrame) -> float:
-    """The AUC within sites, or their folds if sites are small, that have both classes, by scikit-learn."""
-    peers = Predictions.of(table.assign(subject=range(len(table)))).peers
-    both = [of for _, of in table.groupby(peers) if of["label"].nunique() == 2]
-    return float(np.average([roc_auc_score(of["label"], of["probability"]) for of in both], weights=[*map(len, both)]))
+def inner_of(folder: Path, fold: str) -> Path:
+    return checkpoints_of(folder) / f"choice/fold-{fold}/inner.json"
 
 
 @pytest.mark.slow
-def test_who_is_chosen_did_best_in_inner_folds(tested, cohort):
-    """Scores recomputed from what inner.json holds, whose people are those of inner folds and no tested ones."""
-    folds = open_folds(cohort, "2", 0, checkpoints_of(tested) / "candidate-1")
-    rows = read_rows(tested / "test/choices.csv")
-    assert list(rows[0]) == ["fold", "candidate", "inner_folds", "score", "chosen"]
+def test_who_is_chosen_did_best_in_inner_folds_of_the_training_people(tested, cohort):
+    """Scores recomputed from what was predicted there; nobody who is tested is among these."""
+    people = pd.read_csv(cohort / "subjects.csv").set_index("file")
+    outer = pd.read_csv(tested / "test/predictions.csv", dtype={"fold": str}).set_index("file")["fold"]
+    rows = pd.read_csv(tested / "test/choices.csv", dtype={"fold": str})
+    assert list(rows) == ["fold", "candidate", "inner_folds", "score", "chosen"]
     for fold in "01":
-        store = json.loads((checkpoints_of(tested) / f"choice/fold-{fold}/inner.json").read_text())
-        assert list(store) == NAMES
-        outer = folds.cohort(fold)
-        inner = inner_folds(folds, outer, 0)
-        row = {of.file: of for of in outer.rows}
-        scores = {}
-        for name, each in store.items():
-            assert sorted(each) == inner.names == ["0", "1"]
-            for number, predicted in each.items():
-                assert {row[file].subject for file in predicted} == {
-                    subject for subject, its in inner.fold_of.items() if its == number
-                }
-            table = pd.DataFrame(
-                [
-                    (row[file].site, row[file].label, number, value)
-                    for number, predicted in each.items()
-                    for file, value in predicted.items()
-                ],
-                columns=["site", "label", "fold", "probability"],
-            )
-            assert not {file for predicted in each.values() for file in predicted} & {
-                of.file for of in outer.rows if of.split == "test"
-            }
-            scores[name] = within_sites(table)
-        own = {of["candidate"]: of for of in rows if of["fold"] == fold}
-        assert {name: float(of["score"]) for name, of in own.items()} == pytest.approx(scores)
-        assert {of["inner_folds"] for of in own.values()} == {"2"}
-        best = max(scores, key=lambda name: scores[name])
-        assert choice_in(tested, fold)["name"] == best
-        assert [name for name, of in own.items() if of["chosen"] == "1"] == [best]
+        scores, seen = {}, []
+        for name, each in json.loads(inner_of(tested, fold).read_text()).items():
+            table = pd.concat([pd.DataFrame({"probability": of}).assign(fold=number) for number, of in each.items()])
+            assert sorted(each) == ["0", "1"] and set(table.index) == set(outer.index[outer != fold])
+            scores[name] = within(table.join(people[["site", "label"]]), *PEERS)
+            seen.append(table["fold"].to_dict())
+        assert list(scores) == NAMES and seen[0] == seen[1]
+        own = rows[rows["fold"] == fold].set_index("candidate")
+        assert own["score"].to_dict() == pytest.approx(scores) and set(own["inner_folds"]) == {2}
+        best = max(scores, key=scores.get)
+        assert chosen_in(tested, fold)["name"] == best and own.index[own["chosen"] == 1].tolist() == [best]
 
 
 @pytest.mark.slow
-def test_predictions_are_those_of_the_chosen_candidate(tested):
-    table = pd.read_csv(tested / "test/predictions.csv", dtype=str)
+def test_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
+    """Predictions are those of who was chosen; `optimism` is how far the best lies above the procedure."""
+    table = pd.read_csv(tested / "test/predictions.csv", dtype={"fold": str})
+    each = [pd.read_csv(tested / f"test/candidate-{at}/predictions.csv", dtype={"fold": str}) for at in (1, 2)]
     for fold, of in table.groupby("fold"):
-        name = choice_in(tested, fold)["name"]
-        assert set(of["candidate"]) == {name}
-        own = pd.read_csv(tested / f"test/candidate-{NAMES.index(name) + 1}/predictions.csv", dtype=str)
-        pd.testing.assert_frame_equal(
-            of.drop(columns="candidate").reset_index(drop=True), own[own["fold"] == fold].reset_index(drop=True)
-        )
-    assert len(table) == 40 and table["subject"].is_unique
-
-
-@pytest.mark.slow
-def test_the_scores_are_those_of_the_procedure_and_of_each_candidate(tested):
+        (name,) = set(of["candidate"])
+        own = each[NAMES.index(name)]
+        assert name == chosen_in(tested, fold)["name"]
+        assert of["probability"].tolist() == own[own["fold"] == fold]["probability"].tolist()
     metrics = json.loads((tested / "test/metrics.json").read_text())
-    table = pd.read_csv(tested / "test/predictions.csv")
-    assert metrics["auc_sites"]["value"] == pytest.approx(within_sites(table))
-    assert metrics["auc_folds"]["value"] == pytest.approx(within_folds(table))
+    assert metrics["auc_sites"]["value"] == pytest.approx(within(table, *PEERS))
+    assert metrics["auc_folds"]["value"] == pytest.approx(within(table, "fold"))
     counts = table.groupby("candidate")["fold"].nunique()
-    rows = read_rows(tested / "test/candidates.csv")
-    assert [row["candidate"] for row in rows] == NAMES
-    for at, row in enumerate(rows, 1):
-        own = pd.read_csv(tested / f"test/candidate-{at}/predictions.csv")
-        assert int(row["chosen"]) == counts.get(row["candidate"], 0)
-        assert float(row["auc"]) == pytest.approx(roc_auc_score(own["label"], own["probability"]), rel=1e-6)
-        assert float(row["auc_sites"]) == pytest.approx(within_sites(own), rel=1e-6)
-        assert float(row["auc_folds"]) == pytest.approx(within_folds(own), rel=1e-6)
-        assert float(row["auc_low"]) <= float(row["auc"]) <= float(row["auc_high"])
+    rows = pd.read_csv(tested / "test/candidates.csv").set_index("candidate")
+    for name, own in zip(NAMES, each, strict=True):
+        row = rows.loc[name]
+        assert row["chosen"] == counts.get(name, 0)
+        assert row["auc"] == pytest.approx(roc_auc_score(own["label"], own["probability"]), rel=1e-6)
+        assert row["auc_sites"] == pytest.approx(within(own, *PEERS), rel=1e-6)
+        assert row["auc_low"] <= row["auc"] <= row["auc_high"]
     found = json.loads((tested / "test/run.json").read_text())["choice"]
-    best = max(rows, key=lambda row: float(row["auc_sites"]))
-    assert (found["best"], found["metric"]) == (best["candidate"], "auc_sites")
-    assert found["best_score"]["value"] == pytest.approx(float(best["auc_sites"]), rel=1e-6)
-    optimism = float(best["auc_sites"]) - within_sites(table)
+    assert (found["best"], found["metric"]) == (rows["auc_sites"].idxmax(), "auc_sites")
+    optimism = rows["auc_sites"].max() - within(table, *PEERS)
     assert found["optimism"]["value"] == pytest.approx(optimism, abs=1e-6)
-    assert found["chosen"] == counts.to_dict()
-    page = Page((tested / "test/report.html").read_text())
-    assert len(page.rows["The choice among candidates"]) == len(page.rows["Who was chosen where"]) == 3
-    said = " ".join(page.paragraphs["The choice among candidates"])
-    assert "This is the score of a procedure that chooses among 2 candidates in each fold anew" in said
-    assert f"has {found['best_score']['value']:.3f}" in said
-    assert "in each fold anew, by the AUC within sites in inner folds of its training subjects" in page.text
-
-
-@pytest.mark.slow
-def test_the_commands_say_what_they_do(tested):
-    trained, told = ((tested / f"{job}.out").read_text() for job in ("train", "test"))
-    assert "in each of 2 folds one of each of 2 candidates, and at most " in trained
-    assert re.search(
-        r"Fold 1 \(2 of 2\), choice: 20 subjects trained on, AUC within sites of inner folds|, choice", trained
-    )
-    assert "This is the score of a procedure" in told
-    assert [row["folds"] for row in read_rows(tested / "runs.csv")] == ["2, chosen among 2 candidates"] * 2
-
-
-@pytest.mark.slow
-def test_a_test_needs_a_choice(tested, chosen, tmp_path):
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    shutil.rmtree(checkpoints_of(copy) / "choice")
-    outcome = chosen(copy, "--test")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert re.search(
-        r"No candidate is chosen yet in 2 of 2 folds \(0, 1\), .* choose: run.py --train --model nn --choose",
-        outcome.err,
-    )
+    of_folds = [chosen_in(tested, fold)["name"] for fold in "01"]
+    pairs = [one == other for one, other in combinations(of_folds, 2)]
+    assert found["chosen"] == counts.to_dict() and found["agreement"] == np.mean(pairs)
 
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_killed_in_pieces_and_side_by_side_the_results_are_the_same(tested, chosen, tmp_path, monkeypatch):
-    """Also if what is kept of the choice of a fold is damaged. Fold 1 is done by a process beside the one that is
-    killed; what was kept of fold 0 is not trained again."""
-    outcome = chosen(tmp_path, "--train", "--jobs", 2, killed=True)
-    assert outcome.status == 128 + signal.SIGKILL
-    assert "run.py: error: Fold 0 was killed by SIGKILL" in outcome.err
-    (kept,) = tmp_path.glob("ckpt/nn/*/choice/fold-0/inner.json")
-    assert sum(map(len, json.loads(kept.read_text()).values())) == 1
-    assert choice_in(tmp_path, 1) == choice_in(tested, 1)
-    trained = counted(monkeypatch)
-    outcome = chosen(tmp_path, "--train")
-    assert outcome.status == 0, outcome.err
-    assert len(trained) == 3
-    same_choices(tmp_path, tested)
-    replayed = counted(monkeypatch, json.loads(kept.read_text()))
-    kept.write_text(kept.read_text()[:-30])
-    assert chosen(tmp_path, "--train").status == 0
-    assert len(replayed) == 4
-    same_choices(tmp_path, tested)
-
-
-def counted(monkeypatch, known: dict | None = None) -> list:
-    """The trainings in inner folds from now on, as runs; if their predictions are `known`, nothing is trained."""
-    from utils.training import fit
-
-    seen, train = [], fit.predicted
-
-    def predicted(run) -> dict[str, float]:
-        seen.append(run)
-        if known is None:
-            return train(run)
-        files = {run.cohort.rows[at].file for at in run.cohort.indices("test")}
-        own = known[NAMES[run.config.batch_size != 8]].values()
-        return next(of for of in own if of.keys() == files)
-
-    monkeypatch.setattr(fit, "predicted", predicted)
-    return seen
-
-
-def same_choices(one, other) -> None:
+def test_what_is_lost_or_damaged_is_chosen_again_and_comes_out_the_same(tested, chosen, tmp_path):
+    """Fold 0 as a kill between its first and its second candidate leaves it; fold 1 with a cut file. Nothing that is
+    there is trained again."""
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    folders = [inner_of(copy, fold).parent for fold in "01"]
+    whole = json.loads((folders[0] / "inner.json").read_text())
+    lab.edit(folders[0] / "inner.json", json.dumps({NAMES[0]: whole[NAMES[0]]}).encode())
+    lab.edit(folders[1] / "inner.json", "cut")
+    for folder in folders:
+        lab.edit(folder / "run.json", {"finished": False})
+    weights = list(checkpoints_of(copy).glob("candidate-1/*/ckpt-*.index"))
+    before = [path.stat().st_mtime_ns for path in weights]
+    chosen(copy, "--train")
+    assert [path.stat().st_mtime_ns for path in weights] == before and weights
     for fold in "01":
-        first, second = (checkpoints_of(of) / f"choice/fold-{fold}/inner.json" for of in (one, other))
-        assert first.read_bytes() == second.read_bytes()
-        assert choice_in(one, fold) == choice_in(other, fold)
+        assert inner_of(copy, fold).read_bytes() == inner_of(tested, fold).read_bytes()
+        assert chosen_in(copy, fold) == chosen_in(tested, fold)
         for name in ("candidate-1", "candidate-2"):
-            assert_bit_equal(checkpoints_of(one) / name / fold, checkpoints_of(other) / name / fold)
+            assert_bit_equal(checkpoints_of(copy) / name / fold, checkpoints_of(tested) / name / fold)
 
 
 @pytest.mark.slow
-def test_other_iterations_choose_anew(tested, chosen, no_floors, tmp_path, monkeypatch):
+def test_other_iterations_choose_anew_and_a_test_needs_a_choice(tested, chosen, cohort, lines, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
-    folder = checkpoints_of(copy) / "choice/fold-0"
-    trained = counted(monkeypatch, json.loads((folder / "inner.json").read_text()))
-    outcome = chosen(copy, "--train", "--numIters", 4, "--fold", 0)
-    assert outcome.status == 0, outcome.err
-    assert [run.num_iters for run in trained] == [4] * 4
+    chosen(copy, "--train --fold 0", iterations=4)
+    folder = inner_of(copy, "0").parent
     assert list(folder.glob("earlier/*/inner.json"))
     assert json.loads((folder / "run.json").read_text())["iterations"] == 4
+    shutil.rmtree(checkpoints_of(copy) / "choice")
+    places = {"lines": lines, "of": cohort, "to": copy}
+    refused(f"run.py --test --model nn {PLACES}test", "No candidate is chosen yet", "2 of 2 folds", **places)
 
 
 @pytest.mark.slow
-def test_a_choice_is_tested(chosen, tmp_path):
-    outcome = chosen(tmp_path, "--train", "--fold", 0)
-    assert outcome.status == 0, outcome.err
-    left = "Still to be done before the results are pooled: fold 1 of candidate sine members=1 batch_size=8;"
-    assert left in outcome.out
-    outcome = chosen(tmp_path, "--test", "--fold", 0)
-    assert outcome.status == 0, outcome.err
+def test_a_choice_is_known_by_its_candidates_in_their_order_however_the_file_is_written(tested, cohort, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    one, other = "--set members=1 --set batch_size=8", "--set members=1  --set learning_rate=0.0001 --preset sine"
+    places = {"of": cohort, "to": copy, "lines": tmp_path / "lines"}
+    (tmp_path / "lines").write_text(f"\ufeff{one}\r\n\r\n  {other} # slow\r\n")
+    done(f"run.py --test --model nn {PLACES}again", **places)
+    again, first = (pd.read_csv(copy / f"{name}/predictions.csv") for name in ("again", "test"))
+    assert again["probability"].tolist() == first["probability"].tolist()
+    (tmp_path / "lines").write_text(f"{other}\n{one}\n")
+    refused(f"run.py --test --model nn {PLACES}third", "no checkpoint", **places)
 
 
 @pytest.mark.slow
-def test_a_blackout_is_of_who_was_chosen_in_each_fold(cohort, no_floors, tmp_path, monkeypatch):
-    """Also of some folds or subjects. In inner folds the second candidate does best."""
-    monkeypatch.setattr(EFFORT, "inner_folds", 2)
-    monkeypatch.setattr("utils.training.fit.predicted", knows_if_second)
-    labels = np.zeros(records.REDUCED.shape, np.int16)
-    labels[5:12, 10:25, 8:20], labels[18:25, 10:25, 8:20] = 1, 2
-    nibabel.save(nibabel.Nifti1Image(labels, np.array(records.REDUCED.affine)), tmp_path / "atlas.nii")
-    tiny = " ".join(SMALL["cnn"])
-    (tmp_path / "lines").write_text(f"{tiny}\n{tiny} --set l2=0.3\n")
-    places = ("--model", "cnn", "--folds", 2, "--dataDir", cohort, "--chkPointDir", tmp_path / "ckpt", "--outDir")
+def test_one_fold_is_chosen_and_tested_and_volumes_are_read_as_each_candidate_says(cohort, tmp_path):
+    (tmp_path / "lines").write_text("".join(f"--preset regions --set standardise={of}\n" for of in ("brain", "stored")))
+    places = {"lines": tmp_path / "lines", "of": cohort, "to": tmp_path}
+    printed = done(f"run.py --train --numIters 2 --model cnn --fold 0 {PLACES}train", **places)
+    assert "Still to be done before the results are pooled: fold 1" in printed
+    done(f"run.py --test --model cnn --fold 0 {PLACES}test", **places)
+    (inner,) = tmp_path.glob("ckpt/cnn/*/choice/fold-0/inner.json")
+    brain, stored = json.loads(inner.read_text()).values()
+    assert brain.keys() == stored.keys() and brain != stored
 
-    def run(job, out, *more):
-        more += ("--atlas", tmp_path / "atlas.nii", "--donors", 1) if job == "--blackout" else ()
-        return run_main(
-            "run", str(ROOT / "run.py"), [job, *places, tmp_path / out, "--choose", tmp_path / "lines", *more]
-        )
 
-    assert run("--train", "train", "--numIters", 2, "--fold", 0).status == 0
-    outcome = run("--blackout", "one", "--fold", 0)
-    assert outcome.status == 0, outcome.err
-    assert "Still to be done before the results are pooled: fold 1." in outcome.out
-    assert (tmp_path / "one/fold-0/regions.csv").exists() and not (tmp_path / "one/regions.csv").exists()
-    of_run = json.loads((tmp_path / "one/fold-0/run.json").read_text())
-    assert (of_run["preset"], of_run["config"]["l2"]) == ("residual", 0.3)
-    assert run("--train", "train", "--numIters", 2).status == 0
-    assert run("--test", "test").status == 0
-    of_test = pd.read_csv(tmp_path / "test/predictions.csv", dtype={"subject": str}).set_index("subject")
-    outcome = run("--blackout", "blackout")
-    assert outcome.status == 0, outcome.err
-    with h5py.File(tmp_path / "blackout/blackout.h5") as file:
+@pytest.mark.slow
+def test_a_blackout_is_of_who_was_chosen_in_each_fold(tested, chosen, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    printed = chosen(copy, "--blackout --donors 1 --fold 0")
+    assert "Still to be done before the results are pooled: fold 1." in printed
+    assert not (copy / "blackout/values.csv").exists()
+    chosen(copy, "--blackout --donors 1")
+    table = pd.read_csv(copy / "test/predictions.csv", dtype={"subject": str}).set_index("subject")
+    with h5py.File(copy / "blackout/blackout.h5") as file:
         subjects = [name.decode() for name in file["subject"]]
-        assert sorted(subjects) == sorted(of_test.index)
-        assert file["probability"][:] == pytest.approx(of_test.loc[subjects, "probability"], rel=1e-5)
+        assert sorted(subjects) == sorted(table.index)
+        assert file["probability"][:] == pytest.approx(table.loc[subjects, "probability"], rel=1e-5)
 
 
-def knows_if_second(run) -> dict[str, float]:
-    """Predictions by the labels of a candidate that sets `l2=0.3`; others know nothing."""
-    rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
-    return {row.file: row.label if run.config.l2 == 0.3 else 0.5 for row in rows}
+@pytest.mark.slow
+def test_a_choice_is_made_anew_under_each_permutation(tested, chosen, tmp_path):
+    copy = shutil.copytree(tested, tmp_path / "copy")
+    chosen(copy, "--test --permutations 1")
+    table = pd.read_csv(copy / "test/permutations/permutation-00001.csv", dtype={"fold": str, "subject": str})
+    assert table.groupby("fold")["candidate"].nunique().tolist() == [1, 1] and set(table["candidate"]) <= set(NAMES)
+    observed = pd.read_csv(copy / "test/predictions.csv", dtype={"subject": str}).set_index("subject")["label"]
+    assert (table["label"].to_numpy() != observed.loc[table["subject"]].to_numpy()).any()
 
 
-# Without TensorFlow
+# Rungs: all candidates on two inner folds, the better half on twice as many, the last two on all
 
 
-def test_candidates_read_volumes_as_each_standardises_them(cohort, tmp_path, monkeypatch):
-    seen = {}
-
-    def predicted(run):
-        rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
-        seen.setdefault(run.choices.preset, set()).add(run.cohort.standard)
-        return {row.file: 0.5 for row in rows}
-
-    monkeypatch.setitem(sys.modules, "utils.training.fit", SimpleNamespace(predicted=predicted))
-    folds = open_folds(cohort, "2", 0, tmp_path)
-    contenders = {
-        name: replace(
-            run_of("cnn", replace(folds.cohort("0"), standard=name), tmp_path, preset=name), folds=folds, fold="0"
-        )
-        for name in ("brain", "stored")
-    }
-    found = choice(contenders, Store())
-    assert seen == {name: {name} for name in contenders}
-    assert (found.name, found.metric, set(found.scores.values())) == ("brain", "auc_sites", {0.5})
-
-
-def made_up(count: int, people: int, seed: int, signal_in_first: float = 0.0) -> dict[str, Predictions]:
-    """Predictions of so many candidates of the same people in three folds; all are noise, but for the first."""
-    random = np.random.default_rng(seed)
-    label, fold = np.arange(people) % 2, np.arange(people) // 2 % 3
-    found = {}
-    for at in range(count):
-        probability = random.random(people) + (signal_in_first * label if at == 0 else 0)
-        found[f"c{at}"] = Predictions(label, probability, np.arange(people), fold)
-    return found
-
-
-def test_where_nothing_is_defined_the_first_is_best():
-    one = Predictions([1, 1, 1], [0.1, 0.5, 0.7], [0, 1, 2], [0, 0, 1])
-    assert best_of({"a": one, "b": one}) == "a"
-
-
-def test_agreement_is_the_share_of_pairs():
-    assert agreement(["a", "a"]) == 1 and agreement(["a", "b"]) == 0
-    assert agreement(["a", "a", "b", "a"]) == 0.5  # three pairs of six
-
-
-def test_optimism_is_the_best_minus_the_procedure():
-    each = made_up(2, 60, 3)
-    procedure = each["c1"] if best_of(each) == "c0" else each["c0"]
-    found = choice_summary(each, procedure, {"0": "c0", "1": "c1", "2": "c0"}, 0)
-    assert found.optimism.value == pytest.approx(headline_of(each[found.best])[1] - headline_of(procedure)[1])
-    assert found.optimism.low < found.optimism.value < found.optimism.high
-    assert found.chosen == {"c0": 2, "c1": 1} and found.agreement == pytest.approx(1 / 3)
-
-
-def halved(scores: np.ndarray) -> tuple[list, list]:
-    """The rungs of candidates with a score in each fold (candidates, folds), and which folds were asked for."""
-    names, folds, asked = [f"c{at}" for at in range(len(scores))], [str(at) for at in range(scores.shape[1])], []
+def halved(scores: np.ndarray) -> tuple[list, set]:
+    """The rungs of candidates with a score in each fold (candidates, folds), and what was asked for."""
+    names, folds, asked = [f"c{at}" for at in range(len(scores))], [str(at) for at in range(scores.shape[1])], set()
 
     def score(name, used):
-        asked.append((name, tuple(used)))
+        asked.update((name, fold) for fold in used)
         return float(scores[int(name[1:]), [int(fold) for fold in used]].mean())
 
-    return halve(names, folds, score), asked
+    return job.halve(names, folds, score), asked
 
 
-def by_brute_force(scores: np.ndarray) -> list[dict[int, list[int]]]:
-    """Who is left, and on how many folds: all on two, then the better half on twice as many; the last two on all."""
+def by_brute_force(scores: np.ndarray) -> list[tuple[int, list[int]]]:
+    """On how many folds, and who is left."""
     count, folds = scores.shape
     left, used, rungs = list(range(count)), min(2, folds), []
     while True:
-        rungs.append({used: left})
+        rungs.append((used, left))
         if used == folds:
             return rungs
         mean = {at: scores[at, :used].mean() for at in left}
@@ -411,54 +233,17 @@ def test_rungs_are_those_of_brute_force(seed, count, folds, coarse):
     scores = np.random.default_rng(seed).random((count, folds))
     scores = scores.round() if coarse else scores
     rungs, asked = halved(scores)
-    wanted = by_brute_force(scores)
-    assert [rung.folds for rung in rungs] == [used for of in wanted for used in of]
-    for rung, of in zip(rungs, wanted, strict=True):
-        (left,) = of.values()
-        assert set(rung.scores) == {f"c{at}" for at in left}
-    assert rungs[-1].folds == folds
-    best = max(rungs[-1].scores.values())
-    assert rungs[-1].scores[rungs[-1].ranked[0]] == best
-    assert len({pair for name, used in asked for pair in ((name, fold) for fold in used)}) == trainings(count, folds)
+    found = [(rung.folds, sorted(int(name[1:]) for name in rung.scores)) for rung in rungs]
+    assert found == by_brute_force(scores)
+    last = rungs[-1]
+    first = next(f"c{at}" for at in range(count) if last.scores.get(f"c{at}") == max(last.scores.values()))
+    assert last.folds == folds and last.ranked[0] == first
+    assert len(asked) == job.trainings(count, folds)
 
 
 @pytest.mark.parametrize(
     "count, folds, wanted",
-    [
-        (2, 2, 4),
-        (2, 5, 10),  # both on all
-        (3, 5, 2 + 2 * 5),  # three on two, two of them on all
-        (4, 5, 2 * 2 + 2 * 5),
-        (8, 5, 4 * 2 + 2 * 4 + 2 * 5),
-        (6, 3, 3 * 2 + 3 * 3),  # the better three on all that there are
-        (64, 5, 32 * 2 + 16 * 4 + 16 * 5),
-        (5, 2, 10),
-    ],
+    [(2, 5, 10), (3, 5, 2 + 10), (4, 5, 4 + 10), (8, 5, 8 + 8 + 10), (6, 3, 6 + 9), (64, 5, 64 + 64 + 80)],
 )
 def test_the_budget_by_hand(count, folds, wanted):
-    assert trainings(count, folds) == wanted
-    assert wanted <= count * folds
-
-
-def test_of_equal_ones_the_first_named_is_chosen():
-    assert halved(np.zeros((5, 5)))[0][-1].ranked[0] == "c0"
-    scores = np.array([[0.1] * 5, [0.7] * 5, [0.7] * 5, [0.2] * 5])
-    assert halved(scores)[0][-1].ranked[0] == "c1"
-    scores = np.array([[0.6, 0.6, 0.8, 0.8, 0.7], [0.7, 0.7, 0.7, 0.7, 0.7], [0.1] * 5]).round(6)
-    rungs, _ = halved(scores)
-    assert rungs[0].ranked[0] == "c1" and rungs[-1].ranked == ["c0", "c1"]
-
-
-def test_the_last_two_are_compared_on_all_folds():
-    """The second is better at first, the first in all."""
-    scores = np.array([[0.6, 0.6, 0.9, 0.9, 0.9], [0.8, 0.8, 0.1, 0.1, 0.1], [0.1] * 5])
-    rungs, _ = halved(scores)
-    assert [(rung.folds, len(rung.scores)) for rung in rungs] == [(2, 3), (5, 2)]
-    assert rungs[0].ranked == ["c1", "c0", "c2"] and rungs[1].ranked == ["c0", "c1"]
-
-
-def test_the_budget_is_what_successive_halving_promises():
-    """The better half on twice as many folds costs as much again, so that the rungs are few and about alike."""
-    for count in range(2, 65):
-        first, rest = 2 * count, trainings(count, 5) - 2 * count
-        assert rest <= max(6, first * math.ceil(math.log2(5 / 2)))
+    assert job.trainings(count, folds) == wanted <= count * folds

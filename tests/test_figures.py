@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from data.cohorts.records import FULL, REDUCED, Grid
-from utils import figures, jobs
-from utils.figures import Picture
+from utils import figures
+
+ORIGIN_MM = (-90.0, -126.0, -72.0)
+FULL, REDUCED, COARSE = (
+    figures.Grid(name, shape, spacing_mm, ORIGIN_MM)
+    for name, shape, spacing_mm in (
+        ("full", (91, 109, 91), 2.0),
+        ("reduced", (31, 37, 31), 6.0),
+        ("code", (11, 13, 11), 18.0),
+    )
+)
 
 
 @pytest.fixture
@@ -20,13 +28,10 @@ def drawn(monkeypatch):
     plt.close("all")
 
 
-def z_of(grid: Grid) -> np.ndarray:
+def z_of(grid: figures.Grid) -> np.ndarray:
     """A volume whose values are their own z in mm."""
     z = grid.origin_mm[2] + grid.spacing_mm * np.arange(grid.shape[2])
     return np.broadcast_to(z, grid.shape).astype(np.float32)
-
-
-COARSE = Grid("code", (11, 13, 11), 18.0, FULL.origin_mm)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ COARSE = Grid("code", (11, 13, 11), 18.0, FULL.origin_mm)
     ids=["full", "code", "9 fold"],
 )
 def test_slices_of_all_grids_are_at_the_same_mm(grid, heights, drawn):
-    figures.slices(Picture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
+    figures.slices(figures.Picture("title", z_of(grid), grid, "unit"), (-72.0, 108.0), "path")
     panels = drawn["path"].axes[:3]
     for asked, height, axis in zip((8, 38, 48), heights, panels, strict=True):
         (image,) = axis.images
@@ -51,7 +56,7 @@ def test_left_is_left_and_the_front_is_up(drawn):
     """One bright voxel at (-60, 30, 38) mm: left of and above the middle, drawn at its own mm."""
     volume = np.zeros(FULL.shape, np.float32)
     volume[15, 78, 55] = 1
-    figures.slices(Picture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
+    figures.slices(figures.Picture("title", volume, FULL, "unit"), (0.0, 0.5), "path")
     (image,) = drawn["path"].axes[1].images
     (row,), (column,) = np.nonzero(image.get_array())
     left, right, bottom, top = image.get_extent()
@@ -62,7 +67,7 @@ def test_left_is_left_and_the_front_is_up(drawn):
 
 @pytest.mark.slow
 def test_a_constant_volume_is_drawn(tmp_path):
-    picture = Picture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
+    picture = figures.Picture("title", np.zeros(FULL.shape, np.float32), FULL, "unit")
     figures.slices(picture, (0.0, 0.0), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size
 
@@ -95,12 +100,6 @@ def test_a_figure_is_a_picture_and_a_vector_file_with_the_same_bytes_again(tmp_p
     png, svg = before["one"]
     assert png.startswith(b"\x89PNG") and ElementTree.fromstring(svg) is not None
     assert b">model<" in svg  # a text that can be edited
-
-
-def test_a_run_owns_every_form_of_its_figures():
-    assert {f"roc.{form}" for form in figures.UNDATED} <= set(jobs.TEST.files)
-    for job in jobs.JOBS.values():
-        assert {f"{name}.{form}" for name in job.figures for form in figures.UNDATED} <= set(job.files)
 
 
 @pytest.mark.slow

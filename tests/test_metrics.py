@@ -1,20 +1,31 @@
 """Metrics against scikit-learn, intervals against a bootstrap by loop, explained variance by hand."""
 
 import json
+import math
+import re
 from dataclasses import astuple, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
+from statsmodels.stats.proportion import proportion_confint
 
+from data.base.effort import EFFORT
 from data.cohorts.peers import MOST_PULL, pull
+from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
-from utils.scores import statistics
+from utils.report import drawings
+from utils.report.scores import held
+from utils.report.tables import COVERAGE
+from utils.scores import calibration, statistics
 from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
-from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate, columns_of, flat
 from utils.scores.statistics import bootstrap, log_odds
 
 
@@ -524,3 +535,297 @@ def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     assert {0, 1, 2} == set(drawn[0][:, 0])
     low, high = bootstrap(lambda weight: weight[:, 0], 3, np.random.default_rng(0), 20, np.arange(3))
     assert np.isnan(low) and np.isnan(high)
+
+
+# Curves, texts, and tests of few people
+
+
+def made_people(count: int = 120, folds: int = 0, seed: int = 0) -> pd.DataFrame:
+    """Predictions that are right more often than not, some subjects twice, probabilities with ties."""
+    random = np.random.default_rng(seed)
+    label = np.arange(count) % 2
+    probability = (1 / (1 + np.exp(-random.normal(label - 0.5, 1)))).round(2)
+    subject = np.arange(count) - 2 * (np.arange(count) % 20 == 2)
+    columns = {
+        "file": [f"{number}.bin" for number in range(count)],
+        "subject": subject.astype(str),
+        "site": np.array(("NYU", "PITT", "UCLA"))[subject // 2 % 3],
+        "label": label.astype(str),
+        "probability": probability,
+    }
+    table = pd.DataFrame(columns)
+    return table.assign(fold=(subject % folds).astype(str)) if folds else table
+
+
+def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list[float]]:
+    """False and true positive rate at every threshold, counted one by one."""
+    thresholds = [np.inf, *sorted(set(probability), reverse=True)]
+    false, true = ([(probability[label == value] >= cut).mean() for cut in thresholds] for value in (0, 1))
+    return false, true
+
+
+@pytest.mark.slow
+def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
+    monkeypatch.setattr(EFFORT, "curve_resamples", 30)
+    table = made_people(60, 2).assign(label=lambda table: table["label"].astype(float))
+    random, samples = np.random.default_rng(5), [[] for _ in range(30)]
+    for fold in sorted(table["fold"].unique()):
+        members = sorted(table["subject"][table["fold"] == fold].unique())
+        counts = random.multinomial(len(members), [1 / len(members)] * len(members), 30)
+        for rows, drawn in zip(samples, counts, strict=True):
+            rows += [
+                table[table["subject"] == name]
+                for name, times in zip(members, drawn, strict=True)
+                for _ in range(times)
+            ]
+    found = [
+        np.interp(drawings.FALSE_RATES, *rates(sample["label"].to_numpy(), sample["probability"].to_numpy()))
+        for sample in map(pd.concat, samples)
+    ]
+    centre = np.interp(drawings.FALSE_RATES, *rates(table["label"].to_numpy(), table["probability"].to_numpy()))
+    ends = np.percentile(found, (2.5, 97.5), axis=0)
+    low, high = np.clip(centre + np.sqrt(2) * (ends - centre), 0, 1)  # each pair of people of two folds meets twice
+    autism = table["subject"][table["label"].astype(float) == 1].nunique()
+    passed = binomtest(autism, autism).proportion_ci(method="exact")
+    expected = np.array([np.minimum(low, passed.low), np.maximum(high, 1 - passed.low)])
+    assert np.array(drawings.roc_band(Predictions.of(table), 5)) == pytest.approx(expected)
+
+
+def test_a_class_of_one_subject_has_no_band():
+    table = made_people(20).assign(label=[1.0] + [0.0] * 19)
+    assert drawings.roc_band(Predictions.of(table), 0) is None
+
+
+def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
+    table = made_people()
+    label, probability = table["label"].astype(int).to_numpy(), table["probability"].to_numpy()
+    inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
+    table = drawings.calibration(label[inside], probability[inside])
+    observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
+    assert table["observed"].to_numpy() == pytest.approx(observed)
+    assert table["predicted"].to_numpy() == pytest.approx(predicted)
+    z, row = 1.959964, table.iloc[4]
+    share, count = row["observed"], row["count"]
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    assert (row["low"], row["high"]) == pytest.approx((centre - half, centre + half), abs=1e-5)
+
+
+SMALL_TESTS = 100  # 1,000 take some minutes, and found no more
+UNIT, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+ANY = ("slope", "intercept", "in_the_large")  # and counts, of which nothing is asked but that they are numbers
+SIGNED = ("model_minus", "partial", "correlation", "difference")
+
+
+def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarray]]:
+    """2 to 40 people of 1 to 19 sites, with or without folds and repeats, and what a floor says of each repeat;
+    probabilities may be noise, constant, right, wrong or certain, and labels of one class."""
+    count, sites = random.integers(2, 41), random.integers(1, 20)
+    label = random.choice(
+        [(random.random(count) < random.random()), np.ones(count), np.zeros(count)], p=[0.9, 0.05, 0.05]
+    )
+    label = label.astype(float)
+    site = np.array([f"S{at}" for at in random.integers(sites, size=count)])
+    folds = [site, None, *(random.integers(of, size=count) for of in (2, 3, 10))]
+    person = [None, np.arange(count) // 2][random.integers(2)]
+    kind, repeats = random.integers(5), random.integers(1, 3)
+
+    def said() -> np.ndarray:
+        noise = random.random(count)
+        return [noise, np.full(count, 0.5), label * 0.8 + 0.1, 1 - label, noise.round()][kind]
+
+    fold = folds[random.integers(5)]
+    one = Predictions(label, said(), np.arange(count), fold, site, person=person)
+    every = [replace(one, probability=said()) for _ in range(repeats)]
+    return replace(every[0], repeats=tuple(every[1:])), [random.permutation(said()) for _ in every]
+
+
+def outside(name: str, value: object) -> bool:
+    """Whether a number is no number, or outside of what is possible."""
+    if value is None or isinstance(value, str | bool) or any(of in name for of in ANY):
+        return False
+    low, high = DIFFERENCE if any(of in name for of in SIGNED) else UNIT
+    return not low <= float(value) <= high
+
+
+def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generator) -> tuple[list[dict], list[str]]:
+    """The rows of the tables of a test, and its sentences."""
+    floor = [pd.DataFrame({"majority": 0.5, "regions": of}) for of in floors]
+    table = comparisons.floors_table(test, floor, 0, ("volume",))
+    other = test.with_probabilities(floors)
+    count = {"subjects", "autism", "control"}
+    by = by_site(test, 0) if random.random() < 0.05 else []
+    by += [flat(of) for of in by_fold(test, 0).values()] if test.fold is not None and random.random() < 0.05 else []
+    rows = [*table, flat(with_intervals(test, 0)), *({name: row[name] for name in row.keys() - count} for row in by)]
+    rows += [{f"difference {name}": value for name, value in flat(differences(test, other, 0)).items()}]
+    rows += [
+        {row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, external.Known(), 0)
+    ]
+    rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
+    return rows, [comparisons.verdict(table, test, ("volume",))]
+
+
+@pytest.mark.slow
+def test_of_small_tests_no_number_is_outside_of_its_range(monkeypatch):
+    """Nor is one NaN, in a table or a sentence."""
+    monkeypatch.setattr(EFFORT, "resamples", 20)
+    for seed in range(SMALL_TESTS):
+        random = np.random.default_rng(seed)
+        rows, texts = told(*small_test(random), random)
+        odd = [
+            (name, value) for row in rows for name, value in row.items() if name != "people" and outside(name, value)
+        ]
+        assert not odd, (seed, odd)
+        assert not re.search(r"\b(nan|inf|None)\b", " ".join(texts)), (seed, texts)
+
+
+@pytest.mark.slow
+def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(monkeypatch):
+    """The same of tables that need more people: probabilities, and what is beside covariates."""
+    monkeypatch.setattr(EFFORT, "resamples", 20)
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        label, site = np.arange(170) % 2.0, random.choice(list("ABCDEFGHIJ")[: 2 + seed % 9], 170)
+        nearly_wrong = np.abs(label - (random.random(170) < 0.98))
+        said = [label * 0.98 + 0.01, 1 - label, nearly_wrong, np.full(170, 0.5), random.random(170)][seed % 5]
+        people = pd.DataFrame({"file": np.arange(170), "subject": np.arange(170), "site": site, "label": label})
+        found = probabilities.people(people.assign(probability=said), np.arange(170) % 3)
+        rows = probabilities.observed(found, "site", 0).to_dict("records")
+        cells = [(row["measure"], row[end]) for row in rows for end in columns_of() if row[end] == row[end]]
+        assert not [cell for cell in cells if outside(*cell)]
+        covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
+        test = Predictions(label, said * 0.9 + 0.05 * random.random(170), np.arange(170), np.arange(170) % 3, site)
+        result = confounds.motion(test, covariates.astype(str), 0)
+        for name in ("partial", "correlation"):
+            assert not [of for of in astuple(result.get(name, UNDEFINED)) if outside(name, of)]
+        rows = confounds.groups(test, covariates.astype(str), 0)
+        counts = {"subjects", "autism", "control"}
+        assert not [(of, value) for row in rows for of, value in row.items() if of not in counts and outside(of, value)]
+
+
+SURE, ALONE = Estimate(0.61, 0.5, 0.7204), Estimate(0.61, None, None)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "how", "text"),
+    [
+        (SURE, {}, "0.610 (0.500 to 0.720)"),
+        (SURE, {"form": ".2f"}, "0.61 (0.50 to 0.72)"),
+        (ALONE, {}, "0.610 (no interval: too few people)"),
+        (ALONE, {"no_interval": "too few"}, "0.610 (too few)"),
+        (UNDEFINED, {}, "-"),
+        (UNDEFINED, {"undefined": "undefined", "no_interval": "too few"}, "undefined"),
+    ],
+)
+def test_texts(estimate, how, text):
+    assert estimate.text(**how) == text
+
+
+def test_ends_alone():
+    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "no interval: too few people"
+
+
+# Calibrated probabilities and sets
+
+
+SIZES = (30, 40, 24, 60, 50, 12, 44, 40, 36, 24)  # of sites
+
+
+def at_sites(seed=0) -> pd.DataFrame:
+    """Predictions of people whose sites are left out, with an AUC of 0.76 or so."""
+    random = np.random.default_rng(seed)
+    site = np.repeat(np.arange(len(SIZES)), SIZES)
+    label = np.arange(len(site)) % 2
+    odds = random.normal(label - 0.5, 1)
+    columns = {"file": [f"{at}.bin" for at in range(len(site))], "subject": [f"s{at}" for at in range(len(site))]}
+    named = np.char.add("site ", site.astype(str))
+    return pd.DataFrame(columns | {"site": named, "label": label, "probability": expit(odds), "fold": named})
+
+
+@pytest.fixture
+def alike(monkeypatch) -> pd.DataFrame:
+    """Few resamples."""
+    monkeypatch.setattr(EFFORT, "resamples", 50)
+    return at_sites()
+
+
+def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
+    twice = pd.concat([alike, alike.assign(file="again", probability=0.5)])
+    table = probabilities.people(twice, twice["fold"].to_numpy())
+    assert table["file"].tolist() == alike["file"].tolist()
+    own = (alike["site"] == "site 3").to_numpy()
+    label, raw, fold = (alike[name].to_numpy() for name in ("label", "probability", "fold"))
+    others = calibration.fit(label[~own], raw[~own], fold[~own], "site")
+    np.testing.assert_allclose(table["calibrated"][own], others.probability(raw[own]))
+    assert table["prevalence"][own].unique() == pytest.approx([label[~own].mean()])
+    names = {(True, False): "control", (False, True): "autism", (True, True): "both", (False, False): "none"}
+    for column, level in (("set_80", 0.8), ("set_90", 0.9)):
+        assert table[column][own].tolist() == [names[tuple(of)] for of in others.sets(raw[own], level).tolist()]
+
+
+def test_few_people_have_no_table(alike, effort):
+    effort(calibrate_from=50)
+    few = alike.groupby("site").head(11)
+    assert probabilities.people(few, few["fold"].to_numpy()).empty
+
+
+def test_what_was_observed_is_counted_by_hand(alike):
+    alike = alike.assign(label=alike["label"].where(alike["site"] != "site 5", 1))  # a site of one class
+    table = probabilities.people(alike, alike["fold"].to_numpy())
+    found = probabilities.observed(table, "site", 0)
+    assert (found["group"].nunique(), len(found)) == (1 + len(SIZES), 6 + 2 * 5 * (1 + len(SIZES)))
+    held = table["set_90"].isin(["control", "both"])
+    for group, rows in {"": table["site"] != "", "site 3": table["site"] == "site 3"}.items():
+        own = held[rows & (table["label"] == 0)]
+        where = {"measure": "coverage", "group": group, "diagnosis": "control", "level": 0.9}
+        (row,) = found[(found[list(where)] == pd.Series(where)).all(axis=1)].to_dict("records")
+        low, high = proportion_confint(own.sum(), len(own), method="wilson")
+        told = (row["people"], row["value"], row["low"], row["high"])
+        assert told == pytest.approx((len(own), own.mean(), low, high))
+    nobody = found[(found["group"] == "site 5") & (found["diagnosis"] == "control")]
+    assert nobody["people"].tolist() == [0, 0] and nobody["value"].isna().all()
+    both = found[(found["measure"] == "both") & (found["group"] == "") & (found["level"] == 0.8)]["value"]
+    assert both.tolist() == pytest.approx([(table["set_80"] == "both").mean()])
+    slope = found[found["measure"] == "slope"].set_index("probabilities")
+    assert (slope["low"] < slope["value"]).all() and (slope["value"] < slope["high"]).all()
+    raw = calibration.agreement(table["label"].to_numpy(), table["probability"].to_numpy())
+    assert slope["value"]["as predicted"] == pytest.approx(raw.slope)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_true_slope(monkeypatch):
+    monkeypatch.setattr(EFFORT, "resamples", 100)
+    monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
+    rows = [
+        {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}
+        for table in (probabilities.people(of, of["fold"].to_numpy()) for of in map(at_sites, range(100)))
+    ]
+    slope = pd.DataFrame([of["slope", "as predicted"] for of in rows])
+    intercept = pd.DataFrame([of["intercept", "as predicted"] for of in rows])
+    for table, true in ((slope, 1), (intercept, 0)):  # log odds of normal values 1 apart are what they say
+        assert ((table["low"] <= true) & (true <= table["high"])).mean() == pytest.approx(0.95, abs=0.06)
+
+
+def observed_in(table: pd.DataFrame) -> pd.DataFrame:
+    own = probabilities.people(table, table["fold"].to_numpy())
+    return probabilities.observed(own, "fold", 0)
+
+
+def test_people_who_share_a_scan_count_as_one(alike):
+    """Each person is there five times."""
+    table = alike.loc[alike.index.repeat(5)].reset_index(drop=True)
+    copies = [f"{name}-{at % 5}" for at, name in enumerate(table["subject"])]
+    table = table.assign(same_scan=table["subject"] + "-0", subject=copies, file=copies)
+    whole, one = observed_in(table), observed_in(alike.assign(subject=alike["subject"] + "-0"))
+    width = [(rows["high"] - rows["low"])[rows["measure"] == COVERAGE].tolist() for rows in (whole, one)]
+    assert width[0] == pytest.approx(width[1], abs=0.06)
+
+
+def test_sites_with_ten_families_are_told_apart(alike):
+    """Twins at each site: half as many families as people."""
+    table = alike.loc[alike.index.repeat(2)].reset_index(drop=True)
+    names = [f"{name}-{at % 2}" for at, name in enumerate(table["subject"])]
+    found = observed_in(table.assign(same_scan=table["subject"] + "-0", subject=names, file=names))
+    own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
+    large = own[(own["group"] != "") & (own["people"] >= 20)]["value"]
+    assert held(found, "autism").ends == (large.min(), large.max())

@@ -1,28 +1,21 @@
-"""--permutations: the p-value by definition, and by the user's commands, whatever interrupts or shares them."""
+"""--permutations: the p-value by definition, and by the user's commands, whatever interrupts them."""
 
 import json
-import re
 import shutil
-import sys
-from contextlib import nullcontext
-from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
+import lab
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, SMALL, read_rows, run_main, run_of, run_script
+from commands import done
+from oracles import within
 from scipy.stats import binom
-from test_choice import within_sites
 
-from data.base import files
-from data.base.errors import InputError
-from data.base.processes import Outcome
-from data.cohorts.folds import open_folds, permuted_folds
-from utils import permutations as module
-from utils.permutations import EXCEEDANCES, Procedure, permuted, scored
+from utils.permutations import permuted
 
-pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
+pytestmark = pytest.mark.usefixtures("undrawn")
+PEERS = ("site", "fold")  # the sites of `cohort` are small
 
 
 # The definition
@@ -43,12 +36,13 @@ def p_by_definition(observed: float, scores: list[float], asked: int) -> tuple[f
 def test_p_is_that_of_the_definition_however_much_is_done(seed):
     random = np.random.default_rng(seed)
     scores, observed, asked = random.random(100).round(2).tolist(), round(random.random(), 2), 60
-    for done in range(0, 100, 7):
-        found, wanted = permuted(observed, scores[:done], asked, "auc"), p_by_definition(observed, scores[:done], asked)
+    for count in range(0, 100, 7):
+        found = permuted(observed, scores[:count], asked, "auc")
+        wanted = p_by_definition(observed, scores[:count], asked)
         assert (found is None) == (wanted is None)
         if found and wanted:
             assert (found.p, found.count) == wanted
-            assert found.high == sum(score >= observed for score in scores[: found.count]) <= EXCEEDANCES
+            assert found.high == sum(score >= observed for score in scores[: found.count]) <= 10
             assert found.mean == pytest.approx(np.mean(scores[: found.count]))
             assert (found.asked, found.metric, found.observed) == (asked, "auc", observed)
             assert found.p <= found.bound <= 1 or found.high == found.count
@@ -80,270 +74,114 @@ def test_the_smallest_and_the_largest_p():
     assert permuted(0, [0.5] * 3, 3, "auc").p == permuted(0, [0.5] * 3, 3, "auc").bound == 1
 
 
-# The roads
-
-
-SCRIPT = f"""
-import os, signal, sys
-
-sys.path[:0] = [{str(ROOT)!r}]
-import run
-from utils.permutations import PermutationFolder
-
-permute = PermutationFolder.permute
-PermutationFolder.permute = lambda *arguments: (list(permute(*arguments)), os.kill(os.getpid(), signal.SIGKILL))
-if __name__ == "__main__":
-    sys.exit(run.main())
-"""  # a process of --jobs that is killed after a permutation
+# By commands
 
 
 @pytest.fixture(scope="module")
 def on_folds(cohort):
-    """`on_folds(folder, "--test")` is a command line of a `nn` on two folds, all in `folder`."""
+    """`on_folds(folder, "--test")` is a command of a nn on two folds, all in `folder`; what it printed."""
 
-    def run(folder, job, *more, script=None):
-        places = ("--chkPointDir", folder / "ckpt", "--dataDir", cohort, "--outDir", folder / job.strip("-"))
-        settings = (*("--numIters", 2)[: 0 if "--numIters" in more else 2], *SMALL["nn"]) if job == "--train" else ()
-        words = [job, *["--model", "nn", "--folds", "2"], *places, *settings, *more]
-        return run_script(script, words) if script else run_main("run", str(ROOT / "run.py"), words)
+    def run(folder: Path, words: str) -> str:
+        name = words.split()[0].strip("-")
+        places = "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/" + name
+        return done(f"run.py {words} --model nn --folds 2 {places}", of=cohort, to=folder)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def tested(on_folds, undrawn, tmp_path_factory):
-    """The folder of a `nn` trained and tested on two folds, with four permutations."""
-    folder = tmp_path_factory.mktemp("permutations")
-    for job, more in (("--train", ()), ("--test", ("--permutations", 4))):
-        outcome = on_folds(folder, job, *more)
-        assert outcome.status == 0, outcome.err
-    (folder / "test.out").write_text(outcome.out)
-    return folder
+def tested(on_folds, once) -> Path:
+    """The folder of a nn trained and tested on two folds, with four permutations."""
+
+    def make(folder: Path) -> None:
+        on_folds(folder, "--train --numIters 2 --set members=1 --set batch_size=8")
+        (folder / "test.out").write_text(on_folds(folder, "--test --permutations 4"))
+
+    return once("permuted", make)
 
 
-def p_in(folder) -> list[dict]:
+@pytest.fixture
+def copy(tested, tmp_path) -> Path:
+    return shutil.copytree(tested, tmp_path / "copy")
+
+
+def p_in(folder: Path) -> list[dict]:
     """What the test and the permutations say."""
     return [json.loads((folder / f"test/{of}run.json").read_text())["permutations"] for of in ("", "permutations/")]
 
 
-def tables_of(folder) -> dict[str, bytes]:
+def tables_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "test/permutations").glob("*.csv"))}
 
 
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"fold": str, "subject": str})
+
+
 @pytest.mark.slow
-def test_p_is_that_of_the_tables_and_stands_everywhere(tested, cohort):
-    folds = open_folds(cohort, "2", 0, tested / "ckpt/nn/folds-2")
-    scores = []
+def test_p_is_that_of_the_tables_and_stands_everywhere(tested):
+    observed = table(tested / "test/predictions.csv")
+    truth, scores, seen = observed.set_index("subject"), [], set()
     for number in range(1, 5):
-        table = pd.read_csv(
-            tested / f"test/permutations/permutation-{number:05d}.csv", dtype={"fold": str, "subject": str}
-        )
-        scores.append(within_sites(table))
-        under = permuted_folds(folds, 0, number)
-        label = {row.subject: row.label for row in under.whole.rows}
-        assert [label[subject] for subject in table["subject"]] == table["label"].tolist()
-        assert [under.fold_of[subject] for subject in table["subject"]] == table["fold"].tolist()
-        assert table["subject"].is_unique and len(table) == 40
-    observed = within_sites(pd.read_csv(tested / "test/predictions.csv"))
-    p, count = p_by_definition(observed, scores, 4)
+        found = table(tested / f"test/permutations/permutation-{number:05d}.csv")
+        assert found["subject"].is_unique and set(found["subject"]) == set(truth.index)
+        own = truth.loc[found["subject"]]
+        assert found["label"].groupby(found["site"]).sum().equals(truth["label"].groupby(truth["site"]).sum())
+        assert (found["label"].to_numpy() != own["label"].to_numpy()).sum() > 5
+        seen.add(tuple(found.sort_values("subject")["label"]))
+        scores.append(within(found, *PEERS))
+    assert len(seen) == 4
+    score = within(observed, *PEERS)
+    p, count = p_by_definition(score, scores, 4)
     there, said = p_in(tested)
     assert there == said
     assert (there["p"], there["count"], there["asked"], there["metric"]) == (p, count, 4, "auc_sites")
-    assert there["observed"] == pytest.approx(observed)
-    rows = read_rows(tested / "test/permutations/permutations.csv")
-    assert [float(row["auc_sites"]) for row in rows] == pytest.approx(scores, rel=1e-6)
-    assert [int(row["as_high"]) for row in rows] == [score >= observed for score in scores]
-    words = f"The p-value of the whole procedure is {p:.2g}. On labels permuted within sites its AUC within sites was"
+    assert there["observed"] == pytest.approx(score)
+    rows = pd.read_csv(tested / "test/permutations/permutations.csv")
+    assert rows["auc_sites"].tolist() == pytest.approx(scores, rel=1e-6)
+    assert rows["as_high"].tolist() == [of >= score for of in scores]
     for text in ((tested / "test/report.html").read_text(), (tested / "test.out").read_text()):
-        assert words in " ".join(text.split())
-    assert [row["metric"] for row in read_rows(tested / "test/runs.csv")][-1] == "p of permutations"
+        assert f"The p-value of the whole procedure is {p:.2g}." in " ".join(text.split())
+    assert pd.read_csv(tested / "test/runs.csv")["metric"].iloc[-1] == "p of permutations"
 
 
 @pytest.mark.slow
-def test_it_is_done_once_and_more_continue_fewer(tested, on_folds, tmp_path):
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 4).out
+def test_it_is_done_once_and_more_continue_fewer(tested, copy, on_folds):
+    assert "Everything is done." in on_folds(copy, "--test --permutations 4")
     for asked, more in ((6, 2), (4, 0)):
-        assert f"\nPermutations: {more} more" in on_folds(copy, "--test", "--permutations", asked, "--dryRun").out
-    before = {path: path.stat().st_mtime_ns for path in (copy / "test/permutations").glob("permutation-*.csv")}
-    predictions = (copy / "test/predictions.csv").stat().st_mtime_ns
-    outcome = on_folds(copy, "--test", "--permutations", 5)
-    assert outcome.status == 0, outcome.err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (copy / "test/predictions.csv").stat().st_mtime_ns == predictions
+        assert f"\nPermutations: {more} more" in on_folds(copy, f"--test --permutations {asked} --dryRun")
+    kept = [*(copy / "test/permutations").glob("permutation-*.csv"), copy / "test/predictions.csv"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    on_folds(copy, "--test --permutations 5")
+    assert [path.stat().st_mtime_ns for path in kept] == before
     assert p_in(copy)[0]["asked"] == 5 and p_in(copy)[0] == p_in(copy)[1]
-    assert on_folds(copy, "--test", "--permutations", 4).status == 0
+    on_folds(copy, "--test --permutations 4")
     assert p_in(copy) == p_in(tested)
-    assert "Everything is done." in on_folds(copy, "--test").out  # the test without them is the same test
+    assert "Everything is done." in on_folds(copy, "--test")  # the test without them is the same test
 
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_killed_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, on_folds, tmp_path):
-    """Both of two processes are killed, each after a permutation; another that is still at one is waited for."""
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    shutil.rmtree(copy / "test/permutations")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    outcome = on_folds(copy, "--test", "--permutations", 4, "--jobs", 2, script=tmp_path / "script.py")
-    assert outcome.status == 2 and "A process of --jobs was killed; repeat the command." in outcome.err
-    assert list(tables_of(copy)) == ["permutation-00001.csv", "permutation-00002.csv"]
-    first, second, third, fourth = (copy / f"test/permutations/permutation-0000{number}.csv" for number in range(1, 5))
-    rows = first.read_text().splitlines()
-    first.write_text("\n".join(row for row in rows if ",1,sine," not in row) + "\n")  # killed after the first fold
-    assert 2 < len(first.read_text().splitlines()) < len(rows)
-    third.write_bytes(second.read_bytes()[:-40] + b"\xff")
-    with files.locked(fourth):
-        outcome = on_folds(copy, "--test", "--permutations", 4)
-    assert outcome.status == 0, outcome.err
-    assert "Other processes are still at permutations; the last one of all writes the p-value." in outcome.out
-    assert list(tables_of(copy)) == [first.name, second.name, third.name]
-    for more in ((), ("--jobs", 2)):  # the second finds that only the p-value is missing
-        outcome = on_folds(copy, "--test", "--permutations", 4, *more)
-        assert outcome.status == 0, (more, outcome.err)
-        assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested), more
-        (copy / "test/permutations/permutations.csv").unlink()
+def test_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, copy, on_folds):
+    """One as a kill leaves it after the first fold, one lost, one damaged; then the p-value alone is missing."""
+    first, second, third, _ = sorted((copy / "test/permutations").glob("permutation-*.csv"))
+    lab.edit(first, lambda of: of[of["fold"] == "0"])
+    lab.edit(second, "gone")
+    lab.edit(third, third.read_bytes()[:-40] + b"\xff")
+    for words in ("--jobs 2", ""):
+        lab.edit(copy / "test/permutations/permutations.csv", "gone")
+        on_folds(copy, f"--test --permutations 4 {words}")
+        assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
 
 
 @pytest.mark.slow
-def test_who_is_killed_as_the_report_is_written_does_not_test_again(tested, on_folds, tmp_path, monkeypatch):
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    rows = [row["folder"] for row in read_rows(copy / "runs.csv")]
-    predicted = (copy / "test/predictions.csv").stat().st_mtime_ns
-
-    def killed(folder):
-        (folder / "report.html").write_text("half")
-        raise InputError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("utils.report.build.write", killed)
-        assert on_folds(copy, "--test", "--permutations", 3).status == 2
-    assert on_folds(copy, "--test", "--permutations", 3).status == 0
-    assert (copy / "test/predictions.csv").stat().st_mtime_ns == predicted
-    assert [row["folder"] for row in read_rows(copy / "runs.csv")] == rows
-    described = json.loads((copy / "test/run.json").read_text())
-    assert described["permutations"]["asked"] == 3 and list(described["outputs_sha256"]) == sorted(
-        json.loads((tested / "test/run.json").read_text())["outputs_sha256"]
-    )
-    assert "Everything is done." in on_folds(copy, "--test", "--permutations", 3).out
-
-
-@pytest.mark.slow
-def test_another_checkpoint_has_permutations_of_its_own(tested, on_folds, tmp_path):
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    assert on_folds(copy, "--train", "--numIters", 3).status == 0
-    assert on_folds(copy, "--test").status == 0
-    assert "permutations" not in json.loads((copy / "test/run.json").read_text()) or p_in(copy)[0] is None
+def test_another_checkpoint_has_permutations_of_its_own(tested, copy, on_folds):
+    on_folds(copy, "--train --numIters 3")
+    on_folds(copy, "--test")
+    assert json.loads((copy / "test/run.json").read_text()).get("permutations") is None
     assert "The p-value of the whole procedure" not in (copy / "test/report.html").read_text()
-    outcome = on_folds(copy, "--test", "--permutations", 1)
-    assert outcome.status == 0, outcome.err
+    on_folds(copy, "--test --permutations 1")
     assert list(copy.glob("test/permutations/earlier/*/permutation-00004.csv"))
     assert list(tables_of(copy)) == ["permutation-00001.csv", "permutations.csv"]
     assert p_in(copy)[0]["p"] in (0.5, 1.0)
     assert tables_of(copy)["permutation-00001.csv"] != tables_of(tested)["permutation-00001.csv"]
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (
-            "--test --model nn --permutations 5",
-            "--permutations 5 repeats a run on folds; say with --folds how they are",
-        ),
-        (
-            "--test --model nn --folds 2 --permutations 0",
-            "'0' is not allowed; expected a whole number from 1 to 100000",
-        ),
-        (
-            "--test --model nn --folds 2 --fold 1 --permutations 5",
-            "needs all folds; leave --fold 1 out. An array repeats",
-        ),
-        (
-            "--test --model nn --folds 2 --repeats 2 --permutations 5",
-            "repeats one run on folds; leave --repeats 2 out.",
-        ),
-        ("--test --model ae --folds 2 --permutations 5", "permutes labels, which ae does not predict; leave it out."),
-        ("--train --model nn --folds 2 --permutations 5", "--permutations"),
-        ("--test --model nn --folds 2 --permutations 5", "holds no checkpoint; make one: run.py --train --model nn"),
-    ],
-)
-def test_mistakes(words, message, cli, cohort, tmp_path):
-    outcome = cli(*words.split(), "--chkPointDir", tmp_path / "c", "--dataDir", cohort)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert re.search(message, outcome.err), outcome.err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_choice_is_made_anew_under_each_permutation(cohort, tmp_path, monkeypatch):
-    """By who knows the permuted labels in every inner fold."""
-    folds, trained = open_folds(cohort, "3", 0, tmp_path), []
-
-    def predicted(run):
-        rows = [run.cohort.rows[at] for at in run.cohort.indices("test")]
-        trained.append((run.choices.preset, len(rows), run.folds))
-        return {row.file: row.label if run.choices.preset == "knows" else 0.5 for row in rows}
-
-    monkeypatch.setitem(sys.modules, "utils.training.fit", SimpleNamespace(predicted=predicted))
-    parts = {
-        name: {
-            preset: replace(run_of("nn", folds.cohort(name), tmp_path, preset=preset), folds=folds, fold=name)
-            for preset in ("guesses", "knows")
-        }
-        for name in folds.names
-    }
-    procedure = Procedure(folds, parts, 0)
-    under = permuted_folds(procedure.folds, procedure.seed, 3)
-    table = pd.concat([procedure.predict(under, name) for name in folds.names])
-    assert all(of is under for _, _, of in trained)
-    assert len(trained) == 3 * (2 * 5 + 1)
-    assert table["candidate"].value_counts().to_dict() == {"knows": 40}
-    label = {row.subject: row.label for row in under.whole.rows}
-    assert [label[subject] for subject in table["subject"]] == table["label"].tolist()
-    assert label != {row.subject: row.label for row in folds.whole.rows}
-    assert scored(table) == ("auc_sites", 1.0)
-
-
-@pytest.fixture
-def beside(monkeypatch):
-    """`beside(*rounds)` is the exit status of permutations in two processes, whose outcomes in each round are these;
-    each does a permutation of six."""
-
-    def run(*rounds: tuple[Outcome, ...]) -> int:
-        left = list(rounds)
-        series = SimpleNamespace(done=0, metric="auc", scores=lambda: [0.5] * series.done)
-        series.end = lambda: "p" if series.done == 6 else None
-
-        class Fake:
-            def stop(self):
-                left.clear()
-
-            def outcomes(self, function, arguments, meanwhile):
-                for at, outcome in enumerate(left.pop(0)):
-                    series.done += outcome == Outcome()
-                    meanwhile()
-                    yield at, outcome
-
-        monkeypatch.setattr(module, "processes", lambda environments: nullcontext(Fake()))
-        monkeypatch.setattr(module.Permutations, "series", lambda self, workers: series)
-        tested = SimpleNamespace(again=len)
-        found = module.Permutations(tested, run_of(), 6).permute_beside("cpu", [{}, {}])
-        assert not left
-        return found
-
-    return run
-
-
-def test_processes_are_renewed_until_nothing_is_left_to_do(beside, capsys):
-    assert beside(*[(Outcome(), Outcome())] * 3) == 0
-    assert "Permutations 6/6" in capsys.readouterr().out
-
-
-def test_nothing_is_begun_anew_if_other_commands_do_the_rest(beside):
-    assert beside(()) == 0
-
-
-def test_the_end_of_processes_is_told(beside):
-    with pytest.raises(InputError, match="it went wrong"):
-        beside((Outcome(error=InputError("it went wrong")),))
-    with pytest.raises(InputError, match=r"A process of --jobs was killed; repeat the command\."):
-        beside((Outcome(exit_code=-9),))

@@ -4,6 +4,7 @@ Numbers are masked here and checked elsewhere. `pytest tests/test_snapshots.py -
 difference is to be read as prose. The rungs keep what their commands printed, see `kept` in conftest.py.
 """
 
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import PROGRAMS, run, text_of
-from conftest import TINY, kept
+from commands import PROGRAMS, done, run, text_of
+from conftest import NUMBER, kept
 
 pytestmark = pytest.mark.slow
 VERBS = ("derive", "convert", "check", "swap", "correct", "pack", "export")
@@ -35,7 +36,8 @@ PRINTED = {  # by rung, of what commands
     "bundle": ["bundle"],
     "by_bundle": ["test"],
     "blackout": ["blackout"],
-    "several": ["train", "test", "compare", "index"],
+    "nn_on_folds": ["test"],
+    "several": ["compare", "index"],
     "dry": ["convert", "train", "test", "blackout", "permutations"],
 }
 UNSTEADY = re.compile(r"; \d+ s left for all$|^.* s left\n|^Fold .* Blacking out .*\n", re.M)  # progress
@@ -43,37 +45,16 @@ REGION = re.compile(r"\b[A-Z][A-Za-z]+_(?:\w+_)?[LR]\b|\bVermis_[\d_]+|(?<=\| )(
 
 
 @pytest.fixture(scope="session")
-def split(once, converted) -> Path:
-    """A folder with `ckpt`, `train` and `test`: nn trained and tested on the cohort's own split."""
+def several(once, on_folds, nn_on_folds) -> Path:
+    """Two tests of the same people, `compare` of these, and an index of all."""
 
     def make(folder: Path) -> None:
-        places = "--model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        kept("test", f"run.py --test {places}test", of=converted, to=folder)
-
-    return once("split", make)
-
-
-@pytest.fixture(scope="session")
-def several(once, converted, on_folds) -> Path:
-    """A folder with `test` of nn on the same folds as `on_folds`, `compare` of the two, and an index of them."""
-
-    def make(folder: Path) -> None:
-        places = "--model nn --folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-        kept("train", f"run.py --train {TINY} {places}train", of=converted, to=folder)
-        kept("test", f"run.py --test {places}test", of=converted, to=folder)
-        labs.copy(on_folds / "test", folder / "other")
-        kept("compare", "abide-compare {to}/other {to}/test --outDir {to}/compare", to=folder)
+        for year, (of, name) in enumerate(((on_folds, "one"), (nn_on_folds, "other")), 2020):
+            labs.tested(of / "test", folder / name, started=f"{year}-01-02T03:04:05+0000")
+        kept("compare", "abide-compare {to}/one {to}/other --outDir {to}/compare", to=folder)
         kept("index", "abide-report {to}", to=folder)
 
     return once("several", make)
-
-
-@pytest.fixture(scope="session")
-def by_bundle(once, bundle, newcomers) -> Path:
-    """A folder with `test`: other people tested by a bundle."""
-    command = "run.py --test --bundle {model} --dataDir {of} --outDir {to}/test"
-    return once("by-bundle", lambda folder: kept("test", command, model=bundle, of=newcomers, to=folder))
 
 
 @pytest.fixture(scope="session")
@@ -137,13 +118,73 @@ def show(lab, snapshot, request) -> Callable[..., None]:
 @pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES.items() for page in pages])
 def test_a_page(rung, page, show):
     name = page.replace("/", "-").removesuffix(".html")
-    show(f"{rung}-{name}", rung, text_of, page)
+    show(f"page-{rung}-{name}", rung, text_of, page)
 
 
 @pytest.mark.parametrize("rung", PRINTED)
 def test_what_commands_print(rung, show):
     for name in PRINTED[rung]:
         show(f"{rung}-{name}", rung, Path.read_text, f"{name}.out")
+
+
+ALL_MAPS = ["falff", "alff", "reho", "vmhc", "lfcd", "degree_weighted", "dual_regression_1", "mine"]
+SAID = {  # what `run.json` may say of a test; each calls for sentences
+    "simulated": True,
+    "unknown_site": True,
+    "transductive": True,
+    "accepted_leaks": ["SRS"],
+    "problems": ["a", "b"],
+    "small_sites": True,
+    "preset": "regions",
+    "maps": ALL_MAPS,
+    "left_out": {"no map": 12, "left out by --exclude": 1},
+    "shares": {"regions": 0.625, "phenotype": 0.375},
+    "floor_settings": {"SVM": "C = 1", "forest": "9"},
+    "motion": "",
+}
+PREPARED = {
+    "reduction": "encoder 12ab",
+    "standard": "site",
+    "connectome": "rois_cc200",
+    "derivation": "band 0.01-0.1 Hz, smoothing none",
+    "scaled_by": "split",
+    "same_scan": 1,
+    "families": 2,
+    "family_column": "FAMILY",
+    "phenotype_columns": ["AGE", "FIQ"],
+    "num_phenotype": 3,
+}
+
+
+def otherwise(folder: Path) -> None:
+    """A test of whom all is said that can be said of a cohort, its settings and its program."""
+    content = json.loads((folder / "run.json").read_text())
+    more = {name: content[name] | of for name, of in (("prepared", PREPARED), ("config", {"optimizer": "rmsprop"}))}
+    labs.edit(folder / "run.json", SAID | more)
+
+
+def unlabelled(folder: Path) -> None:
+    """A test of people whose diagnosis is not known."""
+    labs.edit(folder / "predictions.csv", lambda of: of.assign(label=""))
+    for name in ("metrics.json", "floors.csv", "sites.csv", "groups.csv", "confounds.csv", "training.csv"):
+        labs.edit(folder / name, "gone")
+    for name in ("probabilities.csv", "calibration.csv", "table1.csv"):
+        labs.edit(folder / name, "gone")
+
+
+@pytest.mark.parametrize("change", [otherwise, unlabelled])
+def test_what_a_report_says_of_other_tests(change, on_folds, tmp_path, show):
+    """Lines that stand in it, but not in the usual one."""
+    change(labs.copy(on_folds / "test", tmp_path / "copy"))
+    done("abide-report {of}", of=labs.tested(tmp_path / "copy", tmp_path / "other"))
+    usual = {NUMBER.sub("#", line) for line in text_of(on_folds / "test/report.html").splitlines()}
+    other = text_of(tmp_path / "other/report.html").splitlines()
+    show(
+        f"report-{change.__name__}",
+        "on_folds",
+        lambda _: "\n".join(of for of in other if NUMBER.sub("#", of) not in usual),
+        "",
+    )
 
 
 def test_the_card_of_a_bundle(show):

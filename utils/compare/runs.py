@@ -119,8 +119,7 @@ def refuse_others(one: FinishedTest, other: FinishedTest) -> None:
         raise InputError(
             f"{one.letter} ({one.folder}) and {other.letter} ({other.folder}) differ in people, labels, sites, folds "
             f"or repeats: only {one.letter if first in mine else other.letter} has {first} ({len(mine ^ its)} such "
-            "rows). Test both on the same cohort with the same folds, seed and repeats; of a test with repeats, the "
-            "folder repeat-0 may stand beside a single test."
+            "rows). Test both on the same cohort, folds and seed; repeat-0 of repeats may stand beside a single test."
         )
 
 

@@ -65,6 +65,7 @@ def write_again(folder: Path) -> list[Path]:
         if manifest and (odd := [name for name in changed(folder, manifest) if name in DATA]):
             what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
+        read_test(folder)  # nothing is changed before all that is needed can be read
         if manifest:
             forget(folder, *REMADE)
         written = write(folder)
