@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
-import nibabel
+import lab
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, resealed, run_main, write_rows
+from helpers import ROOT, Outcome, read_rows, resealed, run_main, write_rows
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
-from scans import confounds, write_confounds, write_people
 from statsmodels.stats.multitest import multipletests
 
 from data.base.effort import EFFORT
@@ -38,7 +37,7 @@ DATA, COHORT, FILES, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "files", "models", "derive", "bundle", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
-PEOPLE = 16
+PEOPLE = 12
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
 PROMISED = re.compile(r"(?:results|cohort_reduced)[\w/.-]*")  # a path in the comment behind a command
 A_JOB_LEAVES = {  # where the rows of the table are looked up
@@ -89,29 +88,27 @@ def undrawn_roads():
         yield
 
 
+TWO_LAYERS = {"filters": (2, 3), "kernels": (3, 3), "strides": (3, 2), "pools": (0, 0)}
+
+
 def smaller(preset):
-    """With one member, and batches as small as the cohorts are."""
+    """With one member, few filters, and batches as small as the cohorts are."""
     members = {"members": 1} if hasattr(preset, "members") else {}
-    return replace(preset, batch_size=8, **members)
+    layers = TWO_LAYERS if len(getattr(preset, "filters", ())) > 1 else {}
+    return replace(preset, batch_size=8, **members, **layers)
 
 
 def people(count: int) -> list[dict]:
     """Rows of a table: two sites, both classes at each, and what the commands of the pages name."""
-    rows = []
-    for number, row in enumerate((pcp_table() * 3)[:count]):
-        subject, site = str(50002 + number), ("NYU", "PITT")[number // 2 % 2]
-        group = str(1 + (number + number // 6) % 2)  # the phenotype's six patterns of missing values do not go with it
-        rows.append(row | {"SUB_ID": subject, "SITE_ID": site, "FILE_ID": f"{site}_00{subject}", "DX_GROUP": group})
+    rows = lab.people(count).to_dict("records")
+    for number, row in enumerate(rows):
+        row["SITE_ID"], row["DX_GROUP"] = ("NYU", "PITT")[number // 2 % 2], str(1 + (number + number // 6) % 2)
     return rows
 
 
 def save(path: Path, row: dict, at: int = 0) -> None:
     """A coarse map of a person; `at` is which one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scale = (1, 50, 300)[at]  # three kinds of values
-    left_differs = np.linspace(0.5, 1, 8)[:, None, None]
-    values = scale * left_differs * brain_map((8, 10, 8), 100 * at + int(row["SUB_ID"]) % 100)
-    nibabel.save(nibabel.Nifti1Image(values, COARSE), path)
+    lab.save(path, lab.map_of(row, at))
 
 
 def own_table(rows: list[dict], **columns) -> list[dict]:
@@ -236,13 +233,9 @@ def test_the_road_of_abide_ends_with_a_blackout_leaving_sites_out(tmp_path, data
 
 def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     """Scans, confounds and people, and an atlas of twelve parcels."""
-    write_people(folder / "fmriprep", [row["SUB_ID"] for row in rows])
-    for number, scan in enumerate(sorted((folder / "fmriprep").rglob("*preproc_bold.nii.gz"))):
-        write_confounds(scan, confounds(number))
+    lab.bold(folder / "fmriprep", pd.DataFrame(rows))
     write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
-    parcel = np.indices((8, 10, 8)) // np.reshape((4, 4, 4), (3, 1, 1, 1))
-    labels = 1 + np.ravel_multi_index(tuple(parcel), (2, 3, 2)).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(labels, COARSE), folder / "atlas.nii.gz")
+    lab.parcels(folder / "atlas.nii.gz")
 
 
 @pytest.mark.slow
