@@ -27,9 +27,10 @@ def parts_of(path: Path) -> dict[str, bytes]:
 
 
 def rebuilt(path: Path, to: Path, changes: Mapping[str, bytes]) -> Path:
-    """The bundle with other parts, and sums that fit."""
+    """The bundle with other parts, and sums that fit, as a new file."""
     parts = {name: content for name, content in (parts_of(path) | changes).items() if name != SUMS}
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(parts.items()))
+    to.unlink(missing_ok=True)
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as found:
         for name, content in (parts | {SUMS: sums.encode()}).items():
             found.writestr(name, content)

@@ -217,6 +217,8 @@ def test_whole_passes_of_the_program_find_the_same(exact):
     assert len(differ) == 2 and max(map(float, differ)) < 1e-5
     manifest = json.loads((exact[0] / "run.json").read_text())
     assert manifest["donors_a_record"] == 5 and manifest["subjects"] == 6
+    assert not manifest["concluded"] and set(read(exact[0], "connections")["level"]) == {"systems"}  # of so few people
+    assert (read(exact[0], "replication")["named"] == 0).all()
 
 
 def test_what_is_unique_is_beside_what_the_rest_of_the_brain_predicts(bundle, six, atlas, tmp_path):
@@ -349,6 +351,20 @@ def test_a_planted_pair_of_parcels_is_found_as_that_pair_of_regions(planted, con
     assert within["direction"].item() == "higher in autism, and read so" and len(of_regions) > len(pairs)
     for part in (of_systems, of_regions):
         assert part["reliance"].is_monotonic_decreasing
+
+
+def test_values_of_groups_are_those_of_the_table(planted, converted):
+    """The first of a group, where it is known; of marks, how many."""
+    table, people = read(planted, "values").set_index("group"), lab.read_table(converted / "subjects.csv")
+    raw = lab.read_table(converted / "phenotype.csv").set_index("subject").loc[people["subject"]]
+    raw = raw.replace("", np.nan).astype(float)
+    codes = raw[[name for name in raw if re.fullmatch("handedness_(right|left|ambidextrous|mixed)", name)]]
+    marks = raw[[name for name in raw if name.endswith(("_missing", "_unknown"))]].sum(axis=1)
+    values = {"age": raw["age"], "IQ": raw["fiq"], "handedness": codes.iloc[:, 0].where(codes.any(axis=1))}
+    for group, value in (values | {"tests and missing values": marks}).items():
+        known, label = value.notna().to_numpy(), people["label"].astype(float).to_numpy()
+        expected = difference(value.to_numpy()[known], label[known], people["site"].to_numpy()[known])
+        assert table.loc[group, "difference"] == pytest.approx(expected, abs=1e-4), group
 
 
 def test_p_before_adjustment_is_that_of_labels_permuted(planted):

@@ -291,6 +291,19 @@ def test_its_own_people_are_known_by_their_scans(bundle, lab, tmp_path):
     refused(TEST, "{of} trained {model}", model=bundle, of=tmp_path / "again", to=tmp_path / "out")
 
 
+def test_an_edited_report_does_not_go_along_and_the_advice_mends_it(everybody, on_folds, tmp_path):
+    score = shutil.copytree(on_folds / "test", tmp_path / "score")
+    checkpoint = lab.copy(everybody / "ckpt/mmnn/everybody", tmp_path / "everybody")
+    internal = json.loads((checkpoint / "run.json").read_text())["internal"] | {"folder": str(score)}
+    lab.edit(checkpoint / "run.json", {"internal": internal})
+    lab.edit(score / "report.html", (score / "report.html").read_bytes() + b"<p>AUC 0.99</p>")
+    command, places = "abide-bundle {of} {to}/a.zip", {"of": checkpoint, "to": tmp_path, "score": score}
+    refused(command, "report.html is not as it was written", "abide-report {score}", **places)
+    done("abide-report {score}", **places)
+    done(command, **places)
+    assert b"AUC 0.99" not in parts_of(tmp_path / "a.zip")["report.html"]
+
+
 def test_cohort_and_score_are_found_from_any_folder(everybody, on_folds, converted, tmp_path, monkeypatch):
     """And after the folder of all was moved."""
     study = tmp_path / "study"

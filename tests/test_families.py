@@ -10,6 +10,8 @@ from commands import done, refused
 from lab import edit, pcp, people, read_table
 from sklearn.metrics import brier_score_loss
 
+from data.cohorts.stored import open_cohort
+
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 OF_ROW = {0: "A", 1: "A", 2: "A", 5: "B", 6: "B", 7: "7", 9: "7.0", 11: "C", 13: "D", 30: "n/a"}  # others: empty
@@ -58,6 +60,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
         to = tmp_path / verb[:4]
         done(f"abide-data {verb}", of=cohort, to=to, table=tmp_path / "table.csv")
         assert families_of(to) == FAMILIES
+    swapped = open_cohort(tmp_path / "swap")
+    files = [swapped.rows[at].file for at in swapped.unswapped()]  # whose regions are their own, such as of donors
+    assert files == read_table(cohort / "subjects.csv")["file"].tolist() and len(swapped.rows) > len(files)
 
 
 def test_a_column_that_looks_like_families_is_told(source, tmp_path):

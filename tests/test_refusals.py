@@ -148,12 +148,7 @@ BUNDLES: list[Row] = [
     row("abide-bundle {everybody}/ckpt/mmnn/everybody {bundle}", "{bundle} exists"),
     row("abide-bundle {everybody}/ckpt {empty}/a.zip", "holds no checkpoint", "CKPT/mmnn/everybody"),
     row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
-    row(
-        f"{OF_EVERYBODY} --score {{on_folds}}/test",
-        "report.html",
-        "abide-report",
-        spoil={"on_folds/test/report.html": "flipped"},
-    ),
+    row(f"{OF_EVERYBODY} --score {{on_folds}}/test", "report.html", spoil={"on_folds/test/report.html": "flipped"}),
     row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/run.json": {"cohort": "gone"}}),
     row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/run.json": {"model": "ae"}}),
     row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-1.data-00000-of-00001": "cut"}),
