@@ -136,6 +136,7 @@ def passes(of_two, six) -> Passes:
     return Passes(of_two, six)
 
 
+@pytest.mark.bits
 def test_effects_of_regions_are_means_over_all_donors_and_networks(exact, passes):
     """All of a region is replaced: its voxels in each map, and the edges of its parcels."""
     found, volume, edges = stored(exact[0]), passes.volume, passes.edges
@@ -212,6 +213,7 @@ def test_effects_of_pairs_of_regions(exact, passes):
         np.testing.assert_allclose(found["pair_reliance"][:, at], passes.sign * change, atol=1e-5)
 
 
+@pytest.mark.bits
 def test_whole_passes_of_the_program_find_the_same(exact):
     differ = re.findall(r"2 records recomputed in full, .*: logits differ by at most (\S+?)[,.]? ", exact[1])
     assert len(differ) == 2 and max(map(float, differ)) < 1e-5

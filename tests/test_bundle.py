@@ -101,12 +101,15 @@ def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path
     assert (half["raw"] == rare["raw"]).all()
 
 
-def test_without_a_score_nothing_is_calibrated(bundle, newcomers, tmp_path):
+def test_without_a_score_nothing_is_calibrated_and_problems_go_along(bundle, newcomers, tmp_path):
     model = json.loads(parts_of(bundle)["model.json"]) | {"internal": None}
+    model["caveats"]["problems"] = ["half of the maps were smoothed"]
     path = rebuilt(bundle, tmp_path / "plain.zip", {"model.json": json.dumps(model).encode()})
     assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
     people = read(tmp_path / "out", "people")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
+    problems = json.loads((tmp_path / "out" / "run.json").read_text())["problems"]
+    assert "of the training people: half of the maps were smoothed" in problems
     refused(f"{TEST} --prevalence 0.01", "--prevalence", "{model}", model=path, of=newcomers, to=tmp_path / "no")
 
 
@@ -163,6 +166,12 @@ def test_the_card_has_the_numbers_of_the_table_and_of_the_score(bundle, of_folds
             counts = of_site["DX_GROUP"].value_counts()
             assert f"| {site} | {counts['1']} | {counts['2']} |" in card
     assert "Licence of the weights: CC-BY-4.0." in parts_of(bundle)["card.md"].decode()
+
+
+def test_the_card_says_that_people_were_simulated(seen_two, tmp_path):
+    done("abide-bundle {of}/ckpt/nn {to}/a.zip", of=seen_two, to=tmp_path)
+    card = parts_of(tmp_path / "a.zip")["card.md"].decode()
+    assert "SIMULATED" in card.splitlines()[0] and "nothing here says anything about people" in card
 
 
 # Nothing of any person
