@@ -65,6 +65,8 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
         for command in commands:
             words = tiny(command)
             if words[0] == "run.py":
+                few = "--blackout" in words and "--systems" not in words and Path("atlas.nii.gz").exists()
+                words += ["--atlas", "atlas.nii.gz"] if few and "--atlas" not in words else []
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
             else:
                 module, arguments = module_of(words)
