@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import SUMS, networks_of, parts_of, people_of, rebuilt
-from commands import done, refused
+from commands import done, refused, run
 from scipy.special import expit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -272,6 +272,16 @@ def test_ids_are_withheld_and_break_nothing_where_they_are_words_or_numbers_of_t
 
 
 # What cannot be bundled or tested; most of it stands in test_refusals
+
+
+def test_weights_of_another_network_are_refused(bundle, newcomers, tmp_path):
+    """As many numbers in other shapes. They are known once the network is built."""
+    model = json.loads(parts_of(bundle)["model.json"])
+    model["members"][0]["shapes"] = [[sum(int(np.prod(shape)) for shape in model["members"][0]["shapes"])]]
+    path = rebuilt(bundle, tmp_path / "a.zip", {"model.json": json.dumps(model).encode()})
+    outcome = run(TEST, model=path, of=newcomers, to=tmp_path / "out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1) and "weights of another network" in outcome.err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_a_fold_of_few_people_stays(tmp_path):

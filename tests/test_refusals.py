@@ -5,7 +5,6 @@
 
 import io
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,13 +137,6 @@ def model_with(**changes: object) -> Callable[[Path], None]:
     return change
 
 
-def of_another_network(path: Path) -> None:
-    """As many numbers in other shapes."""
-    model = json.loads(parts_of(path)["model.json"])
-    model["members"][0]["shapes"] = [[sum(math.prod(shape) for shape in model["members"][0]["shapes"])]]
-    model_with(**model)(path)
-
-
 def pickled(path: Path) -> None:
     weights = io.BytesIO()
     np.save(weights, np.array([{}], object))
@@ -166,11 +158,6 @@ BUNDLES: list[Row] = [
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
     row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
     row(BY_BUNDLE, "another AAL", spoil={"bundle": model_with(aal_sha256="0" * 64)}),
-    row(
-        f"{BY_BUNDLE} --outDir {{empty}}/out",
-        "weights of another network",
-        spoil={"bundle": of_another_network},
-    ),
     row(BY_BUNDLE, "weights/0.npy", "array of float32", spoil={"bundle": pickled}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
     row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
