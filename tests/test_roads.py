@@ -59,14 +59,15 @@ def expanded(word: str) -> list[str]:
 
 
 def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
-    """Runs commands in a folder; each ends well and leaves what the comment behind it promises."""
+    """Runs commands in a folder; each ends well and leaves what the comment behind it promises. Where there is an atlas
+    of few regions, a blackout is of these."""
     outcomes = []
     with chdir(folder):
         for command in commands:
             words = tiny(command)
             if words[0] == "run.py":
-                few = "--blackout" in words and "--systems" not in words and Path("atlas.nii.gz").exists()
-                words += ["--atlas", "atlas.nii.gz"] if few and "--atlas" not in words else []
+                if "--blackout" in words and Path("atlas.nii.gz").exists() and not {"--atlas", "--systems"} & {*words}:
+                    words += ["--atlas", "atlas.nii.gz"]
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
             else:
                 module, arguments = module_of(words)
@@ -108,11 +109,6 @@ def people(count: int) -> list[dict]:
     return rows
 
 
-def save(path: Path, row: dict, at: int = 0) -> None:
-    """A coarse map of a person; `at` is which one."""
-    lab.save(path, lab.map_of(row, at))
-
-
 def own_table(rows: list[dict], **columns) -> list[dict]:
     """The table of a lab: `columns` gives names and what stands in them."""
     return [{name: of(number, row) for name, of in columns.items()} for number, row in enumerate(rows)]
@@ -130,31 +126,31 @@ def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: in
     for at, name in enumerate(names):
         for row in rows:
             file = f"sub-{row['SUB_ID']}_{suffix.format(name)}.nii.gz"
-            save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", row, at)
+            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.map_of(row, at))
     write_rows(folder / "participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
 
 
 def write_dpabi(folder: Path) -> None:
     rows = people(PEOPLE)
     for row in rows:
-        save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", row)
+        lab.save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", lab.map_of(row))
     of = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
     iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **AGE, **SEX, **iq, **SITE))
 
 
 def write_abide(folder: Path, count: int = PEOPLE) -> None:
-    rows = people(count)
+    rows, maps = people(count), folder / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
     for at, name in enumerate(MAPS):
         for row in rows:
-            save(folder / f"abide/ABIDE_pcp/cpac/nofilt_noglobal/{row['FILE_ID']}_{name}.nii.gz", row, at)
+            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.map_of(row, at))
     write_rows(folder / "abide/ABIDE_pcp/Phenotypic_V1_0b_preprocessed1.csv", rows)
 
 
 def write_named(folder: Path) -> None:
     rows = people(PEOPLE)
     for number, row in enumerate(rows):
-        save(folder / f"maps/scan{7 * number}.nii.gz", row)
+        lab.save(folder / f"maps/scan{7 * number}.nii.gz", lab.map_of(row))
     of = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
     path = {"path": lambda number, row: f"maps/scan{7 * number}.nii.gz"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **path, **AGE))
