@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 
 from data.cohorts.stored import open_cohort
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 OF_ROW = {0: "A", 1: "A", 2: "A", 5: "B", 6: "B", 7: "7", 9: "7.0", 11: "C", 13: "D", 30: "n/a"}  # others: empty
 FAMILIES = [["50002", "50003", "50004"], ["50007", "50008"], ["50009", "50011"]]  # the first of three sites
@@ -83,7 +83,6 @@ def test_columns_of_something_else_are_refused(options, words, source, tmp_path)
     refused(f"{CONVERT} {options}", *words, lab=source, to=tmp_path / "cohort")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_families_are_in_one_split_whatever_the_seed(seed, source, tmp_path):
     done(f"{CONVERT} --family FAM --seed {seed}", lab=source, to=tmp_path / "cohort")
@@ -91,7 +90,6 @@ def test_families_are_in_one_split_whatever_the_seed(seed, source, tmp_path):
     assert parted(FAMILIES, table, "split") == [] and (table["split"] == "test").sum() >= 4
 
 
-@pytest.mark.slow
 def test_a_kept_split_gives_way_to_families_and_says_so(source, tmp_path):
     done(CONVERT, lab=source, to=tmp_path / "plain")
     before = read_table(tmp_path / "plain" / "subjects.csv").set_index("split")["subject"]
@@ -104,7 +102,6 @@ def test_a_kept_split_gives_way_to_families_and_says_so(source, tmp_path):
     assert after[tested] == after[trained] == "train" and f"Not kept: {tested}" in said
 
 
-@pytest.mark.slow
 def test_new_people_have_families_of_their_own_and_relatives_of_training_people_are_named(made, tmp_path):
     split = read_table(made[0] / "subjects.csv").set_index("subject")["split"]
     name, member = next((name, of[0]) for name, of in zip("AB", FAMILIES, strict=False) if split[of[0]] == "train")
@@ -137,7 +134,6 @@ def tested(made, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_family_is_in_one_fold_and_drawn_as_one(tested, made):
     table = pd.read_csv(tested / "test" / "predictions.csv", dtype={"subject": str, "same_scan": str})
     first = {one: family[0] for family in FAMILIES for one in family}
@@ -149,14 +145,12 @@ def test_a_family_is_in_one_fold_and_drawn_as_one(tested, made):
     assert [prepared[name] for name in ("same_scan", "families", "family_column")] == [0, 3, "FAM"]
 
 
-@pytest.mark.slow
 def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_before(tested, source, tmp_path):
     done(CONVERT, lab=source, to=tmp_path / "plain")
     command = "run.py --test --model nn --folds 5 --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
     refused(command, "belongs to other data", of=tmp_path / "plain", by=tested, to=tmp_path / "out")
 
 
-@pytest.mark.slow
 def test_folds_that_were_edited_and_part_a_family_are_refused(tested, made, tmp_path):
     copy = shutil.copytree(tested, tmp_path / "copy")
     edit(copy / "ckpt" / "nn" / "folds-5" / "folds.csv", moved)
