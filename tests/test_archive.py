@@ -1,4 +1,4 @@
-"""Zips of named parts: the same bytes of the same parts, read back as written. Hostile: test_hostile_bundles.py."""
+"""Zips of named parts: the same bytes of the same parts, read back as written."""
 
 import subprocess
 import zipfile

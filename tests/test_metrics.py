@@ -829,3 +829,23 @@ def test_sites_with_ten_families_are_told_apart(alike):
     own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
     large = own[(own["group"] != "") & (own["people"] >= 20)]["value"]
     assert held(found, "autism").ends == (large.min(), large.max())
+
+
+def test_intervals_need_ten_families_of_each_class():
+    label, probability = np.repeat([0.0, 1.0], 16), np.linspace(0, 1, 32) % 0.7
+    one = Predictions(label, probability, np.arange(32), person=np.arange(32) // 2)
+    alone = replace(one, person=None)
+    assert one.units(label >= 0) == 16 and alone.units(label >= 0) == 32
+    assert with_intervals(one, 0)["auc"].low is None
+    assert with_intervals(alone, 0)["auc"].low is not None
+
+
+def test_intervals_of_several_folds_are_made_wider_by_their_families():
+    """As if each family were one person; a family is in one fold."""
+    family = np.arange(120) // 2
+    label, fold, site = family % 2, family % 5, np.repeat(["a", "b"], 60)
+    twice = Predictions(label, np.linspace(0, 1, 120), np.arange(120), fold, site, person=family)
+    once = twice.subset(np.arange(120) % 2 == 0)
+    fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
+    for name in ("auc", "auc_sites", "auc_folds"):
+        assert twice.widening(name) == pytest.approx(replace(once, tested=()).widening(name) * fewer)

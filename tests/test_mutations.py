@@ -5,7 +5,6 @@ failure and not the end. There, warnings are errors, an input may take 10 second
 where it lies.
 """
 
-import csv
 import dataclasses
 import faulthandler
 import functools
@@ -30,6 +29,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import COARSE, ROOT, an_identity, brain_map, compressible, listing, load_map, pcp_table, write_small
 
@@ -326,13 +326,6 @@ def use_map(suffix: str) -> Callable[[Path], None]:
     return lambda folder: (read_one if next(numbers) % 4 else load_map)(folder / f"map{suffix}")
 
 
-def write_table(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @functools.cache
 def map_content() -> bytes:
     return nibabel.Nifti1Image(brain_map((8, 9, 8), 0), COARSE).to_bytes()
@@ -346,7 +339,7 @@ def make_own_table(folder: Path) -> None:
         (folder / f"fALFFMap_{subject}.nii").write_bytes(map_content())
         age, hand = random_.choice(["12.5", "30", "-9999", ""]), random_.choice(["R", "L", "`"])
         rows.append({"ID": subject, "DX": 1 + subject % 2, "SITE_ID": "a b", "age": age, "hand": hand})
-    write_table(folder / "table.csv", rows)
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
 
 
 def make_abide_table(folder: Path) -> None:
@@ -354,7 +347,7 @@ def make_abide_table(folder: Path) -> None:
     rows = pcp_table()
     for row in rows:
         (folder / f"{row['FILE_ID']}_falff.nii").write_bytes(map_content())
-    write_table(folder / "table.csv", rows)
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
 
 
 def make_checkpoint(folder: Path) -> None:

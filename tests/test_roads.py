@@ -17,12 +17,11 @@ from pathlib import Path
 from statistics import NormalDist
 
 import lab
-import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_drawing
-from helpers import COARSE, ROOT, Outcome, brain_map, pcp_table, read_rows, resealed, run_main, write_rows
+from helpers import ROOT, Outcome, read_rows, resealed, run_main, write_rows
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from statsmodels.stats.multitest import multipletests
 
@@ -38,7 +37,7 @@ DATA, COHORT, FILES, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "files", "models", "derive", "bundle", "tutorial")
 )
 MAPS = ("falff", "alff", "degree_weighted")
-PEOPLE = 16
+PEOPLE = 12
 TESTED, TRAINED = (7, 9), range(11, 33)  # numbers that a bare folder takes for test subjects, and for others
 PROMISED = re.compile(r"(?:results|cohort_reduced)[\w/.-]*")  # a path in the comment behind a command
 A_JOB_LEAVES = {  # where the rows of the table are looked up
@@ -60,12 +59,15 @@ def expanded(word: str) -> list[str]:
 
 
 def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
-    """Runs commands in a folder; each ends well and leaves what the comment behind it promises."""
+    """Runs commands in a folder; each ends well and leaves what the comment behind it promises. Where there is an atlas
+    of few regions, a blackout is of these."""
     outcomes = []
     with chdir(folder):
         for command in commands:
             words = tiny(command)
             if words[0] == "run.py":
+                if "--blackout" in words and Path("atlas.nii.gz").exists() and not {"--atlas", "--systems"} & {*words}:
+                    words += ["--atlas", "atlas.nii.gz"]
                 outcome = run_main("run", str(ROOT / "run.py"), words[1:])
             else:
                 module, arguments = module_of(words)
@@ -89,29 +91,22 @@ def undrawn_roads():
         yield
 
 
+TWO_LAYERS = {"filters": (2, 3), "kernels": (3, 3), "strides": (3, 2), "pools": (0, 0)}
+
+
 def smaller(preset):
-    """With one member, and batches as small as the cohorts are."""
+    """With one member, few filters, and batches as small as the cohorts are."""
     members = {"members": 1} if hasattr(preset, "members") else {}
-    return replace(preset, batch_size=8, **members)
+    layers = TWO_LAYERS if len(getattr(preset, "filters", ())) > 1 else {}
+    return replace(preset, batch_size=8, **members, **layers)
 
 
 def people(count: int) -> list[dict]:
     """Rows of a table: two sites, both classes at each, and what the commands of the pages name."""
-    rows = []
-    for number, row in enumerate((pcp_table() * 3)[:count]):
-        subject, site = str(50002 + number), ("NYU", "PITT")[number // 2 % 2]
-        group = str(1 + (number + number // 6) % 2)  # the phenotype's six patterns of missing values do not go with it
-        rows.append(row | {"SUB_ID": subject, "SITE_ID": site, "FILE_ID": f"{site}_00{subject}", "DX_GROUP": group})
+    rows = lab.people(count).to_dict("records")
+    for number, row in enumerate(rows):
+        row["SITE_ID"], row["DX_GROUP"] = ("NYU", "PITT")[number // 2 % 2], str(1 + (number + number // 6) % 2)
     return rows
-
-
-def save(path: Path, row: dict, at: int = 0) -> None:
-    """A coarse map of a person; `at` is which one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scale = (1, 50, 300)[at]  # three kinds of values
-    left_differs = np.linspace(0.5, 1, 8)[:, None, None]
-    values = scale * left_differs * brain_map((8, 10, 8), 100 * at + int(row["SUB_ID"]) % 100)
-    nibabel.save(nibabel.Nifti1Image(values, COARSE), path)
 
 
 def own_table(rows: list[dict], **columns) -> list[dict]:
@@ -131,31 +126,31 @@ def write_bids(folder: Path, names=("falff",), suffix="task-rest_{0}", count: in
     for at, name in enumerate(names):
         for row in rows:
             file = f"sub-{row['SUB_ID']}_{suffix.format(name)}.nii.gz"
-            save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", row, at)
+            lab.save(folder / f"derivatives/sub-{row['SUB_ID']}/func/{file}", lab.map_of(row, at))
     write_rows(folder / "participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE, **dict(motion)))
 
 
 def write_dpabi(folder: Path) -> None:
     rows = people(PEOPLE)
     for row in rows:
-        save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", row)
+        lab.save(folder / f"Results/fALFF/fALFFMap_{row['SUB_ID']}.nii", lab.map_of(row))
     of = {"ID": lambda number, row: row["SUB_ID"], "DX": lambda number, row: row["DX_GROUP"]}
     iq = {"fiq": lambda number, row: f"{90 + number * 11 % 37}"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **AGE, **SEX, **iq, **SITE))
 
 
 def write_abide(folder: Path, count: int = PEOPLE) -> None:
-    rows = people(count)
+    rows, maps = people(count), folder / "abide/ABIDE_pcp/cpac/nofilt_noglobal"
     for at, name in enumerate(MAPS):
         for row in rows:
-            save(folder / f"abide/ABIDE_pcp/cpac/nofilt_noglobal/{row['FILE_ID']}_{name}.nii.gz", row, at)
+            lab.save(maps / f"{row['FILE_ID']}_{name}.nii.gz", lab.map_of(row, at))
     write_rows(folder / "abide/ABIDE_pcp/Phenotypic_V1_0b_preprocessed1.csv", rows)
 
 
 def write_named(folder: Path) -> None:
     rows = people(PEOPLE)
     for number, row in enumerate(rows):
-        save(folder / f"maps/scan{7 * number}.nii.gz", row)
+        lab.save(folder / f"maps/scan{7 * number}.nii.gz", lab.map_of(row))
     of = {"id": lambda number, row: row["SUB_ID"], "dx": lambda number, row: row["DX_GROUP"]}
     path = {"path": lambda number, row: f"maps/scan{7 * number}.nii.gz"}
     write_rows(folder / "subjects.csv", own_table(rows, **of, **path, **AGE))
@@ -238,9 +233,7 @@ def write_fmriprep(folder: Path, rows: list[dict]) -> None:
     """Scans, confounds and people, and an atlas of twelve parcels."""
     lab.bold(folder / "fmriprep", pd.DataFrame(rows))
     write_rows(folder / "fmriprep/participants.tsv", own_table(rows, **BIDS_ID, **GROUP, **AGE, **SEX, **SITE))
-    parcel = np.indices((8, 10, 8)) // np.reshape((4, 4, 4), (3, 1, 1, 1))
-    labels = 1 + np.ravel_multi_index(tuple(parcel), (2, 3, 2)).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(labels, COARSE), folder / "atlas.nii.gz")
+    lab.parcels(folder / "atlas.nii.gz")
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def derived(once) -> Path:
         for name, more in (("dry", " --dryRun"), ("derive", ""), ("again", "")):
             kept(name, command + more, to=folder)
 
-    return once("derived", make)
+    return once("two-derived", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,166 +1,189 @@
-"""Groups of the phenotype's values: who is in which, and what a network does when one is replaced."""
+"""--blackout of the phenotype's values: their groups, p-values, and whether they come out in halves and repeats."""
 
-import shutil
+import json
+from pathlib import Path
 
-import keras
+import h5py
+import lab
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import add_connectomes
+from by_hand import difference, family_wise
+from commands import done
+from scipy import stats
 
-from data.cohorts import phenotype
-from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import Metadata
-from models import mmnn, nn
-from utils.blackout import values
-from utils.blackout.donors import Donors
-from utils.blackout.effects import Adjusted
-from utils.scores.adjustment import adjustment
+from utils.blackout.families import People
+from utils.blackout.replication import cut
 
-random = np.random.default_rng(0)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
-
-def test_each_of_abides_values_is_in_one_group():
-    names = phenotype.abide_names()
-    groups = values.groups_of(Metadata(phenotype=names))
-    assert sorted(at for own in groups.values() for at in own) == list(range(PHENOTYPE_SIZE))
-    found = {group: [names[at] for at in own] for group, own in groups.items()}
-    assert (
-        found["age"] == ["age"]
-        and found["sex"] == ["sex_male", "sex_female"]
-        and found["eyes"] == ["eyes_open", "eyes_closed"]
-    )
-    assert found["IQ"] == ["fiq", "viq", "piq", "wisc_vci", "wisc_pri", "wisc_wmi", "wisc_psi"]
-    assert "handedness_score" in found["handedness"] and found["body mass index"] == ["bmi"]
-    marks = found[values.MARKS]
-    assert {"handedness_unknown", "handedness_score_missing", "fiq_missing", "wisc_missing", "bmi_missing"} <= {*marks}
-    assert {"iq_test_wasi", "iq_test_other"} <= {*marks} and len(marks) == 11
-
-
-def test_each_column_of_ones_own_is_a_group_with_its_mark():
-    table = pd.DataFrame(
-        {"bdi": ["3", "", "5", "8"], "hand": ["left", "right", "left", "right"], "bdi_x": list("1234")}
-    )
-    columns = ["bdi", "hand", "bdi_x"]
-    training = np.ones(4, bool)
-    coded = phenotype.custom_values(table, columns, training)
-    metadata = Metadata(
-        phenotype=tuple(coded),
-        phenotype_columns=tuple(columns),
-        phenotype_categories=phenotype.categories(table, columns, training),
-    )
-    assert values.groups_of(metadata) == {"bdi": [0, 1], "hand": [2, 3], "bdi_x": [4]}
-
-
-def test_without_names_each_value_is_a_group():
-    assert list(values.groups_of(Metadata()).values()) == [[at] for at in range(PHENOTYPE_SIZE)]
-
-
-def test_a_group_stands_for_its_first_value_or_for_how_much_is_unknown():
-    known = pd.DataFrame(
-        {"age": [10.0, np.nan], "fiq": [100.0, 90.0], "fiq_missing": [0.0, 1.0], "age_missing": [1.0, 1.0]}
-    )
-    found = values.of_groups(known, {"age": [0], "IQ": [1], values.MARKS: [2, 3]})
-    np.testing.assert_array_equal(found, [[10, 100, 1], [np.nan, 90, 2]])
-
-
-def test_a_category_that_is_unknown_is_no_value():
-    """All values of the category are 0 then, which says nothing of the first."""
-    known = pd.DataFrame(
-        {"hand_right": [1.0, 0, 0], "hand_left": [0.0, 1, 0], "score": [5.0, 2, 3], "male": [0.0, 1, 1]}
-    )
-    found = values.of_groups(known, {"handedness": [0, 1, 2], "sex": [3]})
-    np.testing.assert_array_equal(found, [[1, 0], [0, 1], [np.nan, 1]])
-
-
-OF_ABIDE = {
-    "age": ["AGE_AT_SCAN"],
-    "sex": ["SEX"],
-    "IQ": ["FIQ", "VIQ", "fiq", "WISC_IV_VCI"],
-    "handedness": ["HANDEDNESS_CATEGORY", "handedness"],
-    "eyes": ["EYE_STATUS_AT_SCAN"],
-    "body mass index": ["BMI"],
-    values.MARKS: ["FIQ_TEST_TYPE"],
-}
-
-
-@pytest.mark.parametrize("group", OF_ABIDE)
-def test_a_group_of_abide_is_not_adjusted_for_itself(group):
-    columns = [name for names in OF_ABIDE.values() for name in names] + ["site", "log func_mean_fd"]
-    known = pd.DataFrame(1.0, index=range(3), columns=columns)
-    rest = values.without_own(known, Metadata(phenotype=phenotype.abide_names()), group)
-    assert set(columns) - set(rest) == {*OF_ABIDE[group]}
-
-
-def test_a_column_of_ones_own_is_not_adjusted_for_itself():
-    metadata = Metadata(
-        phenotype=("diet_a", "diet_b", "Years", "iq_score"),
-        phenotype_columns=("diet", "Years", "iq_score"),
-        phenotype_categories={"diet": ("a", "b")},
-    )
-    known = pd.DataFrame(1.0, index=range(3), columns=["diet", "years", "site", "FIQ"])
-    assert set(values.without_own(known, metadata, "diet")) == {"years", "site", "FIQ"}
-    assert set(values.without_own(known, metadata, "Years")) == {"diet", "site", "FIQ"}
-
-
-def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
-    """A covariate with unknown values has a mark of its own, which tells what the group tells."""
-    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.abide_names())
-    unknown = random.random(240) < 0.5
-    iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
-    known = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})
-    known["log func_mean_fd"] = np.where(np.arange(240), random.normal(size=240), np.nan)
-    label = (random.random(240) < np.where(unknown, 0.7, 0.3)).astype(float)
-    effect = np.where(label == 1, 1, -1) * (unknown - 0.5) + random.normal(0, 0.5, 240)
-    rest = values.without_own(known, metadata, values.MARKS)
-    assert list(rest) == ["age", "log func_mean_fd"]
-    t = []
-    for table in (known, rest):
-        net = Adjusted(adjustment(table), label)(effect[:, None]).net[:, 0]
-        t.append(net.mean() / net.std() * np.sqrt(240))
-    assert abs(t[0]) < 2 and t[1] > 4
-
-
-def network_of(name, cohort):
-    """An untrained network on the records of a cohort; of `residual` the phenotype joins the volume's features."""
-    if name == "nn":
-        return nn.build(nn.PRESETS["sine"], cohort.grid)
-    edges = cohort.connectomes.num_edges
-    network = mmnn.build(mmnn.PRESETS[name], cohort.grid, cohort.num_maps, edges=edges)
-    layer = network.get_layer("connectome_logits")
-    layer.assign(*(random.normal(size=edges) for _ in range(3)), 0.5)
-    return network
+PAIRS = [(0, 1), (4, 5), (10, 12), (20, 22), (30, 31), (41, 42)]  # of one family each
+GROUPS = {"AGE_AT_SCAN": "AGE_AT_SCAN", "iq": "iq; iq_missing", "hand": "hand_both; hand_left; hand_right"}
+NN = "run.py {job} --model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/{job} "
 
 
 @pytest.fixture(scope="module")
-def with_edges(cohort, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("values") / "cohort"
-    shutil.copytree(cohort, folder)
-    return add_connectomes(folder)
+def source(tmp_path_factory) -> Path:
+    """A lab of 60 people. Age goes with autism; eyes are open at one site only. In `own.csv` there is no site."""
+    folder, random = tmp_path_factory.mktemp("source") / "lab", np.random.default_rng(0)
+    table = lab.people(60)
+    age = np.where(table["DX_GROUP"] == "1", 23, 16) + random.normal(0, 5, 60)
+    table = table.assign(AGE_AT_SCAN=[f"{value:.2f}" for value in age.clip(6, 45)])
+    table["EYE_STATUS_AT_SCAN"] = table["SITE_ID"].map({"NYU": "1", "PITT": "2", "USM": "2"})
+    lab.pcp(folder, table)
+    own = table.drop(columns="SITE_ID").assign(FAM="")
+    for number, pair in enumerate(PAIRS):
+        own.loc[[*pair], "FAM"] = f"F{number}"
+    own.to_csv(folder / "own.csv", index=False)
+    return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["nn", "regions", "residual"])
-def test_replaced_values_change_the_network_as_a_full_pass_says(name, with_edges):
-    keras.utils.set_random_seed(0)
-    network, indices = network_of(name, with_edges), with_edges.indices("test")[:3]
-    for weight in network.trainable_weights:  # some begin at 0
-        weight.assign_add(random.normal(0, 0.1, weight.shape))
-    donors = Donors(with_edges, indices, 2, seed=0)
-    found, groups = values.value_logits(with_edges, network, donors), values.groups_of(with_edges.metadata)
-    assert found.replaced.shape == (3, 2, len(groups))
-    batch = with_edges.batch(indices, tables={"connectome": with_edges.connectomes})
-    rows = np.arange(len(with_edges.rows))
-    stored = with_edges.batch(rows, volumes=False)["phenotype"]
+def blacked_out(folder: Path, source: Path, convert: str, folds: str) -> Path:
+    """The results of a `nn` on folds of a cohort."""
+    places = {"of": folder / "cohort", "to": folder, "lab": source}
+    done(f"abide-data convert {{lab}} {{of}} --grid reduced --table {{lab}}/{convert}", **places)
+    settings = "--numIters 40 --set members=1 --set batch_size=16"
+    done(f"{NN}{folds} {settings}", job="--train", **places)
+    done(f"{NN}{folds}", job="--blackout", **places)
+    return folder / "--blackout"
 
-    def log_odds(shown):
-        logits = network({one: batch[one] for one in network.input} | {"phenotype": shown}, training=False).numpy()
-        return logits[:, 1] - logits[:, 0]
 
-    np.testing.assert_allclose(found.base, log_odds(batch["phenotype"]), atol=1e-5)
-    for at, own in enumerate(groups.values()):
-        for donor in range(2):
-            shown = batch["phenotype"].copy()
-            shown[:, own] = stored[donors.of(indices)[donor]][:, own]
-            np.testing.assert_allclose(found.replaced[:, donor, at], log_odds(shown), atol=1e-5)
-    assert np.abs(found.replaced - found.base[:, None, None]).max() > 1e-3
+@pytest.fixture(scope="module")
+def own(source, tmp_path_factory) -> Path:
+    """By columns of one's own, without covariates or sites, twice on two folds."""
+    options = "own.csv --covariates '' --phenotype AGE_AT_SCAN,iq,hand --family FAM"
+    return blacked_out(tmp_path_factory.mktemp("own"), source, options, "--folds 2 --repeats 2")
+
+
+@pytest.fixture(scope="module")
+def abide(source, tmp_path_factory) -> Path:
+    """By ABIDE's table, leaving sites out."""
+    return blacked_out(tmp_path_factory.mktemp("abide"), source, "Phenotypic.csv", "--folds site")
+
+
+def effects_of(folder: Path) -> pd.DataFrame:
+    """The reliance of people on each group, sorted by name."""
+    with h5py.File(folder / "blackout.h5") as file:
+        names = file["values"].asstr()[()]
+        return pd.DataFrame(file["value_reliance"][()], file["subject"].asstr()[()], names).sort_index()
+
+
+def labels_and_units() -> tuple[np.ndarray, np.ndarray]:
+    """Of people sorted by name."""
+    unit = np.arange(60)
+    for one, other in PAIRS:
+        unit[other] = one
+    return (lab.people(60)["DX_GROUP"] == "1").to_numpy().astype(float), unit
+
+
+def test_each_column_of_ones_own_is_a_group_of_which_the_effects_are_means_over_repeats(own, source):
+    effect, table = effects_of(own), pd.read_csv(own / "values.csv").set_index("group")
+    assert table["values"].to_dict() == GROUPS and [*effect] == [*GROUPS]
+    repeats = [effects_of(own / f"repeat-{repeat}") for repeat in (0, 1)]
+    np.testing.assert_allclose(effect, (repeats[0] + repeats[1]) / 2, atol=1e-6)
+    np.testing.assert_allclose(table.loc[[*GROUPS], "reliance"], effect.mean(), atol=1e-5)
+    people, (label, _) = lab.read_table(source / "own.csv"), labels_and_units()
+    age, alone = people["AGE_AT_SCAN"].astype(float).to_numpy(), np.full(60, "")
+    assert table.loc["AGE_AT_SCAN", "difference"] == pytest.approx(difference(age, label, alone), abs=1e-4)
+    both = (people["hand"] == "both").to_numpy().astype(float)
+    assert table.loc["hand", "difference"] == pytest.approx(difference(both, label, alone), abs=1e-4)
+    known = (people["iq"] != "").to_numpy()
+    iq = pd.to_numeric(people["iq"][known]).to_numpy(float)
+    assert table.loc["iq", "difference"] == pytest.approx(difference(iq, label[known], alone[known]), abs=1e-4)
+
+
+def test_p_and_intervals_are_those_of_families(own):
+    """Nothing is adjusted for. Each two people meet twice, so that means spread by the root of two more."""
+    effect, table = effects_of(own), pd.read_csv(own / "values.csv").set_index("group").loc[[*GROUPS]]
+    label, unit = labels_and_units()
+    expected = family_wise(effect.to_numpy(), label, np.sqrt(2), unit)
+    for column in ("p_reliance", "p_reliance_plain"):
+        np.testing.assert_allclose(table[column], expected, atol=0.04)
+    assert table.loc["AGE_AT_SCAN", "p_reliance"] < 0.05 < table.loc["hand", "p_reliance"]
+    assert json.loads((own / "run.json").read_text())["adjusted_for"] == []
+    random, names = np.random.default_rng(0), np.unique(unit)
+    wider = effect.mean() + np.sqrt(2) * (effect - effect.mean())
+    total, size = wider.groupby(unit).sum().to_numpy(), np.bincount(unit)[names]
+    drawn = random.integers(len(names), size=(4000, len(names)))
+    means = total[drawn].sum(1) / size[drawn].sum(1)[:, None]
+    for column, share in (("reliance_low", 0.025), ("reliance_high", 0.975)):
+        spread = np.ptp(np.quantile(means, (0.025, 0.975), axis=0), axis=0)
+        assert (np.abs(table[column] - np.quantile(means, share, axis=0)) < 0.06 * spread).all()
+
+
+def test_halves_name_what_tests_of_their_own_name(own):
+    """By other halves at random, of which half of all pairs meet twice."""
+    rows = pd.read_csv(own / "replication.csv", keep_default_na=False, na_values=[""])
+    rows = rows[rows["between"] == "halves"]
+    effect, (label, unit) = effects_of(own).to_numpy(), labels_and_units()
+    units, random, named, correlated = np.unique(unit), np.random.default_rng(5), [], []
+    for _ in range(60):
+        half = np.isin(unit, random.choice(units, len(units) // 2, replace=False))
+        sides = [half, ~half]
+        named.append([family_wise(effect[of], label[of], np.sqrt(1.5), unit[of], 200) < 0.05 for of in sides])
+        correlated.append(stats.pearsonr(*(effect[of].mean(0) for of in sides)).statistic)
+    named, whole, things = np.array(named), rows.iloc[0], rows.iloc[1:].set_index("thing")
+    assert rows["family"].eq("values").all() and pd.isna(whole["thing"])
+    assert whole["correlation"] == pytest.approx(np.mean(correlated), abs=0.05)
+    low, high = np.quantile(correlated, (0.025, 0.975))
+    assert whole["correlation_low"] == pytest.approx(low, abs=0.15)
+    assert whole["correlation_high"] == pytest.approx(high, abs=0.05)
+    times, both = named.sum((0, 1)), named.all(1).sum(0)
+    assert whole["in_the_other"] == pytest.approx(2 * both.sum() / times.sum(), abs=0.15)
+    assert whole["named"] == 1 and whole["comes_out"] == float(times[0] > 60)
+    for thing, share, of_both, of in zip(GROUPS, times / 120, both, times, strict=True):
+        found = things["comes_out"].get(thing, 0)
+        assert found == pytest.approx(share, abs=0.12), thing
+        if of > 30:
+            assert things.loc[thing, "in_the_other"] == pytest.approx(2 * of_both / of, abs=0.15)
+    assert things["named"].to_dict()["AGE_AT_SCAN"] == 1 and things["named"].sum() == 1
+
+
+def test_repeats_are_compared_pair_by_pair(own):
+    rows = pd.read_csv(own / "replication.csv", keep_default_na=False, na_values=[""])
+    rows, (label, unit) = rows[rows["between"] == "repeats"], labels_and_units()
+    effects = [effects_of(own / f"repeat-{repeat}").to_numpy() for repeat in (0, 1)]
+    correlation = stats.pearsonr(*(effect.mean(0) for effect in effects)).statistic
+    assert rows.iloc[0]["correlation"] == pytest.approx(correlation, abs=1e-5)
+    assert rows.iloc[0][["correlation_low", "correlation_high"]].isna().all()  # of one pair
+    named = np.array([family_wise(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
+    of_age = rows[rows["thing"] == "AGE_AT_SCAN"].iloc[0]
+    assert of_age["comes_out"] == named[:, 0].mean() and of_age["named"] == 1
+
+
+def test_a_value_is_not_adjusted_for_itself(abide):
+    """Age is a covariate, and would explain all that its value says."""
+    table = pd.read_csv(abide / "values.csv").set_index("group")
+    assert "AGE_AT_SCAN" in json.loads((abide / "run.json").read_text())["adjusted_for"]
+    assert table.loc["age", "p_reliance"] < 0.05 and table.loc["age", "reliance_adjusted_low"] > 0
+    assert (table.drop("age")["p_reliance"] > 0.05).all()
+
+
+def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):
+    """Who have the same eyes, so that nothing changes with these."""
+    assert (
+        "tested subjects of the same site" in json.loads((abide / "fold-NYU" / "run.json").read_text())["donors_from"]
+    )
+    effect = effects_of(abide)
+    assert (effect["eyes"] == 0).all() and (effect["age"].abs() > 1e-3).mean() > 0.9
+
+
+@pytest.mark.parametrize("related", [False, True])
+def test_halves_share_out_sites_and_folds_and_keep_relatives(related):
+    random = np.random.default_rng(0)
+    unit = np.arange(151) // 2 if related else np.arange(151)
+    site = random.choice(list("abcdef"), 151, p=[0.4, 0.3, 0.2, 0.06, 0.03, 0.01])
+    site[:4], fold = [*"gghi"], random.permutation(151)[unit] % 3
+    people = People(label=np.arange(151) % 2, site=site, fold=fold, unit=unit, adjusted=None, concludes=True, seed=0)
+    chosen = cut(people, 20, np.random.default_rng(0))
+    units = unit.max() + 1
+    assert chosen.shape == (20, units) and len(np.unique(chosen, axis=0)) == 20
+    of_unit = pd.DataFrame({"site": site, "fold": fold, "unit": unit}).groupby("unit").first()
+    for half in chosen:
+        assert abs(2 * half.sum() - units) <= 1
+        for by in (["site"], ["site", "fold"]):
+            apart = (2 * of_unit.assign(half=half).groupby(by)["half"].agg("mean") - 1) * of_unit.groupby(by).size()
+            assert apart.abs().max() <= 1 + 1e-9
+    alone = of_unit["site"].map(of_unit["site"].value_counts()).to_numpy() == 1
+    assert alone.any() and 0.2 < chosen[:, alone].mean() < 0.8
+    assert 0.4 < np.median((chosen[:, :1] == chosen[:, 1:]).mean(0)) < 0.6  # who is together is drawn anew
