@@ -2,7 +2,6 @@
 named."""
 
 import json
-import shutil
 from pathlib import Path
 
 import h5py

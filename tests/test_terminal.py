@@ -56,29 +56,30 @@ def test_a_process_never_ends_with_a_traceback(tmp_path):
 @pytest.mark.parametrize("redirections", ["2>&-", "<&- >&- 2>&-", "2>&1 | true", ">&- 2>/dev/full"])
 def test_streams_that_are_closed_take_no_file_with_them(redirections, tmp_path):
     """The next file that is opened would have the number of standard error, and whatever is printed in it."""
-    labs.pcp(tmp_path / "lab", labs.people(4))
-    ended = shell(tmp_path, f"abide-data convert lab cohort --grid reduced {redirections}")
+    labs.records(tmp_path / "records")
+    ended = shell(tmp_path, f"abide-data pack records copy --bin {redirections}")
     assert "Traceback" not in ended.stderr and "ignored" not in ended.stderr
     if "|" not in redirections and "full" not in redirections:
-        assert len(list((tmp_path / "cohort").glob("*.bin"))) == 4
-        (tmp_path / "log").write_text(shell(tmp_path, "abide-data check cohort").stdout)
-        assert "4 records" in (tmp_path / "log").read_text()
+        for number in range(1, 9):
+            assert (tmp_path / f"copy/{number}.bin").read_bytes() == labs.record(number)
 
 
 @pytest.mark.slow
-def test_a_full_disk_under_the_output_is_bad_input_and_a_reader_that_goes_is_no_error(tmp_path):
-    ended = shell(tmp_path, "abide-data --help >/dev/full")
+def test_a_full_disk_under_the_output_is_bad_input_and_a_reader_that_goes_is_no_error(converted, tmp_path):
+    ended = shell(tmp_path, f"abide-data check {converted} >/dev/full")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert shell(tmp_path, "abide-data --help >/dev/full 2>/dev/full").returncode == 2
-    ended = shell(tmp_path, "abide-data check missing 2>&1 | true; exit ${PIPESTATUS[0]}")
+    assert shell(tmp_path, f"abide-data check {converted} >/dev/full 2>/dev/full").returncode == 2
+    ended = shell(tmp_path, f"abide-data check {converted} | true")
     assert ended.stderr == "" and not list(tmp_path.glob("*.log"))
     ended = shell(tmp_path, "abide-data check Zürich", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert ended.returncode == 2 and "Z\\xfcrich" in ended.stderr
 
 
-def test_an_error_is_shown_without_what_steers_a_terminal_and_not_at_any_length(tmp_path):
-    outcome = run("run.py --train --dataDir {of}", of="a\x1b[31m\u202eb\tc")
-    assert outcome.status == 2 and outcome.err.startswith("run.py: error: a\\x1b[31m\\u202eb\tc")
+def test_an_error_is_shown_without_what_steers_a_terminal_and_not_at_any_length(cohort, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a\x1b[31m\u202eb").touch()
+    outcome = run("run.py --train --model nn --dataDir {of} --chkPointDir ckpt --outDir out", of=cohort)
+    assert outcome.status == 2 and "out holds a\\x1b[31m\\u202eb, and no run.json" in outcome.err
     outcome = run("run.py --train --model nn --set {long}=1", long="x" * 10_000)
     assert outcome.status == 2 and len(outcome.err) < 2100
 

@@ -2,13 +2,16 @@
 and the same commands go on as if nothing had been."""
 
 import json
+import re
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +19,6 @@ import pytest
 from commands import run
 from conftest import without_drawing
 from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
-
-from data.base.effort import EFFORT
 
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
 INTERVAL = 3
@@ -60,8 +61,7 @@ def ended(*processes: subprocess.Popen) -> list[Outcome]:
 def one(cli, cohort, tmp_path_factory) -> Path:
     """What one process leaves of all trainings."""
     folder = tmp_path_factory.mktemp("one")
-    with without_drawing() as patch:
-        patch.setattr(EFFORT, "save_every", INTERVAL)
+    with without_drawing():
         for name in TRAININGS:
             outcome = cli(*training(folder, cohort, name))
             assert outcome.status == 0, outcome.err
@@ -139,6 +139,28 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, 
         np.testing.assert_allclose(rows["loss"][:6], expected["loss"], rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
+def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
+    import tensorflow as tf
+
+    from models import MODELS
+
+    model = MODELS["cnn"]
+    config = replace(model.module.PRESETS["residual"], dropout=0.5, members=1)
+    volume = np.random.default_rng(0).normal(size=(2, *model.grid.shape, 1)).astype(np.float32)
+
+    def logits(replica: int) -> np.ndarray:
+        """Of a new network with the same weights, as TensorFlow would call it on a replica."""
+        tf.keras.utils.set_random_seed(0)
+        context = SimpleNamespace(replica_id_in_sync_group=replica)
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.distribute, "get_replica_context", lambda: context)
+            return np.asarray(model.module.build(config, model.grid)({"volume": volume}, training=True))
+
+    assert np.array_equal(logits(0), logits(0))
+    assert not np.array_equal(logits(0), logits(1))
+
+
 # Who the workers are
 
 
@@ -184,20 +206,23 @@ CHIEF = '{"cluster": {"worker": ["b:1", "c:25248"], "chief": ["a:1"]}, "task": {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variables, index, addresses",
+    "variables, own, addresses",
     [
-        ({}, 2, "gpu07:25248, gpu07:25249 and gpu08:25248"),
-        ({"SLURM_STEP_ID": "1"}, 2, "gpu07:25264, gpu07:25265 and gpu08:25264"),
-        ({"SLURM_JOB_ID": "42"}, 2, "gpu07:25376, gpu07:25377 and gpu08:25376"),
-        ({"SLURM_STEP_NODELIST": "gpu[9-10]", "SLURMD_NODENAME": "gpu10"}, 2, "gpu10:25248"),
-        ({"SLURM_STEP_NODELIST": "b,a", "SLURMD_NODENAME": "b"}, 0, "b:25248"),
-        ({"TF_CONFIG": CHIEF}, 2, "a:1, b:1 and c:25248"),
+        ({}, "gpu08:25248", "gpu07:25248, gpu07:25249, gpu08:25248"),
+        ({"SLURM_STEP_ID": "1"}, "gpu08:25264", "gpu07:25264, gpu07:25265, gpu08:25264"),
+        ({"SLURM_JOB_ID": "42"}, "gpu08:25376", "gpu07:25376, gpu07:25377, gpu08:25376"),
+        ({"SLURM_STEP_NODELIST": "gpu[9-10]", "SLURMD_NODENAME": "gpu10"}, "gpu10:25248", ""),
+        ({"SLURM_STEP_NODELIST": "gpu[9-10]", "SLURMD_NODENAME": "gpu9"}, "gpu9:25248", ""),
+        ({"SLURM_STEP_NODELIST": "b,a", "SLURMD_NODENAME": "b"}, "b:25248", ""),
+        ({"TF_CONFIG": CHIEF}, "c:25248", "a:1, b:1, c:25248"),
     ],
 )
-def test_the_tasks_of_a_job_step_are_workers(variables, index, addresses, started):
+def test_the_tasks_of_a_job_step_are_workers(variables, own, addresses, started):
+    """Whatever the order of the nodes."""
     with taken(25248, 25264, 25376):
         outcome = started(SLURM | variables)
-    assert f"Worker {index} of 3, waiting for " in outcome.out and addresses in outcome.out
+    index, found = re.search(r"Worker (\d) of 3, waiting for (.*)\.", outcome.out).groups()
+    assert addresses in found and found.split(", ")[int(index)] == own
     assert "cannot listen at" in outcome.err and "name another host:port" in outcome.err
 
 
