@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import lab
@@ -281,3 +282,41 @@ def test_what_a_model_does_not_read_or_nobody_knows_is_not_compared(
     out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
     told = [line for line in out.splitlines() if "so not compared: " in line]
     assert [line.partition("so not compared: ")[2] for line in told] == ([f"{not_compared}."] if not_compared else [])
+
+
+# What is said before anything is written
+
+
+def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_path):
+    command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
+    out = done(command, model="nn", of=cohort)
+    assert "Data: the demo cohort. It is SIMULATED; its results say nothing about people." in out
+    assert "  train: 36 subjects" in out and "Networks to train: 4 of 4, of 200 batches." in out
+    out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
+    assert "TRANSDUCTIVE: each of 3 sites is standardised by its own people" in out and "of 9 batches" in out
+    assert "SIMULATED" not in out and not list(tmp_path.iterdir())
+
+
+def test_only_the_path_that_tensorflow_gets_must_not_be_a_pattern(cohort, tmp_path, monkeypatch):
+    odd = tmp_path / "a[1]*"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    command = "run.py --train --dryRun --model nn --dataDir {of} --chkPointDir {to}"
+    done(command, of=cohort, to="ckpt")
+    outcome = run(command, of=cohort, to=odd / "ckpt")
+    assert outcome.status == 2 and "holds * [, which TensorFlow reads as a pattern" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strides, filters, code", [("3,1", "1,4", "31x37x31x4"), ("1,1", "1,1", "91x109x91x1")])
+def test_a_code_that_the_other_models_do_not_read_is_refused(strides, filters, code, trained, full_cohort, tmp_path):
+    """As of an autoencoder that was trained with other settings than those of a full pass."""
+    from models import cae
+
+    (shutil.copytree(trained, tmp_path / "ckpt") / "cnn").rename(tmp_path / "ckpt" / "cae")
+    changes = {name: [*map(int, text.split(","))] for name, text in {"strides": strides, "filters": filters}.items()}
+    config = asdict(cae.PRESETS["stride3"]) | changes
+    about = {"model": "cae", "preset": "stride3", "config": config, "grid": "full"}
+    lab.edit(tmp_path / "ckpt" / "cae" / "run.json", about)
+    outcome = run("run.py --model cae --dataDir {of} --chkPointDir ckpt", of=full_cohort)
+    assert (outcome.status, f"gives a code of {code} (x, y, z, channels)" in outcome.err) == (2, True), outcome.err

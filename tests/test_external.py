@@ -1,6 +1,7 @@
 """External validity: a test of people of whom nobody was trained on, against statsmodels, SciPy and numbers by hand."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_the_score_stands_beside_that_of_the_folds(found, predicted, on_folds):
         assert row["value"] == pytest.approx(expected.get(name, row["value"])) and row["low"] <= row["value"]
         trained = [row["training"], row["training_low"], row["training_high"]]
         assert trained == pytest.approx([*before[name].values()])
-        assert (row["how"], row["training_people"]) == ("3 folds", 40)
+        assert (row["how"], row["training_people"]) == ("in 3 folds", 40)
 
 
 @pytest.mark.slow
@@ -113,12 +114,9 @@ def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds,
     done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
     table = pd.read_csv(tmp_path / "test" / "external.csv")
     assert set(table["kind"]) <= {"score", "calibration"} and not (tmp_path / "test" / "unlike.csv").exists()
-    assert table["low"].isna().all()
+    measures = table.set_index("measure")
+    assert measures.loc[["auc", "in_the_large"], "low"].isna().all() and measures.loc["auc", "value"] >= 0
     assert not (on_folds / "test" / "external.csv").exists()
-    floors = (
-        pd.read_csv(tmp_path / "test" / "floor_predictions.csv") if (tmp_path / "test/floors.csv").exists() else None
-    )
-    assert floors is None or len(floors) == 12
 
 
 @pytest.mark.slow
@@ -128,4 +126,5 @@ def test_its_report_is_built_again_from_the_files(strangers, tmp_path):
     assert "External validity" in before and "How these people differ from those of the training" in before
     (copy / "report.html").unlink()
     done("abide-report {of}", of=copy)
-    assert (copy / "report.html").read_text().replace(str(copy), "") == before.replace(str(strangers / "test"), "")
+    again = (copy / "report.html").read_text()
+    assert re.sub(r"\d+ s</dd>", "", again) == re.sub(r"\d+ s</dd>", "", before)
