@@ -257,12 +257,6 @@ def test_where_results_go_by_default(command, folder, cohort, trained, tmp_path)
 # What may differ from the data that it was trained on
 
 
-def other_cohort(path: Path, **changes: object) -> None:
-    """A checkpoint says that it was trained on another cohort, which was prepared so."""
-    known = json.loads(path.read_text())["preparation"]
-    lab.edit(path, {"preparation": known | changes, "cohort_sha256": "0" * 64})
-
-
 @pytest.mark.parametrize(
     "model, changes, not_compared",
     [
@@ -277,8 +271,9 @@ def test_what_a_model_does_not_read_or_nobody_knows_is_not_compared(
 ):
     source = {"nn": seen_six / "ckpt", "cnn": trained}[model]
     copy = shutil.copytree(source, tmp_path / "ckpt")
-    other_cohort(copy / model / "run.json", **changes)
-    lab.edit(copy / model / "run.json", {"seed": 9, "records_sha256": ""})
+    known = saved_in(copy / model)["preparation"]
+    other = {"preparation": known | changes, "cohort_sha256": "0" * 64, "seed": 9, "records_sha256": ""}
+    lab.edit(copy / model / "run.json", other)
     out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
     told = [line for line in out.splitlines() if "so not compared: " in line]
     assert [line.partition("so not compared: ")[2] for line in told] == ([f"{not_compared}."] if not_compared else [])
@@ -291,7 +286,7 @@ def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_p
     command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
     out = done(command, model="nn", of=cohort)
     assert "Data: the demo cohort. It is SIMULATED; its results say nothing about people." in out
-    assert "  train: 36 subjects" in out and "Networks to train: 4 of 4, of 200 batches." in out
+    assert "  train: 36 subjects" in out and "Networks to train: 1 of 1, of 200 batches." in out
     out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
     assert "TRANSDUCTIVE: each of 3 sites is standardised by its own people" in out and "of 9 batches" in out
     assert "SIMULATED" not in out and not list(tmp_path.iterdir())

@@ -183,23 +183,14 @@ ONE = pd.DataFrame({"file": ["a", "b"], "label": [1, 0], "probability": [0.2, 0.
 OTHER = pd.DataFrame({"file": ["b", "a"], "label": [0, 1], "probability": [0.8, 0.1], "fold": ["1", "0"]})
 
 
-def test_records_are_found_by_their_file():
+def test_repeats_are_averaged_by_file_as_far_as_all_know():
     mean = comparisons.mean_of([ONE, OTHER])
     assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
     assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
     assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
-
-
-def test_a_fold_that_differs_is_no_column():
-    assert "fold" in comparisons.mean_of([ONE, OTHER])
     assert "fold" not in comparisons.mean_of([ONE, OTHER.assign(fold=["0", "0"])])
-
-
-def test_what_is_not_known_in_one_repeat_is_not_known():
-    assert comparisons.mean_of([ONE, OTHER.assign(probability=[0.8, None])])["probability"].isna().tolist() == [
-        True,
-        False,
-    ]
+    unknown = comparisons.mean_of([ONE, OTHER.assign(probability=[0.8, None])])
+    assert unknown["probability"].isna().tolist() == [True, False]
 
 
 def test_what_one_repeat_lacks_is_left_out():
