@@ -146,16 +146,19 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
     from models import MODELS
 
     model = MODELS["cnn"]
-    config = replace(model.module.PRESETS["residual"], dropout=0.5, members=1)
+    drops = next(of for of in model.module.PRESETS.values() if getattr(of, "dropout", 0))
+    config = replace(drops, members=1)
     volume = np.random.default_rng(0).normal(size=(2, *model.grid.shape, 1)).astype(np.float32)
 
     def logits(replica: int) -> np.ndarray:
         """Of a new network with the same weights, as TensorFlow would call it on a replica."""
         tf.keras.utils.set_random_seed(0)
+        network, random = model.module.build(config, model.grid), np.random.default_rng(0)
+        network.set_weights([random.normal(size=of.shape) for of in network.get_weights()])
         context = SimpleNamespace(replica_id_in_sync_group=replica)
         with monkeypatch.context() as patch:
             patch.setattr(tf.distribute, "get_replica_context", lambda: context)
-            return np.asarray(model.module.build(config, model.grid)({"volume": volume}, training=True))
+            return np.asarray(network({"volume": volume}, training=True))
 
     assert np.array_equal(logits(0), logits(0))
     assert not np.array_equal(logits(0), logits(1))
