@@ -135,6 +135,19 @@ def test_what_was_never_completed_is_not_used(six, seen_six, cohort, effort):
 
 
 @pytest.mark.slow
+def test_a_first_checkpoint_that_was_not_completed_is_none(six, seen_two, cohort):
+    """TensorFlow has written an index, perhaps to a full disk, but not its state file; nor is the digest recorded."""
+    folder = six / "ckpt" / "nn"
+    lab.edit(folder / "run.json", {"saved": {}})
+    (folder / "checkpoint").unlink()
+    outcome = run("run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt", of=cohort, to=six)
+    assert outcome.status == 2 and "holds no checkpoint" in outcome.err
+    outcome = train(six, cohort, 2)
+    assert outcome.status == 0 and "Continuing" not in outcome.out, outcome.err
+    assert_bit_equal(folder, seen_two / "ckpt" / "nn")
+
+
+@pytest.mark.slow
 def test_a_save_that_a_kill_cut_short_is_completed(six, cohort, effort):
     """TensorFlow deletes the oldest checkpoint after it has listed the new one, whose digest is recorded last."""
     effort(save_every=2)
