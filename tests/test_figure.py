@@ -9,13 +9,20 @@ import pandas as pd
 import pytest
 from helpers import Page, effects_of, made_up_table, region_table_of
 from matplotlib import pyplot as plt
-from test_results import blocks
 
+from data.cohorts import atlas, records
 from data.cohorts.rows import Row
 from utils import figures
 from utils.blackout import figure, page, results
 from utils.runs.checkpoints import Caveats
 from utils.scores.results import Estimate, Headline
+
+
+def blocks() -> atlas.Atlas:
+    labels = np.zeros(records.FULL.shape, np.int32)
+    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
+    return atlas.Atlas(atlas.reduce_labels(labels), {2: "first", 5: "second", 9: "third"}, records.REDUCED, labels, [])
+
 
 PEOPLE = 24
 OUTSIDE = "outside all regions"
