@@ -18,7 +18,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from data.base.files import FORMAT
 from data.cohorts import connectomes, records
 from data.cohorts.cohort import Cohort
 from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains
@@ -29,7 +28,7 @@ from data.cohorts.stored import open_cohort, write_tables
 from models import MODELS
 from run import parser
 from utils.jobs import JOBS, TRAIN
-from utils.runs.checkpoints import CheckpointFolder, Choices, Identity, Saved
+from utils.runs.checkpoints import CheckpointFolder, Choices, Identity
 from utils.runs.run import Options, Run
 from utils.runs.validate import Request, request
 
@@ -291,21 +290,6 @@ def run_of(model: str = "nn", cohort: Cohort | None = None, folder: Path = Path(
         out_dir=folder / "out",
         num_iters=1,
     )
-
-
-def write_checkpoints(folder: Path, steps: Sequence[int], **changes) -> CheckpointFolder:
-    """Files as TensorFlow names them, `ckpt-1` after the first of `steps` batches and so on, and their `run.json`."""
-    folder.mkdir(parents=True)
-    saved = {}
-    for number, step in enumerate(steps, 1):
-        data, index = f"weights after {step}".encode() * 20, f"index after {step}".encode() * 20
-        (folder / f"ckpt-{number}.data-00000-of-00001").write_bytes(data)
-        (folder / f"ckpt-{number}.index").write_bytes(index)
-        saved[f"ckpt-{number}"] = Saved(step, hashlib.sha256(data + index).hexdigest())
-    (folder / "checkpoint").write_text(f'model_checkpoint_path: "ckpt-{len(steps)}"\n')
-    identity = an_identity(step=steps[-1], saved=saved, **changes)
-    (folder / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
-    return CheckpointFolder(folder)
 
 
 def flip_a_bit(path: Path, at: int | None = None) -> None:

@@ -317,9 +317,8 @@ def edit(path: Path, change: str | bytes | dict | Callable) -> Path:
     if change == "gone":
         return path
     if isinstance(change, dict):
-        gone = {name for name, value in change.items() if value is None}
-        merged = json.loads(content) | change
-        change = json.dumps({name: value for name, value in merged.items() if name not in gone}).encode()
+        kept = {name: value for name, value in json.loads(content).items() if name not in change}
+        change = json.dumps(kept | {name: value for name, value in change.items() if value is not None}).encode()
     if callable(change) and ".nii" in path.suffixes[-2:]:
         image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
         return save(path, *change(np.asanyarray(image.dataobj), image.affine))

@@ -1,335 +1,330 @@
-"""Checkpoints on disk: which one is used, damaged ones are not, and nothing of the user's is lost by a replacement."""
+"""Checkpoints on disk: which one is used, what is said of damage, what a training goes on from, and that nothing of the
+user's is lost by a replacement."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import lab
 import pytest
-from helpers import ROOT, an_identity, assert_bit_equal, flip_a_bit, write_checkpoints
-
-from data.base.effort import EFFORT
-from data.base.errors import InputError
-from data.base.files import FORMAT
-from utils.runs.checkpoints import CheckpointFolder, latest_in, prefixes_in
+from commands import Outcome, done, run
+from helpers import assert_bit_equal
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-DAMAGE = [flip_a_bit, lambda path: os.truncate(path, 10), Path.unlink]
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    open(sys.argv[1], "w").write("process 7 on there (run.py --train)")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
-def three(tmp_path) -> CheckpointFolder:
-    """Made up: ckpt-1, ckpt-2 and ckpt-3, of the 2nd, the 4th and the 6th batch."""
-    return write_checkpoints(tmp_path / "nn", (2, 4, 6))
+def six(seen_six, tmp_path) -> Path:
+    """The folder of a nn with checkpoints of the 2nd, the 4th and the 6th batch, which may be changed."""
+    return shutil.copytree(seen_six, tmp_path / "six")
+
+
+def train(folder: Path, cohort: Path, iterations: int, more: str = "") -> Outcome:
+    """Trains the nn in a folder until so many batches were seen, as it was begun."""
+    command = f"run.py --train --model nn --numIters {iterations} --set members=1 --set batch_size=8 {more} "
+    return run(command + "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/out", of=cohort, to=folder)
+
+
+def told_of(folder: Path, cohort: Path) -> str:
+    """The damage that a test says it has found, before it does anything."""
+    lines = done("run.py --test --model nn --dryRun --dataDir {of} --chkPointDir {to}/ckpt", of=cohort, to=folder)
+    return next((line for line in lines.splitlines() if "digest" in line), "")
+
+
+def saved_in(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
 
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_the_latest_is_used(three):
-    assert [prefix.name for prefix in prefixes_in(three.path)] == ["ckpt-3", "ckpt-2", "ckpt-1"]
-    assert (three.latest(), three.current, three.damaged) == (three.path / "ckpt-3", three.path, [])
-    assert three.identity().step == 6
-    assert three.digest() == three.identity().saved["ckpt-3"].sha256
-
-
-def test_a_training_that_still_runs_is_told_and_one_of_folds_in_the_folder_is_not(three, capsys):
-    hold = "import sys; from pathlib import Path; from data.base import files\n"
-    hold += "with files.locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    for of, told in ((three.path / "folds-3" / "0", False), (three.path, True)):
-        of.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", hold, str(of)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
-            assert other.stdout.readline() == "held\n"
-            three.tell_of_training()
-            out = capsys.readouterr().out
-            assert (f"{three.path} is still being trained, by process {other.pid}" in out) is told, out
-            other.stdin.close()
-    three.tell_of_training()
-    assert capsys.readouterr().out == ""
-
-
-def test_numbers_are_ordered_as_numbers(tmp_path):
-    folder = write_checkpoints(tmp_path / "nn", range(2, 24, 2))
-    assert [prefix.name for prefix in prefixes_in(folder.path)] == [f"ckpt-{number}" for number in range(11, 0, -1)]
-    (folder.path / "checkpoint").unlink()
-    assert latest_in(folder.path) == folder.path / "ckpt-11"
-
-
-def test_a_folder_without_checkpoints(tmp_path):
-    folder = CheckpointFolder(tmp_path / "nn", "run.py --train --model nn")
-    assert (folder.current, folder.whole, latest_in(folder.path)) == (None, None, None)
-    with pytest.raises(InputError, match=r"nn holds no checkpoint; make one: run\.py --train --model nn$"):
-        folder.latest()
-    folder.prepare(override=True)
-    assert (folder.path.is_dir(), folder.current, folder.replaced.exists()) == (True, None, False)
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", ["ckpt-3.index", "ckpt-3.data-00000-of-00001"])
-def test_the_one_before_a_damaged_one_is_used(file, damage, three):
-    damage(three.path / file)
-    assert (three.latest().name, three.damaged, three.identity().step) == ("ckpt-2", ["ckpt-3"], 4)
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_all_of_them_damaged(damage, three):
-    for path in list(three.path.glob("*.data-*")):
-        damage(path)
-    assert three.whole is None
-    with pytest.raises(InputError, match=r"ckpt-3 is not there or not as it was saved, nor is one before it; copy"):
-        three.identity()
+DATA = "data-00000-of-00001"
 
 
 @pytest.mark.parametrize(
-    "state", ["", "nonsense", f'model_checkpoint_path: "ckpt-{"9" * 5000}"', "model_checkpoint_path: 3"]
+    "spoil, damaged, step",
+    [
+        ({}, None, 6),
+        ({"ckpt-3.index": "flipped"}, "ckpt-3", 4),
+        ({"ckpt-3.index": "gone"}, "ckpt-3", 4),
+        ({f"ckpt-3.{DATA}": "cut"}, "ckpt-3", 4),
+        ({f"ckpt-3.{DATA}": "gone", f"ckpt-2.{DATA}": "flipped"}, "ckpt-3, ckpt-2", 2),
+        ({"checkpoint": "gone"}, None, 6),
+        ({"checkpoint": "empty"}, "checkpoint", 6),
+        ({"checkpoint": b'model_checkpoint_path: "ckpt-' + b"9" * 5000 + b'"'}, "checkpoint", 6),
+        ({"checkpoint": b'model_checkpoint_path: "/where/it/was/trained/nn/ckpt-3"\n'}, None, 6),
+        ({"run.json": {"saved": {}}, "ckpt-3.index": "gone"}, "ckpt-3", 6),
+        ({"run.json": {"saved": {}}, "ckpt-3.index": "flipped"}, None, 6),
+    ],
 )
-def test_a_state_file_that_names_none_is_damaged(state, three):
-    (three.path / "checkpoint").write_text(state)
-    assert (three.latest().name, three.damaged) == ("ckpt-3", ["checkpoint"])
+def test_the_latest_whole_checkpoint_is_used(spoil, damaged, step, six, cohort):
+    folder = six / "ckpt" / "nn"
+    for name, change in spoil.items():
+        lab.edit(folder / name, change)
+    told = told_of(six, cohort)
+    assert told.partition(" in ")[0] == (damaged or "")
+    assert not damaged or told.endswith(f"of iteration {step}.")
 
 
-@pytest.mark.parametrize("state", [None, 'model_checkpoint_path: "/where/it/was/trained/nn/ckpt-3"\n'])
-def test_a_folder_that_was_moved_or_lost_its_state_file(state, three):
-    (three.path / "checkpoint").unlink()
-    if state:
-        (three.path / "checkpoint").write_text(state)
-    assert (three.latest().name, three.damaged) == ("ckpt-3", [])
+def test_numbers_of_checkpoints_are_ordered_as_numbers(six, cohort):
+    folder = six / "ckpt" / "nn"
+    for before, now in (("ckpt-3", "ckpt-10"), ("ckpt-2", "ckpt-9")):
+        for path in folder.glob(f"{before}.*"):
+            path.rename(folder / path.name.replace(before, now))
+    saved = saved_in(folder)["saved"]
+    lab.edit(folder / "run.json", {"saved": {"ckpt-9": saved["ckpt-2"], "ckpt-10": saved["ckpt-3"]}})
+    (folder / "checkpoint").unlink()
+    assert told_of(six, cohort) == ""
+    lab.edit(folder / f"ckpt-10.{DATA}", "flipped")
+    assert "ckpt-10 in" in (told := told_of(six, cohort)) and told.endswith("used instead: ckpt-9, of iteration 4.")
 
 
-def test_a_checkpoint_later_than_the_state_file_was_never_completed(three):
-    (three.path / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"\n')
-    (three.path / "ckpt-4_temp").mkdir()
-    (three.path / "ckpt-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
-    assert three.latest().name == "ckpt-2"
-    three.prepare(override=False)
-    assert not [name for name in names_in(three.path) if name.startswith(("ckpt-3", "ckpt-4"))]
-    assert three.latest().name == "ckpt-2"
+def test_a_training_that_still_runs_is_told_and_one_of_folds_in_the_folder_is_not(six, cohort):
+    folder = six / "ckpt" / "nn"
+    (folder / "folds-3" / "0").mkdir(parents=True)
+    for of, told in ((folder / "folds-3" / "0", False), (folder, True)):
+        command = [sys.executable, "-c", HOLD, str(of.with_name(f".{of.name}.lock"))]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout.readline() == "held\n"
+            out = done("run.py --test --model nn --dryRun --dataDir {of} --chkPointDir {to}/ckpt", of=cohort, to=six)
+            assert (f"{folder} is still being trained, by process 7" in out) is told, out
+            other.stdin.close()
 
 
-def test_without_digests_files_that_are_there_are_used(three):
-    described = json.loads((three.path / "run.json").read_text())
-    (three.path / "run.json").write_text(json.dumps(described | {"saved": {}}))
-    flip_a_bit(three.path / "ckpt-3.index")
-    assert three.latest().name == "ckpt-3"
-    (three.path / "ckpt-3.index").unlink()
-    assert three.latest().name == "ckpt-2"
+@pytest.mark.slow
+def test_trained_and_tested_from_the_one_before_a_damaged_one(six, seen_six, cohort, effort):
+    effort(save_every=2)
+    folder = six / "ckpt" / "nn"
+    lab.edit(folder / f"ckpt-3.{DATA}", "flipped")
+    used = saved_in(folder)["saved"]["ckpt-2"]["sha256"]
+    done("run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir test", of=cohort, to=six)
+    assert saved_in(Path("test"))["checkpoint_sha256"] == used
+    assert "at iteration 4" in train(six, cohort, 6).out
+    assert_bit_equal(folder, seen_six / "ckpt" / "nn")
+    assert saved_in(folder)["saved"] == saved_in(seen_six / "ckpt" / "nn")["saved"]
 
 
-def test_an_identity_that_is_damaged_is_refused_by_name(three):
-    (three.path / "run.json").write_text("{")
-    assert three.latest().name == "ckpt-3"
-    with pytest.raises(InputError, match=r"nn/run\.json is damaged"):
-        three.identity()
+@pytest.mark.slow
+def test_what_was_never_completed_is_not_used(six, seen_six, cohort, effort):
+    """A checkpoint later than the one that the state file names, and half of another; without a state file, too."""
+    effort(save_every=2)
+    folder = six / "ckpt" / "nn"
+    lab.edit(folder / "checkpoint", b'model_checkpoint_path: "ckpt-2"\n')
+    (folder / "ckpt-4_temp").mkdir()
+    (folder / "ckpt-4_temp" / f"part-00000-of-00001.{DATA}").write_bytes(b"half")
+    assert "at iteration 4" in train(six, cohort, 6).out
+    assert names_in(folder) == names_in(seen_six / "ckpt" / "nn")
+    assert_bit_equal(folder, seen_six / "ckpt" / "nn")
+    (folder / "checkpoint").write_text("nonsense")
+    assert "at iteration 6" in train(six, cohort, 7).out
+    other = shutil.copytree(seen_six, six.with_name("other"))
+    assert train(other, cohort, 7).status == 0
+    assert_bit_equal(folder, other / "ckpt" / "nn")
 
 
-def test_an_identity_that_lacks_something_is_refused_by_name(three):
-    described = json.loads((three.path / "run.json").read_text())
-    del described["training_volumes"]
-    (three.path / "run.json").write_text(json.dumps(described))
-    with pytest.raises(InputError, match=r"nn/run\.json is damaged \(training_volumes: "):
-        three.identity()
-
-
-def test_a_replaced_checkpoint_is_used_until_the_new_one_is_there(three, tmp_path):
-    digest = three.digest()
-    three.prepare(override=True)
-    assert (names_in(three.path), three.current, three.digest()) == (set(), tmp_path / "nn.replaced", digest)
-    three.prepare(override=False)  # the new run was killed before it saved
-    assert (three.current, three.digest(), names_in(tmp_path)) == (three.path, digest, {"nn"})
-
-
-def test_a_first_checkpoint_that_was_not_completed_is_none(tmp_path):
+@pytest.mark.slow
+def test_a_first_checkpoint_that_was_not_completed_is_none(six, seen_two, cohort):
     """TensorFlow has written an index, perhaps to a full disk, but not its state file; nor is the digest recorded."""
-    folder = write_checkpoints(tmp_path / "nn", (4,))
-    (folder.path / "checkpoint").unlink()
-    assert folder.current == folder.path
-    described = json.loads((folder.path / "run.json").read_text())
-    (folder.path / "run.json").write_text(json.dumps(described | {"saved": {}}))
-    assert folder.current is None
-    folder.prepare(override=False)
-    assert names_in(folder.path) == {"run.json"}
-
-
-def test_a_run_killed_after_its_first_save_is_continued(three):
-    """Before it removed what it replaces."""
-    three.prepare(override=True)
-    new = write_checkpoints(three.path / "made", (1,)).path
-    for path in new.iterdir():
-        path.rename(three.path / path.name)
-    new.rmdir()
-    digest = three.digest()
-    three.prepare(override=False)
-    assert (three.current, three.digest(), three.identity().step) == (three.path, digest, 1)
-    three.prepare(override=True)
-    assert (three.current, three.digest()) == (three.replaced, digest)
-
-
-def test_overriding_twice_restores_and_replaces_the_same(three, tmp_path):
-    digest = three.digest()
-    for _ in range(2):
-        three.prepare(override=True)
-        (three.path / "ckpt-1_temp").mkdir()  # killed before it saved
-    assert (three.digest(), names_in(tmp_path)) == (digest, {"nn", "nn.replaced"})
-
-
-def test_what_is_not_the_checkpoints_own_stays_where_it_is(three, tmp_path):
-    (three.path / "thesis.txt").write_text("mine")
-    shutil.copytree(three.path, three.path / "folds-3" / "0")
-    own = {"checkpoint", "run.json", "ckpt-1.index", "ckpt-1.data-00000-of-00001", "ckpt-12_temp"}
-    three.prepare(override=True)
-    assert names_in(three.replaced) <= own | {"ckpt-2.index", "ckpt-3.index"} | {
-        f"ckpt-{number}.data-00000-of-00001" for number in (2, 3)
-    }
-    assert names_in(three.path) == {"thesis.txt", "folds-3"}
-    (three.path / "notes.txt").write_text("written meanwhile")
-    (three.replaced / "notes.txt").write_text("written there")
-    three.prepare(override=False)
-    assert {"thesis.txt", "folds-3", "ckpt-3.index"} < names_in(three.path)
-    assert {three.path.joinpath(name).read_text() for name in ("notes.txt", "notes.txt+")} == {
-        "written meanwhile",
-        "written there",
-    }
+    folder = six / "ckpt" / "nn"
+    lab.edit(folder / "run.json", {"saved": {}})
+    (folder / "checkpoint").unlink()
+    outcome = run("run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt", of=cohort, to=six)
+    assert outcome.status == 2 and "holds no checkpoint" in outcome.err
+    outcome = train(six, cohort, 2)
+    assert outcome.status == 0 and "Continuing" not in outcome.out, outcome.err
+    assert_bit_equal(folder, seen_two / "ckpt" / "nn")
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line(train, seen_two, cli, cohort, tmp_path):
-    """TensorFlow finds the damage."""
-    shutil.copytree(seen_two, tmp_path / "one")
-    folder = tmp_path / "one" / "ckpt" / "nn"
-    described = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(described | {"saved": {}}))
-    data = next(folder.glob("*.data-*"))
-    os.truncate(data, data.stat().st_size // 2)
-    test = ("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
-    outcome = cli(*test)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "cannot be read" in outcome.err and str(folder) in outcome.err
-    assert train("one", "nn", 2, "--overrideChkpt").status == 0
-    outcome = cli(*test)
-    assert outcome.status == 0, outcome.err
-
-
-@pytest.mark.slow
-def test_trained_and_tested_from_the_one_before_a_damaged_one(train, seen_six, cli, cohort, tmp_path):
-    shutil.copytree(seen_six, tmp_path / "one")
-    folder = tmp_path / "one" / "ckpt" / "nn"
-    undisturbed = CheckpointFolder(folder).digest()
-    flip_a_bit(folder / "ckpt-3.data-00000-of-00001")
-    warning = f"ckpt-3 in {folder} does not have its digest; used instead: ckpt-2, of iteration 4.\n"
-    outcome = cli("--test", "--model", "nn", "--chkPointDir", folder.parent, "--dataDir", cohort)
-    assert (outcome.status, warning in outcome.out) == (0, True), outcome.err
-    outcome = train("one", "nn", 6)
-    assert (outcome.status, warning in outcome.out) == (0, True), outcome.err
-    assert "Continuing" in outcome.out and CheckpointFolder(folder).digest() == undisturbed
-
-
-@pytest.mark.slow
-def test_a_save_that_a_kill_cut_short_is_completed(train, seen_six, tmp_path, monkeypatch):
+def test_a_save_that_a_kill_cut_short_is_completed(six, cohort, effort):
     """TensorFlow deletes the oldest checkpoint after it has listed the new one, whose digest is recorded last."""
-    monkeypatch.setattr(EFFORT, "save_every", 2)
-    ckpt = shutil.copytree(seen_six, tmp_path / "one") / "ckpt" / "nn"
-    oldest = (ckpt / "ckpt-1.data-00000-of-00001").read_bytes()
-    train("one", "nn", 8)
-    listed, described = (ckpt / "checkpoint").read_text(), json.loads((ckpt / "run.json").read_text())
-    paths = sorted(path.name for path in ckpt.iterdir())
+    effort(save_every=2)
+    ckpt = six / "ckpt" / "nn"
+    oldest = (ckpt / f"ckpt-1.{DATA}").read_bytes()
+    train(six, cohort, 8)
+    listed, described = (ckpt / "checkpoint").read_text(), saved_in(ckpt)
+    paths = names_in(ckpt)
     first = listed.index("all_model_checkpoint_paths")
     stamp = listed.index("all_model_checkpoint_timestamps")
     stamped = f'{listed[:first]}all_model_checkpoint_paths: "ckpt-1"\n{listed[first:stamp]}'
     (ckpt / "checkpoint").write_text(f"{stamped}all_model_checkpoint_timestamps: 1.5\n{listed[stamp:]}")
-    (ckpt / "ckpt-1.data-00000-of-00001").write_bytes(oldest)
-    cut = described | {"saved": {"ckpt-1": described["saved"]["ckpt-2"]} | described["saved"]}
-    del cut["saved"]["ckpt-4"]
-    (ckpt / "run.json").write_text(json.dumps(cut))
-    assert "nothing to train" in train("one", "nn", 8).out
-    assert sorted(path.name for path in ckpt.iterdir()) == paths
-    assert [line for line in (ckpt / "checkpoint").read_text().splitlines() if "stamp" not in line] == [
+    (ckpt / f"ckpt-1.{DATA}").write_bytes(oldest)
+    saved = {"ckpt-1": described["saved"]["ckpt-2"]} | described["saved"]
+    lab.edit(ckpt / "run.json", {"saved": {name: of for name, of in saved.items() if name != "ckpt-4"}})
+    assert "nothing to train" in train(six, cohort, 8).out
+    assert names_in(ckpt) == paths
+    now = (ckpt / "checkpoint").read_text()
+    assert [line for line in now.splitlines() if "stamp" not in line] == [
         line for line in listed.splitlines() if "stamp" not in line
     ]
-    assert json.loads((ckpt / "run.json").read_text()) == described
+    assert saved_in(ckpt) == described
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_without_its_state_file(train, seen_six, tmp_path):
-    shutil.copytree(seen_six, tmp_path / "one")
-    folder = tmp_path / "one" / "ckpt" / "nn"
-    (folder / "checkpoint").write_text("nonsense")
-    outcome = train("one", "nn", 7)
-    assert (outcome.status, outcome.err, "at iteration 6" in outcome.out) == (0, "", True)
-    warning = f"checkpoint in {folder} does not have its digest; used instead: ckpt-3, of iteration 6.\n"
-    assert warning in outcome.out
-    shutil.copytree(seen_six, tmp_path / "other")
-    assert train("other", "nn", 7).status == 0
-    assert_bit_equal(folder, tmp_path / "other" / "ckpt" / "nn")
+def test_what_is_overridden_is_used_until_the_new_one_is_there_and_what_is_the_users_stays(six, seen_two, cohort):
+    folder, replaced = six / "ckpt" / "nn", six / "ckpt" / "nn.replaced"
+    own = names_in(folder)
+    folder.rename(replaced)  # as an overriding run leaves it that was killed before it saved
+    (folder / "ckpt-1_temp").mkdir(parents=True)
+    (folder / "notes.txt").write_text("written meanwhile")
+    (replaced / "notes.txt").write_text("written there")
+    (replaced / "folds-3").mkdir()
+    assert told_of(six, cohort) == "" and names_in(replaced) == own | {"notes.txt", "folds-3"}
+    assert "nothing to train" in train(six, cohort, 6).out
+    assert names_in(folder) == own | {"notes.txt", "notes.txt+", "folds-3"} and not replaced.exists()
+    kept = {(folder / name).read_text() for name in ("notes.txt", "notes.txt+")}
+    assert kept == {"written meanwhile", "written there"}
+    assert train(six, cohort, 2, "--overrideChkpt").status == 0
+    assert_bit_equal(folder, seen_two / "ckpt" / "nn")
+    assert {"notes.txt", "notes.txt+", "folds-3"} < names_in(folder) and not replaced.exists()
+    shutil.copytree(seen_two / "ckpt" / "nn", replaced)  # killed after it saved: what it replaced is not used again
+    assert "at iteration 2" in train(six, cohort, 3).out
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_without_a_digest_is_told_in_one_line_and_can_be_replaced(six, cohort):
+    """TensorFlow finds the damage."""
+    folder = six / "ckpt" / "nn"
+    lab.edit(folder / "run.json", {"saved": {}})
+    lab.edit(folder / f"ckpt-3.{DATA}", "cut")
+    test = "run.py --test --model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/test"
+    outcome = run(test, of=cohort, to=six)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "cannot be read" in outcome.err and str(folder) in outcome.err
+    assert train(six, cohort, 2, "--overrideChkpt").status == 0
+    done(test, of=cohort, to=six)
 
 
 # Where what was trained on lies
 
 
-@pytest.fixture
-def study(tmp_path) -> Path:
-    """A folder with a cohort, results, and checkpoints that name them as a run of this version does."""
-    folder = tmp_path / "home" / "study"
-    for name in ("cohort", "results"):
-        (folder / name).mkdir(parents=True)
-    checkpoints = write_checkpoints(folder / "ckpt" / "nn", [1])
-    named = an_identity(
-        cohort=str(folder / "cohort"), out_dir=str(folder / "results"), saved=checkpoints.identity().saved
-    )
-    written = named.written_to(checkpoints.path)
-    (checkpoints.path / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(written)}))
-    return folder
+@pytest.mark.slow
+def test_results_go_where_the_checkpoint_lies_and_a_copy_never_writes_into_those_of_the_original(six, cohort):
+    """`seen_six` is still there, so that `six` is a copy; then it is moved, and reached by a link."""
+    again = "run.py --train --model nn --numIters {to} --set members=1 --set batch_size=8 --dataDir {of} "
+    again += "--chkPointDir {at}/ckpt"
+    places = [lambda: six, lambda: six.rename(six.with_name("moved")), lambda: linked(six.with_name("moved"))]
+    for number, place in enumerate(places, 7):
+        at = place()
+        done(again, to=number, of=cohort, at=at)
+        history = lab.read_table(at / "out" / "history.csv")
+        assert history["step"].iloc[-1] == str(number)
 
 
-def places(folder: Path) -> tuple[str, str]:
-    saved = CheckpointFolder(folder / "ckpt" / "nn").identity()
-    return saved.cohort, saved.out_dir
+def linked(folder: Path) -> Path:
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    return link
 
 
-def test_paths_are_written_whole(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    written = an_identity(cohort="a/../cohort", out_dir="out").written_to(Path("ckpt"))
-    assert (written.cohort, written.out_dir) == (str(tmp_path / "cohort"), str(tmp_path / "out"))
-    assert written.folder == str(tmp_path / "ckpt")
+# The user's choice beats the checkpoint's, which beats the default
 
 
-def test_what_lies_beside_a_checkpoint_is_found_wherever_it_goes(study, tmp_path):
-    assert places(study) == (str(study / "cohort"), str(study / "results"))
-    moved = study.rename(tmp_path / "moved")
-    assert places(moved) == (str(moved / "cohort"), str(moved / "results"))
-    alone = tmp_path / "deep" / "er"
-    shutil.move(moved / "ckpt", alone / "ckpt")
-    assert places(alone) == (str(study / "cohort"), str(study / "results"))
+@pytest.mark.slow
+def test_what_the_user_leaves_open_is_the_checkpoints(cohort, tmp_path):
+    places = "--model nn --dataDir {of} --chkPointDir ckpt"
+    done(f"run.py --train --numIters 1 --seed 7 --set members=2 --set learning_rate=0.5 {places}", of=cohort)
+    done(f"run.py --train --numIters 2 {places}", of=cohort)  # with none of it said again
+    done(f"run.py --test {places}", of=cohort)
+    trained, tested = (saved_in(tmp_path / name) for name in ("ckpt/nn", "results/nn-test"))
+    names = ("model", "preset", "config", "grid", "seed", "precision")
+    assert {name: tested[name] for name in names} == {name: trained[name] for name in names}
+    assert (tested["seed"], tested["config"]["members"], tested["config"]["learning_rate"]) == (7, 2, 0.5)
+    assert (trained["step"], tested["num_iters"], trained["precision"]) == (2, 2, "float32")
+    done(f"run.py --test --seed 0 {places}", of=cohort)
+    again = saved_in(tmp_path / "results/nn-test")
+    assert again["seed"] == 0 and again["config"] == tested["config"]
 
 
-def test_a_copy_never_writes_into_the_results_of_the_original(study, tmp_path):
-    copy = shutil.copytree(study / "ckpt", tmp_path / "copy" / "ckpt").parent
-    assert places(copy) == (str(study / "cohort"), str(copy / "results"))
+@pytest.mark.parametrize(
+    "command, folder",
+    [
+        ("--train --model nn", "results/nn-train"),
+        ("--train --model nn --folds 3", "results/nn-train-folds-3"),
+        ("--train --model nn --folds SEX", "results/nn-train-folds-SEX"),
+        ("--train --model nn --folds 3 --repeats 2", "results/nn-train-folds-3-repeats"),
+        ("--train --model nn --everybody", "results/nn-train-everybody"),
+        ("--test --model cnn", "results/cnn-test"),
+    ],
+)
+def test_where_results_go_by_default(command, folder, cohort, trained, tmp_path):
+    """It is told where something else is there."""
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "mine.txt").write_text("")
+    outcome = run(f"run.py {command} --dataDir {{of}} --chkPointDir {{ckpt}}", of=cohort, ckpt=trained)
+    assert (outcome.status, f"{folder} holds mine.txt" in outcome.err) == (2, True), outcome.err
 
 
-def test_a_link_to_a_folder_is_that_folder(study, tmp_path):
-    (tmp_path / "link").symlink_to(study / "ckpt")
-    saved = CheckpointFolder(tmp_path / "link" / "nn").identity()
-    assert (saved.cohort, saved.out_dir) == (str(study / "cohort"), str(study / "results"))
+# What may differ from the data that it was trained on
 
 
-@pytest.mark.parametrize("number", [FORMAT + 1, None])
-def test_a_checkpoint_of_another_format_is_refused(number, three):
-    path = three.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
-    with pytest.raises(
-        InputError, match=rf"run\.json has the format {number}, .* reads format {FORMAT}; train again: "
-    ):
-        three.identity()
+@pytest.mark.parametrize(
+    "model, changes, not_compared",
+    [
+        ("nn", {"normalisation": "other", "maps": ["reho"]}, ""),
+        ("cnn", {"phenotype": ["other"], "phenotype_mean": [1.0]}, ""),
+        ("cnn", {"normalisation": ""}, "normalisation"),
+        ("cnn", {"reduction": ""}, "reduction"),
+    ],
+)
+def test_what_a_model_does_not_read_or_nobody_knows_is_not_compared(
+    model, changes, not_compared, seen_six, trained, cohort, tmp_path
+):
+    source = {"nn": seen_six / "ckpt", "cnn": trained}[model]
+    copy = shutil.copytree(source, tmp_path / "ckpt")
+    known = saved_in(copy / model)["preparation"]
+    other = {"preparation": known | changes, "cohort_sha256": "0" * 64, "seed": 9, "records_sha256": ""}
+    lab.edit(copy / model / "run.json", other)
+    out = done(f"run.py --test --dryRun --model {model} --dataDir {{of}} --chkPointDir {{to}}", of=cohort, to=copy)
+    told = [line for line in out.splitlines() if "so not compared: " in line]
+    assert [line.partition("so not compared: ")[2] for line in told] == ([f"{not_compared}."] if not_compared else [])
 
 
-@pytest.mark.parametrize("said", [{"folder": "/elsewhere", "cohort": ""}, {"folder": "a\0b"}])
-def test_what_can_be_no_path_is_damage(said, three):
-    path = three.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | said))
-    with pytest.raises(InputError, match=r"run\.json is damaged .*Copy it again"):
-        three.identity()
+# What is said before anything is written
+
+
+def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_path):
+    command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
+    out = done(command, model="nn", of=cohort)
+    assert "Data: the demo cohort. It is SIMULATED; its results say nothing about people." in out
+    assert "  train: 36 subjects" in out and "Networks to train: 1 of 1, of 200 batches." in out
+    out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
+    assert "TRANSDUCTIVE: each of 3 sites is standardised by its own people" in out and "of 9 batches" in out
+    assert "SIMULATED" not in out and not list(tmp_path.iterdir())
+
+
+def test_only_the_path_that_tensorflow_gets_must_not_be_a_pattern(cohort, tmp_path, monkeypatch):
+    odd = tmp_path / "a[1]*"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    command = "run.py --train --dryRun --model nn --dataDir {of} --chkPointDir {to}"
+    done(command, of=cohort, to="ckpt")
+    outcome = run(command, of=cohort, to=odd / "ckpt")
+    assert outcome.status == 2 and "holds * [, which TensorFlow reads as a pattern" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strides, filters, code", [("3,1", "1,4", "31x37x31x4"), ("1,1", "1,1", "91x109x91x1")])
+def test_a_code_that_the_other_models_do_not_read_is_refused(strides, filters, code, trained, full_cohort, tmp_path):
+    """As of an autoencoder that was trained with other settings than those of a full pass."""
+    from models import cae
+
+    (shutil.copytree(trained, tmp_path / "ckpt") / "cnn").rename(tmp_path / "ckpt" / "cae")
+    changes = {name: [*map(int, text.split(","))] for name, text in {"strides": strides, "filters": filters}.items()}
+    config = asdict(cae.PRESETS["stride3"]) | changes
+    about = {"model": "cae", "preset": "stride3", "config": config, "grid": "full"}
+    lab.edit(tmp_path / "ckpt" / "cae" / "run.json", about)
+    outcome = run("run.py --model cae --dataDir {of} --chkPointDir ckpt", of=full_cohort)
+    assert (outcome.status, f"gives a code of {code} (x, y, z, channels)" in outcome.err) == (2, True), outcome.err

@@ -1,156 +1,122 @@
-"""Reliance on each region in each map: its table, sentence, figure and section of the page, from effects made up."""
+"""What a blackout concludes, from its files: regions and maps by the mean effect of everybody, and when nothing is
+named."""
 
-import dataclasses
-from types import SimpleNamespace
+import json
+from pathlib import Path
 
+import h5py
+import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Page, effects_of, family_of, region_table_of
-from matplotlib import pyplot as plt
+from commands import done
+from conftest import without_drawing
 
-from data.cohorts import atlas, records
-from data.cohorts.rows import Row
-from utils import figures
-from utils.blackout import figure, job, page, results, sentences
-from utils.blackout.effects import Adjusted, Effects, permutation_test
-from utils.blackout.options import BlackoutOptions
-from utils.blackout.tables import map_table
-from utils.runs.checkpoints import Caveats
-from utils.scores.adjustment import Adjustment
-from utils.scores.results import Estimate, Headline
-
-MAPS = ["falff", "<i>vmhc</i>"]
-PEOPLE = 24
-LABEL = np.arange(PEOPLE) % 2.0
+FLIPS = 500
 
 
-def blocks() -> atlas.Atlas:
-    labels = np.zeros(records.FULL.shape, np.int32)
-    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34], labels[20:30, 60:70, 70:74] = 2, 5, 9
-    return atlas.Atlas(atlas.reduce_labels(labels), {2: "first", 5: "second", 9: "third"}, records.REDUCED, labels, [])
+def effects_in(folder: Path) -> dict[str, np.ndarray]:
+    with h5py.File(folder / "blackout.h5") as file:
+        return {name: values[()] for name, values in file.items() if isinstance(values, h5py.Dataset)}
 
 
-@pytest.fixture(scope="module")
-def effects() -> Effects:
-    """Region 5 matters in the second map, region 9 most, but only in one person."""
-    random = np.random.default_rng(1)
-    by_map = random.normal([[0, 0], [0, 1], [0, 0]], 0.5, (PEOPLE, 3, 2)).astype(np.float32)
-    by_map[0, 2, 0] = 60
-    rows = [Row(f"{at}.bin", f"s{at:02}", "NYU", label, "test") for at, label in enumerate(LABEL)]
-    return effects_of(rows, 3, reliance=random.normal(0, 0.1, (PEOPLE, 3)), reliance_by_map=by_map)
-
-
-def map_table_of(effects: Effects, adjusted: Adjusted | None = None) -> pd.DataFrame:
-    effect = effects.of_subjects(effects["reliance_by_map"])
-    return map_table(blocks(), MAPS, family_of(effects, effect.reshape(PEOPLE, -1), adjusted))
-
-
-@pytest.fixture(scope="module")
-def table(effects) -> pd.DataFrame:
-    return map_table_of(effects)
-
-
-def in_maps(table, **more) -> results.ByMap:
-    return results.ByMap(**{"table": table, "maps": MAPS, "summary": "What is found.", "at_chance": False} | more)
-
-
-NONE = Adjusted(Adjustment(reason="no covariate can be used"), LABEL)
-
-
-def test_p_is_family_wise_over_all_pairs(table, effects):
-    pairs = effects["reliance_by_map"].astype(float).reshape(PEOPLE, 6)
-    p, _ = permutation_test(NONE.plain(pairs), seed=0)
-    found = table.sort_index()
-    assert found["p_reliance"].tolist() == found["p_reliance_plain"].tolist() == p.tolist()
-    assert found["reliance"].to_numpy() == pytest.approx(pairs.mean(0))
-    assert list(zip(found["region"], found["map"], strict=True)) == [(at, name) for at in (2, 5, 9) for name in MAPS]
-    assert table["rank"].tolist() == [1, 2, 3, 4, 5, 6] and table["reliance"].is_monotonic_decreasing
-
-    class Halved(Adjusted):
-        def __call__(self, effect):
-            return self.plain(effect - effect.mean(0))
-
-    halved = map_table_of(effects, Halved(NONE.beside, LABEL)).sort_index()
-    assert halved["p_reliance_plain"].tolist() == p.tolist() and halved["p_reliance"].min() > 0.3
-
-
-def test_the_sentence_says_which_pairs_or_what_none_means(table):
-    assert sentences.by_map_sentence(table, NONE) == (
-        "Map by map, the evidence rests on 1 (second in <i>vmhc</i>) of 6 pairs of a region and a map (reliance, "
-        "family-wise p < 0.05 over all pairs)."
-    )
-    beside = Adjusted(Adjustment(("site", "age"), without=("sex",)), LABEL)
-    assert sentences.by_map_sentence(table.assign(p_reliance=0.05), beside) == (
-        "Map by map, none of 6 pairs of a region and a map is significant when adjusted for the same covariates "
-        "(family-wise p < 0.05 over all pairs; 1 before adjustment): no region is shown to matter in one map "
-        "alone; it may matter in several maps together."
-    )
-    assert sentences.by_map_sentence(table, dataclasses.replace(NONE, label=LABEL[:18])) == ""
-
-
-def test_findings_come_first_then_the_strongest_effects(table):
-    found = in_maps(table)
-    assert found.matrix.rows == ["second", "third", "first"]
-    assert found.matrix.marked.tolist() == [[False, True], *[[False] * 2] * 2]
-    at_chance = in_maps(table, at_chance=True)
-    assert at_chance.matrix.rows == ["third", "second", "first"] and not at_chance.matrix.marked.any()
-    assert found.first["name"].tolist() == ["second"] and len(at_chance.first) == 6
+def concluded(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes, framed, shading",
-    [({}, 1, "Full colour: significant"), ({"at_chance": True, "summary": ""}, 0, "All pairs are pale: the network")],
-)
-def test_the_figure_frames_what_is_significant(table, changes, framed, shading, tmp_path):
-    found, before = in_maps(table, **changes), plt.get_fignums()
-    drawn = figure.draw_by_map("Blackout of cnn on $my$ cohort", found)
-    (axis, _), (text,) = drawn.axes, (one.get_text().replace("\n", " ") for one in drawn.texts)
-    assert [text.get_text() for text in axis.get_yticklabels()] == found.matrix.rows
-    assert [text.get_text() for text in axis.get_xticklabels()] == MAPS
-    assert len(axis.patches) == framed and shading in text and found.summary in text
-    opacity = axis.images[0].get_array()[..., 3]
-    assert (opacity == np.where(found.matrix.marked, 1, results.PALE)).all()
-    if framed:
-        assert axis.patches[0].get_xy() == (0.5, -0.5)  # the second map, the first row
-    figures.save(drawn, tmp_path / "regions_by_map.png")
-    assert plt.get_fignums() == before
+def test_regions_and_their_maps_have_the_mean_effect_of_everybody(blackout):
+    effects, table = effects_in(blackout), pd.read_csv(blackout / "regions.csv").set_index("region")
+    for name in ("reliance", "unique", "sufficiency"):
+        expected = dict(zip(effects["region"], effects[name].mean(0), strict=True))
+        assert table[name].to_dict() == pytest.approx(expected, abs=2e-6), name
+        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+    by_map = pd.read_csv(blackout / "regions_by_map.csv")
+    maps = [name.decode() for name in effects["map"]]
+    mean = pd.DataFrame(effects["reliance_by_map"].astype(float).mean(0), index=effects["region"], columns=maps)
+    expected = [mean.loc[region, name] for region, name in zip(by_map["region"], by_map["map"], strict=True)]
+    assert len(by_map) == mean.size and by_map["reliance"].to_numpy() == pytest.approx(np.array(expected), abs=2e-6)
+    assert by_map["rank"].tolist() == [*range(1, len(by_map) + 1)] and by_map["reliance"].is_monotonic_decreasing
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "p, words, marked", [({}, "What is found.", 1), ({"p_reliance": np.nan}, "there are no p-values", 0)]
-)
-def test_the_page_has_all_pairs_and_marks_what_is_found(effects, table, p, words, marked, monkeypatch):
-    monkeypatch.setattr("nilearn.plotting.view_img", lambda *_, **__: SimpleNamespace(get_standalone=str))  # slow
-    named = {"model": SimpleNamespace(name="cnn"), "data_dir": None, "cohort": SimpleNamespace(simulated=True)}
-    run = SimpleNamespace(**named, marks="", caveats=Caveats(), standard="brain")
-    found = in_maps(table.assign(**p))
-    regions = results.Regions(region_table_of(blocks(), effects), False, atlas=blocks())
-    both = results.BlackoutResults(effects, "All.", Headline("auc", Estimate(0.8, 0.7, 0.9)), regions, found)
-    parsed = Page(page.render(run, both))
-    every = parsed.rows["Region by map"]
-    rows = every[every.index(["region", *MAPS]) :]
-    assert rows[0] == ["region", *MAPS] and [row[0] for row in rows[1:4]] == found.matrix.rows
-    assert [float(cell) for cell in rows[1][1:]] == pytest.approx(found.matrix.effect[0], abs=6e-4)
-    assert any(words in text for text in parsed.paragraphs["Region by map"])
-    assert sum(name == "class" and value == "marked" for name, value in parsed.attributes) == marked
-    alone = Page(page.render(run, dataclasses.replace(both, by_map=None)))
-    assert "Region by map" not in alone.headings
+@pytest.mark.parametrize("name", ["regions", "regions_by_map"])
+def test_p_is_family_wise_and_folds_make_intervals_wider(name, blackout):
+    """Against the largest t after everybody's sign was flipped at random. Pairs of people that meet in several models
+    double the variance of a mean, so that p is larger than of so many people by one model."""
+    effects = effects_in(blackout)
+    of = effects["reliance" if name == "regions" else "reliance_by_map"].astype(float).reshape(40, -1)
+    signs = np.random.default_rng(0).choice([-1, 1], (FLIPS, 40, 1))
+    t, *flipped = (np.abs(one.mean(0)) / np.maximum(one.std(0, ddof=1), 1e-12) for one in (of, *(of * signs)))
+    largest = np.array([one.max() for one in flipped])
+    places = {region: at for at, region in enumerate(effects["region"])}
+    maps = [of_map.decode() for of_map in effects["map"]]
+    table = pd.read_csv(blackout / f"{name}.csv")
+    columns = [places[region] for region in table["region"]]
+    if name == "regions_by_map":
+        columns = [place * len(maps) + maps.index(of_map) for place, of_map in zip(columns, table["map"], strict=True)]
+    by_one_model = np.array([np.mean(largest >= one) for one in t[columns]])
+    p = table["p_reliance_plain"].to_numpy()
+    assert (p >= by_one_model - 0.05).all() and (p[by_one_model < 0.5] > by_one_model[by_one_model < 0.5]).all()
+    wider = [np.mean(largest >= one / np.sqrt(2)) for one in t[columns]]
+    assert (p <= np.array(wider) + 0.05).all()
+    width = (table["reliance_high"] - table["reliance_low"]).to_numpy()
+    alone = 2 * 1.96 * of.std(0, ddof=1)[columns] / np.sqrt(40)
+    assert np.median(width[alone > 0] / alone[alone > 0]) == pytest.approx(np.sqrt(2), rel=0.06)
 
 
-def test_the_table_is_read_back_when_folds_are_pooled(cohort, tmp_path):
-    from data.cohorts.stored import open_cohort
+@pytest.mark.slow
+def test_regions_are_named_where_the_network_has_something_to_explain(blackout, on_folds):
+    written, table = concluded(blackout), pd.read_csv(blackout / "regions.csv")
+    significant = table.loc[table["p_reliance"] < 0.05, "name"]
+    named = f"rests on {len(significant)} (" if len(significant) else "None of 116 regions is significant"
+    assert written["better_than_chance"] is True and named in written["conclusion"]
+    assert written["adjusted_for"] == ["AGE_AT_SCAN", "SEX", "log func_mean_fd"]
+    assert "AUC within sites on these subjects 0.97 (0.83 to 1.00)" in written["conclusion"]
+    assert (
+        (table["p_reliance"] != table["p_reliance_plain"]) | (table["reliance"] != table["reliance_adjusted"])
+    ).all()
 
-    opened = open_cohort(cohort)
-    run = SimpleNamespace(options=BlackoutOptions(), cohort=opened, out_dir=tmp_path)
-    rows, aal = [opened.rows[at] for at in opened.indices("test")], BlackoutOptions().regions(opened.grid)
-    by_map = np.random.default_rng(0).normal(size=(len(rows), 116, 2)).astype(np.float32)
-    effects = effects_of(rows, 116, reliance_by_map=by_map)
-    made = {"regions": True, "connections": None, "values": None, "maps": MAPS, "atlas": aal}
-    job.write_store(SimpleNamespace(run=run, effects=effects, **made))
-    found = job.joined([job.read_store(run)] * 2)["reliance_by_map"]
-    assert found.dtype == np.float32 and (found == np.concatenate([by_map] * 2)).all()
-    repeats = job.averaged([job.read_store(run)] * 2)
-    assert repeats["reliance_by_map"] == pytest.approx(by_map)
+
+@pytest.fixture(scope="module")
+def blacked_out(everybody, converted, newcomers, tmp_path_factory) -> Path:
+    """A folder with blackouts of 24 people whose labels were `exchanged`, of a `few`, and of `one` by another model."""
+    folder = tmp_path_factory.mktemp("blacked-out")
+    labs.pcp(folder / "lab", labs.people(24, 80002), ("falff", "alff"), series=True)
+    labs.edit(folder / "lab" / "Phenotypic.csv", with_exchanged_labels)
+    labs.records(folder / "records")
+    command = "run.py --blackout --donors 1 --outDir {to} --dataDir {of} --chkPointDir "
+    with without_drawing():
+        done("abide-data convert {at}/lab {at}/cohort --like {of}", of=converted, at=folder)
+        for name, cohort in {"few": newcomers, "exchanged": folder / "cohort"}.items():
+            done(command + "{ckpt}/ckpt --everybody", ckpt=everybody, of=cohort, to=folder / name)
+        train = "run.py --train --model cnn --preset regions --set members=1 --numIters 1 --outDir {at}/train"
+        done(f"{train} --dataDir {{at}}/records --chkPointDir {{at}}/ckpt", at=folder)
+        done(command + "{at}/ckpt --model cnn", at=folder, of=folder / "records", to=folder / "one")
+    return folder
+
+
+def with_exchanged_labels(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(DX_GROUP=table["DX_GROUP"].map({"1": "2", "2": "1"}))
+
+
+@pytest.mark.slow
+def test_a_network_below_chance_ends_with_that_and_names_no_region(blacked_out):
+    written, table = concluded(blacked_out / "exchanged"), pd.read_csv(blacked_out / "exchanged" / "regions.csv")
+    assert written["better_than_chance"] is False
+    assert "ranks them the wrong way round, so there is nothing to explain" in written["conclusion"]
+    assert not any(name in written["conclusion"] for name in table["name"])
+    assert table["p_reliance"].notna().all()
+
+
+@pytest.mark.slow
+def test_few_people_give_no_verdict_and_one_subject_has_effects_without_intervals(blacked_out):
+    written = concluded(blacked_out / "few")
+    assert "Nothing is concluded about regions" in written["conclusion"] and written["adjusted_for"] == []
+    assert written["better_than_chance"] is None
+    table = pd.read_csv(blacked_out / "one" / "regions.csv")
+    for name in ("background", "reliance", "unique"):
+        assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+    assert table[["p_reliance", "q_unique"]].isna().all(axis=None)
+    assert (table["background_autism"].isna() != table["background_control"].isna()).all()
+    assert "No p-values: the subjects are of one class." in concluded(blacked_out / "one")["conclusion"]

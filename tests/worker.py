@@ -1,6 +1,7 @@
 """A process of a test of several workers: runs command lines of run.py one after another, as small as the tests' own.
 
-`worker.py [--devices N] [--interval N] [--kill N] [--after N] COMMANDS.json`: a list of lists of arguments.
+`worker.py [--devices N] [--interval N] [--kill N] COMMANDS.json`: a list of lists of arguments. It goes on after a
+command that is refused; its exit status is that of the last.
 """
 
 import argparse
@@ -39,7 +40,6 @@ def main() -> int:
     parser.add_argument("--devices", type=int)
     parser.add_argument("--interval", type=int, default=150, help="batches from checkpoint to checkpoint")
     parser.add_argument("--kill", type=int, default=0, help="SIGKILL between the history and the checkpoint of batch N")
-    parser.add_argument("--after", type=int, default=0, help="SIGKILL after batch N of the last command")
     args = parser.parse_args()
     if args.devices:
         use_devices(args.devices)
@@ -48,7 +48,7 @@ def main() -> int:
 
     devices.choose_device(share=False)
     devices.start_tensorflow("cpu")
-    from utils.training import loop, network
+    from utils.training import network
 
     EFFORT.save_every = args.interval
     if args.kill:
@@ -56,18 +56,11 @@ def main() -> int:
         network.Saver.save = lambda own, step, identity: (
             os.kill(os.getpid(), signal.SIGKILL) if step == args.kill else save(own, step, identity)
         )
-    *commands, last = json.loads(args.commands.read_text())
-    for command in commands:
+    status = 0
+    for command in json.loads(args.commands.read_text()):
         sys.argv = ["run.py", *command]
-        if status := run.main():
-            return status
-    if args.after:
-        check = loop.Training.check_loss
-        loop.Training.check_loss = lambda own, step, loss: (
-            os.kill(os.getpid(), signal.SIGKILL) if step == args.after else check(own, step, loss)
-        )
-    sys.argv = ["run.py", *last]
-    return run.main()
+        status = run.main()
+    return status
 
 
 if __name__ == "__main__":
