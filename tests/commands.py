@@ -76,8 +76,9 @@ def done(command: str, **places: object) -> str:
 
 
 def listing(folder: Path) -> dict[Path, tuple]:
-    """All that lies in a folder: size and time of change of each."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+    """All that lies in a folder: size and time of change of each file; a lock that was there touches folders only."""
+    every = {path: path.stat() for path in sorted(folder.rglob("*"))}
+    return {path: (of.st_size, of.st_mtime_ns) if path.is_file() else () for path, of in every.items()}
 
 
 def options_of(program: str, verb: str = "") -> set[str]:

@@ -257,7 +257,8 @@ def edit(path: Path, change: str | bytes | dict | Callable) -> Path:
         return path
     if isinstance(change, dict):
         merged = json.loads(content) | change
-        change = json.dumps({name: value for name, value in merged.items() if value is not None}).encode()
+        kept = {name: value for name, value in merged.items() if value is not None or name not in change}
+        change = json.dumps(kept).encode()
     if callable(change) and ".nii" in path.suffixes[-2:]:
         image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
         return save(path, *change(np.asanyarray(image.dataobj), image.affine))
