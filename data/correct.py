@@ -68,7 +68,7 @@ def corrected(cohort: Cohort, path: Path) -> tuple[People, list[dict[str, str]]]
     if SUBJECT not in table or unknown:
         raise InputError(
             f"{path} has the columns {listed(list(table))}; expected {SUBJECT}, and columns to correct, of "
-            f"{listed(known, len(known))}."
+            f"{listed(known)}."
         )
     subjects = subjects_of(table[SUBJECT], people, path, cohort.path)
     columns = {str(name): SITE if name == site_column else str(name) for name in table.columns.drop(SUBJECT)}

@@ -1,218 +1,356 @@
-"""Every form of --dataDir gives the same records; every damaged one is refused by name."""
+"""A cohort: every form of it holds the same records, its tables say what they hold, and an export lies where it
+belongs."""
 
-import re
+import hashlib
+import json
 import shutil
-import threading
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import lab
+import nibabel
 import numpy as np
 import pytest
-from helpers import bare_records, read_rows, resealed, run_of, small_record, write_bare, write_rows
+from commands import ROOT, done, run
+from nilearn import image as nilearn_image
+from scipy import ndimage
 
-from data.base import files
-from data.base.errors import InputError
-from data.base.processes import ahead
-from data.cohorts.cohort import in_order
-from data.cohorts.records import REDUCED
-from data.cohorts.stored import open_cohort
-
-SUBJECTS = range(50001, 50013)
+SHAPES = {"reduced": (31, 37, 31), "full": (91, 109, 91)}
+NOT_CHECKED = "Not checked"
+PLAN = "run.py --train --model nn --dryRun --dataDir {of} --chkPointDir {of}-ckpt"
 
 
-def write_chunks(folder: Path, members: dict[str, bytes], compression: int) -> Path:
-    """Two zip chunks named as in the mission, without a suffix."""
-    folder.mkdir()
-    for chunk in range(2):
-        with zipfile.ZipFile(folder / f"compressed_{chunk}", "w", compression) as archive:
-            for name in sorted(members)[chunk::2]:
-                archive.writestr(name, members[name])
+def content(folder: Path) -> dict[str, bytes]:
+    """All files but the verdict, which says when."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "check.json"}
+
+
+def packed(of: Path, to: Path, form: str) -> Path:
+    done(f"abide-data pack {{of}} {{to}} --{form}", of=of, to=to)
+    return to
+
+
+def records_of(folder: Path) -> dict[str, bytes]:
+    return {name: of for name, of in content(folder).items() if name.endswith(".bin")}
+
+
+def zipped(folder: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / "compressed_0", "w", method) as chunk:
+        for name, of in members.items():
+            chunk.writestr(name, of)
     return folder
 
 
+def bare(folder: Path, members: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, of in members.items():
+        (folder / name).write_bytes(of)
+    return folder
+
+
+MEMBERS = {f"{number}.bin": lab.record(number) for number in range(50001, 50009)}
 FORMS = {
-    "folder of .bin": write_bare,
-    "stored zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_STORED),
-    "deflated zip chunks": lambda folder, members: write_chunks(folder, members, zipfile.ZIP_DEFLATED),
+    "records": lambda folder: bare(folder, MEMBERS),
+    "deflated": lambda folder: zipped(folder, MEMBERS),
+    "stored": lambda folder: zipped(folder, MEMBERS, zipfile.ZIP_STORED),
+    "in folders": lambda folder: zipped(folder, {f"{name[4]}/{name}": of for name, of in MEMBERS.items()}),
+    "two chunks": lambda folder: chunked(folder, 4),
 }
 
 
+def chunked(folder: Path, each: int) -> Path:
+    names = sorted(MEMBERS)
+    for at in range(0, len(names), each):
+        zipped(folder, {name: MEMBERS[name] for name in names[at : at + each]})
+        (folder / "compressed_0").rename(folder / f"chunk_{at}")
+    return folder
+
+
+# Forms
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_each_bare_form_gives_the_same_records(form, tmp_path):
-    members = bare_records(SUBJECTS)
-    path = FORMS[form](tmp_path / "bare", members)
-    before = sorted(tmp_path.rglob("*"))
-    opened = open_cohort(path)
-    assert opened.grid == REDUCED
-    assert sorted(record.subject for record in opened.rows) == [str(subject) for subject in SUBJECTS]
-    for index, record in enumerate(opened.rows):
-        content = np.frombuffer(members[f"{record.subject}.bin"], "<f4")
-        label, phenotype, volume = opened.read(index)
-        assert label == record.label == content[0]
-        assert (phenotype == content[1:30]).all()
-        assert (volume[..., 0] == content[30:].reshape(31, 37, 31)).all()
-    assert sorted(tmp_path.rglob("*")) == before  # read in place: nothing is unpacked
-
-
-def test_a_bare_folder_tells_no_site_and_the_demo_does(cohort, tmp_path):
-    bare = open_cohort(write_bare(tmp_path / "bare", bare_records(SUBJECTS)))
-    assert bare.unknown_site and "Site is unknown" in bare.census().conclusion
-    assert not open_cohort(cohort).unknown_site
-    assert "SITE UNKNOWN" in run_of(cohort=bare).marks and "SITE" not in run_of(cohort=open_cohort(cohort)).marks
-
-
-def test_batches_hold_what_single_reads_hold(tmp_path):
-    opened = open_cohort(write_bare(tmp_path / "bare", bare_records(SUBJECTS)))
-    batch = opened.batch([5, 2, 5])
-    assert batch["volume"].shape == (3, 31, 37, 31, 1)
-    assert {name: values.dtype for name, values in batch.items()} == {
-        "label": np.int32,
-        "phenotype": np.float32,
-        "volume": np.float32,
+def test_each_bare_form_gives_the_same_records_and_tables(form, tmp_path):
+    """The mission's layout, read in place: nothing is unpacked or changed."""
+    of = FORMS[form](tmp_path / "bare")
+    before = content(tmp_path / "bare") if form == "records" else sorted(tmp_path.rglob("*"))
+    to = packed(of, tmp_path / "to", "bin")
+    assert records_of(to) == MEMBERS
+    table = lab.read_table(to / "subjects.csv")
+    assert dict(zip(table["subject"], table["label"], strict=True)) == {
+        name.removesuffix(".bin"): f"{lab.read_record(to / name)[0]:g}" for name in MEMBERS
     }
-    for row, index in enumerate([5, 2, 5]):
-        label, phenotype, volume = opened.read(index)
-        assert batch["label"][row] == label
-        assert (batch["phenotype"][row] == phenotype).all()
-        assert (batch["volume"][row] == volume).all()
-    without = opened.batch([5, 2, 5], volumes=False)
-    assert without.keys() == {"label", "phenotype"}
-    assert (without["phenotype"] == batch["phenotype"]).all()
+    assert set(table["site"]) == {"unknown"}
+    assert before == (content(of) if form == "records" else sorted(set(tmp_path.rglob("*")) - {to, *to.rglob("*")}))
 
 
-def test_a_cohort_keeps_the_split_and_order_of_its_table(cohort):
-    opened = open_cohort(cohort)
-    rows = read_rows(cohort / "subjects.csv")
-    assert list(rows[0]) == ["file", "subject", "site", "label", "split"]
-    assert [(r.file, r.subject, r.site, r.label, r.split) for r in opened.rows] == [
-        (row["file"], row["subject"], row["site"], float(row["label"]), row["split"]) for row in rows
-    ]
-    assert [opened.rows[i].split for i in opened.indices("test")] == ["test"] * 4
-    assert len(opened.indices("train")) == 36
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["cohort", "full_cohort"])
+def test_there_and_back_is_bit_exact_tables_included(size, request, tmp_path):
+    source = request.getfixturevalue(size)
+    there = packed(source, tmp_path / "there", "zip")
+    assert content(packed(there, tmp_path / "back", "bin")) == content(source)
+    assert content(packed(shutil.copytree(source, tmp_path / "copy"), tmp_path / "again", "zip")) == content(there)
+    chunks = sorted(path.name for path in there.iterdir() if path.name.startswith("compressed"))
+    assert chunks == [f"compressed_{number}" for number in range(len(chunks))]
+    for name in chunks:
+        with zipfile.ZipFile(there / name) as chunk:
+            assert chunk.testzip() is None
 
 
-def test_a_cohort_in_zip_chunks_reads_the_same(cohort, tmp_path):
-    members = {path.name: path.read_bytes() for path in cohort.glob("*.bin")}
-    folder = write_chunks(tmp_path / "zipped", members, zipfile.ZIP_DEFLATED)
-    for name in ("cohort.json", "subjects.csv"):
-        shutil.copy(cohort / name, folder)
-    whole, zipped = open_cohort(cohort), open_cohort(resealed(folder))
-    assert zipped.rows == whole.rows
-    assert zipped.digest == whole.digest
-    assert all((a == b).all() for a, b in zip(zipped.read(7)[1:], whole.read(7)[1:], strict=True))
+STRANGE = ["sub-01 (2nd scan), Zürich.bin", "=cmd.bin", '50001".bin', "50001.tar.gz.bin", "-rf.bin", "脳.bin"]
+STRANGE += ["back\\slash.bin", "tail\\\\.bin", "*star.bin", "n\\n.bin", "%s%n.bin"]
 
 
-def test_the_digest_tells_cohorts_apart(cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
-    assert open_cohort(copy).digest == open_cohort(cohort).digest
-    text = (copy / "subjects.csv").read_text()
-    (copy / "subjects.csv").write_text(text.replace(",train", ",test", 1))
-    assert open_cohort(resealed(copy)).digest != open_cohort(cohort).digest
+@pytest.mark.slow
+def test_names_of_all_kinds_survive_every_form_and_have_sums(tmp_path):
+    members = {name: lab.record(number) for number, name in enumerate(STRANGE)}
+    folder = zipped(tmp_path / "given", members)
+    for form in ("zip", "bin"):
+        folder = packed(folder, tmp_path / form, form)
+        assert agrees(folder)
+    assert records_of(folder) == members
 
 
-def refusal(path: Path) -> str:
-    """The message that opening `path` is refused with: one line."""
-    with pytest.raises(InputError) as caught:
-        open_cohort(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def test_the_subject_of_a_bare_record_is_the_first_number_in_its_name(tmp_path):
+    named = {
+        "51572.bin": "51572",
+        "0051573.bin": "51573",
+        "swap_51574_2.bin": "51574",
+        "NYU_0051575_falff.bin": "51575",
+    }
+    of = bare(tmp_path / "bare", {name: lab.record(at) for at, name in enumerate([*named, "control.bin"])})
+    table = lab.read_table(packed(of, tmp_path / "to", "bin") / "subjects.csv")
+    assert dict(zip(table["file"], table["subject"], strict=True)) == {**named, "control.bin": "control"}
 
 
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        (b"", "holds 0 bytes|is empty"),
-        (np.float32(1).tobytes().ljust(3_610_636, b"\0"), "expected one grid"),
-    ],
-)
-def test_a_damaged_record_is_named(content, words, tmp_path):
-    folder = write_bare(tmp_path / "bare", bare_records(SUBJECTS) | {"60000.bin": content})
-    assert re.search(rf"60000\.bin.*{words}", refusal(folder))
+@pytest.mark.slow
+def test_records_of_one_subject_share_a_split_and_one_subject_in_ten_is_a_test_subject(tmp_path):
+    numbers = range(50000, 50100)
+    members = {f"{form}{number}.bin": lab.record(number) for number in numbers for form in ("", "swap_00")}
+    table = lab.read_table(packed(bare(tmp_path / "bare", members), tmp_path / "to", "zip") / "subjects.csv")
+    assert (table.groupby("subject")["split"].nunique() == 1).all() and table["subject"].nunique() == 100
+    assert 0.04 < (table["split"] == "test").mean() < 0.18
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_chunk_whose_content_is_damaged_is_named_when_it_is_read(compression, tmp_path):
-    folder = write_chunks(tmp_path / "zipped", {"50001.bin": small_record()}, compression)
-    path = folder / "compressed_0"
-    content = bytearray(path.read_bytes())
-    content[60_000:60_010] = bytes(255 - byte for byte in content[60_000:60_010])
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"compressed_0:50001\.bin cannot be read"):
-        open_cohort(folder).read(0)
+def checked(of: Path) -> list[str]:
+    """What a check says."""
+    return [line for line in run("abide-data check {of}", of=of).out.splitlines() if " s left" not in line]
 
 
-def test_the_same_record_in_two_chunks(tmp_path):
-    folder = write_chunks(tmp_path / "zipped", bare_records([1, 2]), zipfile.ZIP_DEFLATED)
-    shutil.copy(folder / "compressed_0", folder / "compressed_1")
-    assert "are the same record; expected each once" in refusal(folder)
+LEFT = [".1.bin", "._1.bin", ".unfinished.1.bin", ".out.lock", ".DS_Store", "README.md", "notes.txt", "Thumbs.db"]
 
 
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (lambda rows: rows.pop(), "subjects.csv has no row for"),
-        (lambda rows: rows[0].update(label=1 - int(rows[0]["label"])), r"has the label \d, .* says \d"),
-    ],
-)
-def test_a_table_that_does_not_fit_its_records(change, words, cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
-    rows = read_rows(copy / "subjects.csv")
-    change(rows)
-    write_rows(copy / "subjects.csv", rows)
-    assert re.search(words, refusal(copy))
+@pytest.mark.parametrize("form", ["bare", "with tables", "zip"])
+def test_what_a_file_manager_leaves_beside_records_is_no_record(form, tmp_path):
+    of = zipped(tmp_path / "of", MEMBERS) if form == "zip" else bare(tmp_path / "of", MEMBERS)
+    if form == "with tables":
+        of = packed(of, tmp_path / "packed", "bin")
+    before = checked(of)
+    for name in LEFT:
+        (of / name).write_bytes(b"Mac OS X")
+    (of / ".unfinished.out").mkdir()
+    (of / "earlier.bin").mkdir()
+    if form == "zip":
+        with zipfile.ZipFile(of / "compressed_0", "a") as chunk:
+            for name in ("__MACOSX/._50001.bin", ".DS_Store", "a/.DS_Store"):
+                chunk.writestr(name, b"Mac OS X")
+    assert checked(of) == before
 
 
-@pytest.mark.parametrize(
-    "name, content, words",
-    [
-        ("cohort.json", b"{", "cohort.json is damaged"),
-        ("cohort.json", b'{"grid": [91, 109, 91]}', "says grid [91, 109, 91]"),
-        ("cohort.json", b"\xff\xfe", "cohort.json is damaged"),
-    ],
-)
-def test_damaged_tables(name, content, words, cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
-    (copy / name).write_bytes(content)
-    assert words in refusal(copy)
+@pytest.mark.slow
+def test_more_chunks_than_files_may_be_open(tmp_path):
+    """An augmented cohort has a hundred chunks, and a login shell of a cluster may allow few open files."""
+    for number in range(60):
+        zipped(tmp_path / "of", {f"{number}.bin": lab.record(number)})
+        (tmp_path / "of/compressed_0").rename(tmp_path / f"of/chunk_{number}")
+    command = f"ulimit -n 48; {sys.executable} -m data pack {tmp_path}/of {tmp_path}/to --bin"
+    subprocess.run(["bash", "-c", command], cwd=ROOT, check=True, capture_output=True)
+    assert records_of(tmp_path / "to") == {f"{number}.bin": lab.record(number) for number in range(60)}
 
 
-@pytest.mark.parametrize("name", ["cohort.json", "subjects.csv"])
-def test_a_cohort_without_one_of_its_tables_was_interrupted(name, cohort, tmp_path):
-    copy = shutil.copytree(cohort, tmp_path / "copy")
-    (copy / name).unlink()
-    assert f"has no {name}: its conversion was interrupted. Repeat the same command." in refusal(copy)
-    with files.locked(copy):
-        (tmp_path / ".copy.lock").write_text("process 1 on a (data convert)")
-        assert f"has no {name}: its conversion still runs, as process 1 on a (data convert); wait" in refusal(copy)
+# Values
 
 
-def test_a_cohort_without_test_subjects_says_so_when_they_are_wanted(tmp_path):
-    opened = open_cohort(write_bare(tmp_path / "bare", {"1.bin": small_record()}))
-    other = {"train": "test", "test": "train"}[opened.rows[0].split]
-    with pytest.raises(InputError, match=f"has no {other} subjects among 1 records"):
-        opened.indices(other)
+@pytest.mark.slow
+def test_a_reduced_volume_is_the_mean_of_blocks_of_the_normalised_full_one(tmp_path):
+    """Inside, the mean of 27 voxels is SciPy's uniform filter; at the border only existing voxels count."""
+    lab.pcp(tmp_path / "lab", lab.people(8))
+    for grid in SHAPES:
+        done(f"abide-data convert {{of}}/lab {{of}}/{grid} --grid {grid}", of=tmp_path)
+    share = ndimage.uniform_filter(np.ones(SHAPES["full"]), 3, mode="constant")[::3, ::3, ::3]
+    for name in ("50002.bin", "50009.bin"):
+        full, reduced = (
+            lab.read_record(tmp_path / grid / name, shape=SHAPES[grid])[2][0] for grid in ("full", "reduced")
+        )
+        assert abs(full.mean(dtype=float)) < 1e-4 and full.std(dtype=float) == pytest.approx(1, abs=1e-4)
+        mean = ndimage.uniform_filter(full.astype(float), 3, mode="constant")[::3, ::3, ::3] / share
+        np.testing.assert_allclose(reduced, mean, atol=1e-5)
 
 
-def test_in_order_cuts_without_loss():
-    cut = in_order(np.arange(10, 17), 3)
-    assert [batch.tolist() for batch in cut] == [[10, 11, 12], [13, 14, 15], [16]]
+# Sums, digests, seal
 
 
-def test_reading_ahead_keeps_order_reads_in_another_thread_and_does_not_run_away():
-    threads, read = set(), []
-
-    def slow(number):
-        threads.add(threading.get_ident())
-        read.append(number)
-        return number * number
-
-    results = ahead(slow, iter(range(100)))
-    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
-    assert threading.get_ident() not in threads
-    results.close()
-    assert len(read) < 15
+def agrees(folder: Path) -> bool:
+    """Whether coreutils finds every file as its sum says."""
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
 
 
-def test_an_error_while_reading_reaches_the_reader():
-    with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda number: 1 // number, [1, 0, 1]))
+def sha256(of: bytes) -> str:
+    return hashlib.sha256(of).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["bin", "zip"])
+def test_every_form_has_sums_and_the_digests_of_its_records(form, converted, tmp_path):
+    folder = packed(converted, tmp_path / "to", form)
+    names = {path.name for path in folder.iterdir() if path.suffix == ".bin" or "compressed" in path.name}
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    assert {line[66:] for line in lines} == names | {"connectomes.h5"} and agrees(folder)
+    size = 4 * np.prod(SHAPES["reduced"])
+    for of in lab.read_table(folder / "digests.csv").to_dict("records"):
+        record = (converted / of["file"]).read_bytes()
+        assert (of["header_sha256"], of["volume_sha256"]) == (sha256(record[:120]), sha256(record[120:]))
+        assert of["map_sha256"].split() == [sha256(record[120:][:size]), sha256(record[120:][size:])]
+
+
+def test_bare_records_have_no_sums_and_damaged_ones_are_a_problem(tmp_path):
+    of = lab.records(tmp_path / "records", 2)
+    assert "so damage cannot be detected: 1.bin, 2.bin" in done("abide-data check {of}", of=of)
+    for wrong in (b"\xff\xfe", b"abc  1.bin\n", b"0" * 64 + b"\n"):
+        (of / "SHA256SUMS").write_bytes(wrong)
+        outcome = run("abide-data check {of}", of=of)
+        assert outcome.status == 1 and f"PROBLEM: {of}/SHA256SUMS " in outcome.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["demo", "zip", "swap", "convert"])
+def test_a_flipped_bit_is_told_by_name_whoever_wrote_the_cohort(how, cohort, converted, tmp_path):
+    if how in ("zip", "swap"):
+        options = "--zip" if how == "zip" else "--copies 1"
+        done(f"abide-data {'pack' if how == 'zip' else 'swap'} {{of}} {{to}} {options}", of=cohort, to=tmp_path / "of")
+    else:
+        lab.copy(cohort if how == "demo" else converted, tmp_path / "of")
+    victim = max(path for path in (tmp_path / "of").iterdir() if path.suffix == ".bin" or "compressed" in path.name)
+    lab.edit(victim, "flipped")
+    outcome = run("abide-data check {of}", of=tmp_path / "of")
+    assert outcome.status == 1
+    assert f"PROBLEM: {victim} is not what was written, its sum in SHA256SUMS says." in outcome.out
+
+
+@pytest.mark.slow
+def test_a_repeated_conversion_completes_a_cohort_and_does_not_sum_up_damage(tmp_path):
+    lab.pcp(tmp_path / "lab", lab.people(12))
+    command, to = "abide-data convert {of}/lab {of}/to --grid reduced", tmp_path / "to"
+    done(command, of=tmp_path)
+    before = content(to)
+    (to / "50003.bin").unlink()
+    done(command, of=tmp_path)
+    assert content(to) == before
+    lab.edit(to / "50003.bin", "flipped")
+    assert "50003.bin is not what SHA256SUMS says" in run(command, of=tmp_path).err
+    assert (to / "SHA256SUMS").read_bytes() == before["SHA256SUMS"]
+    lab.edit(to / "cohort.json", b"\xff\xfe")
+    assert "converted differently" in run(command, of=tmp_path).err
+
+
+@pytest.mark.slow
+def test_a_table_that_a_spreadsheet_saved_passes(converted, tmp_path):
+    """With a byte-order mark, other line ends, quotes and numbers in another writing; one digit more is told."""
+    of = lab.copy(converted, tmp_path / "of")
+    for name in ("covariates.csv", "phenotype.csv", "subjects.csv", "series.csv"):
+        table = lab.read_table(of / name).map(
+            lambda text: f"{float(text):.12G}" if "." in text and text[-1].isdigit() else text
+        )
+        saved = table.to_csv(index=False, quoting=1, lineterminator="\r\n")
+        lab.edit(of / name, b"\xef\xbb\xbf" + saved.encode())
+    assert "Checked on" in done(PLAN, of=of)
+    lab.edit(of / "covariates.csv", lambda table: table.assign(AGE_AT_SCAN=table["AGE_AT_SCAN"] + "1"))
+    assert "sealed: covariates.csv" in run(PLAN, of=of).err
+
+
+@pytest.mark.slow
+def test_tables_of_a_script_are_sealed_by_packing(converted, tmp_path):
+    of = lab.copy(converted, tmp_path / "of")
+    for name in ("seal.json", "digests.csv", "SHA256SUMS", "check.json"):
+        (of / name).unlink()
+    to = packed(of, tmp_path / "to", "bin")
+    assert NOT_CHECKED in done(PLAN, of=to)
+    same = {"subjects.csv", "phenotype.csv", "covariates.csv", "connectomes.h5", "SHA256SUMS"}
+    assert all((to / name).read_bytes() == (converted / name).read_bytes() for name in same)
+
+
+# What a check says
+
+
+@pytest.mark.slow
+def test_people_are_counted_and_the_verdict_is_of_this_cohort(converted, tmp_path):
+    of = lab.copy(converted, tmp_path / "of")
+    told = done("abide-data check {of}", of=of)
+    table = lab.read_table(of / "subjects.csv")
+    for split, rows in table.groupby("split"):
+        labels = rows["label"].value_counts()
+        assert f"  {split}: {len(rows)} subjects ({labels['0']} control, {labels['1']} autism)\n" in told
+    sites = [f"{name} {sum(of == '1')}/{sum(of == '0')}" for name, of in table.groupby("site")["label"]]
+    assert f"autism/control by site: {', '.join(sites)}\n" in told
+    verdict = json.loads((of / "check.json").read_text())
+    assert verdict["cohort_sha256"] == json.loads((of / "seal.json").read_text())["sha256"]
+    assert f"Checked on {verdict['when'][:10]}: 1 problem" in done(PLAN, of=of)
+    lab.edit(of / "check.json", {"notes": 99})
+    assert NOT_CHECKED in done(PLAN, of=of)
+    (of / "check.json").unlink()
+    (of / "check.json").mkdir()  # such a file cannot be replaced
+    assert "check.json: Is a directory" in done("abide-data check {of}", of=of)
+
+
+def test_what_is_wrong_with_bare_records_is_told(tmp_path):
+    """The site is unknown; one subject has both labels; a split that lacks a class matters unless there are folds."""
+    members = {f"{number}_a.bin": lab.record(number) for number in range(1, 9)}
+    of = bare(tmp_path / "of", members | {"3_b.bin": lab.record(77, 0.0)})
+    told = run("abide-data check {of}", of=of)
+    assert told.status == 1 and "PROBLEM: both labels for one subject, of 1 subjects: 3" in told.out
+    assert "Site is unknown" in told.out and "9 records of 8 subjects" in told.out
+    few = bare(tmp_path / "few", {f"{number}.bin": lab.record(number, float(number > 4)) for number in range(1, 9)})
+    split = lab.read_table(packed(few, tmp_path / "packed", "bin") / "subjects.csv")
+    lacks = "the test split lacks a class"
+    assert (lacks in done("abide-data check {of}", of=tmp_path / "packed")) == (split["split"] == "test").any()
+    assert lacks not in done(f"{PLAN} --folds 2", of=tmp_path / "packed")
+
+
+# One volume as NIfTI
+
+
+@pytest.mark.parametrize("grid, size", [("reduced", 6), ("full", 2)])
+def test_an_exported_volume_has_its_true_affine_and_values(grid, size, tmp_path):
+    """One bright voxel lies at the place in mm that the design gives it: right, front, low; left, back, high."""
+    for at, (right, front, high) in enumerate([(42, 54, -24), (-72, -120, 102)]):
+        volume = np.zeros(SHAPES[grid], "<f4")
+        volume[tuple(np.add((right, front, high), (90, 126, 72)) // size)] = 1
+        bare(tmp_path / f"of{at}", {"7.bin": lab.record(7)[:120] + volume.tobytes()})
+        done("abide-data export {of} 7 {of}.nii.gz", of=tmp_path / f"of{at}")
+        image = nibabel.load(tmp_path / f"of{at}.nii.gz")
+        assert image.affine.tolist() == [[size, 0, 0, -90], [0, size, 0, -126], [0, 0, size, -72], [0, 0, 0, 1]]
+        assert (image.header["sform_code"], image.header["qform_code"]) == (4, 4)  # MNI
+        assert image.get_qform().tolist() == image.affine.tolist()
+        assert image.header.get_xyzt_units()[0] == "mm" and image.get_data_dtype() == np.float32
+        [bright] = np.argwhere(np.asarray(image.dataobj) == 1)
+        assert tuple(nibabel.affines.apply_affine(image.affine, bright)) == (right, front, high)
+
+
+@pytest.mark.slow
+def test_one_record_of_several_and_one_map_are_chosen_by_name(converted, tmp_path):
+    bare(tmp_path / "of", {"9_a.bin": lab.record(1), "9_b.bin": lab.record(2)})
+    assert "2 records of 9" in run("abide-data export {of} 9 {to}.nii", of=tmp_path / "of", to=tmp_path / "x").err
+    done("abide-data export {of} 9_b.bin {to}.nii", of=tmp_path / "of", to=tmp_path / "x")
+    np.testing.assert_array_equal(
+        nibabel.load(tmp_path / "x.nii").dataobj, lab.read_record(tmp_path / "of/9_b.bin")[2][0]
+    )
+    done("abide-data export {of} 50004 {to}.nii --map alff", of=converted, to=tmp_path / "y")
+    image = nilearn_image.load_img(tmp_path / "y.nii")
+    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), lab.read_record(converted / "50004.bin", 2)[2][1])
+    target = nilearn_image.resample_img(image, image.affine, image.shape, copy_header=True, force_resample=True)
+    np.testing.assert_allclose(target.get_fdata(), image.get_fdata(), atol=1e-5)

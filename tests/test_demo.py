@@ -1,71 +1,65 @@
-"""The demo cohort: seeded, cached, announced as simulated, with a difference planted in four regions."""
+"""The demo cohort: seeded, made once, said to be simulated; a difference in four regions, and plausible people."""
 
 import json
+from pathlib import Path
 
+import lab
+import numpy as np
+import pandas as pd
 import pytest
+from commands import done
+from scipy import stats
+from test_atlas import reduced_aal
 
-from data import demo
-from data.cohorts import atlas, records
-from data.cohorts.stored import open_cohort
-from data.simulation import PLANTED, Simulation
+pytestmark = pytest.mark.slow
 
-SMALL = Simulation(subjects=12, seed=5)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    target = tmp_path_factory.mktemp("demo") / "cohort"
-    demo.simulate(target, records.REDUCED, SMALL)
-    return open_cohort(target)
+TRAIN = "run.py --train --model nn --set members=1 --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
-def test_it_says_that_it_is_simulated_and_where_the_difference_is(simulated):
-    assert simulated.simulated
-    assert simulated.metadata.provenance["planted"] == list(PLANTED)
-    assert len(simulated.metadata.phenotype) == 29
-    assert set(PLANTED) <= set(atlas.load_atlas(None, records.REDUCED).names.values())
+def volumes_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and the mean of each region, (people, regions)."""
+    labels, names = reduced_aal(), lab.read_table(folder / "subjects.csv")
+    records = [lab.read_record(folder / name) for name in names["file"]]
+    means = [[of[2][0][labels == region].mean() for region in range(1, 117)] for of in records]
+    return np.array([of[0] for of in records]), np.array(means)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated, tmp_path):
-    demo.simulate(tmp_path / "again", records.REDUCED, SMALL)
-    demo.simulate(tmp_path / "other", records.REDUCED, Simulation(subjects=12, seed=6))
-    name = simulated.rows[3].file
-    assert (tmp_path / "again" / name).read_bytes() == (simulated.path / name).read_bytes()
-    assert (tmp_path / "other" / name).read_bytes() != (simulated.path / name).read_bytes()
+def test_only_the_planted_regions_differ_between_groups(cohort, blackout):
+    """By t-tests of 40 people: four of 116 regions."""
+    label, means = volumes_of(cohort)
+    planted = json.loads((cohort / "cohort.json").read_text())["provenance"]["planted"]
+    names = pd.read_csv(blackout / "regions.csv").set_index("region").sort_index()["name"]
+    t = stats.ttest_ind(means[label == 1], means[label == 0]).statistic
+    of = names.isin(planted).to_numpy()
+    assert of.sum() == len(planted) == 4
+    assert t[of].min() > 1.5 and t[of].mean() > 2.5 and abs(t[~of].mean()) < 0.5 and np.quantile(abs(t[~of]), 0.9) < 2.2
 
 
-def test_the_demo_cohort_is_made_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = demo.demo_cohort(records.REDUCED)
-    monkeypatch.setattr(demo, "simulate", lambda *_: pytest.fail("made again"))
-    assert demo.demo_cohort(records.REDUCED) == first
-    assert [path.name for path in (tmp_path / "falff-demo").iterdir()] == [first.name]
-    assert json.loads((first / "cohort.json").read_text())["simulated"]
+def test_people_look_like_abide_and_keep_what_was_drawn(cohort):
+    covariates, table = (lab.read_table(cohort / name) for name in ("covariates.csv", "subjects.csv"))
+    values = pd.read_csv(cohort / "phenotype.csv")
+    age, motion = covariates["AGE_AT_SCAN"].astype(float), covariates["func_mean_fd"].astype(float)
+    assert covariates.columns.tolist() == ["subject", "SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd"]
+    assert covariates["subject"].tolist() == table["subject"].tolist() and table["subject"].is_unique
+    assert covariates["SITE_ID"].tolist() == table["site"].tolist()
+    assert 12 < age.mean() < 22 and age.between(6, 64).all() and 0.7 < (covariates["SEX"] == "1").mean() < 1
+    assert 0.05 < motion.median() < 0.2 and 0 < motion.min() < motion.max() < 1
+    assert (table["label"] == "1").mean() == 0.5 and table["site"].value_counts().idxmax() == "NYU"
+    assert values["age"].tolist() == age.tolist() and values.shape == (40, 30)
+    assert (values["fiq"].isna() == values["fiq_missing"].astype(bool)).all()
 
 
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    def interrupted(target, *_):
-        target.mkdir(parents=True)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(demo, "simulate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            demo.demo_cohort(records.REDUCED)
-    assert list((tmp_path / "falff-demo").iterdir()) == []
-
-
-def test_a_demo_made_at_the_same_time_by_another_run_is_used(tmp_path, monkeypatch):
-    """Another process finishes first: its cohort appears while this one is still simulating."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    simulate = demo.simulate
-
-    def slower(target, grid, simulation):
-        simulate(target, grid, simulation)
-        finished = target.with_name(target.name.removeprefix(".").rpartition(".")[0])
-        simulate(finished, grid, simulation)
-
-    monkeypatch.setattr(demo, "simulate", slower)
-    assert open_cohort(demo.demo_cohort(records.REDUCED)).simulated
+def test_without_data_a_simulated_cohort_is_made_once_with_the_same_bytes(tmp_path, monkeypatch):
+    """It is said to be simulated; two caches hold the same."""
+    made = []
+    for name in ("one", "other"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        told = done(f"{TRAIN} --numIters 1", to=tmp_path / name)
+        assert "SIMULATED" in told.upper()
+        (folder,) = (tmp_path / name / "falff-demo").iterdir()
+        before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        done(f"{TRAIN} --numIters 2", to=tmp_path / name)
+        assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+        made.append({path.name: path.read_bytes() for path in folder.glob("*.bin")})
+        assert json.loads((folder / "cohort.json").read_text())["simulated"]
+    assert made[0] == made[1] and len(made[0]) == 20  # as conftest says

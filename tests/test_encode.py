@@ -1,175 +1,136 @@
 """The full pass of cae: real convolutions checked by SciPy, everything else carried over bit by bit; its own tests."""
 
-import dataclasses
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
+import lab
 import numpy as np
 import pytest
-from helpers import TINY_CNN, read_rows, resealed, write_rows
+from commands import done, run
 from scipy import ndimage
 from sklearn.metrics import mean_squared_error, r2_score
 
-from data.cohorts.records import FULL, REDUCED
-from data.cohorts.resampling import block_mean, repeat_blocks
-from data.cohorts.stored import open_cohort
-from utils.runs.checkpoints import CheckpointFolder
-from utils.training.network import restore_weights
+pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+FULL = (91, 109, 91)
 
 
 @pytest.fixture(scope="module")
-def encoder(train_cae):
+def encoder(once, full_cohort) -> Path:
     """The --chkPointDir of a cae (without batch norm) that has seen two batches of one subject."""
-    return train_cae("--preset stride3 --numIters 2 --set batch_size=1")
+    command = "run.py --train --model cae --preset stride3 --numIters 2 --set batch_size=1 --dataDir {of} "
+    places = "--chkPointDir {to}/ckpt --outDir {to}/out"
+    return once("encoder", lambda folder: done(command + places, of=full_cohort, to=folder)) / "ckpt"
 
 
 @pytest.fixture(scope="module")
-def copied(full_cohort, tmp_path_factory):
-    """A copy of the full cohort whose neighbour folder is ours to fill."""
-    return shutil.copytree(full_cohort, tmp_path_factory.mktemp("copied") / "full")
-
-
-@pytest.fixture(scope="module")
-def encoded(cli, encoder, copied):
+def encoded(encoder, full_cohort, tmp_path_factory, undrawn) -> Path:
     """The reduced cohort, where it is written by default."""
-    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied)
-    assert outcome.status == 0, outcome.err
+    copied = shutil.copytree(full_cohort, tmp_path_factory.mktemp("copied") / "full")
+    told = done("run.py --model cae --chkPointDir {of} --dataDir {data}", of=encoder, data=copied)
+    assert "Encoding 6/6" in told
     return copied.with_name("full_reduced")
 
 
 @pytest.fixture(scope="module")
-def network(encoder):
-    """The trained network, for its weights."""
-    from models import cae
+def weights(encoder) -> list[np.ndarray]:
+    """Kernels (3, 3, 3) and biases of two convolutions and two transposed ones, as TensorFlow's checkpoint has them."""
+    import tensorflow as tf
 
-    built = cae.build(cae.PRESETS["stride3"], FULL)
-    restore_weights(CheckpointFolder(encoder / "cae"), built)
-    return built
-
-
-def test_labels_phenotypes_subjects_and_split_are_carried_over_bit_by_bit(copied, encoded):
-    assert (encoded / "subjects.csv").read_bytes() == (copied / "subjects.csv").read_bytes()
-    for row in read_rows(copied / "subjects.csv"):
-        assert (encoded / row["file"]).read_bytes()[:120] == (copied / row["file"]).read_bytes()[:120]
-    before, after = open_cohort(copied), open_cohort(encoded)
-    assert after.grid == REDUCED
-    assert after.simulated
-    assert after.metadata.phenotype == before.metadata.phenotype
-    assert np.array_equal(after.metadata.affine, REDUCED.affine)
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(encoder / "cae")))
+    name = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
+    return [np.squeeze(reader.get_tensor(name.format(at))).astype(float) for at in range(8)]
 
 
-def test_the_side_tables_are_carried_over_byte_by_byte(copied, encoded):
-    for name in ("covariates.csv", "phenotype.csv"):
-        assert (encoded / name).read_bytes() == (copied / name).read_bytes()
-    assert open_cohort(encoded).raw_phenotype.equals(open_cohort(copied).raw_phenotype)
+def code_of(volume: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """Convolutions with zeros outside; the second keeps every third voxel."""
+    hidden = np.maximum(ndimage.correlate(volume, weights[0], mode="constant") + weights[1], 0)
+    return (ndimage.correlate(hidden, weights[2], mode="constant") + weights[3])[::3, ::3, ::3]
 
 
-def test_the_cohort_names_its_encoder_and_whom_it_was_trained_on(copied, encoded, encoder):
-    metadata = open_cohort(encoded).metadata
-    assert metadata.encoder_sha256 == CheckpointFolder(encoder / "cae").digest()
-    assert metadata.encoder_subjects == tuple(open_cohort(copied).subjects("train"))
-    assert json.loads((encoded / "run.json").read_text())["job"] == "encode"
-    before, after = open_cohort(copied), open_cohort(encoded)
-    assert [of.source for of in after.seal.digests] == [of.volume for of in before.seal.digests]
-    training = [
-        of.volume[:16] for row, of in zip(before.rows, before.seal.digests, strict=True) if row.split == "train"
-    ]
-    assert metadata.encoder_volumes == tuple(sorted(training))
+def volume_again(code: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """Transposed convolutions, which are the adjoints of those."""
+    spread = np.zeros(FULL)
+    spread[::3, ::3, ::3] = code
+    hidden = np.maximum(ndimage.convolve(spread, weights[4], mode="constant") + weights[5], 0)
+    return ndimage.convolve(hidden, weights[6], mode="constant") + weights[7]
 
 
-def scipy_convolution(volume: np.ndarray, layer) -> np.ndarray:
-    """A 3x3x3 convolution of stride 1 with zeros outside; the second layer of the encoder keeps every third voxel."""
-    kernel, bias = (weight.numpy() for weight in layer.weights)
-    return ndimage.correlate(volume, kernel[..., 0, 0].astype(float), mode="constant") + bias
+def rows_of(folder: Path, split: str) -> list[str]:
+    table = lab.read_table(folder / "subjects.csv")
+    return table["file"][table["split"] == split].tolist()
 
 
-def test_volumes_are_the_code_as_scipy_computes_it(copied, encoded, network):
-    first, second = [
-        layer for layer in network.layers if layer.name.startswith("conv3d") and "transpose" not in layer.name
-    ]
-    before, after = open_cohort(copied), open_cohort(encoded)
-    hidden = np.maximum(scipy_convolution(before.read(1)[2][..., 0].astype(float), first), 0)
-    code = scipy_convolution(hidden, second)[::3, ::3, ::3]
-    np.testing.assert_allclose(after.read(1)[2][..., 0], (code - code.mean()) / code.std(), atol=1e-4)
+def volume_of(folder: Path, name: str, shape: tuple = FULL) -> np.ndarray:
+    return lab.read_record(folder / name, shape=shape)[2][0].astype(float)
 
 
-@pytest.mark.slow
-def test_the_full_pass_only_encodes(cli, encoder, copied, tmp_path, monkeypatch):
-    """Nothing of the decoder is called once the encoder has been built."""
-    from models import one_channel
-    from utils.training import encode
-
-    write_records, called = encode.write_records, []
-
-    def watched(*arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(one_channel.Conv3DTranspose, "call", lambda *_: called.append("decoded"))
-            write_records(*arguments)
-
-    monkeypatch.setattr(encode, "write_records", watched)
-    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
-    assert (outcome.status, outcome.err, called) == (0, "", [])
-    assert "\nEncoding 6/6, 0 s left\n" in outcome.out
+def test_everything_but_the_volumes_is_carried_over_bit_by_bit(full_cohort, encoded, encoder):
+    for name in ("subjects.csv", "covariates.csv", "phenotype.csv"):
+        assert (encoded / name).read_bytes() == (full_cohort / name).read_bytes()
+    for path in full_cohort.glob("*.bin"):
+        assert (encoded / path.name).read_bytes()[:120] == path.read_bytes()[:120]
+    before, after = (json.loads((folder / "cohort.json").read_text()) for folder in (full_cohort, encoded))
+    assert after["grid"] == list(lab.GRID) and after["simulated"] and after["phenotype"] == before["phenotype"]
+    assert np.allclose(after["affine"], [[6, 0, 0, -90], [0, 6, 0, -126], [0, 0, 6, -72], [0, 0, 0, 1]])
+    training = rows_of(full_cohort, "train")
+    assert after["encoder_subjects"] == sorted(name.removesuffix(".bin") for name in training)
+    volumes = {name: hashlib.sha256((full_cohort / name).read_bytes()[120:]).hexdigest() for name in training}
+    assert after["encoder_volumes"] == sorted(of[:16] for of in volumes.values())
+    table = lab.read_table(encoded / "digests.csv").set_index("file")
+    assert table.loc[training, "source_sha256"].tolist() == [*volumes.values()]
+    assert after["reduction"] == f"encoder {after['encoder_sha256']}"
 
 
-def test_a_reduced_cohort_keeps_its_sources_constants(copied, encoded):
-    before, after = open_cohort(copied).metadata, open_cohort(encoded).metadata
-    assert after.reduction == f"encoder {after.encoder_sha256}"
-    assert dataclasses.replace(after.preparation, reduction=before.reduction) == before.preparation
+def test_volumes_are_the_code_as_scipy_computes_it(full_cohort, encoded, weights):
+    for name in rows_of(full_cohort, "test"):
+        code = code_of(volume_of(full_cohort, name), weights)
+        expected = (code - code.mean()) / code.std()
+        np.testing.assert_allclose(volume_of(encoded, name, lab.GRID), expected, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_an_interrupted_full_pass_leaves_no_cohort(cli, encoder, copied, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("utils.training.encode.write_tables", interrupted)
-    outcome = cli("--model", "cae", "--chkPointDir", encoder, "--dataDir", copied, "--outDir", tmp_path / "out")
-    assert outcome.status == 130
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subjects(cli, encoded, tmp_path):
-    where = ("--chkPointDir", tmp_path / "ckpt", "--outDir", tmp_path / "out")
-    train = ("--train", "--model", "cnn", "--numIters", 1, "--set", "batch_size=2", *TINY_CNN)
-    assert cli(*train, *where, "--dataDir", encoded).status == 0
-    swapped = shutil.copytree(encoded, tmp_path / "swapped")
-    table = (swapped / "subjects.csv").read_text()
-    (swapped / "subjects.csv").write_text(
-        table.replace(",test", ",x").replace(",train", ",test").replace(",x", ",train")
+def test_testing_cae_measures_reconstruction(encoder, full_cohort, weights, tmp_path):
+    done(
+        "run.py --test --model cae --chkPointDir {of} --dataDir {data} --outDir {to}",
+        of=encoder,
+        data=full_cohort,
+        to=tmp_path,
     )
-    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", resealed(swapped))
-    assert outcome.status == 2
-    count = len(open_cohort(encoded).subjects("train"))
-    assert f"{count} of {count} test subjects of {swapped} trained the encoder of these volumes" in outcome.err
-    rows = read_rows(swapped / "subjects.csv")
-    write_rows(swapped / "subjects.csv", [row | {"subject": f"new{at}"} for at, row in enumerate(rows)])
-    for name in ("covariates.csv", "phenotype.csv"):
-        (swapped / name).unlink()
-    outcome = cli(*train, "--chkPointDir", tmp_path / "other", "--dataDir", resealed(swapped))
-    assert outcome.status == 2
-    assert "trained the encoder of these volumes: new" in outcome.err
-    assert "By their scans, whatever their names: all of them" in outcome.err
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("drawn")
-def test_testing_cae_measures_reconstruction_and_draws_three_figures(cli, encoder, full_cohort, network, tmp_path):
-    outcome = cli("--test", "--model", "cae", "--chkPointDir", encoder, "--dataDir", full_cohort, "--outDir", tmp_path)
-    assert outcome.status == 0, outcome.err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    opened = open_cohort(full_cohort)
-    volume = np.stack([opened.read(index)[2][..., 0] for index in opened.indices("test")])
-    outputs = network({"volume": volume[..., None]}, training=False)
-    guess = outputs["reconstruction"].numpy()[..., 0]
-    code = outputs["code"].numpy().astype(float)
+    volume = np.stack([volume_of(full_cohort, name) for name in rows_of(full_cohort, "test")])
+    code = np.stack([code_of(of, weights) for of in volume])
+    guess = np.stack([volume_again(of, weights) for of in code])
     assert metrics["mse"] == pytest.approx(mean_squared_error(volume.ravel(), guess.ravel()), rel=1e-4)
     assert metrics["explained_variance"] == pytest.approx(r2_score(volume.ravel(), guess.ravel()), abs=1e-4)
     assert metrics["code_mean_activation"] == pytest.approx((1 / (1 + np.exp(-code))).mean(), rel=1e-4)
-    blocks = np.stack([repeat_blocks(block_mean(one)) for one in volume])
-    assert metrics["explained_variance_baseline"] == pytest.approx(r2_score(volume.ravel(), blocks.ravel()), abs=1e-4)
+    share = ndimage.uniform_filter(np.ones(FULL), 3, mode="constant")[::3, ::3, ::3]
+    blocks = [ndimage.uniform_filter(of, 3, mode="constant")[::3, ::3, ::3] / share for of in volume]
+    again = [of.repeat(3, 0).repeat(3, 1).repeat(3, 2)[1:92, 1:110, 1:92] for of in blocks]
+    expected = r2_score(volume.ravel(), np.stack(again).ravel())
+    assert metrics["explained_variance_baseline"] == pytest.approx(expected, abs=1e-4)
     for name in ("inputImage.png", "encodedImage.png", "decodedImage.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / name).exists()
+
+
+def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subjects(encoded, tmp_path):
+    """Whatever the names of these are."""
+    train = "run.py --train --model nn --numIters 1 --set members=1 --set batch_size=2 --dataDir {of} "
+    places = "--chkPointDir {to}/ckpt --outDir {to}/out"
+    done(train + places, of=encoded, to=tmp_path / "one")
+    for name in ("names", "scans"):
+        other = shutil.copytree(encoded, tmp_path / name)
+        for of in ("seal.json", "SHA256SUMS"):
+            (other / of).unlink()
+        table = lab.read_table(other / "subjects.csv")
+        table["split"] = table["split"].map({"train": "test", "test": "train"})
+        if name == "scans":
+            table["subject"] = [f"new{at}" for at in range(len(table))]
+            (other / "covariates.csv").unlink()
+            (other / "phenotype.csv").unlink()
+        lab.edit(other / "subjects.csv", table.to_csv(index=False).encode())
+        done("abide-data pack {of} {of}-sealed --bin", of=other)
+        outcome = run(train + places, of=tmp_path / f"{name}-sealed", to=tmp_path / f"{name}-run")
+        assert outcome.status == 2 and "trained the encoder of these volumes" in outcome.err
+        assert name == "names" or "By their scans, whatever their names: all of them" in outcome.err

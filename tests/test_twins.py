@@ -1,28 +1,21 @@
 """People who share a scan: found whatever was done to the copy, never among others, and kept together."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
-import nibabel
+import lab
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import COARSE, LAS_6MM, an_identity, brain_map, cohort_of, row, run_of, write_rows
+from commands import done, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from test_atlas import aal
 
-from data.base.errors import InputError
-from data.cohorts import atlas, records, resampling, stored, twins
-from data.cohorts.division import by_column
-from data.cohorts.folds import open_folds
-from data.cohorts.rows import TOGETHER, Metadata, named_groups
-from data.cohorts.stored import open_cohort, sealed
-from data.cohorts.variants import resplit
-from utils.runs import guards
+from data.cohorts import twins
 
 
 def names(count: int) -> list[str]:
@@ -50,53 +43,47 @@ def test_a_cohort_of_nothing_but_copies_is_one_person(count, groups):
     assert len(twins.alike(names(count), means).same_scan) == groups
 
 
-def test_people_are_compared_across_blocks(monkeypatch):
+@pytest.mark.slow
+def test_people_are_compared_across_blocks():
     """A chain of copies of copies is one group, whichever blocks its members are in; a likeness is listed only."""
-    monkeypatch.setattr(twins, "BLOCK", 4)
     random = np.random.default_rng(1)
-    means = random.normal(size=(30, 116, 1))
-    means[[9, 21]] = means[2]
-    means[28] = means[13] + 0.7 * random.normal(size=(116, 1))
-    found = twins.alike(names(30), means)
-    assert found.same_scan == (("p2", "p9", "p21"),)
-    assert found.same_person == (("p13", "p28"),)
-    assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p28"]
+    means = random.normal(size=(1100, 116, 1))
+    means[[600, 1099]] = means[2]
+    means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
+    found = twins.alike(names(1100), means)
+    assert found.same_scan == (("p2", "p600", "p1099"),) and found.same_person == (("p13", "p1030"),)
+    assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p1030"]
 
 
-def test_long_groups_are_cut():
-    assert named_groups([["1", "2"], list("abcdef")]) == "1 and 2, a and b and c and d and 2 more"
-
-
+@pytest.mark.slow
 def test_region_means_of_a_volume_are_those_of_its_block_means():
     """Those of a person's own values, each weighed by its square; the right regions are mirror images of the left."""
-    volume = np.stack([brain_map(records.FULL.shape, seed) for seed in (0, 1)], -1)
-    reduced = np.stack([resampling.block_mean(volume[..., at]) for at in (0, 1)], -1)
-    np.testing.assert_allclose(twins.of_volume(volume), twins.of_volume(reduced), rtol=1e-5)
-    inside = atlas.load_atlas(None, records.FULL).labels == 5
-    for at, found in enumerate(twins.of_volume(reduced)[4]):
-        values = resampling.repeat_blocks(reduced[..., at])[inside].astype(float)
-        assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-5)
+    volume = np.stack([lab.map_of({"SUB_ID": f"{seed}", "DX_GROUP": "2"}, shape=(91, 109, 91)) for seed in (1, 2)], -1)
+    share = ndimage.uniform_filter(np.ones(volume.shape[:3]), 3, mode="constant")[::3, ::3, ::3, None]
+    sums = [ndimage.uniform_filter(volume[..., at].astype(float), 3, mode="constant") for at in (0, 1)]
+    reduced = (np.stack(sums, -1)[::3, ::3, ::3] / share).astype(np.float32)
+    means = twins.of_volume(reduced)
+    np.testing.assert_allclose(twins.of_volume(volume), means, rtol=1e-4)
+    inside = aal() == 5
+    blocks = np.repeat(np.repeat(np.repeat(reduced, 3, 0), 3, 1), 3, 2)[1:92, 1:110, 1:92]
+    for at, found in enumerate(means[4]):
+        values = blocks[inside][:, at].astype(float)
+        assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-4)
     turned = twins.of_volume(reduced[::-1])
-    np.testing.assert_allclose(turned[:108:2], twins.of_volume(reduced)[1:108:2], rtol=1e-5)
-    np.testing.assert_allclose(turned[108:], twins.of_volume(reduced)[108:], rtol=1e-5)
-
-
-def test_a_region_that_a_person_lacks_is_unknown():
-    volume = brain_map(records.REDUCED.shape, 0)
-    volume[:, :, :12] = 0
-    means = twins.of_reduced(volume)
-    cerebellum, frontal = means[90:108], means[:4]
-    assert np.isnan(cerebellum).all() and np.isfinite(frontal).all()
+    np.testing.assert_allclose(turned[:108:2], means[1:108:2], rtol=1e-5)
+    np.testing.assert_allclose(turned[108:], means[108:], rtol=1e-5)
+    reduced[:, :, :12] = 0
+    lacking = twins.of_volume(reduced)
+    assert np.isnan(lacking[90:108]).all() and np.isfinite(lacking[:4]).all()  # cerebellum, frontal
 
 
 def people_of(count: int) -> np.ndarray:
     """Whole brains of people on the reduced grid (people, maps, x, y, z): a common pattern, and one of each person."""
     random = np.random.default_rng(0)
-    shape = records.REDUCED.shape
     distance = sum(
-        np.square(axis) for axis in np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+        np.square(axis) for axis in np.meshgrid(*[np.linspace(-1, 1, size) for size in lab.GRID], indexing="ij")
     )
-    common, own = random.normal(size=(2, *shape)), random.normal(size=(count, 2, *shape))
+    common, own = random.normal(size=(2, *lab.GRID)), random.normal(size=(count, 2, *lab.GRID))
     smooth = [ndimage.gaussian_filter(values, (0,) * (values.ndim - 3) + (1.5,) * 3) for values in (common, own)]
     values = 1 + 0.2 * sum(of / of.std() for of in smooth)
     return np.where(distance < 0.8, values, 0).astype(np.float32)
@@ -126,7 +113,8 @@ def brains() -> np.ndarray:
 
 def means_of(volumes: Iterable[np.ndarray]) -> np.ndarray:
     """Region means (people, regions, maps) of volumes (maps, x, y, z), as a conversion has them."""
-    return np.stack([twins.of_volume(records.normalise(np.moveaxis(values, 0, -1))) for values in volumes])
+    last = [np.moveaxis(values, 0, -1) for values in volumes]
+    return np.stack([twins.of_volume((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last])
 
 
 @pytest.mark.slow
@@ -150,190 +138,170 @@ def test_one_map_of_several_is_enough(brains):
     assert twins.alike(names(61), means_of([*brains[:60], one])).same_scan == (("p4", "p60"),)
 
 
-def test_simulated_people_and_swapped_copies_are_no_twins(cohort, data_cli, tmp_path):
-    assert twins.find_twins(open_cohort(cohort)) == twins.Twins()
-    assert data_cli("swap", cohort, tmp_path / "swapped", "--copies", 1, "--regions", 3).status == 0
-    assert twins.find_twins(open_cohort(tmp_path / "swapped")) == twins.Twins()
+# By commands
 
 
-@pytest.fixture
-def bare(cohort, tmp_path) -> Path:
-    """The first 20 people of the cohort, and each again, with noise, as 100 more, as a folder of records."""
+CONVERT = "abide-data convert {of} {to} --grid reduced --maps all --connectome rois_made --parcels {of}/parcels.nii.gz"
+COPIED = {"60001": ("50002", "50006", None), "60002": ("50003", "50007", None), "60003": (None, None, "50008")}
+TOGETHER = {frozenset(pair) for pair in (("60001", "50002", "50006"), ("60002", "50003", "50007"), ("60003", "50008"))}
+KINDS = ("falff.nii.gz", "alff.nii.gz", "rois_made.1D")
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    """A lab of 24 people. Two new IDs have the first map of one person and the second of another, with noise; a third
+    has maps of its own, and the series of somebody at another site. Who shares has one label."""
+    folder = tmp_path_factory.mktemp("copied") / "lab"
+    table = pd.concat([lab.people(24), lab.people(3, 60001)])
+    table.loc[table["SUB_ID"] == "60003", "SITE_ID"] = "ELSEWHERE"
+    lab.pcp(folder, table.replace("USM", "US/M"), ("falff", "alff"), series=True)
+    for new, parts in COPIED.items():
+        for kind, of in zip(KINDS, parts, strict=True):
+            if of:
+                shutil.copyfile(folder / f"cpac/X_00{of}_{kind}", folder / f"cpac/X_00{new}_{kind}")
+    noisy = folder / "cpac/X_0060001_falff.nii.gz"
+    random = np.random.default_rng(5)
+    lab.edit(noisy, lambda values, affine: (values * (1 + 1e-4 * random.normal(size=values.shape)), affine))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(copied, tmp_path_factory) -> tuple[Path, str]:
+    """The cohort, and what the command printed."""
+    to = tmp_path_factory.mktemp("made") / "cohort"
+    return to, done(CONVERT, of=copied, to=to)
+
+
+def pairs_in(told: str) -> set[frozenset]:
+    found = re.search(r"share a scan, [^:]*: ([^.]+)\.", told)
+    return {frozenset(group.split(" and ")) for group in found[1].split(", ")}
+
+
+def kept_together(groups, place: pd.Series) -> bool:
+    return all(place[list(group)].nunique() == 1 for group in groups)
+
+
+def trained_on_folds(of: Path, to: Path, how: str, model: str = "nn") -> tuple[pd.Series, str]:
+    told = done(
+        f"run.py --train --model {model} --numIters 1 --set members=1 --folds {how} --dataDir {{of}} "
+        "--chkPointDir {to}/ckpt --outDir {to}/out",
+        of=of,
+        to=to,
+    )
+    return lab.read_table(to / f"ckpt/{model}/folds-{how}/folds.csv").set_index("subject")["fold"], told
+
+
+@pytest.mark.slow
+def test_who_shares_one_map_or_the_connectome_is_in_one_split_and_fold(made, tmp_path):
+    folder, told = made
+    assert pairs_in(told) == TOGETHER
+    assert "PROBLEM: identical" not in told
+    assert kept_together(TOGETHER, lab.read_table(folder / "subjects.csv").set_index("subject")["split"])
+    fold, _ = trained_on_folds(folder, tmp_path / "3", "3")
+    assert kept_together(TOGETHER, fold)
+    fold, told = trained_on_folds(folder, tmp_path / "site", "site")
+    assert kept_together(TOGETHER, fold) and fold["60003"] != "ELSEWHERE"
+    assert {path.name for path in (tmp_path / "site/ckpt/nn/folds-site").iterdir()} >= {"NYU", "PITT", "US%2FM"}
+    site = lab.read_table(folder / "subjects.csv").set_index("subject")["site"]
+    assert fold["60003"] == site["50008"] and "tested there: 50006 (NYU) with 50002 (PITT)" in told
+
+
+@pytest.mark.slow
+def test_keep_copies_parts_them(copied, tmp_path):
+    of = lab.copy(copied, tmp_path / "lab")
+    other = {"1": "2", "2": "1"}
+    lab.edit(
+        of / "Phenotypic.csv",
+        lambda table: table.assign(DX_GROUP=[*table["DX_GROUP"][:-1], other[table["DX_GROUP"].iloc[-1]]]),
+    )
+    told = done(f"{CONVERT} --keepCopies", of=of, to=tmp_path / "apart")
+    assert "kept apart by --keepCopies" in told and re.search("PROBLEM: .*60003.* both labels", told)
+    _, told = trained_on_folds(tmp_path / "apart", tmp_path, "2")
+    assert "share a scan" not in told
+
+
+@pytest.mark.slow
+def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, made, tmp_path):
+    """Also if it is in other units."""
+    new = ",".join(COPIED)
+    done(f"{CONVERT} --exclude {new}", of=copied, to=tmp_path / "first")
+    first = lab.read_table(tmp_path / "first/subjects.csv").set_index("subject")["split"]
+    people = shutil.copytree(copied, tmp_path / "lab")
+    own = people / "cpac/X_0060002_falff.nii.gz"
+    lab.edit(own, lambda values, affine: (values * 1000, affine))
+    like = "abide-data convert {of} {to} --like {first} --exclude "
+    outcome = run(like + ",".join(sorted({*first.index})), of=people, to=tmp_path / "new", first=tmp_path / "first")
+    known = [name for name, parts in COPIED.items() if "train" in first[list(filter(None, parts))].tolist()]
+    assert outcome.status == 2 and known and not (tmp_path / "new").exists()
+    assert all(f"{name} has that of" in outcome.err for name in known) and "--exclude" in outcome.err
+
+
+@pytest.mark.slow
+def test_simulated_people_and_swapped_copies_are_no_twins(cohort, tmp_path):
+    done("abide-data swap {of} {to} --copies 1 --regions 3", of=cohort, to=tmp_path / "swapped")
+    for of in (lab.copy(cohort, tmp_path / "of"), tmp_path / "swapped"):
+        assert "share a scan" not in done("abide-data check {of}", of=of)
+
+
+def again(path: Path, to: Path, noise: float) -> Path:
+    """The record with noise in its volume, under another name."""
+    values = np.fromfile(path, "<f4")
+    values[30:] += noise * np.random.default_rng(0).normal(size=values.size - 30)
+    to.write_bytes(values.astype("<f4").tobytes())
+    return to
+
+
+@pytest.fixture(params=[0, 1e-6])
+def bare(request, cohort, tmp_path) -> Path:
+    """The first 20 people of the cohort, and each again, perhaps with noise, as 100 more, as a folder of records."""
     folder = tmp_path / "bare"
     folder.mkdir()
     for path in sorted(cohort.glob("*.bin"))[:20]:
         shutil.copy(path, folder)
-        values = np.fromfile(path, "<f4")
-        values[30:] += 1e-6 * np.random.default_rng(0).normal(size=values.size - 30)
-        values.tofile(folder / f"{int(path.stem) + 100}.bin")
+        again(path, folder / f"{int(path.stem) + 100}.bin", request.param)
     return folder
-
-
-def test_copies_in_a_bare_folder_stay_in_one_fold(bare, tmp_path):
-    folds = open_folds(bare, "4", 0, tmp_path / "saved")
-    assert all(folds.fold_of[str(number)] == folds.fold_of[str(number + 100)] for number in range(1, 21))
-    assert "share a scan are in one fold: 1 and 101, 2 and 102" in folds.notes[0]
-    folds.write(tmp_path / "saved")
-    again = open_folds(bare, "4", 0, tmp_path / "saved")
-    assert (again.fold_of, again.groups) == (folds.fold_of, folds.groups)
-
-
-def test_copies_in_a_bare_folder_take_one_split(bare, capsys):
-    parted = {row.subject: row.split for row in open_cohort(bare).rows}
-    assert any(parted[str(number)] != parted[str(number + 100)] for number in range(1, 21))
-    split = {row.subject: row.split for row in sealed(bare).rows}
-    assert all(split[str(number)] == split[str(number + 100)] == parted[str(number)] for number in range(1, 21))
-    assert "share a scan, and were in train and test; they are in train now." in capsys.readouterr().out
-    assert [row.split for row in sealed(bare, together=False).rows] == [*parted.values()]
-
-
-def test_a_cohort_that_was_searched_is_sealed_without_another_search(bare, monkeypatch):
-    monkeypatch.setattr(twins, "find_twins", lambda _: pytest.fail("all volumes were read"))
-    searched = replace(open_cohort(bare), metadata=Metadata(copies=TOGETHER))
-    monkeypatch.setattr(stored, "open_cohort", lambda _: searched)
-    assert sealed(bare).rows == searched.rows
-
-
-def test_what_copies_tell_of_labels_is_gone(bare, tmp_path):
-    """Who is most alike among the people of other folds has the label of a tested one by chance, not by a copy."""
-    folds = open_folds(bare, "4", 0, tmp_path / "saved")
-    subjects, means = twins.of_cohort(folds.whole, range(40))
-    label, fold = {row.subject: row.label for row in folds.whole.rows}, np.array([folds.fold_of[of] for of in subjects])
-    total, _ = twins.compared([twins.embedded(means[..., 0])], slice(None), slice(None))
-    cosines = np.where(fold == fold[:, None], -1, total)
-    assert cosines.max() < twins.thresholds(40, 1)[1]
-    right = np.mean(
-        [label[subjects[at]] == label[subject] for subject, at in zip(subjects, cosines.argmax(1), strict=True)]
-    )
-    assert right < 0.8
-
-
-def test_a_group_of_two_sites_is_tested_at_the_first(cohort, capsys):
-    opened = open_cohort(cohort)
-    site = {row.subject: row.site for row in opened.rows}
-    one = opened.rows[0]
-    other = next(row for row in opened.rows if row.site != one.site)
-    fold_of = by_column(replace(opened, groups=((one.subject, other.subject),)), "site", 0)
-    assert fold_of == site | {other.subject: one.site}
-    assert f"tested there: {other.subject} ({other.site}) with {one.subject} ({one.site})." in capsys.readouterr().out
-
-
-def test_a_split_of_one_scan_is_refused(cohort):
-    opened = open_cohort(cohort)
-    pair = ("0000001", "0000002")
-    grouped = replace(opened, groups=(pair,))
-    with pytest.raises(InputError, match=r"parts 0000001 and 0000002 of .*, who share a scan; keep them together"):
-        resplit(grouped, {row.subject: "test" if row.subject == "0000002" else "train" for row in opened.rows})
-
-
-PEOPLE = 12
-
-
-def write_lab(folder: Path, people: dict[str, tuple[np.ndarray, str]]) -> Path:
-    """Maps of 6 mm, named `<ID>_falff.nii`, and a table with a diagnosis, by ID."""
-    folder.mkdir()
-    for name, (values, _) in people.items():
-        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), LAS_6MM), folder / f"{name}_falff.nii")
-    rows = [
-        {"id": name, "file": f"{name}_falff.nii", "dx": dx, "age": 10 + at % 3}
-        for at, (name, (_, dx)) in enumerate(people.items())
-    ]
-    write_rows(folder / "people.csv", rows)
-    return folder
-
-
-READ = ("--table", "people.csv", "--idColumn", "id", "--mapColumn", "file", "--labelColumn", "dx", "--positive", "ASD")
-NEW = (*READ, "--grid", "reduced", "--phenotype", "age")
-
-
-@pytest.fixture(scope="module")
-def lab() -> dict[str, tuple[np.ndarray, str]]:
-    """12 people, the first three again with noise as c0, c1, c2, c2 with the other diagnosis."""
-    people = {f"p{at:02}": (brain_map((31, 37, 31), at), ("ASD", "TD")[at % 2]) for at in range(PEOPLE)}
-    random = np.random.default_rng(5)
-    for at in range(3):
-        values, dx = people[f"p{at:02}"]
-        noisy = values * (1 + 1e-4 * random.normal(size=values.shape))
-        people[f"c{at}"] = (noisy, dx if at < 2 else "TD")
-    return people
 
 
 @pytest.mark.slow
-def test_convert_keeps_copies_together_unless_told_otherwise(lab, data_cli, tmp_path, monkeypatch):
-    source = write_lab(tmp_path / "lab", lab)
-    monkeypatch.chdir(source)
-    outcome = data_cli("convert", source, tmp_path / "cohort", *NEW)
-    assert outcome.status < 2, outcome.err
-    pairs = (("c0", "p00"), ("c1", "p01"), ("c2", "p02"))
-    assert (
-        "Subjects who share a scan, in one split, and in one fold: c0 and p00, c1 and p01, c2 and p02." in outcome.out
-    )
-    assert "Of these, c2 and p02 differ in their label; leave them out" in outcome.out
-    opened = open_cohort(tmp_path / "cohort")
-    assert opened.metadata.same_scan == pairs
-    split = {row.subject: row.split for row in opened.rows}
-    folds = open_folds(opened.path, "4", 0, tmp_path / "saved")
-    assert all(split[one] == split[other] and folds.fold_of[one] == folds.fold_of[other] for one, other in pairs)
-    assert twins.find_twins(opened).same_scan == pairs  # stored volumes tell the same as the maps
-    outcome = data_cli("convert", source, tmp_path / "apart", *NEW, "--keepCopies")
-    assert "Subjects who share a scan, kept apart by --keepCopies: c0 and p00" in outcome.out
-    assert json.loads((tmp_path / "apart" / "cohort.json").read_text())["copies"] == "apart"
-    assert open_folds(tmp_path / "apart", "4", 0, tmp_path / "other").groups == ()
+def test_copies_in_a_bare_folder_take_one_split_and_one_fold(bare, tmp_path):
+    pairs = [(f"{number}", f"{number + 100}") for number in range(1, 21)]
+    fold, told = trained_on_folds(bare, tmp_path, "4")
+    assert kept_together(pairs, fold) and "are in one fold: 1 and 101, 2 and 102" in told
+    train = "run.py --train --model nn --numIters 1 --set members=1 --dataDir {of} --chkPointDir {to}/c --outDir {to}/o"
+    assert "share a scan, and were in train and test; they are in train now." in done(train, of=bare, to=tmp_path)
 
 
-def test_a_new_person_with_a_scan_of_the_training_is_refused_by_name(lab, data_cli, tmp_path, monkeypatch):
-    own = {name: found for name, found in lab.items() if name.startswith("p")}
-    source = write_lab(tmp_path / "lab", own)
-    monkeypatch.chdir(source)
-    assert data_cli("convert", source, tmp_path / "cohort", *NEW).status < 2
-    trained = open_cohort(tmp_path / "cohort").subjects("train")[4]
-    people = {"n1": (own[trained][0] * 1000, "TD"), "n2": (brain_map((31, 37, 31), 99), "ASD")}
-    new = write_lab(tmp_path / "new", people)
-    monkeypatch.chdir(new)
-    outcome = data_cli("convert", new, tmp_path / "out", "--like", tmp_path / "cohort", *READ)
-    assert outcome.status == 2
-    assert f"cohort: n1 has that of {trained}; expected new people." in outcome.err
-    assert "Leave them out: --exclude n1" in outcome.err
-    assert not (tmp_path / "out").exists()
-    outcome = data_cli("convert", new, tmp_path / "out", "--like", tmp_path / "cohort", *READ, "--keepCopies")
-    assert (outcome.status, "--keepCopies is about splits" in outcome.err) == (2, True)
+@pytest.mark.slow
+def test_one_file_under_many_names_is_refused_unless_kept_apart(tmp_path):
+    lab.pcp(tmp_path / "lab", lab.people(8))
+    first, *others = sorted((tmp_path / "lab/cpac").iterdir())
+    for other in others:
+        shutil.copyfile(first, other)
+    command = "abide-data convert {of}/lab {of}/out --grid reduced"
+    outcome = run(command, of=tmp_path)
+    assert outcome.status == 2 and "all 8 subjects are one scan" in outcome.err
+    assert run(f"{command} --keepCopies", of=tmp_path).status == 1  # they are in train and test
 
 
-def test_one_file_under_many_names_is_refused_unless_kept_apart(data_cli, tmp_path):
-    maps = tmp_path / "maps"
-    maps.mkdir()
-    nibabel.save(nibabel.Nifti1Image(brain_map((8, 9, 7), 0), COARSE), maps / "fALFFMap_1.nii")
-    for number in range(2, 9):
-        shutil.copy(maps / "fALFFMap_1.nii", maps / f"fALFFMap_{number}.nii")
-    lines = [f"{number},{number % 2},{20 + number % 5}" for number in range(1, 9)]
-    (maps / "table.csv").write_text("\n".join(["ID,DX,age", *lines]))
-    asked = ("convert", maps, tmp_path / "out", "--grid", "reduced", "--labelColumn", "DX", "--positive", "1")
-    refused = data_cli(*asked, "--phenotype", "age")
-    assert refused.status == 2
-    assert "The maps of all 8 subjects are one scan; expected one each." in refused.err
-    assert not (tmp_path / "out").exists()
-    assert data_cli(*asked, "--phenotype", "age", "--keepCopies").status == 1  # they are in train and test
-
-
-def test_a_noised_copy_of_a_training_subject_is_not_tested_under_another_name(cli, cohort, seen_two, tmp_path):
-    """A network of the phenotype, too; the copy is in a cohort of its own, so that no split parts it."""
-    training = [of.file for of in open_cohort(cohort).rows if of.split == "train"]
+@pytest.mark.slow
+@pytest.mark.parametrize("noise, told", [(0, "By their scans, whatever their names"), (0.01, "with noise or exported")])
+def test_a_training_subject_is_not_tested_under_another_name(noise, told, cohort, seen_two, tmp_path):
+    """By a network of the phenotype, too, from a cohort of its own, so that no split parts them."""
+    table = lab.read_table(cohort / "subjects.csv")
     (tmp_path / "new").mkdir()
-    for number, file in enumerate(training, 5000):
-        values = np.fromfile(cohort / file, "<f4")
-        values[30:] += 0.01 * np.random.default_rng(number).normal(size=values.size - 30)
-        values.tofile(tmp_path / "new" / f"{number}.bin")
-    asked = ("--test", "--model", "nn", "--chkPointDir", seen_two / "ckpt", "--dataDir", tmp_path / "new")
-    outcome = cli(*asked)
-    assert outcome.status == 2
-    assert re.search(r"At least \d test subjects of .*new have the scan of a training subject of this", outcome.err)
-    assert re.search(r"with noise or exported again: 50\d\d has that of \d+", outcome.err)
+    for number, name in enumerate(table["file"][table["split"] == "train"], 5000):
+        again(cohort / name, tmp_path / f"new/{number}.bin", noise)
+    command = "run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {to}/new --outDir {to}/out"
+    outcome = run(command, of=seen_two, to=tmp_path)
+    assert outcome.status == 2 and told in outcome.err and re.search(r"50\d\d", outcome.err)
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_training_cohort_that_is_gone_is_told(capsys):
-    saved = an_identity(records_sha256="0" * 64, cohort="gone")
-    guards.no_near_copy(run_of(cohort=cohort_of(row("3", 1.0, "test"))), saved)
-    assert (
-        "Not compared, whether test subjects have nearly a training scan: gone is not as it was."
-        in capsys.readouterr().out
-    )
+def test_maps_of_one_value_tie_nobody(tmp_path):
+    """Two people whose second map is empty."""
+    flat = np.zeros((2, *lab.GRID), "<f4")
+    (tmp_path / "of").mkdir()
+    for number in range(1, 9):
+        flat[0] = np.random.default_rng(number).normal(size=lab.GRID)
+        (tmp_path / f"of/{number}.bin").write_bytes(lab.record(number)[:120] + flat.tobytes())
+    assert "share a scan" not in run("abide-data check {of}", of=tmp_path / "of").out

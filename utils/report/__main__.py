@@ -30,10 +30,12 @@ def build() -> int:
     from utils.report import index  # costs `--help` nothing
     from utils.report.build import write_again
     from utils.report.tables import read_test
+    from utils.scores.results import TABLES
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
-    if read_manifest(folder) is None and (runs := index.runs_in(folder)):
+    tested = (folder / TABLES["predictions"].file).exists()  # whatever became of its run.json
+    if not tested and read_manifest(folder) is None and (runs := index.runs_in(folder)):
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
         page = write_again(folder)[0]
