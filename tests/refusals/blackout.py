@@ -1,0 +1,102 @@
+"""What a blackout and a bundle refuse."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from bundles import parts_of, rebuilt
+
+from refusals import Row, row
+
+OF_BUNDLE = "run.py --blackout --bundle {bundle} --dataDir {newcomers}"
+
+BLACKOUT: list[Row] = [
+    row(f"{OF_BUNDLE} --maps reho", "--maps reho", "falff, alff"),
+    row(f"{OF_BUNDLE} --donors 0", "--donors"),
+    row(f"{OF_BUNDLE} --folds 2", "--folds is not for --bundle"),
+    row(f"{OF_BUNDLE} --prevalence 0.1", "--prevalence goes with --test"),
+    row(f"{OF_BUNDLE} --atlas {{file}}", "{file}"),
+    row(f"{OF_BUNDLE} --systems {{file}}", "{file}"),
+    row(f"{OF_BUNDLE} --maps falff --systems {{file}}", "--systems {file}", "Leave --systems out"),
+    row("run.py --blackout --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
+    row("run.py --blackout --folds 3 --chkPointDir {empty} --dataDir {converted}", "{empty}", "run.py --train"),
+    row(
+        "run.py --blackout --model nn --chkPointDir {seen_two}/ckpt --dataDir {cohort} --atlas {file}",
+        *("--atlas tells of regions", "nn reads no volume"),
+    ),
+]
+
+EVERYBODY, FOLDS = "everybody/ckpt/mmnn/everybody", "on_folds/ckpt/mmnn/folds-3"
+
+OF_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
+
+OF_FOLDS = "abide-bundle {on_folds}/ckpt/mmnn/folds-3 {empty}/a.zip"
+
+BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
+
+
+def model_with(**changes: object) -> Callable[[Path], None]:
+    """A bundle of which these keys of `model.json` are others, as a program of another version writes them."""
+
+    def change(path: Path) -> None:
+        model = json.loads(parts_of(path)["model.json"]) | changes
+        rebuilt(path, path, {"model.json": json.dumps(model).encode()})
+
+    return change
+
+
+def pickled(path: Path) -> None:
+    weights = io.BytesIO()
+    np.save(weights, np.array([{}], object))
+    rebuilt(path, path, {"weights/0.npy": weights.getvalue()})
+
+
+BUNDLES: list[Row] = [
+    row("abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.txt", "a.txt", ".zip"),
+    row("abide-bundle {everybody}/ckpt/mmnn/everybody {bundle}", "{bundle} exists"),
+    row("abide-bundle {everybody}/ckpt {empty}/a.zip", "holds no checkpoint", "CKPT/mmnn/everybody"),
+    row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
+    row(f"{OF_EVERYBODY} --score {{on_folds}}/test", "report.html", spoil={"on_folds/test/report.html": "flipped"}),
+    row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/run.json": {"cohort": "gone"}}),
+    row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/run.json": {"model": "ae"}}),
+    row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-1.data-00000-of-00001": "cut"}),
+    row(OF_FOLDS, "differ in preset", spoil={f"{FOLDS}/1/run.json": {"preset": "regions"}}),
+    row(OF_FOLDS, "lacks a checkpoint of fold 1", spoil={f"{FOLDS}/1": shutil.rmtree}),
+    row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
+    row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
+    row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
+    row(BY_BUNDLE, "another AAL", spoil={"bundle": model_with(aal_sha256="0" * 64)}),
+    row(BY_BUNDLE, "weights/0.npy", "array of float32", spoil={"bundle": pickled}),
+    row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
+    row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
+    row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like {bundle}"),
+    row("run.py --train --bundle {bundle} --dataDir {newcomers}", "--bundle goes with"),
+    row("run.py --test --prevalence 0.1 --dataDir {newcomers}", "--prevalence goes with --bundle"),
+    row(f"{BY_BUNDLE} --set l2=1", "--set is not for --bundle"),
+    row(f"{BY_BUNDLE} --model cnn", "is of mmnn, not cnn"),
+    row(f"{BY_BUNDLE} --prevalence 1", "expected a share between 0 and 1"),
+]
+
+SYSTEMS: list[Row] = [
+    row(
+        "run.py --blackout --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --systems {systems}",
+        "{systems}",
+        *words,
+        spoil={"systems": table} if table else None,
+    )
+    for table, *words in (
+        (None, "lacks 115 of the 116 regions", "expected each"),
+        (b"region,system\nPrecentral_L,a\nup,b\n", "names the region up", "the atlas"),
+        (b"region,system\nPrecentral_L,a\nPrecentral_L,b\n", "Precentral_L twice", "Remove"),
+        (b"region,system\nPrecentral_L,\n", "no system for the region Precentral_L", "Fill it in"),
+        (b"area,system\nPrecentral_L,a\n", "region"),
+    )
+]
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "systems": lambda path: path.write_text("region,system\nPrecentral_L,a\n"),
+}
+ROWS = [*BLACKOUT, *SYSTEMS, *BUNDLES]

@@ -1,0 +1,293 @@
+"""What is refused of the people whom a conversion reads, of a cohort that is opened, and of what was damaged."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import lab
+import numpy as np
+import pandas as pd
+
+from refusals import Row, row
+
+
+def colliding(path: Path) -> None:
+    """A chunk whose records would be one file in one folder."""
+    path.mkdir()
+    with zipfile.ZipFile(path / "compressed_0", "w") as chunk:
+        for number, name in enumerate(("a/1.bin", "b/1.bin", "3.bin", "4.bin")):
+            chunk.writestr(name, lab.record(number))
+
+
+def scripted(path: Path) -> None:
+    """Records with the tables of a script, which nothing has sealed."""
+    lab.records(path, 4)
+    lines = [f"{number}.bin,{number},NYU,{number % 2},train" for number in range(1, 5)]
+    (path / "subjects.csv").write_text("\n".join(["file,subject,site,label,split", *lines, ""]))
+    (path / "cohort.json").write_text('{"grid": [31, 37, 31]}')
+
+
+def twice(path: Path) -> None:
+    path.write_bytes(path.with_name("compressed_0").read_bytes())
+
+
+CONVERT_LAB = "abide-data convert {lab} {missing} --grid reduced"
+
+TABLE = "lab/Phenotypic.csv"
+
+MAP = "lab/cpac/X_0050002_falff.nii.gz"
+
+FLAT = "abide-data convert {flat} {missing} --table {file} --labelColumn DX --positive ASD --phenotype ''"
+
+OF_ANY = f"{CONVERT_LAB} --labelColumn DX_GROUP --positive 1"
+
+
+def more(**columns: Callable[[int], object]) -> dict[str, Callable]:
+    """The table of the people with more columns, by the place of a row."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{name: [str(of(at)) for at in range(len(table))] for name, of in columns.items()})
+
+    return {TABLE: change}
+
+
+def by_label(autism: str, control: str) -> dict[str, Callable]:
+    return more(GROUP2=lambda at: control if at // 2 % 2 else autism)
+
+
+def of_ids(**columns: Callable[[int], object]) -> dict[str, bytes]:
+    """A table of 24 people with the label and these columns, by the place of a row."""
+    made = pd.DataFrame({name: [of(at) for at in range(24)] for name, of in columns.items()})
+    return {"file": made.assign(DX=[("ASD", "TD")[at // 2 % 2] for at in range(24)]).to_csv(index=False).encode()}
+
+
+NOTHING = more(
+    comments=lambda at: f"moved, see note {at}",
+    scan_date=lambda at: f"2011-03-{at % 28 + 1:02}",
+    tesla=lambda at: ("3", "3.0")[at % 2],
+    ticket=lambda at: 500 + at * 7 % 40,
+)
+
+TABLES: list[
+    Row
+] = [  # of people, which a conversion reads: their form, IDs, numbers, what tells the diagnosis, the split
+    row(CONVERT_LAB, "Phenotypic.csv", "empty", spoil={TABLE: "empty"}),
+    row(CONVERT_LAB, "line 2 has 4 values", spoil={TABLE: b"ID,DX_GROUP\n1,1,2,3\n"}),
+    row(CONVERT_LAB, "not a readable table", spoil={TABLE: b'ID,DX_GROUP\n"1,1\n'}),
+    row(CONVERT_LAB, "not a readable table", spoil={TABLE: b"ID,DX_GROUP\nM\xfcnchen,1\n"}),
+    row(CONVERT_LAB, "column ID twice", spoil={TABLE: b"ID,ID\n1,1\n"}),
+    row(CONVERT_LAB, "separated by", "expected one", spoil={TABLE: b"ID,a;b\n1,2\n1;2;3\n"}),
+    row(FLAT, "number the rows", "--idColumn", spoil=of_ids(row=lambda at: at + 1, code=lambda at: f"P{at}")),
+    row(FLAT, "all but the ends", "--idColumn", spoil=of_ids(ID=lambda at: at)),
+    row(FLAT, "ID and code", "--idColumn", spoil=of_ids(ID=lambda at: at + 1, code=lambda at: f"P{at * 7 % 24 + 1}")),
+    row(FLAT, "No column", "such as 1", spoil=of_ids(ID=lambda at: 900 + at)),
+    row(CONVERT_LAB, "X_0050002_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: "cut"}),
+    row(
+        CONVERT_LAB,
+        "X_0050002_falff.nii.gz",
+        "infinite",
+        spoil={MAP: lambda values, affine: (np.where(values > 0.9, np.inf, values), affine)},
+    ),
+    row(
+        CONVERT_LAB,
+        "X_0050002_falff.nii.gz",
+        "empty or constant",
+        spoil={MAP: lambda values, affine: (0 * values, affine)},
+    ),
+    row(
+        CONVERT_LAB,
+        "X_0050002_falff.nii.gz",
+        "holds 2 volumes",
+        spoil={MAP: lambda values, affine: (np.stack([values] * 2, 3), affine)},
+    ),
+    row(
+        f"{OF_ANY} --phenotype iq --covariates subject",
+        "column subject cannot be kept",
+        spoil=more(subject=lambda at: at % 9),
+    ),
+    row(CONVERT_LAB, "lacks FIQ, BMI", spoil={TABLE: lambda table: table.drop(columns=["FIQ", "BMI"])}),
+    row(
+        CONVERT_LAB, "FIQ holds 'high'", "expected numbers", spoil=more(FIQ=lambda at: "high" if at == 3 else 100 + at)
+    ),
+    row(CONVERT_LAB, "SEX", "expected", spoil=more(SEX=lambda at: 0)),
+    row(CONVERT_LAB, "HANDEDNESS_CATEGORY", "Right", spoil=more(HANDEDNESS_CATEGORY=lambda at: "Right")),
+    row(
+        f"{OF_ANY} --phenotype dose",
+        "dose holds '>18'",
+        "numbers",
+        spoil=more(dose=lambda at: ">18" if at == 3 else at % 9),
+    ),
+    row(f"{OF_ANY} --phenotype dose", "dose", "with a point", spoil=more(dose=lambda at: f"{at % 9},5")),
+    row(f"{OF_ANY} --phenotype dose", "inf", "numbers", spoil=more(dose=lambda at: "inf" if at == 3 else at % 9)),
+    row(
+        f"{OF_ANY} --phenotype AGE_AT_SCAN,ADOS_TOTAL", "ADOS", "--allowLeak", spoil=more(ADOS_TOTAL=lambda at: at % 9)
+    ),
+    row(f"{OF_ANY} --phenotype medication", "medication", "--allowLeak", spoil=more(medication=lambda at: at % 3)),
+    row(f"{OF_ANY} --phenotype DX_GROUP", "DX_GROUP is the label itself", "leave it out"),
+    row(f"{OF_ANY} --phenotype GROUP2", "GROUP2", "AUC 1.00", spoil=by_label("patient", "healthy")),
+    row(f"{OF_ANY} --phenotype GROUP2,AGE_AT_SCAN", "GROUP2 (AUC 1.00)", spoil=by_label("7", "4")),
+    row(
+        f"{OF_ANY} --phenotype GROUP2",
+        "GROUP2",
+        "--allowLeak",
+        spoil=more(GROUP2=lambda at: "" if at // 2 % 2 else at % 3),
+    ),
+    row(
+        f"{OF_ANY} --phenotype ''".replace("1 --", "2 --"),
+        "flipped",
+        "ADOS_MODULE",
+        spoil=more(ADOS_MODULE=lambda at: 1 + at % 3 if at // 2 % 2 == 0 else -9999),
+    ),
+    row(
+        f"{OF_ANY} --phenotype comments,scan_date,ticket",
+        *("comments (text", "scan_date (dates)", "ticket (IDs", "Leave"),
+        spoil=NOTHING,
+    ),
+    row(
+        f"{OF_ANY} --phenotype AGE_AT_SCAN,tesla --covariates scan_date,tesla",
+        "--phenotype tesla (one",
+        "--covariates scan_date",
+        spoil=NOTHING,
+    ),
+    row(f"{CONVERT_LAB} --keepSplit {{records}}", "nobody of those to convert", "50002"),
+    row(f"{CONVERT_LAB} --keepSplit {{empty}}/none", "none", "expected a cohort"),
+    row("abide-data convert {lab} {missing} --like {newcomers} --keepSplit {newcomers}", "--keepSplit", "--like"),
+    row("abide-data convert {lab} {missing} --like {converted}", "expected new people", "--exclude"),
+    row("abide-data convert {lab} {missing} --like {converted} --keepCopies", "--keepCopies is about splits"),
+]
+
+CHECKED = "run.py --train --dataDir {converted} --chkPointDir {missing}"
+
+BARE = "run.py --train --model nn --dataDir {records} --chkPointDir {missing}"
+
+PACK = "abide-data pack {records} {missing} --zip"
+
+CORRECT = "abide-data correct {converted} {file} {missing}"
+
+SCRIPTED = PACK.replace("records", "scripted")
+ROWS_OF = "scripted/subjects.csv"
+
+FOLDS = "run.py --test --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
+
+CUT_INTO = "run.py --train --model nn --dataDir {converted} --chkPointDir {missing} --folds"
+
+FOLD_TABLE = "on_folds/ckpt/mmnn/folds-3/folds.csv"
+
+
+def exchanged(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(split=table["split"].map({"train": "test", "test": "train"}))
+
+
+def site_of_one(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(SITE_ID=["USM", *table["SITE_ID"][1:]])
+
+
+def header_flipped(path: Path) -> None:
+    content = path.read_bytes()
+    lab.edit(path, content[:50] + bytes([content[50] ^ 1]) + content[51:])
+
+
+def with_value(place: int, value: float) -> bytes:
+    """A record with another number in one place."""
+    values = np.frombuffer(lab.record(3), "<f4").copy()
+    values[place] = value
+    return values.tobytes()
+
+
+COHORTS: list[Row] = [  # what every command finds on opening one
+    row("run.py --train --dataDir {empty} --chkPointDir {missing}", "{empty}", "no records"),
+    row(BARE, "3.bin", "short of a 31x37x31 record", spoil={"records/3.bin": "cut"}),
+    row(BARE, "3.bin", "empty", spoil={"records/3.bin": "empty"}),
+    row(BARE, "3.bin", "more than a 31x37x31 record", spoil={"records/3.bin": lab.record(3) + b"abcd"}),
+    row(BARE, "3.bin", "expected one grid", spoil={"records/3.bin": bytes(3_610_636)}),
+    row(BARE, "3.bin", "has the label 0.5", spoil={"records/3.bin": lab.record(3, 0.5)}),
+    row(PACK, "3.bin", "nan as phenotype value 0", spoil={"records/3.bin": with_value(1, np.nan)}),
+    row(PACK, "3.bin", "-inf as volume value 35556", spoil={"records/3.bin": with_value(-1, -np.inf)}),
+    row(PACK, "3.bin", "as volume value 0", spoil={"records/3.bin": with_value(30, 1e30)}),
+    row(BARE.replace("records", "chunks"), "compressed_1", "not a readable", spoil={"chunks/compressed_1": "cut"}),
+    row(PACK.replace("records", "chunks"), "cannot be read", "compressed_1", spoil={"chunks/compressed_1": "flipped"}),
+    row(BARE.replace("records", "chunks"), "same record", "once", spoil={"chunks/compressed_1": twice}),
+    row(PACK.replace("records", "colliding"), "a/1.bin", "one file"),
+    row("abide-data swap {colliding} {missing}", "a/1.bin", "one file"),
+    row(SCRIPTED, "subjects.csv", "lacks the columns site", spoil={ROWS_OF: lambda table: table.drop(columns="site")}),
+    row(SCRIPTED, "subjects.csv", "lacks the columns", spoil={ROWS_OF: "empty"}),
+    row(SCRIPTED, "line 3 has 1 values", spoil={ROWS_OF: b"file,subject,site,label,split\n1.bin,1,A,1,train\n2.bin\n"}),
+    row(SCRIPTED, "the label 'x'", spoil={ROWS_OF: lambda table: table.assign(label="x")}),
+    row(SCRIPTED, "the split 'dev'", spoil={ROWS_OF: lambda table: table.assign(split="dev")}),
+    row(SCRIPTED, "names a file twice", spoil={ROWS_OF: lambda table: table.replace("2.bin", "1.bin")}),
+    row(SCRIPTED, "4.bin", "lacks", spoil={"scripted/4.bin": "gone"}),
+    row(SCRIPTED, "no row for 4.bin", spoil={ROWS_OF: lambda table: table[:3]}),
+    row(
+        SCRIPTED,
+        "in train and in test",
+        spoil={ROWS_OF: lambda table: table.assign(subject="1", split=["test", *["train"] * 3])},
+    ),
+    row(SCRIPTED, "has the label 1", "says 0", spoil={ROWS_OF: lambda table: table.assign(label="0")}),
+    row(SCRIPTED, "the label nan", spoil={ROWS_OF: lambda table: table.assign(label="")}),  # nobody can learn from it
+    row(CHECKED.replace("converted", "scripted"), "no seal.json", "abide-data pack {scripted}"),
+    row(CHECKED, "no subjects.csv", "interrupted", spoil={"converted/subjects.csv": "gone"}),
+    row(CHECKED, "no cohort.json", "interrupted", spoil={"converted/cohort.json": "gone"}),
+    row(CHECKED, "cohort.json", "damaged", spoil={"converted/cohort.json": "cut"}),
+    row(CHECKED, "no seal.json", "abide-data pack {converted}", spoil={"converted/seal.json": "gone"}),
+    row(CHECKED, "format 2", "format 1", spoil={"converted/seal.json": {"format": 2}}),
+    row(CHECKED, "sealed", "subjects.csv", spoil={"converted/subjects.csv": exchanged}),
+    row("abide-data check {converted}", "sealed", "cohort.json", spoil={"converted/cohort.json": {"simulated": True}}),
+    row("abide-data check {converted}", "sealed", "covariates.csv", spoil={"converted/covariates.csv": site_of_one}),
+    row(CHECKED, "covariates.csv", spoil={"converted/covariates.csv": "gone"}),
+    row(FOLDS, "50002.bin is not what was written", "label", spoil={"converted/50002.bin": header_flipped}),
+    row("abide-data pack {converted} {missing} --zip", "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
+    row("abide-data swap {converted} {missing}", "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
+    row(f"{CUT_INTO} 1", "--folds 1", "expected 2 to"),
+    row(f"{CUT_INTO} 400", "--folds 400"),
+    row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 subjects", "expected groups"),
+    row(f"{CUT_INTO} planet", "--folds planet", "neither a number nor a column"),
+    row(f"{CUT_INTO} DX_GROUP", "--folds DX_GROUP", "neither a number nor a column"),
+    row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),
+    row(f"{BARE} --folds site", "one value", "unknown"),
+    row(f"{CUT_INTO} 3".replace("converted", "swapped"), "augmented by swapping", "{swapped}"),
+    row(FOLDS, "lacks", "Was it edited", spoil={FOLD_TABLE: lambda table: table[:-1]}),
+    row(FOLDS, "lacks 50002", spoil={FOLD_TABLE: lambda table: table.replace("50002", "stranger")}),
+    row(FOLDS, "folds.csv", "damaged", spoil={FOLD_TABLE: "empty"}),
+    row(FOLDS, "folds.csv", spoil={FOLD_TABLE: lambda table: table.assign(fold=table["fold"].sample(frac=1).values)}),
+    row("abide-data pack {converted} {missing}", "--zip", "--bin"),
+    row("abide-data pack {converted} {repository} --zip", "{repository}", "remove it or name another"),
+    row("abide-data swap {converted} {repository}", "{repository}", "remove it or name another"),
+    row("abide-data swap {converted} {missing} --regions 117", "--regions 117", "at most 116"),
+    row("abide-data swap {converted} {missing} --copies many", "many", "a whole number"),
+    row("abide-data swap {two} {missing}", "no other training subject", "{two}"),
+    row("abide-data swap {swapped} {missing}", "already holds", "the cohort that it was made from"),
+    row("abide-data export {records} nobody {empty}/x.nii", "0 records of nobody", "name one"),
+    row("abide-data export {records} 3 {empty}/x.img", "x.img", ".nii.gz"),
+    row("abide-data export {records} 3 {missing}/x.nii", "{missing}", "no folder"),
+    row(CORRECT, "IQ, eyes", "expected subject", spoil={"file": b"subject,IQ,eyes\n50002,1,2\n"}),
+    row(CORRECT, "names 7, 8", "are not in", spoil={"file": b"subject,site\n7,A\n8,A\n"}),
+    row(CORRECT, "50002", "twice", spoil={"file": b"subject,site\n50002,A\nsub-0050002,B\n"}),
+    row(CORRECT, "the label 2", "expected 1", spoil={"file": b"subject,label\n50002,2\n"}),
+    row(CORRECT, "label", "training subjects", spoil={"file": b"subject,label\n50002,n/a\n50003,n/a\n50004,n/a\n"}),
+    row(CORRECT, "says already", spoil={"file": b"subject,site\n50002,PITT\n"}),
+    row(CORRECT, "age 'old'", "expected numbers", spoil={"file": b"subject,age\n50002,old\n"}),
+    row(CORRECT, "'0,13'", "expected numbers", spoil={"file": b'subject,AGE_AT_SCAN\n50002,"0,13"\n'}),
+    row(CORRECT, "A and B", "expected one value", spoil={"file": b"subject,site,SITE_ID\n50002,A,B\n"}),
+    row(CORRECT, "expected subject", spoil={"file": b"subject,fiq_missing\n50002,1\n"}),
+]
+
+NETWORK = "on_folds/ckpt/mmnn/folds-3/1"
+
+DAMAGE: list[Row] = [  # of results, a checkpoint, a bundle; any other in test_damage.py
+    row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "cut"}),
+    row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "gone"}),
+    row("abide-report {on_folds}/test", "predictions.csv", spoil={"on_folds/test/predictions.csv": "cut"}),
+    row(FOLDS, "ckpt-1", spoil={f"{NETWORK}/ckpt-1.index": "gone"}),
+    row(FOLDS, "ckpt-1", spoil={f"{NETWORK}/ckpt-1.data-00000-of-00001": "flipped"}),
+    row(FOLDS, "run.json", spoil={f"{NETWORK}/run.json": "cut"}),
+    row("run.py --test --bundle {bundle} --dataDir {newcomers}", "{bundle}", spoil={"bundle": "cut"}),
+]
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "two": lambda path: lab.records(path, 2),
+    "chunks": lab.chunks,
+    "colliding": colliding,
+    "scripted": scripted,
+    "flat": lambda path: lab.flat(path, lab.people(24, 1)),
+}
+ROWS = [*TABLES, *COHORTS, *DAMAGE]

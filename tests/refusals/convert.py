@@ -1,0 +1,412 @@
+"""What convert refuses: maps, tables, likeness to another cohort."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import lab
+import numpy as np
+import pandas as pd
+from commands import done
+
+from refusals import Row, row
+
+SEAL = ("seal.json", "digests.csv", "SHA256SUMS", "check.json")
+
+
+def small_cohort(path: Path) -> None:
+    """Of six people at three sites."""
+    source = lab.pcp(path.with_name("lab-of-six"), lab.people(6))
+    done("abide-data convert {source} {to} --grid reduced", source=source, to=path)
+
+
+def written_by_a_script(name: str, change: object) -> Callable[[Path], None]:
+    """A cohort with another file than abide-data wrote, which `pack` has sealed as it is."""
+
+    def spoil(folder: Path) -> None:
+        for file, fault in {name: change, **dict.fromkeys(SEAL, "gone")}.items():
+            lab.edit(folder / file, fault)
+        script = folder.rename(folder.with_name("script"))
+        done("abide-data pack {script} {to} --bin", script=script, to=folder)
+
+    return spoil
+
+
+def broken_link(folder: Path) -> None:
+    """What git-annex leaves in place of a file that was not fetched."""
+    path = folder / "cpac/X_0050003_falff.nii.gz"
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def with_column(**columns: Sequence[str] | str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A table with these columns, whose values are repeated down to its end."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{name: list(islice(cycle(values), len(table))) for name, values in columns.items()})
+
+    return change
+
+
+def with_cell(column: str, value: str, at: int = 1) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda table: table.assign(**{column: [*table[column][:at], value, *table[column][at + 1 :]]})
+
+
+def without(*names: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda table: table.drop(columns=[*names])
+
+
+def with_values(change: Callable[[np.ndarray], np.ndarray]) -> Callable:
+    """A map with other values (x, y, z)."""
+    return lambda values, affine: (change(values), affine)
+
+
+def each(pattern: str, change: object) -> Callable[[Path], None]:
+    """The same fault in all files of a folder of this pattern."""
+
+    def spoil(folder: Path) -> None:
+        for path in sorted(folder.rglob(pattern)):
+            lab.edit(path, change)
+
+    return spoil
+
+
+def numbered_anew(folder: Path) -> None:
+    """Maps without the IDs of the people, from 1."""
+    for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz")), 1):
+        path.rename(path.with_name(f"{number}_falff.nii.gz"))
+
+
+def scans_of_training(folder: Path) -> None:
+    """One map of each person is that of somebody of the laboratory, most of whom are training people."""
+    for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz"))):
+        lab.save(path, lab.map_of(lab.person(number, f"{50002 + number}")))
+
+
+def labels_of_volumes(*names: str, people: slice = slice(None)) -> Callable[[Path], None]:
+    """Names beside each 4-D file, as BIDS has them."""
+
+    def spoil(folder: Path) -> None:
+        for path in sorted(folder.rglob("*_net.nii.gz"))[people]:
+            Path(str(path).replace(".nii.gz", ".json")).write_text(json.dumps({"LabelMap": names}))
+
+    return spoil
+
+
+def series_file(rows: str, header: str = "a\tb\n", more: int = 0) -> bytes:
+    return (header + "1\t2\n" * more + rows).encode()
+
+
+TABLE, MAP, SERIES = "few/Phenotypic.csv", "few/cpac/X_0050003_falff.nii.gz", "few/cpac/X_0050002_rois_made.1D"
+
+NET = "networks/cpac/X_0050003_net.nii.gz"
+
+FROM = "abide-data convert {few} {missing}"
+
+NAMED = f"{FROM} --labelColumn dx --positive"
+
+LIKE = "abide-data convert {others} {missing} --like {converted}"
+
+OF_NETS = "abide-data convert {networks} {missing} --maps net"
+
+SPELT = ("ASD", "TD", "asd", "td")
+
+SIDES = ("ASD", "TD", "3", "ADHD")
+
+SAME = "abide-data convert {lab} {converted} --grid reduced"
+
+SAME_ALL = f"{SAME} --maps all --connectome rois_made --parcels {{lab}}/parcels.nii.gz"
+
+PATHS = {of: [f"cpac/X_{50002 + number:07}_{of}.nii.gz" for number in range(6)] for of in ("falff", "alff")}
+
+PACK, SITES = "abide-data pack --zip", "run.py --train --model cnn --set standardise=site --chkPointDir {missing}"
+
+OF_FOLDS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
+
+UNSEALED = {f"converted/{name}": "gone" for name in SEAL}
+
+BY_COLUMN = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
+
+CONVERT: list[Row] = [
+    row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
+    row("abide-data convert {lab} {repository}", "{repository}", "holds no cohort"),
+    row("abide-data convert {lab} {repository} --dryRun", "{repository}", "holds no cohort"),
+    row(SAME, "converted differently", "{converted}"),
+    row(f"{SAME} --phenotype ''", "converted differently", "{converted}"),
+    row(
+        SAME_ALL,
+        "converted differently",
+        "{converted}",
+        spoil={"lab/cpac/X_0050003_falff.nii.gz": with_values(lambda of: of / 2)},
+    ),
+    row(SAME, "converted differently", "{converted}", spoil={"converted/cohort.json": b"{ damaged"}),
+    row(f"{FROM} --seed -1", "--seed", "-1"),
+    # what a folder holds
+    row(FROM, "holds no fALFF maps", "--maps alff", spoil={"few": each("*_falff.nii.gz", "gone")}),
+    row(f"{FROM} --maps falff,reho", "holds no reho maps", "*_reho.nii.gz"),
+    row("abide-data convert {volumes} {missing}", "make maps of these first", "abide-data derive"),
+    row("abide-data convert {surfaces} {missing}", "preprocess them to volumes", "abide-data derive"),
+    row("abide-data convert {analyze} {missing}", "fALFFMap_1.img", "converted to NIfTI"),
+    row("abide-data convert {native} {missing}", "1 in space T1w", "--mapColumn"),
+    row(f"{FROM} --only '*ses-9*'", "--only '*ses-9*' matches none", "cpac/X_0050002"),
+    row(f"{FROM} --maps falff,alff --only '*_falff*'", "matches none", "_alff.nii.gz"),
+    row(f"{FROM} --maps alff,alff", "one twice", "--maps"),
+    row(f"{FROM} --maps alff,../x", "'../x'", "--maps"),
+    row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=BY_COLUMN),
+    row(f"{FROM} --mapColumn falff --maps all", "--maps all", "--mapColumn", spoil=BY_COLUMN),
+    row(
+        f"{FROM} --mapColumn falff,alff --maps alff", "2 columns for the maps alff", "a name a column", spoil=BY_COLUMN
+    ),
+    row(
+        f"{FROM} --mapColumn alff,alff --maps a,b",
+        "X_0050002_alff.nii.gz to 50002 for two maps",
+        "one of each",
+        spoil=BY_COLUMN,
+    ),
+    row(f"{FROM} --mapColumn one", "gives the map", "--mapColumn", spoil=BY_COLUMN),
+    row(f"{FROM} --mapColumn SEX", "expected paths of maps", "SEX"),
+    row(f"{FROM} --mapColumn one,three", "no column three", "it has", spoil=BY_COLUMN),
+    # a map
+    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: "cut"}),
+    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: "flipped"}),
+    row(FROM, "X_0050003_falff.nii.gz", "not a readable NIfTI map", spoil={MAP: gzip.compress(b"this is text")}),
+    row(
+        f"{FROM} --maps alff,falff",
+        "2 of 6 cannot be used",
+        "X_0050004_falff",
+        spoil={
+            MAP: "cut",
+            "few/cpac/X_0050004_falff.nii.gz": "cut",
+        },
+    ),
+    row(FROM, "expected one 3-D map", "(8, 10, 8, 2)", spoil={MAP: with_values(lambda of: np.stack([of, of], -1))}),
+    row(FROM, "X_0050003", "infinite", spoil={MAP: with_values(lambda of: np.where(of == of.max(), np.inf, of))}),
+    row(FROM, "X_0050003", "empty or constant", spoil={MAP: with_values(np.zeros_like)}),
+    row(FROM, "X_0050003", "outside the MNI grid", spoil={MAP: lambda of, affine: (of, affine + 90 * np.eye(4, k=2))}),
+    row(FROM, "X_0050003", "has no affine", spoil={MAP: lambda of, affine: (of, np.eye(4))}),
+    row(
+        "abide-data convert {lab} {missing} --maps falff,alff",
+        "alff: The maps separate",
+        "mean (AUC",
+        spoil={"lab": each("*_alff.nii.gz", with_values(lambda of: of * (1 + (of[:4].mean() > of[4:].mean()))))},
+    ),
+    # the table
+    row(FROM, "no table of subjects", "--table", spoil={TABLE: "gone"}),
+    row(FROM, "several tables", "--table", spoil={"few": lambda of: shutil.copy(of / "Phenotypic.csv", of / "b.csv")}),
+    row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),
+    row(f"{FROM} --idColumn SEX", "The column SEX of", "such as X_0050002"),
+    row(FROM, "--idColumn", "IDs of the maps", spoil={"few": numbered_anew}),
+    row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": numbered_anew}),
+    row(FROM, "column B twice", "Rename", spoil={TABLE: b"A,B,B \n1,2,3\n"}),
+    row(FROM, "line 2 has 3 values", "2 columns", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
+    row(FROM, "not a readable table", "UTF-8", spoil={TABLE: b'FILE_ID,DX_GROUP\n"X_0050002,1\n'}),
+    row(FROM, "'50002' (2 times)", "--where", spoil={TABLE: with_cell("SUB_ID", "50002")}),
+    row(
+        FROM,
+        "'a b', 'c/d'",
+        "'ä' and 'Ä'",
+        spoil={TABLE: lambda table: table.assign(SUB_ID=["a b", "c/d", "ä", "Ä", *table["SUB_ID"][4:]])},
+    ),
+    row(FROM, "at most 200 bytes", "ä", spoil={TABLE: with_cell("SUB_ID", "ä" * 101)}),
+    row(f"{FROM} --where 'AGE_AT_SCAN > 200'", "Nobody of", "--where AGE_AT_SCAN > 200 is false"),
+    # sites
+    row(FROM, "The SITE_ID of 1 of 6 people", "--exclude", spoil={TABLE: with_cell("SITE_ID", "n/a")}),
+    row(f"{FROM} --siteColumn DX_GROUP", "--siteColumn DX_GROUP", "cannot be both"),
+    row(
+        FROM,
+        "CENTRE, MRI_system",
+        "--siteColumn ''",
+        spoil={TABLE: lambda table: with_column(MRI_system="ABC")(table).rename(columns={"SITE_ID": "CENTRE"})},
+    ),
+    # labels
+    row(FROM, "is the diagnosis", "--labelColumn", spoil={TABLE: lambda of: of.rename(columns={"DX_GROUP": "dx"})}),
+    row(f"{FROM} --labelColumn SEX", "is the diagnosis", "--positive"),
+    row(f"{FROM} --positive 1", "is the diagnosis", "--labelColumn"),
+    row(f"{FROM} --labelColumn dx --positive 1", "no column dx (--labelColumn)", "it has"),
+    row(FROM, "DX_GROUP holds 1, 2, 3", "--negative", spoil={TABLE: with_cell("DX_GROUP", "3")}),
+    row(f"{NAMED} autism", "dx holds ASD, TD", "autism", spoil={TABLE: with_column(dx=("ASD", "TD"))}),
+    row(f"{NAMED} ASD", "ASD", "--negative", spoil={TABLE: with_column(dx=SIDES)}),
+    row(f"{NAMED} ASD,TD,3,ADHD", "expected two values", "--negative", spoil={TABLE: with_column(dx=SIDES)}),
+    row(f"{NAMED} ASD --negative ASD,TD", "--negative ASD,TD", "none of", spoil={TABLE: with_column(dx=SIDES)}),
+    row(f"{NAMED} ASD --negative healthy", "--negative healthy", "dx", spoil={TABLE: with_column(dx=SIDES)}),
+    row(f"{NAMED} ASD", "ASD and asd", "--positive ASD,asd", spoil={TABLE: with_column(dx=SPELT)}),
+    row(f"{NAMED} ASD --negative TD", "ASD and asd", "--positive ASD,asd", spoil={TABLE: with_column(dx=SPELT)}),
+    # phenotype and covariates
+    row(
+        f"{FROM} --phenotype age",
+        "age 999 (2) people",
+        "--missing 'age=999'",
+        spoil={TABLE: with_column(age=("999", "8", "999.0", "14", "11", "9"))},
+    ),
+    row(f"{FROM} --phenotype SEX --missing SEX=998", "nobody", "NAME=VALUE"),
+    row(
+        f"{FROM} --phenotype {','.join(f'x{number}' for number in range(30))}",
+        "30 values",
+        "at most 29",
+        spoil={TABLE: with_column(**{f"x{number}": ("1", "2", "4") for number in range(30)})},
+    ),
+    row(f"{FROM} --phenotype shoe_size,IQ", "no columns shoe_size, IQ (--phenotype)", "Did you mean FIQ, VIQ, PIQ"),
+    row(f"{FROM} --phenotype AGE_AT_SCAN", "AGE_AT_SCAN", "inf", spoil={TABLE: with_cell("AGE_AT_SCAN", "inf")}),
+    row(f"{FROM} --phenotype SEX --covariates weight", "no column weight (--covariates)", "it has"),
+    row(f"{FROM} --covariates DX_GROUP", "--covariates DX_GROUP", "the label itself"),
+    row(
+        f"{FROM} --covariates ADOS_TOTAL",
+        "--covariates ADOS_TOTAL",
+        "follows from",
+        spoil={TABLE: with_column(ADOS_TOTAL="789")},
+    ),
+    # volumes of 4-D files
+    row(OF_NETS, "holds 2 volumes, the net", "3 other people 3", spoil={NET: with_values(lambda of: of[..., :2])}),
+    row(OF_NETS, "holds 1 volumes", "--exclude", spoil={NET: with_values(lambda of: of[..., 0])}),
+    row(OF_NETS, "holds 66 volumes", "abide-data derive", spoil={NET: with_values(lambda of: np.tile(of, 22))}),
+    row(OF_NETS, "volume 1 is empty", "X_0050003_net", spoil={NET: with_values(lambda of: of * [1, 0, 1])}),
+    row(
+        OF_NETS,
+        "name their volumes differently",
+        "LabelMap",
+        spoil={"networks": labels_of_volumes("x", "y", "z", people=slice(3))},
+    ),
+    row(OF_NETS, "names 2 volumes", "expected 3 different names", spoil={"networks": labels_of_volumes("x", "y")}),
+    row(OF_NETS, "'y' twice", "expected 3", spoil={"networks": labels_of_volumes("x", "y", "y")}),
+    row(
+        OF_NETS,
+        "net.txt names 3 volumes",
+        "'b c'",
+        spoil={"networks": lambda folder: (folder / "net.txt").write_text("a\nb c\nd")},
+    ),
+    row(f"{OF_NETS}_7", "holds no net_7 maps", "holds 0, 1, 2"),
+    row(f"{OF_NETS},net_1", "one twice", "net_0, net_1, net_2, net_1"),
+    row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "is 3-D"),
+    # series
+    row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds rois_made"),
+    row(f"{FROM} --parcels {{few}}/parcels.nii.gz", "--parcels", "--connectome"),
+    row(
+        f"{FROM} --connectome rois_made --parcels {{few}}/parcels.nii.gz",
+        "no label for 1 of 12 parcels",
+        "12",
+        spoil={"few/parcels.nii.gz": with_values(lambda of: np.where(of == 12, 0, of))},
+    ),
+    *(
+        row(f"{FROM} --connectome rois_made", "X_0050002_rois_made.1D", words, spoil={SERIES: content})
+        for words, content in (
+            ("a header of 0 names", b""),
+            ("one of them twice", series_file("1\t2\n", "#1\t#1\n")),
+            ("in its first line", series_file("1\t2\n", "0.5\t0.25\n")),
+            ("not the series of 2 parcels", series_file("1\tx\n")),
+            ("has 3 columns, its header 2 names", series_file("1\t2\t3\n")),
+            ("missing or infinite", series_file("1\n", more=30)),
+            ("missing or infinite", series_file("inf\t1\n", more=30)),
+            ("has 9 volumes that are not censored", series_file("n/a\tn/a\n" * 20, more=9)),
+            ("has other parcels than the rest", series_file("1\t2\n", more=30)),
+        )
+    ),
+    # new people like those of a cohort
+    *(row(f"{LIKE} {words}", words.split()[0], "chosen by --like") for words in ("--grid full", "--covariates ''")),
+    row(LIKE, "lacks FIQ, BMI", "the phenotype of", spoil={"others/Phenotypic.csv": without("FIQ", "BMI")}),
+    row(
+        LIKE,
+        "alff: The maps are",
+        "unlike those of",
+        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: np.where(of, (of - of[of > 0].mean()) / 9, 0)))},
+    ),
+    row(
+        LIKE,
+        "alff: The maps are",
+        "unlike those of",
+        spoil={"others": each("*_alff.nii.gz", with_values(lambda of: of / 50))},
+    ),
+    row(f"{LIKE}", "holds no alff maps", "alff", spoil={"others": each("*_alff.nii.gz", "gone")}),
+    row(f"{LIKE}", "holds no rois_made series", "rois_", spoil={"others": each("*.1D", "gone")}),
+    row(f"{LIKE} --connectome rois_aal", "is not what", "rois_aal"),
+    row(f"{LIKE} --labelColumn SEX", "is the diagnosis", "--positive"),
+    row(
+        f"{LIKE} --labelColumn dx --positive asd",
+        "dx holds ASD",
+        "asd",
+        spoil={"others/Phenotypic.csv": with_column(dx=["ASD"])},
+    ),
+    row(
+        "abide-data convert {others} {missing} --like {bundle}",
+        "holds no alff maps",
+        "alff",
+        spoil={"others": each("*_alff.nii.gz", "gone")},
+    ),
+    row("abide-data convert {others} {missing} --like {cohort}", "does not say that it was made of maps", "{cohort}"),
+    row(LIKE, "have a scan of training subjects", "--exclude 7000", spoil={"others": scans_of_training}),
+    row(f"{LIKE} --maps alff,falff", "--maps alff,falff is not what", "falff, alff"),
+    row(
+        LIKE,
+        "has other parcels than the rest",
+        "a, b",
+        spoil={"others/cpac/X_0070002_rois_made.1D": series_file("", more=30)},
+    ),
+    row(
+        "abide-data convert {others} {missing} --like {bundle}",
+        "falff: The maps are from 0 to above 1",  # one typical person is no minority
+        "unlike those of the cohort or bundle, from 0 to 1",
+        spoil={"others": each("*_falff.nii.gz", with_values(lambda of: np.where(of, 30 * of - 10, 0)))},
+    ),
+    *(
+        row(LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
+        for words, change in (
+            ("volumes of an encoder", {"reduction": "encoder abc"}),
+            ("of which columns its phenotype", {"phenotype": [f"x{number}" for number in range(29)]}),
+            ("of which columns its phenotype", {"phenotype_scale": None}),
+        )
+    ),
+    # several maps, connectomes and phenotypes of cohorts
+    row(
+        f"{FROM} --maps all",
+        "No map is there for everybody",
+        "lack, 50002",
+        spoil={"few/cpac/X_0050002_falff.nii.gz": "gone", "few/cpac/X_0050003_alff.nii.gz": "gone"},
+    ),
+    row(FROM, "X_0050003_falff.nii.gz", "No such file", spoil={"few": broken_link}),
+    row(
+        f"{PACK} {{converted}} {{missing}}",
+        "names 1 maps (falff)",
+        "hold 2",
+        spoil={"converted/cohort.json": {"maps": ["falff"]}, **UNSEALED},
+    ),
+    row(
+        f"{PACK} {{converted}} {{missing}}", "lacks connectomes.h5", "Copy", spoil={"converted/connectomes.h5": "gone"}
+    ),
+    row(
+        f"{PACK} {{converted}} {{missing}}",
+        "connectomes.h5",
+        "connectomes",
+        spoil={"converted/connectomes.h5": b"no", **UNSEALED},
+    ),
+    row(
+        "run.py --train --folds 3 --dataDir {converted} --chkPointDir {missing}",
+        "phenotype.csv is not what the records hold",
+        "age of",
+        spoil={"converted": written_by_a_script("phenotype.csv", with_column(age=("9", "30")))},
+    ),
+    row("run.py --train --dataDir {nameless} --chkPointDir {missing}", "has the label nan", "1.bin"),
+    row(
+        "run.py --test --everybody --dataDir {records} --chkPointDir {everybody}/ckpt",
+        "has no connectomes",
+        "--connectome",
+    ),
+    row(f"{SITES} --dataDir {{records}}", "names no sites", "standardise=brain"),
+    row(f"{SITES} --dataDir {{small}}", "2 people of site", "needs 5 of each"),
+    row(f"run.py --blackout --maps alff,reho {OF_FOLDS}", "--maps reho", "falff, alff"),
+    row(f"run.py --test --maps alff {OF_FOLDS}", "--maps goes with --blackout", "leave it out"),
+]
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "few": lambda path: lab.pcp(path, lab.people(6), ("falff", "alff"), series=True),
+    "others": lambda path: lab.pcp(path, lab.people(4, 70002), ("falff", "alff"), series=True),  # whom nobody knows
+    "networks": lambda path: lab.networks(path, lab.people(4)),
+    "volumes": lambda path: lab.named(path, ["sub-1_task-rest_bold.nii.gz", "sub-1_hemi-L_bold.func.gii"]),
+    "surfaces": lambda path: lab.named(path, ["sub-1_space-fsLR_bold.dtseries.nii"]),
+    "analyze": lambda path: lab.named(path, ["fALFFMap_1.img"]),
+    "nameless": lambda path: lab.edit(lab.records(path) / "1.bin", lab.record(1, float("nan"))),
+    "small": small_cohort,
+    "native": lambda path: lab.named(path, ["sub-1_space-T1w_falff.nii.gz"]),
+}
+ROWS = [*CONVERT]

@@ -1,0 +1,153 @@
+"""What derive and check refuse."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import lab
+from helpers import resealed
+
+from refusals import Row, folder_with, row
+
+
+def renamed(old: str, new: str) -> Callable[[Path], None]:
+    def rename(folder: Path) -> None:
+        for path in [path for path in folder.rglob(f"*{old}*") if path.is_file()]:
+            path.rename(path.with_name(path.name.replace(old, new)))
+
+    return rename
+
+
+def beside(page: Path) -> None:
+    """Somebody's folder where that of a page would lie."""
+    folder_with("01_b.webp")(page.with_name("page_files"))
+
+
+def of_one_class(folder: Path) -> None:
+    for name in lab.read_table(folder / "subjects.csv").query("label == '1'")["file"]:
+        (folder / name).unlink()
+    for name in ("subjects", "phenotype", "covariates"):
+        controls = lab.read_table(folder / "subjects.csv").query("label == '0'")["subject"]
+        lab.edit(folder / f"{name}.csv", lambda table, known=controls: table[table["subject"].isin(known)])
+    resealed(folder)
+
+
+def derivation(**changes: object) -> Callable[[Path], None]:
+    """Of a cohort, in its sealed table."""
+
+    def change(folder: Path) -> None:
+        before = json.loads((folder / "cohort.json").read_text())
+        lab.edit(folder / "cohort.json", {"derivation": before["derivation"] | changes})
+        resealed(folder)
+
+    return change
+
+
+OF_DERIVED = (
+    "abide-data convert {derived} {missing} --maps falff,dual_regression --labelColumn group --positive A "
+    "--phenotype '' --grid reduced"
+)
+
+FALFF, DUAL = (f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{of}_boldmap.json" for of in ("falff", "dualregression"))
+
+NAMED = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
+
+
+def scans_named(*labels: str) -> Callable[[Path], None]:
+    """A table that says that this scan is that of each."""
+    rows = "".join(f"{label},sub-1/func/sub-1_{lab.REST}.nii.gz\n" for label in labels)
+    return lambda path: path.write_text(f"id,bold\n{rows}")
+
+
+NEW = "abide-data derive {scans} {missing}"
+
+LIKE = f"{NEW} --like {{of_scans}}"
+
+CHOSEN = "is chosen by --like: {of_scans} has"
+
+DERIVE: list[Row] = [
+    row(f"{NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
+    row(f"{NEW} --maps dual_regression", "--networks", "go together"),
+    row(f"{NEW} --networks {{scans}}/nets.nii.gz", "--networks", "go together"),
+    row(f"{NEW} --band 0.1,0.01", "--band", "expected LOW,HIGH in Hz"),
+    row(f"{NEW} --share 3/2", "--share", "expected K/N"),
+    row(f"{NEW} --smooth 0", "--smooth", "expected a width in mm"),
+    row(f"{NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of 3 scans"),
+    row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "no NIfTI map by its name"),
+    row(f"{NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
+    row(f"{NEW} --maps dual_regression --networks {{scans}}/my_atlas.nii.gz", "my_atlas", "3-D", "several networks"),
+    row("abide-data derive {missing} {empty}/new", "{missing}", "not a folder"),
+    row("abide-data derive {scans} {file}", "{file}", "is a file"),
+    row(f"{NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
+    row(f"{NEW} --idColumn id", "--idColumn", "--boldColumn"),
+    row("abide-data derive {scans} {scans}", "{scans}", "not written by this command"),
+    row("abide-data derive {scans} {derived}", "sub-1", "was made with Band [0.02, 0.08], not [0.01, 0.1]"),
+    row(
+        "abide-data derive {scans} {derived} --band 0.02,0.08 --smooth 30 --maps alff --confounds scrubbing",
+        "was made with Confounds simple, not scrubbing",
+    ),
+    row(NEW, "no scan in MNI space: 3 in space T1w", spoil={"scans": renamed("space-MNI152NLin6Asym", "space-T1w")}),
+    row(NEW, "no scan in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
+    row(NEW, "{scans}", "no preprocessed scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
+    row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
+    row(NAMED, "has the subjects 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
+    row(NAMED, "names one scan twice for 1", spoil={"table": scans_named("1", "1")}),
+    row(
+        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
+        "does not name each parcel",
+        "(2)",
+        spoil={"scans/my_atlas.tsv": b"index\tname\n1\tleft\n"},
+    ),
+    row(
+        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
+        "the name of a parcel 'left\\tright'",
+        spoil={"scans/my_atlas.tsv": b'index\tname\n1\t"left\tright"\n'},
+    ),
+    row(f"{LIKE} --band 0.01,0.1", f"--band {CHOSEN} 0.02,0.08."),
+    row(f"{LIKE} --maps alff", f"--maps {CHOSEN} falff,dual_regression."),
+    row(f"{LIKE} --confounds none", f"--confounds {CHOSEN} simple."),
+    row(f"{LIKE} --series {{scans}}/nets.nii.gz", f"--series {CHOSEN} my_atlas.nii.gz (SHA-256"),
+    row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
+    row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
+    row(LIKE, "cleaned of confounds before, the scans of", "were not", spoil={"scans": renamed("preproc", "denoised")}),
+    row(LIKE, "networks.nii.gz", "not what was written", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(LIKE, "{of_scans} is damaged, in how its maps", "LOW,HIGH", spoil={"of_scans": derivation(band=[0.1, 0.01])}),
+    row(LIKE, "{of_scans} is damaged, in how its maps", "the scans", spoil={"of_scans": derivation(scans="washed")}),
+    row(
+        OF_DERIVED,
+        "People's falff was derived in several ways: band 0.01-0.1 Hz of 2; band 0.02-0.08 Hz of 2 others",
+        spoil={FALFF: {"Band": [0.01, 0.1]}},
+    ),
+    row(OF_DERIVED, "several ways: networks nets.nii.gz (SHA-256 cccccc", spoil={DUAL: {"NetworksSHA256": "c" * 64}}),
+    row(OF_DERIVED, "sub-2", "is damaged", spoil={FALFF: {"Band": "0.01"}}),
+    row(
+        OF_DERIVED,
+        "MeanFramewiseDisplacement is '-1'",
+        "expected millimetres",
+        spoil={
+            FALFF: {"MeanFramewiseDisplacement": -1},
+            "derived/participants.tsv": lambda table: table.drop(columns="func_mean_fd"),
+        },
+    ),
+]
+
+CHECK: list[Row] = [  # what every command finds on opening one
+    row("run.py --train --dataDir {empty} --chkPointDir {missing}", "{empty}", "no records"),
+    row("abide-data check {cohort}", "0000001.bin", spoil={"cohort/0000001.bin": "gone"}),
+    row("abide-data check {cohort} --html {file}", "{file}", "no page of a check"),
+    row("abide-data check {cohort} --html {missing}/x.html", "{missing}", "is no place"),
+    row("abide-data check {cohort} --html {empty}", "{empty}", "is no place"),
+    row("abide-data check {cohort} --html {page}.html", "{page}_files", "holds something else", spoil={"page": beside}),
+    row(
+        "run.py --train --model nn --dataDir {cohort} --chkPointDir {missing}",
+        "{cohort}",
+        "one class only among its training subjects",
+        spoil={"cohort": of_one_class},
+    ),
+]
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "table": Path.touch,
+    "page": lambda path: None,
+}
+ROWS = [*DERIVE, *CHECK]

@@ -1,0 +1,205 @@
+"""What a run refuses before it begins: flags, settings, checkpoints, folders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import lab
+import pandas as pd
+
+from refusals import Row, row
+
+
+def within(part: str, **changes: object) -> Callable[[Path], None]:
+    """Changes keys in a part of what a checkpoint says of itself, as if it were of another cohort."""
+
+    def change(path: Path) -> None:
+        lab.edit(path, {part: json.loads(path.read_text())[part] | changes, "cohort_sha256": "0" * 64})
+
+    return change
+
+
+def learnt(name: str, zeros: bool = True) -> Callable[[Path], None]:
+    """A checkpoint that says that it, or its encoder, was trained on all people of its cohort, by names or scans."""
+
+    def change(path: Path) -> None:
+        cohort = Path(json.loads(path.read_text())["cohort"])
+        subjects = [name if zeros else name.lstrip("0") for name in lab.read_table(cohort / "subjects.csv")["subject"]]
+        scans = [scan[:16] for scan in lab.read_table(cohort / "digests.csv")["volume_sha256"]]
+        lab.edit(path, {name: scans if "volumes" in name else subjects})
+
+    return change
+
+
+def as_another_model(path: Path) -> None:
+    path.rename(path.with_name("nn"))
+
+
+def as_run_json(path: Path) -> None:
+    path.write_text('{"job": "train"}')
+    path.rename(path.with_name("run.json"))
+
+
+def in_another_fold(table: pd.DataFrame) -> pd.DataFrame:
+    """Folds of which the first person is in the next one."""
+    first, *others = table["fold"]
+    return table.assign(fold=[str((int(first) + 1) % 3), *others])
+
+
+DATA = "--dataDir {cohort} --chkPointDir"
+
+TEST = f"run.py --test --model cnn {DATA} {{trained}}"
+
+AGAIN = f"run.py --train --model cnn --numIters 9 {DATA} {{trained}}"
+
+WRITES = f"run.py --train --model nn {DATA}"
+
+NEW = f"{WRITES} {{missing}}"
+
+EVERYBODY = "run.py --test --everybody --chkPointDir {everybody}/ckpt --dataDir {converted}"
+
+FOLDS = "--chkPointDir {on_folds}/ckpt --dataDir {converted}"
+
+SCORED = "run.py --train --everybody --score {on_folds}/test --chkPointDir {missing} --dataDir {converted}"
+
+ITS_JSON, ITS_DATA = "trained/cnn/run.json", "trained/cnn/ckpt-1.data-00000-of-00001"
+
+CUT = "on_folds/ckpt/mmnn/folds-3/folds.csv"
+
+RUNS: list[Row] = [
+    row("run.py --train --dryRun", "name it with --dataDir"),
+    # Options
+    row("run.py --train --test", "--train", "not allowed"),
+    row("run.py --chkPointDir {missing}", "only cae", "run.py --train --model mmnn"),
+    row("run.py --train --model gpt", "'gpt'", "mmnn"),
+    row("run.py --train --numIters 0", "'0'", "whole number from 1 to"),
+    row("run.py --train --seed 4294967296", "4294967296", "--seed"),
+    row("run.py --train --precision float8", "'float8'", "mixed_bfloat16"),
+    row("run.py --train --quality 3", "--quality 3", "--help"),
+    row("run.py --train --outDri x", "--outDri", "--outDir"),
+    row("run.py --blackout --atlas ''", "--atlas", "nothing as its value"),
+    row("run.py --train --dataDir 'a\nb'", "not allowed", "one line"),
+    row("run.py --test --numIters 9", "--numIters goes with --train", "--test"),
+    row("run.py --train --donors 9", "--donors goes with --blackout", "--train"),
+    row("run.py --model cae --verify 3", "--verify", "the full pass"),
+    row("run.py --blackout --model ae", "ae cannot be blacked out", "mmnn"),
+    row("run.py --train --model nn --set depth=3", "--set depth", "learning_rate"),
+    row("run.py --train --model nn --set phenotype_units=1000000000", "1000000000", "4096"),
+    row("run.py --train --model cae --preset deep", "deep", "stride3-bn, stride3, stride1"),
+    row(f"{WRITES} {{empty}}/a*", "*", "pattern"),
+    row("run.py --train --fold 1", "--fold 1", "--folds"),
+    row("run.py --train --jobs 2", "--jobs 2", "--folds"),
+    row("run.py --train --folds 2 --fold 0 --jobs 2", "--jobs 2", "--fold"),
+    row("run.py --train --repeats 2", "--repeats 2", "--folds"),
+    row("run.py --train --folds 2 --repeats 0", "--repeats", "'0'"),
+    row("run.py --model cae --folds 2 --repeats 2", "--repeats 2", "the full pass"),
+    row(f"{NEW} --folds 2 --repeats 2 --seed 4294967295", "4294967295", "leaves no seeds"),
+    row(f"{NEW} --folds 3 --fold 7", "--fold 7", "0, 1, 2"),
+    row("run.py --train --everybody --folds 3", "--everybody", "--folds"),
+    row("run.py --test --everybody --choose", "--choose", "within folds"),
+    row("run.py --train --score {empty}", "--score", "--everybody"),
+    row("run.py --test --everybody --score {empty}", "--score goes with --train", "--test"),
+    # Folders
+    row(f"{TEST} --outDir {{repository}}", "{repository} holds analysis.py", "--outDir"),
+    row(f"{TEST} --outDir {{repository}}", "holds run.json", spoil={"repository/analysis.py": as_run_json}),
+    row(f"{NEW} --folds 2 --outDir {{repository}}", "{repository} holds analysis.py", "--outDir"),
+    row(f"{TEST} --outDir {{file}}", "{file} is a file", "--outDir"),
+    row(f"{TEST} --outDir {{file}}/x", "{file} is a file", "--outDir"),
+    row(f"{WRITES} {{file}}/ckpt", "{file}/ckpt/nn cannot be written", "--chkPointDir"),
+    row(f"{NEW} --outDir {{missing}}", "the same folder, {missing}", "name two"),
+    row(f"{TEST} --outDir {{cohort}}", "{cohort} is a cohort", "--outDir"),
+    row(f"{TEST} --outDir {{cohort}}/out", "{cohort}/out lies in {cohort}, a cohort", "--outDir"),
+    row(f"{TEST} --outDir {{trained}}/cnn/a/b", "lies in {trained}/cnn", "a folder of checkpoints"),
+    row(f"{WRITES} {{cohort}}/ckpt", "--chkPointDir {cohort}/ckpt/nn lies in {cohort}", "a cohort"),
+    row(f"{WRITES} {{trained}}/cnn", "{trained}/cnn/nn lies in {trained}/cnn", "a folder of checkpoints"),
+    row(f"{WRITES} {{on_folds}}/test/ckpt", "lies in {on_folds}/test", "a folder of results"),
+    row(f"{NEW} --outDir {{on_folds}}/test", "the results of another run (test of mmnn)", "train of nn"),
+    row(f"{NEW} --outDir {{on_folds}}/test", "format 2", "format 1", spoil={"on_folds/test/run.json": {"format": 2}}),
+    row("abide-data swap {cohort} / --copies 1", "/ cannot be written", "name a folder"),
+    # Data
+    row("run.py --train --dataDir {missing}", "{missing}", "does not exist"),
+    row("run.py --train --dataDir {file}", "{file}", "expected a folder"),
+    row("run.py --train --dataDir {records}", "{records}/3.bin", "31x37x31 record", spoil={"records/3.bin": "cut"}),
+    row("run.py --train --dataDir {records}", "3.bin", "label 0.5", spoil={"records/3.bin": lab.record(3, 0.5)}),
+    row("run.py --train --model cnn --dataDir {full_cohort}", "91x109x91", "run.py --model cae --dataDir"),
+    row("run.py --train --model cae --dataDir {cohort}", "31x37x31", "--grid full"),
+    row(
+        "run.py --train --model nn --dataDir {records}",
+        "one class only",
+        "expected two",
+        spoil={f"records/{odd}.bin": lab.record(odd, 0.0) for odd in (1, 3, 5, 7)},
+    ),
+    row(f"{NEW.replace('nn', 'mmnn', 1)} --set connectome=true", "no connectomes", "leave it out"),
+    # Checkpoints
+    row("run.py --test --model nn --chkPointDir {empty} --dataDir {cohort}", "{empty}/nn", "run.py --train"),
+    row(f"run.py --test --folds 3 --repeats 2 {FOLDS}", "repeat-0/0 holds no checkpoint", "--repeats 2"),
+    row(f"run.py --test --everybody {DATA} {{trained}}", "holds no checkpoint", "--everybody"),
+    row(f"run.py --test --model nn {DATA} {{trained}}", "of model cnn", "nn", spoil={"trained/cnn": as_another_model}),
+    row(TEST, "of grid full", "of grid reduced", spoil={ITS_JSON: {"grid": "full"}}),
+    row(TEST, "{trained}/cnn", "is not there or not as it was saved", spoil={"trained/cnn/ckpt-1.index": "gone"}),
+    row(TEST, "is not there or not as it was saved", spoil={ITS_DATA: "flipped"}),
+    row(TEST, "{trained}/cnn/run.json", "damaged", spoil={ITS_JSON: b"{"}),
+    row(TEST, "{trained}/cnn/run.json", "training_volumes", spoil={ITS_JSON: {"training_volumes": None}}),
+    row(TEST, "damaged", "depth", spoil={ITS_JSON: within("config", depth=3)}),
+    row(TEST, "damaged", "filters.1", spoil={ITS_JSON: within("config", filters=[2, "three"])}),
+    row(TEST, "batch_size is 0", "expected 1 to", spoil={ITS_JSON: within("config", batch_size=0)}),
+    row(TEST, "has the format 2", "train again", spoil={ITS_JSON: {"format": 2}}),
+    row(f"{AGAIN} --preset plain", "residual", "--overrideChkpt"),
+    row(f"{AGAIN} --set learning_rate=0.5", "learning_rate=0.001 there", "learning_rate=0.5"),
+    row(f"{AGAIN} --seed 5", "of seed 0", "of seed 5"),
+    row(f"{AGAIN} --precision mixed_float16", "of precision float32", "of precision mixed_float16"),
+    row(f"{AGAIN.replace('{cohort}', '{records}')}", "trained on other data", "--overrideChkpt"),
+    row(AGAIN, "other records of the same names", "--overrideChkpt", spoil={ITS_JSON: {"records_sha256": "0" * 64}}),
+    # Whom and what the model was trained on
+    row(TEST, "4 of 4 test subjects", "this checkpoint", spoil={ITS_JSON: learnt("training_subjects")}),
+    row(TEST, "4 of 4 test subjects", "--keepSplit", spoil={ITS_JSON: learnt("training_subjects", zeros=False)}),
+    row(TEST, "By their scans", "all of them", spoil={ITS_JSON: learnt("training_volumes")}),
+    row(TEST, "the encoder behind this checkpoint", spoil={ITS_JSON: learnt("encoder_subjects")}),
+    row(TEST, "the encoder behind", "By their scans", spoil={ITS_JSON: learnt("encoder_volumes")}),
+    row(TEST, "does not say which scans", spoil={ITS_JSON: {"training_volumes": []}}),
+    row(EVERYBODY, "4 of 4 test subjects", "Test other people"),
+    row(f"run.py --test --folds 3 {FOLDS}", "was trained on data with", "made", spoil={CUT: in_another_fold}),
+    row(TEST, "normalisation none", "has z-scored", spoil={ITS_JSON: within("preparation", normalisation="none")}),
+    row(TEST, "maps reho as entry 1", "falff as entry 1", spoil={ITS_JSON: within("preparation", maps=["reho"])}),
+    row(TEST, "records of 2 maps", "1 map", spoil={ITS_JSON: {"num_maps": 2, "cohort_sha256": "0" * 64}}),
+    # The score of everybody
+    row(f"{SCORED} --model nn", "of model mmnn", "nn"),
+    row(f"{SCORED} --set batch_size=4", "--set batch_size 8", "asks for 4"),
+    row(f"{SCORED} --numIters 5", "--numIters 4", "asks for 5"),
+    row(SCORED.replace("{converted}", "{cohort}"), "of other records than {cohort}", "on folds of these"),
+    row(SCORED.replace("test", "test/fold-0"), "of one split", "on folds"),
+    row(SCORED.replace("test", "train"), "no predictions.csv", "run.py --test"),
+    row(SCORED, "predictions.csv", "Copy it again", spoil={"on_folds/test/predictions.csv": "cut"}),
+    row(SCORED, "sites.csv is not as it was written", spoil={"on_folds/test/sites.csv": lambda table: table[::-1]}),
+    row(SCORED, "is not finished", spoil={"on_folds/test/run.json": {"finished": False}}),
+    row(SCORED, "metrics.json", spoil={"on_folds/test/metrics.json": "gone"}),
+    row(SCORED.replace("{on_folds}/test", "{empty}"), "{empty}", "no predictions.csv"),
+]
+
+SETTINGS: list[Row] = [
+    row(f"run.py --train {said} --chkPointDir {{missing}} --dataDir {{cohort}}", *words)
+    for said, *words in (
+        ("--model cnn --set depth=3", "depth is unknown", "cubes"),
+        ("--model nn --set filters=1", "filters is unknown", "phenotype_units"),
+        ("--model cnn --set batch_size", "batch_size has no '='", "KEY=VALUE"),
+        ("--model cnn --set batch_size=two", "batch_size=two", "whole number"),
+        ("--model nn --set batch_size=٣", "batch_size", "whole number"),
+        ("--model cnn --set learning_rate=fast", "learning_rate=fast", "a number"),
+        ("--model cnn --set learning_rate=nan", "learning_rate is nan", "1e-12"),
+        ("--model nn --set learning_rate=1e-60", "learning_rate is 1e-60", "1e-12"),
+        ("--model nn --set half_rate_after=" + "9" * 400, "half_rate_after is 999", "1e+09"),
+        ("--model cnn --preset residual --set batch_norm=1", "batch_norm", "true or false"),
+        ("--model cnn --set batch_size=0", "batch_size is 0", "1 to 4096"),
+        ("--model cnn --set standardise=scanner", "standardise", "stored, brain, site"),
+        ("--model cnn --preset residual --set filters=8", "filters, kernels", "differ in length"),
+        ("--model cnn --preset residual --set pools=0,0,-1", "pools is 0,0,-1", "0 to 31"),
+        ("--model ae --set units=", "units is empty", "at least one layer"),
+        ("--model nn --set phenotype_units=" + ",".join("1" * 99), "phenotype_units has 99", "64"),
+        ("--model cnn --set region_units=4096,4096,4096", "weights", "100,000,000"),
+        ("--model cnn --preset residual --set dropout=0.5", "dropout=0.5", "it needs global_average=false"),
+        ("--model cnn --preset regions --set region_units= --set batch_norm=true", "changes nothing", "region_units"),
+        ("--model nn --set initializer=he_normal", "changes nothing", "a second layer"),
+    )
+]
+
+ROWS = [*RUNS, *SETTINGS]
