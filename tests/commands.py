@@ -45,10 +45,14 @@ def words_of(command: str, **places: object) -> list[str]:
 
 def run(command: str, **places: object) -> Outcome:
     """Does a command as the user types it."""
-    program, *arguments = words_of(command, **places)
+    return run_words(*words_of(command, **places))
+
+
+def run_words(program: str, *arguments: object) -> Outcome:
+    """Does a command of these words."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [program, *arguments])
+        patch.setattr(sys, "argv", [program, *map(str, arguments)])
         if program == "abide-data":
             patch.setattr("data.base.processes.Processes.outcomes", in_this_process)
         try:

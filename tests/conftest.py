@@ -24,10 +24,9 @@ os.environ["ABIDE_EFFORT"] = json.dumps(
 
 import lab as labs
 import pytest
-from commands import done, in_this_process
-from helpers import ROOT, SMALL, Outcome, run_main, training, write_pcp
+from commands import ROOT, Outcome, done, run_words
+from helpers import training
 from hypothesis import settings
-from people import ROWS, write_people
 
 from data import demo
 from data.base import files
@@ -61,19 +60,13 @@ def all_resamples(effort) -> None:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Outcome]:
     """`cli("--train", ...)` runs run.py."""
-    return lambda *arguments: run_main("run", str(ROOT / "run.py"), arguments)
+    return lambda *arguments: run_words("run.py", *arguments)
 
 
 @pytest.fixture(scope="session")
 def data_cli() -> Callable[..., Outcome]:
     """`data_cli("convert", ...)` runs abide-data, without other processes."""
-
-    def run(*arguments) -> Outcome:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("data.base.processes.Processes.outcomes", in_this_process)
-            return run_main("data.__main__", "data", arguments)
-
-    return run
+    return lambda *arguments: run_words("abide-data", *arguments)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -404,53 +397,3 @@ def seen_six(cli, cohort, once) -> Path:
 def seen_two(cli, cohort, once) -> Path:
     """The folder of a nn that has seen 2 batches. Copy it."""
     return once("two", lambda folder: train_in(cli, folder, cohort, "nn", 2))
-
-
-@pytest.fixture(scope="session")
-def pcp(once) -> Path:
-    """A tiny PCP folder with maps in LAS orientation, as the project stores them."""
-    return once("pcp", lambda folder: write_pcp(folder / "LAS")) / "LAS"
-
-
-@pytest.fixture(scope="session")
-def home(data_cli, once) -> Path:
-    """A cohort of 40 people of a made-up lab, on the reduced grid."""
-
-    def make(folder: Path) -> None:
-        outcome = data_cli("convert", write_people(folder / "maps", ROWS), folder / "cohort", "--grid", "reduced")
-        assert outcome.status < 2, outcome.err
-
-    return once("home", make) / "cohort"
-
-
-@pytest.fixture(scope="session")
-def in_home(cli, home) -> Callable[..., Outcome]:
-    """`in_home(folder, "--test", ...)` is a job of a tiny nn on people of `home`, all in `folder`."""
-
-    def run(folder: Path, job: str, *more: object) -> Outcome:
-        how = "everybody" if "--everybody" in more else "folds" if "--folds" in more else "split"
-        settings = ("--numIters", 4) if job == "--train" and "--numIters" not in more else ()
-        settings += SMALL["nn"] if job == "--train" and "--score" not in more else ()
-        places = ("--chkPointDir", folder / "ckpt", "--outDir", folder / f"{job.strip('-')}-{how}")
-        data = () if "--dataDir" in more else ("--dataDir", home)
-        with without_drawing():
-            return cli(job, "--model", "nn", *places, *data, *settings, *more)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def settled(in_home, once) -> Path:
-    """The folder of a nn that was trained and tested on 3 folds of `home` (`test-folds`), and then trained on everybody
-    with that score. Copy it before changing it."""
-
-    def make(folder: Path) -> None:
-        for words in (
-            ("--train", "--folds", 3),
-            ("--test", "--folds", 3),
-            ("--train", "--everybody", "--score", folder / "test-folds"),
-        ):
-            outcome = in_home(folder, *words)
-            assert outcome.status == 0, outcome.err
-
-    return once("settled", make)

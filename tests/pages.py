@@ -4,7 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
-from helpers import ROOT, SMALL_BATCH, TINY_NN
+from commands import ROOT
+from helpers import SMALL_BATCH, TINY_NN
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from helpers import ROOT, assert_bit_equal
+from commands import ROOT
+from helpers import assert_bit_equal
 from pages import scripts, tiny
 
 from data import demo

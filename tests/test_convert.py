@@ -18,10 +18,25 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, listing, run
-from helpers import BY_HAND, PCP_COLUMNS, PCP_ROWS, ROOT
+from commands import ROOT, done, listing, run
+from helpers import PCP_COLUMNS, PCP_ROWS
 from lab import read_record, read_table
 from scipy import ndimage
+
+NAN = float("nan")
+
+
+BY_HAND = [
+    # age, male, female, right, left, ambidextrous, mixed, score, FIQ, VIQ, PIQ,
+    # missing: handedness, score, FIQ, VIQ, PIQ, WISC, BMI; test: WASI, WISC, WAIS, other; WISC x 4; open, closed; BMI
+    [12.5, 1, 0, 1, 0, 0, 0, 80, 110, 112, 108, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, *[NAN] * 4, 1, 0, NAN],
+    [9.25, 0, 1, 0, 1, 0, 0, NAN, 98, NAN, 101, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 101, 99, 95, 90, 0, 1, NAN],
+    [33, 1, 0, 0, 0, 1, 0, -20, NAN, NAN, NAN, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, *[NAN] * 4, 1, 0, 24.5],
+    [17.1, 1, 0, 0, 0, 0, 1, NAN, 121, 119, 117, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0, *[NAN] * 4, 1, 0, NAN],
+    [21, 1, 0, 0, 0, 0, 1, 15, 87, 90, 86, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, *[NAN] * 4, 0, 1, 31],
+    [14, 0, 1, 0, 0, 0, 0, NAN, 105, 100, 109, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 111, 104, 88, NAN, 1, 0, NAN],
+]
+
 
 COUNT, NO_FILENAME, NO_MAP = 12, "50098", "50099"
 FULL = (91, 109, 91)

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import run
-from helpers import ROOT
+from commands import ROOT, run
 
 from utils.machines import devices
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from commands import ROOT
 from pages import COMMAND, FENCED, PAGES, module_of, text_of
 
 import data

@@ -14,8 +14,8 @@ import lab
 import nibabel
 import numpy as np
 import pytest
-from commands import done
-from helpers import SMALL, SMALL_BATCH, Outcome, add_connectomes, fills_of, region_means
+from commands import Outcome, done
+from helpers import SMALL, SMALL_BATCH, add_connectomes, region_means
 from sklearn.linear_model import Ridge
 
 from data.cohorts import records
@@ -32,6 +32,15 @@ from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
+
+
+def fills_of(cohort, atlas, tested: np.ndarray, options, seed: int = 0):
+    """What replaces the regions of tested records in a blackout with these options."""
+    from utils.blackout.donors import Donors
+    from utils.blackout.fills import Fills
+
+    return Fills(cohort, atlas, Donors(cohort, np.asarray(tested), options.donors, seed), options, seed)
+
 
 REGIONS, MAPS, PEOPLE = (2, 3, 7), 2, 24
 PARCELS = tuple("abcdef")

@@ -1,17 +1,22 @@
 """Statistics of blackout effects, also beside covariates: against SciPy, statsmodels, and loops by hand."""
 
+import hashlib
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers import cohort_of, effects_of, region_table_of
 from scipy import stats
 
 from data.cohorts import records
 from data.cohorts.atlas import Atlas, reduce_labels
-from data.cohorts.rows import Row
+from data.cohorts.cohort import Cohort
+from data.cohorts.records import Digests
+from data.cohorts.rows import Metadata, Row
+from data.cohorts.seal import Seal
 from utils.blackout.effects import (
     ARRAYS,
     Adjusted,
@@ -25,6 +30,47 @@ from utils.blackout.effects import (
 )
 from utils.blackout.options import covariates_of
 from utils.scores.adjustment import Adjustment, adjustment
+
+
+def family_of(effects, effect: np.ndarray, adjusted=None):
+    """Things of these effects (subjects, things), of whom no values are known; `adjusted` gives the effects beside
+    covariates."""
+    from utils.blackout.effects import Adjusted
+    from utils.blackout.families import Family, People
+    from utils.scores.adjustment import Adjustment
+
+    label, site = effects.of_subjects(effects.label), np.full(len(effect), "A")
+    plain = Adjusted(Adjustment(reason="none"), label)
+    people = People(label, site, site, effects.unit, adjusted or plain, True, 0)
+    return Family("things", [""] * effect.shape[1], effect, np.full(effect.shape, np.nan), people)
+
+
+def region_table_of(atlas, effects, adjusted=None):
+    """The table of regions of effects made up."""
+    from utils.blackout.tables import region_table
+
+    return region_table(atlas, effects, family_of(effects, effects.of_subjects(effects["reliance"]), adjusted))
+
+
+def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
+    """Effects of a blackout, made up: those that are not given are 0."""
+    from utils.blackout.effects import ARRAYS, Effects
+
+    nothing = np.zeros((len(rows), regions))
+    made = dict.fromkeys(ARRAYS[: ARRAYS.index("pair_reliance")], nothing)
+    made |= {"reliance_by_map": np.zeros((len(rows), regions, 0)), "region_means": np.zeros((len(rows), regions, 1))}
+    return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
+    """A cohort of rows without records, whose volumes are made up of the subjects' names."""
+    digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
+    said = Metadata(**metadata)
+    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), groups=said.groups)
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):

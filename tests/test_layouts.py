@@ -15,8 +15,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, refused, run
-from helpers import ROOT
+from commands import ROOT, done, refused, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import read_table

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, LAS_3MM, brain_map, read_rows, resealed
+from helpers import COARSE, brain_map, read_rows, resealed
 from scipy import ndimage, stats
 
 from data.base.errors import InputError
@@ -16,6 +16,9 @@ from data.cohorts import records
 from data.cohorts.nifti import MapOnDisk, read_brains
 from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
+
+LAS_3MM = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
+
 
 COUNT = 20
 

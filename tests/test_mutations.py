@@ -31,14 +31,15 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, ROOT, an_identity, brain_map, compressible, listing, load_map, pcp_table, write_small
+from commands import ROOT
+from helpers import COARSE, PCP_COLUMNS, PCP_ROWS, an_identity, brain_map
 
 from data import check, pack
 from data.base.errors import InputError
 from data.base.files import check_sums
 from data.cohorts import atlas, records
-from data.cohorts.nifti import MapOnDisk, read_maps
-from data.cohorts.rows import Preparation
+from data.cohorts.nifti import MapOnDisk, on_full_grid, read_brains, read_maps
+from data.cohorts.rows import Metadata, Preparation
 from data.cohorts.stored import open_cohort, write_tables
 from data.cohorts.variants import resplit
 from data.conversion.convert import covariate_columns
@@ -50,6 +51,53 @@ from data.conversion.tables import check_columns
 from models import MODELS
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.folders import Results
+
+PCP_NO_MAP = "50099"
+
+
+PCP_NO_FILENAME = "50098"
+
+
+PCP_SUBJECTS = 12
+
+
+def pcp_table() -> list[dict]:
+    """Rows of an ABIDE-like table: 12 subjects with a map, one without a file name, one whose map is absent."""
+    table = []
+    for number in range(PCP_SUBJECTS + 2):
+        subject = str(50002 + number) if number < PCP_SUBJECTS else (PCP_NO_FILENAME, PCP_NO_MAP)[number - PCP_SUBJECTS]
+        site = ("PITT", "NYU")[number // 2 % 2]
+        file = "no_filename" if subject == PCP_NO_FILENAME else f"{site}_00{subject}"
+        keys = {"SUB_ID": subject, "SITE_ID": site, "FILE_ID": file, "DX_GROUP": str(1 + number % 2)}
+        table.append(keys | dict(zip(PCP_COLUMNS, PCP_ROWS[number % len(PCP_ROWS)], strict=True)))
+    return table
+
+
+def compressible(subject: int) -> bytes:
+    """A record that is mostly background, so that its files are mostly structure."""
+    volume = np.full(records.REDUCED.shape, -0.4, "<f4")
+    volume[5:9, 5:9, 5:9] = np.random.default_rng(subject).normal(size=(4, 4, 4))
+    return bytes(records.pack(subject % 2, np.arange(29), volume))
+
+
+def listing(folder: Path) -> dict[Path, tuple]:
+    """All that lies in a folder: size and time of change of each."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+
+
+def write_small(folder: Path) -> None:
+    """Four compressible records with their tables and sums."""
+    folder.mkdir(parents=True)
+    for subject in (1, 2, 3, 5):
+        (folder / f"{subject}.bin").write_bytes(compressible(subject))
+    bare = open_cohort(folder)
+    write_tables(folder, bare.rows, Metadata(grid=(31, 37, 31), phenotype=("age",), provenance={"seed": 0}))
+
+
+def load_map(path: Path) -> np.ndarray:
+    """A 3-D map on the full grid."""
+    return on_full_grid(next(read_brains([MapOnDisk(path)])), "linear")
+
 
 MAX_BYTES = 2 * 2**30  # what the inputs may make the process hold beside what it is
 SECONDS = 10  # that one input may take

@@ -4,6 +4,7 @@ A command is made tiny: two iterations, two folds, small networks. Each layout, 
 an end. The Slurm pages are walked by `slurm.py`.
 """
 
+import csv
 import glob
 import json
 import os
@@ -20,8 +21,9 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ROOT, Outcome, run_words
 from conftest import without_drawing
-from helpers import ROOT, Outcome, read_rows, resealed, run_main, write_rows
+from helpers import read_rows, resealed
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from statsmodels.stats.multitest import multipletests
 
@@ -32,6 +34,17 @@ from data.cohorts.stored import open_cohort
 from models import MODELS, cae, cnn, from_json, mmnn
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
+
+
+def write_rows(path: Path, rows: list[dict], bom: bool = False, line_end: str = "\n") -> None:
+    """Writes a list of dictionaries as CSV, or as TSV by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
+        writer.writeheader()
+        writer.writerows(rows)
+
 
 DATA, COHORT, FILES, MODELS_PAGE, DERIVE, BUNDLE, TUTORIAL = (
     ROOT / "docs" / f"{name}.md" for name in ("data", "cohort", "files", "models", "derive", "bundle", "tutorial")
@@ -68,11 +81,13 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
             if words[0] == "run.py":
                 if "--blackout" in words and Path("atlas.nii.gz").exists() and not {"--atlas", "--systems"} & {*words}:
                     words += ["--atlas", "atlas.nii.gz"]
-                outcome = run_main("run", str(ROOT / "run.py"), words[1:])
+                outcome = run_words("run.py", *words[1:])
             else:
                 module, arguments = module_of(words)
                 found = [path for word in arguments for path in expanded(word)]
-                outcome = data_cli(*found) if module == "data" else run_main(f"{module}.__main__", module, arguments)
+                outcome = run_words(
+                    f"abide-{module.removeprefix('utils.')}", *(found if module == "data" else arguments)
+                )
             assert outcome.status <= ("convert" in words), f"{command}\n{outcome.out[-500:]}\n{outcome.err}"
             for path in PROMISED.findall(command.partition("#")[2]):
                 assert Path(re.sub(r"folds-\d+", "folds-2", path)).exists(), command
@@ -185,7 +200,7 @@ def test_the_tutorial_has_the_commands_of_the_readme():
 
 
 def run(command: str, *more: str) -> Outcome:
-    return run_main("run", "run.py", [*tiny(command)[1:], *more])
+    return run_words("run.py", *tiny(command)[1:], *more)
 
 
 # The roads
@@ -295,7 +310,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(full_cohort).rows)
     later = "run.py --train --model cnn --chkPointDir other --dataDir cohort_reduced"
     assert "a set of cohorts, one for each fold" in run(later).err
-    four = run_main("run", "run.py", [*shlex.split(later)[1:], "--folds", "4"])
+    four = run_words("run.py", *shlex.split(later)[1:], "--folds", "4")
     assert "was reduced with --folds 2, this run has --folds 4" in four.err
     assert "abide-data convert --grid reduced" in run(f"{later}/fold-0 --folds 2").err
 

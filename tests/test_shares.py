@@ -5,15 +5,25 @@ from dataclasses import replace
 import lab
 import numpy as np
 import pytest
-from helpers import requested
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.averaging import PartOfMean, logits_of_parts
+from run import parser
+from utils.jobs import JOBS
 from utils.machines import devices
-from utils.runs.validate import single_run
+from utils.runs.validate import Request, request, single_run
 from utils.training import shares
 from utils.training.train import begin, measure
+
+
+def requested(words: str) -> Request:
+    """What a command line of run.py asks for, with its options checked."""
+    top = parser()
+    args = top.parse_args(words.split())
+    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
+    return request(args, given, JOBS.values())
+
 
 SITES = np.array(["A", "B", "C"])
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,19 +19,26 @@ import lab
 import numpy as np
 import pytest
 from commands import ROOT, done
-from helpers import (
-    DENSE,
-    assert_bit_equal,
-    read_rows,
-    settings,
-    step_of,
-    training,
-    variables,
-    without_speed,
-)
+from helpers import DENSE, assert_bit_equal, read_rows, training, variables
 from sklearn.linear_model import Ridge
 
 from models import MODELS, override
+
+
+def without_speed(path: Path) -> list[dict]:
+    """A `history.csv` but for what no two trainings share."""
+    return [{name: value for name, value in row.items() if name != "samples_per_s"} for row in read_rows(path)]
+
+
+def step_of(folder: Path) -> int:
+    """How many batches the latest checkpoint has seen."""
+    return int(variables(folder)["step/.ATTRIBUTES/VARIABLE_VALUE"])
+
+
+def settings(of: Sequence[str]) -> list[str]:
+    """The words of a command line."""
+    return [word for text in of for word in ("--set", text)]
+
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 PNG = b"\x89PNG"

@@ -2,9 +2,11 @@
 and the same commands go on as if nothing had been."""
 
 import json
+import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +18,29 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from commands import run
+from commands import ROOT, Outcome, run
 from conftest import without_drawing
-from helpers import TINY_CNN, TINY_NN, Outcome, assert_bit_equal, commands_of, start_worker
+from helpers import TINY_CNN, TINY_NN, assert_bit_equal
+
+
+def start_worker(commands: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """A process that runs the command lines one after another, see `worker.py`."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "worker.py", *options, commands],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def commands_of(folder: Path, *commands: Sequence) -> Path:
+    """A file of command lines of run.py for `start_worker`."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "commands.json"
+    path.write_text(json.dumps([[str(word) for word in command] for command in commands]))
+    return path
+
 
 ODD = ("--set", "batch_size=7")  # so that two share it unevenly
 INTERVAL = 3
