@@ -51,10 +51,8 @@ bits: develop
 	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTEST) -m bits $(BITS)
 
 # Kills, full disks and disks that cannot be written: says in a table what was lost, within half an hour on 2 cores.
-# Then 1,000 mutations of each file that a command reads.
 torture: develop
 	.venv/bin/python tests/kills.py
-	folder=$$(mktemp -d) && .venv/bin/python tests/test_mutations.py $$folder 0 1000 && rm -r $$folder
 
 # Whether this code computes what that of BASE computed; STEPS are some of the steps, REAL a folder of real maps.
 gate: develop

@@ -93,18 +93,19 @@ def options_of(program: str, verb: str = "") -> set[str]:
     return set().union(parser._option_string_actions, *(of._option_string_actions for of in verbs))
 
 
-def refused(command: str, *key_words: str, **places: object) -> str:
-    """Does a command that must be refused, and holds it to what every refusal promises: exit status 2; one line, not
-    longer than three of a terminal, with these key words and without a traceback; no option that the program lacks,
-    unless the line names another program; nothing written, nothing of the user's changed. The line."""
+def answered(command: str, **places: object) -> Outcome:
+    """Does a command that succeeds, with exit status 1 where it finds problems, or is refused; holds a refusal to what
+    each promises: exit status 2; one line, not longer than three of a terminal and without a traceback; no option that
+    the program lacks, unless the line names another program; nothing written, nothing of the user's changed."""
     folders = {Path.cwd(), *(path if path.is_dir() else path.parent for path in map(Path, map(str, places.values())))}
     before = {folder: listing(folder) for folder in folders if folder.exists()}
     outcome = run(command, **places)
     line = outcome.err
+    if outcome.status in (0, 1):
+        assert line == ""
+        return outcome
     assert outcome.status == 2, f"exit {outcome.status}: {outcome.out}{line}"
     assert line.count("\n") == 1 and line.endswith("\n") and " error: " in line and "Traceback" not in line, line
-    for word in key_words:
-        assert word.format(**places) in line, f"{word!r} is not in {line!r}"
     shown = line
     for name, place in sorted(places.items(), key=lambda item: -len(str(item[1]))):
         shown = shown.replace(str(place), name)
@@ -115,7 +116,16 @@ def refused(command: str, *key_words: str, **places: object) -> str:
     given = {word.partition("=")[0] for word in words}
     assert set(OPTION.findall(line)) <= known | given, line
     assert {folder: listing(folder) for folder in before} == before
-    return line
+    return outcome
+
+
+def refused(command: str, *key_words: str, **places: object) -> str:
+    """Does a command that must be refused, see `answered`, with these key words in the line. The line."""
+    outcome = answered(command, **places)
+    assert outcome.status == 2, f"exit {outcome.status}: {outcome.out}"
+    for word in key_words:
+        assert word.format(**places) in outcome.err, f"{word!r} is not in {outcome.err!r}"
+    return outcome.err
 
 
 class Text(HTMLParser):

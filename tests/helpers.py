@@ -9,10 +9,10 @@ import numpy as np
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Preparation, Row
+from data.cohorts.rows import Row
 from data.cohorts.seal import read_digests
 from data.cohorts.stored import open_cohort, write_tables
-from utils.runs.checkpoints import CheckpointFolder, Identity
+from utils.runs.checkpoints import CheckpointFolder
 
 TINY_CNN = (
     *("--preset", "residual"),
@@ -109,26 +109,9 @@ def read_rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
-    """An ellipsoid of random values between 0.2 and 1 in a background of 0, (x, y, z) float32."""
-    axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
-    values = np.random.default_rng(seed).uniform(0.2, 1, shape).round(2)
-    return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
-
-
 def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: str) -> Row:
     """A row of `subjects.csv`."""
     return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
-
-
-def an_identity(**changes) -> Identity:
-    """The identity of a nn that has seen no batch."""
-    of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
-    of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
-    of_data |= {"records_sha256": "", "preparation": Preparation(), "num_maps": 1}
-    subjects = {"training_subjects": ("1", "2"), "training_volumes": ("scan of 1", "scan of 2")}
-    subjects |= {"encoder_subjects": (), "encoder_volumes": (), "everybody": False, "internal": None}
-    return Identity(**of_nn | of_data | subjects | changes)
 
 
 def variables(folder: Path) -> dict[str, np.ndarray]:
@@ -147,26 +130,6 @@ def assert_bit_equal(one: Path, other: Path) -> None:
     assert len(first) > 10
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-
-
-PCP_ROWS = [
-    # AGE, SEX, HANDEDNESS_CATEGORY, HANDEDNESS_SCORES, FIQ, VIQ, PIQ, FIQ_TEST_TYPE, EYES, BMI, VCI, PRI, WMI, PSI
-    ("12.5", "1", "R", "80", "110", "112", "108", "WASI", "1", "", "", "", "", ""),
-    ("9.25", "2", "L", "-9999", "98", "-9999", "101", "WISC_IV_FULL", "2", "", "101", "99", "95", "90"),
-    ("33", "1", "Ambi", "-20", "-9999", "`", "", "", "1", "24.5", "", "", "", ""),
-    ("17.1", "1", "Mixed", "", "121", "119", "117", "WAIS_III", "1", "-9999", "", "", "", ""),
-    ("21", "1", "L->R", "15", "87", "90", "86", "DAS_II_SA", "2", "31", "", "", "", ""),
-    ("14", "2", "", "-9999", "105", "100", "109", "HAWIK_IV", "1", "", "111", "104", "88", "-9999"),
-]
-
-
-PCP_COLUMNS = [
-    *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ", "FIQ_TEST_TYPE"),
-    *("EYE_STATUS_AT_SCAN", "BMI", "WISC_IV_VCI", "WISC_IV_PRI", "WISC_IV_WMI", "WISC_IV_PSI"),
-]
-
-
-COARSE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
 
 
 def region_means(regions, volumes) -> np.ndarray:

@@ -19,9 +19,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import ROOT, done, listing, run
-from helpers import PCP_COLUMNS, PCP_ROWS
 from lab import read_record, read_table
 from scipy import ndimage
+
+PCP_COLUMNS = [
+    *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ", "FIQ_TEST_TYPE"),
+    *("EYE_STATUS_AT_SCAN", "BMI", "WISC_IV_VCI", "WISC_IV_PRI", "WISC_IV_WMI", "WISC_IV_PSI"),
+]
+
+
+PCP_ROWS = [
+    # AGE, SEX, HANDEDNESS_CATEGORY, HANDEDNESS_SCORES, FIQ, VIQ, PIQ, FIQ_TEST_TYPE, EYES, BMI, VCI, PRI, WMI, PSI
+    ("12.5", "1", "R", "80", "110", "112", "108", "WASI", "1", "", "", "", "", ""),
+    ("9.25", "2", "L", "-9999", "98", "-9999", "101", "WISC_IV_FULL", "2", "", "101", "99", "95", "90"),
+    ("33", "1", "Ambi", "-20", "-9999", "`", "", "", "1", "24.5", "", "", "", ""),
+    ("17.1", "1", "Mixed", "", "121", "119", "117", "WAIS_III", "1", "-9999", "", "", "", ""),
+    ("21", "1", "L->R", "15", "87", "90", "86", "DAS_II_SA", "2", "31", "", "", "", ""),
+    ("14", "2", "", "-9999", "105", "100", "109", "HAWIK_IV", "1", "", "111", "104", "88", "-9999"),
+]
+
 
 NAN = float("nan")
 

@@ -1,5 +1,5 @@
-"""An edit of any file of a cohort, of results, of a checkpoint or of a bundle is told in one line, or changes nothing
-that comes out. Beside it the cases that once were faults."""
+"""An edit of any file that is read or written (maps and tables, a cohort, results, a checkpoint, a bundle) is told in
+one line, or changes nothing that comes out. Beside it the cases that once were faults."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lab
 import pytest
-from commands import Outcome, done, refused, run
+from commands import Outcome, answered, done, run
 from conftest import ALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -91,12 +91,25 @@ def files_in(folder: Path) -> list[Path]:
 
 def told(command: str, **places: object) -> Outcome | None:
     """None if the command refuses, as every refusal promises; else what it left."""
-    outcome = run(command, **places)
-    if outcome.status == 2:
-        refused(command, **places)
-        return None
-    assert outcome.status in (0, 1) and outcome.err == "", outcome
-    return outcome
+    outcome = answered(command, **places)
+    return None if outcome.status == 2 else outcome
+
+
+# What a conversion reads
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_edit_of_any_map_or_table_is_told_or_converted(seed, tmp_path):
+    """The table twice as often as a map, whose pixels may be others."""
+    draw = random.Random(seed)
+    folder = lab.pcp(tmp_path / "lab", lab.people(8), ("falff",), series=True)
+    table, maps = [folder / "Phenotypic.csv"], [path for path in files_in(folder) if path.suffix != ".csv"]
+    damaged(folder, table if draw.random() < 2 / 3 else maps, draw)
+    command = "abide-data convert {of} {to} --grid reduced --connectome rois_made"
+    if told(command, of=folder, to=tmp_path / "cohort") is None:
+        assert not (tmp_path / "cohort").exists()
+    else:
+        done("abide-data check {to}", to=tmp_path / "cohort")
 
 
 # Cohorts

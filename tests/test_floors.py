@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import add_connectomes, an_identity
+from helpers import add_connectomes
 from scipy.optimize import minimize
 from scipy.special import logit
 from sklearn import metrics
@@ -28,7 +28,7 @@ from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
-from data.cohorts.rows import Metadata, Row
+from data.cohorts.rows import Metadata, Preparation, Row
 from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
@@ -38,6 +38,17 @@ from utils.evaluation import comparisons
 from utils.runs.checkpoints import Identity
 from utils.scores import features, floors, ridge
 from utils.scores.named import named, roles
+
+
+def an_identity(**changes) -> Identity:
+    """The identity of a nn that has seen no batch."""
+    of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
+    of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
+    of_data |= {"records_sha256": "", "preparation": Preparation(), "num_maps": 1}
+    subjects = {"training_subjects": ("1", "2"), "training_volumes": ("scan of 1", "scan of 2")}
+    subjects |= {"encoder_subjects": (), "encoder_volumes": (), "everybody": False, "internal": None}
+    return Identity(**of_nn | of_data | subjects | changes)
+
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
 

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COARSE, brain_map, read_rows, resealed
+from helpers import read_rows, resealed
 from scipy import ndimage, stats
 
 from data.base.errors import InputError
@@ -16,6 +16,16 @@ from data.cohorts import records
 from data.cohorts.nifti import MapOnDisk, read_brains
 from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
+
+COARSE = np.array([[-24.0, 0, 0, 84], [0, 24, 0, -120], [0, 0, 24, -66], [0, 0, 0, 1]])
+
+
+def brain_map(shape: tuple[int, int, int], seed: int) -> np.ndarray:
+    """An ellipsoid of random values between 0.2 and 1 in a background of 0, (x, y, z) float32."""
+    axes = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+    values = np.random.default_rng(seed).uniform(0.2, 1, shape).round(2)
+    return np.where(sum(np.square(axes)) < 0.8, values, 0).astype(np.float32)
+
 
 LAS_3MM = np.array([[-3.0, 0, 0, 90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
 

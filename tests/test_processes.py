@@ -61,14 +61,15 @@ def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(h
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: list(tmp_path.glob("out/*.bin")))
+    wait_for(lambda: children(running.pid) if whom == "child" else list(tmp_path.glob("out/*.bin")))
     os.killpg(running.pid, signal.SIGSTOP)  # so that it does not end before
     others = children(running.pid)
     assert others
     if whom == "all":
         os.killpg(running.pid, number)
     else:
-        os.kill(running.pid if whom == "first" else others[0], number)
+        for process in [running.pid] if whom == "first" else others:
+            os.kill(process, number)
     os.killpg(running.pid, signal.SIGCONT)
     told = running.communicate(timeout=60)[1]
     assert running.returncode in (status, -number) and words in told
