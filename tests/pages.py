@@ -73,5 +73,7 @@ def tiny(command: str) -> list[str]:
         return words
     model = words[words.index("--model") + 1] if "--model" in words else "mmnn"
     assert model in TINY, f"Give {model} its settings in TINY."
-    settings = SMALL_BATCH if "--preset" in words else [] if "--choose" in words else TINY[model]
+    if "--choose" in words:
+        return [*words, "--numIters", "1"]
+    settings = SMALL_BATCH if "--preset" in words else TINY[model]
     return [*words, "--numIters", TINY_ITERATIONS.get(model, "2"), *settings]

@@ -177,7 +177,7 @@ def disturbed(command: list[str], number: int, save_every: int, rows: int = 1) -
     history = Path(command[command.index("--outDir") + 1]) / "history.csv"
     whole = [sys.executable, str(ROOT / "run.py"), *command]
     with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert any(line.startswith("Training nn 1/") for line in process.stdout)
+        assert any(re.match(r"Training \w+ 1/", line) for line in process.stdout)
         while history.read_text().count("\n") <= rows:
             time.sleep(0.01)
         process.send_signal(number)
@@ -222,15 +222,15 @@ def test_a_figure_that_was_deleted_is_drawn_again_without_training(train, seen_t
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
-    process = disturbed(training(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGTERM, save_every=ENDLESS)
+    process = disturbed(training(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=ENDLESS)
     assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
     manifest = json.loads((tmp_path / "parts/out/run.json").read_text())
     assert (manifest["finished"], manifest["step"]) == (False, seen)
     assert not (tmp_path / "parts/runs.csv").exists()  # of runs that are finished
-    assert step_of(tmp_path / "parts/ckpt/nn") == seen
-    assert train("parts", "nn", seen + 3).status == train("whole", "nn", seen + 3).status == 0
-    assert_bit_equal(tmp_path / "whole/ckpt/nn", tmp_path / "parts/ckpt/nn")
+    assert step_of(tmp_path / "parts/ckpt/cnn") == seen
+    assert train("parts", "cnn", seen + 3).status == train("whole", "cnn", seen + 3).status == 0
+    assert_bit_equal(tmp_path / "whole/ckpt/cnn", tmp_path / "parts/ckpt/cnn")
 
 
 @pytest.mark.slow
