@@ -39,11 +39,6 @@ def change(path: Path, to) -> None:
     lab.edit(path, record(path, to))
 
 
-def as_of_people(folder: Path) -> None:
-    """As a cohort of people, in whom every run looks for copies; nobody does in what is simulated."""
-    lab.edit(folder / "cohort.json", {"simulated": False})
-
-
 def paths(folder: Path, **columns: str) -> list[Path]:
     """The records of the rows with these values."""
     table = lab.read_table(folder / "subjects.csv")
@@ -123,7 +118,7 @@ def test_each_wrong_record_is_named_and_nothing_else(copy):
     assert "by how many of 37 records: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
 
 
-def flawed(path: Path, place: int, value: float) -> bytes:
+def flawed(path: Path, place: object, value: object) -> bytes:
     content = np.fromfile(path, "<f4")
     content[place] = value
     return content.tobytes()
@@ -172,9 +167,8 @@ def test_a_mirrored_volume_is_found_at_full_size(full_cohort, tmp_path):
 
 @pytest.mark.slow
 def test_copies_are_told_by_split_and_label(copy):
-    """Exact ones within a split; then, with noise, those of a training subject with one of its label, one of the other
-    label, and a test subject."""
-    as_of_people(copy)
+    """Exact ones within a split; then, with noise, those of a training subject."""
+    lab.edit(copy / "cohort.json", {"simulated": False})  # in what is simulated nobody looks for copies
     one, same, exact, *_ = paths(copy, split="train", label="0")
     other, test = paths(copy, split="train", label="1")[0], paths(copy, split="test")[0]
     noise = np.random.default_rng(0).normal(size=volume_of(one).shape)
@@ -192,6 +186,10 @@ def test_copies_are_told_by_split_and_label(copy):
     assert all(f"{path.stem} ({split})" in found for path, split in ((same, "train"), (other, "train"), (test, "test")))
 
 
+def raised(volume: np.ndarray) -> np.ndarray:
+    return np.where(volume != volume[0, 0, 0], volume + 1, volume)
+
+
 @pytest.mark.slow
 def test_sites_that_cannot_be_told_apart(copy):
     """A split without a class; a site with one class, or of other maps."""
@@ -200,7 +198,7 @@ def test_sites_that_cannot_be_told_apart(copy):
     in_table(copy, "site", "NEAR", every[:20])
     in_table(copy, "site", "FAR", every[20:])
     for path in every[20:]:
-        change(path, lambda of: np.where(of != of[0, 0, 0], of + 1, of))
+        change(path, raised)
     in_table(copy, "site", "LONELY", paths(copy, site="NEAR", label="0")[:2])
     problems, notes = check(copy)
     assert any(re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", text) for text in problems)
@@ -214,7 +212,7 @@ def test_sites_that_cannot_be_told_apart(copy):
     [
         (lambda of: np.where(np.arange(31)[:, None, None] < 8, of[0, 0, 0], of), "coverage"),
         (lambda of: np.roll(of, 1, axis=2), "z_mm"),
-        (lambda of: np.where(of != of[0, 0, 0], of + 1, of), "mean"),
+        (raised, "mean"),
     ],
 )
 def test_volumes_that_as_wholes_tell_the_label(to, named, copy):
@@ -254,9 +252,7 @@ def test_values_missing_in_one_class_at_a_site_are_a_note(copy):
     median, mean, scale = (np.array(said[f"phenotype_{name}"])[at] for name in ("median", "mean", "scale"))
     autism = paths(copy, label="1")
     for path in autism:
-        content = np.fromfile(path, "<f4")
-        content[1 + np.array(at)] = ([median[0], 1] - mean) / scale
-        lab.edit(path, content.tobytes())
+        lab.edit(path, flawed(path, 1 + np.array(at), ([median[0], 1] - mean) / scale))
     who = [path.stem for path in autism]
     gone = {"viq": "", "viq_missing": "1.0"}
     lab.edit(copy / "phenotype.csv", lambda of: of.mask(of["subject"].isin(who), of.assign(**gone)))
@@ -332,7 +328,7 @@ def picture(volume: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp_path):
-    """The page lies in the cohort: a packed cohort has no place for a page. A site named like a script is text."""
+    """A packed cohort has no place for the page. A site named like a script is text."""
     every, evil = paths(copy), "<script>alert(1)</script>&amp;"
     odd, constant = every[7], every[9]
     change(odd, lambda of: of[::-1])
@@ -376,6 +372,5 @@ def test_other_maps_lie_beside_the_page_and_an_earlier_page_is_replaced(converte
 def test_a_map_twice_in_a_record_is_a_note_of_its_own(converted, tmp_path):
     copy = lab.copy(converted, tmp_path / "copy")
     path = paths(copy)[3]
-    _, _, volumes = lab.read_record(path, 2)
-    lab.edit(path, path.read_bytes()[:120] + np.stack([volumes[0], volumes[0]]).tobytes())
+    lab.edit(path, path.read_bytes()[:120] + 2 * lab.read_record(path, 2)[2][0].tobytes())
     assert f"maps of one record that are identical: {path.name}" in check(copy)[1]

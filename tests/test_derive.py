@@ -275,7 +275,6 @@ def test_confounds_are_those_of_nilearns_strategies_and_unsteady_volumes_are_lef
 
 @pytest.mark.slow
 def test_smoothing_is_a_mean_by_distance_within_the_mask(bare):
-    """The voxels are of three sizes."""
     affine = lab.AFFINE @ np.diag([1, 0.8, 1.2, 1])
     for path in (scan(bare, 1), one(bare, "sub-1_*mask.nii.gz")):
         lab.edit(path, lambda of, _: (of, affine))
@@ -349,7 +348,10 @@ CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"
 def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold):
     lab.edit(bold / "participants.tsv", lambda of: of.drop(columns="func_mean_fd"))
     confounds(bold, 3).unlink()
-    lab.edit(bold / "my_atlas.nii.gz", lambda of, affine: (with_parcel(of), affine))
+    lab.edit(
+        bold / "my_atlas.nii.gz",
+        lambda of, affine: (np.where(np.arange(of.size).reshape(SHAPE), of, np.int16(9)), affine),
+    )
     (bold / "my_atlas.tsv").unlink()
     told = done("abide-data derive {of} out --maps falff,alff --series {of}/my_atlas.nii.gz", of=bold)
     assert "No table of confounds: 1 people, 3; nothing is regressed out" in told
@@ -365,20 +367,14 @@ def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold
     moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
     mean = [lab.confounds_of(label)["framewise_displacement"].mean() for label in (1, 2)]
     assert list(map(float, moved[:2])) == pytest.approx(mean, rel=1e-4) and moved[2] == ""
-    told = derive(bold, "--like cohort --jobs 1", "again")
-    assert told.status == 0 and "The people of cohort differ in confounds; here they are as without" in told.out
+    told = done("abide-data derive {of} again --like cohort --jobs 1", of=bold)
+    assert "The people of cohort differ in confounds; here they are as without" in told
     known = contents(Path("out"))
     assert contents(Path("again")) == {path: of for path, of in known.items() if "atlas" not in str(path)}
     for path in Path("out").rglob("*stat-alff_boldmap.json"):
         lab.edit(path, {"Band": [0.01, 0.08]})
     told = done(f"abide-data convert out other --maps all {CODING}")
     assert "so how is not kept: band of falff 0.01-0.1 Hz, alff 0.01-0.08 Hz." in told
-
-
-def with_parcel(labels: np.ndarray) -> np.ndarray:
-    """Another parcel, outside the mask of everybody."""
-    labels[0, 0, 0] = 9
-    return labels
 
 
 def motion_in(page: str) -> list[list[str]]:
@@ -410,16 +406,13 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(bold):
     assert changed.status == 2 and re.search("sub-3: .*was made of other files", changed.out)
     for label in (1, 2):
         lab.edit(scan(bold, label), lambda of, affine: (of[..., ::-1], affine))
-    clash = derive(bold, "--maps falff,reho")
-    assert clash.status == 2 and "3 people: Nobody is derived before this is settled: 1, 2, 3." in clash.out
-    clash = derive(bold, "--maps reho")
-    assert clash.status == 2 and re.search("sub-1, sub-2, sub-3: .*made of other files than the scan has", clash.out)
+    assert "3 people: Nobody is derived before this is settled: 1, 2, 3." in derive(bold, "--maps falff,reho").out
+    assert re.search("sub-1, sub-2, sub-3: .*made of other files than", derive(bold, "--maps reho").out)
     assert not list(Path("out").rglob("*stat-reho*"))
 
 
 @pytest.mark.slow
 def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
-    """It finds people in the table whatever zeros their IDs begin with."""
     lab.edit(scan(bold, 2), b"no image")
     (bold / "participants.tsv").unlink()
     (bold / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\n")
@@ -435,7 +428,6 @@ def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
 
 @pytest.mark.slow
 def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived, tmp_path):
-    """Both were planned before either had written anything."""
     command = [sys.executable, "-m", "data", "derive", scans, "out", "--band", "0.02,0.09"]
     with FileLock(".out.lock"):
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ELSEWHERE)
@@ -451,7 +443,6 @@ def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived,
 @pytest.mark.slow
 @pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
 def test_scans_are_known_however_the_command_names_their_folder(first, again, scans, tmp_path, monkeypatch):
-    """From other folders, too."""
     study = tmp_path / "study"
     fmriprep = lab.copy(scans, study / "derivatives/fmriprep")
     places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
@@ -494,10 +485,9 @@ def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
         lab.save(folder / f"Pitt_00{label}_func_preproc.nii.gz", clean)
         lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
     lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
-    told = derive("abide")
-    assert (told.status, told.err) == (0, "")
-    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told.out
-    assert "Confounds: none, since the scans were cleaned before." in told.out and "NOT CLEANED" not in told.out
+    told = done("abide-data derive abide out")
+    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told
+    assert "Confounds: none, since the scans were cleaned before." in told and "NOT CLEANED" not in told
     assert lab.read_table(Path("out/Phenotypic_V1.csv")).equals(lab.people(1))
     nearly(values("out", "0050003_space-MNI152"), falff(50003))
     assert "leave it out" in derive("abide", "--confounds simple").err
@@ -539,7 +529,6 @@ def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path
 
 @pytest.mark.slow
 def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
-    """Of each kind of file; `--only` chooses among them, as the error says."""
     for label in (1, 2):
         lab.save(tmp_path / f"bold/p{label}.nii", lab.scan_of(label, SHAPE, VOLUMES))
     table, how = tmp_path / "bold/people.csv", "--boldColumn path --idColumn id"
@@ -572,9 +561,8 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tm
     assert re.search(r"(?m)^sub-1, sub-2: several scans that differ in res; .*--only '\*_res-2_\*'\.$", told.out)
     assert re.search(r"(?m)^sub-3: several scans that differ in echo; .*--only '\*_echo-1_\*' or --only", told.out)
     assert "4 people derived, 0 were there, 3 failed." in told.out
-    assert "3 people failed, for the reasons above: 1, 2, 3. Do what these say, then repeat the command" in told.err
-    assert "1 people derived, 0 were there, 0 failed." in derive(bold, f"{how} --only '*_echo-1_*'").out
-    assert derive(bold, f"{how} --only '*_res-2_*'").status == 0
+    for glob in ("*_echo-1_*", "*_res-2_*"):
+        assert derive(bold, f"{how} --only '{glob}'").status == 0
     names = {path.name.replace(path.parts[-3], "sub") for path in Path("out").rglob("sub-*.nii.gz")}
     assert len(names) == 1, "convert refuses maps of several kinds"
     again = done(f"abide-data derive {{of}} out {how}", of=bold)
@@ -586,8 +574,7 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tm
 
 
 @pytest.mark.slow
-def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold, tmp_path):
-    """A label of other characters than letters and digits: the first part of one would be another person's."""
+def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold):
     for label in (1, 2, 3):
         also(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
     for odd in ("AB_1", "A.1", "A 1"):
@@ -603,17 +590,13 @@ def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold, 
 
 def edit(path: Path, change, tr_s: float = TR_S, unit: str = "sec", said: object = TR_S) -> None:
     """A scan with other values, and a repetition time in header and JSON."""
-    of = change(nibabel.load(path).get_fdata(dtype=np.float32))
-    image = nibabel.Nifti1Image(of, lab.AFFINE)
+    of = nibabel.load(path).get_fdata(dtype=np.float32)
+    image = nibabel.Nifti1Image(change(of) if change else of, lab.AFFINE)
     image.header.set_xyzt_units("mm", unit)
     image.header["pixdim"][4] = tr_s
     nibabel.save(image, path)
     beside = path.with_name(path.name.replace(".nii.gz", ".json"))
     beside.write_text(json.dumps({} if said is None else {"RepetitionTime": said}))
-
-
-def as_it_is(of: np.ndarray) -> np.ndarray:
-    return of
 
 
 def mask_of(path: Path, of: np.ndarray, affine: np.ndarray = lab.AFFINE) -> None:
@@ -642,11 +625,10 @@ FAULTS = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "is not a readable NIfTI map"),
     "checksum": (flip_checksum, "CRC check failed"),
     "3-D": (lambda path: edit(path, lambda of: of[..., 0]), "is 3-D"),
-    "no repetition time": (lambda path: edit(path, as_it_is, 0, "sec", None), "not say its repetition time.*Repet"),
-    "milliseconds without a unit": (lambda path: edit(path, as_it_is, 2000, "unknown", None), "not say its repetition"),
-    "milliseconds in the JSON": (lambda path: edit(path, as_it_is, said=2000), "RepetitionTime is 2000; expected sec"),
+    "no repetition time": (lambda path: edit(path, None, 0, "sec", None), "not say its repetition time.*Repet"),
+    "milliseconds without a unit": (lambda path: edit(path, None, 2000, "unknown", None), "not say its repetition"),
+    "milliseconds in the JSON": (lambda path: edit(path, None, said=2000), "RepetitionTime is 2000; expected sec"),
     "empty mask": (lambda path: mask_of(path, 0 * INSIDE), "brain_mask.* is empty"),
-    "mask of another shape": (lambda path: mask_of(path, np.ones((9, 9, 8))), "has another grid"),
     "mask of another affine": (lambda path: mask_of(path, INSIDE, 2 * lab.AFFINE), "has another grid"),
     "nothing varies": (lambda path: edit(path, lambda of: 0 * of), "holds nothing that varies"),
     "no number": (lambda path: edit(path, lambda of: np.nan * of), "NaN or infinity in 168 of 168 voxels"),
@@ -655,7 +637,6 @@ FAULTS = {
     "lacking columns": (lambda path: table_of(path, lambda of: of[["csf"]]), "not serve --confounds simple: .*Take"),
     "text": (lambda path: table_of(path, lambda of: of.assign(csf="x")), "holds 'x' in the column csf; expected num"),
     "too large": (lambda path: edit(path, lambda of: of * np.float32(1e30)), "varies by .*Was it scaled by mistake"),
-    "too small": (lambda path: edit(path, lambda of: of * np.float32(1e-30)), "varies by .*Was it scaled by mistake"),
     "filtered": (lambda path: table_of(path, "gone") or edit(path, filtered), "was filtered before, so fALFF says no"),
     "grids of runs": (lambda path: another_grid(path), "has another grid than .*expected runs on one grid"),
     "networks alike": (lambda path: mask_of(path, ONE_VOXEL), "2 maps of networks do not differ within"),
@@ -680,7 +661,7 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(tmp_path):
     assert told.status == 2
     for label, (fault, (_, words)) in enumerate(FAULTS.items(), 2):
         assert re.search(f"(?m)^sub-{label}: .*{words}", told.out), fault
-    assert f"{len(FAULTS)} people failed, for the reasons above: 10, 11, 12, 13, " in told.err
+    assert f"{len(FAULTS)} people failed, for the reasons above: 10, 11, 12, 13" in told.err
     assert f"1 people derived, 0 were there, {len(FAULTS)} failed." in told.out
     assert {path.parts[1] for path in Path("out").rglob("*.nii.gz")} == {"sub-1", "atlases"}
 
@@ -733,9 +714,9 @@ def lost(of: np.ndarray) -> np.ndarray:
 
 FORMS = {
     "int16 with a slope": (scaled, ""),
-    "milliseconds in the header": (lambda path: edit(path, as_it_is, 2000, "msec", None), ""),
+    "milliseconds in the header": (lambda path: edit(path, None, 2000, "msec", None), ""),
     "no JSON": (lambda path: path.with_name(path.name.replace(".nii.gz", ".json")).unlink(), ""),
-    "header and JSON differ": (lambda path: edit(path, as_it_is, 3), "differ in the repetition time; that of the JSON"),
+    "header and JSON differ": (lambda path: edit(path, None, 3), "differ in the repetition time; that of the JSON"),
     "no number": (lambda path: edit(path, lost), "voxels without a number in some volume are left out of the mask"),
 }
 
@@ -836,7 +817,6 @@ def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, o
 
 @pytest.mark.slow
 def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, of_scans, tmp_path):
-    """Files are named by the cohort's names."""
     cohort, images = (lab.copy(of, tmp_path / of.name) for of in (of_scans, scans))
     shutil.rmtree(cohort / "derivation")
     resealed(cohort)

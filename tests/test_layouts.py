@@ -232,7 +232,7 @@ def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, words
 
 
 def test_a_glob_that_would_lose_most_people_is_no_advice(tmp_path):
-    """One person's ID is spelt in two ways, so that no glob leaves one map each."""
+    """One ID is spelt in two ways, so that no glob leaves one map each."""
     folder = files(tmp_path / "maps", [f"sub-{n}/sub-{n}_falff.nii.gz" for n in ("0012", "12", "13", "14", "15")])
     line = refused("abide-data convert {folder} {folder}-to", "two maps for 12", "Remove or rename", folder=folder)
     assert "--only" not in line

@@ -120,18 +120,6 @@ def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, chan
     assert not found.same_person
 
 
-@pytest.mark.slow
-def test_one_map_of_several_is_enough(brains):
-    """A person with nearly the first map of one and the second of another; all three share scans."""
-    random = np.random.default_rng(3)
-    mixed = np.stack([brains[4][0], brains[7][1]])
-    mixed = np.where(mixed, mixed + 0.02 * random.normal(size=mixed.shape), 0)
-    one = np.stack([mixed[0], brains[60][1]])
-    found = twins.alike(names(61), means_of([*brains[:60], mixed]))
-    assert found.same_scan == (("p4", "p7", "p60"),)
-    assert twins.alike(names(61), means_of([*brains[:60], one])).same_scan == (("p4", "p60"),)
-
-
 # By commands
 
 
