@@ -2,7 +2,6 @@
 
 import csv
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -30,70 +29,6 @@ DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "batch_norm=true"
 
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
-
-
-class Page(HTMLParser):
-    """An HTML page: `tags` and `attributes` in their order, `text` in all and `named` by the element's id, `scripts`
-    (empty for data), `terms` that are explained, and by the `headings` (h2) above them `paragraphs` and `rows` of
-    tables, each a list of cells.
-    """
-
-    VOID = ("meta", "link", "br", "hr", "img", "input")  # elements that have no end
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags, self.attributes, self.text, self.named, self.scripts, self.terms = [], [], "", {}, [], []
-        self.headings, self.paragraphs, self.rows, self.open = [], {"": []}, {"": []}, []
-        self.feed(text)
-
-    @property
-    def table(self) -> list[list[str]]:
-        """The rows of all tables."""
-        return [row for rows in self.rows.values() for row in rows]
-
-    @property
-    def heading(self) -> str:
-        return self.headings[-1] if self.headings else ""
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-        if tag not in self.VOID:
-            self.open.append((tag, dict(attributes)))
-        if tag == "h2":
-            self.headings.append("")
-        elif tag == "p":
-            self.paragraphs.setdefault(self.heading, []).append("")
-        elif tag == "tr":
-            self.rows.setdefault(self.heading, []).append([])
-        elif tag in ("th", "td"):
-            self.rows[self.heading][-1].append("")
-        elif tag == "script":
-            self.scripts.append("")
-        elif tag == "dt":
-            self.terms.append("")
-
-    def handle_endtag(self, tag):
-        while self.open and self.open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data):
-        self.text += data
-        tag, attributes = self.open[-1] if self.open else ("", {})
-        if "id" in attributes:
-            self.named[attributes["id"]] = self.named.get(attributes["id"], "") + data
-        if tag == "h2":
-            self.headings[-1] += data
-        elif tag == "p":
-            self.paragraphs[self.heading][-1] += data
-        elif tag in ("th", "td") or attributes.get("class") == "sort":
-            self.rows[self.heading][-1][-1] += data.strip()
-        elif tag == "small":
-            self.rows[self.heading][-1][-1] += f" ({data})"
-        elif tag == "script" and "type" not in attributes:
-            self.scripts[-1] += data
-        elif tag == "dt":
-            self.terms[-1] += data
 
 
 def training(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:

@@ -212,7 +212,7 @@ def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
 
 @pytest.mark.slow
 def test_repeating_makes_only_what_is_missing_however_it_is_typed(source, reduced, tmp_path, monkeypatch):
-    """Not which folder stands here decides, nor the name of the program."""
+    """Not which folder stands here decides, nor the name of the program; what is damaged is not summed up."""
     to = labs.copy(reduced, tmp_path / "out")
     said = cohort_json(to)["provenance"] | {"converted_by": "typed otherwise"}
     labs.edit(to / "cohort.json", {"provenance": said})
@@ -224,6 +224,10 @@ def test_repeating_makes_only_what_is_missing_however_it_is_typed(source, reduce
     done("abide-data convert . {to} --grid reduced", to=to)
     assert content(to) == content(reduced)
     assert (to / "50002.bin").stat().st_mtime_ns == kept
+    labs.edit(to / "50003.bin", "flipped")
+    outcome = run("abide-data convert . {to} --grid reduced", to=to)
+    assert outcome.status == 2 and "50003.bin is not what SHA256SUMS says" in outcome.err
+    assert (to / "SHA256SUMS").read_bytes() == (reduced / "SHA256SUMS").read_bytes()
 
 
 @pytest.mark.slow

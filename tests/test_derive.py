@@ -1,14 +1,11 @@
-"""abide-data derive: maps of scans against independent computations, by the command alone: SciPy's Friedman test and
-eigenvectors, least squares by NumPy, loops over voxels. What is wrong with a scan is a line, and others are done."""
+"""abide-data derive: maps of scans against independent computations; what is wrong with a scan is a line."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import lab
@@ -16,9 +13,10 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, Outcome, done, listing, run
+from bundles import parts_of, rebuilt
+from commands import ROOT, Outcome, done, listing, run, text_of
 from filelock import FileLock
-from helpers import Page, resealed
+from helpers import resealed
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.sparse.linalg import eigsh
@@ -28,6 +26,7 @@ SHAPE, VOLUMES, TR_S = lab.SCAN, lab.VOLUMES, lab.TR_S
 INSIDE = lab.brain(SHAPE)
 MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
 OTHERS = ["csf", "white_matter", "cosine00"]
+ELSEWHERE = os.environ | {"PYTHONPATH": str(ROOT)}  # of a process whose working folder is that of a test
 
 
 @pytest.fixture
@@ -276,7 +275,6 @@ def test_confounds_are_those_of_nilearns_strategies_and_unsteady_volumes_are_lef
 
 @pytest.mark.slow
 def test_smoothing_is_a_mean_by_distance_within_the_mask(bare):
-    """The voxels are of three sizes."""
     affine = lab.AFFINE @ np.diag([1, 0.8, 1.2, 1])
     for path in (scan(bare, 1), one(bare, "sub-1_*mask.nii.gz")):
         lab.edit(path, lambda of, _: (of, affine))
@@ -293,11 +291,8 @@ def test_smoothing_is_a_mean_by_distance_within_the_mask(bare):
 def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(bare, tmp_path):
     lab.bold(tmp_path / "longer", lab.people(1, 1), volumes=160)
     also(bare, 1, "task-rest", "ses-1_task-rest")
-    for path in bare.rglob("sub-1_task-rest*"):
-        path.unlink()
-    lab.save(
-        bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz", 0 * INSIDE.astype(np.uint8)
-    )  # of no session
+    scan(bare, 1).unlink()
+    lab.edit(bare / f"sub-1/func/sub-1_{lab.SPACE}_desc-brain_mask.nii.gz", lambda of, _: (0 * of, lab.AFFINE))
     also(tmp_path / "longer", 1, "task-rest", "ses-2_task-rest")
     for path in (tmp_path / "longer").rglob("*_ses-2_*space*"):
         shutil.copy(path, bare / "sub-1/func")
@@ -338,11 +333,9 @@ def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of
     images = {"networks.nii.gz": "nets.nii.gz", "networks.txt": "nets.txt", "parcels.nii.gz": "my_atlas.nii.gz"}
     for name, of in (images | {"parcels.tsv": "my_atlas.tsv"}).items():
         assert (of_scans / "derivation" / name).read_bytes() == (scans / of).read_bytes()
-    assert (derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz").read_bytes() == (
-        scans / "my_atlas.nii.gz"
-    ).read_bytes()
-    path = lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz"
-    lab.edit(path, "cut")
+    atlas = derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz"
+    assert atlas.read_bytes() == (scans / "my_atlas.nii.gz").read_bytes()
+    lab.edit(lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz", "cut")
     checked = done("abide-data check cohort")
     assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm" in checked
     assert "PROBLEM: cohort/derivation/networks.nii.gz is not what was written" in checked
@@ -355,14 +348,17 @@ CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"
 def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold):
     lab.edit(bold / "participants.tsv", lambda of: of.drop(columns="func_mean_fd"))
     confounds(bold, 3).unlink()
-    lab.edit(bold / "my_atlas.nii.gz", lambda of, affine: (with_parcel(of), affine))
+    lab.edit(
+        bold / "my_atlas.nii.gz",
+        lambda of, affine: (np.where(np.arange(of.size).reshape(SHAPE), of, np.int16(9)), affine),
+    )
     (bold / "my_atlas.tsv").unlink()
     told = done("abide-data derive {of} out --maps falff,alff --series {of}/my_atlas.nii.gz", of=bold)
     assert "No table of confounds: 1 people, 3; nothing is regressed out" in told
     table = pd.read_csv(one(Path("out"), "sub-1_*seg-myatlas_stat-mean_timeseries.tsv"), sep="\t")
     assert list(table) == ["1", "2", "3", "4", "9"]
     assert len(table) == VOLUMES and table["9"].isna().all() and table["1"].notna().all()
-    rows = Page(Path("out/derive.html").read_text()).rows["Head motion"][1:]
+    rows = motion_in("out/derive.html")
     assert rows[2][:2] == ["sub-3", "-"] and rows[0][1] >= rows[1][1]
     told = done(f"abide-data convert out cohort --maps all {CODING}")
     assert "Maps that all 3 people have: falff, alff" in told
@@ -371,21 +367,19 @@ def test_head_motion_is_taken_from_beside_the_maps_where_the_table_has_none(bold
     moved = lab.read_table(Path("cohort/covariates.csv"))["mean_fd"].tolist()
     mean = [lab.confounds_of(label)["framewise_displacement"].mean() for label in (1, 2)]
     assert list(map(float, moved[:2])) == pytest.approx(mean, rel=1e-4) and moved[2] == ""
-    told = derive(bold, "--like cohort --jobs 1", "again")
-    assert told.status == 0 and "The people of cohort differ in confounds; here they are as without" in told.out
-    assert contents(Path("again")) == {
-        path: of for path, of in contents(Path("out")).items() if "atlas" not in str(path)
-    }
+    told = done("abide-data derive {of} again --like cohort --jobs 1", of=bold)
+    assert "The people of cohort differ in confounds; here they are as without" in told
+    known = contents(Path("out"))
+    assert contents(Path("again")) == {path: of for path, of in known.items() if "atlas" not in str(path)}
     for path in Path("out").rglob("*stat-alff_boldmap.json"):
         lab.edit(path, {"Band": [0.01, 0.08]})
     told = done(f"abide-data convert out other --maps all {CODING}")
     assert "so how is not kept: band of falff 0.01-0.1 Hz, alff 0.01-0.08 Hz." in told
 
 
-def with_parcel(labels: np.ndarray) -> np.ndarray:
-    """Another parcel, outside the mask of everybody."""
-    labels[0, 0, 0] = 9
-    return labels
+def motion_in(page: str) -> list[list[str]]:
+    """The rows of head motion, of which the page names the people."""
+    return [line.split(" | ") for line in text_of(Path(page)).splitlines() if re.match("sub-.* [|] ", line)]
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -412,44 +406,31 @@ def test_repeated_it_does_what_is_missing_and_maps_can_be_added(bold):
     assert changed.status == 2 and re.search("sub-3: .*was made of other files", changed.out)
     for label in (1, 2):
         lab.edit(scan(bold, label), lambda of, affine: (of[..., ::-1], affine))
-    clash = derive(bold, "--maps falff,reho")
-    assert clash.status == 2 and "3 people: Nobody is derived before this is settled: 1, 2, 3." in clash.out
-    clash = derive(bold, "--maps reho")
-    assert clash.status == 2 and re.search("sub-1, sub-2, sub-3: .*made of other files than the scan has", clash.out)
+    assert "3 people: Nobody is derived before this is settled: 1, 2, 3." in derive(bold, "--maps falff,reho").out
+    assert re.search("sub-1, sub-2, sub-3: .*made of other files than", derive(bold, "--maps reho").out)
     assert not list(Path("out").rglob("*stat-reho*"))
 
 
 @pytest.mark.slow
 def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
-    """It finds people in the table whatever zeros their IDs begin with."""
     lab.edit(scan(bold, 2), b"no image")
     (bold / "participants.tsv").unlink()
     (bold / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\n")
     before = listing(tmp_path)
     dry = derive(bold, "--maps falff,reho --jobs 2 --dryRun")
     assert listing(tmp_path) == before and not dry.status
-    for line in (
-        r"sub-2: .*sub-2_.*",
-        "People: 2 to derive, 0 are there, 1 cannot be derived[.]",
-        "Without a row in it, so that convert leaves them out: 2 people, 2, 3[.]",
-        "Sites by site: A 1[.]",
-        "Of each: falff, reho[.]",
-        r"Time: about \d+ s, 2 at a time; sub-1_.* took [\d.]+ s[.]",
-        "Dry run: nothing was written[.]",
-    ):
-        assert re.search(f"^{line}$", dry.out, re.MULTILINE), line
+    assert "People: 2 to derive, 0 are there, 1 cannot be derived." in dry.out and "Sites by site: A 1." in dry.out
+    assert "Without a row in it, so that convert leaves them out: 2 people, 2, 3." in dry.out
+    assert re.search(r"(?m)^Time: about \d+ s, 2 at a time; sub-1_.* took [\d.]+ s[.]$", dry.out)
     derive(bold, "--maps falff,reho")
     assert "People: 0 to derive, 2 are there, 1 cannot be" in derive(bold, "--maps falff,reho --dryRun").out
 
 
 @pytest.mark.slow
 def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived, tmp_path):
-    """Both were planned before either had written anything."""
     command = [sys.executable, "-m", "data", "derive", scans, "out", "--band", "0.02,0.09"]
     with FileLock(".out.lock"):
-        second = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ELSEWHERE)
         assert any("Confounds: simple" in line for line in iter(second.stdout.readline, ""))
         shutil.copytree(derived, "out", dirs_exist_ok=True)
     told = second.communicate()[0]
@@ -462,7 +443,6 @@ def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived,
 @pytest.mark.slow
 @pytest.mark.parametrize("first, again", [("study", "study/derivatives/fmriprep"), ("derivatives/fmriprep", "..")])
 def test_scans_are_known_however_the_command_names_their_folder(first, again, scans, tmp_path, monkeypatch):
-    """From other folders, too."""
     study = tmp_path / "study"
     fmriprep = lab.copy(scans, study / "derivatives/fmriprep")
     places = {"study": tmp_path, "derivatives": study, "..": study / "derivatives"}
@@ -486,10 +466,10 @@ def test_shares_and_jobs_write_the_same_bytes_as_one_process(scans):
     for share in ("2/2", "1/2"):
         told = derive(scans, f"{options} --share {share}", "shares").out
         assert f"Share {share[0]} of 2: {3 - int(share[0])} of 3 people." in told
-        to_come = Page(Path("shares/derive.html").read_text()).paragraphs.get("Not derived yet", [""])
-        assert to_come[0].endswith(": 1, 3.") == (share == "2/2")
+        to_come = text_of(Path("shares/derive.html")).partition("Not derived yet\n")[2]
+        assert to_come.partition("\n")[0].endswith(": 1, 3.") == (share == "2/2")
     words = ["derive", scans, "jobs", *options.format(of=scans).split(), "--jobs", "2"]
-    subprocess.run([sys.executable, "-m", "data", *words], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run([sys.executable, "-m", "data", *words], check=True, env=ELSEWHERE)
     for name in ("jobs", "shares"):
         assert contents(Path(name)) == contents(Path("one"))
     assert len(contents(Path("one"))) == 3 * 8 + 2 + 1 + 1  # an atlas with its names, the table, the page
@@ -505,10 +485,9 @@ def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
         lab.save(folder / f"Pitt_00{label}_func_preproc.nii.gz", clean)
         lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
     lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
-    told = derive("abide")
-    assert (told.status, told.err) == (0, "")
-    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told.out
-    assert "Confounds: none, since the scans were cleaned before." in told.out and "NOT CLEANED" not in told.out
+    told = done("abide-data derive abide out")
+    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told
+    assert "Confounds: none, since the scans were cleaned before." in told and "NOT CLEANED" not in told
     assert lab.read_table(Path("out/Phenotypic_V1.csv")).equals(lab.people(1))
     nearly(values("out", "0050003_space-MNI152"), falff(50003))
     assert "leave it out" in derive("abide", "--confounds simple").err
@@ -531,31 +510,25 @@ def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
 
 
 @pytest.mark.slow
-def test_of_a_slab_in_which_nilearn_finds_no_brain_all_voxels_that_vary_are_taken(bare):
-    one(bare, "sub-1_*mask*").unlink()
-    noise = np.random.default_rng(0).normal(1000, 1, (*SHAPE, VOLUMES)).astype(np.float32)
-    lab.edit(scan(bare, 1), lambda _, affine: (noise, affine))
-    told = derive(bare, "--only '*sub-1_*'").out
-    assert "1 people: compute_epi_mask finds no brain, so all voxels that vary are taken: 1." in told
-    assert (values("out", 1) > 0).all()
-
-
-@pytest.mark.slow
 def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path):
-    """Head in a noisy background, larger than the other scans, since nilearn opens the mask."""
+    """Head in a noisy background, larger than the other scans, since nilearn opens the mask; and a slab in which it
+    finds no brain."""
     shape = (20, 22, 20)
-    lab.bold(tmp_path / "bold", lab.people(1, 1), shape, 60)
-    one(tmp_path / "bold", "*mask*").unlink()
+    bold = lab.bold(tmp_path / "bold", lab.people(2, 1), shape, 60)
+    for mask in bold.rglob("*mask*"):
+        mask.unlink()
     noise = np.random.default_rng(0).normal(50, 5, (*shape, 60)).astype(np.float32)
-    lab.edit(scan(tmp_path / "bold", 1), lambda of, _: (np.where(of > 0, of, noise), np.diag([8.0, 8, 8, 1])))
-    assert "1 people derived" in (told := derive("bold", "--confounds none")).out, told.out
+    lab.edit(scan(bold, 1), lambda of, _: (np.where(of > 0, of, noise), np.diag([8.0, 8, 8, 1])))
+    lab.edit(scan(bold, 2), lambda _, affine: (noise[:8, :9, :8] + 950, affine))
+    told = done("abide-data derive bold out --confounds none")
+    assert "1 people: compute_epi_mask finds no brain, so all voxels that vary are taken: 2." in told
+    assert (values("out", 2) > 0).all()
     found, brain = values("out", 1) != 0, lab.brain(shape)
     assert (found & brain).sum() > 0.9 * brain.sum() and (found & ~brain).sum() < 0.1 * found.sum()
 
 
 @pytest.mark.slow
 def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
-    """Of each kind of file; `--only` chooses among them, as the error says."""
     for label in (1, 2):
         lab.save(tmp_path / f"bold/p{label}.nii", lab.scan_of(label, SHAPE, VOLUMES))
     table, how = tmp_path / "bold/people.csv", "--boldColumn path --idColumn id"
@@ -565,49 +538,12 @@ def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
     assert "The names of 2 scans do not say their space; it is taken to be MNI152." in told
     nearly(values("out", 2), falff(2))
     nback = lab.REST.replace("rest", "nback")
-    names = [
-        f"sub-{label}_{name}.nii" for label, name in (("1", lab.REST), ("1", nback), ("2", lab.REST), ("3", nback))
-    ]
+    names = [f"sub-{of}.nii" for of in (f"1_{lab.REST}", f"1_{nback}", f"2_{lab.REST}", f"3_{nback}")]
     for name in names:
         shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold" / name)
     table.write_text("id,path\n" + "".join(f"{name[4]},{name}\n" for name in names))
     assert "sub-1: several scans that differ in task" in derive("bold", how, "tasks").out
     assert "2 people derived" in done(f"abide-data derive bold nback {how} --only '*_task-nback_*'")
-
-
-def add_space(folder: Path) -> None:
-    for label in (1, 2):
-        also(folder, label, "6Asym", "2009cAsym")
-
-
-def add_task(folder: Path) -> None:
-    for label in (1, 2):
-        also(folder, label, "task-rest", "task-nback")
-
-
-def add_layout(folder: Path) -> None:
-    scan(folder, 3).rename(folder / f"sub-3_{lab.SPACE}_desc-denoised_bold.nii.gz")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "change, words, only",
-    [
-        (
-            add_space,
-            r"which scans to take of 3 people: 2 people, 1, 2, have several scans that differ in space",
-            "6Asym",
-        ),
-        (add_task, r"2 people, 1, 2, have several scans that differ in task; .*--only '\*_task-n", "task-rest"),
-        (add_layout, r"several kinds, each of other people \(BIDS .*: 1, 2; XCP-D, .*: 3\).*--only", "desc-preproc"),
-    ],
-)
-def test_a_choice_that_is_not_clear_is_refused_with_the_glob_that_makes_it(change, words, only, bold):
-    change(bold)
-    refused = derive(bold)
-    assert (refused.status, refused.out) == (2, "") and re.search(words, refused.err)
-    assert not Path("out").exists()
-    assert derive(bold, f"--only '*{only}_*'").status == 0
 
 
 @pytest.mark.slow
@@ -625,9 +561,8 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tm
     assert re.search(r"(?m)^sub-1, sub-2: several scans that differ in res; .*--only '\*_res-2_\*'\.$", told.out)
     assert re.search(r"(?m)^sub-3: several scans that differ in echo; .*--only '\*_echo-1_\*' or --only", told.out)
     assert "4 people derived, 0 were there, 3 failed." in told.out
-    assert "3 people failed, for the reasons above: 1, 2, 3. Do what these say, then repeat the command" in told.err
-    assert "1 people derived, 0 were there, 0 failed." in derive(bold, f"{how} --only '*_echo-1_*'").out
-    assert derive(bold, f"{how} --only '*_res-2_*'").status == 0
+    for glob in ("*_echo-1_*", "*_res-2_*"):
+        assert derive(bold, f"{how} --only '{glob}'").status == 0
     names = {path.name.replace(path.parts[-3], "sub") for path in Path("out").rglob("sub-*.nii.gz")}
     assert len(names) == 1, "convert refuses maps of several kinds"
     again = done(f"abide-data derive {{of}} out {how}", of=bold)
@@ -639,8 +574,7 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tm
 
 
 @pytest.mark.slow
-def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold, tmp_path):
-    """A label of other characters than letters and digits: the first part of one would be another person's."""
+def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold):
     for label in (1, 2, 3):
         also(bold, label, "space-MNI152NLin6Asym_desc-preproc", "space-T1w_desc-preproc")
     for odd in ("AB_1", "A.1", "A 1"):
@@ -656,17 +590,13 @@ def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold, 
 
 def edit(path: Path, change, tr_s: float = TR_S, unit: str = "sec", said: object = TR_S) -> None:
     """A scan with other values, and a repetition time in header and JSON."""
-    of = change(nibabel.load(path).get_fdata(dtype=np.float32))
-    image = nibabel.Nifti1Image(of, lab.AFFINE)
+    of = nibabel.load(path).get_fdata(dtype=np.float32)
+    image = nibabel.Nifti1Image(change(of) if change else of, lab.AFFINE)
     image.header.set_xyzt_units("mm", unit)
     image.header["pixdim"][4] = tr_s
     nibabel.save(image, path)
     beside = path.with_name(path.name.replace(".nii.gz", ".json"))
     beside.write_text(json.dumps({} if said is None else {"RepetitionTime": said}))
-
-
-def as_it_is(of: np.ndarray) -> np.ndarray:
-    return of
 
 
 def mask_of(path: Path, of: np.ndarray, affine: np.ndarray = lab.AFFINE) -> None:
@@ -690,39 +620,26 @@ def flip_checksum(path: Path) -> None:
     path.write_bytes(content)
 
 
+ONE_VOXEL = np.eye(1, INSIDE.size, 300).reshape(SHAPE)
 FAULTS = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "is not a readable NIfTI map"),
     "checksum": (flip_checksum, "CRC check failed"),
     "3-D": (lambda path: edit(path, lambda of: of[..., 0]), "is 3-D"),
-    "no repetition time": (
-        lambda path: edit(path, as_it_is, 0, "sec", None),
-        "does not say its repetition time.*Repet",
-    ),
-    "milliseconds without a unit": (lambda path: edit(path, as_it_is, 2000, "unknown", None), "not say its repetition"),
-    "milliseconds in the JSON": (lambda path: edit(path, as_it_is, said=2000), "RepetitionTime is 2000; expected sec"),
+    "no repetition time": (lambda path: edit(path, None, 0, "sec", None), "not say its repetition time.*Repet"),
+    "milliseconds without a unit": (lambda path: edit(path, None, 2000, "unknown", None), "not say its repetition"),
+    "milliseconds in the JSON": (lambda path: edit(path, None, said=2000), "RepetitionTime is 2000; expected sec"),
     "empty mask": (lambda path: mask_of(path, 0 * INSIDE), "brain_mask.* is empty"),
-    "mask of another shape": (lambda path: mask_of(path, np.ones((9, 9, 8))), "has another grid"),
     "mask of another affine": (lambda path: mask_of(path, INSIDE, 2 * lab.AFFINE), "has another grid"),
     "nothing varies": (lambda path: edit(path, lambda of: 0 * of), "holds nothing that varies"),
     "no number": (lambda path: edit(path, lambda of: np.nan * of), "NaN or infinity in 168 of 168 voxels"),
     "four volumes": (lambda path: edit(path, lambda of: of[..., :4]), "(4 volumes|no frequency|degrees of freedom)"),
     "short table": (lambda path: table_of(path, lambda of: of[:50]), "50 rows, .* 120 volumes"),
-    "lacking columns": (
-        lambda path: table_of(path, lambda of: of[["csf"]]),
-        "does not serve --confounds simple: .*Take",
-    ),
+    "lacking columns": (lambda path: table_of(path, lambda of: of[["csf"]]), "not serve --confounds simple: .*Take"),
     "text": (lambda path: table_of(path, lambda of: of.assign(csf="x")), "holds 'x' in the column csf; expected num"),
     "too large": (lambda path: edit(path, lambda of: of * np.float32(1e30)), "varies by .*Was it scaled by mistake"),
-    "too small": (lambda path: edit(path, lambda of: of * np.float32(1e-30)), "varies by .*Was it scaled by mistake"),
-    "filtered": (
-        lambda path: table_of(path, "gone") or edit(path, filtered),
-        "was filtered before, so fALFF says nothing",
-    ),
+    "filtered": (lambda path: table_of(path, "gone") or edit(path, filtered), "was filtered before, so fALFF says no"),
     "grids of runs": (lambda path: another_grid(path), "has another grid than .*expected runs on one grid"),
-    "networks alike": (
-        lambda path: mask_of(path, np.eye(1, 576, 300).reshape(SHAPE)),
-        "2 maps of networks do not differ within",
-    ),
+    "networks alike": (lambda path: mask_of(path, ONE_VOXEL), "2 maps of networks do not differ within"),
 }
 
 
@@ -744,11 +661,7 @@ def test_a_wrong_scan_is_a_line_and_the_others_are_done(tmp_path):
     assert told.status == 2
     for label, (fault, (_, words)) in enumerate(FAULTS.items(), 2):
         assert re.search(f"(?m)^sub-{label}: .*{words}", told.out), fault
-    assert told.err.startswith(
-        f"abide-data: error: {len(FAULTS)} people failed, for the reasons above: 10, 11, 12, 13, "
-    )
-    advice = ". Do what these say, then repeat the command; until then, convert leaves these people out.\n"
-    assert told.err.endswith(advice) and told.err.count("\n") == 1
+    assert f"{len(FAULTS)} people failed, for the reasons above: 10, 11, 12, 13" in told.err
     assert f"1 people derived, 0 were there, {len(FAULTS)} failed." in told.out
     assert {path.parts[1] for path in Path("out").rglob("*.nii.gz")} == {"sub-1", "atlases"}
 
@@ -762,11 +675,11 @@ def test_who_has_no_table_of_confounds_or_moved_too_much_is_a_line(bold):
     assert re.search("(?m)^sub-1: no table of confounds for --confounds scrubbing; ", told)
     assert re.search("(?m)^sub-2: .*no volume is kept by --confounds scrubbing", told)
     assert "1 people derived, 0 were there, 2 failed." in told
-    page = Page(Path("out/derive.html").read_text())
-    (row,) = page.rows["Head motion"][1:]
+    (row,) = motion_in("out/derive.html")
     assert row[:5] == ["sub-3", f"{lab.confounds_of(3)['framewise_displacement'].mean():.3f}", "120", "120", "100"]
-    assert "3 people." in page.paragraphs["Who was left out, and why"][0]
-    assert "in the table of people, but without a scan: 1 person" in page.text
+    page = text_of(Path("out/derive.html"))
+    assert "Who was left out, and why\n3 people." in page
+    assert "in the table of people, but without a scan: 1 person" in page
 
 
 @pytest.mark.slow
@@ -801,9 +714,9 @@ def lost(of: np.ndarray) -> np.ndarray:
 
 FORMS = {
     "int16 with a slope": (scaled, ""),
-    "milliseconds in the header": (lambda path: edit(path, as_it_is, 2000, "msec", None), ""),
+    "milliseconds in the header": (lambda path: edit(path, None, 2000, "msec", None), ""),
     "no JSON": (lambda path: path.with_name(path.name.replace(".nii.gz", ".json")).unlink(), ""),
-    "header and JSON differ": (lambda path: edit(path, as_it_is, 3), "differ in the repetition time; that of the JSON"),
+    "header and JSON differ": (lambda path: edit(path, None, 3), "differ in the repetition time; that of the JSON"),
     "no number": (lambda path: edit(path, lost), "voxels without a number in some volume are left out of the mask"),
 }
 
@@ -830,10 +743,8 @@ def test_affines_are_kept(change, bare):
     affine = change @ lab.AFFINE
     one(bare, "sub-1_*mask*").unlink()
     lab.edit(scan(bare, 1), lambda of, _: (of, affine))
-    done(
-        "abide-data derive {of} out --only '*sub-1_*' --maps falff,vmhc,dual_regression --networks {of}/nets.nii.gz",
-        of=bare,
-    )
+    measures = "--maps falff,vmhc,dual_regression --networks {of}/nets.nii.gz"
+    done(f"abide-data derive {{of}} out --only '*sub-1_*' {measures}", of=bare)
     found = nibabel.load(one(Path("out"), "*stat-falff_boldmap.nii.gz"))
     np.testing.assert_allclose(found.affine, affine, atol=1e-4)
     assert found.header["sform_code"] == 4
@@ -860,17 +771,10 @@ OPTIONS = (
 
 def bundled(bundle: Path, cohort: Path, to: Path) -> Path:
     """A bundle that says the derivation of the cohort, with its images."""
-    with zipfile.ZipFile(bundle) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist() if name != "SHA256SUMS"}
-    data = json.loads(parts["data.json"])
+    data = json.loads(parts_of(bundle)["data.json"])
     data["metadata"]["derivation"] = json.loads((cohort / "cohort.json").read_text())["derivation"]
-    parts["data.json"] = json.dumps(data).encode()
-    parts |= {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
-    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(parts.items())]
-    with zipfile.ZipFile(to, "w") as archive:
-        for name, content in [*sorted(parts.items()), ("SHA256SUMS", "".join(sums))]:
-            archive.writestr(name, content)
-    return to
+    parts = {f"derivation/{path.name}": path.read_bytes() for path in (cohort / "derivation").glob("*.*")}
+    return rebuilt(bundle, to, parts | {"data.json": json.dumps(data).encode()})
 
 
 @pytest.mark.slow
@@ -895,12 +799,11 @@ def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, o
     said = [json.loads((folder / "cohort.json").read_text()) for folder in (tmp_path / "cohort", of_scans)]
     assert said[0]["derivation"] == said[1]["derivation"]
     assert contents(Path("cohort/derivation")) == contents(of_scans / "derivation")
-    for width in (29, 30):
-        for path in maps.rglob("*_boldmap.json"):
-            lab.edit(path, {"SmoothingFWHM": width})
-        refused = run("abide-data convert maps two --like {of}", of=of_scans)
-        assert (refused.status == 2) == (width == 29)
-        assert width == 30 or "were derived with smoothing 29 mm, those of" in refused.err
+    for path in maps.rglob("*_boldmap.json"):
+        lab.edit(path, {"SmoothingFWHM": 29})
+    assert "derived with smoothing 29 mm, those" in run("abide-data convert maps two --like {of}", of=of_scans).err
+    for path in maps.rglob("*_boldmap.json"):
+        lab.edit(path, {"SmoothingFWHM": 30})
     for path in (maps / "sub-4").rglob("*_boldmap.json"):
         lab.edit(path, {"Versions": None})
     told = done("abide-data convert maps one --like {of}", of=of_scans)
@@ -909,17 +812,14 @@ def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, o
     assert "derivation" not in json.loads(Path("one/cohort.json").read_text())
     for path in maps.rglob("*_timeseries.json"):
         lab.edit(path, {"Band": [0.01, 0.1]})
-    refused = run("abide-data convert maps three --like {of}", of=of_scans)
-    assert refused.status == 2 and "was derived with band 0.01-0.1 Hz, those of " in refused.err
+    assert "derived with band 0.01-0.1 Hz, those" in run("abide-data convert maps three --like {of}", of=of_scans).err
 
 
 @pytest.mark.slow
 def test_options_that_agree_lend_what_a_cohort_does_not_keep(new, scans, of_scans, tmp_path):
-    """Files are named by the cohort's names."""
     cohort, images = (lab.copy(of, tmp_path / of.name) for of in (of_scans, scans))
     shutil.rmtree(cohort / "derivation")
-    told = run("abide-data derive {new}/bold maps --like {of}", new=new, of=resealed(cohort))
-    assert f"{cohort} does not keep the networks nets.nii.gz; name the same file with --networks." in told.err
+    resealed(cohort)
     for name in ("nets.nii.gz", "nets.txt", "my_atlas.nii.gz", "my_atlas.tsv"):
         (images / name).rename(images / f"renamed_{name}")
     options = OPTIONS.replace("nets", "renamed_nets").replace("my_atlas", "renamed_my_atlas")

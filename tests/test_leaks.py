@@ -1,7 +1,4 @@
-"""What measures or copies the diagnosis never becomes phenotype unasked; who is tested; whose row a map has.
-
-What is refused stands in test_refusals.py.
-"""
+"""What measures or copies the diagnosis never becomes phenotype unasked; who is tested; whose row a map has."""
 
 import json
 import re
@@ -31,10 +28,10 @@ def people_with(folder: Path, count: int = 40, **columns) -> pd.DataFrame:
     return table.set_index("SUB_ID")
 
 
-def auc(value: np.ndarray, label: np.ndarray) -> float:
+def auc(value: pd.Series, label: pd.Series) -> float:
     """The share of pairs (autism, control) that the value puts in order, ties half, in the better direction."""
-    value = value.astype(float)
-    pairs = value[label == 1][:, None] - value[label == 0][None, :]
+    autism, control = (value[label == of].to_numpy(float) for of in ("1", "0"))
+    pairs = autism[:, None] - control
     found = ((pairs > 0).sum() + 0.5 * (pairs == 0).sum()) / pairs.size
     return max(found, 1 - found)
 
@@ -47,17 +44,15 @@ def test_what_separates_the_labels_is_refused_with_its_auc_unless_it_is_allowed(
     told = done(f"{command} --allowLeak", of=tmp_path, to=tmp_path / "out")
     rows = lab.read_table(tmp_path / "out/subjects.csv").set_index("subject")
     training = rows.index[rows["split"] == "train"]
-    expected = auc(table.loc[training, "GROUP2"].astype(float).values, rows.loc[training, "label"].astype(int).values)
+    expected = auc(table.loc[training, "GROUP2"], rows.loc[training, "label"])
     assert 0.85 < expected < 1 and refused.status == 2 and f"GROUP2 (AUC {expected:.2f})" in refused.err
     metadata = json.loads((tmp_path / "out/cohort.json").read_text())
     assert metadata["phenotype_auc"]["GROUP2"] == pytest.approx(expected)
-    assert (
-        f"PROBLEM: accepted by convert --allowLeak, though they tell the diagnosis: GROUP2 (AUC {expected:.2f})" in told
-    )
+    assert re.search(rf"PROBLEM: accepted by .*--allowLeak.*: GROUP2 \(AUC {expected:.2f}\)", told)
 
 
-def test_missingness_alone_leaks_and_flipped_labels_are_caught(tmp_path):
-    """Values of chance, known for all with autism and for 2 of 20 controls; ADOS is given to people with autism."""
+def test_missingness_alone_leaks(tmp_path):
+    """ADOS is given to people with autism, and no leak unless it is asked for."""
     known = {"score": lambda at, label: at * 7 % 11 if label or at < 4 else -9999}
     table = people_with(tmp_path, **known, ADOS_MODULE=lambda at, label: 1 + at % 4 if label and at > 2 else -9999)
     outcome = run(f"{OF_ANY} --phenotype score", of=tmp_path, to=tmp_path / "out")
@@ -65,34 +60,28 @@ def test_missingness_alone_leaks_and_flipped_labels_are_caught(tmp_path):
     assert outcome.status == 2 and 0.9 < float(found[1]) < 1
     done(f"{OF_ANY} --phenotype score --allowLeak", of=tmp_path, to=tmp_path / "allowed")
     rows = lab.read_table(tmp_path / "allowed/subjects.csv").set_index("subject")
-    label = rows["label"][rows["split"] == "train"].astype(int)
+    label = rows["label"][rows["split"] == "train"]
     value = table.loc[label.index, "score"].astype(float).replace(-9999, np.nan)
     known = value.notna()
-    views = [auc(known.values, label.values), auc(value.fillna(value.median()).values, label.values)]
-    if known[label == 0].any():
-        views.append(auc(value[known].values, label[known].values))
+    views = [auc(known, label), auc(value.fillna(value.median()), label), auc(value[known], label[known])]
     metadata = json.loads((tmp_path / "allowed/cohort.json").read_text())
     assert max(metadata["phenotype_auc"].values()) == pytest.approx(max(views))
-    flipped = OF_ANY.replace("1", "2") + " --phenotype AGE_AT_SCAN"
-    assert "The labels look flipped: ADOS_MODULE" in run(flipped, of=tmp_path, to=tmp_path / "out").err
     done(f"{OF_ANY} --phenotype AGE_AT_SCAN", of=tmp_path, to=tmp_path / "out")
 
 
 MEASURES = "ADOS_TOTAL ados2_css ADOS-2 adosTotal ADIR_verbal adi SRS2_T SCQ_TOTAL aq10 VINELAND3 vabs DSM5_severity"
 MEASURES += " PDD_DSM_IV_TR CURRENT_MED_STATUS medication comorbidities NONASD_PSYDX_LABEL OFF_STIMULANTS_AT_SCAN dx"
-MEASURES += " DX_GROUP2 clinical_diagnosis"
-OTHERS = "aqua median_motion radius adiposity media index dsmall MADE"
+MEASURES = f"{MEASURES} DX_GROUP2 clinical_diagnosis".split()
+OTHERS = ["aqua", "median_motion", "radius", "adiposity", "media", "index", "dsmall", "MADE"]
 
 
 def test_columns_that_measure_the_diagnosis_are_known_by_name(tmp_path):
-    columns = {
-        name: lambda at, _, n=number: (at * 7 + n) % 11 for number, name in enumerate(f"{MEASURES} {OTHERS}".split())
-    }
-    people_with(tmp_path, 12, **columns)
-    for name in MEASURES.split():
-        outcome = run(f"{OF_ANY} --phenotype {name} --dryRun", of=tmp_path, to=tmp_path / "out")
+    places = {"of": tmp_path, "to": tmp_path / "out"}
+    people_with(tmp_path, 12, **dict.fromkeys([*MEASURES, *OTHERS], lambda at, _: at * 7 % 11))
+    for name in MEASURES:
+        outcome = run(f"{OF_ANY} --phenotype {name} --dryRun", **places)
         assert outcome.status == 2 and f"--phenotype {name} measures or follows from" in outcome.err, name
-    done(f"{OF_ANY} --phenotype {','.join(OTHERS.split())} --dryRun", of=tmp_path, to=tmp_path / "out")
+    done(f"{OF_ANY} --phenotype {','.join(OTHERS)} --dryRun", **places)
 
 
 NOTHING = {
@@ -172,13 +161,12 @@ def test_one_in_ten_in_proportion_whatever_the_order_and_few_others_move(count, 
     for left in [*sorted(before)[:2], table["SUB_ID"][5]]:
         done(f"{CONVERT} --exclude {left}", of=tmp_path, to=tmp_path / f"without-{left}")
         assert len(before - {left} ^ people_tested(tmp_path / f"without-{left}")) <= 2
-    seeds = [
-        done(f"{CONVERT} --seed {seed}", of=tmp_path, to=tmp_path / f"{seed}") and people_tested(tmp_path / f"{seed}")
-        for seed in (1, 2)
-    ]
-    assert any(of != before for of in seeds)
+    for seed in (1, 2):
+        done(f"{CONVERT} --seed {seed}", of=tmp_path, to=tmp_path / f"{seed}")
+    tested = [before, *(people_tested(tmp_path / f"{seed}") for seed in (1, 2))]
+    assert any(of != before for of in tested)
     large = {*table["SUB_ID"][table["SITE_ID"] == "NYU"]}
-    assert abs(sum(len(of & large) for of in (before, *seeds)) - 3 * len(large) / 10) <= 3
+    assert abs(sum(len(of & large) for of in tested) - 3 * len(large) / 10) <= 3
 
 
 @pytest.fixture(scope="module")
@@ -192,19 +180,16 @@ def earlier(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("form", ["bin", "zip", "bare"])
 def test_who_is_in_another_cohort_keeps_its_split(form, earlier, tmp_path):
-    """27 people of the earlier cohort, its tested ones among them, and 13 new ones; the seed decides on these only."""
+    """27 people of the earlier cohort, and 13 new ones, on whom only the seed decides."""
     other = tmp_path / "other"
     if form == "bare":
-        other.mkdir()
-        for path in (earlier / "out").glob("*.bin"):
-            shutil.copy(path, other)
-        before = split_of(packed(other, tmp_path / "named"))
+        shutil.copytree(earlier / "out", other, ignore=shutil.ignore_patterns("*.csv", "*.json", "SHA256SUMS"))
+        done("abide-data pack {of} {of}-named --bin", of=other)
     else:
         done(f"abide-data pack {{of}}/out {{to}} --{form}", of=earlier, to=other)
-        before = split_of(other)
+    before = split_of(tmp_path / "other-named" if form == "bare" else other)
     table = lab.people()
-    known = table[table["SUB_ID"].map(before) == "test"]
-    known = pd.concat([known, table[table["SUB_ID"].map(before) == "train"][: 27 - len(known)]])
+    known = table.sort_values("SUB_ID", key=lambda of: of.map(before))[:27]  # "test" comes first
     lab.pcp(tmp_path / "lab", pd.concat([known, lab.people(13, 60002)]))
     told = done(f"{CONVERT} --keepSplit {{other}} --seed 9", of=tmp_path, to=tmp_path / "out", other=other)
     assert f"Split: 27 subjects as in {other}, 13 others drawn." in told
@@ -213,18 +198,12 @@ def test_who_is_in_another_cohort_keeps_its_split(form, earlier, tmp_path):
     assert Counter(after.values())["test"] >= 4  # a tenth was there
 
 
-def packed(of: Path, to: Path) -> Path:
-    done("abide-data pack {of} {to} --bin", of=of, to=to)
-    return to
-
-
 def test_a_scan_under_another_name_keeps_its_split(earlier, tmp_path):
     """All people again with new IDs and their old maps: those who were tested are those who are tested."""
-    before, table = split_of(earlier / "out"), lab.people(first=60002)
-    lab.pcp(tmp_path / "lab", table)
-    for new in table["SUB_ID"]:
-        of = earlier / f"lab/cpac/X_00{int(new) - 10000}_falff.nii.gz"
-        shutil.copy(of, tmp_path / f"lab/cpac/X_00{new}_falff.nii.gz")
+    before = split_of(earlier / "out")
+    lab.pcp(tmp_path / "lab", lab.people(first=60002))
+    for of in (earlier / "lab/cpac").iterdir():
+        shutil.copy(of, tmp_path / "lab/cpac" / of.name.replace("X_005", "X_006"))
     done(f"{CONVERT} --keepSplit {{other}}", of=tmp_path, to=tmp_path / "out", other=earlier / "out")
     after = split_of(tmp_path / "out")
     assert [after[f"{int(name) + 10000}"] for name in before] == list(before.values())
@@ -268,14 +247,10 @@ def test_shifted_and_permuted_numbers_never_give_a_wrong_row_in_silence(seed, fl
     columns = {"code": map(random.choice(FORMS).format, people), random.choice(NAMES): random.choice(numbers)}
     table = pd.DataFrame({name: list(of) for name, of in columns.items()}, dtype=str)
     table = table.assign(dx=[str(1 + of % 2) for of in people], age=[str(AGES[of]) for of in people])
-    table = table.drop(index=random.choice(24, random.integers(3), replace=False)).sample(
-        frac=1, axis=1, random_state=seed
-    )
-    table.to_csv(tmp_path / "table.csv", index=False)
-    command = (
-        "abide-data convert {of} {to} --table {table} --grid reduced --labelColumn dx --positive 1 --phenotype age"
-    )
-    outcome = run(command + " --allowLeak", of=flat, to=tmp_path / "out", table=tmp_path / "table.csv")
+    table = table.drop(index=random.choice(24, random.integers(3), replace=False))
+    table.sample(frac=1, axis=1, random_state=seed).to_csv(tmp_path / "table.csv", index=False)
+    how = "--grid reduced --labelColumn dx --positive 1 --phenotype age --allowLeak"
+    outcome = run(f"abide-data convert {{of}} {{to}}/out --table {{to}}/table.csv {how}", of=flat, to=tmp_path)
     if outcome.status < 2:
         values = pd.read_csv(tmp_path / "out/phenotype.csv")
         assert values["age"].tolist() == AGES[values["subject"]].tolist()

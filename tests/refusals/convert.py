@@ -74,6 +74,10 @@ def each(pattern: str, change: object) -> Callable[[Path], None]:
     return spoil
 
 
+def alike(values: np.ndarray) -> np.ndarray:
+    return np.where(values, np.indices(values.shape, "f4").sum(0), 0)
+
+
 def numbered_anew(folder: Path) -> None:
     """Maps without the IDs of the people, from 1."""
     for number, path in enumerate(sorted(folder.rglob("*_falff.nii.gz")), 1):
@@ -194,6 +198,7 @@ CONVERT: list[Row] = [
         spoil={"lab": each("*_alff.nii.gz", with_values(lambda of: of * (1 + (of[:4].mean() > of[4:].mean()))))},
     ),
     # the table
+    row(FROM, "all 6 subjects are one scan", spoil={"few": each("*_falff.nii.gz", with_values(alike))}),
     row(FROM, "no table of subjects", "--table", spoil={TABLE: "gone"}),
     row(FROM, "several tables", "--table", spoil={"few": lambda of: shutil.copy(of / "Phenotypic.csv", of / "b.csv")}),
     row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),

@@ -1,6 +1,7 @@
 """What derive and check refuse."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,22 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
             path.rename(path.with_name(path.name.replace(old, new)))
 
     return rename
+
+
+def again(old: str, new: str) -> Callable[[Path], None]:
+    """Another scan of two of three people."""
+
+    def copy(folder: Path) -> None:
+        for label in (1, 2):
+            path = folder / f"sub-{label}/func/sub-{label}_{lab.REST}.nii.gz"
+            shutil.copy(path, path.with_name(path.name.replace(old, new)))
+
+    return copy
+
+
+def without_images(folder: Path) -> None:
+    shutil.rmtree(folder / "derivation")
+    resealed(folder)
 
 
 def beside(page: Path) -> None:
@@ -90,6 +107,9 @@ DERIVE: list[Row] = [
     row(NEW, "no scan in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
     row(NEW, "{scans}", "no preprocessed scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
     row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
+    row(NEW, "2 people, 1, 2, have", "differ in space", "--only", spoil={"scans": again("6Asym", "2009cAsym")}),
+    row(NEW, "differ in task", "--only '*_task-n", spoil={"scans": again("task-rest", "task-nback")}),
+    row(NEW, "several kinds", "1, 2; XCP-D", "--only", spoil={"scans/sub-3": renamed("preproc", "denoised")}),
     row(NAMED, "has the subjects 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
     row(NAMED, "names one scan twice for 1", spoil={"table": scans_named("1", "1")}),
     row(
@@ -104,6 +124,7 @@ DERIVE: list[Row] = [
         spoil={"scans/my_atlas.tsv": b'index\tname\n1\t"left\tright"\n'},
     ),
     row(f"{LIKE} --band 0.01,0.1", f"--band {CHOSEN} 0.02,0.08."),
+    row(LIKE, "does not keep the networks nets.nii.gz", "--networks", spoil={"of_scans": without_images}),
     row(f"{LIKE} --maps alff", f"--maps {CHOSEN} falff,dual_regression."),
     row(f"{LIKE} --confounds none", f"--confounds {CHOSEN} simple."),
     row(f"{LIKE} --series {{scans}}/nets.nii.gz", f"--series {CHOSEN} my_atlas.nii.gz (SHA-256"),
