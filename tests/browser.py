@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import lab
-from commands import ROOT
 from pages import module_of
+from tried import APART, SIDE_BY_SIDE, head
 
 from data.base.cli import guarded
 from data.base.errors import InputError
@@ -45,7 +45,7 @@ SHRUNK = 1.5  # a browser prints a page smaller that is wider than paper, up to 
 SETTLED_MS = 800  # the brain viewer fits its frame 500 ms after it is loaded
 PATIENCE_MS = 600_000  # on a machine that has much else to do
 MOST_TABS = 3000
-ON_DISK = ("file", "data", "blob", "about")
+ON_DISK = ("file:", "data:", "blob:", "about:")
 FAULTS = {"color-contrast", "image-alt", "not loaded", "link", "keyboard", "too wide", "leaves the disk", "console"}
 FAULTY = """<!doctype html><html lang="en"><title>Faults</title><main><h1>Faults</h1><p style="color: #999">pale</p>
 <img src="missing.png"><a href="#nowhere">no id</a><table><tr><th onclick="0">no Tab</th></tr></table>
@@ -54,9 +54,6 @@ FAULTY = """<!doctype html><html lang="en"><title>Faults</title><main><h1>Faults
 PEOPLE = 160  # enough for calibrated probabilities in folds
 AT = "--dataDir cohort --chkPointDir ckpt"
 ONE = "--folds 3 --set members=1 --set batch_size=16"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-ENVIRONMENT |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-SIDE_BY_SIDE = 2  # commands, and pages
 STEPS = f"""
     abide-data derive fmriprep maps --maps falff,alff --series lab/parcels.nii.gz
     abide-data convert lab cohort --grid reduced --maps falff,alff --connectome rois_made --parcels lab/parcels.nii.gz
@@ -161,16 +158,16 @@ class Findings:
 
 def read(path: Path, pictures: Path | None) -> Findings:
     """All findings on a page, in a browser of its own; `pictures` is a folder."""
-    axe, playwright = engines()
+    executable, axe, playwright = engines()
     found = Findings()
     with playwright() as started:
-        browser = started.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         for view in VIEWS:
             page = browser.new_page(viewport={"width": view.width, "height": HEIGHT}, offline=True)
             page.set_default_timeout(PATIENCE_MS)
             page.on("console", lambda said: said.type == "error" and found.add("console", said.text))
             page.on("pageerror", lambda error: found.add("console", str(error)))
-            page.on("request", lambda asked: off_disk(asked.url) and found.add("leaves the disk", asked.url))
+            page.on("request", lambda asked: asked.url.startswith(ON_DISK) or found.add("leaves the disk", asked.url))
             page.on("requestfailed", lambda asked: found.add("not loaded", asked.url[:100]))
             page.emulate_media(media=view.media, color_scheme=view.scheme)
             page.goto(path.resolve().as_uri())
@@ -190,10 +187,6 @@ def read(path: Path, pictures: Path | None) -> Findings:
             page.close()
         browser.close()
     return found
-
-
-def off_disk(url: str) -> bool:
-    return urlsplit(url).scheme not in ON_DISK
 
 
 def picture(page: "Page", pictures: Path | None, name: str) -> None:
@@ -277,7 +270,7 @@ def perform(home: Path, line: str) -> None:
     words, begun = shlex.split(line), time.monotonic()
     module, arguments = ("run", words[1:]) if words[0] == "run.py" else module_of(words)
     command = (sys.executable, "-m", module, *arguments)
-    done = subprocess.run(command, cwd=home, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=home, env=os.environ | APART, capture_output=True, text=True)
     if done.returncode > ("convert" in words or "check" in words):  # 1 says that the people made up have problems
         raise InputError(f"{line} ended with {done.returncode}: {done.stderr[-400:]}")
     print(f"{time.monotonic() - begun:.0f} s: {line}", file=sys.stderr, flush=True)
@@ -286,16 +279,11 @@ def perform(home: Path, line: str) -> None:
 # All pages
 
 
-def browser_path() -> str:
-    """Raises InputError where there is no browser."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
+def engines() -> tuple[str, str, Callable[[], AbstractContextManager]]:
+    """The path of a browser, the text of axe, and what starts Playwright. Raises InputError where one is missing."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not browser:
         raise InputError("There is no browser here: expected chromium. Install it (Debian: apt-get install chromium).")
-    return found
-
-
-def engines() -> tuple[str, Callable[[], AbstractContextManager]]:
-    """The text of axe, and what starts Playwright. Raises InputError where these packages are missing."""
     try:
         from axe_playwright_python.base import AXE_SCRIPT
         from playwright.sync_api import sync_playwright
@@ -303,12 +291,7 @@ def engines() -> tuple[str, Callable[[], AbstractContextManager]]:
         raise InputError(
             f"There is no module {missing.name}. Install the extra `pages`, as `make pages` does."
         ) from None
-    return AXE_SCRIPT, sync_playwright
-
-
-def pages_in(folder: Path) -> dict[str, Path]:
-    """All pages in a folder, by their names there."""
-    return {str(path.relative_to(folder.parent)): path for path in sorted(folder.rglob("*.html"))}
+    return browser, AXE_SCRIPT, sync_playwright
 
 
 def check_faults(folder: Path) -> None:
@@ -321,30 +304,28 @@ def check_faults(folder: Path) -> None:
 
 def read_all(pages: dict[str, Path], pictures: Path | None) -> int:
     """Reads pages, prints what was found, and counts it."""
-    number, lines = 0, []
+    lines = []
     folders = [pictures and pictures / re.sub(r"\W+", "-", name.removesuffix(".html")) for name in pages]
     print(f"Each page was read as follows: {', '.join(map(str, VIEWS))}.\n")
-    print("| page | kB | folds opened | findings | axe cannot decide |\n|" + " --- |" * 5, flush=True)
+    head("page", "kB", "folds opened", "findings", "axe cannot decide")
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         for (name, path), found in zip(pages.items(), pool.map(read, pages.values(), folders), strict=True):
             undecided = ", ".join(f"{rule} {count}" for rule, count in found.undecided.items()) or "nothing"
             size = f"{path.stat().st_size / 1000:,.0f}"
             print(f"| {name} | {size} | {found.folds} | {len(found.of) or 'none'} | {undecided} |", flush=True)
             lines += [f"| {name} | {finding} |" for finding in found.of.values()]
-            number += len(found.of)
-    if lines:
-        print("\n| page | rule | element | where |\n|" + " --- |" * 4, *lines, sep="\n")
-    return number
+    print()
+    head("page", "rule", "element", "where")
+    print(*lines, sep="\n")
+    return len(lines)
 
 
 def execute() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
-    parser.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="a folder for a picture of each page, as it was read"
-    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="a folder for pictures of each page")
     args = parser.parse_args()
-    browser_path(), engines()  # before anything is made
+    engines()  # before anything is made
     with tempfile.TemporaryDirectory(prefix="pages-") as folder:
         home = Path(folder)
         check_faults(home)
@@ -352,7 +333,9 @@ def execute() -> int:
             (home / "made").mkdir()
             make_pages(home / "made")
         folders = args.folders or [home / "made"]
-        pages = {name: path for folder in folders for name, path in pages_in(folder).items()}
+        pages = {
+            str(path.relative_to(folder.parent)): path for folder in folders for path in sorted(folder.rglob("*.html"))
+        }
         if not pages:
             raise InputError(f"No page lies in {', '.join(map(str, folders))}; name folders with pages.")
         return int(read_all(pages, args.pictures) > 0)

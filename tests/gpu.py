@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from unittest import mock
 
 import pandas as pd
 import pynvml
 from commands import ROOT
+from tried import head
 
 from data.base import files
 from data.base.cli import guarded
-from data.base.errors import InputError
 from run import PRECISIONS
 from utils.machines import devices
 
@@ -98,6 +97,10 @@ class Command:
     def end(self) -> str:
         return f"exit {self.process.returncode}: {''.join(line for _, line in self.lines[-1:])}"
 
+    @property
+    def has_begun(self) -> bool:
+        return any(line.startswith("Training") for _, line in self.lines)
+
     def found(self, pattern: str) -> str:
         """The pattern's group in what it printed. Raises ValueError if it is not there."""
         if match := re.search(pattern, "".join(line for _, line in self.lines)):
@@ -124,16 +127,6 @@ def used_memory(device: str) -> int:
     if gpus:
         pynvml.nvmlInit()
     return sum(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu)).used for gpu in gpus)
-
-
-def holders(device: str) -> str:
-    """What NVML says if other processes hold the device, otherwise nothing."""
-    try:
-        with mock.patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": device}):
-            devices.free_gpus(share=False)
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def history(home: Path, work: str) -> pd.DataFrame:
@@ -188,10 +181,9 @@ def second_process(home: Path, device: str, *options: object) -> Iterator[Row]:
     trains = Command(device, *training(home, "first", *options, "--numIters", ENDLESS))
     try:
         deadline = time.monotonic() + PATIENCE_S / 10
-        while not (told := holders(device)) and trains.process.poll() is None and time.monotonic() < deadline:
+        while not trains.has_begun and trains.process.poll() is None and time.monotonic() < deadline:
             time.sleep(1)
         pid = trains.process.pid
-        yield Row(f"NVML's answer while process {pid} trains", told or f"not held; {trains.end}", bool(told))
         refused = Command(device, *second).wait()
         named = refused.process.returncode == 2 and f" {pid} " in refused.end
         yield Row(f"a second process beside {pid}", refused.end, named)
@@ -221,28 +213,23 @@ def works(home: Path, gpus: list[str]) -> Iterator[partial]:
     yield partial(second_process, home, gpu, "--model", "cnn")
 
 
-def rows(work: partial) -> Iterator[Row]:
-    """Those of a work; its failure is one."""
-    try:
-        done = work()
-        yield from [done] if isinstance(done, Row) else done
-    except Exception as error:
-        yield Row(work.func.__name__, f"{error!r}, {' '.join(map(str, work.args[1:]))}", held=False)
-
-
 def main() -> int:
     gpus = devices.free_gpus(share=False)
     if not gpus:
         print("No GPU: nothing to measure.")
         return 0
     print(f"NVML: free are {', '.join(name for _, name in gpus)}.\n")
-    print("| work | finding | as it must be | device | samples/s | MB, TensorFlow | MB, NVML |\n|" + " --- |" * 7)
+    head("work", "finding", "as it must be", "device", "samples/s", "MB, TensorFlow", "MB, NVML")
     status = 0
     with tempfile.TemporaryDirectory(prefix="gpu-") as home:
         for work in works(Path(home), [uuid for uuid, _ in gpus]):
-            for row in rows(work):
-                print(row, flush=True)
-                status |= row.held is False
+            try:
+                done = work()
+                rows = [done] if isinstance(done, Row) else [*done]
+            except Exception as error:
+                rows = [Row(work.func.__name__, f"{error!r}, {' '.join(map(str, work.args[1:]))}", held=False)]
+            print(*rows, sep="\n", flush=True)
+            status |= any(row.held is False for row in rows)
     return status
 
 

@@ -29,13 +29,12 @@ from pathlib import Path
 from threading import Lock
 
 import lab
+from commands import PROGRAMS, ROOT
 from contents import lines_of, masked
+from tried import APART, SIDE_BY_SIDE, head
 
-ROOT = Path(__file__).parent.parent
-PROGRAMS = {"abide-data": "data", "abide-bundle": "utils.bundle", "abide-report": "utils.report", "run.py": "utils"}
 EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
 TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
-SIDE_BY_SIDE = 2  # faults
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
 NN = "--model nn --set members=1 --set batch_size=8"
 CNN = "--model cnn --preset residual --set filters=2,3 --set kernels=3,3 --set strides=3,2 --set pools=0,0"
@@ -214,12 +213,8 @@ class Torture:
     def run(self, words: list[str], folder: Path, fault: dict | None = None) -> subprocess.CompletedProcess:
         """A command in a group of its own; ends with the last process that it has started."""
         path = [*([str(self.home / "hook")] if fault else []), str(ROOT)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        environment |= {
-            "ABIDE_EFFORT": json.dumps(EFFORT),
-            "FAULT": json.dumps({"folder": str(folder), **(fault or {})}),
-        }
+        environment = os.environ | APART | {"PYTHONPATH": os.pathsep.join(path), "ABIDE_EFFORT": json.dumps(EFFORT)}
+        environment["FAULT"] = json.dumps({"folder": str(folder), **(fault or {})})
         how = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
         return subprocess.run(words, cwd=folder, env=environment, **how)
 
@@ -340,7 +335,7 @@ def main() -> int:
     wanted = [(name, fault) for name in ROWS for fault in TIMES if args.only in f"{fault}: {name}"]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         tallies = list(pool.map(lambda of: suffer(torture, *of, TIMES[of[1]], args.seed), wanted))
-    print("| command | fault | times | lost | |\n| --- | --- | --- | --- | --- |")
+    head("command", "fault", "times", "lost", "")
     for (name, fault), tally in zip(wanted, tallies, strict=True):
         print(f"| {name} | {fault} | {tally.times} | {len(tally.lost) or 'nothing'} | {tally.note} |")
     lost = sum(len(tally.lost) for tally in tallies) + (state(torture.home / "people") != people)

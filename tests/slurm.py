@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import pandas as pd
 from commands import ROOT
 from helpers import assert_bit_equal
 from pages import scripts, tiny
+from tried import APART, prepare, rows_of, sh
 
 from data import demo
 from data.base.cli import guarded
@@ -44,7 +45,6 @@ SCALE = ROOT / "docs" / "scale.md"
 RUN = str(ROOT / ".venv" / "bin" / "run.py")
 ITERATIONS = 4
 LONG = 200  # so many that a training can be disturbed after its first checkpoint
-TWO = ("--nodes=2", "--ntasks-per-node=1")
 SAME_LOSS = 1e-6  # as docs/scale.md says of several workers
 ASK = """This installs Debian's packages {packages} if they are missing, and makes network namespaces {nodes},
 the bridge {bridge} and /etc/netns/ for them; all but the packages is removed at the end. Go on? [y/N] """
@@ -76,14 +76,6 @@ PartitionName=all Nodes={names} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def sh(*words: object, **how) -> str:
-    """What a command of the system printed. Raises InputError if it failed."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **how)
-    if done.returncode:
-        raise InputError(f"{shlex.join(map(str, words))} failed: {(done.stderr or done.stdout)[-500:]}")
-    return done.stdout
-
-
 def wait_until(holds: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> float:
     """Seconds until it holds. Raises InputError if it never does."""
     begin = time.monotonic()
@@ -97,12 +89,12 @@ def wait_until(holds: Callable[[], object], what: str, patience_s: float = PATIE
 # The cluster
 
 
-def in_node(node: str, *words: object) -> tuple:
-    return ("ip", "netns", "exec", node, *words)
+def in_node(node: str, *words: object) -> None:
+    sh("ip", "netns", "exec", node, *words)
 
 
 def start_node(node: str, home: Path) -> None:
-    sh(*in_node(node, "slurmd", "-f", home / "slurm.conf", "-N", node))
+    in_node(node, "slurmd", "-f", home / "slurm.conf", "-N", node)
 
 
 def kill_node(node: str) -> None:
@@ -125,9 +117,9 @@ def make_network() -> None:
         sh("ip", "netns", "add", node)
         sh("ip", "link", "add", f"falff-v{number}", "type", "veth", "peer", "name", "eth0", "netns", node)
         sh("ip", "link", "set", f"falff-v{number}", "master", BRIDGE, "up")
-        sh(*in_node(node, "ip", "addr", "add", f"{address}/24", "dev", "eth0"))
-        sh(*in_node(node, "ip", "link", "set", "eth0", "up"))
-        sh(*in_node(node, "ip", "link", "set", "lo", "up"))
+        in_node(node, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        in_node(node, "ip", "link", "set", "eth0", "up")
+        in_node(node, "ip", "link", "set", "lo", "up")
 
 
 def remove_network() -> None:
@@ -246,7 +238,9 @@ class Tries:
     full: Path
 
     def array(self) -> tuple[str, bool]:
-        """A task a fold, each on one node, and the last one pools: the bytes of one process."""
+        """An array over the folds: train, test, blackout.
+
+        A task a fold, each on one node, and the last one pools: the bytes of one process."""
         array, one = self.home / "array", self.home / "folds"
         states = submit(array, adapted(scripts(SCALE)[0], self.cohort)).ended()
         for job in ("train", "test", "blackout"):
@@ -258,7 +252,7 @@ class Tries:
         return f"{len(states)} folds pooled, {equal} of {len(written)} tables have the bytes of one process", held
 
     def training(self) -> tuple[str, bool]:
-        """Two nodes train one network to the losses of one process."""
+        """A training on two nodes."""
         folder, one = self.home / "two", self.home / "one"
         states = submit(folder, self.on_two_nodes(ITERATIONS)).ended()
         command = next(line for line in self.on_two_nodes(ITERATIONS).splitlines() if "run.py" in line)
@@ -270,7 +264,9 @@ class Tries:
         return f"{workers} workers, losses of one process within {difference:.0e}", held
 
     def dying(self) -> tuple[str, bool]:
-        """A node dies amid the training; the same script then goes on, to the weights of one that nobody disturbed."""
+        """The second node dies.
+
+        The same script then goes on, to the weights of a training that nobody disturbed."""
         second, folder = list(NODES)[1], self.home / "dies"
         job = submit(folder, self.on_two_nodes(LONG), "--no-requeue")
         wait_until(lambda: (folder / "ckpt/cae/checkpoint").exists(), "the first checkpoint")
@@ -288,71 +284,21 @@ class Tries:
             return "the same script ends with other weights", False
         return f"the other worker says so within {seconds:.0f} s; the same script ends as undisturbed", True
 
-    def refused(self) -> tuple[str, bool]:
-        """Two tasks of what one process does."""
-        job = submit(self.home / "test", "srun run.py --test --model cae --chkPointDir ckpt", *TWO)
-        job.ended()
-        told = [line for line in job.log.splitlines() if line.startswith("run.py: error: --test is for one process")]
-        return f"refused in one line by each of {len(told)} tasks", len(told) == len(NODES)
-
     def on_two_nodes(self, iterations: int) -> str:
         return re.sub(r"--numIters \d+", f"--numIters {iterations}", adapted(scripts(SCALE)[1], self.full))
-
-    def all(self) -> dict[str, Callable[[], tuple[str, bool]]]:
-        return {
-            "an array over the folds: train, test, blackout": self.array,
-            "a training on two nodes": self.training,
-            "the second node dies": self.dying,
-            "--test, started with two tasks": self.refused,
-        }
-
-
-def prepare(what: str, ask: str, packages: Mapping[str, str]) -> None:
-    """Asks for `make WHAT`, and installs the packages whose programs are missing. Raises InputError where that cannot
-    be done."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise InputError(f"make {what} needs root, on Debian; nothing was tried.")
-    if os.environ.get("YES") != "1" and not (sys.stdin.isatty() and input(ask).strip().lower() in ("y", "yes")):
-        raise InputError(f"Nothing was tried; YES=1 make {what} goes on without asking.")
-    if missing := [package for program, package in packages.items() if not shutil.which(program)]:
-        sh("apt-get", "update", "-qq")
-        sh("apt-get", "install", "-y", "-qq", *missing, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
-
-
-def rows_of(tries: Mapping[str, Callable[[], tuple[str, bool]]]) -> int:
-    """Does each try, which gives what was found and whether it held, prints its row, and counts those that failed."""
-    failed = 0
-    for name, work in tries.items():
-        try:
-            found, held = work()
-        except (InputError, OSError) as error:
-            found, held = " ".join(str(error).split()), False
-        failed += not held
-        print(f"| {name} | {found.replace('|', '/')} | {'yes' if held else 'NO'} |", flush=True)
-    return failed
 
 
 def execute() -> int:
     prepare("slurm", ASK.format(packages=", ".join(PACKAGES.values()), nodes=", ".join(NODES), bridge=BRIDGE), PACKAGES)
-    wanted = sys.argv[1:]
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    devices.choose_device(share=False)
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
-    os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    os.environ |= APART | {"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
     with tempfile.TemporaryDirectory(prefix="slurm") as folder:
         home = Path(folder)
         home.chmod(0o755)
         demo.simulate(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
         demo.simulate(home / "full", records.FULL, demo.Simulation(subjects=6, seed=2))
         with cluster(home):
-            tries = Tries(home, home / "cohort", home / "full").all()
-            chosen = [name for name in tries if not wanted or any(word in name for word in wanted)]
-            print(
-                "| what was tried on two nodes of one machine | what was found | held |\n| --- | --- | --- |",
-                flush=True,
-            )
-            failed = rows_of({name: tries[name] for name in chosen})
-        return int(failed > 0)
+            tries = Tries(home, home / "cohort", home / "full")
+            return rows_of("on two nodes of one machine", [tries.array, tries.training, tries.dying])
 
 
 if __name__ == "__main__":

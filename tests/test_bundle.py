@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import SUMS, networks_of, parts_of, people_of, rebuilt
-from commands import done, refused, run
+from commands import done, refused
 from scipy.special import expit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -24,6 +24,15 @@ CONVERT = "abide-data convert {lab} {to} --grid reduced"
 
 def read(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"{name}.csv", dtype={"subject": str, "labels": str})
+
+
+def model_of(path: Path) -> dict:
+    return json.loads(parts_of(path)["model.json"])
+
+
+def remade(bundle: Path, path: Path, **changes: object) -> Path:
+    """The bundle whose `model.json` has other values, as a new file."""
+    return rebuilt(bundle, path, {"model.json": json.dumps(model_of(bundle) | changes).encode()})
 
 
 # What it predicts
@@ -70,8 +79,9 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     people, its = people_of(cohort), json.loads((cohort / "cohort.json").read_text())
     mean, scale = (np.array(its[f"phenotype_{name}"]) for name in ("mean", "scale"))
     raw, each = people["phenotype"] * scale + mean, []
-    model = json.loads(parts_of(of_folds)["model.json"])
-    for fold, network in enumerate(networks_of(rebuilt(of_folds, tmp_path / "unscaled.zip", unscaled(model)))):
+    members = [member | {"phenotype_scale": [], "phenotype_shift": []} for member in model_of(of_folds)["members"]]
+    unscaled = remade(of_folds, tmp_path / "unscaled.zip", members=members)  # which read it as it is given
+    for fold, network in enumerate(networks_of(unscaled)):
         own = json.loads((on_folds / f"ckpt/mmnn/folds-3/{fold}/run.json").read_text())["preparation"]
         own_mean, own_scale = (np.array(own[f"phenotype_{name}"]) for name in ("mean", "scale"))
         known = (own_scale > 0) & (scale > 0)
@@ -85,12 +95,6 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     assert (found["low"] <= found["probability"]).all() and (found["probability"] <= found["high"]).all()
 
 
-def unscaled(model: dict) -> dict[str, bytes]:
-    """Of which the phenotype is read as it is given."""
-    members = [member | {"phenotype_scale": [], "phenotype_shift": []} for member in model["members"]]
-    return {"model.json": json.dumps(model | {"members": members}).encode()}
-
-
 def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path):
     """By the odds, which is all that changes; sets of labels hold however common autism is."""
     done(f"{TEST} --prevalence 0.01", model=bundle, of=newcomers, to=tmp_path / "out")
@@ -102,9 +106,8 @@ def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path
 
 
 def test_without_a_score_nothing_is_calibrated_and_problems_go_along(bundle, newcomers, tmp_path):
-    model = json.loads(parts_of(bundle)["model.json"]) | {"internal": None}
-    model["caveats"]["problems"] = ["half of the maps were smoothed"]
-    path = rebuilt(bundle, tmp_path / "plain.zip", {"model.json": json.dumps(model).encode()})
+    caveats = model_of(bundle)["caveats"] | {"problems": ["half of the maps were smoothed"]}
+    path = remade(bundle, tmp_path / "plain.zip", internal=None, caveats=caveats)
     assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
     people = read(tmp_path / "out", "people")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
@@ -262,7 +265,7 @@ def test_people_of_small_sites_and_rare_values_are_withheld(delicate):
 
 
 def test_ids_are_withheld_and_break_nothing_where_they_are_words_or_numbers_of_the_program(delicate):
-    model = json.loads(parts_of(delicate[0])["model.json"])
+    model = model_of(delicate[0])
     assert (model["config"]["batch_size"], model["preset"]) == (2000, "sine")
     expected = "ID and ID share a scan; so do ID, X_ID_alff.nii.gz and sub-ID, in 36 people, p = 0.50006; "
     expected += "0.2000, 12000 and 2000.5 are numbers, ID is not"
@@ -276,28 +279,25 @@ def test_ids_are_withheld_and_break_nothing_where_they_are_words_or_numbers_of_t
 
 def test_weights_of_another_network_are_refused(bundle, newcomers, tmp_path):
     """As many numbers in other shapes. They are known once the network is built."""
-    model = json.loads(parts_of(bundle)["model.json"])
-    model["members"][0]["shapes"] = [[sum(int(np.prod(shape)) for shape in model["members"][0]["shapes"])]]
-    path = rebuilt(bundle, tmp_path / "a.zip", {"model.json": json.dumps(model).encode()})
-    outcome = run(TEST, model=path, of=newcomers, to=tmp_path / "out")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1) and "weights of another network" in outcome.err
-    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
+    (member,) = model_of(bundle)["members"]
+    shapes = [[sum(int(np.prod(shape)) for shape in member["shapes"])]]
+    path = remade(bundle, tmp_path / "a.zip", members=[member | {"shapes": shapes}])
+    refused(TEST, "weights of another network", model=path, of=newcomers, to=tmp_path / "out")
 
 
-def test_a_fold_of_few_people_stays(tmp_path):
-    """Networks with and without them would tell what they are like."""
+TRAIN = "run.py --train --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
+
+
+def test_a_fold_of_few_people_stays_and_a_bare_folder_says_nothing_of_its_people(tmp_path):
+    """Networks with and without the people of the fold would tell what they are like."""
     lab.pcp(tmp_path / "lab", lab.people(8))
     done(CONVERT, lab=tmp_path / "lab", to=tmp_path / "cohort")
-    train = "run.py --train --model nn --folds 2 --numIters 1 --set members=1 --dataDir {of}/cohort"
-    done(f"{train} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", of=tmp_path)
-    refused("abide-bundle {of}/ckpt/nn/folds-2 {of}/a.zip", "leaves out 4", "--everybody", of=tmp_path)
-
-
-def test_a_bare_folder_says_nothing_of_its_people(tmp_path):
-    lab.records(tmp_path / "bare", 12)
-    train = "run.py --train --model nn --numIters 1 --set members=1 --dataDir {of}/bare"
-    done(f"{train} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", of=tmp_path)
-    refused("abide-bundle {of}/ckpt/nn {of}/a.zip", "how its people were prepared", "convert", of=tmp_path)
+    lab.records(tmp_path / "bare" / "cohort", 12)
+    for folder, more in ((tmp_path, "--folds 2"), (tmp_path / "bare", "")):
+        done(f"{TRAIN} {more} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", of=folder)
+    command = "abide-bundle {of}/ckpt/nn"
+    refused(f"{command}/folds-2 {{of}}/a.zip", "leaves out 4", "--everybody", of=tmp_path)
+    refused(f"{command} {{of}}/a.zip", "how its people were prepared", "convert", of=tmp_path / "bare")
 
 
 def test_its_own_people_are_known_by_their_scans(bundle, lab, tmp_path):
@@ -346,7 +346,4 @@ def test_folds_whose_cohort_was_typed_in_several_ways_are_one_training(on_folds,
     (tmp_path / "link").symlink_to(converted)
     lab.edit(folds / "1" / "run.json", {"cohort": str(tmp_path / "link")})
     done("abide-bundle {of} {to}/a.zip --score {score}/test", of=folds, to=tmp_path, score=on_folds)
-    assert (
-        json.loads(parts_of(tmp_path / "a.zip")["model.json"])["members"]
-        == json.loads(parts_of(of_folds)["model.json"])["members"]
-    )
+    assert model_of(tmp_path / "a.zip")["members"] == model_of(of_folds)["members"]

@@ -241,9 +241,6 @@ def test_rungs_are_those_of_brute_force(seed, count, folds, coarse):
     assert len(asked) == job.trainings(count, folds)
 
 
-@pytest.mark.parametrize(
-    "count, folds, wanted",
-    [(2, 5, 10), (3, 5, 2 + 10), (4, 5, 4 + 10), (8, 5, 8 + 8 + 10), (6, 3, 6 + 9), (64, 5, 64 + 64 + 80)],
-)
+@pytest.mark.parametrize("count, folds, wanted", [(2, 5, 10), (8, 5, 8 + 8 + 10), (6, 3, 6 + 9)])
 def test_the_budget_by_hand(count, folds, wanted):
     assert job.trainings(count, folds) == wanted <= count * folds

@@ -67,7 +67,9 @@ def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
 def test_floors_of_repeats_are_averaged_like_the_model():
     known, (table,) = pooled()
     _, (other,) = pooled(1)
-    both = comparisons.floors_table(replace(known, repeats=(known,)), [table, other], 0, VOLUME)
+    more = table.assign(**{ALIKE: known.probability})  # which the other repeat lacks
+    both = comparisons.floors_table(replace(known, repeats=(known,)), [more, other], 0, VOLUME)
+    assert [row["floor"] for row in both] == ["model", "majority", "regions, SVM"]
     alone = [comparisons.floors_table(known, [one], 0, VOLUME)[2]["auc"] for one in (table, other)]
     assert both[2]["auc"] == pytest.approx(np.mean(alone))
 
@@ -151,13 +153,6 @@ def test_several_sites_are_judged_within_them(model, sites, expected):
     assert ("Nothing can be concluded" in said) == (model[1] is None)
 
 
-def test_folds_and_repeats_are_named():
-    once, model = people(), row("model", (0.7, 0.6, 0.8), area="auc_folds")
-    found = comparisons.verdict([model], replace(once, repeats=(once, once)), BOTH)
-    assert "better than chance: AUC within folds" in found and found.endswith("is the mean over 3 repeats.")
-    assert "repeats" not in comparisons.verdict([MODEL], once, BOTH)
-
-
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
     """Sites differ in diagnosis, 80 to 20 %: the pooled AUC is well above 0.5, and nothing is concluded from it."""
     random = np.random.default_rng(3)
@@ -169,14 +164,6 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     assert rows[0]["auc_low"] > 0.55
     said = comparisons.verdict(rows, predictions, VOLUME)
     assert said.startswith("The network is not shown to do better than chance")
-
-
-def test_whether_a_site_is_new_to_the_models_is_said():
-    sites = ["A", "B"] * 20
-    left_out, cut = (replace(people(site=sites), fold=fold) for fold in (sites, np.arange(40) // 8))
-    told = [comparisons.verdict([row("model", (0.7, 0.6, 0.8), area="auc_sites")], of, BOTH) for of in (left_out, cut)]
-    assert told[0].endswith("Each site was tested by a model that had not seen it.")
-    assert told[1].endswith("so this does not say how the network does at a new site.")
 
 
 ONE = pd.DataFrame({"file": ["a", "b"], "label": [1, 0], "probability": [0.2, 0.6], "fold": ["0", "1"], "x": [1, 1]})
@@ -193,14 +180,6 @@ def test_repeats_are_averaged_by_file_as_far_as_all_know():
     assert unknown["probability"].isna().tolist() == [True, False]
 
 
-def test_what_one_repeat_lacks_is_left_out():
-    known, (table,) = pooled()
-    more = table.assign(**{ALIKE: known.probability})
-    for given in ([more, table], [table, more]):
-        rows = comparisons.floors_table(replace(known, repeats=(known,)), given, 0, VOLUME)
-        assert [row["floor"] for row in rows] == ["model", "majority", "regions, SVM"]
-
-
 def test_beside_a_choice_a_network_told_alike_is_that_of_who_was_chosen():
     of = pd.DataFrame({"file": ["a", "b"], "fold": ["0", "1"], "all, SVM": [0.3, 0.4]})
     told = {name: of.assign(**{ALIKE: values}) for name, values in (("x", [0.1, 0.2]), ("y", [0.6, 0.7]))}
@@ -208,11 +187,25 @@ def test_beside_a_choice_a_network_told_alike_is_that_of_who_was_chosen():
     assert beside[ALIKE].tolist() == [0.1, 0.7] and beside["all, SVM"].tolist() == [0.3, 0.4]
 
 
-def test_an_interval_needs_families_and_places_of_both_classes():
-    model, site = row("model", (0.7, None, None), area="auc_sites"), np.array(["A", "B"] * 20)
-    one = replace(people(site=site), fold=np.arange(40) % 5, person=np.arange(40) // 2)
-    small = replace(one, peers=np.arange(40) // 8)
-    needs = "10 subjects of each class (a family, or people who share a scan, count once) at sites"
-    assert f"{needs} that have both" in comparisons.verdict([model], one, BOTH)
-    said = comparisons.verdict([model], replace(small, repeats=(small,)), BOTH)
-    assert f"{needs} and folds that have both" in said
+SITES, BETTER = np.array(["A", "B"] * 20), (0.7, 0.6, 0.8)
+NEEDS = "10 subjects of each class (a family, or people who share a scan, count once) at sites"
+
+
+@pytest.mark.parametrize(
+    "changes, area, values, expected",
+    [
+        ({"site": None}, "auc_folds", BETTER, "better than chance: AUC within folds"),
+        ({"site": None}, "auc_folds", BETTER, "is the mean over 2 repeats."),
+        ({"fold": SITES}, "auc_sites", BETTER, "Each site was tested by a model that had not seen it."),
+        ({"fold": np.arange(40) // 8}, "auc_sites", BETTER, "does not say how the network does at a new site."),
+        ({"person": np.arange(40) // 2}, "auc_sites", (0.7, None, None), f"{NEEDS} that have both"),
+        (
+            {"person": np.arange(40) // 2, "fold": np.arange(40) % 5, "peers": np.arange(40) // 8},
+            *("auc_sites", (0.7, None, None), f"{NEEDS} and folds that have both"),
+        ),
+    ],
+)
+def test_folds_repeats_and_families_are_named(changes, area, values, expected):
+    once = replace(people(site=SITES), **changes)
+    said = comparisons.verdict([row("model", values, area=area)], replace(once, repeats=(once,)), BOTH)
+    assert expected in said, said

@@ -7,6 +7,7 @@ from pathlib import Path
 import lab
 import pandas as pd
 
+from refusals import PLACES as OF_ALL
 from refusals import Row, row
 
 
@@ -202,4 +203,20 @@ SETTINGS: list[Row] = [
     )
 ]
 
-ROWS = [*RUNS, *SETTINGS]
+DEFAULTS: list[Row] = [  # where results go is told where something else is there
+    row(
+        f"run.py {words} --dataDir {{cohort}} --chkPointDir {{trained}}",
+        f"{name} holds analysis.py",
+        spoil={"results": lambda path, name=name: OF_ALL["repository"](path / name)},
+    )
+    for words, name in (
+        ("--train --model nn", "nn-train"),
+        ("--train --model nn --folds 3", "nn-train-folds-3"),
+        ("--train --model nn --folds 3 --repeats 2", "nn-train-folds-3-repeats"),
+        ("--train --model nn --everybody", "nn-train-everybody"),
+        ("--test --model cnn", "cnn-test"),
+    )
+]
+
+PLACES: dict[str, Callable[[Path], object]] = {"results": Path.mkdir}
+ROWS = [*RUNS, *SETTINGS, *DEFAULTS]
