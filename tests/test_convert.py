@@ -20,39 +20,8 @@ import pandas as pd
 import pytest
 from commands import ROOT, done, listing, run
 from lab import read_record, read_table
+from oracles import BY_HAND, PCP_COLUMNS, PCP_ROWS
 from scipy import ndimage
-
-PCP_COLUMNS = [
-    *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ", "FIQ_TEST_TYPE"),
-    *("EYE_STATUS_AT_SCAN", "BMI", "WISC_IV_VCI", "WISC_IV_PRI", "WISC_IV_WMI", "WISC_IV_PSI"),
-]
-
-
-PCP_ROWS = [
-    # AGE, SEX, HANDEDNESS_CATEGORY, HANDEDNESS_SCORES, FIQ, VIQ, PIQ, FIQ_TEST_TYPE, EYES, BMI, VCI, PRI, WMI, PSI
-    ("12.5", "1", "R", "80", "110", "112", "108", "WASI", "1", "", "", "", "", ""),
-    ("9.25", "2", "L", "-9999", "98", "-9999", "101", "WISC_IV_FULL", "2", "", "101", "99", "95", "90"),
-    ("33", "1", "Ambi", "-20", "-9999", "`", "", "", "1", "24.5", "", "", "", ""),
-    ("17.1", "1", "Mixed", "", "121", "119", "117", "WAIS_III", "1", "-9999", "", "", "", ""),
-    ("21", "1", "L->R", "15", "87", "90", "86", "DAS_II_SA", "2", "31", "", "", "", ""),
-    ("14", "2", "", "-9999", "105", "100", "109", "HAWIK_IV", "1", "", "111", "104", "88", "-9999"),
-]
-
-
-NAN = float("nan")
-
-
-BY_HAND = [
-    # age, male, female, right, left, ambidextrous, mixed, score, FIQ, VIQ, PIQ,
-    # missing: handedness, score, FIQ, VIQ, PIQ, WISC, BMI; test: WASI, WISC, WAIS, other; WISC x 4; open, closed; BMI
-    [12.5, 1, 0, 1, 0, 0, 0, 80, 110, 112, 108, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, *[NAN] * 4, 1, 0, NAN],
-    [9.25, 0, 1, 0, 1, 0, 0, NAN, 98, NAN, 101, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 101, 99, 95, 90, 0, 1, NAN],
-    [33, 1, 0, 0, 0, 1, 0, -20, NAN, NAN, NAN, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, *[NAN] * 4, 1, 0, 24.5],
-    [17.1, 1, 0, 0, 0, 0, 1, NAN, 121, 119, 117, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0, *[NAN] * 4, 1, 0, NAN],
-    [21, 1, 0, 0, 0, 0, 1, 15, 87, 90, 86, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, *[NAN] * 4, 0, 1, 31],
-    [14, 0, 1, 0, 0, 0, 0, NAN, 105, 100, 109, 1, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 111, 104, 88, NAN, 1, 0, NAN],
-]
-
 
 COUNT, NO_FILENAME, NO_MAP = 12, "50098", "50099"
 FULL = (91, 109, 91)

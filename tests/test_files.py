@@ -12,13 +12,6 @@ import lab
 import pytest
 from commands import ROOT, done, run
 
-LIMITED = """
-import resource, sys
-from data.__main__ import main
-for limit in sys.argv.pop().split():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
-    print(main(), file=sys.stderr)
-"""
 STOPS_BEFORE_THE_END = """
 import os, signal, sys
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
@@ -31,17 +24,6 @@ def python(script: str, *words: object, **how: object) -> subprocess.Popen:
     """Starts a script in the folder of the program."""
     command = [sys.executable, "-c", script, *map(str, words)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **how)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form, larger", [("bin", []), ("zip", [400_000, 800_000])])
-def test_a_disk_that_fills_at_any_time_is_told_in_one_line_and_nothing_is_left(form, larger, cohort, tmp_path):
-    """A limit of file sizes stands for a full disk."""
-    limits = [0, 1000, 4096, 60_000, 140_000, *larger]
-    finished = python(LIMITED, "pack", cohort, tmp_path / "out", f"--{form}", " ".join(map(str, limits)))
-    told = f"abide-data: error: {tmp_path / 'out'}: File too large.\n2\n"
-    assert finished.communicate()[1] == told * len(limits)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
