@@ -10,7 +10,8 @@ import lab
 @dataclass(frozen=True)
 class Row:
     """A command with {places} in it: rungs of the ladder (see conftest.py), or some of PLACES. `spoil` is done to a
-    copy before: by file, such as "converted/subjects.csv", a change as `lab.edit` takes it, or a function of it."""
+    copy before: by file, such as "converted/subjects.csv", a change as `lab.edit` takes it, or a function of it.
+    A rung that is not spoilt is shared: a command that may do something until it is refused writes to {missing}."""
 
     command: str
     words: tuple[str, ...]
