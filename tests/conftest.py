@@ -298,6 +298,16 @@ NUMBER = re.compile(  # or a sum, or a commit
 )
 
 
+SLOW = {"on_folds", "nn_on_folds", "everybody", "bundle", "newcomers", "blackout", "trained", "seen_two", "seen_six"}
+SLOW |= {"of_scans", "derived", "full_cohort", "swapped"}  # rungs that take seconds to make
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Who stands on such a rung is slow, too."""
+    if SLOW & {*getattr(item, "fixturenames", ())}:
+        item.add_marker("slow")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update", action="store_true", help="write what is shown now to tests/snapshots")
 

@@ -10,11 +10,11 @@ import lab
 import pytest
 import refusals
 from commands import done, refused
+from conftest import SLOW
 from refusals import blackout, cohorts, convert, derive, runs, scores
 
 TABLES = (convert, cohorts, derive, runs, scores, blackout)
 PLACES = refusals.PLACES | {name: make for table in TABLES for name, make in getattr(table, "PLACES", {}).items()}
-SLOW = {"on_folds", "nn_on_folds", "everybody", "bundle", "newcomers", "of_scans", "derived", "blackout", "swapped"}
 ROWS = [
     pytest.param(of, marks=pytest.mark.slow if of.names & SLOW else (), id=f"{' '.join(of.words)}: {of.command}"[:90])
     for table in TABLES

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -217,6 +218,20 @@ CONVERT: list[Row] = [
     ),
     row(FROM, "at most 200 bytes", "ä", spoil={TABLE: with_cell("SUB_ID", "ä" * 101)}),
     row(f"{FROM} --where 'AGE_AT_SCAN > 200'", "Nobody of", "--where AGE_AT_SCAN > 200 is false"),
+    *(
+        row(f"{FROM} --where {shlex.quote(text)}", *words)
+        for text, *words in (
+            ("AGE < 18", "no column AGE", "AGE_AT_SCAN"),
+            ("AGE_AT_SCAN = 18", "--where", "Expected columns"),
+            ("SEX", "SEX is no comparison"),
+            ("1 < 2", "expected a column in each comparison"),
+            ("AGE_AT_SCAN < '18'", "holds numbers", "without quotes"),
+            ("SITE_ID == 3", "SITE_ID holds text", "in quotes"),
+            ("SEX in 3", "after in", "in brackets"),
+            ("__import__('os').system('true') == 0", "neither a column nor a value"),
+            ("(" * 900 + "SEX < 1" + ")" * 900, "--where"),
+        )
+    ),
     # sites
     row(FROM, "The SITE_ID of 1 of 6 people", "--exclude", spoil={TABLE: with_cell("SITE_ID", "n/a")}),
     row(f"{FROM} --siteColumn DX_GROUP", "--siteColumn DX_GROUP", "cannot be both"),
@@ -283,6 +298,7 @@ CONVERT: list[Row] = [
         spoil={"networks": lambda folder: (folder / "net.txt").write_text("a\nb c\nd")},
     ),
     row(f"{OF_NETS}_7", "holds no net_7 maps", "holds 0, 1, 2"),
+    row(f"{OF_NETS}_", "holds no net_ maps", "holds 0, 1, 2"),
     row(f"{OF_NETS},net_1", "one twice", "net_0, net_1, net_2, net_1"),
     row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "is 3-D"),
     # series
