@@ -11,12 +11,13 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from data.cohorts import records
+from data.cohorts import phenotype, records
 from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.seal import Seal
+from utils.blackout import values
 from utils.blackout.effects import (
     ARRAYS,
     Adjusted,
@@ -331,3 +332,21 @@ def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
     assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
     bare = cohort_of()
     assert "age" not in covariates_of(bare, bare.rows)
+
+
+def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
+    """A covariate with unknown values has a mark of its own, which tells what the group of marks tells."""
+    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.abide_names())
+    unknown = random.random(240) < 0.5
+    iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
+    known = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})
+    known["log func_mean_fd"] = np.where(np.arange(240), random.normal(size=240), np.nan)
+    label = (random.random(240) < np.where(unknown, 0.7, 0.3)).astype(float)
+    effect = np.where(label == 1, 1, -1) * (unknown - 0.5) + random.normal(0, 0.5, 240)
+    rest = values.without_own(known, metadata, values.MARKS)
+    assert list(rest) == ["age", "log func_mean_fd"]
+    t = []
+    for table in (known, rest):
+        net = Adjusted(adjustment(table), label)(effect[:, None]).net[:, 0]
+        t.append(net.mean() / net.std() * np.sqrt(240))
+    assert abs(t[0]) < 2 and t[1] > 4
