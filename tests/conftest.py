@@ -42,19 +42,14 @@ settings.load_profile("seeded")
 
 @pytest.fixture
 def effort(monkeypatch) -> Callable[..., None]:
-    """`effort(resamples=2000)` computes so much in this test, or as much as for a user without arguments."""
+    """`effort(resamples=2000)` computes so much in this test, or as much as for a user without arguments; strengths and
+    penalties stay, since modules read these when they are imported."""
 
     def change(**numbers: int) -> None:
         for name, number in (numbers or vars(Effort())).items():
             monkeypatch.setattr(EFFORT, name, number)
 
     return change
-
-
-@pytest.fixture
-def all_resamples(effort) -> None:
-    """Intervals have as many resamples as a user's."""
-    effort(resamples=2000)
 
 
 @pytest.fixture(scope="session")
@@ -365,8 +360,7 @@ def trained(cohort, cli, once) -> Path:
 
 def train_in(cli: Callable[..., Outcome], folder: Path, *how: object) -> None:
     """Trains a tiny network with everything in a folder."""
-    with without_drawing():
-        outcome = cli(*training(folder, *how))
+    outcome = cli(*training(folder, *how))
     assert outcome.status == 0, outcome.err
 
 

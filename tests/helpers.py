@@ -1,4 +1,4 @@
-"""What tests share: records and folders made up, command lines run in-process, files read back."""
+"""What tests share: tiny networks, tables and checkpoints read back, cohorts sealed anew."""
 
 import csv
 from dataclasses import replace
@@ -8,7 +8,6 @@ import numpy as np
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row
 from data.cohorts.seal import read_digests
 from data.cohorts.stored import open_cohort, write_tables
 from utils.runs.checkpoints import CheckpointFolder
@@ -42,11 +41,6 @@ def read_rows(path: Path) -> list[dict]:
     """A CSV file as a list of dictionaries."""
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def row(subject: str = "1", label: float = 1.0, split: str = "train", **more: str) -> Row:
-    """A row of `subjects.csv`."""
-    return Row(**{"file": f"{subject}.bin", "subject": subject, "site": "NYU", "label": label, "split": split} | more)
 
 
 def variables(folder: Path) -> dict[str, np.ndarray]:

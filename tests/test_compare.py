@@ -71,9 +71,9 @@ def test_scores_and_differences_are_those_of_scikit_learn(two):
     assert (row["subjects"], row["records"]) == (152, 160)
 
 
-@pytest.mark.usefixtures("all_resamples")
-def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(folder):
+def test_intervals_are_those_of_a_paired_bootstrap_within_folds_by_loop(folder, effort):
     """40 people with one record each; resamples differ by chance, hence the tolerance."""
+    effort(resamples=2000)
     table = people(40, folds=2).assign(subject=[str(at) for at in range(40)], site="NYU")
     one, other = predicted(table, 0, 2), predicted(table, 1, 1)
     (row,) = compared(folder("a", one, folds="2"), folder("b", other, folds="2")).to_dict("records")

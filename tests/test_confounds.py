@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from data.base.effort import EFFORT
 from data.base.errors import InputError
 from utils.evaluation.confounds import (
     correlated,
@@ -24,14 +23,6 @@ from utils.evaluation.confounds import (
 from utils.scores.adjustment import adjustment, residuals, spanned
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, with_intervals
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Few resamples."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EFFORT, "resamples", 200)
-        yield
 
 
 def moving(count: int = 200, seed: int = 0) -> dict:
@@ -431,11 +422,6 @@ def test_of_few_people_and_any_covariates_there_is_a_result_or_a_reason(known):
     found = of(known, known["probability"])
     assert ("partial" in found) != ("reason" in found)
     assert motion_line(found).startswith("Is it ")
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    monkeypatch.setattr(EFFORT, "resamples", 50)
 
 
 def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:

@@ -427,7 +427,7 @@ def test_a_dry_run_says_who_and_how_long_and_writes_nothing(bold, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived, tmp_path):
+def test_of_two_at_once_with_other_options_the_second_is_refused(scans, derived):
     command = [sys.executable, "-m", "data", "derive", scans, "out", "--band", "0.02,0.09"]
     with FileLock(".out.lock"):
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ELSEWHERE)

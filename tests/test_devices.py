@@ -125,7 +125,7 @@ def test_only_errors_lets_errors_through_and_notes_not(capfd):
 
 
 @pytest.mark.slow
-def test_what_decides_the_last_bits_is_told(monkeypatch):
+def test_what_decides_the_last_bits_is_told():
     """Of a new process, before and after it has imported TensorFlow; what the user has set stays."""
     code = "import sys; from utils.machines.devices import processor; before = processor(); import models.layers; "
     code += "import json; print(json.dumps([before, processor()]))"

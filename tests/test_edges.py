@@ -136,7 +136,7 @@ def test_expected_edges_are_those_of_ridge_regressions_without_the_person(drawn,
 
 
 @pytest.mark.slow
-def test_each_region_has_the_penalty_that_predicts_the_training_people_best(drawn, monkeypatch):
+def test_each_region_has_the_penalty_that_predicts_the_training_people_best(drawn):
     cohort, connectomes, means = drawn
     of_region = edges.edges_of_regions(np.array(IN_REGION), connectomes.pairs, len(REGIONS))
     training, known = np.arange(20), connectomes.values.copy()

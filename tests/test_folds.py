@@ -202,7 +202,7 @@ def test_every_order_of_a_site_is_equally_likely(tmp_path, cut):
     assert sum((count - 500) ** 2 / 500 for count in counts.values()) < 20.5  # the 0.999 quantile of five degrees
 
 
-def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cut, converted, tmp_path):
+def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cut, converted):
     found = cut(converted, "3", 7)
     again, same, other, seed = (folds.permuted_folds(found, *of) for of in ((7, 1), (7, 1), (7, 2), (8, 1)))
     assert labels_of(again.whole) == labels_of(same.whole) and again.fold_of == same.fold_of != found.fold_of

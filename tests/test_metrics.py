@@ -15,7 +15,6 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from data.base.effort import EFFORT
 from data.cohorts.peers import MOST_PULL, pull
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
@@ -275,10 +274,10 @@ def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("all_resamples")
 @pytest.mark.parametrize("small", [True, False], ids=["within sites and folds", "within whole sites"])
-def test_intervals_within_folds_are_those_of_a_loop(small):
+def test_intervals_within_folds_are_those_of_a_loop(small, effort):
     """Folds differ in their level, by chance also in their share of autism at a site, so that the strata matter."""
+    effort(resamples=2000)
     label, probability, site, fold = grouped(60, 7)
     if not small:  # each fold has its share of both classes at each site
         fold[np.lexsort((label, site.astype(str)))] = np.arange(60) % 3
@@ -565,8 +564,8 @@ def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list
 
 
 @pytest.mark.slow
-def test_the_band_is_that_of_a_plain_loop_within_folds(monkeypatch):
-    monkeypatch.setattr(EFFORT, "curve_resamples", 30)
+def test_the_band_is_that_of_a_plain_loop_within_folds(effort):
+    effort(curve_resamples=30)
     table = made_people(60, 2).assign(label=lambda table: table["label"].astype(float))
     random, samples = np.random.default_rng(5), [[] for _ in range(30)]
     for fold in sorted(table["fold"].unique()):
@@ -666,9 +665,9 @@ def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generato
 
 
 @pytest.mark.slow
-def test_of_small_tests_no_number_is_outside_of_its_range(monkeypatch):
+def test_of_small_tests_no_number_is_outside_of_its_range(effort):
     """Nor is one NaN, in a table or a sentence."""
-    monkeypatch.setattr(EFFORT, "resamples", 20)
+    effort(resamples=20)
     for seed in range(SMALL_TESTS):
         random = np.random.default_rng(seed)
         rows, texts = told(*small_test(random), random)
@@ -680,9 +679,9 @@ def test_of_small_tests_no_number_is_outside_of_its_range(monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(monkeypatch):
+def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(effort):
     """The same of tables that need more people: probabilities, and what is beside covariates."""
-    monkeypatch.setattr(EFFORT, "resamples", 20)
+    effort(resamples=20)
     for seed in range(5):
         random = np.random.default_rng(seed)
         label, site = np.arange(170) % 2.0, random.choice(list("ABCDEFGHIJ")[: 2 + seed % 9], 170)
@@ -743,9 +742,9 @@ def at_sites(seed=0) -> pd.DataFrame:
 
 
 @pytest.fixture
-def alike(monkeypatch) -> pd.DataFrame:
+def alike(effort) -> pd.DataFrame:
     """Few resamples."""
-    monkeypatch.setattr(EFFORT, "resamples", 50)
+    effort(resamples=50)
     return at_sites()
 
 
@@ -793,8 +792,8 @@ def test_what_was_observed_is_counted_by_hand(alike):
 
 
 @pytest.mark.slow
-def test_intervals_hold_the_true_slope(monkeypatch):
-    monkeypatch.setattr(EFFORT, "resamples", 100)
+def test_intervals_hold_the_true_slope(effort, monkeypatch):
+    effort(resamples=100)
     monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
     rows = [
         {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}

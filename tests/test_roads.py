@@ -27,7 +27,6 @@ from helpers import read_rows, resealed
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
 from statsmodels.stats.multitest import multipletests
 
-from data.base.effort import EFFORT
 from data.cohorts.folds import open_folds
 from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
@@ -97,9 +96,8 @@ def walk(folder: Path, commands: list[str], data_cli) -> list[Outcome]:
 
 @pytest.fixture(scope="module", autouse=True)
 def undrawn_roads():
-    """As few trainings to choose by as there can be; presets that a command names are as small as others."""
+    """Presets that a command names are as small as others."""
     with without_drawing(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EFFORT, "inner_folds", 2)
         for module in (cnn, mmnn):
             small = {name: smaller(preset) for name, preset in module.PRESETS.items()}
             patch.setattr(module, "PRESETS", small)
@@ -419,10 +417,9 @@ def write_new_scans(folder: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, monkeypatch):
+def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, effort):
     """To a folder with the bundle and the scans of one new person alone, of whom it says what its network does."""
-    for name in ("calibrate_from", "describe_from"):
-        monkeypatch.setattr(EFFORT, name, 3)  # people who suffice
+    effort(calibrate_from=3, describe_from=3)  # people who suffice
     in_the_lab, elsewhere = blocks(BUNDLE)
     shutil.copytree(walked / "cohort", tmp_path / "lab/cohort")
     walk(tmp_path / "lab", in_the_lab, data_cli)

@@ -53,7 +53,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("model, measures", [("cnn", ["loss", "accuracy"]), ("ae", ["loss"])])
-def test_training_leaves_history_figure_events_and_run(model, measures, train, cohort, tmp_path):
+def test_training_leaves_history_figure_events_and_run(model, measures, train, tmp_path):
     outcome = train("one", model, 5)
     assert outcome.status == 0, outcome.err
     assert outcome.err == ""
@@ -120,7 +120,7 @@ MMNN += " --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
 @pytest.mark.slow
-def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, cohort, tmp_path):
+def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectomes, tmp_path):
     done(MMNN, of=with_connectomes, to=tmp_path)
     with h5py.File(with_connectomes / "connectomes.h5") as store:
         edges = dict(zip(store["subject"].asstr()[:], store["z"][:], strict=True))

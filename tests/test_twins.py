@@ -201,7 +201,7 @@ def test_keep_copies_parts_them(copied, tmp_path):
 
 
 @pytest.mark.slow
-def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, made, tmp_path):
+def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, tmp_path):
     """Also if it is in other units."""
     done(f"{CONVERT} --exclude {','.join(COPIED)}", of=copied, to=tmp_path / "first")
     first = lab.read_table(tmp_path / "first/subjects.csv").set_index("subject")["split"]

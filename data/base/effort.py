@@ -4,8 +4,6 @@ import json
 import os
 from dataclasses import dataclass
 
-VARIABLE = "ABIDE_EFFORT"
-
 
 @dataclass
 class Effort:
@@ -21,4 +19,4 @@ class Effort:
     describe_from: int = 20  # people whose limits may be passed on
 
 
-EFFORT = Effort(**json.loads(os.environ.get(VARIABLE, "{}")))
+EFFORT = Effort(**json.loads(os.environ.get("ABIDE_EFFORT", "{}")))

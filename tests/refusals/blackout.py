@@ -12,7 +12,6 @@ from bundles import parts_of, rebuilt
 from refusals import Row, row
 
 OF_BUNDLE = "run.py --blackout --bundle {bundle} --dataDir {newcomers}"
-
 BLACKOUT: list[Row] = [
     row(f"{OF_BUNDLE} --maps reho", "--maps reho", "falff, alff"),
     row(f"{OF_BUNDLE} --donors 0", "--donors"),
@@ -30,11 +29,8 @@ BLACKOUT: list[Row] = [
 ]
 
 EVERYBODY, FOLDS = "everybody/ckpt/mmnn/everybody", "on_folds/ckpt/mmnn/folds-3"
-
 OF_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
-
 OF_FOLDS = "abide-bundle {on_folds}/ckpt/mmnn/folds-3 {empty}/a.zip"
-
 BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
 
 

@@ -32,12 +32,10 @@ def twice(path: Path) -> None:
 
 
 CONVERT_LAB = "abide-data convert {lab} {missing} --grid reduced"
-
 TABLE = "lab/Phenotypic.csv"
 
 
 FLAT = "abide-data convert {flat} {missing} --table {file} --labelColumn DX --positive ASD --phenotype ''"
-
 OF_ANY = f"{CONVERT_LAB} --labelColumn DX_GROUP --positive 1"
 
 
@@ -131,20 +129,13 @@ TABLES: list[Row] = [
 ]
 
 CHECKED = "run.py --train --dataDir {converted} --chkPointDir {missing}"
-
 BARE = "run.py --train --model nn --dataDir {records} --chkPointDir {missing}"
-
 PACK = "abide-data pack {records} {missing} --zip"
-
 CORRECT = "abide-data correct {converted} {file} {missing}"
-
 SCRIPTED = PACK.replace("records", "scripted")
 ROWS_OF = "scripted/subjects.csv"
-
 FOLDS = "run.py --test --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
-
 CUT_INTO = "run.py --train --model nn --dataDir {converted} --chkPointDir {missing} --folds"
-
 FOLD_TABLE = "on_folds/ckpt/mmnn/folds-3/folds.csv"
 
 
@@ -246,7 +237,6 @@ COHORTS: list[Row] = [  # what every command finds on opening one
 ]
 
 NETWORK = "on_folds/ckpt/mmnn/folds-3/1"
-
 DAMAGE: list[Row] = [  # of results, a checkpoint, a bundle; any other in test_damage.py
     row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "cut"}),
     row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "gone"}),

@@ -106,35 +106,20 @@ def series_file(rows: str, header: str = "a\tb\n", more: int = 0) -> bytes:
 
 
 TABLE, MAP, SERIES = "few/Phenotypic.csv", "few/cpac/X_0050003_falff.nii.gz", "few/cpac/X_0050002_rois_made.1D"
-
 NET = "networks/cpac/X_0050003_net.nii.gz"
-
 FROM = "abide-data convert {few} {missing}"
-
 NAMED = f"{FROM} --labelColumn dx --positive"
-
 LIKE = "abide-data convert {others} {missing} --like {converted}"
-
 OF_NETS = "abide-data convert {networks} {missing} --maps net"
-
 SPELT = ("ASD", "TD", "asd", "td")
-
 SIDES = ("ASD", "TD", "3", "ADHD")
-
 SAME = "abide-data convert {lab} {converted} --grid reduced"
-
 SAME_ALL = f"{SAME} --maps all --connectome rois_made --parcels {{lab}}/parcels.nii.gz"
-
 PATHS = {of: [f"cpac/X_{50002 + number:07}_{of}.nii.gz" for number in range(6)] for of in ("falff", "alff")}
-
 PACK, SITES = "abide-data pack --zip", "run.py --train --model cnn --set standardise=site --chkPointDir {missing}"
-
 OF_FOLDS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
-
 UNSEALED = {f"converted/{name}": "gone" for name in SEAL}
-
 BY_COLUMN = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
-
 CONVERT: list[Row] = [
     row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
     row("abide-data convert {lab} {repository}", "{repository}", "holds no cohort"),

@@ -66,7 +66,6 @@ OF_DERIVED = (
 )
 
 FALFF, DUAL = (f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{of}_boldmap.json" for of in ("falff", "dualregression"))
-
 NAMED = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
 
 
@@ -77,11 +76,8 @@ def scans_named(*labels: str) -> Callable[[Path], None]:
 
 
 NEW = "abide-data derive {scans} {missing}"
-
 LIKE = f"{NEW} --like {{of_scans}}"
-
 CHOSEN = "is chosen by --like: {of_scans} has"
-
 DERIVE: list[Row] = [
     row(f"{NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
     row(f"{NEW} --maps dual_regression", "--networks", "go together"),

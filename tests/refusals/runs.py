@@ -48,25 +48,15 @@ def in_another_fold(table: pd.DataFrame) -> pd.DataFrame:
 
 
 DATA = "--dataDir {cohort} --chkPointDir"
-
 TEST = f"run.py --test --model cnn {DATA} {{trained}}"
-
 AGAIN = f"run.py --train --model cnn --numIters 9 {DATA} {{trained}}"
-
 WRITES = f"run.py --train --model nn {DATA}"
-
 NEW = f"{WRITES} {{missing}}"
-
 EVERYBODY = "run.py --test --everybody --chkPointDir {everybody}/ckpt --dataDir {converted}"
-
 FOLDS = "--chkPointDir {on_folds}/ckpt --dataDir {converted}"
-
 SCORED = "run.py --train --everybody --score {on_folds}/test --chkPointDir {missing} --dataDir {converted}"
-
 ITS_JSON, ITS_DATA = "trained/cnn/run.json", "trained/cnn/ckpt-1.data-00000-of-00001"
-
 CUT = "on_folds/ckpt/mmnn/folds-3/folds.csv"
-
 RUNS: list[Row] = [
     row("run.py --train --dryRun", "name it with --dataDir"),
     # Options

@@ -6,11 +6,8 @@ from pathlib import Path
 from refusals import Row, row
 
 ON_FOLDS = "--folds 2 --model cnn --dataDir {cohort} --chkPointDir {missing}"
-
 TWO_TESTS = "abide-compare {on_folds}/test {nn_on_folds}/test --outDir {missing}"
-
 WHOM = "abide-data convert {lab} {missing} --grid reduced"
-
 SCORES: list[Row] = [  # report, compare, choice, permutations
     row("abide-report {missing}", "{missing}", "no folder"),
     row("abide-report {on_folds}/train", "predictions.csv", "run.py --test"),
