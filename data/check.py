@@ -16,10 +16,11 @@ from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
+from data.cohorts.duplicates import Groups, leaders, united
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
 from data.cohorts.pictures import Pictures
-from data.cohorts.rows import Groups, leaders, listed, named_groups, united
+from data.cohorts.rows import listed, named_groups
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes, wrong_of

@@ -13,11 +13,12 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.processes import ahead
-from data.cohorts import records
+from data.cohorts import duplicates, records
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import Groups, Metadata, Row, known_sites, listed
+from data.cohorts.duplicates import Groups
+from data.cohorts.rows import Metadata, Row, known_sites, listed
 from data.cohorts.seal import CohortFindings, Seal
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Cohort:
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
             )
         if families := self.metadata.families:
-            told = rows_of.counted_families(families, len(rows_of.leaders((row.subject for row in self.rows), ())))
+            told = duplicates.counted_families(families, len({row.subject for row in self.rows}))
             found.people.counts.append(f"families by {self.metadata.family_column}: {told}")
         return found
 
@@ -209,22 +210,22 @@ class Cohort:
         """Groups of subjects with a map or a connectome in common that is equal to the last bit, as far as digests are
         known; whatever their names."""
         both = zip(self.rows, self.seal.digests, strict=False)
-        return rows_of.sharing((row.subject, sorted(digests.scans)) for row, digests in both)
+        return duplicates.sharing((row.subject, sorted(digests.scans)) for row, digests in both)
 
     def keeps_together(self, people: Collection[str]) -> bool:
         """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a
         group, or if every run looks for groups."""
-        return not self.is_searched or len(set(rows_of.leaders(people, self.known_groups).values())) == 1
+        return not self.is_searched or len(set(duplicates.leaders(people, self.known_groups).values())) == 1
 
     @cached_property
     def known_groups(self) -> Groups:
         """Who is not independent, as far as that is known without reading volumes."""
         equal = () if self.metadata.copies == rows_of.APART else self.equal_scans()
-        return rows_of.united([*self.metadata.groups, *equal])
+        return duplicates.united([*self.metadata.groups, *equal])
 
     def tie(self, groups: Groups) -> str:
         """What the people of these groups have in common, in words."""
-        return rows_of.tie(groups, self.metadata.families)
+        return duplicates.tie(groups, self.metadata.families)
 
     def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
         """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be

@@ -9,7 +9,8 @@ import numpy as np
 
 from data.base.errors import InputError, shown, taken_for_one
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row, leaders, listed
+from data.cohorts.duplicates import leaders
+from data.cohorts.rows import Row, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
 MAX_FOLDER_NAME = 200  # of 255 characters, some of which are of the names of locks and unfinished folders

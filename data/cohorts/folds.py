@@ -35,7 +35,8 @@ from data.cohorts.division import (
     smaller_class,
     subject_table,
 )
-from data.cohorts.rows import Groups, leaders, listed, named_groups
+from data.cohorts.duplicates import Groups, leaders
+from data.cohorts.rows import listed, named_groups
 from data.cohorts.stored import FOLDS, sealed, with_groups
 from data.cohorts.variants import resplit
 

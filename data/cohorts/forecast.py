@@ -7,18 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data.cohorts.division import USUAL_FOLDS, numbered
+from data.cohorts.duplicates import Groups, leaders
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
-from data.cohorts.rows import (
-    CHANCE,
-    CONFIDENCE,
-    MIN_PER_CLASS,
-    SITE_IS_UNKNOWN,
-    Groups,
-    Row,
-    is_swapped,
-    known_sites,
-    leaders,
-)
+from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
 PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/planning.md

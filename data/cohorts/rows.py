@@ -2,9 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +11,7 @@ from data.base import files, tables
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
+from data.cohorts.duplicates import Groups, united
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
@@ -26,9 +26,7 @@ TEST_SHARE = 10  # one subject in ten is a test subject
 TYPED = "converted_by"  # in a provenance: the command
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it
-SHARED_SCAN, ONE_FAMILY = "share a scan", "are of one family"  # what those of a group do
 TOGETHER, APART = "together", "apart"  # subjects who share a scan
-Groups = tuple[tuple[str, ...], ...]  # subjects who are not independent, and so take one split
 
 
 @dataclass(frozen=True)
@@ -132,63 +130,6 @@ def swapped_name(file: str, copy: int) -> str:
 def is_swapped(file: str) -> bool:
     """Whether `swapped_name` made a record's name."""
     return re.search(r"_swap_\d+\.bin$", file) is not None
-
-
-def leaders(subjects: Iterable[str], groups: Groups) -> dict[str, str]:
-    """Each subject -> the first of its group that is among them, or itself if it is in none."""
-    leader = {subject: subject for subject in subjects}
-    for group in groups:
-        present = [subject for subject in group if subject in leader]
-        leader |= dict.fromkeys(present, present[0] if present else "")
-    return leader
-
-
-def united(groups: Iterable[Sequence[str]]) -> Groups:
-    """Groups of two subjects or more, of which those with a subject in common become one; all in the order in which
-    they are named."""
-    found: dict[str, set[str]] = {}
-    for group in groups:
-        together = set(group).union(*(found.get(one, ()) for one in group))
-        found |= dict.fromkeys([*group, *together], together)
-    place, different = {one: at for at, one in enumerate(found)}, {id(group): group for group in found.values()}
-    return tuple(tuple(sorted(group, key=place.__getitem__)) for group in different.values() if len(group) > 1)
-
-
-def sharing(digests: Iterable[tuple[str, Iterable[str]]]) -> Groups:
-    """Groups of subjects with a digest in common; of each subject all are given."""
-    people: dict[str, dict[str, None]] = {}
-    for subject, every in digests:
-        for digest in every:
-            people.setdefault(digest, {})[subject] = None
-    return united(list(group) for group in people.values() if len(group) > 1)
-
-
-def families_of(people: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The members of each family, of one member, too, by its name; of each subject the family's name is given, empty
-    if it has none."""
-    found: dict[str, list[str]] = {}
-    for subject, family in people.items():
-        if family:
-            found.setdefault(family, []).append(subject)
-    return {family: tuple(members) for family, members in found.items()}
-
-
-def counted_families(families: Mapping[str, Sequence[str]], people: int) -> str:
-    """How many of so many people are of families of two or more: `3 of 2 to 4 people, 8 of 60 in all`."""
-    sizes = [len(members) for members in families.values() if len(members) > 1]
-    if not sizes:
-        return f"none of two or more of {people} people"
-    several = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(max(sizes))
-    return f"{len(sizes)} of {several} people, {sum(sizes)} of {people} in all"
-
-
-def tie(groups: Groups, families: Mapping[str, Sequence[str]]) -> str:
-    """What the members of each of these groups have in common, in words."""
-    family_of = {one: family for family, members in families.items() for one in members}
-    of_each = [{family_of.get(one, one) for one in group} for group in groups]
-    by_scan = any(len(names) > 1 for names in of_each)
-    by_family = any(len(names) < len(group) for names, group in zip(of_each, groups, strict=True))
-    return " or ".join(compress((SHARED_SCAN, ONE_FAMILY), (by_scan, by_family)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,9 @@ from data.cohorts import records, seal
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import SERIES, SIDE_TABLES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
+from data.cohorts.duplicates import united
 from data.cohorts.records import Entry, Origin, VerifiedEntry
-from data.cohorts.rows import (
-    DIGESTS,
-    METADATA,
-    TABLE,
-    Metadata,
-    Row,
-    named_groups,
-    united,
-)
+from data.cohorts.rows import DIGESTS, METADATA, TABLE, Metadata, Row, named_groups
 from data.cohorts.seal import Seal
 
 FOLDS = "folds.json"  # of a set of cohorts, one a fold

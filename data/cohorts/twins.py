@@ -25,7 +25,8 @@ import numpy as np
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Groups, named_groups
+from data.cohorts.duplicates import Groups
+from data.cohorts.rows import named_groups
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -16,9 +16,10 @@ from data.base.errors import InputError
 from data.base.processes import Processes, processes
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
+from data.cohorts.duplicates import leaders, sharing, united
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.records import KEPT_DIGITS
-from data.cohorts.rows import METADATA, TYPED, Row, leaders, listed, sharing, united
+from data.cohorts.rows import METADATA, TYPED, Row, listed
 from data.cohorts.stored import open_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_each, compared

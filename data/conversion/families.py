@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
+from data.cohorts.duplicates import counted_families, families_of
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import counted_families, families_of, listed, named_groups
+from data.cohorts.rows import listed, named_groups
 from data.conversion.source import Source
 from data.conversion.tables import canonical_value, column
 

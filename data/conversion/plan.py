@@ -13,21 +13,9 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
+from data.cohorts.duplicates import Groups, families_of, united
 from data.cohorts.phenotype import clean
-from data.cohorts.rows import (
-    APART,
-    METADATA,
-    TABLE,
-    TOGETHER,
-    Groups,
-    Metadata,
-    Row,
-    families_of,
-    listed,
-    named_groups,
-    read_table,
-    united,
-)  # fmt: skip
+from data.cohorts.rows import APART, METADATA, TABLE, TOGETHER, Metadata, Row, listed, named_groups, read_table
 from data.cohorts.stored import write_tables
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions

@@ -13,7 +13,8 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts import twins
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import TEST_SHARE, Groups, Metadata, Row, leaders, listed, tie
+from data.cohorts.duplicates import Groups, leaders, tie
+from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
 from data.cohorts.stored import sealed
 from data.conversion.tables import key
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row, leaders
+from data.cohorts.duplicates import leaders
+from data.cohorts.rows import Row
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site

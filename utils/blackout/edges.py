@@ -21,7 +21,7 @@ from scipy.linalg import lapack
 from data.cohorts.atlas import Atlas, held_by
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import leaders
+from data.cohorts.duplicates import leaders
 
 MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
 PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person

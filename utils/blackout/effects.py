@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from data.cohorts.rows import Groups, Row, leaders
+from data.cohorts.duplicates import Groups, leaders
+from data.cohorts.rows import Row
 from utils.blackout.fills import FILLS
 from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.statistics import blocks, bootstrap

@@ -14,9 +14,10 @@ from data.base.tables import add_row
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
+from data.cohorts.duplicates import SHARED_SCAN, leaders
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import SHARED_SCAN, TOGETHER, leaders
+from data.cohorts.rows import TOGETHER
 from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.choice.job import read_choice
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from data.base.effort import EFFORT
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import leaders
+from data.cohorts.duplicates import leaders
 from utils.scores.calibration import platt
 
 PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
