@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from data.base import files
+from data.base import manifest
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
@@ -121,14 +121,13 @@ def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
-        different, unknown = files.verify_sums(cohort.paths)
+        different, unknown = manifest.compare(cohort.path, cohort.file_names)
     except InputError as error:
         findings.problems.append(str(error))
         return
-    findings.problems += [f"{path} {files.DIFFERENT}" for path in different]
+    findings.problems += [f"{cohort.path / name} {manifest.DIFFERENT}" for name in different]
     if unknown:
-        names = listed([path.name for path in unknown])
-        findings.notes.append(f"no sum in {files.SUMS}, so damage cannot be detected: {names}")
+        findings.notes.append(f"no sum in {manifest.SUMS}, so damage cannot be detected: {listed(unknown)}")
     if cohort.tables and (derivation := cohort.metadata.derivation):
         findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
         findings.notes += filter(None, [derivation.uncleaned])

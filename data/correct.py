@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.base import manifest
 from data.base.errors import InputError, check_plain
-from data.base.files import check_sums, new_folder
+from data.base.files import new_folder
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort, in_one_folder
@@ -209,7 +210,7 @@ def correct(cohort: Cohort, path: Path, target: Path) -> list[dict[str, str]]:
     if any(of["column"] in people.phenotype for of in corrections):
         metadata, values = scaled(people.phenotype, rows, metadata)
     with new_folder(target) as folder:
-        check_sums(cohort.paths)
+        manifest.verify(cohort.path, cohort.file_names)
         write_records(cohort, rows, values, folder)
         carry_tables(cohort, folder)
         if not people.covariates.columns.empty:

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from data.base import manifest
 from data.base.errors import InputError
-from data.base.files import check_new, check_sums, locked, new_folder
+from data.base.files import check_new, locked, new_folder
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.records import Entry
@@ -55,7 +56,7 @@ def pack(cohort: Cohort, target: Path, form: str) -> None:
     damaged record, before anything is written."""
     cohort = in_one_folder(cohort)
     with new_folder(target) as folder:
-        check_sums(cohort.paths)
+        manifest.verify(cohort.path, cohort.file_names)
         for index in range(len(cohort.rows)):
             cohort.read(index)
         FORMS[form](cohort, folder)

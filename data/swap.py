@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data.base import manifest
 from data.base.errors import InputError
-from data.base.files import check_sums, new_folder
+from data.base.files import new_folder
 from data.base.terminal import progress
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_one_folder
@@ -53,7 +54,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
     if taken := sorted(new & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
     with new_folder(target) as folder:
-        check_sums(cohort.paths)
+        manifest.verify(cohort.path, cohort.file_names)
         swaps = RegionSwaps(regions.voxels, num_regions, np.random.default_rng(seed))
         table = write_records(folder, cohort, swaps, copies)
         carry_tables(cohort, folder)

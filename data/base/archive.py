@@ -23,7 +23,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError, is_plain, shown
-from data.base.files import IN_FOLDERS, SUMS, parsed, sum_of
+from data.base.manifest import SUMS, parsed, sum_of
 
 MAX_BYTES = 2**29  # of a zip, and of all its parts together
 MAX_PART = 2**28  # bytes of one, which bounds what reading takes beside the parts
@@ -182,10 +182,7 @@ def texts(content: object) -> Iterator[str]:
 
 def check_sums(path: Path, parts: Mapping[str, bytes]) -> None:
     """Raises InputError unless each part, and no other, has its sum."""
-    try:
-        sums = parsed(parts.get(SUMS, b"").decode().splitlines(), f"{path}:{SUMS}", IN_FOLDERS)
-    except UnicodeDecodeError as error:
-        raise refused(path, f"its {SUMS} is no text") from error
+    sums = parsed(parts.get(SUMS, b""), f"{path}:{SUMS}")
     now = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items() if name != SUMS}
     if odd := sorted(now.keys() ^ sums.keys()) or sorted(name for name in now if now[name] != sums[name]):
         name = odd[0] if is_plain(odd[0]) else shown(odd[0])

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from data.base import files
+from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.processes import ahead
 from data.base.terminal import progress
@@ -273,7 +273,7 @@ def kept(path: Path, shape: tuple[np.dtype, tuple[int]]) -> np.ndarray | None:
 @lru_cache(64)
 def sum_of_state(path: Path, state: tuple[int, ...]) -> str:
     """SHA-256 of a file in a state, so that one that did not change is read once."""
-    return files.sum_of(path)
+    return manifest.sum_of(path)
 
 
 def made(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> list[np.ndarray]:
@@ -329,4 +329,4 @@ def write(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> 
                 file.write(table.tobytes())
     for path, one in zip(paths, parcels, strict=True):
         about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name, "name": path.name}
-        files.write_json(path.with_suffix(".json"), about | {"sha256": files.sum_of(path)})
+        files.write_json(path.with_suffix(".json"), about | {"sha256": manifest.sum_of(path)})

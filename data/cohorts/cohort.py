@@ -128,6 +128,11 @@ class Cohort:
         return {entry.path for entry in self.entries} | ({self.connectomes.path} if self.connectomes else set())
 
     @property
+    def file_names(self) -> list[str]:
+        """`paths` from the folder of the cohort."""
+        return sorted(str(path.relative_to(self.path)) for path in self.paths)
+
+    @property
     def without_connectomes(self) -> "Cohort":
         """The cohort as if it had none."""
         seal = replace(self.seal, digests=tuple(replace(of, connectome="") for of in self.seal.digests))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from data.base import files
+from data.base import files, manifest
 from data.base.cli import names
 from data.base.errors import InputError, shown
 
@@ -281,16 +281,16 @@ class DerivationWithImages:
 
             if self.parcels and (table := beside(self.parcels, ".tsv")).is_file():
                 shutil.copyfile(table, folder / f"{PARCELS}.tsv")
-            files.write_sums(folder, [path.name for path in folder.iterdir()])
+            manifest.write(folder, [path.name for path in folder.iterdir()])
 
 
 def kept_in(folder: Path, derivation: Derivation) -> DerivationWithImages:
     """The derivation of a cohort with the images in its folder. Raises InputError, naming it, for an image or a table
     that is not what was written."""
     place = folder / FOLDER
-    files.check_sums(path for path in place.glob("*") if path.name != files.SUMS)
+    manifest.verify(place, [path.name for path in place.glob("*") if path.name != manifest.SUMS])
     found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in IMAGES}
     for stem, path in found.items():
-        if path and files.sum_of(path) != getattr(derivation, f"{stem}_sha256"):
+        if path and manifest.sum_of(path) != getattr(derivation, f"{stem}_sha256"):
             raise InputError(f"{path} is not the image that cohort.json names. Copy it again, or convert again.")
     return DerivationWithImages(derivation, **found)

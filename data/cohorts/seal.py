@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from data import __version__
-from data.base import files, tables
+from data.base import files, manifest, tables
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.base.terminal import progress
@@ -181,17 +181,17 @@ def parts_of(metadata: Metadata, rows: Sequence[Row], digests: Sequence[Digests]
 
 def parts_by_sums(folder: Path) -> dict[str, str]:
     """SHA-256 of the sums of a folder's files, and of the images of its derivation that are there."""
-    sums = files.read_sums(folder / FOLDER) or {}
+    sums = manifest.read(folder / FOLDER)
     images = {name: value for name, value in sums.items() if (folder / FOLDER / name).is_file()}
     of_images = {FOLDER: sha256_of(images)} if sums else {}
-    return {files.SUMS: sha256_of(files.read_sums(folder)), **of_images}
+    return {manifest.SUMS: sha256_of(manifest.read(folder)), **of_images}
 
 
 def write_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Path] = ()) -> None:
     """Writes `seal.json` of these parts and tables, and of the files that have sums."""
     contents = {path.name: tables.content_sha256(path) for path in of_tables}
     every = {**parts, **contents, **parts_by_sums(folder)}
-    as_written = dict(zip(contents, files.sums_of(map(folder.joinpath, contents)), strict=True))
+    as_written = dict(zip(contents, manifest.sums_of(map(folder.joinpath, contents)), strict=True))
     files.write_json(folder / SEAL, asdict(SealFile(files.FORMAT, sha256_of([every, as_written]), every, as_written)))
 
 
@@ -214,7 +214,7 @@ def verified_seal(folder: Path, parts: Mapping[str, str], of_tables: Iterable[Pa
     known = read_seal(folder)
     now = {**parts, **parts_by_sums(folder)}
     for path in of_tables:
-        unchanged = files.sum_of(path) == known.files.get(path.name)
+        unchanged = manifest.sum_of(path) == known.files.get(path.name)
         now[path.name] = known.parts.get(path.name, "") if unchanged else tables.content_sha256(path)
     different = [name for name in {**known.parts, **now} if known.parts.get(name) != now.get(name)]
     if not different and sha256_of([known.parts, known.files]) != known.sha256:

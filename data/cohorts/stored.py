@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from data.base import files
+from data.base import files, manifest
 from data.base.errors import InputError, check_plain
 from data.cohorts import connectomes as connectomes_of
 from data.cohorts import derivation as derivation_of
@@ -214,7 +214,10 @@ def write_tables(
     files.write_json(path / METADATA, metadata.json())
     entries, edges = folder_entries(path), connectomes_of.digests_by_file(path, metadata, table)
     names = {str(entry.path.relative_to(path)) for entry in entries.values()}
-    files.write_sums(path, names | ({CONNECTOMES} if edges else set()))
+    names |= {CONNECTOMES} if edges else set()
+    if different := manifest.compare(path, names)[0]:  # of a conversion that is completed
+        raise InputError(f"{path / different[0]} {manifest.DIFFERENT}")
+    manifest.write(path, names)
     digests = seal.computed_digests(entries, origins, edges)
     seal.write_digests(path, digests)
     tables = [path / name for name in SIDE_TABLES if (path / name).is_file()]

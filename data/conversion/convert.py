@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.base import files
+from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.processes import Processes, processes
 from data.cohorts import phenotype, records, twins
@@ -141,8 +141,8 @@ def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.Data
 
 def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> dict[str, Any]:
     """Where a cohort comes from, with SHA-256 over the names and contents of files."""
-    digest = hashlib.sha256()
-    for name, value in [(source.table.name, files.sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]:
+    digest, of_table = hashlib.sha256(), (source.table.name, manifest.sum_of(source.table))
+    for name, value in [of_table, *chain.from_iterable(of.sums for of in found)]:
         digest.update(name.encode() + b"\0" + bytes.fromhex(value))
     return {TYPED: command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
 

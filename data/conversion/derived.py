@@ -13,7 +13,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError, check_plain, shown
-from data.base.files import sum_of
+from data.base.manifest import sum_of
 from data.cohorts.covariates import HEAD_MOTION
 from data.cohorts.derivation import (
     CHOICES,

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from data.base import files
 from data.base.errors import InputError, check_plain, is_plain, shown, whole_number
-from data.base.files import sum_of
+from data.base.manifest import sum_of, sums_of
 from data.base.processes import Processes, ahead
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
@@ -88,7 +88,7 @@ class Correlated:
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
         """What is known of each person's files, with the series and the connectome among them."""
-        every = zip(people, self.sums, files.sums_of(self.rows), strict=True)
+        every = zip(people, self.sums, sums_of(self.rows), strict=True)
         return [replace(of, sums=[*of.sums, series], digests=(*of.digests, edges)) for of, series, edges in every]
 
     def planned(self, metadata: Metadata) -> Metadata:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base.errors import InputError, shown
-from data.base.files import sums_of
+from data.base.manifest import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed

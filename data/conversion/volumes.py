@@ -13,7 +13,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import InputError, shown
-from data.base.files import sum_of
+from data.base.manifest import sum_of
 from data.cohorts import nifti, records, resampling, twins
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError, check_plain
-from data.base.files import sum_of
+from data.base.manifest import sum_of
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
 from data.conversion.volumes import check_labels, labels_of

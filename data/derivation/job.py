@@ -18,7 +18,7 @@ from typing import Any
 
 from data.base.archive import Archive
 from data.base.errors import InputError, shown
-from data.base.files import sum_of
+from data.base.manifest import sum_of
 from data.base.processes import cpu_count, processes
 from data.cohorts.derivation import (
     DUAL_REGRESSION,

@@ -29,7 +29,7 @@ import pandas as pd
 from scipy import ndimage, stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.base.files import SUMS
+from data.base.manifest import SUMS
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import DIGESTS, TABLE
 from data.cohorts.seal import SEAL
