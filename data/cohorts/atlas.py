@@ -230,7 +230,7 @@ def make_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
         if cohort.kept_in:
             with files.locked(cohort.kept_in, wait=True):
                 if lacking := {path: one for path, one in parcels.items() if not is_at_hand(path)}:
-                    write_tables(cohort, lacking)
+                    keep_tables(cohort, lacking)
             return
     except OSError as error:
         print(f"{cohort.kept_in} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True)
@@ -245,7 +245,7 @@ def computed(cohort: Cohort, parcels: Collection[Parcels]) -> Iterator[list[np.n
             shown.advance(steps=len(batch["volume"]))
 
 
-def write_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
+def keep_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
     """Computes tables and writes them, each (records, parcels, maps) with what it is."""
     for path in parcels:
         path.parent.mkdir(parents=True, exist_ok=True)

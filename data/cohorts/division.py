@@ -18,7 +18,7 @@ USUAL_FOLDS = 10  # where the classes are large enough
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 
 
-class People(NamedTuple):
+class Subjects(NamedTuple):
     """Subjects in the order of their first record, with their label and site, (n,) each; and the unit that is in one
     fold, by its first subject."""
 
@@ -34,25 +34,25 @@ class People(NamedTuple):
         return min(np.count_nonzero(label == value) for value in (0, 1))
 
 
-def people_of(rows: Iterable[Row], groups: Groups) -> People:
+def subjects_of(rows: Iterable[Row], groups: Groups) -> Subjects:
     first = {row.subject: row for row in reversed([*rows])}
     subjects = list(dict.fromkeys(row.subject for row in rows))
     label, site = (np.array([getattr(first[subject], name) for subject in subjects]) for name in ("label", "site"))
-    return People(subjects, label, site, np.array(list(leaders(subjects, groups).values())))
+    return Subjects(subjects, label, site, np.array(list(leaders(subjects, groups).values())))
 
 
 def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
-    people, count = people_of(cohort.rows, cohort.groups), int(how)
+    people, count = subjects_of(cohort.rows, cohort.groups), int(how)
     if not 2 <= count <= (fewest := people.smaller_class):
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
         )
-    fold = numbered(people.label, people.site, people.unit, count, seed)
+    fold = numbered_folds(people.label, people.site, people.unit, count, seed)
     return dict(zip(people.subjects, map(str, fold), strict=True))
 
 
-def numbered(label: np.ndarray, site: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.ndarray:
+def numbered_folds(label: np.ndarray, site: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The number of the fold of each of n people, in proportion over labels and sites; a unit is in one."""
     stratum = np.array([f"{of} {where}" for of, where in zip(label, site, strict=True)])
     if max(Counter(stratum.tolist()).values()) < count:  # scikit-learn wants one that can be in every fold
@@ -76,7 +76,7 @@ def stratified(stratum: np.ndarray, unit: Sequence[str] | np.ndarray, count: int
 def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
     subject, which is printed."""
-    people, table = people_of(cohort.rows, cohort.groups), cohort.covariates
+    people, table = subjects_of(cohort.rows, cohort.groups), cohort.covariates
     value = dict(zip(people.subjects, people.site.tolist(), strict=True))
     if table is not None and how in table:
         value = table[how].replace("", UNKNOWN_FOLD).to_dict()

@@ -25,7 +25,7 @@ from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import by_column, by_number, check_classes, folder_name, people_of, stratified
+from data.cohorts.division import by_column, by_number, check_classes, folder_name, stratified, subjects_of
 from data.cohorts.duplicates import Groups
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.stored import FOLDS, sealed, with_groups
@@ -288,7 +288,7 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
     values = {folds.fold_of[row.subject] for row in training.rows}
-    most = people_of(training.rows, training.groups).smaller_class if folds.are_numbered else len(values)
+    most = subjects_of(training.rows, training.groups).smaller_class if folds.are_numbered else len(values)
     count = min(EFFORT.inner_folds, most)
     if count < MIN_INNER_FOLDS:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
@@ -306,7 +306,7 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
 
 def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str, str]:
     """So many groups of values of the column, alike in size and in labels as far as that is possible."""
-    people = people_of(training.rows, training.groups)
+    people = subjects_of(training.rows, training.groups)
     value = [folds.fold_of[subject] for subject in people.subjects]
     is_possible = min(Counter(people.label.tolist()).values()) >= count
     stratum = people.label if is_possible else np.zeros(len(value))
@@ -316,7 +316,7 @@ def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str,
 def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
     """Subject -> label, drawn anew. Units are exchanged within their site. The subjects of a group are one unit: their
     labels go together to one of as many subjects at the same sites. Those of a site come in any order."""
-    subjects, label, site, units = people_of(folds.whole.rows, folds.groups)
+    subjects, label, site, units = subjects_of(folds.whole.rows, folds.groups)
     members, alike = defaultdict(list), defaultdict(list)
     for at, unit in enumerate(units.tolist()):
         members[unit].append(at)
