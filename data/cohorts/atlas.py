@@ -121,9 +121,9 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
 def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any. Raises
     InputError, naming the file, unless it divides the brain into regions."""
-    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_maps
+    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_images
 
-    image = next(read_maps([MapOnDisk(path)]))
+    image = next(read_images([MapOnDisk(path)]))
     values = np.asarray(image.dataobj)
     if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
         raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
