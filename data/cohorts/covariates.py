@@ -65,8 +65,10 @@ def odd_numbers(table: pd.DataFrame | None) -> list[str]:
     They are codes of a missing value that lie above all others, or below 0 where no other does; numbers that are far
     from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
     """
+    if table is None:
+        return []
     found: list[str] = []
-    for name in map(str, () if table is None else table):
+    for name in map(str, table):
         text = clean(table[name].dropna())
         values = pd.to_numeric(text, errors="coerce").dropna().astype(float)
         if values.empty or not mostly_numbers(text.dropna()):

@@ -31,7 +31,7 @@ class Subjects(NamedTuple):
     def smaller_class(self) -> int:
         """How many subjects it has; a unit counts as its first one."""
         label = self.label[self.unit == np.array(self.subjects)]
-        return min(np.count_nonzero(label == value) for value in (0, 1))
+        return min(int(np.count_nonzero(label == value)) for value in (0, 1))
 
 
 def subjects_of(rows: Iterable[Row], groups: Groups) -> Subjects:
