@@ -134,9 +134,9 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
         stored = image.dataobj
         if of_map.number is not None:
             stored = stored[(..., *np.unravel_index(of_map.number, image.shape[3:]))]
-        orientation, shape = nibabel.io_orientation(image.affine), image.shape[:3]
-        affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
-        values = nibabel.apply_orientation(np.asarray(stored, np.float32).reshape(shape), orientation)
+        values = np.asarray(stored, np.float32).reshape(image.shape[:3])
+        canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(values, image.affine))
+    values = np.asarray(canonical.dataobj)
     if np.isnan(values.max()):
         values = np.where(np.isnan(values), np.float32(0), values)
     values = np.asfortranarray(values)  # as files have it, which is fastest to read through
@@ -144,7 +144,7 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
         raise InputError(
             f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected a map or labels. Compute it again."
         )
-    return nibabel.Nifti1Image(values, affine)
+    return nibabel.Nifti1Image(values, canonical.affine)
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray) -> float:
