@@ -49,7 +49,7 @@ def tables(folder: Path) -> dict[str, Path]:
 
 def means(path: Path) -> np.ndarray:
     """(people, parcels, maps) float32."""
-    return np.ascontiguousarray(np.load(path)["means"])
+    return np.load(path)
 
 
 def volumes(cohort: Path) -> np.ndarray:

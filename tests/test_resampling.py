@@ -20,7 +20,7 @@ def affine_of(steps_mm, start_mm) -> np.ndarray:
 
 
 def image_of(shape, affine, background=0.0) -> nibabel.Nifti1Image:
-    """Noise in an ellipsoid, as `read_maps` gives it."""
+    """Noise in an ellipsoid, as `read_images` gives it."""
     places = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     noise = np.random.default_rng(0).normal(size=shape)
     values = np.where(sum(axis**2 for axis in places) < 0.8, noise, 0) + background

@@ -13,7 +13,7 @@ changes, another table is made. A damaged one is made anew. The folder may be re
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -24,7 +24,6 @@ import numpy as np
 
 from data.base import files, manifest
 from data.base.errors import InputError
-from data.base.processes import ahead
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_order
@@ -33,10 +32,8 @@ AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
 MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
 MEANS = "means"
-FORM = 2  # of the tables of means; a change of what they hold is another number
 CHUNK = 16  # records read at once
-MADE: dict[Path, np.ndarray] = {}  # tables of means that could not be kept, in this process
-STATE = 4  # numbers that tell a file's state, see `records.state_of`
+TABLES: dict[Path, np.ndarray] = {}  # of means that this process has verified or made, by their paths
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,9 @@ class Atlas:
     def regions(self) -> list[int]:
         return sorted(self.names)
 
-    @property
-    def voxels(self) -> list[np.ndarray]:
-        """The indices of each region's voxels in a flattened volume on `grid`."""
-        return [np.flatnonzero(self.labels == region) for region in self.regions]
-
     def paint(self, values: np.ndarray) -> np.ndarray:
         """One value a region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32, else 0."""
-        values = np.asarray(values, np.float32)
-        if values.shape != (len(self.names),):
-            raise ValueError(f"values have the shape {values.shape}; expected one a region, {(len(self.names),)}.")
-        return np.append(values, np.float32(0))[self.full_places]
+        return np.append(np.asarray(values, np.float32), np.float32(0))[self.full_places]
 
     @cached_property
     def full_places(self) -> np.ndarray:
@@ -92,16 +81,13 @@ def held_by(parts: np.ndarray, count: int, places: np.ndarray, outside: int) -> 
 
 def load_atlas(path: Path | None, grid: records.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
-    return aal(grid) if path is None else on_grid(*label_image(path), grid)
+    return on_grid(*label_image(path), grid) if path else aal(grid)
 
 
 @cache
 def aal(grid: records.Grid) -> Atlas:
-    """AAL on a grid; read-only, since it is shared."""
-    atlas = on_grid(*aal_at_2mm(), grid)
-    for labels in (atlas.labels, atlas.full):
-        labels.setflags(write=False)
-    return atlas
+    """AAL on a grid; shared, so nobody may change it."""
+    return on_grid(*aal_at_2mm(), grid)
 
 
 def on_grid(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atlas:
@@ -115,14 +101,10 @@ def on_grid(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atla
 def read_names(path: Path) -> dict[int, str]:
     """Lines of `number name`."""
     try:
-        text = files.regular(path).read_text(encoding="utf-8")
-        rows = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
-        names = {int(number): name.strip() for number, name in rows}
+        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {int(number): name.strip() for number, name in rows}
     except ValueError as error:
         raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error
-    if len(names) < len(rows):
-        raise InputError(f"{path} names a region twice; expected each number once. Correct the list.")
-    return names
 
 
 def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
@@ -137,32 +119,22 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
 
 
 def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any."""
-    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_maps
+    """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any. Raises
+    InputError, naming the file, unless it divides the brain into regions."""
+    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_images
 
-    image = next(read_maps([MapOnDisk(path)]))
+    image = next(read_images([MapOnDisk(path)]))
     values = np.asarray(image.dataobj)
     if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
         raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
     labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
-    check_extent(labels, path)
+    counts = np.bincount(labels[brain := aal_at_2mm()[0] > 0], minlength=2)[1:]
+    if not counts.any() or counts.max() > MOST_OF_BRAIN * np.count_nonzero(brain):
+        what = f"region {counts.argmax() + 1} in all of the brain" if counts.any() else "no region within the brain"
+        raise InputError(f"{path} has {what}; expected regions of a brain in MNI space. Check its affine and labels.")
     listing = beside(path, ".txt")
     names = read_names(listing) if listing.is_file() else {}
     return labels, {int(region): names.get(region, f"region {region:.0f}") for region in np.unique(values) if region}
-
-
-def check_extent(labels: np.ndarray, path: Path) -> None:
-    """Raises InputError if labels on the full grid have no region, no background, or one region in all of the brain."""
-    if not labels.any():
-        raise InputError(f"{path} has no region on the MNI grid; expected labels in MNI space. Check its affine.")
-    if labels.all():
-        raise InputError(f"{path} has no voxel outside its regions; expected 0 there. Set the background to 0.")
-    brain = labels[aal_at_2mm()[0] > 0]
-    if not brain.any():
-        raise InputError(f"{path} has no region within the brain; expected labels in MNI space. Check its affine.")
-    region, voxels = max(zip(*np.unique(brain[brain > 0], return_counts=True), strict=True), key=lambda found: found[1])
-    if voxels > MOST_OF_BRAIN * brain.size:
-        raise InputError(f"{path}: region {region} covers the whole brain; expected regions of a brain. Take an atlas.")
 
 
 def reduce_labels(labels: np.ndarray) -> np.ndarray:
@@ -191,10 +163,6 @@ class Parcels:
     @property
     def count(self) -> int:
         return math.prod(self.shape)
-
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(self.position.astype("<i4").tobytes()).hexdigest()
 
     @cached_property
     def _members(self) -> Any:
@@ -229,104 +197,72 @@ def regions(atlas: Atlas) -> Parcels:
 
 def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
     """The means of all records of a cohort, standardised as its batches are, over each kind of parcels: (records,
-    *shape, maps) float32, read-only; kept where `cohort.kept_in` says. Raises InputError for a record that cannot be
-    read."""
+    *shape, maps) float32, not to be changed; kept where `cohort.kept_in` says. Raises InputError for a record that
+    cannot be read."""
     paths = [table_path(cohort, one) for one in parcels]
-    found = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
-    tables = [table for table in found if table is not None]
-    if len(tables) < len(parcels):
-        tables = made(cohort, parcels, paths)
-    for entry, state in zip(cohort.entries, tables[0]["state"].tolist(), strict=True):
-        seen = records.verifier_of(entry).seen
-        seen[0] = seen[0] or tuple(state)
-    return [table["means"].reshape(len(table), *one.shape, -1) for table, one in zip(tables, parcels, strict=True)]
+    if lacking := {path: one for path, one in zip(paths, parcels, strict=True) if not is_at_hand(path)}:
+        make_tables(cohort, lacking)
+    return [TABLES[path].reshape(len(cohort.rows), *one.shape, -1) for path, one in zip(paths, parcels, strict=True)]
 
 
 def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     """Where a table is kept, by what decides its content; of a cohort that keeps none, only its name."""
     sites = [row.site for row in cohort.rows] if cohort.moments else None
     moments = [cohort.unswapped(), sites] if sites else None
-    of_all = [FORM, cohort.grid.name, cohort.num_maps, cohort.standard, moments, parcels.digest]
-    key = hashlib.sha256(json.dumps([of_all, [of.volume for of in cohort.seal.digests]]).encode()).hexdigest()
+    volumes = [of.volume for of in cohort.seal.digests]
+    content = [files.FORMAT, cohort.grid.name, cohort.num_maps, cohort.standard, moments, volumes]
+    key = hashlib.sha256(json.dumps(content).encode() + parcels.position.astype("<i4").tobytes()).hexdigest()
     return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"
 
 
-def shape_of(cohort: Cohort, parcels: Parcels) -> tuple[np.dtype, tuple[int]]:
-    """The type and the shape of a table: `means` (parcels, maps), and the `state` of the record's file when it was
-    verified."""
-    form = np.dtype([("state", "<i8", STATE), ("means", "<f4", (parcels.count, cohort.num_maps))])
-    return form, (len(cohort.rows),)
+def is_at_hand(path: Path) -> bool:
+    """Whether this process has a table, which it reads if it was kept and is as it was written."""
+    with suppress(InputError):
+        if path not in TABLES and files.read_json(path.with_suffix(".json"), dict).get("sha256") == manifest.sum_of(
+            path
+        ):
+            TABLES[path] = np.load(path, mmap_mode="r")
+    return path in TABLES
 
 
-def kept(path: Path, shape: tuple[np.dtype, tuple[int]]) -> np.ndarray | None:
-    """A table that was kept; None if there is none, or it is not the one that was written under this name."""
-    if path in MADE:
-        return MADE[path]
-    with suppress(InputError, ValueError, EOFError):
-        about = files.read_json(path.with_suffix(".json"), dict)
-        if about.get("name") == path.name and about.get("sha256") == sum_of_state(path, records.state_of(path)):
-            table = np.load(path, mmap_mode="r")
-            return table if (table.dtype, table.shape) == shape else None
-    return None
-
-
-@lru_cache(64)
-def sum_of_state(path: Path, state: tuple[int, ...]) -> str:
-    """SHA-256 of a file in a state, so that one that did not change is read once."""
-    return manifest.sum_of(path)
-
-
-def made(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> list[np.ndarray]:
-    """The tables, computed from the volumes, which are read once, and kept if that is possible; another process may
-    have made them meanwhile."""
-    if cohort.kept_in is None:
-        return in_memory(cohort, parcels)
+def make_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
+    """Computes tables by their paths, and keeps them if that is possible; another process may have made them
+    meanwhile."""
     try:
-        with files.locked(cohort.kept_in, wait=True):
-            of_each = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
-            left = [at for at, table in enumerate(of_each) if table is None]
-            write(cohort, [parcels[at] for at in left], [paths[at] for at in left])
+        if cohort.kept_in:
+            with files.locked(cohort.kept_in, wait=True):
+                if lacking := {path: one for path, one in parcels.items() if not is_at_hand(path)}:
+                    keep_tables(cohort, lacking)
+            return
     except OSError as error:
         print(f"{cohort.kept_in} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True)
-        MADE.update(zip(paths, in_memory(cohort, parcels), strict=True))
-    found = [kept(path, shape_of(cohort, one)) for path, one in zip(paths, parcels, strict=True)]
-    return [table for table in found if table is not None]
+    TABLES.update(zip(parcels, map(np.concatenate, zip(*computed(cohort, parcels.values()), strict=True)), strict=True))
 
 
-def in_memory(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
-    return [np.concatenate(chunks) for chunks in zip(*computed(cohort, parcels), strict=True)]
-
-
-def computed(cohort: Cohort, parcels: Sequence[Parcels]) -> Iterator[list[np.ndarray]]:
-    """For each chunk of records, the rows of each table, see `shape_of`."""
-    chunks = in_order(np.arange(len(cohort.rows)), CHUNK)
-    forms = [shape_of(cohort, one)[0] for one in parcels]
+def computed(cohort: Cohort, parcels: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
+    """For each chunk of records, which are read once, the rows of each table."""
     with progress("Averaging volumes", len(cohort.rows)) as shown:
-        for chunk, batch in zip(chunks, ahead(cohort.batch, chunks), strict=True):
-            tables = [np.empty(len(chunk), form) for form in forms]
-            for table, one in zip(tables, parcels, strict=True):
-                table["means"] = one.of(batch["volume"]).reshape(len(chunk), one.count, -1)
-                table["state"] = [records.verifier_of(cohort.entries[at]).seen[0] or (0,) * STATE for at in chunk]
-            shown.advance(steps=len(chunk))
-            yield tables
+        for batch in cohort.batches(in_order(np.arange(len(cohort.rows)), CHUNK)):
+            yield [one.of(batch["volume"]) for one in parcels]
+            shown.advance(steps=len(batch["volume"]))
 
 
-def write(cohort: Cohort, parcels: Sequence[Parcels], paths: Sequence[Path]) -> None:
-    """Computes tables and writes them, each with what it is."""
-    if not parcels:
-        return
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path in filter(Path.exists, paths):
-        print(f"{path} is not as it was written, and is made anew.", flush=True)
+def keep_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
+    """Computes tables and writes them, each (records, parcels, maps) with what it is."""
+    for path in parcels:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            print(f"{path} is not as it was written, and is made anew.", flush=True)
     with ExitStack() as stack:
-        written = [stack.enter_context(files.replacing(path, "wb")) for path in paths]
-        for at, tables in enumerate(computed(cohort, parcels)):
+        written = [stack.enter_context(files.replacing(path, "wb")) for path in parcels]
+        for file, one in zip(written, parcels.values(), strict=True):
+            shape = len(cohort.rows), one.count, cohort.num_maps
+            header = {"descr": records.DTYPE.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        for tables in computed(cohort, parcels.values()):
             for file, table in zip(written, tables, strict=True):
-                if not at:
-                    described = np.lib.format.dtype_to_descr(table.dtype)
-                    header = {"descr": described, "fortran_order": False, "shape": (len(cohort.rows),)}
-                    np.lib.format.write_array_header_1_0(file, header)
                 file.write(table.tobytes())
-    for path, one in zip(paths, parcels, strict=True):
-        about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name, "name": path.name}
+    for path, one in parcels.items():
+        about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name}
         files.write_json(path.with_suffix(".json"), about | {"sha256": manifest.sum_of(path)})
+        TABLES[path] = np.load(path, mmap_mode="r")

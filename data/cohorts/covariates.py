@@ -46,11 +46,9 @@ class Kind:
     def of(self, table: pd.DataFrame) -> list[str]:
         """The columns of this kind. What must be a number is neither text nor 0 and 1, which are codes of text."""
         names = [str(name) for name in table if self.names(str(name))]
-        return [name for name in names if self.may_be_text or is_measure(table[name])]
-
-
-def is_measure(values: pd.Series) -> bool:
-    return mostly_numbers(values.dropna()) and not values.isin([0, 1]).all()
+        if self.may_be_text:
+            return names
+        return [name for name in names if mostly_numbers(table[name].dropna()) and not table[name].isin([0, 1]).all()]
 
 
 AGE = Kind("(?<![a-z])age(?![a-z])", "onset|diagnos|maternal|paternal|mother|father|parent|gestation|mental")
@@ -67,9 +65,9 @@ def odd_numbers(table: pd.DataFrame | None) -> list[str]:
     They are codes of a missing value that lie above all others, or below 0 where no other does; numbers that are far
     from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
     """
-    found: list[str] = []
     if table is None:
-        return found
+        return []
+    found: list[str] = []
     for name in map(str, table):
         text = clean(table[name].dropna())
         values = pd.to_numeric(text, errors="coerce").dropna().astype(float)
@@ -91,8 +89,6 @@ def are_odd(values: np.ndarray, name: str) -> np.ndarray:
         above = values > others.max() + BEYOND * np.ptp(others)
         below = (values < 0) & (others.min() >= 0) & (measured | (values != -1))
         far |= code & (above | below)
-    else:
-        far |= code & (values >= 999) & measured
     if measured and (values >= 0).mean() > MOSTLY:
         far |= values < 0
     return far | (values >= EXCEL_DATE) & AGE.names(name)
@@ -122,10 +118,14 @@ def completed(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.
     if phenotype is None:
         return table
     table = pd.DataFrame(index=phenotype.index) if table is None else table
-    lacking = [kind for kind in KINDS.values() if not kind.of(table)]
-    found = [values for kind in lacking if (values := of_kind(phenotype, kind)) is not None]
-    joined = table.assign(**{str(values.name): as_text(values) for values in found if values.name not in table})
+    known = [of_kind(phenotype, kind) for kind in KINDS.values() if not kind.of(table)]
+    added = {str(of.name): of.map(in_text, "ignore").fillna("") for of in known if of is not None}
+    joined = table.assign(**{name: of for name, of in added.items() if name not in table})
     return joined if joined.shape[1] else None
+
+
+def in_text(value: float | str) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else value
 
 
 def of_kind(phenotype: pd.DataFrame, kind: Kind) -> pd.Series | None:
@@ -139,11 +139,6 @@ def of_kind(phenotype: pd.DataFrame, kind: Kind) -> pd.Series | None:
         named = text.where(codes.any(axis=1)).to_frame(column or codes.columns[0])
     known = [name for name in named if named[name].notna().any()]
     return named[known[0]] if known else None
-
-
-def as_text(values: pd.Series) -> pd.Series:
-    """Numbers or text as text, empty where unknown."""
-    return values.map(lambda value: f"{value:.12g}" if isinstance(value, float) else value, "ignore").fillna("")
 
 
 def told(table: pd.DataFrame, phenotype: pd.DataFrame, rows: Sequence[Row], named: bool) -> str:

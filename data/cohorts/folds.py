@@ -12,7 +12,6 @@ Labels are permuted within sites. There is nothing to find then, with the same p
 """
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,16 +25,8 @@ from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import (
-    by_column,
-    by_number,
-    check_classes,
-    folder_name,
-    folds_of,
-    smaller_class,
-    subject_table,
-)
-from data.cohorts.duplicates import Groups, leaders
+from data.cohorts.division import by_column, by_number, check_classes, folder_name, stratified, subjects_of
+from data.cohorts.duplicates import Groups
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.stored import FOLDS, sealed, with_groups
 from data.cohorts.variants import resplit
@@ -202,7 +193,7 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
 
 def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
-    fold_of = (by_column if whole_number(how) is None else by_number)(cohort, how, seed)
+    fold_of = by_column(cohort, how) if whole_number(how) is None else by_number(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.digest, fold_of)
 
@@ -212,6 +203,11 @@ def check_cuttable(cohort: Cohort) -> None:
     if unknown := [row.subject for row in cohort.rows if not row.known]:
         raise InputError(
             f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
+        )
+    several = Counter(row.subject for row in {(row.subject, row.label, row.site): row for row in cohort.rows}.values())
+    if differing := [subject for subject, count in several.items() if count > 1]:
+        raise InputError(
+            f"{cohort.path} has two labels or sites for subject {listed(differing)}; folds need one. Correct the table."
         )
     if any("swap" in source for source in cohort.metadata.lineage):
         raise InputError(
@@ -292,7 +288,8 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
     values = {folds.fold_of[row.subject] for row in training.rows}
-    count = min(EFFORT.inner_folds, smaller_class(training) if folds.are_numbered else len(values))
+    most = subjects_of(training.rows, training.groups).smaller_class if folds.are_numbered else len(values)
+    count = min(EFFORT.inner_folds, most)
     if count < MIN_INNER_FOLDS:
         what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(
@@ -309,29 +306,25 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
 
 def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str, str]:
     """So many groups of values of the column, alike in size and in labels as far as that is possible."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    subjects, label, _ = subject_table(training)
-    value = [folds.fold_of[subject] for subject in subjects]
-    stratum = label if min(Counter(label.tolist()).values()) >= count else [0] * len(label)
-    splits = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(subjects, stratum, value)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        return folds_of(subjects, [str(number) for number in range(count)], splits)
+    people = subjects_of(training.rows, training.groups)
+    value = [folds.fold_of[subject] for subject in people.subjects]
+    is_possible = min(Counter(people.label.tolist()).values()) >= count
+    stratum = people.label if is_possible else np.zeros(len(value))
+    return dict(zip(people.subjects, map(str, stratified(stratum, value, count, seed)), strict=True))
 
 
 def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
     """Subject -> label, drawn anew. Units are exchanged within their site. The subjects of a group are one unit: their
     labels go together to one of as many subjects at the same sites. Those of a site come in any order."""
-    subjects, label, site = subject_table(folds.whole)
-    leader, members, alike = leaders(subjects, folds.groups), defaultdict(list), defaultdict(list)
-    for at, subject in enumerate(subjects):
-        members[leader[subject]].append(at)
+    subjects, label, site, units = subjects_of(folds.whole.rows, folds.groups)
+    members, alike = defaultdict(list), defaultdict(list)
+    for at, unit in enumerate(units.tolist()):
+        members[unit].append(at)
     for unit in members.values():  # of which those of a key may be exchanged
         alike[tuple(sorted(site[unit]))].append(sorted(unit, key=site.__getitem__))
     found: dict[str, float] = {}
-    for units in alike.values():
-        for unit, of_others in zip(units, random.permutation(np.array(units)), strict=True):
+    for exchanged in alike.values():
+        for unit, of_others in zip(exchanged, random.permutation(np.array(exchanged)), strict=True):
             source = sorted(random.permutation(of_others), key=site.__getitem__) if len(unit) > 1 else of_others
             found |= {subjects[to]: float(label[of]) for to, of in zip(unit, source, strict=True)}
     return found

@@ -1,13 +1,13 @@
 """What a cohort can conclude, before anybody trains: people, sites and relatives -> two lines."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-from data.cohorts.division import USUAL_FOLDS, numbered
-from data.cohorts.duplicates import Groups, leaders
+from data.cohorts.division import USUAL_FOLDS, Subjects, numbered_folds, subjects_of
+from data.cohorts.duplicates import Groups
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
 from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
 
@@ -31,53 +31,50 @@ class Way(NamedTuple):
 
 
 def forecast(
-    rows: Sequence[Row],
-    groups: Groups,
-    how: str = "",
-    fold_of: Mapping[str, str] | None = None,
-    connectome: str = "",
+    rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None, connectome: str = ""
 ) -> list[str]:
     """Two lines on the folds `how` that are given, or else on `--folds 10`, by the seed 0, and `--folds site`; without
     training people, on their test by a model of others. `connectome` is empty for a cohort without one. None where a
     label is unknown or regions were swapped, which folds refuse."""
-    people = {row.subject: row for row in rows}
     if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
-    label, site = (np.array([getattr(row, of) for row in people.values()]) for of in ("label", "site"))
-    unit = np.array([*leaders(people, groups).values()])
-    ways: dict[str, np.ndarray | None] = {"a model of other people": None}
+    people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other people": None})
     if any(row.split == "train" for row in rows):
-        ways = dict(usual_folds(label, site, unit, np.array([people[name].site for name in unit])))
-    asked = {f"--folds {how}": np.array([fold_of[name] for name in people])} if fold_of else ways
-    every = [compared(name, (label, site, unit), fold) for name, fold in (asked | ways | asked).items()]
-    told = "; ".join(map(shown, every[: len(asked)])) or "no folds are possible"
-    means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in every[: len(asked)]) else ""
-    of_site = "" if known_sites(site) else f"{SITE_IS_UNKNOWN[0].lower()}{SITE_IS_UNKNOWN[1:]}; "
-    return [f"Forecast for {len(people)} people: {told}{means}.", f"Advice: {of_site}{advice(every, connectome)}."]
+        ways = usual_folds(people)
+    asked = {f"--folds {how}": np.array([fold_of[name] for name in people.subjects])} if fold_of else ways
+    every = [way_of(name, people, fold) for name, fold in (asked | ways | asked).items()]
+    first = every[: len(asked)]
+    told = "; ".join(map(what_is_shown, first)) or "no folds are possible"
+    means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in first) else ""
+    of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN[0].lower()}{SITE_IS_UNKNOWN[1:]}; "
+    counted = f"Forecast for {len(people.subjects)} people: {told}{means}."
+    return [counted, f"Advice: {of_site}{advice(every, connectome)}."]
 
 
-def usual_folds(
-    label: np.ndarray, site: np.ndarray, unit: np.ndarray, own: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Those that are possible, by their name; `own` (n,) is the site that tests each person."""
-    count = min(USUAL_FOLDS, *(len(np.unique(unit[label == value])) for value in (0, 1)))
-    if count > 1:
-        yield f"--folds {count}", numbered(label, site, unit, count, 0)
-    names = np.unique(own)
-    if 1 < len(names) <= len(own) / 2 and all(len(np.unique(label[own != name])) == 2 for name in names):
-        yield "--folds site", own
+def usual_folds(people: Subjects) -> dict[str, np.ndarray | None]:
+    """Those that are possible, by their name."""
+    found: dict[str, np.ndarray | None] = {}
+    subjects, label, site, unit = people
+    if (count := min(USUAL_FOLDS, people.smaller_class)) > 1:
+        found[f"--folds {count}"] = numbered_folds(label, site, unit, count, 0)
+    site_of = dict(zip(subjects, site, strict=True))
+    tested = np.array([site_of[first] for first in unit])
+    names = np.unique(tested)
+    if 1 < len(names) <= len(subjects) / 2 and all(len(np.unique(label[tested != name])) == 2 for name in names):
+        found["--folds site"] = tested
+    return found
 
 
-def compared(named: str, people: tuple[np.ndarray, np.ndarray, np.ndarray], fold: np.ndarray | None) -> Way:
-    """Label, site and unit (n,) of people, tested in folds or by one model, compared as `utils.scores.metrics` does."""
-    label, site, unit = people
-    parts = np.zeros(len(label)) if fold is None else fold
-    several = len(np.unique(site)) > 1
-    group = peers_of(label, site, fold) if several else parts
+def way_of(named: str, people: Subjects, fold: np.ndarray | None) -> Way:
+    """Subjects who are tested in folds (n,) or by one model, compared as `utils.scores.metrics` does."""
+    _, label, site, unit = people
+    one_site, parts = len(np.unique(site)) == 1, np.zeros(len(label)) if fold is None else fold
+    group = parts if one_site else peers_of(label, site, fold)
     both = of_both_classes(label, group)
     sites = len(np.unique(site[both]))
-    within = "in all" if fold is None else "within folds"
-    within = f"within {sites} site{'s'[: sites != 1]}" if several else within
+    within = f"within {sites} site{'s'[: sites != 1]}"
+    if one_site:
+        within = "in all" if fold is None else "within folds"
     auc = np.nan
     if min(len(np.unique(unit[both & (label == value)])) for value in (0, 1)) >= MIN_PER_CLASS:
         counts = [np.unique(group[both & (label == value)], return_counts=True)[1] for value in (1, 0)]
@@ -105,11 +102,12 @@ def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
     return float(min(enough, default=np.inf))
 
 
-def shown(one: Way) -> str:
+def what_is_shown(one: Way) -> str:
     """Whom a way compares, and what it shows."""
-    found = " and shows no AUC" if np.isinf(one.auc) else f" and shows an AUC of {one.auc:.2f} or more"
-    found = ", too few for an interval" if np.isnan(one.auc) else found
-    return f"{one.named} compares {one.people} {one.within}{found}"
+    said = f"{one.named} compares {one.people} {one.within}"
+    if np.isnan(one.auc):
+        return f"{said}, too few for an interval"
+    return f"{said} and shows {'no AUC' if np.isinf(one.auc) else f'an AUC of {one.auc:.2f} or more'}"
 
 
 def advice(ways: Sequence[Way], connectome: str) -> str:

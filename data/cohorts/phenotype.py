@@ -205,14 +205,6 @@ def recording(preparation: Preparation) -> list[int]:
     return [at for at, _ in found] if any(scale > 0 for _, scale in found) else []
 
 
-def can_scale(preparation: Preparation) -> bool:
-    """Whether it holds constants that make finite float32 of all numbers that a table may hold."""
-    if (scaler := Scaler.of(preparation)) is None:
-        return False
-    moderate = all((np.abs(values) <= MAX_NUMBER).all() for values in vars(scaler).values())
-    return bool(moderate and ((scaler.scale == 0) | (scaler.scale >= 1 / MAX_NUMBER)).all())
-
-
 def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequence[str]) -> pd.DataFrame:
     """Columns of a table as text by subject, empty if a value or the column is missing."""
     text = table.reindex(columns=list(columns), fill_value="").apply(clean).fillna("")
@@ -232,36 +224,24 @@ def write_by_subject(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_by_subject(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
-    """The rows of these subjects, in their order, as text. Raises InputError, naming the file, if it is damaged."""
-    table = tables.read_frame(path)
-    if SUBJECT not in table:
-        raise damaged_table(path, f"its columns are {listed(list(table)) or 'none'}, not '{SUBJECT}' and others")
-    table = table.set_index(SUBJECT)
-    if (twice := table.index[table.index.duplicated()]).size:
-        raise damaged_table(path, f"it names subject {twice[0]} twice")
-    if absent := [subject for subject in subjects if subject not in table.index]:
-        raise damaged_table(path, f"it lacks subject {absent[0]} ({len(absent)} missing)")
+    """The rows of these subjects, in their order, as text. Raises InputError unless there is one for each."""
+    table = tables.read_frame(path, [SUBJECT]).set_index(SUBJECT)
+    rows = table.index.value_counts().reindex(list(subjects), fill_value=0)
+    if (odd := rows[rows != 1]).size:
+        raise InputError(f"{path} has {odd.iloc[0]} rows of subject {odd.index[0]}; expected one. Copy it again.")
     return table.loc[list(subjects)]
 
 
 def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """The same as float64, NaN where empty. Raises InputError unless the columns are `names` and hold numbers."""
     table = read_by_subject(path, subjects)
-    if list(table.columns) != list(names) or len(names) != PHENOTYPE_SIZE:
-        raise damaged_table(
-            path, f"its {table.shape[1]} columns are not the {PHENOTYPE_SIZE} values that cohort.json names"
-        )
     try:
         values = table.map(lambda text: float(text or "nan"))
     except ValueError as error:
-        raise damaged_table(path, str(error)) from error
-    if (values.abs() > MAX_NUMBER).any(axis=None):
-        raise damaged_table(path, f"it holds a value above {MAX_NUMBER:g}")
+        raise InputError(f"{path} is damaged: {error}. Convert again.") from error
+    if list(values) != list(names) or len(names) != PHENOTYPE_SIZE or (values.abs() > MAX_NUMBER).any(axis=None):
+        raise InputError(f"{path} does not hold the {PHENOTYPE_SIZE} numbers that cohort.json names. Convert again.")
     return values
-
-
-def damaged_table(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is damaged: {reason}; expected a row a subject. Convert again.")
 
 
 def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata: Metadata) -> None:
@@ -280,19 +260,22 @@ def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata:
         )
 
 
-def missing_by_label(phenotype: pd.DataFrame, label: np.ndarray, site: Sequence[str]) -> list[str]:
+def missing_in(values: pd.DataFrame | None, rows: Sequence[Row]) -> list[str]:
     """A sentence for each site at which one class lacks values more often than the other (Fisher's exact test), the
-    clearest first. There, a classifier can read the label from the gap. `phenotype` (people, columns) is NaN where a
-    value is missing; `label` (people,) is 1.0 autism, 0.0 control, NaN unknown."""
+    clearest first. There, a classifier can read the label from the gap. `values` (people, columns) are NaN where one is
+    missing; nothing is said without them."""
     from scipy.stats import fisher_exact
 
-    of_person = np.asarray(site, str)
+    if values is None:
+        return []
+    person = {row.subject: row for row in rows}
+    label, site = (np.array([getattr(person[name], of) for name in values.index]) for of in ("label", "site"))
     names: dict[tuple[str, bytes], list[str]] = {}  # of a site, the columns that the same people lack
     found: dict[tuple[str, bytes], tuple[float, str]] = {}
-    for name, column in phenotype.items():
+    for name, column in values.items():
         missing = (column.isna() | bool(INDICATOR.search(str(name))) & (column == 1)).to_numpy()
-        for where in np.unique(of_person):
-            control, autism = (missing[(of_person == where) & (label == value)] for value in (0.0, 1.0))
+        for where in np.unique(site):
+            control, autism = (missing[(site == where) & (label == value)] for value in (0.0, 1.0))
             together = np.concatenate([control, autism])
             if control.size == 0 or autism.size == 0 or together.all() or not together.any():
                 continue
@@ -307,12 +290,3 @@ def missing_by_label(phenotype: pd.DataFrame, label: np.ndarray, site: Sequence[
         for same, (p_value, text) in sorted(found.items(), key=lambda item: item[1])
         if p_value < threshold
     ]
-
-
-def missing_in(values: pd.DataFrame | None, rows: Sequence[Row]) -> list[str]:
-    """`missing_by_label` of a cohort's people by its `phenotype.csv` and rows; nothing if it has no such table."""
-    if values is None:
-        return []
-    person = {row.subject: row for row in rows}
-    label, site = ([getattr(person[name], field) for name in values.index] for field in ("label", "site"))
-    return missing_by_label(values, np.array(label), site)

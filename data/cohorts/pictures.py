@@ -76,30 +76,24 @@ class Sheet:
     count: int
 
     @property
-    def width(self) -> int:
-        """Pictures in a row."""
-        return max(1, min(math.ceil(math.sqrt(self.count)), MOST_IN_ROW))
-
-    @property
-    def height(self) -> int:
-        return math.ceil(self.count / self.width)
+    def size(self) -> tuple[int, int]:
+        """Rows, and pictures in a row."""
+        width = max(1, min(math.ceil(math.sqrt(self.count)), MOST_IN_ROW))
+        return math.ceil(self.count / width), width
 
     def image(self, pictures: Sequence[np.ndarray]) -> bytes:
         """As a WebP file."""
-        rows, columns = pictures[0].shape
-        whole = np.zeros((self.height * rows, self.width * columns), np.uint8)
-        for at, one in enumerate(pictures):
-            top, left = at // self.width * rows, at % self.width * columns
-            whole[top : top + rows, left : left + columns] = one
-        return webp(whole)
+        (height, width), (rows, columns) = self.size, pictures[0].shape
+        places = np.zeros((height * width, rows, columns), np.uint8)
+        places[: len(pictures)] = pictures
+        return webp(places.reshape(height, width, rows, columns).swapaxes(1, 2).reshape(height * rows, -1))
 
     def style(self, at: int) -> str:
         """Where a picture lies, as CSS."""
-        row, column = divmod(at, self.width)
-        across, down = (
-            f"{100 * of / max(size - 1, 1):.4f}%" for of, size in ((column, self.width), (row, self.height))
-        )
-        return f"background-size:{100 * self.width}% {100 * self.height}%;background-position:{across} {down}"
+        height, width = self.size
+        row, column = divmod(at, width)
+        across, down = (f"{100 * of / max(most - 1, 1):.4f}%" for of, most in ((column, width), (row, height)))
+        return f"background-size:{100 * width}% {100 * height}%;background-position:{across} {down}"
 
 
 @dataclass
@@ -128,7 +122,7 @@ class Pictures:
     def mean_and_sd(self, at: int) -> dict[str, np.ndarray]:
         """Over people, of a map, each (x, y, z), by `mean` and `SD`; of one person there is no SD."""
         count = len(self.of_people)
-        mean = self.sums[at, 0] / count
+        mean, squares = self.sums[at, 0] / count, self.sums[at, 1]
         if count < 2:
             return {"mean": mean}
-        return {"mean": mean, "SD": np.sqrt(np.maximum(self.sums[at, 1] - count * mean**2, 0) / (count - 1))}
+        return {"mean": mean, "SD": np.sqrt(np.maximum(squares - count * mean**2, 0) / (count - 1))}

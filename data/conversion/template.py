@@ -141,7 +141,7 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     wrong = {
         "grid": grid is None or metadata.grid != grid.shape or not grid.lies_by(metadata.affine),
         "maps": not 1 <= len(maps) <= MAX_MAPS or len(maps) != data.num_maps or are_repeated(maps),
-        "phenotype": len(metadata.phenotype) != PHENOTYPE_SIZE or not phenotype.can_scale(metadata),
+        "phenotype": len(metadata.phenotype) != PHENOTYPE_SIZE or not phenotype.Scaler.of(metadata),
         "categories": sum(map(len, metadata.phenotype_categories.values())) > PHENOTYPE_SIZE,
         "covariates": are_repeated((SUBJECT, *metadata.covariate_columns)),
         "measures": any({*of_map} != {*measures.MEASURES} for of_map in data.typical.values())

@@ -43,7 +43,7 @@ from data.base.effort import EFFORT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
-from data.cohorts.division import numbered
+from data.cohorts.division import numbered_folds
 from data.cohorts.records import DTYPE
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
@@ -104,7 +104,7 @@ def settings() -> Iterator[Setting]:
 
 def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
     """Folds in proportion over labels and sites, or the sites."""
-    return site if folds == "site" else numbered(label, site, family, int(folds), seed)
+    return site if folds == "site" else numbered_folds(label, site, family, int(folds), seed)
 
 
 def related(setting: Setting, random: np.random.Generator) -> np.ndarray:

@@ -208,7 +208,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row(f"{CUT_INTO} planet", "--folds planet", "neither a number nor a column"),
     row(f"{CUT_INTO} DX_GROUP", "--folds DX_GROUP", "neither a number nor a column"),
     row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),
-    row(f"{BARE} --folds site", "one value", "unknown"),
+    row(f"{BARE} --folds site", "has 1 values", "unknown"),
     row(f"{CUT_INTO} 3".replace("converted", "swapped"), "augmented by swapping", "{swapped}"),
     row(FOLDS, "lacks", "Was it edited", spoil={FOLD_TABLE: lambda table: table[:-1]}),
     row(FOLDS, "lacks 50002", spoil={FOLD_TABLE: lambda table: table.replace("50002", "stranger")}),
