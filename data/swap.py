@@ -41,7 +41,7 @@ def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int)
             named = subjects.pop()
             raise InputError(f"{cohort.path} has no other training subject with the label of {named}; add some.")
     with new_folder(target) as folder:
-        check_sums(cohort.paths)
+        manifest.verify(cohort.path, cohort.file_names)
         table = write_records(folder, cohort, num_regions, copies, np.random.default_rng(seed))
         carry_tables(cohort, folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
