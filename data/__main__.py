@@ -6,12 +6,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
+from data.base.files import check_new
 from data.base.processes import ignore_interrupts
 from data.base.terminal import start
 from data.cohorts.derivation import add_choices, chosen
@@ -19,10 +19,13 @@ from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
 if TYPE_CHECKING:
-    from data.cohorts.cohort import Cohort
     from data.conversion.plan import PlannedCohort
 
 INTERRUPTED = 130
+DECIDED_BY_LIKE = (
+    *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
+    *("seed", "keepSplit", "keepCopies", "allowLeak"),
+)  # options of convert
 EXAMPLES = {
     "derive": {
         "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "
@@ -61,42 +64,30 @@ EXAMPLES = {
 
 def convert(args: argparse.Namespace) -> int:
     options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
-    for name in ("grid", "phenotype", "covariates", "seed"):
-        if args.like and getattr(options, name) is not None:
-            raise InputError(f"--{name} is chosen by --like: everything is as in {args.like}. Leave it out.")
-    if args.like and args.parcels:
-        raise InputError(f"--parcels is chosen by --like: everything is as in {args.like}. Leave it out.")
-    for name, given in (("keepCopies", options.keep_copies), ("keepSplit", options.keep_split)):
-        if args.like and given:
-            raise InputError(f"--{name} is about splits, but --like makes test subjects only. Leave it out.")
+    if args.like and (taken := [name for name in DECIDED_BY_LIKE if getattr(args, name) not in (None, False)]):
+        raise InputError(f"--{taken[0]} does not go with --like: all is as in {args.like}. Leave it out.")
+    check_new(args.cohort)
     from data import check as checks
     from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
-    from data.conversion.sites import SITE_COLUMNS
     from data.conversion.source import read_source
     from data.conversion.template import TemplateCohort
 
     like = TemplateCohort.of(args.like) if args.like else None
-    if like:
-        source_options = options_like(like.cohort, source_options)
-    site_columns = (*filter(None, [like.site_column if like else None]), *SITE_COLUMNS)
-    source = read_source(args.source, source_options, like is not None, site_columns)
+    source = read_source(args.source, source_options, like)
     print("\n".join(source.notes))
     for reason, subjects in source.left_out.items():
         if subjects:
             print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
     command, target = shlex.join(["abide-data", *sys.argv[1:]]), None if options.dry_run else args.cohort
-    if like:
-        planned, notes = conversion.convert_like(source, target, like, command, options.family)
-    else:
-        planned, notes = conversion.convert(source, target, options, command)
+    planned, notes = conversion.convert(source, target, options, command, like)
     print("".join(f"{note}\n" for note in notes), end="")
     print_planned(planned)
     if options.dry_run:
         from data.conversion.preview import preview
 
-        print(*preview(source, planned, args.cohort), sep="\n")
+        print(*preview(source, planned), sep="\n")
         return 0
     print_records(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
@@ -132,20 +123,6 @@ def print_records(planned: "PlannedCohort", path: Path) -> None:
     counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
     counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     print(f"{len(planned.rows)} records in {path}: {counted}", flush=True)
-
-
-def options_like(like: "Cohort", options: SourceOptions) -> SourceOptions:
-    """The options with the maps and connectomes of the cohort that --like names. Raises InputError for others."""
-    maps, connectome = like.metadata.maps or None, like.metadata.connectome or None
-    if maps and options.maps not in (None, maps):
-        raise InputError(
-            f"--maps {','.join(options.maps or ())} is not what {like.path} has, {', '.join(maps)}. Leave it out."
-        )
-    if options.connectome not in (None, connectome):
-        raise InputError(
-            f"--connectome {options.connectome} is not what {like.path} has, {connectome or 'none'}. Leave it out."
-        )
-    return replace(options, maps=maps or options.maps, connectome=connectome)
 
 
 def derive(args: argparse.Namespace) -> None:
@@ -243,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
-    add("cohort", type=Path, help="folder to write; repeat an interrupted command to complete it")
+    add("cohort", type=Path, help="new folder to write")
     like = "prepare new people as in a cohort or bundle; labels are optional"
     add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)

@@ -25,8 +25,7 @@ from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
-from data.conversion.plan import encode_like
-from data.conversion.template import site_column_of, sites_of
+from data.conversion.template import encode_like, site_column_of, sites_of
 from data.likeness.scans import MIN_COVERED, Half, MeanVolume, VolumeSum, halves, uncovered, volumes_of
 
 TURNED = 0.3  # correlation with the `halves` of the others: of real maps 0.5 to 1, or as much below 0

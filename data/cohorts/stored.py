@@ -206,19 +206,22 @@ def carry_tables(source: Cohort, target: Path) -> None:
 
 
 def write_tables(
-    path: Path, table: Sequence[Row], metadata: Metadata, origins: Mapping[str, Origin] = MappingProxyType({})
+    path: Path,
+    table: Sequence[Row],
+    metadata: Metadata,
+    origins: Mapping[str, Origin] = MappingProxyType({}),
+    digests: Mapping[str, records.Digests] = MappingProxyType({}),
 ) -> None:
     """Writes `cohort.json`; sums of the files that hold records, and the connectomes; the digests of both; the seal;
     then `subjects.csv`, which shows that the cohort is complete. Its side tables are written before. `origins` are the
-    digests of the volumes, by file, that an encoder reduced to these."""
+    digests of the volumes, by file, that an encoder reduced to these. The `digests` of the records are computed unless
+    they are known."""
     files.write_json(path / METADATA, metadata.json())
-    entries, edges = folder_entries(path), connectomes_of.digests_by_file(path, metadata, table)
+    entries = folder_entries(path)
     names = {str(entry.path.relative_to(path)) for entry in entries.values()}
-    names |= {CONNECTOMES} if edges else set()
-    if different := manifest.compare(path, names)[0]:  # of a conversion that is completed
-        raise InputError(f"{path / different[0]} {manifest.DIFFERENT}")
-    manifest.write(path, names)
-    digests = seal.computed_digests(entries, origins, edges)
+    manifest.write(path, names | ({CONNECTOMES} if metadata.connectome else set()))
+    if not digests:
+        digests = seal.computed_digests(entries, origins, connectomes_of.digests_by_file(path, metadata, table))
     seal.write_digests(path, digests)
     tables = [path / name for name in SIDE_TABLES if (path / name).is_file()]
     seal.write_seal(path, seal.parts_of(metadata, table, [digests[row.file] for row in table]), tables)

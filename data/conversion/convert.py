@@ -1,25 +1,28 @@
-"""Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects."""
+"""Maps and a table -> a cohort: z-scored records, split by subject, phenotype scaled on training subjects.
+
+What is wrong with the table is told first. Then each map is read once, which tells who shares a scan; people are split,
+and the phenotype is scaled. All is written into a folder beside the target, which takes its place at the end.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError
-from data.base.processes import Processes, processes
+from data.base.processes import processes
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.duplicates import leaders, sharing, united
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.records import KEPT_DIGITS
-from data.cohorts.rows import METADATA, TYPED, Row, listed
+from data.cohorts.rows import TYPED, Metadata, listed
 from data.cohorts.stored import open_cohort
 from data.conversion import families, measures
 from data.conversion.derived import check_each, compared
@@ -31,120 +34,176 @@ from data.conversion.leaks import (
     check_names,
     check_numbers,
     mixed_codings,
-    separating,
     uninformative,
     units_by_site,
 )
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import (
-    BEFORE_MAPS,
-    PlannedCohort,
-    check_empty,
-    check_like,
-    check_rows,
-    check_target,
-    copy_notes,
-    plan,
-    plan_like,
-    unknown_categories,
-)
+from data.conversion.plan import PlannedCohort, check_like, copy_notes, plan, plan_like
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
 from data.conversion.split import KeptSplit
 from data.conversion.tables import check_columns, column
-from data.conversion.template import TemplateCohort
-from data.conversion.volumes import PersonMaps, finish_record, read_person
+from data.conversion.template import TemplateCohort, unknown_categories
+from data.conversion.volumes import PersonMaps, read_person
 
-FIRST_MAPS, FIRST_OF = 16, 4  # how many are read first, where there are as many times more
-Planning = Callable[[pd.DataFrame, Sequence[PersonMaps]], PlannedCohort]  # of subjects and, once read, their maps
+
+@dataclass(frozen=True)
+class Conversion:
+    """People to convert, and how. New people are prepared as `like`, and nothing is learnt of them."""
+
+    source: Source
+    options: ConversionOptions
+    command: str  # as it was typed
+    like: TemplateCohort | None
+    earlier: KeptSplit | None
+
+    def plan(self, subjects: pd.DataFrame, means: Sequence[np.ndarray] = ()) -> PlannedCohort:
+        """The cohort of these subjects, whose region means (regions, maps) are known once their maps are read."""
+        if self.like:
+            return plan_like(subjects, self.source, self.like.cohort)
+        if self.earlier:
+            subjects = self.earlier.added(subjects, means)
+        covariates = covariate_columns(self.source, self.options)
+        return plan(subjects, self.source.rows, self.options, covariates, self.source.maps.columns.tolist())
+
+    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[str]]:
+        """Writes the cohort into a folder; returns it with notes on people and maps."""
+        source, like = self.source, self.like.cohort if self.like else None
+        subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
+        with TemporaryDirectory(dir=folder) as place, processes() as pool:
+            volumes = [Path(place, f"{number}.bin") for number in range(len(maps))]
+            edges = correlate(pool, source.series, Path(place), like)
+            found = pool.run("Converting", read_person, [(of, grid, to) for of, to in zip(maps, volumes, strict=True)])
+            if edges:
+                found = edges.beside(found)
+                edges.write(folder, subjects)
+            if like and like.subjects("train"):
+                check_new_scans(source, like, found)
+            alike = twins_of(subjects, found)
+            scan = list(leaders(subjects, alike.same_scan).values())
+            planned = self.plan(source.subjects.assign(scan=scan), [of.means for of in found])
+            measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
+            notes, leaks = self.check_maps(measured, planned)
+            planned = replace(planned, metadata=self.described(planned, found, leaks))
+            if edges:
+                planned = replace(planned, metadata=edges.planned(planned.metadata))
+            for volume, header, row in zip(volumes, planned.headers, planned.rows, strict=True):
+                with open(volume, "r+b") as file:
+                    file.write(header)
+                volume.rename(folder / row.file)
+        if source.kept:
+            source.kept.write(folder)
+        measures.write_measures(folder / MAPS, subjects, measured)
+        planned.write_tables(folder, [of.of_record(header) for of, header in zip(found, planned.headers, strict=True)])
+        open_cohort(folder)  # nothing is called done that cannot be read
+        return planned, [*copy_notes(alike, planned), *notes, *(edges.notes if edges else [])]
+
+    def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
+        """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
+        source, metadata, digest = self.source, planned.metadata, hashlib.sha256()
+        every = [(source.table.name, manifest.sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]
+        for name, value in every:
+            digest.update(name.encode() + b"\0" + bytes.fromhex(value))
+        split_of = {"split_of": self.earlier.cohort.digest} if self.earlier else {}
+        taken = {"like": self.like.cohort.digest} if self.like else split_of | {"seed": self.options.seed or 0}
+        made_of = {TYPED: self.command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
+        if self.options.allow_leak:
+            chosen = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
+            leaks = (*accepted(list(chosen), source.label_column, metadata.phenotype_auc), *leaks)
+            metadata = replace(metadata, accepted_leaks=leaks)
+        return replace(metadata, provenance=made_of | taken, derivation=source.derivation)
+
+    def check_maps(self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort) -> tuple[list[str], list[str]]:
+        """Notes on the maps by their measures, and those measures that separate the training labels. Raises InputError,
+        naming the map if there are several, if they are of several kinds, or not of that of `like`, or if they separate
+        the labels and that is not allowed."""
+        training = np.array([row.split == "train" for row in planned.rows])
+        label = np.array([row.label for row in planned.rows])[training]
+        known = self.like.measured if self.like else None
+        notes, leaks = list[str](), list[str]()
+        for name, of_map in measured.items():
+            prefix = f"{name}: " if len(measured) > 1 else ""
+            try:
+                kind = check_kind(of_map, [of.name for of in self.source.maps[name]], known[name] if known else None)
+                separating = check_measures(of_map[training], label, self.options.allow_leak)
+            except InputError as error:
+                raise InputError(f"{prefix}{error}") from error
+            notes.append(f"{prefix}Maps: {kind}.")
+            if separating:
+                told = ", ".join(separating)
+                notes.append(f"{prefix}Accepted by --allowLeak: the maps separate the training labels by {told}.")
+                leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
+        if self.like and known is None:
+            notes.append(f"{self.like.cohort.path} has no {MAPS}, so whether its maps were of this kind is not known.")
+        return notes, leaks
 
 
 def convert(
-    source: Source, target: Path | None, options: ConversionOptions, command: str
+    source: Source, target: Path | None, options: ConversionOptions, command: str, like: TemplateCohort | None = None
 ) -> tuple[PlannedCohort, list[str]]:
-    """Writes the cohort `target`, using every core, and returns it with notes on the maps; repeating an interrupted
-    command completes it. Without a target nothing is written and no map is read. Raises InputError for a leak, or if
-    another process writes `target`."""
-    check_coding(source.rows, source.subjects["label"].to_numpy(), source.label_column)
+    """Writes the new cohort `target`, using every core, and returns it with notes on people and maps. Without a target
+    no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
+    source, notes = check_new_people(source, options, like) if like else check_table(source, options)
+    conversion = Conversion(source, options, command, like, KeptSplit.of(options.keep_split))
+    planned = conversion.plan(source.subjects)  # what is wrong with the table is told before maps are read
+    if target:
+        with files.new_folder(target) as folder:
+            planned, of_maps = conversion.write(folder, records.GRID_OF_SHAPE[planned.metadata.grid])
+            notes += of_maps
+    if conversion.earlier:
+        notes += conversion.earlier.notes(planned.rows, planned.metadata)
+    return planned, notes
+
+
+def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[str]]:
+    """The source with its families, and notes on the table. Raises InputError for columns that are not there, tell the
+    diagnosis, or tell nothing, and for numbers that are no measurements."""
+    rows, label = source.rows, source.subjects["label"].to_numpy()
     phenotypes, own = options.phenotype or (), options.covariates or ()
+    check_coding(rows, label, source.label_column)
     named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
-    check_columns(source.rows, named_by, source.table)
+    check_columns(rows, named_by, source.table)
     if not options.allow_leak:
         check_names(phenotypes, source.label_column)
         check_names(own, source.label_column, "--covariates")
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
-    check_informative(source.rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
-    covariates, are_named = covariate_columns(source, options), options.covariates is not None
-    options = replace(options, covariates=covariates)
+    check_informative(rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
     named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
-    used = [name for name in dict.fromkeys([*named, *covariates]) if name in source.rows]
-    if not source.odd_allowed:
-        check_numbers(source.rows, [name for name in used if name != source.site_column], source.table)
-    told = [*units_by_site(source.rows, used, source.subjects["site"]), *mixed_codings(source.rows, used)]
-    told += [f"Nothing can be learnt from {what}." for what in uninformative(source.rows, people, used).values()]
+    used = [name for name in dict.fromkeys([*named, *covariate_columns(source, options)]) if name in rows]
+    check_measurements(source, used)
+    told = [*units_by_site(rows, used, source.subjects["site"]), *mixed_codings(rows, used)]
+    told += [f"Nothing can be learnt from {what}." for what in uninformative(rows, people, used).values()]
     source = families.added(source, options.family, used)
-    earlier = KeptSplit.of(options.keep_split)
-
-    def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
-        provenance = provenance_of(source, found, command)
-        if earlier:
-            subjects = earlier.added(subjects, [person.means for person in found])
-            provenance["split_of"] = earlier.cohort.digest
-        planned = plan(subjects, source.rows, options, provenance, source.maps.columns.tolist())
-        planned = replace(planned, metadata=replace(planned.metadata, covariates_named=are_named))
-        if not options.allow_leak:
-            return planned
-        chosen, auc = [*(options.phenotype or ()), *covariates], planned.metadata.phenotype_auc
-        leaks = accepted(list(dict.fromkeys(chosen)), source.label_column, auc)
-        return replace(planned, metadata=replace(planned.metadata, accepted_leaks=leaks))
-
-    planned, notes = write_cohort(source, target, planning, options.allow_leak)
-    kept = earlier.notes(planned.rows, planned.metadata) if earlier else []
-    return planned, [*told, *families.notes(source), *kept, *notes]
+    return source, [*told, *families.notes(source)]
 
 
-def convert_like(
-    source: Source, target: Path | None, like: TemplateCohort, command: str, family_column: str | None = None
-) -> tuple[PlannedCohort, list[str]]:
-    """`convert` for test subjects, prepared as `like` was: nothing is learnt from `source`. Raises InputError if the
-    maps or the table do not allow it, or for training subjects of `like`."""
-    check_like(source, like.cohort)
-    used = (*like.cohort.metadata.phenotype_columns, *like.cohort.metadata.covariate_columns)
-    if not source.odd_allowed:
-        check_numbers(source.rows, [name for name in used if name != source.site_column], source.table)
-    source = families.added_like(source, family_column, like.cohort)
-    derivation = like.cohort.metadata.derivation
-    if derivation and not source.derivation:  # not one way of all maps, or not known of all
-        check_each(source.files, derivation, like.cohort.path)
-    told = compared(source.derivation, derivation, like.cohort.path)
+def check_new_people(source: Source, options: ConversionOptions, like: TemplateCohort) -> tuple[Source, list[str]]:
+    """The source with its families, and notes on the table of new people. Raises InputError if they cannot be prepared
+    as `like`, or are its training subjects."""
+    cohort, metadata = like.cohort, like.cohort.metadata
+    check_like(source, cohort)
+    check_measurements(source, [*metadata.phenotype_columns, *metadata.covariate_columns])
+    source = families.added_like(source, options.family, cohort)
+    if metadata.derivation and not source.derivation:  # not one way of all maps, or not known of all
+        check_each(source.files, metadata.derivation, cohort.path)
+    told = [*like.notes, *compared(source.derivation, metadata.derivation, cohort.path)]
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
-
-    def planning(subjects: pd.DataFrame, found: Sequence[PersonMaps]) -> PlannedCohort:
-        return plan_like(subjects, like.cohort, source, provenance_of(source, found, command))
-
-    planned, notes = write_cohort(source, target, planning, like=like)
-    if absent := [name for name in like.cohort.metadata.covariate_columns if name not in source.rows]:
-        notes.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
-    for name, values in unknown_categories(source.rows, like.cohort.metadata).items():
-        known = listed(planned.metadata.phenotype_categories[name])
-        notes.append(f"{name} {listed(values)} is none of {known}, and taken as unknown.")
-    return planned, [*like.notes, *told, *families.notes_like(source, like.cohort), *notes]
+    told += families.notes_like(source, cohort)
+    if absent := [name for name in metadata.covariate_columns if name not in source.rows]:
+        told.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
+    for name, values in unknown_categories(source.rows, metadata).items():
+        known = listed(metadata.phenotype_categories[name])
+        told.append(f"{name} {listed(values)} is none of {known}, and taken as unknown.")
+    return source, told
 
 
-def by_map(maps: pd.DataFrame, found: Sequence[PersonMaps]) -> dict[str, pd.DataFrame]:
-    """For each map (a column of `maps`) a table of its measures with a row a subject."""
-    return {name: pd.DataFrame([person.measured[at] for person in found]) for at, name in enumerate(maps.columns)}
-
-
-def provenance_of(source: Source, found: Sequence[PersonMaps], command: str) -> dict[str, Any]:
-    """Where a cohort comes from, with SHA-256 over the names and contents of files."""
-    digest, of_table = hashlib.sha256(), (source.table.name, manifest.sum_of(source.table))
-    for name, value in [of_table, *chain.from_iterable(of.sums for of in found)]:
-        digest.update(name.encode() + b"\0" + bytes.fromhex(value))
-    return {TYPED: command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
+def check_measurements(source: Source, columns: Sequence[str]) -> None:
+    """Raises InputError for numbers that are likely no measurements, unless --missing has told which are."""
+    if not source.odd_allowed:
+        check_numbers(source.rows, [name for name in columns if name != source.site_column], source.table)
 
 
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
@@ -180,56 +239,6 @@ def check_new_scans(source: Source, like: Cohort, found: Sequence[PersonMaps]) -
         )
 
 
-def write_cohort(
-    source: Source,
-    target: Path | None,
-    planning: Planning,
-    allow_leak: bool = False,
-    like: TemplateCohort | None = None,
-) -> tuple[PlannedCohort, list[str]]:
-    """Writes the cohort planned for the table of subjects, once it is known who shares a scan; returns it with notes on
-    its maps (see `check_maps`). Nothing stays in `target` of a cohort that is refused."""
-    maps, subjects = source.maps, source.subjects["subject"].tolist()
-    planned = planning(source.subjects, [])  # what is wrong with the table is told before maps are read
-    if target is None:
-        return planned, []
-    grid = records.GRID_OF_SHAPE[planned.metadata.grid]
-    with files.locked(target):
-        check_empty(target)
-        if (target / METADATA).exists():
-            begun = planning(source.subjects, [PersonMaps(sums, [], np.empty(0), ()) for sums in source.sums()])
-            check_target(target, begun.metadata, BEFORE_MAPS)
-        with unfinished_records(target) as folder, processes() as pool:
-            edges = correlate(pool, source.series, folder, like.cohort if like else None)
-            found = read_maps(pool, source, [folder / f"{number}.bin" for number in range(len(maps))], grid)
-            found = edges.beside(found) if edges else found
-            if like and like.cohort.subjects("train"):
-                check_new_scans(source, like.cohort, found)
-            alike = twins_of(subjects, found)
-            planned = planning(source.subjects.assign(scan=[*leaders(subjects, alike.same_scan).values()]), found)
-            metadata = edges.planned(planned.metadata) if edges else planned.metadata
-            planned = replace(planned, metadata=replace(metadata, derivation=source.derivation))
-            check_target(target, planned.metadata)
-            check_rows(target, planned.rows)
-            measured = by_map(maps, found)
-            notes = [*copy_notes(alike, planned), *check_all_maps(maps, measured, planned, allow_leak, like)]
-            notes += edges.notes if edges else []
-            if allow_leak:
-                planned = with_leaks_of_maps(planned, measured)
-            files.write_json(target / METADATA, planned.metadata.json())
-            people = enumerate(zip(planned.rows, planned.scaled, strict=True))
-            headers = [(folder / f"{at}.bin", row.label, scaled, target / row.file) for at, (row, scaled) in people]
-            pool.run("Finishing", finish_record, headers)
-            if edges:
-                edges.write(target, subjects)
-            if source.kept:
-                source.kept.write(target)
-        measures.write_measures(target / MAPS, source.subjects["subject"], measured)
-        planned.write_tables(target)
-        open_cohort(target)  # nothing is called done that cannot be read
-    return planned, notes
-
-
 def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twins:
     """The twins among subjects: those whose maps are alike, and those with an equal map or connectome."""
     alike = twins.alike(subjects, np.array([person.means for person in found]))
@@ -238,90 +247,6 @@ def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twin
     leader = leaders(subjects, groups)
     apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
     return twins.Twins(groups, apart)
-
-
-@contextmanager
-def unfinished_records(target: Path) -> Iterator[Path]:
-    """A folder in `target` for records until they are finished; `target` goes, too, if nothing else is in it."""
-    for leftover in target.glob(".unfinished.*"):  # of killed processes
-        files.remove(leftover)
-    folder = target / ".unfinished.records"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        files.remove(folder)
-        with suppress(OSError):  # it is not empty
-            target.rmdir()
-
-
-def read_maps(pool: Processes, source: Source, records: Sequence[Path], grid: records.Grid) -> list[PersonMaps]:
-    """Reads the maps of each subject and writes their unfinished `records`. Of many subjects a few, spread over all,
-    come first. Raises InputError if their maps are of several kinds."""
-    tasks = [(maps, grid, record) for maps, record in zip(source.maps.to_numpy().tolist(), records, strict=True)]
-    found = dict[int, PersonMaps]()
-    if len(tasks) >= FIRST_OF * FIRST_MAPS:
-        first = np.linspace(0, len(tasks) - 1, FIRST_MAPS).astype(int).tolist()
-        found |= zip(first, pool.run("Converting the first", read_person, [tasks[at] for at in first]), strict=True)
-        for name, measured in by_map(source.maps, list(found.values())).items():
-            try:
-                check_kind(measured, [of_map.name for of_map in source.maps[name].iloc[first]], None)
-            except InputError as error:
-                raise InputError(f"{name}, {FIRST_MAPS} of {len(tasks)} maps: {error}") from error
-    rest = [at for at in range(len(tasks)) if at not in found]
-    found |= zip(rest, pool.run("Converting", read_person, [tasks[at] for at in rest]), strict=True)
-    return [found[at] for at in range(len(tasks))]
-
-
-def with_leaks_of_maps(planned: PlannedCohort, measured: Mapping[str, pd.DataFrame]) -> PlannedCohort:
-    """The planned cohort, whose metadata name the measures of maps that separate the training labels, too."""
-    training = np.array([row.split == "train" for row in planned.rows])
-    label = np.array([row.label for row in planned.rows])[training]
-    leaks = {
-        f"the maps' {measure}" if len(measured) == 1 else f"{name}'s {measure}": auc
-        for name, of_map in measured.items()
-        for measure, auc in separating(of_map[training], label).items()
-    }
-    known = planned.metadata.accepted_leaks
-    metadata = replace(planned.metadata, accepted_leaks=(*known, *accepted((), None, leaks)))
-    return replace(planned, metadata=metadata)
-
-
-def check_all_maps(
-    maps: pd.DataFrame,
-    measured: Mapping[str, pd.DataFrame],
-    planned: PlannedCohort,
-    allow_leak: bool,
-    like: TemplateCohort | None,
-) -> list[str]:
-    """Notes on each map; see `check_maps`, whose errors name the map if there are several."""
-    known = like.measured if like else None
-    notes = []
-    for name, of_map in measured.items():
-        prefix, of_like = f"{name}: " if len(measured) > 1 else "", known[name] if known else None
-        try:
-            told = check_maps(of_map, [one.name for one in maps[name]], planned.rows, allow_leak, of_like)
-        except InputError as error:
-            raise InputError(f"{prefix}{error}") from error
-        notes += [f"{prefix}{note}" for note in told]
-    if like and known is None:
-        notes.append(
-            f"{like.cohort.path} has no {MAPS}, so whether its maps were of the same kind could not be checked."
-        )
-    return notes
-
-
-def check_maps(
-    measured: pd.DataFrame, names: Sequence[str], rows: Sequence[Row], allow_leak: bool, like: pd.DataFrame | None
-) -> list[str]:
-    """Notes on one map of all subjects, with the measures of each file in `names`. Raises InputError if the maps are of
-    several kinds, or not of that of `like`, or separate the training labels."""
-    notes = [f"Maps: {check_kind(measured, names, like)}."]
-    training = np.array([row.split == "train" for row in rows])
-    label = np.array([row.label for row in rows])
-    if leaks := check_measures(measured[training], label[training], allow_leak):
-        notes.append(f"Accepted by --allowLeak: the maps separate the training labels by {', '.join(leaks)}.")
-    return notes
 
 
 def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame | None) -> str:

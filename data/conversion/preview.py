@@ -1,5 +1,6 @@
 """`convert --dryRun`: a planned cohort -> who and how long, in lines; nothing is written."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,20 +9,16 @@ from data.base.processes import cpu_count
 from data.base.terminal import duration
 from data.cohorts import records
 from data.cohorts.forecast import forecast
-from data.cohorts.rows import METADATA
 from data.cohorts.seal import census
-from data.conversion.plan import PlannedCohort, check_empty
+from data.conversion.plan import PlannedCohort
 from data.conversion.series import parcels_of
 from data.conversion.source import Source
-from data.conversion.volumes import measured_maps
+from data.conversion.volumes import read_person
 
 
-def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[str]:
-    """Lines on the cohort that `target` would be. The maps of one person are read, to know how long it takes. Raises
-    InputError if the folder is not free, or a map cannot be read."""
-    check_empty(target)
-    if (target / METADATA).exists():
-        yield f"{target} holds a cohort, or one that was begun: the command completes it if all is the same."
+def preview(source: Source, planned: PlannedCohort) -> Iterator[str]:
+    """Lines on the cohort that would be made. The maps of one person are read, to know how long it takes. Raises
+    InputError if one cannot be read."""
     yield from census("Who it would be", planned.rows).lines()
     yield from forecast(planned.rows, planned.metadata.groups, connectome=planned.metadata.connectome)
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
@@ -30,7 +27,7 @@ def preview(source: Source, planned: PlannedCohort, target: Path) -> Iterator[st
         parcels = len(parcels_of(source.series.paths.tolist()))
         yield f"Series of each: {source.series.paths.name}, {parcels} parcels."
     started = time.monotonic()
-    measured_maps(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], len)
+    read_person(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], Path(os.devnull))
     seconds, cores = time.monotonic() - started, cpu_count()
     of_all = duration(seconds * people / min(cores, people))
     yield f"Time: about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s."

@@ -89,7 +89,7 @@ class Correlated:
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
         """What is known of each person's files, with the series and the connectome among them."""
         every = zip(people, self.sums, sums_of(self.rows), strict=True)
-        return [replace(of, sums=[*of.sums, series], digests=(*of.digests, edges)) for of, series, edges in every]
+        return [replace(of, sums=[*of.sums, series], connectome=edges) for of, series, edges in every]
 
     def planned(self, metadata: Metadata) -> Metadata:
         """The metadata of a cohort with these connectomes."""

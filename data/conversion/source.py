@@ -2,19 +2,17 @@
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from data.base.errors import InputError, shown
-from data.base.manifest import sums_of
 from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
-from data.conversion.derived import with_motion
 from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
 from data.conversion.options import SourceOptions
 from data.conversion.selection import (
@@ -22,7 +20,6 @@ from data.conversion.selection import (
     NO,
     UNKNOWN,
     Condition,
-    LabelCoding,
     coding_of,
     excluded,
     label_notes,
@@ -40,11 +37,11 @@ from data.conversion.tables import (
     unmatched,
     without_codes,
 )
+from data.conversion.template import TemplateCohort
 from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
 
 DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
-NO_FILENAME = "no_filename"  # the release's FILE_ID of a subject whose scan failed quality control
 
 
 @dataclass(frozen=True)
@@ -75,14 +72,6 @@ class Source:
         series = self.series.paths.tolist() if self.series else []
         return list(dict.fromkeys([*(of_map.path for name in self.maps for of_map in self.maps[name]), *series]))
 
-    def sums(self) -> list[list[tuple[str, str]]]:
-        """The name and the SHA-256 of each file of each subject, as `read_person` and `correlate` give them."""
-        series = [[path] for path in self.series.paths] if self.series else [[]] * len(self.maps)
-        maps = [[of_map.path for of_map in row] for row in self.maps.to_numpy().tolist()]
-        each = [[*dict.fromkeys(own), *of_series] for own, of_series in zip(maps, series, strict=True)]
-        known = iter(sums_of(path for paths in each for path in paths))
-        return [[(path.name, next(known)) for path in paths] for paths in each]
-
 
 @dataclass(frozen=True)
 class JoinedTable:
@@ -93,9 +82,9 @@ class JoinedTable:
     id_column: str
     maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
     wanted: list[Wanted]
-    names: Sequence[str]  # of the maps in these files; empty if they are called after the files
-    stray: list[str]  # IDs of maps without a row
     notes: list[str]
+    names: Sequence[str] = ()  # of the maps in these files, unless they are called after the files
+    stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
 
     @property
@@ -110,20 +99,24 @@ class JoinedTable:
         return self.table[ABIDE_SUBJECT if ABIDE_SUBJECT in self.table else self.id_column].map(key)
 
 
-def read_source(
-    folder: Path, options: SourceOptions, optional: bool = False, site_columns: Sequence[str] = SITE_COLUMNS
-) -> Source:
-    """Joins the maps under `folder` with the table. Who lacks a map or, unless labels are `optional`, a diagnosis, is
-    left out. The first of `site_columns` in the table names the site if the options do not. Raises InputError if a
-    choice must be made by the user."""
+def read_source(folder: Path, options: SourceOptions, like: TemplateCohort | None = None) -> Source:
+    """Joins the maps under `folder` with the table. Who lacks a map or, but for new people who are prepared `like`
+    others, a diagnosis, is left out. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
+    optional, site_columns = like is not None, list(SITE_COLUMNS)
+    if like:
+        options = replace(options, maps=like.cohort.maps, connectome=like.cohort.metadata.connectome or None)
+        site_columns = [*filter(None, [like.site_column]), *site_columns]
     listing = Listing(folder)
     joined = with_series(join(listing, options), listing, options)
     joined = replace(joined, table=without_codes(joined.table, options.missing or (), joined.path))
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
-    diagnosis, label = labels_in(table, coding, path, optional)
+    diagnosis, label = pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
+    if coding:
+        diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
+        label = labels(diagnosis, coding, path, optional)
     labelled = label.notna() | (diagnosis.isna() & optional)
     unwanted, unwanted_notes = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
@@ -132,7 +125,7 @@ def read_source(
     kept = usable & (unwanted == "")
     reasons = left_out(joined, diagnosis, usable, unwanted)
     if not kept.any():
-        why = "; ".join(f"{reason} ({len(names)})" for reason, names in reasons.items() if names)
+        why = "; ".join(f"{reason} ({len(names)})" for reason, names in reasons.items())
         raise InputError(
             f"Nobody of {path} can be converted: {why or 'it has no rows'}. Expected maps and a diagnosis of some."
         )
@@ -151,13 +144,13 @@ def read_source(
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
     maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
-    image, told = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
+    image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
     series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
     derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
     with_images, missing = derived.with_images(derivation, listing, options.parcels)
-    rows, motion_notes = with_motion(table.loc[subjects.index], maps)
-    notes = [*joined.notes, *volume_notes, *told, *motion_notes, *derivation_notes, *missing]
+    rows, motion_notes = derived.with_motion(table.loc[subjects.index], maps)
     here = set(subjects["subject"])
+    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
     return Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -168,34 +161,21 @@ def read_source(
         measured=tuple(rows.columns.difference(table.columns)),
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[
-            *notes,
+            *(*joined.notes, *volume_notes, *image_notes, *motion_notes, *derivation_notes, *missing),
             f"Table {path}, joined by {joined.id_column}.",
             *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
-            *notes_on_twice(reasons, here),
+            *(
+                f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
+                for reason, names in twice.items()
+                if names
+            ),
             sites.note,
         ],
         series=series,
         kept=with_images,
         odd_allowed=options.missing is not None,
     )
-
-
-def notes_on_twice(reasons: Mapping[str, Sequence[str]], here: Collection[str]) -> list[str]:
-    """Notes on rows and maps that are left out, of people who have another one."""
-    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
-    words = "Another row or map of {}, who have a record, is not used: {}."
-    return [words.format(listed(names), reason) for reason, names in twice.items() if names]
-
-
-def labels_in(
-    table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional: bool
-) -> tuple[pd.Series, pd.Series]:
-    """The diagnoses of all rows as they are written, and their labels; NaN where unknown, or without a coding."""
-    if coding is None:
-        return pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
-    diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
-    return diagnosis, labels(diagnosis, coding, path, optional)
 
 
 def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[str]]:
@@ -219,24 +199,19 @@ def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Serie
 
 def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwanted: pd.Series) -> dict[str, list[str]]:
     """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
-    identifier, maps, complete = joined.identifier, joined.maps, joined.complete
-    named = joined.table[joined.id_column] != NO_FILENAME
+    maps, others = joined.maps, joined.complete & ~usable
     some = maps.notna().any(axis=1)
-    lacking = {f"no map {name}": identifier[some & maps[name].isna()].tolist() for name in maps}
+    rows = {"no map": ~some} | {f"no map {name}": some & maps[name].isna() for name in maps}
     if joined.series is not None:
-        lacking["no series of parcels"] = identifier[some & joined.series.isna()].tolist()
-    others = diagnosis[complete & ~usable].dropna()
-    groups = identifier[others.index].groupby(others)
-    unused = {f"{diagnosis.name} is {value}": subjects.tolist() for value, subjects in groups}
-    return {
-        f"{joined.id_column} is {NO_FILENAME}": identifier[~named].tolist(),
-        "no map": identifier[named & ~some].tolist(),
-        **{reason: subjects for reason, subjects in lacking.items() if subjects},
-        f"{diagnosis.name or 'diagnosis'} unknown": identifier[complete & ~usable & diagnosis.isna()].tolist(),
-        "a map without a row in the table": joined.stray,
-        **unused,
-        **{reason: subjects.tolist() for reason, subjects in identifier[usable & (unwanted != "")].groupby(unwanted)},
-    }
+        rows["no series of parcels"] = some & joined.series.isna()
+    rows[f"{diagnosis.name or 'diagnosis'} unknown"] = others & diagnosis.isna()
+    for value in sorted(diagnosis[others].dropna().unique()):
+        rows[f"{diagnosis.name} is {value}"] = others & (diagnosis == value)
+    for reason in sorted(unwanted[usable & (unwanted != "")].unique()):
+        rows[reason] = usable & (unwanted == reason)
+    found = {reason: joined.identifier[of].tolist() for reason, of in rows.items()}
+    found["a map without a row in the table"] = joined.stray
+    return {reason: subjects for reason, subjects in found.items() if subjects}
 
 
 def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -> JoinedTable:
@@ -254,9 +229,8 @@ def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -
 
 def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     """Finds the table and the maps, by their names or by the column that names them."""
-    folder = listing.folder
     if options.map_column:
-        return join_named(folder, options, options.map_column)
+        return join_named(listing.folder, options, options.map_column)
     names = options.maps or DEFAULT_MAPS
     if names == EVERY_MAP:  # if there are none, the error says what is expected
         names = tuple(filter(listing.maps_called, KNOWN_MAPS)) or DEFAULT_MAPS
@@ -265,7 +239,7 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     of_files = list(dict.fromkeys(one.files for one in every))
     found = {name: find_maps(listing, options.only, name, of_files) for name in of_files}
     maps = {name: of_map for name, (of_map, _) in found.items()}
-    path = options.table or find_table(folder, [place for of_map in maps.values() for place in of_map.values()])
+    path = options.table or find_table(listing.folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
     identifiers = set().union(*maps.values())
     subject = options.id_column or matching_column(table, identifiers, path)
@@ -274,15 +248,13 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     if of_row.isna().all(axis=None):
         raise unmatched(table, subject, identifiers, path)
     notes = [note for _, of_map in found.values() for note in of_map]
-    return JoinedTable(path, table, subject, of_row, every, (), sorted(identifiers - set(keys)), notes)
+    return JoinedTable(path, table, subject, of_row, every, notes, stray=sorted(identifiers - set(keys)))
 
 
 def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedTable:
-    """The same if a column holds the paths of the maps."""
-    if options.maps == EVERY_MAP:
-        raise InputError("--maps all finds maps by their names; leave it out, --mapColumn names each.")
-    if options.only and not options.connectome:
-        raise InputError("--only chooses among maps that are found by name; leave it out, --mapColumn names each.")
+    """The same if columns hold the paths of the maps."""
+    if options.maps == EVERY_MAP or (options.only and not options.connectome):
+        raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
     path = options.table or find_table(folder, [])
     table = read_table(path)
     map_columns = [map_column] if map_column in table else map_column.split(",")
@@ -300,7 +272,7 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
     every = [Wanted(name) for name in of_files]
-    return JoinedTable(path, table, subject, maps, every, names if names != of_files else (), [], notes)
+    return JoinedTable(path, table, subject, maps, every, notes, names if names != of_files else ())
 
 
 def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
@@ -334,9 +306,8 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
     twice. It may be one of labels or sites, in place of IDs."""
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
-        owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).unique()
-        told = [f"{Path(file).name} to {listed(of, 3, ' and ') if len(of) > 1 else f'{of[0]} for two maps'}"
-                for file, of in owners.items()]  # fmt: skip
+        owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).agg(list)
+        told = [f"{Path(file).name} to {listed(of, 3, ' and ')}" for file, of in owners.items()]
         raise InputError(
             f"The column {name} of {joined.path} gives the map {listed(told, 2)}; expected one of each subject's "
             "own. Correct it, or name the right column with --idColumn or --mapColumn."

@@ -18,10 +18,10 @@ from data.base.archive import Archive, opened
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.connectomes import IMAGE, MAX_PARCELS, Connectomes, parcels_sha256
+from data.cohorts.connectomes import IMAGE, Connectomes, parcels_sha256
 from data.cohorts.derivation import FOLDER, kept_in
-from data.cohorts.phenotype import SUBJECT
-from data.cohorts.records import FULL, GRIDS, MAX_MAPS, PHENOTYPE_SIZE
+from data.cohorts.phenotype import clean
+from data.cohorts.records import FULL, GRIDS
 from data.cohorts.rows import UNKNOWN_SITE, Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
@@ -34,6 +34,7 @@ PARTS = (  # a pattern of the names in a bundle
 )
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")
+REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
 MOST = 0.8  # of the people: a column that has the sites of more of them holds the sites
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
@@ -61,8 +62,10 @@ class TemplateCohort:
 
     @classmethod
     def of(cls, path: Path) -> "TemplateCohort":
-        """Raises InputError for what is neither."""
-        return of_bundle(open_bundle(path)) if is_bundle(path) else cls(open_cohort(path))
+        """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
+        found = of_bundle(open_bundle(path)) if is_bundle(path) else cls(open_cohort(path))
+        check_prepared(found.cohort)
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -124,6 +127,53 @@ def of_cohort(cohort: Cohort) -> BundledData:
     )
 
 
+def check_prepared(cohort: Cohort) -> None:
+    """Raises InputError unless a cohort says how its records were made of maps and a table."""
+    metadata = cohort.metadata
+    if metadata.reduction.startswith("encoder"):
+        raise InputError(
+            f"{cohort.path} holds volumes of an encoder; convert --like the full-size cohort that it was made from, "
+            "then reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
+        )
+    encoded = encode_like(pd.DataFrame(columns=list(columns_of(metadata)), dtype=str), metadata)
+    if (
+        metadata.reduction not in REDUCTIONS
+        or tuple(encoded) != metadata.phenotype
+        or not phenotype.Scaler.of(metadata)
+    ):
+        raise InputError(
+            f"{cohort.path} does not say how its records were made of maps, and of which columns its phenotype; "
+            "expected a cohort that abide-data convert made. Convert it again."
+        )
+
+
+def is_abide(metadata: Metadata) -> bool:
+    """Whether the phenotype is ABIDE's 29 values."""
+    return metadata.phenotype == phenotype.abide_names()
+
+
+def columns_of(metadata: Metadata) -> Sequence[str]:
+    """The columns of a table that the phenotype is made of."""
+    return phenotype.ABIDE_COLUMNS if is_abide(metadata) else metadata.phenotype_columns
+
+
+def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+    """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
+    if is_abide(metadata):
+        return phenotype.abide_values(table)
+    columns, names = metadata.phenotype_columns, metadata.phenotype
+    missing = [name for name in columns if f"{name}_missing" in names]
+    return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
+
+
+def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
+    """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
+    count as unknown."""
+    texts = {name: clean(table[name]) for name in metadata.phenotype_categories if name in table}
+    odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
+    return {name: sorted(text.unique()) for name, text in odd.items() if text.size}
+
+
 def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
     """The images by which the maps of a cohort were derived, as parts of a bundle. Raises InputError for damage."""
     if cohort.tables is None or cohort.metadata.derivation is None:
@@ -136,32 +186,12 @@ def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
 def of_bundle(bundle: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError if it contradicts itself."""
     data = bundle.json(DATA, BundledData)
-    metadata, grid, parcels = data.metadata, GRIDS.get(data.grid), data.parcels
-    maps, people = metadata.maps, [getattr(metadata, name) for name in OF_PEOPLE]
-    wrong = {
-        "grid": grid is None or metadata.grid != grid.shape or not grid.lies_by(metadata.affine),
-        "maps": not 1 <= len(maps) <= MAX_MAPS or len(maps) != data.num_maps or are_repeated(maps),
-        "phenotype": len(metadata.phenotype) != PHENOTYPE_SIZE or not phenotype.Scaler.of(metadata),
-        "categories": sum(map(len, metadata.phenotype_categories.values())) > PHENOTYPE_SIZE,
-        "covariates": are_repeated((SUBJECT, *metadata.covariate_columns)),
-        "measures": any({*of_map} != {*measures.MEASURES} for of_map in data.typical.values())
-        or data.typical.keys() not in ({*maps}, set()),
-        "people": any(people),
-        "parcels": bool(parcels) != bool(metadata.connectome) or len(parcels) > MAX_PARCELS or are_repeated(parcels),
-    }
-    found = [name for name, is_wrong in wrong.items() if is_wrong]
-    if grid is None or found:
-        raise InputError(f"{bundle.path} says {found[0]} that cannot be; was {DATA} edited? Copy it again.")
+    metadata, grid = data.metadata, GRIDS.get(data.grid)
+    if grid is None:
+        raise InputError(f"{bundle.path} says the grid {data.grid!r}; expected one of {', '.join(GRIDS)}.")
     image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
-    if image is not None and (image.min() < 0 or image.max() > len(parcels)):
-        raise InputError(f"{bundle.path} has voxels in {PARCELS} of none of its {len(parcels)} parcels. Copy it again.")
     if metadata.connectome and parcels_sha256(data.parcels, image) != metadata.parcels_sha256:
         raise InputError(f"{bundle.path} has other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
     return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)
-
-
-def are_repeated(names: Sequence[str]) -> bool:
-    """Whether one of them stands there twice."""
-    return len({*names}) < len(names)

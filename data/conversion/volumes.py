@@ -1,26 +1,31 @@
 """Files of maps -> the maps in them, by name: a 4-D file holds several, such as the networks of a dual regression. The
 maps of one person, read once -> their measures, and a record without its header, which is planned later."""
 
-import os
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from data.base import files
+from data.base import files, manifest
 from data.base.errors import InputError, shown
-from data.base.manifest import sum_of
 from data.cohorts import nifti, records, resampling, twins
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
+from data.cohorts.rows import listed
 from data.conversion import measures
 from data.conversion.layouts import Listing
 
-LABELS = "LabelMap"  # BIDS' key for the names of a 4-D file's volumes
+
+@dataclass(frozen=True)
+class Described:
+    """What is read of the JSON beside a 4-D file: the names of its volumes."""
+
+    LabelMap: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ def maps_in(
     """The `paths` of files, a column a name, as a MapOnDisk in a column for each map; notes on 4-D files. The order is
     that of `every`; the maps are called by `names`, if there are any. Raises InputError if people differ in the number
     or the names of volumes, a volume is missing, or the names do not fit."""
-    if paths.empty:  # which is reported later
-        return paths, []
-    maps, notes, volumes = list[pd.Series](), list[str](), dict[str, list[str]]()
-    for name, of_files in paths.items():
-        volumes[name], told = volume_names(of_files.tolist(), name, folder)
-        notes += told
+    maps, notes = list[pd.Series](), list[str]()
+    volumes = {name: volume_names(of_files.tolist(), str(name), folder) for name, of_files in paths.items()}
+    for name, labels in volumes.items():
+        if labels:
+            of_each = ", ".join(f"{name}_{label}" for label in labels)
+            notes.append(f"{name}: {len(labels)} volumes a person: {of_each}.")
     for one in every:
         of_files, labels = paths[one.files], volumes[one.files]
         if one.volume is not None and one.volume not in labels:
@@ -74,22 +79,24 @@ def maps_in(
 
 
 def check_map_names(names: Sequence[str]) -> None:
-    """Raises InputError unless the names of maps differ, and can be parts of file names."""
-    if len(set(names)) < len(names) or (odd := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]):
-        wrong = f"{odd[0]!r}" if len(set(names)) == len(names) else "one twice"
+    """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
+    if not is_each_once(names) or len(names) > MAX_MAPS:
         raise InputError(
-            f"The maps are called {', '.join(names)}, {wrong} among them; expected each once, of letters, digits, '.', "
-            "'_' and '-'. Name them with --maps."
+            f"The maps are called {listed(list(map(shown, names)))}; expected each once, of letters, digits, '.', '_' "
+            f"and '-', at most {MAX_MAPS}. Name them with --maps."
         )
-    if len(names) > MAX_MAPS:
-        raise InputError(f"A record would have {len(names)} maps; expected at most {MAX_MAPS}. Name fewer with --maps.")
 
 
-def volume_names(paths: Sequence[Path], name: str, folder: Path) -> tuple[list[str], list[str]]:
-    """What the volumes of 4-D files are called, `0`, `1`, ... if nobody says, and a note; nothing if the first file is
-    3-D, as all others must then be. Raises InputError, naming the file that differs from the others."""
+def is_each_once(names: Sequence[str]) -> bool:
+    """Whether names differ, and can be parts of file names."""
+    return len({*names}) == len(names) and all(re.fullmatch(r"\w[\w.-]*", name) for name in names)
+
+
+def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
+    """What the volumes of 4-D files are called, `0`, `1`, ... if nobody says; nothing if the first file is 3-D, as all
+    others must then be. Raises InputError, naming the file that differs from the others."""
     if num_volumes(open_image(paths[0])) is None:
-        return [], []
+        return []
     counts = {path: num_volumes(open_image(path)) or 1 for path in paths}
     usual, people = Counter(counts.values()).most_common(1)[0]
     if different := [path for path, count in counts.items() if count != usual]:
@@ -99,37 +106,32 @@ def volume_names(paths: Sequence[Path], name: str, folder: Path) -> tuple[list[s
         )
     source, labels = labels_of(paths, folder / f"{name}.txt")
     if labels is None:
-        named, labels = "", [str(number) for number in range(usual)]
-    else:
-        named = f", named by {source}"
-        check_labels(labels, source, usual)
-    told = ", ".join(f"{name}_{label}" for label in labels)
-    return labels, [f"{name}: {usual} volumes a person{named}: {told}."]
+        return [str(number) for number in range(usual)]
+    check_labels(labels, source, usual)
+    return labels
 
 
 def check_labels(labels: Sequence[str], source: Path, usual: int) -> None:
     """Raises InputError unless the names in `source` are one a volume, and differ."""
-    odd = [label for label, times in Counter(labels).items() if times > 1 or not re.fullmatch(r"[\w.-]+", label)]
-    if odd or len(labels) != usual:
-        twice = " twice" if odd and labels.count(odd[0]) > 1 else ""
+    if len(labels) != usual or not is_each_once(labels):
         raise InputError(
-            f"{source} names {len(labels)} volumes{f', {shown(odd[0])}{twice} among them' if odd else ''}; expected "
-            f"{usual} different names, of letters, digits, '.', '_' and '-'. Correct it."
+            f"{source} names {len(labels)} volumes, {listed(list(map(shown, labels)))}; expected {usual} different "
+            "names, of letters, digits, '.', '_' and '-'. Correct it."
         )
 
 
 def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | None]:
     """The names of volumes and the file that they are from; None if nobody names them. It is a `listing`, one a line,
     or else the JSON beside each of `paths`. Raises InputError if these differ."""
-    if listing.exists() or listing.is_symlink():
-        lines = files.regular(listing).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    if listing.is_file():
+        lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return listing, [line.strip() for line in lines if line.strip()]
     named = {path: labels_beside(path) for path in paths}
     labels = named[paths[0]]
     if different := [path for path, others in named.items() if others != labels]:
         raise InputError(
             f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the same "
-            f"{LABELS}. Correct them, or name the volumes of all in {listing}, one a line."
+            f"LabelMap. Correct them, or name the volumes of all in {listing}, one a line."
         )
     return beside(paths[0], ".json"), labels
 
@@ -137,15 +139,7 @@ def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | N
 def labels_beside(path: Path) -> list[str] | None:
     """The names of volumes in the JSON beside a file; None without it. Raises InputError if it is damaged."""
     described = beside(path, ".json")
-    if not described.is_file():
-        return None
-    content = files.read_json(described, dict)
-    if LABELS not in content:
-        return None
-    labels = content[LABELS]
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{described}: {LABELS} is {shown(str(labels))}; expected a list of names, one a volume.")
-    return labels
+    return files.read_json(described, Described).LabelMap if described.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -155,35 +149,33 @@ class PersonMaps:
     sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
     measured: list[dict[str, float]]  # MEASURES of each map
     means: np.ndarray  # (regions, maps), of the volumes in the record
-    digests: tuple[str, ...]  # of the volume of each map, and of the connectome
+    volume: str  # the digest of the volumes of all maps
+    maps: tuple[str, ...]  # that of each which is not constant
+    connectome: str = ""  # that of the connectome, if there is one
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All by which a scan is known."""
+        return (*self.maps, *filter(None, [self.connectome]))
+
+    def of_record(self, header: bytes) -> records.Digests:
+        """The digests of the record with this header."""
+        maps = self.maps if len(self.measured) > 1 else ()
+        return records.Digests(hashlib.sha256(header).hexdigest(), self.volume, "", self.connectome, maps)
 
 
-def read_person(maps: Sequence[nifti.MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
-    """Measures maps and writes their volumes as a record whose header is 0. Raises InputError, naming the file."""
-    with files.replacing(record, "wb") as file:
+def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
+    """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
+    0. Raises InputError, naming the file."""
+    sums = [(path.name, manifest.sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
+    measured, means, digests, of_all = [], [], list[str](), hashlib.sha256()
+    with open(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))
-        return measured_maps(maps, grid, file.write)
-
-
-def measured_maps(
-    maps: Sequence[nifti.MapOnDisk], grid: records.Grid, write: Callable[[np.ndarray], object]
-) -> PersonMaps:
-    """Measures maps and gives the volume of each, (x, y, z) float32, z-scored by itself, to `write`."""
-    sums = [(path.name, sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
-    measured, means, digests = [], [], list[str]()
-    for image in nifti.read_brains(maps):
-        volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
-        write(volume)
-        digests += [*records.digests_of_maps(volume[None])]
-        measured.append(measures.of_image(image))
-        means.append(twins.of_reduced(resampling.reduced(volume)))
-    return PersonMaps(sums, measured, np.column_stack(means), tuple(digests))
-
-
-def finish_record(record: Path, label: float, phenotype: np.ndarray, target: Path) -> None:
-    """Moves a record of `read_person` to `target` with its label and scaled phenotype (29,), unless one is there."""
-    if target.exists() and target.stat().st_size == record.stat().st_size:
-        return
-    with open(record, "r+b") as file:
-        file.write(records.pack_header(label, phenotype))
-    os.replace(record, target)
+        for image in nifti.read_brains(maps):
+            volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
+            file.write(volume.data)
+            of_all.update(volume.data)
+            digests += records.digests_of_maps(volume[None])
+            measured.append(measures.of_image(image))
+            means.append(twins.of_reduced(resampling.reduced(volume)))
+    return PersonMaps(sums, measured, np.column_stack(means), of_all.hexdigest(), tuple(digests))
