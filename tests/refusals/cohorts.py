@@ -125,7 +125,6 @@ TABLES: list[Row] = [
     row(f"{CONVERT_LAB} --keepSplit {{empty}}/none", "none", "expected a cohort"),
     row("abide-data convert {lab} {missing} --like {newcomers} --keepSplit {newcomers}", "--keepSplit", "--like"),
     row("abide-data convert {lab} {missing} --like {converted}", "expected new people", "--exclude"),
-    row("abide-data convert {lab} {missing} --like {converted} --keepCopies", "--keepCopies is about splits"),
 ]
 
 CHECKED = "run.py --train --dataDir {converted} --chkPointDir {missing}"

@@ -113,8 +113,6 @@ LIKE = "abide-data convert {others} {missing} --like {converted}"
 OF_NETS = "abide-data convert {networks} {missing} --maps net"
 SPELT = ("ASD", "TD", "asd", "td")
 SIDES = ("ASD", "TD", "3", "ADHD")
-SAME = "abide-data convert {lab} {converted} --grid reduced"
-SAME_ALL = f"{SAME} --maps all --connectome rois_made --parcels {{lab}}/parcels.nii.gz"
 PATHS = {of: [f"cpac/X_{50002 + number:07}_{of}.nii.gz" for number in range(6)] for of in ("falff", "alff")}
 PACK, SITES = "abide-data pack --zip", "run.py --train --model cnn --set standardise=site --chkPointDir {missing}"
 OF_FOLDS = "--folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
@@ -122,17 +120,8 @@ UNSEALED = {f"converted/{name}": "gone" for name in SEAL}
 BY_COLUMN = {TABLE: with_column(**PATHS, one=PATHS["falff"][:1])}
 CONVERT: list[Row] = [
     row("abide-data convert {missing} {empty}/new", "{missing}", "not a folder"),
-    row("abide-data convert {lab} {repository}", "{repository}", "holds no cohort"),
-    row("abide-data convert {lab} {repository} --dryRun", "{repository}", "holds no cohort"),
-    row(SAME, "converted differently", "{converted}"),
-    row(f"{SAME} --phenotype ''", "converted differently", "{converted}"),
-    row(
-        SAME_ALL,
-        "converted differently",
-        "{converted}",
-        spoil={"lab/cpac/X_0050003_falff.nii.gz": with_values(lambda of: of / 2)},
-    ),
-    row(SAME, "converted differently", "{converted}", spoil={"converted/cohort.json": b"{ damaged"}),
+    row("abide-data convert {lab} {repository}", "{repository} exists", "another folder"),
+    row("abide-data convert {lab} {converted} --dryRun", "{converted} exists", "another folder"),
     row(f"{FROM} --seed -1", "--seed", "-1"),
     # what a folder holds
     row(FROM, "holds no fALFF maps", "--maps alff", spoil={"few": each("*_falff.nii.gz", "gone")}),
@@ -143,7 +132,7 @@ CONVERT: list[Row] = [
     row("abide-data convert {native} {missing}", "1 in space T1w", "--mapColumn"),
     row(f"{FROM} --only '*ses-9*'", "--only '*ses-9*' matches none", "cpac/X_0050002"),
     row(f"{FROM} --maps falff,alff --only '*_falff*'", "matches none", "_alff.nii.gz"),
-    row(f"{FROM} --maps alff,alff", "one twice", "--maps"),
+    row(f"{FROM} --maps alff,alff", "expected each once", "--maps"),
     row(f"{FROM} --maps alff,../x", "'../x'", "--maps"),
     row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=BY_COLUMN),
     row(f"{FROM} --mapColumn falff --maps all", "--maps all", "--mapColumn", spoil=BY_COLUMN),
@@ -152,7 +141,7 @@ CONVERT: list[Row] = [
     ),
     row(
         f"{FROM} --mapColumn alff,alff --maps a,b",
-        "X_0050002_alff.nii.gz to 50002 for two maps",
+        "X_0050002_alff.nii.gz to 50002 and 50002",
         "one of each",
         spoil=BY_COLUMN,
     ),
@@ -184,7 +173,12 @@ CONVERT: list[Row] = [
         spoil={"lab": each("*_alff.nii.gz", with_values(lambda of: of * (1 + (of[:4].mean() > of[4:].mean()))))},
     ),
     # the table
-    row(FROM, "all 6 subjects are one scan", spoil={"few": each("*_falff.nii.gz", with_values(alike))}),
+    row(
+        FROM,
+        "6 people to convert have one scan",
+        "--keepCopies",
+        spoil={"few": each("*_falff.nii.gz", with_values(alike))},
+    ),
     row(FROM, "no table of subjects", "--table", spoil={TABLE: "gone"}),
     row(FROM, "several tables", "--table", spoil={"few": lambda of: shutil.copy(of / "Phenotypic.csv", of / "b.csv")}),
     row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),
@@ -275,7 +269,7 @@ CONVERT: list[Row] = [
         spoil={"networks": labels_of_volumes("x", "y", "z", people=slice(3))},
     ),
     row(OF_NETS, "names 2 volumes", "expected 3 different names", spoil={"networks": labels_of_volumes("x", "y")}),
-    row(OF_NETS, "'y' twice", "expected 3", spoil={"networks": labels_of_volumes("x", "y", "y")}),
+    row(OF_NETS, "'x', 'y', 'y'", "expected 3", spoil={"networks": labels_of_volumes("x", "y", "y")}),
     row(
         OF_NETS,
         "net.txt names 3 volumes",
@@ -284,7 +278,7 @@ CONVERT: list[Row] = [
     ),
     row(f"{OF_NETS}_7", "holds no net_7 maps", "holds 0, 1, 2"),
     row(f"{OF_NETS}_", "holds no net_ maps", "holds 0, 1, 2"),
-    row(f"{OF_NETS},net_1", "one twice", "net_0, net_1, net_2, net_1"),
+    row(f"{OF_NETS},net_1", "expected each once", "'net_2', 'net_1'"),
     row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "is 3-D"),
     # series
     row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds rois_made"),
@@ -310,7 +304,10 @@ CONVERT: list[Row] = [
         )
     ),
     # new people like those of a cohort
-    *(row(f"{LIKE} {words}", words.split()[0], "chosen by --like") for words in ("--grid full", "--covariates ''")),
+    *(
+        row(f"{LIKE} {words}", words.split()[0], "does not go with --like")
+        for words in ("--grid full", "--covariates ''", "--connectome rois_aal", "--maps alff,falff", "--keepCopies")
+    ),
     row(LIKE, "lacks FIQ, BMI", "the phenotype of", spoil={"others/Phenotypic.csv": without("FIQ", "BMI")}),
     row(
         LIKE,
@@ -326,7 +323,6 @@ CONVERT: list[Row] = [
     ),
     row(f"{LIKE}", "holds no alff maps", "alff", spoil={"others": each("*_alff.nii.gz", "gone")}),
     row(f"{LIKE}", "holds no rois_made series", "rois_", spoil={"others": each("*.1D", "gone")}),
-    row(f"{LIKE} --connectome rois_aal", "is not what", "rois_aal"),
     row(f"{LIKE} --labelColumn SEX", "is the diagnosis", "--positive"),
     row(
         f"{LIKE} --labelColumn dx --positive asd",
@@ -340,9 +336,8 @@ CONVERT: list[Row] = [
         "alff",
         spoil={"others": each("*_alff.nii.gz", "gone")},
     ),
-    row("abide-data convert {others} {missing} --like {cohort}", "does not say that it was made of maps", "{cohort}"),
+    row("abide-data convert {others} {missing} --like {cohort}", "does not say how its records were made", "{cohort}"),
     row(LIKE, "have a scan of training subjects", "--exclude 7000", spoil={"others": scans_of_training}),
-    row(f"{LIKE} --maps alff,falff", "--maps alff,falff is not what", "falff, alff"),
     row(
         LIKE,
         "has other parcels than the rest",
@@ -359,8 +354,8 @@ CONVERT: list[Row] = [
         row(LIKE, words, "{converted}", spoil={"converted": written_by_a_script("cohort.json", change)})
         for words, change in (
             ("volumes of an encoder", {"reduction": "encoder abc"}),
-            ("of which columns its phenotype", {"phenotype": [f"x{number}" for number in range(29)]}),
-            ("of which columns its phenotype", {"phenotype_scale": None}),
+            ("does not say how its records were made", {"phenotype": [f"x{number}" for number in range(29)]}),
+            ("does not say how its records were made", {"phenotype_scale": None}),
         )
     ),
     # several maps, connectomes and phenotypes of cohorts
