@@ -25,7 +25,7 @@ from data.cohorts.seal import CohortFindings, Findings, write_verdict
 from data.conversion import measures
 from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
-from data.conversion.template import encode_like, site_column_of, sites_of
+from data.conversion.template import encode_like
 from data.likeness.scans import MIN_COVERED, Half, MeanVolume, VolumeSum, halves, uncovered, volumes_of
 
 TURNED = 0.3  # correlation with the `halves` of the others: of real maps 0.5 to 1, or as much below 0
@@ -324,9 +324,10 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
         covariates, phenotype = cohort.covariates, cohort.raw_phenotype
         if covariates is None:
             return
-        if name := site_column_of(cohort):
+        if name := cohort.metadata.site_column:
             sites = covariates[name].str.split().str.join(" ")
-            if wrong := sites.index[sites.ne("") & sites.ne(sites_of(cohort))].tolist():
+            of_rows = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(sites.index)
+            if wrong := sites.index[sites.ne("") & sites.ne(of_rows)].tolist():
                 findings.problems.append(f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}")
         if phenotype is None or not (columns := cohort.metadata.phenotype_columns):
             return

@@ -31,7 +31,6 @@ from data.cohorts.records import HEADER_BYTES, FileEntry, Wrapped
 from data.cohorts.rows import Metadata, Row, listed
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.conversion.tables import key, read_table
-from data.conversion.template import site_column_of
 
 SITE, LABEL = "site", "label"  # of the table of records
 UNKNOWN = "n/a"  # a cell that makes a value unknown; an empty one leaves it as it is
@@ -62,7 +61,7 @@ class People:
 def corrected(cohort: Cohort, path: Path) -> tuple[People, list[dict[str, str]]]:
     """What the cohort says of its people with the corrections of a table, and these: subject, column, before and after.
     Raises InputError, naming all that cannot be corrected."""
-    table, people, site_column = read_table(path), People.of(cohort), site_column_of(cohort)
+    table, people, site_column = read_table(path), People.of(cohort), cohort.metadata.site_column or None
     used = [name for name in people.phenotype if not UNUSED.fullmatch(name) and base(name) not in people.phenotype]
     known = list(dict.fromkeys([SITE, LABEL, *people.covariates.columns, *used]))
     unknown = [name for name in table if name not in (SUBJECT, *known)]

@@ -19,7 +19,7 @@ def simulate(target: Path, grid: records.Grid, drawn: Simulation, kind: type[Ana
 
     table = demographics(drawn)
     options = ConversionOptions(grid=grid.name, seed=drawn.seed)
-    planned = plan(table, table, options, phenotype.ABIDE_COVARIATES, kind.maps)
+    planned = plan(table, table, options, phenotype.ABIDE_COVARIATES, "SITE_ID", kind.maps)
     anatomy = kind(grid, drawn)
     target.mkdir(parents=True)
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):

@@ -180,6 +180,7 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: Groups = ()
     copies: str = ""

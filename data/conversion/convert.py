@@ -64,8 +64,8 @@ class Conversion:
             return plan_like(subjects, self.source, self.like.cohort)
         if self.earlier:
             subjects = self.earlier.added(subjects, means)
-        covariates = covariate_columns(self.source, self.options)
-        return plan(subjects, self.source.rows, self.options, covariates, self.source.maps.columns.tolist())
+        source, covariates = self.source, covariate_columns(self.source, self.options)
+        return plan(subjects, source.rows, self.options, covariates, source.site_column, list(source.maps))
 
     def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[str]]:
         """Writes the cohort into a folder; returns it with notes on people and maps."""

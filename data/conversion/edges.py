@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.base import tables
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
+from data.cohorts.phenotype import read_by_subject
 from data.cohorts.rows import Row, listed
 from data.cohorts.seal import Findings
 from data.conversion import measures
@@ -49,22 +49,11 @@ def of_series(values: np.ndarray) -> dict[str, float]:
     return {"volumes": len(values), "roughness": float(f"{np.median(rough):.6g}")}
 
 
-def write_series_table(path: Path, subjects: list[str], of_subjects: list[dict[str, float]]) -> None:
-    """Writes `series.csv`, `of_series` of each subject."""
-    tables.write_frame(path, pd.DataFrame(of_subjects).assign(subject=subjects)[["subject", "volumes", "roughness"]])
-
-
 def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
-    """`series.csv` for these subjects, in their order; nothing if it is not there. Raises InputError for damage."""
+    """`series.csv` for these subjects, in their order; no columns if it is not there, NaN for what is no number."""
     if not path.is_file():
         return pd.DataFrame(index=range(len(subjects)))
-    try:
-        table = tables.read_frame(path).set_index("subject").astype(float)
-        return table.loc[subjects, ["volumes", "roughness"]].reset_index(drop=True)
-    except (ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); expected volumes and roughness of each. Copy it again."
-        ) from error
+    return read_by_subject(path, subjects).apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
 
 
 def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:

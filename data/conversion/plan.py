@@ -50,39 +50,38 @@ def plan(
     table: pd.DataFrame,
     options: ConversionOptions,
     covariates: Sequence[str],
+    site_column: str | None,
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
     """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
     asked for, family; once this is known, scan: the first subject of the same scan). A `table` of text has the same
     rows. Raises InputError."""
     columns, label = options.phenotype, subjects["label"].to_numpy()
-    same_scan = () if options.keep_copies else groups_of(subjects)
+    same_scan, families = () if options.keep_copies else groups_of(subjects), families_of_table(subjects)
     if len(subjects) < 2 or (same_scan and len(same_scan[0]) == len(subjects)):
         raise InputError(
             f"The {len(subjects)} people to convert have one scan; expected several, to train and to test on. Was a "
             "file copied under many names? To keep copies apart all the same, add --keepCopies."
         )
-    families = families_of_table(subjects)
-    rows = planned_rows(subjects, assign_splits(subjects, options.seed or 0, united([*same_scan, *families.values()])))
-    training = np.array([row.split == "train" for row in rows])
+    split = assign_splits(subjects, options.seed or 0, united([*same_scan, *families.values()]))
+    training = (subjects["subject"].map(split) == "train").to_numpy()
     if not training.any():
         raise InputError(
-            f"--keepSplit makes test subjects of all {len(rows)} people; expected some to train on. Add others."
+            f"--keepSplit makes test subjects of all {len(subjects)} people; expected some to train on. Add others."
         )
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
     phenotype.check_columns([*values, *covariates])
-    separations = check_values(values[training], label[training], options.allow_leak)
-    scaler = phenotype.fit_scaler(values.to_numpy(float)[training])
     grid = records.GRIDS[options.grid or records.FULL.name]
     metadata = Metadata(
         maps=tuple(maps),
         normalisation="z-scored over the whole volume",
         reduction="none" if grid == records.FULL else "block mean",
         phenotype=tuple(values.columns),
-        phenotype_auc=separations,
+        phenotype_auc=check_values(values[training], label[training], options.allow_leak),
         phenotype_columns=tuple(phenotype.ABIDE_COLUMNS if columns is None else columns),
         phenotype_categories=phenotype.categories(table, columns or (), training),
         covariate_columns=tuple(covariates),
+        site_column=site_column or "",
         covariates_named=options.covariates is not None,
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
@@ -90,11 +89,36 @@ def plan(
         copies=APART if options.keep_copies else TOGETHER if "scan" in subjects else "",
         family_column=options.family or "",
         families=families,
-        **scaler.constants(),
+        **phenotype.fit_scaler(values.to_numpy(float)[training]).constants(),
     )
+    return planned(subjects, split, table, metadata, values)
+
+
+def plan_like(subjects: pd.DataFrame, source: Source, like: Cohort) -> PlannedCohort:
+    """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
+    metadata = replace(
+        like.metadata,
+        grid=like.grid.shape,
+        phenotype_auc={},
+        same_scan=groups_of(subjects),
+        copies=TOGETHER,
+        family_column=source.family_column or "",
+        families=families_of_table(subjects),
+    )
+    split = dict.fromkeys(subjects["subject"], "test")
+    return planned(subjects, split, source.rows, metadata, encode_like(source.rows, metadata))
+
+
+def planned(
+    subjects: pd.DataFrame, split: Mapping[str, str], table: pd.DataFrame, metadata: Metadata, values: pd.DataFrame
+) -> PlannedCohort:
+    """The cohort whose raw phenotype has these values (subjects, 29); they are imputed and scaled as `metadata` say."""
+    rows = [Row(f"{of.subject}.bin", of.subject, of.site, of.label, split[of.subject]) for of in subjects.itertuples()]
+    scaler = phenotype.Scaler.of(metadata)
+    assert scaler is not None  # see `template.check_prepared`
     scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
-    kept = phenotype.covariates_of(table, covariates, subjects["subject"])
-    return PlannedCohort(rows, metadata, values, scaled, kept)
+    covariates = phenotype.covariates_of(table, metadata.covariate_columns, subjects["subject"])
+    return PlannedCohort(rows, metadata, values, scaled, covariates)
 
 
 def groups_of(subjects: pd.DataFrame) -> Groups:
@@ -106,35 +130,6 @@ def groups_of(subjects: pd.DataFrame) -> Groups:
 def families_of_table(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The subjects of each family by the column `family`; no families without it."""
     return families_of(dict(zip(subjects["subject"], subjects.get("family", [""] * len(subjects)), strict=True)))
-
-
-def planned_rows(subjects: pd.DataFrame, split: Mapping[str, str]) -> list[Row]:
-    return [
-        Row(f"{row.subject}.bin", row.subject, row.site, row.label, split[row.subject]) for row in subjects.itertuples()
-    ]
-
-
-def plan_like(subjects: pd.DataFrame, source: Source, like: Cohort) -> PlannedCohort:
-    """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
-    metadata, names = like.metadata, subjects["subject"].tolist()
-    values = encode_like(source.rows, metadata)
-    scaler = phenotype.Scaler.of(metadata)
-    assert scaler is not None  # see `template.check_prepared`
-    return PlannedCohort(
-        planned_rows(subjects, dict.fromkeys(names, "test")),
-        replace(
-            metadata,
-            grid=like.grid.shape,
-            phenotype_auc={},
-            same_scan=groups_of(subjects),
-            copies=TOGETHER,
-            family_column=source.family_column or "",
-            families=families_of_table(subjects),
-        ),
-        values,
-        scaler.transform(values.to_numpy(float)).astype(np.float32),
-        phenotype.covariates_of(source.rows, metadata.covariate_columns, names),
-    )
 
 
 def check_like(source: Source, like: Cohort) -> None:

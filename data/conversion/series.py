@@ -23,6 +23,7 @@ from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
 from data.cohorts.nifti import beside
+from data.cohorts.phenotype import write_by_subject
 from data.cohorts.rows import Metadata, listed
 from data.conversion import edges
 from data.conversion.layouts import Listing, check_kinds, chosen_of, recognised
@@ -99,7 +100,7 @@ class Correlated:
         """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
         rows = (np.fromfile(path, DTYPE) for path in self.rows)
         write(target / CONNECTOMES, subjects, self.parcels, self.image, rows)
-        edges.write_series_table(target / SERIES, subjects, list(self.measured))
+        write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects))
 
 
 def correlate(pool: Processes, series: SeriesFiles | None, folder: Path, like: Cohort | None) -> Correlated | None:

@@ -38,7 +38,7 @@ from data.conversion.tables import (
     without_codes,
 )
 from data.conversion.template import TemplateCohort
-from data.conversion.volumes import Wanted, check_map_names, maps_in, wanted
+from data.conversion.volumes import check_map_names, files_of, maps_in
 
 DEFAULT_MAPS = ("falff",)
 EVERY_MAP = ("all",)  # that everybody has
@@ -81,9 +81,9 @@ class JoinedTable:
     table: pd.DataFrame
     id_column: str
     maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
-    wanted: list[Wanted]
+    wanted: list[str]  # maps in these files
     notes: list[str]
-    names: Sequence[str] = ()  # of the maps in these files, unless they are called after the files
+    names: Sequence[str] = ()  # of these maps, unless they are called after the files
     stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
 
@@ -99,15 +99,18 @@ class JoinedTable:
         return self.table[ABIDE_SUBJECT if ABIDE_SUBJECT in self.table else self.id_column].map(key)
 
 
-def read_source(folder: Path, options: SourceOptions, like: TemplateCohort | None = None) -> Source:
-    """Joins the maps under `folder` with the table. Who lacks a map or, but for new people who are prepared `like`
-    others, a diagnosis, is left out. Raises InputError if a choice must be made by the user."""
+def read_source(
+    folder: Path, options: SourceOptions, like: TemplateCohort | None = None, optional: bool = False
+) -> Source:
+    """Joins the maps under `folder` with the table. Who lacks a map or a diagnosis is left out; the latter is
+    `optional` of new people, who are prepared `like` others. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
-    optional, site_columns = like is not None, list(SITE_COLUMNS)
+    site_columns = list(SITE_COLUMNS)
     if like:
+        optional = True
         options = replace(options, maps=like.cohort.maps, connectome=like.cohort.metadata.connectome or None)
-        site_columns = [*filter(None, [like.site_column]), *site_columns]
+        site_columns = [like.cohort.metadata.site_column, *site_columns]
     listing = Listing(folder)
     joined = with_series(join(listing, options), listing, options)
     joined = replace(joined, table=without_codes(joined.table, options.missing or (), joined.path))
@@ -143,7 +146,8 @@ def read_source(folder: Path, options: SourceOptions, like: TemplateCohort | Non
     subjects = pd.DataFrame({"subject": identifier, "site": sites.of_row, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     files = joined.maps.loc[subjects.index].reset_index(drop=True)
-    maps, volume_notes = maps_in(files, joined.wanted, folder, joined.names)
+    maps, volume_notes = maps_in(files, joined.wanted, folder)
+    maps = renamed(maps, joined.names or list(maps))
     image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
     series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
     derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
@@ -220,7 +224,7 @@ def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -
         if options.parcels:
             raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
         return joined
-    names = [] if options.map_column else [one.files for one in joined.wanted]
+    names = [] if options.map_column else list(joined.maps)
     found, notes = find_series(listing, options.connectome, options.only, names)
     subject = options.id_column or matching_column(joined.table, set(found), joined.path)
     series = column(joined.table, subject, joined.path).map(key).map(found)
@@ -235,8 +239,7 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     if names == EVERY_MAP:  # if there are none, the error says what is expected
         names = tuple(filter(listing.maps_called, KNOWN_MAPS)) or DEFAULT_MAPS
     check_map_names(names)
-    every = [wanted(listing, name) for name in names]
-    of_files = list(dict.fromkeys(one.files for one in every))
+    of_files = list(dict.fromkeys(files_of(listing, name) for name in names))
     found = {name: find_maps(listing, options.only, name, of_files) for name in of_files}
     maps = {name: of_map for name, (of_map, _) in found.items()}
     path = options.table or find_table(listing.folder, [place for of_map in maps.values() for place in of_map.values()])
@@ -248,7 +251,7 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     if of_row.isna().all(axis=None):
         raise unmatched(table, subject, identifiers, path)
     notes = [note for _, of_map in found.values() for note in of_map]
-    return JoinedTable(path, table, subject, of_row, every, notes, stray=sorted(identifiers - set(keys)))
+    return JoinedTable(path, table, subject, of_row, list(names), notes, stray=sorted(identifiers - set(keys)))
 
 
 def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedTable:
@@ -271,8 +274,17 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
-    every = [Wanted(name) for name in of_files]
-    return JoinedTable(path, table, subject, maps, every, notes, names if names != of_files else ())
+    return JoinedTable(path, table, subject, maps, list(of_files), notes, names if names != of_files else ())
+
+
+def renamed(maps: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The maps with other names. Raises InputError unless there is one for each."""
+    if len(names) != len(maps.columns):
+        raise InputError(
+            f"--maps names {len(names)} maps, {', '.join(names)}, but the files hold {len(maps.columns)}, "
+            f"{', '.join(maps)}; expected a name for each column of --mapColumn, or for each map."
+        )
+    return maps.set_axis(list(names), axis=1)
 
 
 def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
@@ -297,8 +309,7 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     if not kept:
         raise InputError(f"No map is there for everybody. {' '.join(notes)} Name those to use with --maps.")
     notes.append(f"Maps that all {people.sum()} people have: {', '.join(kept)}. Name others with --maps.")
-    every = [one for one in joined.wanted if one.files in kept]
-    return replace(joined, maps=joined.maps[kept], wanted=every, notes=[*joined.notes, *notes])
+    return replace(joined, maps=joined.maps[kept], wanted=kept, notes=[*joined.notes, *notes])
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:

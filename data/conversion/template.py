@@ -22,7 +22,7 @@ from data.cohorts.connectomes import IMAGE, Connectomes, parcels_sha256
 from data.cohorts.derivation import FOLDER, kept_in
 from data.cohorts.phenotype import clean
 from data.cohorts.records import FULL, GRIDS
-from data.cohorts.rows import UNKNOWN_SITE, Metadata
+from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 
@@ -35,7 +35,6 @@ PARTS = (  # a pattern of the names in a bundle
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")
 REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
-MOST = 0.8  # of the people: a column that has the sites of more of them holds the sites
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
@@ -48,7 +47,6 @@ class BundledData:
     num_maps: int
     metadata: Metadata
     cohort_sha256: str
-    site_column: str | None
     typical: dict[str, dict[str, float]]
     parcels: tuple[str, ...]
 
@@ -73,11 +71,6 @@ class TemplateCohort:
         return [OVERLAP.format(self.cohort.path)] if self.data else []
 
     @cached_property
-    def site_column(self) -> str | None:
-        """The covariate that holds the sites; None if there is none, or no covariates."""
-        return self.data.site_column if self.data else site_column_of(self.cohort)
-
-    @cached_property
     def measured(self) -> dict[str, pd.DataFrame] | None:
         """By map, the measures of its people, of a bundle those of a typical one; None if they are not known."""
         if self.data:
@@ -96,22 +89,6 @@ def open_bundle(path: Path) -> Archive:
     return opened(path, PARTS)
 
 
-def site_column_of(cohort: Cohort) -> str | None:
-    """The covariate that holds the sites of a cohort, of most people at least; None if it has none."""
-    if cohort.covariates is None:
-        return None
-    site = sites_of(cohort).to_numpy()
-    table = cohort.covariates[site != UNKNOWN_SITE]
-    share = table.eq(site[site != UNKNOWN_SITE], axis=0).sum() / table.ne("").sum().clip(lower=1)
-    return str(share.idxmax()) if share.gt(MOST).any() else None
-
-
-def sites_of(cohort: Cohort) -> pd.Series:
-    """By subject, in the order of the covariates, the site of the table of records."""
-    first = cohort.first_records(range(len(cohort.rows)))
-    return pd.Series({subject: cohort.rows[at].site for subject, at in first.items()})
-
-
 def of_cohort(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
     people: dict[str, Any] = {name: getattr(Metadata(), name) for name in OF_PEOPLE}
@@ -121,7 +98,6 @@ def of_cohort(cohort: Cohort) -> BundledData:
         num_maps=cohort.num_maps,
         metadata=replace(cohort.metadata, **people),
         cohort_sha256=cohort.digest,
-        site_column=site_column_of(cohort),
         typical={name: table.median().to_dict() for name, table in measured.items()},
         parcels=cohort.connectomes.parcels if cohort.connectomes else (),
     )

@@ -28,54 +28,31 @@ class Described:
     LabelMap: list[str] | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What --maps names: files, by their name, and one volume of each; None for all that they hold."""
-
-    files: str
-    volume: str | None = None
-
-
-def wanted(listing: Listing, name: str) -> Wanted:
-    """What a map's name stands for: files of that name; if there are none, a volume of those whose name it begins with,
-    so `dual_regression_3` is volume 3 of `dual_regression`."""
+def files_of(listing: Listing, name: str) -> str:
+    """How files are called that hold the map of a name: as it is, or as it begins. So `dual_regression_3` is in those
+    called `dual_regression`."""
     words = name.split("_")
-    for count in range(len(words), 0, -1):
-        if listing.maps_called(of_files := "_".join(words[:count])):
-            return Wanted(of_files, "_".join(words[count:]) if words[count:] else None)
-    return Wanted(name)  # which is reported as missing
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next(filter(listing.maps_called, beginnings), name)  # without any, it is reported as missing
 
 
-def maps_in(
-    paths: pd.DataFrame, every: Sequence[Wanted], folder: Path, names: Sequence[str] = ()
-) -> tuple[pd.DataFrame, list[str]]:
-    """The `paths` of files, a column a name, as a MapOnDisk in a column for each map; notes on 4-D files. The order is
-    that of `every`; the maps are called by `names`, if there are any. Raises InputError if people differ in the number
-    or the names of volumes, a volume is missing, or the names do not fit."""
-    maps, notes = list[pd.Series](), list[str]()
-    volumes = {name: volume_names(of_files.tolist(), str(name), folder) for name, of_files in paths.items()}
-    for name, labels in volumes.items():
+def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The `paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is `wanted`;
+    notes on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
+    or the names of volumes, or a map is missing."""
+    maps, of_files, notes = dict[str, pd.Series](), dict[str, list[str]](), list[str]()
+    for name, files_of_people in paths.items():
+        labels = volume_names(files_of_people.tolist(), str(name), folder)
+        of_files[str(name)] = [f"{name}_{label}" for label in labels] or [str(name)]
         if labels:
-            of_each = ", ".join(f"{name}_{label}" for label in labels)
-            notes.append(f"{name}: {len(labels)} volumes a person: {of_each}.")
-    for one in every:
-        of_files, labels = paths[one.files], volumes[one.files]
-        if one.volume is not None and one.volume not in labels:
-            has = f"holds {', '.join(labels)}; name one of these" if labels else "is 3-D; name its maps with --maps"
-            raise InputError(f"{folder} holds no {one.files}_{one.volume} maps, and {of_files.iloc[0]} {has}.")
-        for number, label in enumerate(labels):
-            if one.volume in (None, label):
-                maps.append(of_files.map(lambda path, at=number: MapOnDisk(path, at)).rename(f"{one.files}_{label}"))
-        if not labels:
-            maps.append(of_files.map(MapOnDisk))
-    if names and len(names) != len(maps):
-        raise InputError(
-            f"--mapColumn names {len(every)} columns for the maps {', '.join(names)}; expected a name a column, or a "
-            f"name for each of the {len(maps)} maps in them, in their order."
-        )
-    names = names or [str(of_map.name) for of_map in maps]
+            notes.append(f"{name}: {len(labels)} volumes a person: {', '.join(of_files[str(name)])}.")
+        for number, one in enumerate(of_files[str(name)]):
+            maps[one] = files_of_people.map(lambda path, at=number if labels else None: MapOnDisk(path, at))
+    names = [one for name in wanted for one in of_files.get(name, [name])]
+    if absent := [name for name in names if name not in maps]:
+        raise InputError(f"{folder} holds no {absent[0]} maps; it holds {', '.join(maps)}. Name these with --maps.")
     check_map_names(names)
-    return pd.DataFrame(dict(zip(names, maps, strict=True))), notes
+    return pd.DataFrame({name: maps[name] for name in names}), notes
 
 
 def check_map_names(names: Sequence[str]) -> None:
