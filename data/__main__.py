@@ -166,9 +166,9 @@ def check(args: argparse.Namespace) -> int:
 
 def swap(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
-    from data.swap import swap as run
+    from data.swap import swap_regions
 
-    table = run(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
+    table = swap_regions(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
     print(f"{len(table)} records in {args.out}")
 
 

@@ -15,7 +15,7 @@ from data.cohorts.rows import MAX_RECORDS, Row, swapped_name
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 
 
-def swap(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
+def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
     """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`. Its connectomes
     are left out, which is printed: they belong to scans as they were.
 

@@ -32,7 +32,7 @@ from data.cohorts.rows import Metadata, Preparation, Row
 from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
-from data.swap import swap
+from data.swap import swap_regions
 from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import Identity
@@ -426,7 +426,7 @@ def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkey
     simulation = Simulation(subjects=40, seed=1)
     test = [opened.rows[index].subject for index in opened.indices("test")]
     assert found[floors.RULE].tolist() == rule(simulation, test).tolist() and list(found)[-1] == floors.RULE
-    swap(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
+    swap_regions(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
     assert floors.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
     assert floors.simulation_of(made_up(8)) is None
 

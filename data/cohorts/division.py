@@ -44,7 +44,8 @@ def subjects_of(rows: Iterable[Row], groups: Groups) -> Subjects:
 def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
     people, count = subjects_of(cohort.rows, cohort.groups), int(how)
-    if not 2 <= count <= (fewest := people.smaller_class):
+    fewest = people.smaller_class
+    if not 2 <= count <= fewest:
         raise InputError(
             f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
         )

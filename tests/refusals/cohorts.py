@@ -203,7 +203,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data swap {converted} {missing}", "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
     row(f"{CUT_INTO} 1", "--folds 1", "expected 2 to"),
     row(f"{CUT_INTO} 400", "--folds 400"),
-    row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 subjects", "expected groups"),
+    row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 subjects", "expected two groups"),
     row(f"{CUT_INTO} planet", "--folds planet", "neither a number nor a column"),
     row(f"{CUT_INTO} DX_GROUP", "--folds DX_GROUP", "neither a number nor a column"),
     row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),

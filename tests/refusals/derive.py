@@ -86,7 +86,7 @@ DERIVE: list[Row] = [
     row(f"{NEW} --share 3/2", "--share", "expected K/N"),
     row(f"{NEW} --smooth 0", "--smooth", "expected a width in mm"),
     row(f"{NEW} --only '*ses-9*'", "--only '*ses-9*'", "matches none of 3 scans"),
-    row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "no NIfTI map by its name"),
+    row(f"{NEW} --series {{scans}}/participants.tsv", "participants.tsv", "not a readable NIfTI map"),
     row(f"{NEW} --series {{scans}}/nets.nii.gz", "nets.nii.gz", "no label image"),
     row(f"{NEW} --maps dual_regression --networks {{scans}}/my_atlas.nii.gz", "my_atlas", "3-D", "several networks"),
     row("abide-data derive {missing} {empty}/new", "{missing}", "not a folder"),
