@@ -1,5 +1,6 @@
 """Swap augmentation: new training records whose regions come from other training subjects of the same label."""
 
+import mmap
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,10 @@ def write_records(
     folder: Path, cohort: Cohort, num_regions: int, copies: int, random: np.random.Generator
 ) -> list[Row]:
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
-    volumes = []  # (maps, voxels) each, of which only the bytes that are used are read
+    paths = [folder / row.file for row in cohort.rows]
     with progress("Copying", len(cohort.rows)) as shown:
-        for index, row in enumerate(cohort.rows):
-            (folder / row.file).write_bytes(cohort.header(index) + records.stored(cohort.read(index)[2]))
-            written = np.memmap(folder / row.file, records.DTYPE, "r", records.HEADER_BYTES)
-            volumes.append(written.reshape(cohort.num_maps, -1))
+        for index, path in enumerate(paths):
+            path.write_bytes(cohort.header(index) + records.stored(cohort.read(index)[2]))
             shown.advance()
 
     regions = atlas.load_atlas(None, cohort.grid)
@@ -71,11 +70,18 @@ def write_records(
             table.append(row)
             donors = training[(label == row.label) & (subject != row.subject)]
             for copy in range(copies if row.split == "train" else 0):
-                volume = np.array(volumes[index])
+                volume = np.array(volume_in(paths[index], cohort.num_maps))
                 for region in random.choice(len(places), num_regions, replace=False):
-                    donor = volumes[random.choice(donors)]
+                    donor = volume_in(paths[random.choice(donors)], cohort.num_maps)
                     volume[:, places[region]] = donor[:, places[region]]
                 table.append(replace(row, file=swapped_name(row.file, copy)))
                 (folder / table[-1].file).write_bytes(cohort.header(index) + volume.tobytes())
             shown.advance()
     return table
+
+
+def volume_in(path: Path, num_maps: int) -> np.ndarray:
+    """The volume of a written record, (maps, voxels); only the bytes that are used are read."""
+    with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(content, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)
