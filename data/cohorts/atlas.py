@@ -217,11 +217,11 @@ def table_path(cohort: Cohort, parcels: Parcels) -> Path:
 
 def is_at_hand(path: Path) -> bool:
     """Whether this process has a table, which it reads if it was kept and is as it was written."""
-    with suppress(InputError):
-        if path not in TABLES and files.read_json(path.with_suffix(".json"), dict).get("sha256") == manifest.sum_of(
-            path
-        ):
-            TABLES[path] = np.load(path, mmap_mode="r")
+    if path not in TABLES:
+        with suppress(InputError):
+            about = files.read_json(path.with_suffix(".json"), dict)
+            if about.get("sha256") == manifest.sum_of(path):
+                TABLES[path] = np.load(path, mmap_mode="r")
     return path in TABLES
 
 
