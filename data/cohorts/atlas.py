@@ -81,16 +81,16 @@ def held_by(parts: np.ndarray, count: int, places: np.ndarray, outside: int) -> 
 
 def load_atlas(path: Path | None, grid: records.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
-    return on_grid(*label_image(path), grid) if path else aal(grid)
+    return atlas_on(*label_image(path), grid) if path else aal(grid)
 
 
 @cache
 def aal(grid: records.Grid) -> Atlas:
     """AAL on a grid; shared, so nobody may change it."""
-    return on_grid(*aal_at_2mm(), grid)
+    return atlas_on(*aal_at_2mm(), grid)
 
 
-def on_grid(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atlas:
+def atlas_on(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atlas:
     """The atlas of these labels (91, 109, 91) on a grid."""
     labels = full if grid == records.FULL else reduce_labels(full)
     left = set(np.unique(labels).tolist())

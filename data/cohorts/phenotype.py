@@ -51,7 +51,7 @@ def clean(column: pd.Series) -> pd.Series:
     return pd.Series(known, column.index, "str", column.name)
 
 
-def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
+def matches(text: pd.Series, pattern: re.Pattern) -> pd.Series:
     """Which values of a column of text match the pattern entirely, bool."""
     return text.map(lambda value: pattern.fullmatch(value) is not None).astype(bool)
 
@@ -59,7 +59,7 @@ def matching(text: pd.Series, pattern: re.Pattern) -> pd.Series:
 def mostly_numbers(column: pd.Series) -> bool:
     """Whether more than half of a column's known values are numbers, or look like them: `>18`, `3,5`."""
     known = clean(column).dropna()
-    return known.empty or bool(matching(known, NUMBER_LIKE).mean() > 0.5)
+    return known.empty or bool(matches(known, NUMBER_LIKE).mean() > 0.5)
 
 
 def numbers(table: pd.DataFrame, name: str) -> pd.Series:
@@ -211,7 +211,7 @@ def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequenc
     return text.apply(lambda column: column.str.split().str.join(" ")).set_axis(list(subjects))
 
 
-def check_columns(columns: Iterable[str]) -> None:
+def refuse_subject_column(columns: Iterable[str]) -> None:
     """Raises InputError for a column with the name of the column of subjects."""
     if SUBJECT in columns:
         reason = "cannot be kept as a covariate or phenotype, whose tables name the subjects so"

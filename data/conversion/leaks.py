@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.covariates import ODD, odd_numbers
-from data.cohorts.phenotype import clean, matching, mostly_numbers
+from data.cohorts.phenotype import clean, matches, mostly_numbers
 from data.cohorts.rows import MIN_PER_CLASS, listed
 from data.conversion.tables import canonical_value, key, quoted, respelled
 
@@ -103,7 +103,7 @@ def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequenc
         is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
         if len(counts) < 2:
             found[name] = f"{name} ({f'one value, {counts.index[0][:40]}' if len(counts) else 'no value'})"
-        elif matching(values, DATE).mean() > 0.5:
+        elif matches(values, DATE).mean() > 0.5:
             found[name] = f"{name} (dates)"
         elif are_ids or (mostly_numbers(values) and number_people(values)):
             found[name] = f"{name} (IDs, or numbers that count people)"

@@ -70,7 +70,7 @@ def plan(
             f"--keepSplit makes test subjects of all {len(subjects)} people; expected some to train on. Add others."
         )
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
-    phenotype.check_columns([*values, *covariates])
+    phenotype.refuse_subject_column([*values, *covariates])
     grid = records.GRIDS[options.grid or records.FULL.name]
     metadata = Metadata(
         maps=tuple(maps),

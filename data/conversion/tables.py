@@ -12,7 +12,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown, taken_for_one
-from data.cohorts.phenotype import matching, mostly_numbers
+from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
 
 COLUMNS_SHOWN = 12  # in a message
@@ -108,7 +108,7 @@ def with_points(column: pd.Series) -> pd.Series:
     """Decimal commas as points, in a column of numbers that has no points."""
     if not mostly_numbers(column) or column.str.contains(r"\d\.\d").any():
         return column
-    return column.where(~matching(column, DECIMAL_COMMA), column.str.replace(",", "."))
+    return column.where(~matches(column, DECIMAL_COMMA), column.str.replace(",", "."))
 
 
 def key(identifier: str) -> str:
@@ -246,7 +246,7 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
         return
     for name in table.columns.drop(best):
         values = table[name].map(key)
-        if not (values.is_unique and matching(values, CODE).all()) or numbers_rows(table[name]):
+        if not (values.is_unique and matches(values, CODE).all()) or numbers_rows(table[name]):
             continue
         found = {str(parts[1]): row for row, value in enumerate(values) if (parts := numbered(value))}
         shared = found.keys() & rows.keys()
