@@ -136,9 +136,7 @@ CONVERT: list[Row] = [
     row(f"{FROM} --maps alff,../x", "'../x'", "--maps"),
     row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=BY_COLUMN),
     row(f"{FROM} --mapColumn falff --maps all", "--maps all", "--mapColumn", spoil=BY_COLUMN),
-    row(
-        f"{FROM} --mapColumn falff,alff --maps alff", "names 1 maps, alff", "a name for each column", spoil=BY_COLUMN
-    ),
+    row(f"{FROM} --mapColumn falff,alff --maps alff", "names 1 maps, alff", "a name for each column", spoil=BY_COLUMN),
     row(
         f"{FROM} --mapColumn alff,alff --maps a,b",
         "X_0050002_alff.nii.gz to 50002 and 50002",
