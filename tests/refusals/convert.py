@@ -136,9 +136,7 @@ CONVERT: list[Row] = [
     row(f"{FROM} --maps alff,../x", "'../x'", "--maps"),
     row(f"{FROM} --mapColumn falff --only '*'", "--only", "--mapColumn", spoil=BY_COLUMN),
     row(f"{FROM} --mapColumn falff --maps all", "--maps all", "--mapColumn", spoil=BY_COLUMN),
-    row(
-        f"{FROM} --mapColumn falff,alff --maps alff", "2 columns for the maps alff", "a name a column", spoil=BY_COLUMN
-    ),
+    row(f"{FROM} --mapColumn falff,alff --maps alff", "names 1 maps, alff", "a name for each column", spoil=BY_COLUMN),
     row(
         f"{FROM} --mapColumn alff,alff --maps a,b",
         "X_0050002_alff.nii.gz to 50002 and 50002",
@@ -276,10 +274,10 @@ CONVERT: list[Row] = [
         "'b c'",
         spoil={"networks": lambda folder: (folder / "net.txt").write_text("a\nb c\nd")},
     ),
-    row(f"{OF_NETS}_7", "holds no net_7 maps", "holds 0, 1, 2"),
-    row(f"{OF_NETS}_", "holds no net_ maps", "holds 0, 1, 2"),
+    row(f"{OF_NETS}_7", "holds no net_7 maps", "holds net_0, net_1, net_2"),
+    row(f"{OF_NETS}_", "holds no net_ maps", "holds net_0, net_1, net_2"),
     row(f"{OF_NETS},net_1", "expected each once", "'net_2', 'net_1'"),
-    row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "is 3-D"),
+    row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "holds falff"),
     # series
     row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds rois_made"),
     row(f"{FROM} --parcels {{few}}/parcels.nii.gz", "--parcels", "--connectome"),
