@@ -2,17 +2,15 @@
 
 import argparse
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
 from data.base.errors import InputError
 from data.base.files import check_new
-from data.base.processes import ignore_interrupts
 from data.base.terminal import start
 from data.cohorts.derivation import add_choices, chosen
 from data.conversion.options import ConversionOptions, SourceOptions
@@ -21,7 +19,6 @@ from data.derivation.options import DerivationOptions
 if TYPE_CHECKING:
     from data.conversion.plan import PlannedCohort
 
-INTERRUPTED = 130
 DECIDED_BY_LIKE = (
     *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
     *("seed", "keepSplit", "keepCopies", "allowLeak"),
@@ -257,25 +254,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def interrupt_once(*_: Any) -> None:
-    """Handles the first Ctrl-C; later ones are ignored, so that the process can clean up."""
-    ignore_interrupts()
-    raise KeyboardInterrupt
-
-
 def execute() -> int:
     args = parser().parse_args()
     return args.run(args) or 0
 
 
 def main() -> int:
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # a background job inherits that Ctrl-C is ignored, and keeps it so
-        signal.signal(signal.SIGINT, interrupt_once)
-    status = guarded("abide-data", execute)
-    if status != INTERRUPTED:
-        signal.signal(signal.SIGINT, before)
-    return status
+    return guarded("abide-data", execute)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from data.base import processes
 from data.base.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def run_words(program: str, *arguments: object) -> Outcome:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
         if program == "abide-data":
-            patch.setattr("data.base.processes.Processes.outcomes", in_this_process)
+            patch.setattr("data.base.pool.Pool.submit", in_this_process)
         try:
             status = importlib.import_module(PROGRAMS[program]).main()
         except SystemExit as exit_:
@@ -62,13 +62,14 @@ def run_words(program: str, *arguments: object) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
-def in_this_process(_: object, function: Callable, arguments: Sequence[tuple]) -> Iterator[tuple]:
-    """In place of `Processes.outcomes`: to start others takes longer than what they do for a few people."""
-    for number, values in enumerate(arguments):
-        try:
-            yield number, processes.Outcome(function(*values))
-        except InputError as error:
-            yield number, processes.Outcome(error=error)
+def in_this_process(_: object, function: Callable, *arguments: object) -> Future:
+    """In place of `Pool.submit`: to start other processes takes longer than what they do for a few people."""
+    future = Future()
+    try:
+        future.set_result(function(*arguments))
+    except InputError as error:
+        future.set_exception(error)
+    return future
 
 
 def done(command: str, **places: object) -> str:

@@ -13,6 +13,8 @@ find. The order of the permutations decides, not who is done first: processes th
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,7 +27,6 @@ from scipy.stats import beta
 from data.base import files
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.base.processes import handled, processes
 from data.base.tables import read_frame, write_frame, write_rows
 from data.base.terminal import duration, progress, quietly, warn_in_one_line
 from data.cohorts.folds import Folds, permuted_folds
@@ -38,7 +39,7 @@ from utils.runs import guards
 from utils.runs.folders import MANIFEST, described, record, seconds_of, sha256_of_outputs
 from utils.runs.group import Group
 from utils.runs.run import Job, Run
-from utils.runs.side_by_side import PROGRAM, Again, environments
+from utils.runs.side_by_side import PROGRAM, Again, beside, environments, stopped_by
 from utils.scores.metrics import Predictions, headline_of
 from utils.scores.results import CONFIDENCE, DATA, TABLES, Estimate, Headline
 
@@ -256,29 +257,26 @@ class Permutations:
     def permute_beside(self, device: str, each: list[dict[str, str]]) -> int:
         """Does permutations in processes, which are renewed as long as that brings some; returns the exit status."""
         series, statuses = self.series(self.run.workers), list[int]()
-        scores = series.scores()
-        with processes(environments=each) as beside, progress("Permutations", self.asked, len(scores)) as shown:
+        scores, before = series.scores(), -1
+        assert self.tested.again
+        again = partial(permuted_again, self.tested.again, self.asked)
+        with stopped_by(statuses), progress("Permutations", self.asked, len(scores)) as shown:
 
             def show() -> None:
                 for score in series.scores()[len(scores) :]:
                     shown.advance()
                     scores.append(score)
 
-            def stop(number: int, _: object) -> None:
-                statuses.append(128 + number)
-                beside.stop()
+            def ended(_: int, future: Future) -> None:
+                if isinstance(error := future.exception(), BrokenProcessPool) and not statuses:
+                    raise InputError("A process of --jobs was killed; repeat the command.") from error
+                if not statuses:
+                    future.result()
 
-            assert self.tested.again
-            again, before = partial(permuted_again, self.tested.again, self.asked), -1
-            with handled(stop):
-                while not statuses and series.end() is None and before < (before := series.done):
-                    calls = [(again, device)] * len(each)
-                    ended = [outcome for _, outcome in beside.outcomes(permute_some, calls, show)]
-                    for outcome in ended:
-                        outcome.check()
-                        if outcome.exit_code is not None and not statuses:
-                            raise InputError("A process of --jobs was killed; repeat the command.")
-                    show()
+            while not statuses and series.end() is None and before < (before := series.done):
+                calls = ((number, permute_some, again, device) for number in range(len(each)))
+                beside(each, calls, ended, show, partial(warn_in_one_line, PROGRAM))
+                show()
         return next(iter(statuses), 0)
 
     def series(self, workers: Workers) -> PermutationFolder:
@@ -325,7 +323,6 @@ def permuted_again(again: Again, asked: int) -> Permutations:
 
 def permute_some(again: Callable[[], Permutations], device: str) -> None:
     """Does permutations in this process; nothing is printed, but for what goes wrong."""
-    warn_in_one_line(PROGRAM)
     with redirect_stdout(io.StringIO()), quietly():
         again().permute(device, RENEWED_AFTER)
 

@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 
 from data import __version__
 from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
-from data.base.processes import ignore_interrupts
 from data.base.terminal import UNREAD, Unread, plain_streams
 
 MAX_SEED = 2**32 - 1
@@ -137,7 +136,6 @@ def answered(program: str, work: Callable[[], int]) -> int:
             print(error_line(program, message_of(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        ignore_interrupts()  # the rest is closing files
         print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
         return 130
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from data.base.errors import escaped
+from data.base.processes import interrupt_once
 
 PLAIN_INTERVAL_S = 10.0
 NOTE_INTERVAL_S = 30.0  # between lines of notes, where there is no terminal
@@ -86,8 +87,8 @@ def open_closed() -> None:
 
 
 def start(main: Callable[[], int], program: str) -> NoReturn:
-    """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file. Processes
-    that it starts find no modules in the working folder."""
+    """Runs `main` as this process: a warning is one line, and so is an error that escapes, with a log file; of several
+    Ctrl-C the first counts. Processes that it starts find no modules in the working folder."""
 
     def escape(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if issubclass(kind, SystemExit):  # of a thread
@@ -96,6 +97,8 @@ def start(main: Callable[[], int], program: str) -> NoReturn:
             print(escaped(last_words(program, kind, error, trace)), file=sys.stderr)
 
     os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # which outlives a killed command, and complains
+    interrupt_once()
     sys.excepthook = escape
     threading.excepthook = lambda args: escape(args.exc_type, args.exc_value, args.exc_traceback)
     warn_in_one_line(program)

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import StandardScaler
 
 from data.base import tables
 from data.base.errors import InputError
@@ -190,6 +188,9 @@ class Scaler:
 
 def fit_scaler(values: np.ndarray) -> Scaler:
     """Median imputation, then z-scores, fitted on training subjects (n, 29)."""
+    from sklearn.impute import SimpleImputer  # slow, and the processes that read maps can do without
+    from sklearn.preprocessing import StandardScaler
+
     values = np.ascontiguousarray(values)  # the last bit of a sum depends on the order in memory
     imputer = SimpleImputer(strategy="median", keep_empty_features=True).fit(values)
     filled = imputer.transform(values)

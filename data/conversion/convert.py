@@ -16,7 +16,7 @@ import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError
-from data.base.processes import processes
+from data.base.pool import Pool
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.duplicates import leaders, sharing, united
@@ -71,7 +71,7 @@ class Conversion:
         """Writes the cohort into a folder; returns it with notes on people and maps."""
         source, like = self.source, self.like.cohort if self.like else None
         subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
-        with TemporaryDirectory(dir=folder) as place, processes() as pool:
+        with TemporaryDirectory(dir=folder) as place, Pool() as pool:
             volumes = [Path(place, f"{number}.bin") for number in range(len(maps))]
             edges = correlate(pool, source.series, Path(place), like)
             found = pool.run("Converting", read_person, [(of, grid, to) for of, to in zip(maps, volumes, strict=True)])

@@ -11,7 +11,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from data.base import tables
 from data.base.errors import InputError
@@ -173,6 +172,8 @@ def far_below(values: np.ndarray) -> np.ndarray:
 def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
     """The measures by which sites can be recognised. Sites explain most of the variance of their ranks
     (Kruskal-Wallis), or one site lies apart from all others."""
+    from scipy.stats import kruskal  # slow, and the processes that read maps can do without
+
     of_row = np.asarray(sites)
     named = [site for site in np.unique(of_row) if (of_row == site).sum() >= MIN_OF_SITE]
     found = []
@@ -181,7 +182,7 @@ def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
         values = np.concatenate(groups) if groups else np.empty(0)
         if len(groups) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
-        test = stats.kruskal(*groups)
+        test = kruskal(*groups)
         lows, highs = np.sort([group.min() for group in groups]), np.sort([group.max() for group in groups])
         apart = lows[-1] > highs[-2] or highs[0] < lows[1]
         most = test.statistic / (values.size - 1) > MOST_BY_SITE

@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from data.base import files
 from data.base.errors import InputError, check_plain, is_plain, shown, whole_number
 from data.base.manifest import sum_of, sums_of
-from data.base.processes import Processes, ahead
+from data.base.pool import Pool
+from data.base.processes import ahead
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
@@ -103,7 +104,7 @@ class Correlated:
         write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects))
 
 
-def correlate(pool: Processes, series: SeriesFiles | None, folder: Path, like: Cohort | None) -> Correlated | None:
+def correlate(pool: Pool, series: SeriesFiles | None, folder: Path, like: Cohort | None) -> Correlated | None:
     """The connectomes of all subjects, if they have series; the rows are written into `folder`. All are of the parcels
     of the most complete series, or of those of `like`. Raises InputError, naming the file, for one that is not as
     expected."""

@@ -19,7 +19,8 @@ from typing import Any
 from data.base.archive import Archive
 from data.base.errors import InputError, shown
 from data.base.manifest import sum_of
-from data.base.processes import cpu_count, processes
+from data.base.pool import Pool
+from data.base.processes import cpu_count
 from data.cohorts.derivation import (
     DUAL_REGRESSION,
     FOLDER,
@@ -311,7 +312,7 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
         missing[task.person.label] = task.output.missing(task.person.label, task.products)
     begun = [task for task in planned.tasks if len(missing[task.person.label]) < len(task.products.names)]
     rest = [task for task in planned.tasks if missing[task.person.label]]
-    with processes(planned.jobs) as pool:
+    with Pool(planned.jobs) as pool:
         checked = pool.run("Checking", person.check_person, [(task,) for task in begun]) if begun else []
         clashes = [one.label for one in checked if one.failure]
         done += [one for one in checked if one.failure or not missing[one.label]]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.base import files
-from data.base.archive import MAX_PART, Archive
+from data.base.archive import Archive
 from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
@@ -284,7 +284,7 @@ def who_trained(trained_on: str, cohort: Cohort) -> list[int]:
 
 def is_shape(shape: tuple[int, ...]) -> bool:
     """Whether the weights of a layer may have it."""
-    return len(shape) <= MAX_RANK and all(1 <= size <= MAX_PART for size in shape)
+    return len(shape) <= MAX_RANK and all(1 <= size <= MAX_COUNT for size in shape)
 
 
 def aal_sha256(grid: Grid) -> str:

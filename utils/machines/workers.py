@@ -33,15 +33,14 @@ def together() -> Workers:
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index
     )
     wait_for_all(addresses, index)
-    end_after = getattr(signal, "alarm", lambda seconds: None)  # not on Windows
     # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
     # TensorFlow installs its own for SIGTERM.
-    with handled(signal.SIG_DFL, ("SIGINT", "SIGTERM", "SIGALRM")):
-        end_after(PATIENCE_S)
+    with handled(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)):
+        signal.alarm(PATIENCE_S)
         try:
             return Workers(len(addresses), index, tf.distribute.MultiWorkerMirroredStrategy(cluster))
         finally:
-            end_after(0)
+            signal.alarm(0)
 
 
 def places() -> tuple[list[str], int]:

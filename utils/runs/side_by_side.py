@@ -8,16 +8,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.processes import Outcome, cpu_count, handled, processes, tell
+from data.base.pool import Pool, end_all
+from data.base.processes import cpu_count, handled
 from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, warn_in_one_line
 from data.cohorts.rows import listed
 from utils.runs.folders import described
@@ -26,6 +31,9 @@ from utils.runs.run import Run
 PROGRAM = "run.py"
 ALL_FOLDS = "What counts is the result of all folds together, at the end."
 MOST_SHOWN = 4  # folds at a time, of which is shown what they are at
+INTERVAL_S = 0.5  # between looks at what folds in other processes are at
+KILLED = 128 + signal.SIGKILL  # the exit status where a process was, as a shell has it
+TOLD: list[Connection] = []  # in a process that does folds for another one: where it says what they are at
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 Again = Callable[[str | None], Any]  # makes a `Group` in another process, to do one fold of it
 
@@ -172,49 +180,100 @@ class Done:
 def side_by_side(again: Again, progress: FoldProgress, device: str, share_gpu: bool) -> int:
     """Does the folds that are not done; returns the exit status of the first that fails. After a failure, or a signal,
     no other fold is begun. A process does a fold of all repeats, or candidates."""
-    folds = list(dict.fromkeys(leaf.fold for leaf in progress.leaves if leaf.out_dir in progress.left))
-    statuses, failed = list[int](), Outcome()
-    with processes(environments=environments(progress.jobs, share_gpu)) as beside:
+    folds = dict.fromkeys(leaf.fold for leaf in progress.leaves if leaf.out_dir in progress.left)
+    statuses = list[int]()
+    heard, told = Pipe(duplex=False)
 
-        def stop(number: int, _: object) -> None:
-            """Asks all processes to end, at a signal; each saves what it has."""
-            statuses.append(128 + number)
-            beside.stop()
+    def show() -> None:
+        while heard.poll():
+            progress.tell(*heard.recv())
 
-        def noted(note: tuple[Path, str]) -> None:
-            progress.tell(*note)
+    def ended(fold: str, future: Future) -> None:
+        show()
+        try:
+            found = future.result()
+        except BrokenProcessPool:
+            found = killed(progress, fold, any(statuses))
+        for done in found:
+            statuses.append(done.status or 0)
+            progress.ended(done.out_dir, done.seconds, done.status)
+            progress.print_said(done.said, done.errors)
 
-        calls = [(again, fold, device) for fold in folds]
-        with handled(stop), progress.advancing():
-            for at, outcome in beside.outcomes(perform_fold, calls, noted=noted):
-                ended = outcome.value or []
-                if outcome.error:
-                    failed, beside.stopped = outcome, True
-                elif outcome.exit_code is not None:
-                    ended = killed(progress, folds[at], outcome, any(statuses))
-                for done in ended:
-                    statuses.append(done.status or 0)
-                    beside.stopped |= bool(done.status)
-                    progress.ended(done.out_dir, done.seconds, done.status)
-                    progress.print_said(done.said, done.errors)
-    failed.check()
+    calls = ((fold, perform_fold, again, fold, device) for fold in folds if not any(statuses))
+    with stopped_by(statuses), progress.advancing():
+        beside(environments(progress.jobs, share_gpu), calls, ended, show, partial(begin_folds, told))
     return next(filter(None, statuses), 0)
 
 
-def killed(progress: FoldProgress, fold: str, outcome: Outcome, asked: bool) -> list[Done]:
+@contextmanager
+def stopped_by(statuses: list[int]) -> Iterator[None]:
+    """At a signal its exit status is added, and all processes are asked to end; each saves what it has."""
+
+    def stop(number: int, _: object) -> None:
+        statuses.append(128 + number)
+        end_all()
+
+    with handled(stop):
+        yield
+
+
+def beside(
+    environments: Sequence[Mapping[str, str]],
+    calls: Iterator[tuple],
+    ended: Callable[[Any, Future], None],
+    meanwhile: Callable[[], None],
+    begin: Callable[[], object],
+) -> None:
+    """Does calls (name, function, *arguments), each in a fresh process that has one of the environments from its start
+    and calls `begin`; as many at a time as there are of these. `ended` gets each name with its future, once that is
+    there; `meanwhile` is called twice a second."""
+    free, busy = [*environments], dict[Future, tuple]()
+    with ExitStack() as pools:
+        while True:
+            while free and (call := next(calls, None)):
+                name, *asked = call
+                environment, pool = free.pop(), pools.enter_context(Pool(1, begin))
+                with added(environment):
+                    busy[pool.submit(*asked)] = name, environment, pool
+            if not busy:
+                return
+            done, _ = wait(busy, INTERVAL_S, FIRST_COMPLETED)
+            meanwhile()
+            for future in done:
+                name, environment, pool = busy.pop(future)
+                pool.shutdown()
+                free.append(environment)
+                ended(name, future)
+
+
+@contextmanager
+def added(environment: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment has more in it until the block ends."""
+    before = os.environ.copy()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def killed(progress: FoldProgress, fold: str, asked: bool) -> list[Done]:
     """How the leaves of a fold ended whose process did, by a signal that was passed on if that was `asked`."""
-    code, errors = outcome.exit_code or 1, ""
-    if code < 0 and not asked:
-        why = f"Fold {fold} was killed by {signal.Signals(-code).name}"
-        errors = error_line(PROGRAM, f"{why}; is the memory too small for {progress.jobs} jobs?") + "\n"
     leaves = [leaf for leaf in progress.leaves if leaf.fold == fold and leaf.out_dir in progress.left]
-    status, seconds = code if code > 0 else 128 - code, outcome.seconds / len(leaves)
-    return [Done(leaf.out_dir, status, "", errors if leaf is leaves[0] else "", seconds) for leaf in leaves]
+    errors = f"Fold {fold} was killed; is the memory too small for {progress.jobs} jobs?"
+    first = "" if asked else error_line(PROGRAM, errors) + "\n"
+    return [Done(leaf.out_dir, KILLED, "", first if leaf is leaves[0] else "") for leaf in leaves]
+
+
+def begin_folds(told: Connection) -> None:
+    """In a fresh process."""
+    warn_in_one_line(PROGRAM)
+    TOLD.append(told)
 
 
 def perform_fold(again: Again, fold: str, device: str) -> list[Done]:
     """Does the leaves of a fold, in this process, up to one that fails."""
-    warn_in_one_line(PROGRAM)
     with redirect_stdout(io.StringIO()):  # the process that asks has said it
         leaves = [leaf for leaf in again(fold).leaves if leaf.fold == fold]
     found: list[Done] = []
@@ -222,6 +281,12 @@ def perform_fold(again: Again, fold: str, device: str) -> list[Done]:
         if not any(done.status for done in found):
             found.append(performed(leaf, device))
     return found
+
+
+def tell(out_dir: Path, text: str) -> None:
+    """Says what a fold is at. Several processes write into one pipe, which takes so short a message as a whole."""
+    with suppress(OSError):  # nobody listens any more
+        TOLD[0].send((out_dir, text))
 
 
 def performed(leaf: Run, device: str) -> Done:
@@ -233,7 +298,7 @@ def performed(leaf: Run, device: str) -> Done:
             was_done.append(not run.is_due())
             return 0 if was_done[0] else run.call(device)
 
-    with redirect_stdout(said), redirect_stderr(errors), quietly(lambda text: tell((leaf.out_dir, text))):
+    with redirect_stdout(said), redirect_stderr(errors), quietly(partial(tell, leaf.out_dir)):
         status = answered(PROGRAM, perform)
     if any(was_done):
         return Done(leaf.out_dir, None)

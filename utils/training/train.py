@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import collected
+from data.base.processes import handled
 from data.base.terminal import print_unless_quiet, progress
 from data.cohorts.cohort import in_order
 from models import layers
@@ -56,7 +56,13 @@ def train(run: Run) -> int:
     if complete:
         return 0
     history = History(run.out_dir, done)
-    with collected(also=silence_after_sighup) as caught:
+    caught: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        caught.append(number)
+        silence_after_sighup(number)
+
+    with handled(stop):
         try:
             training = dataclasses.replace(training, caught=caught)
             done = loop(training, done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
@@ -142,7 +148,7 @@ def begin(run: Run) -> Training:
 
 def silence_after_sighup(number: int) -> None:
     """After SIGHUP, sends the output to nowhere: writing to a terminal that is gone fails."""
-    if number == getattr(signal, "SIGHUP", None):
+    if number == signal.SIGHUP:
         with open(os.devnull, "w") as nowhere:
             for stream in (1, 2):
                 if os.isatty(stream):
