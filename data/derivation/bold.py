@@ -175,7 +175,7 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
     """What is regressed out of a scan: what is wanted. If nothing is, nilearn's `simple`, and nothing of scans that
     were cleaned or have no table. Raises InputError if there is no table for what is wanted."""
     if not wanted:
-        return "none" if scan.layout.cleaned or not scan.confounds else "simple"
+        return "none" if scan.row.cleaned or not scan.confounds else "simple"
     if wanted != "none" and not scan.confounds:
         raise InputError(
             f"no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv beside each "
@@ -187,7 +187,7 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
 def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
     """Raises InputError, naming the table, if it does not fit the scan or lacks a column."""
     everything = Confounds(np.ones(volumes, bool), None, None)
-    if scan.layout.cleaned:
+    if scan.row.cleaned:
         moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
         return censored(moved, scan.outliers, volumes) if scan.outliers else moved
     if not scan.confounds:
