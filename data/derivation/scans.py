@@ -3,7 +3,8 @@
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
+from glob import escape
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -30,7 +31,6 @@ from data.conversion.tables import column, key, read_table
 from data.derivation.options import DerivationOptions
 
 NAMED = Row(SCANS, "files that a column names", "", "")
-MAX_FOLDERS = 4096
 
 
 class ScanFile(Found):
@@ -46,21 +46,21 @@ class ScanFile(Found):
         if self.row.pipeline == "PCP":
             path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
             return path if path.exists() else None
-        return self.companion("mask", ("brain", "bold"), ("space", "res"))
+        return self.companion("_mask.nii*", ("brain", "bold"), ("space", "res"))
 
     @cached_property
     def confounds(self) -> Path | None:
-        return self.companion("timeseries", ("confounds",)) or self.companion("regressors", ("confounds",))
+        return self.companion("_timeseries.tsv", ("confounds",)) or self.companion("_regressors.tsv", ("confounds",))
 
     @cached_property
     def motion(self) -> Path | None:
         """XCP-D's table of head motion."""
-        return self.companion("motion", (None, "filtered"))
+        return self.companion("_motion.tsv", (None, "filtered"))
 
     @cached_property
     def outliers(self) -> Path | None:
         """XCP-D's table of censored volumes."""
-        return self.companion("outliers", (None,))
+        return self.companion("_outliers.tsv", (None,))
 
     @property
     def described_by(self) -> list[Path]:
@@ -69,27 +69,16 @@ class ScanFile(Found):
         tables = [self.motion, self.outliers] if self.row.cleaned else [self.confounds]
         return [self.path, *filter(None, [described if described.is_file() else None, self.mask, *tables])]
 
-    def companion(self, suffix: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
+    def companion(self, ending: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
         """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
         scan's."""
         own, found = entities_of(self.path.name), list[tuple[int, Path]]()
-        for path in siblings(self.path.parent).get((own.get("sub", ""), suffix), []):
+        for path in self.path.parent.glob(f"sub-{escape(own.get('sub', ''))}*{ending}"):
             entities = entities_of(path.name)
             fits = entities.pop("desc", None) in desc and own.items() >= entities.items()
             if fits and all(entities.get(name) == own.get(name) for name in same):
                 found.append((len(entities), path))
         return max(found)[1] if found else None
-
-
-@lru_cache(MAX_FOLDERS)
-def siblings(folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """The images and tables in a folder by person, of those whose BIDS names say one, and suffix, as `mask`."""
-    found = dict[tuple[str, str], list[Path]]()
-    for path in sorted(folder.iterdir()):
-        label = entities_of(path.name).get("sub")
-        if label and path.suffix in (".gz", ".nii", ".tsv") and not path.name.startswith("."):
-            found.setdefault((label, path.name.split(".")[0].rpartition("_")[2]), []).append(path)
-    return found
 
 
 @dataclass(frozen=True)
