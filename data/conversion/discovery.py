@@ -101,6 +101,10 @@ class Found:
     entities: dict[str, str] = field(default_factory=dict)  # of its BIDS name, without `sub`
 
     @property
+    def person(self) -> str:
+        return key(self.label)
+
+    @property
     def space(self) -> str:
         return self.entities.get("space") or self.row.space
 
@@ -250,7 +254,7 @@ def settled(
             f"again in it, or, if they are in it all the same, name them in a column of paths: {product.column}."
         )
     unclear = check_clear(folder, files, [found, *others])
-    kind = next(one.kind for one in files if key(one.label) not in unclear)
+    kind = next(one.kind for one in files if one.person not in unclear)
     notes = [f"Layout: {kind}: {len(files)} {product.name} of {len(by_person(files))} people."]
     return files, unclear, [*notes, f"Left alone: {counted}; choose with --only."] if left else notes
 
@@ -260,21 +264,26 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Sequence[Sequence[
     `groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing is
     averaged; or if the files of the others differ in kind."""
     people, averaged = by_person(files), files[0].row.product.averaged
-    unclear = {person: of for person, of in people.items() if ambiguous(of)}
+    alike = dict[str, list[str]]()  # people whose files differ alike
+    for person, of_person in people.items():
+        if ambiguous(of_person):
+            alike.setdefault(str(differing(of_person)), []).append(person)
+    unclear = [person for some in alike.values() for person in some]
+    own = ([one for person in some for one in people[person]] for some in alike.values())
+    told = (several(people[of[0].person], [of] if averaged else groups) for of in own)
     if unclear and (not averaged or 2 * len(unclear) >= len(people)):
-        first, *_ = unclear.values()
-        of_some = f"{listed([of[0].label for of in unclear.values()])} of {len(people)} people"
-        raise InputError(f"{folder} has, for {of_some}, {several(first, [first] if averaged else groups)}")
+        labels = listed([people[person][0].label for person in unclear])
+        raise InputError(f"{folder} has, for {labels} of {len(people)} people, {next(told)}")
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
         raise InputError(f"{folder} has, each for other people, {several(list(kinds.values()), groups)}")
-    return {person: several(of, [of]) for person, of in unclear.items()}
+    return {person: why for some, why in zip(alike.values(), told, strict=True) for person in some}
 
 
 def by_person(files: Iterable[Found]) -> dict[str, list[Found]]:
     people = dict[str, list[Found]]()
     for one in files:
-        people.setdefault(key(one.label), []).append(one)
+        people.setdefault(one.person, []).append(one)
     return people
 
 
