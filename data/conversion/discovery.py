@@ -50,7 +50,7 @@ NII, PERSON = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
 SCAN = PERSON + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NII
 SEGMENTED = rf"(?i:{PERSON}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
 UNNAMED = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NII}"
-NAMELESS = Row(SCANS, "whose names do not say whose they are", UNNAMED, "sub-<letters and digits>_*")
+NAMELESS = Row(SCANS, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNNAMED, "")
 ROWS = (  # of maps, those of the first pipeline that has any are taken
     Row(MAPS, "BIDS", f"(?i:{PERSON}(?:.*_)?{{bids}}{NII})", "sub-*_{name}.nii.gz"),
     Row(MAPS, "PCP", f"(.+)_{{name}}{NII}", "*_{name}.nii.gz"),
@@ -201,9 +201,10 @@ def find(
 def nothing(listing: Listing, product: Product, name: str) -> str:
     """That a folder holds no such files, what is expected, and what to do."""
     spelt = {"name": name, "dpabi": DPABI_MAPS.get(name, name)}
-    examples = ", ".join(row.example.format(**spelt) for row in ROWS if row.product is product)
+    examples = ", ".join(row.example.format(**spelt) for row in ROWS if row.product is product and row.example)
     column = f", or a column of paths: {product.column}" if product.column else ""
-    told = f"{listing.folder} holds no {name} {product.name} by their names; expected {examples}{column}."
+    wanted = f"{name} {product.name}".strip()
+    told = f"{listing.folder} holds no {wanted} by their names; expected {examples}{column}."
     if product is MAPS:
         told += (
             " Of preprocessed scans, abide-data derive makes maps; files of other formats, such as .img, must be "
