@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import escape
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError, check_plain
@@ -265,20 +266,19 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Sequence[Sequence[
     `groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing is
     averaged; or if the files of the others differ in kind."""
     people, averaged = by_person(files), files[0].row.product.averaged
-    alike = dict[str, list[str]]()  # people whose files differ alike
-    for person, of_person in people.items():
+    alike = dict[str, list[list[Found]]]()  # the files of people of whom it is unclear, by how they differ
+    for of_person in people.values():
         if ambiguous(of_person):
-            alike.setdefault(str(differing(of_person)), []).append(person)
-    unclear = [person for some in alike.values() for person in some]
-    own = ([one for person in some for one in people[person]] for some in alike.values())
-    told = (several(people[of[0].person], [of] if averaged else groups) for of in own)
-    if unclear and (not averaged or 2 * len(unclear) >= len(people)):
-        labels = listed([people[person][0].label for person in unclear])
-        raise InputError(f"{folder} has, for {labels} of {len(people)} people, {next(told)}")
+            alike.setdefault(str(differing(of_person)), []).append(of_person)
+    told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
+    labels = [of_person[0].label for some in alike.values() for of_person in some]
+    if labels and (not averaged or 2 * len(labels) >= len(people)):
+        raise InputError(f"{folder} has, for {listed(labels)} of {len(people)} people, {next(told)}")
+    unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
         raise InputError(f"{folder} has, each for other people, {several(list(kinds.values()), groups)}")
-    return {person: why for some, why in zip(alike.values(), told, strict=True) for person in some}
+    return unclear
 
 
 def by_person(files: Iterable[Found]) -> dict[str, list[Found]]:

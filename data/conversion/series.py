@@ -1,9 +1,7 @@
-"""Files with the mean signal of each parcel over time -> who has which, where the parcels lie, and connectomes.
+"""Files with the mean signal of each parcel over time -> connectomes, and where the parcels lie.
 
-Forms: the Preprocessed Connectomes Project's `<FILE_ID>_rois_cc200.1D` (`rois_cc200`), whose header is `#1`, `#2`, ...;
-BIDS derivatives such as XCP-D's `sub-*_seg-<atlas>_stat-mean_timeseries.tsv` (`seg-<atlas>`), older ones with
-`atlas-<atlas>`, whose header has the names of parcels. A row a volume, a column a parcel. A row of `n/a` is a volume
-that was censored, a column of them a parcel that the scan lacks.
+The header has the names of parcels, or `#1`, `#2`, ... A row a volume, a column a parcel. A row of `n/a` is a volume that
+was censored, a column of them a parcel that the scan lacks.
 """
 
 import re
