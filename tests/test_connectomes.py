@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -168,9 +167,9 @@ def test_two_runs_of_a_person_are_told_apart_by_only(tmp_path):
     places = {"source": folder / "derivatives/lab", "to": tmp_path / "to"}
     for path in list(places["source"].rglob("*timeseries.tsv")):
         path.with_name(path.name.replace("_seg", "_run-2_seg")).write_text("not chosen")
-    line = refused(SEG, "has two series for 50002", "--only", **places)
-    (advice,) = re.findall(r"such as with (--only .*) \(4 series\)", line)
-    done(f"{SEG} {shlex.join(shlex.split(advice.replace('run-2_', '')))}", **places)
+    line = refused(SEG, "for 50002, 50003, 50004, 50005 of 4", "several series that differ in run", **places)
+    (advice,) = re.findall(r"such as with (--only .*) \(4 people\)", line)
+    done(f"{SEG} {advice.replace('run-2_', '')}", **places)
 
 
 # What check says of all together

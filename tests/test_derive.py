@@ -306,6 +306,14 @@ def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(
     assert chosen.status == 2 and "was made of other files than the scan has now" in chosen.out
 
 
+@pytest.mark.slow
+def test_a_run_beside_a_scan_that_is_called_none_has_its_own_confounds(bold):
+    also(bold, 1, "task-rest", "task-rest_run-2")
+    lab.edit(one(bold, "sub-1_*run-2*confounds*"), lambda of: moved(of, range(20, 40)))
+    told = done("abide-data derive {of} out --only '*sub-1_*' --confounds scrubbing", of=bold)
+    assert "1 people derived" in told and facts("out", 1)["NumberOfVolumesKept"] == 2 * VOLUMES - 20
+
+
 # What is written, and written again
 
 
@@ -486,7 +494,7 @@ def test_pcp_needs_no_confounds_and_carries_its_table(tmp_path):
         lab.save(folder / f"Pitt_00{label}_func_mask.nii.gz", INSIDE.astype(np.uint8))
     lab.people(1).to_csv(tmp_path / "abide/ABIDE_pcp/Phenotypic_V1.csv", index=False)
     told = done("abide-data derive abide out")
-    assert "Layout: PCP, 2 scans of 2 people in space MNI152." in told
+    assert "Layout: PCP, MNI152: 2 scans of 2 people." in told
     assert "Confounds: none, since the scans were cleaned before." in told and "NOT CLEANED" not in told
     assert lab.read_table(Path("out/Phenotypic_V1.csv")).equals(lab.people(1))
     nearly(values("out", "0050003_space-MNI152"), falff(50003))
@@ -537,6 +545,9 @@ def test_a_column_names_scans_whose_space_is_taken_to_be_mni(tmp_path):
     assert "1 rows without a scan: 3." in told
     assert "The names of 2 scans do not say their space; it is taken to be MNI152." in told
     nearly(values("out", 2), falff(2))
+    shutil.copy(tmp_path / "bold/p1.nii", tmp_path / "bold/sub-1_desc-preproc_bold.nii")
+    table.write_text("id,path\n1,sub-1_desc-preproc_bold.nii\n")
+    assert "The names of 1 scans do not say their space" in done(f"abide-data derive bold spaceless {how}")
     nback = lab.REST.replace("rest", "nback")
     names = [f"sub-{of}.nii" for of in (f"1_{lab.REST}", f"1_{nback}", f"2_{lab.REST}", f"3_{nback}")]
     for name in names:
@@ -558,8 +569,10 @@ def test_people_whose_scan_is_not_clear_fail_together_and_the_others_are_done(tm
     how = "--confounds simple-6"
     told = derive(bold, how)
     assert told.status == 2
-    assert re.search(r"(?m)^sub-1, sub-2: several scans that differ in res; .*--only '\*_res-2_\*'\.$", told.out)
-    assert re.search(r"(?m)^sub-3: several scans that differ in echo; .*--only '\*_echo-1_\*' or --only", told.out)
+    assert re.search(
+        r"(?m)^sub-1, sub-2: several scans that differ in res .none, 2.; .*--only '\*_res-2\[_.]\*'", told.out
+    )
+    assert re.search(r"(?m)^sub-3: several scans that differ in echo .1, 2.; .*--only '\*_echo-1\[_.]\*'", told.out)
     assert "4 people derived, 0 were there, 3 failed." in told.out
     for glob in ("*_echo-1_*", "*_res-2_*"):
         assert derive(bold, f"{how} --only '{glob}'").status == 0
@@ -580,8 +593,7 @@ def test_scans_in_other_spaces_or_of_other_names_are_named_and_left_alone(bold):
     for odd in ("AB_1", "A.1", "A 1"):
         shutil.copy(scan(bold, 1), bold / f"sub-{odd}_{lab.REST}.nii.gz")
     told = done("abide-data derive {of} out", of=bold)
-    assert "Left alone: 3 in space T1w." in told
-    assert "Left alone: 3 scans whose names do not say whose they are: 'sub-A" in told
+    assert re.search("Left alone: 3 in space T1w, such as sub-1/.*, 3 whose names do not say whose .* sub-A 1_", told)
     assert {path.name for path in Path("out").glob("sub-*")} == {"sub-1", "sub-2", "sub-3"}
 
 

@@ -26,7 +26,7 @@ from data.cohorts.derivation import (
 )
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
-from data.conversion.layouts import Listing
+from data.conversion.discovery import Listing
 from data.conversion.series import ATLASES
 
 IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `derive` keeps in the folder `atlases/`

@@ -1,22 +1,20 @@
-"""Files with the mean signal of each parcel over time -> who has which, where the parcels lie, and connectomes.
+"""Files with the mean signal of each parcel over time -> connectomes, and where the parcels lie.
 
-Forms: the Preprocessed Connectomes Project's `<FILE_ID>_rois_cc200.1D` (`rois_cc200`), whose header is `#1`, `#2`, ...;
-BIDS derivatives such as XCP-D's `sub-*_seg-<atlas>_stat-mean_timeseries.tsv` (`seg-<atlas>`), older ones with
-`atlas-<atlas>`, whose header has the names of parcels. A row a volume, a column a parcel. A row of `n/a` is a volume
-that was censored, a column of them a parcel that the scan lacks.
+The header has the names of parcels, or `#1`, `#2`, ... A row a volume, a column a parcel. A row of `n/a` is a volume that
+was censored, a column of them a parcel that the scan lacks.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.base import files
-from data.base.errors import InputError, check_plain, is_plain, shown, whole_number
+from data.base.errors import InputError, is_plain, shown, whole_number
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
 from data.base.processes import ahead
@@ -27,15 +25,12 @@ from data.cohorts.nifti import beside
 from data.cohorts.phenotype import write_by_subject
 from data.cohorts.rows import Metadata, listed
 from data.conversion import edges
-from data.conversion.layouts import Listing, check_kinds, chosen_of, recognised
+from data.conversion.discovery import Listing
 from data.conversion.tables import read_table
 from data.conversion.volumes import PersonMaps
 
-KNOWN = re.compile(r".+_(rois_\w+)\.1D|(?i:sub-.+_(?:seg|atlas)-([A-Za-z0-9]+)_(?:.+_)?timeseries\.(?:tsv|1D))")
-EXPECTED = "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>) or *_rois_cc200.1D (--connectome rois_cc200)"
 MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
-MAX_HEADER = 2**20  # bytes
 ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
 
@@ -45,35 +40,6 @@ class SeriesFiles:
 
     paths: pd.Series  # Path
     image: Path | None  # of the labels of parcels
-
-
-def pattern_of(name: str) -> str:
-    """The pattern of the files of a kind of series, the ID as the first group."""
-    if name.startswith("seg-"):
-        label = re.escape(name.removeprefix("seg-"))
-        return rf"(?i:sub-([A-Za-z0-9]+)_(?:.*_)?(?:seg|atlas)-{label}_(?:.*_)?timeseries\.(?:tsv|1D))"
-    return rf"(.+)_{re.escape(name)}\.1D"
-
-
-def find_series(
-    listing: Listing, name: str, only: str | None, names: Sequence[str]
-) -> tuple[dict[str, Path], list[str]]:
-    """The files of one kind of series by ID (see `tables.key`), and a note; `only` chooses among them, if it names any,
-    and among the maps of all `names`. Raises InputError if there are none, two for one subject, or several kinds."""
-    by_layout = {"BIDS" if name.startswith("seg-") else "PCP": re.compile(pattern_of(name))}
-    there = [PurePosixPath(path.relative_to(listing.folder).as_posix()) for path in listing.files]
-    series = [path for path in there if KNOWN.fullmatch(path.name) and not path.name.startswith(".")]
-    for path in series:
-        check_plain(str(path), f"{listing.folder} has the file")
-    every = [found for path in series if (found := recognised(path, by_layout))]
-    if not every:
-        kinds = {match[1] or f"seg-{match[2]}" for path in series if (match := KNOWN.fullmatch(path.name))}
-        instead = f" It holds {listed(sorted(kinds))}." if kinds else ""
-        raise InputError(f"{listing.folder} holds no {name} series; expected {EXPECTED}.{instead}")
-    chosen = chosen_of(every, only)[0] or every
-    check_kinds(listing.folder, chosen, lambda: [every, *filter(None, map(listing.maps_called, names))], "series")
-    note = f"Series: {len(chosen)} files {chosen[0].kind}."
-    return {found.identifier: listing.folder / found.path for found in chosen}, [note]
 
 
 @dataclass(frozen=True)
@@ -123,47 +89,40 @@ def correlate(pool: Pool, series: SeriesFiles | None, folder: Path, like: Cohort
 
 def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
     """The names of parcels in the header that has most of them."""
-    return max(dict.fromkeys(ahead(header_of, paths)), key=len)
+    return max(dict.fromkeys(names for names, _ in ahead(header_of, paths)), key=len)
 
 
-def header_of(path: Path) -> tuple[str, ...]:
-    """The names of a series' columns, `#12` as `12`. Raises InputError, naming the file, if it has none."""
+def header_of(path: Path) -> tuple[tuple[str, ...], str]:
+    """The names of a series' columns, `#12` as `12`, and the pattern of what separates them. Raises InputError, naming
+    the file, if it has none."""
     try:
         with open(files.regular(path), encoding="utf-8-sig") as file:
-            line = file.readline(MAX_HEADER)
+            line = file.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
-    names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells_of(line))
-    if len(names) < 2 or len(names) > MAX_PARCELS or len(set(names)) < len(names) or not all(names):
-        twice = " one of them twice," if len(set(names)) < len(names) else ""
+    separator = next((one for one in "\t," if one in line), r"\s+")
+    cells = re.split(separator, re.sub(r"^#\s+", "", line).strip())
+    names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells)
+    numbers = [name for name in names if not is_plain(name) or re.fullmatch(r"[-+]?\d*\.\d+(e.*)?", name)]
+    if numbers or not all(names) or not 2 <= len(names) == len(set(names)) <= MAX_PARCELS:
         raise InputError(
-            f"{path} has a header of {len(names)} names,{twice} {shown(line.strip())}; expected the names of 2 to "
-            f"{MAX_PARCELS} parcels."
+            f"{path} has {shown(line.strip())} in its first line; expected the names of 2 to {MAX_PARCELS} parcels, "
+            "each once."
         )
-    if odd := next((name for name in names if not is_plain(name) or re.fullmatch(r"[-+]?\d*\.\d+(e.*)?", name)), None):
-        raise InputError(f"{path} has {shown(odd)} in its first line; expected the names of parcels.")
-    return names
-
-
-def cells_of(line: str) -> list[str]:
-    """The cells of a header, whatever separates them."""
-    line = re.sub(r"^#\s+", "", line).strip()
-    separator = next((one for one in "\t," if one in line), None)
-    return line.split(separator) if line else []
+    return names, separator
 
 
 def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of parcels and their series (volumes, parcels) float64 without censored volumes; NaN in the columns of
     parcels that the scan lacks. Raises InputError, naming the file."""
-    names = header_of(path)
-    with open(path, encoding="utf-8-sig") as file:
-        line = file.readline(MAX_HEADER)
-        separator = next((one for one in "\t," if one in line), r"\s+")
-        try:
+    names, separator = header_of(path)
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            file.readline()
             values = pd.read_csv(file, sep=separator, header=None, dtype=float, na_values=["n/a"]).to_numpy()
-        except (ValueError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is not the series of {len(names)} parcels: {reason}. Make it again.") from error
+    except (ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is not the series of {len(names)} parcels: {reason}. Make it again.") from error
     if values.shape[1] == len(names) + 1 and np.isnan(values[:, -1]).all():  # a tab that ends each line
         values = values[:, :-1]
     if values.shape[1] != len(names):
@@ -220,25 +179,26 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
 def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[str]]:
     """The image of the parcels of a kind of series: the one that is `given`, or the one of `seg-<atlas>` that XCP-D
     leaves in `atlases/`. If there is none: None and a note. Raises InputError if there are several."""
-    if name is None:
-        return None, []
+    if given or name is None:
+        return given, []
     label = re.escape(name.removeprefix("seg-"))
     pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{label}_(?:.*_)?dseg\.nii(?:\.gz)?)")
     there = [path for path in listing.files if ATLASES in path.parts and pattern.fullmatch(path.name)]
-    found = [given] if given else there if name.startswith("seg-") else []
-    if len(found) > 1:
-        named = listed(list(map(str, found)))
+    if len(there) > 1:
+        named = listed(list(map(str, there)))
         raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
-    if found:
-        return found[0], []
+    if there:
+        return there[0], []
     return None, ["Where the parcels lie is not known, so a blackout leaves the edges as they are; --parcels names it."]
 
 
 def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and notes; from
-    an image of labels on any grid, by nearest neighbour. Raises InputError if a parcel is not in it."""
+    an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
+    else its name if that is a number. Raises InputError if a parcel is not in it."""
     labels, known = label_image(path)
-    numbers = numbers_of(path, parcels)
+    named = labels_beside(path)
+    numbers = [named.get(name, whole_number(name)) for name in parcels]
     if absent := [name for name, number in zip(parcels, numbers, strict=True) if number not in known]:
         raise InputError(
             f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {listed(absent)}; "
@@ -253,12 +213,6 @@ def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[s
     lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
     notes = [f"Parcels without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}."] if lost else []
     return image, [f"Parcels: {path}, {len(parcels)} of its {len(known)} labels.", *notes]
-
-
-def numbers_of(path: Path, parcels: Sequence[str]) -> list[int | None]:
-    """The label of each parcel in an image: by the table beside it, else its name if that is a number."""
-    named = labels_beside(path)
-    return [named.get(name, whole_number(name)) for name in parcels]
 
 
 def labels_beside(path: Path) -> dict[str, int]:

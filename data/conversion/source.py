@@ -13,7 +13,7 @@ from data.cohorts.derivation import Derivation, DerivationWithImages
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
-from data.conversion.layouts import KNOWN_MAPS, Listing, find_maps, find_table
+from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, find_table
 from data.conversion.options import SourceOptions
 from data.conversion.selection import (
     ABIDE_SUBJECT,
@@ -25,7 +25,7 @@ from data.conversion.selection import (
     label_notes,
     labels,
 )
-from data.conversion.series import SeriesFiles, find_series, image_of
+from data.conversion.series import SeriesFiles, image_of
 from data.conversion.sites import SITE_COLUMNS, read_sites
 from data.conversion.tables import (
     canonical_value,
@@ -225,7 +225,8 @@ def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -
             raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
         return joined
     names = [] if options.map_column else list(joined.maps)
-    found, notes = find_series(listing, options.connectome, options.only, names)
+    files, _, notes = find(listing, SERIES, options.connectome, options.only, names)
+    found = {one.identifier: one.path for one in files}
     subject = options.id_column or matching_column(joined.table, set(found), joined.path)
     series = column(joined.table, subject, joined.path).map(key).map(found)
     return replace(joined, series=series.rename(options.connectome), notes=[*joined.notes, *notes])
@@ -237,11 +238,11 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
         return join_named(listing.folder, options, options.map_column)
     names = options.maps or DEFAULT_MAPS
     if names == EVERY_MAP:  # if there are none, the error says what is expected
-        names = tuple(filter(listing.maps_called, KNOWN_MAPS)) or DEFAULT_MAPS
+        names = tuple(name for name in KNOWN_MAPS if listing.found(MAPS, name)) or DEFAULT_MAPS
     check_map_names(names)
     of_files = list(dict.fromkeys(files_of(listing, name) for name in names))
-    found = {name: find_maps(listing, options.only, name, of_files) for name in of_files}
-    maps = {name: of_map for name, (of_map, _) in found.items()}
+    found = {name: find(listing, MAPS, name, options.only, of_files) for name in of_files}
+    maps = {name: {one.identifier: one.path for one in files} for name, (files, _, _) in found.items()}
     path = options.table or find_table(listing.folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
     identifiers = set().union(*maps.values())
@@ -250,7 +251,7 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
     if of_row.isna().all(axis=None):
         raise unmatched(table, subject, identifiers, path)
-    notes = [note for _, of_map in found.values() for note in of_map]
+    notes = [note for _, _, of_map in found.values() for note in of_map]
     return JoinedTable(path, table, subject, of_row, list(names), notes, stray=sorted(identifiers - set(keys)))
 
 
@@ -258,7 +259,7 @@ def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedT
     """The same if columns hold the paths of the maps."""
     if options.maps == EVERY_MAP or (options.only and not options.connectome):
         raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
-    path = options.table or find_table(folder, [])
+    path = options.table or find_table(folder)
     table = read_table(path)
     map_columns = [map_column] if map_column in table else map_column.split(",")
     names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))

@@ -18,7 +18,7 @@ from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import listed
 from data.conversion import measures
-from data.conversion.layouts import Listing
+from data.conversion.discovery import MAPS, Listing
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def files_of(listing: Listing, name: str) -> str:
     called `dual_regression`."""
     words = name.split("_")
     beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    return next(filter(listing.maps_called, beginnings), name)  # without any, it is reported as missing
+    return next((of for of in beginnings if listing.found(MAPS, of)), name)  # without any, it is reported as missing
 
 
 def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[str]]:

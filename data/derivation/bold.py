@@ -1,10 +1,12 @@
 """A preprocessed 4-D scan on disk and the tables beside it -> its repetition time and the series of the voxels in its
 mask; which volumes are kept, what is regressed out, how much the head moved."""
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
@@ -175,7 +177,7 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
     """What is regressed out of a scan: what is wanted. If nothing is, nilearn's `simple`, and nothing of scans that
     were cleaned or have no table. Raises InputError if there is no table for what is wanted."""
     if not wanted:
-        return "none" if scan.layout.cleaned or not scan.confounds else "simple"
+        return "none" if scan.row.cleaned or not scan.confounds else "simple"
     if wanted != "none" and not scan.confounds:
         raise InputError(
             f"no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv beside each "
@@ -187,7 +189,7 @@ def strategy_of(scan: ScanFile, wanted: str) -> str:
 def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
     """Raises InputError, naming the table, if it does not fit the scan or lacks a column."""
     everything = Confounds(np.ones(volumes, bool), None, None)
-    if scan.layout.cleaned:
+    if scan.row.cleaned:
         moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
         return censored(moved, scan.outliers, volumes) if scan.outliers else moved
     if not scan.confounds:
@@ -217,9 +219,11 @@ def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndar
 
     name, motion = STRATEGIES[strategy]
     scan = path.name.replace("_timeseries.tsv", "").replace("_regressors.tsv", "").replace("confounds", "preproc")
-    try:  # the scan's name only serves to find the table
-        with warnings.catch_warnings(action="ignore"):
-            table, sample = load_confounds_strategy(str(path.with_name(f"{scan}_bold.nii.gz")), name, motion=motion)
+    try:  # the scan's name only serves to find the table, by itself, since nilearn would find that of another run, too
+        with warnings.catch_warnings(action="ignore"), TemporaryDirectory() as alone:
+            for of in filter(Path.is_file, (path, path.with_suffix(".json"))):
+                shutil.copy(of, alone)
+            table, sample = load_confounds_strategy(f"{alone}/{scan}_bold.nii.gz", name, motion=motion)
     except (ValueError, KeyError, IndexError) as error:
         raise InputError(
             f"{path} does not serve --confounds {strategy}: {' '.join(str(error).split())} Expected "

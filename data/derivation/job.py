@@ -6,18 +6,16 @@ array may write one folder.
 
 import argparse
 import atexit
-import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from data.base.archive import Archive
-from data.base.errors import InputError, shown
+from data.base.errors import InputError
 from data.base.manifest import sum_of
 from data.base.pool import Pool
 from data.base.processes import cpu_count
@@ -33,17 +31,15 @@ from data.cohorts.derivation import (
 )
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
-from data.conversion.layouts import Listing, find_table, tables_near
-from data.conversion.source import subject_column
-from data.conversion.tables import column, key, read_table
+from data.conversion.discovery import table_near
 from data.conversion.template import is_bundle, of_bundle, open_bundle
-from data.derivation import images, output, page, person, scans
+from data.derivation import images, output, page, person
 from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
 from data.derivation.options import DerivationOptions
 from data.derivation.output import Products
 from data.derivation.person import Done, PersonTask
-from data.derivation.scans import ScanFile, ScannedPerson
+from data.derivation.scans import ScanFile, ScannedPerson, find_people
 
 DEFAULT_MAPS = ("falff",)
 CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
@@ -83,7 +79,7 @@ def plan(folder: Path, target: Path, wanted: DerivationWithImages, options: Deri
     if kept and options.like:
         notes += compared(people[0].scans[0], options.like, kept.derivation)
     confounds = products.derivation.confounds
-    if people[0].scans[0].layout.cleaned and confounds not in ("", "none"):
+    if people[0].scans[0].row.cleaned and confounds not in ("", "none"):
         raise InputError(f"--confounds {confounds} is for scans that were not cleaned before; leave it out.")
     place = output.Output(target, output.entities_in(target, people))
     if "task" not in dict(place.entities) and any("task" in of.entities for one in people for of in one.scans):
@@ -227,63 +223,19 @@ def compared(scan: ScanFile, like: Path, of: Derivation) -> list[str]:
     return notes
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[str]]:
-    if not options.bold_column:
-        if options.id_column:
-            raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
-        images = Listing(folder).images
-        people, notes = scans.by_person(folder, scans.found_by_name(folder, images, options.only))
-        return people, [*notes, *scans.nameless(images)]
-    found, notes = named_scans(folder, options)
-    people, more = scans.by_person(folder, scans.chosen_of(folder, found, options.only))
-    return people, [*notes, *more]
-
-
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[ScanFile], list[str]]:
-    """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
-    BIDS file could hold."""
-    path = options.table or find_table(folder, [])
-    table = read_table(path)
-    named = subject_column(table, options.id_column, path)
-    rows = list(zip(column(table, named, path).map(key), column(table, str(options.bold_column), path), strict=True))
-    # Path.is_file raises for a name that is too long
-    there = [(label, of_scan) for label, of_scan in rows if of_scan and os.path.isfile(folder / of_scan)]
-    absent = [label for label, of_scan in rows if not of_scan or not os.path.isfile(folder / of_scan)]
-    if odd := [shown(label) for label, _ in there if not (label.isascii() and label.isalnum())]:
-        raise InputError(
-            f"{path} has the subjects {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
-        )
-    if twice := [label for (label, _), times in Counter(there).items() if times > 1]:
-        raise InputError(f"{path} names one scan twice for {listed(twice)}; expected it once. Remove the other row.")
-    found = list[ScanFile]()
-    for label, of_scan in there:
-        inside = PurePosixPath(of_scan)
-        known = scans.recognised(folder / of_scan, inside) or ScanFile(folder / of_scan, inside, "", scans.NAMED)
-        found.append(replace(known, person=label))
-    if not found:
-        raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
-    notes = [f"{len(absent)} rows without a scan: {listed(absent)}."] if absent else []
-    if guessed := [scan.person for scan in found if "space" not in scan.entities]:
-        notes.append(f"The names of {len(guessed)} scans do not say their space; it is taken to be MNI152.")
-    return found, notes
-
-
 def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
     if options.table:
         if not options.table.is_file():
             raise InputError(f"--table {options.table} is no file.")
         return options.table
-    found = tables_near(folder, [of.path for one in people for of in one.scans], CARRIED)
-    if len(found) > 1:
-        raise InputError(f"{folder} has several tables ({listed(list(map(str, found)))}); name one with --table.")
-    return found[0] if found else None
+    return table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
 
 
 def described(people: Sequence[ScannedPerson], confounds: str) -> list[str]:
     """Notes on confounds and masks, which are guesses where there are none."""
     files = [(one.label, scan) for one in people for scan in one.scans]
-    if any(scan.layout.cleaned for _, scan in files):
+    if any(scan.row.cleaned for _, scan in files):
         used, why = "none", ", since the scans were cleaned before"
     elif not (confounds or any(scan.confounds for _, scan in files)):
         used, why = "none", ", since no scan has a table of them"

@@ -16,8 +16,9 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
 from data.cohorts.nifti import beside, stem_of
+from data.conversion.discovery import ambiguous, entities_of
 from data.derivation.images import ImageFile
-from data.derivation.scans import ScannedPerson, entities_of
+from data.derivation.scans import ScannedPerson
 from data.pages.page import is_page
 
 DESCRIPTION = "dataset_description.json"
@@ -151,8 +152,8 @@ def chosen_before(person: ScannedPerson, folder: Path) -> ScannedPerson:
         return person
     sources = files.read_json(made, dict).get("Sources")
     named = {PurePosixPath(str(of)).name for of in sources} if isinstance(sources, list) else set()
-    chosen = replace(person, scans=tuple(scan for scan in person.scans if scan.path.name in named))
-    return chosen if chosen.scans and not chosen.unclear else person
+    chosen = tuple(scan for scan in person.scans if scan.path.name in named)
+    return replace(person, scans=chosen, unclear="") if chosen and not ambiguous(chosen) else person
 
 
 def entities_in(folder: Path, people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:

@@ -16,9 +16,9 @@ from data.base.errors import InputError
 from data.cohorts.derivation import DUAL_REGRESSION
 from data.cohorts.pictures import CUTS
 from data.cohorts.rows import listed
+from data.conversion.discovery import entities_of
 from data.conversion.tables import ids_of, key, read_table
 from data.derivation.output import PAGE, PAGE_KIND, json_of
-from data.derivation.scans import entities_of
 from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out
 from data.pages.page import Number, Page, Section, render
 

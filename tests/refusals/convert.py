@@ -124,11 +124,10 @@ CONVERT: list[Row] = [
     row("abide-data convert {lab} {converted} --dryRun", "{converted} exists", "another folder"),
     row(f"{FROM} --seed -1", "--seed", "-1"),
     # what a folder holds
-    row(FROM, "holds no fALFF maps", "--maps alff", spoil={"few": each("*_falff.nii.gz", "gone")}),
+    row(FROM, "holds no falff maps", "It holds alff", spoil={"few": each("*_falff.nii.gz", "gone")}),
     row(f"{FROM} --maps falff,reho", "holds no reho maps", "*_reho.nii.gz"),
-    row("abide-data convert {volumes} {missing}", "make maps of these first", "abide-data derive"),
-    row("abide-data convert {surfaces} {missing}", "preprocess them to volumes", "abide-data derive"),
-    row("abide-data convert {analyze} {missing}", "fALFFMap_1.img", "converted to NIfTI"),
+    row("abide-data convert {scans} {missing}", "abide-data derive makes maps", "surfaces to volumes"),
+    row("abide-data convert {analyze} {missing}", "of other formats, such as .img", "converted to NIfTI"),
     row("abide-data convert {native} {missing}", "1 in space T1w", "--mapColumn"),
     row(f"{FROM} --only '*ses-9*'", "--only '*ses-9*' matches none", "cpac/X_0050002"),
     row(f"{FROM} --maps falff,alff --only '*_falff*'", "matches none", "_alff.nii.gz"),
@@ -279,7 +278,7 @@ CONVERT: list[Row] = [
     row(f"{OF_NETS},net_1", "expected each once", "'net_2', 'net_1'"),
     row("abide-data convert {networks} {missing} --maps falff_7", "holds no falff_7 maps", "holds falff"),
     # series
-    row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds rois_made"),
+    row(f"{FROM} --connectome seg-AAL", "holds no seg-AAL series", "It holds X_0050002_rois_made.1D"),
     row(f"{FROM} --parcels {{few}}/parcels.nii.gz", "--parcels", "--connectome"),
     row(
         f"{FROM} --connectome rois_made --parcels {{few}}/parcels.nii.gz",
@@ -290,8 +289,8 @@ CONVERT: list[Row] = [
     *(
         row(f"{FROM} --connectome rois_made", "X_0050002_rois_made.1D", words, spoil={SERIES: content})
         for words, content in (
-            ("a header of 0 names", b""),
-            ("one of them twice", series_file("1\t2\n", "#1\t#1\n")),
+            ("expected the names of 2 to", b""),
+            ("each once", series_file("1\t2\n", "#1\t#1\n")),
             ("in its first line", series_file("1\t2\n", "0.5\t0.25\n")),
             ("not the series of 2 parcels", series_file("1\tx\n")),
             ("has 3 columns, its header 2 names", series_file("1\t2\t3\n")),
@@ -401,8 +400,6 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "few": lambda path: lab.pcp(path, lab.people(6), ("falff", "alff"), series=True),
     "others": lambda path: lab.pcp(path, lab.people(4, 70002), ("falff", "alff"), series=True),  # whom nobody knows
     "networks": lambda path: lab.networks(path, lab.people(4)),
-    "volumes": lambda path: lab.named(path, ["sub-1_task-rest_bold.nii.gz", "sub-1_hemi-L_bold.func.gii"]),
-    "surfaces": lambda path: lab.named(path, ["sub-1_space-fsLR_bold.dtseries.nii"]),
     "analyze": lambda path: lab.named(path, ["fALFFMap_1.img"]),
     "nameless": lambda path: lab.edit(lab.records(path) / "1.bin", lab.record(1, float("nan"))),
     "small": small_cohort,
