@@ -52,9 +52,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
     assert told["families"]["C"] == ["50013"]  # so that a relative is known who comes later
     assert "FAM" not in (*told["covariate_columns"], *told["phenotype_columns"])
     assert "FAM" not in read_table(cohort / "covariates.csv")
-    assert "3 of 2 to 3 people, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
+    assert "3 of two people or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
     assert "31 of 40 people have no value of FAM" in said
-    assert "3 of 2 to 3 people, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
+    assert "3 of two people or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
     pd.DataFrame([{"subject": "50003", "site": "USM"}]).to_csv(tmp_path / "table.csv", index=False)
     for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1", "correct {of} {table} {to}"):
         to = tmp_path / verb[:4]

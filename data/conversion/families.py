@@ -4,9 +4,11 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+import pandas as pd
+
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import counted_families, families_of
+from data.cohorts.duplicates import counted_families
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed, named_groups
 from data.conversion.source import Source
@@ -50,6 +52,14 @@ def added_like(source: Source, name: str | None, like: Cohort) -> Source:
     return added(source, name or (there if there in source.rows else None), used, few=True)
 
 
+def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The members of each family, of one member, too, by its name in the column `family`; none without the column."""
+    if "family" not in subjects:
+        return {}
+    known = subjects[subjects["family"] != ""]
+    return {str(family): tuple(of) for family, of in known.groupby("family", sort=False)["subject"]}
+
+
 def notes(source: Source) -> list[str]:
     """How the column was read: how many families it has, the largest, and how many people have no value; without one,
     which columns look like it."""
@@ -60,7 +70,7 @@ def notes(source: Source) -> list[str]:
             if FAMILY.fullmatch(other) and clean(source.rows[other]).dropna().duplicated().any()
         ]
     family = source.subjects["family"]
-    members = families_of(dict(zip(source.subjects["subject"], family, strict=True)))
+    members = families_of(source.subjects)
     told = [f"Families by {name}: {counted_families(members, len(family))}. Each is in one split, and in one fold."]
     if (largest := max(members, key=lambda of: len(members[of]), default="")) and len(members[largest]) > 1:
         told[0] += f" The largest is {largest}: {named_groups([members[largest]])}."
