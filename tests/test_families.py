@@ -73,8 +73,8 @@ def test_a_column_that_looks_like_families_is_told(source, tmp_path):
     ("options", "words"),
     [
         ("--family KIN", ("no column KIN", "SUB_ID")),
-        ("--family SUB_ID", ("no value twice", "40 people")),
-        ("--family SEX --covariates '' --phenotype ''", ("of 40 people", "one for each family")),
+        ("--family SUB_ID", ("no value for more than 1 of 40 people", "one for each family")),
+        ("--family SEX --covariates '' --phenotype ''", ("of 40 people", "not of most")),
         ("--family DX_GROUP", ("also the site, the diagnosis",)),
         ("--family FAM --covariates FAM", ("also the site, the diagnosis",)),
     ],
@@ -108,7 +108,7 @@ def test_new_people_have_families_of_their_own_and_relatives_of_training_people_
     pcp(tmp_path / "new", related(5, 60002, {0: name, 1: "N", 2: "N", 3: "M"}))
     like = "abide-data convert {lab} {to} --like {of}"
     said = done(like, lab=tmp_path / "new", to=tmp_path / "cohort", of=made[0])
-    assert re_found(said, "Relatives of training people") == ["60002", member]
+    assert re_found(said, "Relatives of people") == ["60002", member]
     assert families_of(tmp_path / "cohort") == [["60003", "60004"]]
     pcp(tmp_path / "other", people(3, 60002).assign(kin="N"))
     said = done(like, lab=tmp_path / "other", to=tmp_path / "lacking", of=made[0])
