@@ -16,7 +16,7 @@ from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
-from data.cohorts.duplicates import Groups, leaders, united
+from data.cohorts.duplicates import Groups, known_groups, leaders, united
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in
 from data.cohorts.pictures import Pictures
@@ -89,7 +89,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
 def full(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
     """The census, and findings on every volume, read twice to take little memory; `pictures` are made, if wanted."""
     findings = cohort.census()
-    findings.forecast = forecast(cohort.rows, cohort.known_groups, connectome=cohort.metadata.connectome)
+    findings.forecast = forecast(cohort.rows, known_groups(cohort), connectome=cohort.metadata.connectome)
     check_files(cohort, findings.files)
     regions = atlas.load_atlas(None, cohort.grid)
     summaries, digests, means = read_volumes(cohort, regions, findings.files, pictures)

@@ -19,13 +19,13 @@ def simulate(target: Path, grid: records.Grid, drawn: Simulation, kind: type[Ana
 
     table = demographics(drawn)
     options = ConversionOptions(grid=grid.name, seed=drawn.seed)
-    planned = plan(table, table, options, phenotype.ABIDE_COVARIATES, "SITE_ID", kind.maps)
+    planned = plan(table, (), table, options, phenotype.ABIDE_COVARIATES, "SITE_ID", kind.maps)
     anatomy = kind(grid, drawn)
     target.mkdir(parents=True)
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
         (target / row.file).write_bytes(records.pack(row.label, scaled, *anatomy.volumes(index, row.label)))
     provenance = {"simulation": asdict(drawn), "planted": PLANTED, "seed": drawn.seed}
-    metadata = replace(planned.metadata, simulated=True, reduction="simulated", provenance=provenance)
+    metadata = replace(planned.metadata, simulated=True, copies="", reduction="simulated", provenance=provenance)
     replace(planned, metadata=metadata).write_tables(target)
     return planned.rows
 

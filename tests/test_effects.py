@@ -14,6 +14,7 @@ from scipy import stats
 from data.cohorts import phenotype, records
 from data.cohorts.atlas import Atlas, reduce_labels
 from data.cohorts.cohort import Cohort
+from data.cohorts.duplicates import told_groups
 from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.seal import Seal
@@ -71,7 +72,7 @@ def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> C
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
     digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
     said = Metadata(**metadata)
-    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), groups=said.groups)
+    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), groups=told_groups(said))
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):

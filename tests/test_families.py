@@ -52,9 +52,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
     assert told["families"]["C"] == ["50013"]  # so that a relative is known who comes later
     assert "FAM" not in (*told["covariate_columns"], *told["phenotype_columns"])
     assert "FAM" not in read_table(cohort / "covariates.csv")
-    assert "3 of 2 to 3 people, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
+    assert "3 of two people or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
     assert "31 of 40 people have no value of FAM" in said
-    assert "3 of 2 to 3 people, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
+    assert "3 of two people or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
     pd.DataFrame([{"subject": "50003", "site": "USM"}]).to_csv(tmp_path / "table.csv", index=False)
     for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1", "correct {of} {table} {to}"):
         to = tmp_path / verb[:4]
@@ -73,8 +73,8 @@ def test_a_column_that_looks_like_families_is_told(source, tmp_path):
     ("options", "words"),
     [
         ("--family KIN", ("no column KIN", "SUB_ID")),
-        ("--family SUB_ID", ("no value twice", "40 people")),
-        ("--family SEX --covariates '' --phenotype ''", ("of 40 people", "one for each family")),
+        ("--family SUB_ID", ("no value for more than 1 of 40 people", "one for each family")),
+        ("--family SEX --covariates '' --phenotype ''", ("of 40 people", "not of most")),
         ("--family DX_GROUP", ("also the site, the diagnosis",)),
         ("--family FAM --covariates FAM", ("also the site, the diagnosis",)),
     ],
@@ -108,7 +108,7 @@ def test_new_people_have_families_of_their_own_and_relatives_of_training_people_
     pcp(tmp_path / "new", related(5, 60002, {0: name, 1: "N", 2: "N", 3: "M"}))
     like = "abide-data convert {lab} {to} --like {of}"
     said = done(like, lab=tmp_path / "new", to=tmp_path / "cohort", of=made[0])
-    assert re_found(said, "Relatives of training people") == ["60002", member]
+    assert re_found(said, "Relatives of people") == ["60002", member]
     assert families_of(tmp_path / "cohort") == [["60003", "60004"]]
     pcp(tmp_path / "other", people(3, 60002).assign(kin="N"))
     said = done(like, lab=tmp_path / "other", to=tmp_path / "lacking", of=made[0])

@@ -172,7 +172,7 @@ def test_stored_maps_of_either_sign_are_no_mixture():
 def test_voxels_of_several_sizes_are_told_with_names():
     table = pd.DataFrame({"voxel_mm3": [27.0] * 12 + [8.0] * 3})
     told = measures.voxel_sizes(table, [f"m{number}" for number in range(15)])
-    assert told.endswith("12 of 3 mm (m0, m1, m2, m3, m4, m5, m6, m7, m8, m9 and 2 more); 3 of 2 mm (m12, m13, m14)")
+    assert told.endswith("12 of 3 mm (m0, m1, m2 and 9 more) and 3 of 2 mm (m12, m13, m14)")
     assert measures.voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
 
 

@@ -181,7 +181,7 @@ def test_who_shares_one_map_or_the_connectome_is_in_one_split_and_fold(made, tmp
     assert kept_together(TOGETHER, fold) and fold["60003"] != "ELSEWHERE"
     assert {path.name for path in (tmp_path / "site/ckpt/nn/folds-site").iterdir()} >= {"NYU", "PITT", "US%2FM"}
     site = lab.read_table(folder / "subjects.csv").set_index("subject")["site"]
-    assert fold["60003"] == site["50008"] and "tested there: 50006 (NYU) with 50002 (PITT)" in told
+    assert fold["60003"] == site["50008"] and "tested there: 50006 (NYU) to PITT" in told
 
 
 def of_other_label(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -81,11 +81,6 @@ class Cohort:
         now = self.census(fold_of).every("problems") if fold_of else own
         found = dict.fromkeys([*now, *(text for text in (verdict.problems if verdict else ()) if text not in own)])
         return [text for text in found if of_labels or text not in own]
-
-    @property
-    def is_searched(self) -> bool:
-        """Whether people who share a scan were looked for when the cohort was made, or none can be in it."""
-        return self.simulated or bool(self.metadata.copies)
 
     @property
     def simulated(self) -> bool:
@@ -206,31 +201,14 @@ class Cohort:
         records.unpack_phenotype(header, str(entry), unknown=self.rows[index].split == "test")
         return header
 
-    def scans(self, split: str) -> dict[str, str]:
-        """The subjects of a split by their scans, see `Digests.scans`, which tell people whatever their names."""
-        both = zip(self.rows, self.seal.digests, strict=True)
-        return {scan: row.subject for row, digests in both if row.split == split for scan in digests.scans}
-
-    def equal_scans(self) -> Groups:
-        """Groups of subjects with a map or a connectome in common that is equal to the last bit, as far as digests are
-        known; whatever their names."""
-        both = zip(self.rows, self.seal.digests, strict=False)
-        return duplicates.sharing((row.subject, sorted(digests.scans)) for row, digests in both)
-
-    def keeps_together(self, people: Collection[str]) -> bool:
-        """Whether these subjects, who share a scan, are in one fold whatever the folds. They are if they are known as a
-        group, or if every run looks for groups."""
-        return not self.is_searched or len(set(duplicates.leaders(people, self.known_groups).values())) == 1
-
-    @cached_property
-    def known_groups(self) -> Groups:
-        """Who is not independent, as far as that is known without reading volumes."""
-        equal = () if self.metadata.copies == rows_of.APART else self.equal_scans()
-        return duplicates.united([*self.metadata.groups, *equal])
-
-    def tie(self, groups: Groups) -> str:
-        """What the people of these groups have in common, in words."""
-        return duplicates.tie(groups, self.metadata.families)
+    def scans(self, split: str | None = None) -> dict[str, set[str]]:
+        """By subject, the scans of a split's records, or of all, see `Digests.scans`: they tell people whatever their
+        names. None as long as digests are not known."""
+        found: dict[str, set[str]] = {row.subject: set() for row in self.rows if split in (None, row.split)}
+        for row, digests in zip(self.rows, self.seal.digests, strict=False):
+            if row.subject in found:
+                found[row.subject] |= digests.scans
+        return found
 
     def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
         """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be

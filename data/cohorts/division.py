@@ -10,7 +10,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import Groups, leaders
+from data.cohorts.duplicates import Groups, leaders, tie
 from data.cohorts.rows import Row, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
@@ -88,7 +88,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     fold_of = {subject: value[first] for subject, first in zip(people.subjects, people.unit.tolist(), strict=True)}
     if moved := [f"{one} ({value[one]}) to {fold}" for one, fold in fold_of.items() if fold != value[one]]:
-        told = f"Subjects who {cohort.tie(cohort.groups)} with one of another {how}"
+        told = f"Subjects who {tie(cohort.groups, cohort.metadata)} with one of another {how}"
         print(f"{told}, and are tested there: {listed(moved)}.")
     names = sorted(set(fold_of.values()))
     if not 2 <= len(names) <= len(fold_of) / 2:

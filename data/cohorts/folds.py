@@ -26,9 +26,9 @@ from data.cohorts import rows as rows_of
 from data.cohorts import seal as seal_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import by_column, by_number, check_classes, folder_name, stratified, subjects_of
-from data.cohorts.duplicates import Groups
+from data.cohorts.duplicates import Groups, tie, with_groups
 from data.cohorts.rows import listed, named_groups
-from data.cohorts.stored import FOLDS, sealed, with_groups
+from data.cohorts.stored import FOLDS, sealed
 from data.cohorts.variants import resplit
 
 FOLD_TABLE = "folds.csv"
@@ -90,7 +90,7 @@ class Folds:
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = f"Subjects who {self.whole.tie(self.groups)} are in one fold: {named_groups(self.groups)}."
+        together = f"Subjects who {tie(self.groups, self.whole.metadata)} are in one fold: {named_groups(self.groups)}."
         notes = [together] if self.groups else []
         if self.reduced or self.whole.raw_phenotype is not None:
             return notes
@@ -185,7 +185,7 @@ def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
             if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
                 raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
             if parted := tuple(group for group in before.groups if len({fold_of[one] for one in group}) > 1):
-                who = f"subjects who {cohort.tie(parted)}: {named_groups(parted)}"
+                who = f"subjects who {tie(parted, cohort.metadata)}: {named_groups(parted)}"
                 raise InputError(f"{saved / FOLD_TABLE} parts {who}. Was it edited? Copy it again.")
             return before
     return None

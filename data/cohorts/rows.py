@@ -11,7 +11,6 @@ from data.base import files, tables
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
-from data.cohorts.duplicates import Groups, united
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
@@ -182,7 +181,7 @@ class Metadata(Preparation):
     covariate_columns: tuple[str, ...] = ()
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
-    same_scan: Groups = ()
+    same_scan: tuple[tuple[str, ...], ...] = ()
     copies: str = ""
     family_column: str = ""
     families: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -198,11 +197,6 @@ class Metadata(Preparation):
     @property
     def preparation(self) -> Preparation:
         return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
-
-    @property
-    def groups(self) -> Groups:
-        """Who is not independent, as far as it is told: who shares a scan, and who is of a family."""
-        return united([*self.same_scan, *self.families.values()])
 
     @property
     def lineage(self) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ zip chunks. Sizes and headers are checked when a cohort is opened, volumes as th
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +18,9 @@ from data.cohorts import records, seal
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import SERIES, SIDE_TABLES, Cohort
 from data.cohorts.connectomes import CONNECTOMES
-from data.cohorts.duplicates import united
+from data.cohorts.duplicates import kept_together, told_groups, with_groups
 from data.cohorts.records import Entry, Origin, VerifiedEntry
-from data.cohorts.rows import DIGESTS, METADATA, TABLE, Metadata, Row, named_groups
+from data.cohorts.rows import DIGESTS, METADATA, TABLE, Metadata, Row
 from data.cohorts.seal import Seal
 
 FOLDS = "folds.json"  # of a set of cohorts, one a fold
@@ -34,7 +34,7 @@ def open_cohort(path: Path, is_sealed: bool = True) -> Cohort:
     of_row = tuple(entries[row.file] for row in table)
     tables = path if (path / METADATA).is_file() else None
     known = tuple(entry.digests for entry in of_row if isinstance(entry, VerifiedEntry))
-    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), metadata.groups)
+    cohort = Cohort(path, grid, tuple(table), of_row, metadata, tables, num_maps, Seal(known), told_groups(metadata))
     if metadata.connectome and tables:
         subjects, edges = [row.subject for row in table], [of.connectome for of in known]
         cohort = replace(cohort, connectomes=connectomes_of.opened(path, metadata, subjects, edges))
@@ -65,37 +65,6 @@ def identified(cohort: Cohort) -> Cohort:
     print(f"{cohort.path} has no {DIGESTS}: computed for {len(names)} records, kept with the results.")
     found = tuple(seal.computed_digests(dict(zip(names, cohort.entries, strict=True))).values())
     return replace(cohort, seal=Seal(found, True), entries=tuple(map(VerifiedEntry, cohort.entries, found)))
-
-
-def with_groups(cohort: Cohort) -> Cohort:
-    """The cohort with its groups of subjects who share a scan: those whom the conversion found or, of another cohort,
-    who are found now; and those with an equal map or connectome. Families are groups, too."""
-    if cohort.is_searched:
-        return replace(cohort, groups=cohort.known_groups)
-    from data.cohorts.twins import find_twins  # loads an atlas, which no cohort of convert needs
-
-    return replace(cohort, groups=united([*cohort.known_groups, *find_twins(cohort).same_scan]))
-
-
-def kept_together(cohort: Cohort) -> Cohort:
-    """The cohort, in which subjects of a group take the split of the first of them, which is printed."""
-    split = {row.subject: row.split for row in reversed(cohort.rows)}
-    for group in cohort.groups:
-        if len({split[one] for one in group}) > 1:
-            taken = split[group[0]]
-            together = f"{named_groups((group,))} {cohort.tie((group,))}"
-            print(f"{together}, and were in train and test; they are in {taken} now.")
-            split |= dict.fromkeys(group, taken)
-    return replace(cohort, rows=tuple(replace(row, split=split[row.subject]) for row in cohort.rows))
-
-
-def scans_in_common(known: Cohort, subjects: Collection[str], cohort: Cohort) -> dict[str, str]:
-    """Test subjects of a cohort -> the one of these `subjects` of a known cohort who has nearly the same scan, such as
-    one with noise."""
-    from data.cohorts.twins import of_cohort, shared
-
-    own, tested = [at for at in known.unswapped() if known.rows[at].subject in subjects], cohort.indices("test")
-    return shared(of_cohort(known, own), of_cohort(cohort, tested))
 
 
 def read_form(path: Path) -> tuple[Mapping[str, Entry], list[Row], Metadata]:

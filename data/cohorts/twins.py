@@ -15,16 +15,14 @@ and 735 of these.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling
-from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups
 from data.cohorts.rows import named_groups
 
@@ -95,34 +93,6 @@ def of_reduced(volume: np.ndarray) -> np.ndarray:
     sums, weights, share = (members() @ np.column_stack([above**3, above**2, brain.ravel()])).T
     known = (share >= LEAST_OF_REGION) & (weights > 0)
     return np.divide(sums, weights, out=np.full_like(sums, np.nan, np.float32), where=known)
-
-
-def of_cohort(cohort: Cohort, indices: Iterable[int]) -> tuple[list[str], np.ndarray]:
-    """The subjects of these records, once each, and the region means of their first one, (subjects, regions, maps)."""
-    first = list({cohort.rows[index].subject: index for index in reversed(list(indices))}.values())[::-1]
-    means = np.empty((len(first), atlas.AAL_REGIONS, cohort.num_maps), np.float32)
-    with progress("Comparing people", len(first)) as shown:
-        for at, index in enumerate(first):
-            means[at] = of_volume(cohort.read(index)[2])
-            shown.advance()
-    return [cohort.rows[index].subject for index in first], means
-
-
-def shared(known: tuple[list[str], np.ndarray], new: tuple[list[str], np.ndarray]) -> dict[str, str]:
-    """New subjects -> the known one whose scan each has; of both the region means (subjects, regions, maps) are given,
-    see `of_cohort`."""
-    people = [*((name, False) for name in known[0]), *((name, True) for name in new[0])]
-    found = alike([str(at) for at in range(len(people))], np.concatenate([known[1], new[1]]))
-    groups = [[people[int(at)] for at in group] for group in found.same_scan]
-    of_known = [next((name for name, is_new in group if not is_new), None) for group in groups]
-    return {
-        name: other for group, other in zip(groups, of_known, strict=True) if other for name, is_new in group if is_new
-    }
-
-
-def find_twins(cohort: Cohort) -> Twins:
-    """The twins among the subjects of a cohort, whose records are read once. Raises InputError, naming the file."""
-    return alike(*of_cohort(cohort, cohort.unswapped()))
 
 
 def thresholds(people: int, maps: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort, Moments
+from data.cohorts.duplicates import tie
 from data.cohorts.records import Wrapped
 from data.cohorts.rows import UNKNOWN_SITE, Preparation, known_sites
 
@@ -50,8 +51,8 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
         raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
     if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
-            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {cohort.tie((parted[0],))}; keep them "
-            "together."
+            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {tie((parted[0],), cohort.metadata)}; "
+            "keep them together."
         )
     rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
     rows = [row if row.split == rows_of.HELD_OUT else rows_of.checked(str(cohort.path), row) for row in rows]

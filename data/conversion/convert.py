@@ -17,11 +17,10 @@ import pandas as pd
 from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.pool import Pool
-from data.cohorts import phenotype, records, twins
+from data.cohorts import phenotype, records
 from data.cohorts.cohort import MAPS, Cohort
-from data.cohorts.duplicates import leaders, sharing, united
+from data.cohorts.duplicates import Groups, People, in_common, people_of, search
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
-from data.cohorts.records import KEPT_DIGITS
 from data.cohorts.rows import TYPED, Metadata, listed
 from data.cohorts.stored import open_cohort
 from data.conversion import families, measures
@@ -58,14 +57,16 @@ class Conversion:
     like: TemplateCohort | None
     earlier: KeptSplit | None
 
-    def plan(self, subjects: pd.DataFrame, means: Sequence[np.ndarray] = ()) -> PlannedCohort:
-        """The cohort of these subjects, whose region means (regions, maps) are known once their maps are read."""
+    def plan(self, people: People | None = None, same_scan: Groups = ()) -> PlannedCohort:
+        """The cohort of the subjects. What tells `people`, and who of them share a scan, is known once their maps are
+        read."""
+        source, subjects = self.source, self.source.subjects
         if self.like:
-            return plan_like(subjects, self.source, self.like.cohort)
+            return plan_like(subjects, same_scan, source, self.like.cohort)
         if self.earlier:
-            subjects = self.earlier.added(subjects, means)
-        source, covariates = self.source, covariate_columns(self.source, self.options)
-        return plan(subjects, source.rows, self.options, covariates, source.site_column, list(source.maps))
+            subjects = self.earlier.added(subjects, people)
+        covariates = covariate_columns(source, self.options)
+        return plan(subjects, same_scan, source.rows, self.options, covariates, source.site_column, list(source.maps))
 
     def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[str]]:
         """Writes the cohort into a folder; returns it with notes on people and maps."""
@@ -78,11 +79,12 @@ class Conversion:
             if edges:
                 found = edges.beside(found)
                 edges.write(folder, subjects)
+            scans = {subject: of.scans for subject, of in zip(subjects, found, strict=True)}
+            people = People(scans, np.array([of.means for of in found]))
             if like and like.subjects("train"):
-                check_new_scans(source, like, found)
-            alike = twins_of(subjects, found)
-            scan = list(leaders(subjects, alike.same_scan).values())
-            planned = self.plan(source.subjects.assign(scan=scan), [of.means for of in found])
+                check_new_scans(source, like, people)
+            alike = search(people)
+            planned = self.plan(people, alike.same_scan)
             measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
             notes, leaks = self.check_maps(measured, planned)
             planned = replace(planned, metadata=self.described(planned, found, leaks))
@@ -146,7 +148,7 @@ def convert(
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
     source, notes = check_new_people(source, options, like) if like else check_table(source, options)
     conversion = Conversion(source, options, command, like, KeptSplit.of(options.keep_split))
-    planned = conversion.plan(source.subjects)  # what is wrong with the table is told before maps are read
+    planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
         with files.new_folder(target) as folder:
             planned, of_maps = conversion.write(folder, records.GRID_OF_SHAPE[planned.metadata.grid])
@@ -221,32 +223,15 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
-def check_new_scans(source: Source, like: Cohort, found: Sequence[PersonMaps]) -> None:
+def check_new_scans(source: Source, like: Cohort, people: People) -> None:
     """Raises InputError if new people have a scan of training subjects of `like`, or a map or connectome of one, under
     whatever ID."""
-    training = sorted(set(like.indices("train")) & set(like.unswapped()))
-    known, subjects = twins.of_cohort(like, training), source.subjects["subject"].tolist()
-    scans = like.scans("train")
-    leaked = twins.shared(known, (subjects, np.array([of.means for of in found])))
-    for subject, of in zip(subjects, found, strict=True):
-        for scan in {digest[:KEPT_DIGITS] for digest in of.digests} & scans.keys():
-            leaked[subject] = scans[scan]
-    if leaked:
+    if leaked := in_common(people_of(like, like.subjects("train")), people):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
             f"expected new people. Leave them out: --exclude {','.join(leaked)}"
         )
-
-
-def twins_of(subjects: Sequence[str], found: Sequence[PersonMaps]) -> twins.Twins:
-    """The twins among subjects: those whose maps are alike, and those with an equal map or connectome."""
-    alike = twins.alike(subjects, np.array([person.means for person in found]))
-    equal = sharing((subject, of.digests) for subject, of in zip(subjects, found, strict=True))
-    groups = united([*([subject] for subject in subjects), *alike.same_scan, *equal])
-    leader = leaders(subjects, groups)
-    apart = tuple(pair for pair in alike.same_person if len({leader[one] for one in pair}) > 1)
-    return twins.Twins(groups, apart)
 
 
 def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame | None) -> str:

@@ -18,7 +18,7 @@ from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.phenotype import read_by_subject
-from data.cohorts.rows import Row, listed
+from data.cohorts.rows import APART, Row, listed
 from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
@@ -109,7 +109,7 @@ def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
     labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
     if len({row.split for row in rows}) > 1:
         return f"{labels}, one scan in train and test"
-    return labels if cohort.keeps_together({row.subject for row in rows}) else f"{labels}, {PARTED}"
+    return f"{labels}, {PARTED}" if cohort.metadata.copies == APART else labels
 
 
 def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:

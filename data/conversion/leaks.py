@@ -8,6 +8,7 @@ Columns of which nothing can be learnt are refused, too: one value, dates, IDs, 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from data.base.errors import InputError
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.phenotype import clean, matches, mostly_numbers
 from data.cohorts.rows import MIN_PER_CLASS, listed
-from data.conversion.tables import canonical_value, key, quoted, respelled
+from data.conversion.tables import canonical_value, key, respelled
 
 MAX_AUC = 0.85
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
@@ -30,24 +31,17 @@ CONSEQUENCES = (
     *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
 MONTH = "(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[.]?"
-DATES = (
-    r"(19|20)\d\d(?P<one>[-/.])\d\d?(?P=one)\d\d?",  # 2011-05-12
-    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",  # 20110512
-    r"\d\d?(?P<other>[-/.])\d\d?(?P=other)(\d\d)?\d\d",  # 12.05.2011, 5/12/11
-    r"(19|20)\d\d[-/]\d\d?|\d\d?[-/](19|20)\d\d",  # 2011-05
-    rf"(\d\d?[-/. ]+)?{MONTH}[-/. ,]*(\d\d?,? +)?(\d\d)?\d\d",  # 12 May 2011, May-11
+DATE = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05; 05/2011; 12 May 2011, May-11
+    r"((\d\d?|(19|20)\d\d)(?P<mark>[-/.])\d\d?(?P=mark)(\d\d?|\d{4})|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+    rf"|(19|20)\d\d[-/]\d\d?|\d\d?[-/](19|20)\d\d|(\d\d?[-/. ]+)?{MONTH}[-/. ,]*(\d\d?,? +)?(\d\d)?\d\d"
+    r")([T ]+\d\d?:\d\d.*)?",
+    re.IGNORECASE,
 )
-DATE = re.compile(rf"({'|'.join(DATES)})([T ]+\d\d?:\d\d.*)?", re.IGNORECASE)
 MIN_OWN, MANY_OWN = 5, 10  # values that one person alone has; fewer are rare categories
 MIN_NUMBERED = 10  # people; fewer numbers may be in order by chance
 MIN_COLLISIONS = 7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
 MIN_OF_SITE = 5  # people with a value
 MIN_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
-CODINGS = [  # words of which one column has those of one row
-    ({"m", "f"}, {"1", "2"}, {"male", "female"}, {"0", "1"}, {"man", "woman"}, {"boy", "girl"}),
-    ({"r", "l"}, {"right", "left"}, {"1", "2"}),
-    ({"y", "n"}, {"yes", "no"}, {"0", "1"}, {"true", "false"}),
-]
 
 
 def measures_diagnosis(name: str) -> str | None:
@@ -84,39 +78,41 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> No
     if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))]):
         name, value, _ = odd[0].rsplit(" ", 2)
         raise InputError(
-            f"{path} holds {ODD}: {listed(odd)} people. "
-            f"Correct them in the table, or say which mean unknown, such as --missing {quoted(f'{name}={value}')}; "
-            "--missing '' takes all as they are."
+            f"{path} holds {ODD}: {listed(odd)} people. Correct them in the table, or say which mean unknown, such as "
+            f"--missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
         )
 
 
 def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
     """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: each with
     what it holds. Missing values are set aside; numbers may all differ, as measurements do."""
-    found = {}
-    for name in filter(table.__contains__, columns):
-        text = clean(table[name])
-        are_ids = (text.map(key, na_action="ignore") == list(subjects))[text.notna()].all()
-        values = text.dropna().map(canonical_value)
-        counts = values.value_counts()
-        alone = int((counts == 1).sum())
-        is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
-        if len(counts) < 2:
-            found[name] = f"{name} ({f'one value, {counts.index[0][:40]}' if len(counts) else 'no value'})"
-        elif matches(values, DATE).mean() > 0.5:
-            found[name] = f"{name} (dates)"
-        elif are_ids or (mostly_numbers(values) and number_people(values)):
-            found[name] = f"{name} (IDs, or numbers that count people)"
-        elif is_free and not mostly_numbers(values):
-            found[name] = f"{name} (text, {alone} of whose {len(counts)} values one person alone has)"
-    return found
+    told = {name: told_by(clean(table[name]), subjects) for name in columns if name in table}
+    return {name: f"{name} ({what})" for name, what in told.items() if what}
+
+
+def told_by(text: pd.Series, subjects: Sequence[str]) -> str:
+    """Why nothing can be learnt from a column of text; empty if something can."""
+    are_ids = (text.map(key, na_action="ignore") == list(subjects))[text.notna()].all()
+    values = text.dropna().map(canonical_value)
+    counts = values.value_counts()
+    alone = int((counts == 1).sum())
+    if len(counts) < 2:
+        return f"one value, {counts.index[0][:40]}" if len(counts) else "no value"
+    if matches(values, DATE).mean() > 0.5:
+        return "dates"
+    if are_ids or (mostly_numbers(values) and number_people(values)):
+        return "IDs, or numbers that count people"
+    is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
+    if is_free and not mostly_numbers(values):
+        return f"text, {alone} of whose {len(counts)} values one person alone has"
+    return ""
 
 
 def number_people(values: pd.Series) -> bool:
     """Whether canonical values are whole numbers, of which no two are equal, as of IDs. They are also in order, or of
     so small a range that two measurements would be equal (a birthday problem)."""
     numbers = pd.to_numeric(values, errors="coerce")
-    if len(numbers) < MIN_NUMBERED or numbers.isna().any() or (numbers % 1 != 0).any() or not numbers.is_unique:
+    if len(numbers) < MIN_NUMBERED or not numbers.mod(1).eq(0).all() or not numbers.is_unique:
         return False
     pairs = len(numbers) * (len(numbers) - 1) / 2
     in_order = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
@@ -208,42 +204,41 @@ def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | Non
 
 def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[str]) -> list[str]:
     """A sentence for each column of numbers that are, at some sites, all far above those of the others."""
-    of_row, found = np.asarray(site, str), []
+    found = []
     for name in columns:
-        values = pd.to_numeric(clean(table[name]), errors="coerce").to_numpy(float)
-        groups = [(str(where), values[(of_row == where) & (values > 0)]) for where in np.unique(of_row)]
-        known = sorted(
-            (group for group in groups if group[1].size >= MIN_OF_SITE), key=lambda group: np.median(group[1])
-        )
-        for at in range(1, len(known)):
-            low, high = (np.concatenate([group for _, group in part]) for part in (known[:at], known[at:]))
-            if np.median(high) > MIN_RATIO * np.median(low) and high.min() > low.max():
-                found.append(
-                    f"{name} has the median {np.median(high):g} at {listed([where for where, _ in known[at:]])}, "
-                    f"{np.median(low):g} elsewhere, and no value between: two units, as months and years? Write one."
-                )
-                break
+        values = pd.to_numeric(clean(table[name]), errors="coerce").reset_index(drop=True)
+        sites = values[values > 0].groupby(np.asarray(site, str)[values > 0]).agg(["size", "min", "median", "max"])
+        sites = sites[sites["size"] >= MIN_OF_SITE].sort_values("median")
+        above = sites[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]  # of all sites with a larger median
+        apart = (above["median"] > MIN_RATIO * sites["median"]) & (above["min"] > sites["max"].cummax())
+        if apart.any():
+            low = apart.idxmax()
+            high = sites.index[sites.index.get_loc(low) + 1 :].tolist()
+            found.append(
+                f"{name} has the median {above['median'][low]:g} at {listed(high)}, {sites['median'][low]:g} "
+                "elsewhere, and no value between: two units, as months and years? Write one."
+            )
     return found
 
 
 def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """A sentence for each column of text that holds words of two codings of one thing: sex as M, F, 1 and 2. So
-    does one with two spellings of one word."""
+    """A sentence for each column of text that may hold two codings of one thing: numbers and words, or initials and
+    whole words, as sex by M, F, 1 and 2. So does one with two spellings of one word."""
     found = []
     for name in columns:
-        words = clean(table[name]).dropna()
-        plain = {word.casefold().removesuffix(".0") for word in words}
-        for rows in CODINGS:
-            used = [coding for coding in rows if coding & plain]
-            if len(used) > 1 and plain <= set.union(*used) and not any(plain <= coding for coding in rows):
-                counts = [f"{value} ({count})" for value, count in words.value_counts().items()]
-                found.append(f"{name} holds {listed(counts)}: two codings of one thing? Write one for all.")
-                break
-        else:
-            if groups := [] if mostly_numbers(words) else respelled(words):
-                told = listed([" and ".join(group) for group in groups])
-                found.append(
-                    f"{name} holds {told}, which differ in spelling only. Each counts as a value of its own; write one "
-                    "for all in the table, and convert again."
-                )
+        counts = clean(table[name]).value_counts()
+        words = [str(word).casefold() for word in counts.index]
+        are_numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").notna()
+        initials = [word for word in words if len(word) == 1 and any(of != word and of[0] == word for of in words)]
+        if mostly_numbers(clean(table[name]).dropna()):
+            continue
+        if are_numbers.any() or initials:
+            told = listed([f"{value} ({count})" for value, count in counts.items()])
+            found.append(f"{name} holds {told}: two codings of one thing? Write one for all.")
+        elif groups := respelled(counts.index):
+            told = listed([" and ".join(group) for group in groups])
+            found.append(
+                f"{name} holds {told}, which differ in spelling only. Each counts as a value of its own; write one "
+                "for all in the table, and convert again."
+            )
     return found

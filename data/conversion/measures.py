@@ -122,22 +122,16 @@ def stored_kinds(measured: pd.DataFrame) -> pd.Series:
 
 def mixture(found: pd.Series, names: Sequence[str]) -> str:
     """The kinds with counts and examples, if there are several; empty otherwise. `names` are those of the maps."""
-    names = pd.Series(list(names), found.index)
-    groups = [(kind, names[found == kind].tolist()) for kind, _ in Counter(found.dropna()).most_common()]
-    if len(groups) < 2:
-        return ""
-    return " and ".join(f"{len(maps)} {kind} ({', '.join(maps[:EXAMPLES])})" for kind, maps in groups)
+    named = pd.Series(list(names), found.index)
+    kinds = Counter(found.dropna()).most_common()
+    told = [f"{count} {kind} ({listed(named[found == kind].tolist(), EXAMPLES)})" for kind, count in kinds]
+    return " and ".join(told) if len(told) > 1 else ""
 
 
 def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
     """The sizes of voxels with counts and names, if maps have several; empty otherwise. Coarse maps are smoother."""
-    size_mm = measured["voxel_mm3"].to_numpy(float) ** (1 / 3)
-    groups = Counter(size_mm.round(1).tolist()).most_common()
-    if len(groups) < 2:
-        return ""
-    sized = pd.Series(list(names)).groupby(size_mm.round(1))
-    named = [f"{count} of {size:g} mm ({listed(sized.get_group(size).tolist())})" for size, count in groups]
-    return f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {'; '.join(named)}"
+    told = mixture((measured["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), names)
+    return told and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {told}"
 
 
 def smoothed(measured: pd.DataFrame, names: Sequence[str]) -> str:

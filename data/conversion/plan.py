@@ -10,9 +10,10 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts import phenotype, records, twins
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
-from data.cohorts.duplicates import Groups, families_of, united
+from data.cohorts.duplicates import Groups, united
 from data.cohorts.rows import APART, TOGETHER, Metadata, Row, listed, named_groups
 from data.cohorts.stored import write_tables
+from data.conversion.families import families_of
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
@@ -47,6 +48,7 @@ class PlannedCohort:
 
 def plan(
     subjects: pd.DataFrame,
+    same_scan: Groups,
     table: pd.DataFrame,
     options: ConversionOptions,
     covariates: Sequence[str],
@@ -54,10 +56,9 @@ def plan(
     maps: Sequence[str] = DEFAULT_MAPS,
 ) -> PlannedCohort:
     """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
-    asked for, family; once this is known, scan: the first subject of the same scan). A `table` of text has the same
-    rows. Raises InputError."""
+    asked for, family), of whom some share a scan. A `table` of text has the same rows. Raises InputError."""
     columns, label = options.phenotype, subjects["label"].to_numpy()
-    same_scan, families = () if options.keep_copies else groups_of(subjects), families_of_table(subjects)
+    same_scan, families = () if options.keep_copies else same_scan, families_of(subjects)
     if len(subjects) < 2 or (same_scan and len(same_scan[0]) == len(subjects)):
         raise InputError(
             f"The {len(subjects)} people to convert have one scan; expected several, to train and to test on. Was a "
@@ -86,7 +87,7 @@ def plan(
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
         same_scan=same_scan,
-        copies=APART if options.keep_copies else TOGETHER if "scan" in subjects else "",
+        copies=APART if options.keep_copies else TOGETHER,
         family_column=options.family or "",
         families=families,
         **phenotype.fit_scaler(values.to_numpy(float)[training]).constants(),
@@ -94,16 +95,16 @@ def plan(
     return planned(subjects, split, table, metadata, values)
 
 
-def plan_like(subjects: pd.DataFrame, source: Source, like: Cohort) -> PlannedCohort:
+def plan_like(subjects: pd.DataFrame, same_scan: Groups, source: Source, like: Cohort) -> PlannedCohort:
     """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
     metadata = replace(
         like.metadata,
         grid=like.grid.shape,
         phenotype_auc={},
-        same_scan=groups_of(subjects),
+        same_scan=same_scan,
         copies=TOGETHER,
         family_column=source.family_column or "",
-        families=families_of_table(subjects),
+        families=families_of(subjects),
     )
     split = dict.fromkeys(subjects["subject"], "test")
     return planned(subjects, split, source.rows, metadata, encode_like(source.rows, metadata))
@@ -119,17 +120,6 @@ def planned(
     scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
     covariates = phenotype.covariates_of(table, metadata.covariate_columns, subjects["subject"])
     return PlannedCohort(rows, metadata, values, scaled, covariates)
-
-
-def groups_of(subjects: pd.DataFrame) -> Groups:
-    """The subjects who share a scan by the column `scan`; nobody without it."""
-    scan = subjects.get("scan", subjects["subject"])
-    return tuple(tuple(group) for _, group in subjects["subject"].groupby(scan, sort=False) if len(group) > 1)
-
-
-def families_of_table(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The subjects of each family by the column `family`; no families without it."""
-    return families_of(dict(zip(subjects["subject"], subjects.get("family", [""] * len(subjects)), strict=True)))
 
 
 def check_like(source: Source, like: Cohort) -> None:

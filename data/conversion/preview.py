@@ -8,6 +8,7 @@ from pathlib import Path
 from data.base.processes import cpu_count
 from data.base.terminal import duration
 from data.cohorts import records
+from data.cohorts.duplicates import told_groups
 from data.cohorts.forecast import forecast
 from data.cohorts.seal import census
 from data.conversion.plan import PlannedCohort
@@ -20,7 +21,7 @@ def preview(source: Source, planned: PlannedCohort) -> Iterator[str]:
     """Lines on the cohort that would be made. The maps of one person are read, to know how long it takes. Raises
     InputError if one cannot be read."""
     yield from census("Who it would be", planned.rows).lines()
-    yield from forecast(planned.rows, planned.metadata.groups, connectome=planned.metadata.connectome)
+    yield from forecast(planned.rows, told_groups(planned.metadata), connectome=planned.metadata.connectome)
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
     yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
     if source.series:

@@ -5,8 +5,8 @@ import ast
 import operator
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -21,12 +21,10 @@ from data.conversion.options import SourceOptions
 from data.conversion.tables import canonical_value, check_columns, column, key, respelled
 
 NO, UNKNOWN, YES = 0.0, 0.5, 1.0  # `and` is the minimum, `or` the maximum, `not` the distance from 1
-ORDER: dict[type[ast.cmpop], Callable] = {
-    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge
-}  # fmt: skip
 EQUAL: dict[type[ast.cmpop], Callable] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
-MAX_LENGTH = 2000  # characters of an expression
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`([^`]+)`")  # a text; or a column's name, in backticks, as group 1
+COMPARE = EQUAL | {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+BACKTICKS = re.compile(r"`([^`]+)`")  # around a column's name
+NAMED = "column_"  # begins what stands in its place, with the name in hexadecimal digits
 EXAMPLE = "\"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\""
 ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
 ABIDE_SUBJECT = "SUB_ID"
@@ -37,16 +35,19 @@ def excluded(option: str) -> dict[str, str]:
     file that cannot be read or holds more than IDs."""
     path = Path(option)
     try:
-        is_file = path.is_file()
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if is_file else option.split(",")
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        elif len(path.parts) > 1 or path.suffix.lower() in (".txt", ".csv", ".tsv"):
+            raise ValueError("there is no such file")
+        else:
+            lines = option.split(",")
+        if odd := [line[:60] for line in lines if re.search(r"[,;\t]", line)]:
+            raise ValueError(f"it has the line {odd[0]!r}")
     except (ValueError, OSError) as error:
         raise InputError(
-            f"--exclude {option[:60]} cannot be read ({error}); expected text with one ID a line."
+            f"--exclude {option[:60]} cannot be read ({error}); expected a file with one ID a line and nothing else, "
+            "or IDs as in A,B."
         ) from error
-    if is_file and (odd := next((line for line in lines if re.search(r"[,;\t]", line)), None)):
-        raise InputError(f"--exclude {path} has the line {odd[:60]!r}; expected one ID a line and nothing else.")
-    if not is_file and (len(path.parts) > 1 or path.suffix.lower() in (".txt", ".csv", ".tsv")):
-        raise InputError(f"--exclude {option} is no file; expected a file with one ID a line, or IDs as in A,B.")
     return {key(text): text.strip() for text in lines if text.strip()}
 
 
@@ -58,31 +59,21 @@ class Condition:
     table: pd.DataFrame
     path: Path  # of the table
     notes: list[str] = field(default_factory=list)  # on values that no row has
-    names: dict[str, str] = field(default_factory=dict)  # of columns that were written in backticks
 
     def truth(self) -> np.ndarray:
         """YES or NO for each row (rows,), UNKNOWN if a missing value decides. Raises InputError for what does not
         compare columns with values."""
+        text = BACKTICKS.sub(lambda name: NAMED + name[1].encode().hex(), self.text.strip())
         try:
-            if len(self.text) > MAX_LENGTH:
-                raise ValueError(f"it has {len(self.text)} characters, of at most {MAX_LENGTH}")
             with warnings.catch_warnings(action="ignore"):
-                tree = ast.parse(QUOTED.sub(self.placeholder, self.text.strip()), mode="eval")
-            return self.of_node(tree.body)
+                return self.of_node(ast.parse(text, mode="eval").body)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self.wrong(getattr(error, "msg", None) or str(error)) from error
 
-    def placeholder(self, quoted: re.Match) -> str:
-        if quoted[1] is None:
-            return quoted[0]
-        name = f"column_{len(self.names)}_in_backticks"
-        self.names[name] = quoted[1]
-        return name
-
     def wrong(self, reason: str) -> InputError:
         return InputError(
-            f"--where {self.text[:100]!r}: {reason}. Expected columns of {self.path} compared with values, joined by "
-            f"and, or, not, such as {EXAMPLE}; other names of columns in backticks."
+            f"--where {self.text[:100]!r}: {reason}. Expected columns of {self.path} compared with values, text in "
+            f"quotes, joined by and, or, not, such as {EXAMPLE}; other names of columns in backticks."
         )
 
     def of_node(self, node: ast.expr) -> np.ndarray:
@@ -98,57 +89,49 @@ class Condition:
         raise self.wrong(f"{ast.unparse(node)[:60]} is no comparison")
 
     def of_pair(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> np.ndarray:
-        if isinstance(how, ast.In | ast.NotIn):
-            if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
-                raise self.wrong("after in, expected values in brackets")
-            found = reduce(np.maximum, (self.of_pair(left, ast.Eq(), value) for value in right.elts))
+        if isinstance(how, ast.In | ast.NotIn) and (values := getattr(right, "elts", None)):
+            found = reduce(np.maximum, (self.of_pair(left, ast.Eq(), value) for value in values))
             return found if isinstance(how, ast.In) else 1 - found
-        compare, sides = (ORDER | EQUAL).get(type(how)), (self.side(left), self.side(right))
+        sides = [self.side(left), self.side(right)]
         columns = [side for side in sides if isinstance(side, pd.Series)]
         values = [side for side in sides if not isinstance(side, pd.Series)]
-        if compare is None or not columns:
-            raise self.wrong("expected a column in each comparison, and <, <=, >, >=, ==, !=, in or not in")
+        if type(how) not in COMPARE or not columns:
+            raise self.wrong("expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets")
         of_numbers = [mostly_numbers(column) for column in columns]
         as_text = any(isinstance(value, str) for value in values) or not all(of_numbers)
-        if as_text and any(isinstance(value, float) for value in values):
-            raise self.wrong(f"{columns[0].name} holds text; compare it with text in quotes")
-        if as_text and any(of_numbers) and type(how) in ORDER:
-            raise self.wrong(
-                f"{columns[of_numbers.index(True)].name} holds numbers; compare it with one, without quotes"
-            )
+        mixed = any(isinstance(value, float) for value in values) or (any(of_numbers) and type(how) not in EQUAL)
+        if as_text and mixed:
+            holds = "numbers" if of_numbers[0] else "text"
+            raise self.wrong(f"{columns[0].name} holds {holds}, which are compared with {holds}")
         (one, unknown), (other, also) = (self.cells(side, as_text) for side in sides)
         if values and type(how) in EQUAL and not np.any(one == other):
-            self.notes.append(f"--where: nobody's {columns[0].name} is {values[0]}; it is {examples(columns[0])}.")
-        return np.where(unknown | also, UNKNOWN, compare(one, other))
+            there = listed(sorted(clean(columns[0]).dropna().unique())) or "always missing"
+            self.notes.append(f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}.")
+        return np.where(unknown | also, UNKNOWN, COMPARE[type(how)](one, other))
 
     def cells(self, side: pd.Series | str | float, as_text: bool) -> tuple[np.ndarray, np.ndarray]:
         """The values of a side of a comparison as text or float64, and which of them are missing; (rows,)
         each, or one for all."""
         if not isinstance(side, pd.Series):
             return np.full(len(self.table), canonical_value(side) if isinstance(side, str) else side), np.array(False)
-        values = (
-            clean(side).map(canonical_value, na_action="ignore") if as_text else numbers(side.to_frame(), side.name)
-        )
-        missing = values.isna().to_numpy()
-        return (values.fillna("").to_numpy(str) if as_text else values.to_numpy(float)), missing
+        if not as_text:
+            values = numbers(side.to_frame(), side.name).to_numpy(float)
+            return values, np.isnan(values)
+        words = clean(side).map(canonical_value, na_action="ignore")
+        return words.fillna("").to_numpy(str), words.isna().to_numpy()
 
     def side(self, node: ast.expr) -> pd.Series | str | float:
         """One side of a comparison: a column as text, or a value."""
-        match node:
-            case ast.Name(id=name):
-                return column(self.table, self.names.get(name, name), self.path)
-            case ast.Constant(value=str() as text):
-                return text
-            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-                return float(number)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                return -float(number)
+        if isinstance(node, ast.Name):
+            name = node.id
+            if name not in self.table and name.startswith(NAMED):
+                name = bytes.fromhex(name.removeprefix(NAMED)).decode()
+            return column(self.table, name, self.path)
+        with suppress(ValueError):  # of what is no constant
+            value = ast.literal_eval(node)
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                return value if isinstance(value, str) else float(value)
         raise self.wrong(f"{ast.unparse(node)[:60]} is neither a column nor a value")
-
-
-def examples(column: pd.Series) -> str:
-    """What a column holds, as text."""
-    return listed(sorted(clean(column).dropna().unique())) or "always missing"
 
 
 @dataclass(frozen=True)
@@ -184,24 +167,21 @@ def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional:
 
 def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> list[str]:
     """How the labels of those who are kept were read, and how many of them have none."""
-    if coding:
-        autism, control = (counted(diagnosis[label == value]) for value in (1, 0))
-        notes = [f"Label: {coding.name}, {autism} autism, {control} control."]
-    else:
+    if coding is None:
         notes = ["Label: no column is used; --labelColumn and --positive name one."]
+    else:
+        autism, control = (
+            ", ".join(f"{value} ({count} subjects)" for value, count in of.value_counts().sort_index().items())
+            for of in (diagnosis[label == 1], diagnosis[label == 0])
+        )
+        notes = [f"Label: {coding.name}, {autism or 'nobody'} autism, {control or 'nobody'} control."]
     unknown = diagnosis.isna().sum()
     return [*notes, f"{unknown} subjects of unknown diagnosis are kept."] if unknown else notes
 
 
-def counted(values: pd.Series) -> str:
-    """Each value with its count: `1 (20 subjects)`."""
-    return ", ".join(f"{value} ({count} subjects)" for value, count in sorted(Counter(values).items())) or "nobody"
-
-
-def named_values(text: str, known: set[str]) -> list[str]:
+def named_values(text: str, known: set[str]) -> set[str]:
     """The values that `1,2` or `1` names; a known value may itself hold a comma."""
-    parts = [text] if canonical_value(text) in known else text.split(",")
-    return [canonical_value(part) for part in parts]
+    return {canonical_value(part) for part in ([text] if canonical_value(text) in known else text.split(","))}
 
 
 def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
@@ -212,28 +192,24 @@ def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool =
     known = set(values.dropna())
     if optional and not known:
         return values.astype(float)
-    absent_allowed = optional and coding.negative is not None
     positive = named_values(coding.positive, known)
-    rest = sorted(known - set(positive))
-    negative = rest if coding.negative is None else named_values(coding.negative, known)
-    chosen = {*positive, *(negative if coding.negative else ())}
+    negative = known - positive if coding.negative is None else named_values(coding.negative, known)
+    chosen = positive | negative if coding.negative else positive
     if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
-        side = "--positive" if {*positive} & {*lost[0]} else "--negative"
+        side = "--positive" if positive & {*lost[0]} else "--negative"
         raise InputError(
             f"{table}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
             "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
             f"or name each, as in {side} {','.join(lost[0])}."
         )
-    shown = ", ".join(sorted(known)[:6]) or "nothing"
-    too_many = coding.negative is None and len(rest) not in ((0, 1) if optional else (1,))
-    if not (absent_allowed or set(positive) <= known) or too_many:
+    absent = positive | negative if optional and coding.negative else set()
+    too_many = coding.negative is None and len(negative) > 1
+    too_few = not negative and not optional
+    if too_many or too_few or positive & negative or not positive | negative <= known | absent:
+        control = f"--negative {coding.negative}" if coding.negative else "one other"
         raise InputError(
-            f"{table}: {values.name} holds {shown}; expected two values, {coding.positive} (--positive, autism) and "
-            "another (control). Where there are more, name the controls with --negative; the others are left out."
-        )
-    if set(positive) & set(negative) or not (absent_allowed or set(negative) <= known):
-        raise InputError(
-            f"{table}: {values.name} holds {shown}; expected --negative {coding.negative} (control) to name some of "
-            f"them, and none of --positive {coding.positive} (autism)."
+            f"{table}: {values.name} holds {listed(sorted(known), 6) or 'nothing'}; expected two values: --positive "
+            f"{coding.positive} (autism) and {control} (control), none of them in both. Where there are more, name the "
+            "controls with --negative; the others are left out."
         )
     return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
 from data.base.errors import InputError
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
-from data.conversion.tables import column, quoted
+from data.conversion.tables import column
 
 SITE_COLUMNS = ("SITE_ID", "site")
 SITE_WORDS = re.compile(
@@ -39,14 +40,12 @@ class Sites:
 
     def check_known(self, identifier: pd.Series, path: Path) -> None:
         """Raises InputError if the site of some people is known, and that of others is not."""
-        if self.column is None or not known_sites(self.of_row):
-            return
-        unknown = identifier[self.of_row.index][~self.of_row.isin(known_sites(self.of_row))].tolist()
-        if unknown:
+        unknown = ~self.of_row.isin(known_sites(self.of_row))
+        if unknown.any() and not unknown.all():
             raise InputError(
-                f"The {self.column} of {len(unknown)} of {len(self.of_row)} people of {path} is unknown: "
-                f"{listed(unknown)}. They would be compared as if they were of one site. Fill it in, or leave them "
-                "out with --exclude."
+                f"The {self.column} of {unknown.sum()} of {len(unknown)} people of {path} is unknown: "
+                f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
+                "site. Fill it in, or leave them out with --exclude."
             )
 
 
@@ -54,22 +53,18 @@ def read_sites(rows: pd.DataFrame, named: str | None, known: Sequence[str], path
     """The sites of these rows, by the column that is `named` (empty: none), or else the first of those `known`. Raises
     InputError if another one looks like the site."""
     found = next((name for name in known if name in rows), None) if named is None else named or None
-    alike = like_sites(rows.drop(columns=found or [], errors="ignore"))
+    alike = [name for name in rows if name != found and is_like_sites(rows[name])]
     if alike and found is None and named is None:
         raise InputError(
             f"{listed(alike)} of {path} looks like the site, on which results depend; name the column of sites with "
-            f"--siteColumn {quoted(alike[0])}, or say with --siteColumn '' that there is none."
+            f"--siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
         )
     if found is None:
         return Sites(None, pd.Series(UNKNOWN_SITE, rows.index), alike)
     return Sites(found, clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" "), alike)
 
 
-def like_sites(rows: pd.DataFrame) -> list[str]:
-    """The columns that look like a site: by a word of the name, and by values that some people share."""
-    found = []
-    for name in rows:
-        words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))  # scannerModel, SCAN_CENTRE
-        if any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(rows[name]).nunique() < max(len(rows), 3):
-            found.append(name)
-    return found
+def is_like_sites(column: pd.Series) -> bool:
+    """Whether a column looks like the site: by a word of its name, and by values that some people share."""
+    words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(column.name)))  # scannerModel, SCAN_CENTRE
+    return any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(column).nunique() < max(len(column), 3)

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.cohorts import twins
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import Groups, leaders, tie
+from data.cohorts.duplicates import Groups, People, in_common, leaders, people_of, tie, told_groups
 from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
 from data.cohorts.stored import sealed
 from data.conversion.tables import key
@@ -71,22 +69,21 @@ class KeptSplit:
         """Raises InputError for what is no cohort."""
         return cls(sealed(path)) if path else None
 
-    def added(self, subjects: pd.DataFrame, means: Sequence[np.ndarray]) -> pd.DataFrame:
-        """The subjects with the column `kept`: the split of those whom the cohort has by the ID. Once their region
-        means are known, (regions, maps) each, also of those whose scan it has. Raises InputError if it has nobody."""
+    def added(self, subjects: pd.DataFrame, people: People | None = None) -> pd.DataFrame:
+        """The subjects with the column `kept`: the split of those whom the cohort has by the ID and, once it is known
+        what tells `people`, also of those whose scan it has. Raises InputError if it has nobody."""
         names = subjects["subject"].tolist()
-        rows = sorted(self.cohort.rows, key=lambda row: row.split)  # who is in both, by two IDs, is in training
-        by_key = {key(row.subject): row.split for row in rows}
+        rows = sorted(self.cohort.rows, key=lambda row: row.split != TRAIN)  # who is in both is trained on
+        split_of = {row.subject: row.split for row in reversed(rows)}
+        by_key = {key(subject): split for subject, split in split_of.items()}
         self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
-        others = [at for at, name in enumerate(names) if name not in self.kept]
-        no_code = not self.cohort.metadata.reduction.startswith("encoder")
-        if others and len(means) and no_code and self.cohort.num_maps == means[0].shape[-1]:
-            split_of = {row.subject: row.split for row in rows}
-            known = sorted(self.cohort.unswapped(), key=lambda at: self.cohort.rows[at].split != TRAIN)
-            new = [names[at] for at in others], np.array([means[at] for at in others])
-            found = twins.shared(twins.of_cohort(self.cohort, known), new)
-            self.kept.update({name: split_of[other] for name, other in found.items()})
-        if len(means) and means[0].size and not self.kept:
+        others = people.without(self.kept) if people else None
+        if others and others.scans and others.means is not None:
+            no_code = not self.cohort.metadata.reduction.startswith("encoder")
+            comparable = no_code and self.cohort.num_maps == others.means.shape[-1]
+            known = people_of(self.cohort, [row.subject for row in rows], comparable)
+            self.kept.update({name: split_of[other] for name, other in in_common(known, others).items()})
+        if people and not self.kept:
             raise InputError(
                 f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has people "
                 f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
@@ -99,9 +96,9 @@ class KeptSplit:
             f"Split: {len(self.kept)} subjects as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
         ]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
-            groups = tuple(group for group in metadata.groups if {*group} & {*moved})
+            groups = tuple(group for group in told_groups(metadata) if {*group} & {*moved})
             told.append(
-                f"Not kept: {listed(moved)}, test subjects there, {tie(groups, metadata.families)} with training "
+                f"Not kept: {listed(moved)}, test subjects there, {tie(groups, metadata)} with training "
                 "subjects and are training subjects now."
             )
         return told

@@ -3,25 +3,23 @@
 import csv
 import io
 import re
-import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
 from data.base import files
-from data.base.errors import PLAIN, InputError, check_plain, is_plain, shown, taken_for_one
+from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
 
 COLUMNS_SHOWN = 12  # in a message
 EXAMPLES = 2  # of IDs
-MAX_ID_BYTES = 200  # the names of files have at most 255, and more than an ID
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
-WHITESPACE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]+")  # but plain spaces
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+SUBJECT_ID = r"\w[\w.-]{0,99}"  # which is also the name of a file
 ROW_NUMBER = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
     r"|rows?[ _.]?(names?|numbers?|n[or]|id|index)?"
@@ -29,7 +27,6 @@ ROW_NUMBER = re.compile(
 SUBJECT_NAME = re.compile(
     r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
 )
-FLOATED = re.compile(r"\d+\.0*|\d+\.\d+e\+?\d{1,2}|\d+e\+\d{1,2}", re.ASCII | re.IGNORECASE)  # an integer, as a float
 NUMBERED = re.compile(r"(\D*)(\d{1,18})(\D*)", re.ASCII)
 CODE = re.compile(  # letters and digits, but no age, no score of two digits, no date
     r"(?=.*\d)(?!\d{1,2}$)(?!\d+([-_]\d+){2}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", re.ASCII
@@ -45,63 +42,40 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for an
     ambiguous delimiter, two columns of one name, a row longer than the header, or a cell that is not plain text."""
-    check_plain(str(path), "The table is")
     try:
         text = files.regular(path).read_text(encoding="utf-8-sig")
-        delimiter = delimiter_of(text, path)
-        reader = csv.reader(io.StringIO(DECLARED.sub("", text, count=1), newline=""), delimiter=delimiter, strict=True)
-        skipped = 1 if DECLARED.match(text) else 0
-        rows = [(reader.line_num + skipped, list(map(on_one_line, row))) for row in reader if any(map(str.strip, row))]
-        if not rows:
-            raise ValueError("it is empty")
+        delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")
+        rows = pd.read_csv(content, sep=delimiter, header=None, dtype=object, na_filter=False)
     except (ValueError, OSError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
         ) from error
-    (_, header), *body = rows
-    names = pd.Series([name or f"column {number}" for number, name in enumerate(header, 1)])
+    rows = rows.fillna("").map(lambda cell: " ".join(cell.split()))
+    names = pd.Series([name or f"column {number}" for number, name in enumerate(rows.iloc[0], 1)])
     if (twice := names[names.duplicated()]).size:
         raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
-    for line, row in rows:
-        check_row(row, names.tolist(), f"{path} line {line}")
-    table = pd.DataFrame([row + [""] * (len(names) - len(row)) for _, row in body], columns=names, dtype=object)
-    return table.apply(with_points) if delimiter == ";" else table
-
-
-def on_one_line(cell: str) -> str:
-    return WHITESPACE.sub(" ", cell).strip()
-
-
-def check_row(row: list[str], columns: list[str], where: str) -> None:
-    """Raises InputError for a row that is longer than the header, or a cell that no cohort could hold."""
-    if len(row) > len(columns):
-        raise InputError(
-            f"{where} has {len(row)} values, the header names {len(columns)} columns; expected as many. Correct the "
-            "line, or quote the values that hold a delimiter."
-        )
-    for name, cell in zip(columns, row, strict=False):
-        if not is_plain(cell):
-            raise InputError(f"{where} holds {shown(cell)} in the column {shown(name)}; {PLAIN}. Correct it.")
+    table = rows[1:].set_axis(names.to_list(), axis=1).loc[lambda body: (body != "").any(axis=1)]
+    if odd := next((cell for cell in [*names, *table.to_numpy().ravel()] if not is_plain(cell)), None):
+        raise InputError(f"{path} holds {shown(odd)}; {PLAIN}. Correct it.")
+    return (table.apply(with_points) if delimiter == ";" else table).reset_index(drop=True)
 
 
 def delimiter_of(text: str, path: Path) -> str:
-    """What separates the columns, by the header line. Raises InputError if it is ambiguous."""
+    """What separates the columns: all rows have as many, or the header has several. Raises InputError if that is
+    ambiguous."""
     if declared := DECLARED.match(text):
         return declared[1]
-    found = [delimiter for delimiter in DELIMITERS if len(next(fields(text, delimiter), [])) > 1]
+    sizes = {of: [len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=of) if row]
+             for of in DELIMITERS}  # fmt: skip
+    found = [of for of in DELIMITERS if max(sizes[of][:1], default=0) > 1]
     if path.suffix.lower() == ".tsv" and "\t" in found:
         return "\t"
-    regular = [delimiter for delimiter in found if len(set(map(len, fields(text, delimiter)))) == 1]
+    regular = [of for of in found if len({*sizes[of]}) == 1]
     if len(found) > 1 and len(regular) != 1:
-        ways = " or by ".join(DELIMITERS[delimiter] for delimiter in found)
+        ways = " or by ".join(DELIMITERS[of] for of in found)
         raise InputError(f"{path} can be read as separated by {ways}; expected one. Quote the names that hold another.")
     return (regular if len(found) > 1 else found or [","])[0]
-
-
-def fields(text: str, delimiter: str) -> Iterator[list[str]]:
-    """The fields of each line that is not blank."""
-    return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
 def with_points(column: pd.Series) -> pd.Series:
@@ -114,8 +88,7 @@ def with_points(column: pd.Series) -> pd.Series:
 def key(identifier: str) -> str:
     """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`."""
     bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
-    if FLOATED.fullmatch(bare) and (number := Decimal(bare)) == int(number):
-        bare = str(int(number))
+    bare = re.sub(r"^(\d+)\.0*$", r"\1", bare)
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
 
@@ -143,73 +116,63 @@ def respelled(values: Iterable[str]) -> list[list[str]]:
 
 def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
     """A column. Raises InputError, which lists the existing columns, if it is missing."""
-    if name not in table:
-        check_columns(table, {"": [name]}, path)
+    check_columns(table, {"": [name]}, path)
     return table[name]
 
 
 def check_columns(table: pd.DataFrame, named: Mapping[str, Iterable[str | None]], path: Path) -> None:
     """Raises InputError, which names all missing columns by the options that name them, and columns like them."""
-    absent = {option: [name for name in dict.fromkeys(names) if name and name not in table]
-              for option, names in named.items()}  # fmt: skip
-    if wrong := list(dict.fromkeys(name for names in absent.values() for name in names)):
-        by = {option: f" ({option})" if option else "" for option in absent}
-        told = "; ".join(f"{', '.join(names)}{by[option]}" for option, names in absent.items() if names)
-        alike = [one for one in table if any(name.casefold() in one.casefold() for name in wrong)]
+    absent = {name: f" ({option})" * bool(option) for option, names in named.items() for name in names
+              if name and name not in table}  # fmt: skip
+    if absent:
+        alike = [one for one in table if any(name.casefold() in one.casefold() for name in absent)]
         near = f" Did you mean {listed(alike)}?" if alike else ""
-        has = listed(table.columns.tolist(), COLUMNS_SHOWN)
-        raise InputError(f"{path} has no column{'s' if len(wrong) > 1 else ''} {told}; it has {has}.{near}")
+        told = ", ".join(name + option for name, option in absent.items())
+        raise InputError(f"{path} has no column {told}; it has {listed(table.columns.tolist(), COLUMNS_SHOWN)}.{near}")
 
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     """The column that holds the IDs of most maps. It is never one of row numbers: where IDs are numbers, too, each
     subject could get another one's row. Raises InputError if it is ambiguous."""
-    matches: dict[str, dict[str, int]] = {}  # of each column, the row of each ID of a map, the last one if repeated
-    repeating = set()
-    for name in table.columns:
-        found = [(identifier, row) for row, identifier in enumerate(table[name].map(key)) if identifier in maps]
-        if found:
-            matches[name] = dict(found)
-        if len(dict(found)) < len(found):
-            repeating.add(name)
-    if not matches:
+    keys = {name: table[name].map(key) for name in table.columns}
+    matched = {name: ids[ids.isin(maps)] for name, ids in keys.items() if ids.isin(maps).any()}
+    rows = {name: dict(zip(ids, ids.index, strict=True)) for name, ids in matched.items()}  # the last, if repeated
+    if not rows:
         raise unmatched(table, "", maps, path)
-    named = [name for name in matches if not numbers_rows(table[name])]
+    named = [name for name in rows if not numbers_rows(table[name])]
     if not named:
-        first = next(iter(matches))
+        first = next(iter(rows))
         raise InputError(
             f"Only the column {first} of {path} holds the IDs of the maps, and it seems to number the rows; "
-            f"expected a column of IDs. If it is one, say so with --idColumn {quoted(first)}."
+            f"expected a column of IDs. If it is one, say so with --idColumn {quote(first)}."
         )
-    candidates = [name for name in named if name not in repeating] or named
-    best = max(candidates, key=lambda name: len(matches[name]))
-    rows = matches[best]
-    for other, of_other in matches.items():
-        as_good = other in candidates and len(of_other) >= len(rows) * RIVAL_SHARE
-        if not of_other.items() <= rows.items() and (as_good or len(of_other) > len(rows)):
-            raise InputError(
-                f"The columns {best} and {other} of {path} both hold IDs of the maps ({len(rows)} and {len(of_other)} "
-                f"of {len(maps)}) and would give them different rows; say which names the subjects with --idColumn."
-            )
-    check_codes(table, best, rows, path)
-    if len(rows) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
+    candidates = [name for name in named if matched[name].is_unique] or named
+    best = max(candidates, key=lambda name: len(rows[name]))
+    for other, of_other in rows.items():
+        as_good = other in candidates and len(of_other) >= len(rows[best]) * RIVAL_SHARE
+        if not of_other.items() <= rows[best].items() and (as_good or len(of_other) > len(rows[best])):
+            raise rivals(best, other, path)
+    check_codes(table, best, rows[best], path)
+    if len(rows[best]) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
         raise InputError(
-            f"The column {best} of {path} holds {len(rows)} of {len(maps)} IDs of the maps, as if by chance; if it "
-            f"names the subjects, say so with --idColumn {quoted(best)}. The maps have IDs such as {min(maps)}."
+            f"The column {best} of {path} holds {len(rows[best])} of {len(maps)} IDs of the maps, as if by chance; if "
+            f"it names the subjects, say so with --idColumn {quote(best)}. The maps have IDs such as {min(maps)}."
         )
     check_shift(table[best], maps, path)
     return best
 
 
+def rivals(best: str, other: str, path: Path) -> InputError:
+    return InputError(
+        f"The columns {best} and {other} of {path} could both name the subjects of the maps, and would give them "
+        f"different rows; say which does with --idColumn, or name the map of each in a column of paths, --mapColumn."
+    )
+
+
 def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path) -> InputError:
     """The error that no row has the ID of a map, with examples of both: of the column that was named, or of one that is
-    called as columns of IDs are, and whose values come nearest."""
-
-    def nearness(column: str) -> tuple[bool, int]:
-        within = (any(one in other or other in one for other in maps) for one in table[column].map(key) if one)
-        return names_subjects(column), sum(within)
-
-    shown_column = name or max(table.columns, key=nearness)
+    called as columns of IDs are."""
+    shown_column = name or max(table.columns, key=names_subjects)
     there = [shown(value) for value in table[shown_column] if value][:EXAMPLES]
     nowhere = f"The column {name} of {path} holds none of" if name else f"No column of {path} holds"
     return InputError(
@@ -221,21 +184,12 @@ def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path)
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
     """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
-    wrong = []
-    if (long := identifier[identifier.str.encode("utf-8").str.len() > MAX_ID_BYTES]).size:
-        wrong.append(
-            f"has the subjects {listed(list(map(shown, long)))}; expected at most {MAX_ID_BYTES} bytes of UTF-8"
+    odd = [shown(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
+    if wrong := [*odd, *taken_for_one(identifier)]:
+        raise InputError(
+            f"{path} has the subjects {listed(wrong)}; expected one row each, with an ID of 1 to 100 letters, digits, "
+            "'.', '_' and '-' that differs in more than capitals. Rename them, or leave rows out with --where."
         )
-    if (odd := identifier[~identifier.str.fullmatch(r"\w[\w.-]*")]).size:
-        told = listed(list(map(shown, odd)))
-        wrong.append(f"has the subjects {told}; expected letters, digits, '.', '_' and '-'. Rename them")
-    if twice := taken_for_one(identifier):
-        wrong.append(
-            f"names subjects more than once: {listed(twice)}; expected one row a subject, by IDs that differ in more "
-            "than capitals. Rename them, or leave rows out with --where"
-        )
-    if wrong:
-        raise InputError(f"{path} {'. It '.join(wrong)}.")
 
 
 def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:
@@ -252,11 +206,7 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
         shared = found.keys() & rows.keys()
         as_good = len(shared) >= RIVAL_SHARE * len(rows)
         if any(found[number] != rows[number] for number in shared) if as_good else counts_rows(table[best]):
-            raise InputError(
-                f"The columns {best} and {name} of {path} could both name the subjects: {best} holds the numbers of "
-                f"the maps, {name} codes such as {values.iloc[0]}. If the maps are numbered as in {best}, say so with "
-                f"--idColumn {quoted(best)}; otherwise name the map of each subject in a column of paths, --mapColumn."
-            )
+            raise rivals(best, name, path)
 
 
 def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
@@ -272,14 +222,14 @@ def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
         end(number for _, number, _ in parts) for parts in (of_column, of_maps) for end in (min, max)
     )
     apart = from_0 or (low - low_map) * (high - high_map) > 0  # both ends, the same way
-    for shift in sorted({*SHIFTS, low_map - low, high_map - high} - {0}, key=abs):
+    for shift in {*SHIFTS, low_map - low, high_map - high} - {0}:
         shifted = {(head, number + shift, tail) for head, number, tail in of_column}
         if len(shifted & of_maps) >= len(together) + (not apart):
             raise InputError(
                 f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
-                f"{len(of_maps)} maps, {low_map} to {high_map}. They would match as many if they were {abs(shift)} "
-                f"{'higher' if shift > 0 else 'lower'}: IDs match all but the ends, as shifted numbers do. Correct the "
-                f"table; if it is right, say so with --idColumn {quoted(column.name)}."
+                f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were higher by "
+                f"{shift}, as shifted numbers do. Correct the table; if it is right, say so with --idColumn "
+                f"{quote(str(column.name))}."
             )
 
 
@@ -289,29 +239,20 @@ def numbered(identifier: str) -> tuple[str, int, str] | None:
     return (parts[1], int(parts[2]), parts[3]) if parts else None
 
 
-def quoted(name: object) -> str:
-    """A column's name as it is given on the command line."""
-    return shlex.quote(str(name)) if "'" in str(name) else f"'{name}'"
-
-
 def names_subjects(name: str) -> bool:
     """Whether a column's name is one of those that columns of IDs have."""
     return SUBJECT_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
 
 
 def numbers_rows(column: pd.Series) -> bool:
-    """Whether a column has the name, or the values from 0 or 1, of row numbers, and not the name of IDs."""
+    """Whether a column has the name, or the values, of row numbers, and not the name of IDs."""
     name = str(column.name).strip().lower()
-    if ROW_NUMBER.fullmatch(name):
-        return True
-    if names_subjects(name):
-        return False
-    return counts_rows(column)
+    return ROW_NUMBER.fullmatch(name) is not None or (not names_subjects(name) and counts_rows(column))
 
 
 def counts_rows(column: pd.Series) -> bool:
     """Whether a column holds 0, 1, 2, ... or 1, 2, 3, ..., not padded with zeros."""
-    values = column.str.strip().str.removesuffix(".0").tolist()
+    values = column.str.removesuffix(".0").tolist()
     return any(values == list(map(str, range(first, len(values) + first))) for first in (0, 1))
 
 

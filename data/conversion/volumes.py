@@ -131,9 +131,9 @@ class PersonMaps:
     connectome: str = ""  # that of the connectome, if there is one
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """All by which a scan is known."""
-        return (*self.maps, *filter(None, [self.connectome]))
+    def scans(self) -> set[str]:
+        """By what a scan is known, see `Digests.scans`."""
+        return self.of_record(b"").scans
 
     def of_record(self, header: bytes) -> records.Digests:
         """The digests of the record with this header."""

@@ -183,7 +183,7 @@ CONVERT: list[Row] = [
     row(FROM, "--idColumn", "IDs of the maps", spoil={"few": numbered_anew}),
     row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": numbered_anew}),
     row(FROM, "column B twice", "Rename", spoil={TABLE: b"A,B,B \n1,2,3\n"}),
-    row(FROM, "line 2 has 3 values", "2 columns", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
+    row(FROM, "not a readable table", "line 2", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
     row(FROM, "not a readable table", "UTF-8", spoil={TABLE: b'FILE_ID,DX_GROUP\n"X_0050002,1\n'}),
     row(FROM, "'50002' (2 times)", "--where", spoil={TABLE: with_cell("SUB_ID", "50002")}),
     row(
@@ -192,7 +192,7 @@ CONVERT: list[Row] = [
         "'ä' and 'Ä'",
         spoil={TABLE: lambda table: table.assign(SUB_ID=["a b", "c/d", "ä", "Ä", *table["SUB_ID"][4:]])},
     ),
-    row(FROM, "at most 200 bytes", "ä", spoil={TABLE: with_cell("SUB_ID", "ä" * 101)}),
+    row(FROM, "1 to 100 letters", "ä", spoil={TABLE: with_cell("SUB_ID", "ä" * 101)}),
     row(f"{FROM} --where 'AGE_AT_SCAN > 200'", "Nobody of", "--where AGE_AT_SCAN > 200 is false"),
     *(
         row(f"{FROM} --where {shlex.quote(text)}", *words)
@@ -201,9 +201,9 @@ CONVERT: list[Row] = [
             ("AGE_AT_SCAN = 18", "--where", "Expected columns"),
             ("SEX", "SEX is no comparison"),
             ("1 < 2", "expected a column in each comparison"),
-            ("AGE_AT_SCAN < '18'", "holds numbers", "without quotes"),
+            ("AGE_AT_SCAN < '18'", "holds numbers", "compared with numbers"),
             ("SITE_ID == 3", "SITE_ID holds text", "in quotes"),
-            ("SEX in 3", "after in", "in brackets"),
+            ("SEX in 3", "in and brackets"),
             ("__import__('os').system('true') == 0", "neither a column nor a value"),
             ("(" * 900 + "SEX < 1" + ")" * 900, "--where"),
         )
@@ -234,7 +234,7 @@ CONVERT: list[Row] = [
     row(
         f"{FROM} --phenotype age",
         "age 999 (2) people",
-        "--missing 'age=999'",
+        "--missing age=999",
         spoil={TABLE: with_column(age=("999", "8", "999.0", "14", "11", "9"))},
     ),
     row(f"{FROM} --phenotype SEX --missing SEX=998", "nobody", "NAME=VALUE"),
@@ -244,7 +244,7 @@ CONVERT: list[Row] = [
         "at most 29",
         spoil={TABLE: with_column(**{f"x{number}": ("1", "2", "4") for number in range(30)})},
     ),
-    row(f"{FROM} --phenotype shoe_size,IQ", "no columns shoe_size, IQ (--phenotype)", "Did you mean FIQ, VIQ, PIQ"),
+    row(f"{FROM} --phenotype shoe_size,IQ", "no column shoe_size (--phenotype), IQ", "Did you mean FIQ, VIQ, PIQ"),
     row(f"{FROM} --phenotype AGE_AT_SCAN", "AGE_AT_SCAN", "inf", spoil={TABLE: with_cell("AGE_AT_SCAN", "inf")}),
     row(f"{FROM} --phenotype SEX --covariates weight", "no column weight (--covariates)", "it has"),
     row(f"{FROM} --covariates DX_GROUP", "--covariates DX_GROUP", "the label itself"),

@@ -172,7 +172,7 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
         licence=told.licence,
         aal_sha256=aal_sha256(cohort.grid),
-        scans_sha256=digest_over(sorted({*cohort.scans("train"), *cohort.scans("test")})),
+        scans_sha256=digest_over(sorted(set().union(*cohort.scans().values()))),
         shares=mean_of_shares([one.saved.shares for one in trained]),
     )
 

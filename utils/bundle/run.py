@@ -136,7 +136,7 @@ def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
     """Raises InputError for a cohort that the networks cannot read, or that trained them, as far as this is known."""
     own, its, like = cohort.connectomes, bundle.like.cohort, f"convert it --like {bundle.path}"
     same = cohort.records_sha256 == bundle.model.records_sha256 and bundle.model.trained_on != SPLIT
-    if same or digest_over(sorted(cohort.scans("test"))) == bundle.model.scans_sha256:
+    if same or digest_over(sorted(set().union(*cohort.scans("test").values()))) == bundle.model.scans_sha256:
         raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
     if "volume" in reads and (cohort.grid, cohort.maps) != (its.grid, its.maps):
         raise InputError(

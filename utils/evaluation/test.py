@@ -14,7 +14,7 @@ from data.base.tables import add_row
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
-from data.cohorts.duplicates import SHARED_SCAN, leaders
+from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
@@ -250,7 +250,7 @@ def prepared(run: Run) -> Prepared:
         num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),
         derivation=metadata.derivation.in_paper if metadata.derivation else "",
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=sum(SHARED_SCAN in run.cohort.tie((group,)) for group in run.cohort.groups),
+        same_scan=sum(SHARED_SCAN in tie((group,), run.cohort.metadata) for group in run.cohort.groups),
         together=folds is not None or metadata.copies == TOGETHER,
         families=sum(len(members) > 1 for members in metadata.families.values()),
         family_column=metadata.family_column,

@@ -11,9 +11,9 @@ from pathlib import Path
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import in_one_folder
+from data.cohorts.duplicates import People, in_common, people_of
 from data.cohorts.records import CLASSES, REDUCED
 from data.cohorts.rows import listed
-from data.cohorts.stored import scans_in_common
 from utils.runs.checkpoints import Identity, training_cohort
 from utils.runs.run import Run
 
@@ -105,8 +105,8 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
     if not subjects and not volumes:
         return  # as of an encoder, where there is none
     cohort, known = run.cohort, set(map(bare_name, subjects))
-    tested, scans = cohort.subjects("test"), cohort.scans("test")
-    by_scan = {scans[scan] for scan in scans.keys() & set(volumes)}
+    tested = cohort.subjects("test")
+    by_scan = in_common(People({what: set(volumes)}), people_of(cohort, tested, with_means=False))
     if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
         renamed = [name for name in leaked if bare_name(name) not in known]
         which = "all of them" if renamed == leaked else listed(renamed)
@@ -131,7 +131,7 @@ def no_near_copy(run: Run, saved: Identity) -> None:
     if training is None or training.num_maps != cohort.num_maps:
         print(f"Not compared, whether test subjects have nearly a training scan: {saved.cohort} is not as it was.")
         return
-    if leaked := scans_in_common(training, set(saved.training_subjects), cohort):
+    if leaked := in_common(people_of(training, saved.training_subjects), people_of(cohort, cohort.subjects("test"))):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} test subjects of {cohort.path} have the scan of a training subject of this "

@@ -166,7 +166,7 @@ def identity_of(run: Run) -> Identity:
         out_dir=str(run.out_dir),
         training_subjects=tuple(cohort.subjects("train")),
         encoder_subjects=cohort.metadata.encoder_subjects,
-        training_volumes=tuple(sorted(cohort.scans("train"))),
+        training_volumes=tuple(sorted(set().union(*cohort.scans("train").values()))),
         encoder_volumes=cohort.metadata.encoder_volumes,
         preparation=cohort.metadata.preparation,
         num_maps=cohort.num_maps,
