@@ -18,7 +18,7 @@ from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
 from data.conversion.source import DEFAULT_MAPS, Source
 from data.conversion.split import assign_splits
-from data.conversion.template import columns_of, encode_like
+from data.conversion.template import encode_like
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def check_like(source: Source, like: Cohort) -> None:
             f"{like.path} holds the maps {', '.join(like.maps)} of each, but {', '.join(found)} were found; expected "
             "the same. Make the maps alike."
         )
-    if missing := [name for name in columns_of(like.metadata) if name not in source.rows]:
+    if missing := [name for name in like.metadata.phenotype_columns if name not in source.rows]:
         raise InputError(
             f"{source.table} lacks {', '.join(missing)}, which the phenotype of {like.path} is made of; add them, "
             "empty where unknown."

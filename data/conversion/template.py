@@ -4,7 +4,6 @@ A bundle (`abide-bundle`) is a zip with constants only. Its `data.json` holds wh
 but for its people; `parcels.npy`, where the parcels of connectomes lie.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from data.base.archive import Archive, opened
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.connectomes import IMAGE, Connectomes, parcels_sha256
+from data.cohorts.connectomes import IMAGE, Connectomes
 from data.cohorts.derivation import FOLDER, kept_in
 from data.cohorts.phenotype import clean
 from data.cohorts.records import FULL, GRIDS
@@ -34,7 +33,6 @@ PARTS = (  # a pattern of the names in a bundle
 )
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")
-REDUCTIONS = ("none", "block mean")  # of volumes made from maps without a network
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
@@ -111,33 +109,20 @@ def check_prepared(cohort: Cohort) -> None:
             f"{cohort.path} holds volumes of an encoder; convert --like the full-size cohort that it was made from, "
             "then reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
         )
-    encoded = encode_like(pd.DataFrame(columns=list(columns_of(metadata)), dtype=str), metadata)
-    if (
-        metadata.reduction not in REDUCTIONS
-        or tuple(encoded) != metadata.phenotype
-        or not phenotype.Scaler.of(metadata)
-    ):
+    encoded = encode_like(pd.DataFrame(columns=list(metadata.phenotype_columns), dtype=str), metadata)
+    is_made_of_maps = metadata.reduction in ("none", "block mean")
+    if not is_made_of_maps or tuple(encoded) != metadata.phenotype or not phenotype.Scaler.of(metadata):
         raise InputError(
             f"{cohort.path} does not say how its records were made of maps, and of which columns its phenotype; "
             "expected a cohort that abide-data convert made. Convert it again."
         )
 
 
-def is_abide(metadata: Metadata) -> bool:
-    """Whether the phenotype is ABIDE's 29 values."""
-    return metadata.phenotype == phenotype.abide_names()
-
-
-def columns_of(metadata: Metadata) -> Sequence[str]:
-    """The columns of a table that the phenotype is made of."""
-    return phenotype.ABIDE_COLUMNS if is_abide(metadata) else metadata.phenotype_columns
-
-
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    if is_abide(metadata):
-        return phenotype.abide_values(table)
     columns, names = metadata.phenotype_columns, metadata.phenotype
+    if names == phenotype.abide_names():
+        return phenotype.abide_values(table)
     missing = [name for name in columns if f"{name}_missing" in names]
     return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
 
@@ -160,14 +145,10 @@ def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
 
 
 def of_bundle(bundle: Archive) -> TemplateCohort:
-    """What a bundle says. Raises InputError if it contradicts itself."""
+    """What a bundle says. Raises InputError for a damaged part."""
     data = bundle.json(DATA, BundledData)
-    metadata, grid = data.metadata, GRIDS.get(data.grid)
-    if grid is None:
-        raise InputError(f"{bundle.path} says the grid {data.grid!r}; expected one of {', '.join(GRIDS)}.")
+    metadata = data.metadata
     image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
-    if metadata.connectome and parcels_sha256(data.parcels, image) != metadata.parcels_sha256:
-        raise InputError(f"{bundle.path} has other parcels than its {DATA} says. Copy it again.")
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
-    cohort = Cohort(bundle.path, grid, (), (), metadata, num_maps=data.num_maps)
+    cohort = Cohort(bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps)
     return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)
