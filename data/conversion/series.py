@@ -1,7 +1,7 @@
 """Files with the mean signal of each parcel over time -> connectomes, and where the parcels lie.
 
-The header has the names of parcels, or `#1`, `#2`, ... A row a volume, a column a parcel. A row of `n/a` is a volume that
-was censored, a column of them a parcel that the scan lacks.
+The header has the names of parcels, or `#1`, `#2`, ... A row a volume, a column a parcel. A row of `n/a` is a volume
+that was censored, a column of them a parcel that the scan lacks.
 """
 
 import re
