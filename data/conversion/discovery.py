@@ -180,11 +180,15 @@ class Listing:
             found += [Path(place) / name for name in files if not name.startswith(".")]
         return sorted(found)
 
+    @cached_property
+    def inside(self) -> list[PurePosixPath]:
+        """The same in the folder."""
+        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.files]
+
     def found(self, product: Product, name: str = "") -> list[Found]:
         """All files of a product, or of one kind of it, of all pipelines."""
         patterns = patterns_of(product, name)
-        there = (PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.files)
-        return [found for inside in there if (found := recognised(self.folder, inside, patterns))]
+        return [found for inside in self.inside if (found := recognised(self.folder, inside, patterns))]
 
 
 def find(
@@ -195,7 +199,7 @@ def find(
     there = listing.found(product, name)
     if not there:
         raise InputError(nothing(listing, product, name))
-    others = [found for other in maps if other != name and (found := listing.found(MAPS, other))]
+    others = (found for other in maps if other != name and (found := listing.found(MAPS, other)))  # for an error only
     return settled(listing.folder, there, only, others)
 
 
@@ -236,7 +240,7 @@ def chosen(found: Sequence[Found], only: str | None) -> list[Found]:
 
 
 def settled(
-    folder: Path, found: Sequence[Found], only: str | None, others: Sequence[Sequence[Found]] = ()
+    folder: Path, found: Sequence[Found], only: str | None, others: Iterable[Sequence[Found]] = ()
 ) -> tuple[list[Found], dict[str, str], list[str]]:
     """The files that are `chosen`; of people of whom it is unclear which to take, why; and notes. Raises InputError if
     there are none, and as `check_clear`, with a glob that chooses among these and `others`."""
@@ -255,13 +259,13 @@ def settled(
             f"{folder} has no {product.name} in MNI space: {counted}; expected names with space-MNI152*. Make them "
             f"again in it, or, if they are in it all the same, name them in a column of paths: {product.column}."
         )
-    unclear = check_clear(folder, files, [found, *others])
+    unclear = check_clear(folder, files, chain([found], others))
     kind = next(one.kind for one in files if one.person not in unclear)
     notes = [f"Layout: {kind}: {len(files)} {product.name} of {len(by_person(files))} people."]
     return files, unclear, [*notes, f"Left alone: {counted}; choose with --only."] if left else notes
 
 
-def check_clear(folder: Path, files: Sequence[Found], groups: Sequence[Sequence[Found]]) -> dict[str, str]:
+def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[Found]]) -> dict[str, str]:
     """Of people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
     `groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing is
     averaged; or if the files of the others differ in kind."""
@@ -302,10 +306,10 @@ def ambiguous(files: Sequence[Found]) -> bool:
     return bool(differing(files)) or len({str(one.entities) for one in files}) < len(files)
 
 
-def several(rivals: Sequence[Found], groups: Sequence[Sequence[Found]]) -> str:
+def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
     """That one of several files must be chosen. The shortest glob that leaves most people what is clear in all groups
     is advised. One that leaves less than its share of them loses people, as where one ID is spelt in two ways."""
-    product = rivals[0].row.product
+    product, groups = rivals[0].row.product, list(groups)
     names = [dict.fromkeys(f"*{one.name}" for one in group) for group in groups]
     each = [max(globs, key=lambda glob: useful(glob, [group])) for globs, group in zip(names, groups, strict=True)]
     every = {",".join(each), *(glob for one in rivals for glob in globs_of(one))}

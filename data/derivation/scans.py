@@ -127,8 +127,6 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
         raise InputError(
             f"{path} has the subjects {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
         )
-    if twice := rows["label"][rows.duplicated()].unique().tolist():
-        raise InputError(f"{path} names one scan twice for {listed(twice)}; expected it once. Remove the other row.")
     if rows.empty:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
     patterns, found = patterns_of(SCANS), list[Found]()
