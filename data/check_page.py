@@ -52,7 +52,7 @@ def check_place(page: Path) -> None:
     earlier check wrote."""
     if not page.parent.is_dir() or page.is_dir():
         raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
-    if page.exists() and not is_page(files.regular(page), KIND):
+    if page.exists() and not is_page(page, KIND):
         raise InputError(f"{page} exists and is no page of a check; name another file.")
     beside = folder_beside(page)
     if beside.exists() and not (  # of pictures that a check wrote; without its page nobody knows

@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from data.base.errors import InputError, shown
+from data.base.errors import InputError
 
 if TYPE_CHECKING:
     import h5py
@@ -26,27 +25,15 @@ if TYPE_CHECKING:
 
 Content = TypeVar("Content")
 LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 FORMAT = 1  # of what this program writes and reads again; nothing of another number is read
-
-
-def regular(path: Path) -> Path:
-    """The path, for all who open a file to read it. Raises InputError for a pipe or a device, which may never end, and
-    for a folder; whether it is there, opening tells."""
-    with suppress(OSError, ValueError):  # a name that is too long, or holds a NUL
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "folder" if stat.S_ISDIR(mode) else "pipe, device or socket"
-            raise InputError(f"{path} is a {kind}; expected a file.")
-    return path
 
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
     """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
-    check_named(target)
-    path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
+    path = beside(target, f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
     remove(path)
     try:
         with naming(target):
@@ -56,14 +43,20 @@ def unfinished(target: Path) -> Iterator[Path]:
         remove(path)
 
 
+def beside(target: Path, name: str) -> Path:
+    """A path in the folder of `target`. Raises InputError for the root of the file system, and for `.`."""
+    if not target.name:
+        raise InputError(f"{target} cannot be written; name a folder or a file in it.")
+    return target.with_name(name)
+
+
 @contextmanager
 def naming(target: Path) -> Iterator[None]:
-    """Adds the file to the error of a full disk, since a failed write names none."""
+    """Adds the file to the error of a disk, such as a full one, where that names none."""
     try:
         yield
     except OSError as error:
-        if error.errno in DISK_FULL:
-            error.filename = str(target)
+        error.filename = error.filename or str(target)
         raise
 
 
@@ -143,12 +136,6 @@ def check_new(target: Path) -> None:
         raise InputError(f"{target} exists; remove it or name another folder.")
 
 
-def check_named(target: Path) -> None:
-    """Raises InputError for the root of the file system, beside which nothing can be written."""
-    if not target.name:
-        raise InputError(f"{target} cannot be written; name a folder or a file in it.")
-
-
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError
@@ -157,9 +144,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
-    check_named(folder)
+    path = beside(folder, f".{folder.name}.lock")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=wait)
@@ -222,7 +208,7 @@ def holder_of(lock: Path) -> str:
 def read_json(path: Path, kind: type[Content]) -> Content:
     """A JSON file as the dataclass `kind`, every type checked. Raises InputError, naming the file."""
     try:
-        return typed(regular(path).read_bytes(), kind)
+        return typed(path.read_bytes(), kind)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
     except ValueError as error:
@@ -257,12 +243,6 @@ def adapter(kind: Any) -> "TypeAdapter":
 
 
 def write_json(path: Path, content: object) -> None:
-    """Raises InputError for text that is not Unicode, which `read_json` would refuse."""
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        odd = shown(error.object[max(0, error.start - 30) : error.end + 30])
-        raise InputError(f"{path} cannot hold {odd}, which is not Unicode text. Rename what is called so.") from None
     with replacing(path) as file:
         file.write(json_text(content))
 

@@ -4,6 +4,7 @@ and end with it, however it ends."""
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -18,6 +19,7 @@ from data.base.terminal import progress
 
 Result = TypeVar("Result")
 MOST_TOLD = 5  # errors in a line
+INTERVAL_S = 0.5
 
 
 class Pool(ProcessPoolExecutor):
@@ -82,10 +84,13 @@ def set_up(begin: Callable[[], object]) -> None:
 
 
 def end_with_parent() -> None:
-    """Sends this process SIGTERM once its parent has ended, who may have been killed."""
+    """Once the parent has ended, who may have been killed, asks this process to end until it does: a training that is
+    asked saves first, and would wait for another call then."""
     if parent := parent_process():
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(INTERVAL_S)
 
 
 def show_no_warnings() -> None:

@@ -26,7 +26,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, st
     line, if it is not UTF-8, lacks one of `columns`, or has a column twice; for a row that is not as long as the
     header; for a value that is not plain text."""
     try:
-        with open(files.regular(path), encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if row]
@@ -110,7 +110,7 @@ def add_row(path: Path, row: Mapping[str, object]) -> None:
     csv.writer(text, lineterminator="\n").writerows([list(row), map(cell, row.values())])
     header, _, line = text.getvalue().encode().partition(b"\n")
     with files.locked(path, wait=True):
-        before = files.regular(path).read_bytes() if path.exists() else header
+        before = path.read_bytes() if path.exists() else header
         if before.partition(b"\n")[0].rstrip() != header.rstrip():
             raise InputError(
                 f"{path} has other columns than {', '.join(row)}; no row was added. Rename it to have one."

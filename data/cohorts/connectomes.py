@@ -119,7 +119,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
     if not path.is_file():
         raise InputError(f"{folder} lacks {CONNECTOMES}, which its {metadata.connectome} connectomes are in. {AGAIN}")
     try:
-        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with HDF5_LOCK, h5py.File(path, "r") as store:
             people, parcels = texts(store, "subject", MAX_RECORDS), tuple(texts(store, "parcels", MAX_PARCELS))
             image = dataset(store, "image", IMAGE, records.FULL.shape)[:] if "image" in store else None
             dataset(store, "z", DTYPE, (len(people), edges_of(len(parcels))))
@@ -142,7 +142,7 @@ def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
 
     found = np.empty((len(rows), num_edges), DTYPE)
     try:
-        with HDF5_LOCK, h5py.File(files.regular(path), "r") as store:
+        with HDF5_LOCK, h5py.File(path, "r") as store:
             z = dataset(store, "z", DTYPE, (store["z"].shape[0], num_edges))
             for at, row in enumerate(rows.tolist()):
                 z.read_direct(found, np.s_[row], np.s_[at])

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from data.base import files
 from data.base.errors import InputError, is_plain, shown, whole_number
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
@@ -96,7 +95,7 @@ def header_of(path: Path) -> tuple[tuple[str, ...], str]:
     """The names of a series' columns, `#12` as `12`, and the pattern of what separates them. Raises InputError, naming
     the file, if it has none."""
     try:
-        with open(files.regular(path), encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig") as file:
             line = file.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error

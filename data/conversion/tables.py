@@ -9,7 +9,6 @@ from shlex import quote
 
 import pandas as pd
 
-from data.base import files
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
@@ -43,7 +42,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for an
     ambiguous delimiter, two columns of one name, a row longer than the header, or a cell that is not plain text."""
     try:
-        text = files.regular(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
         delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")
         rows = pd.read_csv(content, sep=delimiter, header=None, dtype=object, na_filter=False)
     except (ValueError, OSError, csv.Error) as error:

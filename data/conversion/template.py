@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.base import files
 from data.base.archive import Archive, opened
 from data.base.errors import InputError
 from data.cohorts import phenotype
@@ -141,7 +140,7 @@ def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
         return {}
     kept_in(cohort.tables, cohort.metadata.derivation)
     paths = sorted((cohort.tables / FOLDER).glob("*.*"))
-    return {f"{FOLDER}/{path.name}": files.regular(path).read_bytes() for path in paths}
+    return {f"{FOLDER}/{path.name}": path.read_bytes() for path in paths}
 
 
 def of_bundle(bundle: Archive) -> TemplateCohort:

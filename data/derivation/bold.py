@@ -257,7 +257,7 @@ def censored(before: Confounds, path: Path, volumes: int) -> Confounds:
 def read_tsv(path: Path) -> pd.DataFrame:
     """A table of numbers by volume, `n/a` as NaN. Raises InputError, naming the file."""
     try:
-        table = pd.read_csv(files.regular(path), sep="\t", encoding="utf-8")
+        table = pd.read_csv(path, sep="\t", encoding="utf-8")
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())}). Copy it again.") from error
     for name, column in table.select_dtypes(exclude=["number", "bool"]).items():

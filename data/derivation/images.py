@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from data.base import files
 from data.base.errors import InputError, check_plain
 from data.base.manifest import sum_of
 from data.cohorts.atlas import MAX_REGIONS
@@ -61,7 +60,7 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     table = beside(path, ".tsv")
     if not table.is_file():
         return tuple(map(str, numbers))
-    rows = list(csv.DictReader(files.regular(table).read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
     known = {row.get("index"): (row.get("name") or row.get("label") or "").strip() for row in rows}
     names = tuple(known.get(str(number)) or "" for number in numbers)
     for name in names:

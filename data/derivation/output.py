@@ -102,7 +102,7 @@ def sources_of(person: ScannedPerson, folder: Path) -> dict[str, Any]:
 
 def digest_blocks(digest: Any, path: Path) -> None:
     """Adds the size of a file and blocks spread over it; the last one of a .gz holds a checksum of all its values."""
-    with open(files.regular(path), "rb") as file:
+    with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest.update(str(size).encode())
         for start in np.linspace(0, max(0, size - BLOCK_BYTES), BLOCKS).astype(int).tolist():
@@ -181,7 +181,7 @@ def check_folder(folder: Path) -> None:
     if (said.get("GeneratedBy") or [{}])[0].get("Name") != PROGRAM:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
     page = folder / PAGE
-    if page.exists() and not is_page(files.regular(page), PAGE_KIND):
+    if page.exists() and not is_page(page, PAGE_KIND):
         raise InputError(f"{page} is not a page that this command wrote; rename it.")
 
 

@@ -65,7 +65,7 @@ BUNDLES: list[Row] = [
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
     row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
     row(BY_BUNDLE, "another AAL", spoil={"bundle": model_with(aal_sha256="0" * 64)}),
-    row(BY_BUNDLE, "weights/0.npy", "array of float32", spoil={"bundle": pickled}),
+    row(BY_BUNDLE, "weights/0.npy", "damaged", spoil={"bundle": pickled}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
     row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
     row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like {bundle}"),

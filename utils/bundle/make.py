@@ -198,7 +198,7 @@ def report_of(internal: CrossValidation) -> str | None:
         return None
     if manifest and (manifest.outputs_sha256 or {}).get(REPORT) not in (None, sha256(path)):
         raise InputError(f"{path} is not as it was written; build it again: abide-report {shlex.quote(str(folder))}")
-    return files.regular(path).read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def json_of(content: object) -> str:

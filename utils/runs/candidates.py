@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from data.base import files
 from data.base.errors import InputError, check_plain, shown
 from models import Model, Settings, override
 
@@ -87,7 +86,7 @@ def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
 def in_file(path: Path, model: Model) -> Iterator[Candidate]:
     """A candidate of each line that is not empty or a comment (#). Raises InputError, naming the line."""
     try:
-        lines = files.regular(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; expected a line of --preset and --set a candidate.") from error
     for number, line in enumerate(lines, 1):

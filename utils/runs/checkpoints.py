@@ -279,7 +279,7 @@ def digest_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
     """SHA-256 of files given by path, size and time; computed once, though a run asks several times."""
     digest = hashlib.sha256()
     for path, _, _ in stamped:
-        with open(files.regular(path), "rb") as file:
+        with open(path, "rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from data.base.cli import answered, error_line
 from data.base.errors import InputError
-from data.base.pool import Pool, end_all
+from data.base.pool import INTERVAL_S, Pool, end_all
 from data.base.processes import cpu_count, handled
 from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, warn_in_one_line
 from data.cohorts.rows import listed
@@ -31,7 +31,6 @@ from utils.runs.run import Run
 PROGRAM = "run.py"
 ALL_FOLDS = "What counts is the result of all folds together, at the end."
 MOST_SHOWN = 4  # folds at a time, of which is shown what they are at
-INTERVAL_S = 0.5  # between looks at what folds in other processes are at
 KILLED = 128 + signal.SIGKILL  # the exit status where a process was, as a shell has it
 TOLD: list[Connection] = []  # in a process that does folds for another one: where it says what they are at
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

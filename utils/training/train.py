@@ -245,7 +245,7 @@ class History:
 
 def earlier_history(path: Path, step: int) -> list[dict]:
     """The rows up to `step` of a history that this run continues, without a last line that was cut off."""
-    text = files.regular(path).read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     try:
         whole = [row for row in rows if None not in row and None not in row.values()]
