@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 from data import __version__
-from data.base.errors import PLAIN, InputError, is_plain, shown, whole_number
-from data.base.terminal import UNREAD, Unread, plain_streams
+from data.base.errors import PLAIN, InputError, escaped, is_plain, shown, whole_number
+from data.base.terminal import flush_or_discard, make_plain
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -21,6 +21,7 @@ MAX_JOBS = 1024
 MAX_REPEATS = 1000
 MAX_COPIES = 10_000
 MAX_MESSAGE = 2000  # characters of an error
+UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
 MAY_BE_EMPTY = ("--phenotype", "--covariates", "--siteColumn", "--missing")
 Options = TypeVar("Options")
 
@@ -39,8 +40,6 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, as a shell variable that is not set leaves it. Refuses one that is not plain text,
         which no table could hold."""
-        if sys.platform == "win32":
-            print(f"{self.prog}: Windows is not supported, and nothing was tried on it; use WSL.", file=sys.stderr)
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
             if not is_plain(word):
                 self.error(f"the argument {shown(word)} is not allowed; {PLAIN}.")
@@ -117,11 +116,11 @@ positive, seed = whole(1, MAX_COUNT), whole(0, MAX_SEED)
 def guarded(program: str, work: Callable[[], int]) -> int:
     """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141 if
     nobody reads what it prints."""
+    make_plain()
     try:
-        with plain_streams():
-            return answered(program, work)
-    except Unread:
-        return UNREAD
+        return answered(program, work)
+    finally:
+        flush_or_discard()
 
 
 def answered(program: str, work: Callable[[], int]) -> int:
@@ -131,13 +130,15 @@ def answered(program: str, work: Callable[[], int]) -> int:
         status = work()
         sys.stdout.flush()
         return status
+    except BrokenPipeError:
+        return UNREAD
     except (InputError, OSError, MemoryError) as error:
-        with suppress(OSError):  # of a full disk, to which the errors are written, too
-            print(error_line(program, message_of(error)), file=sys.stderr)
-        return 2
+        status, told = 2, error_line(program, message_of(error))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; repeat the command.", file=sys.stderr)
-        return 130
+        status, told = 130, f"{program}: interrupted; repeat the command."
+    with suppress(OSError):  # of a full disk, to which the errors are written, too
+        print(told, file=sys.stderr)
+    return status
 
 
 def message_of(error: Exception) -> str:
@@ -153,17 +154,15 @@ def message_of(error: Exception) -> str:
 
 def error_line(program: str, message: str) -> str:
     """An error on one line, which keeps its advice at the end where it is very long."""
-    line = " ".join(message.split())
+    line = escaped(" ".join(message.split()))
     if len(line) > MAX_MESSAGE:
         line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
     return f"{program}: error: {line}"
 
 
 def check_folder() -> None:
-    """Raises InputError if the current folder is gone, or has a name that no file could hold."""
+    """Raises InputError if the current folder is gone."""
     try:
-        folder = os.getcwd()
+        os.getcwd()
     except FileNotFoundError:
         raise InputError("The current folder does not exist any more; change to another one.") from None
-    if not is_plain(folder):
-        raise InputError(f"The current folder is {shown(folder)}; {PLAIN}. Change to another one.")

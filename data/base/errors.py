@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-# Controls, line ends, reversals of the writing direction, and what is not Unicode, as in a file name that is not UTF-8
-NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Controls, line ends, and what is not Unicode, as in a file name that is not UTF-8
+NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
 PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
 SHOWN = 200  # characters of a refused text
@@ -49,15 +49,13 @@ def taken_for_one(names: Iterable[str], compared: Callable[[str], str] = str) ->
 
 
 def spellings(group: Iterable[str]) -> str:
-    """`'ä' and 'Ä'`, with escapes for those that look alike; `'5' (2 times)`."""
+    """`'ä' and 'Ä'`; `'5' (2 times)`."""
     group = list(group)
     several = list(dict.fromkeys(group))
     if len(several) == 1:
         return f"{shown(several[0])} ({len(group)} times)"
-    look = {unicodedata.normalize("NFC", name) for name in several}
     more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
-    told = [shown(name) if len(look) == len(several) else ascii(name[:SHOWN]) for name in several[:NAMED]]
-    return " and ".join(told) + more
+    return " and ".join(map(shown, several[:NAMED])) + more
 
 
 def escaped(text: str) -> str:

@@ -1,5 +1,6 @@
-"""What a command shows: plain text on streams that may be closed, progress, and a log of an unforeseen error."""
+"""What a command shows: text on streams that may be closed, progress, and a log of an unforeseen error."""
 
+import io
 import os
 import platform
 import shlex
@@ -10,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -25,54 +26,24 @@ TOLD_INTERVAL_S = 0.5  # between what is told of progress
 Tell = Callable[[str], None]
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
-UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
 
 
-class Unread(BaseException):
-    """Nobody reads what is printed any more. Like Ctrl-C it is no error, so that no handler of errors stops it."""
-
-
-class Plain:
-    """A stream that shows by escapes what it cannot encode and what a terminal would obey. Raises Unread."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-        with suppress(AttributeError):
+def make_plain() -> None:
+    """Standard output and error show by escapes what they cannot encode; if they are closed, nothing is printed."""
+    open_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
-    def write(self, text: str) -> int:
-        self.tried(self.stream.write, escaped(text))
-        return len(text)
 
-    def flush(self) -> None:
-        self.tried(self.stream.flush)
-
-    def tried(self, call: Callable, *values: Any) -> None:
-        """After a failure, what is left goes to the null device, or Python would complain when it ends."""
+def flush_or_discard() -> None:
+    """What a full disk or a reader that has gone does not take goes to the null device, or Python would complain."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            call(*values)
-        except OSError as error:
-            with suppress(OSError), open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), self.stream.fileno())
-            if isinstance(error, BrokenPipeError):
-                raise Unread from None
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-@contextmanager
-def plain_streams() -> Iterator[None]:
-    """Standard output and error are plain, see above, until the block ends; if they are closed, nothing is printed."""
-    open_closed()
-    with redirect_stdout(Plain(sys.stdout)), redirect_stderr(Plain(sys.stderr)):
-        try:
-            yield
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError):  # of a full disk; `answered` has told, or nobody can
-                    stream.flush()
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def open_closed() -> None:
@@ -162,15 +133,13 @@ def duration(seconds: float) -> str:
 
 
 class PlainProgress:
-    """One line at the first step, every ten seconds and at the end."""
+    """One line at the first step, every ten seconds and at the end. Who `tell`s it elsewhere has it twice a second."""
 
-    interval_s = PLAIN_INTERVAL_S
-
-    def __init__(self, title: str, total: int, done: int):
+    def __init__(self, title: str, total: int, done: int, tell: Tell | None = None):
         self.title, self.total, self.done = title, total, done
-        self.started = time.monotonic()
-        self.started_at = done
-        self.printed = float("-inf")
+        self.tell = tell or print_unless_quiet
+        self.interval_s = TOLD_INTERVAL_S if tell else PLAIN_INTERVAL_S
+        self.started, self.started_at, self.printed = time.monotonic(), done, float("-inf")
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done += steps
@@ -178,26 +147,10 @@ class PlainProgress:
         if now - self.printed < self.interval_s and self.done < self.total:
             return
         self.printed = now
-        self.show(now, f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}")
-
-    def show(self, now: float, text: str) -> None:
-        """Prints it with the time that is left, once that is known."""
+        text = f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}"
         if self.done > self.started_at:
             left = (now - self.started) / (self.done - self.started_at) * (self.total - self.done)
             text += f", {left:.0f} s left"
-        print_unless_quiet(text)
-
-
-class ToldProgress(PlainProgress):
-    """The same for who shows it elsewhere, twice a second at most."""
-
-    interval_s = TOLD_INTERVAL_S
-
-    def __init__(self, title: str, total: int, done: int, tell: Tell):
-        super().__init__(title, total, done)
-        self.tell = tell
-
-    def show(self, now: float, text: str) -> None:
         self.tell(text)
 
 
@@ -237,7 +190,7 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[BarProgress | None]:
     )
     from rich.table import Column
 
-    console = Console(file=getattr(sys.stdout, "stream", None))  # a bar steers the terminal, see `Plain`
+    console = Console()
     if not console.is_terminal:
         yield None
         return
@@ -245,7 +198,7 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[BarProgress | None]:
     note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))  # cut where it is too long
     columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), *times, note)
     shown = Progress(*columns, console=console, transient=QUIET.get(), expand=True)
-    with shown, redirect_stdout(Plain(sys.stdout)):  # rich passes colours on
+    with shown:
         yield BarProgress(shown, shown.add_task(title, total=total, completed=done, note=""))
 
 
@@ -253,7 +206,7 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[BarProgress | None]:
 def progress(title: str, total: int, done: int = 0) -> Iterator[PlainProgress | BarProgress]:
     """Yields an object whose `advance(note, steps)` shows that steps of `total` are done."""
     if tell := TELL.get():
-        yield ToldProgress(title, total, done, tell)
+        yield PlainProgress(title, total, done, tell)
         return
     with bar(title, total, done) as shown:
         yield shown or PlainProgress(title, total, done)
