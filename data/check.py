@@ -113,44 +113,40 @@ def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
 
 def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | None) -> None:
     """Findings on all volumes, and on the sites that they are compared by."""
-    spelled = defaultdict[str, list[str]](list)
-    for site in sorted({row.site for row in cohort.rows}):
-        spelled[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
-    for names in spelled.values():
-        if len(names) > 1:
-            findings.sites.notes.append(f"{' and '.join(names)} count as sites of their own; write one name for all")
+    check_sites({row.site for row in cohort.rows}, findings.sites)
     scans, usable, people = read_volumes(cohort, findings.files, pictures)
-    if not usable:
+    if len(people.subjects) < 2:  # nobody to compare with
         return
     check_twins(cohort, people, findings.people)
-    lacking = scans.lacking.sum(0)
-    regions_of = atlas.load_atlas(None, cohort.grid).names
-    findings.without_signal |= {
-        of_map: Counter({regions_of[at]: int(of[at]) for at in np.flatnonzero(of).tolist()})
-        for of_map, of in zip(cohort.maps, lacking, strict=True)
-    }
+    names = atlas.load_atlas(None, cohort.grid).names
+    for name, lacking in zip(cohort.maps, scans.lacking.sum(0), strict=True):
+        of_regions = {names[at]: int(lacking[at]) for at in np.flatnonzero(lacking).tolist()}
+        findings.without_signal[name] = Counter(of_regions)
     values, regions = scans.measured(usable)
     first = [*cohort.first_records(usable).values()]
-    raw = (
-        measures.read_measures(cohort.tables, [cohort.rows[at].subject for at in first], cohort.maps)
-        if cohort.tables
-        else None
-    )
+    raw = measures.read_measures(cohort.tables, people.subjects, cohort.maps) if cohort.tables else None
     of_maps = {name: Findings() for name in cohort.maps}
     for name, of_map in of_maps.items():
         stored = values.loc[first, name][[*COMPARED]]
         check_groups(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
         if few := [f"{region} in {count}" for region, count in findings.without_signal[name].most_common()]:
-            found = (
-                f"regions with signal in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} people"
-            )
-            of_map.notes.append(f"{found}: {listed(few)}")
+            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} people"
+            of_map.notes.append(f"regions with signal {where}: {listed(few)}")
     findings.maps.add_parts(of_maps)
     if len(of_maps) == 1:
         findings.maps.counts = [f"{cohort.maps[0]}: {text}" for text in findings.maps.counts]
     values = pd.concat([values, before_conversion(cohort, usable)], axis=1)
-    told = reasons(cohort, values, ranges_of(values.loc[first]), regions)
-    check_people(cohort, usable, told, findings.maps)
+    check_people(cohort, usable, reasons(cohort, values, ranges_of(values.loc[first]), regions), findings.maps)
+
+
+def check_sites(sites: set[str], findings: Findings) -> None:
+    """Two spellings of a site are worth a note."""
+    spelled = defaultdict[str, list[str]](list)
+    for site in sorted(sites):
+        spelled[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
+    for names in spelled.values():
+        if len(names) > 1:
+            findings.notes.append(f"{' and '.join(names)} count as sites of their own; write one name for all")
 
 
 def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) -> tuple[Scans, list[int], People]:
@@ -233,7 +229,7 @@ def check_twins(cohort: Cohort, people: People, findings: Findings) -> None:
     person."""
     rows, found = {row.subject: row for row in reversed(cohort.rows)}, search(people)
     told = defaultdict[str, list[Sequence[str]]](list)
-    for group in filter(lambda group: len(group) > 1, found.same_scan):
+    for group in found.same_scan:
         findings.mark("one scan under several IDs", group)
         told[wrong_of(cohort, [rows[one] for one in group])].append(group)
     for wrong, groups in told.items():
