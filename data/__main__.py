@@ -171,14 +171,19 @@ def swap(args: argparse.Namespace) -> None:
     print(f"{len(table)} records in {args.out}")
 
 
-def correct(args: argparse.Namespace) -> None:
+def correct(args: argparse.Namespace) -> int:
+    from data.check import check_agreement
     from data.cohorts.rows import listed
+    from data.cohorts.seal import Findings
     from data.cohorts.stored import open_cohort
     from data.correct import correct as run
 
     made = run(open_cohort(args.cohort), args.table, args.out)
     told = [f"{of['subject']} {of['column']} {of['before']} -> {of['after']}" for of in made]
     print(f"{len(made)} values corrected in {args.out}: {listed(told)}")
+    check_agreement(open_cohort(args.out), findings := Findings())
+    print("".join(f"PROBLEM: {text}; correct both\n" for text in findings.problems), end="")
+    return 1 if findings.problems else 0
 
 
 def pack(args: argparse.Namespace) -> None:

@@ -218,10 +218,11 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
     if table is None or raw is None:
         return
     whole = table.reindex(columns=table.columns.union(metadata.phenotype_columns), fill_value="")
-    told = encode_like(whole, metadata).set_axis(raw.index)
-    for name in told.columns[raw[told.columns].nunique() > 2]:
-        if wrong := raw.index[told[name].notna() & ~np.isclose(told[name], raw[name], rtol=1e-6)].tolist():
-            findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}")
+    told, blank = (encode_like(of, metadata).set_axis(raw.index) for of in (whole, whole.mask(whole.notna(), "")))
+    differ = told.notna() & told.ne(blank) & ~np.isclose(told, raw[told.columns], rtol=1e-6)
+    for name in differ.columns[differ.any()]:
+        people = listed(raw.index[differ[name]].tolist())
+        findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")
 
 
 def check_twins(cohort: Cohort, people: People, findings: Findings) -> None:

@@ -1,7 +1,8 @@
 """Measures of people, and their ranges over others -> robust z, and what is far from the others in plain words.
 
-There is one table: each measure, its words, and its limit. All that is told of a cohort beside itself, or of new people
-beside those of a training, is a measure beyond its limit.
+There is one table: each measure, its words, and its limit. All that is told of a person, beside the others of a cohort
+or beside those of a training, is a measure beyond its limit. In a cohort a tenth may be odd, and sites differ, so that
+limits that follow from the people would follow the odd ones; the limits are fixed.
 """
 
 from collections import defaultdict
@@ -19,13 +20,11 @@ from data.likeness.scans import CONNECTOME, HALVES
 PERSON, AVERAGE = "person", "maps on average"  # views beside maps and connectomes
 SDS = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
 MAD_SD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
-LIMIT = 6.0  # robust SDs: of 240 people and three maps of ABIDE, 1 % were beyond that of any measure
+LIMIT = 6.0  # robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
 OF_PERSON, OF_AVERAGE = 4.0, 5.0  # the same of numbers of people, and of what all maps share: there are fewer of these
 LEAST_AVERAGE = 0.12  # of a mean z over maps, its SD counts as so much at least
 TURNED = 0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
-UNRELATED = (
-    0.5  # correlation with the mean of others: below, a volume far from the others is elsewhere, or something else
-)
+UNRELATED = 0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
 ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
 SLIGHT = 0.1  # of a range; each half counts as so much at least
 NAMED = 3  # maps, regions in a reason
@@ -71,11 +70,7 @@ MEASURES = {
 }
 OF_PLACE = [name for name in MEASURES if name.startswith("shift_") or name[1:] == "_mm"]
 SHARED = [*OF_PLACE, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
-OF_CUT = [
-    *HALVES,
-    "log coverage",
-    *(f"{axis}_mm" for axis in WAYS),
-]  # what else is unusual of a brain that is cut
+OF_CUT = [*HALVES, "log coverage", "x_mm", "y_mm", "z_mm"]  # what else is unusual of a brain that is cut
 
 
 def measure_of(view: str, name: str) -> Measure:
