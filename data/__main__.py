@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ EXAMPLES = {
     },
     "check": {
         "what is wrong with a cohort": "cohort",
-        "the same as a page": "cohort --html check.html",
+        "maps before they are converted, as a page": "maps --html check.html",
     },
     "swap": {
         "ten more records for each training record": "cohort larger",
@@ -152,12 +153,13 @@ def check(args: argparse.Namespace) -> int:
 
     if args.html:
         check_page.check_place(args.html)
-    cohort = open_cohort(args.cohort)
-    pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
-    findings = checks.full_and_stored(cohort, pictures)
-    print("\n".join([*findings.lines(), findings.conclusion]), flush=True)
-    if pictures:
-        check_page.write(args.html, cohort, findings, pictures)
+    maps = checks.holds_maps(args.cohort)
+    with checks.read_maps(args.cohort) if maps else nullcontext(open_cohort(args.cohort)) as cohort:
+        pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
+        findings = (checks.of_folder if maps else checks.full_and_stored)(cohort, pictures)
+        print("\n".join([*findings.lines(), findings.conclusion]), flush=True)
+        if pictures:
+            check_page.write(args.html, cohort, findings, pictures)
     return 1 if findings.every("problems") else 0
 
 
@@ -222,8 +224,8 @@ def parser() -> argparse.ArgumentParser:
     add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)
-    add = verb(check, "what a cohort holds and what is wrong with it; exit 1 if anything is").add_argument
-    add("cohort", type=Path)
+    add = verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is").add_argument
+    add("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
     add("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
     add = verb(swap, "augment: swap regions between training subjects of the same label").add_argument
     add("cohort", type=Path)

@@ -130,13 +130,13 @@ def test_people_without_labels_are_predicted_and_not_blacked_out(tested, bundle,
 
 def test_who_is_unlike_is_told_and_nobody_may_be(bundle, newcomers, tmp_path):
     likeness = json.loads(parts_of(bundle)["likeness.json"])
-    for limit in (1.5, 1e6):
-        limits = dict.fromkeys(likeness["limits"], limit)
-        changes = {"likeness.json": json.dumps(likeness | {"limits": limits}).encode()}
-        path = rebuilt(bundle, tmp_path / f"{limit}.zip", changes)
-        said = done(TEST, model=path, of=newcomers, to=tmp_path / f"{limit}")
-        count = read(tmp_path / f"{limit}", "people")["unlike"].notna().sum()
-        assert f"Unlike the training people: {count} of 12 people" in said and (count > 0) == (limit == 1.5)
+    unborn = {"person": {"age": dict.fromkeys(("low", "middle", "high"), 0.0)}}
+    for name, ranges in (("none", {}), ("all", unborn)):
+        changes = {"likeness.json": json.dumps(likeness | {"ranges": ranges, "categories": {}, "known": []}).encode()}
+        path = rebuilt(bundle, tmp_path / f"{name}.zip", changes)
+        said = done(TEST, model=path, of=newcomers, to=tmp_path / name)
+        count = read(tmp_path / name, "people")["unlike"].notna().sum()
+        assert f"Unlike the training people: {count} of 12 people" in said and (count > 0) == (name == "all")
 
 
 # What it says

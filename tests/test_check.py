@@ -69,7 +69,7 @@ def test_a_sound_cohort_passes(copy):
     shutil.copy(copy / first, copy / "swap.bin")
     lab.edit(copy / "subjects.csv", lambda of: pd.concat([of, of[:1].assign(file="swap.bin")]))
     told = done("abide-data check {of}", of=resealed(copy))
-    assert "41 records of 40 subjects" in told and f"identical volumes of one subject: {first} (" in told
+    assert "41 records of 40 subjects" in told and "under several IDs" not in told
 
 
 def test_each_wrong_record_is_named_and_nothing_else(copy):
@@ -99,23 +99,23 @@ def test_each_wrong_record_is_named_and_nothing_else(copy):
         (
             f"{lost} holds nan as volume value 777",
             f"{other} holds inf as phenotype value 4",
-            f"{gone.name} is constant (-0.4); its map was empty",
-            f"left and right look exchanged in {mirrored.name}; check their affines",
-            f"values look negated in {negated.name}; make these maps again",
-            f"most of the brain lies outside the others' in {away.name}, {mixed.name}; check their affines",
-            f"identical volumes: {tested.name} (test) and {twin.name} (train), one scan in train and test",
+            f"{gone.name} is constant (-0.4); its map of falff was empty",
+            f"falff: left and right look exchanged in {mirrored.name}; check their affines",
+            f"falff: values look negated in {negated.name}; make these maps again",
+            f"falff: no likeness to the mean of the others in {away.name}, {mixed.name}; check their affines",
+            f"one scan under several IDs: {tested.stem} (test) and {twin.stem} (train), one scan in train and test",
         ),
         strict=True,
     ):
         assert text.startswith(words)
     mean = np.mean([volume_of(path) for path in train if path not in (gone, lost)], 0).ravel()
-    r = {path.name: pearsonr(volume_of(path).ravel(), mean)[0] for path in (mixed, moved, cut[0])}
-    (atypical,) = (note for note in notes if note.startswith("unlike the group mean"))
-    assert all(f"{name} (r = {of:.2f})" in atypical for name, of in r.items())
-    (far,) = (note for note in notes if note.startswith("far from the others"))
-    assert re.search(rf"of the grid: {moved.name} \(2, -3, 10 mm, 29% of the grid\)$", far)
+    told = {note.split()[0]: note for note in notes if " is unlike the others: " in note}
+    assert "falff: the centre of the brain is 18 mm too far to the front" in told[moved.name]
+    (r,) = re.findall(r"correlation with the mean of the others is ([\d.]+)", told[cut[0].name])
+    assert float(r) == pytest.approx(pearsonr(volume_of(cut[0]).ravel(), mean)[0], abs=0.02)
+    assert {moved.name, cut[0].name} <= {*told} <= {of.name for of in (mixed, moved, away, *cut)}
     (regions,) = (note for note in notes if note.startswith("regions with signal in under 50% of their voxels"))
-    assert "by how many of 37 records: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
+    assert "by how many of 37 people: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
 
 
 def flawed(path: Path, place: object, value: object) -> bytes:
@@ -132,7 +132,11 @@ def halves(folder: Path) -> tuple[list[Path], list[Path]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "to, what", [(lambda of: of[::-1], "left and right look exchanged in "), (np.negative, "values look negated in ")]
+    "to, what",
+    [
+        (lambda of: of[::-1], "falff: left and right look exchanged in "),
+        (np.negative, "falff: values look negated in "),
+    ],
 )
 def test_half_of_the_people_turned_are_named_in_full(to, what, copy):
     """The mean of all is of neither side then; of two halves, the smaller one is named."""
@@ -157,17 +161,42 @@ def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy):
 
 
 @pytest.mark.slow
+def test_a_map_without_the_usual_sides_is_not_called_exchanged(copy):
+    """What differs between its left and right has a correlation of -0.1 with that of the others."""
+    path = paths(copy, split="train")[0]
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=volume_of(path).shape), 1)
+
+    def other(of: np.ndarray) -> np.ndarray:
+        odd, own = noise - noise[::-1], of - of[::-1]
+        odd = odd - own * (odd * own).sum() / (own * own).sum()
+        sides = odd / np.linalg.norm(odd) - 0.1 * own / np.linalg.norm(own)
+        return np.where(of == of[0, 0, 0], of, (of + of[::-1]) / 2 + np.linalg.norm(own) / 2 * sides)
+
+    change(path, other)
+    problems, notes = check(copy)
+    assert not problems and any(note.startswith(f"{path.name} is unlike the others: ") for note in notes)
+
+
+@pytest.mark.slow
+def test_maps_in_the_space_of_each_person_are_told(copy):
+    random = np.random.default_rng(0)
+    for path in paths(copy):
+        change(path, lambda of: np.roll(of, random.integers(-2, 3, 3), axis=(0, 1, 2)))
+    assert any("mm from the middle of all, as in each person's own space" in text for text in check(copy)[0])
+
+
+@pytest.mark.slow
 def test_a_mirrored_volume_is_found_at_full_size(full_cohort, tmp_path):
     folder = lab.copy(full_cohort, tmp_path / "full")
     path = paths(folder, split="train")[0]
     label_and_phenotype, volume = path.read_bytes()[:120], lab.read_record(path, shape=(91, 109, 91))[2][0]
     lab.edit(path, label_and_phenotype + volume[::-1].tobytes())
-    assert f"left and right look exchanged in {path.name}; check their affines" in check(folder)[0]
+    assert f"falff: left and right look exchanged in {path.name}; check their affines" in check(folder)[0]
 
 
 @pytest.mark.slow
 def test_copies_are_told_by_split_and_label(copy):
-    """Exact ones within a split; then, with noise, those of a training subject."""
+    """Within a split; then those of a training subject, with noise."""
     lab.edit(copy / "cohort.json", {"simulated": False})  # in what is simulated nobody looks for copies
     one, same, exact, *_ = paths(copy, split="train", label="0")
     other, test = paths(copy, split="train", label="1")[0], paths(copy, split="test")[0]
@@ -176,9 +205,8 @@ def test_copies_are_told_by_split_and_label(copy):
     change(exact, lambda _: original)
     change(same, lambda _: original + 1e-6 * noise)
     problems, notes = check(copy)
-    assert not problems and f"identical volumes: {one.name} (train) and {exact.name} (train)" in notes
     told = next(note for note in notes if note.startswith("one scan under several IDs: "))
-    assert all(f"{path.stem} (train)" in told for path in (one, same))
+    assert not problems and all(f"{path.stem} (train)" in told for path in (one, same, exact))
     change(other, lambda _: original + 1e-3 * noise)
     change(test, lambda _: original - 1e-3 * noise)
     (found,) = (text for text in check(copy)[0] if text.startswith("one scan under several IDs: "))
@@ -204,6 +232,14 @@ def test_sites_that_cannot_be_told_apart(copy):
     assert any(re.fullmatch(r"the test split lacks a class \(\d control, 0 autism\)", text) for text in problems)
     assert any("where site tells the label" in note and "LONELY" in note for note in notes)
     assert any(re.match("the maps' .*mean.* differ by site", note) for note in notes)
+
+
+@pytest.mark.slow
+def test_a_site_in_two_spellings_is_told(copy):
+    every = paths(copy)
+    in_table(copy, "site", "NYU", every[:20])
+    in_table(copy, "site", "nyu ", every[20:])
+    assert any(note.startswith("'NYU' and 'nyu ' count as sites of their own") for note in check(copy)[1])
 
 
 @pytest.mark.slow
@@ -345,7 +381,7 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp
     assert "left and right look exchanged" in "".join(labels[:2]) and "a map is constant" in "".join(labels[:2])
     page = text_of(copy / "check.html")
     assert "no map: 2 people" in page and "\n60001, 60002\n" in page.partition("Who was left out, and why")[2]
-    assert all(text in page for text in (evil, *problems, *notes)) and not (copy / "check_files").exists()
+    assert all(text in page for text in (evil, *problems, *notes)) and not [*copy.glob("check_*")]
     assert html.count("<script") == 1 and not re.search("<(img|iframe|object|embed)| (src|srcset|action)=", html)
     assert not re.search(r"url\((?!data:image/webp;base64,)|@import|href=\"(?!#|data:)", html)
     done("abide-data pack {of} {to}/packed --bin", of=copy, to=tmp_path)
@@ -354,23 +390,33 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp
 
 
 @pytest.mark.slow
-def test_other_maps_lie_beside_the_page_and_an_earlier_page_is_replaced(converted, tmp_path):
-    check_ = "abide-data check {of} --html 'my check.html'"
-    done(check_, of=converted)
-    beside = tmp_path / "my check_files"
-    for name in ("07_older.webp", "100_of_many_maps.webp", ".unfinished.01_b.webp"):  # of earlier and killed checks
-        (beside / name).write_bytes(b"a picture")
-    done(check_, of=converted)
-    assert [path.name for path in beside.iterdir()] == ["01_alff.webp"]
+def test_other_maps_are_in_the_page_which_replaces_an_earlier_one(converted, tmp_path):
+    for _ in range(2):
+        done("abide-data check {of} --html 'my check.html'", of=converted)
     html = (tmp_path / "my check.html").read_text()
-    assert "<title>Check of cohort" in html and "--m1:url(my%20check_files/01_alff.webp)" in html
-    with Image.open(beside / "01_alff.webp") as image:
+    sheet = re.search(r"--m1:url\(data:image/webp;base64,([^)]+)\)", html)[1]
+    assert "<title>Check of cohort" in html and [*tmp_path.iterdir()] == [tmp_path / "my check.html"]
+    with Image.open(io.BytesIO(base64.b64decode(sheet))) as image:
         assert image.size == (7 * 94, 6 * 36)
 
 
 @pytest.mark.slow
-def test_a_map_twice_in_a_record_is_a_note_of_its_own(converted, tmp_path):
-    copy = lab.copy(converted, tmp_path / "copy")
-    path = paths(copy)[3]
-    lab.edit(path, path.read_bytes()[:120] + 2 * lab.read_record(path, 2)[2][0].tobytes())
-    assert f"maps of one record that are identical: {path.name}" in check(copy)[1]
+def test_a_folder_of_maps_is_checked_before_it_is_converted(tmp_path):
+    """As derive leaves it, with who failed; one map is negated. Maps are named by their own names."""
+    table = lab.people(30)
+    folder = lab.bids(tmp_path / "maps", table, ("reho", "alff"))
+    odd, negated = sorted(folder.rglob("*reho*.nii.gz"))[4], table["SUB_ID"][4]
+    lab.edit(odd, lambda values, affine: (-values, affine))
+    failed = pd.DataFrame({"subject": ["50999"], "mean_fd": [""], "volumes_kept": [""], "failed": ["too few volumes"]})
+    made = pd.DataFrame({"subject": table["SUB_ID"], "mean_fd": "0.12", "volumes_kept": "100", "failed": ""})
+    pd.concat([made, failed]).to_csv(folder / "derived.csv", index=False)
+    outcome = run("abide-data check {of} --html {to}/check.html", of=folder, to=tmp_path)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert f"PROBLEM: reho: values look negated in {negated}; make" in outcome.out
+    assert (
+        "alff, reho of 30 people, not converted" in outcome.out and "not derived, too few volumes: 50999" in outcome.out
+    )
+    page = text_of(tmp_path / "check.html")
+    derivation = page.partition("could not be derived")[2]
+    assert derivation.index("50999") < derivation.index("0.12") and "Everybody" in page
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".json") and "cohort" in path.name]

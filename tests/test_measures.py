@@ -231,16 +231,15 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status < 2, outcome.err
     assert "Maps: from 0 to 1.\n" in outcome.out
-    assert "note: far from the others, centre at " in outcome.out
-    assert ": 1004.bin (" in outcome.out
+    assert "1004.bin is unlike the others: falff: the centre of the brain is 15 mm too far to the front" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
     assert list(rows[0]) == ["subject", *measures.MEASURES]
     assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]
     brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
     checked = data_cli("check", tmp_path / "out")
-    assert not re.search("PROBLEM: .*(kinds|separate|outside)", checked.out)
-    assert "maps: from 0 to 1" in checked.out
+    assert not re.search("PROBLEM: .*(kinds|separate|likeness)", checked.out)
+    assert "maps: falff: values from 0 to 1\n" in checked.out
     (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
     resealed(tmp_path / "out")
     damaged = data_cli("check", tmp_path / "out")

@@ -76,7 +76,7 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
             found[index] = measured(edges)
             lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
             alike[hashlib.sha256(edges.tobytes()).digest()].append(index)
-    findings.counts.append(f"connectomes: {cohort.connectomes.name}, {len(names)} parcels of {len(found)} people")
+    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {len(found)} people")
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
         findings.notes.append(f"parcels without a signal, by how many of {len(found)} people: {listed(few)}")

@@ -36,7 +36,6 @@ MIN_OF_SITE = 5  # subjects
 MOST_BY_SITE = 0.5  # of the variance of ranks
 APART, APART_FEW = 3.5, 40.0  # standard deviations between smoothed and plain maps; more by this / people, as by chance
 SMALLEST = 1e-9  # of a spread
-FAR_MM, FAR_SDS = 10.0, 6.0  # from the median centre; robust standard deviations
 EXAMPLES = 3  # names of maps of each kind
 
 
@@ -183,21 +182,6 @@ def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
         if test.pvalue < SITE_P_VALUE / measured.shape[1] and (most or apart):
             found.append(str(name))
     return found
-
-
-def far(measured: pd.DataFrame) -> pd.Series:
-    """Whether a map's centre or coverage is far from the others', bool."""
-    centres = measured[["x_mm", "y_mm", "z_mm"]]
-    distance = np.sqrt(((centres - centres.median()) ** 2).sum(axis=1))
-    coverage = np.log(measured["coverage"]).pipe(lambda column: column - column.median()).abs()
-    far_mm, far_ratio = (FAR_SDS * 1.4826 * deviation.median() for deviation in (distance, coverage))
-    return (distance > max(FAR_MM, far_mm)) | (coverage > max(np.log(GAP), far_ratio))
-
-
-def where(measured: pd.Series) -> str:
-    """A map's centre in mm and its coverage, as text."""
-    centre = ", ".join(f"{measured[axis]:.0f}" for axis in ("x_mm", "y_mm", "z_mm"))
-    return f"{centre} mm, {measured['coverage']:.0%} of the grid"
 
 
 def write_measures(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:

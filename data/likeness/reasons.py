@@ -1,79 +1,102 @@
-"""Ranges of training people, and measures of others -> deviations from the ranges, and reasons in plain words."""
+"""Measures of people, and their ranges over others -> robust z, and what is far from the others in plain words.
+
+There is one table: each measure, its words, and its limit. All that is told of a person, beside the others of a cohort
+or beside those of a training, is a measure beyond its limit. In a cohort a tenth may be odd, and sites differ, so that
+limits that follow from the people would follow the odd ones; the limits are fixed.
+"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER
+from data.cohorts.phenotype import LOGARITHMIC
 from data.cohorts.rows import listed
-from data.likeness.scans import CONNECTOME
+from data.likeness.scans import CONNECTOME, HALVES
 
-PERSON = "person"  # a view beside maps and connectomes
-AVERAGE = "maps on average"  # the same: by measure the mean deviation over maps
+PERSON, AVERAGE = "person", "maps on average"  # views beside maps and connectomes
+SDS = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
+MAD_SD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
+LIMIT = 6.0  # robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
+OF_PERSON, OF_AVERAGE = 4.0, 5.0  # the same of numbers of people, and of what all maps share: there are fewer of these
+LEAST_AVERAGE = 0.12  # of a mean z over maps, its SD counts as so much at least
+TURNED = 0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
+UNRELATED = 0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
 SLIGHT = 0.1  # of a range; each half counts as so much at least
-TINY = 1e-9  # of a half range
-ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; a half range is no less
-LARGEST_LOG = 100.0  # of a measure
 NAMED = 3  # maps, regions in a reason
-MOST = "nine in ten training people"
-PLACE = ("shift_x", "shift_y", "shift_z", "x_mm", "y_mm", "z_mm")
-LEAST = {  # half a range at least, in the unit of the measure: less means nothing
-    **dict.fromkeys(PLACE, 1.0),
-    **{"side": 0.05, "alike": 0.1, "log sd": 0.1, "log mean": 0.1, "mean_in_sds": 0.1, "level_in_sds": 0.1},
-    **{"log coverage": 0.05, "log voxel_mm3": 0.1, "log roughness": 0.05, "lacking_regions": 0.3},
-    **{"lacking_parcels": 0.01, "mean_z": 0.02, "sd_z": 0.02, "log mean_r": 0.1, "log volumes": 0.1},
+NEGATED, EXCHANGED = "values look negated", "left and right look exchanged"
+UNRELATED_WORDS = "no likeness to the mean of the others"
+ADVICE = {  # what makes results invalid, and what to do
+    EXCHANGED: "check their affines",
+    NEGATED: "make these maps again, as those of the others",
+    UNRELATED_WORDS: "check their affines, and what they are maps of",
 }
-EXTENT = ("log coverage", "lacking_regions", "lacking_parcels")  # how much of a brain there is
-FAMILIES = ("scan", "extent", "person")  # of measures, each with a limit of its own, for their tails differ
-TURNED = {"alike": "values look negated", "side": "left and right look exchanged"}  # by what changes its sign
 WAYS = {"x": ("left", "right"), "y": ("back", "front"), "z": ("bottom", "top")}  # below the middle, above it
-NOUNS = {
-    "alike": "correlation with the mean of training people",
-    "side": "correlation of what differs between left and right",
-    "log sd": "spread",
-    "log mean": "mean",
-    "mean_in_sds": "mean in standard deviations",
-    "level_in_sds": "background in standard deviations",
-    "log coverage": "share of the grid that the brain fills",
-    "log voxel_mm3": "size of a voxel in mm3",
-    "log roughness": "roughness",
-    "lacking_parcels": "share of parcels without a signal",
-    "mean_z": "mean Fisher z",
-    "sd_z": "spread of Fisher z",
-    "log mean_r": "mean correlation",
-    "log volumes": "number of volumes of the series",
-    "lacking_regions": "number of missing regions",
-    **{f"shift_{axis}": f"place in mm, from {below} to {above}" for axis, (below, above) in WAYS.items()},
-    **{f"{axis}_mm": f"centre of the brain in mm, from {below} to {above}" for axis, (below, above) in WAYS.items()},
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What people are compared by. Its robust SD counts as `least` at least: less means nothing."""
+
+    words: str
+    least: float
+    limit: float = LIMIT
+    as_told: Callable[[float], float] = float  # as people know it, not as a logarithm, nor as Fisher z
+
+
+MEASURES = {
+    "alike": Measure("correlation with the mean of the others", 0.06, as_told=np.tanh),
+    "side": Measure("correlation of what differs between left and right", 0.03),
+    "values": Measure("correlation within the brain", 0.03),
+    **{f"shift_{axis}": Measure(f"place in mm, from {low} to {high}", 0.6) for axis, (low, high) in WAYS.items()},
+    **{f"{axis}_mm": Measure(f"centre in mm, from {low} to {high}", 0.6) for axis, (low, high) in WAYS.items()},
+    "log coverage": Measure("share of the grid that the brain fills", 0.03, as_told=np.exp),
+    "log roughness": Measure("roughness", 0.03, as_told=np.exp),
+    "lacking_regions": Measure("number of missing regions", 0.16),
+    "log sd": Measure("spread", 0.06, as_told=np.exp),
+    "log mean": Measure("mean", 0.06, as_told=np.exp),
+    "mean_in_sds": Measure("mean in standard deviations", 0.06),
+    "level_in_sds": Measure("background in standard deviations", 0.06),
+    "log voxel_mm3": Measure("size of a voxel in mm3", 0.06, as_told=np.exp),
+    "mean_z": Measure("mean Fisher z", 0.012),
+    "sd_z": Measure("spread of Fisher z", 0.012),
+    "log mean_r": Measure("mean correlation", 0.06, as_told=np.exp),
+    "lacking_parcels": Measure("share of parcels without a signal", 0.006),
+    "log volumes": Measure("number of volumes of the series", 0.06, as_told=np.exp),
 }
+OF_PLACE = [name for name in MEASURES if name.startswith("shift_") or name[1:] == "_mm"]
+SHARED = [*OF_PLACE, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
+OF_CUT = [*HALVES, "log coverage", "x_mm", "y_mm", "z_mm"]  # what else is unusual of a brain that is cut
+
+
+def measure_of(view: str, name: str) -> Measure:
+    """A measure in the table, its mean over maps, or a number of the person."""
+    if view == PERSON:
+        return Measure(name, 0.0, OF_PERSON, np.exp if LOGARITHMIC.search(name) else float)
+    return Measure(MEASURES[name].words, LEAST_AVERAGE, OF_AVERAGE) if view == AVERAGE else MEASURES[name]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Three quantiles of a measure over training people."""
+    """Where the middle nine tenths of a measure lie over people."""
 
     low: float
     middle: float
     high: float
 
-    def can_be(self, measure: str) -> bool:
-        """Whether people may have it."""
-        most = LARGEST_LOG if is_logarithm(measure) else MAX_NUMBER
-        return -most <= self.low <= self.middle <= self.high <= most
-
-    def deviation(self, measure: str, values: np.ndarray) -> np.ndarray:
-        """How far values (n,) lie from the middle, in half ranges; 0 where unknown."""
-        below, above = self.halves(measure)
-        return np.nan_to_num((values - self.middle) / np.where(values < self.middle, below, above))
-
-    def halves(self, measure: str) -> tuple[float, float]:
-        """The half ranges below and above the middle."""
-        rounded = ROUNDED * max(abs(self.low), abs(self.high))
-        least = max(SLIGHT * (self.high - self.low), LEAST.get(measure, TINY), rounded)
+    def halves(self, least: float) -> tuple[float, float]:
+        """The half ranges below and above the middle, of which each is SDS robust SDs."""
+        least = max(least * SDS, SLIGHT * (self.high - self.low), ROUNDED * max(abs(self.low), abs(self.high)), 1e-9)
         return max(self.middle - self.low, least), max(self.high - self.middle, least)
+
+    def z(self, values: np.ndarray, least: float) -> np.ndarray:
+        """How far values (n,) lie from the middle, in robust SDs; 0 where unknown."""
+        below, above = self.halves(least)
+        return np.nan_to_num(SDS * (values - self.middle) / np.where(values < self.middle, below, above))
 
 
 Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the person), then by measure
@@ -81,81 +104,90 @@ Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the pers
 
 @dataclass(frozen=True)
 class Finding:
-    """A measure of a record that lies far from the range of training people."""
+    """A measure of a record, and how many robust SDs it lies from the middle of the others."""
 
     view: str
     measure: str
     value: float
     range: Range
+    z: float
 
     @property
-    def of_scan(self) -> bool:
+    def of_one_scan(self) -> bool:
         return self.view not in (PERSON, AVERAGE)
 
     @property
     def turned(self) -> bool:
-        """Whether one of TURNED has changed its sign."""
-        middle = self.range.middle
-        return self.of_scan and self.measure in TURNED and self.value * np.sign(middle) < -abs(middle) / 2
+        """Whether one of HALVES has another sign than with most, whose sign is clear."""
+        is_half = self.measure in HALVES and self.view != AVERAGE
+        return is_half and self.range.middle > TURNED and self.value < -TURNED
 
     @property
-    def moved(self) -> bool:
-        return self.of_scan and self.measure in PLACE
+    def is_far(self) -> bool:
+        return abs(self.z) > measure_of(self.view, self.measure).limit or self.turned
+
+    @property
+    def numbers(self) -> str:
+        """The value and the range as people know them."""
+        told = measure_of(self.view, self.measure).as_told
+        value, low, high = (f"{told(of):.3g}" for of in (self.value, self.range.low, self.range.high))
+        return f"{value}, usually {low} to {high}"
 
 
-def deviations(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
-    """Deviations, in half ranges, of the columns (view, measure) that have a range; those of AVERAGE are what several
-    maps share, such as more smoothing, though each of them may lie within its limit."""
-    kept = [(view, measure) for view, measure in values if measure in ranges.get(view, {})]
-    found = {(view, name): ranges[view][name].deviation(name, values[view, name].to_numpy()) for view, name in kept}
-    of_maps: dict[str, list[np.ndarray]] = defaultdict(list)
-    for (view, name), far in found.items():
-        if family(view, name) == "scan" and view != CONNECTOME:
-            of_maps[name].append(far)
-    averages = {(AVERAGE, name): np.mean(far, axis=0) for name, far in of_maps.items() if len(far) > 1}
-    return pd.DataFrame(found | averages, index=values.index)
+def z_of(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
+    """Robust z of the columns (view, measure) that have a range. Those of AVERAGE, if there is a range, are of the mean
+    over maps, which tells what several maps share, such as more smoothing, though each may lie within its limit."""
+    found = {
+        (view, name): ranges[view][name].z(values[view, name].to_numpy(), measure_of(view, name).least)
+        for view, name in values
+        if name in ranges.get(view, {})
+    }
+    means = mean_over_maps(pd.DataFrame(found, index=values.index))
+    found |= {
+        of: ranges[AVERAGE][of[1]].z(values_of.to_numpy(), LEAST_AVERAGE)
+        for of, values_of in means.items()
+        if of[1] in ranges.get(AVERAGE, {})
+    }
+    return pd.DataFrame(found, index=values.index)
 
 
-def family(view: str, measure: str) -> str:
-    """One of FAMILIES."""
-    return "person" if view == PERSON else "extent" if measure in EXTENT else "scan"
+def mean_over_maps(z: pd.DataFrame) -> pd.DataFrame:
+    """The mean z of each measure that several maps have."""
+    of_maps = defaultdict[str, list[str]](list)
+    for view, name in z:
+        if view not in (PERSON, AVERAGE, CONNECTOME) and name not in SHARED:
+            of_maps[name].append(view)
+    means = {
+        (AVERAGE, name): z[[(view, name) for view in views]].mean(axis=1)
+        for name, views in of_maps.items()
+        if len(views) > 1
+    }
+    return pd.DataFrame(means, index=z.index)
 
 
-def greatest(found: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The greatest of the `deviations` of each row (n,), by family; averages have limits of their own."""
-    columns = {of: [np.zeros(len(found))] for of in FAMILIES}
-    for column in (of for of in found if of[0] != AVERAGE):
-        columns[family(*column)].append(found[column].abs().to_numpy())
-    return {of: np.max(values, axis=0) for of, values in columns.items()}
-
-
-def findings(
-    values: pd.DataFrame, ranges: Ranges, limits: Mapping[str, float], of_average: Mapping[str, float]
-) -> list[list[Finding]]:
-    """For each row of measures those beyond the limits of families, or of averages, the greatest deviation first."""
-    found, result = deviations(values, ranges), []
-    limit = {of: of_average.get(of[1], np.inf) if of[0] == AVERAGE else limits[family(*of)] for of in found}
-    allowed = {(AVERAGE, name): Range(-most, 0.0, most) for name, most in of_average.items()}
-    known = allowed | {(view, name): of for view, by_measure in ranges.items() for name, of in by_measure.items()}
-    every = values.join(found[[of for of in found if of[0] == AVERAGE]])
-    for at, far in enumerate(found.abs().to_numpy()):
-        columns = [found.columns[column] for column in np.argsort(-far)]
-        beyond = [of for of in columns if abs(found[of].iloc[at]) > limit[of]]
-        result.append([Finding(of[0], of[1], float(every[of].iloc[at]), known[of]) for of in beyond])
-    return result
+def findings(values: pd.DataFrame, ranges: Ranges) -> list[list[Finding]]:
+    """For each row of measures those that are far from the others, the farthest first."""
+    z = z_of(values, ranges)
+    every = pd.concat([values, mean_over_maps(z)], axis=1)[[*z]]
+    known = [ranges[view][name] for view, name in z]
+    found = []
+    for of_row, far in zip(every.to_numpy().tolist(), z.to_numpy().tolist(), strict=True):
+        one = [Finding(*of, *numbers) for of, *numbers in zip(z, of_row, known, far, strict=True)]
+        found.append(sorted((of for of in one if of.is_far), key=lambda of: -abs(of.z)))
+    return found
 
 
 def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Findings on a record in plain words; `regions` names the regions that it lacks, by map. A measure is told once
-    for all maps. It is not told if it follows from negated values, from exchanged sides or from a shift."""
-    cause = next((measure for measure in TURNED if any(of.turned and of.measure == measure for of in found)), "")
-    follows = (
-        {"alike", "side", *PLACE} - {cause} if cause else {"alike", "side"} if any(of.moved for of in found) else ()
-    )
+    for all maps. It is not told if it follows from negated values, exchanged sides, a shift or missing regions."""
+    turned, far = {of.measure for of in found if of.turned}, {of.measure for of in found if of.of_one_scan}
+    cause = "values" if "values" in turned else "side" if turned else ""
+    follows = {"alike", *HALVES, *OF_PLACE} - {cause} if cause else {*HALVES} if far & {*OF_PLACE} else set()
+    follows |= {*OF_CUT} - {cause} if {"lacking_regions", "log coverage"} <= far else set()
+    follows |= {f"shift_{axis}" for axis in WAYS if f"{axis}_mm" in far - follows}
     of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
-    told = {of.measure for of in found if of.of_scan}  # of single maps, so not of their average, too
     for of in found:
-        if of.view == PERSON or of.measure not in (*follows, *(told if of.view == AVERAGE else ())):
+        if of.view == PERSON or of.measure not in (follows | far if of.view == AVERAGE else follows):
             of_measure[of.view == PERSON, of.measure].append(of)
     return tuple(sentence(same, regions) for same in of_measure.values())
 
@@ -163,44 +195,27 @@ def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) ->
 def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> str:
     """Findings on one measure of several maps, with the numbers of the first."""
     first = found[0]
-    low, value, high = (readable(first.measure, number) for number in (first.range.low, first.value, first.range.high))
+    words, maps = measure_of(first.view, first.measure).words, listed([of.view for of in found], NAMED)
     if first.view == PERSON:
-        return f"{first.measure} {value}, {MOST} {low} to {high}"
+        return f"{words} {first.numbers}"
     if first.view == AVERAGE:
-        way = "below" if first.value < 0 else "above"
-        far = f"{abs(first.value):.2g} half ranges {way} the middle, of hardly any training person more than"
-        return f"{AVERAGE}: {NOUNS[first.measure]} {far} {first.range.high:.2g}"
-    maps = listed([of.view for of in found], NAMED)
-    if first.turned and first.view != CONNECTOME:
-        return f"{maps}: {TURNED[first.measure]}"
-    if first.moved:
-        return f"{maps}: {displaced(first)}"
-    if first.measure == "lacking_regions":
-        lacking = regions[first.view]
+        return f"{AVERAGE}: the {words} is {'lower' if first.value < first.range.middle else 'higher'} than usual"
+    return f"{maps}: {said(first, words, regions)}"
+
+
+def said(of: Finding, words: str, regions: Mapping[str, Sequence[str]]) -> str:
+    """What is far from the others in a map or connectome."""
+    if of.turned:
+        return NEGATED if of.measure == "values" else EXCHANGED
+    if of.measure == "alike" and of.value < UNRELATED and of.view != CONNECTOME:
+        return UNRELATED_WORDS
+    if of.measure in OF_PLACE:
+        off = of.value - of.range.middle
+        what = "" if of.measure.startswith("shift_") else "the centre of the brain is "
+        axis = of.measure.removeprefix("shift_")[0]
+        return f"{what}{abs(off):.0f} mm too far to the {WAYS[axis][int(off > 0)]}"
+    if of.measure == "lacking_regions":
+        lacking = regions[of.view]
         missing = "1 region is missing" if len(lacking) == 1 else f"{len(lacking)} regions are missing"
-        return f"{maps}: {missing}: {listed(lacking, NAMED)}"
-    return f"{maps}: the {NOUNS[first.measure]} is {value}, of {MOST} {low} to {high}"
-
-
-def spelled(view: str, measure: str) -> str:
-    """A measure in words."""
-    return measure if view == PERSON else f"{view}: {NOUNS[measure]}"
-
-
-def displaced(of: Finding) -> str:
-    """`12 mm too far to the left`."""
-    off = of.value - of.range.middle
-    way = WAYS[of.measure.removeprefix("shift_")[0]][int(off > 0)]
-    what = "" if of.measure.startswith("shift_") else "the centre of the brain is "
-    return f"{what}{abs(off):.0f} mm too far to the {way}"
-
-
-def readable(measure: str, value: float) -> str:
-    """A measure as people know it: not as a logarithm, nor as Fisher z."""
-    if is_logarithm(measure):
-        value = np.exp(value)
-    return f"{np.tanh(value) if measure == 'alike' else value:.3g}"
-
-
-def is_logarithm(measure: str) -> bool:
-    return measure.startswith("log ") or bool(LOGARITHMIC.search(measure))
+        return f"{missing}: {listed(lacking, NAMED)}"
+    return f"the {words} is {of.numbers}"

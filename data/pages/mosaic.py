@@ -1,7 +1,6 @@
 """Small pictures of people's maps -> the mosaic that a page shows: one map of everybody at a time."""
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from markupsafe import Markup
 from data.base.tables import printable
 from data.pages.page import Section, templates
 
-SHEET = re.compile(r"(\.unfinished\.)?[0-9]{2,}_[A-Za-z0-9_-]+\.webp")  # what `sheet_name` gives, finished or not
 RATIO = "94 / 36"  # of the sides of a picture
 PICTURES = (
     "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
@@ -21,7 +19,6 @@ MOTION_UNKNOWN = (
     "beside the scans, or a column of the table of people, would tell it."
 )
 LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
-CHOOSE = "Choose another map above the pictures."
 LARGER = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
 SCRIPT = Markup("""
 // Arrow keys go from picture to picture.
@@ -42,11 +39,6 @@ all(".mosaic ul").forEach(list => list.onkeydown = event => {
 def url(image: bytes) -> str:
     """A WebP file as CSS has it in a page."""
     return f"url(data:image/webp;base64,{base64.b64encode(image).decode()})"
-
-
-def sheet_name(at: int, name: str) -> str:
-    """Of the file with the pictures of a map: a name that any file system and any page can hold."""
-    return f"{at:02}_{re.sub('[^A-Za-z0-9-]', '_', name)[:60]}.webp"
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,9 @@ drawn at random, are not in the reference and count as new; so does each site in
 NIfTI files changed, or a column of the table, and are converted again like a cohort in which they are not trained on.
 Each line: a change, how many of how many people are told, with a 95 % interval (Wilson), and the reasons that come
 first most often. A conversion that refuses the maps is told instead.
-Then, for each map, the least factor of its scale that is told, and how many of these people are if this map alone is
-multiplied by 2 or by 10.
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -35,8 +32,6 @@ from data.cohorts.rows import DIGESTS, TABLE
 from data.cohorts.seal import SEAL
 from data.cohorts.stored import open_cohort, write_tables
 from data.likeness import reference as likeness
-from data.likeness.reasons import deviations
-from data.likeness.scans import before_conversion
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = 5  # parts of the people, of which one is new
@@ -45,7 +40,6 @@ AGE, MOTION = "AGE_AT_SCAN", "func_mean_fd"
 VOXEL_MM = 3  # of the maps
 FWHM_PER_SD = 2.355  # of a Gaussian
 MISSING = 0.15  # of the slices
-FACTORS = (2, 10)
 Change = Callable[[np.ndarray], np.ndarray]
 Column = dict[str, str]  # of the table, the same value for all
 
@@ -146,7 +140,6 @@ def main() -> None:
     chosen = new[: options.people]
     with tempfile.TemporaryDirectory() as folder:
         changed_people(cohort, options.source, (known, chosen), of, Path(folder))
-    scales(cohort, chosen, of)
 
 
 def report(name: str, found: Sequence[tuple[str, ...]]) -> None:
@@ -197,7 +190,7 @@ def changed_people(
 
 def without(cohort: Cohort, subjects: Sequence[str], target: Path) -> Path:
     """The cohort in another folder, these subjects in its test split."""
-    shutil.copytree(cohort.path, target, copy_function=os.symlink)
+    shutil.copytree(cohort.path, target)
     for name in (TABLE, SEAL, DIGESTS, SUMS):
         (target / name).unlink()
     rows = [replace(row, split="test") if row.subject in subjects else row for row in cohort.rows]
@@ -220,20 +213,6 @@ def write_source(source: Path, target: Path, subjects: Sequence[str], change: Ch
             nibabel.nifti1.save(nibabel.Nifti1Image(values.astype(np.float32), image.affine), copy)
         elif of_person:
             copy.symlink_to(path.resolve())
-
-
-def scales(cohort: Cohort, chosen: np.ndarray, of: likeness.Reference) -> None:
-    """What is told of the scale of each map alone."""
-    limit, measured = of.constants.limits["scan"], before_conversion(cohort, chosen)
-    print("map, the least factor of its scale that is told of the median person, people told: times 2, times 10")
-    for name, factor in likeness.least_factors(of.constants).items():
-        told = []
-        for by in FACTORS:
-            other = measured[[name]].copy()
-            for measure in ("log sd", "log mean"):
-                other[name, measure] += np.log(by)
-            told.append(int((deviations(other, of.constants.ranges).abs().max(axis=1) > limit).sum()))
-        print(f"{name:<40}{factor:>6.1f}   {told[0]} and {told[1]} of {len(chosen)}")
 
 
 if __name__ == "__main__":

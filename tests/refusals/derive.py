@@ -8,7 +8,7 @@ from pathlib import Path
 import lab
 from helpers import resealed
 
-from refusals import Row, folder_with, row
+from refusals import Row, row
 
 
 def renamed(old: str, new: str) -> Callable[[Path], None]:
@@ -33,11 +33,6 @@ def again(old: str, new: str) -> Callable[[Path], None]:
 def without_images(folder: Path) -> None:
     shutil.rmtree(folder / "derivation")
     resealed(folder)
-
-
-def beside(page: Path) -> None:
-    """Somebody's folder where that of a page would lie."""
-    folder_with("01_b.webp")(page.with_name("page_files"))
 
 
 def of_one_class(folder: Path) -> None:
@@ -154,7 +149,6 @@ CHECK: list[Row] = [  # what every command finds on opening one
     row("abide-data check {cohort} --html {file}", "{file}", "no page of a check"),
     row("abide-data check {cohort} --html {missing}/x.html", "{missing}", "is no place"),
     row("abide-data check {cohort} --html {empty}", "{empty}", "is no place"),
-    row("abide-data check {cohort} --html {page}.html", "{page}_files", "holds something else", spoil={"page": beside}),
     row(
         "run.py --train --model nn --dataDir {cohort} --chkPointDir {missing}",
         "{cohort}",

@@ -165,8 +165,8 @@ class Bundle:
         volume = self.archive.array(LIKENESS_VOLUME, "<f4", (*REDUCED.shape, cohort.num_maps))
         if cohort.connectomes is not None:
             edges = self.archive.array(LIKENESS_EDGES, "<f4", (cohort.connectomes.num_edges,))
-        if constants.maps != cohort.maps or not constants.can_be:
-            raise InputError(f"{self.path} has a {LIKENESS} of other maps, or that cannot be; make it again.")
+        if constants.maps != cohort.maps:
+            raise InputError(f"{self.path} has a {LIKENESS} of other maps; make it again.")
         return Reference(constants, volume, edges)
 
     @cached_property

@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.likeness.reasons import PERSON, Range, spelled
+from data.likeness.reasons import PERSON, SDS, measure_of
 from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared, reference
 from utils.bundle.run import bundle_of
 from utils.evaluation.comparisons import write_floors
@@ -29,7 +29,6 @@ from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
-SPREAD = 2 * stats.norm.ppf(0.95)  # standard deviations in the range of the middle nine tenths
 Row = dict[str, object]
 
 
@@ -182,10 +181,13 @@ def shifts(of: Reference, beside: Compared) -> Iterator[Row]:
     for view, measure in beside.values:
         if (found := of.constants.ranges.get(view, {}).get(measure)) is not None:
             values = beside.values[view, measure].dropna().to_numpy()
-            kind = "shift" if view == PERSON else "shift of maps"
+            of_measure = measure_of(view, measure)
+            named = {"kind": "shift", "measure": measure}
+            if view != PERSON:
+                named = {"kind": "shift of maps", "measure": f"{view}: {of_measure.words}"}
             if len(values):
-                yield {"kind": kind, "measure": spelled(view, measure)} | moved(found, measure, values)
-    for name, shares in of.constants.expected.categories.items():
+                yield named | moved(values, found.middle, sum(found.halves(of_measure.least)) / (2 * SDS))
+    for name, shares in of.constants.categories.items():
         text = as_category(beside.table[name]) if name in beside.table else pd.Series(dtype=str)
         text = text[text != UNKNOWN]
         for category, share in binary(shares).items():
@@ -202,15 +204,14 @@ def binary(shares: Mapping[str, float]) -> dict[str, float]:
     return dict([*found.items()][-1:]) if len(found) <= 2 else found
 
 
-def moved(found: Range, measure: str, values: np.ndarray) -> Row:
-    """The median of values (n,) minus that of the range, in standard deviations, with the interval of a sign test; it
-    does not count that the training people are a sample."""
-    sd = sum(found.halves(measure)) / SPREAD
-    value = float((np.median(values) - found.middle) / sd)
+def moved(values: np.ndarray, middle: float, sd: float) -> Row:
+    """The median of values (n,) minus that of the training people, in standard deviations, with the interval of a sign
+    test; it does not count that the training people are a sample."""
+    value = float((np.median(values) - middle) / sd)
     low = high = np.nan
     if len(values) >= MIN_PER_CLASS:
         ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
-        low, high = ((end - found.middle) / sd for end in ends)
+        low, high = ((end - middle) / sd for end in ends)
     return {**Estimate.of(value, low, high).columns(), "people": len(values)}
 
 
