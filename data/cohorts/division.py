@@ -99,12 +99,12 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     return fold_of
 
 
-def check_classes(cohort: Cohort, fold_of: Mapping[str, str]) -> None:
-    """Raises InputError if a fold would be trained on one class."""
+def check_classes(cohort: Cohort, fold_of: Mapping[str, str], what: str = "fold") -> None:
+    """Raises InputError if a fold would be trained on one class; `what` is it, in words."""
     label = {row.subject: row.label for row in cohort.rows}
     for name in set(fold_of.values()):
         if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
-            raise InputError(f"Without fold {name}, {cohort.path} has one class only; cut it by other --folds.")
+            raise InputError(f"Without {what} {name}, {cohort.path} has one class only; cut it by other --folds.")
 
 
 def folder_name(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.base import files, tables
+from data.base import files, manifest, tables
 from data.base.effort import EFFORT
 from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
@@ -74,8 +74,7 @@ class Folds:
     @property
     def names(self) -> list[str]:
         """The folds: numbers from 0, or the values of the column, in order."""
-        numbered = self.are_numbered
-        return sorted(set(self.fold_of.values()), key=lambda name: ((numbered and whole_number(name)) or 0, name))
+        return sorted(set(self.fold_of.values()), key=int if self.are_numbered else str)
 
     @property
     def are_numbered(self) -> bool:
@@ -90,15 +89,17 @@ class Folds:
     @property
     def notes(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        together = f"Subjects who {tie(self.groups, self.whole.metadata)} are in one fold: {named_groups(self.groups)}."
-        notes = [together] if self.groups else []
-        if self.reduced or self.whole.raw_phenotype is not None:
-            return notes
-        return [
-            *notes,
-            f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was imputed "
-            "and scaled on the training subjects of the cohort's own split.",
-        ]
+        notes = []
+        if self.groups:
+            notes.append(
+                f"Subjects who {tie(self.groups, self.whole.metadata)} are in one fold: {named_groups(self.groups)}."
+            )
+        if not self.reduced and self.whole.raw_phenotype is None:
+            notes.append(
+                f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was "
+                "imputed and scaled on the training subjects of the cohort's own split."
+            )
+        return notes
 
     def cohort(self, name: str) -> Cohort:
         """The cohort with this fold's subjects as test subjects; its phenotype is scaled again on all others."""
@@ -119,29 +120,19 @@ class Folds:
         raise InputError(f"--fold {name} is none of the folds {listed(names)} (or 0 to {len(names) - 1}).")
 
     def write(self, folder: Path) -> None:
-        """Writes `folds.csv`, the digests of records that have no table of them, then `folds.json`."""
+        """Writes `folds.csv`, `folds.json` and their sums. Raises InputError as `check_written` does."""
+        self.check_written(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        self.whole.keep_digests(folder)
         files.write_json(folder / FOLDS, asdict(self.cut))
+        manifest.write(folder, [FOLDS, FOLD_TABLE])
 
     def check_written(self, folder: Path) -> None:
-        """Raises InputError if the folds that a training wrote into a folder are other ones."""
-        if not (folder / FOLDS).is_file():
-            return
-        if files.read_json(folder / FOLDS, Cut) != self.cut or read_folds(folder / FOLD_TABLE) != self.fold_of:
-            found = [] if self.reduced else self.whole.changed_since(folder)
-            named = f" ({listed(found)} changed)" if found else ""
+        """Raises InputError if a training wrote other folds into a folder."""
+        if (folder / FOLDS).is_file() and read_folds(folder) != (self.cut, self.fold_of):
             raise InputError(
-                f"{folder / FOLD_TABLE} belongs to other data than {self.whole.path}{named}; use another --chkPointDir."
-            )
-
-    def check(self, folder: Path, name: str, cohort: Cohort) -> None:
-        """Raises InputError unless the split of a fold's cohort is the one in a folder's `folds.csv`."""
-        fold_of = read_folds(folder / FOLD_TABLE)
-        if wrong := [row.subject for row in cohort.rows if row.split != split_of(fold_of.get(row.subject), name)]:
-            raise InputError(
-                f"{folder / FOLD_TABLE} has {wrong[0]} in another fold than this run; use another --chkPointDir."
+                f"{folder / FOLD_TABLE} belongs to other data than {self.whole.path}, to what these were before, or to "
+                "another --seed; use another --chkPointDir."
             )
 
 
@@ -161,7 +152,7 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
         folds = open_reduced(path, how)
     else:
         cohort = sealed(path, together=False)
-        folds = written(cohort, how, saved) or cut_anew(with_groups(cohort), how, seed)
+        folds = saved_folds(cohort, how, saved) or cut_anew(with_groups(cohort), how, seed)
     folds.check_written(saved)
     return folds
 
@@ -170,25 +161,18 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
-        folds = written(folds.whole, folds.how, saved) or cut_anew(folds.whole, folds.how, seed)
+        folds = saved_folds(folds.whole, folds.how, saved) or cut_anew(folds.whole, folds.how, seed)
     folds.check_written(saved)
     return folds
 
 
-def written(cohort: Cohort, how: str, saved: Path) -> Folds | None:
-    """The folds that a training of this cohort has written into the folder `saved`, with their groups, if it has."""
+def saved_folds(cohort: Cohort, how: str, saved: Path) -> Folds | None:
+    """The folds that a training has written into the folder `saved`, with their groups, if it has."""
     check_cuttable(cohort)
-    if (saved / FOLDS).is_file():
-        cut, fold_of = files.read_json(saved / FOLDS, Cut), read_folds(saved / FOLD_TABLE)
-        before = Folds(how, replace(cohort, groups=cut.same_scan), cohort.digest, fold_of)
-        if cut == before.cut:
-            if odd := sorted({row.subject for row in cohort.rows} ^ fold_of.keys()):
-                raise InputError(f"{saved / FOLD_TABLE} or {cohort.path} lacks {odd[0]}. Was it edited? Copy it again.")
-            if parted := tuple(group for group in before.groups if len({fold_of[one] for one in group}) > 1):
-                who = f"subjects who {tie(parted, cohort.metadata)}: {named_groups(parted)}"
-                raise InputError(f"{saved / FOLD_TABLE} parts {who}. Was it edited? Copy it again.")
-            return before
-    return None
+    if not (saved / FOLDS).is_file():
+        return None
+    cut, fold_of = read_folds(saved)
+    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.digest, fold_of)
 
 
 def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
@@ -204,10 +188,10 @@ def check_cuttable(cohort: Cohort) -> None:
         raise InputError(
             f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
         )
-    several = Counter(row.subject for row in {(row.subject, row.label, row.site): row for row in cohort.rows}.values())
-    if differing := [subject for subject, count in several.items() if count > 1]:
+    known = {row.subject: (row.label, row.site) for row in cohort.rows}
+    if several := sorted({row.subject for row in cohort.rows if (row.label, row.site) != known[row.subject]}):
         raise InputError(
-            f"{cohort.path} has two labels or sites for subject {listed(differing)}; folds need one. Correct the table."
+            f"{cohort.path} has two labels or sites for subject {listed(several)}; folds need one. Correct the table."
         )
     if any("swap" in source for source in cohort.metadata.lineage):
         raise InputError(
@@ -216,20 +200,16 @@ def check_cuttable(cohort: Cohort) -> None:
         )
 
 
-def read_folds(path: Path) -> dict[str, str]:
-    """Each subject's fold by `folds.csv`. Raises InputError if it is damaged."""
-    rows = list(tables.read_rows(path).values())
-    fold_of = {row["subject"]: row["fold"] for row in rows} if rows and tuple(rows[0]) == FOLD_COLUMNS else {}
-    if not rows or len(fold_of) < len(rows):
-        raise InputError(
-            f"{path} is damaged; expected the columns subject and fold, and a row a subject. Copy it again."
-        )
-    return fold_of
+def read_folds(folder: Path) -> tuple[Cut, dict[str, str]]:
+    """How folds were cut, and each subject's fold. Raises InputError if they are not as they were written."""
+    manifest.verify(folder, [FOLDS, FOLD_TABLE])
+    rows = tables.read_rows(folder / FOLD_TABLE, FOLD_COLUMNS).values()
+    return files.read_json(folder / FOLDS, Cut), {row["subject"]: row["fold"] for row in rows}
 
 
 def open_reduced(path: Path, how: str) -> Folds:
     """A set of reduced cohorts. Raises InputError if its folds are others, or it does not test each subject once."""
-    cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
+    cut, fold_of = read_folds(path)
     seal_of.verified_seal(path, parts_of_set(path, cut, fold_of))
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
@@ -258,7 +238,7 @@ def parts_of_set(path: Path, cut: Cut, fold_of: Mapping[str, str]) -> dict[str, 
 
 def seal_set(path: Path) -> None:
     """Seals a set of reduced cohorts, each of which is sealed."""
-    cut, fold_of = files.read_json(path / FOLDS, Cut), read_folds(path / FOLD_TABLE)
+    cut, fold_of = read_folds(path)
     seal_of.write_seal(path, parts_of_set(path, cut, fold_of))
 
 
@@ -297,10 +277,7 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
             f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
         )
     fold_of = by_number(training, str(count), seed) if folds.are_numbered else by_value(training, folds, count, seed)
-    try:
-        check_classes(training, fold_of)
-    except InputError as error:
-        raise InputError(f"--choose cuts the training subjects of a fold into inner folds. {error}") from None
+    check_classes(training, fold_of, "inner fold")
     return InnerFolds(cohort, fold_of)
 
 

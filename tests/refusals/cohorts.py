@@ -142,6 +142,12 @@ def exchanged(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(split=table["split"].map({"train": "test", "test": "train"}))
 
 
+def in_another_fold(table: pd.DataFrame) -> pd.DataFrame:
+    """Folds of which the first person is in the next one."""
+    first, *others = table["fold"]
+    return table.assign(fold=[str((int(first) + 1) % 3), *others])
+
+
 def site_of_one(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(SITE_ID=["USM", *table["SITE_ID"][1:]])
 
@@ -209,10 +215,10 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),
     row(f"{BARE} --folds site", "has 1 values", "unknown"),
     row(f"{CUT_INTO} 3".replace("converted", "swapped"), "augmented by swapping", "{swapped}"),
-    row(FOLDS, "lacks", "Was it edited", spoil={FOLD_TABLE: lambda table: table[:-1]}),
-    row(FOLDS, "lacks 50002", spoil={FOLD_TABLE: lambda table: table.replace("50002", "stranger")}),
-    row(FOLDS, "folds.csv", "damaged", spoil={FOLD_TABLE: "empty"}),
-    row(FOLDS, "folds.csv", spoil={FOLD_TABLE: lambda table: table.assign(fold=table["fold"].sample(frac=1).values)}),
+    row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: lambda table: table[:-1]}),
+    row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: lambda table: table.replace("50002", "other")}),
+    row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: "empty"}),
+    row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: in_another_fold}),
     row("abide-data pack {converted} {missing}", "--zip", "--bin"),
     row("abide-data pack {converted} {repository} --zip", "{repository}", "remove it or name another"),
     row("abide-data swap {converted} {repository}", "{repository}", "remove it or name another"),

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lab
-import pandas as pd
 
 from refusals import PLACES as OF_ALL
 from refusals import Row, row
@@ -41,12 +40,6 @@ def as_run_json(path: Path) -> None:
     path.rename(path.with_name("run.json"))
 
 
-def in_another_fold(table: pd.DataFrame) -> pd.DataFrame:
-    """Folds of which the first person is in the next one."""
-    first, *others = table["fold"]
-    return table.assign(fold=[str((int(first) + 1) % 3), *others])
-
-
 DATA = "--dataDir {cohort} --chkPointDir"
 TEST = f"run.py --test --model cnn {DATA} {{trained}}"
 AGAIN = f"run.py --train --model cnn --numIters 9 {DATA} {{trained}}"
@@ -56,7 +49,6 @@ EVERYBODY = "run.py --test --everybody --chkPointDir {everybody}/ckpt --dataDir 
 FOLDS = "--chkPointDir {on_folds}/ckpt --dataDir {converted}"
 SCORED = "run.py --train --everybody --score {on_folds}/test --chkPointDir {missing} --dataDir {converted}"
 ITS_JSON, ITS_DATA = "trained/cnn/run.json", "trained/cnn/ckpt-1.data-00000-of-00001"
-CUT = "on_folds/ckpt/mmnn/folds-3/folds.csv"
 RUNS: list[Row] = [
     row("run.py --train --dryRun", "name it with --dataDir"),
     # Options
@@ -149,7 +141,6 @@ RUNS: list[Row] = [
     row(TEST, "the encoder behind", "By their scans", spoil={ITS_JSON: learnt("encoder_volumes")}),
     row(TEST, "does not say which scans", spoil={ITS_JSON: {"training_volumes": []}}),
     row(EVERYBODY, "4 of 4 test subjects", "Test other people"),
-    row(f"run.py --test --folds 3 {FOLDS}", "was trained on data with", "made", spoil={CUT: in_another_fold}),
     row(TEST, "normalisation none", "has z-scored", spoil={ITS_JSON: within("preparation", normalisation="none")}),
     row(TEST, "maps reho as entry 1", "falff as entry 1", spoil={ITS_JSON: within("preparation", maps=["reho"])}),
     row(TEST, "records of 2 maps", "1 map", spoil={ITS_JSON: {"num_maps": 2, "cohort_sha256": "0" * 64}}),
