@@ -166,7 +166,8 @@ def test_two_runs_of_a_person_are_told_apart_by_only(tmp_path):
     folder = labs.xcpd(tmp_path / "xcpd", PEOPLE[:4], "seg-Toy")
     places = {"source": folder / "derivatives/lab", "to": tmp_path / "to"}
     for path in list(places["source"].rglob("*timeseries.tsv")):
-        path.with_name(path.name.replace("_seg", "_run-2_seg")).write_text("not chosen")
+        for other in ("_run-2_seg", "_space-fsLR_seg"):  # of surfaces is left alone
+            path.with_name(path.name.replace("_seg", other)).write_text("not chosen")
     line = refused(SEG, "for 50002, 50003, 50004, 50005 of 4", "several series that differ in run", **places)
     (advice,) = re.findall(r"such as with (--only .*) \(4 people\)", line)
     done(f"{SEG} {advice.replace('run-2_', '')}", **places)
