@@ -67,11 +67,11 @@ NOTHING = more(
 
 # Of people, which a conversion reads: their form, IDs, numbers, what tells the diagnosis, the split
 TABLES: list[Row] = [
-    row(CONVERT_LAB, "Phenotypic.csv", "empty", spoil={TABLE: "empty"}),
+    row(CONVERT_LAB, "Phenotypic.csv", "No columns", spoil={TABLE: "empty"}),
     row(CONVERT_LAB, "not a readable table", spoil={TABLE: b"ID,DX_GROUP\nM\xfcnchen,1\n"}),
     row(CONVERT_LAB, "separated by", "expected one", spoil={TABLE: b"ID,a;b\n1,2\n1;2;3\n"}),
     row(FLAT, "number the rows", "--idColumn", spoil=of_ids(row=lambda at: at + 1, code=lambda at: f"P{at}")),
-    row(FLAT, "all but the ends", "--idColumn", spoil=of_ids(ID=lambda at: at)),
+    row(FLAT, "as shifted numbers do", "--idColumn", spoil=of_ids(ID=lambda at: at)),
     row(FLAT, "ID and code", "--idColumn", spoil=of_ids(ID=lambda at: at + 1, code=lambda at: f"P{at * 7 % 24 + 1}")),
     row(FLAT, "No column", "such as 1", spoil=of_ids(ID=lambda at: 900 + at)),
     row(
