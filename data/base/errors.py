@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 # Controls, line ends, and what is not Unicode, as in a file name that is not UTF-8
@@ -9,7 +10,6 @@ NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 MAX_TEXT = 100_000  # characters of one value; the csv module reads no more than 131,072
 PLAIN = f"expected one line of UTF-8 text without control characters, of at most {MAX_TEXT:,} characters"
 SHOWN = 200  # characters of a refused text
-NAMED = 4  # of the names that are taken for one
 
 
 class InputError(Exception):
@@ -42,20 +42,14 @@ def shown(text: str) -> str:
 def taken_for_one(names: Iterable[str], compared: Callable[[str], str] = str) -> list[str]:
     """The names that stand there several times, or that some file systems take for one: they differ in capitals or the
     encoding of accents only. Each group has all its spellings. What is `compared` of a name may be a part of it."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, Counter[str]] = {}
     for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", compared(name).casefold()), []).append(name)
-    return [spellings(group) for group in groups.values() if len(group) > 1]
-
-
-def spellings(group: Iterable[str]) -> str:
-    """`'ä' and 'Ä'`; `'5' (2 times)`."""
-    group = list(group)
-    several = list(dict.fromkeys(group))
-    if len(several) == 1:
-        return f"{shown(several[0])} ({len(group)} times)"
-    more = f" and {len(several) - NAMED} more" if len(several) > NAMED else ""
-    return " and ".join(map(shown, several[:NAMED])) + more
+        groups.setdefault(unicodedata.normalize("NFC", compared(name).casefold()), Counter())[name] += 1
+    return [
+        " and ".join(shown(name) + (f" ({times} times)" if times > 1 else "") for name, times in group.items())
+        for group in groups.values()
+        if group.total() > 1
+    ]
 
 
 def escaped(text: str) -> str:
