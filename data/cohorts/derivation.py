@@ -71,11 +71,6 @@ class Derivation:
         """That of one file."""
         return SERIES if self.parcels else self.measures[0] if self.measures else ""
 
-    @property
-    def shared(self) -> "Derivation":
-        """What decides all files alike."""
-        return replace(self, measures=(), networks=None, parcels=None)
-
     def words(self, name: str) -> str:
         """The value of a field."""
         value = getattr(self, name)

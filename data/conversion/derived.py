@@ -67,14 +67,12 @@ def common(
         return None, [
             f"How all maps were derived is not known of {len(unknown)} people, so not kept: {listed(unknown)}."
         ]
-    first, *others = usual
-    if told := differing((one.product, one.shared, first.shared) for one in others):
+    shared = [replace(one, measures=(), networks=None, parcels=None) for one in usual]
+    if told := differing((one.product, how, shared[0]) for one, how in zip(usual, shared, strict=True)):
         return None, [f"Maps were derived in several ways, so how is not kept: {told}."]
     measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in usual)))
-    images: dict[str, Any] = {
-        name: next(filter(None, (getattr(one, name) for one in usual)), None) for name in NAMES_BESIDE
-    }
-    return replace(first, measures=measures, **images), []
+    images: dict[str, Any] = {name: of for one in usual for name in NAMES_BESIDE if (of := getattr(one, name))}
+    return replace(shared[0], measures=measures, **images), []
 
 
 def images_of(derivation: Derivation | None, listing: Listing, given: Path | None) -> tuple[dict[str, Path], list[str]]:

@@ -1,7 +1,6 @@
 """One person's scans -> their maps and series on disk."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -86,6 +85,8 @@ def complete(task: PersonTask) -> list[str]:
     for leftover in output.of_person(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove(leftover)
     missing = output.missing(person, made_in(output.folder, person.label))
+    if not missing:  # another process has done the person meanwhile
+        return []
     about = {"Sources": linked(person, output.folder), SOURCES: sources_of(person)}
     scans = [derived(scan, task, missing) for scan in person.scans]
     check_one_grid(person, scans)
@@ -112,11 +113,13 @@ def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> Derive
     mask, unsure = (read_mask(file.mask, bold), []) if file.mask else found_mask(bold)
     series, mask, notes = read_series(bold, mask)
     affine = bold.image.affine
-    with naming(file.path):
+    try:
         acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, task.output.derivation.band)
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
         del series
         values = {product: measure(scan, product, task.output) for product in products}
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from error
     return DerivedScan(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
 
 
@@ -127,15 +130,6 @@ def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
     whole = np.zeros((len(kept), series.shape[1]), np.float32)
     whole[kept] = series
     return whole
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Adds the scan to what is wrong with it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def measure(scan: Scan, product: str, output: Output) -> np.ndarray:
@@ -182,8 +176,7 @@ def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
     moved = [scan.confounds.motion_mm for scan in scans]
     volumes = [len(scan.confounds.kept) for scan in scans]
-    known = [motion for motion in moved if motion is not None]
-    mean = round(float(np.average(known, weights=volumes)), 6) if len(known) == len(moved) else None
+    mean = None if None in moved else round(float(np.average(np.array(moved, float), weights=volumes)), 6)
     trs = list(dict.fromkeys(scan.tr_s for scan in scans))
     used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
