@@ -13,7 +13,6 @@ from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, 
 from data.base.errors import InputError
 from data.base.files import check_new
 from data.base.terminal import start
-from data.cohorts.derivation import add_choices, chosen
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
@@ -128,20 +127,19 @@ def derive(args: argparse.Namespace) -> None:
     from data.derivation import job
 
     options = options_of(args, DerivationOptions)
-    planned = job.plan(args.bold, args.out, chosen(args), options)
+    planned = job.plan(args.bold, args.out, options)
     print("\n".join(planned.notes), flush=True)
     if options.dry_run:
         from data.derivation.preview import preview
 
         print("\n".join(preview(planned)))
         return
-    print("\n".join(planned.begin()), flush=True)
     notes, failed = job.run(planned)
     print("\n".join(notes), flush=True)
     if failed:
         raise InputError(
             f"{len(failed)} people failed, for the reasons above: {listed(failed)}. Do what these say, then repeat the "
-            "command; until then, convert leaves these people out."
+            "command."
         )
 
 
@@ -214,7 +212,6 @@ def parser() -> argparse.ArgumentParser:
     made = verb(derive, "preprocessed 4-D scans -> NIfTI maps, and series of parcels")
     made.add_argument("bold", type=Path, help="folder of scans: fMRIPrep, XCP-D, C-PAC, PCP, or see --boldColumn")
     made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
-    add_choices(made)
     add_options(made, DerivationOptions)
     new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
     add = new.add_argument

@@ -171,7 +171,7 @@ def carry_tables(source: Cohort, target: Path) -> None:
     for name, path in carried.items():
         shutil.copyfile(path, target / name)
     if source.tables and source.metadata.derivation:
-        derivation_of.kept_in(source.tables, source.metadata.derivation).write(target)
+        derivation_of.keep(target, derivation_of.kept_in(source.tables, source.metadata.derivation))
 
 
 def write_tables(

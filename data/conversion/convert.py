@@ -19,12 +19,13 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import MAPS, Cohort
+from data.cohorts.derivation import keep
 from data.cohorts.duplicates import Groups, People, in_common, people_of, search
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import TYPED, Metadata, listed
 from data.cohorts.stored import open_cohort
 from data.conversion import families, measures
-from data.conversion.derived import check_each, compared
+from data.conversion.derived import compared
 from data.conversion.leaks import (
     accepted,
     check_coding,
@@ -94,8 +95,7 @@ class Conversion:
                 with open(volume, "r+b") as file:
                     file.write(header)
                 volume.rename(folder / row.file)
-        if source.kept:
-            source.kept.write(folder)
+        keep(folder, source.images)
         measures.write_measures(folder / MAPS, subjects, measured)
         planned.write_tables(folder, [of.of_record(header) for of, header in zip(found, planned.headers, strict=True)])
         open_cohort(folder)  # nothing is called done that cannot be read
@@ -188,9 +188,7 @@ def check_new_people(source: Source, options: ConversionOptions, like: TemplateC
     check_like(source, cohort)
     check_measurements(source, [*metadata.phenotype_columns, *metadata.covariate_columns])
     source = families.added_like(source, options.family, cohort)
-    if metadata.derivation and not source.derivation:  # not one way of all maps, or not known of all
-        check_each(source.files, metadata.derivation, cohort.path)
-    told = [*like.notes, *compared(source.derivation, metadata.derivation, cohort.path)]
+    told = [*like.notes, *compared(source, cohort)]
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
     told += families.notes_like(source, cohort)

@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from data.base.errors import InputError, shown
-from data.cohorts.derivation import Derivation, DerivationWithImages
+from data.cohorts.derivation import Derivation
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
@@ -58,19 +58,10 @@ class Source:
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
     series: SeriesFiles | None = None
-    kept: DerivationWithImages | None = None  # how all of this was derived from scans, if that is known
+    derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
+    images: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
     odd_allowed: bool = False  # whether --missing says which numbers are codes, and so that all others are right
     family_column: str | None = None  # of which `subjects` have the column `family`
-
-    @property
-    def derivation(self) -> Derivation | None:
-        return self.kept.derivation if self.kept else None
-
-    @property
-    def files(self) -> list[Path]:
-        """Those of maps and series, each once."""
-        series = self.series.paths.tolist() if self.series else []
-        return list(dict.fromkeys([*(of_map.path for name in self.maps for of_map in self.maps[name]), *series]))
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,7 @@ def read_source(
     image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
     series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
     derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
-    with_images, missing = derived.with_images(derivation, listing, options.parcels)
+    images, missing = derived.images_of(derivation, listing, options.parcels)
     rows, motion_notes = derived.with_motion(table.loc[subjects.index], maps)
     here = set(subjects["subject"])
     twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
@@ -177,7 +168,8 @@ def read_source(
             sites.note,
         ],
         series=series,
-        kept=with_images,
+        derivation=derivation,
+        images=images,
         odd_allowed=options.missing is not None,
     )
 

@@ -173,27 +173,19 @@ class Confounds:
     motion_mm: float | None  # mean framewise displacement; None if unknown
 
 
-def strategy_of(scan: ScanFile, wanted: str) -> str:
-    """What is regressed out of a scan: what is wanted. If nothing is, nilearn's `simple`, and nothing of scans that
-    were cleaned or have no table. Raises InputError if there is no table for what is wanted."""
-    if not wanted:
-        return "none" if scan.row.cleaned or not scan.confounds else "simple"
-    if wanted != "none" and not scan.confounds:
-        raise InputError(
-            f"no table of confounds for --confounds {wanted}; expected *_desc-confounds_timeseries.tsv beside each "
-            "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
-        )
-    return wanted
-
-
 def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
-    """Raises InputError, naming the table, if it does not fit the scan or lacks a column."""
+    """Raises InputError, naming the table, if it does not fit the scan or lacks a column, or if there is none."""
     everything = Confounds(np.ones(volumes, bool), None, None)
     if scan.row.cleaned:
         moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
         return censored(moved, scan.outliers, volumes) if scan.outliers else moved
     if not scan.confounds:
-        return everything
+        if strategy == "none":
+            return everything
+        raise InputError(
+            f"no table of confounds for --confounds {strategy}; expected *_desc-confounds_timeseries.tsv beside each "
+            "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
+        )
     table = read_tsv(scan.confounds)
     if len(table) != volumes:
         raise InputError(

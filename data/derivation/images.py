@@ -1,6 +1,5 @@
 """Label images and maps of networks in MNI space -> the same on a scan's grid, by affine."""
 
-import csv
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,10 +8,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from data.base.errors import InputError, check_plain
+from data.base.errors import InputError
 from data.base.manifest import sum_of
 from data.cohorts.atlas import MAX_REGIONS
+from data.cohorts.derivation import Image
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
+from data.conversion.tables import read_table
 from data.conversion.volumes import check_labels, labels_of
 
 GRIDS_KEPT = 4  # of one template; scans of several grids are rare
@@ -23,11 +24,14 @@ class ImageFile:
     """A label image of parcels, or a 4-D file with a map of each network."""
 
     path: Path
-    file: str  # its name, whatever a copy is called
-    name: str  # its letters and digits
+    said: Image  # its name, whatever a copy is called, and its sum
     names: tuple[str, ...]  # of parcels or networks
-    sha256: str
     numbers: tuple[int, ...] = ()  # of parcels
+
+    @property
+    def label(self) -> str:
+        """The letters and digits of its name, by which BIDS calls an atlas."""
+        return re.sub("[^A-Za-z0-9]", "", stem_of(Path(self.said.file)))
 
 
 def open_parcels(path: Path, file: str = "") -> ImageFile:
@@ -42,17 +46,8 @@ def open_parcels(path: Path, file: str = "") -> ImageFile:
     if numbers.size > MAX_REGIONS:
         raise InputError(f"{path} has {numbers.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?")
     whole = tuple(numbers.astype(int).tolist())
-    names = names_beside(path, whole)
-    file = file or path.name
-    return ImageFile(path, file, label_of(path, file), names, sum_of(path), whole)
-
-
-def label_of(path: Path, file: str) -> str:
-    """The letters and digits of a file's name, by which BIDS calls an atlas. Raises InputError if it has none."""
-    label = re.sub("[^A-Za-z0-9]", "", stem_of(Path(file)))
-    if not label:
-        raise InputError(f"{path} has no letter or digit in its name, which names the series. Rename it.")
-    return label
+    said = Image(file=file or path.name, sha256=sum_of(path))
+    return ImageFile(path, said, names_beside(path, whole), whole)
 
 
 def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
@@ -60,11 +55,10 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     table = beside(path, ".tsv")
     if not table.is_file():
         return tuple(map(str, numbers))
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
-    known = {row.get("index"): (row.get("name") or row.get("label") or "").strip() for row in rows}
-    names = tuple(known.get(str(number)) or "" for number in numbers)
-    for name in names:
-        check_plain(name, f"{table} has the name of a parcel")
+    rows = read_table(table)
+    column = "name" if "name" in rows else "label"
+    known = dict(zip(rows["index"], rows[column].str.strip(), strict=True)) if {"index", column} <= {*rows} else {}
+    names = tuple(known.get(str(number), "") for number in numbers)
     if not all(names) or len(set(names)) < len(names):
         missing = next((number for number, name in zip(numbers, names, strict=True) if not name), "one twice")
         raise InputError(
@@ -82,8 +76,8 @@ def open_networks(path: Path, file: str = "") -> ImageFile:
     source, labels = labels_of([path], beside(path, ".txt"))
     if labels is not None:
         check_labels(labels, source, volumes)
-    file = file or path.name
-    return ImageFile(path, file, label_of(path, file), tuple(labels or map(str, range(volumes))), sum_of(path))
+    names = tuple(labels or map(str, range(volumes)))
+    return ImageFile(path, Image(file=file or path.name, sha256=sum_of(path), names=names), names)
 
 
 @lru_cache(GRIDS_KEPT)

@@ -1,12 +1,36 @@
-"""The options of `abide-data derive` that decide nothing of what a map holds, each a field."""
+"""The options of `abide-data derive`, each a field."""
 
 import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.cli import MAX_JOBS, option, whole
+from data.base.cli import MAX_JOBS, names, option, whole
 from data.base.errors import shown, whole_number
+from data.cohorts.derivation import STRATEGIES
+
+MAX_SMOOTHING_MM = 30.0
+
+
+def hertz(text: str) -> tuple[float, float]:
+    """`0.01,0.1` -> 0.01, 0.1, in Hz."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0 <= low < high <= 10:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1")
+    return low, high
+
+
+def millimetres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= MAX_SMOOTHING_MM:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a width in mm, such as 6")
+    return value
 
 
 def one_of_shares(text: str) -> tuple[int, int]:
@@ -20,8 +44,27 @@ def one_of_shares(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DerivationOptions:
-    """Which scans are read, and how the work is shared; what is made of them says `Derivation`."""
+    """What is made of which scans, and how the work is shared; None if it is not said."""
 
+    maps: tuple[str, ...] | None = option(
+        None,
+        type=names,
+        metavar="A,B,...",
+        help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
+        "(default falff; none with --series alone)",
+    )
+    band: tuple[float, float] | None = option(None, type=hertz, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
+    smooth: float | None = option(
+        None, type=millimetres, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
+    )
+    confounds: str | None = option(
+        None,
+        choices=(*STRATEGIES, "none"),
+        help="what is regressed out, with 24, 12 or 6 parameters of head motion "
+        "(default simple; none if scans were cleaned, or none has a table)",
+    )
+    networks: Path | None = option(None, type=Path, metavar="FILE", help="4-D maps of networks, for dual_regression")
+    series: Path | None = option(None, type=Path, metavar="ATLAS", help="label image: write the mean series of parcels")
     like: Path | None = option(
         None, type=Path, metavar="COHORT", help="make the maps and series that this cohort has, in the same way"
     )

@@ -1,72 +1,126 @@
-"""What `derive` writes: a BIDS derivative with maps and series of each person, each beside a JSON that says how it was
-made. A file that is there counts as done if its JSON says the same of options and scans."""
+"""What `derive` writes: a BIDS derivative with maps and series of each person, and `derived.csv` of all people.
 
-import hashlib
+Beside each file, a JSON says how it was made, and of which scans. It is written last, so a file without it is not done.
+"""
+
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import EVERY, MAP, PROGRAM, SERIES, Derivation
+from data.cohorts.derivation import (
+    COLUMNS,
+    NAMES_BESIDE,
+    NETWORKS,
+    PARCELS,
+    PROGRAM,
+    SERIES,
+    TABLE,
+    Derivation,
+    derivation_in,
+    differing,
+)
 from data.cohorts.nifti import beside, stem_of
-from data.conversion.discovery import ambiguous, entities_of
+from data.conversion.discovery import entities_of
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
-from data.pages.page import is_page
 
 DESCRIPTION = "dataset_description.json"
-PAGE, PAGE_KIND = "derive.html", "derive"
-BLOCKS, BLOCK_BYTES = 16, 2**16  # of a file, spread over it, which its digest covers
-SOURCES = "SourcesSHA256"  # in the JSON beside a file: which scans it was made of
+SOURCES = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of
 SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
+KINDS = {NETWORKS: "probseg", PARCELS: "dseg"}  # how BIDS calls such images
+FACTS = {  # columns of `derived.csv` by their keys in the JSON
+    "mean_fd": "MeanFramewiseDisplacement",
+    "volumes": "NumberOfVolumes",
+    "volumes_kept": "NumberOfVolumesKept",
+    "voxels": "NumberOfVoxels",
+}
+NOT_BIDS = ("*.csv", "figures", "atlases", "*_boldmap.*", "*_timeseries.*")
 
 
 @dataclass(frozen=True)
-class Products:
-    """What is made of scans, and how."""
+class Made:
+    """A file that is there, by the JSON beside it."""
 
-    derivation: Derivation  # without what is each person's: the kind of scans and, unless an option says it, confounds
-    networks: ImageFile | None
-    parcels: ImageFile | None
+    path: Path  # of the JSON
+    derivation: Derivation
+    said: Mapping[str, Any]
 
-    @property
-    def band(self) -> tuple[float, float]:
-        assert self.derivation.band  # which has a default
-        return self.derivation.band
 
-    @property
-    def names(self) -> list[str]:
-        return [*self.derivation.measures, *([SERIES] if self.parcels else [])]
+Files = Mapping[str, Sequence[Made]]  # by person
 
 
 @dataclass(frozen=True)
 class Output:
-    """The folder of results; `entities` stand in the name of each file."""
+    """What is made of scans, how and where; `entities` stand in the name of each file."""
 
     folder: Path
-    entities: tuple[tuple[str, str], ...]
+    derivation: Derivation
+    images: Mapping[str, ImageFile]  # NETWORKS and PARCELS, as far as they are wanted
+    entities: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def products(self) -> list[str]:
+        return [*self.derivation.measures, *([SERIES] if PARCELS in self.images else [])]
 
     def of_person(self, label: str) -> Path:
         return self.folder / f"sub-{label}"
 
-    def path(self, label: str, product: str, products: Products) -> Path:
-        """Where a map or the series of a person lies."""
-        parts = [f"sub-{label}", *(f"{name}-{value}" for name, value in self.entities)]
-        if product == SERIES and products.parcels:
-            parts += [f"seg-{products.parcels.name}", "stat-mean", "timeseries.tsv"]
-        else:
-            parts += [f"stat-{product.replace('_', '')}", "boldmap.nii.gz"]
-        return self.of_person(label) / "func" / "_".join(parts)
+    def start(self, label: str) -> str:
+        """The beginning of the names of a person's files."""
+        return "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in self.entities)])
 
-    def missing(self, label: str, products: Products) -> list[str]:
-        return [name for name in products.names if not self.path(label, name, products).exists()]
+    def path(self, label: str, product: str) -> Path:
+        """Where a map or the series of a person lies."""
+        name = f"stat-{product.replace('_', '')}_boldmap.nii.gz"
+        if product == SERIES:
+            name = f"seg-{self.images[PARCELS].label}_stat-mean_timeseries.tsv"
+        return self.of_person(label) / "func" / f"{self.start(label)}_{name}"
+
+    def check_options(self, made: Files) -> None:
+        """Raises InputError if files that are there were derived otherwise."""
+        every = ((label, one.derivation, self.expected(label, one)) for label, of in made.items() for one in of)
+        if told := differing(every):
+            raise InputError(
+                f"{self.folder} was derived with {told}; expected the same options. Give them, remove these people's "
+                "folders, or derive into another folder."
+            )
+
+    def expected(self, label: str, made: Made) -> Derivation:
+        """How a file that is there should have been derived; images that are not wanted now are its own."""
+        for product in self.products:
+            if json_of(self.path(label, product)) == made.path:
+                return self.derivation.of(product)
+        own = {name: getattr(made.derivation, name) for name in ("measures", "networks", "parcels")}
+        return replace(self.derivation, **own)
+
+    def missing(self, person: ScannedPerson, made: Files) -> list[str]:
+        """The products of a person that are not done. Raises InputError if it is unclear which scans to take, or,
+        naming what differs, if a file of the person, of whatever product, was made with other options, of other files,
+        or under another name."""
+        if person.unclear:
+            raise InputError(person.unclear)
+        own = made.get(person.label, [])
+        self.check_options({person.label: own})
+        now, start = sources_of(person), self.start(person.label)
+        advice = f"Remove {self.of_person(person.label)} to make all of it anew, or derive into another folder."
+        for one in own:
+            then = one.said.get(SOURCES, [])
+            if changed := dict.fromkeys(of["Name"] for of in [*now, *then] if of not in now or of not in then):
+                raise InputError(f"{one.path} was made of other files than now, {', '.join(changed)}. {advice}")
+            if not one.path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
+                raise InputError(f"{one.path} is named otherwise than {start}, as files are now. {advice}")
+        done = {one.path for one in own}
+        paths = {product: self.path(person.label, product) for product in self.products}
+        return [product for product, path in paths.items() if json_of(path) not in done or not path.exists()]
 
 
 def json_of(path: Path) -> Path:
@@ -79,96 +133,43 @@ def picture_of(path: Path) -> Path:
     return path.parent.with_name("figures") / f"{path.name.split('.')[0]}.webp"
 
 
-def choices_of(product: str, derivation: Derivation) -> dict[str, Any]:
-    """The choices that decide what a file holds, as its JSON has them."""
-    return derivation.said(EVERY, product) if product == SERIES else derivation.said(EVERY, MAP, product)
+def made_in(folder: Path, label: str = "*") -> Files:
+    """What is there of a person, or of all. Raises InputError for a JSON that is damaged or of another program."""
+    found = dict[str, list[Made]]()
+    for path in sorted(folder.glob(f"sub-{label}/func/sub-*.json")):
+        said = files.read_json(path, dict)
+        if (derivation := derivation_in(said, path)) is None:
+            raise InputError(f"{path} was not written by this command; derive into another folder.")
+        found.setdefault(path.parts[-3].removeprefix("sub-"), []).append(Made(path, derivation, said))
+    return found
 
 
-def sources_of(person: ScannedPerson, folder: Path) -> dict[str, Any]:
-    """The files that a person's maps are made of, and a digest of them: of names, sizes and blocks spread over each.
-    Their paths are from the dataset to which the description in the `folder` of results links. The digest alone
-    identifies them, however a command names them."""
+def sources_of(person: ScannedPerson) -> list[dict[str, Any]]:
+    """Name, bytes and time, in whole seconds as archives keep it, of all files that a person's maps are made of."""
+    found = []
+    for path in (path for scan in person.scans for path in scan.described_by):
+        about = path.stat()
+        found.append({"Name": path.name, "Bytes": about.st_size, "Modified": int(about.st_mtime)})
+    return found
+
+
+def linked(person: ScannedPerson, folder: Path) -> list[str]:
+    """The same files by their paths in the dataset to which the description in the `folder` of results links."""
     links = files.read_json(folder / DESCRIPTION, dict).get("DatasetLinks") or {}
     dataset = (folder / links.get("bold", "")).resolve()
-    digest, named = hashlib.sha256(), []
-    for scan in person.scans:
-        within = os.path.relpath(scan.path.parent.resolve(), dataset)
-        for path in scan.described_by:
-            named.append(f"bids:bold:{os.path.normpath(os.path.join(within, path.name))}")
-            digest.update(path.name.encode() + b"\0")
-            digest_blocks(digest, path)
-    return {"Sources": named, SOURCES: digest.hexdigest()}
+    paths = [path.parent.resolve() / path.name for scan in person.scans for path in scan.described_by]
+    return [f"bids:bold:{os.path.relpath(path, dataset)}" for path in paths]
 
 
-def digest_blocks(digest: Any, path: Path) -> None:
-    """Adds the size of a file and blocks spread over it; the last one of a .gz holds a checksum of all its values."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(str(size).encode())
-        for start in np.linspace(0, max(0, size - BLOCK_BYTES), BLOCKS).astype(int).tolist():
-            file.seek(start)
-            digest.update(file.read(BLOCK_BYTES))
-
-
-def check_same(path: Path, wanted: dict[str, Any]) -> None:
-    """Raises InputError, naming what differs, unless the JSON of a file that is there says the same."""
-    described = json_of(path)
-    if not described.is_file():
-        raise InputError(f"{path} has no JSON beside it, so this program did not write it; choose another folder.")
-    said = files.read_json(described, dict)
-    others = (name for name, value in wanted.items() if said.get(name) != value)
-    if different := next(others, None):
-        if different == SOURCES:
-            raise InputError(
-                f"{path} was made of other files than the scan has now. Remove this person's folder, to make it anew, "
-                "or choose another folder."
-            )
-        raise InputError(
-            f"{path} was made with {different} {said.get(different)}, not {wanted[different]}; choose the same "
-            "options, or another folder."
-        )
-
-
-def check_there(output: Output, label: str, derivation: Derivation, sources: dict[str, Any]) -> None:
-    """Raises InputError for files of a person, of whatever measure, that one cohort would mix with those to come. They
-    are named after other parts of the scans' names, or were made with other options, or of other scans, if `sources`
-    says which."""
-    start = "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in output.entities)])
-    for path in sorted((output.of_person(label) / "func").glob("sub-*")):
-        if not path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
-            raise InputError(
-                f"{output.folder} has {path.name}, and this command would write names that begin with {start}; choose "
-                "another folder, or the same scans with --only."
-            )
-        if path.suffix != ".json":
-            kinds = (EVERY,) if path.suffix == ".tsv" else (EVERY, MAP)
-            check_same(path, derivation.said(*kinds) | sources)
-
-
-def chosen_before(person: ScannedPerson, folder: Path) -> ScannedPerson:
-    """A person whose scans are unclear with those that the files in the folder were made of, as `--only` chose them."""
-    made = next(iter(sorted((folder / f"sub-{person.label}" / "func").glob("sub-*.json"))), None)
-    if not person.unclear or made is None:
-        return person
-    sources = files.read_json(made, dict).get("Sources")
-    named = {PurePosixPath(str(of)).name for of in sources} if isinstance(sources, list) else set()
-    chosen = tuple(scan for scan in person.scans if scan.path.name in named)
-    return replace(person, scans=chosen, unclear="") if chosen and not ambiguous(chosen) else person
-
-
-def entities_in(folder: Path, people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:
-    """Parts of the names to write: those that all scans have alike, without any that no name in the folder has. So
-    people who are chosen by `--only` have names like those of the others."""
-    there = [entities_of(path.name) for path in folder.glob("sub-*/func/sub-*.json")]
-    return tuple(part for part in shared_entities(people) if not there or any(part[0] in one for one in there))
-
-
-def shared_entities(people: Sequence[ScannedPerson]) -> tuple[tuple[str, str], ...]:
-    """Parts of names that all scans have alike; the space always."""
+def entities_of_all(people: Sequence[ScannedPerson], made: Files) -> tuple[tuple[str, str], ...]:
+    """Parts of the names to write: those that all scans have alike, the space always, without any that no name in the
+    folder has. So people who are chosen by `--only` have names like those of the others."""
     scans = [scan for person in people for scan in person.scans]
+    there = [entities_of(one.path.name) for of in made.values() for one in of]
     found = {name: {scan.entities.get(name) for scan in scans} for name in SHARED}
     found["space"] = {scan.space for scan in scans}
-    return tuple((name, value) for name, (value, *others) in found.items() if value and not others)
+    alike = [(name, value) for name, (value, *others) in found.items() if value and not others]
+    return tuple(part for part in alike if not there or any(part[0] in one for one in there))
 
 
 def check_folder(folder: Path) -> None:
@@ -180,31 +181,28 @@ def check_folder(folder: Path) -> None:
     said = files.read_json(folder / DESCRIPTION, dict) if (folder / DESCRIPTION).is_file() else {}
     if (said.get("GeneratedBy") or [{}])[0].get("Name") != PROGRAM:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
-    page = folder / PAGE
-    if page.exists() and not is_page(page, PAGE_KIND):
-        raise InputError(f"{page} is not a page that this command wrote; rename it.")
 
 
-def write_dataset(folder: Path, scans: Path, table: Path | None, products: Products) -> list[str]:
-    """Writes what all people share, unless it is there, and returns notes. Several processes may do so."""
+def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
+    """Writes what all people share, unless it is there, and returns a note. Several processes may do so."""
+    folder = output.folder
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, wait=True):
         for leftover in folder.glob(".unfinished.*"):  # of killed processes
             files.remove(leftover)
         if not (folder / DESCRIPTION).exists():
+            with files.replacing(folder / ".bidsignore") as file:
+                file.write("\n".join([*NOT_BIDS, ""]))
             files.write_json(folder / DESCRIPTION, description(folder, scans))
-        if products.parcels:
-            target = copy_image(folder, products.parcels, "dseg")
-            if (names := beside(products.parcels.path, ".tsv")).is_file():
-                copy(names, target.with_name(f"{target.name}.tsv"))
-        if products.networks:
-            target = copy_image(folder, products.networks, "probseg")
-            if not (names := target.with_name(f"{target.name}.txt")).exists():
-                with files.replacing(names) as file:
-                    file.write("\n".join([*products.networks.names, ""]))
+        for name, image in output.images.items():
+            copy_image(folder, name, image)
         if table is None:
-            return ["No table of people is carried over; name one with --table, also for convert."]
-        return copy_table(folder, table)
+            return "No table of people is carried over; name one with --table, also for convert."
+        target = folder / table.name
+        if target.exists() and target.read_bytes() != table.read_bytes():
+            return f"{target} differs from {table} and stays as it is."
+        copy(table, target)
+        return f"Table {table}, carried over."
 
 
 def description(folder: Path, scans: Path) -> dict[str, Any]:
@@ -217,19 +215,16 @@ def description(folder: Path, scans: Path) -> dict[str, Any]:
     }
 
 
-def copy_table(folder: Path, table: Path) -> list[str]:
-    target = folder / table.name
-    if target.exists() and target.read_bytes() != table.read_bytes():
-        return [f"{target} differs from {table} and stays as it is."]
-    copy(table, target)
-    return [f"Table {table}, carried over."]
-
-
-def copy_image(folder: Path, image: ImageFile, kind: str) -> Path:
-    """Copies an image as XCP-D lays atlases out; returns its path without an ending. Raises InputError as `copy`."""
-    target = folder / "atlases" / f"atlas-{image.name}" / f"atlas-{image.name}_{kind}"
+def copy_image(folder: Path, name: str, image: ImageFile) -> None:
+    """Copies NETWORKS or PARCELS, with their names, as XCP-D lays atlases out. Raises InputError as `copy`."""
+    target = folder / "atlases" / f"atlas-{image.label}" / f"atlas-{image.label}_{KINDS[name]}"
     copy(image.path, target.with_name(target.name + image.path.name[len(stem_of(image.path)) :]))
-    return target
+    names, source = target.with_name(target.name + NAMES_BESIDE[name]), beside(image.path, NAMES_BESIDE[name])
+    if source.is_file():
+        copy(source, names)
+    elif image.said.names:  # which a JSON gave
+        with files.replacing(names) as file:
+            file.write("\n".join([*image.said.names, ""]))
 
 
 def copy(source: Path, target: Path) -> None:
@@ -243,8 +238,35 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, unfinished)
 
 
-def write_series(path: Path, series: np.ndarray, names: Iterable[str]) -> None:
+def write_table(folder: Path, everybody: Iterable[str], failures: Mapping[str, str]) -> Path:
+    """`derived.csv`: what there is of each person, and why one failed, empty if nobody did: of those in `failures` as
+    these say, of others as an earlier command wrote. Several processes may do so."""
+    path = folder / TABLE
+    with files.locked(folder, wait=True):
+        if path.is_file():
+            before = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=COLUMNS, fill_value="")
+            failures = {row.subject: row.failed for row in before.itertuples() if row.failed} | dict(failures)
+        made = made_in(folder)
+        labels = sorted({*everybody, *made, *failures}, key=lambda label: label.zfill(20))
+        rows = [row_of(label, made.get(label, []), failures.get(label, "")) for label in labels]
+        with files.replacing(path, newline="") as file:
+            pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(file, index=False)
+    return path
+
+
+def row_of(label: str, made: Sequence[Made], failed: str) -> dict[str, Any]:
+    """A person in `derived.csv`; its files were made of the same scans, so the first one tells of these."""
+    said = made[0].said if made else {}
+    products = " ".join(one.derivation.product for one in made)
+    return {
+        "subject": label,
+        "products": products,
+        "failed": failed,
+        **{name: said.get(of) for name, of in FACTS.items()},
+    }
+
+
+def write_series(path: Path, series: np.ndarray, names: Sequence[str]) -> None:
     """A table (volumes, parcels) with a header of names, `n/a` for NaN, as XCP-D has it."""
-    rows = ("\t".join("n/a" if np.isnan(value) else f"{value:.8g}" for value in row) for row in series.tolist())
     with files.replacing(path, newline="") as file:
-        file.write("\n".join(["\t".join(names), *rows, ""]))
+        pd.DataFrame(series, columns=names).to_csv(file, sep="\t", index=False, na_rep="n/a", float_format="%.8g")

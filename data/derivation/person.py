@@ -1,8 +1,7 @@
 """One person's scans -> their maps and series on disk."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,14 @@ from threadpoolctl import threadpool_limits
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import DUAL_REGRESSION, PERSON, PROGRAM, SERIES, Derivation
+from data.cohorts.derivation import DUAL_REGRESSION, KEY, NETWORKS, PARCELS, PROGRAM, SERIES
 from data.cohorts.nifti import MNI152, save
 from data.cohorts.pictures import picture, webp
-from data.derivation.bold import Confounds, confounds_of, found_mask, open_bold, read_mask, read_series, strategy_of
+from data.derivation.bold import Bold, Confounds, confounds_of, found_mask, open_bold, read_mask, read_series
 from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
-from data.derivation.output import (
-    SOURCES,
-    Output,
-    Products,
-    check_same,
-    check_there,
-    choices_of,
-    json_of,
-    picture_of,
-    sources_of,
-    write_series,
-)
+from data.derivation.output import SOURCES, Output, json_of, linked, made_in, picture_of, sources_of, write_series
 from data.derivation.scans import ScanFile, ScannedPerson
 
 FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
@@ -45,17 +33,15 @@ class PersonTask:
     """A person to do, in a process of its own."""
 
     person: ScannedPerson
-    products: Products
     output: Output
     threads: int  # of this process
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a person: `written` files; what is worth a note; why it failed, if it did."""
+    """What became of a person: what is worth a note; why it failed, if it did."""
 
     label: str
-    written: int = 0
     notes: tuple[str, ...] = ()
     failure: str = ""
 
@@ -79,26 +65,10 @@ class DerivedScan:
 
 def derive_person(task: PersonTask) -> Done:
     """Writes what is missing of a person, while no other process does."""
-    return attempted(task, complete)
-
-
-def check_person(task: PersonTask) -> Done:
-    """Whether what is there of a person was made of these scans; writes nothing."""
-
-    def check(task: PersonTask) -> tuple[int, list[str]]:
-        digest = sources_of(task.person, task.output.folder)[SOURCES]
-        check_what_is_there(task, of_person(task.person, task.products.derivation), {SOURCES: digest})
-        return 0, []
-
-    return attempted(task, check)
-
-
-def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str]]]) -> Done:
-    """Work on a person, while no other process does any: how many files were written, and notes, or why it failed."""
     label = task.person.label
     try:
         with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
-            written, notes = work(task)
+            return Done(label, tuple(complete(task)))
     except InputError as error:
         return Done(label, failure=str(error))
     except MemoryError:
@@ -107,59 +77,49 @@ def attempted(task: PersonTask, work: Callable[[PersonTask], tuple[int, list[str
         if error.errno in files.DISK_FULL:
             raise  # which would befall the others, too
         return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
-    return Done(label, written, tuple(notes))
 
 
-def complete(task: PersonTask) -> tuple[int, list[str]]:
-    """How many files were written, and notes."""
-    person, products, output = task.person, task.products, task.output
+def complete(task: PersonTask) -> list[str]:
+    """Writes what is missing of a person; notes. Raises InputError as `Output.missing`, and for a scan."""
+    person, output = task.person, task.output
     for leftover in output.of_person(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove(leftover)
-    derivation = of_person(person, products.derivation)
-    sources = sources_of(person, output.folder)
-    missing = check_what_is_there(task, derivation, {SOURCES: sources[SOURCES]})
-    if not missing:
-        return 0, []
+    missing = output.missing(person, made_in(output.folder, person.label))
+    if not missing:  # another process has done the person meanwhile
+        return []
+    about = {"Sources": linked(person, output.folder), SOURCES: sources_of(person)}
     scans = [derived(scan, task, missing) for scan in person.scans]
     check_one_grid(person, scans)
-    common = {**sources, **derivation.said(PERSON), **facts(scans)}
     for product in missing:
-        path = output.path(person.label, product, products)
+        path, derivation = output.path(person.label, product), output.derivation.of(product)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(json_of(path), {"Measure": product, **choices_of(product, derivation), **common})
-        write_product(path, product, scans, products)
-    return len(missing), [note for scan in scans for note in scan.notes]
+        write_product(path, product, scans, output)
+        labels = {"LabelMap": derivation.networks.names} if derivation.networks else {}
+        said = {"Measure": product, KEY: asdict(derivation), **labels, **about, **facts(scans)}
+        files.write_json(json_of(path), said)
+    return [note for scan in scans for note in scan.notes]
 
 
-def check_what_is_there(task: PersonTask, derivation: Derivation, sources: dict[str, Any]) -> list[str]:
-    """The products of a person that are not there. Raises InputError if what is there was made otherwise; of scans that
-    are named in `sources`, if there are any, it must be of these."""
-    label, products = task.person.label, task.products
-    check_there(task.output, label, derivation, sources)
-    missing = task.output.missing(label, products)
-    for product in set(products.names) - set(missing):
-        check_same(task.output.path(label, product, products), choices_of(product, derivation) | sources)
-    return missing
-
-
-def of_person(person: ScannedPerson, wanted: Derivation) -> Derivation:
-    """How a person's maps are derived. Raises InputError as `strategy_of`."""
-    confounds = dict.fromkeys(strategy_of(scan, wanted.confounds) for scan in person.scans)
-    return replace(wanted, confounds=", ".join(confounds), scans=person.scans[0].treated)
+def opened(file: ScanFile, confounds: str) -> tuple[Bold, Confounds]:
+    """A scan, of which the header is read, and its tables. Raises InputError, naming the file, for what is wrong with
+    them."""
+    bold = open_bold(file.path)
+    return bold, confounds_of(file, confounds, bold.volumes)
 
 
 def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
-    bold = open_bold(file.path)
-    confounds = confounds_of(file, strategy_of(file, task.products.derivation.confounds), bold.volumes)
+    bold, confounds = opened(file, task.output.derivation.confounds)
     mask, unsure = (read_mask(file.mask, bold), []) if file.mask else found_mask(bold)
     series, mask, notes = read_series(bold, mask)
     affine = bold.image.affine
-    with naming(file.path):
-        acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, task.products.band)
+    try:
+        acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, task.output.derivation.band)
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
         del series
-        values = {product: measure(scan, product, task.products) for product in products}
+        values = {product: measure(scan, product, task.output) for product in products}
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from error
     return DerivedScan(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
 
 
@@ -172,25 +132,17 @@ def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return whole
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Adds the scan to what is wrong with it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def measure(scan: Scan, product: str, products: Products) -> np.ndarray:
+def measure(scan: Scan, product: str, output: Output) -> np.ndarray:
     """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
     shape = scan.mask.shape
-    if product == SERIES and products.parcels:
-        labels = labels_on(products.parcels, shape, scan.affine)
-        series = np.full((len(scan.cleaned), len(products.parcels.numbers)), np.nan)
-        series[:, np.isin(products.parcels.numbers, labels)] = parcel_series(scan, labels)
+    if product == SERIES:
+        parcels = output.images[PARCELS]
+        labels = labels_on(parcels, shape, scan.affine)
+        series = np.full((len(scan.cleaned), len(parcels.numbers)), np.nan)
+        series[:, np.isin(parcels.numbers, labels)] = parcel_series(scan, labels)
         return series
-    if product == DUAL_REGRESSION and products.networks:
-        values = dual_regression(scan, networks_on(products.networks, shape, scan.affine))
+    if product == DUAL_REGRESSION:
+        values = dual_regression(scan, networks_on(output.images[NETWORKS], shape, scan.affine))
     else:
         values = MEASURES[product](scan)
     if product == "falff":
@@ -224,8 +176,7 @@ def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
     moved = [scan.confounds.motion_mm for scan in scans]
     volumes = [len(scan.confounds.kept) for scan in scans]
-    known = [motion for motion in moved if motion is not None]
-    mean = round(float(np.average(known, weights=volumes)), 6) if len(known) == len(moved) else None
+    mean = None if None in moved else round(float(np.average(np.array(moved, float), weights=volumes)), 6)
     trs = list(dict.fromkeys(scan.tr_s for scan in scans))
     used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
@@ -238,13 +189,13 @@ def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
     }
 
 
-def write_product(path: Path, product: str, scans: Sequence[DerivedScan], products: Products) -> None:
-    if product == SERIES and products.parcels:
-        write_series(path, joined([scan.values[SERIES] for scan in scans]), products.parcels.names)
+def write_product(path: Path, product: str, scans: Sequence[DerivedScan], output: Output) -> None:
+    if product == SERIES:
+        write_series(path, joined([scan.values[SERIES] for scan in scans]), output.images[PARCELS].names)
         return
     mask, affine = np.any([scan.mask for scan in scans], axis=0), scans[0].affine
     values = averaged(scans, product)
-    if fwhm_mm := products.derivation.smoothing_mm:
+    if fwhm_mm := output.derivation.smoothing_mm:
         volumes = values.reshape(*mask.shape, -1)
         blurred = [smoothed(volumes[..., at], mask, affine, fwhm_mm) for at in range(volumes.shape[-1])]
         values = np.stack(blurred, axis=-1).reshape(values.shape)

@@ -12,26 +12,24 @@ from data.cohorts.rows import listed
 from data.conversion.sites import SITE_COLUMNS
 from data.conversion.tables import ids_of, key, read_table
 from data.derivation import person
-from data.derivation.bold import open_bold
 from data.derivation.job import Plan, why_failed
 from data.derivation.person import Done, PersonTask
 
 
 def preview(planned: Plan) -> list[str]:
-    """Lines on what `job.run` would do. Each scan's header is read, and one scan is derived, to know how long it
-    takes."""
-    missing = [task for task in planned.tasks if task.output.missing(task.person.label, task.products)]
-    todo, failed, there = list[PersonTask](), list(planned.failed), len(planned.tasks) - len(missing)
-    for task in missing:
+    """Lines on what `job.run` would do. Each scan's header and tables are read as there, and one scan is derived, to
+    know how long it takes."""
+    todo, failed = list[PersonTask](), list(planned.failed)
+    for task in planned.tasks:
         try:
             for scan in task.person.scans:
-                open_bold(scan.path)
+                person.opened(scan, task.output.derivation.confounds)
             todo.append(task)
         except InputError as error:
             failed.append(Done(task.person.label, failure=str(error)))
     return [
         *why_failed(failed),
-        f"People: {len(todo)} to derive, {there} are there, {len(failed)} cannot be derived.",
+        f"People: {len(todo)} to derive, {planned.there} are there, {len(failed)} cannot be derived.",
         *of_table(planned),
         *(expected(todo, planned.jobs) if todo else []),
         "Dry run: nothing was written.",
@@ -39,9 +37,9 @@ def preview(planned: Plan) -> list[str]:
 
 
 def of_table(planned: Plan) -> list[str]:
-    """What the table of people says of those who can be derived: their sites, and who has no row."""
-    labels = {key(task.person.label): task.person.label for task in planned.tasks}
-    if planned.table is None or not labels:
+    """What the table of people says of those with scans: their sites, and who has no row."""
+    labels = {key(label): label for label in planned.everybody}
+    if planned.table is None:
         return []
     table = read_table(planned.table)
     of_row = ids_of(table, labels)
@@ -57,7 +55,7 @@ def of_table(planned: Plan) -> list[str]:
 def expected(todo: Sequence[PersonTask], jobs: int) -> list[str]:
     """Products and time; the latter by one scan, and the sizes of all."""
     first = todo[0]
-    scan, names = first.person.scans[0], first.products.names
+    scan, names = first.person.scans[0], first.output.products
     lines = [f"Of each: {', '.join(names)}."]
     started = time.monotonic()
     try:

@@ -30,6 +30,10 @@ def again(old: str, new: str) -> Callable[[Path], None]:
     return copy
 
 
+def another_atlas(folder: Path) -> None:
+    lab.edit(lab.copy(folder / "my_atlas.nii.gz", folder / "third.nii.gz"), lambda of, affine: (of % 3, affine))
+
+
 def without_images(folder: Path) -> None:
     shutil.rmtree(folder / "derivation")
     resealed(folder)
@@ -44,13 +48,12 @@ def of_one_class(folder: Path) -> None:
     resealed(folder)
 
 
-def derivation(**changes: object) -> Callable[[Path], None]:
-    """Of a cohort, in its sealed table."""
+def derived_as(measure: str, **changes: object) -> Callable[[Path], None]:
+    """The JSON of a map of one person says that it was derived otherwise."""
 
     def change(folder: Path) -> None:
-        before = json.loads((folder / "cohort.json").read_text())
-        lab.edit(folder / "cohort.json", {"derivation": before["derivation"] | changes})
-        resealed(folder)
+        path = folder / f"sub-2/func/sub-2_{lab.SPACE}_stat-{measure}_boldmap.json"
+        lab.edit(path, {"Derivation": json.loads(path.read_text())["Derivation"] | changes})
 
     return change
 
@@ -60,7 +63,7 @@ OF_DERIVED = (
     "--phenotype '' --grid reduced"
 )
 
-FALFF, DUAL = (f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-{of}_boldmap.json" for of in ("falff", "dualregression"))
+FALFF = f"derived/sub-2/func/sub-2_{lab.SPACE}_stat-falff_boldmap.json"
 NAMED = "abide-data derive {scans} {missing} --boldColumn bold --idColumn id --table {table}"
 
 
@@ -72,7 +75,7 @@ def scans_named(*labels: str) -> Callable[[Path], None]:
 
 NEW = "abide-data derive {scans} {missing}"
 LIKE = f"{NEW} --like {{of_scans}}"
-CHOSEN = "is chosen by --like: {of_scans} has"
+OTHERWISE = "--like {of_scans} was derived otherwise"
 DERIVE: list[Row] = [
     row(f"{NEW} --maps falff,lfcd", "--maps lfcd", "expected of falff, alff"),
     row(f"{NEW} --maps dual_regression", "--networks", "go together"),
@@ -89,10 +92,13 @@ DERIVE: list[Row] = [
     row(f"{NEW} --table nowhere.csv", "--table nowhere.csv", "is no file"),
     row(f"{NEW} --idColumn id", "--idColumn", "--boldColumn"),
     row("abide-data derive {scans} {scans}", "{scans}", "not written by this command"),
-    row("abide-data derive {scans} {derived}", "sub-1", "was made with Band [0.02, 0.08], not [0.01, 0.1]"),
+    row(
+        "abide-data derive {scans} {derived}",
+        "band 0.02-0.08 Hz, not 0.01-0.1 Hz, of 1, 2, 3; smoothing 30 mm, not none",
+    ),
     row(
         "abide-data derive {scans} {derived} --band 0.02,0.08 --smooth 30 --maps alff --confounds scrubbing",
-        "was made with Confounds simple, not scrubbing",
+        "{derived} was derived with confounds simple, not scrubbing, of 1, 2, 3",
     ),
     row(NEW, "no scans in MNI space: 3 in space T1w", spoil={"scans": renamed("space-MNI152NLin6Asym", "space-T1w")}),
     row(NEW, "no scans in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
@@ -109,29 +115,27 @@ DERIVE: list[Row] = [
         "(2)",
         spoil={"scans/my_atlas.tsv": b"index\tname\n1\tleft\n"},
     ),
-    row(
-        f"{NEW} --series {{scans}}/my_atlas.nii.gz",
-        "the name of a parcel 'left\\tright'",
-        spoil={"scans/my_atlas.tsv": b'index\tname\n1\t"left\tright"\n'},
-    ),
-    row(f"{LIKE} --band 0.01,0.1", f"--band {CHOSEN} 0.02,0.08."),
-    row(LIKE, "does not keep the networks nets.nii.gz", "--networks", spoil={"of_scans": without_images}),
-    row(f"{LIKE} --maps alff", f"--maps {CHOSEN} falff,dual_regression."),
-    row(f"{LIKE} --confounds none", f"--confounds {CHOSEN} simple."),
-    row(f"{LIKE} --series {{scans}}/nets.nii.gz", f"--series {CHOSEN} my_atlas.nii.gz (SHA-256"),
+    row(f"{LIKE} --band 0.01,0.1", "band 0.01-0.1 Hz, not 0.02-0.08 Hz", OTHERWISE),
+    row(LIKE, "does not keep the networks nets.nii.gz", spoil={"of_scans": without_images}),
+    row(f"{LIKE} --maps alff,dual_regression", "maps alff, dual_regression, not falff, dual_regression", OTHERWISE),
+    row(f"{LIKE} --confounds none", "confounds none, not simple", OTHERWISE),
+    row(f"{LIKE} --series {{scans}}/third.nii.gz", "not my_atlas.nii.gz (SHA-256", spoil={"scans": another_atlas}),
     row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
     row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
-    row(LIKE, "cleaned of confounds before, the scans of", "were not", spoil={"scans": renamed("preproc", "denoised")}),
+    row(LIKE, "scans cleaned, not preprocessed", OTHERWISE, spoil={"scans": renamed("preproc", "denoised")}),
     row(LIKE, "networks.nii.gz", "not what was written", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
-    row(LIKE, "{of_scans} is damaged, in how its maps", "LOW,HIGH", spoil={"of_scans": derivation(band=[0.1, 0.01])}),
-    row(LIKE, "{of_scans} is damaged, in how its maps", "the scans", spoil={"of_scans": derivation(scans="washed")}),
     row(
         OF_DERIVED,
-        "People's falff was derived in several ways: band 0.01-0.1 Hz of 2; band 0.02-0.08 Hz of 2 others",
-        spoil={FALFF: {"Band": [0.01, 0.1]}},
+        "People's maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",
+        "--exclude",
+        spoil={"derived": derived_as("falff", band=[0.01, 0.1])},
     ),
-    row(OF_DERIVED, "several ways: networks nets.nii.gz (SHA-256 cccccc", spoil={DUAL: {"NetworksSHA256": "c" * 64}}),
-    row(OF_DERIVED, "sub-2", "is damaged", spoil={FALFF: {"Band": "0.01"}}),
+    row(
+        OF_DERIVED,
+        "several ways: networks nets.nii.gz (SHA-256 cccccc",
+        spoil={"derived": derived_as("dualregression", networks={"file": "nets.nii.gz", "sha256": "c" * 64})},
+    ),
+    row(OF_DERIVED, "sub-2", "is damaged", spoil={"derived": derived_as("falff", band="0.01")}),
     row(
         OF_DERIVED,
         "MeanFramewiseDisplacement is '-1'",
