@@ -212,6 +212,8 @@ def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, tmp_p
     known = [name for name, parts in COPIED.items() if "train" in first[list(filter(None, parts))].tolist()]
     assert outcome.status == 2 and known and not (tmp_path / "new").exists()
     assert all(f"{name} has that of" in outcome.err for name in known) and "--exclude" in outcome.err
+    kept = done(f"{CONVERT} --keepSplit {{first}}", of=copied, to=tmp_path / "kept", first=tmp_path / "first")
+    assert "Split: 27 subjects as in" in kept  # one of whom has nothing but the series in common
 
 
 @pytest.mark.slow
