@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -176,7 +175,7 @@ def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
     assert (listing(source.parent), listing(tmp_path)) == before
     splits = read_table(reduced / "subjects.csv")["split"].value_counts()
     for split, count in splits.items():
-        assert re.search(rf"^  {split}: {count} subjects", told, re.MULTILINE)
+        assert f"{split}: {count} subjects" in told
 
 
 @pytest.mark.slow
