@@ -49,7 +49,7 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row(f'{WHOM} --where "SITE_ID == 3"', "SITE_ID holds text", "quotes"),
     row(f"{WHOM} --where \"__import__('os').system('x') == 0\"", "--where", "neither a column nor a value"),
     row(f"{WHOM} --exclude {{lab}}/Phenotypic.csv", "Phenotypic.csv", "one ID a line"),
-    row(f"{WHOM} --exclude absent.txt", "absent.txt", "no file"),
+    row(f"{WHOM} --exclude absent.txt", "absent.txt", "no such file"),
 ]
 
 PLACES: dict[str, Callable[[Path], object]] = {
