@@ -25,7 +25,7 @@ from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
 from data.cohorts.duplicates import People, known_groups, search
 from data.cohorts.forecast import forecast
-from data.cohorts.phenotype import missing_in, write_by_subject
+from data.cohorts.phenotype import clean, missing_in, write_by_subject
 from data.cohorts.pictures import Pictures
 from data.cohorts.rows import METADATA, Metadata, Row, listed, named_groups
 from data.cohorts.seal import CohortFindings, Findings, write_verdict
@@ -218,11 +218,14 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
     if table is None or raw is None:
         return
     whole = table.reindex(columns=table.columns.union(metadata.phenotype_columns), fill_value="")
-    told, blank = (encode_like(of, metadata).set_axis(raw.index) for of in (whole, whole.mask(whole.notna(), "")))
-    differ = told.notna() & told.ne(blank) & ~np.isclose(told, raw[told.columns], rtol=1e-6)
-    for name in differ.columns[differ.any()]:
-        people = listed(raw.index[differ[name]].tolist())
-        findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {people}")
+    told = encode_like(whole, metadata)
+    told = told[[name for name in told if not name.endswith(("_missing", "_unknown"))]].set_axis(raw.index)
+    for column in filter(table.__contains__, metadata.phenotype_columns):
+        without = encode_like(whole.assign(**{column: ""}), metadata).set_axis(raw.index)[told.columns]
+        known = clean(table[column]).notna().to_numpy()
+        for name in told.columns[(told.ne(without) & told.notna()).any()]:
+            if wrong := raw.index[known & ~np.isclose(told[name], raw[name], rtol=1e-6)].tolist():
+                findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}")
 
 
 def check_twins(cohort: Cohort, people: People, findings: Findings) -> None:
