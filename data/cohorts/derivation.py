@@ -281,14 +281,12 @@ class DerivationWithImages:
 
             if self.parcels and (table := beside(self.parcels, ".tsv")).is_file():
                 shutil.copyfile(table, folder / f"{PARCELS}.tsv")
-            manifest.write(folder, [path.name for path in folder.iterdir()])
 
 
 def kept_in(folder: Path, derivation: Derivation) -> DerivationWithImages:
     """The derivation of a cohort with the images in its folder. Raises InputError, naming it, for an image or a table
     that is not what was written."""
     place = folder / FOLDER
-    manifest.verify(place, [path.name for path in place.glob("*") if path.name != manifest.SUMS])
     found = {stem: next(iter(sorted(place.glob(f"{stem}.nii*"))), None) for stem in IMAGES}
     for stem, path in found.items():
         if path and manifest.sum_of(path) != getattr(derivation, f"{stem}_sha256"):

@@ -122,7 +122,7 @@ DERIVE: list[Row] = [
     row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
     row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
     row(LIKE, "cleaned of confounds before, the scans of", "were not", spoil={"scans": renamed("preproc", "denoised")}),
-    row(LIKE, "networks.nii.gz", "not what was written", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
     row(LIKE, "{of_scans} is damaged, in how its maps", "LOW,HIGH", spoil={"of_scans": derivation(band=[0.1, 0.01])}),
     row(LIKE, "{of_scans} is damaged, in how its maps", "the scans", spoil={"of_scans": derivation(scans="washed")}),
     row(
