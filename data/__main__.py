@@ -44,13 +44,10 @@ EXAMPLES = {
         "ten more records for each training record": "cohort larger",
         "fewer, with more regions swapped": "cohort larger --copies 3 --regions 20",
     },
-    "correct": {
-        "a cohort with the values of a table": "cohort corrections.csv corrected",
-        "the same of a packed cohort": "packed corrections.csv corrected",
-    },
     "pack": {
         "chunks that can be sent": "cohort packed --zip",
         "a file a record again": "packed cohort --bin",
+        "with the values of edited tables": "cohort corrected --tables edited",
     },
     "export": {
         "the volume of a subject": "cohort 51572 51572.nii.gz",
@@ -169,27 +166,21 @@ def swap(args: argparse.Namespace) -> None:
     print(f"{len(table)} records in {args.out}")
 
 
-def correct(args: argparse.Namespace) -> int:
-    from data.check import check_agreement
-    from data.cohorts.rows import listed
-    from data.cohorts.seal import Findings
-    from data.cohorts.stored import open_cohort
-    from data.correct import correct as run
-
-    made = run(open_cohort(args.cohort), args.table, args.out)
-    told = [f"{of['subject']} {of['column']} {of['before']} -> {of['after']}" for of in made]
-    print(f"{len(made)} values corrected in {args.out}: {listed(told)}")
-    check_agreement(open_cohort(args.out), findings := Findings())
-    print("".join(f"PROBLEM: {text}; correct both\n" for text in findings.problems), end="")
-    return 1 if findings.problems else 0
-
-
-def pack(args: argparse.Namespace) -> None:
-    from data.cohorts.stored import open_cohort
+def pack(args: argparse.Namespace) -> int:
+    from data.pack import opened
     from data.pack import pack as run
 
-    run(open_cohort(args.cohort, is_sealed=False), args.out, args.form)
-    print(f"Packed as {args.form}: {args.out}")
+    form, changes = run(opened(args.cohort, args.tables), args.out, args.form, args.tables)
+    print("".join(f"{change}\n" for change in changes) + f"Packed as {form}: {args.out}")
+    if not args.tables:
+        return 0
+    from data.check import check_agreement
+    from data.cohorts.findings import Findings
+    from data.cohorts.stored import open_cohort
+
+    check_agreement(open_cohort(args.out), findings := Findings())
+    print("".join(f"PROBLEM: {text}; edit both\n" for text in findings.problems), end="")
+    return 1 if findings.problems else 0
 
 
 def export(args: argparse.Namespace) -> None:
@@ -231,20 +222,14 @@ def parser() -> argparse.ArgumentParser:
     copies = "new records for each training record (default 10)"
     add("--copies", type=whole(1, MAX_COPIES), default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
-    add = verb(correct, "a cohort with other sites, labels, covariates or phenotype of some people").add_argument
-    add("cohort", type=Path)
-    add(
-        "table",
-        type=Path,
-        help="CSV: subject, and columns to correct; an empty cell leaves a value, n/a makes it unknown",
-    )
-    add("out", type=Path, help="cohort to write")
-    packed = verb(pack, "write a cohort in another form, bit by bit the same")
+    packed = verb(pack, "write a cohort in another form, bit by bit the same, or with edited tables")
     packed.add_argument("cohort", type=Path)
     packed.add_argument("out", type=Path, help="folder to write")
-    form = packed.add_mutually_exclusive_group(required=True)
+    form = packed.add_mutually_exclusive_group()
     for name, what in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
+    edited = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
+    packed.add_argument("--tables", type=Path, metavar="FOLDER", help=edited)
     add = verb(export, "one volume as NIfTI, with its true affine").add_argument
     add("cohort", type=Path)
     add("subject", help="a subject, or a record's file name")

@@ -24,11 +24,13 @@ from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import kept_in
 from data.cohorts.duplicates import People, known_groups, search
+from data.cohorts.entries import Entry
+from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in, write_by_subject
 from data.cohorts.pictures import Pictures
 from data.cohorts.rows import METADATA, Metadata, Row, listed, named_groups
-from data.cohorts.seal import CohortFindings, Findings, write_verdict
+from data.cohorts.stored import compared
 from data.conversion import measures
 from data.conversion.edges import check_connectomes, wrong_of
 from data.conversion.leaks import separating
@@ -59,7 +61,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
         findings.without_signal[cohort.connectomes.name] = lacking
     reason: str | None = "records without tables have no place for it"
     if cohort.tables:
-        reason = write_verdict(cohort.tables, cohort.seal.sha256, findings)
+        reason = write_verdict(cohort.tables, cohort.identity, findings)
     if reason:
         print(f"The verdict is not stored, so that no later job can tell it: {reason}.", flush=True)
     return findings
@@ -91,7 +93,7 @@ def read_maps(folder: Path) -> Iterator[Cohort]:
             rows=tuple(
                 Row(row.subject, row.subject, row.site, row.label, "train") for row in source.subjects.itertuples()
             ),
-            entries=tuple(map(records.FileEntry, paths)),
+            entries=tuple(Entry(path, path.stat().st_size) for path in paths),
             metadata=Metadata(maps=maps, provenance={"left_out": source.left_out}),
             tables=Path(work),
             num_maps=len(maps),
@@ -158,7 +160,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
         for index, row in enumerate(cohort.rows):
             shown.advance()
             try:
-                volumes = list(np.moveaxis(cohort.read(index)[2], -1, 0))
+                volumes = list(np.moveaxis(cohort.volume(index), -1, 0))
             except InputError as error:
                 findings.problems.append(str(error))
                 findings.mark("cannot be read", [row.subject])
@@ -184,7 +186,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
-        different, unknown = manifest.compare(cohort.path, cohort.file_names)
+        different, unknown = compared(cohort)
         findings.problems += [f"{cohort.path / name} {manifest.DIFFERENT}" for name in different]
         if unknown:
             findings.notes.append(f"no sum in {manifest.SUMS}, so damage cannot be detected: {listed(unknown)}")

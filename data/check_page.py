@@ -16,10 +16,10 @@ from data.check import DERIVED
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION, known_covariates
+from data.cohorts.findings import CohortFindings
 from data.cohorts.phenotype import numbers
 from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import SITE_UNKNOWN, Row
-from data.cohorts.seal import CohortFindings
 from data.likeness.scans import MIN_COVERED
 from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out, url
 from data.pages.page import Number, Page, Section, is_page, render

@@ -1,4 +1,4 @@
-"""A cohort -> the same records in files or in zip chunks, bit by bit; or one record as NIfTI."""
+"""A cohort -> the same records in files or in zip chunks, also with edited tables; or one record as NIfTI."""
 
 import zipfile
 from collections.abc import Iterator
@@ -6,30 +6,60 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from data.base import manifest
 from data.base.errors import InputError
 from data.base.files import check_new, locked, new_folder
+from data.base.manifest import DIFFERENT, SUMS
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, in_one_folder
-from data.cohorts.records import Entry
 from data.cohorts.rows import Row, listed
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.cohorts.stored import EDITABLE, carry_tables, compared, open_cohort, write_tables
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
 
 
+def opened(path: Path, edited: Path | None = None) -> Cohort:
+    """The cohort at `path`, to be packed. All its files are verified but, if the folder of `edited` tables is its own,
+    these tables; what a script wrote, without `SHA256SUMS`, is taken as it is. Raises InputError for damage."""
+    in_place = EDITABLE if edited and edited.resolve() == path.resolve() else ()
+    cohort = open_cohort(path, unverified=(SUMS, *in_place))
+    different, _ = compared(cohort)
+    if damaged := [name for name in different if name not in in_place]:
+        raise InputError(f"{path / damaged[0]} {DIFFERENT}")
+    for name in different:
+        print(f"{path / name} was edited in place: what it said before is not known.")
+    return cohort
+
+
+def pack(cohort: Cohort, target: Path, form: str | None = None, edited: Path | None = None) -> tuple[str, list[str]]:
+    """Writes `cohort` into the new folder `target` in one of FORMS, or in its own, with its tables or those of them
+    that lie in the folder `edited`; returns the form, and each changed cell in words. Volumes are copied bit by bit,
+    label and phenotype of records are written anew. Raises InputError for a damaged record."""
+    form = form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
+    cohort, changes = in_one_folder(cohort), list[dict[str, str]]()
+    with new_folder(target) as folder:
+        carry_tables(cohort, folder)
+        if edited:
+            from data.edit import with_tables  # pandas, which packing alone can do without
+
+            cohort, changes = with_tables(cohort, edited, folder)
+        FORMS[form](cohort, folder)
+        write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.known_digests)
+        open_cohort(folder)  # nothing is called done that cannot be read
+    return form, ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
+
+
 def pack_bin(cohort: Cohort, folder: Path) -> None:
     """One file for each record."""
-    for row, entry in each(cohort):
-        (folder / row.file).write_bytes(entry.read())
+    for row, content in each(cohort):
+        (folder / row.file).write_bytes(content)
 
 
 def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
     """Zip chunks `compressed_0`, `compressed_1`, ... of about 250 MB each."""
     archive, count = None, 0
     with ExitStack() as written:
-        for row, entry in each(cohort):
+        for row, content in each(cohort):
             if archive is None or archive.start_dir >= chunk_bytes:
                 written.close()
                 chunk = zipfile.ZipFile(folder / f"compressed_{count}", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
@@ -37,32 +67,18 @@ def pack_zip(cohort: Cohort, folder: Path, chunk_bytes: int = CHUNK_BYTES) -> No
                 count += 1
             info = zipfile.ZipInfo(row.file, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, entry.read())
+            archive.writestr(info, content)
 
 
 FORMS = {"bin": pack_bin, "zip": pack_zip}
 
 
-def each(cohort: Cohort) -> Iterator[tuple[Row, Entry]]:
-    """Every row with its entry, behind a progress bar."""
+def each(cohort: Cohort) -> Iterator[tuple[Row, bytes]]:
+    """Every row with the bytes of its record, behind a progress bar."""
     with progress("Packing", len(cohort.rows)) as shown:
-        for row, entry in zip(cohort.rows, cohort.entries, strict=True):
-            yield row, entry
+        for index, row in enumerate(cohort.rows):
+            yield row, cohort.record(index)
             shown.advance()
-
-
-def pack(cohort: Cohort, target: Path, form: str) -> None:
-    """Writes `cohort` into the new folder `target` in one of FORMS, with its tables and sums. Raises InputError for a
-    damaged record, before anything is written."""
-    cohort = in_one_folder(cohort)
-    with new_folder(target) as folder:
-        manifest.verify(cohort.path, cohort.file_names)
-        for index in range(len(cohort.rows)):
-            cohort.read(index)
-        FORMS[form](cohort, folder)
-        carry_tables(cohort, folder)
-        write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.origins())
-        open_cohort(folder)  # nothing is called done that cannot be read
 
 
 def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None) -> None:
@@ -83,7 +99,7 @@ def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None)
         raise InputError(f"{cohort.path} has {len(found)} records of {name}{several}; name one subject or file.")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is no folder; make it or name another one.")
-    _, _, volume = cohort.read(found[0])
+    volume = cohort.volume(found[0])
     with locked(target):
         check_new(target)
         nifti.save(nifti.mni_image(volume[..., place], cohort.grid), target)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.base import manifest
 from data.base.errors import InputError
 from data.base.files import new_folder
 from data.base.terminal import progress
@@ -28,7 +27,7 @@ def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, se
         raise InputError(f"--regions {num_regions} is more than AAL has; expected at most {atlas.AAL_REGIONS}.")
     if (total := len(cohort.rows) + copies * len(cohort.indices("train"))) > MAX_RECORDS:
         raise InputError(f"--copies {copies} makes {total:,} records; expected at most {MAX_RECORDS:,}.")
-    swapping = {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.digest}
+    swapping = {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.identity}
     provenance = {"swap": swapping, "source": cohort.metadata.provenance}
     if cohort.connectomes:
         print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
@@ -42,11 +41,10 @@ def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, se
             named = subjects.pop()
             raise InputError(f"{cohort.path} has no other training subject with the label of {named}; add some.")
     with new_folder(target) as folder:
-        manifest.verify(cohort.path, cohort.file_names)
         table = write_records(folder, cohort, num_regions, copies, np.random.default_rng(seed))
         carry_tables(cohort, folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_tables(folder, table, metadata, cohort.origins())
+        write_tables(folder, table, metadata, cohort.known_digests)
         open_cohort(folder)  # nothing is called done that cannot be read
     return table
 
@@ -58,7 +56,7 @@ def write_records(
     paths = [folder / row.file for row in cohort.rows]
     with progress("Copying", len(cohort.rows)) as shown:
         for index, path in enumerate(paths):
-            path.write_bytes(cohort.header(index) + records.stored(cohort.read(index)[2]))
+            path.write_bytes(cohort.record(index))
             shown.advance()
 
     regions = atlas.load_atlas(None, cohort.grid)
@@ -75,7 +73,7 @@ def write_records(
                     donor = volume_in(paths[random.choice(donors)], cohort.num_maps)
                     volume[:, places[region]] = donor[:, places[region]]
                 table.append(replace(row, file=swapped_name(row.file, copy)))
-                (folder / table[-1].file).write_bytes(cohort.header(index) + volume.tobytes())
+                (folder / table[-1].file).write_bytes(cohort.record(index, volume.tobytes()))
             shown.advance()
     return table
 

@@ -49,12 +49,9 @@ def of_json(content: bytes) -> list[str]:
     return json.dumps(settled(json.loads(content)), indent=1, ensure_ascii=False).splitlines()
 
 
-def of_seal(content: bytes) -> list[str]:
-    """A seal, or the verdict that names it, but for the digests over metadata or verdicts, which hold times."""
-    said = json.loads(content)
-    said.get("parts", {}).pop("cohort.json", None)
-    kept = {name: value for name, value in said.items() if name not in ("sha256", "cohort_sha256")}
-    return of_json(json.dumps(kept).encode())
+def of_verdict(content: bytes) -> list[str]:
+    """The verdict of a check without the cohort's identity, which follows from times, too."""
+    return of_json(json.dumps(json.loads(content) | {"cohort_sha256": ""}).encode())
 
 
 def of_csv(content: bytes) -> list[str]:
@@ -83,7 +80,7 @@ def of_text(content: bytes) -> list[str]:
 
 FORMS: dict[str, Callable[[bytes], list[str]]] = {  # the first whose pattern is found in a name
     r"SHA256SUMS$": of_sums,
-    r"(seal|check)\.json$": of_seal,
+    r"check\.json$": of_verdict,
     r"\.json$": of_json,
     r"\.csv$": of_csv,
     r"\.html$": of_html,

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
-from data.cohorts.seal import read_digests
+from data.cohorts.records import digests_of
 from data.cohorts.stored import open_cohort, write_tables
 from utils.runs.checkpoints import CheckpointFolder
 
@@ -82,10 +82,10 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
 
 
 def resealed(folder: Path) -> Path:
-    """The folder with a seal over what a test has changed in it, as if it had been written so."""
-    origins = {name: of.origin for name, of in (read_digests(folder) or {}).items()}
-    for name in ("seal.json", "digests.csv", "SHA256SUMS"):
-        (folder / name).unlink(missing_ok=True)
-    cohort = open_cohort(folder, is_sealed=False)
-    write_tables(folder, cohort.rows, cohort.metadata, origins)
+    """The folder with sums over what a test has changed in it, as if it had been written so."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    cohort, digests = open_cohort(folder, unverified=["SHA256SUMS"]), {}
+    for row, entry, of in zip(cohort.rows, cohort.entries, cohort.digests, strict=False):
+        digests[row.file] = replace(digests_of(entry.read()), source=of.source, source_maps=of.source_maps)
+    write_tables(folder, cohort.rows, cohort.metadata, digests)
     return folder

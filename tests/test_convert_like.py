@@ -117,7 +117,7 @@ def test_training_people_are_left_out_as_the_refusal_says(lab, converted, tested
 @pytest.mark.slow
 def test_where_the_kind_of_maps_is_not_known_it_is_said(converted, tested, tmp_path):
     script = labs.copy(converted, tmp_path / "script")
-    for name in ("maps.csv", "seal.json", "digests.csv", "SHA256SUMS", "check.json"):
+    for name in ("maps.csv", "SHA256SUMS"):
         labs.edit(script / name, "gone")
     done("abide-data pack {of} {to} --bin", of=script, to=tmp_path / "cohort")
     told = done(LIKE, new=write(tmp_path / "new", tested), of=tmp_path / "cohort", to=tmp_path / "to")
@@ -173,11 +173,11 @@ def test_new_people_are_imputed_scaled_and_coded_as_the_cohort(own, tmp_path):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of all files but for what tells which command wrote them."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("SHA256SUMS", "seal.json")}
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
     metadata, checked = (json.loads(found.pop(name)) for name in ("cohort.json", "check.json"))
     for name in ("converted_by", "like"):
         assert metadata["provenance"].pop(name)
-    for name in ("cohort_sha256", "when", "sha256"):
+    for name in ("cohort_sha256", "when"):
         assert checked.pop(name)
     return found | {"cohort.json": json.dumps(metadata).encode(), "check.json": json.dumps(checked).encode()}
 

@@ -136,11 +136,12 @@ PLAN = "run.py --train --dryRun --dataDir {copy} --chkPointDir {copy}-ckpt"
 
 @pytest.mark.parametrize("form, seeds", [("bin", range(60)), ("zip", range(60, 90))])
 def test_an_edit_of_any_file_of_a_cohort_is_told(form, seeds, cohorts, tmp_path):
-    """By a refusal, by a problem that a check finds, or, of the verdict of a check, by taking it for none."""
+    """By a refusal, by a problem that a check finds, or by taking the cohort for one that was not checked. The verdict
+    of a check is no part of the cohort."""
     sound = problems(run("abide-data check {of}", of=cohorts / form))
     for seed in seeds:
         copy = shutil.copytree(cohorts / form, tmp_path / f"{seed}")
-        what = damaged(copy, files_in(copy), random.Random(seed))
+        what = damaged(copy, [path for path in files_in(copy) if path.name != "check.json"], random.Random(seed))
         planned = told(PLAN, copy=copy)
         if planned and "Checked on " in planned.out:
             found = told("abide-data check {copy}", copy=copy)
@@ -148,10 +149,11 @@ def test_an_edit_of_any_file_of_a_cohort_is_told(form, seeds, cohorts, tmp_path)
 
 
 def test_a_bit_of_a_volume_is_told_before_any_result(on_folds, converted, tmp_path):
-    """It is one of the mantissa: its value stays plausible."""
+    """It is one of the mantissa: its value stays plausible. No means of volumes are kept: these are read."""
     lab.edit(lab.copy(converted, tmp_path / "of") / "50002.bin", "flipped")
+    shutil.copytree(on_folds / "ckpt", tmp_path / "ckpt", ignore=shutil.ignore_patterns("means"))
     test = "run.py --test --folds 3 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {of}-out"
-    outcome = run(test, of=tmp_path / "of", ckpt=on_folds)
+    outcome = run(test, of=tmp_path / "of", ckpt=tmp_path)
     assert outcome.status == 2 and outcome.err.count("\n") == 1
     assert "50002.bin is not what was written: its volume differs from the digest" in outcome.err
     assert not list(tmp_path.rglob("predictions.csv"))

@@ -413,7 +413,7 @@ def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
         levels |= {at: means[:, [at]] for at in sorted(replaced)}
         effects, pairs, away = (defaultdict(list) for _ in range(3))
         for index in tested:
-            volume, (position,) = opened.read(index)[2], fills.donors.drawn[int(index)]
+            volume, (position,) = opened.volume(index), fills.donors.drawn[int(index)]
             donor = opened.read(position)[2]
             hidden, donated, moved, alone = *(volume.copy() for _ in range(3)), donor.copy()
             in_one = {at: volume.copy() for at in sorted(replaced)}

@@ -17,7 +17,6 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import told_groups
 from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row
-from data.cohorts.seal import Seal
 from utils.blackout import values
 from utils.blackout.effects import (
     ARRAYS,
@@ -70,9 +69,9 @@ def sha256(text: str) -> str:
 
 def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
     """A cohort of rows without records, whose volumes are made up of the subjects' names."""
-    digests = tuple(Digests(sha256(f"header {of.file}"), sha256(f"scan {of.subject}")) for of in rows)
+    digests = tuple(Digests(sha256(f"scan {of.subject}")) for of in rows)
     said = Metadata(**metadata)
-    return Cohort(Path("cohort"), grid, rows, (), said, seal=Seal(digests), groups=told_groups(said))
+    return Cohort(Path("cohort"), grid, rows, (), said, digests=digests, groups=told_groups(said))
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):

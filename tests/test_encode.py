@@ -68,7 +68,9 @@ def volume_of(folder: Path, name: str, shape: tuple = FULL) -> np.ndarray:
 
 
 def test_everything_but_the_volumes_is_carried_over_bit_by_bit(full_cohort, encoded, encoder):
-    for name in ("subjects.csv", "covariates.csv", "phenotype.csv"):
+    tables = [lab.read_table(folder / "subjects.csv").set_index("file") for folder in (full_cohort, encoded)]
+    assert tables[0].iloc[:, :4].equals(tables[1].iloc[:, :4])
+    for name in ("covariates.csv", "phenotype.csv"):
         assert (encoded / name).read_bytes() == (full_cohort / name).read_bytes()
     for path in full_cohort.glob("*.bin"):
         assert (encoded / path.name).read_bytes()[:120] == path.read_bytes()[:120]
@@ -79,8 +81,7 @@ def test_everything_but_the_volumes_is_carried_over_bit_by_bit(full_cohort, enco
     assert after["encoder_subjects"] == sorted(name.removesuffix(".bin") for name in training)
     volumes = {name: hashlib.sha256((full_cohort / name).read_bytes()[120:]).hexdigest() for name in training}
     assert after["encoder_volumes"] == sorted(of[:16] for of in volumes.values())
-    table = lab.read_table(encoded / "digests.csv").set_index("file")
-    assert table.loc[training, "source_sha256"].tolist() == [*volumes.values()]
+    assert tables[1].loc[training, "source_sha256"].tolist() == [*volumes.values()]
     assert after["reduction"] == f"encoder {after['encoder_sha256']}"
 
 
@@ -121,8 +122,7 @@ def test_models_train_on_the_reduced_cohort_but_never_test_on_the_encoders_subje
     done(train + places, of=encoded, to=tmp_path / "one")
     for name in ("names", "scans"):
         other = shutil.copytree(encoded, tmp_path / name)
-        for of in ("seal.json", "SHA256SUMS"):
-            (other / of).unlink()
+        (other / "SHA256SUMS").unlink()
         table = lab.read_table(other / "subjects.csv")
         table["split"] = table["split"].map({"train": "test", "test": "train"})
         if name == "scans":

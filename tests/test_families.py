@@ -55,10 +55,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
     assert "3 of two people or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
     assert "31 of 40 people have no value of FAM" in said
     assert "3 of two people or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
-    pd.DataFrame([{"subject": "50003", "site": "USM"}]).to_csv(tmp_path / "table.csv", index=False)
-    for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1", "correct {of} {table} {to}"):
+    for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1"):
         to = tmp_path / verb[:4]
-        done(f"abide-data {verb}", of=cohort, to=to, table=tmp_path / "table.csv")
+        done(f"abide-data {verb}", of=cohort, to=to)
         assert families_of(to) == FAMILIES
     swapped = open_cohort(tmp_path / "swap")
     files = [swapped.rows[at].file for at in swapped.unswapped()]  # whose regions are their own, such as of donors

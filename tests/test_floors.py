@@ -29,7 +29,6 @@ from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Preparation, Row
-from data.cohorts.seal import Seal
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
 from data.swap import swap_regions
@@ -44,7 +43,7 @@ def an_identity(**changes) -> Identity:
     """The identity of a nn that has seen no batch."""
     of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
     of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
-    of_data |= {"records_sha256": "", "preparation": Preparation(), "num_maps": 1}
+    of_data |= {"preparation": Preparation(), "num_maps": 1}
     subjects = {"training_subjects": ("1", "2"), "training_volumes": ("scan of 1", "scan of 2")}
     subjects |= {"encoder_subjects": (), "encoder_volumes": (), "everybody": False, "internal": None}
     return Identity(**of_nn | of_data | subjects | changes)
@@ -379,13 +378,13 @@ def new(cohort) -> Cohort:
         opened,
         rows=tuple(replace(opened.rows[at], label=float("nan")) for at in test),
         entries=tuple(opened.entries[at] for at in test),
-        seal=Seal(tuple(opened.seal.digests[at] for at in test)),
+        digests=tuple(opened.digests[at] for at in test),
     )
 
 
 def trained_on(opened: Cohort, **changes) -> Identity:
     """The identity of a checkpoint that all training people of a cohort trained."""
-    of_data = {"cohort": str(opened.path), "cohort_sha256": opened.digest, "records_sha256": opened.records_sha256}
+    of_data = {"cohort": str(opened.path), "cohort_sha256": opened.identity}
     return an_identity(**of_data | {"training_subjects": tuple(opened.subjects("train"))} | changes)
 
 
@@ -408,7 +407,7 @@ def test_only_those_who_trained_the_checkpoint_train_floors(cohort, new):
 
 def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, new):
     opened = open_cohort(cohort)
-    for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}, {"records_sha256": "0" * 64}):
+    for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}):
         assert comparisons.training_people(new, trained_on(opened, **changed)) is None
     other_scale = replace(new.metadata, phenotype_mean=(9.0,) * 29)
     fewer_columns = pd.DataFrame(index=[row.subject for row in new.rows])
@@ -519,13 +518,13 @@ def linear(table: pd.DataFrame) -> pd.DataFrame:
 def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
     """The people of these records as a cohort of test people."""
     rows = tuple(replace(cohort.rows[at], split="test", **changes) for at in indices)
-    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.seal.digests))
+    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.digests))
     edges = cohort.connectomes and replace(
         cohort.connectomes,
         rows=cohort.connectomes.rows[indices],
         digests=tuple(cohort.connectomes.digests[at] for at in indices),
     )
-    return replace(cohort, rows=rows, entries=tuple(entries), seal=Seal(tuple(digests)), connectomes=edges)
+    return replace(cohort, rows=rows, entries=tuple(entries), digests=tuple(digests), connectomes=edges)
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_values_that_are_not_those_compressed_are_refused(number, source, tmp_pa
 def test_other_forms_and_exports_hold_the_same_maps(together, tmp_path):
     done("abide-data pack {of} {to} --zip", of=together, to=tmp_path / "zip")
     done("abide-data pack {of} {to} --bin", of=tmp_path / "zip", to=tmp_path / "again")
-    for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv", "digests.csv", *RECORDS):
+    for name in ("subjects.csv", "phenotype.csv", "covariates.csv", "maps.csv", *RECORDS):
         assert (tmp_path / "again" / name).read_bytes() == (together / name).read_bytes(), name
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -202,6 +202,10 @@ def test_a_region_is_swapped_in_all_maps_at_once(converted, tmp_path):
         assert len(givers) == 1
 
 
+def people_of(folder: Path) -> pd.DataFrame:
+    return read_table(folder / "subjects.csv")[["file", "subject", "site", "label", "split"]]
+
+
 @pytest.mark.slow
 def test_check_looks_at_each_map(tmp_path):
     """Two people share the second of two maps, and are kept apart as the user says."""
@@ -211,7 +215,7 @@ def test_check_looks_at_each_map(tmp_path):
     first, other = (rows["subject"][rows["split"] == split].iloc[0] for split in ("train", "test"))
     shutil.copy(folder / f"cpac/X_00{first}_alff.nii.gz", folder / f"cpac/X_00{other}_alff.nii.gz")
     outcome = run(f"{REDUCED} --maps all --keepCopies", source=folder, to=tmp_path / "cohort")
-    assert outcome.status == 1 and read_table(tmp_path / "cohort/subjects.csv").equals(rows)
+    assert outcome.status == 1 and people_of(tmp_path / "cohort").equals(people_of(tmp_path / "before"))
     outcome = run("abide-data check {of}", of=tmp_path / "cohort")
     assert outcome.status == 1
     (line,) = [line for line in outcome.out.splitlines() if "PROBLEM: identical alff" in line]

@@ -291,7 +291,7 @@ def test_the_background_of_a_stored_volume_parts_z_scores():
 
 def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
     opened = open_cohort(cohort)
-    plain = [np.array(opened.read(index)[2][..., 0]) for index in range(len(opened.rows))]
+    plain = [np.array(opened.volume(index)[..., 0]) for index in range(len(opened.rows))]
     names = [row.file for row in opened.rows]
 
     def told(volumes):

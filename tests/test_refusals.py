@@ -29,6 +29,17 @@ def swapped(once, cohort) -> Path:
     return once("swapped", lambda folder: done(command, of=cohort, to=folder)) / "swapped"
 
 
+@pytest.fixture(scope="session")
+def edited(once, converted) -> Path:
+    """A folder with the tables of the cohort that may be edited."""
+
+    def make(folder: Path) -> None:
+        for name in ("subjects.csv", "covariates.csv", "phenotype.csv"):
+            (folder / name).write_bytes((converted / name).read_bytes())
+
+    return once("edited", make)
+
+
 @pytest.mark.parametrize("of", ROWS)
 def test_it_is_refused_in_one_line(of, request, tmp_path):
     spoilt = {name.partition("/")[0] for name in of.spoil}

@@ -16,7 +16,7 @@ from commands import PROGRAMS, done, run, text_of
 from conftest import NUMBER, kept
 
 pytestmark = pytest.mark.slow
-VERBS = ("derive", "convert", "check", "swap", "correct", "pack", "export")
+VERBS = ("derive", "convert", "check", "swap", "pack", "export")
 PAGES = {  # by rung
     "on_folds": ["test/report.html"],
     "split": ["test/report.html"],

@@ -54,7 +54,7 @@ FULL_PASS = Job(
     guards=(guards.code_fits, guards.distinct_names, guards.new_output),
     comparisons=(guards.same_settings, guards.same_preparation),
     outputs=(
-        *("*.bin", "cohort.json", "subjects.csv", "SHA256SUMS", "digests.csv", "covariates.csv", "phenotype.csv"),
+        *("*.bin", "cohort.json", "subjects.csv", "SHA256SUMS", "covariates.csv", "phenotype.csv"),
         *("maps.csv", "folds.csv", "folds.json"),
     ),
     needs="reduces",

@@ -2,11 +2,8 @@
 value that is written is one that is refused when it is read."""
 
 import csv
-import hashlib
 import io
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +14,6 @@ from data.base.errors import PLAIN, InputError, is_plain, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-NUMBER = re.compile(r"[-+]?(0|[1-9]\d{0,14})(\.\d*)?(e[-+]?\d{1,3})?", re.IGNORECASE)  # no code such as 0012
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to a spreadsheet
 
 
@@ -49,21 +45,6 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, st
         if odd := next((text for text in row if not is_plain(text)), None):
             raise InputError(f"{path} line {line} holds the text {shown(odd)}; {PLAIN}. Copy it again.")
     return {line: dict(zip(header, row, strict=True)) for line, row in rows}
-
-
-def content_sha256(path: Path) -> str:
-    """SHA-256 of what a table says: numbers to nine digits however they are written, but for codes such as 0012; other
-    cells as text. Saving it again in a spreadsheet changes nothing. Raises InputError as `read_rows` does."""
-    rows = list(read_rows(path).values())
-    said = [[*row] for row in rows[:1]] + [[said_by(name, cell) for name, cell in row.items()] for row in rows]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def said_by(column: str, cell: str) -> str:
-    """A cell, in which equal numbers are equal texts; names of subjects and whole numbers count to the last digit."""
-    if column == "subject" or not NUMBER.fullmatch(cell):
-        return cell
-    return str(int(cell)) if cell.lstrip("+-").isdigit() else f"{float(cell):.9g}"
 
 
 def read_frame(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":

@@ -209,7 +209,7 @@ def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     """Where a table is kept, by what decides its content; of a cohort that keeps none, only its name."""
     sites = [row.site for row in cohort.rows] if cohort.moments else None
     moments = [cohort.unswapped(), sites] if sites else None
-    volumes = [of.volume for of in cohort.seal.digests]
+    volumes = [of.volume for of in cohort.digests]
     content = [files.FORMAT, cohort.grid.name, cohort.num_maps, cohort.standard, moments, volumes]
     key = hashlib.sha256(json.dumps(content).encode() + parcels.position.astype("<i4").tobytes()).hexdigest()
     return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"

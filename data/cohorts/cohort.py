@@ -1,9 +1,7 @@
 """A cohort: rows and the records that belong to them, on one grid, read in batches. `data.cohorts.stored` opens it."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,14 +13,17 @@ from data.base.errors import InputError
 from data.base.processes import ahead
 from data.cohorts import duplicates, records
 from data.cohorts import rows as rows_of
-from data.cohorts import seal as seal_of
 from data.cohorts.connectomes import Connectomes
 from data.cohorts.duplicates import Groups
+from data.cohorts.entries import Entry
+from data.cohorts.findings import CohortFindings, Verdict, census
+from data.cohorts.records import Digests
 from data.cohorts.rows import Metadata, Row, known_sites, listed
-from data.cohorts.seal import CohortFindings, Seal
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from data.cohorts.phenotype import Scaler
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SERIES = "series.csv"  # of each subject with a connectome
@@ -37,22 +38,27 @@ Standard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records on one grid with one number of maps; `entries[i]` holds the bytes of `rows[i]`, `seal.digests[i]` tells
-    its content."""
+    """Records on one grid with one number of maps. `entries[i]` holds the bytes of `rows[i]`, `digests[i]` tells its
+    content. `identity` tells cohorts apart: it is the SHA-256 of `SHA256SUMS` or, without tables, over the names and
+    digests of all records, which `data.cohorts.stored.sealed` computes."""
 
     path: Path
     grid: records.Grid
     rows: tuple[Row, ...]
-    entries: tuple[records.Entry, ...]
+    entries: tuple[Entry, ...]
     metadata: Metadata
     tables: Path | None = None  # the folder of the side tables
     num_maps: int = 1
-    seal: Seal = field(default_factory=Seal)
+    digests: tuple[Digests, ...] = ()  # none as long as they are not known
+    identity: str = ""
+    verdict: Verdict | None = None  # of the check of just this cohort
     groups: Groups = ()  # subjects who share a scan or are of one family, each group in one split
     standard: Standard = "stored"  # of the volumes in `batch`
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # by site: mean and spread (x, y, z, maps)
     kept_in: Path | None = None  # the folder that keeps means of the volumes
     connectomes: Connectomes | None = None  # of all records
+    scaled: np.ndarray | None = field(default=None, repr=False, compare=False)  # a `phenotype` in place of the stored
+    verified: set[Entry] = field(default_factory=set, repr=False, compare=False)  # in this process
 
     def __str__(self) -> str:
         subjects = len({row.subject for row in self.rows})
@@ -63,8 +69,8 @@ class Cohort:
         return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{of_edges}{simulated}"
 
     def census(self, fold_of: Mapping[str, str] | None = None) -> CohortFindings:
-        """What the cohort is, and its subjects counted; see `seal.census`."""
-        found = seal_of.census(str(self), self.rows, fold_of)
+        """What the cohort is, and its subjects counted; see `findings.census`."""
+        found = census(str(self), self.rows, fold_of)
         if leaks := self.metadata.accepted_leaks:
             found.people.problems.append(
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
@@ -77,7 +83,7 @@ class Cohort:
     def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:
         """What invalidates results, by the census and the stored verdict; a split that folds replace has no part, nor
         have labels and their split unless `of_labels`."""
-        own, verdict = self.census().every("problems"), self.seal.verdict
+        own, verdict = self.census().every("problems"), self.verdict
         now = self.census(fold_of).every("problems") if fold_of else own
         found = dict.fromkeys([*now, *(text for text in (verdict.problems if verdict else ()) if text not in own)])
         return [text for text in found if of_labels or text not in own]
@@ -96,21 +102,6 @@ class Cohort:
         """The names of the maps, in the order of records; those of a bare folder are called 1, 2, ..."""
         return self.metadata.maps or tuple(str(number) for number in range(1, self.num_maps + 1))
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the table of records and the metadata but for commands; tells cohorts apart without reading
-        volumes."""
-        several = [self.num_maps] if self.num_maps > 1 else []
-        content = [self.grid.name, list(map(astuple, self.rows)), self.metadata.decisive(), *several]
-        text = json.dumps(content, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @cached_property
-    def records_sha256(self) -> str:
-        """SHA-256 over what the records hold, as they are stored; tells cohorts apart that have the same tables."""
-        every = (f"{of.header}{of.volume}{of.source}{of.connectome}" for of in self.seal.digests)
-        return hashlib.sha256("".join(every).encode()).hexdigest()
-
     @property
     def side_tables(self) -> dict[str, Path]:
         """Those that are there, by name."""
@@ -118,21 +109,11 @@ class Cohort:
         return {name: path for name, path in paths.items() if path.is_file()}
 
     @property
-    def paths(self) -> set[Path]:
-        """The files that hold the records, and their connectomes."""
-        return {entry.path for entry in self.entries} | ({self.connectomes.path} if self.connectomes else set())
-
-    @property
-    def file_names(self) -> list[str]:
-        """`paths` from the folder of the cohort."""
-        return sorted(str(path.relative_to(self.path)) for path in self.paths)
-
-    @property
     def without_connectomes(self) -> "Cohort":
         """The cohort as if it had none."""
-        seal = replace(self.seal, digests=tuple(replace(of, connectome="") for of in self.seal.digests))
+        digests = tuple(replace(of, connectome="") for of in self.digests)
         metadata = replace(self.metadata, connectome="", parcels_sha256="")
-        return replace(self, seal=seal, metadata=metadata, connectomes=None)
+        return replace(self, digests=digests, metadata=metadata, connectomes=None)
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of a split's records. Raises InputError if it has none."""
@@ -156,27 +137,44 @@ class Cohort:
     @cached_property
     def covariates(self) -> "pd.DataFrame | None":
         """`covariates.csv`: text by subject, in the order of `rows`; None if there is none. Raises InputError."""
-        return self._side_table(COVARIATES)
+        from data.cohorts.phenotype import read_by_subject  # pandas and scikit-learn, which `--help` can do without
+
+        path, subjects = self.side_tables.get(COVARIATES), list(self.first_records(range(len(self.rows))))
+        return read_by_subject(path, subjects) if path else None
 
     @cached_property
     def raw_phenotype(self) -> "pd.DataFrame | None":
-        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above.
-        Raises InputError if they are not those that the records hold."""
-        return self._side_table(PHENOTYPE)
+        """`phenotype.csv`: the 29 values (subjects, 29) before imputation and scaling, NaN where unknown, as above."""
+        from data.cohorts.phenotype import read_phenotype
 
-    def _side_table(self, name: str) -> "pd.DataFrame | None":
-        """A table by subject, in the order of their first records."""
-        if self.tables is None or not (self.tables / name).is_file():
-            return None
-        from data.cohorts.phenotype import check_scaled, read_by_subject, read_phenotype
+        path, subjects = self.side_tables.get(PHENOTYPE), list(self.first_records(range(len(self.rows))))
+        return read_phenotype(path, subjects, self.metadata.phenotype) if path else None
 
-        path, first = self.tables / name, self.first_records(range(len(self.rows)))
-        if name != PHENOTYPE:
-            return read_by_subject(path, list(first))
-        values = read_phenotype(path, list(first), self.metadata.phenotype)
-        headers = [np.frombuffer(self.header(index), records.DTYPE)[1:] for index in first.values()]
-        check_scaled(path, values, np.stack(headers), self.metadata)
-        return values
+    @cached_property
+    def phenotype(self) -> np.ndarray:
+        """(records, 29) float32: `phenotype.csv`, imputed and scaled by the constants of `cohort.json`; without these,
+        as the records hold it. Raises InputError, naming the file."""
+        from data.cohorts.phenotype import Scaler
+
+        if self.scaled is not None:
+            return self.scaled
+        scaler = Scaler.of(self.metadata)
+        if PHENOTYPE not in self.side_tables or scaler is None:
+            return np.stack([self._stored_phenotype(index) for index in range(len(self.rows))])
+        return self.scaled_by(scaler)
+
+    def scaled_by(self, scaler: "Scaler") -> np.ndarray:
+        """`phenotype.csv`, imputed and scaled by these constants, (records, 29) float32."""
+        assert self.raw_phenotype is not None
+        values = self.raw_phenotype.loc[[row.subject for row in self.rows]]
+        return scaler.transform(values.to_numpy()).astype(records.DTYPE)
+
+    def _stored_phenotype(self, index: int) -> np.ndarray:
+        entry = self.entries[index]
+        header = entry.read(records.HEADER_BYTES)
+        if self.digests and self.digests[index].header:
+            records.check_digest(header, self.digests[index].header, str(entry), "label and phenotype")
+        return records.unpack_header(header, str(entry))[1]
 
     def first_records(self, indices: Iterable[int]) -> dict[str, int]:
         """Subjects in the order of their first records among these positions, with its position."""
@@ -189,46 +187,41 @@ class Cohort:
         """The cohort with other labels of some subjects, in all their records."""
         return replace(self, rows=tuple(replace(row, label=label.get(row.subject, row.label)) for row in self.rows))
 
-    def read(self, index: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Label, phenotype (29,) and volume (x, y, z, maps) of one record. Raises InputError, naming the file."""
-        entry, unknown = self.entries[index], self.rows[index].split == "test"
-        return records.unpack(entry.read(), self.grid, str(entry), unknown, self.num_maps)
-
-    def header(self, index: int) -> bytes:
-        """Label and phenotype of one record as they are on disk, checked."""
+    def volume(self, index: int) -> np.ndarray:
+        """The volume (x, y, z, maps) float32 of one record as it is stored, verified when it is first read. Raises
+        InputError, naming the file."""
         entry = self.entries[index]
-        header = entry.read(records.HEADER_BYTES)
-        records.unpack_phenotype(header, str(entry), unknown=self.rows[index].split == "test")
-        return header
+        content = entry.read()
+        volume = records.unpack_volume(content, self.grid, self.num_maps, str(entry))
+        if self.digests and entry not in self.verified:
+            stored = memoryview(content)[records.HEADER_BYTES :]
+            records.check_digest(stored, self.digests[index].volume, str(entry), "volume")
+            self.verified.add(entry)
+        return volume
+
+    def record(self, index: int, volume: bytes | None = None) -> bytes:
+        """The bytes of one record with label and phenotype as they are now; with another `volume`, if one is given, in
+        the order in which records hold it."""
+        header = records.pack_header(self.rows[index].label, self.phenotype[index])
+        return header + (records.stored(self.volume(index)) if volume is None else volume)
+
+    @property
+    def known_digests(self) -> dict[str, Digests]:
+        """The digests of the records by file, as far as they are known."""
+        return dict(zip((row.file for row in self.rows), self.digests, strict=False))
 
     def scans(self, split: str | None = None) -> dict[str, set[str]]:
         """By subject, the scans of a split's records, or of all, see `Digests.scans`: they tell people whatever their
         names. None as long as digests are not known."""
         found: dict[str, set[str]] = {row.subject: set() for row in self.rows if split in (None, row.split)}
-        for row, digests in zip(self.rows, self.seal.digests, strict=False):
+        for row, digests in zip(self.rows, self.digests, strict=False):
             if row.subject in found:
                 found[row.subject] |= digests.scans
         return found
 
-    def origins(self, encoded: bool = False) -> dict[str, records.Origin]:
-        """The digests, by file, of the volumes that an encoder reduced to these; if these are what it reads, to be
-        `encoded`, their own."""
-        known = zip(self.rows, self.seal.digests, strict=False)  # of which there may be none
-        return {row.file: (of.volume, of.maps) if encoded and not of.source else of.origin for row, of in known}
-
-    def keep_digests(self, folder: Path) -> None:
-        """Writes the digests beside what a run writes, if the cohort has no table of them."""
-        if self.seal.computed:
-            seal_of.write_digests(folder, self._digests)
-
-    def changed_since(self, folder: Path) -> list[str]:
-        """Which of the records, by file, are others than those whose digests an earlier run kept in `folder`."""
-        before = seal_of.read_digests(folder) or {}
-        return [name for name, now in self._digests.items() if before.get(name, now) != now]
-
-    @property
-    def _digests(self) -> dict[str, records.Digests]:
-        return dict(zip((row.file for row in self.rows), self.seal.digests, strict=True))
+    def scans_sha256(self, split: str | None = None) -> str:
+        """SHA-256 over the scans of a split, or of all, which tells who is in it, whatever the names."""
+        return records.digest_of("".join(sorted(set().union(*self.scans(split).values()))).encode())
 
     def batch(
         self,
@@ -237,30 +230,22 @@ class Cohort:
         tables: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
         """`label` (n,) int32, -1 if unknown; `phenotype` (n, 29) and, if `volumes`, `volume` (n, x, y, z, maps), both
-        float32; volumes are standardised as `standard` says. Of `tables` of all records, by name, the rows of these;
-        records of which only means are read are verified if their files have changed."""
+        float32; volumes are standardised as `standard` says. Of `tables` of all records, by name, the rows of these."""
         label = np.nan_to_num([self.rows[index].label for index in indices], nan=UNKNOWN_LABEL).astype(np.int32)
-        phenotype = np.empty((len(indices), records.PHENOTYPE_SIZE), np.float32)
-        batch, of_means = {"label": label, "phenotype": phenotype}, set(map(type, tables.values())) - {Connectomes}
+        batch = {"label": label, "phenotype": self.phenotype[np.asarray(indices, int)]}
         if volumes:
             batch["volume"] = np.empty((len(indices), *self.grid.shape, self.num_maps), np.float32)
-        for row, index in enumerate(indices):
-            if volumes:
-                phenotype[row], batch["volume"][row] = self._standardised(index)
-                continue
-            phenotype[row] = np.frombuffer(self.header(index), records.DTYPE)[1:]
-            if of_means:
-                records.verifier_of(self.entries[index]).confirm()
+            for row, index in enumerate(indices):
+                batch["volume"][row] = self._standardised(index)
         return batch | {name: np.ascontiguousarray(table[indices]) for name, table in tables.items()}
 
-    def _standardised(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Phenotype (29,) and volume (x, y, z, maps) of one record, the volume as `standard` says."""
-        _, phenotype, volume = self.read(index)
-        volume = volume if self.standard == "stored" else records.within_brain(volume)
+    def _standardised(self, index: int) -> np.ndarray:
+        """The volume (x, y, z, maps) of one record as `standard` says."""
+        volume = self.volume(index) if self.standard == "stored" else records.within_brain(self.volume(index))
         if self.moments:
             mean, spread = self.moments[self.rows[index].site]
             volume = (volume - mean) / spread
-        return phenotype, volume
+        return volume
 
     def batches(
         self, selections: Iterable[np.ndarray], volumes: bool = True, tables: Mapping[str, Any] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 Kept in `connectomes.h5` beside the records: `z` (people, edges) float32, Fisher z; `subject` and `parcels`, text; and,
 if it is known where the parcels lie, `image` (91, 109, 91) int16. A row is verified each time it is read, by its digest
-in `digests.csv`; the names of the parcels and the image when it is opened, by `parcels_sha256` in `cohort.json`.
+in `subjects.csv`; the names of the parcels and the image when it is opened, by `parcels_sha256` in `cohort.json`.
 """
 
 import hashlib
@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError, is_plain, shown
-from data.cohorts import records
-from data.cohorts.rows import DIGESTS, MAX_RECORDS, Metadata, Row
+from data.base.errors import InputError
+from data.cohorts.rows import Metadata, Row
 
 CONNECTOMES = "connectomes.h5"
 DTYPE, IMAGE = np.dtype("<f4"), np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
 BLOCK = 64  # rows read at once
-MAX_TEXT = 1000  # bytes of a name
 AGAIN = "Copy it again, or convert again."
+DAMAGES = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py tells them
 HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 
 
@@ -57,11 +56,6 @@ class Connectomes:
                     f"Was it damaged or replaced? {AGAIN}"
                 )
         return found
-
-    def verify(self) -> None:
-        """Reads every row. Raises InputError as `[]` does."""
-        for _ in self.blocks():
-            pass
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The rows of all records (few, edges), one block after another; the file is opened once for each."""
@@ -110,30 +104,24 @@ def write(
 
 def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: Sequence[str] = ()) -> Connectomes:
     """The connectomes of a cohort's folder, of the `subjects` of its records in their order. Raises InputError, naming
-    the file, if it is not there, not what `write` writes, or of other parcels than the metadata say."""
+    the file, if it is not what `write` writes, or of other people or parcels than the tables say."""
     import h5py
 
     path = folder / CONNECTOMES
-    if not all(digests):
-        raise InputError(f"{folder / DIGESTS} has no digests of the connectomes. {AGAIN}")
-    if not path.is_file():
-        raise InputError(f"{folder} lacks {CONNECTOMES}, which its {metadata.connectome} connectomes are in. {AGAIN}")
     try:
         with HDF5_LOCK, h5py.File(path, "r") as store:
-            people, parcels = texts(store, "subject", MAX_RECORDS), tuple(texts(store, "parcels", MAX_PARCELS))
-            image = dataset(store, "image", IMAGE, records.FULL.shape)[:] if "image" in store else None
-            dataset(store, "z", DTYPE, (len(people), edges_of(len(parcels))))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            people, parcels = ([name.decode() for name in store[of][:].tolist()] for of in ("subject", "parcels"))
+            image = store["image"][:] if "image" in store else None
+            shape, expected = store["z"].shape, (len(people), edges_of(len(parcels)))
+    except DAMAGES as error:
         raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error
-    if parcels_sha256(parcels, image) != metadata.parcels_sha256:
+    if shape != expected or parcels_sha256(parcels, image) != metadata.parcels_sha256:
         raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
     row_of = {subject: row for row, subject in enumerate(people)}
-    if absent := [subject for subject in subjects if subject not in row_of]:
-        raise InputError(f"{path} lacks subject {absent[0]} ({len(set(absent))} missing). {AGAIN}")
-    if strange := sorted(row_of.keys() - set(subjects)):
-        raise InputError(f"{path} has rows of {len(strange)} others, such as {strange[0]}. {AGAIN}")
+    if odd := sorted(row_of.keys() ^ set(subjects)):
+        raise InputError(f"{path} or the table of records lacks subject {odd[0]} ({len(odd)} such). {AGAIN}")
     rows = np.array([row_of[subject] for subject in subjects], int)
-    return Connectomes(path, metadata.connectome, parcels, image, rows, tuple(digests))
+    return Connectomes(path, metadata.connectome, tuple(parcels), image, rows, tuple(digests))
 
 
 def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
@@ -143,10 +131,9 @@ def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
     found = np.empty((len(rows), num_edges), DTYPE)
     try:
         with HDF5_LOCK, h5py.File(path, "r") as store:
-            z = dataset(store, "z", DTYPE, (store["z"].shape[0], num_edges))
             for at, row in enumerate(rows.tolist()):
-                z.read_direct(found, np.s_[row], np.s_[at])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                store["z"].read_direct(found, np.s_[row], np.s_[at])
+    except DAMAGES as error:
         raise InputError(f"{path} cannot be read: {error}. Was it cut off? {AGAIN}") from error
     return found
 
@@ -158,31 +145,3 @@ def digests_by_file(folder: Path, metadata: Metadata, rows: Sequence[Row]) -> di
     found = opened(folder, metadata, [row.subject for row in rows])
     every = (digest_of(edges) for block in found.blocks() for edges in block)
     return {row.file: digest for row, digest in zip(rows, every, strict=True)}
-
-
-def dataset(store: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Any:
-    """A dataset of the file. Raises ValueError unless it lies in the file itself, and is what `write` writes."""
-    import h5py
-
-    if not isinstance(store.get(name, getlink=True), h5py.HardLink) or not isinstance(store[name], h5py.Dataset):
-        raise ValueError(f"it has no dataset {name}")
-    found = store[name]
-    filters = found.id.get_create_plist().get_nfilters()
-    if found.dtype != dtype or found.shape != shape or found.is_virtual or found.external or filters:
-        raise ValueError(f"{name} is {found.dtype} of shape {found.shape}; expected plain {dtype} of {shape}")
-    return found
-
-
-def texts(store: Any, name: str, most: int) -> list[str]:
-    """A dataset of at most so many different names. Raises ValueError."""
-    import h5py
-
-    kind, shape = store[name].dtype, store[name].shape
-    if h5py.check_string_dtype(kind) is None or len(shape) != 1 or shape[0] > most or kind.itemsize > MAX_TEXT:
-        raise ValueError(f"{name} is {kind} of shape {shape}; expected at most {most:,} short names")
-    found = [text.decode() for text in dataset(store, name, kind, shape)[:].astype("S")]
-    if odd := next((text for text in found if not is_plain(text)), None):
-        raise ValueError(f"{name} holds {shown(odd)}")
-    if len(set(found)) < len(found):
-        raise ValueError(f"{name} names one twice")
-    return found

@@ -146,14 +146,12 @@ def keep(folder: Path, images: Mapping[str, Path]) -> None:
             shutil.copyfile(path, made / f"{stem}{'.nii.gz' if path.name.lower().endswith('.gz') else '.nii'}")
             if (names := beside(path, NAMES_BESIDE[stem])).is_file():
                 shutil.copyfile(names, made / f"{stem}{NAMES_BESIDE[stem]}")
-        manifest.write(made, [path.name for path in made.iterdir()])
 
 
 def kept_in(folder: Path, derivation: Derivation) -> dict[str, Path]:
     """The images that the folder of a cohort keeps. Raises InputError, naming it, for one that is not what was
     written."""
     place = folder / FOLDER
-    manifest.verify(place, [path.name for path in place.glob("*") if path.name != manifest.SUMS])
     found = {stem: path for stem in NAMES_BESIDE for path in place.glob(f"{stem}.nii*")}
     for stem, path in found.items():
         image: Image | None = getattr(derivation, stem)

@@ -112,7 +112,7 @@ def people_of(cohort: "Cohort", subjects: Iterable[str], with_means: bool = True
     means = np.empty((len(people.scans), atlas.AAL_REGIONS, cohort.num_maps), np.float32)
     with progress("Comparing people", len(means)) as shown:
         for at, subject in enumerate(people.scans):
-            means[at] = twins.of_volume(cohort.read(first[subject])[2])
+            means[at] = twins.of_volume(cohort.volume(first[subject]))
             shown.advance()
     return replace(people, means=means)
 

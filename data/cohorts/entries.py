@@ -1,18 +1,19 @@
-"""A zip chunk -> the records in it, each read in place: nothing is ever unpacked to disk."""
+"""A folder -> the records in it, each read where it lies: in a file of its own or in a zip chunk, which is never
+unpacked to disk."""
 
-import errno
 import os
 import re
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from data.base.errors import InputError, check_plain
 
+OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+ZIP_MAGIC = b"PK\x03\x04"
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
-ENCRYPTED = 0x1  # bit 0 of a zip entry's flags
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
+DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)
 
 
 class Reopened:
@@ -30,7 +31,7 @@ class Reopened:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
         if start + offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+            raise OSError(f"position {start + offset}")
         self.position = start + offset
         return self.position
 
@@ -43,54 +44,55 @@ class Reopened:
 
 
 @dataclass(frozen=True)
-class ZipEntry:
-    """A record in a zip chunk. The declared size bounds what is inflated, so a bomb costs one record's memory."""
+class Entry:
+    """Where a record's bytes lie: in a file, or in the `member` of a zip `chunk`."""
 
     path: Path
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
     size: int
+    chunk: zipfile.ZipFile | None = None
+    member: str = ""
 
     def read(self, num_bytes: int = -1) -> bytes:
+        """The record, or its first bytes. Raises InputError if it cannot be read."""
         try:
-            with self.archive.open(self.info) as file:
+            with self.chunk.open(self.member) if self.chunk else open(self.path, "rb") as file:
                 return file.read(self.size if num_bytes < 0 else num_bytes)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
-            raise InputError(f"{self} cannot be read: {error}. Was the chunk cut off? Copy it again.") from error
+        except DAMAGES as error:
+            raise InputError(f"{self} cannot be read: {error}. Was it cut off? Copy it again.") from error
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.info.filename}"
+        return f"{self.path}:{self.member}" if self.chunk else str(self.path)
 
 
-def check_name(path: Path, name: str) -> None:
-    """Raises InputError unless a record's name within `path` is a plain relative one that ends in .bin."""
-    check_plain(name, f"{path} names a record")
-    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-        raise InputError(f"{path}:{name} points outside its chunk; expected plain file names. Pack it again.")
-    if not name.endswith(".bin"):
-        raise InputError(f"{path}:{name} is not a record; expected only .bin files in a chunk. Pack it again.")
-
-
-def zip_entries(path: Path) -> dict[str, ZipEntry]:
-    """The `.bin` records of one zip chunk by member name. Raises InputError for anything that is not plain records."""
-    try:
-        archive = zipfile.ZipFile(Reopened(path))
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
-    entries = {}
-    for info in archive.infolist():
-        name = info.filename
-        if name.endswith("/") or HIDDEN.search(name):
+def entries_of(folder: Path) -> dict[str, Entry]:
+    """The records of a folder by file or member name, sorted. Other files are left alone. Raises InputError for a chunk
+    that cannot be read, holds anything else, or has a record that is there already."""
+    found: dict[str, Entry] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
             continue
-        check_name(path, name)
-        if info.flag_bits & ENCRYPTED:
-            raise InputError(f"{path}:{name} is encrypted; expected plain records. Decrypt the chunk first.")
-        if info.compress_type not in METHODS:
-            raise InputError(
-                f"{path}:{name} is compressed by method {info.compress_type}; expected stored or deflated records. "
-                "Pack it again."
-            )
-        if name in entries:
-            raise InputError(f"{path} holds {name} twice; expected one record a name. Pack it again.")
-        entries[name] = ZipEntry(path, archive, info, info.file_size)
-    return entries
+        file = Entry(path, path.stat().st_size)
+        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            entries = members_of(path)
+        elif path.suffix == ".bin":
+            entries = [(path.name, file)]
+        else:
+            continue
+        for name, entry in entries:
+            check_plain(name, f"{folder} names a record")
+            if name in found:
+                raise InputError(f"{entry} and {found[name]} are the same record; expected each once. Remove one.")
+            found[name] = entry
+    return dict(sorted(found.items()))
+
+
+def members_of(path: Path) -> list[tuple[str, Entry]]:
+    """The `.bin` records of one zip chunk by name. Raises InputError for anything else."""
+    try:
+        chunk = zipfile.ZipFile(Reopened(path))
+    except DAMAGES as error:
+        raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
+    members = [of for of in chunk.infolist() if not of.filename.endswith("/") and not HIDDEN.search(of.filename)]
+    if odd := next((of.filename for of in members if not of.filename.endswith(".bin")), None):
+        raise InputError(f"{path}:{odd} is not a record; expected only .bin files in a chunk. Pack it again.")
+    return [(of.filename, Entry(path, of.file_size, chunk, of.filename)) for of in members]

@@ -11,9 +11,8 @@ models are tested at sites that they have not seen.
 Labels are permuted within sites. There is nothing to find then, with the same people, scans and sites.
 """
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from data.base import files, manifest, tables
 from data.base.effort import EFFORT
 from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
-from data.cohorts import seal as seal_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import by_column, by_number, check_classes, folder_name, stratified, subjects_of
 from data.cohorts.duplicates import Groups, tie, with_groups
@@ -42,7 +40,6 @@ class Cut:
 
     folds: str
     cohort_sha256: str
-    records_sha256: str
     same_scan: Groups  # all groups
 
 
@@ -52,7 +49,7 @@ class Folds:
 
     how: str  # as the user says it: a number, or a column
     whole: Cohort  # of a set of reduced cohorts the first one, under the name of the set
-    digest: str  # of the cohort, or of all cohorts of a set
+    identity: str  # of the cohort, or of a set
     fold_of: Mapping[str, str]
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
     made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
@@ -64,12 +61,7 @@ class Folds:
 
     @property
     def cut(self) -> Cut:
-        return Cut(self.how, self.digest, self.records_sha256, self.groups)
-
-    @property
-    def records_sha256(self) -> str:
-        """SHA-256 over what all records hold."""
-        return digest_over([cohort.records_sha256 for cohort in self.reduced.values()] or [self.whole.records_sha256])
+        return Cut(self.how, self.identity, self.groups)
 
     @property
     def names(self) -> list[str]:
@@ -84,7 +76,7 @@ class Folds:
     @property
     def unchecked(self) -> Cohort:
         """The cohort of which no verdict is known; the whole one if there is none."""
-        return next((cohort for cohort in self.reduced.values() if cohort.seal.verdict is None), self.whole)
+        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
 
     @property
     def notes(self) -> list[str]:
@@ -172,14 +164,14 @@ def saved_folds(cohort: Cohort, how: str, saved: Path) -> Folds | None:
     if not (saved / FOLDS).is_file():
         return None
     cut, fold_of = read_folds(saved)
-    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.digest, fold_of)
+    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.identity, fold_of)
 
 
 def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
     fold_of = by_column(cohort, how) if whole_number(how) is None else by_number(cohort, how, seed)
     check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.digest, fold_of)
+    return Folds(how, cohort, cohort.identity, fold_of)
 
 
 def check_cuttable(cohort: Cohort) -> None:
@@ -208,9 +200,10 @@ def read_folds(folder: Path) -> tuple[Cut, dict[str, str]]:
 
 
 def open_reduced(path: Path, how: str) -> Folds:
-    """A set of reduced cohorts. Raises InputError if its folds are others, or it does not test each subject once."""
+    """A set of reduced cohorts. Raises InputError if it is not as it was written, its folds are others, or it does not
+    test each subject once."""
+    manifest.verify(path, manifest.read(path))
     cut, fold_of = read_folds(path)
-    seal_of.verified_seal(path, parts_of_set(path, cut, fold_of))
     if cut.folds != how:
         raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
     parts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
@@ -221,29 +214,19 @@ def open_reduced(path: Path, how: str) -> Folds:
             raise InputError(
                 f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
             )
-    digest, first = digest_over([cohort.digest for cohort in cohorts.values()]), next(iter(cohorts.values()))
-    seal = first.seal
-    if seal.verdict and all(cohort.seal.verdict for cohort in cohorts.values()):
+    first = next(iter(cohorts.values()))
+    verdict = first.verdict
+    if verdict and all(cohort.verdict for cohort in cohorts.values()):
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
-        seal = replace(seal, verdict=replace(seal.verdict, problems=tuple(problems)))
-    return Folds(how, replace(first, path=path, seal=seal), digest, fold_of, cohorts)
-
-
-def parts_of_set(path: Path, cut: Cut, fold_of: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of what a set of reduced cohorts says: its folds, and each cohort by its seal."""
-    folders = [part_folder(path, name) for name in dict.fromkeys(fold_of.values())]
-    seals = {folder.name: seal_of.read_seal(folder).sha256 for folder in folders if (folder / seal_of.SEAL).is_file()}
-    return {FOLDS: seal_of.sha256_of(asdict(cut)), FOLD_TABLE: seal_of.sha256_of(fold_of), **seals}
+        verdict = replace(verdict, problems=tuple(problems))
+    whole = replace(first, path=path, verdict=verdict)
+    return Folds(how, whole, manifest.identity(path), fold_of, cohorts)
 
 
 def seal_set(path: Path) -> None:
-    """Seals a set of reduced cohorts, each of which is sealed."""
-    cut, fold_of = read_folds(path)
-    seal_of.write_seal(path, parts_of_set(path, cut, fold_of))
-
-
-def digest_over(digests: Sequence[str]) -> str:
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    """Writes the sums of a set of reduced cohorts: of its folds, and of the sums of each cohort."""
+    cohorts = (part_folder(path, name) for name in dict.fromkeys(read_folds(path)[1].values()))
+    manifest.write(path, [FOLDS, FOLD_TABLE, *(f"{folder.name}/{manifest.SUMS}" for folder in cohorts)])
 
 
 @dataclass(frozen=True)
@@ -316,4 +299,4 @@ def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
         fold_of = by_number(whole, folds.how, seed)
     check_classes(whole, fold_of)
     reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}
-    return Folds(folds.how, whole, folds.digest, fold_of, reduced)
+    return Folds(folds.how, whole, folds.identity, fold_of, reduced)

@@ -17,7 +17,7 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import Metadata, Preparation, Row, listed
+from data.cohorts.rows import Preparation, Row, listed
 
 MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
@@ -34,7 +34,6 @@ ABIDE_COLUMNS = [
     *("FIQ_TEST_TYPE", "EYE_STATUS_AT_SCAN", "BMI", *(f"WISC_IV_{index}" for index in WISC_INDICES)),
 ]
 SUBJECT = "subject"  # the column of tables by subject
-ROUNDING = 1e-3  # of a scaled value in a record, which is float32
 LOGARITHMIC = re.compile("mean_?fd|framewise", re.IGNORECASE)  # head motion whose logarithm is kept, also in bundles
 ABIDE_COVARIATES = ("SITE_ID", "AGE_AT_SCAN", "SEX", "func_mean_fd")  # the last is head motion in mm
 MISSING_P_VALUE = 0.01  # over all columns and sites (Bonferroni)
@@ -178,8 +177,7 @@ class Scaler:
     def of(cls, preparation: Preparation) -> "Scaler | None":
         """The constants that a preparation holds; None if it holds none, or not one for each value."""
         constants = preparation.phenotype_median, preparation.phenotype_mean, preparation.phenotype_scale
-        complete = {len(values) for values in constants} == {PHENOTYPE_SIZE}
-        return cls(*map(np.array, constants)) if complete else None
+        return cls(*map(np.array, constants)) if preparation.has_constants else None
 
     def constants(self) -> dict[str, Any]:
         """The constants as fields of `Preparation`."""
@@ -243,22 +241,6 @@ def read_phenotype(path: Path, subjects: Sequence[str], names: Sequence[str]) ->
     if list(values) != list(names) or len(names) != PHENOTYPE_SIZE or (values.abs() > MAX_NUMBER).any(axis=None):
         raise InputError(f"{path} does not hold the {PHENOTYPE_SIZE} numbers that cohort.json names. Convert again.")
     return values
-
-
-def check_scaled(path: Path, values: pd.DataFrame, stored: np.ndarray, metadata: Metadata) -> None:
-    """Raises InputError, naming a subject, unless the raw values of `phenotype.csv` (subjects, 29), once imputed and
-    scaled, are those `stored` in the subjects' records. Digests verify these."""
-    constants = metadata.phenotype_median, metadata.phenotype_mean, metadata.phenotype_scale
-    if not all(constants):
-        return
-    expected = Scaler(*map(np.array, constants)).transform(values.to_numpy(float))
-    other = np.abs(expected - stored) > ROUNDING * np.maximum(1, np.abs(stored))
-    if other.any():
-        at, which = np.argwhere(other)[0]
-        raise InputError(
-            f"{path} is not what the records hold: {values.columns[which]} of {values.index[at]}, and values of "
-            f"{other.any(axis=1).sum()} subjects in all. Was it edited? Convert again."
-        )
 
 
 def missing_in(values: pd.DataFrame | None, rows: Sequence[Row]) -> list[str]:

@@ -1,18 +1,14 @@
-"""What a record holds: bytes <-> (label, phenotype, volume); which files of a folder are records; z-scores of volumes.
+"""What a record holds: bytes <-> (label, phenotype, volume), and their digests; z-scores of volumes.
 
 A record is one little-endian float32 row: the label (1 autism, 0 control, NaN unknown), 29 phenotype values, then the
 volume. That is in C order (x, y, z; z runs fastest) on a grid of the MNI152 space, RAS+. If a scan has several maps,
-such as fALFF and ALFF, their volumes follow one another.
+such as fALFF and ALFF, their volumes follow one another. Where there are tables, these say label and phenotype, and the
+first 30 values of a record are not read.
 """
 
 import hashlib
 import math
-import os
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,10 +24,7 @@ TELLING = 5  # people of a group, such as a site or a category: what is told of 
 CLASSES = ("control", "autism")  # label 0.0, label 1.0
 SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
 LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
-OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
-ZIP_MAGIC = b"PK\x03\x04"
 KEPT_DIGITS = 16  # of a volume's digest, in checkpoints
-SETTLED_NS = 10**9  # a file that changed later than this before it was read may change again within one clock tick
 
 
 @dataclass(frozen=True)
@@ -49,10 +42,6 @@ class Grid:
         rows = [[self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)]
         return [*rows, [0.0, 0.0, 0.0, 1.0]]
 
-    def lies_by(self, affine: Sequence[Sequence[float]]) -> bool:
-        """Whether it is this grid's; any nested numbers can be asked for."""
-        return [list(row) for row in affine] == self.affine
-
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))
 
@@ -63,59 +52,18 @@ GRIDS = {"full": FULL, "reduced": REDUCED}
 GRID_OF_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: REDUCED}
 
 
-class Entry(Protocol):
-    """Where a record's bytes lie: in a file, or as `data.cohorts.entries` says."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def read(self, num_bytes: int = -1) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A record in a file of its own."""
-
-    path: Path
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def read(self, num_bytes: int = -1) -> bytes:
-        try:
-            with open(self.path, "rb") as file:
-                return file.read(num_bytes)
-        except OSError as error:
-            raise InputError(f"{self} cannot be read ({error.strerror}); expected a record.") from error
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-Origin = tuple[str, tuple[str, ...]]  # digests of the volumes that an encoder reduced: of all maps, and of each
-UNREDUCED: Origin = ("", ())
-
-
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of label and phenotype, of the volumes of all maps and, if an encoder reduced these, of those before; of
-    the connectome, if there is one. Also of each of several maps that is not constant, and of each before."""
+    """SHA-256 of what a record holds, as text: of the volumes of all maps, and of each of several maps that is not
+    constant; if an encoder reduced these, of those before; of the connectome, if there is one; of label and phenotype
+    (`header`), if no table says them."""
 
-    header: str
     volume: str
     source: str = ""
     connectome: str = ""
     maps: tuple[str, ...] = ()
     source_maps: tuple[str, ...] = ()
-
-    @property
-    def origin(self) -> "Origin":
-        """What the volumes are of if they are kept as they are."""
-        return self.source, self.source_maps
+    header: str = ""
 
     @property
     def scans(self) -> set[str]:
@@ -123,97 +71,28 @@ class Digests:
         every = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
         return {digest[:KEPT_DIGITS] for digest in every if digest}
 
-
-@dataclass(frozen=True)
-class Wrapped:
-    """A record that lies where another entry says, and is read otherwise."""
-
-    stored: Entry
-
-    @property
-    def path(self) -> Path:
-        return self.stored.path
-
-    @property
-    def size(self) -> int:
-        return self.stored.size
-
-    def __str__(self) -> str:
-        return str(self.stored)
+    def encoded(self, content: bytes) -> "Digests":
+        """The digests of the record that an encoder made of this one."""
+        before = self.source or self.volume
+        return replace(digests_of(content), source=before, source_maps=self.source_maps or self.maps)
 
 
-@dataclass(frozen=True)
-class VerifiedEntry(Wrapped):
-    """A record whose header is verified each time it is read, and whose volume is whenever its file has changed."""
-
-    digests: Digests
-    seen: list[tuple[int, ...]] = field(default_factory=lambda: [()])  # the state of the file that was verified last
-
-    def read(self, num_bytes: int = -1) -> bytes:
-        """The record, or its first bytes. Raises InputError if what is read is not what was written."""
-        before = state_of(self.path)
-        content = self.stored.read(num_bytes)
-        if len(content) >= HEADER_BYTES:
-            self.check(content[:HEADER_BYTES], self.digests.header, "label and phenotype")
-        if num_bytes < 0 and not before == state_of(self.path) == self.seen[0]:
-            self.check(memoryview(content)[HEADER_BYTES:], self.digests.volume, "volume")
-            self.seen[0] = before if time.time_ns() - before[-1] > SETTLED_NS else ()
-        return content
-
-    def confirm(self) -> None:
-        """Verifies the volume, without giving it, if its file has changed. Raises InputError as `read` does."""
-        if state_of(self.path) != self.seen[0]:
-            self.read()
-
-    def check(self, content: bytes | memoryview, expected: str, what: str) -> None:
-        if hashlib.sha256(content).hexdigest() != expected:
-            raise InputError(
-                f"{self} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
-                "Copy it again, or convert again."
-            )
+def digest_of(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def verifier_of(entry: Entry) -> VerifiedEntry:
-    """The entry that verifies what `entry` reads; raises TypeError if none does."""
-    while isinstance(entry, Wrapped) and not isinstance(entry, VerifiedEntry):
-        entry = entry.stored
-    if not isinstance(entry, VerifiedEntry):
-        raise TypeError(f"{entry} is not verified; the cohort must be sealed.")
-    return entry
-
-
-def state_of(path: Path) -> tuple[int, ...]:
-    """What changes with a file: its inode, size and times (ns), the last of which no program can choose. The number of
-    a device is left out, since that of a network disk differs between machines."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); expected records. Copy it again.") from error
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def digests_of(content: bytes, origin: Origin = UNREDUCED, connectome: str = "") -> Digests:
-    """The digests of a record's bytes, of volumes that an encoder reduced from an `origin`."""
+def digests_of(content: bytes | memoryview) -> Digests:
+    """The digests of a record's bytes."""
     parts = memoryview(content)
-    header, volume = (hashlib.sha256(part).hexdigest() for part in (parts[:HEADER_BYTES], parts[HEADER_BYTES:]))
+    header, volume = digest_of(parts[:HEADER_BYTES]), digest_of(parts[HEADER_BYTES:])
     count = form_of_size(len(parts), "A record")[1]
     maps = digests_of_maps(np.frombuffer(parts, DTYPE, offset=HEADER_BYTES).reshape(count, -1)) if count > 1 else ()
-    return Digests(header, volume, origin[0], connectome, maps, origin[1])
+    return Digests(volume, maps=maps, header=header)
 
 
 def digests_of_maps(volumes: np.ndarray) -> tuple[str, ...]:
     """SHA-256 of each of the stored volumes (maps, ...) that is not constant: those are alike in many people."""
     return tuple(hashlib.sha256(of_map).hexdigest() for of_map in volumes if of_map.min() < of_map.max())
-
-
-def record_files(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """The files of a folder that hold records, sorted, and whether each is a zip chunk; others are left alone."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
-            continue
-        zipped = FileEntry(path).read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        if zipped or path.suffix == ".bin":
-            yield path, zipped
 
 
 def record_bytes(grid: Grid, num_maps: int = 1) -> int:
@@ -265,15 +144,6 @@ def pack(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryvie
     return values.data.cast("B")
 
 
-def header_label(record: bytes, name: str, unknown: bool = False) -> float:
-    """The label of a record or of its first bytes. Raises InputError as `check_label` does."""
-    if len(record) < DTYPE.itemsize:
-        raise InputError(f"{name} is empty; expected a record. Convert the subject again.")
-    label = float(np.frombuffer(record, DTYPE, 1)[0])
-    check_label(label, name, unknown)
-    return label
-
-
 def check_finite(values: np.ndarray, name: str, what: str) -> None:
     """Raises InputError, naming the file and the first value that is NaN, infinite, or no measurement."""
     if not (values.min() >= -LARGEST and values.max() <= LARGEST):
@@ -284,27 +154,31 @@ def check_finite(values: np.ndarray, name: str, what: str) -> None:
         )
 
 
-def unpack_phenotype(header: bytes, name: str, unknown: bool = False) -> np.ndarray:
-    """The phenotype (29,) of a record or of its first 120 bytes. Raises InputError, naming the file."""
-    if len(header) < HEADER_BYTES:
-        raise InputError(f"{name} holds {len(header)} bytes; expected a record. Was the copy cut off? Copy it again.")
-    header_label(header, name, unknown)
-    phenotype = np.frombuffer(header, DTYPE, PHENOTYPE_SIZE, offset=DTYPE.itemsize)
-    check_finite(phenotype, name, "phenotype value")
-    return phenotype
+def unpack_header(header: bytes, name: str) -> tuple[float, np.ndarray]:
+    """Label and phenotype (29,) of a record's first bytes. Raises InputError, naming the file, for a value that is not
+    finite."""
+    label, *_ = phenotype = np.frombuffer(header, DTYPE, HEADER_SIZE)
+    check_finite(phenotype[1:], name, "phenotype value")
+    return float(label), phenotype[1:]
 
 
-def unpack(
-    record: bytes, grid: Grid, name: str, unknown: bool = False, num_maps: int = 1
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Label, phenotype (29,) float32 and volume (x, y, z, maps) float32 of one record; the arrays are read-only views.
-    Raises InputError, naming the file, for another size, a value that is not finite, or as `check_label` does."""
+def unpack_volume(record: bytes, grid: Grid, num_maps: int, name: str) -> np.ndarray:
+    """The volume (x, y, z, maps) float32 of a record, a read-only view. Raises InputError, naming the file, for another
+    size, and for a value that is not finite."""
     if len(record) != (size := record_bytes(grid, num_maps)):
         raise InputError(f"{name} holds {len(record):,} bytes; expected {size:,}, a {kind(grid, num_maps)}.")
-    phenotype = unpack_phenotype(record, name, unknown)
     volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
     check_finite(volume, name, "volume value")
-    return header_label(record, name, unknown), phenotype, np.moveaxis(volume.reshape(num_maps, *grid.shape), 0, -1)
+    return np.moveaxis(volume.reshape(num_maps, *grid.shape), 0, -1)
+
+
+def check_digest(content: bytes | memoryview, digest: str, name: str, what: str) -> None:
+    """Raises InputError, naming the file, unless the content is what was written."""
+    if digest_of(content) != digest:
+        raise InputError(
+            f"{name} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
+            "Copy it again, or convert again."
+        )
 
 
 def stored(volume: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""The tables of a cohort: `subjects.csv`, a row a record, its splits; `cohort.json`."""
+"""The tables of a cohort: `subjects.csv`, a row a record, with its split and digests; `cohort.json`."""
 
 import hashlib
 import re
@@ -11,10 +11,10 @@ from data.base import files, tables
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
+from data.cohorts.records import Digests
 
 METADATA = "cohort.json"
 TABLE = "subjects.csv"
-DIGESTS = "digests.csv"
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
 HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
@@ -45,6 +45,14 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
+DIGESTS = {  # by column, what it holds of `Digests`; those of several maps stand in one cell, with spaces between them
+    "volume_sha256": "volume",
+    "source_sha256": "source",
+    "connectome_sha256": "connectome",
+    "map_sha256": "maps",
+    "source_map_sha256": "source_maps",
+    "header_sha256": "header",
+}
 UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
 SITE_UNKNOWN = "SITE UNKNOWN"  # the mark of a result
 SITE_IS_UNKNOWN = "Site is unknown, and may be the whole result"
@@ -55,9 +63,10 @@ def known_sites(sites: Iterable[str]) -> list[str]:
     return sorted({*sites} - {UNKNOWN_SITE, ""})
 
 
-def read_table(path: Path) -> list[Row]:
-    """`subjects.csv`. Raises InputError, naming file and line, for a missing column or an impossible value."""
-    found = []
+def read_table(path: Path) -> tuple[list[Row], list[Digests]]:
+    """`subjects.csv`, and the digests of its records, if it has them. Raises InputError, naming file and line, for a
+    missing column or an impossible value."""
+    found, digests = [], []
     for line, row in tables.read_rows(path, COLUMNS).items():
         where = f"{path} line {line}"
         try:
@@ -65,7 +74,11 @@ def read_table(path: Path) -> list[Row]:
         except ValueError:
             raise InputError(f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control).") from None
         found.append(checked(where, Row(row["file"], row["subject"], row["site"], label, row["split"])))
-    return found
+        if row.get("volume_sha256"):
+            known = {name: row.get(column, "") for column, name in DIGESTS.items()}
+            maps, source_maps = (tuple(known.pop(name).split()) for name in ("maps", "source_maps"))
+            digests.append(Digests(**known, maps=maps, source_maps=source_maps))
+    return found, digests
 
 
 def checked(where: str, row: Row) -> Row:
@@ -79,10 +92,14 @@ def checked(where: str, row: Row) -> Row:
     return row
 
 
-def write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Writes `subjects.csv`; an unknown label is empty."""
-    texts = ([row.file, row.subject, row.site, int(row.label) if row.known else "", row.split] for row in rows)
-    tables.write_rows(path, COLUMNS, texts)
+def write_table(path: Path, rows: Sequence[Row], digests: Sequence[Digests]) -> None:
+    """Writes `subjects.csv` with those digests of the records that some have; an unknown label is empty."""
+    kept = {column: name for column, name in DIGESTS.items() if any(getattr(of, name) for of in digests)}
+    texts = [[row.file, row.subject, row.site, int(row.label) if row.known else "", row.split] for row in rows]
+    for text, of in zip(texts, digests, strict=True):
+        every = (getattr(of, name) for name in kept.values())
+        text += [value if isinstance(value, str) else " ".join(value) for value in every]
+    tables.write_rows(path, [*COLUMNS, *kept], texts)
 
 
 def match_table(path: Path, table: Sequence[Row], files: Iterable[str]) -> None:
@@ -147,6 +164,12 @@ class Preparation:
     connectome: str = ""
     parcels_sha256: str = ""
 
+    @property
+    def has_constants(self) -> bool:
+        """Whether it holds those that impute and scale each value of the phenotype."""
+        constants = self.phenotype_median, self.phenotype_mean, self.phenotype_scale
+        return {len(values) for values in constants} == {records.PHENOTYPE_SIZE}
+
     def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
         """What matters to a model that reads these of PREPARED_BY: floats to nine digits, None if unknown or NaN."""
         part: dict[str, object] = {}
@@ -191,7 +214,6 @@ class Metadata(Preparation):
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
     encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
-    corrections: tuple[dict[str, str], ...] = ()  # by `correct`: subject, column, before, after
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -222,31 +244,23 @@ class Metadata(Preparation):
         """The command of the conversion, as it was typed; empty if that is not known."""
         return next((source.get(TYPED, "") for source in self.lineage if "left_out" in source), "")
 
-    def decisive(self) -> dict[str, Any]:
-        """`json` without how commands were typed, which says nothing of what they made."""
-        return without_typed(self.json())
-
     def json(self) -> dict[str, Any]:
         """All but the defaults."""
         return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
 
 
-def without_typed(content: dict[str, Any]) -> dict[str, Any]:
-    """Metadata or a provenance, of which a part may be a provenance."""
-    parts = {name: without_typed(content[name]) for name in ("provenance", "source") if type(content.get(name)) is dict}
-    return {name: value for name, value in content.items() if name != TYPED} | parts
-
-
 def read_metadata(path: Path) -> Metadata:
-    """`cohort.json` of a finished cohort."""
-    for name in (METADATA, TABLE):
-        if not (path / name).is_file():
-            what = files.running(path, "was interrupted. Repeat the same command")
-            raise InputError(f"{path} has no {name}: its conversion {what}.")
-    metadata = files.read_json(path / METADATA, Metadata)
+    """`cohort.json`. Raises InputError for damage, and for another format than a script's, which says none, or this."""
+    found = files.read_json(path, dict)
+    files.check_format(path, found.get("format", files.FORMAT), "convert again")
+    metadata = files.read_json(path, Metadata)
     if not metadata.grid:
-        raise InputError(f"{path / METADATA} names no grid; expected a cohort's metadata. Convert again.")
+        raise InputError(f"{path} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
+
+
+def write_metadata(path: Path, metadata: Metadata) -> None:
+    files.write_json(path, {"format": files.FORMAT} | metadata.json())
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

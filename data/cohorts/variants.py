@@ -5,7 +5,7 @@ batches, and so see the same volumes.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort, Moments
 from data.cohorts.duplicates import tie
-from data.cohorts.records import Wrapped
 from data.cohorts.rows import UNKNOWN_SITE, Preparation, known_sites
 
 if TYPE_CHECKING:
@@ -29,18 +28,6 @@ BACKGROUND = {  # what a region becomes that is blacked out by it
     "site": "0, the mean of the people of the site",
 }
 FEWEST = 5  # people of a site that is standardised by itself
-
-
-@dataclass(frozen=True)
-class RefittedEntry(Wrapped):
-    """A record with another phenotype than is stored: `phenotype` holds the bytes of its 29 values."""
-
-    phenotype: bytes
-
-    def read(self, num_bytes: int = -1) -> bytes:
-        content = self.stored.read(num_bytes)
-        label, volume = content[: records.DTYPE.itemsize], content[records.HEADER_BYTES :]
-        return b"".join((label, self.phenotype, volume))[: len(content)]
 
 
 def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
@@ -87,24 +74,13 @@ def prepared_as(cohort: Cohort, preparation: Preparation) -> Cohort:
 
 def rescaled(cohort: Cohort, scaler: "Scaler") -> Cohort:
     """The cohort, which has a `phenotype.csv`, with that imputed and scaled by these constants."""
-    raw = cohort.raw_phenotype
-    assert raw is not None
-    scaled = dict(zip(raw.index, scaler.transform(raw.to_numpy()), strict=True))
-    refitted = with_values(cohort, [scaled[row.subject] for row in cohort.rows])
-    return replace(refitted, metadata=replace(cohort.metadata, **scaler.constants()))
+    metadata = replace(cohort.metadata, **scaler.constants())
+    return replace(cohort, metadata=metadata, scaled=cohort.scaled_by(scaler))
 
 
 def with_phenotype(cohort: Cohort, scale: Sequence[float], shift: Sequence[float]) -> Cohort:
-    """The cohort with the phenotype of its records times `scale` plus `shift`, (29,) each."""
-    stored = [np.frombuffer(cohort.header(index), records.DTYPE)[1:] for index in range(len(cohort.rows))]
-    factor, summand = np.array(scale, np.float32), np.array(shift, np.float32)
-    return with_values(cohort, [values * factor + summand for values in stored])
-
-
-def with_values(cohort: Cohort, values: Iterable[np.ndarray]) -> Cohort:
-    """The cohort whose records hold these phenotypes (29,)."""
-    phenotypes = (of.astype(records.DTYPE).tobytes() for of in values)
-    return replace(cohort, entries=tuple(map(RefittedEntry, cohort.entries, phenotypes)))
+    """The cohort with its phenotype times `scale` plus `shift`, (29,) each."""
+    return replace(cohort, scaled=cohort.phenotype * np.array(scale, np.float32) + np.array(shift, np.float32))
 
 
 def recorded_alike(cohort: Cohort) -> Cohort | None:
@@ -145,7 +121,7 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         moments: dict[str, Moments] = defaultdict(Moments)
         for index in self.cohort.unswapped():
-            moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.read(index)[2])[None])
+            moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.volume(index))[None])
         return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}
 
 

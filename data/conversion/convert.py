@@ -97,7 +97,7 @@ class Conversion:
                 volume.rename(folder / row.file)
         keep(folder, source.images)
         measures.write_measures(folder / MAPS, subjects, measured)
-        planned.write_tables(folder, [of.of_record(header) for of, header in zip(found, planned.headers, strict=True)])
+        planned.write_tables(folder, [of.of_record for of in found])
         open_cohort(folder)  # nothing is called done that cannot be read
         return planned, [*copy_notes(alike, planned), *notes, *(edges.notes if edges else [])]
 
@@ -107,8 +107,8 @@ class Conversion:
         every = [(source.table.name, manifest.sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]
         for name, value in every:
             digest.update(name.encode() + b"\0" + bytes.fromhex(value))
-        split_of = {"split_of": self.earlier.cohort.digest} if self.earlier else {}
-        taken = {"like": self.like.cohort.digest} if self.like else split_of | {"seed": self.options.seed or 0}
+        split_of = {"split_of": self.earlier.cohort.identity} if self.earlier else {}
+        taken = {"like": self.like.cohort.identity} if self.like else split_of | {"seed": self.options.seed or 0}
         made_of = {TYPED: self.command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
         if self.options.allow_leak:
             chosen = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])

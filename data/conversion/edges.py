@@ -17,9 +17,9 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
+from data.cohorts.findings import Findings
 from data.cohorts.phenotype import read_by_subject
 from data.cohorts.rows import APART, Row, listed
-from data.cohorts.seal import Findings
 from data.conversion import measures
 from data.conversion.leaks import separating
 

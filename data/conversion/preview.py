@@ -9,8 +9,8 @@ from data.base.processes import cpu_count
 from data.base.terminal import duration
 from data.cohorts import records
 from data.cohorts.duplicates import told_groups
+from data.cohorts.findings import census
 from data.cohorts.forecast import forecast
-from data.cohorts.seal import census
 from data.conversion.plan import PlannedCohort
 from data.conversion.series import parcels_of
 from data.conversion.source import Source

@@ -31,7 +31,7 @@ PARTS = (  # a pattern of the names in a bundle
     r"|card\.md|report\.html|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
 )
 # not in a bundle
-OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "corrections", "provenance")
+OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
 
 
@@ -94,7 +94,7 @@ def of_cohort(cohort: Cohort) -> BundledData:
         grid=cohort.grid.name,
         num_maps=cohort.num_maps,
         metadata=replace(cohort.metadata, **people),
-        cohort_sha256=cohort.digest,
+        cohort_sha256=cohort.identity,
         typical={name: table.median().to_dict() for name, table in measured.items()},
         parcels=cohort.connectomes.parcels if cohort.connectomes else (),
     )
@@ -149,5 +149,7 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     metadata = data.metadata
     image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
-    cohort = Cohort(bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps)
+    cohort = Cohort(
+        bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256
+    )
     return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)

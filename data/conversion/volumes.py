@@ -133,12 +133,13 @@ class PersonMaps:
     @property
     def scans(self) -> set[str]:
         """By what a scan is known, see `Digests.scans`."""
-        return self.of_record(b"").scans
+        return self.of_record.scans
 
-    def of_record(self, header: bytes) -> records.Digests:
-        """The digests of the record with this header."""
+    @property
+    def of_record(self) -> records.Digests:
+        """The digests of the record."""
         maps = self.maps if len(self.measured) > 1 else ()
-        return records.Digests(hashlib.sha256(header).hexdigest(), self.volume, "", self.connectome, maps)
+        return records.Digests(self.volume, connectome=self.connectome, maps=maps)
 
 
 def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:

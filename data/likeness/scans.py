@@ -178,7 +178,7 @@ def oriented(values: np.ndarray, sums: np.ndarray) -> np.ndarray:
 
 def volumes_of(cohort: Cohort, index: int) -> Iterator[np.ndarray]:
     """The volume (x, y, z) of each map of a record."""
-    return iter(np.moveaxis(cohort.read(index)[2], -1, 0))
+    return iter(np.moveaxis(cohort.volume(index), -1, 0))
 
 
 def measured(cohort: Cohort, indices: Iterable[int], others: Means, shown: Shown) -> tuple[pd.DataFrame, Lacking]:

@@ -28,8 +28,7 @@ from scipy import ndimage, stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.base.manifest import SUMS
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import DIGESTS, TABLE
-from data.cohorts.seal import SEAL
+from data.cohorts.rows import TABLE
 from data.cohorts.stored import open_cohort, write_tables
 from data.likeness import reference as likeness
 
@@ -191,7 +190,7 @@ def changed_people(
 def without(cohort: Cohort, subjects: Sequence[str], target: Path) -> Path:
     """The cohort in another folder, these subjects in its test split."""
     shutil.copytree(cohort.path, target)
-    for name in (TABLE, SEAL, DIGESTS, SUMS):
+    for name in (TABLE, SUMS):
         (target / name).unlink()
     rows = [replace(row, split="test") if row.subject in subjects else row for row in cohort.rows]
     write_tables(target, rows, cohort.metadata)

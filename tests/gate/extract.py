@@ -44,7 +44,7 @@ TABLES = {  # the columns that say what a row is of -> the tables
 }
 KEYS = {table: columns for columns, tables in TABLES.items() for table in tables.split()}
 TEXTS = {"subjects", "covariates"}  # tables whose words count; elsewhere they follow from numbers
-NO_RESULT = {"samples_per_s", "file"}  # columns
+NO_RESULT = re.compile(r"samples_per_s|file|.*_sha256")  # columns
 NO_RESULTS = re.compile(  # files that hold paths, times, digests or words, or parts of what is read beside them
     r"^(runs|digests|tripod_ai|permutation-\d+)\.csv$|^participants\.tsv$|_desc-confounds_timeseries\.tsv$"
 )
@@ -110,7 +110,7 @@ def of_table(path: Path, folder: str, place: Path) -> Found:
         key = today("/".join(str(row.pop(key)) for key in keys))
         for column, cell in row.items():
             value = number(cell)
-            if column not in NO_RESULT and (table in TEXTS or value is not None):
+            if not NO_RESULT.fullmatch(str(column)) and (table in TEXTS or value is not None):
                 yield (folder, table, str(column), key), cell if value is None else value
 
 

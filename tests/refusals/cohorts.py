@@ -1,5 +1,6 @@
 """What is refused of the people whom a conversion reads, of a cohort that is opened, and of what was damaged."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -130,7 +131,8 @@ TABLES: list[Row] = [
 CHECKED = "run.py --train --dataDir {converted} --chkPointDir {missing}"
 BARE = "run.py --train --model nn --dataDir {records} --chkPointDir {missing}"
 PACK = "abide-data pack {records} {missing} --zip"
-CORRECT = "abide-data correct {converted} {file} {missing}"
+TABLES_OF = "abide-data pack {converted} {missing} --tables {edited}"
+IN_PLACE = "abide-data pack {converted} {missing} --tables {converted}"
 SCRIPTED = PACK.replace("records", "scripted")
 ROWS_OF = "scripted/subjects.csv"
 FOLDS = "run.py --test --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt --outDir {missing}"
@@ -152,9 +154,18 @@ def site_of_one(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(SITE_ID=["USM", *table["SITE_ID"][1:]])
 
 
-def header_flipped(path: Path) -> None:
-    content = path.read_bytes()
-    lab.edit(path, content[:50] + bytes([content[50] ^ 1]) + content[51:])
+def with_another(path: Path) -> None:
+    shutil.copy(path / "50002.bin", path / "1.bin")
+
+
+def emptied(path: Path) -> None:
+    for table in path.iterdir():
+        table.unlink()
+
+
+def of_first(column: str, text: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Another cell in the first row."""
+    return lambda table: table.assign(**{column: [text, *table[column][1:]]})
 
 
 def with_value(place: int, value: float) -> bytes:
@@ -167,7 +178,7 @@ def with_value(place: int, value: float) -> bytes:
 COHORTS: list[Row] = [  # what every command finds on opening one
     row("run.py --train --dataDir {empty} --chkPointDir {missing}", "{empty}", "no records"),
     row(BARE, "3.bin", "short of a 31x37x31 record", spoil={"records/3.bin": "cut"}),
-    row(BARE, "3.bin", "empty", spoil={"records/3.bin": "empty"}),
+    row(BARE, "3.bin", "holds 0 bytes", spoil={"records/3.bin": "empty"}),
     row(BARE, "3.bin", "more than a 31x37x31 record", spoil={"records/3.bin": lab.record(3) + b"abcd"}),
     row(BARE, "3.bin", "expected one grid", spoil={"records/3.bin": bytes(3_610_636)}),
     row(BARE, "3.bin", "has the label 0.5", spoil={"records/3.bin": lab.record(3, 0.5)}),
@@ -192,21 +203,19 @@ COHORTS: list[Row] = [  # what every command finds on opening one
         "in train and in test",
         spoil={ROWS_OF: lambda table: table.assign(subject="1", split=["test", *["train"] * 3])},
     ),
-    row(SCRIPTED, "has the label 1", "says 0", spoil={ROWS_OF: lambda table: table.assign(label="0")}),
     row(SCRIPTED, "the label nan", spoil={ROWS_OF: lambda table: table.assign(label="")}),  # nobody can learn from it
-    row(CHECKED.replace("converted", "scripted"), "no seal.json", "abide-data pack {scripted}"),
-    row(CHECKED, "no subjects.csv", "interrupted", spoil={"converted/subjects.csv": "gone"}),
-    row(CHECKED, "no cohort.json", "interrupted", spoil={"converted/cohort.json": "gone"}),
-    row(CHECKED, "cohort.json", "damaged", spoil={"converted/cohort.json": "cut"}),
-    row(CHECKED, "no seal.json", "abide-data pack {converted}", spoil={"converted/seal.json": "gone"}),
-    row(CHECKED, "format 2", "format 1", spoil={"converted/seal.json": {"format": 2}}),
-    row(CHECKED, "sealed", "subjects.csv", spoil={"converted/subjects.csv": exchanged}),
-    row("abide-data check {converted}", "sealed", "cohort.json", spoil={"converted/cohort.json": {"simulated": True}}),
-    row("abide-data check {converted}", "sealed", "covariates.csv", spoil={"converted/covariates.csv": site_of_one}),
-    row(CHECKED, "covariates.csv", spoil={"converted/covariates.csv": "gone"}),
-    row(FOLDS, "50002.bin is not what was written", "label", spoil={"converted/50002.bin": header_flipped}),
+    row(CHECKED.replace("converted", "scripted"), "no SHA256SUMS", "abide-data pack {scripted}"),
+    row(SCRIPTED, "format 2", "format 1", spoil={"scripted/cohort.json": b'{"format": 2, "grid": [31, 37, 31]}'}),
+    row(CHECKED, "subjects.csv missing", "Copy it again", spoil={"converted/subjects.csv": "gone"}),
+    row(CHECKED, "cohort.json edited", "Copy it again", spoil={"converted/cohort.json": {"simulated": True}}),
+    row(CHECKED, "no SHA256SUMS", "abide-data pack {converted}", spoil={"converted/SHA256SUMS": "gone"}),
+    row(CHECKED, "SHA256SUMS", "Copy it again", spoil={"converted/SHA256SUMS": "cut"}),
+    row(CHECKED, "subjects.csv edited", "--tables {converted}", spoil={"converted/subjects.csv": exchanged}),
+    row(PACK.replace("records", "converted"), "covariates.csv edited", spoil={"converted/covariates.csv": site_of_one}),
+    row(CHECKED, "50002.bin missing", "Copy it again", spoil={"converted/50002.bin": "gone"}),
+    row(CHECKED, "1.bin added", "Copy it again", spoil={"converted": with_another}),
     row("abide-data pack {converted} {missing} --zip", "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
-    row("abide-data swap {converted} {missing}", "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
+    row("abide-data swap {converted} {missing}", "50002.bin", "volume", spoil={"converted/50002.bin": "flipped"}),
     row(f"{CUT_INTO} 1", "--folds 1", "expected 2 to"),
     row(f"{CUT_INTO} 400", "--folds 400"),
     row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 subjects", "expected two groups"),
@@ -219,7 +228,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: lambda table: table.replace("50002", "other")}),
     row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: "empty"}),
     row(FOLDS, "folds.csv", "not what was written", spoil={FOLD_TABLE: in_another_fold}),
-    row("abide-data pack {converted} {missing}", "--zip", "--bin"),
+    row("abide-data pack {converted} {missing} --zip --bin", "--zip", "--bin"),
     row("abide-data pack {converted} {repository} --zip", "{repository}", "remove it or name another"),
     row("abide-data swap {converted} {repository}", "{repository}", "remove it or name another"),
     row("abide-data swap {converted} {missing} --regions 117", "--regions 117", "at most 116"),
@@ -229,16 +238,19 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data export {records} nobody {empty}/x.nii", "0 records of nobody", "name one"),
     row("abide-data export {records} 3 {empty}/x.img", "x.img", ".nii.gz"),
     row("abide-data export {records} 3 {missing}/x.nii", "{missing}", "no folder"),
-    row(CORRECT, "IQ, eyes", "expected subject", spoil={"file": b"subject,IQ,eyes\n50002,1,2\n"}),
-    row(CORRECT, "names 7, 8", "are not in", spoil={"file": b"subject,site\n7,A\n8,A\n"}),
-    row(CORRECT, "50002", "twice", spoil={"file": b"subject,site\n50002,A\nsub-0050002,B\n"}),
-    row(CORRECT, "the label 2", "expected 1", spoil={"file": b"subject,label\n50002,2\n"}),
-    row(CORRECT, "label", "training subjects", spoil={"file": b"subject,label\n50002,n/a\n50003,n/a\n50004,n/a\n"}),
-    row(CORRECT, "says already", spoil={"file": b"subject,site\n50002,PITT\n"}),
-    row(CORRECT, "age 'old'", "expected numbers", spoil={"file": b"subject,age\n50002,old\n"}),
-    row(CORRECT, "'0,13'", "expected numbers", spoil={"file": b'subject,AGE_AT_SCAN\n50002,"0,13"\n'}),
-    row(CORRECT, "A and B", "expected one value", spoil={"file": b"subject,site,SITE_ID\n50002,A,B\n"}),
-    row(CORRECT, "expected subject", spoil={"file": b"subject,fiq_missing\n50002,1\n"}),
+    row(TABLES_OF, "none of subjects.csv", "expected tables", spoil={"edited": emptied}),
+    row(TABLES_OF.replace("converted", "records"), "no tables", "without --tables"),
+    row(TABLES_OF, "other rows", "50002", spoil={"edited/covariates.csv": lambda table: table[1:]}),
+    row(TABLES_OF, "other rows", "50002", spoil={"edited/phenotype.csv": of_first("subject", "50003")}),
+    row(TABLES_OF, "other columns", "age", spoil={"edited/phenotype.csv": lambda table: table.drop(columns="age")}),
+    row(TABLES_OF, "other values of volume_sha256", spoil={"edited/subjects.csv": of_first("volume_sha256", "0")}),
+    row(TABLES_OF, "has the label 2", "50002", spoil={"edited/subjects.csv": of_first("label", "2")}),
+    row(TABLES_OF, "the label nan", "expected", spoil={"edited/subjects.csv": lambda table: table.assign(label="")}),
+    row(TABLES_OF, "says already", "Correct the tables"),
+    row(TABLES_OF, "age holds 'old'", "expected numbers", spoil={"edited/phenotype.csv": of_first("age", "old")}),
+    row(TABLES_OF, "'0,13'", "expected numbers", spoil={"edited/covariates.csv": of_first("AGE_AT_SCAN", "0,13")}),
+    row(IN_PLACE, "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
+    row(IN_PLACE, "other rows", "50002", spoil={"converted/covariates.csv": lambda table: table[1:]}),
 ]
 
 NETWORK = "on_folds/ckpt/mmnn/folds-3/1"

@@ -123,7 +123,7 @@ DERIVE: list[Row] = [
     row(f"{NEW} --like {{cohort}}", "{cohort}", "does not say how its maps were derived"),
     row(f"{NEW} --like {{empty}}/nowhere", "{empty}/nowhere", "does not exist"),
     row(LIKE, "scans cleaned, not preprocessed", OTHERWISE, spoil={"scans": renamed("preproc", "denoised")}),
-    row(LIKE, "networks.nii.gz", "not what was written", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
+    row(LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
     row(
         OF_DERIVED,
         "People's maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",

@@ -23,7 +23,6 @@ from data.base.tables import printable
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
-from data.cohorts.folds import digest_over
 from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import SITE_IS_UNKNOWN
@@ -166,13 +165,12 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
         made=time.strftime("%Y-%m-%d"),
         trained_on=trained_on,
         people={name: label[value] for value, name in enumerate(CLASSES)},
-        records_sha256=cohort.records_sha256,
         members=members,
         caveats=caveats_of(saved, cohort),
         internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
         licence=told.licence,
         aal_sha256=aal_sha256(cohort.grid),
-        scans_sha256=digest_over(sorted(set().union(*cohort.scans().values()))),
+        scans_sha256=cohort.scans_sha256(),
         shares=mean_of_shares([one.saved.shares for one in trained]),
     )
 

@@ -61,8 +61,8 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class BundledModel(Choices):
-    """`model.json`. `people` counts the training people by class; `records_sha256` is of all records together,
-    `scans_sha256` of all scans, whatever their names and scales."""
+    """`model.json`. `people` counts the training people by class; `scans_sha256` is of all scans, whatever
+    their names and scales."""
 
     format: int
     program: str
@@ -71,7 +71,6 @@ class BundledModel(Choices):
     made: str
     trained_on: str  # EVERYBODY, SPLIT or FOLDS
     people: dict[str, int]
-    records_sha256: str
     members: tuple[Member, ...]
     caveats: Caveats
     internal: CrossValidation | None
@@ -195,7 +194,6 @@ class Bundle:
             encoder_subjects=(),
             training_volumes=(),
             encoder_volumes=(),
-            records_sha256="",
             preparation=self.preparation,
             num_maps=self.like.cohort.num_maps,
             everybody=model.trained_on == EVERYBODY,

@@ -17,7 +17,6 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.folds import digest_over
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
 from data.cohorts.stored import sealed
@@ -135,8 +134,8 @@ def trained_with(bundle: Bundle) -> Caveats:
 def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
     """Raises InputError for a cohort that the networks cannot read, or that trained them, as far as this is known."""
     own, its, like = cohort.connectomes, bundle.like.cohort, f"convert it --like {bundle.path}"
-    same = cohort.records_sha256 == bundle.model.records_sha256 and bundle.model.trained_on != SPLIT
-    if same or digest_over(sorted(set().union(*cohort.scans("test").values()))) == bundle.model.scans_sha256:
+    same = cohort.identity == bundle.identity.cohort_sha256 and bundle.model.trained_on != SPLIT
+    if same or cohort.scans_sha256("test") == bundle.model.scans_sha256:
         raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
     if "volume" in reads and (cohort.grid, cohort.maps) != (its.grid, its.maps):
         raise InputError(

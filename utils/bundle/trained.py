@@ -11,7 +11,7 @@ from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
-from data.cohorts.folds import FOLD_TABLE, digest_over
+from data.cohorts.folds import FOLD_TABLE
 from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from models import MODELS
@@ -21,7 +21,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.group import REPEAT
 
 OTHERS = re.compile(rf"{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
-SAME = ("model", "preset", "config", "grid", "precision", "records_sha256", "step")
+SAME = ("model", "preset", "config", "grid", "precision", "cohort_sha256", "step")
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> Cros
     from utils.report.cross_validation import read_cross_validation
 
     found = read_cross_validation(folder, saved.model)
-    if found.records_sha256 != digest_over([saved.records_sha256]):
-        raise InputError(f"--score {folder} is of other records than {saved.cohort}; name one on folds of these.")
+    if found.cohort_sha256 != saved.cohort_sha256:
+        raise InputError(f"--score {folder} is of other data than {saved.cohort}; name one on folds of these.")
     if found.config != saved.config:
         place = trained[0].folder.path
         raise InputError(f"--score {folder} is of other settings than {place}; name one on folds by these.")

@@ -89,7 +89,7 @@ def training_people(cohort: Cohort, saved: Identity) -> Cohort | None:
     people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it was, or
     was prepared otherwise."""
     source = training_cohort(saved)
-    if source is None or source.digest != saved.cohort_sha256 or prepared(source) != prepared(cohort):
+    if source is None or prepared(source) != prepared(cohort):
         return None
     known = set(saved.training_subjects)
     rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
@@ -106,7 +106,7 @@ def prepared(cohort: Cohort) -> list[object]:
 def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
     cohorts = filter(None, (cohort, training))
-    key = tuple((of.seal.sha256, of.records_sha256, of.digest, of.groups, of.standard) for of in cohorts)
+    key = tuple((of.identity, of.rows, of.metadata.preparation, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
         FITTED[key] = floors.predict(cohort, training)
     return FITTED[key]

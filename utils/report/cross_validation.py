@@ -36,7 +36,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         config=settings["config"],
         precision=run.precision,
         num_iters=run.num_iters,
-        records_sha256=run.records_sha256,
+        cohort_sha256=run.cohort_sha256,
         folds=run.folds,
         repeats=run.repeats,
         subjects=int(found.labelled["subject"].nunique()),

@@ -94,7 +94,6 @@ class Described(Choices, Caveats):
     command: list[str]
     cohort: str
     cohort_sha256: str
-    records_sha256: str
     simulated: bool
     checkpoint_folder: str
     checkpoint_sha256: str | dict[str, str] | None

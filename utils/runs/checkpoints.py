@@ -96,7 +96,6 @@ class Identity(Choices):
     encoder_subjects: tuple[str, ...]
     training_volumes: tuple[str, ...]  # the scans of these subjects, see `Cohort.scans`
     encoder_volumes: tuple[str, ...]
-    records_sha256: str  # see `Cohort.records_sha256`
     preparation: Preparation
     num_maps: int  # in a record
     everybody: bool  # whether it was trained on everybody, whatever the split
@@ -149,7 +148,7 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def training_cohort(saved: Identity) -> Cohort | None:
-    """The cohort that a checkpoint was trained on; None if it is gone or its records are others."""
+    """The cohort that a checkpoint was trained on; None if it is gone or not as it was."""
     try:
         cohort = sealed(Path(saved.cohort), together=False)
         if saved.everybody:
@@ -158,7 +157,7 @@ def training_cohort(saved: Identity) -> Cohort | None:
             cohort = everybody(cohort)
     except InputError:
         return None
-    return cohort if cohort.records_sha256 == saved.records_sha256 else None
+    return cohort if cohort.identity == saved.cohort_sha256 else None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class CrossValidation:
     config: dict[str, Any]  # hyper-parameters; of a choice, those that were chosen in most folds
     precision: str
     num_iters: int
-    records_sha256: str  # see `Folds`
+    cohort_sha256: str  # see `Folds.identity`
     folds: str
     repeats: int
     subjects: int

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import digest_over
 from data.cohorts.stored import sealed
 from data.cohorts.variants import everybody, prepared_as
 from utils.runs.checkpoints import EVERYBODY, CheckpointFolder, Identity
@@ -61,9 +60,9 @@ def prepared(cohort: Cohort, saved: Identity | None) -> Cohort:
 
 def check_same(run: Run, of_folds: CrossValidation) -> None:
     """Raises InputError unless the folds were of the same records, trained with the same settings."""
-    if of_folds.records_sha256 != digest_over([run.cohort.records_sha256]):
+    if of_folds.cohort_sha256 != run.cohort.identity:
         raise InputError(
-            f"--score {of_folds.folder} is of other records than {run.cohort.path}; name a test on folds of these."
+            f"--score {of_folds.folder} is of other data than {run.cohort.path} has now; name a test on folds of these."
         )
     there, here = of_folds.config, as_json(run.choices.config)
     pairs = {f"--set {name}": (there.get(name), here[name]) for name in here}

@@ -73,7 +73,7 @@ class Group:
     @property
     def whole(self) -> Run:
         """`run` with the settings of all parts, as far as they have their checkpoints."""
-        of_data = {"cohort_sha256": self.folds.digest, "records_sha256": self.folds.records_sha256}
+        of_data = {"cohort_sha256": self.folds.identity}
         return replace(self.run, more={**of_data, "checkpoint_sha256": self.checkpoints(), **self.run.more})
 
     def checkpoints(self) -> dict[str, str | None]:

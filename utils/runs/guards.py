@@ -39,7 +39,7 @@ def check(run: Run, saved: Identity | None) -> None:
         return
     for comparison in run.job.comparisons:
         comparison(run, saved)
-    if same_preparation in run.job.comparisons and saved.cohort_sha256 != run.cohort.digest:
+    if same_preparation in run.job.comparisons and saved.cohort_sha256 != run.cohort.identity:
         unknown = [name for name, both in preparations(run, saved).items() if None in both]
         if unknown:
             print(
@@ -59,14 +59,9 @@ def same_settings(run: Run, saved: Identity) -> None:
 def same_training(run: Run, saved: Identity) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
     refuse_others(run, saved, "seed", "precision")
-    if saved.cohort_sha256 != run.cohort.digest:
-        raise InputError(f"{run.checkpoints.path} was trained on other data ({saved.cohort}); use {OTHER}.")
-    if saved.records_sha256 != run.cohort.records_sha256:
-        changed = run.cohort.changed_since(Path(saved.out_dir))
-        named = f" ({listed(changed)})" if changed else ""
+    if saved.cohort_sha256 != run.cohort.identity:
         raise InputError(
-            f"{run.checkpoints.path} was trained on other records of the same names in {saved.cohort}{named}; "
-            f"use {OTHER}."
+            f"{run.checkpoints.path} was trained on other data ({saved.cohort}, as it was then); use {OTHER}."
         )
 
 
@@ -123,9 +118,9 @@ def no_near_copy(run: Run, saved: Identity) -> None:
     """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. A
     warning is printed where the training cohort cannot be compared."""
     cohort = run.cohort
-    if saved.records_sha256 in ("", cohort.records_sha256) or cohort.simulated:
+    if not saved.training_subjects or saved.cohort_sha256 == cohort.identity or cohort.simulated:
         return  # its own cohort, in which twins are in one split
-    if saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
+    if not saved.everybody and saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
     training = training_cohort(saved)
     if training is None or training.num_maps != cohort.num_maps:
@@ -146,7 +141,7 @@ def bare_name(subject: str) -> str:
 
 def same_preparation(run: Run, saved: Identity) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
-    if saved.cohort_sha256 == run.cohort.digest:
+    if saved.cohort_sha256 == run.cohort.identity:
         return
     for name, (there, here) in preparations(run, saved).items():
         if None not in (there, here) and there != here:

@@ -19,7 +19,6 @@ from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.rows import DIGESTS
 from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -90,7 +89,7 @@ class Job:
     def files(self) -> tuple[str, ...]:
         """Patterns of all that it writes, each figure in every form that `utils.figures.save` writes."""
         figures = [f"{name}.{form}" for name in self.figures for form in ("png", "svg")]
-        return (*self.outputs, *figures, DIGESTS)
+        return (*self.outputs, *figures)
 
     def function(self, name: str) -> Callable[[Any], Any]:
         """A function of the job's module."""
@@ -228,8 +227,7 @@ class Run:
             **self.options.settings(),
             "folds": self.folds.how if self.folds else None,
             "fold": self.fold or None,
-            "cohort_sha256": self.cohort.digest,
-            "records_sha256": self.cohort.records_sha256,
+            "cohort_sha256": self.cohort.identity,
             "checkpoint_sha256": checkpoint,
             **self.more,
         }
@@ -264,7 +262,6 @@ class Run:
         """Makes the output folder; what an earlier run wrote there is moved aside. Raises InputError, see `Results`."""
         self.results.clear()
         self.write_manifest(finished=False)
-        self.cohort.keep_digests(self.out_dir)
 
     def write_manifest(self, finished: bool, **more: Any) -> None:
         """Writes `run.json`, with the digests of all outputs if they are `finished`."""

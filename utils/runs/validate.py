@@ -13,6 +13,7 @@ from data.base.cli import flags, option, options_of, positive
 from data.base.errors import InputError
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.findings import check_line
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
 from models import MODELS, Model, Settings, override
@@ -331,4 +332,4 @@ def report(run: Run, cohort: Cohort) -> None:
         print("\n".join(cohort.census(run.folds.fold_of if run.folds else None).lines()), flush=True)
     if run.data_dir:
         checked = run.folds.unchecked if run.folds else cohort
-        print(checked.seal.check_line(run.caveats.problems, checked.tables or checked.path), flush=True)
+        print(check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)

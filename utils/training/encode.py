@@ -37,9 +37,9 @@ def encode(run: Run) -> int:
             encoder_volumes=identity.training_volumes,
             provenance=run.describe() | {"source": run.cohort.metadata.provenance},
         )
-        write_records(run, encoder, folder)
+        digests = write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
-        write_tables(folder, run.cohort.rows, metadata, run.cohort.origins(encoded=True))
+        write_tables(folder, run.cohort.rows, metadata, digests)
         open_cohort(folder)  # nothing is called done that cannot be read
         dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
     run.enter(None)
@@ -54,11 +54,16 @@ def pool(group: "Group") -> None:
     group.whole.finish()
 
 
-def write_records(run: Run, encoder: keras.Model, folder: Path) -> None:
-    """Writes one reduced record per record: the 120 bytes of label and phenotype unchanged, each map encoded."""
+def write_records(run: Run, encoder: keras.Model, folder: Path) -> dict[str, records.Digests]:
+    """Writes one reduced record per record: the 120 bytes of label and phenotype unchanged, each map encoded. Returns
+    their digests by file."""
+    digests = {}
     selections = in_order(np.arange(len(run.cohort.rows)), run.config.batch_size)
     for selection, _, codes in outputs_of(run, encoder, selections, "Encoding"):
         of_records = codes.reshape(len(selection), run.cohort.num_maps, *records.REDUCED.shape)
         for index, of_map in zip(selection, of_records, strict=True):
             volumes = b"".join(records.normalise(code).tobytes() for code in of_map)
-            (folder / run.cohort.rows[index].file).write_bytes(run.cohort.header(index) + volumes)
+            content, file = run.cohort.record(index, volumes), run.cohort.rows[index].file
+            (folder / file).write_bytes(content)
+            digests[file] = run.cohort.digests[index].encoded(content)
+    return digests

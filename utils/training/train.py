@@ -161,8 +161,7 @@ def identity_of(run: Run) -> Identity:
     return Identity(
         **vars(run.choices),
         cohort=str(cohort.path),
-        cohort_sha256=cohort.digest,
-        records_sha256=cohort.records_sha256,
+        cohort_sha256=cohort.identity,
         out_dir=str(run.out_dir),
         training_subjects=tuple(cohort.subjects("train")),
         encoder_subjects=cohort.metadata.encoder_subjects,

@@ -1,0 +1,104 @@
+"""A cohort packed with edited tables says what they say; nothing of the old one changes. Refusals: test_refusals.py."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import lab
+import numpy as np
+import pandas as pd
+import pytest
+from commands import done
+from test_phenotype import scaled, stored, training_of, values_of
+
+pytestmark = pytest.mark.slow
+Edit = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def table_of(folder: Path, name: str = "subjects.csv") -> pd.DataFrame:
+    return lab.read_table(folder / name).set_index("subject")
+
+
+def cell(subject: str, column: str, text: str) -> Edit:
+    return lambda table: table.assign(**{column: table[column].where(table["subject"] != subject, text)})
+
+
+def packed(cohort: Path, to: Path, **edits: Edit) -> str:
+    """What is printed when the cohort is packed with these of its tables, edited."""
+    edited = to.with_name(f"{to.name}-tables")
+    edited.mkdir()
+    for name, edit in edits.items():
+        (edited / f"{name}.csv").write_bytes((cohort / f"{name}.csv").read_bytes())
+        lab.edit(edited / f"{name}.csv", edit)
+    return done("abide-data pack {of} {to} --tables {edited}", of=cohort, to=to, edited=edited)
+
+
+def test_a_label_and_a_site_change_in_tables_and_records_and_are_kept_in_the_metadata(converted, tmp_path):
+    before = {path.name: path.read_bytes() for path in converted.iterdir()}
+    done("abide-data pack {of} {to}/zip --zip", of=converted, to=tmp_path)
+    own = table_of(converted).loc["50003", "label"]
+    other = str(1 - int(own))
+    told = packed(
+        tmp_path / "zip",
+        tmp_path / "out",
+        subjects=lambda table: cell("50003", "label", other)(cell("50002", "site", "UCLA")(table)).iloc[::-1],
+        covariates=cell("50002", "SITE_ID", "UCLA"),
+    )
+    for line in (f"50003 label: {own} -> {other}", "50002 site: PITT -> UCLA", "50002 SITE_ID: PITT -> UCLA"):
+        assert f"{line}\n" in told
+    expected = table_of(converted)
+    expected.loc["50002", "site"], expected.loc["50003", "label"] = "UCLA", other
+    pd.testing.assert_frame_equal(table_of(tmp_path / "out"), expected)
+    done("abide-data pack {to}/out {to}/bin --bin", to=tmp_path)
+    for name in expected["file"]:
+        now, then = ((folder / name).read_bytes() for folder in (tmp_path / "bin", converted))
+        assert now[4:] == then[4:] and (now[:4] != then[:4]) == (name == "50003.bin")
+    provenance = json.loads((tmp_path / "out/cohort.json").read_text())["provenance"]
+    change = {"subject": "50003", "column": "label", "before": own, "after": other}
+    assert change in provenance["pack"]["changed"] and len(provenance["pack"]["changed"]) == 3
+    assert "PROBLEM" not in told and "Checked" not in told
+    assert {path.name: path.read_bytes() for path in converted.iterdir()} == before
+
+
+def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path):
+    """On the training people, who may be others, too. A value that is not known any more, or is now, is marked."""
+    values, subject = values_of(converted), training_of(converted)[0]
+    known, tested = values.index[values["fiq"].notna()][0], table_of(converted).query("split == 'test'").index[0]
+    told = packed(
+        converted,
+        tmp_path / "out",
+        subjects=cell(tested, "split", "train"),
+        phenotype=lambda table: cell(subject, "age", "44.5")(cell(known, "fiq", "")(table)),
+        covariates=cell(subject, "AGE_AT_SCAN", "44.50"),
+    )
+    after = values_of(tmp_path / "out")
+    assert after.loc[subject, "age"] == 44.5 and "PROBLEM: covariates" not in told
+    assert np.isnan(after.loc[known, "fiq"]) and after.loc[known, "fiq_missing"] == 1
+    assert {*training_of(tmp_path / "out")} == {*training_of(converted), tested}
+    np.testing.assert_allclose(stored(tmp_path / "out"), scaled(after, training_of(tmp_path / "out")), atol=1e-4)
+
+
+def test_tables_that_then_differ_are_told(converted, tmp_path):
+    told = packed(converted, tmp_path / "out", covariates=cell("50005", "AGE_AT_SCAN", "50"))
+    differ = "PROBLEM: covariates.csv and phenotype.csv differ in the age of 50005"
+    assert differ in told
+    assert differ not in packed(tmp_path / "out", tmp_path / "both", phenotype=cell("50005", "age", "50"))
+
+
+def saved_by_a_spreadsheet(path: Path, other: str) -> None:
+    """With a byte-order mark, other line ends, quotes, numbers written otherwise, and one other age."""
+    table = cell("50005", "AGE_AT_SCAN", other)(lab.read_table(path))
+    table = table.map(lambda text: f"{float(text):.12G}" if "." in text and text[-1].isdigit() else text)
+    lab.edit(path, b"\xef\xbb\xbf" + table.to_csv(index=False, quoting=1, lineterminator="\r\n").encode())
+
+
+def test_a_table_that_was_edited_in_place_is_told_and_taken_if_it_is_named(converted, tmp_path):
+    of = lab.copy(converted, tmp_path / "of")
+    saved_by_a_spreadsheet(of / "covariates.csv", "50")
+    told = done("abide-data pack {of} {to} --tables {of}", of=of, to=tmp_path / "to")
+    assert "covariates.csv was edited in place: what it said before is not known" in told
+    assert table_of(tmp_path / "to", "covariates.csv").loc["50005", "AGE_AT_SCAN"] == "50"
+    tables = lab.copy(of, tmp_path / "tables")
+    done("abide-data pack {of} {to} --tables {tables}", of=converted, to=tmp_path / "again", tables=tables)
+    changed = json.loads((tmp_path / "again/cohort.json").read_text())["provenance"]["pack"]["changed"]
+    assert [(of["subject"], of["column"]) for of in changed] == [("50005", "AGE_AT_SCAN")]
