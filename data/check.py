@@ -22,6 +22,7 @@ from data.base.terminal import progress
 from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
+from data.cohorts.derivation import TABLE as DERIVED
 from data.cohorts.derivation import kept_in
 from data.cohorts.duplicates import People, known_groups, search
 from data.cohorts.entries import Entry
@@ -42,7 +43,6 @@ from data.likeness.reasons import ADVICE
 from data.likeness.reference import ranges_of, reasons
 from data.likeness.scans import MIN_COVERED, Scans, before_conversion
 
-DERIVED = "derived.csv"  # of the folder that `derive` wrote
 OWN_SPACE_MM = 6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
 PEOPLE_TOLD = 10  # of those who are unlike the others; the page has all
 COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "below", "roughness", "alike")

@@ -269,7 +269,7 @@ def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_p
     command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
     out = done(command, model="nn", of=cohort)
     assert "Data: the demo cohort. It is SIMULATED; its results say nothing about people." in out
-    assert "  train: 36 subjects" in out and "Networks to train: 1 of 1, of 200 batches." in out
+    assert "people: train: 36 subjects" in out and "Networks to train: 1 of 1, of 200 batches." in out
     out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
     assert "TRANSDUCTIVE: each of 3 sites is standardised by its own people" in out and "of 9 batches" in out
     assert "SIMULATED" not in out and not list(tmp_path.iterdir())
