@@ -16,7 +16,7 @@ import abide_commands
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 DECOYS = ("data/__init__", "utils", "models", "run", "numpy", "pandas", "keras", "tensorflow", "random", "signal")
 TRAIN = ["--train", "--model", "nn", "--folds", "2", "--jobs", "2", "--chkPointDir", "ckpt", "--dataDir"]
-SCRIPT = "import sys\nfrom {} import {}\nsys.exit({}())\n"  # as pip writes it
+SCRIPT = "import sys\nfrom {} import {}\nif __name__ == '__main__':\n    sys.exit({}())\n"  # as pip writes it
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_working_folder_hides_no_module_of_a_command(name, lab, installed):
 
 @pytest.mark.slow
 def test_processes_that_a_command_starts_import_nothing_of_the_working_folder(lab, installed, cohort, tmp_path):
-    """Fresh ones do the folds of a training, and copies do the people of a derivation."""
+    """They do the folds of a training, and the people of a derivation."""
     done = installed("run.py", *TRAIN, cohort, "--numIters", 1, "--set", "members=1", python_path=":")
     assert done.returncode == 0, done.stderr
     assert (lab / "results/nn-train-folds-2/run.json").is_file()
