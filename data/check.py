@@ -23,7 +23,6 @@ from data.cohorts import atlas, records, resampling, twins
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import TABLE as DERIVED
-from data.cohorts.derivation import kept_in
 from data.cohorts.duplicates import People, known_groups, search
 from data.cohorts.entries import Entry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
@@ -193,7 +192,6 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         if cohort.tables and (derivation := cohort.metadata.derivation):
             findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
             findings.notes += filter(None, [derivation.uncleaned])
-            kept_in(cohort.tables, derivation)
     except InputError as error:
         findings.problems.append(str(error))
 

@@ -344,8 +344,11 @@ def test_a_derivative_says_what_was_done_and_convert_reads_it(derived, scans, of
         assert (of_scans / "derivation" / name).read_bytes() == (scans / of).read_bytes()
     atlas = derived / "atlases/atlas-myatlas/atlas-myatlas_dseg.nii.gz"
     assert atlas.read_bytes() == (scans / "my_atlas.nii.gz").read_bytes()
-    checked = done("abide-data check {of_scans}", of_scans=of_scans)
+    checked = done("abide-data check {of}", of=of_scans)
     assert "derived from scans: falff, dual_regression; band 0.02-0.08 Hz, smoothing 30 mm" in checked
+    lab.edit(lab.copy(of_scans, tmp_path / "cohort") / "derivation/networks.nii.gz", "cut")
+    refused = run("abide-data check cohort")
+    assert refused.status == 2 and "derivation/networks.nii.gz edited" in refused.err
 
 
 CODING = "--labelColumn group --positive A --grid reduced --phenotype ''"

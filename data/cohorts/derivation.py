@@ -1,7 +1,7 @@
 """How maps and series were derived from scans: what `derive` was told, and the images that it took.
 
 It is stored as it is in the JSON beside each file, in `cohort.json` and in a bundle, and compared by equality. A cohort
-keeps the images in `derivation/`, with `SHA256SUMS` of their own.
+keeps the images in `derivation/`.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from data.base import files, manifest
+from data.base import files
 from data.base.errors import InputError
 
 PROGRAM = "autism-blackout"  # by which its folders are known
@@ -137,24 +137,13 @@ def keep(folder: Path, images: Mapping[str, Path]) -> None:
     """Copies NETWORKS and PARCELS, as far as they are given, with the names beside them into the folder of a cohort."""
     from data.cohorts.nifti import beside  # imports SciPy, which `--help` can do without
 
-    files.remove(folder / FOLDER)  # of a command that was interrupted
-    if not images:
-        return
-    with files.unfinished(folder / FOLDER) as made:
-        made.mkdir()
-        for stem, path in images.items():
-            shutil.copyfile(path, made / f"{stem}{'.nii.gz' if path.name.lower().endswith('.gz') else '.nii'}")
-            if (names := beside(path, NAMES_BESIDE[stem])).is_file():
-                shutil.copyfile(names, made / f"{stem}{NAMES_BESIDE[stem]}")
+    for stem, path in images.items():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / FOLDER / f"{stem}{'.nii.gz' if path.name.lower().endswith('.gz') else '.nii'}")
+        if (names := beside(path, NAMES_BESIDE[stem])).is_file():
+            shutil.copyfile(names, folder / FOLDER / f"{stem}{NAMES_BESIDE[stem]}")
 
 
-def kept_in(folder: Path, derivation: Derivation) -> dict[str, Path]:
-    """The images that the folder of a cohort keeps. Raises InputError, naming it, for one that is not what was
-    written."""
-    place = folder / FOLDER
-    found = {stem: path for stem in NAMES_BESIDE for path in place.glob(f"{stem}.nii*")}
-    for stem, path in found.items():
-        image: Image | None = getattr(derivation, stem)
-        if image is None or manifest.sum_of(path) != image.sha256:
-            raise InputError(f"{path} is not the image that cohort.json names. Copy it again, or convert again.")
-    return found
+def kept_in(folder: Path) -> dict[str, Path]:
+    """The images that the folder of a cohort keeps; they are as they were written if the cohort is."""
+    return {stem: path for stem in NAMES_BESIDE for path in (folder / FOLDER).glob(f"{stem}.nii*")}

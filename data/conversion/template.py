@@ -17,7 +17,7 @@ from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import IMAGE, Connectomes
-from data.cohorts.derivation import FOLDER, kept_in
+from data.cohorts.derivation import FOLDER
 from data.cohorts.phenotype import clean
 from data.cohorts.records import FULL, GRIDS
 from data.cohorts.rows import Metadata
@@ -135,10 +135,9 @@ def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, lis
 
 
 def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
-    """The images by which the maps of a cohort were derived, as parts of a bundle. Raises InputError for damage."""
+    """The images by which the maps of a cohort were derived, as parts of a bundle."""
     if cohort.tables is None or cohort.metadata.derivation is None:
         return {}
-    kept_in(cohort.tables, cohort.metadata.derivation)
     paths = sorted((cohort.tables / FOLDER).glob("*.*"))
     return {f"{FOLDER}/{path.name}": path.read_bytes() for path in paths}
 

@@ -140,7 +140,7 @@ def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
             f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
             "people alike, of what derive wrote. Convert it again, or leave out --like and give the options."
         )
-    return found, kept_in(folder, found)
+    return found, kept_in(folder)
 
 
 def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions) -> Path | None:
