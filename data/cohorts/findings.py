@@ -83,9 +83,13 @@ class CohortFindings:
             yield self.title
         yield from map("PROBLEM: {}".format, self.every("problems"))
         for heading, part in self.headings.items():
-            if found := [*(part.counts if counts else []), *map("note: {}".format, part.notes)]:
-                yield heading
-                yield from map("  {}".format, found)
+            if (
+                told := [heading + ":", "; ".join(part.counts)]
+                if counts and part.counts
+                else [heading] * bool(part.notes)
+            ):
+                yield " ".join(told)
+                yield from map("  note: {}".format, part.notes)
         yield from self.forecast
 
 
