@@ -170,8 +170,11 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
                 findings.problems.append(f"{row.file} is constant ({value:g}); its map of {name} was empty")
                 findings.mark("a map is constant", [row.subject])
                 continue
+            try:
+                scans.add(index, volumes)
+            except InputError:  # of its connectome, which `check_connectomes` has told
+                continue
             usable.append(index)
-            scans.add(index, volumes)
             if row.subject in digests:
                 continue
             small = [resampling.reduced(of_map) for of_map in volumes]
