@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     packed = verb(pack, "write a cohort in another form, bit by bit the same, or with edited tables")
     packed.add_argument("cohort", type=Path)
-    packed.add_argument("out", type=Path, help="folder to write")
+    packed.add_argument("out", type=Path, help="folder to write, in the form of the cohort without --zip or --bin")
     form = packed.add_mutually_exclusive_group()
     for name, what in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
