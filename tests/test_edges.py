@@ -408,13 +408,13 @@ def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
     sign = np.array([1 if opened.rows[index].label == 1 else -1 for index in tested])
     for region in (1, 2):
         inside = regions.labels == region
-        means = np.stack([opened.read(at)[2][inside].mean(0, float) for at in range(len(opened.rows))])
+        means = np.stack([opened.volume(at)[inside].mean(0, float) for at in range(len(opened.rows))])
         levels = {"reliance": means[:, replaced], "unique": (means - fills.expected[:, region - 1])[:, replaced]}
         levels |= {at: means[:, [at]] for at in sorted(replaced)}
         effects, pairs, away = (defaultdict(list) for _ in range(3))
         for index in tested:
             volume, (position,) = opened.volume(index), fills.donors.drawn[int(index)]
-            donor = opened.read(position)[2]
+            donor = opened.volume(position)
             hidden, donated, moved, alone = *(volume.copy() for _ in range(3)), donor.copy()
             in_one = {at: volume.copy() for at in sorted(replaced)}
             for at in replaced:

@@ -320,11 +320,11 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
     restore_weights(folder, network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):
-        volume = before.read(3)[2][None, ..., at, None]
+        volume = before.volume(3)[None, ..., at, None]
         code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
-        np.testing.assert_allclose(after.read(3)[2][..., at], (code - code.mean()) / code.std(), atol=1e-4)
+        np.testing.assert_allclose(after.volume(3)[..., at], (code - code.mean()) / code.std(), atol=1e-4)
     tested = before.indices("test")
-    volumes = np.concatenate([np.moveaxis(before.read(int(at))[2], -1, 0)[..., None] for at in tested])
+    volumes = np.concatenate([np.moveaxis(before.volume(int(at)), -1, 0)[..., None] for at in tested])
     again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
     said = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
     assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
