@@ -23,7 +23,7 @@ from data.base.cli import answered, error_line
 from data.base.errors import InputError
 from data.base.pool import INTERVAL_S, Pool, end_all
 from data.base.processes import cpu_count, handled
-from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, warn_in_one_line
+from data.base.terminal import Progress, duration, progress, quietly, warn_in_one_line
 from data.cohorts.rows import listed
 from utils.runs.folders import described
 from utils.runs.run import Run
@@ -65,7 +65,7 @@ class FoldProgress:
         self.seconds, self.done = 0.0, 0
         self.said: set[str] = set()
         self.at: dict[Path, str] = {}  # what the folds that are being done are at
-        self.shown: BarProgress | PlainNotes = PlainNotes()
+        self.shown: Progress | None = None
         if self.left and not alone:
             repeated = f", of each of {names[0]} to {names[-1]}" if names else ""
             some = f"{len(self.left)} of {len(leaves)} folds{repeated}" + (f", {jobs} at a time" if jobs > 1 else "")
@@ -78,14 +78,14 @@ class FoldProgress:
         if self.alone or not self.left or sys.stdout is None:
             yield
             return
-        with bar("Folds", sum(self.left.values())) as shown:
-            self.shown = shown or self.shown
+        with progress("Folds", sum(self.left.values())) as self.shown:
             yield
 
     def tell(self, out_dir: Path, text: str) -> None:
         """Shows what a fold is at."""
         self.at[out_dir] = f"{self.title(out_dir)}: {text}"
-        self.shown.advance(listed([*self.at.values()], MOST_SHOWN, "; "), 0)
+        if self.shown:
+            self.shown.advance(listed([*self.at.values()], MOST_SHOWN, "; "), 0)
 
     def title(self, out_dir: Path) -> str:
         at = [leaf.out_dir for leaf in self.leaves].index(out_dir)
@@ -118,7 +118,7 @@ class FoldProgress:
     def ended(self, out_dir: Path, seconds: float, status: int | None) -> None:
         """Prints the row of a fold; `status` is None if it was done before."""
         self.at.pop(out_dir, None)
-        if not status:
+        if self.shown and not status:
             self.shown.advance("", self.left.get(out_dir, 0))
         if status is None:
             self.left.pop(out_dir, None)
