@@ -109,11 +109,10 @@ def new_hdf5(target: Path) -> Iterator["h5py.File"]:
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
-    with locked(target):
-        check_new(target)
-        with unfinished(target) as folder:
-            folder.mkdir()
-            yield folder
+    check_new(target)
+    with locked(target), unfinished(target) as folder:
+        folder.mkdir()
+        yield folder
 
 
 def check_new(target: Path) -> None:
