@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from data.base.cli import MAX_JOBS, MAX_REPEATS, Parser, add_options, guarded, seed, whole
+from data.base.cli import Parser, add_options, guarded, positive, seed
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.base.terminal import start
@@ -53,10 +53,10 @@ def parser() -> argparse.ArgumentParser:
     add("--folds", metavar="N|COLUMN", help="test everybody: in N folds, or leaving out one value of COLUMN at a time")
     add("--fold", metavar="K", help="do one fold only: its number from 0, or its site")
     repeats = "do it R times, each with the next seed, and take the mean (default 1)"
-    add("--repeats", type=whole(1, MAX_REPEATS), default=1, metavar="R", help=repeats)
+    add("--repeats", type=positive, default=1, metavar="R", help=repeats)
     choose = "compare presets (default all) or the lines of a file in inner folds"
     add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
-    add("--jobs", type=whole(1, MAX_JOBS), default=1, metavar="J", help="do J folds at a time (default 1)")
+    add("--jobs", type=positive, default=1, metavar="J", help="do J folds at a time (default 1)")
     everybody = "one model of all people, for use elsewhere; --test and --blackout use it on others"
     add("--everybody", action="store_true", help=everybody)
     add = top.add_argument_group("machine").add_argument

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.base.cli import MAX_COPIES, Parser, add_options, guarded, options_of, positive, seed, whole
+from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.files import check_new
 from data.base.terminal import start
@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     add("out", type=Path, help="cohort to write")
     add("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
     copies = "new records for each training record (default 10)"
-    add("--copies", type=whole(1, MAX_COPIES), default=10, metavar="N", help=copies)
+    add("--copies", type=positive, default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
     packed = verb(pack, "write a cohort in another form, bit by bit the same, or with edited tables")
     packed.add_argument("cohort", type=Path)

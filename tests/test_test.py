@@ -141,16 +141,6 @@ def test_test_subjects_of_one_class_or_one_alone_leave_metrics_undefined(trained
     assert all(metric["low"] is None and metric["high"] is None for metric in one.values())
 
 
-@pytest.mark.slow
-def test_a_name_is_no_formula_in_results_and_stays_as_it_is_where_tables_are_joined(trained, cohort, tmp_path):
-    places = {"at": trained, "of": shutil.copytree(cohort, tmp_path / "copy"), "to": tmp_path / "out"}
-    lab.edit(places["of"] / "subjects.csv", lambda table: table.assign(site="=SUM(1)"))
-    resealed(places["of"])
-    done("run.py --test --model cnn --chkPointDir {at} --dataDir {of} --outDir {to}", **places)
-    assert {*lab.read_table(places["to"] / "predictions.csv")["site"]} == {"=SUM(1)"}
-    assert {*lab.read_table(places["to"] / "sites.csv")["site"]} == {"'=SUM(1)"}
-
-
 def diverged(folder: Path) -> None:
     """Weights of NaN, as a learning rate of 1e30 leaves them."""
     import tensorflow as tf

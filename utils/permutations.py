@@ -323,7 +323,7 @@ def permuted_again(again: Again, asked: int) -> Permutations:
 
 def permute_some(again: Callable[[], Permutations], device: str) -> None:
     """Does permutations in this process; nothing is printed, but for what goes wrong."""
-    with redirect_stdout(io.StringIO()), quietly():
+    with redirect_stdout(io.StringIO()), quietly(lambda _: None):
         again().permute(device, RENEWED_AFTER)
 
 

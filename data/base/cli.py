@@ -2,8 +2,6 @@
 
 import argparse
 import dataclasses
-import errno
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,15 +10,12 @@ from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 from data import __version__
-from data.base.errors import PLAIN, InputError, escaped, is_plain, shown, whole_number
+from data.base.errors import InputError, shown, whole_number
+from data.base.files import DISK_FULL
 from data.base.terminal import flush_or_discard, make_plain
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
-MAX_JOBS = 1024
-MAX_REPEATS = 1000
-MAX_COPIES = 10_000
-MAX_MESSAGE = 2000  # characters of an error
 UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
 MAY_BE_EMPTY = ("--phenotype", "--covariates", "--siteColumn", "--missing")
 Options = TypeVar("Options")
@@ -38,11 +33,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses an empty argument, as a shell variable that is not set leaves it. Refuses one that is not plain text,
-        which no table could hold."""
+        """Refuses an empty argument, as a shell variable that is not set leaves it."""
         for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
-            if not is_plain(word):
-                self.error(f"the argument {shown(word)} is not allowed; {PLAIN}.")
             option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
             option = option if option.startswith("--") else ""
             if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:
@@ -126,9 +118,8 @@ def guarded(program: str, work: Callable[[], int]) -> int:
 def answered(program: str, work: Callable[[], int]) -> int:
     """`guarded`, with the streams as they are."""
     try:
-        check_folder()
         status = work()
-        sys.stdout.flush()
+        print(end="", flush=True)
         return status
     except BrokenPipeError:
         return UNREAD
@@ -144,8 +135,7 @@ def answered(program: str, work: Callable[[], int]) -> int:
 def message_of(error: Exception) -> str:
     """What a user can do about an error of the input, the disk or the memory."""
     if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = " Free space and repeat the command." if full else ""
+        advice = " Free space and repeat the command." if error.errno in DISK_FULL else ""
         return f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
     if isinstance(error, MemoryError):
         return "The memory is full; close other programs or use a machine with more."
@@ -153,16 +143,4 @@ def message_of(error: Exception) -> str:
 
 
 def error_line(program: str, message: str) -> str:
-    """An error on one line, which keeps its advice at the end where it is very long."""
-    line = escaped(" ".join(message.split()))
-    if len(line) > MAX_MESSAGE:
-        line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
-    return f"{program}: error: {line}"
-
-
-def check_folder() -> None:
-    """Raises InputError if the current folder is gone."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise InputError("The current folder does not exist any more; change to another one.") from None
+    return f"{program}: error: {' '.join(message.split())}"

@@ -23,12 +23,6 @@ def is_plain(text: str) -> bool:
     return len(text) <= MAX_TEXT and not NOT_PLAIN.search(text)
 
 
-def check_plain(text: str, what: str) -> None:
-    """Raises InputError, which begins with `what`, for text that is not plain."""
-    if not is_plain(text):
-        raise InputError(f"{what} {shown(text)}; {PLAIN}. Rename it.")
-
-
 def whole_number(text: str) -> int | None:
     """`text` as a number if it is one of at most 19 digits, 0 to 9; `int` accepts other scripts and refuses 5,000."""
     return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
@@ -50,8 +44,3 @@ def taken_for_one(names: Iterable[str], compared: Callable[[str], str] = str) ->
         for group in groups.values()
         if group.total() > 1
     ]
-
-
-def escaped(text: str) -> str:
-    """Text of several lines for a terminal, with escapes in place of what it may obey."""
-    return NOT_PLAIN.sub(lambda found: found[0] if found[0] in "\n\t" else ascii(found[0])[1:-1], text)

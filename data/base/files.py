@@ -33,7 +33,7 @@ FORMAT = 1  # of what this program writes and reads again; nothing of another nu
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
     """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
-    path = beside(target, f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
+    path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
     remove(path)
     try:
         with naming(target):
@@ -41,13 +41,6 @@ def unfinished(target: Path) -> Iterator[Path]:
             os.replace(path, target)
     finally:
         remove(path)
-
-
-def beside(target: Path, name: str) -> Path:
-    """A path in the folder of `target`. Raises InputError for the root of the file system, and for `.`."""
-    if not target.name:
-        raise InputError(f"{target} cannot be written; name a folder or a file in it.")
-    return target.with_name(name)
 
 
 @contextmanager
@@ -115,19 +108,11 @@ def new_hdf5(target: Path) -> Iterator["h5py.File"]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when the block succeeds; if it does not, nothing stays of the folder above that
-    was made for it. Raises InputError if the target exists or is being made."""
-    is_first = not target.parent.exists()
-    try:
-        with locked(target):
-            check_new(target)
-            with unfinished(target) as folder:
-                folder.mkdir()
-                yield folder
-    finally:
-        if is_first:
-            with suppress(OSError):  # it holds what was made
-                target.parent.rmdir()
+    """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
+    check_new(target)
+    with locked(target), unfinished(target) as folder:
+        folder.mkdir()
+        yield folder
 
 
 def check_new(target: Path) -> None:
@@ -144,7 +129,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
-    path = beside(folder, f".{folder.name}.lock")
+    path = folder.with_name(f".{folder.name}.lock")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -168,30 +153,22 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def writer_of(folder: Path, inside: bool = True) -> str | None:
-    """The other process that has the folder `locked`, or one `inside` it, as it says itself; None if there is none, or
-    if nobody can tell."""
+def writer_of(folder: Path) -> str | None:
+    """The other process that has the folder `locked`, as it says itself; None if there is none, or nobody can tell."""
     from filelock import FileLock, Timeout
 
-    folder = Path(os.path.realpath(folder))
-    for path in (folder.with_name(f".{folder.name}.lock"), *(sorted(folder.rglob(".*.lock")) if inside else ())):
-        if not path.is_file() or (holder := holder_of(path)).startswith(this_process()):
-            continue
+    path = folder.with_name(f".{folder.name}.lock")
+    if path.is_file():
         lock = FileLock(path, fallback_to_soft=False)
         try:
             lock.acquire(blocking=False)
             lock.release()  # of a process that died
         except Timeout:
-            return holder
+            holder = holder_of(path)
+            return None if holder.startswith(this_process()) else holder
         except OSError:  # a disk without locks, or a file of others
-            continue
+            return None
     return None
-
-
-def running(folder: Path, otherwise: str) -> str:
-    """What to say of a folder that is not finished: who is writing it, or what is so `otherwise`."""
-    writer = writer_of(folder)
-    return f"still runs, as {writer}; wait for it to end" if writer else otherwise
 
 
 def this_process() -> str:

@@ -4,12 +4,12 @@ and end with it, however it ends."""
 import os
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, Self, TypeVar
 
@@ -27,7 +27,9 @@ class Pool(ProcessPoolExecutor):
     warnings. An error that leaves the block ends what is being done, which writes a file whole or not at all."""
 
     def __init__(self, count: int | None = None, begin: Callable[[], object] | None = None):
-        super().__init__(count or cpu_count(), get_context("spawn"), set_up, (begin or show_no_warnings,))
+        super().__init__(
+            count or cpu_count(), get_context("spawn"), set_up, (begin or partial(warnings.simplefilter, "ignore"),)
+        )
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future:
         """A signal waits until a process that is started here can be ended; Ctrl-C never reaches that process."""
@@ -84,14 +86,7 @@ def set_up(begin: Callable[[], object]) -> None:
 
 
 def end_with_parent() -> None:
-    """Once the parent has ended, who may have been killed, asks this process to end until it does: a training that is
-    asked saves first, and would wait for another call then."""
+    """Ends this process once the parent has ended, who may have been killed; what it saved is whole."""
     if parent := parent_process():
         parent.join()
-        while True:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(INTERVAL_S)
-
-
-def show_no_warnings() -> None:
-    warnings.simplefilter("ignore")
+        os._exit(1)

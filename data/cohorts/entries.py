@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.errors import InputError, check_plain
+from data.base.errors import InputError
 
 OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
@@ -79,7 +79,6 @@ def entries_of(folder: Path) -> dict[str, Entry]:
         else:
             continue
         for name, entry in entries:
-            check_plain(name, f"{folder} names a record")
             if name in found:
                 raise InputError(f"{entry} and {found[name]} are the same record; expected each once. Remove one.")
             found[name] = entry

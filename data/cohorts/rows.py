@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.base import files, tables
-from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
+from data.base.errors import InputError, taken_for_one
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 from data.cohorts.records import Digests
@@ -82,11 +82,8 @@ def read_table(path: Path) -> tuple[list[Row], list[Digests]]:
 
 
 def checked(where: str, row: Row) -> Row:
-    """The row. Raises InputError, naming where it stands, for an impossible label, split or text."""
+    """The row. Raises InputError, naming where it stands, for an impossible label or split."""
     records.check_label(row.label, where, unknown=row.split == "test")
-    texts = (row.file, row.subject, row.site, row.split)
-    if odd := next((text for text in texts if not is_plain(text)), None):
-        raise InputError(f"{where} holds the text {shown(odd)}; {PLAIN}.")
     if row.split not in SPLITS:
         raise InputError(f"{where} has the split {row.split!r}; expected {' or '.join(SPLITS)}.")
     return row

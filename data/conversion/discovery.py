@@ -15,7 +15,7 @@ from glob import escape
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError, check_plain
+from data.base.errors import InputError
 from data.base.files import LEDGER
 from data.cohorts.rows import listed
 from data.conversion.tables import key
@@ -150,11 +150,9 @@ def entities_of(name: str) -> dict[str, str]:
 
 
 def recognised(folder: Path, inside: PurePosixPath, patterns: dict[Row, re.Pattern]) -> Found | None:
-    """The file at a path in the folder, None if its name is not that of the product. Raises InputError for a path that
-    is not plain text."""
+    """The file at a path in the folder, None if its name is not that of the product."""
     for row, pattern in patterns.items():
         if match := pattern.fullmatch(inside.name):
-            check_plain(str(inside), f"{folder} has the file")
             label = SESSION.sub("", match[1]) or match[1]
             before, after = inside.name[: match.start(1)], inside.name[match.start(1) + len(label) :]
             name = f"{escape(before)}*{escape(after).removesuffix('.gz')}*"

@@ -26,10 +26,6 @@ from data.conversion import measures
 
 SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npy"
-PARTS = (  # a pattern of the names in a bundle
-    r"(data|model|likeness|floors)\.json|(parcels|likeness|likeness_edges|floors)\.npy|weights/[0-9]{1,4}\.npy"
-    r"|card\.md|report\.html|derivation/(networks|parcels)\.(nii|nii\.gz|txt|tsv)"
-)
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
@@ -58,7 +54,7 @@ class TemplateCohort:
     @classmethod
     def of(cls, path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
-        found = of_bundle(open_bundle(path)) if is_bundle(path) else cls(open_cohort(path))
+        found = of_bundle(opened(path)) if is_bundle(path) else cls(open_cohort(path))
         check_prepared(found.cohort)
         return found
 
@@ -79,11 +75,6 @@ class TemplateCohort:
 
 def is_bundle(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX and not path.is_dir()
-
-
-def open_bundle(path: Path) -> Archive:
-    """Raises InputError for a file that is no bundle, or not as it was written."""
-    return opened(path, PARTS)
 
 
 def of_cohort(cohort: Cohort) -> BundledData:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
+from data.base.archive import opened
 from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.processes import cpu_count
@@ -18,7 +19,7 @@ from data.cohorts.derivation import DUAL_REGRESSION, FOLDER, NETWORKS, PARCELS, 
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
 from data.conversion.discovery import table_near
-from data.conversion.template import is_bundle, of_bundle, open_bundle
+from data.conversion.template import is_bundle, of_bundle
 from data.derivation import images, output
 from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
@@ -125,7 +126,7 @@ def automatic(people: Sequence[ScannedPerson]) -> str:
 def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
     """How the maps of a cohort, or of that of a bundle, were derived, with its images. Raises InputError if that is not
     known."""
-    bundle = open_bundle(path) if is_bundle(path) else None
+    bundle = opened(path) if is_bundle(path) else None
     cohort = of_bundle(bundle).cohort if bundle else open_cohort(path)
     found, folder = cohort.metadata.derivation, cohort.tables
     if bundle:

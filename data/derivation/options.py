@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.cli import MAX_JOBS, names, option, whole
+from data.base.cli import names, option, positive
 from data.base.errors import shown, whole_number
 from data.cohorts.derivation import STRATEGIES
 
@@ -72,7 +72,7 @@ class DerivationOptions:
     bold_column: str | None = option(None, metavar="NAME", help="column of a table with paths of scans in BOLD")
     table: Path | None = option(None, type=Path, help="CSV or TSV of people (default: the one beside the scans)")
     id_column: str | None = option(None, metavar="NAME", help="its column of subject IDs, for --boldColumn")
-    jobs: int = option(1, type=whole(1, MAX_JOBS), metavar="N", help="people at a time, in processes (default 1)")
+    jobs: int = option(1, type=positive, metavar="N", help="people at a time, in processes (default 1)")
     share: tuple[int, int] = option(
         (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )

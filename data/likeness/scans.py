@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from data.base.terminal import BarProgress, PlainProgress, progress
+from data.base.terminal import Progress, progress
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
 from data.conversion import edges, measures
@@ -22,7 +22,6 @@ LEAST_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is
 MOST_ALIKE = 0.99999  # a correlation, so that Fisher z stays finite
 TINY = np.finfo(float).tiny  # a divisor in place of 0
 HALVES = ("side", "values")  # what tells how a volume was turned
-Shown = PlainProgress | BarProgress
 Lacking = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
 
 
@@ -181,7 +180,7 @@ def volumes_of(cohort: Cohort, index: int) -> Iterator[np.ndarray]:
     return iter(np.moveaxis(cohort.volume(index), -1, 0))
 
 
-def measured(cohort: Cohort, indices: Iterable[int], others: Means, shown: Shown) -> tuple[pd.DataFrame, Lacking]:
+def measured(cohort: Cohort, indices: Iterable[int], others: Means, shown: Progress) -> tuple[pd.DataFrame, Lacking]:
     """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
     that each record lacks, by map. Raises InputError, naming a file that cannot be read."""
     labels = atlas.load_atlas(None, cohort.grid).labels

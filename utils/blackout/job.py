@@ -39,10 +39,6 @@ from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
 STORE = "blackout.h5"
 TEXT = h5py.string_dtype()
 LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
-TEXTS = [
-    *("name", "map", "remark", "a", "b", "system_a", "system_b", "group", "values", "thing"),
-    *("difference_of", "direction"),
-]
 
 
 def blackout(run: Run) -> int:
@@ -127,8 +123,7 @@ def write_tables(folder: Path, found: results.BlackoutResults) -> None:
     named = {"regions": found.regions, "regions_by_map": found.by_map, "connections": found.connections}
     every = {name: of.table for name, of in (named | {"values": found.values}).items() if of}
     for name, table in (every | {"replication": found.replication}).items():
-        texts = [column for column in table if column in TEXTS]
-        tables.write_frame(folder / f"{name}.csv", table, texts=texts, digits=6)
+        tables.write_frame(folder / f"{name}.csv", table, digits=6)
 
 
 def draw(run: Run, found: results.BlackoutResults) -> None:

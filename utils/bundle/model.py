@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.base import files
-from data.base.archive import Archive
+from data.base.archive import Archive, opened
 from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
 from data.cohorts.atlas import load_atlas
@@ -20,7 +20,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import MAX_NUMBER
 from data.cohorts.records import CLASSES, PHENOTYPE_SIZE, REDUCED, Grid
 from data.cohorts.rows import Preparation
-from data.conversion.template import TemplateCohort, of_bundle, open_bundle
+from data.conversion.template import TemplateCohort, of_bundle
 from data.likeness.reference import Constants, Reference
 from models import MODELS, PRECISIONS
 from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
@@ -91,7 +91,7 @@ class Bundle:
     @classmethod
     def open(cls, path: Path) -> "Bundle":
         """Raises InputError for what is no bundle, is of another format or contradicts itself."""
-        archive = open_bundle(path)
+        archive = opened(path)
         files.check_format(path, archive.json(MODEL, dict).get("format"), "make the bundle again")
         bundle = cls(archive, archive.json(MODEL, BundledModel), of_bundle(archive))
         bundle.check()

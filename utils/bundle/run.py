@@ -192,7 +192,7 @@ def write_people(run: Run, each: np.ndarray, indices: np.ndarray, prevalence: fl
         flagged = table.loc[table["unlike"] != "", "subject"].unique().tolist()
         why = f", so that less is known of their predictions; {own.file} says why: {listed(flagged)}" if flagged else ""
         notes.append(f"Unlike the training people: {len(flagged)} of {table['subject'].nunique()} people{why}.")
-    write_frame(run.out_dir / own.file, table, own.texts, DIGITS)
+    write_frame(run.out_dir / own.file, table, DIGITS)
     return notes
 
 

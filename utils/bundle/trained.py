@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.base import files, tables
+from data.base import tables
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
@@ -38,8 +38,7 @@ def trained_in(folder: Path) -> list[Trained]:
     none, if they are not of one training, or if they are of no classifier."""
     found = [folder] if CheckpointFolder(folder).current else inside(folder)
     if not found:
-        expected = "holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10"
-        raise InputError(f"{folder} {files.running(folder, expected) if folder.is_dir() else expected}.")
+        raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
     check_complete(folder, found)
     for path in found:
         CheckpointFolder(path).tell_of_training()

@@ -30,7 +30,6 @@ PAGE, TABLE = "compare.html", "compare.csv"
 JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
 SENTENCES = "compare/sentences.jinja"
 DIGITS = 8  # significant ones
-NAMES = ("a", "b")  # columns of text
 
 
 def check_place(folder: Path, runs: Sequence[Path]) -> None:
@@ -52,7 +51,7 @@ def results_of(folder: Path) -> Results:
 
 def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Path:
     """Writes the table and the page, whose path is returned; files of an earlier comparison are replaced."""
-    write_frame(folder / TABLE, pd.DataFrame(rows_of_pairs(found)), NAMES, DIGITS)
+    write_frame(folder / TABLE, pd.DataFrame(rows_of_pairs(found)), DIGITS)
     when, commit = time.strftime("%Y-%m-%dT%H:%M:%S%z"), git_commit()
     marks = " ".join(dict.fromkeys(run.described.marks for run in runs))
     people = f"{runs[0].known['subject'].nunique()} people, {len(runs[0].known)} records, {when}"

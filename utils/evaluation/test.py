@@ -31,7 +31,6 @@ from utils.report.texts import ONE_OF_SEVERAL, paragraph
 from utils.runs.checkpoints import mean_shares
 from utils.runs.group import Group
 from utils.runs.run import Run
-from utils.runs.side_by_side import ALL_FOLDS
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
@@ -190,7 +189,11 @@ def conclude(
         values = (f"{metric} {estimate.text(undefined='undefined')}" for metric, estimate in score.items())
         numbers = f"its own numbers, of few people, are in {METRICS}" if run.fold else ", ".join(values)
         print_unless_quiet(f"{len(known)} test records: {numbers}")
-    concluded = (ALL_FOLDS,) if run.fold else (summary["conclusion"], summary["motion"])
+    concluded = (
+        ("What counts is the result of all folds together.",)
+        if run.fold
+        else (summary["conclusion"], summary["motion"])
+    )
     print_unless_quiet("\n".join(filter(None, concluded)))
     new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
     if new:

@@ -155,8 +155,7 @@ def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
     path = folder / TABLES["predictions"].file
     if not path.is_file():
-        what = files.running(folder, f"holds no {path.name}; expected the folder of a classifier's `run.py --test`")
-        raise InputError(f"{folder} {what}.")
+        raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
     run = read_as(folder, Described)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
@@ -258,9 +257,8 @@ def tested(run: Run) -> Tested:
 
 
 def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
-    """A table by its name in `TABLES`. No spreadsheet computes its texts, unless it is joined by them."""
-    of = TABLES[name]
-    write_frame(run.out_dir / of.file, table, () if of.joined else of.texts, DIGITS)
+    """A table by its name in `TABLES`."""
+    write_frame(run.out_dir / TABLES[name].file, table, DIGITS)
 
 
 def read_table(run: Run, name: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from data.base.errors import InputError, check_plain, shown
+from data.base.errors import InputError, shown
 from models import Model, Settings, override
 
 PRESETS = ""  # all of them: what --choose alone stands for
@@ -90,7 +90,6 @@ def in_file(path: Path, model: Model) -> Iterator[Candidate]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; expected a line of --preset and --set a candidate.") from error
     for number, line in enumerate(lines, 1):
-        check_plain(line, f"{path} line {number} is")
         try:
             if words := shlex.split(line, comments=True):
                 args = Line().parse_args(words)

@@ -178,7 +178,7 @@ class CheckpointFolder:
 
     def tell_of_training(self) -> None:
         """Prints it if a training still runs, whose later checkpoints are not used."""
-        if writer := files.writer_of(self.path, inside=False):
+        if writer := files.writer_of(self.path):
             print(f"{self.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
 
     def latest(self) -> Path:
@@ -186,8 +186,7 @@ class CheckpointFolder:
         if whole := self.whole:
             return whole
         if self.current is None:
-            what = files.running(self.path, f"make one: {self.training}")
-            raise InputError(f"{self.path} holds no checkpoint; {what}")
+            raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
         raise InputError(
             f"{latest_in(self.current)} is not there or not as it was saved, nor is one before it; copy the whole "
             f"folder again, or train again: {self.training} --overrideChkpt"

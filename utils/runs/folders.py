@@ -227,8 +227,7 @@ def check_finished(name: str, folder: Path, how: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None or not manifest.finished:
         found = "is not finished" if folder.is_dir() else "is not there"
-        what = files.running(folder, f"{found}; {how}. Repeat its command")
-        raise InputError(f"{name}: the run {what}.")
+        raise InputError(f"{name}: the run {found}; {how}. Repeat its command.")
     if damaged := changed(folder, manifest):
         raise InputError(f"{name}: {damaged[0]} is not as it was written; {how}. Repeat the run.")
     return manifest

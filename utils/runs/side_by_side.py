@@ -23,13 +23,11 @@ from data.base.cli import answered, error_line
 from data.base.errors import InputError
 from data.base.pool import INTERVAL_S, Pool, end_all
 from data.base.processes import cpu_count, handled
-from data.base.terminal import BarProgress, PlainNotes, bar, duration, quietly, warn_in_one_line
+from data.base.terminal import Progress, duration, progress, quietly, warn_in_one_line
 from data.cohorts.rows import listed
-from utils.runs.folders import described
 from utils.runs.run import Run
 
 PROGRAM = "run.py"
-ALL_FOLDS = "What counts is the result of all folds together, at the end."
 MOST_SHOWN = 4  # folds at a time, of which is shown what they are at
 KILLED = 128 + signal.SIGKILL  # the exit status where a process was, as a shell has it
 TOLD: list[Connection] = []  # in a process that does folds for another one: where it says what they are at
@@ -65,12 +63,11 @@ class FoldProgress:
         self.seconds, self.done = 0.0, 0
         self.said: set[str] = set()
         self.at: dict[Path, str] = {}  # what the folds that are being done are at
-        self.shown: BarProgress | PlainNotes = PlainNotes()
+        self.shown: Progress | None = None
         if self.left and not alone:
             repeated = f", of each of {names[0]} to {names[-1]}" if names else ""
             some = f"{len(self.left)} of {len(leaves)} folds{repeated}" + (f", {jobs} at a time" if jobs > 1 else "")
-            scores = f" {ALL_FOLDS}" if leaves[0].job.needs_checkpoint else ""
-            print(f"To do: {some}; each prints a row when it ends.{scores}", flush=True)
+            print(f"To do: {some}; each prints a row when it ends.", flush=True)
 
     @contextmanager
     def advancing(self) -> Iterator[None]:
@@ -78,14 +75,14 @@ class FoldProgress:
         if self.alone or not self.left or sys.stdout is None:
             yield
             return
-        with bar("Folds", sum(self.left.values())) as shown:
-            self.shown = shown or self.shown
+        with progress("Folds", sum(self.left.values())) as self.shown:
             yield
 
     def tell(self, out_dir: Path, text: str) -> None:
         """Shows what a fold is at."""
         self.at[out_dir] = f"{self.title(out_dir)}: {text}"
-        self.shown.advance(listed([*self.at.values()], MOST_SHOWN, "; "), 0)
+        if self.shown:
+            self.shown.advance(listed([*self.at.values()], MOST_SHOWN, "; "), 0)
 
     def title(self, out_dir: Path) -> str:
         at = [leaf.out_dir for leaf in self.leaves].index(out_dir)
@@ -99,41 +96,35 @@ class FoldProgress:
             if not run.is_due():
                 self.ended(leaf.out_dir, 0, None)
                 return 0
-            return self.of(leaf, lambda: run.call(device))
-
-    def of(self, leaf: Run, call: Callable[[], int]) -> int:
-        """Does a fold by `call`; returns its exit status."""
-        if self.alone or sys.stdout is None:  # of a worker that is not the chief
-            print(f"{self.title(leaf.out_dir)}:", flush=True)
-            return call()
-        started, status = time.monotonic(), 1
-        try:
-            said = PrintOnce(sys.stdout, self.said)
-            with quietly(partial(self.tell, leaf.out_dir)), redirect_stdout(said):
-                status = call()
-        finally:
-            self.ended(leaf.out_dir, time.monotonic() - started, status)
-        return status
+            if self.alone or sys.stdout is None:  # of a worker that is not the chief
+                print(f"{self.title(leaf.out_dir)}:", flush=True)
+                return run.call(device)
+            started, status = time.monotonic(), 1
+            try:
+                said = PrintOnce(sys.stdout, self.said)
+                with quietly(partial(self.tell, leaf.out_dir)), redirect_stdout(said):
+                    status = run.call(device)
+            finally:
+                self.ended(leaf.out_dir, time.monotonic() - started, status)
+            return status
 
     def ended(self, out_dir: Path, seconds: float, status: int | None) -> None:
         """Prints the row of a fold; `status` is None if it was done before."""
         self.at.pop(out_dir, None)
-        if not status:
-            self.shown.advance("", self.left.get(out_dir, 0))
-        if status is None:
-            self.left.pop(out_dir, None)
-            print(f"{self.title(out_dir)}: done.", flush=True)
-            return
         if status:
             print(f"{self.title(out_dir)}: not done, after {duration(seconds)}.", flush=True)
             return
+        cost = self.left.pop(out_dir, 0)
+        if self.shown:
+            self.shown.advance("", cost)
+        if status is None:
+            print(f"{self.title(out_dir)}: done.", flush=True)
+            return
         leaf = next(leaf for leaf in self.leaves if leaf.out_dir == out_dir)
-        self.left.pop(out_dir, None)
-        self.seconds, self.done = self.seconds + seconds, self.done + leaf.options.cost
+        self.seconds, self.done = self.seconds + seconds, self.done + cost
         left = self.seconds / self.done * sum(self.left.values()) / self.jobs
         in_all = f"; {duration(left)} left for all" if self.left else ""
-        row = ", ".join(filter(None, (people(leaf), result(leaf), duration(seconds))))
-        print(f"{self.title(out_dir)}: {row}{in_all}", flush=True)
+        print(f"{self.title(out_dir)}: {people(leaf)}{duration(seconds)}{in_all}", flush=True)
 
     def print_said(self, said: str, errors: str) -> None:
         """Prints what a fold in another process said."""
@@ -147,22 +138,7 @@ def people(part: Run) -> str:
         return ""
     split, named = ("test", "tested") if part.job.needs_checkpoint else ("train", "trained on")
     count = len(part.cohort.subjects(split))
-    return f"{count} {'subject' if count == 1 else 'subjects'} {named}"
-
-
-def result(part: Run) -> str:
-    """The metric that stands for a training, by its name, as its `run.json` holds it; empty without one. That of a test
-    of so few people as one fold has says little."""
-    if part.job.needs_checkpoint:
-        return ""
-    headline = None
-    with suppress(InputError):
-        headline = described(part.out_dir).get("headline")
-    if not headline:
-        return ""
-    name, value, *_ = headline
-    name = name.replace("auc_", "AUC within ").replace("_", " ").replace("auc", "AUC")
-    return f"{name} {'undefined' if value is None else f'{value:.2f}'}"
+    return f"{count} {'subject' if count == 1 else 'subjects'} {named}, "
 
 
 @dataclass(frozen=True)

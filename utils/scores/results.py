@@ -120,15 +120,13 @@ class Table:
     """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers.
 
     `needed`: the columns without which the report refuses it. Without any, the report does not read it, or in a way of
-    its own. `pooled`: each fold writes one, and these are put together. `joined`: with other tables, by its texts. They
-    stay as they are, even if a spreadsheet would compute them.
+    its own. `pooled`: each fold writes one, and these are put together.
     """
 
     name: str  # without .csv
     texts: tuple[str, ...]
     needed: tuple[str, ...] = ()
     pooled: bool = False
-    joined: bool = False
 
     @property
     def file(self) -> str:
@@ -136,8 +134,8 @@ class Table:
 
 
 ROWS = (
-    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE, SAME_SCAN), pooled=True, joined=True),
-    Table("floor_predictions", ("file", "fold"), pooled=True, joined=True),  # floors' probabilities of autism
+    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE, SAME_SCAN), pooled=True),
+    Table("floor_predictions", ("file", "fold"), pooled=True),  # floors' probabilities of autism
     Table("training", ("fold", CANDIDATE), ("fold", "step", "loss"), pooled=True),  # the history, thinned
     Table("floors", ("floor", ROLE), ("floor", ROLE, *columns_of("auc"))),  # the model and its floors
     Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
