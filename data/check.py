@@ -29,11 +29,11 @@ from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import forecast
 from data.cohorts.phenotype import clean, missing_in, write_by_subject
 from data.cohorts.pictures import Pictures
-from data.cohorts.rows import METADATA, Metadata, Row, listed, named_groups
+from data.cohorts.rows import APART, METADATA, Metadata, Row, listed, named_groups
 from data.cohorts.stored import compared
 from data.conversion import measures
-from data.conversion.edges import check_connectomes, wrong_of
-from data.conversion.leaks import separating
+from data.conversion.edges import check_connectomes
+from data.conversion.leaks import check_groups
 from data.conversion.options import SourceOptions
 from data.conversion.source import EVERY_MAP, read_source
 from data.conversion.template import encode_like
@@ -43,6 +43,7 @@ from data.likeness.reference import ranges_of, reasons
 from data.likeness.scans import MIN_COVERED, Scans, before_conversion
 
 OWN_SPACE_MM = 6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
+PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
 PEOPLE_TOLD = 10  # of those who are unlike the others; the page has all
 COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "below", "roughness", "alike")
 
@@ -129,7 +130,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
     of_maps = {name: Findings() for name in cohort.maps}
     for name, of_map in of_maps.items():
         stored = values.loc[first, name][[*COMPARED]]
-        check_groups(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
+        check_kinds(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
         if few := [f"{region} in {count}" for region, count in findings.without_signal[name].most_common()]:
             where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} people"
             of_map.notes.append(f"regions with signal {where}: {listed(few)}")
@@ -154,7 +155,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
     """The scans; the positions of records that can be used: unreadable and constant ones are problems; by what people
     are recognised, of whom the first record counts."""
     scans, usable = Scans(cohort, range(len(cohort.rows))), list[int]()
-    means, digests = list[np.ndarray](), dict[str, set[str]]()
+    means, digests, stored = list[np.ndarray](), dict[str, set[str]](), cohort.scans()
     with progress("Checking", len(cohort.rows)) as shown:
         for index, row in enumerate(cohort.rows):
             shown.advance()
@@ -180,6 +181,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
             small = [resampling.reduced(of_map) for of_map in volumes]
             means.append(np.column_stack([twins.of_reduced(of_map) for of_map in small]))
             digests[row.subject] = {hashlib.sha256(of_map.tobytes()).hexdigest() for of_map in small}
+            digests[row.subject] |= stored[row.subject]  # which know the connectome, too
             if pictures:
                 pictures.add(row.subject, volumes[0], small)
     return scans, usable, People(digests, np.array(means))
@@ -245,6 +247,14 @@ def check_twins(cohort: Cohort, people: People, findings: Findings) -> None:
     findings.notes += found.notes()
 
 
+def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
+    """What is wrong with several subjects who share a scan; empty if nothing is."""
+    labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
+    if len({row.split for row in rows}) > 1:
+        return f"{labels}, one scan in train and test"
+    return f"{labels}, {PARTED}" if cohort.metadata.copies == APART else labels
+
+
 def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[str]], findings: Findings) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
     problem with the names of all."""
@@ -267,7 +277,7 @@ def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[
         findings.notes.append(f"{more} more people are unlike the others; the page, --html, names all")
 
 
-def check_groups(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
+def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
     """Maps of several kinds, in the people's own space, or that separate the training labels, are problems; differences
     by site are notes. One record a subject is checked: as `stored`, and as it was before its conversion, if that is
     known."""
@@ -285,11 +295,4 @@ def check_groups(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame,
             f"half of the brains lie more than {apart:.0f} mm from the middle of all, as in each person's own space; "
             "make maps in MNI space"
         )
-    training = np.array([row.split == "train" for row in rows])
-    label = np.array([row.label for row in rows])[training]
-    if leaks := {name: auc for view in views for name, auc in separating(view[training], label).items()}:
-        named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
-        findings.problems.append(f"whole volumes separate the training labels by {named}; were all made alike?")
-    findings.notes += filter(None, [measures.smoothed(stored, names)])
-    if by_site := measures.by_site(views[0], [row.site for row in rows]):
-        findings.notes.append(f"the maps' {', '.join(by_site)} differ by site; compare subjects within sites")
+    check_groups("maps", views, rows, findings)

@@ -204,7 +204,7 @@ def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, 
     assert "8 of 40 people correlate far less" in note and note.endswith(", ".join(flat))
     (note,) = [line for line in told if "far smoother in time" in line]
     assert "8 of 40 people have series" in note and note.endswith(", ".join(smooth))
-    (line,) = [line for line in told if "PROBLEM: identical connectomes" in line]
+    (line,) = [line for line in told if "PROBLEM: one scan under several IDs" in line]
     assert f"{train} (train)" in line and f"{test} (test)" in line and "one scan in train and test" in line
 
 

@@ -218,8 +218,8 @@ def test_check_looks_at_each_map(tmp_path):
     assert outcome.status == 1 and people_of(tmp_path / "cohort").equals(people_of(tmp_path / "before"))
     outcome = run("abide-data check {of}", of=tmp_path / "cohort")
     assert outcome.status == 1
-    (line,) = [line for line in outcome.out.splitlines() if "PROBLEM: identical alff" in line]
-    assert f"{first}.bin (train)" in line and f"{other}.bin (test)" in line and "one scan in train and test" in line
+    (line,) = [line for line in outcome.out.splitlines() if "PROBLEM: one scan under several IDs" in line]
+    assert f"{first} (train)" in line and f"{other} (test)" in line and "one scan in train and test" in line
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from scipy import ndimage, stats
 
 from data.base.errors import InputError
 from data.cohorts import records
+from data.cohorts.findings import Findings
 from data.cohorts.nifti import MapOnDisk, read_brains
 from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
@@ -159,8 +160,7 @@ def test_a_map_with_negative_values_was_not_divided_by_its_mean():
 @pytest.mark.parametrize("count", [10, 20, 40])
 def test_few_people_are_rarely_called_smoothed(count):
     random = np.random.default_rng(count)
-    tables = (pd.DataFrame({"roughness": np.exp(random.normal(size=count))}) for _ in range(100))
-    assert sum(measures.smoothed(table, ["x"] * count) != "" for table in tables) <= 1
+    assert sum(measures.far_below(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
 
 
 def test_stored_maps_of_either_sign_are_no_mixture():
@@ -218,11 +218,10 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     assert not (tmp_path / "out").exists()
     accepted = data_cli("convert", folder, tmp_path / "out", *TOLD, "--allowLeak")
     assert accepted.status < 2
-    assert "Accepted by --allowLeak: the maps separate the training labels by y_mm (AUC 1.00)" in accepted.out
     assert open_cohort(tmp_path / "out").metadata.accepted_leaks == ("the maps' y_mm (AUC 1.00)",)
     checked = data_cli("check", tmp_path / "out")
     assert checked.status == 1
-    assert "PROBLEM: whole volumes separate the training labels by y_mm (AUC 1.00)" in checked.out
+    assert "PROBLEM: whole maps separate the training labels by y_mm (AUC 1.00)" in checked.out
 
 
 @pytest.mark.slow
@@ -292,18 +291,20 @@ def test_the_background_of_a_stored_volume_parts_z_scores():
 def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
     opened = open_cohort(cohort)
     plain = [np.array(opened.volume(index)[..., 0]) for index in range(len(opened.rows))]
-    names = [row.file for row in opened.rows]
+    names = [row.subject for row in opened.rows]
 
     def told(volumes):
-        return measures.smoothed(pd.DataFrame(map(of_volume, volumes)), names)
+        findings = Findings()
+        leaks.check_groups("maps", [pd.DataFrame(map(of_volume, volumes))[["roughness"]]], opened.rows, findings)
+        return findings.notes
 
-    assert told(plain) == ""
+    assert told(plain) == []
     half = [
         np.where(records.brain_of(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume) if at % 2 else volume
         for at, volume in enumerate(plain)
     ]
-    found = told(half)
-    assert found.startswith("20 of 40 maps are smoother than all others, as if only these had been smoothed: ")
+    (found,) = told(half)
+    assert found.startswith("20 of 40 people have maps smoother than all others, as if only these had been smoothed: ")
     assert all(name in names[1::2] for name in found.partition("smoothed: ")[2].partition(" and ")[0].split(", "))
 
 

@@ -156,8 +156,8 @@ def made(copied, tmp_path_factory) -> tuple[Path, str]:
 
 
 def pairs_in(told: str) -> set[frozenset]:
-    found = re.search(r"share a scan, [^:]*: ([^.]+)\.", told)
-    return {frozenset(group.split(" and ")) for group in found[1].split(", ")}
+    found = re.search(r"one scan under several IDs: (.+)", told)
+    return {frozenset(re.findall(r"(\S+) \(\w+\)", group)) for group in found[1].split(", ")}
 
 
 def kept_together(groups, place: pd.Series) -> bool:
@@ -173,7 +173,7 @@ def trained_on_folds(of: Path, to: Path, how: str) -> tuple[pd.Series, str]:
 def test_who_shares_one_map_or_the_connectome_is_in_one_split_and_fold(made, tmp_path):
     folder, told = made
     assert pairs_in(told) == TOGETHER
-    assert "PROBLEM: identical" not in told
+    assert "PROBLEM: one scan" not in told
     assert kept_together(TOGETHER, lab.read_table(folder / "subjects.csv").set_index("subject")["split"])
     fold, _ = trained_on_folds(folder, tmp_path / "3", "3")
     assert kept_together(TOGETHER, fold)
@@ -195,7 +195,7 @@ def test_keep_copies_parts_them(copied, tmp_path):
     of = lab.copy(copied, tmp_path / "lab")
     lab.edit(of / "Phenotypic.csv", of_other_label)
     told = done(f"{CONVERT} --keepCopies", of=of, to=tmp_path / "apart")
-    assert "kept apart by --keepCopies" in told and re.search("PROBLEM: .*60003.* both labels", told)
+    assert "which folds may part" in told and re.search("PROBLEM: .*60003.* both labels", told)
     _, told = trained_on_folds(tmp_path / "apart", tmp_path, "2")
     assert "share a scan" not in told
 

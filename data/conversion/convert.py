@@ -38,7 +38,7 @@ from data.conversion.leaks import (
     units_by_site,
 )
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import PlannedCohort, check_like, copy_notes, plan, plan_like
+from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
 from data.conversion.selection import is_abide
 from data.conversion.series import correlate
 from data.conversion.source import Source
@@ -84,8 +84,7 @@ class Conversion:
             people = People(scans, np.array([of.means for of in found]))
             if like and like.subjects("train"):
                 check_new_scans(source, like, people)
-            alike = search(people)
-            planned = self.plan(people, alike.same_scan)
+            planned = self.plan(people, search(people).same_scan)
             measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
             notes, leaks = self.check_maps(measured, planned)
             planned = replace(planned, metadata=self.described(planned, found, leaks))
@@ -99,7 +98,7 @@ class Conversion:
         measures.write_measures(folder / MAPS, subjects, measured)
         planned.write_tables(folder, [of.of_record for of in found])
         open_cohort(folder)  # nothing is called done that cannot be read
-        return planned, [*copy_notes(alike, planned), *notes, *(edges.notes if edges else [])]
+        return planned, [*notes, *(edges.notes if edges else [])]
 
     def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
         """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
@@ -132,10 +131,7 @@ class Conversion:
             except InputError as error:
                 raise InputError(f"{prefix}{error}") from error
             notes.append(f"{prefix}Maps: {kind}.")
-            if separating:
-                told = ", ".join(separating)
-                notes.append(f"{prefix}Accepted by --allowLeak: the maps separate the training labels by {told}.")
-                leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
+            leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
         if self.like and known is None:
             notes.append(f"{self.like.cohort.path} has no {MAPS}, so whether its maps were of this kind is not known.")
         return notes, leaks
@@ -167,8 +163,7 @@ def check_table(source: Source, options: ConversionOptions) -> tuple[Source, lis
     named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
     check_columns(rows, named_by, source.table)
     if not options.allow_leak:
-        check_names(phenotypes, source.label_column)
-        check_names(own, source.label_column, "--covariates")
+        check_names({"--phenotype": phenotypes, "--covariates": own}, source.label_column)
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
@@ -186,12 +181,13 @@ def check_new_people(source: Source, options: ConversionOptions, like: TemplateC
     as `like`, or are its training subjects."""
     cohort, metadata = like.cohort, like.cohort.metadata
     check_like(source, cohort)
-    check_measurements(source, [*metadata.phenotype_columns, *metadata.covariate_columns])
-    source = families.added_like(source, options.family, cohort)
+    used = (*metadata.phenotype_columns, *metadata.covariate_columns)
+    check_measurements(source, used)
+    source = families.added(source, options.family, used, cohort)
     told = [*like.notes, *compared(source, cohort)]
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
-    told += families.notes_like(source, cohort)
+    told += families.notes(source, cohort)
     if absent := [name for name in metadata.covariate_columns if name not in source.rows]:
         told.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
     for name, values in unknown_categories(source.rows, metadata).items():

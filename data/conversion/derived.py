@@ -4,7 +4,6 @@ head motion, for tables of subjects that lack it."""
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -37,41 +36,38 @@ def said_beside(path: Path) -> Derivation | None:
     return derivation_in(files.read_json(described, dict), described) if described.is_file() else None
 
 
-def said_of(maps: pd.DataFrame, series: pd.Series | None) -> list[list[Derivation | None]]:
-    """The same of all people, for each kind of file; a 4-D file holds several maps."""
-    kinds = dict.fromkeys(tuple(of_map.path for of_map in maps[name]) for name in maps)
-    return [[*map(said_beside, paths)] for paths in [*kinds, *([tuple(series)] if series is not None else [])] if paths]
+def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
+    """The same of all people with their names, for each kind of file; a 4-D file holds several maps."""
+    kinds = [tuple(of_map.path for of_map in source.maps[name]) for name in source.maps]
+    kinds += [tuple(source.series.paths)] if source.series else []
+    people = source.subjects["subject"]
+    return [[*zip(people, map(said_beside, paths), strict=True)] for paths in dict.fromkeys(kinds)]
 
 
-def common(
-    maps: pd.DataFrame, series: pd.Series | None, subjects: Sequence[str]
-) -> tuple[Derivation | None, list[str]]:
-    """How the files of all people were derived, None if that is not known of all or is not one way; and notes. Maps are
-    a column of MapOnDisk for each, series the paths, both with a row for each of the subjects. Raises InputError if
-    people's maps of one name were derived in several ways."""
-    said = said_of(maps, series)
-    usual, people = list[Derivation](), list[tuple[str, Derivation, Derivation]]()
-    for of_people in said:
-        known = [(subject, one) for subject, one in zip(subjects, of_people, strict=True) if one]
-        for most, _ in Counter(one for _, one in known).most_common(1):
-            usual.append(most)
-            people += [(subject, one, most) for subject, one in known]
-    if not usual:
-        return None, []
-    if told := differing(people):
+def common(source: "Source") -> tuple[Derivation | None, list[str]]:
+    """How the files of all people were derived, None if that is not known of all or is not one way; and notes. Raises
+    InputError if people's maps of one name were derived in several ways."""
+    said = said_of(source)
+    counts = [Counter(one for _, one in of_people if one) for of_people in said]
+    usual = [count.most_common(1)[0][0] if count else None for count in counts]
+    pairs = zip(said, usual, strict=True)
+    if told := differing((who, one, most) for of, most in pairs for who, one in of if one and most):
         raise InputError(
             f"People's maps were derived in several ways: {told}. Expected one way. Derive them again with the same "
             "options, or leave people out with --exclude."
         )
-    if unknown := [who for who, *of_files in zip(subjects, *said, strict=True) if None in of_files]:
-        return None, [
-            f"How all maps were derived is not known of {len(unknown)} people, so not kept: {listed(unknown)}."
-        ]
-    shared = [replace(one, measures=(), networks=None, parcels=None) for one in usual]
-    if told := differing((one.product, how, shared[0]) for one, how in zip(usual, shared, strict=True)):
+    known = [one for one in usual if one]
+    unknown = {who for of_people in said for who, one in of_people if one is None}
+    if known and unknown:
+        who = listed([one for one in source.subjects["subject"] if one in unknown])
+        return None, [f"How all maps were derived is not known of {len(unknown)} people, so not kept: {who}."]
+    if not known:
+        return None, []
+    shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
+    if told := differing((one.product, how, shared[0]) for one, how in zip(known, shared, strict=True)):
         return None, [f"Maps were derived in several ways, so how is not kept: {told}."]
-    measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in usual)))
-    images: dict[str, Any] = {name: of for one in usual for name in NAMES_BESIDE if (of := getattr(one, name))}
+    measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in known)))
+    images: dict[str, Any] = {name: of for one in known for name in NAMES_BESIDE if (of := getattr(one, name))}
     return replace(shared[0], measures=measures, **images), []
 
 
@@ -96,7 +92,8 @@ def compared(source: "Source", like: Cohort) -> list[str]:
     if expected is None:
         told = f"How the maps of {like.path} were derived is not known, so that could not be compared."
         return [told] if source.derivation else []
-    if told := differing(new_people(source, expected)):
+    known = [(who, one) for of_people in said_of(source) for who, one in of_people if one]
+    if told := differing((who, one, expected.of(one.product)) for who, one in known):
         raise InputError(
             f"Maps were derived with {told}, as those of {like.path} were; expected the same. Derive them again: "
             f"abide-data derive BOLD OUT --like {like.path}"
@@ -104,14 +101,6 @@ def compared(source: "Source", like: Cohort) -> list[str]:
     if source.derivation:
         return []
     return ["How all the new maps were derived is not known, so that could not be compared."]
-
-
-def new_people(source: "Source", expected: Derivation) -> Iterator[tuple[str, Derivation, Derivation]]:
-    """Each of these people, how a file was derived, and how it should have been."""
-    for of_people in said_of(source.maps, source.series.paths if source.series else None):
-        for subject, one in zip(source.subjects["subject"], of_people, strict=True):
-            if one:
-                yield subject, one, expected.of(one.product)
 
 
 def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

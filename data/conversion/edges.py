@@ -6,9 +6,7 @@ all others'. Band-passed (0.01 to 0.1 Hz), the roughness of series is a third, 7
 alike, people lie at most 4 apart in groups of 20, 3 in groups of 60.
 """
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +17,9 @@ from data.base.terminal import progress
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import read_by_subject
-from data.cohorts.rows import APART, Row, listed
+from data.cohorts.rows import listed
 from data.conversion import measures
-from data.conversion.leaks import separating
-
-PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
-MIXTURES = {  # by measure: what those who are far below all others look like
-    "mean_r": "correlate far less than all others, as if only their global signal had been removed",
-    "roughness": "have series far smoother in time than all others, as if only these had been filtered",
-}
+from data.conversion.leaks import check_groups
 
 
 def measured(edges: np.ndarray) -> dict[str, float]:
@@ -57,13 +49,13 @@ def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
 
 
 def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
-    """Findings on the connectomes, if there are any; each is read once. They may be damaged, empty or equal, lack
-    parcels, be of people who were processed otherwise, or tell the label or the site. Returns how many people lack each
-    parcel."""
+    """Findings on the connectomes, if there are any; each is read once. They may be damaged or empty, lack parcels,
+    be of people who were processed otherwise, or tell the label or the site. Returns how many people lack each parcel.
+    """
     if cohort.connectomes is None or cohort.tables is None:
         return Counter()
     first = cohort.first_records(range(len(cohort.rows)))
-    found, lacking, alike = dict[int, dict[str, float]](), Counter[str](), defaultdict[bytes, list[int]](list)
+    found, lacking = dict[int, dict[str, float]](), Counter[str]()
     names = cohort.connectomes.parcels
     with progress("Checking connectomes", len(first)) as shown:
         for index in first.values():
@@ -75,12 +67,10 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
                 continue
             found[index] = measured(edges)
             lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
-            alike[hashlib.sha256(edges.tobytes()).digest()].append(index)
     findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {len(found)} people")
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
         findings.notes.append(f"parcels without a signal, by how many of {len(found)} people: {listed(few)}")
-    check_identical(cohort, list(alike.values()), findings)
     check_measures(cohort, pd.DataFrame.from_dict(found, orient="index"), findings)
     return lacking
 
@@ -89,27 +79,6 @@ def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
     """The positions of parcels of which no edge (edges,) is known."""
     known = np.unique(pairs[~np.isnan(edges)])
     return np.setdiff1d(np.unique(pairs), known).tolist()
-
-
-def check_identical(cohort: Cohort, groups: list[list[int]], findings: Findings) -> None:
-    """Equal connectomes of several people are a problem as `wrong_of` says, else worth a note."""
-    told = defaultdict[str, list[str]](list)
-    for group in groups:
-        rows = [cohort.rows[index] for index in group]
-        if len(rows) > 1:
-            findings.mark("a connectome that another person has", (row.subject for row in rows))
-            told[wrong_of(cohort, rows)].append(" and ".join(f"{row.subject} ({row.split})" for row in rows))
-    for wrong, texts in told.items():
-        text = f"identical connectomes: {listed(texts, between='; ')}{wrong}"
-        (findings.problems if wrong else findings.notes).append(text)
-
-
-def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
-    """What is wrong with several subjects who share a scan; empty if nothing is."""
-    labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
-    if len({row.split for row in rows}) > 1:
-        return f"{labels}, one scan in train and test"
-    return f"{labels}, {PARTED}" if cohort.metadata.copies == APART else labels
 
 
 def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:
@@ -124,15 +93,4 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
     if empty := [row.subject for row, mean in zip(rows, found["mean_z"], strict=True) if np.isnan(mean)]:
         findings.problems.append(f"connectomes without any edge: {listed(empty)}; convert again without them")
         return
-    for measure, looks in MIXTURES.items():
-        if measure in found and (below := measures.far_below(np.log(found[measure].to_numpy()))).size:
-            named = listed(sorted(rows[at].subject for at in below))
-            findings.notes.append(f"{below.size} of {len(rows)} people {looks}: {named}")
-            findings.mark(f"{measure} of the connectome far below all others'", (rows[at].subject for at in below))
-    training = np.array([row.split == "train" for row in rows])
-    label = np.array([row.label for row in rows])[training]
-    if leaks := separating(found[training], label):
-        named = ", ".join(f"{name} (AUC {auc:.2f})" for name, auc in leaks.items())
-        findings.problems.append(f"whole connectomes separate the training labels by {named}; were all made alike?")
-    if by_site := measures.by_site(found, [row.site for row in rows]):
-        findings.notes.append(f"the connectomes' {', '.join(by_site)} differ by site; compare subjects within sites")
+    check_groups("connectomes", [found], rows, findings)

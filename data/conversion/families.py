@@ -18,11 +18,13 @@ FAMILY = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|co
 MOST = 0.5  # share of the people: a column with one value for as many is none of families
 
 
-def added(source: Source, name: str | None, used: Collection[str], few: bool = False) -> Source:
-    """The source with the column `family` of its subjects, empty where it is unknown; as it is without a `name`. Raises
-    InputError for a column that is missing or `used` otherwise. Unless there may be `few` people, also for one in which
-    nobody has a relative, or one family holds most of them."""
-    if name is None:
+def added(source: Source, name: str | None, used: Collection[str], like: Cohort | None = None) -> Source:
+    """The source with the column `family` of its subjects, empty where it is unknown; as it is without a `name`, unless
+    the column of `like` is there. Raises InputError for a column that is missing or `used` otherwise; and unless people
+    are prepared `like` others, for one in which nobody has a relative, or one family holds most of them."""
+    if like and not name and like.metadata.family_column in source.rows:
+        name = like.metadata.family_column
+    if not name:
         return source
     if name in (*used, source.site_column, source.label_column):
         raise InputError(
@@ -31,19 +33,12 @@ def added(source: Source, name: str | None, used: Collection[str], few: bool = F
         )
     values = clean(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
     largest = int(values.value_counts().max()) if values.notna().any() else 0
-    if not few and not 2 <= largest < MOST * len(values):
+    if not like and not 2 <= largest < MOST * len(values):
         raise InputError(
             f"--family {name} of {source.table} has no value for more than {largest} of {len(values)} people; expected "
             "one for each family, of two people or more, but not of most. Name another column, or leave it out."
         )
     return replace(source, subjects=source.subjects.assign(family=values.fillna("").to_numpy()), family_column=name)
-
-
-def added_like(source: Source, name: str | None, like: Cohort) -> Source:
-    """The source with the families of new people, by a column that is named, or that `like` has."""
-    there = like.metadata.family_column
-    used = (*like.metadata.phenotype_columns, *like.metadata.covariate_columns)
-    return added(source, name or (there if there in source.rows else None), used, few=True)
 
 
 def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -54,38 +49,33 @@ def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     return {str(family): tuple(of) for family, of in known.groupby("family", sort=False)["subject"]}
 
 
-def notes(source: Source) -> list[str]:
-    """How the column was read: how many families it has, the largest, and how many people have no value; without one,
-    which columns look like it."""
-    if not (name := source.family_column):
+def notes(source: Source, like: Cohort | None = None) -> list[str]:
+    """How the column was read: how many families it has, the largest, how many people have no value, and who is a
+    relative of people of `like`. Without one, which columns look like it; or that it lacks the one of `like`."""
+    name, people, families = source.family_column, len(source.subjects), families_of(source.subjects)
+    if like and not name:
+        there = like.metadata.family_column
+        lacking = f"{source.table} lacks {there}, so families are not known; --family names a column."
+        return [lacking] if there and people > 1 else []
+    if not name:
         return [
             f"{other} looks like a column of families; if it is, name it with --family, or relatives are on both sides."
             for other in source.rows
             if FAMILY.fullmatch(other) and clean(source.rows[other]).dropna().duplicated().any()
         ]
-    people, families = len(source.subjects), families_of(source.subjects)
     unknown = people - sum(map(len, families.values()))
     largest = max(families.values(), key=len, default=("nobody",))
-    return [
+    told = [
         f"Families by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in "
         f"one split, and in one fold. {unknown} of {people} people have no value of {name}, and so no known relatives."
     ]
-
-
-def notes_like(source: Source, like: Cohort) -> list[str]:
-    """`notes`, and which of the new people are relatives of people of `like`."""
-    there = like.metadata.family_column
-    if not source.family_column:
-        lacking = f"{source.table} lacks {there}, so families are not known; --family names a column."
-        return [lacking] if there and len(source.subjects) > 1 else []
-    split, relatives = {row.subject: row.split for row in like.rows}, []
-    for subject, family in zip(source.subjects["subject"], source.subjects["family"], strict=True):
-        known = sorted(like.metadata.families.get(family, ()), key=lambda one: split[one] != "train")
-        relatives += [f"{subject} of {one} ({split[one]})" for one in known[:1]]
-    if not relatives:
-        return notes(source)
-    return [
-        *notes(source),
-        f"Relatives of people of {like.path}, by {source.family_column}: {listed(relatives)}. Scores on them are too "
-        "good for a model that these trained; leave them out with --exclude.",
-    ]
+    if like and (shared := families.keys() & like.metadata.families.keys()):
+        split = {row.subject: row.split for row in like.rows}
+        first = {of: min(like.metadata.families[of], key=lambda one: split[one] != "train") for of in shared}
+        each = zip(source.subjects["subject"], source.subjects["family"], strict=True)
+        relatives = [f"{one} of {first[of]} ({split[first[of]]})" for one, of in each if of in first]
+        told.append(
+            f"Relatives of people of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good for a "
+            "model that these trained; leave them out with --exclude."
+        )
+    return told

@@ -17,8 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.cohorts.covariates import ODD, odd_numbers
+from data.cohorts.findings import Findings
 from data.cohorts.phenotype import clean, matches, mostly_numbers
-from data.cohorts.rows import MIN_PER_CLASS, listed
+from data.cohorts.rows import MIN_PER_CLASS, Row, listed
+from data.conversion import measures
 from data.conversion.tables import canonical_value, key, respelled
 
 MAX_AUC = 0.85
@@ -43,6 +45,14 @@ MIN_COLLISIONS = 7  # pairs with one number are expected; that there is none has
 MIN_OF_SITE = 5  # people with a value
 MIN_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
 
+MIXTURES = {  # by measure: what those who are far below all others look like
+    "maps": {"roughness": "have maps smoother than all others, as if only these had been smoothed"},
+    "connectomes": {
+        "mean_r": "correlate far less than all others, as if only their global signal had been removed",
+        "roughness": "have series far smoother in time than all others, as if only these had been filtered",
+    },
+}
+
 
 def measures_diagnosis(name: str) -> str | None:
     """The instrument, or consequence of the diagnosis, in a column's name; None if there is none."""
@@ -50,9 +60,9 @@ def measures_diagnosis(name: str) -> str | None:
     return next((word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words), None)
 
 
-def check_names(columns: Sequence[str], label_column: str | None, flag: str = "--phenotype") -> None:
-    """Raises InputError if a column that `flag` names is the label, or measures or follows from the diagnosis."""
-    for name in columns:
+def check_names(named: Mapping[str, Sequence[str]], label_column: str | None) -> None:
+    """Raises InputError if a column is the label, or measures or follows from the diagnosis; by flags that name it."""
+    for flag, name in ((flag, name) for flag, columns in named.items() for name in columns):
         if name == label_column:
             raise InputError(f"{flag} {name} is the label itself; leave it out.")
         if word := measures_diagnosis(name):
@@ -122,7 +132,12 @@ def number_people(values: pd.Series) -> bool:
 def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str, float]) -> tuple[str, ...]:
     """What --allowLeak let pass: columns that are the label or measure the diagnosis, values whose AUC is too large."""
     named = [name for name in columns if name == label_column or measures_diagnosis(name)]
-    return (*named, *(f"{name} (AUC {value:.2f})" for name, value in auc.items() if value > MAX_AUC))
+    return (*named, *with_auc(auc, above=MAX_AUC))
+
+
+def with_auc(found: Mapping[str, float], above: float = 0.0) -> list[str]:
+    """Columns and measures with their AUC, in words."""
+    return [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > above]
 
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:
@@ -152,7 +167,7 @@ def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
 def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[str, float]:
     """AUC of each column that varies, on training subjects. Raises InputError if one is above 0.85, unless allowed."""
     found = separations(values.loc[:, values.nunique(dropna=False) > 1], label)
-    leaks = [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > MAX_AUC]
+    leaks = with_auc(found, above=MAX_AUC)
     if leaks and not allow:
         raise InputError(
             f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. "
@@ -178,7 +193,7 @@ def separating(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
 
 def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> list[str]:
     """The measures of whole maps that separate the training labels. Raises InputError for any, unless allowed."""
-    found = [f"{name} (AUC {auc:.2f})" for name, auc in separating(measured, label).items()]
+    found = with_auc(separating(measured, label))
     if found and not allow:
         raise InputError(
             f"The maps separate the training labels by {', '.join(found)}, before any region is compared; at most "
@@ -186,6 +201,24 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
             "go ahead with --allowLeak if the result is not to be trusted."
         )
     return found
+
+
+def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], findings: Findings) -> None:
+    """Measures of whole maps or connectomes, a row for each of `rows`, that separate the training labels are a problem.
+    If those of the last view set some people apart, or those of the first differ by site, a note tells it."""
+    training = np.array([row.split == "train" for row in rows])
+    label = np.array([row.label for row in rows])[training]
+    if leaks := {name: auc for view in views for name, auc in separating(view[training], label).items()}:
+        named = ", ".join(with_auc(leaks))
+        findings.problems.append(f"whole {what} separate the training labels by {named}; were all made alike?")
+    for measure, looks in MIXTURES[what].items():
+        values = views[-1].get(measure)
+        if values is not None and (below := measures.far_below(np.log(values.to_numpy()))).size:
+            people = sorted(rows[at].subject for at in below)
+            findings.notes.append(f"{below.size} of {len(rows)} people {looks}: {listed(people)}")
+            findings.mark(f"{measure} of the {what} far below all others'", people)
+    if by_site := measures.by_site(views[0], [row.site for row in rows]):
+        findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare subjects within sites")
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:

@@ -133,23 +133,14 @@ def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
     return told and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {told}"
 
 
-def smoothed(measured: pd.DataFrame, names: Sequence[str]) -> str:
-    """The maps that are smoother than all others, if their logarithms of roughness lie `far_below`; empty otherwise.
-
-    People of ABIDE lie up to 2.8 apart; half of them smoothed with 8 mm lie 13 apart by fALFF, 3.8 by ALFF, 4.6 by
-    degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not tell (150 people, reduced grid).
-    """
-    below = far_below(np.log(measured["roughness"].to_numpy()))
-    if not below.size:
-        return ""
-    named = listed(sorted(names[at] for at in below))
-    count = len(measured)
-    return f"{below.size} of {count} maps are smoother than all others, as if only these had been smoothed: {named}"
-
-
 def far_below(values: np.ndarray) -> np.ndarray:
     """The places of the lower ones of values (n,) that fall into two groups, which lie more than APART standard
-    deviations apart; nothing otherwise. Of 10 to 500 normal values, one set in 1,000 does at most."""
+    deviations apart; nothing otherwise. Of 10 to 500 normal values, one set in 1,000 does at most.
+
+    By the logarithm of the roughness of maps, people of ABIDE lie up to 2.8 apart; half of them smoothed with 8 mm lie
+    13 apart by fALFF, 3.8 by ALFF, 4.6 by degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not
+    tell (150 people, reduced grid).
+    """
     order = np.argsort(values)
     values = values[order]
     cuts = range(MIN_OF_SITE, len(values) - MIN_OF_SITE + 1)

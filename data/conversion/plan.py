@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.cohorts import phenotype, records, twins
+from data.cohorts import phenotype, records
 from data.cohorts.cohort import COVARIATES, PHENOTYPE, Cohort
 from data.cohorts.duplicates import Groups, united
-from data.cohorts.rows import APART, TOGETHER, Metadata, Row, listed, named_groups
+from data.cohorts.rows import APART, TOGETHER, Metadata, Row
 from data.cohorts.stored import write_tables
 from data.conversion.families import families_of
 from data.conversion.leaks import check_values
@@ -139,17 +139,3 @@ def check_like(source: Source, like: Cohort) -> None:
             f"{len(shared)} subjects of {source.table} are training subjects of {like.path}; expected new people. "
             f"Leave them out: --exclude {','.join(shared)}"
         )
-
-
-def copy_notes(found: twins.Twins, planned: PlannedCohort) -> list[str]:
-    """Who shares a scan, what follows, and which of them differ in their label; then possible second sessions."""
-    notes = []
-    if found.same_scan:
-        kept = "kept apart by --keepCopies" if planned.metadata.copies == APART else "in one split, and in one fold"
-        notes.append(
-            f"Subjects who share a scan, {kept}: {listed([' and '.join(group) for group in found.same_scan])}."
-        )
-    label = {row.subject: row.label for row in planned.rows if row.known}
-    if both := [group for group in found.same_scan if len({label[one] for one in group if one in label}) > 1]:
-        notes.append(f"Of these, {named_groups(both)} differ in their label; leave them out with --exclude.")
-    return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in found.notes())]

@@ -184,21 +184,24 @@ def named_values(text: str, known: set[str]) -> set[str]:
     return {canonical_value(part) for part in ([text] if canonical_value(text) in known else text.split(","))}
 
 
-def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool = False) -> pd.Series:
-    """1.0 where a column of canonical values says autism, 0.0 where it says control, NaN elsewhere. Raises InputError
-    unless every named value occurs, and exactly one value is left for control if none is named. If labels are
-    `optional`, no label need be known, and no value need be left for control. Named values may then be absent, if both
-    sides are named."""
+def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional: bool) -> tuple[pd.Series, pd.Series]:
+    """The diagnosis of each row as a canonical value, NaN if unknown, and the label: 1.0 where it says autism, 0.0
+    where it says control, NaN elsewhere. Raises InputError unless every named value occurs, and exactly one value is
+    left for control if none is named. If labels are `optional`, no label need be known, and no value need be left for
+    control. Named values may then be absent, if both sides are named."""
+    if coding is None:
+        return pd.Series(np.nan, table.index, object), pd.Series(np.nan, table.index)
+    values = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
     known = set(values.dropna())
     if optional and not known:
-        return values.astype(float)
+        return values, values.astype(float)
     positive = named_values(coding.positive, known)
     negative = known - positive if coding.negative is None else named_values(coding.negative, known)
     chosen = positive | negative if coding.negative else positive
     if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
         side = "--positive" if positive & {*lost[0]} else "--negative"
         raise InputError(
-            f"{table}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
+            f"{path}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
             "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
             f"or name each, as in {side} {','.join(lost[0])}."
         )
@@ -208,8 +211,8 @@ def labels(values: pd.Series, coding: LabelCoding, table: Path, optional: bool =
     if too_many or too_few or positive & negative or not positive | negative <= known | absent:
         control = f"--negative {coding.negative}" if coding.negative else "one other"
         raise InputError(
-            f"{table}: {values.name} holds {listed(sorted(known), 6) or 'nothing'}; expected two values: --positive "
+            f"{path}: {values.name} holds {listed(sorted(known), 6) or 'nothing'}; expected two values: --positive "
             f"{coding.positive} (autism) and {control} (control), none of them in both. Where there are more, name the "
             "controls with --negative; the others are left out."
         )
-    return values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)
+    return values, values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)

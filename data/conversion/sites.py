@@ -49,17 +49,24 @@ class Sites:
             )
 
 
-def read_sites(rows: pd.DataFrame, named: str | None, known: Sequence[str], path: Path) -> Sites:
+def read_sites(
+    rows: pd.DataFrame, named: str | None, known: Sequence[str], others: Sequence[str | None], path: Path
+) -> Sites:
     """The sites of these rows, by the column that is `named` (empty: none), or else the first of those `known`. Raises
-    InputError if another one looks like the site."""
-    found = next((name for name in known if name in rows), None) if named is None else named or None
-    alike = [name for name in rows if name != found and is_like_sites(rows[name])]
-    if alike and found is None and named is None:
+    InputError if that is one of `others`, or if another one than these looks like the site."""
+    if named and named in others:
+        raise InputError(
+            f"--siteColumn {named} is also the diagnosis, the IDs or the maps of {path}; one column cannot be both. "
+            "Name the column of sites, or say with --siteColumn '' that there is none."
+        )
+    found = next((name for name in known if name in rows and name not in others), None) if named is None else named
+    alike = [name for name in rows if name not in (found, *others) and is_like_sites(rows[name])]
+    if alike and found is None:
         raise InputError(
             f"{listed(alike)} of {path} looks like the site, on which results depend; name the column of sites with "
             f"--siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
         )
-    if found is None:
+    if not found:
         return Sites(None, pd.Series(UNKNOWN_SITE, rows.index), alike)
     return Sites(found, clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" "), alike)
 

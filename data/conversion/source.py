@@ -10,7 +10,6 @@ import pandas as pd
 
 from data.base.errors import InputError, shown
 from data.cohorts.derivation import Derivation
-from data.cohorts.phenotype import clean
 from data.cohorts.rows import listed
 from data.conversion import derived
 from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, find_table
@@ -28,7 +27,6 @@ from data.conversion.selection import (
 from data.conversion.series import SeriesFiles, image_of
 from data.conversion.sites import SITE_COLUMNS, read_sites
 from data.conversion.tables import (
-    canonical_value,
     check_identifiers,
     column,
     key,
@@ -103,21 +101,16 @@ def read_source(
         options = replace(options, maps=like.cohort.maps, connectome=like.cohort.metadata.connectome or None)
         site_columns = [like.cohort.metadata.site_column, *site_columns]
     listing = Listing(folder)
-    joined = with_series(join(listing, options), listing, options)
-    joined = replace(joined, table=without_codes(joined.table, options.missing or (), joined.path))
+    joined = join(listing, options)
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
-    diagnosis, label = pd.Series(math.nan, table.index, object), pd.Series(math.nan, table.index)
-    if coding:
-        diagnosis = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
-        label = labels(diagnosis, coding, path, optional)
+    diagnosis, label = labels(table, coding, path, optional)
     labelled = label.notna() | (diagnosis.isna() & optional)
     unwanted, unwanted_notes = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
         joined = of_everybody(joined, labelled & (unwanted == ""))
-    usable = joined.complete & labelled
-    kept = usable & (unwanted == "")
-    reasons = left_out(joined, diagnosis, usable, unwanted)
+    reasons = left_out(joined, diagnosis, labelled, unwanted)
+    kept = joined.complete & labelled & (unwanted == "")
     if not kept.any():
         why = "; ".join(f"{reason} ({len(names)})" for reason, names in reasons.items())
         raise InputError(
@@ -125,28 +118,19 @@ def read_source(
         )
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
-    others = [joined.id_column, ABIDE_SUBJECT, coding and coding.name, *(options.map_column or "").split(",")]
-    if (named := options.site_column) and named in others:
-        raise InputError(
-            f"--siteColumn {named} is also the diagnosis, the IDs or the maps of {path}; one column cannot be both. "
-            "Name the column of sites, or say with --siteColumn '' that there is none."
-        )
-    sites = read_sites(table[kept].drop(columns=others, errors="ignore"), named, site_columns, path)
+    others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *(options.map_column or "").split(",")]
+    sites = read_sites(table[kept], options.site_column, site_columns, others, path)
     if not optional:
         sites.check_known(identifier, path)
     subjects = pd.DataFrame({"subject": identifier, "site": sites.of_row, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
-    files = joined.maps.loc[subjects.index].reset_index(drop=True)
-    maps, volume_notes = maps_in(files, joined.wanted, folder)
+    maps, volume_notes = maps_in(joined.maps.loc[subjects.index].reset_index(drop=True), joined.wanted, folder)
     maps = renamed(maps, joined.names or list(maps))
     image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    series = None if joined.series is None else SeriesFiles(joined.series[subjects.index], image)
-    derivation, derivation_notes = derived.common(maps, series.paths if series else None, subjects["subject"].tolist())
-    images, missing = derived.images_of(derivation, listing, options.parcels)
     rows, motion_notes = derived.with_motion(table.loc[subjects.index], maps)
     here = set(subjects["subject"])
-    twice = {reason: [name for name in names if name in here] for reason, names in reasons.items()}
-    return Source(
+    twice = {reason: shared for reason, names in reasons.items() if (shared := [one for one in names if one in here])}
+    source = Source(
         table=path,
         label_column=coding.name if coding else None,
         site_column=sites.column,
@@ -156,22 +140,22 @@ def read_source(
         measured=tuple(rows.columns.difference(table.columns)),
         left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
         notes=[
-            *(*joined.notes, *volume_notes, *image_notes, *motion_notes, *derivation_notes, *missing),
             f"Table {path}, joined by {joined.id_column}.",
             *unwanted_notes,
             *label_notes(coding, diagnosis[kept], label[kept]),
             *(
                 f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
                 for reason, names in twice.items()
-                if names
             ),
             sites.note,
         ],
-        series=series,
-        derivation=derivation,
-        images=images,
+        series=None if joined.series is None else SeriesFiles(joined.series[subjects.index], image),
         odd_allowed=options.missing is not None,
     )
+    derivation, derivation_notes = derived.common(source)
+    images, missing = derived.images_of(derivation, listing, options.parcels)
+    first = [*joined.notes, *volume_notes, *image_notes, *motion_notes, *derivation_notes, *missing]
+    return replace(source, derivation=derivation, images=images, notes=[*first, *source.notes])
 
 
 def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[str]]:
@@ -193,25 +177,31 @@ def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Serie
     return reason, notes
 
 
-def left_out(joined: JoinedTable, diagnosis: pd.Series, usable: pd.Series, unwanted: pd.Series) -> dict[str, list[str]]:
+def left_out(
+    joined: JoinedTable, diagnosis: pd.Series, labelled: pd.Series, unwanted: pd.Series
+) -> dict[str, list[str]]:
     """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
-    maps, others = joined.maps, joined.complete & ~usable
-    some = maps.notna().any(axis=1)
+    maps, complete = joined.maps, joined.complete
+    some, others = maps.notna().any(axis=1), complete & ~labelled
     rows = {"no map": ~some} | {f"no map {name}": some & maps[name].isna() for name in maps}
     if joined.series is not None:
         rows["no series of parcels"] = some & joined.series.isna()
     rows[f"{diagnosis.name or 'diagnosis'} unknown"] = others & diagnosis.isna()
     for value in sorted(diagnosis[others].dropna().unique()):
         rows[f"{diagnosis.name} is {value}"] = others & (diagnosis == value)
-    for reason in sorted(unwanted[usable & (unwanted != "")].unique()):
-        rows[reason] = usable & (unwanted == reason)
+    for reason in sorted({*unwanted} - {""}):
+        rows[reason] = complete & labelled & (unwanted == reason)
     found = {reason: joined.identifier[of].tolist() for reason, of in rows.items()}
     found["a map without a row in the table"] = joined.stray
     return {reason: subjects for reason, subjects in found.items() if subjects}
 
 
-def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -> JoinedTable:
-    """The table with the file of each row's series, if --connectome asks for them. Raises InputError."""
+def join(listing: Listing, options: SourceOptions) -> JoinedTable:
+    """Finds the table, the maps, by their names or by the column that names them, and the series that --connectome
+    asks for; cells that --missing names are empty. Raises InputError."""
+    joined = join_named(listing.folder, options) if options.map_column else join_found(listing, options)
+    table, path = joined.table, joined.path
+    joined = replace(joined, table=without_codes(table, options.missing or (), path))
     if not options.connectome:
         if options.parcels:
             raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
@@ -219,15 +209,13 @@ def with_series(joined: JoinedTable, listing: Listing, options: SourceOptions) -
     names = [] if options.map_column else list(joined.maps)
     files, _, notes = find(listing, SERIES, options.connectome, options.only, names)
     found = {one.identifier: one.path for one in files}
-    subject = options.id_column or matching_column(joined.table, set(found), joined.path)
-    series = column(joined.table, subject, joined.path).map(key).map(found)
-    return replace(joined, series=series.rename(options.connectome), notes=[*joined.notes, *notes])
+    subject = options.id_column or matching_column(table, set(found), path)
+    series = column(table, subject, path).map(key).map(found).rename(options.connectome)
+    return replace(joined, series=series, notes=[*joined.notes, *notes])
 
 
-def join(listing: Listing, options: SourceOptions) -> JoinedTable:
-    """Finds the table and the maps, by their names or by the column that names them."""
-    if options.map_column:
-        return join_named(listing.folder, options, options.map_column)
+def join_found(listing: Listing, options: SourceOptions) -> JoinedTable:
+    """The table and the maps that are recognised by their names."""
     names = options.maps or DEFAULT_MAPS
     if names == EVERY_MAP:  # if there are none, the error says what is expected
         names = tuple(name for name in KNOWN_MAPS if listing.found(MAPS, name)) or DEFAULT_MAPS
@@ -247,8 +235,9 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     return JoinedTable(path, table, subject, of_row, list(names), notes, stray=sorted(identifiers - set(keys)))
 
 
-def join_named(folder: Path, options: SourceOptions, map_column: str) -> JoinedTable:
-    """The same if columns hold the paths of the maps."""
+def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
+    """The table and the maps whose paths its columns hold."""
+    map_column = options.map_column or ""
     if options.maps == EVERY_MAP or (options.only and not options.connectome):
         raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
     path = options.table or find_table(folder)
