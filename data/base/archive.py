@@ -55,11 +55,6 @@ class Archive:
             raise InputError(f"{self.path} lacks {name}. Copy it again, or make it again.")
         return self.parts[name]
 
-    @property
-    def sha256(self) -> str:
-        """Of the whole file."""
-        return manifest.sum_of(self.path)
-
 
 def opened(path: Path) -> Archive:
     """The parts of a zip. Raises InputError for a file that is none, and for parts that are not as their sums say."""

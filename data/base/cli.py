@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from data import __version__
 from data.base.errors import InputError, shown, whole_number
 from data.base.files import DISK_FULL
-from data.base.terminal import flush_or_discard, make_plain
+from data.base.terminal import flush_or_discard
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -107,8 +108,10 @@ positive, seed = whole(1, MAX_COUNT), whole(0, MAX_SEED)
 
 def guarded(program: str, work: Callable[[], int]) -> int:
     """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141 if
-    nobody reads what it prints."""
-    make_plain()
+    nobody reads what it prints. Standard output and error show by escapes what they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return answered(program, work)
     finally:

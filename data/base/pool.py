@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from data.base.errors import InputError
 from data.base.processes import STOPS, cpu_count
@@ -62,9 +62,6 @@ class Pool(ProcessPoolExecutor):
             more = f" And {len(told) - MOST_TOLD} more." if len(told) > MOST_TOLD else ""
             raise InputError(first + " ".join(told[:MOST_TOLD]) + more)
         return [future.result() for future in futures]
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:

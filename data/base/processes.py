@@ -56,16 +56,6 @@ def handled(handler: Handler | signal.Handlers, numbers: Sequence[signal.Signals
             signal.signal(number, before[number])
 
 
-@contextmanager
-def interrupts_delayed() -> Iterator[None]:
-    """Puts off Ctrl-C until the block ends, which then raises KeyboardInterrupt."""
-    caught: list[int] = []
-    with handled(lambda number, _: caught.append(number), [signal.SIGINT]):
-        yield
-    if caught:
-        raise KeyboardInterrupt
-
-
 def interrupt_once() -> None:
     """Of several Ctrl-C only the first is heard from here on, so that the process can clean up."""
 

@@ -1,6 +1,5 @@
-"""What a command shows: streams that take any text, warnings on one line, and progress."""
+"""What a command shows: warnings on one line, and progress."""
 
-import io
 import os
 import sys
 import time
@@ -16,13 +15,6 @@ LINE_INTERVAL_S = 10.0
 TOLD_INTERVAL_S = 0.5  # between what is told of progress
 Tell = Callable[[str], object]
 TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
-
-
-def make_plain() -> None:
-    """Standard output and error show by escapes what they cannot encode."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def flush_or_discard() -> None:

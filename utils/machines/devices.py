@@ -22,7 +22,7 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import cpu_count, interrupts_delayed
+from data.base.processes import cpu_count
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
 NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
@@ -232,7 +232,7 @@ def memory_errors_explained() -> Iterator[None]:
 def start_tensorflow(device: str) -> tuple[str, ...]:
     """Imports and sets up TensorFlow, once; returns the names of the GPUs in use. Raises InputError if it cannot
     use what was chosen."""
-    with interrupts_delayed(), only_errors():
+    with only_errors():
         import keras  # noqa: F401
         import tensorflow as tf
 
