@@ -122,7 +122,6 @@ def test_volumes_have_the_names_of_a_listing_or_of_the_json_beside_each_file(sou
     by_column = "--mapColumn falff,net"
     assert dry(folder, to, by_column) == "falff, net_v, net_m, net_d"
     assert dry(folder, to, f"{by_column} --maps f,n") == "f, n_v, n_m, n_d"
-    assert dry(folder, to, f"{by_column} --maps f,visual,motor,default") == "f, visual, motor, default"
 
 
 @pytest.mark.slow

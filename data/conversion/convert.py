@@ -23,7 +23,7 @@ from data.cohorts.derivation import keep
 from data.cohorts.duplicates import Groups, People, in_common, people_of, search
 from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
 from data.cohorts.rows import TYPED, Metadata, listed
-from data.cohorts.stored import open_cohort
+from data.cohorts.stored import open_cohort, sealed
 from data.conversion import families, measures
 from data.conversion.derived import compared
 from data.conversion.leaks import (
@@ -75,12 +75,13 @@ class Conversion:
         subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
         with TemporaryDirectory(dir=folder) as place, Pool() as pool:
             volumes = [Path(place, f"{number}.bin") for number in range(len(maps))]
-            edges = correlate(pool, source.series, Path(place), like)
+            series, parcels = source.series, source.parcels
+            edges = None if series is None else correlate(pool, series, parcels, Path(place), like)
             found = pool.run("Converting", read_person, [(of, grid, to) for of, to in zip(maps, volumes, strict=True)])
             if edges:
                 found = edges.beside(found)
                 edges.write(folder, subjects)
-            scans = {subject: of.scans for subject, of in zip(subjects, found, strict=True)}
+            scans = {subject: of.of_record.scans for subject, of in zip(subjects, found, strict=True)}
             people = People(scans, np.array([of.means for of in found]))
             if like and like.subjects("train"):
                 check_new_scans(source, like, people)
@@ -90,9 +91,9 @@ class Conversion:
             planned = replace(planned, metadata=self.described(planned, found, leaks))
             if edges:
                 planned = replace(planned, metadata=edges.planned(planned.metadata))
-            for volume, header, row in zip(volumes, planned.headers, planned.rows, strict=True):
+            for volume, row, scaled in zip(volumes, planned.rows, planned.scaled, strict=True):
                 with open(volume, "r+b") as file:
-                    file.write(header)
+                    file.write(records.pack_header(row.label, scaled))
                 volume.rename(folder / row.file)
         keep(folder, source.images)
         measures.write_measures(folder / MAPS, subjects, measured)
@@ -143,7 +144,8 @@ def convert(
     """Writes the new cohort `target`, using every core, and returns it with notes on people and maps. Without a target
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
     source, notes = check_new_people(source, options, like) if like else check_table(source, options)
-    conversion = Conversion(source, options, command, like, KeptSplit.of(options.keep_split))
+    earlier = KeptSplit(sealed(options.keep_split)) if options.keep_split else None
+    conversion = Conversion(source, options, command, like, earlier)
     planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
         with files.new_folder(target) as folder:

@@ -29,17 +29,23 @@ IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `der
 MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 
+def json_beside(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The JSON beside a map or a series, and what it says; nothing if it is not there."""
+    described = path.with_suffix(".json") if path.suffix == ".tsv" else beside(path, ".json")
+    return described, files.read_json(described, dict) if described.is_file() else {}
+
+
 def said_beside(path: Path) -> Derivation | None:
     """How a map, or the series of a person, was derived; None if no JSON of `derive` says it. Raises InputError for one
     that is damaged."""
-    described = path.with_name(path.name.split(".")[0] + ".json")
-    return derivation_in(files.read_json(described, dict), described) if described.is_file() else None
+    described, said = json_beside(path)
+    return derivation_in(said, described)
 
 
 def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
     """The same of all people with their names, for each kind of file; a 4-D file holds several maps."""
     kinds = [tuple(of_map.path for of_map in source.maps[name]) for name in source.maps]
-    kinds += [tuple(source.series.paths)] if source.series else []
+    kinds += [tuple(source.series)] if source.series is not None else []
     people = source.subjects["subject"]
     return [[*zip(people, map(said_beside, paths), strict=True)] for paths in dict.fromkeys(kinds)]
 
@@ -119,8 +125,8 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
 
 def motion_beside(path: Path) -> float | None:
     """In mm; None if it is not known."""
-    described = beside(path, ".json")
-    value = files.read_json(described, dict).get(MOTION_KEY) if described.is_file() else None
+    described, said = json_beside(path)
+    value = said.get(MOTION_KEY)
     if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
         raise InputError(
             f"{described}: {MOTION_KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it."

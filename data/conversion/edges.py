@@ -85,11 +85,9 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
     """Empty connectomes, and measures that separate the training labels, are problems; people who look as if they alone
     were processed otherwise, and differences by site, are notes."""
     rows = [cohort.rows[index] for index in found.index]
-    try:
-        beside = read_series_table(cohort.tables / SERIES, [row.subject for row in rows]) if cohort.tables else None
-        found = pd.concat([found.reset_index(drop=True), beside], axis=1)
-    except InputError as error:
-        findings.problems.append(str(error))
+    found = found.reset_index(drop=True)
+    if cohort.tables:
+        found = pd.concat([found, read_series_table(cohort.tables / SERIES, [row.subject for row in rows])], axis=1)
     if empty := [row.subject for row, mean in zip(rows, found["mean_z"], strict=True) if np.isnan(mean)]:
         findings.problems.append(f"connectomes without any edge: {listed(empty)}; convert again without them")
         return

@@ -24,6 +24,7 @@ from data.conversion import measures
 from data.conversion.tables import canonical_value, key, respelled
 
 MAX_AUC = 0.85
+GO_AHEAD = "go ahead with --allowLeak if the result is not to be trusted"
 LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
 MIN_SUBJECTS = 18  # with a measure; fewer are separated by chance
 MIN_KNOWN_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
@@ -67,8 +68,7 @@ def check_names(named: Mapping[str, Sequence[str]], label_column: str | None) ->
             raise InputError(f"{flag} {name} is the label itself; leave it out.")
         if word := measures_diagnosis(name):
             raise InputError(
-                f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or go ahead with "
-                "--allowLeak if the result is not to be trusted."
+                f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or {GO_AHEAD}."
             )
 
 
@@ -171,7 +171,7 @@ def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[s
     if leaks and not allow:
         raise InputError(
             f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. "
-            "Leave these columns out, or go ahead with --allowLeak if the result is not to be trusted."
+            f"Leave these columns out, or {GO_AHEAD}."
         )
     return found
 
@@ -198,7 +198,7 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
         raise InputError(
             f"The maps separate the training labels by {', '.join(found)}, before any region is compared; at most "
             f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
-            "go ahead with --allowLeak if the result is not to be trusted."
+            f"{GO_AHEAD}."
         )
     return found
 

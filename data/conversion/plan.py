@@ -16,7 +16,7 @@ from data.cohorts.stored import write_tables
 from data.conversion.families import families_of
 from data.conversion.leaks import check_values
 from data.conversion.options import ConversionOptions
-from data.conversion.source import DEFAULT_MAPS, Source
+from data.conversion.source import Source
 from data.conversion.split import assign_splits
 from data.conversion.template import encode_like
 
@@ -30,11 +30,6 @@ class PlannedCohort:
     phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
     scaled: np.ndarray  # (subjects, 29) float32, as in records
     covariates: pd.DataFrame  # text
-
-    @property
-    def headers(self) -> list[bytes]:
-        """The first bytes of each record."""
-        return [records.pack_header(row.label, scaled) for row, scaled in zip(self.rows, self.scaled, strict=True)]
 
     def write_tables(self, target: Path, digests: Sequence[records.Digests] = ()) -> None:
         """Writes the cohort's tables beside its records, whose digests are computed unless they are known."""
@@ -53,7 +48,7 @@ def plan(
     options: ConversionOptions,
     covariates: Sequence[str],
     site_column: str | None,
-    maps: Sequence[str] = DEFAULT_MAPS,
+    maps: Sequence[str],
 ) -> PlannedCohort:
     """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
     asked for, family), of whom some share a scan. A `table` of text has the same rows. Raises InputError."""

@@ -24,9 +24,9 @@ def preview(source: Source, planned: PlannedCohort) -> Iterator[str]:
     yield from forecast(planned.rows, told_groups(planned.metadata), connectome=planned.metadata.connectome)
     maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
     yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
-    if source.series:
-        parcels = len(parcels_of(source.series.paths.tolist()))
-        yield f"Series of each: {source.series.paths.name}, {parcels} parcels."
+    if source.series is not None:
+        parcels = len(parcels_of(source.series.tolist()))
+        yield f"Series of each: {source.series.name}, {parcels} parcels."
     started = time.monotonic()
     read_person(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], Path(os.devnull))
     seconds, cores = time.monotonic() - started, cpu_count()

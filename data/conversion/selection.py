@@ -20,7 +20,6 @@ from data.cohorts.rows import listed
 from data.conversion.options import SourceOptions
 from data.conversion.tables import canonical_value, check_columns, column, key, respelled
 
-NO, UNKNOWN, YES = 0.0, 0.5, 1.0  # `and` is the minimum, `or` the maximum, `not` the distance from 1
 EQUAL: dict[type[ast.cmpop], Callable] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
 COMPARE = EQUAL | {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
 BACKTICKS = re.compile(r"`([^`]+)`")  # around a column's name
@@ -60,8 +59,8 @@ class Condition:
     path: Path  # of the table
     notes: list[str] = field(default_factory=list)  # on values that no row has
 
-    def truth(self) -> np.ndarray:
-        """YES or NO for each row (rows,), UNKNOWN if a missing value decides. Raises InputError for what does not
+    def truth(self) -> pd.Series:
+        """Whether each row meets it (boolean), NA if a missing value decides. Raises InputError for what does not
         compare columns with values."""
         text = BACKTICKS.sub(lambda name: NAMED + name[1].encode().hex(), self.text.strip())
         try:
@@ -76,22 +75,22 @@ class Condition:
             f"quotes, joined by and, or, not, such as {EXAMPLE}; other names of columns in backticks."
         )
 
-    def of_node(self, node: ast.expr) -> np.ndarray:
+    def of_node(self, node: ast.expr) -> pd.Series:
         match node:
             case ast.BoolOp():
-                join = np.minimum if isinstance(node.op, ast.And) else np.maximum
+                join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
                 return reduce(join, map(self.of_node, node.values))
             case ast.UnaryOp(op=ast.Not()):
-                return 1 - self.of_node(node.operand)
+                return ~self.of_node(node.operand)
             case ast.Compare():
                 sides = [node.left, *node.comparators]
-                return reduce(np.minimum, map(self.of_pair, sides, node.ops, sides[1:]))
+                return reduce(operator.and_, map(self.of_pair, sides, node.ops, sides[1:]))
         raise self.wrong(f"{ast.unparse(node)[:60]} is no comparison")
 
-    def of_pair(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> np.ndarray:
+    def of_pair(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> pd.Series:
         if isinstance(how, ast.In | ast.NotIn) and (values := getattr(right, "elts", None)):
-            found = reduce(np.maximum, (self.of_pair(left, ast.Eq(), value) for value in values))
-            return found if isinstance(how, ast.In) else 1 - found
+            found = reduce(operator.or_, (self.of_pair(left, ast.Eq(), value) for value in values))
+            return found if isinstance(how, ast.In) else ~found
         sides = [self.side(left), self.side(right)]
         columns = [side for side in sides if isinstance(side, pd.Series)]
         values = [side for side in sides if not isinstance(side, pd.Series)]
@@ -103,22 +102,12 @@ class Condition:
         if as_text and mixed:
             holds = "numbers" if of_numbers[0] else "text"
             raise self.wrong(f"{columns[0].name} holds {holds}, which are compared with {holds}")
-        (one, unknown), (other, also) = (self.cells(side, as_text) for side in sides)
-        if values and type(how) in EQUAL and not np.any(one == other):
+        one, other = (comparable(side, as_text) for side in sides)
+        found = COMPARE[type(how)](one, other)
+        if values and type(how) in EQUAL and not (found if isinstance(how, ast.Eq) else ~found).any():
             there = listed(sorted(clean(columns[0]).dropna().unique())) or "always missing"
             self.notes.append(f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}.")
-        return np.where(unknown | also, UNKNOWN, COMPARE[type(how)](one, other))
-
-    def cells(self, side: pd.Series | str | float, as_text: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The values of a side of a comparison as text or float64, and which of them are missing; (rows,)
-        each, or one for all."""
-        if not isinstance(side, pd.Series):
-            return np.full(len(self.table), canonical_value(side) if isinstance(side, str) else side), np.array(False)
-        if not as_text:
-            values = numbers(side.to_frame(), side.name).to_numpy(float)
-            return values, np.isnan(values)
-        words = clean(side).map(canonical_value, na_action="ignore")
-        return words.fillna("").to_numpy(str), words.isna().to_numpy()
+        return found
 
     def side(self, node: ast.expr) -> pd.Series | str | float:
         """One side of a comparison: a column as text, or a value."""
@@ -132,6 +121,15 @@ class Condition:
             if isinstance(value, str | int | float) and not isinstance(value, bool):
                 return value if isinstance(value, str) else float(value)
         raise self.wrong(f"{ast.unparse(node)[:60]} is neither a column nor a value")
+
+
+def comparable(side: pd.Series | str | float, as_text: bool) -> pd.Series | str | float:
+    """A side of a comparison, of a column as text or as numbers, NA where it is missing."""
+    if isinstance(side, pd.Series):
+        if as_text:
+            return clean(side).map(canonical_value, na_action="ignore").astype("string")
+        return numbers(side.to_frame(), side.name).astype("Float64")
+    return canonical_value(side) if isinstance(side, str) else side
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,6 @@ ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column 
 
 
 @dataclass(frozen=True)
-class SeriesFiles:
-    """The files of series of the subjects to convert, called by what they are."""
-
-    paths: pd.Series  # Path
-    image: Path | None  # of the labels of parcels
-
-
-@dataclass(frozen=True)
 class Correlated:
     """The connectomes of a conversion, whose rows lie in files until the cohort is planned."""
 
@@ -69,21 +61,18 @@ class Correlated:
         write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects))
 
 
-def correlate(pool: Pool, series: SeriesFiles | None, folder: Path, like: Cohort | None) -> Correlated | None:
-    """The connectomes of all subjects, if they have series; the rows are written into `folder`. All are of the parcels
-    of the most complete series, or of those of `like`. Raises InputError, naming the file, for one that is not as
-    expected."""
-    if series is None:
-        return None
-    paths = series.paths.tolist()
-    known, notes = like.connectomes if like else None, list[str]()
+def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, like: Cohort | None) -> Correlated:
+    """The connectomes of all subjects, from the paths of their series and of the image of `labels`; the rows are
+    written into `folder`. All are of the parcels of the most complete series, or of those of `like`. Raises InputError,
+    naming the file, for one that is not as expected."""
+    paths, notes, known = series.tolist(), list[str](), like.connectomes if like else None
     parcels, image = (parcels_of(paths), None) if known is None else (known.parcels, known.image)
-    if series.image:
-        image, notes = parcel_image(series.image, parcels)
+    if labels:
+        image, notes = parcel_image(labels, parcels)
     rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
     tasks = [(path, parcels, row) for path, row in zip(paths, rows, strict=True)]
     sums, measured = zip(*pool.run("Correlating", write_edges, tasks), strict=True)
-    return Correlated(str(series.paths.name), parcels, image, rows, sums, measured, notes)
+    return Correlated(str(series.name), parcels, image, rows, sums, measured, notes)
 
 
 def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:

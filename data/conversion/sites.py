@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
@@ -21,39 +20,23 @@ SITE_WORDS = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Sites:
-    """The column that tells the sites, the site of each row, and the other columns that look like one."""
-
-    column: str | None
-    of_row: pd.Series
-    alike: list[str]
-
-    @property
-    def note(self) -> str:
-        """Which column is the site, and which others look like one."""
-        count = len(known_sites(self.of_row))
-        used = f"Site: {self.column}, {count} site{'s'[: count != 1]}."
-        if self.column is None:
-            used = f"Site: no column is used. {SITE_IS_UNKNOWN}."
-        return f"{used} {listed(self.alike)} looks like a site; if it is, use --siteColumn." if self.alike else used
-
-    def check_known(self, identifier: pd.Series, path: Path) -> None:
-        """Raises InputError if the site of some people is known, and that of others is not."""
-        unknown = ~self.of_row.isin(known_sites(self.of_row))
-        if unknown.any() and not unknown.all():
-            raise InputError(
-                f"The {self.column} of {unknown.sum()} of {len(unknown)} people of {path} is unknown: "
-                f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
-                "site. Fill it in, or leave them out with --exclude."
-            )
+def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, path: Path) -> None:
+    """Raises InputError if the site of some people is known, and that of others is not."""
+    unknown = ~sites.isin(known_sites(sites))
+    if unknown.any() and not unknown.all():
+        raise InputError(
+            f"The {column} of {unknown.sum()} of {len(unknown)} people of {path} is unknown: "
+            f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
+            "site. Fill it in, or leave them out with --exclude."
+        )
 
 
 def read_sites(
     rows: pd.DataFrame, named: str | None, known: Sequence[str], others: Sequence[str | None], path: Path
-) -> Sites:
-    """The sites of these rows, by the column that is `named` (empty: none), or else the first of those `known`. Raises
-    InputError if that is one of `others`, or if another one than these looks like the site."""
+) -> tuple[str | None, pd.Series, str]:
+    """The column of sites that is `named` (empty: none), or else the first of those `known`; the site of each of these
+    rows; which column that is, and which others look like one, in words. Raises InputError if it is one of `others`, or
+    if another one than these looks like the site and none is named."""
     if named and named in others:
         raise InputError(
             f"--siteColumn {named} is also the diagnosis, the IDs or the maps of {path}; one column cannot be both. "
@@ -66,9 +49,14 @@ def read_sites(
             f"{listed(alike)} of {path} looks like the site, on which results depend; name the column of sites with "
             f"--siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
         )
-    if not found:
-        return Sites(None, pd.Series(UNKNOWN_SITE, rows.index), alike)
-    return Sites(found, clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" "), alike)
+    if found:
+        sites = clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" ")
+        count = len(known_sites(sites))
+        note = f"Site: {found}, {count} site{'s'[: count != 1]}."
+    else:
+        sites, note = pd.Series(UNKNOWN_SITE, rows.index), f"Site: no column is used. {SITE_IS_UNKNOWN}."
+    more = f" {listed(alike)} looks like a site; if it is, use --siteColumn." if alike else ""
+    return found or None, sites, note + more
 
 
 def is_like_sites(column: pd.Series) -> bool:

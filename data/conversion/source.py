@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,16 +16,14 @@ from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, f
 from data.conversion.options import SourceOptions
 from data.conversion.selection import (
     ABIDE_SUBJECT,
-    NO,
-    UNKNOWN,
     Condition,
     coding_of,
     excluded,
     label_notes,
     labels,
 )
-from data.conversion.series import SeriesFiles, image_of
-from data.conversion.sites import SITE_COLUMNS, read_sites
+from data.conversion.series import image_of
+from data.conversion.sites import SITE_COLUMNS, check_known, read_sites
 from data.conversion.tables import (
     check_identifiers,
     column,
@@ -55,7 +53,8 @@ class Source:
     measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `with_motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
     notes: list[str]
-    series: SeriesFiles | None = None
+    series: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
+    parcels: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
     images: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
     odd_allowed: bool = False  # whether --missing says which numbers are codes, and so that all others are right
@@ -72,7 +71,6 @@ class JoinedTable:
     maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
     wanted: list[str]  # maps in these files
     notes: list[str]
-    names: Sequence[str] = ()  # of these maps, unless they are called after the files
     stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
 
@@ -119,13 +117,12 @@ def read_source(
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *(options.map_column or "").split(",")]
-    sites = read_sites(table[kept], options.site_column, site_columns, others, path)
+    site_column, sites, site_note = read_sites(table[kept], options.site_column, site_columns, others, path)
     if not optional:
-        sites.check_known(identifier, path)
-    subjects = pd.DataFrame({"subject": identifier, "site": sites.of_row, "label": label})[kept]
+        check_known(sites, site_column, identifier, path)
+    subjects = pd.DataFrame({"subject": identifier, "site": sites, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
     maps, volume_notes = maps_in(joined.maps.loc[subjects.index].reset_index(drop=True), joined.wanted, folder)
-    maps = renamed(maps, joined.names or list(maps))
     image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
     rows, motion_notes = derived.with_motion(table.loc[subjects.index], maps)
     here = set(subjects["subject"])
@@ -133,7 +130,7 @@ def read_source(
     source = Source(
         table=path,
         label_column=coding.name if coding else None,
-        site_column=sites.column,
+        site_column=site_column,
         subjects=subjects.reset_index(drop=True),
         maps=maps,
         rows=rows,
@@ -147,9 +144,10 @@ def read_source(
                 f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
                 for reason, names in twice.items()
             ),
-            sites.note,
+            site_note,
         ],
-        series=None if joined.series is None else SeriesFiles(joined.series[subjects.index], image),
+        series=None if joined.series is None else joined.series[subjects.index],
+        parcels=image,
         odd_allowed=options.missing is not None,
     )
     derivation, derivation_notes = derived.common(source)
@@ -164,8 +162,8 @@ def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Serie
     if options.where:
         condition = Condition(options.where, joined.table, joined.path)
         truth = condition.truth()
-        reason = reason.mask(truth == NO, f"--where {options.where} is false")
-        reason = reason.mask(truth == UNKNOWN, f"--where {options.where} depends on a missing value")
+        reason = reason.mask(~truth.fillna(True), f"--where {options.where} is false")
+        reason = reason.mask(truth.isna(), f"--where {options.where} depends on a missing value")
         notes += dict.fromkeys(condition.notes)
     if options.exclude:
         named = excluded(options.exclude)
@@ -244,10 +242,14 @@ def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
     table = read_table(path)
     map_columns = [map_column] if map_column in table else map_column.split(",")
     names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
-    of_files = names if len(names) == len(map_columns) else tuple(map_columns)
+    if len(names) != len(map_columns):
+        raise InputError(
+            f"--maps names {len(names)} maps, {', '.join(names)}; expected a name for each column of --mapColumn, "
+            f"{', '.join(map_columns)}."
+        )
     check_map_names(names)
     subject = subject_column(table, options.id_column, path)
-    named = pd.DataFrame({name: column(table, of, path) for name, of in zip(of_files, map_columns, strict=True)})
+    named = pd.DataFrame({name: column(table, of, path) for name, of in zip(names, map_columns, strict=True)})
     column(table, subject, path)
     # Path.is_file raises for a name that is too long
     maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
@@ -256,17 +258,7 @@ def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     notes = [f"Layout: maps that the column {map_column} names{assumed}."]
-    return JoinedTable(path, table, subject, maps, list(of_files), notes, names if names != of_files else ())
-
-
-def renamed(maps: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The maps with other names. Raises InputError unless there is one for each."""
-    if len(names) != len(maps.columns):
-        raise InputError(
-            f"--maps names {len(names)} maps, {', '.join(names)}, but the files hold {len(maps.columns)}, "
-            f"{', '.join(maps)}; expected a name for each column of --mapColumn, or for each map."
-        )
-    return maps.set_axis(list(names), axis=1)
+    return JoinedTable(path, table, subject, maps, list(names), notes)
 
 
 def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,7 +12,6 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups, People, in_common, leaders, people_of, tie, told_groups
 from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
-from data.cohorts.stored import sealed
 from data.conversion.tables import key
 
 TRAIN, TEST, DRAWN = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
@@ -63,11 +61,6 @@ class KeptSplit:
 
     cohort: Cohort
     kept: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
-
-    @classmethod
-    def of(cls, path: Path | None) -> "KeptSplit | None":
-        """Raises InputError for what is no cohort."""
-        return cls(sealed(path)) if path else None
 
     def added(self, subjects: pd.DataFrame, people: People | None = None) -> pd.DataFrame:
         """The subjects with the column `kept`: the split of those whom the cohort has by the ID and, once it is known

@@ -15,7 +15,7 @@ from data.cohorts.rows import listed
 
 COLUMNS_SHOWN = 12  # in a message
 EXAMPLES = 2  # of IDs
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = (",", ";", "\t")
 DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 SUBJECT_ID = r"\w[\w.-]{0,99}"  # which is also the name of a file
@@ -39,8 +39,8 @@ RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
-    Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for an
-    ambiguous delimiter, two columns of one name, a row longer than the header, or a cell that is not plain text."""
+    Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for two columns of
+    one name, a row longer than the header, or a cell that is not plain text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")
@@ -61,20 +61,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def delimiter_of(text: str, path: Path) -> str:
-    """What separates the columns: all rows have as many, or the header has several. Raises InputError if that is
-    ambiguous."""
+    """What separates the columns: what the file declares, or else what parts the header into most columns; in a TSV
+    tabs, if there are any."""
     if declared := DECLARED.match(text):
         return declared[1]
-    sizes = {of: [len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=of) if row]
-             for of in DELIMITERS}  # fmt: skip
-    found = [of for of in DELIMITERS if max(sizes[of][:1], default=0) > 1]
-    if path.suffix.lower() == ".tsv" and "\t" in found:
-        return "\t"
-    regular = [of for of in found if len({*sizes[of]}) == 1]
-    if len(found) > 1 and len(regular) != 1:
-        ways = " or by ".join(DELIMITERS[of] for of in found)
-        raise InputError(f"{path} can be read as separated by {ways}; expected one. Quote the names that hold another.")
-    return (regular if len(found) > 1 else found or [","])[0]
+    rows = {of: csv.reader(io.StringIO(text, newline=""), delimiter=of) for of in DELIMITERS}
+    sizes = {of: len(next(filter(None, of_file), [])) for of, of_file in rows.items()}
+    return "\t" if path.suffix.lower() == ".tsv" and sizes["\t"] > 1 else max(DELIMITERS, key=sizes.__getitem__)
 
 
 def with_points(column: pd.Series) -> pd.Series:
@@ -89,13 +82,6 @@ def key(identifier: str) -> str:
     bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
     bare = re.sub(r"^(\d+)\.0*$", r"\1", bare)
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
-
-
-def ids_of(table: pd.DataFrame, known: Collection[str]) -> pd.Series:
-    """The column, as `key` has it, that holds most of the IDs which are `known` in this form. Of two that hold as many,
-    it is the one that is called as columns of IDs are."""
-    columns = [table[name].map(key) for name in table.columns]
-    return max(columns, key=lambda ids: (len({*known} & {*ids}), names_subjects(str(ids.name))))
 
 
 def canonical_value(text: str) -> str:

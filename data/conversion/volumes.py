@@ -70,8 +70,8 @@ def is_each_once(names: Sequence[str]) -> bool:
 
 
 def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
-    """What the volumes of 4-D files are called, `0`, `1`, ... if nobody says; nothing if the first file is 3-D, as all
-    others must then be. Raises InputError, naming the file that differs from the others."""
+    """What the volumes of 4-D files are called, see `labels_of`; nothing if the first file is 3-D, as all others must
+    then be. Raises InputError, naming the file that differs from the others."""
     if num_volumes(open_image(paths[0])) is None:
         return []
     counts = {path: num_volumes(open_image(path)) or 1 for path in paths}
@@ -81,36 +81,30 @@ def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
             f"{different[0]} holds {counts[different[0]]} volumes, the {name} of {people} other people {usual}; "
             "expected as many for everybody. Compute it again, or leave this person out with --exclude."
         )
-    source, labels = labels_of(paths, folder / f"{name}.txt")
-    if labels is None:
-        return [str(number) for number in range(usual)]
-    check_labels(labels, source, usual)
-    return labels
+    return labels_of(paths, folder / f"{name}.txt", usual)
 
 
-def check_labels(labels: Sequence[str], source: Path, usual: int) -> None:
-    """Raises InputError unless the names in `source` are one a volume, and differ."""
-    if len(labels) != usual or not is_each_once(labels):
+def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
+    """The names of `count` volumes, those in a `listing`, one a line, or else in the JSON beside each of `paths`; `0`,
+    `1`, ... if nobody names them. Raises InputError if the JSON files differ, or there is not a name for each."""
+    source = beside(paths[0], ".json")
+    if listing.is_file():
+        source, lines = listing, listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        labels = [line.strip() for line in lines if line.strip()]
+    else:
+        named = {path: labels_beside(path) for path in paths}
+        labels = named[paths[0]] or [str(number) for number in range(count)]
+        if different := [path for path, others in named.items() if others != named[paths[0]]]:
+            raise InputError(
+                f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the "
+                f"same LabelMap. Correct them, or name the volumes of all in {listing}, one a line."
+            )
+    if len(labels) != count or not is_each_once(labels):
         raise InputError(
-            f"{source} names {len(labels)} volumes, {listed(list(map(shown, labels)))}; expected {usual} different "
+            f"{source} names {len(labels)} volumes, {listed(list(map(shown, labels)))}; expected {count} different "
             "names, of letters, digits, '.', '_' and '-'. Correct it."
         )
-
-
-def labels_of(paths: Sequence[Path], listing: Path) -> tuple[Path, list[str] | None]:
-    """The names of volumes and the file that they are from; None if nobody names them. It is a `listing`, one a line,
-    or else the JSON beside each of `paths`. Raises InputError if these differ."""
-    if listing.is_file():
-        lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        return listing, [line.strip() for line in lines if line.strip()]
-    named = {path: labels_beside(path) for path in paths}
-    labels = named[paths[0]]
-    if different := [path for path, others in named.items() if others != labels]:
-        raise InputError(
-            f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the same "
-            f"LabelMap. Correct them, or name the volumes of all in {listing}, one a line."
-        )
-    return beside(paths[0], ".json"), labels
+    return labels
 
 
 def labels_beside(path: Path) -> list[str] | None:
@@ -129,11 +123,6 @@ class PersonMaps:
     volume: str  # the digest of the volumes of all maps
     maps: tuple[str, ...]  # that of each which is not constant
     connectome: str = ""  # that of the connectome, if there is one
-
-    @property
-    def scans(self) -> set[str]:
-        """By what a scan is known, see `Digests.scans`."""
-        return self.of_record.scans
 
     @property
     def of_record(self) -> records.Digests:

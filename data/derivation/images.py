@@ -14,7 +14,7 @@ from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.derivation import Image
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
 from data.conversion.tables import read_table
-from data.conversion.volumes import check_labels, labels_of
+from data.conversion.volumes import labels_of
 
 GRIDS_KEPT = 4  # of one template; scans of several grids are rare
 
@@ -73,10 +73,7 @@ def open_networks(path: Path, file: str = "") -> ImageFile:
     volumes = num_volumes(open_image(path))
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
-    source, labels = labels_of([path], beside(path, ".txt"))
-    if labels is not None:
-        check_labels(labels, source, volumes)
-    names = tuple(labels or map(str, range(volumes)))
+    names = tuple(labels_of([path], beside(path, ".txt"), volumes))
     return ImageFile(path, Image(file=file or path.name, sha256=sum_of(path), names=names), names)
 
 

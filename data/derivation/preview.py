@@ -10,7 +10,7 @@ from data.base.errors import InputError
 from data.base.terminal import duration
 from data.cohorts.rows import listed
 from data.conversion.sites import SITE_COLUMNS
-from data.conversion.tables import ids_of, key, read_table
+from data.conversion.tables import key, matching_column, read_table
 from data.derivation import person
 from data.derivation.job import Plan, why_failed
 from data.derivation.person import Done, PersonTask
@@ -42,8 +42,11 @@ def of_table(planned: Plan) -> list[str]:
     if planned.table is None:
         return []
     table = read_table(planned.table)
-    of_row = ids_of(table, labels)
     lines = [f"Table {planned.table}: {', '.join(table.columns)}."]
+    try:
+        of_row = table[matching_column(table, {*labels}, planned.table)].map(key)
+    except InputError as error:
+        return [*lines, f"convert could not use it: {error}"]
     if absent := sorted(label for of_label, label in labels.items() if of_label not in set(of_row)):
         lines.append(f"Without a row in it, so that convert leaves them out: {len(absent)} people, {listed(absent)}.")
     if name := next((name for name in SITE_COLUMNS if name in table), None):

@@ -70,7 +70,7 @@ NOTHING = more(
 TABLES: list[Row] = [
     row(CONVERT_LAB, "Phenotypic.csv", "No columns", spoil={TABLE: "empty"}),
     row(CONVERT_LAB, "not a readable table", spoil={TABLE: b"ID,DX_GROUP\nM\xfcnchen,1\n"}),
-    row(CONVERT_LAB, "separated by", "expected one", spoil={TABLE: b"ID,a;b\n1,2\n1;2;3\n"}),
+    row(CONVERT_LAB, "No column of", "the IDs of the maps", spoil={TABLE: b"ID,a;b\n1,2\n1;2;3\n"}),
     row(FLAT, "number the rows", "--idColumn", spoil=of_ids(row=lambda at: at + 1, code=lambda at: f"P{at}")),
     row(FLAT, "as shifted numbers do", "--idColumn", spoil=of_ids(ID=lambda at: at)),
     row(FLAT, "ID and code", "--idColumn", spoil=of_ids(ID=lambda at: at + 1, code=lambda at: f"P{at * 7 % 24 + 1}")),
