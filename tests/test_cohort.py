@@ -203,9 +203,9 @@ def test_people_are_counted_and_the_verdict_is_of_this_cohort(converted, tmp_pat
     table = lab.read_table(of / "subjects.csv")
     for split, rows in table.groupby("split"):
         labels = rows["label"].value_counts()
-        assert f"  {split}: {len(rows)} subjects ({labels['0']} control, {labels['1']} autism)\n" in told
+        assert f"{split}: {len(rows)} subjects ({labels['0']} control, {labels['1']} autism)" in told
     sites = [f"{name} {sum(of == '1')}/{sum(of == '0')}" for name, of in table.groupby("site")["label"]]
-    assert f"autism/control by site: {', '.join(sites)}\n" in told
+    assert f"autism/control by site: {', '.join(sites)}" in told
     verdict = json.loads((of / "check.json").read_text())
     assert verdict["cohort_sha256"] == sha256((of / "SHA256SUMS").read_bytes())
     assert f"Checked on {verdict['when'][:10]}: 1 problem" in done(PLAN, of=of)

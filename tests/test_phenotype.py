@@ -1,6 +1,7 @@
 """The 29 phenotype values against a reading by hand, scaled as NumPy does; covariates; gaps that tell the label."""
 
 import re
+import shutil
 from pathlib import Path
 
 import lab
@@ -134,6 +135,7 @@ def test_covariates_are_known_by_their_names_or_named(own, tmp_path):
     assert kept.columns.tolist() == ["subject", "SITE_ID", "Age (years)", "WASI_FSIQ", "DominantHand"]
     assert kept["Age (years)"].tolist() == table["AGE_AT_SCAN"].tolist()
     assert kept["WASI_FSIQ"].tolist() == table["FIQ"].tolist()
+    shutil.rmtree(tmp_path / "out")
     again = covariates_line(done(f"{command} --covariates '' --dryRun", of=tmp_path))
     assert "as named: SITE_ID" in again and "not named" in again
 
