@@ -85,13 +85,3 @@ def test_run_py_by_its_path_imports_nothing_of_the_working_folder_either(lab, co
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_working_folder_that_is_gone_is_told(tmp_path, installed, monkeypatch):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    done = installed("abide-data", "check", "cohort")
-    assert done.returncode == 2
-    assert done.stderr.endswith("The current folder does not exist any more; change to another one.\n")

@@ -33,6 +33,11 @@ class Subjects(NamedTuple):
         label = self.label[self.unit == np.array(self.subjects)]
         return min(int(np.count_nonzero(label == value)) for value in (0, 1))
 
+    @property
+    def advice(self) -> str:
+        """Which number of folds is possible."""
+        return f"Use --folds {min(USUAL_FOLDS, self.smaller_class)}."
+
 
 def subjects_of(rows: Iterable[Row], groups: Groups) -> Subjects:
     first = {row.subject: row for row in reversed([*rows])}
@@ -94,7 +99,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     if not 2 <= len(names) <= len(fold_of) / 2:
         raise InputError(
             f"--folds {how} has {len(names)} values among {len(fold_of)} subjects of {cohort.path}, "
-            f"{listed(names, 3)}; expected two groups or more. Use a number, such as --folds {USUAL_FOLDS}."
+            f"{listed(names, 3)}; expected two groups or more. {people.advice}"
         )
     return fold_of
 
@@ -104,7 +109,8 @@ def check_classes(cohort: Cohort, fold_of: Mapping[str, str], what: str = "fold"
     label = {row.subject: row.label for row in cohort.rows}
     for name in set(fold_of.values()):
         if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
-            raise InputError(f"Without {what} {name}, {cohort.path} has one class only; cut it by other --folds.")
+            advice = subjects_of(cohort.rows, cohort.groups).advice
+            raise InputError(f"Without {what} {name}, {cohort.path} has one class only; cut it otherwise. {advice}")
 
 
 def folder_name(name: str) -> str:
