@@ -27,6 +27,11 @@ class Archive:
     path: Path
     parts: Mapping[str, bytes]
 
+    @property
+    def sha256(self) -> str:
+        """That of the whole file."""
+        return manifest.sum_of(self.path)
+
     def json(self, name: str, kind: type[Content]) -> Content:
         """A part as the dataclass `kind`, every type checked. Raises InputError."""
         try:

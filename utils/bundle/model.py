@@ -15,7 +15,6 @@ from data.base import files
 from data.base.archive import Archive, opened
 from data.base.cli import MAX_COUNT, MAX_SEED
 from data.base.errors import InputError
-from data.base.manifest import sum_of
 from data.cohorts.atlas import load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import MAX_NUMBER
@@ -241,7 +240,7 @@ class Bundle:
         score = f"Its score is that of folds: {model.internal}." if model.internal else NO_SCORE
         return [
             f"{self.path}: {networks} of {model.model}, preset {model.preset}, trained on {WHOM[model.trained_on]}: "
-            f"{autism} people with autism, {control} controls{model.caveats.marks}; SHA-256 {sum_of(self.path)}.",
+            f"{autism} people with autism, {control} controls{model.caveats.marks}; SHA-256 {self.archive.sha256}.",
             score,
         ]
 
@@ -273,7 +272,7 @@ class BundleFolder(CheckpointFolder):
         return self.bundle.identity
 
     def digest(self) -> str:
-        return sum_of(self.bundle.path)
+        return self.bundle.archive.sha256
 
 
 def who_trained(trained_on: str, cohort: Cohort) -> list[int]:
