@@ -11,6 +11,7 @@ from data.base.files import check_new, locked, new_folder
 from data.base.manifest import DIFFERENT, SUMS
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts.findings import Findings
 from data.cohorts.rows import Row, listed
 from data.cohorts.stored import EDITABLE, carry_tables, compared, open_cohort, write_tables
 
@@ -31,12 +32,15 @@ def opened(path: Path, edited: Path | None = None) -> Cohort:
     return cohort
 
 
-def pack(cohort: Cohort, target: Path, form: str | None = None, edited: Path | None = None) -> tuple[str, list[str]]:
+def pack(
+    cohort: Cohort, target: Path, form: str | None = None, edited: Path | None = None
+) -> tuple[str, list[str], list[str]]:
     """Writes `cohort` into the new folder `target` in one of FORMS, or in its own, with its tables or those of them
-    that lie in the folder `edited`; returns the form, and each changed cell in words. Volumes are copied bit by bit,
-    label and phenotype of records are written anew. Raises InputError for a damaged record."""
+    that lie in the folder `edited`; returns the form, each changed cell in words, and in what the tables then differ.
+    Volumes are copied bit by bit, label and phenotype of records are written anew. Raises InputError for a damaged
+    record, and for a table that says what cannot be."""
     form = form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
-    cohort, changes = in_one_folder(cohort), list[dict[str, str]]()
+    cohort, changes, findings = in_one_folder(cohort), list[dict[str, str]](), Findings()
     with new_folder(target) as folder:
         carry_tables(cohort, folder)
         if edited:
@@ -45,8 +49,13 @@ def pack(cohort: Cohort, target: Path, form: str | None = None, edited: Path | N
             cohort, changes = with_tables(cohort, edited, folder)
         FORMS[form](cohort, folder)
         write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.known_digests)
-        open_cohort(folder)  # nothing is called done that cannot be read
-    return form, ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
+        made = open_cohort(folder)  # nothing is called done that cannot be read
+        if edited:
+            from data.check import check_agreement  # pandas, as above
+
+            check_agreement(made, findings)
+    told = ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
+    return form, told, findings.problems
 
 
 def pack_bin(cohort: Cohort, folder: Path) -> None:
