@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+How = Literal["gone", "new", "changed"]
+HOWS: tuple[How, ...] = ("gone", "new", "changed")
+
 
 @dataclass(frozen=True)
 class Exemption:
     """`what` is a pattern of step/folder/table/column/row, `since` the change that made the difference, in a word."""
 
     what: str
-    how: Literal["gone", "new", "changed"]
+    how: How
     since: str
     reason: str
 
@@ -26,11 +29,13 @@ class Exemption:
 BLOBS = "Random blobs are gone: the number of voxels stands beside each region."
 MOTION = "How reliable motion would have to be is said no more."
 COMPARED = "A comparison has the paired difference with its interval: no McNemar, no correlation, no table of sites."
+ONE_ENGINE = "A shift is measured by a robust spread, and its measures have the names that a check gives them."
 EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption("*/regions/size_percentile/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/blob_excess/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/group/*", "gone", "blobs", BLOBS),
     Exemption("*/test/confounds/*/reliability", "gone", "reliability", MOTION),
+    *(Exemption("bundle/of-new/external/*/shift of *", how, "likeness", ONE_ENGINE) for how in HOWS),
     *(
         Exemption(f"folds/compare/{column}/*", "gone", "comparison", COMPARED)
         for column in ("compare/*_right", "compare/correlation*", "compare/p_mcnemar", "compare_sites/*")
