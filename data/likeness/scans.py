@@ -56,8 +56,9 @@ def halves(volume: np.ndarray) -> np.ndarray:
     off = (np.array(volume.shape) - 1) / 2 - middle
     inside = ndimage.shift(records.within_brain(volume[..., None])[..., 0], off, order=1)
     own, *slopes = ((of - of[::-1].astype(np.float64)).ravel() for of in (inside, *np.gradient(inside)))
-    shifts = np.linalg.qr(np.stack(slopes, axis=1))[0].T
-    side = own - ((shifts * own).sum(1)[:, None] * shifts).sum(0)
+    products = np.array([[(one * other).sum() for other in (*slopes, own)] for one in slopes])
+    by_slope = np.linalg.pinv(products[:, :-1], hermitian=True) @ products[:, -1]
+    side = own - sum(share * slope for share, slope in zip(by_slope, slopes, strict=True))
     return np.stack([unit(side), centred(inside + inside[::-1])])
 
 
