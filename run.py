@@ -1,25 +1,20 @@
 """Finds autism in brain activity and says where in the brain the evidence lies: trains, tests, reduces, blacks out."""
 
 import argparse
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from data.base.cli import Parser, add_options, guarded, positive, seed
+from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.processes import several_processes
 from data.base.terminal import start
 from models import MODELS, PRECISIONS
-from utils.evaluation.options import check_permutations
+from utils.evaluation.options import TestOptions, check_permutations
 from utils.jobs import FULL_PASS, JOBS
-from utils.runs.candidates import PRESETS
-from utils.runs.run import BundleOptions
-from utils.runs.validate import USUAL_CHECKPOINTS, Request, request, single_run
-
-if TYPE_CHECKING:
-    from utils.permutations import Permutations
-    from utils.runs.group import Group
-    from utils.runs.run import Run
+from utils.runs import work
+from utils.runs.plan import USUAL_CHECKPOINTS, Asked, plan
+from utils.runs.run import BundleOptions, whole
 
 ON_FOLDS = "--dataDir cohort --chkPointDir ckpt --folds 10"
 EXAMPLES = {
@@ -36,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         "job", "without --train, --test or --blackout: the full pass of cae, reduces a cohort"
     )
     mode = group.add_mutually_exclusive_group()
-    for job in JOBS.values():
+    for job in JOBS:
         if job.has_flag:
             mode.add_argument(job.flag, dest="job", action="store_const", const=job, help=job.help)
     add = group.add_argument
@@ -54,8 +49,6 @@ def parser() -> argparse.ArgumentParser:
     add("--fold", metavar="K", help="do one fold only: its number from 0, or its site")
     repeats = "do it R times, each with the next seed, and take the mean (default 1)"
     add("--repeats", type=positive, default=1, metavar="R", help=repeats)
-    choose = "compare presets (default all) or the lines of a file in inner folds"
-    add("--choose", nargs="?", const=PRESETS, metavar="A,B|FILE", help=choose)
     add("--jobs", type=positive, default=1, metavar="J", help="do J folds at a time (default 1)")
     everybody = "one model of all people, for use elsewhere; --test and --blackout use it on others"
     add("--everybody", action="store_true", help=everybody)
@@ -63,43 +56,76 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, help="precision of the layers (default float32)")
     add("--shareGPU", action="store_true", help="use a GPU although other processes hold it")
     add_options(top, BundleOptions, "--test and --blackout only")
-    for job in JOBS.values():
+    for job in JOBS:
         add_options(top, job.options, f"{job.flag} only")
     return top
+
+
+def asked_for(top: argparse.ArgumentParser, args: argparse.Namespace) -> Asked:
+    """What the user asks for, with the bundle or the test on folds that it names. Raises InputError."""
+    asked = Asked(
+        job=args.job,
+        options=options_of(args, args.job.options),
+        given=frozenset(name for name, value in vars(args).items() if value != top.get_default(name)),
+        model_name=args.model,
+        preset=args.preset,
+        changes=tuple(args.set),
+        seed=args.seed,
+        data_dir=args.dataDir,
+        chk_point_dir=args.chkPointDir,
+        out_dir=args.outDir,
+        folds=args.folds,
+        fold=args.fold,
+        repeats=args.repeats,
+        jobs=args.jobs,
+        everybody=args.everybody,
+        precision=args.precision,
+    )
+    if isinstance(asked.options, BundleOptions) and asked.options.bundle:
+        from utils.bundle.run import with_bundle
+
+        asked = with_bundle(asked, asked.options.bundle)
+    elif asked.training and asked.training.score and asked.everybody:
+        from utils.report.cross_validation import read_cross_validation
+
+        asked = replace(asked, cross_validation=read_cross_validation(asked.training.score, args.model))
+    return asked
 
 
 def execute() -> int:
     """Checks everything that can be checked without TensorFlow, then imports it and does the job."""
     top = parser()
     args = top.parse_args()
-    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
     if several_processes():
         check_together(args)
     if args.dryRun and not args.dataDir:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
-    if args.bundle and issubclass(args.job.options, BundleOptions):
-        from utils.bundle.run import with_model
-
-        with_model(args, given)
-    asked = request(args, given, JOBS.values())
-    if args.permutations:
+    asked = asked_for(top, args)
+    permutations = asked.options.permutations if isinstance(asked.options, TestOptions) else None
+    if permutations:
         check_permutations(asked)
-    work = settled(asked)
+    with redirect_stdout(None) if work.is_part() else nullcontext():  # who started it has said it
+        runs = plan(asked, JOBS)
+    only = None if asked.fold is None or not runs[0].folds else runs[0].folds.named(asked.fold)
     if args.dryRun:
         from utils.preview import preview
 
-        for line in preview(work):
+        for line in preview(runs, only, asked.jobs, permutations):
             print(line, flush=True)
         return 0
-    if work.nothing_to_do():
-        print("Everything is done.")
-        work.announce()
-        return 0
     if several_processes():
-        from utils.runs.group import train_together
+        return work.train_together(runs, only, args.shareGPU)
+    status = 0
+    if work.is_part() or not work.all_done(runs):
+        status = work.perform(runs, only, asked.jobs, args.shareGPU)
+    else:
+        print("Everything is done.")
+        whole(runs).announce()
+    if permutations and not status:
+        from utils.permutations import permute
 
-        return train_together(cast("Run | Group", work), args.shareGPU)
-    return work.perform(args.shareGPU)
+        status = permute(runs, permutations, asked.jobs, args.shareGPU)
+    return status
 
 
 def check_together(args: argparse.Namespace) -> None:
@@ -114,42 +140,6 @@ def check_together(args: argparse.Namespace) -> None:
             f"{named} is for one process, but srun or TF_CONFIG names several, which only train a network together. "
             "Start one (srun --ntasks=1); an array over --fold shares folds among machines: docs/scale.md."
         )
-
-
-def settled(asked: Request) -> "Run | Group | Permutations":
-    """What the options ask for, with every choice made. What only some need is imported only for them."""
-    args = asked.args
-    if not (args.bundle or args.everybody or args.folds):
-        return single_run(asked)
-    if args.bundle:
-        from utils.bundle.run import bundled_run
-
-        return bundled_run(asked)
-    if args.everybody:
-        from utils.runs.everybody import everybody_run
-
-        if getattr(args, "score", None):
-            from utils.report.cross_validation import read_cross_validation
-
-            asked = replace(asked, cross_validation=read_cross_validation(args.score, args.model))
-        return everybody_run(asked)
-    group = settled_on_folds(asked)
-    if not args.permutations:
-        return group
-    from utils.permutations import permuted_run
-
-    return permuted_run(group, args.permutations)
-
-
-def settled_on_folds(asked: Request) -> "Group":
-    """The group of runs on folds."""
-    if asked.args.choose is not None:
-        from utils.choice.chosen import chosen_run as of_options
-    elif asked.is_repeated:
-        from utils.runs.group import repeated_run as of_options
-    else:
-        from utils.runs.group import folded_run as of_options
-    return of_options(asked)
 
 
 def main() -> int:

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import within
 from sklearn.metrics import roc_auc_score
-
 from utils.choice import job
 
 pytestmark = pytest.mark.usefixtures("undrawn")

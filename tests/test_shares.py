@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from utils.runs.validate import Request, request, single_run
 
 from models.averaging import PartOfMean, logits_of_parts
 from run import parser
 from utils.jobs import JOBS
 from utils.machines import devices
-from utils.runs.validate import Request, request, single_run
 from utils.training import shares
 from utils.training.train import begin, measure
 

@@ -5,29 +5,25 @@ Nothing is written.
 
 from collections.abc import Iterator, Sequence
 
+from data.cohorts.folds import inner_folds
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
-from utils.permutations import Permutations
-from utils.runs.group import Group
-from utils.runs.run import Run
+from utils.permutations import Series
+from utils.runs.run import Run, whole
 
 
-def preview(work: Run | Group | Permutations) -> Iterator[str]:
+def preview(runs: Sequence[Run], only: str | None, jobs: int, permutations: int | None) -> Iterator[str]:
     """Lines on what the command would do."""
-    asked = work if isinstance(work, Permutations) else None
-    of = asked.tested if asked else work
-    assert not isinstance(of, Permutations)
-    run, leaves, jobs = (of, [of], 1) if isinstance(of, Run) else (of.run, of.leaves, of.jobs)
-    only = None if isinstance(of, Run) else of.only
-    todo = [leaf for leaf in leaves if only in (None, leaf.fold) and is_to_do(leaf)]
+    run = whole(runs)
+    todo = [one for one in runs if only in (None, one.fold) and one.is_due()]
     yield from who(run)
     yield reads(run)
     what = "Networks to train" if trains(run) else f"Networks for {run.job.flag}"
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
     batches = f", of {run.num_iters} batches" if trains(run) else ""
-    yield f"{what}: {cost(todo)} of {cost(leaves)}{batches}{at_a_time}."
-    if asked:
-        yield asked.expected()
+    yield f"{what}: {sum(map(cost, todo))} of {sum(map(cost, runs))}{batches}{at_a_time}."
+    if permutations:
+        yield Series(runs, permutations).expected()
     yield "Dry run: nothing was written."
 
 
@@ -35,13 +31,11 @@ def trains(run: Run) -> bool:
     return not run.job.needs_checkpoint
 
 
-def is_to_do(leaf: Run) -> bool:
-    """Whether the command does a leaf: what is not on folds is tested again, though it is done."""
-    return leaf.override or not leaf.is_done() or not (leaf.folds or trains(leaf))
-
-
-def cost(leaves: Sequence[Run]) -> int:
-    return sum(leaf.options.cost for leaf in leaves)
+def cost(run: Run) -> int:
+    """How many networks a run trains, or uses."""
+    if not (trains(run) and run.candidates and run.folds):
+        return 1
+    return 1 + len(run.candidates) * len(inner_folds(run.folds, run.cohort, run.seed).names)
 
 
 def who(run: Run) -> Iterator[str]:

@@ -30,7 +30,6 @@ from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.measure import Setup, measure
 from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
-from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
@@ -47,7 +46,7 @@ def blackout(run: Run) -> int:
     if "volume" in run.model.reads and (atlas := options.of(run).regions(run.cohort.grid)).vanished:
         print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
     networks = networks_of(run)
-    run.prepare_folder()
+    run.claim()
     effects, told = measured(networks)
     run.finish(**conclude(run, effects), **told)
     return 0
@@ -62,8 +61,8 @@ def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, An
         donors, recomputed = sentences.donors_sentence(setup.donors), setup.recomputed_layers
         if not parts:
             if recomputed:
-                print(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
-            print(donors)
+                print_unless_quiet(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
+            print_unless_quiet(donors)
         effects, seen = measure(setup)
         if options.of(run).verify:
             verify(setup, seen)
@@ -72,19 +71,18 @@ def measured(networks: Sequence[tuple[Run, Any]]) -> tuple[Effects, dict[str, An
     return averaged(parts), told
 
 
-def pool(group: Group) -> None:
-    """The same results from the effects of all folds: each subject is blacked out by a model that never saw it."""
-    run, parts = group.whole, stores(group.leaves)
-    fold = [leaf.fold for leaf, part in zip(group.leaves, parts, strict=True) for _ in part.rows]
-    run.finish(**conclude(run, joined(parts), fold))
-
-
-def average(group: Group) -> None:
-    """The same results from the means of each record's effects over all repeats."""
-    run, first = group.whole, group.folds.fold_of
-    repeats = [joined(stores(repeat.leaves)) for repeat in group.groups]
-    effects = averaged(repeats)
-    run.finish(**conclude(run, effects, [first[subject] for subject in effects.subject], repeats))
+def pool(whole: Run, runs: Sequence[Run]) -> None:
+    """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
+    repeats they are means of each record's effects."""
+    parts = list(zip(runs, stores(runs), strict=True))
+    repeats = [joined([part for run, part in parts if run.repeat == number]) for number in range(whole.repeats)]
+    if len(repeats) == 1:
+        fold = [run.fold for run, part in parts for _ in part.rows]
+        whole.finish(**conclude(whole, repeats[0], fold))
+        return
+    assert whole.folds
+    effects, of = averaged(repeats), whole.folds.fold_of
+    whole.finish(**conclude(whole, effects, [of[subject] for subject in effects.subject], repeats))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:

@@ -51,10 +51,10 @@ from utils.bundle.model import (
 from utils.bundle.trained import Trained, network_of
 from utils.machines.devices import git_commit, package_versions
 from utils.report.build import INTENDED_USE
-from utils.runs.checkpoints import Caveats, Choices, Identity, mean_of_shares
+from utils.runs import record
 from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.folders import read_manifest, sha256
+from utils.runs.record import Caveats, Choices, Record, mean_of_shares
 from utils.scores import floors
 from utils.scores.features import covariates
 from utils.scores.results import Estimate, counted
@@ -134,7 +134,8 @@ def content_of(path: Path) -> list[str]:
 
 def member_of(one: Trained, weights: Sequence[np.ndarray], cohort: Cohort) -> Member:
     """The description of a network, which reads records that are imputed and scaled as those of `cohort`."""
-    own, stored = Scaler.of(one.saved.preparation), Scaler.of(cohort.metadata)
+    own = Scaler.of(one.saved.preparation) if one.saved.preparation else None
+    stored = Scaler.of(cohort.metadata)
     scale, shift = affine(stored, own) if own and stored else ((), ())
     shapes = tuple(tuple(values.shape) for values in weights)
     return Member(name=one.name, step=one.saved.step, shapes=shapes, phenotype_scale=scale, phenotype_shift=shift)
@@ -157,7 +158,7 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
     rows = [cohort.rows[at] for at in who_trained(trained_on, cohort)]
     label = Counter({row.subject: row.label for row in rows}.values())
     return BundledModel(
-        **{field.name: getattr(saved, field.name) for field in fields(Choices)},
+        **{field.name: getattr(saved.settings, field.name) for field in fields(Choices)},
         format=files.FORMAT,
         program=f"{PROGRAM} {__version__}",
         git_commit=git_commit(),
@@ -175,13 +176,13 @@ def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, 
     )
 
 
-def caveats_of(saved: Identity, cohort: Cohort) -> Caveats:
+def caveats_of(saved: Record, cohort: Cohort) -> Caveats:
     """What must stand beside every result of the networks."""
     return Caveats(
         simulated=cohort.simulated,
         problems=tuple(cohort.problems()),
         accepted_leaks=cohort.metadata.accepted_leaks,
-        transductive=saved.config.get("standardise") == "site",
+        transductive=saved.caveats.transductive,
         unknown_site=cohort.unknown_site,
     )
 
@@ -190,11 +191,11 @@ def report_of(internal: CrossValidation) -> str | None:
     """The report of the test on folds, as far as it is still there; if it is not, this is printed. Raises InputError
     for one that is not as the program wrote it."""
     folder = Path(internal.folder)
-    path, manifest = folder / REPORT, read_manifest(folder)
+    path, found = folder / REPORT, record.read(folder)
     if not path.is_file():
         print(f"{path} is gone, so the bundle has the scores of the test, and not its report.")
         return None
-    if manifest and (manifest.outputs_sha256 or {}).get(REPORT) not in (None, sha256(path)):
+    if found and found.outputs.get(REPORT) not in (None, record.mark(path)):
         raise InputError(f"{path} is not as it was written; build it again: abide-report {shlex.quote(str(folder))}")
     return path.read_text(encoding="utf-8")
 

@@ -23,8 +23,9 @@ from data.cohorts.rows import Preparation
 from data.conversion.template import TemplateCohort, of_bundle
 from data.likeness.reference import Constants, Reference
 from models import MODELS, PRECISIONS
-from utils.runs.checkpoints import Caveats, CheckpointFolder, Choices, Identity
+from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.record import Caveats, Choices, People, Record
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.floors import FloorConstants, LinearFloors
 
@@ -181,23 +182,21 @@ class Bundle:
         return self.like.cohort.metadata.preparation
 
     @property
-    def identity(self) -> Identity:
+    def record(self) -> Record:
         """As a checkpoint of the same training would give it, without its people."""
-        model = self.model
-        choices = {field.name: getattr(model, field.name) for field in fields(Choices)}
-        return Identity(
-            **choices,
+        model, cohort = self.model, self.like.cohort
+        return Record(
+            job="train",
+            settings=Choices(**{field.name: getattr(model, field.name) for field in fields(Choices)}),
             cohort=str(self.path),
             cohort_sha256=self.like.data.cohort_sha256 if self.like.data else "",
-            out_dir="",
-            training_subjects=(),
-            encoder_subjects=(),
-            training_volumes=(),
-            encoder_volumes=(),
+            maps=cohort.maps,
+            num_maps=cohort.num_maps,
             preparation=self.preparation,
-            num_maps=self.like.cohort.num_maps,
-            everybody=model.trained_on == EVERYBODY,
-            internal=model.internal,
+            everybody=model.trained_on != SPLIT,
+            cross_validation=model.internal,
+            caveats=model.caveats,
+            people=People(scans_sha256=model.scans_sha256),
             step=model.members[0].step,
             shares=model.shares,
         )
@@ -257,22 +256,25 @@ class BundleFolder(CheckpointFolder):
     bundle: Bundle = field(kw_only=True)
 
     @property
-    def current(self) -> Path:
-        return self.path
-
-    @cached_property
-    def whole(self) -> Path:  # type: ignore[override]
-        return self.path
+    def current(self) -> bool:
+        return True
 
     @property
     def damaged(self) -> list[str]:
         return []
 
-    def identity(self) -> Identity:
-        return self.bundle.identity
+    @cached_property
+    def whole(self) -> Path:  # type: ignore[override]
+        return self.path
+
+    def record(self) -> Record:
+        return self.bundle.record
 
     def digest(self) -> str:
         return self.bundle.archive.sha256
+
+    def training_cohort(self) -> None:
+        """Its people stay where it was made."""
 
 
 def who_trained(trained_on: str, cohort: Cohort) -> list[int]:

@@ -5,9 +5,7 @@ labels.
 `predictions.csv` has the networks' own probabilities, as a test by the checkpoint would write them.
 """
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,13 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import listed
-from data.cohorts.stored import sealed
-from data.cohorts.variants import with_phenotype, within_sites
-from models import MODELS
-from utils.bundle.model import SPLIT, Bundle, BundleFolder, Member
-from utils.runs.checkpoints import Caveats, Choices
-from utils.runs.guards import check
-from utils.runs.run import Job, Options, Run
-from utils.runs.validate import Request, report, report_simulated
+from data.cohorts.variants import with_phenotype
+from utils.bundle.model import Bundle, BundleFolder, Member
+from utils.runs.plan import Asked
+from utils.runs.run import Run
 from utils.scores.calibration import LEVELS, Calibration
 from utils.scores.results import TABLES
 
@@ -76,75 +70,19 @@ def network_of(bundle: Bundle, number: int, run: Run) -> Any:
     return network
 
 
-def with_model(args: argparse.Namespace, given: set[str]) -> None:
-    """Sets the model to that of the bundle. Raises InputError if the user names another, or what a bundle decides."""
-    model = Bundle.open(args.bundle).model.model
-    if "model" in given and args.model != model:
-        raise InputError(f"{args.bundle} is of {model}, not {args.model}; leave --model out.")
-    for name in ("folds", "choose", "repeats", "everybody", "preset", "set", "chkPointDir", "permutations"):
-        if name in given:
+def with_bundle(asked: Asked, path: Path) -> Asked:
+    """The same by the networks of a bundle, as by a checkpoint. Raises InputError for what a bundle decides."""
+    bundle = Bundle.open(path)
+    model = bundle.model.model
+    if "model" in asked.given and asked.model_name != model:
+        raise InputError(f"{path} is of {model}, not {asked.model_name}; leave --model out.")
+    for name in ("folds", "repeats", "everybody", "preset", "set", "chkPointDir", "permutations"):
+        if name in asked.given:
             raise InputError(f"--{name} is not for --bundle, which holds trained networks; leave it out.")
-    args.model = model
-
-
-def bundled_run(asked: Request) -> Run:
-    """The job by a bundle. Raises InputError for the first thing that is wrong."""
-    bundle = Bundle.open(asked.args.bundle)
-    bundle.check_prevalence(asked.args.prevalence)
-    out_dir = asked.out_dir(None)
-    cohort = sealed(asked.data_dir)
-    report_simulated(cohort)
-    run = on_cohort(bundle, cohort, asked.job, asked.options, out_dir)
-    run = replace(run, data_dir=asked.args.dataDir)
-    print("\n".join(bundle.lines()))
-    report(run, run.cohort)
-    check(run, bundle.identity)
-    return run
-
-
-def on_cohort(bundle: Bundle, cohort: Cohort, job: Job, options: Options, out_dir: Path) -> Run:
-    """A job by the networks of a bundle. Raises InputError for a cohort that they cannot read, or that trained them."""
-    saved = bundle.identity
-    model = MODELS[saved.model]
-    config = model.settings(saved.config)
-    check_cohort(bundle, cohort, model.inputs(config))
-    standard: Standard = getattr(config, "standardise", "stored")
-    return Run(
-        job=job,
-        choices=Choices(**{field.name: getattr(saved, field.name) for field in fields(Choices)}),
-        config=config,
-        options=options,
-        cohort=within_sites(cohort) if standard == "site" else replace(cohort, standard=standard),
-        data_dir=cohort.path,
-        checkpoints=BundleFolder(bundle.path, "abide-bundle", bundle=bundle),
-        out_dir=out_dir,
-        num_iters=saved.step,
-        cross_validation=saved.internal,
-        trained_with=trained_with(bundle),
-    )
-
-
-def trained_with(bundle: Bundle) -> Caveats:
-    """What must stand beside whatever its networks say: the caveats of the cohort that trained them."""
-    its = bundle.model.caveats
-    problems = tuple(f"of the training people: {text}" for text in its.problems)
-    return replace(its, problems=problems, transductive=False, unknown_site=False)
-
-
-def check_cohort(bundle: Bundle, cohort: Cohort, reads: Sequence[str]) -> None:
-    """Raises InputError for a cohort that the networks cannot read, or that trained them, as far as this is known."""
-    own, its, like = cohort.connectomes, bundle.like.cohort, f"convert it --like {bundle.path}"
-    same = cohort.identity == bundle.identity.cohort_sha256 and bundle.model.trained_on != SPLIT
-    if same or cohort.scans_sha256("test") == bundle.model.scans_sha256:
-        raise InputError(f"{cohort.path} trained {bundle.path}, so that results would be too good; test other people.")
-    if "volume" in reads and (cohort.grid, cohort.maps) != (its.grid, its.maps):
-        raise InputError(
-            f"{cohort.path} has the maps {', '.join(cohort.maps)}, {cohort.grid}; {bundle.path} reads "
-            f"{', '.join(its.maps)}, {its.grid}. Use a cohort that has these: {like}."
-        )
-    if "connectome" in reads and (own is None or its.connectomes is None or own.parcels != its.connectomes.parcels):
-        what = "no connectomes" if own is None else "connectomes of other parcels"
-        raise InputError(f"{cohort.path} has {what}, which {bundle.path} reads; {like}.")
+    if isinstance(prevalence := getattr(asked.options, "prevalence", None), float):
+        bundle.check_prevalence(prevalence)
+    print(*bundle.lines(), sep="\n")
+    return replace(asked, model_name=model, trained=BundleFolder(path, "abide-bundle", bundle=bundle))
 
 
 @dataclass(frozen=True)

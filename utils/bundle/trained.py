@@ -1,8 +1,7 @@
 """A folder of checkpoints -> the networks that a bundle takes, of one training and complete; their cohort and score."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from data.cohorts.folds import FOLD_TABLE
 from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from models import MODELS
-from utils.bundle.model import EVERYBODY
-from utils.runs.checkpoints import CheckpointFolder, Identity, training_cohort
+from utils.runs.checkpoints import EVERYBODY, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.group import REPEAT
+from utils.runs.plan import REPEAT
+from utils.runs.record import Choices, Record
 
-OTHERS = re.compile(rf"{EVERYBODY}|.*\.replaced")  # folders that are none of a fold
 SAME = ("model", "preset", "config", "grid", "precision", "cohort_sha256", "step")
 
 
@@ -30,7 +28,7 @@ class Trained:
 
     name: str
     folder: CheckpointFolder
-    saved: Identity
+    saved: Record
 
 
 def trained_in(folder: Path) -> list[Trained]:
@@ -43,17 +41,17 @@ def trained_in(folder: Path) -> list[Trained]:
     for path in found:
         CheckpointFolder(path).tell_of_training()
     trained = [
-        Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.identity())
+        Trained("/".join(path.relative_to(folder).parts) or folder.name, place, place.record())
         for path in found
         for place in [CheckpointFolder(path)]
     ]
     first = trained[0].saved
     for name in SAME:
-        if odd := [one.name for one in trained if getattr(one.saved, name) != getattr(first, name)]:
+        if odd := [one.name for one in trained if one.saved.flat[name] != first.flat[name]]:
             raise InputError(f"{folder} holds trainings that differ in {name}, such as {odd[0]}; bundle one of them.")
     if MODELS[first.model].predicts != "label":
         raise InputError(f"{folder} is of {first.model}, which predicts no label; bundle a classifier.")
-    if first.preparation.reduction.startswith("encoder"):
+    if first.preparation and first.preparation.reduction.startswith("encoder"):
         raise InputError(
             f"{folder} reads volumes of an encoder, which a bundle cannot hold; train on a cohort of "
             "abide-data convert --grid reduced."
@@ -65,7 +63,7 @@ def inside(folder: Path) -> list[Path]:
     """The folders of checkpoints in one of folds or else, of repeats of folds."""
     for pattern in ("*", f"{REPEAT.format('*')}/*"):
         places = (CheckpointFolder(path) for path in folder.glob(pattern) if path.is_dir())
-        if found := [of.path for of in places if of.current and not OTHERS.fullmatch(of.path.name)]:
+        if found := [of.path for of in places if of.current and of.path.name != EVERYBODY]:
             return sorted(found)
     return []
 
@@ -85,7 +83,7 @@ def check_left_out(trained: Sequence[Trained], cohort: Cohort) -> None:
     with and without these few would tell what they are like."""
     known = {row.subject for row in cohort.rows if row.known}
     for one in trained if len(trained) > 1 else ():
-        if (left := len(known.difference(one.saved.training_subjects))) < TELLING:
+        if (left := len(known.difference(one.saved.people.subjects if one.saved.people else ()))) < TELLING:
             raise InputError(
                 f"Fold {one.name} leaves out {left} people, fewer than {TELLING}; networks with and without them would "
                 "tell what they are like. Bundle a model of run.py --train --everybody, or one of larger folds."
@@ -96,13 +94,13 @@ def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> Cros
     """The test on folds that goes with checkpoints: of a folder, or their own. Raises InputError if it is of others."""
     saved = trained[0].saved
     if folder is None:
-        return saved.internal
+        return saved.cross_validation
     from utils.report.cross_validation import read_cross_validation
 
     found = read_cross_validation(folder, saved.model)
     if found.cohort_sha256 != saved.cohort_sha256:
         raise InputError(f"--score {folder} is of other data than {saved.cohort}; name one on folds of these.")
-    if found.config != saved.config:
+    if found.config != choices_of(saved).config:
         place = trained[0].folder.path
         raise InputError(f"--score {folder} is of other settings than {place}; name one on folds by these.")
     return found
@@ -111,7 +109,7 @@ def cross_validation_of(trained: Sequence[Trained], folder: Path | None) -> Cros
 def cohort_of(trained: Sequence[Trained]) -> Cohort:
     """The training cohort. Raises InputError if it is gone, or not as it was."""
     saved = trained[0].saved
-    cohort = training_cohort(saved if len(trained) == 1 else replace(saved, everybody=False))
+    cohort = trained[0].folder.training_cohort()
     if cohort is None:
         raise InputError(
             f"{saved.cohort}, on which {trained[0].folder.path} was trained, is gone or was changed; a bundle takes "
@@ -138,11 +136,16 @@ def known_of_few(cohort: Cohort) -> list[str]:
     return [*known.index[known.between(1, EFFORT.describe_from - 1)], *coded.index[coded.between(1, TELLING - 1)]]
 
 
+def choices_of(saved: Record) -> Choices:
+    assert saved.settings
+    return saved.settings
+
+
 def network_of(one: Trained, cohort: Cohort) -> Any:
     """The trained network of a checkpoint."""
     from utils.training.network import restore_weights
 
     model = MODELS[one.saved.model]
-    network = model.build(model.settings(one.saved.config), cohort)
+    network = model.build(model.settings(choices_of(one.saved).config), cohort)
     restore_weights(one.folder, network)
     return network

@@ -14,7 +14,6 @@ from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.records import Grid
 from models import losses
 from utils.figures import Picture, slices
-from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores.results import METRICS, Estimate, Headline, or_none
 from utils.training.network import outputs_of
@@ -44,28 +43,18 @@ class ExplainedVariance:
         return float(1 - self.errors / variance) if variance > 0 else float("nan")
 
 
-def pool(group: Group) -> None:
-    """`metrics.json`: means over the folds, weighted by their test records, and the metrics of each fold."""
-    of_fold = {leaf.fold: files.read_json(leaf.out_dir / METRICS, dict) for leaf in group.leaves}
-    finish(group.whole, {"folds": of_fold}, [len(leaf.cohort.indices("test")) for leaf in group.leaves])
-
-
-def average(group: Group) -> None:
-    """`metrics.json`: means over the repeats, and the metrics of each."""
-    every = enumerate(group.groups)
-    of_repeat = {str(at): files.read_json(repeat.run.out_dir / METRICS, dict) for at, repeat in every}
-    finish(group.whole, {"repeats": of_repeat}, [1] * len(group.groups))
-
-
-def finish(run: Run, of_parts: dict[str, dict[str, dict]], weights: Sequence[int]) -> None:
-    """Writes the mean of the metrics of all parts, and those of each part under the name of what they are."""
-    found, weight = [*next(iter(of_parts.values())).values()], np.array(weights, float)
-    names = [name for name in found[0] if name not in ("baseline", "folds", *run.caveats.held)]
+def pool(whole: Run, runs: Sequence[Run]) -> None:
+    """`metrics.json`: means over the folds, weighted by their test records, and over repeats; the metrics of each."""
+    found = [files.read_json(run.out_dir / METRICS, dict) for run in runs]
+    count = np.array([len(run.cohort.indices("test")) for run in runs], float)
+    parts = {run.part: metrics for run, metrics in zip(runs, found, strict=True)}
+    held = whole.caveats.held
+    names = [name for name in found[0] if name not in ("baseline", *held)]
     values = {name: np.array([of[name] for of in found], float) for name in names}
-    means = {name: or_none(float(weight @ value / weight.sum())) for name, value in values.items()}
-    files.write_json(run.out_dir / METRICS, means | {"baseline": found[0]["baseline"]} | of_parts | run.caveats.held)
+    means = {name: or_none(float(count @ value / count.sum())) for name, value in values.items()}
+    files.write_json(whole.out_dir / METRICS, means | {"baseline": found[0]["baseline"], "folds": parts} | held)
     print_unless_quiet(f"{in_words({name: value for name, value in means.items() if value is not None})}, no intervals")
-    run.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
+    whole.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
 
 
 def evaluate(run: Run, network: keras.Model) -> None:

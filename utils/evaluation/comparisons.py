@@ -1,27 +1,17 @@
-"""The network beside plain classifiers (floors), its repeats beside each other, candidates beside each other.
+"""The network beside plain classifiers (floors), and its repeats beside each other."""
 
-A choice chooses in each outer fold by inner folds of its training people, so its score is honest. The best candidate's
-own score is not, since the same predictions choose it and judge it; the difference is the optimism.
-"""
-
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.tables import read_frame
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import known_sites
 from data.cohorts.variants import within_sites
-from utils.choice.job import read_choice
-from utils.report.tables import MINUS, Choice, as_numbers, read_scores, write_table
+from utils.report.tables import MINUS, Tested, write_table
 from utils.report.texts import paragraph
-from utils.runs.checkpoints import Identity, training_cohort
-from utils.runs.group import Group
 from utils.runs.run import Run
 from utils.scores import floors
 from utils.scores.metrics import (
@@ -29,27 +19,19 @@ from utils.scores.metrics import (
     Predictions,
     differences,
     headline,
-    headline_of,
     with_intervals,
 )
 from utils.scores.named import named, roles
 from utils.scores.results import (
-    ALIKE,
-    CANDIDATE,
-    CHOICE_COLUMNS,
     MAJORITY,
-    METRICS,
     MODEL,
-    NAMED,
     NAMED_FLOOR,
     NO_FLOORS,
     OTHER,
     ROLE,
     RULE,
-    TABLES,
     UNDEFINED,
     Estimate,
-    columns_of,
     flat,
 )
 
@@ -69,10 +51,8 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
         table = floors.predict_linear(known, run.cohort, run.cohort.indices("test"))
         write_table(run, "floor_predictions", table.reset_index())
         return [LINEAR_FLOORS]
-    if not run.cohort.subjects("train"):
-        identity = run.checkpoints.identity()
-        if (training := training_people(run.cohort, identity)) is None:
-            return [NONE_FITTED.format(cohort=identity.cohort)]
+    if not run.cohort.subjects("train") and (training := training_people(run)) is None:
+        return [NONE_FITTED.format(cohort=run.checkpoints.record().cohort)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -84,14 +64,14 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     return floors.limits(len(source.indices("train")), source.connectomes is not None)
 
 
-def training_people(cohort: Cohort, saved: Identity) -> Cohort | None:
-    """The cohort that a checkpoint was trained on, to fit floors that predict `cohort`; its training records are of the
-    people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it was, or
-    was prepared otherwise."""
-    source = training_cohort(saved)
-    if source is None or prepared(source) != prepared(cohort):
+def training_people(run: Run) -> Cohort | None:
+    """The cohort that a checkpoint was trained on, to fit floors that predict the tested one; its training records are
+    of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it
+    was, or was prepared otherwise."""
+    cohort, source, people = run.cohort, run.checkpoints.training_cohort(), run.checkpoints.record().people
+    if source is None or people is None or prepared(source) != prepared(cohort):
         return None
-    known = set(saved.training_subjects)
+    known = set(people.subjects)
     rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
     source = replace(source, rows=rows, standard=cohort.standard)
     return within_sites(source) if cohort.standard == "site" else source
@@ -204,106 +184,22 @@ def new_sites(predictions: Predictions) -> bool | None:
     return all((of == 1).all() for of in folds)
 
 
-def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables with a row a record (`file`), in any order, as one in the order of the first. It has the mean of numbers
-    that all have. Other columns, such as the fold, stay if they are the same in all."""
-    first, *others = (table.set_index("file") for table in tables)
-    others = [other.loc[first.index] for other in others]
-    mean = first.copy()
-    for name in first:
-        columns = [other[name] for other in others if name in other]
-        if len(columns) == len(others) and all(column.equals(first[name]) for column in columns):
-            continue
-        if len(columns) < len(others) or not pd.api.types.is_numeric_dtype(first[name]):
-            del mean[name]
-        else:
-            mean[name] = sum(columns, first[name]) / len(tables)
-    return mean.reset_index()
-
-
-def repeats_table(group: Group) -> pd.DataFrame:
-    """A row a repeat: number, seed, every metric of `metrics.json` with its interval. Then the floor that is named
-    beforehand, and the network's AUC minus that of this floor."""
+def repeats_table(each: Sequence[Tested], seed: int, inputs: Sequence[str]) -> pd.DataFrame:
+    """A row a repeat: number, seed, every metric with its interval. Then the floor that is named beforehand, and the
+    network's AUC minus that of this floor."""
     rows = []
-    for number, part in enumerate(repeat.run for repeat in group.groups):
-        found, _ = read_scores(part.out_dir / METRICS)
-        rows.append({"repeat": number, "seed": part.seed} | flat(found) | beside_named(part))
+    for number, one in enumerate(each):
+        of = one.of_records(one.predictions["file"][one.predictions["label"].notna()])
+        predictions = Predictions.of(of.predictions)
+        floor = named([str(name) for name in of.floors if not of.floors[name].isna().any()], inputs)
+        beside: dict[str, object] = {}
+        if floor:
+            less = differences(predictions, predictions.with_probabilities([of.floors[floor]]), seed + number)
+            beside = {
+                NAMED_FLOOR: floor.name,
+                **flat({f"{MINUS}{area}": less[area] for area in HEADLINES if area in less}),
+            }
+        rows.append(
+            {"repeat": number, "seed": seed + number} | flat(with_intervals(predictions, seed + number)) | beside
+        )
     return pd.DataFrame(rows).fillna({NAMED_FLOOR: ""})
-
-
-def beside_named(part: Run) -> dict[str, object]:
-    """The floor that is named beforehand for one repeat, and the differences of AUC from it; nothing without floors."""
-    table = read_frame(part.out_dir / TABLES["floors"].file)
-    found = table[table[ROLE] == NAMED]
-    if found.empty:
-        return {}
-    differences = [name for area in HEADLINES for name in columns_of(f"{MINUS}{area}") if name in table]
-    return {NAMED_FLOOR: found["floor"].item()} | {name: as_numbers(found[name]).item() for name in differences}
-
-
-def best_of(each: Mapping[str, Predictions]) -> str:
-    """The candidate with the largest AUC of the headline; of equal ones the first."""
-    scores = {name: headline_of(one)[1] for name, one in each.items()}
-    return max(scores, key=lambda name: scores[name])
-
-
-def agreement(chosen: Sequence[str]) -> float:
-    """The share of pairs of folds in which the same candidate was chosen."""
-    pairs = list(combinations(chosen, 2))
-    return sum(one == other for one, other in pairs) / len(pairs)
-
-
-def choice_summary(
-    each: Mapping[str, Predictions], procedure: Predictions, chosen: Mapping[str, str], seed: int
-) -> Choice:
-    """What the report says of the choice."""
-    best = best_of(each)
-    scores = with_intervals(each[best], seed)
-    name = headline(scores)
-    return Choice(
-        candidates=list(each),
-        chosen=dict(Counter(chosen.values()).most_common()),
-        agreement=agreement(list(chosen.values())),
-        metric=name,
-        best=best,
-        best_score=scores[name],
-        optimism=differences(each[best], procedure, seed)[name],
-    )
-
-
-def candidates_table(each: Mapping[str, Predictions], chosen: Mapping[str, str], seed: int) -> pd.DataFrame:
-    """A row a candidate: in how many folds it was chosen, and its own scores over all folds."""
-    counts = Counter(chosen.values())
-    rows = []
-    for name, one in each.items():
-        scores = with_intervals(one, seed)
-        names = [area for area in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if area in scores]
-        rows.append({CANDIDATE: name, "chosen": counts[name]} | flat({area: scores[area] for area in names}))
-    return pd.DataFrame(rows)
-
-
-def of_folds(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
-    """Of tables with a column `fold`, one a candidate, the rows of each fold from that of who was chosen there."""
-    found = [tables[name][tables[name]["fold"] == fold].assign(candidate=name) for fold, name in chosen.items()]
-    return pd.concat(found, ignore_index=True)
-
-
-def floors_beside(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, str]) -> pd.DataFrame:
-    """`floor_predictions.csv` beside a choice, of those of the candidates. Floors are the same beside each. What the
-    network says if missing values are told alike is that of who was chosen."""
-    floors = next(iter(tables.values())).drop(columns=ALIKE, errors="ignore")
-    own = of_folds(tables, chosen).set_index("file")
-    return floors.assign(**{ALIKE: own.loc[floors["file"], ALIKE].to_numpy()}) if ALIKE in own else floors
-
-
-def choices_table(choosing: Group) -> pd.DataFrame:
-    """A row a fold and candidate: how many inner folds it was compared on, its score there, whether it was chosen."""
-    choices = {part.fold: read_choice(part) for part in choosing.leaves}
-    rows = [
-        {"fold": fold, CANDIDATE: name, "inner_folds": rung.folds, "score": rung.scores[name]}
-        | {"chosen": int(name == choice.name)}
-        for fold, choice in choices.items()
-        for name in choice.scores
-        for rung in [next(rung for rung in reversed(choice.rungs) if name in rung.scores)]
-    ]
-    return pd.DataFrame(rows, columns=list(CHOICE_COLUMNS))

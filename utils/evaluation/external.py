@@ -20,7 +20,6 @@ from utils.bundle.run import bundle_of
 from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
 from utils.report.tables import read_table, write_table
-from utils.runs.checkpoints import training_cohort
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
@@ -29,6 +28,9 @@ from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
+OVERLAP = (
+    "Whether tested people are training people under another name is not known: the training scans are not at hand."
+)
 Row = dict[str, object]
 
 
@@ -65,7 +67,7 @@ def write_beside(run: Run) -> list[str]:
     `unlike.csv`, as far as anything is known. Returns what must stand beside the floors, or why there are none."""
     if bundle := bundle_of(run):
         score = score_of(run.cross_validation)
-        known = Known(score, bundle.reference, bundle.floors, bundle.calibration)
+        known = Known(score, bundle.reference, bundle.floors, bundle.calibration, (OVERLAP,))
     elif run.cohort.subjects("train"):
         return write_floors(run)
     else:
@@ -80,10 +82,10 @@ def write_beside(run: Run) -> list[str]:
 
 def known_of(run: Run) -> Known:
     """Of the people who trained a checkpoint, as far as their cohort is there as it was, and has the same maps."""
-    saved = run.checkpoints.identity()
-    source, trained, score = training_cohort(saved), set(saved.training_subjects), score_of(saved.internal)
+    saved, source = run.checkpoints.record(), run.checkpoints.training_cohort()
+    trained, score = set(saved.people.subjects if saved.people else ()), score_of(saved.cross_validation)
     if source is None or source.maps != run.cohort.maps:
-        return Known(score)
+        return Known(score, notes=(OVERLAP,))
     try:
         return Known(score, reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
     except InputError as error:  # too few people

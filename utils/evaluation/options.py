@@ -6,8 +6,8 @@ from typing import Any
 
 from data.base.cli import option, whole
 from data.base.errors import InputError, shown
+from utils.runs.plan import Asked
 from utils.runs.run import BundleOptions
-from utils.runs.validate import Request
 
 MOST = 100_000
 
@@ -42,14 +42,15 @@ class TestOptions(BundleOptions):
         return {} if self.prevalence is None else {"prevalence": self.prevalence}
 
 
-def check_permutations(asked: Request) -> None:
+def check_permutations(asked: Asked) -> None:
     """Raises InputError if a request for permutations makes no sense."""
-    args, flag = asked.args, f"--permutations {asked.args.permutations}"
+    assert isinstance(asked.options, TestOptions)
+    flag = f"--permutations {asked.options.permutations}"
     if asked.model.predicts != "label":
         raise InputError(f"{flag} permutes labels, which {asked.model.name} does not predict; leave it out.")
-    if not args.folds:
+    if not asked.folds:
         raise InputError(f"{flag} repeats a run on folds; say with --folds how they are cut.")
-    if args.fold:
-        raise InputError(f"{flag} needs all folds; leave --fold {args.fold} out. An array repeats the same command.")
-    if asked.is_repeated:
-        raise InputError(f"{flag} repeats one run on folds; leave --repeats {args.repeats} out.")
+    if asked.fold:
+        raise InputError(f"{flag} needs all folds; leave --fold {asked.fold} out. An array repeats the same command.")
+    if asked.repeats > 1:
+        raise InputError(f"{flag} repeats one run on folds; leave --repeats {asked.repeats} out.")

@@ -19,21 +19,19 @@ from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
 from utils.bundle.run import bundle_of, networks_of, write_people
-from utils.choice.job import read_choice
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import Choice, Prepared, Tested, read_table, tested, write_history, write_table
-from utils.report.texts import ONE_OF_SEVERAL, paragraph
-from utils.runs.checkpoints import mean_shares
-from utils.runs.group import Group
+from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, write_history, write_table
+from utils.runs import record
+from utils.runs.record import RECORD, mean_of_shares
 from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CANDIDATE, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted
 
 RESULTS = "checkpoint_results.csv"
@@ -44,7 +42,7 @@ UNLABELLED = "No label is known, so that nothing can be concluded about how good
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
     networks = networks_of(run)
-    run.prepare_folder()
+    run.claim()
     if run.model.predicts == "label":
         evaluate(run, networks)
     else:
@@ -52,69 +50,31 @@ def test(run: Run) -> int:
     return 0
 
 
-def pool(group: Group) -> None:
-    """Treats the predictions of all folds as one test in which every subject was tested; averages autoencoders'."""
-    if group.run.model.predicts == "input":
-        autoencoders.pool(group)
+def pool(whole: Run, runs: Sequence[Run]) -> None:
+    """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
+    autoencoders'."""
+    if whole.model.predicts == "input":
+        autoencoders.pool(whole, runs)
         return
-    run = group.whole
     for name in POOLED:
-        tables = [read_table(leaf, name).assign(fold=leaf.fold) for leaf in group.leaves]
+        tables = [of_part(run, name) for run in runs]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
-            write_table(run, name, pd.concat(tables, join="inner", ignore_index=True))
-    of_several = [ONE_OF_SEVERAL] if run.name.startswith(CANDIDATE) else []
-    conclude(
-        run,
-        [tested(run)],
-        [*of_several, *notes_of_floors(group)],
-        shares=mean_shares(leaf.checkpoints for leaf in group.leaves),
-    )
+            write_table(whole, name, pd.concat(tables, join="inner", ignore_index=True))
+    each = tested(whole)
+    if whole.repeats > 1 and each[0].predictions["label"].notna().any():
+        inputs = whole.model.inputs(whole.config)
+        write_table(whole, "repeats", comparisons.repeats_table(each, whole.seed, inputs))
+    count = max(len(run.cohort.indices("train")) for run in runs)
+    notes = floors.limits(count, runs[0].cohort.connectomes is not None)
+    conclude(whole, each, notes, runs)
 
 
-def average(group: Group) -> None:
-    """The mean of each record's probabilities over the repeats, and `repeats.csv`; averages autoencoders' metrics."""
-    if group.run.model.predicts == "input":
-        autoencoders.average(group)
-        return
-    run, repeated = group.whole, [repeat.run for repeat in group.groups]
-    each = [tested(repeat) for repeat in repeated]
-    write_table(run, "predictions", comparisons.mean_of([of.predictions for of in each]))
-    if all(len(of.floors) for of in each):
-        write_table(run, "floor_predictions", comparisons.mean_of([of.floors for of in each]))
-    histories = [read_table(repeat, "training") for repeat in repeated]
-    if all(map(len, histories)):
-        named = [of.assign(fold=of["fold"] + f", repeat {number}") for number, of in enumerate(histories)]
-        write_table(run, "training", pd.concat(named, join="inner", ignore_index=True))
-    if all(of.predictions["label"].notna().any() for of in each):
-        write_table(run, "repeats", comparisons.repeats_table(group))
-    conclude(run, each, notes_of_floors(group), shares=mean_shares(leaf.checkpoints for leaf in group.leaves))
-
-
-def select(group: Group) -> None:
-    """The predictions of who was chosen in each fold, as one test, and the scores of all candidates beside them."""
-    run, by_name = group.whole, {name: of.run for name, of in group.by_name.items()}
-    tables = {name: read_table(one, "predictions") for name, one in by_name.items()}
-    each = {name: Predictions.of(table[table["label"].notna()]) for name, table in tables.items()}
-    assert group.choice
-    chosen = {leaf.fold: read_choice(leaf).name for leaf in group.choice.leaves}
-    write_table(run, "predictions", comparisons.of_folds(tables, chosen))
-    histories = {name: read_table(by_name[name], "training") for name in set(chosen.values())}
-    if all(map(len, histories.values())):
-        write_table(run, "training", comparisons.of_folds(histories, chosen))
-    of_floors = {name: tested(one).floors for name, one in by_name.items()}
-    if all(map(len, of_floors.values())):
-        write_table(run, "floor_predictions", comparisons.floors_beside(of_floors, chosen))
-    procedure = Predictions.of(comparisons.of_folds(tables, chosen))
-    write_table(run, "candidates", comparisons.candidates_table(each, chosen, run.seed))
-    write_table(run, "choices", comparisons.choices_table(group.choice))
-    found = comparisons.choice_summary(each, procedure, chosen, run.seed)
-    conclude(run, [tested(run)], notes_of_floors(group.groups[0]), found)
-
-
-def notes_of_floors(group: Group) -> list[str]:
-    """What must stand beside the floors of a group on folds."""
-    count = max(len(leaf.cohort.indices("train")) for leaf in group.leaves)
-    return floors.limits(count, group.leaves[0].cohort.connectomes is not None)
+def of_part(run: Run, name: str) -> pd.DataFrame:
+    """A table of one run as a part of that of all."""
+    table = read_table(run, name)
+    if name == "training":
+        return table.assign(fold=run.part)
+    return table.assign(fold=run.fold, **({"repeat": run.repeat} if run.repeats > 1 else {}))
 
 
 def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
@@ -141,23 +101,18 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
-    if score := conclude(run, [tested(run)], notes, shares=mean_shares(one.checkpoints for one, _ in networks)):
+    if score := conclude(run, tested(run), notes, [run]):
         values = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
         add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
 
 
-def conclude(
-    run: Run,
-    each: Sequence[Tested],
-    of_floors: list[str],
-    chosen: Choice | None = None,
-    shares: dict[str, float] | None = None,
-) -> dict[str, Estimate]:
-    """The predictions of each repeat, whose means are in the output folder -> all other results; returns the metrics,
-    none if no label is known. `of_floors` must stand beside the floors; `chosen` tells a choice among candidates,
-    `shares` what the parts of networks count."""
-    table = read_table(run, "predictions")
+def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequence[Run]) -> dict[str, Estimate]:
+    """The predictions of each repeat -> all other results; returns the metrics, none if no label is known. `of_floors`
+    must stand beside the floors; `parts` are the runs whose networks predicted."""
+    table = mean_of([of.predictions for of in each])
+    trained = [(part, part.checkpoints.record()) for part in parts]
+    chosen = {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told}
     known = table[table["label"].notna()]
     derivation = run.cohort.metadata.derivation
     uncleaned = filter(None, [derivation.uncleaned] if derivation else [])
@@ -172,9 +127,11 @@ def conclude(
         "warnings": notes,
         "prepared": asdict(prepared(run)),
         "floor_settings": floors.SETTINGS,
-        "shares": shares or {},
+        "shares": mean_of_shares([of.shares for _, of in trained]),
+        "chosen": chosen,
+        "conclusion": UNLABELLED,
+        "motion": None,
     }
-    summary |= {"conclusion": UNLABELLED, "motion": None, "choice": asdict(chosen) if chosen else None}
     if not run.fold and len(people := table1(run.cohort)):
         write_table(run, "table1", people)
     headline: Headline | None = None
@@ -184,8 +141,6 @@ def conclude(
         summary |= told
         name = metrics.headline(score)
         headline = Headline(name, score[name])
-        if chosen:
-            summary["conclusion"] += " " + paragraph("choice", choice=chosen)
         values = (f"{metric} {estimate.text(undefined='undefined')}" for metric, estimate in score.items())
         numbers = f"its own numbers, of few people, are in {METRICS}" if run.fold else ", ".join(values)
         print_unless_quiet(f"{len(known)} test records: {numbers}")
@@ -198,7 +153,7 @@ def conclude(
     new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
     if new:
         print_unless_quiet("\n".join(new))
-    run.write_manifest(finished=False, **summary)
+    record.write(run.out_dir / RECORD, run.record(**summary))
     report.write(run.out_dir)
     run.finish(headline, **summary)
     return score
@@ -208,7 +163,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     """Writes every result that needs labels; returns the metrics, and what `run.json` says of them."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_whole)
     score = with_intervals(predictions, run.seed)
     folds = {} if mean.fold is None else {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()}
     files.write_json(run.out_dir / METRICS, in_json(score) | ({"folds": folds} if folds else {}) | run.caveats.held)
@@ -231,7 +186,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    if not (run.folds and run.is_pooled):
+    if not (run.folds and run.is_whole):
         return
     people = probabilities.people(known, first["fold"].to_numpy())
     if len(people):
@@ -266,7 +221,7 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     found: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
-        if run.folds and run.is_pooled:
+        if run.folds and run.is_whole:
             split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
         found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
     return [

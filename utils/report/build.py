@@ -13,7 +13,7 @@ from utils import figures
 from utils.report import drawings, people, scores, texts
 from utils.report import headline as headlines
 from utils.report.tables import Described, Tables, read_test
-from utils.runs.folders import changed, forget, read_manifest, record
+from utils.runs import record
 from utils.scores.metrics import headline
 from utils.scores.results import DATA, PAGE
 
@@ -61,16 +61,13 @@ def write_again(folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError, as `write` does, and if
     tables are gone or not as the test wrote them."""
     with files.locked(folder):
-        manifest = read_manifest(folder)
-        if manifest and (odd := [name for name in changed(folder, manifest) if name in DATA]):
+        found = record.read(folder)
+        if found and found.finished and (odd := [name for name in record.changed(folder, found) if name in DATA]):
             what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
         read_test(folder)  # nothing is changed before all that is needed can be read
-        if manifest:
-            forget(folder, *REMADE)
-        written = write(folder)
-        record(folder, *(path.name for path in written))
-    return written
+        with record.rewriting(folder, REMADE):
+            return write(folder)
 
 
 def sections(tables: Tables) -> Iterator[Section]:
@@ -112,7 +109,7 @@ def sections(tables: Tables) -> Iterator[Section]:
 
 def how_to_repeat(run: Described) -> Section:
     """The command, and when, where and with what versions the test was done; the checkpoints of pooled folds."""
-    digest, key = run.checkpoint_sha256, "checkpoint, SHA-256"
+    digest, key = run.weights, "checkpoint, SHA-256"
     of_folds = [{"fold": fold, key: sha256} for fold, sha256 in digest.items()] if isinstance(digest, dict) else None
     facts = {
         "started": run.started,

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report.tables import Described, Tables, read_test
+from models import MODELS
+from utils.report.tables import Tables, read_test
+from utils.runs import record
+from utils.runs.candidates import recorded
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
-from utils.runs.folders import check_finished, described
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
 from utils.scores.results import SITE_COUNTS, Estimate
@@ -21,21 +23,25 @@ HOW = "expected the folder of a finished run.py --test on folds"
 def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
     found = read_test(folder)
-    run, content = found.run, described(folder)
-    check_finished(f"--score {folder}", folder, HOW)
+    run = found.run
+    record.check_finished(folder, f"--score {HOW}")
     if run.folds is None or run.fold:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:
         raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
     if not found.scores:
         raise InputError(f"--score {folder} is of people without labels, so that it says nothing of a model; {HOW}.")
-    settings, chosen = settled(run, content)
+    counts = Counter(of.name for of in run.chosen.values())
+    config, preset = run.config, run.preset
+    if counts:
+        most = recorded(counts.most_common(1)[0][0], MODELS[model])
+        config, preset = record.as_json(asdict(most.config)), most.preset
     return CrossValidation(
         folder=str(folder),
-        preset=str(settings["preset"]),
-        config=settings["config"],
+        preset=preset,
+        config=config,
         precision=run.precision,
-        num_iters=run.num_iters,
+        num_iters=run.step,
         cohort_sha256=run.cohort_sha256,
         folds=run.folds,
         repeats=run.repeats,
@@ -47,18 +53,9 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         conclusion=run.conclusion,
         motion=run.motion,
         calibration=calibration_of(found),
-        chosen=chosen,
+        chosen=dict(counts),
         marks=run.marks,
     )
-
-
-def settled(run: Described, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """What folds tested: preset and hyper-parameters; of a choice those of who was chosen in most folds, and in
-    how many each was."""
-    if run.choice is None:
-        return {"preset": run.preset, "config": run.config}, {}
-    name = Counter(run.choice.chosen).most_common(1)[0][0]
-    return content["candidates"][name], run.choice.chosen
 
 
 def calibration_of(found: Tables) -> dict[str, Any] | None:

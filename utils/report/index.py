@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -16,8 +15,7 @@ from data.base.tables import printable
 from data.pages.page import Number, Page, Row, Section, is_page, render
 from utils.figures import number
 from utils.report.texts import spelled
-from utils.runs.checkpoints import Caveats
-from utils.runs.folders import described, read_manifest
+from utils.runs.record import RECORD, Record, read
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import NO_INTERVAL, Estimate
 from utils.scores.results import PAGE as REPORT
@@ -35,18 +33,15 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The folder of a run that is finished, and what its `run.json` says."""
+    """The folder of a run that is finished, and its record."""
 
     folder: Path
-
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        return described(self.folder)
+    record: Record
 
     @property
     def page(self) -> Path | None:
         """Its page, if there is one."""
-        path = self.folder / PAGES.get(self.content["job"], REPORT)
+        path = self.folder / PAGES.get(self.record.job, REPORT)
         return path if path.is_file() else None
 
     @property
@@ -62,9 +57,9 @@ def runs_in(folder: Path) -> list[FinishedRun]:
     except OSError:  # one may not list it
         return []
     for path in folders:
-        manifest = read_manifest(path)
-        if manifest is not None and manifest.finished:
-            found.append(FinishedRun(path))
+        with suppress(InputError):
+            if (of := read(path / RECORD)) is not None and of.finished:
+                found.append(FinishedRun(path, of))
     return found
 
 
@@ -73,9 +68,9 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     path = folder / PAGE
     if path.exists() and not is_page(path, KIND):
         raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
-    jobs = Counter(run.content["job"] for run in runs)
+    jobs = Counter(run.record.job for run in runs)
     numbers = [Number(str(count), f"runs of {job}") for job, count in jobs.most_common()]
-    rows = [row_of(run) for run in sorted(runs, key=lambda run: text(run.content.get("started")), reverse=True)]
+    rows = [row_of(run) for run in sorted(runs, key=lambda run: run.record.started, reverse=True)]
     listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
     about = f"{len(runs)} finished runs; abide-report makes this page anew"
     with files.replacing(path) as file:
@@ -84,35 +79,30 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
 
 
 def row_of(run: FinishedRun) -> Row:
-    """What `run.json` says of a run; empty where it is silent."""
-    of = run.content
-    metric, *score = of.get("headline") or [""]
-    held = Caveats(**{name: of[name] for name in Caveats.__dataclass_fields__ if name in of})
+    """What its record says of a run; empty where it is silent."""
+    of = run.record
+    metric, *score = of.headline or ("",)
     cells = {
         "run": linked(run),
         "picture": picture(run),
-        "job": of["job"],
-        "model": ", ".join(filter(None, (of.get("model"), of.get("preset")))),
+        "job": of.job,
+        "model": f"{of.settings.model}, {of.settings.preset}" if of.settings else "",
         "score": Estimate.of(*score).text(no_interval=SCORES[metric]) if metric in SCORES else "",
         "of": spelled(metric) if metric in SCORES else "",
-        "cohort": Path(of.get("cohort", "")).name + held.marks,
+        "cohort": Path(of.cohort).name + of.caveats.marks,
         "people": people_of(of),
-        "seed": text(of.get("seed")),
-        "started": text(of.get("started"))[:16].replace("T", " "),
-        "took": f"{number(of['wall_time_s'], ',.0f')} s" if "wall_time_s" in of else "",
+        "seed": str(of.settings.seed) if of.settings else "",
+        "started": of.started[:16].replace("T", " "),
+        "took": "" if of.wall_time_s is None else f"{number(of.wall_time_s, ',.0f')} s",
     }
-    return {name: cell if isinstance(cell, Markup) else printable(text(cell)) for name, cell in cells.items()}
+    return {name: cell if isinstance(cell, Markup) else printable(cell) for name, cell in cells.items()}
 
 
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def people_of(of: dict[str, Any]) -> str:
+def people_of(of: Record) -> str:
     """How the people of a run were divided."""
-    if of.get("folds") is None:
+    if of.folds is None:
         return ""
-    return f"folds: {of['folds']}" + (f", {of['repeats']} repeats" if of.get("repeats", 1) > 1 else "")
+    return f"folds: {of.folds}" + (f", {of.repeats} repeats" if of.repeats > 1 else "")
 
 
 def linked(run: FinishedRun) -> str:

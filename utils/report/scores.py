@@ -20,13 +20,12 @@ from utils.report.tables import (
     MINUS,
     NONE,
     ONE,
-    Choice,
+    Described,
     Tables,
 )
 from utils.report.texts import few_apart, spelled
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
-    CANDIDATE,
     INTERVAL,
     MIN_PER_CLASS,
     MODEL,
@@ -63,10 +62,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     yield Section("Scores", about, table=rows, open=True, meanings=MEANINGS)
     if tables.repeats is not None:
         yield repeats(tables.repeats, "fold" in tables.predictions)
-    if run.choice and tables.candidates is not None:
-        yield among_candidates(run.choice, tables.candidates)
-    if tables.choices is not None:
-        yield choices(tables.choices)
+    if run.chosen:
+        yield chosen(run)
     if tables.floors is not None:
         yield beside_floors(tables.floors, run.model)
     if tables.confounds is not None:
@@ -105,32 +102,18 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     return Section("Repeats", about, table=rows, meanings=MEANINGS)
 
 
-def among_candidates(choice: Choice, table: pd.DataFrame) -> Section:
-    """The own scores of the candidates, and how often each was chosen."""
-    names = [name for name in ("auc_sites", "auc_folds", "auc", "accuracy", "brier") if name in table]
-    rows = [
-        {CANDIDATE: row[CANDIDATE], "chosen in folds": number(row["chosen"], ".0f")}
-        | {spelled(name): Estimate.in_row(row, name).text() for name in names}
-        for _, row in table.iterrows()
-    ]
-    return Section(
-        "The choice among candidates", texts.paragraphs("choice", choice=choice), table=rows, meanings=MEANINGS
-    )
-
-
-def choices(table: pd.DataFrame) -> Section:
-    """Who was chosen in each fold, and by what."""
+def chosen(run: Described) -> Section:
+    """What inner folds chose in each fold, and by what."""
     rows = []
-    for fold, of_fold in table.groupby("fold", sort=False):
-        ranked = of_fold.sort_values(["inner_folds", "score"], ascending=False, kind="stable")
-        best, next_one = ranked.iloc[0], ranked.iloc[1]
-        chosen = of_fold[of_fold["chosen"] == 1].iloc[0]
+    for fold, choice in run.chosen.items():
+        after = sorted(((score, name) for name, score in choice.scores.items() if name != choice.name), reverse=True)
+        below = number(choice.scores[choice.name] - after[0][0], ".3f")
+        score = number(choice.scores[choice.name], ".3f")
         rows.append(
-            {"fold": str(fold), "chosen": chosen[CANDIDATE], "its score": number(chosen["score"], ".3f")}
-            | {"the next": next_one[CANDIDATE], "lies below by": number(best["score"] - next_one["score"], ".3f")}
+            {"fold": fold, "chosen": choice.name, "its score": score, "the next": after[0][1], "lies below by": below}
         )
-    about = ["Scores are those of inner folds of the training subjects, without intervals. choices.csv has all."]
-    return Section("Who was chosen where", about, table=rows)
+    about = ["Scores are AUCs in inner folds of the training subjects, without intervals; run.json has all."]
+    return Section("What was chosen where", about, table=rows)
 
 
 def beside_floors(table: pd.DataFrame, model: str) -> Section:

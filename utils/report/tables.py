@@ -2,7 +2,7 @@
 reads and checks them, with the description in `run.json`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from models import MODELS
-from utils.runs.checkpoints import Caveats, Choices
-from utils.runs.folders import described, read_as
+from utils.runs import record
+from utils.runs.record import RECORD, Caveats, Choices
 from utils.runs.run import Run
 from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
 
@@ -23,7 +23,7 @@ LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
 DIGITS = 8  # of numbers in tables, significant ones
-POINTS = 200  # of a history
+HISTORY, POINTS = "history.csv", 200  # beside a checkpoint; of it
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 
 
@@ -58,18 +58,12 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A choice among candidates by inner folds. `chosen` counts the folds of each who was; `agreement` is the share of
-    pairs of folds with the same one. `metric` is what all scores are of: that of the `best` candidate itself, and how
-    far it lies above the procedure's."""
+class Chosen:
+    """The candidate that inner folds chose in a training, by its name, and the scores of all: the `metric` there."""
 
-    candidates: list[str]
-    chosen: dict[str, int]
-    agreement: float
+    name: str
     metric: str
-    best: str
-    best_score: Estimate
-    optimism: Estimate
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +83,19 @@ class Permuted:
 
 @dataclass(frozen=True, kw_only=True)
 class Described(Choices, Caveats):
-    """The description of a test in `run.json`; `left_out` holds the number of people by the reason of a conversion."""
+    """The record of a test, without groups; `left_out` holds the number of people by the reason of a conversion."""
 
     command: list[str]
     cohort: str
     cohort_sha256: str
     simulated: bool
     checkpoint_folder: str
-    checkpoint_sha256: str | dict[str, str] | None
+    weights: str | dict[str, str] | None
     git_commit: str | None
     packages: dict[str, str]
     started: str
     wall_time_s: float
-    num_iters: int
+    step: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
     fold: str | None  # the one that was tested, if only one was
     conclusion: str
@@ -110,8 +104,8 @@ class Described(Choices, Caveats):
     subjects: list[Count]
     maps: tuple[str, ...]  # in a record, where they have names
     left_out: dict[str, int]
-    repeats: int = 1
-    choice: Choice | None
+    repeats: int
+    chosen: dict[str, Chosen] = field(default_factory=dict)  # in each fold, among candidates
     permutations: Permuted | None = None
     prepared: Prepared
     small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
@@ -156,10 +150,10 @@ def read_test(folder: Path) -> Tables:
     path = folder / TABLES["predictions"].file
     if not path.is_file():
         raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
-    run = read_as(folder, Described)
+    run = described(folder)
     if run.model not in MODELS or MODELS[run.model].predicts != "label":
         raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
-    predictions = read_predictions(path)
+    predictions = mean_of(by_repeat(read_predictions(path)))
     scores, folds = read_scores(folder / METRICS) if predictions["label"].notna().any() else ({}, {})
     if ("fold" in predictions) != bool(folds) and scores:
         raise InputError(f"{folder} has folds in one of {path.name} and {METRICS} only. Test again.")
@@ -171,6 +165,17 @@ def read_test(folder: Path) -> Tables:
     if "calibration" in others:
         others["probabilities"] = read_probabilities(folder / TABLES["probabilities"].file)
     return Tables(run, predictions, scores, folds, others)
+
+
+def described(folder: Path) -> Described:
+    """The record of a test. Raises InputError if there is none."""
+    found = record.read(folder)
+    if found is None:
+        raise InputError(f"{folder / RECORD} cannot be read (No such file or directory). Copy it again.")
+    try:
+        return files.typed(files.json_text(found.flat), Described)
+    except ValueError as error:
+        raise InputError(f"{folder / RECORD} is damaged ({error}). Copy it again.") from error
 
 
 def column_of_sets(level: float) -> str:
@@ -209,7 +214,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         if wrong.any():
             record = table["file"][wrong].iloc[0]
             raise InputError(f"{path} has a wrong {name} in record {record}; expected {expected}. Test again.")
-    if "fold" in table and (table.groupby("subject")["fold"].nunique() > 1).any():
+    once = ["subject", *(name for name in ("repeat",) if name in table)]
+    if "fold" in table and (table.groupby(once)["fold"].nunique() > 1).any():
         raise InputError(f"{path} has a subject in two folds; expected each to be tested once. Test again.")
     return table
 
@@ -251,9 +257,35 @@ class Tested:
         return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
 
 
-def tested(run: Run) -> Tested:
-    """The tables in the output folder of a run."""
-    return Tested(read_table(run, "predictions"), read_table(run, "floor_predictions"))
+def tested(run: Run) -> list[Tested]:
+    """The tables in the output folder of a run, of each repeat."""
+    predictions, floors = by_repeat(read_table(run, "predictions")), by_repeat(read_table(run, "floor_predictions"))
+    floors = floors if len(floors) == len(predictions) else [pd.DataFrame()] * len(predictions)
+    return [Tested(*both) for both in zip(predictions, floors, strict=True)]
+
+
+def by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each repeat; all if there is one."""
+    if "repeat" not in table:
+        return [table]
+    return [of.drop(columns="repeat").reset_index(drop=True) for _, of in table.groupby("repeat")]
+
+
+def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables with a row a record (`file`), in any order, as one in the order of the first. It has the mean of numbers
+    that all have. Other columns, such as the fold, stay if they are the same in all."""
+    first, *others = (table.set_index("file") for table in tables)
+    others = [other.loc[first.index] for other in others]
+    mean = first.copy()
+    for name in first:
+        columns = [other[name] for other in others if name in other]
+        if len(columns) == len(others) and all(column.equals(first[name]) for column in columns):
+            continue
+        if len(columns) < len(others) or not pd.api.types.is_numeric_dtype(first[name]):
+            del mean[name]
+        else:
+            mean[name] = sum(columns, first[name]) / len(tables)
+    return mean.reset_index()
 
 
 def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
@@ -274,15 +306,13 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
 
 
 def write_history(run: Run) -> None:
-    """`training.csv`, if the results of the training are still in the folder where they were written."""
-    checkpoints = run.checkpoints
-    folder = Path(checkpoints.identity().out_dir)
+    """`training.csv`, by the history beside the checkpoint, unless this was trained further since."""
+    path = run.checkpoints.path / HISTORY
     try:
-        content = described(folder)
-        history = pd.read_csv(folder / "history.csv")
-    except (InputError, OSError, ValueError):
+        history = pd.read_csv(path)
+    except (OSError, ValueError):
         return
-    if content.get("checkpoint_sha256") != checkpoints.digest() or not len(history):
+    if not len(history) or history["step"].iloc[-1] != run.num_iters:
         return
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
     how = {"step": "last"} | {name: "mean" for name in history if name not in ("step", "samples_per_s")}

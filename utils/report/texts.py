@@ -41,10 +41,6 @@ PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 NAMED = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evidence.md
-ONE_OF_SEVERAL = (
-    "These are the scores of one of several candidates that were compared on these people (run.py --choose); those of "
-    "the best one are too good. The score of the whole choice is in the folder above."
-)
 SENTENCES = "sentences.jinja"
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
@@ -137,7 +133,7 @@ def facts(tables: Tables) -> Facts:
     saved = json.loads(json.dumps(asdict(preset))) if preset else dict(run.config)
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
-    names = run.choice.candidates if run.choice else [run.preset]
+    names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
     floors = pd.DataFrame(columns=["floor", ROLE]) if tables.floors is None else tables.floors
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(

@@ -2,9 +2,6 @@
 choose."""
 
 import argparse
-import dataclasses
-import hashlib
-import json
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +13,6 @@ from models import Model, Settings, override
 
 PRESETS = ""  # all of them: what --choose alone stands for
 MOST = 64
-DIGITS = 8  # of the digest in the names of folders
 
 
 @dataclass(frozen=True)
@@ -31,30 +27,12 @@ class Candidate:
         return " ".join([self.preset, *self.changes])
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """What is compared, in the user's order."""
-
-    all: tuple[Candidate, ...]
-
-    @property
-    def names(self) -> list[str]:
-        return list(map(str, self.all))
-
-    @property
-    def digest(self) -> str:
-        """Tells other candidates, settings of a preset included."""
-        configs = [dataclasses.asdict(candidate.config) for candidate in self.all]
-        return hashlib.sha256(json.dumps(configs).encode()).hexdigest()[:DIGITS]
-
-
-def candidates(text: str, model: Model) -> Candidates:
+def candidates(text: str, model: Model) -> tuple[Candidate, ...]:
     """What a user asks for. Raises InputError for an unknown preset or setting, and for candidates that are alike."""
     presets = model.module.PRESETS
-    if text == PRESETS:
-        found = [candidate(name, [], model) for name in presets]
-    elif all(name in presets for name in text.split(",")):
-        found = [candidate(name, [], model) for name in text.split(",")]
+    names = list(presets) if text == PRESETS else text.split(",")
+    if all(name in presets for name in names):
+        found = [candidate(name, [], model) for name in names]
     elif Path(text).is_file():
         found = list(in_file(Path(text), model))
     else:
@@ -69,18 +47,21 @@ def candidates(text: str, model: Model) -> Candidates:
     for one in found:
         if (other := seen.setdefault(one.config, one)) is not one:
             raise InputError(f"--choose has the same settings twice, as {other} and as {one}; leave one out.")
-    return Candidates(tuple(found))
+    return tuple(found)
 
 
 def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
     """Raises InputError for an unknown preset or setting."""
-    presets, changes = model.module.PRESETS, list(changes)
-    keys = [text.partition("=")[0] for text in changes]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise InputError(f"a candidate sets {shown(twice)} twice; leave one out.")
+    presets, changes = model.module.PRESETS, tuple(changes)
     if preset not in presets:
         raise InputError(f"--preset {shown(preset)} is unknown to {model.name}; expected one of {', '.join(presets)}.")
-    return Candidate(preset, tuple(changes), override(presets[preset], list(changes)))
+    return Candidate(preset, changes, override(presets[preset], list(changes)))
+
+
+def recorded(text: str, model: Model) -> Candidate:
+    """A candidate as `str` has it."""
+    preset, *changes = text.split(" ")
+    return candidate(preset, changes, model)
 
 
 def in_file(path: Path, model: Model) -> Iterator[Candidate]:

@@ -1,11 +1,11 @@
 """What a run must not do, checked before anything is written: each guard returns None, or raises an InputError.
 
-A guard looks at a run alone. A comparison looks at a run and at `saved`, the identity of its checkpoint.
+A guard looks at a run and at `saved`, the record of its checkpoint, if there is one.
 """
 
-import dataclasses
 import os
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 
 from data.base import files
@@ -14,7 +14,9 @@ from data.cohorts.cohort import in_one_folder
 from data.cohorts.duplicates import People, in_common, people_of
 from data.cohorts.records import CLASSES, REDUCED
 from data.cohorts.rows import listed
-from utils.runs.checkpoints import Identity, training_cohort
+from utils.runs import record
+from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
+from utils.runs.record import Record
 from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
@@ -25,38 +27,55 @@ IN_FOLDS = (
     "Reduce without learning (abide-data convert --grid reduced), or train cae and do its full pass with the same "
     "--folds."
 )
-OF_FOLDS = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
-OF_EVERYBODY = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
+EDITED = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
+THEIR_SCORE = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
 CHECKPOINT = "this checkpoint"
 FLAGS = {"grid": "--dataDir"}  # of choices that are called otherwise
 
 
-def check(run: Run, saved: Identity | None) -> None:
-    """Raises InputError for the first guard or comparison that refuses the run; prints what could not be compared."""
-    for guard in run.job.guards:
-        guard(run)
+def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
+    """Raises InputError if a checkpoint is missing, and the model was trained in other folds, or on a split."""
+    if folder.current:
+        return
+    found = [path.name for path in sorted(of_model.glob("*")) if path.name.startswith((OF_FOLDS, EVERYBODY))]
+    found += ["one of a split"] if CheckpointFolder(of_model).current else []
+    if found := [name for name in found if name not in folder.path.parts]:
+        raise InputError(
+            f"{folder.path} holds no checkpoint, but {of_model} has {listed(found)}; say so with --folds or "
+            f"--everybody, or make this one: {folder.training}"
+        )
+
+
+def by_checkpoint(run: Run, saved: Record | None) -> None:
+    """What holds for every use of a checkpoint or a bundle: the cohort is as its own was, and has none of its people
+    among those who are tested."""
     if saved is None:
         return
-    for comparison in run.job.comparisons:
-        comparison(run, saved)
-    if same_preparation in run.job.comparisons and saved.cohort_sha256 != run.cohort.identity:
-        unknown = [name for name, both in preparations(run, saved).items() if None in both]
-        if unknown:
-            print(
-                f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}."
+    same_settings(run, saved)
+    no_leak(run, saved)
+    same_preparation(run, saved)
+    no_near_copy(run, saved)
+
+
+def same_settings(run: Run, saved: Record) -> None:
+    """The checkpoint must have this preset, these hyper-parameters and this grid; if inner folds chose them, these
+    candidates."""
+    if not run.job.needs_checkpoint and (run.candidates or saved.candidates):
+        if saved.candidates != (compared := tuple(map(str, run.candidates))):
+            raise InputError(
+                f"{run.checkpoints.path} was chosen among {listed(saved.candidates) or 'no candidates'}, this run "
+                f"compares {listed(compared) or 'none'}; use --choose accordingly or {OTHER}."
             )
-
-
-def same_settings(run: Run, saved: Identity) -> None:
-    """The checkpoint must have this preset, these hyper-parameters and this grid."""
+        return
     refuse_others(run, saved, "preset", "grid")
-    there, here = dataclasses.asdict(run.model.settings(saved.config)), dataclasses.asdict(run.config)
+    assert saved.settings
+    there, here = asdict(run.model.settings(saved.settings.config)), asdict(run.config)
     changed = [name for name in here if there.get(name) != here[name]]
     if differing := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in changed]:
         raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
 
 
-def same_training(run: Run, saved: Identity) -> None:
+def same_training(run: Run, saved: Record) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
     refuse_others(run, saved, "seed", "precision")
     if saved.cohort_sha256 != run.cohort.identity:
@@ -65,10 +84,10 @@ def same_training(run: Run, saved: Identity) -> None:
         )
 
 
-def refuse_others(run: Run, saved: Identity, *names: str) -> None:
+def refuse_others(run: Run, saved: Record, *names: str) -> None:
     """Raises InputError for the first of these choices that differs from the checkpoint's."""
     for name in names:
-        there, here = getattr(saved, name), getattr(run.choices, name)
+        there, here = getattr(saved.settings, name), getattr(run.choices, name)
         if there != here:
             what = name.replace("_", " ")
             raise InputError(
@@ -77,21 +96,49 @@ def refuse_others(run: Run, saved: Identity, *names: str) -> None:
             )
 
 
+def as_scored(run: Run) -> None:
+    """The test on folds that goes with a model of everybody was of the same records, trained with the same settings."""
+    if (of_folds := run.cross_validation) is None:
+        return
+    if of_folds.cohort_sha256 != run.cohort.identity:
+        raise InputError(
+            f"--score {of_folds.folder} is of other data than {run.cohort.path} has now; name a test on folds of these."
+        )
+    pairs = {
+        f"--set {name}": (of_folds.config.get(name), value)
+        for name, value in record.as_json(run.choices.config).items()
+    }
+    for name in ("preset", "precision"):
+        pairs[f"--{name}"] = getattr(of_folds, name), getattr(run.choices, name)
+    pairs["--numIters"] = of_folds.num_iters, run.num_iters
+    if differing := [(flag, *values) for flag, values in pairs.items() if values[0] != values[1]]:
+        flag, tested, asked_for = differing[0]
+        raise InputError(
+            f"--score {of_folds.folder} tested {flag} {tested}, this run asks for {asked_for}; use the same, or test "
+            "these settings on folds."
+        )
+
+
 def no_leak_by_encoder(run: Run) -> None:
     """No test subject of this cohort may have trained the encoder that made its volumes."""
     metadata = run.cohort.metadata
     refuse_leak(run, "the encoder of these volumes", metadata.encoder_subjects, metadata.encoder_volumes)
 
 
-def no_leak(run: Run, saved: Identity) -> None:
+def no_leak(run: Run, saved: Record) -> None:
     """No test subject of this cohort may have trained the checkpoint, or the encoder behind it."""
-    if saved.training_subjects and not saved.training_volumes:
+    if (people := saved.people) is None or (people.subjects and not people.scans):
         raise InputError(
-            f"{run.checkpoints.path} does not say which scans its {len(saved.training_subjects)} training subjects "
-            f"have; was its run.json edited? Copy it again, or use {OTHER}."
+            f"{run.checkpoints.path} does not say which scans its training subjects have; was its record edited? Copy "
+            f"it again, or use {OTHER}."
         )
-    refuse_leak(run, CHECKPOINT, saved.training_subjects, saved.training_volumes)
-    refuse_leak(run, "the encoder behind this checkpoint", saved.encoder_subjects, saved.encoder_volumes)
+    own = saved.cohort_sha256 == run.cohort.identity and saved.everybody
+    if people.scans_sha256 and (own or run.cohort.scans_sha256("test") == people.scans_sha256):
+        raise InputError(
+            f"{run.cohort.path} trained {run.checkpoints.path}, so that results would be too good; test other people."
+        )
+    refuse_leak(run, CHECKPOINT, people.subjects, people.scans)
+    refuse_leak(run, "the encoder behind this checkpoint", people.encoder_subjects, people.encoder_scans)
 
 
 def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collection[str]) -> None:
@@ -106,27 +153,31 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
         renamed = [name for name in leaked if bare_name(name) not in known]
         which = "all of them" if renamed == leaked else listed(renamed)
         names = f" By their scans, whatever their names: {which}." if renamed else ""
-        in_folds = OF_FOLDS if what == CHECKPOINT else IN_FOLDS
-        advice = in_folds if run.folds else OF_EVERYBODY if run.everybody else WITHOUT_THEM
+        in_folds = EDITED if what == CHECKPOINT else IN_FOLDS
+        advice = in_folds if run.folds else THEIR_SCORE if run.everybody else WITHOUT_THEM
         raise InputError(
             f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
             f"{names} Results on them would be too good. {advice}"
         )
 
 
-def no_near_copy(run: Run, saved: Identity) -> None:
-    """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. A
-    warning is printed where the training cohort cannot be compared."""
+def no_near_copy(run: Run, saved: Record) -> None:
+    """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. What
+    cannot be compared is printed."""
     cohort = run.cohort
-    if not saved.training_subjects or saved.cohort_sha256 == cohort.identity or cohort.simulated:
+    if saved.cohort_sha256 == cohort.identity or cohort.simulated:
         return  # its own cohort, in which twins are in one split
     if not saved.everybody and saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
-    training = training_cohort(saved)
-    if training is None or training.num_maps != cohort.num_maps:
-        print(f"Not compared, whether test subjects have nearly a training scan: {saved.cohort} is not as it was.")
+    training = run.checkpoints.training_cohort()
+    if training is None or saved.people is None or training.num_maps != cohort.num_maps:
+        print(
+            "Whether test subjects are training subjects under another name, or have nearly their scans, is not known: "
+            f"{saved.cohort} is not at hand as it was."
+        )
         return
-    if leaked := in_common(people_of(training, saved.training_subjects), people_of(cohort, cohort.subjects("test"))):
+    trained = people_of(training, saved.people.subjects)
+    if leaked := in_common(trained, people_of(cohort, cohort.subjects("test"))):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} test subjects of {cohort.path} have the scan of a training subject of this "
@@ -139,29 +190,30 @@ def bare_name(subject: str) -> str:
     return subject.lstrip("0") or subject
 
 
-def same_preparation(run: Run, saved: Identity) -> None:
+def same_preparation(run: Run, saved: Record) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if saved.cohort_sha256 == run.cohort.identity:
         return
-    for name, (there, here) in preparations(run, saved).items():
-        if None not in (there, here) and there != here:
+    reads = run.model.inputs(run.config)
+    of_saved = saved.preparation.of_inputs(reads) if saved.preparation else {}
+    unknown = []
+    for name, here in run.cohort.metadata.of_inputs(reads).items():
+        there = of_saved.get(name)
+        if None in (there, here):
+            unknown.append(name)
+        elif there != here:
             raise InputError(
                 f"{run.checkpoints.path} was trained on data with {name} {excerpt(there, here)}, "
                 f"{run.cohort.path} has {excerpt(here, there)}; use a cohort made like {saved.cohort}."
             )
+    if unknown:
+        print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
     if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
         its, own = (f"{count} map{'s' if count > 1 else ''}" for count in (saved.num_maps, run.cohort.num_maps))
         raise InputError(
             f"{run.checkpoints.path} was trained on records of {its}, {run.cohort.path} has {own} a record; "
             f"use a cohort made like {saved.cohort}."
         )
-
-
-def preparations(run: Run, saved: Identity) -> dict[str, tuple[object, object]]:
-    """How the checkpoint's data and the run's were made, as far as the model reads them; None where unknown."""
-    reads = run.model.inputs(run.config)
-    there, here = (preparation.of_inputs(reads) for preparation in (saved.preparation, run.cohort.metadata))
-    return {name: (there[name], here[name]) for name in here}
 
 
 def excerpt(value: object, other: object) -> str:
@@ -172,11 +224,6 @@ def excerpt(value: object, other: object) -> str:
         return f"of {len(value)} entries"
     at = next(index for index, (mine, its) in enumerate(zip(value, other, strict=True)) if mine != its)
     return f"{value[at]} as entry {at + 1}"
-
-
-def writable_checkpoints(run: Run) -> None:
-    """The checkpoint folder can be made and written."""
-    check_writable(run.checkpoints.path, "--chkPointDir")
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -197,9 +244,12 @@ def two_classes(run: Run) -> None:
 
 
 def free_output(run: Run) -> None:
-    """The output folder holds nothing but what a run of this job and model wrote."""
-    run.results.own_files()
+    """The output folder holds nothing but what a run of this job and model wrote, and can be written; so can that of
+    the checkpoints of a training."""
+    record.check_free(run.out_dir, run.job.name, run.model.name)
     check_writable(run.out_dir, "--outDir")
+    if not run.job.needs_checkpoint:
+        check_writable(run.checkpoints.path, "--chkPointDir")
 
 
 def new_output(run: Run) -> None:

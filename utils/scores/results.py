@@ -65,6 +65,11 @@ class Estimate:
         return dict(zip(columns_of(name), astuple(self), strict=True))
 
     @property
+    def listed(self) -> tuple[float | None, float | None, float | None]:
+        """Value, low, high, as JSON has them."""
+        return self.value, self.low, self.high
+
+    @property
     def numbers(self) -> tuple[float, ...]:
         """Value, low, high; NaN where undefined."""
         return tuple(math.nan if number is None else number for number in astuple(self))
@@ -97,20 +102,13 @@ class Headline(NamedTuple):
     metric: str
     score: Estimate
 
-    @property
-    def listed(self) -> list[Any]:
-        """Metric, value, low, high, as `run.json` has them."""
-        return [self.metric, *astuple(self.score)]
-
 
 METRICS = "metrics.json"
 PAGE = "report.html"
-CANDIDATE = "candidate"  # a column of several tables
 SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 UNLIKE_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
-CHOICE_COLUMNS = ("fold", CANDIDATE, "inner_folds", "score", "chosen")
 UNITS = "units"  # people, of whom those of a group count as one
 CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of(), UNITS)
 
@@ -134,9 +132,9 @@ class Table:
 
 
 ROWS = (
-    Table("predictions", ("file", "subject", "site", "fold", CANDIDATE, SAME_SCAN), pooled=True),
+    Table("predictions", ("file", "subject", "site", "fold", SAME_SCAN), pooled=True),
     Table("floor_predictions", ("file", "fold"), pooled=True),  # floors' probabilities of autism
-    Table("training", ("fold", CANDIDATE), ("fold", "step", "loss"), pooled=True),  # the history, thinned
+    Table("training", ("fold",), ("fold", "step", "loss"), pooled=True),  # the history, thinned
     Table("floors", ("floor", ROLE), ("floor", ROLE, *columns_of("auc"))),  # the model and its floors
     Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
     Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
@@ -146,8 +144,6 @@ ROWS = (
         "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
     ),  # calibrated on the other folds, and sets of labels
     Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
-    Table("candidates", (CANDIDATE,), (CANDIDATE, "chosen", *columns_of("auc"))),  # their scores; how often chosen
-    Table("choices", ("fold", CANDIDATE), CHOICE_COLUMNS),  # who was chosen in each fold, and by what scores
     Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
     Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
     Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis

@@ -1,8 +1,8 @@
 """The full pass of `cae`: a cohort on the full grid -> the same cohort on the reduced grid; only the volumes change."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,11 +12,10 @@ from data.cohorts import records
 from data.cohorts.cohort import in_one_folder, in_order
 from data.cohorts.folds import seal_set
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from utils.runs import record
+from utils.runs.record import People
 from utils.runs.run import Run
 from utils.training.network import outputs_of, restored_network
-
-if TYPE_CHECKING:
-    from utils.runs.group import Group
 
 
 def encode(run: Run) -> int:
@@ -26,32 +25,34 @@ def encode(run: Run) -> int:
     run = dataclasses.replace(run, cohort=in_one_folder(run.cohort))
     with files.unfinished(run.out_dir) as folder:
         folder.mkdir(parents=True)
-        digest, identity = run.checkpoints.digest(), run.checkpoints.identity()
+        digest, trained = run.checkpoints.digest(), run.checkpoints.record().people or People()
         metadata = dataclasses.replace(
             run.cohort.metadata,
             grid=records.REDUCED.shape,
             affine=tuple(map(tuple, records.REDUCED.affine)),
             reduction=f"encoder {digest}",
             encoder_sha256=digest,
-            encoder_subjects=identity.training_subjects,
-            encoder_volumes=identity.training_volumes,
-            provenance=run.describe() | {"source": run.cohort.metadata.provenance},
+            encoder_subjects=trained.subjects,
+            encoder_volumes=trained.scans,
+            provenance=run.record().flat | {"source": run.cohort.metadata.provenance},
         )
         digests = write_records(run, encoder, folder)
         carry_tables(run.cohort, folder)
         write_tables(folder, run.cohort.rows, metadata, digests)
         open_cohort(folder)  # nothing is called done that cannot be read
-        dataclasses.replace(source, out_dir=folder).write_manifest(finished=True, records=len(run.cohort.rows))
+        made = dataclasses.replace(source, out_dir=folder).record(finished=True, records=len(run.cohort.rows))
+        record.write(folder / record.RECORD, made)
     run.enter(None)
     run.announce()
     return 0
 
 
-def pool(group: "Group") -> None:
+def pool(whole: Run, runs: Sequence[Run]) -> None:
     """Joins the folds' cohorts into one sealed set, which can be given as `--dataDir` with the same `--folds`."""
-    group.folds.write(group.run.out_dir)
-    seal_set(group.run.out_dir)
-    group.whole.finish()
+    assert whole.folds
+    whole.folds.write(whole.out_dir)
+    seal_set(whole.out_dir)
+    whole.finish()
 
 
 def write_records(run: Run, encoder: keras.Model, folder: Path) -> dict[str, records.Digests]:

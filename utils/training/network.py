@@ -3,13 +3,10 @@
 What averages volumes over parcels is not run again for each batch: the cohort keeps these means.
 """
 
-import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,84 +14,52 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
-from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRID_OF_SHAPE
 from models.layers import RegionMeans
-from utils.runs.checkpoints import IDENTITY, STATE, CheckpointFolder, Identity, Saved, digest_of, remove_own
+from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.record import Record
 from utils.runs.run import Run
 
 KEPT = 3
 
 
 class Saver:
-    """Saves and restores a network, its optimizer and its step; the latest checkpoint is always a whole one."""
+    """Saves and restores a network and its optimizer; the latest checkpoint, which is named by the number of batches
+    seen, is always a whole one."""
 
-    def __init__(self, folder: CheckpointFolder, model: keras.Model, optimizer: keras.Optimizer):
-        self.folder = folder
-        self.saved: dict[str, Saved] = {}
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self.step)
+    def __init__(self, folder: CheckpointFolder, name: str, model: keras.Model, optimizer: keras.Optimizer):
+        self.folder, self.name = folder, name
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
 
     def restore(self) -> int:
-        """Restores the latest checkpoint, if any; returns the number of batches it has seen."""
-        if self.folder.current is not None:
-            identity, latest = self.folder.identity(), self.folder.latest()
-            self.saved = dict(identity.saved)
-            read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
-            if latest.name not in self.saved:  # a run was killed amid this save, which ends here
-                self.record(latest, self.tidied(), identity)
-        return int(self.step.numpy())
-
-    def tidied(self) -> list[str]:
-        """Removes all but the newest checkpoints of TensorFlow's state file; returns the names of these."""
-        if (state := tf.train.get_checkpoint_state(str(self.folder.path))) is None:
-            return list(self.saved)
-        names = [os.path.basename(name) for name in state.all_model_checkpoint_paths]
-        for path in [path for name in names[:-KEPT] for path in self.folder.path.glob(f"{name}.*")]:
-            files.remove(path)
-        state.model_checkpoint_path, state.all_model_checkpoint_paths[:] = names[-1], names[-KEPT:]
-        del state.all_model_checkpoint_timestamps[:-KEPT]
-        with files.replacing(self.folder.path / STATE) as file:
-            file.write(str(state))
-        return names[-KEPT:]
-
-    def record(self, prefix: Path, kept: list[str], identity: Identity) -> None:
-        """Records the digest of a checkpoint that was saved at `self.step`, and forgets those that were not kept."""
-        self.saved = {name: saved for name, saved in self.saved.items() if name in kept}
-        self.saved[prefix.name] = Saved(int(self.step.numpy()), digest_of(prefix))
-        self.describe(identity)
+        """Restores the latest checkpoint; returns the number of batches it has seen."""
+        read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
+        return self.folder.record().step
 
     @cached_property
     def manager(self) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, max_to_keep=KEPT)
+        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, KEPT, checkpoint_name=self.name)
 
-    def save(self, step: int, identity: Identity) -> None:
-        """Saves after `step` batches. Raises InputError if that cannot be written; the checkpoint before is intact."""
-        self.step.assign(step)
-        before = self.folder.current
+    def save(self, record: Record) -> None:
+        """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
+        prefix, before = f"{self.name}-{record.step}", self.folder.current
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.describe(identity)  # first: a checkpoint without its identity cannot be used
-            prefix = Path(self.manager.save())
-            self.record(prefix, [os.path.basename(name) for name in self.manager.checkpoints], identity)
+            self.folder.write(prefix, record, saved=False)  # first: a checkpoint without its record cannot be used
+            self.manager.save(checkpoint_number=record.step)
+            self.folder.write(prefix, record, saved=True)
+            self.folder.remove_but(self.folder.prefixes[:KEPT])
         except (tf.errors.OpError, OSError) as error:
-            self.folder.remove_incomplete()
+            self.folder.prepare(anew=False)
             kept = "the one before is intact" if before else "there is none before it"
             raise InputError(
-                f"{self.folder.path} cannot take a checkpoint at iteration {step} ({short(error)}); {kept}. "
+                f"{self.folder.path} cannot take a checkpoint at iteration {record.step} ({short(error)}); {kept}. "
                 "Make room for it and repeat the command."
             ) from error
-        remove_own(self.folder.replaced, self.folder.path)
-
-    def describe(self, identity: Identity) -> None:
-        """Writes `run.json`."""
-        described = dataclasses.replace(identity, step=int(self.step.numpy()), saved=self.saved)
-        described = described.written_to(self.folder.path)
-        files.write_json(self.folder.path / IDENTITY, {"format": files.FORMAT, **dataclasses.asdict(described)})
 
 
 def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:
@@ -108,7 +73,7 @@ def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Calla
         ) from error
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"{folder.latest()} has weights of another network than its run.json describes; were files mixed up? "
+            f"{folder.latest()} has weights of another network than its record describes; were files mixed up? "
             f"Train again: {folder.training} --overrideChkpt"
         ) from error
 

@@ -1,14 +1,16 @@
 """--train: a cohort's training subjects -> a checkpoint, `history.csv`, `history.png`, TensorBoard events."""
 
 import csv
-import dataclasses
 import os
 import re
+import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
 import keras
 import numpy as np
@@ -22,39 +24,43 @@ from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
 from utils import figures
-from utils.runs.checkpoints import CheckpointFolder, Identity, mean_shares
-from utils.runs.folders import changed, move_aside
+from utils.runs import record
+from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.record import RECORD, Record, mean_of_shares
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import fit_edges
 from utils.training.loop import Training, is_due, make_optimizer
 from utils.training.network import Saver, reading
 
-if TYPE_CHECKING:
-    from utils.runs.group import Group
-
+HISTORY = "history.csv"  # in the results, and as far as it was saved beside the checkpoint
+INNER = "inner.csv"
 STEP = re.compile(r"\d{1,18}")  # of a history
 
 
 def train(run: Run) -> int:
-    """Trains until `num_iters` batches have been seen in all; returns the exit status (128 + signal if stopped)."""
-    brought_back = run.checkpoints.prepare(run.override)
-    training = begin(run)
-    saver = Saver(run.checkpoints, training.network, training.optimizer)
-    done = 0 if run.override else saver.restore()
-    complete = done >= run.num_iters and has_its_results(run)
-    if complete:
-        print(f"{run.checkpoints.path} has seen {done} of {run.num_iters} iterations: nothing to train.")
-        if run.results.manifest is None:
-            print(f"{run.out_dir} has no results of it, which only --overrideChkpt makes again.")
-    elif done:
-        print(f"Continuing {run.checkpoints.path} at iteration {done}.")
-        claim(run, brought_back)
-    else:
-        run.prepare_folder()
-        measure(training)
-    if complete:
-        return 0
+    """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
+    the exit status (128 + signal if stopped)."""
+    anew = run.override or not run.checkpoints.current
+    name, told = run.checkpoints.prepare(run.override), dict[str, Any]()
+    if anew:
+        run = replace(run, begun=begun_of(run))
+        replace(run, num_iters=0).claim()
+        if run.candidates:
+            from utils.training.choose import chosen
+
+            candidate, told = chosen(run, run.out_dir / INNER)
+            run = run.settled(candidate)
+    with run.fresh():
+        training = begin(run)
+        saver = Saver(run.checkpoints, name, training.network, training.optimizer)
+        if anew:
+            measure(training)
+        done = 0 if anew else saver.restore()
+    if not anew:
+        told = run.checkpoints.record().told
+        print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {done}.")
+        replace(run, num_iters=done).claim()
     history = History(run.out_dir, done)
     caught: list[int] = []
 
@@ -64,29 +70,39 @@ def train(run: Run) -> int:
 
     with handled(stop):
         try:
-            training = dataclasses.replace(training, caught=caught)
-            done = loop(training, done, saver, history, cache(partial(identity_of, run)))  # slow: when needed
+            training = replace(training, caught=caught)
+            described = cache(lambda: replace(run.record(**told), people=run.people))  # slow: when needed
+            done = loop(training, done, saver, history, described)
         finally:
             history.close()
+    ended = replace(run, num_iters=done)
     if done < run.num_iters:
-        run.write_manifest(finished=False, step=done)
+        record.write(run.out_dir / RECORD, ended.record(**told))
         without = ", without --overrideChkpt," if run.override else ""
         print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
     else:
         tell_shares([run.checkpoints])
-        run.finish(history.headline, step=done)
+        ended.finish(history.headline, **told)
     stopped = caught or done < run.num_iters
     return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
 
 
+def begun_of(run: Run) -> str:
+    """Tells a training from zero apart from others: as results say that were begun and never saved, or new."""
+    found, saved = record.read(run.out_dir), run.checkpoints.record().begun if run.checkpoints.whole else ""
+    if found and not found.finished and found.key == run.key and found.begun != saved:
+        return found.begun
+    return str(time.time_ns())
+
+
 def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
     """Prints what each part of the trained networks counts, if that was learned."""
-    if shares := mean_shares(folders):
+    if shares := mean_of_shares([folder.record().shares for folder in folders]):
         told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         print_unless_quiet(f"What the parts count, learned from training people: {told}.")
 
 
-def loop(training: Training, done: int, saver: Saver, history: "History", identity: Callable[[], Identity]) -> int:
+def loop(training: Training, done: int, saver: Saver, history: "History", described: Callable[[], Record]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
     run = training.run
     with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
@@ -98,38 +114,18 @@ def loop(training: Training, done: int, saver: Saver, history: "History", identi
             if stopping or is_due(done, run.num_iters):
                 shares = training.calibrate(done)
                 history.flush()  # first: rows after the last checkpoint are dropped when training continues
-                saver.save(done, dataclasses.replace(identity(), shares=shares))
+                took = round(time.time() - run.started, 2)
+                saver.save(replace(described(), shares=shares, step=done, wall_time_s=took))
+                shutil.copyfile(history.path, run.checkpoints.path / HISTORY)
             if stopping:
                 break
     return done
 
 
-def has_its_results(run: Run) -> bool:
-    """Whether the output folder of a training that has seen all batches lacks nothing. A single one's may be gone."""
-    if run.folds:
-        return run.is_done()
-    manifest = run.results.manifest
-    return manifest is None or (manifest.finished and not changed(run.out_dir, manifest))
-
-
-def claim(run: Run, brought_back: bool) -> None:
-    """Makes the output folder of a training that goes on. Results of another training are moved aside. So are those of
-    one from zero that never saved, if the checkpoint that it was to replace was `brought_back`."""
-    manifest = run.results.manifest
-    void = brought_back and manifest is not None and manifest.override and not manifest.finished
-    if void or not run.continues():
-        run.prepare_folder()
-    else:
-        run.write_manifest(finished=False)
-
-
-def pool(group: "Group") -> None:
-    """Records that the trainings of all parts are done, and that a candidate is chosen in each fold."""
-    tell_shares([leaf.checkpoints for leaf in group.leaves])
-    group.whole.finish()
-
-
-average = select = pool
+def pool(whole: Run, runs: Sequence[Run]) -> None:
+    """Records that the trainings of all parts are done."""
+    tell_shares([run.checkpoints for run in runs])
+    whole.finish()
 
 
 def begin(run: Run) -> Training:
@@ -155,25 +151,6 @@ def silence_after_sighup(number: int) -> None:
                     os.dup2(nowhere.fileno(), stream)
 
 
-def identity_of(run: Run) -> Identity:
-    """The identity of this run's checkpoints."""
-    cohort = run.cohort
-    return Identity(
-        **vars(run.choices),
-        cohort=str(cohort.path),
-        cohort_sha256=cohort.identity,
-        out_dir=str(run.out_dir),
-        training_subjects=tuple(cohort.subjects("train")),
-        encoder_subjects=cohort.metadata.encoder_subjects,
-        training_volumes=tuple(sorted(set().union(*cohort.scans("train").values()))),
-        encoder_volumes=cohort.metadata.encoder_volumes,
-        preparation=cohort.metadata.preparation,
-        num_maps=cohort.num_maps,
-        everybody=run.everybody,
-        internal=run.cross_validation,
-    )
-
-
 def measure(training: Training) -> None:
     """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
     the one that reads connectomes."""
@@ -196,11 +173,9 @@ class History:
     """`history.csv`, written row by row, and the same numbers for TensorBoard."""
 
     def __init__(self, folder: Path, step: int):
-        self.path = folder / "history.csv"
+        self.path = folder / HISTORY
         self.rows = earlier_history(self.path, step) if step and self.path.exists() else []
         if step and not self.rows:
-            if self.path.exists() and self.path.stat().st_size:  # of another program, such as a spreadsheet
-                move_aside([self.path])
             print(f"{self.path} has no row of the {step} batches before; it begins with the next one.")
         with files.replacing(self.path, newline="") as file:
             if self.rows:

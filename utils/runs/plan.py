@@ -1,0 +1,425 @@
+"""What the user asks for -> the runs of the job, with every choice made and checked: one for a split, else one for each
+fold of each repeat. Nothing is written, and TensorFlow is not imported.
+
+What the user does not say is as in the checkpoint that is continued or used, or else as usual. Repeat r takes the seed
+plus r. It cuts numbered folds anew; of folds of a column it changes only the starts of the networks.
+"""
+
+import shlex
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from data.base.cli import MAX_SEED, flags, option, positive
+from data.base.errors import InputError
+from data.cohorts import atlas
+from data.cohorts.cohort import Cohort
+from data.cohorts.division import folder_name
+from data.cohorts.findings import check_line
+from data.cohorts.folds import Folds, open_folds, part_folder, repeated
+from data.cohorts.records import REDUCED
+from data.cohorts.stored import sealed
+from data.cohorts.variants import everybody, prepared_as, within_sites
+from models import MODELS, Model, Settings, override
+from utils.runs import guards, record
+from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
+from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
+from utils.runs.cross_validation import CrossValidation
+from utils.runs.places import check_places
+from utils.runs.record import Caveats, Choices, Record
+from utils.runs.run import Job, Options, Run, whole
+
+USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
+NUM_ITERS = 200  # unless --numIters says
+USUAL_RESULTS = Job.out_dir
+REPEAT = "repeat-{}"  # the name of a repeat's folders
+
+
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """The options of --train: how long, from where, on which labels."""
+
+    num_iters: int | None = option(
+        None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=positive, metavar="N"
+    )
+    override_chkpt: bool = option(
+        False, "start from zero; the old checkpoint stays until the first save", action="store_true"
+    )
+    choose: str | None = option(
+        None,
+        "compare presets (default all) or the lines of a file in inner folds, and train the best",
+        nargs="?",
+        const=PRESETS,
+        metavar="A,B|FILE",
+    )
+    score: Path | None = option(
+        None,
+        "with --everybody: take score and settings from the test on folds in this --outDir",
+        type=Path,
+        metavar="DIR",
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks for; None where nothing is said. `given` names the options that are not at their default."""
+
+    job: Job
+    options: Options
+    given: frozenset[str]
+    model_name: str
+    preset: str | None
+    changes: tuple[str, ...]  # of --set
+    seed: int | None
+    data_dir: Path | None
+    chk_point_dir: Path
+    out_dir: Path | None
+    folds: str | None
+    fold: str | None
+    repeats: int
+    jobs: int
+    everybody: bool
+    precision: str | None
+    trained: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
+    cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
+
+    @property
+    def model(self) -> Model:
+        return MODELS[self.model_name]
+
+    @property
+    def training(self) -> TrainOptions | None:
+        """The options of a training; None for other jobs, which use its checkpoint."""
+        return self.options if isinstance(self.options, TrainOptions) else None
+
+    @property
+    def override(self) -> bool:
+        return self.training is not None and self.training.override_chkpt
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What --choose compares. Raises InputError."""
+        text = self.training.choose if self.training else None
+        return () if text is None else candidates(text, self.model)
+
+    @property
+    def kept(self) -> Path:
+        """Where the checkpoints are: of all folds, or of the one network."""
+        folder = self.chk_point_dir / self.model_name
+        if self.folds:
+            return folder / f"{OF_FOLDS}{folder_name(self.folds)}"
+        return folder / EVERYBODY if self.everybody else folder
+
+    @property
+    def training_command(self) -> str:
+        """The command that makes the checkpoint."""
+        given: list[tuple[str, object]] = [("--preset", self.preset), *(("--set", text) for text in self.changes)]
+        given += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
+        given += [("--repeats", self.repeats if self.repeats > 1 else None)]
+        words = [str(word) for pair in given if pair[1] for word in pair]
+        words += ["--everybody"] if self.everybody else []
+        return shlex.join(["run.py", "--train", "--model", self.model_name, *words])
+
+    @cached_property
+    def results(self) -> Path:
+        """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
+        out_dir = self.out_dir or self.usual_results
+        written = self.chk_point_dir / self.model_name if self.training else None
+        check_places(out_dir, self.chk_point_dir, self.data_dir, written)
+        return out_dir
+
+    @property
+    def usual_results(self) -> Path:
+        """Where results go unless --outDir says."""
+        beside = self.data_dir.resolve() if self.data_dir else Path()
+        template = self.job.out_dir if self.data_dir else USUAL_RESULTS
+        if template == USUAL_RESULTS:
+            template += "-everybody" if self.everybody else ""
+            template += f"-folds-{folder_name(self.folds)}" if self.folds else ""
+            template += "-repeats" if self.repeats > 1 else ""
+        return Path(template.format(model=self.model_name, job=self.job.name, data=beside.parent / beside.name))
+
+    @property
+    def source(self) -> Path:
+        """The cohort; the demo cohort on the grid that the model reads unless the user names one."""
+        if self.data_dir:
+            return self.data_dir
+        from data.demo import demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
+
+        return demo_cohort(self.model.grid or REDUCED)
+
+    def config(self, saved: Record | None) -> tuple[str, Settings]:
+        """The preset's name and the hyper-parameters, as `saved` unless the user says. Raises InputError."""
+        presets, before = self.model.module.PRESETS, saved.settings if saved else self.cross_validation
+        name = self.preset or (before.preset if before else next(iter(presets)))
+        if name not in presets:
+            raise InputError(f"--preset {name} is unknown to {self.model.name}; expected one of {', '.join(presets)}.")
+        base = self.model.settings(before.config) if before and name == before.preset else presets[name]
+        return name, override(base, list(self.changes))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one run of a job reads and writes: its cohort, its checkpoint and results, what it is of all."""
+
+    cohort: Cohort
+    kept: Path
+    out_dir: Path
+    folds: Folds | None = None
+    fold: str = ""
+    repeat: int = 0
+
+
+def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
+    """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong; of
+    `jobs` the options are known that this one does not take."""
+    check_options(asked, jobs)
+    asked.config(None)  # a mistake there is reported before the cohort is read
+    _ = asked.results, asked.candidates
+    runs = [*runs_of(asked)]
+    stands = whole(runs)
+    report(stands)
+    for run in runs:
+        if is_asked(asked, run) and run.is_due():
+            run.job.check(run, run.checkpoints.record() if is_used(asked, run.checkpoints) else None)
+    record.check_free(stands.out_dir, asked.job.name, asked.model_name)
+    return runs
+
+
+def is_asked(asked: Asked, run: Run) -> bool:
+    """Whether a run is the one that --fold names, or none is named."""
+    return asked.fold is None or run.folds is None or run.folds.named(asked.fold) == run.fold
+
+
+def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
+    """Raises InputError for options that do not go together."""
+    job, model, given = asked.job, asked.model, asked.given
+    for name in sorted(given - set(flags(job.options))):
+        if takers := [other.flag for other in jobs if name in flags(other.options)]:
+            raise InputError(f"--{name} goes with {' or '.join(takers)}, not with {job.flag}; leave it out.")
+    if job.needs and not getattr(model, job.needs):
+        able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
+        raise InputError(job.refusal.format(able=able, model=model.name))
+    on_folds = {f"--jobs {asked.jobs}": asked.jobs > 1, f"--fold {asked.fold}": asked.fold is not None}
+    on_folds |= {f"--repeats {asked.repeats}": asked.repeats > 1, "--choose": "choose" in given}
+    if not asked.folds and (odd := next((name for name, is_given in on_folds.items() if is_given), None)):
+        raise InputError(f"{odd} is about folds; say with --folds how they are cut, or leave it out.")
+    if asked.jobs > 1 and asked.fold:
+        raise InputError(f"--jobs {asked.jobs} counts folds that are done at a time; leave --fold {asked.fold} out.")
+    if asked.repeats > 1 and not job.is_repeated:
+        raise InputError(f"--repeats {asked.repeats} is not for {job.flag}, which is done once; leave it out.")
+    if "choose" in given and model.predicts != "label":
+        raise InputError(f"--choose compares classifiers by their predictions of the label, not {model.name}.")
+    if "choose" in given and (other := sorted(given & {"preset", "set"})):
+        raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
+    if asked.everybody and asked.folds:
+        raise InputError("--everybody trains one model of all people, --folds several; leave one out.")
+    if "score" in given and not asked.everybody:
+        raise InputError("--score goes with --everybody, which leaves nobody to test it on; leave it out.")
+    if "prevalence" in given and not asked.trained:
+        raise InputError("--prevalence goes with --bundle, whose probabilities are calibrated; leave it out.")
+
+
+def runs_of(asked: Asked) -> Iterator[Run]:
+    """Each run, not checked yet."""
+    parts = [*parts_of(asked)]
+    folders = [asked.trained or CheckpointFolder(part.kept, asked.training_command) for part in parts]
+    saved = [asked_record(asked, part, folder) for part, folder in zip(parts, folders, strict=True)]
+    usual = next(filter(None, saved), None)  # of a fold that is not trained yet, beside one that is
+    moments = None
+    for part, folder, of in zip(parts, folders, saved, strict=True):
+        run = run_of(asked, part, folder, of, of or (None if asked.training else usual))
+        if moments is None:  # those of sites are the same in all folds: computed once
+            moments = run.cohort.moments
+        yield replace(run, cohort=replace(run.cohort, moments=moments))
+
+
+def parts_of(asked: Asked) -> Iterator[Part]:
+    """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as is asked for."""
+    kept, out_dir = asked.kept, asked.results
+    if not asked.folds:
+        cohort = sealed(asked.source)
+        if asked.everybody and asked.training:
+            cohort = of_everybody(cohort)
+        yield Part(cohort, kept, out_dir)
+        return
+    seed = seed_of(asked)
+    places = [kept / REPEAT.format(number) for number in range(asked.repeats)] if asked.repeats > 1 else [kept]
+    folds = open_folds(asked.source, asked.folds, seed, places[0])
+    for note in folds.notes:
+        print(note, flush=True)
+    if asked.repeats > 1 and (folds.reduced or not folds.are_numbered):
+        print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
+    for number, place in enumerate(places):
+        cut = repeated(folds, seed + number, place) if number else folds
+        of_repeat = out_dir / REPEAT.format(number) if asked.repeats > 1 else out_dir
+        for name in cut.names:
+            yield Part(cut.cohort(name), place / folder_name(name), part_folder(of_repeat, name), cut, name, number)
+
+
+def seed_of(asked: Asked) -> int:
+    """The seed of folds: the user's, or that of the trainings on them. Raises InputError if it leaves none for all
+    repeats."""
+    seed = asked.seed
+    if seed is None:
+        found = [of for path in sorted(asked.kept.glob("**/*.json")) if (of := checkpoint_at(path)) and not of.repeat]
+        seed = found[0].settings.seed if found and found[0].settings and not asked.override else 0
+    if seed + asked.repeats - 1 > MAX_SEED:
+        raise InputError(f"--seed {seed} leaves no seeds for {asked.repeats} repeats; use a smaller one.")
+    return seed
+
+
+def checkpoint_at(path: Path) -> Record | None:
+    folder = CheckpointFolder(path.parent)
+    return folder.record() if folder.whole else None
+
+
+def of_everybody(cohort: Cohort) -> Cohort:
+    """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
+    found = everybody(cohort)
+    if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
+        print(f"Not trained on, since no label is known of them: {len(set(unlabelled))} people.")
+    if found.raw_phenotype is None:
+        print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
+    return found
+
+
+def is_used(asked: Asked, folder: CheckpointFolder) -> bool:
+    """Whether a run uses or continues the checkpoint in a folder."""
+    return asked.job.needs_checkpoint or (folder.current and not asked.override)
+
+
+def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record | None:
+    """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
+    needed is missing, or one that is there is of another model or fold."""
+    named = part.folds.named(asked.fold) if part.folds and asked.fold is not None else part.fold
+    if not is_used(asked, folder) or (not folder.current and named != part.fold):
+        return None
+    if asked.job.needs_checkpoint:
+        guards.trained_otherwise(folder, asked.chk_point_dir / asked.model_name)
+        folder.tell_of_training()
+    saved = folder.record()
+    if folder.damaged:
+        print(
+            f"{', '.join(folder.damaged)} in {folder.path} does not have its digest; used instead: "
+            f"{folder.latest().name}, of iteration {saved.step}.",
+            flush=True,
+        )
+    if saved.model != asked.model_name:
+        raise InputError(
+            f"{folder.path} is of model {saved.model}, this run of {asked.model_name}; use {guards.OTHER}."
+        )
+    if (saved.fold or "", saved.repeat) != (part.fold, part.repeat):
+        raise InputError(
+            f"{folder.path} holds fold {saved.fold} of repeat {saved.repeat}, not {part.fold} of {part.repeat}; were "
+            "folders exchanged? Give each its own name again."
+        )
+    return saved
+
+
+def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | None, like: Record | None) -> Run:
+    """A run with every choice made, as `like` where the user says nothing. Raises InputError."""
+    model, training, of_folds = asked.model, asked.training, asked.cross_validation
+    of_folds = of_folds or (saved.cross_validation if saved else None)
+    preset, config = asked.config(like)
+    check_grid(asked, part.cohort)
+    explicit = [asked.trained or saved, *(text for text in asked.changes if text.startswith("connectome="))]
+    config = of_cohort(config, part.cohort, model, explicit)
+    compared = asked.candidates
+    if like and not training:  # what a permutation repeats
+        compared = tuple(recorded(text, model) for text in like.candidates)
+    compared = tuple(replace(one, config=of_cohort(one.config, part.cohort, model, one.changes)) for one in compared)
+    before = like.settings if like else None
+    usual = of_folds.num_iters if of_folds and training else NUM_ITERS
+    seed = asked.seed if asked.seed is not None else before.seed - like.repeat if before and like else 0
+    choices = Choices(
+        model=model.name,
+        preset=preset,
+        config=asdict(config),
+        grid=part.cohort.grid.name if "volume" in model.reads else None,
+        seed=seed + part.repeat,
+        precision=asked.precision or (before.precision if before else of_folds.precision if of_folds else "float32"),
+    )
+    run = Run(
+        job=asked.job,
+        choices=choices,
+        config=config,
+        options=asked.options,
+        cohort=part.cohort if training or part.folds or not saved else prepared_for(part.cohort, saved),
+        data_dir=asked.data_dir,
+        checkpoints=folder,
+        out_dir=part.out_dir,
+        num_iters=(training.num_iters or usual) if training else like.step if like else 0,
+        override=asked.override,
+        folds=part.folds,
+        fold=part.fold,
+        repeat=part.repeat,
+        repeats=asked.repeats,
+        candidates=compared,
+        everybody=asked.everybody or bool(saved and saved.everybody),
+        cross_validation=of_folds,
+        trained_with=of_others(saved, asked) if asked.trained and saved else Caveats(),
+        begun=saved.begun if saved and training else "",
+    )
+    kept_in = asked.chk_point_dir / atlas.MEANS
+    cohort = within_sites(run.cohort) if run.transductive else replace(run.cohort, standard=run.standard)
+    return replace(run, cohort=cohort if asked.trained else replace(cohort, kept_in=kept_in))
+
+
+def prepared_for(cohort: Cohort, saved: Record) -> Cohort:
+    """A cohort with its phenotype scaled as that of the people who trained a checkpoint."""
+    return prepared_as(cohort, saved.preparation) if saved.preparation else cohort
+
+
+def of_others(saved: Record, asked: Asked) -> Caveats:
+    """What must stand beside whatever the networks of a bundle say: the caveats of the cohort that trained them."""
+    problems = tuple(f"of the training people: {text}" for text in saved.caveats.problems)
+    return replace(saved.caveats, problems=problems, transductive=False, unknown_site=False)
+
+
+def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collection[object]) -> Settings:
+    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if something `explicit`
+    needs them: a checkpoint, or what the user says."""
+    if cohort.connectomes or "connectome" not in model.inputs(config):
+        return config
+    if any(explicit):
+        raise InputError(
+            f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
+            f"with --connectome, leave that out, or use {guards.OTHER}."
+        )
+    return override(config, ["connectome=false"])
+
+
+def check_grid(asked: Asked, cohort: Cohort) -> None:
+    """Raises InputError if the cohort's volumes do not fit the model."""
+    model = asked.model
+    if model.grid is None or cohort.grid == model.grid:
+        return
+    advice = "abide-data convert --grid full makes such volumes of the maps"
+    if model.grid == REDUCED:
+        full_pass = ["run.py", "--model", "cae", "--dataDir", asked.data_dir, "--chkPointDir", asked.chk_point_dir]
+        advice = f"reduce it: {shlex.join(map(str, full_pass))} (or abide-data convert --grid reduced)"
+    raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
+
+
+def report(run: Run) -> None:
+    """Prints what a user must know before anything is done; before a training what the cohort holds."""
+    cohort, folds = run.cohort, run.folds
+    if cohort.simulated:
+        print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
+    if run.transductive:
+        sites = len({row.site for row in cohort.rows})
+        print(
+            f"TRANSDUCTIVE: each of {sites} site{'s' if sites > 1 else ''} is standardised by its own people, tested "
+            "ones too (their volumes, not their labels).",
+            flush=True,
+        )
+    usual = run.checkpoints.path.is_relative_to(USUAL_CHECKPOINTS)
+    if usual and not (run.job.needs_checkpoint or USUAL_CHECKPOINTS.exists()):
+        print(f"Checkpoints go to {USUAL_CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
+    if not run.job.needs_checkpoint:
+        print("\n".join(cohort.census(folds.fold_of if folds else None).lines()), flush=True)
+    if run.data_dir:
+        checked = folds.unchecked if folds else cohort
+        print(check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)

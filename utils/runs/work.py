@@ -1,0 +1,214 @@
+"""Runs are done one after another here, or several at a time by the same command with `--fold K` in other processes, as
+an array of Slurm shares them. Each is locked; whoever finds all of them done pools the results, under a lock, too."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from data.base import files
+from data.base.cli import error_line
+from data.base.errors import InputError
+from data.base.processes import cpu_count, handled
+from data.base.terminal import Progress, duration, progress, quietly
+from data.cohorts.rows import listed
+from utils.machines import devices
+from utils.machines.devices import Workers
+from utils.runs.run import Run, whole
+
+IS_PART = "ABIDE_IS_PART"  # set in the environment of a process that does a part of what another one was asked for
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+INTERVAL_S = 0.2
+KILLED = 137  # the exit status of a process that was, as a shell has it
+
+
+def is_part() -> bool:
+    """Whether this process does a part of what another one was asked for, which has said the rest."""
+    return IS_PART in os.environ
+
+
+def all_done(runs: Sequence[Run]) -> bool:
+    stands = whole(runs)
+    return not any(run.is_due() for run in runs) and not (stands.is_whole and stands.is_due())
+
+
+def perform(runs: Sequence[Run], only: str | None, jobs: int, share_gpu: bool) -> int:
+    """Does the runs that are not done, `only` those of one fold or all, and pools; returns the exit status."""
+    with redirect_stdout(None) if is_part() else nullcontext():
+        device = devices.choose_device(share_gpu, jobs > 1 or runs[0].job.takes_several_devices)
+    if jobs == 1:
+        return perform_here(runs, only, device)
+    out_dir = whole(runs).out_dir
+    with files.locked(out_dir.with_name(f"{out_dir.name}.jobs")):  # two would share the cores
+        begin(runs)
+        folds = dict.fromkeys(run.fold for run in runs if run.is_due())
+        print(f"To do: {len(folds)} folds, {jobs} at a time; each prints a row when it ends.", flush=True)
+        commands = [(f"Fold {fold}", ["--fold", fold]) for fold in folds]
+        return beside(commands, environments(jobs, share_gpu)) or pool(runs, only, device)
+
+
+def perform_here(runs: Sequence[Run], only: str | None, device: str) -> int:
+    """The same in this process."""
+    todo, is_chief = [run for run in runs if only in (None, run.fold)], runs[0].workers.is_chief
+    if is_chief:
+        begin(runs)
+    due = [run for run in todo if run.is_due()]
+    in_rows = is_part() or (is_chief and len(todo) > 1)
+    if in_rows and due and not is_part():
+        print(f"To do: {len(due)} of {len(todo)} folds; each prints a row when it ends.", flush=True)
+    began = time.monotonic()
+    with progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown:
+        for count, run in enumerate(due, 1):
+            with quietly(partial(note, shown, run)) if shown else nullcontext():
+                status = perform_one(run, device)
+            if status:
+                return status
+            if shown:
+                shown.advance()
+                left = duration((time.monotonic() - began) / count * (len(due) - count))
+                told = f", {left} left for all" if count < len(due) else ""
+                print(f"Fold {run.part}: {people(run)}{told}", flush=True)
+    return pool(runs, only, device) if is_chief else 0
+
+
+def note(shown: Progress, run: Run, text: str) -> None:
+    """Shows what a fold is at."""
+    shown.advance(f"Fold {run.part}: {text}", 0)
+
+
+def perform_one(run: Run, device: str) -> int:
+    """Does a run, unless another process has done it meanwhile."""
+    with run.locked() as own:
+        return own.call(device) if own.is_due() else 0
+
+
+def people(run: Run) -> str:
+    """How many a fold tests, or trains on."""
+    split, named = ("test", "tested") if run.job.needs_checkpoint else ("train", "trained on")
+    count = len(run.cohort.subjects(split))
+    return f"{count} {'subject' if count == 1 else 'subjects'} {named}"
+
+
+def begin(runs: Sequence[Run]) -> None:
+    """Writes the table of folds, for a training, and makes the folder of the pooled results; earlier ones are moved
+    aside."""
+    stands = whole(runs)
+    if not stands.is_whole:
+        return
+    if not stands.job.needs_checkpoint:
+        for folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
+            assert folds
+            with files.locked(folder, wait=True):
+                folds.write(folder)
+    with files.locked(stands.out_dir, wait=True):
+        if not stands.is_done():
+            stands.claim()
+
+
+def pool(runs: Sequence[Run], only: str | None, device: str) -> int:
+    """Pools the results of all parts if none is missing."""
+    stands = whole(runs)
+    if not stands.is_whole:
+        return 0
+    if only is not None and stands.override:
+        if not is_part():
+            print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
+        return 0
+    if missing := [run.part for run in runs if not run.is_done()]:
+        if not is_part():
+            folds = "folds" if len(missing) > 1 else "fold"
+            print(f"Still to be done before the results are pooled: {folds} {listed(missing)}.")
+        return 0
+    with files.locked(stands.out_dir, wait=True):
+        if stands.override or not stands.is_done():
+            devices.start_tensorflow(device)
+            stands.claim()
+            stands.job.pool(stands, runs)
+    return 0
+
+
+def beside(
+    commands: Sequence[tuple[str, Sequence[str]]], each: Sequence[Mapping[str, str]], title: str = "Folds"
+) -> int:
+    """Does this command with other options added, each by a name, in as many processes at a time as there are
+    environments (`each`); returns the exit status of the first that fails. After a failure or a signal no other one is
+    begun."""
+    waiting, free, busy = [*commands], [*each], dict[subprocess.Popen, tuple]()
+    said, statuses, stopped = set[str](), list[int](), list[int]()
+    with (
+        handled(lambda number, _: stopped.append(128 + number)),
+        progress(title, len(commands)) as shown,
+        tempfile.TemporaryDirectory() as place,
+    ):
+        while busy or (waiting and not any(statuses)):
+            while free and waiting and not any(statuses):
+                (name, options), environment = waiting.pop(0), free.pop()
+                output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
+                busy[started(options, environment, *output)] = name, environment, output
+            time.sleep(INTERVAL_S)
+            statuses += stopped
+            for process in busy if stopped else ():  # it saves what it has
+                process.terminate()
+            for process in [process for process in busy if process.poll() is not None]:
+                name, environment, output = busy.pop(process)
+                free.append(environment)
+                tell(output, said)
+                if process.returncode < 0 and not any(statuses):
+                    wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
+                    print(error_line("run.py", wrong), file=sys.stderr, flush=True)
+                statuses.append(KILLED if process.returncode < 0 else process.returncode)
+                shown.advance(name)
+    return next(filter(None, statuses), 0)
+
+
+def started(options: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> subprocess.Popen:
+    """This command with more options, in a process that a signal to this one does not reach."""
+    command = [sys.executable, "-m", "utils", *sys.argv[1:], *options, "--jobs", "1"]
+    added = os.environ | environment | {IS_PART: "1"}
+    with open(out, "w") as told, open(errors, "w") as wrong:
+        return subprocess.Popen(
+            command, env=added, stdin=subprocess.DEVNULL, stdout=told, stderr=wrong, start_new_session=True
+        )
+
+
+def tell(output: Sequence[Path], said: set[str]) -> None:
+    """Prints what a process said, but for lines that another one has said."""
+    for path, stream in zip(output, (sys.stdout, sys.stderr), strict=True):
+        for line in path.read_text(errors="replace").splitlines():
+            if line not in said:
+                said.add(line)
+                print(line, file=stream, flush=True)
+
+
+def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
+    """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
+    there are GPUs, but fewer than processes."""
+    cores = max(1, cpu_count() // count)
+    threads = {name: str(cores) for name in THREADS if name not in os.environ}
+    gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
+        raise InputError(
+            f"--jobs {count} needs as many free GPUs, but {len(gpus)} are free; use fewer jobs, or --shareGPU."
+        )
+    return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
+
+
+def train_together(runs: Sequence[Run], only: str | None, share_gpu: bool) -> int:
+    """Does a training with the other workers; returns the exit status."""
+    from utils.machines.workers import lost_workers_explained, together
+
+    device = devices.choose_device(share_gpu, several=True)
+    devices.start_tensorflow(device)
+    with lost_workers_explained():
+        workers: Workers = together()
+        own = [replace(run, workers=workers) for run in runs]
+        with nullcontext() if workers.is_chief else redirect_stdout(None):
+            status = perform_here(own, only, device)
+        workers.meet({})  # nobody leaves before all are done
+    return status
