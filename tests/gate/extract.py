@@ -105,6 +105,8 @@ def of_table(path: Path, folder: str, place: Path) -> Found:
         frame["subject"] = [Path(file).stem for file in frame["file"]]
     if repeat := re.search(r"repeat-(\d+)", str(place)):
         frame["repeat"] = repeat[1]
+    elif "subject" in KEYS[table] and "repeat" in frame:
+        frame = mean_of_repeats(frame)
     keys = [key for key in KEYS[table] if key in frame]
     for row in frame.to_dict("records"):
         key = today("/".join(str(row.pop(key)) for key in keys))
@@ -112,6 +114,14 @@ def of_table(path: Path, folder: str, place: Path) -> Found:
             value = number(cell)
             if not NO_RESULT.fullmatch(str(column)) and (table in TEXTS or value is not None):
                 yield (folder, table, str(column), key), cell if value is None else value
+
+
+def mean_of_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a subject: the mean of the numbers of all repeats."""
+    numbers = frame.drop(columns=["repeat", "fold"], errors="ignore").set_index("subject").map(number)
+    parts = [of for _, of in numbers.groupby(frame["repeat"].to_numpy())]
+    mean = sum((part.loc[parts[0].index] for part in parts[1:]), parts[0]) / len(parts)
+    return mean.dropna(axis=1).map(repr).reset_index()
 
 
 def number(cell: str) -> float | None:

@@ -99,10 +99,16 @@ STEPS = {
         run --test --bundle one.zip --dataDir new --outDir of-new
         run --blackout --bundle one.zip --dataDir new --outDir blackout-of-new --donors 2
         """),
-    "choose": Step(f"""
+    "choose": Step(
+        f"""
+        run --train {NN} --folds 2 --choose ../inputs/candidates.txt --numIters 5 --outDir train
+        run --test {NN} --folds 2 --outDir test
+        """,
+        f"""
         run --train {NN} --folds 2 --choose ../inputs/candidates.txt --numIters 5 --outDir train
         run --test {NN} --folds 2 --choose ../inputs/candidates.txt --outDir test
-        """),
+        """,
+    ),
     "permutations": Step(f"""
         run --train {NN} --folds 2 {ONE} --outDir train
         run --test {NN} --folds 2 --permutations 2 --outDir test

@@ -21,13 +21,15 @@ from utils.report import texts
 from utils.report.build import INTENDED_USE
 from utils.report.meanings import MEANINGS
 from utils.report.texts import spelled
-from utils.runs.folders import RESULTS, Results, refuse
+from utils.runs import record
+from utils.runs.places import RESULTS, refuse
+from utils.runs.record import RECORD, Record
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import CHANCE, INTERVAL, Estimate
 from utils.scores.results import PAGE as REPORT
 
 PAGE, TABLE = "compare.html", "compare.csv"
-JOB, OF = "compare", "runs"  # in the manifest, in the places of job and model
+JOB = "compare"
 SENTENCES = "compare/sentences.jinja"
 DIGITS = 8  # significant ones
 
@@ -39,14 +41,9 @@ def check_place(folder: Path, runs: Sequence[Path]) -> None:
 
 def begin(folder: Path) -> None:
     """Claims the folder. Raises InputError if it holds what no comparison wrote."""
-    results_of(folder).own_files()
+    record.check_free(folder, JOB, "")
     folder.mkdir(parents=True, exist_ok=True)
-    results_of(folder).write({}, finished=False)
-
-
-def results_of(folder: Path) -> Results:
-    """The folder, whose `run.json` says that a comparison wrote it."""
-    return Results(folder, JOB, OF, (PAGE, TABLE))
+    record.write(folder / RECORD, Record(job=JOB))
 
 
 def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> Path:
@@ -66,10 +63,16 @@ def write(folder: Path, runs: Sequence[FinishedTest], found: Sequence[Pair]) -> 
     )
     with files.replacing(folder / PAGE) as file:
         file.write(render(page))
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    described = {"command": command, "runs": [str(run.folder.absolute()) for run in runs], "started": when}
-    more = described | {"git_commit": commit, "conclusions": conclusions(found)}
-    results_of(folder).write({}, finished=True, more=more)
+    finished = Record(
+        job=JOB,
+        finished=True,
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        started=when,
+        versions={"git_commit": commit},
+        outputs=record.outputs_of(folder),
+        told={"runs": [str(run.folder.absolute()) for run in runs], "conclusions": conclusions(found)},
+    )
+    record.write(folder / RECORD, finished)
     return folder / PAGE
 
 
@@ -144,7 +147,6 @@ def warnings(runs: Sequence[FinishedTest]) -> list[str]:
     found = []
     for run in runs:
         of_run = texts.paragraphs("warnings", run=run.described, subjects=None, auc=None, accuracy=None)
-        of_run += [text for text in run.described.warnings if text == texts.ONE_OF_SEVERAL]
         found += [f"{run.letter}: {text}" for text in of_run]
     return found
 
@@ -187,7 +189,7 @@ def facts(run: FinishedTest) -> dict[str, object]:
         "preset": of.preset,
         **{f"setting {name}": value for name, value in of.config.items()},
         "seed": of.seed,
-        "batches seen": of.num_iters,
+        "batches seen": of.step,
         "precision": of.precision,
         "people in training": sum(count.autism + count.control + count.unknown for count in training) or None,
         "cohort": of.cohort_name,

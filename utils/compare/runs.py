@@ -16,9 +16,9 @@ from data.base.errors import InputError
 from data.cohorts.records import CLASSES
 from models import MODELS
 from utils.evaluation.comparisons import standing
-from utils.report.tables import Described, read_predictions
-from utils.runs.folders import check_finished, is_same, read_as
-from utils.runs.group import REPEAT
+from utils.report.tables import Described, by_repeat, described, read_predictions
+from utils.runs.checkpoints import is_same
+from utils.runs.record import check_finished
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import TABLES, Estimate, flat
 
@@ -94,22 +94,19 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def read(letter: str, called: str, folder: Path) -> FinishedTest:
     """Raises InputError unless a classifier's test was finished there, and is as it was written."""
-    first = table_of(folder)
-    described = read_as(folder, Described)
-    if first["label"].isna().all():
+    tables = tables_of(folder)
+    if tables[0]["label"].isna().all():
         raise InputError(f"{folder / PREDICTIONS} has no known label; nothing can be compared.")
-    if described.repeats < 2:
-        return FinishedTest(letter, called, folder, described, (first,))
-    repeats = [table_of(folder / REPEAT.format(number)) for number in range(described.repeats)]
-    return FinishedTest(letter, called, folder, described, tuple(repeats))
+    return FinishedTest(letter, called, folder, described(folder), tables)
 
 
-def table_of(folder: Path) -> pd.DataFrame:
-    """The predictions of a finished test, by file. Raises InputError, see `read`."""
-    manifest = check_finished(str(folder), folder, EXPECTED)
-    if manifest.job != "test" or manifest.model not in MODELS or MODELS[manifest.model].predicts != "label":
-        raise InputError(f"{folder} holds a {manifest.job or 'run'} of {manifest.model or 'no model'}; {EXPECTED}.")
-    return read_predictions(folder / PREDICTIONS).set_index("file").sort_index()
+def tables_of(folder: Path) -> tuple[pd.DataFrame, ...]:
+    """The predictions of a finished test, by file, of each repeat. Raises InputError, see `read`."""
+    of = check_finished(folder, EXPECTED)
+    if of.job != "test" or of.model not in MODELS or MODELS[of.model].predicts != "label":
+        raise InputError(f"{folder} holds a {of.job} of {of.model or 'no model'}; {EXPECTED}.")
+    tables = by_repeat(read_predictions(folder / PREDICTIONS))
+    return tuple(table.set_index("file").sort_index() for table in tables)
 
 
 def refuse_others(one: FinishedTest, other: FinishedTest) -> None:

@@ -226,10 +226,11 @@ def claim(folder: Path, record: Record) -> None:
 
 
 def is_begun(found: Record, wanted: Record) -> bool:
-    """Whether a run goes on with what is found."""
+    """Whether a run goes on with what is found. The weights of parts may be trained yet."""
     if wanted.begun:
         return (found.key, found.begun) == (wanted.key, wanted.begun)
-    return (found.key, found.weights, found.finished) == (wanted.key, wanted.weights, False)
+    same = found.weights == wanted.weights or isinstance(wanted.weights, dict)
+    return found.key == wanted.key and same and not found.finished
 
 
 def check_free(folder: Path, job: str, model: str) -> Record | None:
