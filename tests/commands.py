@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import json
 import re
 import shlex
 import sys
@@ -127,6 +128,15 @@ def refused(command: str, *key_words: str, **places: object) -> str:
     for word in key_words:
         assert word.format(**places) in outcome.err, f"{word!r} is not in {outcome.err!r}"
     return outcome.err
+
+
+def record_of(folder: Path) -> dict:
+    """What `run.json` in results, or the record of the latest checkpoint in a folder of these, says; without groups."""
+    records = [folder / "run.json"] if (folder / "run.json").is_file() else folder.glob("ckpt*-*.json")
+    latest = max(records, key=lambda path: int("0" + path.stem.partition("-")[2]))
+    content = json.loads(latest.read_text())
+    groups = [content.pop(name) or {} for name in ("settings", "caveats", "versions", "told")]
+    return {name: value for part in (content, *groups) for name, value in part.items()}
 
 
 class Text(HTMLParser):
