@@ -56,33 +56,42 @@ class Parser(argparse.ArgumentParser):
 
 
 def option(default: Any, help: str, **how: Any) -> Any:
-    """A field of a frozen dataclass that is an option of the command line; `how` is as for `add_argument`."""
+    """A field of a frozen dataclass that is an option of the command line; `how` is as for `add_argument`, and may name
+    the `group` of the help."""
     return dataclasses.field(default=default, metadata={"help": help, **how})
 
 
 def flag_of(name: str) -> str:
     """`num_iters` -> `numIters`."""
     first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
+    return first + "".join(word[0].upper() + word[1:] for word in others)
+
+
+def options_in(kind: type) -> list[dataclasses.Field]:
+    """The fields of a dataclass that are options."""
+    return [field for field in dataclasses.fields(kind) if field.metadata]
 
 
 def flags(kind: type) -> list[str]:
     """The options of a dataclass, without the dashes."""
-    return [flag_of(field.name) for field in dataclasses.fields(kind)]
+    return [flag_of(field.name) for field in options_in(kind)]
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "") -> None:
     """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet; in a group if that
     has a title."""
-    group = parser.add_argument_group(title) if title and dataclasses.fields(kind) else parser
-    known = parser._option_string_actions
-    for field in (one for one in dataclasses.fields(kind) if f"--{flag_of(one.name)}" not in known):
-        group.add_argument(f"--{flag_of(field.name)}", default=field.default, **field.metadata)
+    known, groups = parser._option_string_actions, {group.title: group for group in parser._action_groups}
+    for field in (one for one in options_in(kind) if f"--{flag_of(one.name)}" not in known):
+        how = dict(field.metadata)
+        name = how.pop("group", title)
+        if name and name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        groups.get(name, parser).add_argument(f"--{flag_of(field.name)}", default=field.default, **how)
 
 
-def options_of(args: argparse.Namespace, kind: type[Options]) -> Options:
-    """The dataclass with what the user said."""
-    return kind(**{field.name: getattr(args, flag_of(field.name)) for field in dataclasses.fields(kind)})  # type: ignore
+def options_of(args: argparse.Namespace, kind: type[Options], **more: Any) -> Options:
+    """The dataclass with what the user said, and `more`."""
+    return kind(**{field.name: getattr(args, flag_of(field.name)) for field in options_in(kind)}, **more)  # type: ignore
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -74,15 +74,12 @@ def with_bundle(asked: Asked, path: Path) -> Asked:
     """The same by the networks of a bundle, as by a checkpoint. Raises InputError for what a bundle decides."""
     bundle = Bundle.open(path)
     model = bundle.model.model
-    if "model" in asked.given and asked.model_name != model:
-        raise InputError(f"{path} is of {model}, not {asked.model_name}; leave --model out.")
-    for name in ("folds", "repeats", "everybody", "preset", "set", "chkPointDir", "permutations"):
-        if name in asked.given:
-            raise InputError(f"--{name} is not for --bundle, which holds trained networks; leave it out.")
+    if "model" in asked.given and asked.model != model:
+        raise InputError(f"{path} is of {model}, not {asked.model}; leave --model out.")
     if isinstance(prevalence := getattr(asked.options, "prevalence", None), float):
         bundle.check_prevalence(prevalence)
     print(*bundle.lines(), sep="\n")
-    return replace(asked, model_name=model, trained=BundleFolder(path, "abide-bundle", bundle=bundle))
+    return replace(asked, model=model, trained=BundleFolder(path, "abide-bundle", bundle=bundle))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.base.cli import option, whole
-from data.base.errors import InputError, shown
-from utils.runs.plan import Asked
+from data.base.errors import shown
 from utils.runs.run import BundleOptions
 
 MOST = 100_000
@@ -40,17 +39,3 @@ class TestOptions(BundleOptions):
 
     def settings(self) -> dict[str, Any]:
         return {} if self.prevalence is None else {"prevalence": self.prevalence}
-
-
-def check_permutations(asked: Asked) -> None:
-    """Raises InputError if a request for permutations makes no sense."""
-    assert isinstance(asked.options, TestOptions)
-    flag = f"--permutations {asked.options.permutations}"
-    if asked.model.predicts != "label":
-        raise InputError(f"{flag} permutes labels, which {asked.model.name} does not predict; leave it out.")
-    if not asked.folds:
-        raise InputError(f"{flag} repeats a run on folds; say with --folds how they are cut.")
-    if asked.fold:
-        raise InputError(f"{flag} needs all folds; leave --fold {asked.fold} out. An array repeats the same command.")
-    if asked.repeats > 1:
-        raise InputError(f"{flag} repeats one run on folds; leave --repeats {asked.repeats} out.")

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.base.cli import MAX_SEED, flags, option, positive
+from data.base.cli import seed as a_seed
 from data.base.errors import InputError
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
@@ -21,7 +22,7 @@ from data.cohorts.folds import Folds, open_folds, part_folder, repeated
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
 from data.cohorts.variants import everybody, prepared_as, within_sites
-from models import MODELS, Model, Settings, override
+from models import MODELS, PRECISIONS, Model, Settings, override
 from utils.runs import guards, record
 from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
 from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
@@ -34,6 +35,17 @@ USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
 REPEAT = "repeat-{}"  # the name of a repeat's folders
+JOB, CUT = "job", "folds"  # groups of options
+OF_LABELS = {"choose", "permutations"}
+NEEDS = dict.fromkeys(("fold", "jobs", "repeats", "choose", "permutations"), "folds")
+NEEDS |= {"score": "everybody", "prevalence": "bundle"}
+EXCLUDES = {
+    "jobs": ["fold"],
+    "everybody": ["folds"],
+    "choose": ["preset", "set"],
+    "permutations": ["fold", "repeats"],
+    "bundle": ["folds", "everybody", "preset", "set", "chkPointDir"],
+}
 
 
 @dataclass(frozen=True)
@@ -61,32 +73,61 @@ class TrainOptions(Options):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the user asks for; None where nothing is said. `given` names the options that are not at their default."""
 
+    model: str = option("mmnn", "(default mmnn)", choices=sorted(MODELS), group=JOB)
+    preset: str | None = option(None, "named hyper-parameters of the model", metavar="NAME", group=JOB)
+    set: list[str] | None = option(
+        None, "one hyper-parameter; may be repeated", action="append", metavar="KEY=VALUE", group=JOB
+    )
+    seed: int | None = option(
+        None, "seed of weights, batch order, folds and resampling (default 0)", type=a_seed, metavar="N", group=JOB
+    )
+    dry_run: bool = option(False, "say who and how many trainings; write nothing", action="store_true", group=JOB)
+    data_dir: Path | None = option(
+        None, "cohort or folder of records (default: simulated demo)", type=Path, metavar="DIR", group="data"
+    )
+    chk_point_dir: Path = option(
+        USUAL_CHECKPOINTS, "checkpoints (default /data/ckpt)", type=Path, metavar="DIR", group="data"
+    )
+    out_dir: Path | None = option(
+        None, "results (default results/<model>-<job>)", type=Path, metavar="DIR", group="data"
+    )
+    folds: str | None = option(
+        None, "test everybody: in N folds, or leaving out one value of COLUMN at a time", metavar="N|COLUMN", group=CUT
+    )
+    fold: str | None = option(None, "do one fold only: its number from 0, or its site", metavar="K", group=CUT)
+    repeats: int = option(
+        1,
+        "do it R times, each with the next seed, and take the mean (default 1)",
+        type=positive,
+        metavar="R",
+        group=CUT,
+    )
+    jobs: int = option(1, "do J folds at a time (default 1)", type=positive, metavar="J", group=CUT)
+    everybody: bool = option(
+        False,
+        "one model of all people, for use elsewhere; --test and --blackout use it on others",
+        action="store_true",
+        group=CUT,
+    )
+    precision: str | None = option(
+        None, "precision of the layers (default float32)", choices=PRECISIONS, group="machine"
+    )
+    share_GPU: bool = option(  # noqa: N815  the flag is --shareGPU
+        False, "use a GPU although other processes hold it", action="store_true", group="machine"
+    )
     job: Job
     options: Options
     given: frozenset[str]
-    model_name: str
-    preset: str | None
-    changes: tuple[str, ...]  # of --set
-    seed: int | None
-    data_dir: Path | None
-    chk_point_dir: Path
-    out_dir: Path | None
-    folds: str | None
-    fold: str | None
-    repeats: int
-    jobs: int
-    everybody: bool
-    precision: str | None
     trained: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
-    def model(self) -> Model:
-        return MODELS[self.model_name]
+    def network(self) -> Model:
+        return MODELS[self.model]
 
     @property
     def training(self) -> TrainOptions | None:
@@ -101,12 +142,12 @@ class Asked:
     def candidates(self) -> tuple[Candidate, ...]:
         """What --choose compares. Raises InputError."""
         text = self.training.choose if self.training else None
-        return () if text is None else candidates(text, self.model)
+        return () if text is None else candidates(text, self.network)
 
     @property
     def kept(self) -> Path:
         """Where the checkpoints are: of all folds, or of the one network."""
-        folder = self.chk_point_dir / self.model_name
+        folder = self.chk_point_dir / self.model
         if self.folds:
             return folder / f"{OF_FOLDS}{folder_name(self.folds)}"
         return folder / EVERYBODY if self.everybody else folder
@@ -114,18 +155,18 @@ class Asked:
     @property
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
-        given: list[tuple[str, object]] = [("--preset", self.preset), *(("--set", text) for text in self.changes)]
+        given: list[tuple[str, object]] = [("--preset", self.preset), *(("--set", text) for text in self.set or ())]
         given += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
         given += [("--repeats", self.repeats if self.repeats > 1 else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
         words += ["--everybody"] if self.everybody else []
-        return shlex.join(["run.py", "--train", "--model", self.model_name, *words])
+        return shlex.join(["run.py", "--train", "--model", self.model, *words])
 
     @cached_property
     def results(self) -> Path:
         """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
         out_dir = self.out_dir or self.usual_results
-        written = self.chk_point_dir / self.model_name if self.training else None
+        written = self.chk_point_dir / self.model if self.training else None
         check_places(out_dir, self.chk_point_dir, self.data_dir, written)
         return out_dir
 
@@ -138,7 +179,7 @@ class Asked:
             template += "-everybody" if self.everybody else ""
             template += f"-folds-{folder_name(self.folds)}" if self.folds else ""
             template += "-repeats" if self.repeats > 1 else ""
-        return Path(template.format(model=self.model_name, job=self.job.name, data=beside.parent / beside.name))
+        return Path(template.format(model=self.model, job=self.job.name, data=beside.parent / beside.name))
 
     @property
     def source(self) -> Path:
@@ -147,16 +188,16 @@ class Asked:
             return self.data_dir
         from data.demo import demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
 
-        return demo_cohort(self.model.grid or REDUCED)
+        return demo_cohort(self.network.grid or REDUCED)
 
     def config(self, saved: Record | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as `saved` unless the user says. Raises InputError."""
-        presets, before = self.model.module.PRESETS, saved.settings if saved else self.cross_validation
+        presets, before = self.network.module.PRESETS, saved.settings if saved else self.cross_validation
         name = self.preset or (before.preset if before else next(iter(presets)))
         if name not in presets:
-            raise InputError(f"--preset {name} is unknown to {self.model.name}; expected one of {', '.join(presets)}.")
-        base = self.model.settings(before.config) if before and name == before.preset else presets[name]
-        return name, override(base, list(self.changes))
+            raise InputError(f"--preset {name} is unknown to {self.model}; expected one of {', '.join(presets)}.")
+        base = self.network.settings(before.config) if before and name == before.preset else presets[name]
+        return name, override(base, self.set or [])
 
 
 @dataclass(frozen=True)
@@ -177,13 +218,14 @@ def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
     check_options(asked, jobs)
     asked.config(None)  # a mistake there is reported before the cohort is read
     _ = asked.results, asked.candidates
+    asked = replace(asked, seed=seed_of(asked))
     runs = [*runs_of(asked)]
     stands = whole(runs)
     report(stands)
     for run in runs:
         if is_asked(asked, run) and run.is_due():
             run.job.check(run, run.checkpoints.record() if is_used(asked, run.checkpoints) else None)
-    record.check_free(stands.out_dir, asked.job.name, asked.model_name)
+    record.check_free(stands.out_dir, asked.job.name, asked.model)
     return runs
 
 
@@ -194,31 +236,24 @@ def is_asked(asked: Asked, run: Run) -> bool:
 
 def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
     """Raises InputError for options that do not go together."""
-    job, model, given = asked.job, asked.model, asked.given
-    for name in sorted(given - set(flags(job.options))):
+    job, model, given = asked.job, asked.network, asked.given
+    for name in sorted(given - {*flags(job.options)}):
         if takers := [other.flag for other in jobs if name in flags(other.options)]:
             raise InputError(f"--{name} goes with {' or '.join(takers)}, not with {job.flag}; leave it out.")
     if job.needs and not getattr(model, job.needs):
         able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
         raise InputError(job.refusal.format(able=able, model=model.name))
-    on_folds = {f"--jobs {asked.jobs}": asked.jobs > 1, f"--fold {asked.fold}": asked.fold is not None}
-    on_folds |= {f"--repeats {asked.repeats}": asked.repeats > 1, "--choose": "choose" in given}
-    if not asked.folds and (odd := next((name for name, is_given in on_folds.items() if is_given), None)):
-        raise InputError(f"{odd} is about folds; say with --folds how they are cut, or leave it out.")
-    if asked.jobs > 1 and asked.fold:
-        raise InputError(f"--jobs {asked.jobs} counts folds that are done at a time; leave --fold {asked.fold} out.")
     if asked.repeats > 1 and not job.is_repeated:
         raise InputError(f"--repeats {asked.repeats} is not for {job.flag}, which is done once; leave it out.")
-    if "choose" in given and model.predicts != "label":
-        raise InputError(f"--choose compares classifiers by their predictions of the label, not {model.name}.")
-    if "choose" in given and (other := sorted(given & {"preset", "set"})):
-        raise InputError(f"--choose names the settings that are compared; leave --{other[0]} out.")
-    if asked.everybody and asked.folds:
-        raise InputError("--everybody trains one model of all people, --folds several; leave one out.")
-    if "score" in given and not asked.everybody:
-        raise InputError("--score goes with --everybody, which leaves nobody to test it on; leave it out.")
-    if "prevalence" in given and not asked.trained:
-        raise InputError("--prevalence goes with --bundle, whose probabilities are calibrated; leave it out.")
+    for name in sorted(given & OF_LABELS):
+        if model.predicts != "label":
+            raise InputError(f"--{name} is about the label, which {model.name} does not predict; leave it out.")
+    for name, other in NEEDS.items():
+        if name in given and other not in given:
+            raise InputError(f"--{name} goes with --{other}; name that, too, or leave --{name} out.")
+    for name, others in EXCLUDES.items():
+        if name in given and (odd := [other for other in others if other in given]):
+            raise InputError(f"--{name} and --{odd[0]} exclude each other; leave one out.")
 
 
 def runs_of(asked: Asked) -> Iterator[Run]:
@@ -244,7 +279,7 @@ def parts_of(asked: Asked) -> Iterator[Part]:
             cohort = of_everybody(cohort)
         yield Part(cohort, kept, out_dir)
         return
-    seed = seed_of(asked)
+    seed = asked.seed or 0
     places = [kept / REPEAT.format(number) for number in range(asked.repeats)] if asked.repeats > 1 else [kept]
     folds = open_folds(asked.source, asked.folds, seed, places[0])
     for note in folds.notes:
@@ -259,20 +294,19 @@ def parts_of(asked: Asked) -> Iterator[Part]:
 
 
 def seed_of(asked: Asked) -> int:
-    """The seed of folds: the user's, or that of the trainings on them. Raises InputError if it leaves none for all
-    repeats."""
+    """The seed: the user's, or that of the trainings that are continued or used. Raises InputError if it leaves none
+    for all repeats."""
     seed = asked.seed
     if seed is None:
-        found = [of for path in sorted(asked.kept.glob("**/*.json")) if (of := checkpoint_at(path)) and not of.repeat]
-        seed = found[0].settings.seed if found and found[0].settings and not asked.override else 0
+        depth = ["*"] * (bool(asked.folds) + (asked.repeats > 1))
+        folders = {path.parent for path in asked.kept.glob("/".join([*depth, "*.json"]))}
+        found = [CheckpointFolder(folder) for folder in sorted(folders)]
+        saved = [asked.trained.record()] if asked.trained else [of.record() for of in found if of.whole]
+        seeds = [of.settings.seed - of.repeat for of in saved if of.settings and not asked.override]
+        seed = min(seeds, default=0)
     if seed + asked.repeats - 1 > MAX_SEED:
         raise InputError(f"--seed {seed} leaves no seeds for {asked.repeats} repeats; use a smaller one.")
     return seed
-
-
-def checkpoint_at(path: Path) -> Record | None:
-    folder = CheckpointFolder(path.parent)
-    return folder.record() if folder.whole else None
 
 
 def of_everybody(cohort: Cohort) -> Cohort:
@@ -297,7 +331,7 @@ def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record |
     if not is_used(asked, folder) or (not folder.current and named != part.fold):
         return None
     if asked.job.needs_checkpoint:
-        guards.trained_otherwise(folder, asked.chk_point_dir / asked.model_name)
+        guards.trained_otherwise(folder, asked.chk_point_dir / asked.model)
         folder.tell_of_training()
     saved = folder.record()
     if folder.damaged:
@@ -306,25 +340,23 @@ def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record |
             f"{folder.latest().name}, of iteration {saved.step}.",
             flush=True,
         )
-    if saved.model != asked.model_name:
+    there, here = (saved.model, saved.fold or "", saved.repeat), (asked.model, part.fold, part.repeat)
+    if there != here and not asked.trained:
+        its, own = (f"{model}, fold {fold or 'none'}, repeat {repeat}" for model, fold, repeat in (there, here))
         raise InputError(
-            f"{folder.path} is of model {saved.model}, this run of {asked.model_name}; use {guards.OTHER}."
-        )
-    if (saved.fold or "", saved.repeat) != (part.fold, part.repeat):
-        raise InputError(
-            f"{folder.path} holds fold {saved.fold} of repeat {saved.repeat}, not {part.fold} of {part.repeat}; were "
-            "folders exchanged? Give each its own name again."
+            f"{folder.path} is of model {its}, not of {own}; were folders exchanged? Give each its own name, or use "
+            f"{guards.OTHER}."
         )
     return saved
 
 
 def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | None, like: Record | None) -> Run:
     """A run with every choice made, as `like` where the user says nothing. Raises InputError."""
-    model, training, of_folds = asked.model, asked.training, asked.cross_validation
+    model, training, of_folds = asked.network, asked.training, asked.cross_validation
     of_folds = of_folds or (saved.cross_validation if saved else None)
     preset, config = asked.config(like)
     check_grid(asked, part.cohort)
-    explicit = [asked.trained or saved, *(text for text in asked.changes if text.startswith("connectome="))]
+    explicit = [asked.trained or saved, *(text for text in asked.set or () if text.startswith("connectome="))]
     config = of_cohort(config, part.cohort, model, explicit)
     compared = asked.candidates
     if like and not training:  # what a permutation repeats
@@ -332,13 +364,12 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     compared = tuple(replace(one, config=of_cohort(one.config, part.cohort, model, one.changes)) for one in compared)
     before = like.settings if like else None
     usual = of_folds.num_iters if of_folds and training else NUM_ITERS
-    seed = asked.seed if asked.seed is not None else before.seed - like.repeat if before and like else 0
     choices = Choices(
         model=model.name,
         preset=preset,
         config=asdict(config),
         grid=part.cohort.grid.name if "volume" in model.reads else None,
-        seed=seed + part.repeat,
+        seed=(asked.seed or 0) + part.repeat,
         precision=asked.precision or (before.precision if before else of_folds.precision if of_folds else "float32"),
     )
     run = Run(
@@ -393,7 +424,7 @@ def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collecti
 
 def check_grid(asked: Asked, cohort: Cohort) -> None:
     """Raises InputError if the cohort's volumes do not fit the model."""
-    model = asked.model
+    model = asked.network
     if model.grid is None or cohort.grid == model.grid:
         return
     advice = "abide-data convert --grid full makes such volumes of the maps"

@@ -334,6 +334,7 @@ def whole(runs: Sequence[Run]) -> Run:
         choices=choices,
         fold="",
         repeat=0,
+        begun="",
         cohort=first.folds.whole,
         out_dir=first.out_dir.parents[up],
         checkpoints=replace(first.checkpoints, path=first.checkpoints.path.parents[up]),

@@ -59,27 +59,29 @@ def perform_here(runs: Sequence[Run], only: str | None, device: str) -> int:
     if is_chief:
         begin(runs)
     due = [run for run in todo if run.is_due()]
-    in_rows = is_part() or (is_chief and len(todo) > 1)
-    if in_rows and due and not is_part():
+    in_rows = is_chief and len(todo) > 1 and not is_part()
+    if in_rows and due:
         print(f"To do: {len(due)} of {len(todo)} folds; each prints a row when it ends.", flush=True)
     began = time.monotonic()
     with progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown:
         for count, run in enumerate(due, 1):
-            with quietly(partial(note, shown, run)) if shown else nullcontext():
+            with quietly(partial(note, shown, run)) if in_rows or is_part() else nullcontext():
                 status = perform_one(run, device)
             if status:
                 return status
+            if in_rows or is_part():
+                left = duration((time.monotonic() - began) / count * (len(due) - count))
+                told = f", {left} left for all" if count < len(due) and shown else ""
+                print(f"Fold {run.part}: {people(run)}{told}", flush=True)
             if shown:
                 shown.advance()
-                left = duration((time.monotonic() - began) / count * (len(due) - count))
-                told = f", {left} left for all" if count < len(due) else ""
-                print(f"Fold {run.part}: {people(run)}{told}", flush=True)
     return pool(runs, only, device) if is_chief else 0
 
 
-def note(shown: Progress, run: Run, text: str) -> None:
+def note(shown: Progress | None, run: Run, text: str) -> None:
     """Shows what a fold is at."""
-    shown.advance(f"Fold {run.part}: {text}", 0)
+    if shown:
+        shown.advance(f"Fold {run.part}: {text}", 0)
 
 
 def perform_one(run: Run, device: str) -> int:
