@@ -290,10 +290,17 @@ def tested(of: Path, to: Path, predictions: pd.DataFrame | None = None, **said: 
     copy(of, to)
     if predictions is not None:
         edit(to / "predictions.csv", predictions.to_csv(index=False).encode())
-    known = json.loads((to / "run.json").read_text())["outputs_sha256"]
-    there = {name: to / name for name in known if (to / name).exists()}
-    sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in there.items()}
-    edit(to / "run.json", {"outputs_sha256": sums, **said})
+    record = json.loads((to / "run.json").read_text())
+    for name in filter(lambda name: (to / name).exists(), record["outputs"]):
+        content = (to / name).read_bytes()
+        is_read = name.endswith((".csv", ".json"))
+        record["outputs"][name] = hashlib.sha256(content).hexdigest() if is_read else f"{len(content)} bytes"
+    for name, value in said.items():
+        of = next(
+            (group for group in map(record.get, ("settings", "caveats", "versions", "told")) if name in group), record
+        )
+        of[name] = value
+    edit(to / "run.json", record)
     return to
 
 

@@ -288,7 +288,8 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
     predictions = Predictions(label, probability, subject, fold, site)
     assert predictions.in_small_sites == small
     found = with_intervals(predictions, 0)
-    found["difference"] = differences(predictions, replace(predictions, probability=other), 0)["auc"]
+    less = differences(predictions, replace(predictions, probability=other), 0)
+    found |= {"difference": less["auc"], "brier difference": less["brier"]}
     assert found["difference"].value == pytest.approx(found["auc"].value - sklearn_metrics.roc_auc_score(label, other))
     widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
     groups = {"auc_sites": of_cells(site, fold) if small else site, "auc_folds": fold}
@@ -306,7 +307,8 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
                 "accuracy": ((probability[rows] >= 0.5) == label[rows]).mean(),
                 "auc": auc,
                 **{name: auc_within(label[rows], probability[rows], group[rows]) for name, group in groups.items()},
-                "brier": np.square(probability[rows] - label[rows]).mean(),
+                "brier": (brier := np.square(probability[rows] - label[rows]).mean()),
+                "brier difference": brier - np.square(other[rows] - label[rows]).mean(),
                 "difference": auc - sklearn_metrics.roc_auc_score(label[rows], other[rows]),
             }
         )

@@ -29,17 +29,19 @@ def parser() -> Parser:
 def compare() -> int:
     args = parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
+    from utils.runs.places import RESULTS, refuse
+    from utils.runs.record import Record, claim
 
-    if len(args.runs) < 2:
-        raise InputError(f"There is nothing to compare {args.runs[0]} with; name two runs or more.")
+    if len({run.resolve() for run in args.runs}) < max(2, len(args.runs)):
+        named = " ".join(map(str, args.runs))
+        raise InputError(f"There is nothing to compare in {named}; name two runs or more, each once.")
+    refuse("--outDir", args.outDir, "a comparison", dict.fromkeys(args.runs, RESULTS))
     opened = runs.opened(args.runs)
-    page.check_place(args.outDir, args.runs)
     with files.locked(args.outDir):
-        page.begin(args.outDir)
-        found = runs.pairs(opened)
-        print(*(f"{run.letter}: {run.folder}{run.described.marks}" for run in opened), sep="\n")
-        print(*page.conclusions(found), sep="\n")
-        print(f"Comparison: {page.write(args.outDir, opened, found)}")
+        claim(args.outDir, Record(job=page.JOB))
+        pairs = runs.compared(opened)
+        print(*page.conclusions(pairs), sep="\n")
+        print(f"Comparison{page.marks(opened)}: {page.write(args.outDir, opened, pairs)}")
     return 0
 
 
