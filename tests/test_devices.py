@@ -76,7 +76,7 @@ def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(driver):
     [
         ([[11, 12], [13]], {}, "", ["Tesla 0: 11, 12", "Tesla 1: 13", "--shareGPU"]),
         ([[11], []], {"visible": "0"}, "", ["Tesla 0: 11"]),  # not escaped to one that is hidden
-        ([[]], {"fails": "nvmlDeviceGetComputeRunningProcesses"}, "", ["NVML cannot tell who holds", "no driver"]),
+        ([[]], {"fails": "nvmlDeviceGetComputeRunningProcesses"}, "", ["NVML cannot tell", "no driver"]),
         ([[], [], []], {}, "--folds 5 --jobs 4", ["--jobs 4", "free GPUs", "3 are free"]),  # one for each
     ],
 )
@@ -101,9 +101,8 @@ def test_what_decides_the_last_bits_is_told(monkeypatch):
 def test_a_training_in_bfloat16_below_a_cap_is_refused_in_one_line(cap, train, monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
     outcome = train("one", "nn", 1, "--precision", "mixed_bfloat16")
-    assert outcome.status == 2
-    assert outcome.err.startswith(f"run.py: error: ONEDNN_MAX_CPU_ISA={cap.upper()} leaves TensorFlow no way")
-    assert "unset it, or use another --precision" in outcome.err
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"ONEDNN_MAX_CPU_ISA={cap.upper()}" in outcome.err and "--precision" in outcome.err
 
 
 def test_too_little_memory_is_one_line():

@@ -60,12 +60,8 @@ def start(path: Path, commands: Sequence[list], **variables: str) -> subprocess.
 
 def start_pair(folder: Path, commands: Sequence[list]) -> list[subprocess.Popen]:
     """Two workers on this machine, as srun starts them, each with its command lines."""
-    step = SLURM | {
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURMD_NODENAME": "localhost",
-        "SLURM_JOB_ID": f"{os.getpid()}",
-    }
-    step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    step = SLURM | {"SLURM_STEP_NODELIST": "localhost", "SLURMD_NODENAME": "localhost"}
+    step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": f"{os.getpid()}"}
     tasks = [step | {"SLURM_PROCID": index, "SLURM_LOCALID": index} for index in "01"]
     return [start(folder / f"of-{at}.json", commands[at], **task) for at, task in enumerate(tasks)]
 
@@ -135,7 +131,7 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, 
     folder, chief = pair
     different, lost = chief.err.splitlines()
     assert chief.status == 2 and "different settings" in different and not (folder / "different/nn").exists()
-    assert "Another worker has ended, or cannot be reached" in lost
+    assert "Another worker has ended or cannot be reached" in lost
     assert f"Continuing {folder / 'parts/ckpt/nn'} at iteration {INTERVAL}." in chief.out
     assert_bit_equal(folder / "parts/ckpt/nn", folder / "ckpt/nn")
     seen = json.loads((folder / "killed/ckpt/nn/run.json").read_text())["step"]

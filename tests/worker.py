@@ -15,10 +15,9 @@ from utils.machines import devices
 
 
 def main() -> int:
-    devices.choose_device(share=False)
-    devices.start_tensorflow("cpu")
     EFFORT.save_every = 3
     if "SLURM_PROCID" not in os.environ:
+        devices.start_tensorflow("cpu")
         import tensorflow as tf
 
         (cpu,) = tf.config.list_physical_devices("CPU")

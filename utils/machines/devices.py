@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,7 @@ def free_gpus(share: bool) -> list[tuple[str, str]]:
                 pids = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
                 holders[gpu] = [pid for pid in pids if pid != os.getpid()]
     except pynvml.NVMLError as error:
-        raise InputError(
-            f"NVML cannot tell who holds the GPUs ({error}); hide them with CUDA_VISIBLE_DEVICES=-1."
-        ) from error
+        raise InputError(f"NVML cannot tell who holds GPUs ({error}); hide them: CUDA_VISIBLE_DEVICES=-1.") from error
     free = [gpu for gpu, pids in holders.items() if not pids]
     if free or not holders:
         return free
@@ -124,17 +123,13 @@ def choose_device(share: bool, several: bool = False) -> str:
 
 
 def processor() -> dict[str, Any]:
-    """What decides the last bits of what a CPU computes, for `run.json`.
+    """What decides the last bits of what a CPU computes: the instruction sets that NumPy may use, the kernels of
+    OpenBLAS, whether TensorFlow uses oneDNN, and up to which instruction set, and the threads."""
+    from threadpoolctl import threadpool_info
 
-    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, and the threads. Also whether TensorFlow
-    uses oneDNN, and up to which instruction set.
-    """
-    import threadpoolctl
-
-    libraries = threadpoolctl.threadpool_info()
     return {
         "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
-        "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
+        "openblas": sorted({of["architecture"] for of in threadpool_info() if of["internal_api"] == "openblas"}),
         "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true"),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cpu_count(),
@@ -146,10 +141,7 @@ def check_bfloat16() -> None:
     the processor has; below a cap, oneDNN lacks it."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     if cap in WITHOUT_BFLOAT16:
-        raise InputError(
-            f"ONEDNN_MAX_CPU_ISA={cap} leaves TensorFlow no way to compute in bfloat16; unset it, or use another "
-            "--precision."
-        )
+        raise InputError(f"ONEDNN_MAX_CPU_ISA={cap} leaves no bfloat16; unset it, or use another --precision.")
 
 
 @contextmanager
@@ -198,9 +190,7 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    from importlib import metadata
-
-    return {name: metadata.version(name) for name in PACKAGES}
+    return {name: version(name) for name in PACKAGES}
 
 
 @cache

@@ -41,15 +41,15 @@ def places() -> tuple[list[str], int]:
     """The addresses (host:port) of all workers, the first of which is the chief, and which of them is this one."""
     import tensorflow as tf
 
-    resolvers, of = tf.distribute.cluster_resolver, os.environ
+    resolvers = tf.distribute.cluster_resolver
     try:
-        if of.get("TF_CONFIG"):
+        if os.environ.get("TF_CONFIG"):
             cluster = resolvers.TFConfigClusterResolver()
             own = cluster.cluster_spec().task_address(cluster.task_type, cluster.task_id)
         else:
-            # Other steps on the same nodes have other ports; all are below those that systems give out.
-            first = 20_000 + TASKS_A_NODE * (8 * int(of["SLURM_JOB_ID"]) + int(of["SLURM_STEP_ID"])) % 10_000
-            own = f"{of['SLURMD_NODENAME']}:{first + int(of['SLURM_LOCALID'])}"
+            job, step, place = (int(os.environ[f"SLURM_{name}"]) for name in ("JOB_ID", "STEP_ID", "LOCALID"))
+            first = 20_000 + TASKS_A_NODE * (8 * job + step) % 10_000  # no other step's; below those of the system
+            own = f"{os.environ['SLURMD_NODENAME']}:{first + place}"
             gpus = {"gpus_per_node": TASKS_A_NODE, "gpus_per_task": 1}  # only said; TensorFlow finds them itself
             cluster = resolvers.SlurmClusterResolver(port_base=first, auto_set_gpu=False, **gpus)
         tasks = cluster.cluster_spec().as_dict()
@@ -72,10 +72,7 @@ def lost_workers_explained() -> Iterator[None]:
     try:
         yield
     except (of.UnavailableError, of.AbortedError, of.CancelledError, of.DeadlineExceededError) as error:
-        raise InputError(
-            "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
-            "them."
-        ) from error
+        raise InputError("Another worker has ended or cannot be reached; repeat the command on all of them.") from error
 
 
 def wait_for_all(addresses: list[str], index: int) -> None:
