@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup develop demo images lint check test bits torture gate gpu slurm container pages
+.PHONY: setup develop demo images lint check test bits torture gate gpu container pages
 
 # What runs the program.
 setup: .venv/installed
@@ -61,10 +61,6 @@ gate: develop
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
 gpu: develop
 	.venv/bin/python tests/gpu.py
-
-# A real Slurm of two nodes on this machine, on which docs/scale.md is walked, in a table; asks first, or takes YES=1.
-slurm: develop
-	.venv/bin/python tests/slurm.py
 
 # What docs/container/Dockerfile makes, in a clean Debian without an engine, in a table; asks first, or takes YES=1.
 container: develop

@@ -1,7 +1,7 @@
 """Every road of README.md and docs/ to its end: the commands of the pages as they stand there, on people made up.
 
 A command is made tiny: two iterations, two folds, small networks. Each layout, form of a cohort, model and job meets
-an end. The Slurm pages are walked by `slurm.py`.
+an end.
 """
 
 import csv

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +31,17 @@ TRAININGS = {
     "rho": ("--model", "ae", *ODD, "--numIters", "3"),
 }
 LONG = 100_000  # batches
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+    "SLURM_JOB_ID": "41",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURMD_NODENAME": "gpu08",
+}
+CHIEF = '{"cluster": {"worker": ["b:1", "c:25248"], "chief": ["a:1"]}, "task": {"type": "worker", "index": "1"}}'
 
 
 def training(folder: Path, cohort: Path, *more: object, name: str = "nn") -> list[str]:
@@ -49,13 +59,11 @@ def start(path: Path, commands: Sequence[list], **variables: str) -> subprocess.
 
 
 def start_pair(folder: Path, commands: Sequence[list]) -> list[subprocess.Popen]:
-    """Two workers on this machine, each with its command lines."""
-    with socket.socket() as one, socket.socket() as other:
-        for place in (one, other):
-            place.bind(("localhost", 0))
-        cluster = {"worker": [f"localhost:{place.getsockname()[1]}" for place in (one, other)]}
-    described = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in (0, 1)]
-    return [start(folder / f"of-{at}.json", commands[at], TF_CONFIG=text) for at, text in enumerate(described)]
+    """Two workers on this machine, as srun starts them, each with its command lines."""
+    step = SLURM | {"SLURM_STEP_NODELIST": "localhost", "SLURMD_NODENAME": "localhost"}
+    step |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": f"{os.getpid()}"}
+    tasks = [step | {"SLURM_PROCID": index, "SLURM_LOCALID": index} for index in "01"]
+    return [start(folder / f"of-{at}.json", commands[at], **task) for at, task in enumerate(tasks)]
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +79,9 @@ def one(cli, cohort, trained, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(cohort, tmp_path_factory) -> tuple[Path, Outcome, float]:
+def pair(cohort, tmp_path_factory) -> tuple[Path, Outcome]:
     """What two workers leave, who first were started for different things, and last are at a long training in which one
-    of them is killed after its first checkpoint; what the other one, the chief, said; and how soon it ended."""
+    of them is killed after its first checkpoint; and what the other one said, the chief, which ends within a minute."""
     folder = tmp_path_factory.mktemp("workers")
     both = [
         training(folder, cohort),
@@ -89,10 +97,9 @@ def pair(cohort, tmp_path_factory) -> tuple[Path, Outcome, float]:
         time.sleep(0.05)
     other.kill()
     other.communicate()
-    begun = time.monotonic()
-    told = chief.communicate()
+    told = chief.communicate(timeout=60)
     deadline.cancel()
-    return folder, Outcome(chief.returncode, *told), time.monotonic() - begun
+    return folder, Outcome(chief.returncode, *told)
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +128,10 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
 @pytest.mark.bits
 def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, cli, cohort):
     """Those of two workers to the bytes of one go; of one process, too, for whom the chief has left a checkpoint."""
-    folder, chief, seconds = pair
-    assert seconds < 60
+    folder, chief = pair
     different, lost = chief.err.splitlines()
     assert chief.status == 2 and "different settings" in different and not (folder / "different/nn").exists()
-    assert "Another worker has ended, or cannot be reached" in lost
+    assert "Another worker has ended or cannot be reached" in lost
     assert f"Continuing {folder / 'parts/ckpt/nn'} at iteration {INTERVAL}." in chief.out
     assert_bit_equal(folder / "parts/ckpt/nn", folder / "ckpt/nn")
     seen = json.loads((folder / "killed/ckpt/nn/run.json").read_text())["step"]
@@ -145,36 +151,20 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 
     model = MODELS["cnn"]
     drops = next(of for of in model.module.PRESETS.values() if getattr(of, "dropout", 0))
-    config = replace(drops, members=1)
     volume = np.random.default_rng(0).normal(size=(2, *model.grid.shape, 1)).astype(np.float32)
 
     def logits(replica: int) -> np.ndarray:
         """Of a new network with the same weights, as TensorFlow would call it on a replica."""
         tf.keras.utils.set_random_seed(0)
-        network, random = model.module.build(config, model.grid), np.random.default_rng(0)
-        network.set_weights([random.normal(size=of.shape) for of in network.get_weights()])
-        context = SimpleNamespace(replica_id_in_sync_group=replica)
+        network = model.module.build(replace(drops, members=1), model.grid)
+        random, context = np.random.default_rng(0), SimpleNamespace(replica_id_in_sync_group=replica)
+        network.set_weights([random.normal(size=of.shape) for of in network.get_weights()])  # some are zero at first
         with monkeypatch.context() as patch:
             patch.setattr(tf.distribute, "get_replica_context", lambda: context)
             return np.asarray(network({"volume": volume}, training=True))
 
     assert np.array_equal(logits(0), logits(0))
     assert not np.array_equal(logits(0), logits(1))
-
-
-# Who the workers are
-
-
-SLURM = {
-    "SLURM_STEP_NUM_TASKS": "3",
-    "SLURM_STEP_NODELIST": "gpu[07-08]",
-    "SLURM_STEP_TASKS_PER_NODE": "2,1",
-    "SLURM_JOB_ID": "41",
-    "SLURM_STEP_ID": "0",
-    "SLURM_PROCID": "2",
-    "SLURM_LOCALID": "0",
-    "SLURMD_NODENAME": "gpu08",
-}
 
 
 @pytest.fixture
@@ -193,9 +183,6 @@ def started(cohort, monkeypatch):
     return of
 
 
-CHIEF = '{"cluster": {"worker": ["b:1", "c:25248"], "chief": ["a:1"]}, "task": {"type": "worker", "index": "1"}}'
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variables, own, addresses",
@@ -210,13 +197,12 @@ CHIEF = '{"cluster": {"worker": ["b:1", "c:25248"], "chief": ["a:1"]}, "task": {
 )
 def test_the_tasks_of_a_job_step_are_workers(variables, own, addresses, started):
     """Whatever the order of the nodes."""
-    with ExitStack() as listening:  # something else, so that no worker waits for others
-        for port in (25248, 25264, 25376):
-            listening.enter_context(socket.create_server(("", port)))
+    port = int(own.partition(":")[2])
+    with socket.create_server(("", port)):  # something else, so that no worker waits for others
         outcome = started(SLURM | variables)
     index, found = re.search(r"Worker (\d) of 3, waiting for (.*)\.", outcome.out).groups()
     assert addresses in found and found.split(", ")[int(index)] == own
-    assert "cannot listen at" in outcome.err and "name another host:port" in outcome.err
+    assert "cannot listen at" in outcome.err and "each as host:port" in outcome.err
 
 
 @pytest.mark.slow
@@ -227,25 +213,16 @@ def test_the_tasks_of_a_job_step_are_workers(variables, own, addresses, started)
         SLURM | {"SLURMD_NODENAME": "gpu09"},
         SLURM | {"SLURM_STEP_NUM_TASKS": "4"},
         {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
-        {"TF_CONFIG": '{"cluster": {"worker": ["a:1"], "chief": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}'},
+        {"TF_CONFIG": CHIEF.replace('"type": "worker"', '"type": "evaluator"')},
     ],
 )
 def test_what_cannot_be_understood_is_refused(variables, started):
     assert " cannot be understood " in (line := started(variables).err) and "expected TF_CONFIG=" in line
 
 
-@pytest.mark.parametrize(
-    "words, told",
-    [
-        ("--test --folds 2 --permutations 19", "--test is for one process"),
-        ("--blackout", "--blackout is for one process"),
-        ("--model cae", "the full pass is for one process"),
-        ("--train --folds 2 --choose", "--choose is for one process"),
-        ("--train --folds 2 --jobs 2", "--jobs 2 is for one process"),
-    ],
-)
-def test_what_one_process_does_is_refused_to_several(words, told, started, tmp_path):
-    variables = {"TF_CONFIG": CHIEF} if "folds" in words else {"SLURM_STEP_NUM_TASKS": "2"}
+@pytest.mark.parametrize("variables", [{"TF_CONFIG": CHIEF}, {"SLURM_STEP_NUM_TASKS": "2"}])
+@pytest.mark.parametrize("words", ["--test", "--model cae", "--train --folds 2 --choose", "--train --folds 2 --jobs 2"])
+def test_what_one_process_does_is_refused_to_several(words, variables, started, tmp_path):
     outcome = started(variables, words)
-    assert outcome.out == "" and told in outcome.err and "--ntasks=1" in outcome.err
+    assert outcome.out == "" and "is for one process" in outcome.err and "--ntasks=1" in outcome.err
     assert not list(tmp_path.iterdir())

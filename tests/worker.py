@@ -1,7 +1,7 @@
 """A process of a test of several workers: does command lines of run.py one after another, also after a refusal.
 
-`worker.py COMMANDS.json`: a list of lists of arguments. Without TF_CONFIG it trains on two devices of the CPU, as on so
-many GPUs.
+`worker.py COMMANDS.json`: a list of lists of arguments. Without Slurm's variables it trains on two devices of the CPU,
+as on so many GPUs.
 """
 
 import json
@@ -15,10 +15,9 @@ from utils.machines import devices
 
 
 def main() -> int:
-    devices.choose_device(share=False)
-    devices.start_tensorflow("cpu")
     EFFORT.save_every = 3
-    if "TF_CONFIG" not in os.environ:
+    if "SLURM_PROCID" not in os.environ:
+        devices.start_tensorflow("cpu")
         import tensorflow as tf
 
         (cpu,) = tf.config.list_physical_devices("CPU")

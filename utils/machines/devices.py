@@ -6,16 +6,13 @@ else a result depends on: processor, packages, the commit of this code.
 
 import hashlib
 import os
-import re
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ from data.base.errors import InputError
 from data.base.processes import cpu_count
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "h5py", "matplotlib")
-NOTE = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl|E\d{4} .* failed call to cuInit")
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,11 @@ class Workers:
         left = iter(values)
         return self.strategy.experimental_distribute_values_from_function(lambda context: next(left))
 
-    @cached_property
-    def own_replicas(self) -> list[int]:
-        """The numbers of this process's devices among all."""
-        found: list[int] = []
-
-        def number(context: Any) -> np.ndarray:
-            found.append(context.replica_id_in_sync_group)
-            return np.zeros(1)
-
-        self.strategy.experimental_distribute_values_from_function(number)
-        return found
+    @property
+    def own_replicas(self) -> range:
+        """The numbers of this process's devices among all; each process has as many."""
+        own = self.replicas // self.count
+        return range(self.index * own, (self.index + 1) * own)
 
     def meet(self, settings: Mapping[str, Any]) -> None:
         """Waits for all workers. Raises InputError if one of them was started for something else."""
@@ -89,59 +80,35 @@ def strategy_of(gpus: tuple[str, ...]) -> Any:
 
 
 def free_gpus(share: bool) -> list[tuple[str, str]]:
-    """UUID and name of the GPUs that no other process holds, first in CUDA's order; none where there is no GPU. Asks
-    NVML, before TensorFlow could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by
-    other processes, raises InputError that names them or, to `share`, gives the one that fewest hold."""
+    """UUID and name of the GPUs that no other process holds; none where there is no GPU. Asks NVML, before TensorFlow
+    could take memory; honours CUDA_VISIBLE_DEVICES, as Slurm sets it. If every GPU is held by other processes, raises
+    InputError that names them or, to `share`, gives the one that fewest hold."""
     import pynvml
 
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible and visible.startswith("MIG-"):  # a slice of a GPU, which its scheduler has already given to this run
+        return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    return gpus_of_nvml(pynvml, share)
-
-
-def gpus_of_nvml(pynvml: ModuleType, share: bool) -> list[tuple[str, str]]:
-    """`free_gpus`, where NVML knows of some."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    holders: dict[tuple[str, str], list[int]] = {}
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        gpus = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), handle) for handle in handles]
-        if visible is not None:
-            wanted = [name.strip() for name in visible.split(",")]
-            ids = tuple(name for name in wanted if name.startswith("GPU-"))  # or, as CUDA allows, their beginnings
-            gpus = [gpu for index, gpu in enumerate(gpus) if str(index) in wanted or gpu[0].startswith(ids)]
-            # A slice of a GPU, which its scheduler has already given to this run.
-            if any(name.startswith("MIG-") for name in wanted):
-                return [(visible, "the MIG device of CUDA_VISIBLE_DEVICES")]
-        held = {uuid: other_processes(pynvml, handle) for uuid, _, handle in gpus}
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
+            if visible is None or {str(index), gpu[0]} & set(visible.split(",")):
+                pids = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+                holders[gpu] = [pid for pid in pids if pid != os.getpid()]
     except pynvml.NVMLError as error:
-        raise InputError(
-            f"NVML cannot tell who holds the GPUs ({error}); hide them with CUDA_VISIBLE_DEVICES=-1."
-        ) from error
-    finally:
-        pynvml.nvmlShutdown()
-    free = [(uuid, name) for uuid, name, _ in gpus if not held[uuid]]
-    if not gpus or free:
+        raise InputError(f"NVML cannot tell who holds GPUs ({error}); hide them: CUDA_VISIBLE_DEVICES=-1.") from error
+    free = [gpu for gpu, pids in holders.items() if not pids]
+    if free or not holders:
         return free
-    if not share:
-        users = "; ".join(f"{name}: {', '.join(held[uuid])}" for uuid, name, _ in gpus)
-        raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
-    return [min(gpus, key=lambda gpu: len(held[gpu[0]]))[:2]]
-
-
-def other_processes(pynvml: ModuleType, handle: Any) -> list[str]:
-    """The processes that compute on a GPU, as `pid name`, without this one."""
-    found = []
-    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-        if process.pid == os.getpid():
-            continue
-        try:
-            name = pynvml.nvmlSystemGetProcessName(process.pid)
-        except pynvml.NVMLError:
-            name = "of another user"
-        found.append(f"{process.pid} {name if isinstance(name, str) else name.decode()}")
-    return found
+    if share:
+        return [min(holders, key=lambda gpu: len(holders[gpu]))]
+    users = "; ".join(f"{name}: {', '.join(map(str, pids))}" for (_, name), pids in holders.items())
+    raise InputError(f"Every GPU is held by other processes ({users}); wait, or go ahead with --shareGPU.")
 
 
 def choose_device(share: bool, several: bool = False) -> str:
@@ -151,67 +118,30 @@ def choose_device(share: bool, several: bool = False) -> str:
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuid for uuid, _ in gpus) or "-1"
     names = ", ".join(name for _, name in gpus)
-    several_gpus = f"{len(gpus)} GPUs: " if len(gpus) > 1 else ""
-    print(f"Running on {several_gpus}{names}." if gpus else "No GPU: running on the CPU.", flush=True)
+    print(f"Running on {names}." if gpus else "No GPU: running on the CPU.", flush=True)
     return "gpu" if gpus else "cpu"
 
 
 def processor() -> dict[str, Any]:
-    """What decides the last bits of what a CPU computes, for `run.json`.
+    """What decides the last bits of what a CPU computes: the instruction sets that NumPy may use, the kernels of
+    OpenBLAS, whether TensorFlow uses oneDNN, and up to which instruction set, and the threads."""
+    from threadpoolctl import threadpool_info
 
-    These are the instruction sets that NumPy may use, the kernels of OpenBLAS, and the threads. Also whether TensorFlow
-    uses oneDNN, and up to which instruction set.
-    """
-    import threadpoolctl
-
-    libraries, threads = threadpoolctl.threadpool_info(), os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return {
         "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
-        "openblas": sorted({of["architecture"] for of in libraries if of["internal_api"] == "openblas"}),
-        "onednn": uses_onednn(),
+        "openblas": sorted({of["architecture"] for of in threadpool_info() if of["internal_api"] == "openblas"}),
+        "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true"),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-        "threads": int(threads) if threads.isdecimal() and int(threads) else cpu_count(),
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or cpu_count(),
     }
-
-
-def uses_onednn() -> bool:
-    """Whether TensorFlow uses oneDNN, or would if it was started."""
-    if "tensorflow" not in sys.modules:
-        return os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true")
-    from tensorflow.python.util import _pywrap_util_port  # what TensorFlow's own tests ask
-
-    return _pywrap_util_port.IsMklEnabled()
 
 
 def check_bfloat16() -> None:
     """Raises InputError where bfloat16 would end the process without a message. TensorFlow 2.21 takes the kernel that
     the processor has; below a cap, oneDNN lacks it."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if cap.startswith(("SSE", "AVX2", "AVX512_CORE")) and "BF16" not in cap and "AMX" not in cap and uses_onednn():
-        raise InputError(
-            f"ONEDNN_MAX_CPU_ISA={cap} leaves TensorFlow no way to compute in bfloat16; unset it, or use another "
-            "--precision."
-        )
-
-
-@contextmanager
-def only_errors() -> Iterator[None]:
-    """Holds stderr back and passes on the errors: TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL
-    is, and calls a missing GPU driver an error."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            for line in held.read().decode(errors="replace").splitlines():
-                if not NOTE.match(line):
-                    print(line, file=sys.stderr)
+    if cap in WITHOUT_BFLOAT16:
+        raise InputError(f"ONEDNN_MAX_CPU_ISA={cap} leaves no bfloat16; unset it, or use another --precision.")
 
 
 @contextmanager
@@ -232,12 +162,19 @@ def memory_errors_explained() -> Iterator[None]:
 def start_tensorflow(device: str) -> tuple[str, ...]:
     """Imports and sets up TensorFlow, once; returns the names of the GPUs in use. Raises InputError if it cannot
     use what was chosen."""
-    with only_errors():
+    # TensorFlow 2.21 writes notes at import whatever TF_CPP_MIN_LOG_LEVEL is, and calls a missing GPU driver an error.
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         import keras  # noqa: F401
         import tensorflow as tf
 
-        tf.get_logger().setLevel("ERROR")
         gpus = tf.config.list_physical_devices("GPU")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    tf.get_logger().setLevel("ERROR")
     if device == "gpu" and not gpus:
         raise InputError(
             'This TensorFlow cannot use the GPU; install its CUDA libraries (pip install "tensorflow[and-cuda]", the '
@@ -253,9 +190,7 @@ def start_tensorflow(device: str) -> tuple[str, ...]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    from importlib import metadata
-
-    return {name: metadata.version(name) for name in PACKAGES}
+    return {name: version(name) for name in PACKAGES}
 
 
 @cache
@@ -263,7 +198,7 @@ def git_commit() -> str | None:
     """The commit of this code, with -dirty for uncommitted changes; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        described = subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None
+    return described.strip()

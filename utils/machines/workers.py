@@ -8,15 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 from data.base.errors import InputError
 from data.base.processes import handled
 from data.cohorts.rows import listed
 from utils.machines.devices import Workers
 
-FIRST_PORT, PORTS = 20_000, 10_000  # for jobs of Slurm; below those that systems give out
-PORTS_A_JOB, PORTS_A_STEP = 128, 16
+TASKS_A_NODE = 16  # of a job step of Slurm, at most
 PATIENCE_S = 300  # for all workers to start
 
 
@@ -35,12 +33,8 @@ def together() -> Workers:
     wait_for_all(addresses, index)
     # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
     # TensorFlow installs its own for SIGTERM.
-    with handled(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)):
-        signal.alarm(PATIENCE_S)
-        try:
-            return Workers(len(addresses), index, tf.distribute.MultiWorkerMirroredStrategy(cluster))
-        finally:
-            signal.alarm(0)
+    with handled(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM)):
+        return Workers(len(addresses), index, tf.distribute.MultiWorkerMirroredStrategy(cluster))
 
 
 def places() -> tuple[list[str], int]:
@@ -49,13 +43,17 @@ def places() -> tuple[list[str], int]:
 
     resolvers = tf.distribute.cluster_resolver
     try:
-        if os.environ.get("TF_CONFIG", "").strip():
-            of_config = resolvers.TFConfigClusterResolver()
-            spec = of_config.cluster_spec()
-            own = spec.task_address(of_config.task_type, of_config.task_id)
+        if os.environ.get("TF_CONFIG"):
+            cluster = resolvers.TFConfigClusterResolver()
+            own = cluster.cluster_spec().task_address(cluster.task_type, cluster.task_id)
         else:
-            spec, own = of_slurm(resolvers)
-        addresses = [address for kind in ("chief", "worker") for address in spec.as_dict().get(kind, [])]
+            job, step, place = (int(os.environ[f"SLURM_{name}"]) for name in ("JOB_ID", "STEP_ID", "LOCALID"))
+            first = 20_000 + TASKS_A_NODE * (8 * job + step) % 10_000  # no other step's; below those of the system
+            own = f"{os.environ['SLURMD_NODENAME']}:{first + place}"
+            gpus = {"gpus_per_node": TASKS_A_NODE, "gpus_per_task": 1}  # only said; TensorFlow finds them itself
+            cluster = resolvers.SlurmClusterResolver(port_base=first, auto_set_gpu=False, **gpus)
+        tasks = cluster.cluster_spec().as_dict()
+        addresses = [*tasks.get("chief", []), *tasks.get("worker", [])]
         return addresses, addresses.index(own)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
@@ -63,17 +61,6 @@ def places() -> tuple[list[str], int]:
             '\'{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}\', or srun. Correct '
             "it, or unset it to run alone."
         ) from error
-
-
-def of_slurm(resolvers: Any) -> tuple[Any, str]:
-    """The cluster of a job step of Slurm, with ports that no other step on its nodes has, and this task's address."""
-    job, step, place = (int(os.environ[f"SLURM_{name}"]) for name in ("JOB_ID", "STEP_ID", "LOCALID"))
-    first = FIRST_PORT + (job * PORTS_A_JOB + step * PORTS_A_STEP) % PORTS
-    # TensorFlow finds the GPUs itself: here each of at most 16 tasks of a node is said to have one.
-    cluster = resolvers.SlurmClusterResolver(
-        port_base=first, gpus_per_node=PORTS_A_STEP, gpus_per_task=1, auto_set_gpu=False
-    )
-    return cluster.cluster_spec(), f"{os.environ['SLURMD_NODENAME']}:{first + place}"
 
 
 @contextmanager
@@ -85,25 +72,24 @@ def lost_workers_explained() -> Iterator[None]:
     try:
         yield
     except (of.UnavailableError, of.AbortedError, of.CancelledError, of.DeadlineExceededError) as error:
-        raise InputError(
-            "Another worker has ended, or cannot be reached; see what it says, then repeat the same command on all of "
-            "them."
-        ) from error
+        raise InputError("Another worker has ended or cannot be reached; repeat the command on all of them.") from error
 
 
 def wait_for_all(addresses: list[str], index: int) -> None:
-    """Waits until all others listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour,
-    and could not be stopped. Raises InputError that names the workers that do not start."""
-    missing, own = addresses[:index] + addresses[index + 1 :], addresses[index]
+    """Waits until all listen at their addresses, as this one does meanwhile: TensorFlow would wait for an hour, and
+    could not be stopped. Raises InputError that names a worker that does not start."""
+    own, end = addresses[index], time.monotonic() + PATIENCE_S
     try:
-        with socket.create_server(("", int(own.rpartition(":")[2])), backlog=len(addresses)):
-            end = time.monotonic() + PATIENCE_S
-            while (missing := [address for address in missing if not listens(address)]) and time.monotonic() < end:
-                time.sleep(0.2)
+        with socket.create_server(("", int(own.rpartition(":")[2]))):
+            for address in addresses:
+                while not listens(address):
+                    if time.monotonic() > end:
+                        raise InputError(f"{address} did not come within {PATIENCE_S} s; start all workers again.")
+                    time.sleep(0.2)
     except (OSError, OverflowError, ValueError) as error:
-        raise InputError(f"This worker cannot listen at {own} ({error}); name another host:port.") from error
-    if missing:
-        raise InputError(f"{listed(missing)} did not come within {PATIENCE_S} s; start all workers again.")
+        raise InputError(
+            f"The workers cannot listen at {listed(addresses)} ({error}); name others, each as host:port."
+        ) from error
 
 
 def listens(address: str) -> bool:
@@ -111,6 +97,6 @@ def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, OverflowError, ValueError):
+    except OSError:
         return False
     return True
