@@ -62,7 +62,7 @@ class CheckpointFolder:
             found = [match for match in found if match[1] == last[1] and int(match[2]) <= int(last[2])]
         ordered = sorted(found, key=lambda match: int(match[2]), reverse=True)
         prefixes = [self.path / f"{match[1]}-{match[2]}" for match in ordered]
-        return prefixes if last else [prefix for prefix in prefixes if self.at(prefix).outputs]
+        return prefixes if last else [prefix for prefix in prefixes if self.marks_at(prefix)]
 
     def at(self, prefix: Path) -> Record:
         """The record of a checkpoint. Raises InputError if it is gone or damaged."""
@@ -72,11 +72,17 @@ class CheckpointFolder:
             raise InputError(f"{path} cannot be read (No such file or directory). Copy it again.")
         return found
 
+    def marks_at(self, prefix: Path) -> dict[str, str] | None:
+        """The digests of a checkpoint's files, none before it was saved; None if its record is damaged."""
+        try:
+            return self.at(prefix).outputs
+        except InputError:
+            return None
+
     def is_whole(self, prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; one whose digest was not recorded any more is, if it is there."""
-        paths = files_of(prefix)
-        known = self.at(prefix).outputs
-        return len(paths) > 1 if not known else known == marks(paths)
+        paths, known = files_of(prefix), self.marks_at(prefix)
+        return known == marks(paths) if known else known is not None and len(paths) > 1
 
     @property
     def current(self) -> bool:
@@ -94,6 +100,8 @@ class CheckpointFolder:
             return whole
         if not self.current:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
+        for prefix in self.prefixes[:1]:
+            self.at(prefix)  # says what is wrong with its record
         raise InputError(
             f"{self.named or self.path} is not there or not as it was saved, nor is one before it; copy the whole "
             f"folder again, or train again: {self.training} --overrideChkpt"
@@ -123,7 +131,7 @@ class CheckpointFolder:
         """Makes the folder, removes the files of checkpoints that are not whole, and returns the name that those of a
         training are to have."""
         self.path.mkdir(parents=True, exist_ok=True)
-        whole = self.latest() if self.current else None
+        whole = self.whole
         used = NAMES[0] if whole is None else whole.name.rpartition("-")[0]
         self.remove_but([] if whole is None else self.prefixes[self.prefixes.index(whole) :])
         if self.named not in (None, *self.prefixes):
