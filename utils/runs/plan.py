@@ -417,7 +417,7 @@ def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collecti
     if any(explicit):
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
-            f"with --connectome, leave that out, or use {guards.OTHER}."
+            "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
         )
     return override(config, ["connectome=false"])
 
