@@ -381,7 +381,8 @@ def three(tmp_path_factory) -> Path:
 def logits_of(three):
     """Volume (x, y, z, maps) -> logits of (control, autism), one at a time."""
     folder = CheckpointFolder(three / "ckpt/cnn")
-    network = MODELS["cnn"].build(MODELS["cnn"].settings(folder.record().settings.config), open_cohort(three / "cohort"))
+    settings = MODELS["cnn"].settings(folder.record().settings.config)
+    network = MODELS["cnn"].build(settings, open_cohort(three / "cohort"))
     restore_weights(folder, network)
     return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
 
