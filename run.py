@@ -81,7 +81,7 @@ def execute() -> int:
     else:
         print("Everything is done.")
         whole(runs).announce()
-    if permutations and not status:
+    if permutations and not status and asked.fold is None:
         from utils.permutations import permute
 
         status = permute(runs, permutations, asked.jobs, asked.share_GPU)

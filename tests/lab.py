@@ -285,23 +285,29 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def tested(of: Path, to: Path, predictions: pd.DataFrame | None = None, **said: object) -> Path:
-    """A copy of the folder of a test that holds other predictions, and whose `run.json` says otherwise; its sums are
+    """A copy of the folder of a test that holds other predictions, and whose `run.json` says otherwise; its marks are
     those of what is there."""
     copy(of, to)
     if predictions is not None:
         edit(to / "predictions.csv", predictions.to_csv(index=False).encode())
-    record = json.loads((to / "run.json").read_text())
-    for name in filter(lambda name: (to / name).exists(), record["outputs"]):
-        content = (to / name).read_bytes()
-        is_read = name.endswith((".csv", ".json"))
-        record["outputs"][name] = hashlib.sha256(content).hexdigest() if is_read else f"{len(content)} bytes"
-    for name, value in said.items():
-        of = next(
-            (group for group in map(record.get, ("settings", "caveats", "versions", "told")) if name in group), record
-        )
-        of[name] = value
-    edit(to / "run.json", record)
+    known = json.loads((to / "run.json").read_text())["outputs"]
+    say(to / "run.json", outputs={name: mark(to / name) for name in known if (to / name).exists()}, **said)
     return to
+
+
+def mark(path: Path) -> str:
+    """By what a record knows a file again."""
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest() if path.suffix in (".csv", ".json") else f"{len(content)} bytes"
+
+
+def say(record: Path, **said: object) -> Path:
+    """A record that says otherwise, in whichever of its groups; what is new is told."""
+    content = json.loads(record.read_text())
+    groups = [content, *(content[name] for name in ("settings", "caveats", "versions"))]
+    for name, value in said.items():
+        next((group for group in groups if name in group), content["told"])[name] = value
+    return edit(record, content)
 
 
 # Faults

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from bundles import networks_of, parts_of, people_of, rebuilt
 from by_hand import difference, family_wise
-from commands import done
+from commands import done, record_of
 from scipy import stats
 from scipy.special import expit
 from sklearn.linear_model import Ridge
@@ -217,7 +217,7 @@ def test_effects_of_pairs_of_regions(exact, passes):
 def test_whole_passes_of_the_program_find_the_same(exact):
     differ = re.findall(r"2 records recomputed in full, .*: logits differ by at most (\S+?)[,.]? ", exact[1])
     assert len(differ) == 2 and max(map(float, differ)) < 1e-5
-    manifest = json.loads((exact[0] / "run.json").read_text())
+    manifest = record_of(exact[0])
     assert manifest["donors_a_record"] == 5 and manifest["subjects"] == 6
     assert not manifest["concluded"] and set(read(exact[0], "connections")["level"]) == {"systems"}  # of so few people
     assert (read(exact[0], "replication")["named"] == 0).all()

@@ -1,6 +1,5 @@
 """Edges of regions in a blackout: which they are, what replaces them, and what that changes, each by a loop."""
 
-import json
 import re
 import shutil
 from collections import defaultdict
@@ -14,7 +13,7 @@ import lab
 import nibabel
 import numpy as np
 import pytest
-from commands import Outcome, done
+from commands import Outcome, done, record_of
 from helpers import SMALL, SMALL_BATCH, add_connectomes, region_means
 from sklearn.linear_model import Ridge
 
@@ -308,7 +307,7 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     folder = with_connectomes
     outcome = blacked_out(cli, folder, "blackout", "--verify", 12)
     said = "With each region its edges of the connectome were replaced. 4 of 8 parcels lie in 4 of 116 regions"
-    assert said in outcome.out and said in json.loads((folder / "blackout" / "run.json").read_text())["conclusion"]
+    assert said in outcome.out and said in record_of(folder / "blackout")["conclusion"]
     assert said in (folder / "blackout" / "blackout.html").read_text()
     assert "12 records recomputed in full, a region with every fill and in each map, or its edges, al" in outcome.out
     assert "alone, groups of values and a pair of regions: logits differ" in outcome.out
@@ -318,7 +317,7 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
         found, together, subjects = (store[name][()] for name in ("reliance_by_map", "reliance", "subject"))
     opened = open_cohort(folder / "cohort")
     network = MODELS["mmnn"].build(
-        MODELS["mmnn"].settings(CheckpointFolder(folder / "ckpt/mmnn").identity().config), opened
+        MODELS["mmnn"].settings(CheckpointFolder(folder / "ckpt/mmnn").record().settings.config), opened
     )
     restore_weights(CheckpointFolder(folder / "ckpt/mmnn"), network)
     layer, edges_of_all = network.get_layer("connectome_logits"), opened.connectomes[np.arange(len(opened.rows))]
@@ -382,7 +381,8 @@ def three(tmp_path_factory) -> Path:
 def logits_of(three):
     """Volume (x, y, z, maps) -> logits of (control, autism), one at a time."""
     folder = CheckpointFolder(three / "ckpt/cnn")
-    network = MODELS["cnn"].build(MODELS["cnn"].settings(folder.identity().config), open_cohort(three / "cohort"))
+    settings = MODELS["cnn"].settings(folder.record().settings.config)
+    network = MODELS["cnn"].build(settings, open_cohort(three / "cohort"))
     restore_weights(folder, network)
     return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
 
@@ -445,7 +445,7 @@ def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
         for name, values in effects.items():
             assert stored[name][:, region - 1] == pytest.approx(sign * np.array(values), abs=1e-5), name
     assert "of each region was replaced; alff stayed." in told
-    said = json.loads((tmp_path / "out" / "run.json").read_text())["chosen_maps"]
+    said = record_of(tmp_path / "out")["chosen_maps"]
     assert said == ["degree_weighted", "falff"]
     assert "6 records recomputed in full, a region with every fill and in each map alone" in told
     rows = lab.read_table(tmp_path / "out/regions_by_map.csv").to_dict("records")

@@ -1,6 +1,7 @@
 """Floors against scikit-learn computed by hand, nothing leaked into them, and the sentence on what they show."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,26 +29,16 @@ from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
-from data.cohorts.rows import Metadata, Preparation, Row
+from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort
 from data.simulation import Simulation, rule
 from data.swap import swap_regions
 from models import MODELS
 from utils.evaluation import comparisons
-from utils.runs.checkpoints import Identity
+from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.record import People, Record
 from utils.scores import features, floors, ridge
 from utils.scores.named import named, roles
-
-
-def an_identity(**changes) -> Identity:
-    """The identity of a nn that has seen no batch."""
-    of_nn = {"model": "nn", "preset": "sine", "config": {}, "grid": None, "seed": 0, "precision": "float32"}
-    of_data = {"cohort": "cohort", "cohort_sha256": "c" * 64, "out_dir": "out"}
-    of_data |= {"preparation": Preparation(), "num_maps": 1}
-    subjects = {"training_subjects": ("1", "2"), "training_volumes": ("scan of 1", "scan of 2")}
-    subjects |= {"encoder_subjects": (), "encoder_volumes": (), "everybody": False, "internal": None}
-    return Identity(**of_nn | of_data | subjects | changes)
-
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
 
@@ -382,39 +373,51 @@ def new(cohort) -> Cohort:
     )
 
 
-def trained_on(opened: Cohort, **changes) -> Identity:
-    """The identity of a checkpoint that all training people of a cohort trained."""
+@dataclass(frozen=True)
+class Trained(CheckpointFolder):
+    """Stands for the checkpoints of a training with this record."""
+
+    saved: Record | None = None
+
+    def record(self):
+        return self.saved
+
+
+def training_people(new: Cohort, opened: Cohort, subjects: Sequence[str] = (), **changes) -> Cohort | None:
+    """Those of a checkpoint that some training people of a cohort trained, or all of them, for new people."""
     of_data = {"cohort": str(opened.path), "cohort_sha256": opened.identity}
-    return an_identity(**of_data | {"training_subjects": tuple(opened.subjects("train"))} | changes)
+    people = People(subjects=tuple(subjects or opened.subjects("train")))
+    saved = Record(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | of_data | changes)
+    return comparisons.training_people(SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved=saved)))
 
 
 @pytest.mark.slow
 def test_new_people_get_the_floors_of_the_checkpoints_training_people(cohort, new):
     """They are those that the same people get as the test split."""
     opened = open_cohort(cohort)
-    found = floors.predict(new, comparisons.training_people(new, trained_on(opened)))
+    found = floors.predict(new, training_people(new, opened))
     pd.testing.assert_frame_equal(found, floors.predict(opened))
-    site = comparisons.training_people(replace(new, standard="brain"), trained_on(opened))
+    site = training_people(replace(new, standard="brain"), opened)
     assert site.standard == "brain"
 
 
 def test_only_those_who_trained_the_checkpoint_train_floors(cohort, new):
     opened = open_cohort(cohort)
     trained = tuple(opened.subjects("train")[2:])
-    source = comparisons.training_people(new, trained_on(opened, training_subjects=trained))
+    source = training_people(new, opened, trained)
     assert tuple(source.subjects("train")) == trained
 
 
 def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, new):
     opened = open_cohort(cohort)
     for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}):
-        assert comparisons.training_people(new, trained_on(opened, **changed)) is None
+        assert training_people(new, opened, **changed) is None
     other_scale = replace(new.metadata, phenotype_mean=(9.0,) * 29)
     fewer_columns = pd.DataFrame(index=[row.subject for row in new.rows])
     others = [replace(new, metadata=other_scale), replace(new, num_maps=2), replace(new)]
     vars(others[2])["covariates"] = fewer_columns  # as if read
     for other in others:
-        assert comparisons.training_people(other, trained_on(opened)) is None
+        assert training_people(other, opened) is None
 
 
 @pytest.mark.slow

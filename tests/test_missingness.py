@@ -1,12 +1,10 @@
 """How much of a score is what is missing: the values that are told alike, the floor that reads them, what is said."""
 
-import json
-
 import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import done, record_of
 from oracles import within
 
 pytestmark = pytest.mark.slow
@@ -38,7 +36,7 @@ def test_what_is_said_of_it_is_what_the_tables_hold(rung, request):
     each = [predicted.assign(probability=floors[name]) for name in (ALIKE, LOGISTIC)]
     areas = [within(table, "site") for table in each]
     assert rows.loc[[ALIKE, LOGISTIC], "auc_sites"].tolist() == pytest.approx(areas)
-    said = json.loads((folder / "run.json").read_text())["conclusion"]
+    said = record_of(folder)["conclusion"]
     less = rows.loc[ALIKE, "model_minus_floor_auc_sites"]
     assert less == pytest.approx(within(predicted, "site") - areas[0], abs=1e-6)
     assert f"score minus this is {less:.2f}" in said and f"on these values alone has {areas[1]:.2f}" in said

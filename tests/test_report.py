@@ -1,6 +1,5 @@
 """abide-report: the page says what the tables hold, names are text, few people are not told; the index."""
 
-import hashlib
 import json
 import re
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import lab
 import pandas as pd
 import pytest
-from commands import done, refused, text_of
+from commands import done, record_of, refused, text_of
 from scipy.stats import chi2_contingency, fisher_exact, mannwhitneyu, ttest_ind
 
 pytestmark = pytest.mark.slow
@@ -95,8 +94,8 @@ def test_it_is_built_again_byte_by_byte_and_stays_whole(tested, tmp_path):
     assert built(copy).read_bytes() == first and len(first) < 5e6
     outside = set(re.findall(r"https?://[^\"' ]+", first.decode()))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses
-    known = json.loads((copy / "run.json").read_text())["outputs_sha256"]
-    assert known["report.html"] == hashlib.sha256(first).hexdigest()
+    known = record_of(copy)["outputs"]
+    assert known["report.html"] == f"{len(first)} bytes"
     assert {name for name in known if name.endswith(".png")} >= {"forest.png", "losses.png", "calibration.png"}
 
 
@@ -121,8 +120,8 @@ def test_names_are_text_and_the_command_is_typed_back_by_bash(tested, tmp_path):
 
 def test_few_people_of_a_site_or_a_fold_are_not_told(tested, tmp_path):
     """Nobody is alone in a row of a page that may leave the lab; the files beside it have all numbers."""
-    content = json.loads((tested / "run.json").read_text())
-    subjects = [{"split": "fold 0", "site": "CMU", "autism": 1, "control": 0, "unknown": 0}, *content["subjects"][1:]]
+    alone = {"split": "fold 0", "site": "CMU", "autism": 1, "control": 0, "unknown": 0}
+    subjects = [alone, *record_of(tested)["subjects"][1:]]
     left_out = {"no map": 12, "left out by hand": 1}
     page = built(lab.tested(tested, tmp_path / "copy", subjects=subjects, left_out=left_out))
     found = rows(page, "split, site")
@@ -183,7 +182,7 @@ def test_the_index_has_a_row_a_finished_run_and_takes_no_page_of_the_users(teste
     assert "2 runs" in done("abide-report {of}", of=runs)
     page = runs / "index.html"
     (_, one), (_, other) = rows(page, "run").items()
-    estimate = json.loads((tested / "run.json").read_text())["headline"][1:]
+    estimate = record_of(tested)["headline"][1:]
     assert [*rows(page, "run")] == ["later", "a b"] and "{:.3f} {:.3f} to {:.3f}".format(*estimate) in one
     assert "SIMULATED" in " ".join(one) and "SIMULATED" not in " ".join(other)
     assert "secret" not in page.read_text() and 'href="a%20b/report.html"' in page.read_text()

@@ -1,7 +1,6 @@
 """What a blackout concludes, from its files: regions and maps by the mean effect of everybody, and when nothing is
 named."""
 
-import json
 from pathlib import Path
 
 import h5py
@@ -9,7 +8,7 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import done, record_of
 from conftest import without_drawing
 
 FLIPS = 500
@@ -18,10 +17,6 @@ FLIPS = 500
 def effects_in(folder: Path) -> dict[str, np.ndarray]:
     with h5py.File(folder / "blackout.h5") as file:
         return {name: values[()] for name, values in file.items() if isinstance(values, h5py.Dataset)}
-
-
-def concluded(folder: Path) -> dict:
-    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.mark.slow
@@ -67,7 +62,7 @@ def test_p_is_family_wise_and_folds_make_intervals_wider(name, blackout):
 
 @pytest.mark.slow
 def test_regions_are_named_where_the_network_has_something_to_explain(blackout, on_folds):
-    written, table = concluded(blackout), pd.read_csv(blackout / "regions.csv")
+    written, table = record_of(blackout), pd.read_csv(blackout / "regions.csv")
     significant = table.loc[table["p_reliance"] < 0.05, "name"]
     named = f"rests on {len(significant)} (" if len(significant) else "None of 116 regions is significant"
     assert written["better_than_chance"] is True and named in written["conclusion"]
@@ -102,7 +97,7 @@ def with_exchanged_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_a_network_below_chance_ends_with_that_and_names_no_region(blacked_out):
-    written, table = concluded(blacked_out / "exchanged"), pd.read_csv(blacked_out / "exchanged" / "regions.csv")
+    written, table = record_of(blacked_out / "exchanged"), pd.read_csv(blacked_out / "exchanged" / "regions.csv")
     assert written["better_than_chance"] is False
     assert "ranks them the wrong way round, so there is nothing to explain" in written["conclusion"]
     assert not any(name in written["conclusion"] for name in table["name"])
@@ -111,7 +106,7 @@ def test_a_network_below_chance_ends_with_that_and_names_no_region(blacked_out):
 
 @pytest.mark.slow
 def test_few_people_give_no_verdict_and_one_subject_has_effects_without_intervals(blacked_out):
-    written = concluded(blacked_out / "few")
+    written = record_of(blacked_out / "few")
     assert "Nothing is concluded about regions" in written["conclusion"] and written["adjusted_for"] == []
     assert written["better_than_chance"] is None
     table = pd.read_csv(blacked_out / "one" / "regions.csv")
@@ -119,4 +114,4 @@ def test_few_people_give_no_verdict_and_one_subject_has_effects_without_interval
         assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
     assert table[["p_reliance", "q_unique"]].isna().all(axis=None)
     assert (table["background_autism"].isna() != table["background_control"].isna()).all()
-    assert "No p-values: the subjects are of one class." in concluded(blacked_out / "one")["conclusion"]
+    assert "No p-values: the subjects are of one class." in record_of(blacked_out / "one")["conclusion"]

@@ -21,7 +21,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, Outcome, run_words
+from commands import ROOT, Outcome, record_of, run_words
 from conftest import without_drawing
 from helpers import read_rows, resealed
 from pages import COMMAND, FENCED, PAGES, README, block_with, blocks, module_of, scripts, table, text_of, tiny
@@ -285,7 +285,7 @@ def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced)
     if does.startswith("no mode flag"):
         assert open_cohort(folder).maps == MAPS
     else:
-        assert json.loads((folder / "run.json").read_text())["finished"]
+        assert record_of(folder)["finished"]
         assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
 
 
@@ -316,7 +316,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 @pytest.mark.slow
 def test_the_full_pass_encodes_each_map_alone(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
-    network = cae.build(from_json(cae.Config, folder.identity().config), FULL)
+    network = cae.build(from_json(cae.Config, folder.record().settings.config), FULL)
     restore_weights(folder, network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):
@@ -445,7 +445,7 @@ def test_what_was_named_is_tested_in_other_people(tmp_path, monkeypatch, capsys)
     (lines,) = [block for block in FENCED.findall(text_of(BUNDLE)) if "holm" in block]
     Path("lines.py").write_text(lines)
     for concluded in (True, False):
-        Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"concluded": concluded}))
+        Path("results/mmnn-blackout-folds-site/run.json").write_text(json.dumps({"told": {"concluded": concluded}}))
         found = runpy.run_path("lines.py")
         z = {"D": 0.2 / 0.1, "A": 0.5 / 0.5, "B": -0.1 / 0.4} if concluded else {}
         p = [1 - NormalDist().cdf(NormalDist().inv_cdf(0.975) * of) for of in z.values()]
@@ -508,7 +508,7 @@ def test_each_form_of_a_cohort_is_trained_on_and_tested(form, walked, tmp_path, 
     if MODELS[model].classifies:
         commands.append(f"run.py --blackout --model {model} --dataDir {form} --chkPointDir ckpt")
     walk(tmp_path, commands, data_cli)
-    assert json.loads((tmp_path / f"results/{model}-test/run.json").read_text())["finished"]
+    assert record_of(tmp_path / f"results/{model}-test")["finished"]
 
 
 def test_every_model_of_the_readme_meets_an_end():

@@ -7,23 +7,14 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from utils.runs.validate import Request, request, single_run
 
 from models.averaging import PartOfMean, logits_of_parts
-from run import parser
+from run import asked_for, parser
 from utils.jobs import JOBS
 from utils.machines import devices
+from utils.runs.plan import plan
 from utils.training import shares
 from utils.training.train import begin, measure
-
-
-def requested(words: str) -> Request:
-    """What a command line of run.py asks for, with its options checked."""
-    top = parser()
-    args = top.parse_args(words.split())
-    given = {name for name, value in vars(args).items() if value != top.get_default(name)}
-    return request(args, given, JOBS.values())
-
 
 SITES = np.array(["A", "B", "C"])
 
@@ -127,7 +118,8 @@ def trained(cohort, told_before=None, relabelled=()):
     """A training of a few batches in memory, of three maps; some people's labels are turned around after it was decided
     who leaves out whom."""
     words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
-    run = single_run(requested(f"{words} --dataDir {cohort}"))
+    top = parser()
+    (run,) = plan(asked_for(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
     run = replace(run, workers=run.workers.started(devices.start_tensorflow("cpu")))
     with run.fresh():
         training = begin(run)

@@ -4,7 +4,6 @@ Numbers are masked here and checked elsewhere. `pytest tests/test_snapshots.py -
 difference is to be read as prose. The rungs keep what their commands printed, see `kept` in conftest.py.
 """
 
-import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import PROGRAMS, done, run, text_of
+from commands import PROGRAMS, done, record_of, run, text_of
 from conftest import NUMBER, kept
 
 pytestmark = pytest.mark.slow
@@ -159,9 +158,9 @@ PREPARED = {
 
 def otherwise(folder: Path) -> None:
     """A test of whom all is said that can be said of a cohort, its settings and its program."""
-    content = json.loads((folder / "run.json").read_text())
+    content = record_of(folder)
     more = {name: content[name] | of for name, of in (("prepared", PREPARED), ("config", {"optimizer": "rmsprop"}))}
-    labs.edit(folder / "run.json", SAID | more)
+    labs.say(folder / "run.json", **SAID | more)
 
 
 def unlabelled(folder: Path) -> None:

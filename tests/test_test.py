@@ -8,7 +8,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, refused
+from commands import done, record_of, refused
 from conftest import without_figures
 from helpers import SMALL, read_rows, resealed
 from sklearn.decomposition import PCA
@@ -40,7 +40,7 @@ def independent_probability(model: str, folder: Path, cohort: Path, subjects: pd
     """Of autism, one record at a time, by a network that is built anew from what the checkpoint says."""
     import tensorflow as tf
 
-    config = json.loads((folder / "run.json").read_text())["config"]
+    config = record_of(folder)["config"]
     network = MODELS[model].module.build(MODELS[model].settings(config), MODELS["cnn"].grid)
     tf.train.Checkpoint(model=network).restore(tf.train.latest_checkpoint(folder)).expect_partial()
     found = []
@@ -74,10 +74,10 @@ def test_predictions_are_those_of_the_test_subjects_and_metrics_follow_from_them
         assert metrics[name]["value"] == pytest.approx(value)
     (row,) = read_rows(folder / "test/checkpoint_results.csv")
     assert list(row) == ["checkpoint", "accuracy", "recall", "precision", "f_score"]
-    assert row["checkpoint"] == str(folder / "ckpt" / model / "ckpt-1")
+    assert row["checkpoint"] == str(folder / "ckpt" / model / "ckpt-6")
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"]["value"], abs=1e-6)
 
-    prepared = json.loads((folder / "test/run.json").read_text())["prepared"]
+    prepared = record_of(folder / "test")["prepared"]
     raw = pd.read_csv(cohort / "phenotype.csv").drop(columns="subject")
     assert prepared["num_phenotype"] == (raw.min() < raw.max()).sum() and "AGE_AT_SCAN" in prepared["phenotype_columns"]
     assert (prepared["standard"], prepared["same_scan"]) == ("" if model == "nn" else "stored", 0)
@@ -145,15 +145,14 @@ def diverged(folder: Path) -> None:
     """Weights of NaN, as a learning rate of 1e30 leaves them."""
     import tensorflow as tf
 
-    described = json.loads((folder / "run.json").read_text())
-    network = MODELS["cnn"].module.build(MODELS["cnn"].settings(described["config"]), MODELS["cnn"].grid)
+    network = MODELS["cnn"].module.build(MODELS["cnn"].settings(record_of(folder)["config"]), MODELS["cnn"].grid)
     checkpoint = tf.train.Checkpoint(model=network)
     checkpoint.restore(tf.train.latest_checkpoint(folder)).expect_partial()
     network.weights[0].assign(network.weights[0] * np.nan)
-    for path in folder.glob("ckpt-1.*"):
+    for path in folder.glob("ckpt-4.[di]*"):
         path.unlink()
-    checkpoint.write(folder / "ckpt-1")
-    (folder / "run.json").write_text(json.dumps(described | {"saved": {}}))
+    checkpoint.write(folder / "ckpt-4")
+    lab.edit(folder / "ckpt-4.json", {"outputs": {}})
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """--blackout of the phenotype's values: their groups, p-values, and whether they come out in halves and repeats."""
 
-import json
 from pathlib import Path
 
 import h5py
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from by_hand import difference, family_wise
-from commands import done
+from commands import done, record_of
 from scipy import stats
 
 from utils.blackout.families import People
@@ -100,7 +99,7 @@ def test_p_and_intervals_are_those_of_families(own):
     for column in ("p_reliance", "p_reliance_plain"):
         np.testing.assert_allclose(table[column], expected, atol=0.04)
     assert table.loc["AGE_AT_SCAN", "p_reliance"] < 0.05 < table.loc["hand", "p_reliance"]
-    assert json.loads((own / "run.json").read_text())["adjusted_for"] == []
+    assert record_of(own)["adjusted_for"] == []
     random, names = np.random.default_rng(0), np.unique(unit)
     wider = effect.mean() + np.sqrt(2) * (effect - effect.mean())
     total, size = wider.groupby(unit).sum().to_numpy(), np.bincount(unit)[names]
@@ -154,16 +153,14 @@ def test_repeats_are_compared_pair_by_pair(own):
 def test_a_value_is_not_adjusted_for_itself(abide):
     """Age is a covariate, and would explain all that its value says."""
     table = pd.read_csv(abide / "values.csv").set_index("group")
-    assert "AGE_AT_SCAN" in json.loads((abide / "run.json").read_text())["adjusted_for"]
+    assert "AGE_AT_SCAN" in record_of(abide)["adjusted_for"]
     assert table.loc["age", "p_reliance"] < 0.05 and table.loc["age", "reliance_adjusted_low"] > 0
     assert (table.drop("age")["p_reliance"] > 0.05).all()
 
 
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):
     """Who have the same eyes, so that nothing changes with these."""
-    assert (
-        "tested subjects of the same site" in json.loads((abide / "fold-NYU" / "run.json").read_text())["donors_from"]
-    )
+    assert "tested subjects of the same site" in record_of(abide / "fold-NYU")["donors_from"]
     effect = effects_of(abide)
     assert (effect["eyes"] == 0).all() and (effect["age"].abs() > 1e-3).mean() > 0.9
 

@@ -173,7 +173,8 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     if (of := record.read(series.tested.out_dir)) and (of.told.get(PERMUTATIONS) or {}).get("asked") == asked:
         return 0
     with files.locked(series.folder, wait=True):
-        record.claim(series.folder, series.record)
+        if (of := record.read(series.folder)) is None or of.key != series.record.key:
+            record.claim(series.folder, series.record)
     if not is_part():
         print(series.expected(), flush=True)
     if jobs == 1:

@@ -4,8 +4,10 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import lab
 import numpy as np
 from bundles import parts_of, rebuilt
 
@@ -55,11 +57,11 @@ BUNDLES: list[Row] = [
     row("abide-bundle {everybody}/ckpt/mmnn/everybody {bundle}", "{bundle} exists"),
     row("abide-bundle {everybody}/ckpt {empty}/a.zip", "holds no checkpoint", "CKPT/mmnn/everybody"),
     row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
-    row(f"{OF_EVERYBODY} --score {{on_folds}}/test", "report.html", spoil={"on_folds/test/report.html": "flipped"}),
-    row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/run.json": {"cohort": "gone"}}),
-    row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/run.json": {"model": "ae"}}),
-    row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-1.data-00000-of-00001": "cut"}),
-    row(OF_FOLDS, "differ in preset", spoil={f"{FOLDS}/1/run.json": {"preset": "regions"}}),
+    row(f"{OF_EVERYBODY} --score {{on_folds}}/test", "report.html", spoil={"on_folds/test/report.html": "cut"}),
+    row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/ckpt-4.json": {"cohort": "gone"}}),
+    row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, model="ae")}),
+    row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"}),
+    row(OF_FOLDS, "differ in preset", spoil={f"{FOLDS}/1/ckpt-4.json": partial(lab.say, preset="regions")}),
     row(OF_FOLDS, "lacks a checkpoint of fold 1", spoil={f"{FOLDS}/1": shutil.rmtree}),
     row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
@@ -68,7 +70,7 @@ BUNDLES: list[Row] = [
     row(BY_BUNDLE, "weights/0.npy", "damaged", spoil={"bundle": pickled}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
     row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
-    row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like {bundle}"),
+    row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like"),
     row("run.py --train --bundle {bundle} --dataDir {newcomers}", "--bundle goes with"),
     row("run.py --test --prevalence 0.1 --dataDir {newcomers}", "--prevalence goes with --bundle"),
     row(f"{BY_BUNDLE} --set l2=1", "--set is not for --bundle"),

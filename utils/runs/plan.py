@@ -30,6 +30,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.places import check_places
 from utils.runs.record import Caveats, Choices, Record
 from utils.runs.run import Job, Options, Run, whole
+from utils.runs.work import is_part
 
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 NUM_ITERS = 200  # unless --numIters says
@@ -216,7 +217,8 @@ def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
     """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong; of
     `jobs` the options are known that this one does not take."""
     check_options(asked, jobs)
-    asked.config(None)  # a mistake there is reported before the cohort is read
+    if asked.preset or not asked.kept.exists():
+        asked.config(None)  # a mistake there is reported before the cohort is read
     _ = asked.results, asked.candidates
     asked = replace(asked, seed=seed_of(asked))
     runs = [*runs_of(asked)]
@@ -236,6 +238,8 @@ def is_asked(asked: Asked, run: Run) -> bool:
 
 def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
     """Raises InputError for options that do not go together."""
+    if is_part():  # whoever started it has checked them
+        return
     job, model, given = asked.job, asked.network, asked.given
     for name in sorted(given - {*flags(job.options)}):
         if takers := [other.flag for other in jobs if name in flags(other.options)]:
@@ -417,7 +421,7 @@ def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collecti
     if any(explicit):
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
-            f"with --connectome, leave that out, or use {guards.OTHER}."
+            "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
         )
     return override(config, ["connectome=false"])
 

@@ -220,6 +220,8 @@ def claim(folder: Path, record: Record) -> None:
     `check_free`."""
     found = check_free(folder, record.job, record.model)
     if found and not is_begun(found, record):
+        if (found.fold, found.repeat) != (record.fold, record.repeat):
+            print(f"{folder} held fold {found.fold} of repeat {found.repeat}; were folders exchanged?")
         move_aside(folder, parts=found.key != record.key)
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / RECORD, record)
