@@ -81,7 +81,9 @@ def of_file(path: Path, place: Path) -> Found:
     elif path.name == "metrics.json":
         yield from of_json(json.loads(path.read_text()), folder, ())
     elif path.name == "run.json":
-        yield from of_json(json.loads(path.read_text()).get("permutations") or {}, folder, ("permutations",))
+        content = json.loads(path.read_text())
+        told = content.get("permutations") or content.get("told", {}).get("permutations")
+        yield from of_json(told or {}, folder, ("permutations",))
     elif path.suffix in (".csv", ".tsv") and not NO_RESULTS.search(path.name):
         yield from of_table(path, folder, place)
 
