@@ -8,10 +8,8 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from models import MODELS
 from utils.report.tables import Tables, read_test
 from utils.runs import record
-from utils.runs.candidates import recorded
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
@@ -32,14 +30,11 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     if not found.scores:
         raise InputError(f"--score {folder} is of people without labels, so that it says nothing of a model; {HOW}.")
     counts = Counter(of.name for of in run.chosen.values())
-    config, preset = run.config, run.preset
-    if counts:
-        most = recorded(counts.most_common(1)[0][0], MODELS[model])
-        config, preset = record.as_json(asdict(most.config)), most.preset
+    most = next((of for of in run.chosen.values() if of.name == counts.most_common(1)[0][0]), run)
     return CrossValidation(
         folder=str(folder),
-        preset=preset,
-        config=config,
+        preset=most.preset,
+        config=most.config,
         precision=run.precision,
         num_iters=run.step,
         cohort_sha256=run.cohort_sha256,

@@ -59,9 +59,12 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The candidate that inner folds chose in a training, by its name, and the scores of all: the `metric` there."""
+    """The candidate that inner folds chose in a training, with its settings, and the scores of all: the `metric`
+    there."""
 
     name: str
+    preset: str
+    config: dict[str, Any]
     metric: str
     scores: dict[str, float]
 

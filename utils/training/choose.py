@@ -4,7 +4,7 @@ folds, among candidates. What is trained is not kept.
 The weights are those of `--train`, bit for bit on the same CPU.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,9 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     of_each = {str(one): scored(inner, table[table["candidate"] == str(one)]) for one in run.candidates}
     best = max(run.candidates, key=lambda one: of_each[str(one)][1])
     metric, _ = of_each[str(best)]
-    told = {"name": str(best), "metric": metric, "scores": {name: score for name, (_, score) in of_each.items()}}
-    return best, {"chosen": told}
+    scores = {name: score for name, (_, score) in of_each.items()}
+    settings = {"preset": best.preset, "config": asdict(best.config)}
+    return best, {"chosen": {"name": str(best), "metric": metric, "scores": scores} | settings}
 
 
 def known_in(store: Path | None) -> pd.DataFrame:
