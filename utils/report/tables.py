@@ -4,6 +4,7 @@ reads and checks them, with the description in `run.json`."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
