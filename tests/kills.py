@@ -3,12 +3,13 @@
     .venv/bin/python tests/kills.py [--seed N] [--only NAME]
 
 One property holds for every row: what a command does not change stays as it was, and the same command repeated leaves
-what an undisturbed one leaves, but for what `contents.py` masks. Where the disk ends it, it says so in one line, with
-exit status 2. Exit status 1 if anything was lost.
+what an undisturbed one leaves, but for times and speeds. Where the disk ends it, it says so in one line, with exit
+status 2. Exit status 1 if anything was lost.
 """
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import random
@@ -29,8 +30,8 @@ from pathlib import Path
 from threading import Lock
 
 import lab
+import pandas as pd
 from commands import PROGRAMS, ROOT
-from contents import lines_of, masked
 from tried import APART, SIDE_BY_SIDE, head
 
 EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
@@ -82,7 +83,7 @@ ROWS = {
         "train cnn",
     ),
     "full pass": Row(f"run.py --model cae {ON_COHORT} reduced", "train cae"),
-    "bundle": Row("abide-bundle ckpt/nn/folds-2 model.zip", "permutations", is_whole=True),
+    "bundle": Row("abide-bundle ckpt/nn/everybody model.zip", "train everybody", is_whole=True),
     "report": Row("abide-report result", "permutations"),
 }
 
@@ -131,21 +132,54 @@ def bytes_in(folder: Path) -> list[int]:
     return [-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file()]
 
 
+TIMES_AND_SPEEDS = {"begun", "started", "wall_time_s", "samples_per_s", "when"}  # keys and columns
+MASKED = "|".join(
+    (
+        r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?( ?[+-]\d{4})?)?",
+        r"\b\d{8}T\d{6}\b|\b\d+:\d\d(:\d\d)?\b|[\d.,]+ (?=s\b|ms\b|min\b|h\b|samples/s|seconds|minutes|MB/s)",
+        r".*events\.out\.tfevents.*",  # of TensorBoard, whose names are times
+        r".*timestamp.*",  # of TensorFlow's state file
+        r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])",  # names that nilearn draws for the parts of its viewer
+    )
+)
+
+
+def settled(path: Path, content: bytes) -> str:
+    """What a file holds, but for times, speeds, and digests of what holds these; of a binary one its digest."""
+    kind = path.suffix if path.suffix else path.name
+    if kind == ".json":
+        known = json.loads(content)
+        for name in TIMES_AND_SPEEDS & {*known}:
+            del known[name]
+        if path.name == "check.json":
+            del known["cohort_sha256"]
+        if "outputs" in known:
+            known["outputs"] = sorted(known["outputs"])
+        text = json.dumps(known, indent=1)
+    elif kind == ".csv" and content.strip():
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        rows = table.drop(columns=TIMES_AND_SPEEDS & {*table}).to_csv(index=False).splitlines()
+        text = "\n".join(sorted(rows) if "when" in table else rows)  # folds side by side end in any order
+    elif kind == "SHA256SUMS":
+        text = "\n".join(line.split(maxsplit=1)[-1] for line in content.decode().splitlines())
+    elif kind in (".html", ".txt", ".md", ".log", ".tsv", ".1D", "checkpoint"):
+        text = content.decode().replace("><", ">\n<")
+    else:
+        return hashlib.sha256(content).hexdigest()
+    return re.sub(MASKED, "", text)
+
+
 def state(folder: Path) -> dict[str, str]:
-    """Name of each file -> a digest of what it holds, but for times and where it lies; without TensorBoard's events,
-    whose names are times, means, which know their records by inodes, and results that were moved aside."""
+    """Name of each file -> what it holds, but for where it lies; without TensorBoard's events, means, which know their
+    records by inodes, and results that were moved aside."""
     found = {}
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
-        name = path.relative_to(folder).as_posix()
-        content = path.read_bytes().replace(os.fsencode(folder), b"<place>")
-        try:
-            lines = [line for line in map(masked, lines_of(name, content)) if line.strip(' ",') != "<events>"]
-        except ValueError:  # half of a file, which a kill has left
-            lines = [content.hex()]
-        if path.name == "checkpoint":  # TensorFlow's state file
-            lines = [line for line in content.decode().splitlines() if "timestamp" not in line]
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes().replace(os.fsencode(folder), b"<place>")
         if not re.search(r"tfevents|\bmeans/|\bearlier/", name):
-            found[name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            try:
+                found[name] = settled(path, content)
+            except ValueError:  # half of a file, which a kill has left
+                found[name] = content.hex()
     return found
 
 

@@ -10,7 +10,7 @@ import time
 import kills
 import lab
 import pytest
-from commands import ROOT, run, words_of
+from commands import ROOT, record_of, run, words_of
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,8 @@ def test_a_full_disk_where_none_can_be_mounted(torture, monkeypatch):
     assert "no disk can be mounted" in kills.suffer(torture, "pack", "read_only", times=1, seed=1).note
 
 
-TRAINING = (
-    "run.py --train --model nn --set members=1 --set batch_size=8 --numIters {count} "
-    "--dataDir {cohort} --chkPointDir {to}/ckpt --outDir {to}/out"
-)
+PLACES = "--model nn --dataDir {cohort} --chkPointDir {to}/ckpt --outDir {to}/out"
+TRAINING = f"run.py --train --set members=1 --set batch_size=8 --numIters {{count}} {PLACES}"
 
 
 @pytest.mark.slow
@@ -56,13 +54,15 @@ def test_a_training_is_alone_in_its_folder_and_goes_on_with_the_same_people_only
             while not (saved / "checkpoint").exists() and process.poll() is None:
                 time.sleep(0.1)
             second = run(TRAINING, count=5, **places)
+            watched = run(f"run.py --test --dryRun {PLACES}", **places)
             process.terminate()
             process.communicate(timeout=120)
         finally:
             process.kill()
     assert (second.status, second.err.count("\n")) == (2, 1)
     assert f"is being written by process {process.pid} on " in second.err
-    step = json.loads((saved / "run.json").read_text())["step"]
+    assert f"{saved} is still being trained, by process {process.pid} on " in watched.out, watched.err
+    step = record_of(saved)["step"]
     whole = table.read_bytes()
     lab.edit(table, lambda people: people.assign(age="30.0"))
     refused = run(TRAINING, count=step + 2, **places)

@@ -1,5 +1,6 @@
 """Processes beside this one end with it, and are missed; what configures TensorFlow is there before it is imported."""
 
+import glob
 import json
 import os
 import re
@@ -8,15 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import lab
 import pytest
-from commands import ROOT, done
+from commands import ROOT, done, record_of, words_of
+from helpers import assert_bit_equal
 
 from data.base.processes import prepare_tensorflow
-
-CONVERT = [sys.executable, "-m", "data", "convert"]
 
 
 def wait_for(until: Callable[[], object]) -> None:
@@ -47,41 +49,75 @@ STOPS = {  # whom a signal reaches, which, exit status, what is told
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", STOPS)
-def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(how, tmp_path):
-    whom, number, status, words = STOPS[how]
-    lab.pcp(tmp_path / "lab", lab.people(24))
+def stopped(how: str, command: list, until: Callable[[], object], **environment: str) -> tuple[int, str]:
+    """A command that is stopped as soon as something holds, and whose other processes end with it: its exit status, and
+    what it told."""
+    whom, number, *_ = STOPS[how]
     running = subprocess.Popen(
-        [*CONVERT, tmp_path / "lab", tmp_path / "out"],
+        [sys.executable, *map(str, command)],
         cwd=ROOT,
+        env=os.environ | environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: list(tmp_path.glob(".unfinished.out/*/*")))
-    os.killpg(running.pid, signal.SIGSTOP)  # so that it does not end before
+    wait_for(lambda: until() or running.poll() is not None)
     others = children(running.pid)
+    for process in (running.pid, *others):  # so that none ends before
+        os.kill(process, signal.SIGSTOP)
     assert others
-    if whom == "all":
-        os.killpg(running.pid, number)
-    else:
-        for process in [running.pid] if whom == "first" else others:
-            os.kill(process, number)
-    os.killpg(running.pid, signal.SIGCONT)
+    for process in {"all": (running.pid, *others), "first": (running.pid,), "child": others}[whom]:
+        os.kill(process, number)
+    for process in (running.pid, *others):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
     told = running.communicate(timeout=60)[1]
-    assert running.returncode in (status, -number) and words in told
-    assert told.count("\n") <= 1 and "Traceback" not in told
     wait_for(lambda: not any(map(alive, others)))
-    assert not (tmp_path / "out").exists()
+    assert told.count("\n") <= 1 and "Traceback" not in told
+    return running.returncode, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", STOPS)
+def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(how, tmp_path):
+    *_, number, status, words = STOPS[how]
+    lab.pcp(tmp_path / "lab", lab.people(24))
+    command = ["-m", "data", "convert", tmp_path / "lab", tmp_path / "out"]
+    ended, told = stopped(how, command, lambda: list(tmp_path.glob(".unfinished.out/*/*")))
+    assert ended in (status, -number) and words in told and not (tmp_path / "out").exists()
     if how == "a kill":
         for name in ("out", "whole"):
             done("abide-data convert {of}/lab {of}/{name}", of=tmp_path, name=name)
         records = sorted((tmp_path / "whole").glob("*.bin"))
         assert len(records) == 24
         assert all((tmp_path / "out" / path.name).read_bytes() == path.read_bytes() for path in records)
+
+
+@pytest.mark.slow
+@pytest.mark.bits
+def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_another(converted, tmp_path, effort):
+    """By a signal to the first process alone, or by a kill of the others; the third fold is not begun then."""
+    train = "run.py --train --model nn --folds 3 --numIters 40 --set members=1 --set batch_size=8 --dataDir {of} "
+    train += "--chkPointDir {to}/ckpt --outDir {to}/train"
+    side_by_side = words_of(f"{train} --jobs 2", of=converted, to=tmp_path / "two")
+    effort(save_every=5)
+    saves = json.dumps(json.loads(os.environ["ABIDE_EFFORT"]) | {"save_every": 5})
+    folder = tmp_path / "two/ckpt/nn/folds-3"
+    for how, first, status, words in (
+        ("a scheduler", "ckpt-5", 143, ""),
+        ("a full memory", "ckpt-10", 137, "is the memory too small for 2 jobs?"),
+    ):
+        until = partial(glob.glob, f"{folder}/?/{first}.index")
+        ended, told = stopped(how, side_by_side, until, ABIDE_EFFORT=saves)
+        assert ended == status and words in told
+        assert not (folder / "2/checkpoint").exists() and not (tmp_path / "two/runs.csv").exists()
+    for to, more in (("two", " --jobs 2"), ("one", "")):
+        done(train + more, of=converted, to=tmp_path / to)
+    for fold in "012":
+        assert_bit_equal(folder / fold, tmp_path / "one/ckpt/nn/folds-3" / fold)
+    assert record_of(tmp_path / "two/train")["weights"] == record_of(tmp_path / "one/train")["weights"]
 
 
 # TensorFlow

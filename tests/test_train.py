@@ -1,6 +1,5 @@
 """--train: what it leaves, losses by hand, exact resuming after signals and kills, what overriding keeps."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,77 +9,60 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import lab
 import numpy as np
+import pandas as pd
 import pytest
-from commands import ROOT, done
+from commands import ROOT, done, record_of
 from helpers import DENSE, assert_bit_equal, read_rows, training, variables
 from sklearn.linear_model import Ridge
 
 from models import MODELS, override
 
-
-def without_speed(path: Path) -> list[dict]:
-    """A `history.csv` but for what no two trainings share."""
-    return [{name: value for name, value in row.items() if name != "samples_per_s"} for row in read_rows(path)]
-
-
-def step_of(folder: Path) -> int:
-    """How many batches the latest checkpoint has seen."""
-    return int(variables(folder)["step/.ATTRIBUTES/VARIABLE_VALUE"])
-
-
-def settings(of: Sequence[str]) -> list[str]:
-    """The words of a command line."""
-    return [word for text in of for word in ("--set", text)]
-
-
 pytestmark = pytest.mark.usefixtures("undrawn")
-PNG = b"\x89PNG"
+ENDLESS = 1_000_000  # batches, or batches from checkpoint to checkpoint
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Of each checkpoint in a folder, the sum over its two files."""
-    files = {path.stem: [path.with_name(f"{path.stem}.data-00000-of-00001"), path] for path in folder.glob("*.index")}
-    return {name: hashlib.sha256(b"".join(of.read_bytes() for of in both)).hexdigest() for name, both in files.items()}
+def without_speed(folder: Path) -> pd.DataFrame:
+    """The history in results but for what no two trainings share."""
+    return pd.read_csv(folder / "history.csv").drop(columns="samples_per_s")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of the checkpoints in a folder."""
+    return {path.name: path.read_bytes() for path in folder.glob("ckpt*-*")}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("model, measures", [("cnn", ["loss", "accuracy"]), ("ae", ["loss"])])
-def test_training_leaves_history_figure_events_and_run(model, measures, train, tmp_path):
+def test_training_leaves_history_figure_events_and_record(model, measures, train, tmp_path):
     outcome = train("one", model, 5)
-    assert outcome.status == 0, outcome.err
-    assert outcome.err == ""
+    assert (outcome.status, outcome.err) == (0, "")
     out = tmp_path / "one" / "out"
-    rows = read_rows(out / "history.csv")
-    assert list(rows[0]) == ["step", *measures, "samples_per_s"]
-    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5]
-    assert all(0 < float(row["loss"]) < 100 and float(row["samples_per_s"]) > 0 for row in rows)
-    assert all(float(row.get("accuracy", 0)) * 8 % 1 == 0 for row in rows)  # batches of 8
-    assert (out / "history.png").read_bytes().startswith(PNG)
+    rows = pd.read_csv(out / "history.csv")
+    assert [*rows] == ["step", *measures, "samples_per_s"] and [*rows["step"]] == [1, 2, 3, 4, 5]
+    assert rows["loss"].between(0, 100).all() and (rows["samples_per_s"] > 0).all()
+    assert (rows[measures[-1]] * 8 % 1 == 0).all() or model == "ae"  # accuracy, of batches of 8
+    assert (out / "history.png").read_bytes().startswith(b"\x89PNG")
     assert list(out.glob("events.out.tfevents.*"))
-    run = json.loads((out / "run.json").read_text())
-    assert run["command"][0] == "run.py" and "--numIters" in run["command"]
-    assert (run["model"], run["seed"], run["config"]["batch_size"]) == (model, 0, 8)
-    assert run["checkpoint_sha256"] == digests(tmp_path / "one" / "ckpt" / model)["ckpt-1"]
-    assert run["wall_time_s"] > 0
-    assert {"tensorflow", "numpy"} <= run["packages"].keys()
-    assert run["processor"] and "git_commit" in run
+    made = record_of(out)
+    assert made["command"][0] == "run.py" and "--numIters" in made["command"]
+    assert (made["model"], made["seed"], made["config"]["batch_size"], made["finished"]) == (model, 0, 8, True)
+    assert made["wall_time_s"] > 0 and made["processor"] and "git_commit" in made
+    assert {"tensorflow", "numpy"} <= made["packages"].keys()
 
 
 @pytest.mark.slow
 def test_training_learns(train, tmp_path):
     """The phenotype of 36 subjects can be learnt by heart."""
     assert train("one", "nn", 150, "--set", "learning_rate=0.01").status == 0
-    rows = read_rows(tmp_path / "one" / "out" / "history.csv")
-    assert np.mean([float(row["accuracy"]) for row in rows[-10:]]) > 0.9
-    assert np.mean([float(row["accuracy"]) for row in rows[:5]]) < 0.8
+    accuracy = pd.read_csv(tmp_path / "one/out/history.csv")["accuracy"]
+    assert accuracy[:5].mean() < 0.8 < 0.9 < accuracy[-10:].mean()
 
 
 @pytest.mark.slow
@@ -98,11 +80,9 @@ def test_training_learns(train, tmp_path):
 def test_continuing_is_bit_equal_to_one_go(model, more, train, tmp_path):
     assert train("whole", model, 5, *more).status == 0
     assert train("parts", model, 2, *more).status == 0
-    continued = train("parts", model, 5, *more)
-    assert "at iteration 2." in continued.out
+    assert "at iteration 2." in train("parts", model, 5, *more).out
     assert_bit_equal(tmp_path / "whole" / "ckpt" / model, tmp_path / "parts" / "ckpt" / model)
-    whole, parts = (without_speed(tmp_path / name / "out" / "history.csv") for name in ("whole", "parts"))
-    assert parts == whole
+    assert without_speed(tmp_path / "parts/out").equals(without_speed(tmp_path / "whole/out"))
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +121,20 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
 def test_connectomes_are_left_out_where_they_are_not_wanted_or_not_there(with_connectomes, cohort, tmp_path):
     for name, more, of in (("without", " --set connectome=false", with_connectomes), ("none", "", cohort)):
         done(MMNN + more, of=of, to=tmp_path / name)
-        described = json.loads((tmp_path / name / "ckpt/mmnn/run.json").read_text())
-        assert described["config"]["connectome"] is False
+        assert record_of(tmp_path / name / "ckpt/mmnn")["config"]["connectome"] is False
         assert (66,) not in {value.shape for value in variables(tmp_path / name / "ckpt/mmnn").values()}
 
 
-def test_a_finished_command_repeated_changes_nothing(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    before = variables(tmp_path / "one" / "ckpt" / "nn")
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again_and_a_figure_that_is_gone_is_drawn_without_training(train, seen_two, tmp_path):
+    folder = shutil.copytree(seen_two, tmp_path / "one")
+    before, history = content(folder / "ckpt/nn"), (folder / "out/history.csv").read_bytes()
+    assert "Everything is done." in train("one", "nn", 2).out
+    (folder / "out/history.png").unlink()
     outcome = train("one", "nn", 2)
-    assert outcome.status == 0
-    assert "has seen 2 of 2 iterations: nothing to train" in outcome.out
-    after = variables(tmp_path / "one" / "ckpt" / "nn")
-    assert all((before[name] == after[name]).all() for name in before)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (folder / "out/history.png").exists() and "Everything is done." in train("one", "nn", 2).out
+    assert content(folder / "ckpt/nn") == before and (folder / "out/history.csv").read_bytes() == history
 
 
 @pytest.mark.slow
@@ -161,13 +142,13 @@ def test_results_of_another_training_are_moved_aside_by_one_that_goes_on(train, 
     """Of the same model, with other settings."""
     shutil.copytree(seen_two, tmp_path / "one")
     assert train("other", "nn", 3, "--seed", "1").status == 0
-    history = (tmp_path / "other" / "out" / "history.csv").read_bytes()
-    outcome = train("one", "nn", 4, "--outDir", tmp_path / "other" / "out")
+    out = tmp_path / "other/out"
+    history = (out / "history.csv").read_bytes()
+    outcome = train("one", "nn", 4, "--outDir", out)
     assert outcome.status == 0, outcome.err
-    assert "history.csv has no row of the 2 batches before; it begins with the next one." in outcome.out
-    (moved,) = (tmp_path / "other" / "out" / "earlier").glob("*/history.csv")
-    assert moved.read_bytes() == history
-    assert [row["step"] for row in read_rows(tmp_path / "other" / "out" / "history.csv")] == ["3", "4"]
+    assert "history.csv has no row of the 2 batches before" in outcome.out
+    assert [path.read_bytes() for path in out.glob("earlier/*/history.csv")] == [history]
+    assert [row["step"] for row in read_rows(out / "history.csv")] == ["3", "4"]
 
 
 def disturbed(command: list[str], number: int, save_every: int, rows: int = 1) -> subprocess.Popen:
@@ -185,39 +166,32 @@ def disturbed(command: list[str], number: int, save_every: int, rows: int = 1) -
     return process
 
 
-ENDLESS = 1_000_000  # batches, or batches from checkpoint to checkpoint
-
-
 @pytest.mark.slow
-def test_a_training_from_zero_that_never_saved_leaves_the_one_before(train, seen_two, cohort, tmp_path):
-    """Its rows are not continued, and the old checkpoint is there until the new one is."""
+def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two, cohort, tmp_path):
+    """Rows of the one that never saved are not continued. What the user put beside either stays."""
     folder = shutil.copytree(seen_two, tmp_path / "one")
+    old = (folder / "out/history.csv").read_bytes()
+    mine = [folder / "ckpt/nn/notes/a.txt", folder / "ckpt/nn/folds-3", folder / "out/thesis.txt"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     again = training(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
     assert disturbed(again, signal.SIGKILL, save_every=ENDLESS).returncode == -signal.SIGKILL
+    assert (folder / "out/history.csv").read_bytes() != old
     done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {people}", of=folder, people=cohort)
     assert "at iteration 2." in train("one", "nn", 3).out
-    assert [row["step"] for row in read_rows(folder / "out" / "history.csv")] == ["3"]
-    assert len(list((folder / "out" / "earlier").glob("*/history.csv"))) == 2
+    assert [row["step"] for row in read_rows(folder / "out/history.csv")] == ["3"]
+    earlier = [path.read_bytes() for path in (folder / "out").glob("earlier/*/history.csv")]
+    assert len(earlier) == 2 and old in earlier
 
-    assert train("one", "nn", 5, "--overrideChkpt", "--seed", "1").status == 0
-    assert {path.name for path in (folder / "ckpt").iterdir()} - {"means"} == {"nn"}
+    for seed in (1, 2, 1):  # whatever the files are called
+        assert train("one", "nn", 5, "--overrideChkpt", "--seed", seed).status == 0
+        assert record_of(folder / "ckpt/nn")["seed"] == seed and len(list(folder.glob("ckpt/nn/*.index"))) == 1
     assert train("fresh", "nn", 5, "--seed", "1").status == 0
-    assert_bit_equal(folder / "ckpt" / "nn", tmp_path / "fresh" / "ckpt" / "nn")
-    one, other = variables(seen_two / "ckpt" / "nn"), variables(folder / "ckpt" / "nn")
-    assert any((one[name] != other[name]).any() for name in one)  # another seed
-
-
-@pytest.mark.slow
-def test_a_figure_that_was_deleted_is_drawn_again_without_training(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    out = tmp_path / "one" / "out"
-    history = (out / "history.csv").read_bytes()
-    (out / "history.png").unlink()
-    outcome = train("one", "nn", 2)
-    assert (outcome.status, outcome.err) == (0, "")
-    assert (out / "history.png").exists()
-    assert (out / "history.csv").read_bytes() == history
-    assert "nothing to train" in train("one", "nn", 2).out
+    assert_bit_equal(folder / "ckpt/nn", tmp_path / "fresh/ckpt/nn")
+    assert without_speed(folder / "out").equals(without_speed(tmp_path / "fresh/out"))
+    assert [path.read_text() for path in mine] == ["mine"] * 3 and not list(folder.glob("out/earlier/*/thesis.txt"))
+    assert "at iteration 5." in train("one", "nn", 6).out
 
 
 @pytest.mark.slow
@@ -225,10 +199,9 @@ def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, 
     process = disturbed(training(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=ENDLESS)
     assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
-    manifest = json.loads((tmp_path / "parts/out/run.json").read_text())
-    assert (manifest["finished"], manifest["step"]) == (False, seen)
+    made = record_of(tmp_path / "parts/out")
+    assert (made["finished"], made["step"], record_of(tmp_path / "parts/ckpt/cnn")["step"]) == (False, seen, seen)
     assert not (tmp_path / "parts/runs.csv").exists()  # of runs that are finished
-    assert step_of(tmp_path / "parts/ckpt/cnn") == seen
     assert train("parts", "cnn", seen + 3).status == train("whole", "cnn", seen + 3).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/cnn", tmp_path / "parts/ckpt/cnn")
 
@@ -239,28 +212,15 @@ def test_killed_between_checkpoints_the_last_one_is_continued(train, cohort, tmp
     process = disturbed(training(tmp_path / "parts", cohort, "nn", ENDLESS), signal.SIGKILL, save_every=4, rows=5)
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "parts/ckpt/nn"
-    described = json.loads((folder / "run.json").read_text())
-    assert step_of(folder) % 4 == 0 and len(list(folder.glob("*.index"))) <= 4
-    for name, digest in digests(folder).items():  # killed between the files of a checkpoint and its digest
-        assert described["saved"].get(name, {"sha256": digest})["sha256"] == digest
-    seen = step_of(folder)
-    assert f"at iteration {seen}." in train("parts", "nn", seen + 4).out
-    train("whole", "nn", seen + 4)
+    assert len(list(folder.glob("*.index"))) <= 4
+    step = re.search(r"at iteration (\d+)\.", train("parts", "nn", 80).out)[1]
+    assert int(step) % 4 == 0
+    assert train("whole", "nn", 80).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/nn", folder)
-    whole, parts = (without_speed(tmp_path / name / "out/history.csv") for name in ("whole", "parts"))
-    assert whole == parts
+    assert without_speed(tmp_path / "whole/out").equals(without_speed(tmp_path / "parts/out"))
 
 
-@pytest.mark.slow
-def test_three_checkpoints_are_kept_with_their_digests(seen_six):
-    """Of the 2nd, 4th and 6th batch."""
-    folder = seen_six / "ckpt/nn"
-    described = json.loads((folder / "run.json").read_text())
-    assert {name: of["sha256"] for name, of in described["saved"].items()} == digests(folder)
-    assert [of["step"] for of in described["saved"].values()] == [2, 4, 6] and described["step"] == 6
-
-
-ROWS = ("2,0.6,1,9\n3,0.", "2\n", "2,0.6,1,9,3\n", "9" * 5000 + ",0.5,1,9\n", "two,0.5,1,9\n")
+ROWS = ("2,0.6,1,9\n3,0.", "2\n", "9" * 5000 + ",0.5,1,9\n", "two,0.5,1,9\n")
 
 
 @pytest.mark.slow
@@ -273,45 +233,6 @@ def test_a_history_that_was_cut_off_or_edited_is_continued_where_it_is_whole(end
     kept = ["1", "2"] if end == ROWS[0] else ["1"]
     assert [row["step"] for row in read_rows(folder / "out/history.csv")] == [*kept, "3"]
     assert float(read_rows(folder / "out/history.csv")[0]["loss"]) == pytest.approx(float(first[1].split(",")[1]))
-
-
-@pytest.mark.slow
-def test_override_keeps_what_the_user_put_beside_a_checkpoint(train, seen_two, tmp_path):
-    folder = shutil.copytree(seen_two, tmp_path / "one") / "ckpt/nn"
-    (folder / "thesis.txt").write_text("mine")
-    (folder / "notes").mkdir()
-    (folder / "notes/a.txt").write_text("mine, too")
-    for seed in (1, 2):
-        assert train("one", "nn", 1, "--overrideChkpt", "--seed", seed).status == 0
-        described = json.loads((folder / "run.json").read_text())
-        assert (described["seed"], described["step"]) == (seed, 1)
-        assert [path.name for path in folder.parent.iterdir()] == ["nn"]
-        assert ((folder / "thesis.txt").read_text(), (folder / "notes/a.txt").read_text()) == ("mine", "mine, too")
-
-
-@pytest.mark.slow
-def test_override_keeps_the_earlier_results_and_what_the_user_put_beside_them(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    out = tmp_path / "one" / "out"
-    (out / "note.txt").write_text("mine")
-    old = (out / "history.csv").read_text()
-    outcome = train("one", "nn", 3, "--overrideChkpt")
-    assert "The earlier results in" in outcome.out
-    assert [path.read_text() for path in (out / "earlier").rglob("history.csv")] == [old]
-    assert len(read_rows(out / "history.csv")) == 3
-    assert (out / "note.txt").read_text() == "mine"
-    assert not list((out / "earlier").rglob("note.txt"))
-
-
-@pytest.mark.slow
-def test_overriding_gets_past_a_description_that_is_damaged(train, seen_two, tmp_path):
-    shutil.copytree(seen_two, tmp_path / "one")
-    described = tmp_path / "one" / "ckpt" / "nn" / "run.json"
-    described.write_bytes(described.read_bytes()[:300])
-    assert "is damaged" in train("one", "nn", 3).err
-    outcome = train("one", "nn", 2, "--overrideChkpt")
-    assert outcome.status == 0, outcome.err
-    assert_bit_equal(tmp_path / "one" / "ckpt" / "nn", seen_two / "ckpt" / "nn")
 
 
 @contextmanager
@@ -334,12 +255,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_which_is_resumed(train, tmp_path
         outcome = train("first", "cnn", 2, *wide)
     assert outcome.status == 2 and "none before it" in outcome.err
     assert train("one", "cnn", 2, *wide).status == 0
-    before = digests(folder)
+    before = content(folder)
     for limit in (150_000, 100):
         with largest_file(limit):
             outcome = train("one", "cnn", 4, *wide)
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert digests(folder) == before and step_of(folder) == 2
+        assert content(folder) == before
     assert train("one", "cnn", 4, *wide).status == train("whole", "cnn", 4, *wide).status == 0
     assert_bit_equal(tmp_path / "whole/ckpt/cnn", folder)
 
@@ -356,7 +277,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     """Through a network built and initialised anew; its batch norm uses the batch, as in training."""
     import keras
 
-    train("one", "nn", 1, *settings(DENSE))
+    train("one", "nn", 1, *(word for text in DENSE for word in ("--set", text)))
     (row,) = read_rows(tmp_path / "one/out/history.csv")
     keras.utils.set_random_seed(0)
     module = MODELS["nn"].module
@@ -410,9 +331,9 @@ def test_a_loss_is_that_of_the_networks_together(train, tmp_path):
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_its_batch_and_leaves_the_last_checkpoint(train, cohort, tmp_path):
     assert train("one", "nn", 2).status == 0
-    before = digests(tmp_path / "one/ckpt/nn")
+    before = content(tmp_path / "one/ckpt/nn")
     outcome = train("one", "nn", 9, "--set", "learning_rate=1e38", "--overrideChkpt")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     step, names = re.search(r"The loss is (?:nan|inf) at iteration (\d+), of the records (.*?): ", outcome.err).groups()
     assert names.split(", ") == sorted(order(cohort, int(step) - 1))
-    assert before == digests(tmp_path / "one/ckpt/nn.replaced") or before == digests(tmp_path / "one/ckpt/nn")
+    assert content(tmp_path / "one/ckpt/nn") == before

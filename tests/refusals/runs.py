@@ -19,16 +19,26 @@ def within(part: str, **changes: object) -> Callable[[Path], None]:
     return change
 
 
+def configured(**changes: object) -> Callable[[Path], None]:
+    """The same of its hyper-parameters."""
+    return lambda path: within("settings", config=json.loads(path.read_text())["settings"]["config"] | changes)(path)
+
+
 def learnt(name: str, zeros: bool = True) -> Callable[[Path], None]:
     """A checkpoint that says that it, or its encoder, was trained on all people of its cohort, by names or scans."""
 
     def change(path: Path) -> None:
-        cohort = Path(json.loads(path.read_text())["cohort"])
-        subjects = [name if zeros else name.lstrip("0") for name in lab.read_table(cohort / "subjects.csv")["subject"]]
-        scans = [scan[:16] for scan in lab.read_table(cohort / "subjects.csv")["volume_sha256"]]
-        lab.edit(path, {name: scans if "volumes" in name else subjects})
+        table = lab.read_table(Path(json.loads(path.read_text())["cohort"]) / "subjects.csv")
+        subjects = [subject if zeros else subject.lstrip("0") for subject in table["subject"]]
+        within("people", **{name: [*table["volume_sha256"].str[:16]] if "scans" in name else subjects})(path)
 
     return change
+
+
+def exchanged(path: Path) -> None:
+    """Two folds of a folder of checkpoints."""
+    for before, now in (("0", "2.0"), ("1", "0"), ("2.0", "1")):
+        (path / before).rename(path / now)
 
 
 def as_another_model(path: Path) -> None:
@@ -48,7 +58,7 @@ NEW = f"{WRITES} {{missing}}"
 EVERYBODY = "run.py --test --everybody --chkPointDir {everybody}/ckpt --dataDir {converted}"
 FOLDS = "--chkPointDir {on_folds}/ckpt --dataDir {converted}"
 SCORED = "run.py --train --everybody --score {on_folds}/test --chkPointDir {missing} --dataDir {converted}"
-ITS_JSON, ITS_DATA = "trained/cnn/run.json", "trained/cnn/ckpt-1.data-00000-of-00001"
+ITS_JSON, ITS_DATA = "trained/cnn/ckpt-4.json", "trained/cnn/ckpt-4.data-00000-of-00001"
 RUNS: list[Row] = [
     row("run.py --train --dryRun", "name it with --dataDir"),
     # Options
@@ -78,12 +88,12 @@ RUNS: list[Row] = [
     row(f"{NEW} --folds 2 --repeats 2 --seed 4294967295", "4294967295", "leaves no seeds"),
     row(f"{NEW} --folds 3 --fold 7", "--fold 7", "0, 1, 2"),
     row("run.py --train --everybody --folds 3", "--everybody", "--folds"),
-    row("run.py --test --everybody --choose", "--choose", "within folds"),
+    row("run.py --train --everybody --choose", "--choose", "--folds"),
     row("run.py --train --score {empty}", "--score", "--everybody"),
     row("run.py --test --everybody --score {empty}", "--score goes with --train", "--test"),
     # Folders
     row(f"{TEST} --outDir {{repository}}", "{repository} holds analysis.py", "--outDir"),
-    row(f"{TEST} --outDir {{repository}}", "holds run.json", spoil={"repository/analysis.py": as_run_json}),
+    row(f"{TEST} --outDir {{repository}}", "the format None", spoil={"repository/analysis.py": as_run_json}),
     row(f"{NEW} --folds 2 --outDir {{repository}}", "{repository} holds analysis.py", "--outDir"),
     row(f"{TEST} --outDir {{file}}", "{file} is a file", "--outDir"),
     row(f"{TEST} --outDir {{file}}/x", "{file} is a file", "--outDir"),
@@ -115,30 +125,32 @@ RUNS: list[Row] = [
     # Checkpoints
     row("run.py --test --model nn --chkPointDir {empty} --dataDir {cohort}", "{empty}/nn", "run.py --train"),
     row(f"run.py --test --folds 3 --repeats 2 {FOLDS}", "repeat-0/0 holds no checkpoint", "--repeats 2"),
+    row(f"run.py --test {FOLDS}", "has folds-3", "--folds"),
+    row(f"run.py --test --folds 3 {FOLDS}", "exchanged", spoil={"on_folds/ckpt/mmnn/folds-3": exchanged}),
     row(f"run.py --test --everybody {DATA} {{trained}}", "holds no checkpoint", "--everybody"),
     row(f"run.py --test --model nn {DATA} {{trained}}", "of model cnn", "nn", spoil={"trained/cnn": as_another_model}),
-    row(TEST, "of grid full", "of grid reduced", spoil={ITS_JSON: {"grid": "full"}}),
-    row(TEST, "{trained}/cnn", "is not there or not as it was saved", spoil={"trained/cnn/ckpt-1.index": "gone"}),
+    row(TEST, "of grid full", "of grid reduced", spoil={ITS_JSON: within("settings", grid="full")}),
+    row(TEST, "{trained}/cnn", "is not there or not as it was saved", spoil={"trained/cnn/ckpt-4.index": "gone"}),
     row(TEST, "is not there or not as it was saved", spoil={ITS_DATA: "flipped"}),
     row(TEST, "{trained}/cnn/run.json", "damaged", spoil={ITS_JSON: b"{"}),
     row(TEST, "{trained}/cnn/run.json", "training_volumes", spoil={ITS_JSON: {"training_volumes": None}}),
-    row(TEST, "damaged", "depth", spoil={ITS_JSON: within("config", depth=3)}),
-    row(TEST, "damaged", "filters.1", spoil={ITS_JSON: within("config", filters=[2, "three"])}),
-    row(TEST, "batch_size is 0", "expected 1 to", spoil={ITS_JSON: within("config", batch_size=0)}),
-    row(TEST, "has the format 2", "train again", spoil={ITS_JSON: {"format": 2}}),
+    row(TEST, "damaged", "depth", spoil={ITS_JSON: configured(depth=3)}),
+    row(TEST, "damaged", "filters.1", spoil={ITS_JSON: configured(filters=[2, "three"])}),
+    row(TEST, "batch_size is 0", "expected 1 to", spoil={ITS_JSON: configured(batch_size=0)}),
+    row(TEST, "has the format 2", "repeat the run", spoil={ITS_JSON: {"format": 2}}),
     row(f"{AGAIN} --preset plain", "residual", "--overrideChkpt"),
     row(f"{AGAIN} --set learning_rate=0.5", "learning_rate=0.001 there", "learning_rate=0.5"),
     row(f"{AGAIN} --seed 5", "of seed 0", "of seed 5"),
     row(f"{AGAIN} --precision mixed_float16", "of precision float32", "of precision mixed_float16"),
     row(f"{AGAIN.replace('{cohort}', '{records}')}", "trained on other data", "--overrideChkpt"),
     # Whom and what the model was trained on
-    row(TEST, "4 of 4 test subjects", "this checkpoint", spoil={ITS_JSON: learnt("training_subjects")}),
-    row(TEST, "4 of 4 test subjects", "--keepSplit", spoil={ITS_JSON: learnt("training_subjects", zeros=False)}),
-    row(TEST, "By their scans", "all of them", spoil={ITS_JSON: learnt("training_volumes")}),
+    row(TEST, "4 of 4 test subjects", "this checkpoint", spoil={ITS_JSON: learnt("subjects")}),
+    row(TEST, "4 of 4 test subjects", "--keepSplit", spoil={ITS_JSON: learnt("subjects", zeros=False)}),
+    row(TEST, "By their scans", "all of them", spoil={ITS_JSON: learnt("scans")}),
     row(TEST, "the encoder behind this checkpoint", spoil={ITS_JSON: learnt("encoder_subjects")}),
-    row(TEST, "the encoder behind", "By their scans", spoil={ITS_JSON: learnt("encoder_volumes")}),
-    row(TEST, "does not say which scans", spoil={ITS_JSON: {"training_volumes": []}}),
-    row(EVERYBODY, "4 of 4 test subjects", "Test other people"),
+    row(TEST, "the encoder behind", "By their scans", spoil={ITS_JSON: learnt("encoder_scans")}),
+    row(TEST, "does not say which scans", spoil={ITS_JSON: within("people", scans=[])}),
+    row(EVERYBODY, "would be too good", "test other people"),
     row(TEST, "normalisation none", "has z-scored", spoil={ITS_JSON: within("preparation", normalisation="none")}),
     row(TEST, "maps reho as entry 1", "falff as entry 1", spoil={ITS_JSON: within("preparation", maps=["reho"])}),
     row(TEST, "records of 2 maps", "1 map", spoil={ITS_JSON: {"num_maps": 2, "cohort_sha256": "0" * 64}}),
