@@ -80,11 +80,10 @@ def test_nothing_that_is_let_pass_lies_in_another(tmp_path_factory, out, ckpt, d
     ],
 )
 def test_folders_are_known_by_what_is_in_them(out, ckpt, is_apart, seen_two, cohort, tmp_path):
-    """A file `run.json` or `cohort.json` of another program does not make them so."""
+    """A file `cohort.json` of another program does not make them so."""
     lab.copy(seen_two, tmp_path / "two")
     lab.copy(seen_two, tmp_path / "results" / "done")
     (tmp_path / "cohort_link").symlink_to(cohort)
     (tmp_path / "empty").mkdir()
-    for name in ("run.json", "cohort.json"):
-        (tmp_path / name).write_text("{}")
+    (tmp_path / "cohort.json").write_text("{}")
     assert is_refused(tmp_path / out, tmp_path / ckpt, tmp_path / "empty") != is_apart
