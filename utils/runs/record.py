@@ -258,8 +258,8 @@ def check_free(folder: Path, job: str, model: str) -> Record | None:
 
 
 def move_aside(folder: Path, parts: bool) -> None:
-    """Moves all that a run wrote into a folder to `earlier/<when>` in it, with its `parts` or without; this is
-    printed. Folders of other runs stay."""
+    """Moves all that lies in a folder to `earlier/<when>` in it, with its `parts` or without; this is printed. Folders
+    of other runs stay."""
     aside = folder / EARLIER / time.strftime("%Y%m%dT%H%M%S", time.localtime((folder / RECORD).stat().st_mtime))
     while aside.exists():
         aside = aside.with_name(aside.name + "+")
