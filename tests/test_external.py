@@ -110,7 +110,7 @@ def test_who_is_unlike_is_listed_with_reasons(found, strangers):
 def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds, newcomers, undrawn, tmp_path):
     """Without the training people; of too few for an interval; and of people who are not new."""
     ckpt = shutil.copytree(everybody / "ckpt", tmp_path / "ckpt")
-    labs.edit(ckpt / "mmnn/everybody/run.json", {"cohort": str(tmp_path / "gone")})
+    labs.edit(ckpt / "mmnn/everybody/ckpt-4.json", {"cohort": str(tmp_path / "gone")})
     done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
     table = pd.read_csv(tmp_path / "test" / "external.csv")
     assert set(table["kind"]) <= {"score", "calibration"} and not (tmp_path / "test" / "unlike.csv").exists()
