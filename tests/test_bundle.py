@@ -299,16 +299,6 @@ def test_a_fold_of_few_people_stays_and_a_bare_folder_says_nothing_of_its_people
     refused(f"{command} {{of}}/a.zip", "how its people were prepared", "convert", of=tmp_path / "bare")
 
 
-def test_its_own_people_are_known_by_their_scans(bundle, lab, tmp_path):
-    """The same maps under other names, converted as those of new people are."""
-    source = shutil.copytree(lab, tmp_path / "lab")
-    table = pd.read_csv(source / "Phenotypic.csv", dtype=str, keep_default_na=False)
-    table["SUB_ID"] = table["SUB_ID"].str.replace("^5", "6", regex=True)
-    table.to_csv(source / "Phenotypic.csv", index=False)
-    done("abide-data convert {lab} {to} --like {model}", lab=source, to=tmp_path / "again", model=bundle)
-    refused(TEST, "{of} trained {model}", model=bundle, of=tmp_path / "again", to=tmp_path / "out")
-
-
 def test_an_edited_report_does_not_go_along_and_the_advice_mends_it(everybody, on_folds, tmp_path):
     score = shutil.copytree(on_folds / "test", tmp_path / "score")
     checkpoint = lab.copy(everybody / "ckpt/mmnn/everybody", tmp_path / "everybody")
@@ -338,11 +328,3 @@ def test_cohort_and_score_are_found_from_any_folder(everybody, on_folds, convert
     study.rename(tmp_path / "moved")
     done("abide-bundle moved/ckpt/mmnn/everybody moved/a.zip")
     assert parts_of(tmp_path / "moved" / "a.zip")["weights/0.npy"] == parts["weights/0.npy"]
-
-
-def test_folds_whose_cohort_was_typed_in_several_ways_are_one_training(on_folds, converted, of_folds, tmp_path):
-    folds = lab.copy(on_folds / "ckpt/mmnn/folds-3", tmp_path / "folds-3")
-    (tmp_path / "link").symlink_to(converted)
-    lab.edit(folds / "1/ckpt-4.json", {"cohort": str(tmp_path / "link")})
-    done("abide-bundle {of} {to}/a.zip --score {score}/test", of=folds, to=tmp_path, score=on_folds)
-    assert model_of(tmp_path / "a.zip")["members"] == model_of(of_folds)["members"]
