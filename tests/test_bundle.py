@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import SUMS, networks_of, parts_of, people_of, rebuilt
-from commands import done, refused
+from commands import done, record_of, refused
 from scipy.special import expit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
@@ -71,8 +71,8 @@ def test_its_probabilities_are_those_of_whole_passes_of_its_network(tested, bund
 
 
 def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_folds, on_folds, newcomers, tmp_path):
-    """Each fold scales the phenotype by its own people, whom its `run.json` tells, in place of those by which records
-    are stored."""
+    """Each fold scales the phenotype by its own people, whom its record tells, in place of those by which records are
+    stored."""
     like, cohort = "abide-data convert {lab} {to} --like {model}", tmp_path / "cohort"
     done(like, lab=newcomers.parent / "lab", to=cohort, model=of_folds)
     done(TEST, model=of_folds, of=cohort, to=tmp_path / "out")
@@ -82,7 +82,7 @@ def test_an_ensemble_is_the_mean_of_probabilities_each_with_its_own_scale(of_fol
     members = [member | {"phenotype_scale": [], "phenotype_shift": []} for member in model_of(of_folds)["members"]]
     unscaled = remade(of_folds, tmp_path / "unscaled.zip", members=members)  # which read it as it is given
     for fold, network in enumerate(networks_of(unscaled)):
-        own = json.loads((on_folds / f"ckpt/mmnn/folds-3/{fold}/run.json").read_text())["preparation"]
+        own = record_of(on_folds / f"ckpt/mmnn/folds-3/{fold}")["preparation"]
         own_mean, own_scale = (np.array(own[f"phenotype_{name}"]) for name in ("mean", "scale"))
         known = (own_scale > 0) & (scale > 0)
         assert np.ptp(own_mean - mean) > 0
@@ -111,8 +111,7 @@ def test_without_a_score_nothing_is_calibrated_and_problems_go_along(bundle, new
     assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
     people = read(tmp_path / "out", "people")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
-    problems = json.loads((tmp_path / "out" / "run.json").read_text())["problems"]
-    assert "of the training people: half of the maps were smoothed" in problems
+    assert "of the training people: half of the maps were smoothed" in record_of(tmp_path / "out")["problems"]
     refused(f"{TEST} --prevalence 0.01", "--prevalence", "{model}", model=path, of=newcomers, to=tmp_path / "no")
 
 
@@ -300,21 +299,11 @@ def test_a_fold_of_few_people_stays_and_a_bare_folder_says_nothing_of_its_people
     refused(f"{command} {{of}}/a.zip", "how its people were prepared", "convert", of=tmp_path / "bare")
 
 
-def test_its_own_people_are_known_by_their_scans(bundle, lab, tmp_path):
-    """The same maps under other names, converted as those of new people are."""
-    source = shutil.copytree(lab, tmp_path / "lab")
-    table = pd.read_csv(source / "Phenotypic.csv", dtype=str, keep_default_na=False)
-    table["SUB_ID"] = table["SUB_ID"].str.replace("^5", "6", regex=True)
-    table.to_csv(source / "Phenotypic.csv", index=False)
-    done("abide-data convert {lab} {to} --like {model}", lab=source, to=tmp_path / "again", model=bundle)
-    refused(TEST, "{of} trained {model}", model=bundle, of=tmp_path / "again", to=tmp_path / "out")
-
-
 def test_an_edited_report_does_not_go_along_and_the_advice_mends_it(everybody, on_folds, tmp_path):
     score = shutil.copytree(on_folds / "test", tmp_path / "score")
     checkpoint = lab.copy(everybody / "ckpt/mmnn/everybody", tmp_path / "everybody")
-    internal = json.loads((checkpoint / "run.json").read_text())["internal"] | {"folder": str(score)}
-    lab.edit(checkpoint / "run.json", {"internal": internal})
+    its = record_of(checkpoint)["cross_validation"]
+    lab.edit(checkpoint / "ckpt-4.json", {"cross_validation": its | {"folder": str(score)}})
     lab.edit(score / "report.html", (score / "report.html").read_bytes() + b"<p>AUC 0.99</p>")
     command, places = "abide-bundle {of} {to}/a.zip", {"of": checkpoint, "to": tmp_path, "score": score}
     refused(command, "report.html is not as it was written", "abide-report {score}", **places)
@@ -339,11 +328,3 @@ def test_cohort_and_score_are_found_from_any_folder(everybody, on_folds, convert
     study.rename(tmp_path / "moved")
     done("abide-bundle moved/ckpt/mmnn/everybody moved/a.zip")
     assert parts_of(tmp_path / "moved" / "a.zip")["weights/0.npy"] == parts["weights/0.npy"]
-
-
-def test_folds_whose_cohort_was_typed_in_several_ways_are_one_training(on_folds, converted, of_folds, tmp_path):
-    folds = lab.copy(on_folds / "ckpt/mmnn/folds-3", tmp_path / "folds-3")
-    (tmp_path / "link").symlink_to(converted)
-    lab.edit(folds / "1" / "run.json", {"cohort": str(tmp_path / "link")})
-    done("abide-bundle {of} {to}/a.zip --score {score}/test", of=folds, to=tmp_path, score=on_folds)
-    assert model_of(tmp_path / "a.zip")["members"] == model_of(of_folds)["members"]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from commands import record_of
 from scipy.optimize import minimize
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(everybody) -> dict:
-    return json.loads((everybody / "ckpt/mmnn/everybody/run.json").read_text())["internal"]
+    return record_of(everybody / "ckpt/mmnn/everybody")["cross_validation"]
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,21 @@
 """--everybody: who trains, with what settings and whose score; whom it tests. What it refuses stands in
 test_refusals.py."""
 
-import json
 from pathlib import Path
 
 import lab as labs
 import numpy as np
 import pytest
-from commands import done
+from commands import done, record_of
+from helpers import assert_bit_equal
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def saved_in(folder: Path) -> dict:
-    return json.loads((folder / "run.json").read_text())
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 
-@pytest.mark.slow
 def test_everybody_trains_and_the_phenotype_is_scaled_on_all(everybody, converted):
-    saved = saved_in(everybody / "ckpt/mmnn/everybody")
+    saved = record_of(everybody / "ckpt/mmnn/everybody")
     table = labs.read_table(converted / "phenotype.csv")
-    assert saved["everybody"] and sorted(saved["training_subjects"]) == [*labs.people()["SUB_ID"]]
+    assert saved["everybody"] and sorted(saved["people"]["subjects"]) == [*labs.people()["SUB_ID"]]
     of = saved["preparation"]
     for place, name in enumerate(of["phenotype"]):
         values = np.array([float(value or "nan") for value in table[name]])
@@ -31,23 +26,21 @@ def test_everybody_trains_and_the_phenotype_is_scaled_on_all(everybody, converte
         assert found == pytest.approx(expected), name
 
 
-@pytest.mark.slow
 def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody, on_folds, converted, tmp_path):
     """Nothing but the folder of the score is named again; the default preset has four members."""
     command = "run.py --train --everybody --dataDir {of} --chkPointDir ckpt --outDir out"
     out = done(f"{command} --score {{score}}/test", of=converted, score=on_folds)
-    folds, every = saved_in(on_folds / "ckpt/mmnn/folds-3/0"), saved_in(tmp_path / "ckpt/mmnn/everybody")
+    folds, every = record_of(on_folds / "ckpt/mmnn/folds-3/0"), record_of(tmp_path / "ckpt/mmnn/everybody")
     assert [every[name] for name in ("preset", "config", "step")] == [folds["preset"], folds["config"], 4]
-    assert (every["config"]["members"], every["internal"]["subjects"]) == (1, 40)
-    assert every["saved"] == saved_in(everybody / "ckpt/mmnn/everybody")["saved"]
-    headline = saved_in(on_folds / "test")["headline"]
+    assert (every["config"]["members"], every["cross_validation"]["subjects"]) == (1, 40)
+    assert_bit_equal(tmp_path / "ckpt/mmnn/everybody", everybody / "ckpt/mmnn/everybody")
+    headline = record_of(on_folds / "test")["headline"]
     assert f"has no score of its own; AUC within sites {headline[1]:.3f}" in out
     assert "in 3 folds, 40 people" in out
     out = done(f"{command.replace('Dir out', 'Dir other')} --dryRun --model nn", of=converted)
     assert "no test on folds goes with it either: --train --everybody --score FOLDER names one" in out
 
 
-@pytest.mark.slow
 def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers, tmp_path):
     """By hand: their raw phenotype with the constants of the checkpoint, through the network's own layers."""
     import tensorflow as tf
@@ -57,13 +50,13 @@ def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers,
     places = "--everybody --model nn --chkPointDir ckpt --dataDir {of} --outDir {to}"
     done(f"run.py --train --numIters 4 --set members=1 --set batch_size=8 {places}", of=converted, to="trained")
     done(f"run.py --test {places}", of=newcomers, to="tested")
-    of = saved_in(tmp_path / "ckpt/nn/everybody")["preparation"]
+    of = record_of(tmp_path / "ckpt/nn/everybody")["preparation"]
     values = labs.read_table(newcomers / "phenotype.csv")[of["phenotype"]].replace("", "nan").to_numpy(float)
     median, mean, scale = (np.array(of[f"phenotype_{name}"]) for name in ("median", "mean", "scale"))
     assert np.isnan(values).any()
     filled = np.where(np.isnan(values), median, values)
     scaled = np.where(scale > 0, (filled - mean) / np.where(scale > 0, scale, 1), 0)
-    config = saved_in(tmp_path / "ckpt/nn/everybody")["config"] | {"phenotype_units": (256,)}
+    config = record_of(tmp_path / "ckpt/nn/everybody")["config"] | {"phenotype_units": (256,)}
     network = nn.build(nn.Config(**config), None)
     prefix = tf.train.latest_checkpoint(str(tmp_path / "ckpt/nn/everybody"))
     tf.train.Checkpoint(model=network).restore(prefix).expect_partial().assert_existing_objects_matched()
@@ -74,7 +67,6 @@ def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers,
     np.testing.assert_allclose(table["probability"].astype(float), expected, atol=2e-6)
 
 
-@pytest.mark.slow
 def test_people_without_a_label_do_not_train(converted, tmp_path):
     table = labs.people(12, 60002)
     table.loc[[3, 8], "DX_GROUP"] = ""
@@ -82,5 +74,5 @@ def test_people_without_a_label_do_not_train(converted, tmp_path):
     done("abide-data convert lab cohort --like {of}", of=converted)
     out = done("run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir cohort --chkPointDir ckpt")
     assert "Not trained on, since no label is known of them: 2 people." in out
-    trained = saved_in(tmp_path / "ckpt/nn/everybody")["training_subjects"]
+    trained = record_of(tmp_path / "ckpt/nn/everybody")["people"]["subjects"]
     assert sorted(trained) == sorted(table["SUB_ID"].drop([3, 8]))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from commands import done
+from commands import done, refused
 from conftest import without_drawing
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -110,13 +110,55 @@ def test_who_is_unlike_is_listed_with_reasons(found, strangers):
 def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds, newcomers, undrawn, tmp_path):
     """Without the training people; of too few for an interval; and of people who are not new."""
     ckpt = shutil.copytree(everybody / "ckpt", tmp_path / "ckpt")
-    labs.edit(ckpt / "mmnn/everybody/run.json", {"cohort": str(tmp_path / "gone")})
+    labs.edit(ckpt / "mmnn/everybody/ckpt-4.json", {"cohort": str(tmp_path / "gone")})
     done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
     table = pd.read_csv(tmp_path / "test" / "external.csv")
     assert set(table["kind"]) <= {"score", "calibration"} and not (tmp_path / "test" / "unlike.csv").exists()
     measures = table.set_index("measure")
     assert measures.loc[["auc", "in_the_large"], "low"].isna().all() and measures.loc["auc", "value"] >= 0
     assert not (on_folds / "test" / "external.csv").exists()
+
+
+# Who and what may be tested
+
+
+BY = {"checkpoint": "--everybody --chkPointDir {ckpt}/ckpt", "bundle": "--bundle {model}"}
+
+
+def with_noise(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values * np.random.default_rng(0).uniform(0.999, 1.001, values.shape).astype("f4"), affine
+
+
+@pytest.fixture(scope="module")
+def others(lab, bundle, tmp_path_factory) -> Path:
+    """A folder with cohorts made like the training's: `again` of its own people under other names, `noisy` of new ones
+    of whom one has a training person's maps with noise, `plain` of new ones with other maps."""
+    folder = tmp_path_factory.mktemp("others")
+    for name, count in {"again": 40, "noisy": 12}.items():
+        labs.pcp(folder / f"{name}-lab", labs.people(count, 60002), ("falff", "alff"), series=True)
+        for path in (lab / "cpac").glob("*" if name == "again" else "X_0050002*"):
+            shutil.copy(path, folder / f"{name}-lab/cpac" / path.name.replace("X_005", "X_006"))
+    for path in (folder / "noisy-lab/cpac").glob("X_0060002*.nii.gz"):
+        labs.edit(path, with_noise)
+    for name in ("again", "noisy"):
+        done("abide-data convert {to}/{name}-lab {to}/{name} --like {model}", to=folder, name=name, model=bundle)
+    done("abide-data convert {to}/noisy-lab {to}/plain --grid reduced", to=folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", BY)
+def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle, tmp_path, undrawn):
+    """As far as it tells who trained it: no scan of one person is in a bundle, so that one of many is not known."""
+    command = f"run.py --test {BY[by]} --dataDir {{others}}/{{of}} --outDir {{to}}"
+    places = {"ckpt": everybody, "model": bundle, "others": others, "to": tmp_path / "out"}
+    refused(command, "trained", of="again", **places)
+    refused(command, "was trained on", of="plain", **places)
+    if by == "checkpoint":
+        refused(command, "60002 has that of 50002", "--exclude", of="noisy", **places)
+    else:
+        told = "training people under another name is not known"
+        assert told in done(command, of="noisy", **places) and told in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.slow

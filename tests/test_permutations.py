@@ -1,6 +1,5 @@
 """--permutations: the p-value by definition, and by the user's commands, whatever interrupts them."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,14 +7,13 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import done, record_of
 from oracles import within
 from scipy.stats import binom
 
 from utils.permutations import permuted
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-PEERS = ("site", "fold")  # the sites of `cohort` are small
+pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
 
 
 # The definition
@@ -77,25 +75,19 @@ def test_the_smallest_and_the_largest_p():
 # By commands
 
 
-@pytest.fixture(scope="module")
-def on_folds(cohort):
-    """`on_folds(folder, "--test")` is a command of a nn on two folds, all in `folder`; what it printed."""
-
-    def run(folder: Path, words: str) -> str:
-        name = words.split()[0].strip("-")
-        places = "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/" + name
-        return done(f"run.py {words} --model nn --folds 2 {places}", of=cohort, to=folder)
-
-    return run
+NN = "--model nn --folds 2 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}"
+TRAIN, TEST = (f"run.py --{job} {NN}/{job}" for job in ("train", "test"))
+FOUR = f"{TEST} --permutations 4"
+TABLE = "test/permutations/permutations.csv"
 
 
 @pytest.fixture(scope="module")
-def tested(on_folds, once) -> Path:
+def tested(cohort, once) -> Path:
     """The folder of a nn trained and tested on two folds, with four permutations."""
 
     def make(folder: Path) -> None:
-        on_folds(folder, "--train --numIters 2 --set members=1 --set batch_size=8")
-        (folder / "test.out").write_text(on_folds(folder, "--test --permutations 4"))
+        done(f"{TRAIN} --numIters 2 --set members=1 --set batch_size=8", of=cohort, to=folder)
+        done(FOUR, of=cohort, to=folder)
 
     return once("permuted", make)
 
@@ -105,83 +97,60 @@ def copy(tested, tmp_path) -> Path:
     return shutil.copytree(tested, tmp_path / "copy")
 
 
-def p_in(folder: Path) -> list[dict]:
-    """What the test and the permutations say."""
-    return [json.loads((folder / f"test/{of}run.json").read_text())["permutations"] for of in ("", "permutations/")]
-
-
-def tables_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "test/permutations").glob("*.csv"))}
-
-
-def table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"fold": str, "subject": str})
+def p_in(folder: Path) -> dict:
+    """What the test says of permutations; those say the same."""
+    test, own = (record_of(folder / place)["permutations"] for place in ("test", "test/permutations"))
+    assert test == own
+    return test
 
 
 @pytest.mark.slow
-def test_p_is_that_of_the_tables_and_stands_everywhere(tested):
-    observed = table(tested / "test/predictions.csv")
-    truth, scores, seen = observed.set_index("subject"), [], set()
-    for number in range(1, 5):
-        found = table(tested / f"test/permutations/permutation-{number:05d}.csv")
-        assert found["subject"].is_unique and set(found["subject"]) == set(truth.index)
-        own = truth.loc[found["subject"]]
-        assert found["label"].groupby(found["site"]).sum().equals(truth["label"].groupby(truth["site"]).sum())
-        assert (found["label"].to_numpy() != own["label"].to_numpy()).sum() > 5
-        seen.add(tuple(found.sort_values("subject")["label"]))
-        scores.append(within(found, *PEERS))
-    assert len(seen) == 4
-    score = within(observed, *PEERS)
-    p, count = p_by_definition(score, scores, 4)
-    there, said = p_in(tested)
-    assert there == said
-    assert (there["p"], there["count"], there["asked"], there["metric"]) == (p, count, 4, "auc_sites")
-    assert there["observed"] == pytest.approx(score)
-    rows = pd.read_csv(tested / "test/permutations/permutations.csv")
-    assert rows["auc_sites"].tolist() == pytest.approx(scores, rel=1e-6)
-    assert rows["as_high"].tolist() == [of >= score for of in scores]
-    for text in ((tested / "test/report.html").read_text(), (tested / "test.out").read_text()):
-        assert f"The p-value of the whole procedure is {p:.2g}." in " ".join(text.split())
-    assert pd.read_csv(tested / "test/runs.csv")["metric"].iloc[-1] == "p of permutations"
+def test_p_is_that_of_the_table_and_stands_everywhere(tested):
+    scores = pd.read_csv(tested / TABLE, index_col="permutation")["score"]
+    assert scores.index.tolist() == [1, 2, 3, 4] and scores.nunique() > 1
+    score = within(pd.read_csv(tested / "test/predictions.csv"), "site", "fold")  # the sites are small
+    p, count = p_by_definition(score, scores.tolist(), 4)
+    said = p_in(tested)
+    assert (said["p"], said["count"], said["asked"], said["metric"]) == (p, count, 4, "auc_sites")
+    assert said["observed"] == pytest.approx(score) and said["mean"] == pytest.approx(scores.mean())
+    assert f"{p:.2g}" in (tested / "test/report.html").read_text()
+    assert pd.read_csv(tested / "test/runs.csv")["value"].iloc[-1] == pytest.approx(p)
 
 
 @pytest.mark.slow
-def test_it_is_done_once_and_more_continue_fewer(tested, copy, on_folds):
-    assert "Everything is done." in on_folds(copy, "--test --permutations 4")
-    for asked, more in ((6, 2), (4, 0)):
-        assert f"\nPermutations: {more} more" in on_folds(copy, f"--test --permutations {asked} --dryRun")
-    kept = [*(copy / "test/permutations").glob("permutation-*.csv"), copy / "test/predictions.csv"]
-    before = [path.stat().st_mtime_ns for path in kept]
-    on_folds(copy, "--test --permutations 5")
-    assert [path.stat().st_mtime_ns for path in kept] == before
-    assert p_in(copy)[0]["asked"] == 5 and p_in(copy)[0] == p_in(copy)[1]
-    on_folds(copy, "--test --permutations 4")
+def test_it_is_done_once_and_more_continue_fewer(tested, copy, cohort):
+    places, stamp = {"of": cohort, "to": copy}, (copy / TABLE).stat().st_mtime_ns
+    done(FOUR, **places)
+    assert (copy / TABLE).stat().st_mtime_ns == stamp
+    done(FOUR.replace("4", "5"), **places)
+    rows, before = (pd.read_csv(of / TABLE) for of in (copy, tested))
+    assert rows[:4].equals(before) and len(rows) == 5 and p_in(copy)["asked"] == 5
+    done(FOUR, **places)
     assert p_in(copy) == p_in(tested)
-    assert "Everything is done." in on_folds(copy, "--test")  # the test without them is the same test
+    done(TEST, **places)  # the test without them is the same test
+    assert p_in(copy) == p_in(tested)
 
 
 @pytest.mark.slow
 @pytest.mark.bits
-def test_lost_or_damaged_they_come_out_the_same_also_by_jobs(tested, copy, on_folds):
-    """One as a kill leaves it after the first fold, one lost, one damaged; then the p-value alone is missing."""
-    first, second, third, _ = sorted((copy / "test/permutations").glob("permutation-*.csv"))
-    lab.edit(first, lambda of: of[of["fold"] == "0"])
-    lab.edit(second, "gone")
-    lab.edit(third, third.read_bytes()[:-40] + b"\xff")
-    for words in ("--jobs 2", ""):
-        lab.edit(copy / "test/permutations/permutations.csv", "gone")
-        on_folds(copy, f"--test --permutations 4 {words}")
-        assert tables_of(copy) == tables_of(tested) and p_in(copy) == p_in(tested)
+@pytest.mark.parametrize("words", ["", "--jobs 2"])
+def test_killed_it_goes_on_with_what_is_missing_whatever_the_number_of_processes(words, tested, copy, cohort):
+    """The first and the third row are there."""
+    lab.edit(copy / TABLE, lambda of: of[::2])
+    lab.edit(copy / "test/run.json", {"told": {}})
+    lab.edit(copy / "test/permutations/run.json", {"finished": False, "told": {}})
+    done(f"{FOUR} {words}", of=cohort, to=copy)
+    assert (copy / TABLE).read_bytes() == (tested / TABLE).read_bytes() and p_in(copy) == p_in(tested)
 
 
 @pytest.mark.slow
-def test_another_checkpoint_has_permutations_of_its_own(tested, copy, on_folds):
-    on_folds(copy, "--train --numIters 3")
-    on_folds(copy, "--test")
-    assert json.loads((copy / "test/run.json").read_text()).get("permutations") is None
-    assert "The p-value of the whole procedure" not in (copy / "test/report.html").read_text()
-    on_folds(copy, "--test --permutations 1")
-    assert list(copy.glob("test/permutations/earlier/*/permutation-00004.csv"))
-    assert list(tables_of(copy)) == ["permutation-00001.csv", "permutations.csv"]
-    assert p_in(copy)[0]["p"] in (0.5, 1.0)
-    assert tables_of(copy)["permutation-00001.csv"] != tables_of(tested)["permutation-00001.csv"]
+def test_another_checkpoint_has_permutations_of_its_own(tested, copy, cohort):
+    places = {"of": cohort, "to": copy}
+    done(f"{TRAIN} --numIters 3", **places)
+    done(TEST, **places)
+    assert "permutations" not in record_of(copy / "test")
+    done(f"{TEST} --permutations 1", **places)
+    (earlier,) = copy.glob("test/permutations/earlier/*/permutations.csv")
+    assert earlier.read_bytes() == (tested / TABLE).read_bytes()
+    own, before = (pd.read_csv(of / TABLE)["score"] for of in (copy, tested))
+    assert len(own) == 1 and own[0] != before[0] and p_in(copy)["p"] in (0.5, 1.0)

@@ -1,5 +1,5 @@
 """Cohorts read otherwise than they are stored: nothing of a tested person reaches training, volumes are standardised as
-by scikit-learn. What a network was given is read in its checkpoint, by TensorFlow alone."""
+by scikit-learn. What a network was given is read in its checkpoint."""
 
 import json
 from pathlib import Path
@@ -9,21 +9,13 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import done, record_of
 from conftest import ALL, TINY
+from helpers import assert_bit_equal, variables
 from lab import read_record, read_table
 from sklearn.preprocessing import StandardScaler
 
 CUBES, EDGES = (11, 13, 11, 2), (66,)  # shapes of the moments of a network that reads two maps, and a connectome
-
-
-def variables(folder: Path) -> dict[str, np.ndarray]:
-    """All that the latest checkpoint holds, by name."""
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(folder))
-    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name and "save_" not in name]
-    return {name: reader.get_tensor(name) for name in names}
 
 
 def moments(folder: Path, shape: tuple[int, ...], spread: str = "spread") -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +61,13 @@ def cube_means(volumes: np.ndarray) -> np.ndarray:
 def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_folds):
     """Phenotype, volumes and connectomes, against the tables and records of the cohort."""
     folder = on_folds / f"ckpt/mmnn/folds-3/{fold}"
-    run = json.loads((folder / "run.json").read_text())
+    saved = record_of(folder)
     rows = read_table(converted / "subjects.csv").set_index("subject")
-    training = run["training_subjects"]
+    training = saved["people"]["subjects"]
     assert 20 < len(training) < 30 and {*training} < {*rows.index}
     raw = read_table(converted / "phenotype.csv").set_index("subject").loc[training].apply(pd.to_numeric)
     median = raw.median().fillna(0)
-    filled, prepared = raw.fillna(median), run["preparation"]
+    filled, prepared = raw.fillna(median), saved["preparation"]
     assert prepared["phenotype_median"] == pytest.approx(median.tolist())
     assert prepared["phenotype_mean"] == pytest.approx(filled.mean().tolist())
     assert prepared["phenotype_scale"] == pytest.approx(filled.std(ddof=0).tolist())
@@ -89,7 +81,7 @@ def test_a_fold_is_prepared_on_its_training_people_only(fold, converted, on_fold
 @pytest.mark.slow
 def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
     """Their phenotype tells the label, their maps and series are those of others."""
-    training = json.loads((on_folds / "ckpt/mmnn/folds-3/1/run.json").read_text())["training_subjects"]
+    training = record_of(on_folds / "ckpt/mmnn/folds-3/1")["people"]["subjects"]
     people = labs.people(40)
     tested = ~people["SUB_ID"].isin(training)
     people.loc[tested, "AGE_AT_SCAN"] = people["DX_GROUP"].map({"1": "10", "2": "30"})
@@ -103,10 +95,7 @@ def test_what_tested_people_are_like_changes_no_weight(lab, on_folds, tmp_path):
     done(f"abide-data convert {{lab}} {{to}}/cohort {ALL}", lab=folder, to=tmp_path)
     places = "--dataDir {to}/cohort --chkPointDir {to}/ckpt --outDir {to}/train"
     done(f"run.py --train {TINY} --folds 3 --fold 1 {places}", to=tmp_path)
-    found, expected = (variables(of / "ckpt/mmnn/folds-3/1") for of in (tmp_path, on_folds))
-    assert found.keys() == expected.keys() and len(found) > 8
-    for name, values in found.items():
-        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+    assert_bit_equal(*(of / "ckpt/mmnn/folds-3/1" for of in (tmp_path, on_folds)))
 
 
 # Standards of volumes
@@ -152,6 +141,6 @@ def test_volumes_are_standardised_as_by_scikit_learn(how, name, request, tmp_pat
     if (how, name) == ("site", "converted"):  # which looked at tested people, and says so
         told = done(f"run.py --test --model cnn {places} --outDir {{to}}/test", of=cohort, to=tmp_path)
         assert "TRANSDUCTIVE" in told and "TRANSDUCTIVE" in (tmp_path / "test/report.html").read_text()
-        for file in ("metrics.json", "run.json"):
-            assert json.loads((tmp_path / "test" / file).read_text())["transductive"] is True
+        assert record_of(tmp_path / "test")["transductive"] is True
+        assert json.loads((tmp_path / "test/metrics.json").read_text())["transductive"] is True
         assert all("TRANSDUCTIVE" in text for text in read_table(tmp_path / "runs.csv")["cohort"])

@@ -21,8 +21,10 @@ def check_train(run: Run, saved: Record | None) -> None:
         guards.same_settings(run, saved)
         guards.same_training(run, saved)
         guards.no_leak(run, saved)
-    if run.candidates and run.folds:
-        inner_folds(run.folds, run.cohort, run.seed)  # there are people enough
+    if run.candidates and run.folds:  # there are people enough
+        inner_folds(run.folds, run.cohort, run.seed)
+        for one in run.candidates:
+            run.by(one)
 
 
 def train(run: Run) -> int:

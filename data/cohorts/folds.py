@@ -240,6 +240,10 @@ class InnerFolds:
     def names(self) -> list[str]:
         return sorted(set(self.fold_of.values()), key=int)
 
+    def files(self, name: str) -> set[str]:
+        """The records of those whom an inner fold tests."""
+        return {row.file for row in self.outer.rows if self.fold_of.get(row.subject) == name}
+
     def cohort(self, name: str, outer: Cohort) -> Cohort:
         """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
         the outer fold tests are held out."""

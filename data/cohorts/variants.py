@@ -15,7 +15,7 @@ import numpy as np
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as rows_of
-from data.cohorts.cohort import Cohort, Moments
+from data.cohorts.cohort import Cohort, Moments, Standard
 from data.cohorts.duplicates import tie
 from data.cohorts.rows import UNKNOWN_SITE, Preparation, known_sites
 
@@ -123,6 +123,13 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
         for index in self.cohort.unswapped():
             moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.volume(index))[None])
         return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}
+
+
+def standardised(cohort: Cohort, standard: Standard) -> Cohort:
+    """The cohort whose volumes are read by a standard. Raises InputError if a site has too few people for its own."""
+    if standard == cohort.standard:
+        return cohort
+    return within_sites(cohort) if standard == "site" else replace(cohort, standard=standard, moments=None)
 
 
 def within_sites(cohort: Cohort) -> Cohort:

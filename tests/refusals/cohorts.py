@@ -259,9 +259,9 @@ DAMAGE: list[Row] = [  # of results, a checkpoint, a bundle; any other in test_d
     row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "cut"}),
     row("abide-report {on_folds}/test", "run.json", spoil={"on_folds/test/run.json": "gone"}),
     row("abide-report {on_folds}/test", "predictions.csv", spoil={"on_folds/test/predictions.csv": "cut"}),
-    row(FOLDS, "ckpt-1", spoil={f"{NETWORK}/ckpt-1.index": "gone"}),
-    row(FOLDS, "ckpt-1", spoil={f"{NETWORK}/ckpt-1.data-00000-of-00001": "flipped"}),
-    row(FOLDS, "run.json", spoil={f"{NETWORK}/run.json": "cut"}),
+    row(FOLDS, "ckpt-4", spoil={f"{NETWORK}/ckpt-4.index": "gone"}),
+    row(FOLDS, "ckpt-4", spoil={f"{NETWORK}/ckpt-4.data-00000-of-00001": "flipped"}),
+    row(FOLDS, "ckpt-4.json", spoil={f"{NETWORK}/ckpt-4.json": "cut"}),
     row("run.py --test --bundle {bundle} --dataDir {newcomers}", "{bundle}", spoil={"bundle": "cut"}),
 ]
 

@@ -9,7 +9,7 @@ import pandas as pd
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import known_sites
-from data.cohorts.variants import within_sites
+from data.cohorts.variants import standardised
 from utils.report.tables import MINUS, Tested, write_table
 from utils.report.texts import paragraph
 from utils.runs.run import Run
@@ -73,8 +73,7 @@ def training_people(run: Run) -> Cohort | None:
         return None
     known = set(people.subjects)
     rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
-    source = replace(source, rows=rows, standard=cohort.standard)
-    return within_sites(source) if cohort.standard == "site" else source
+    return standardised(replace(source, rows=rows), cohort.standard)
 
 
 def prepared(cohort: Cohort) -> list[object]:

@@ -1,5 +1,6 @@
 """The folder of a test on folds -> its `CrossValidation`, which goes with a model that is trained on everybody."""
 
+import os
 from collections import Counter
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     counts = Counter(of.name for of in run.chosen.values())
     most = next((of for of in run.chosen.values() if of.name == counts.most_common(1)[0][0]), run)
     return CrossValidation(
-        folder=str(folder),
+        folder=os.path.abspath(folder),
         preset=most.preset,
         config=most.config,
         precision=run.precision,

@@ -21,7 +21,7 @@ from data.cohorts.findings import check_line
 from data.cohorts.folds import Folds, open_folds, part_folder, repeated
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
-from data.cohorts.variants import everybody, prepared_as, within_sites
+from data.cohorts.variants import everybody, prepared_as, standardised
 from models import MODELS, PRECISIONS, Model, Settings, override
 from utils.runs import guards, record
 from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
@@ -398,7 +398,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
         begun=saved.begun if saved and training else "",
     )
     kept_in = asked.chk_point_dir / atlas.MEANS
-    cohort = within_sites(run.cohort) if run.transductive else replace(run.cohort, standard=run.standard)
+    cohort = standardised(run.cohort, run.standard)
     return replace(run, cohort=cohort if asked.trained else replace(cohort, kept_in=kept_in))
 
 

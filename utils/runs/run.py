@@ -17,6 +17,7 @@ from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.variants import standardised
 from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -298,7 +299,8 @@ class Run:
     def settled(self, candidate: Candidate) -> "Run":
         """This run with the settings of the candidate that was chosen."""
         choices = replace(self.choices, preset=candidate.preset, config=asdict(candidate.config))
-        return replace(self, choices=choices, config=candidate.config)
+        run = replace(self, choices=choices, config=candidate.config)
+        return replace(run, cohort=standardised(run.cohort, run.standard))
 
     @cached_property
     def caveats(self) -> Caveats:

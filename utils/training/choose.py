@@ -4,6 +4,7 @@ folds, among candidates. What is trained is not kept.
 The weights are those of `--train`, bit for bit on the same CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from utils.scores.metrics import Predictions, headline_of
 from utils.training.network import outputs_of, probability_of_autism
 from utils.training.train import begin, measure
 
-COLUMNS = ["candidate", "inner_fold", "file", "probability"]
+COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
 
 
 def predicted(run: Run) -> dict[str, float]:
@@ -49,22 +50,18 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     on where it was."""
     assert run.folds
     inner = inner_folds(run.folds, run.cohort, run.seed)
-    table = known_in(store)
-    todo = [(candidate, fold) for candidate in run.candidates for fold in inner.names]
-    left = [
-        (one, fold)
-        for one, fold in todo
-        if table[(table["candidate"] == str(one)) & (table["inner_fold"] == fold)].empty
-    ]
-    with progress("Choosing", len(todo), len(todo) - len(left)) as shown:
-        for candidate, fold in left:
-            found = predicted(replace(run.by(candidate), cohort=inner.cohort(fold, run.cohort)))
-            rows = pd.DataFrame(found.items(), columns=COLUMNS[2:]).assign(candidate=str(candidate), inner_fold=fold)
-            table = pd.concat([table, rows[COLUMNS]], ignore_index=True)
+    runs = {str(one): run.by(one) for one in run.candidates}
+    todo = [(name, fold, str(run.num_iters)) for name in runs for fold in inner.names]
+    known = {of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.files(of[1])}
+    with progress("Choosing", len(todo), len(known)) as shown:
+        for name, fold, batches in [of for of in todo if of not in known]:
+            found = predicted(replace(runs[name], cohort=inner.cohort(fold, runs[name].cohort)))
+            known[name, fold, batches] = found
             if store:
-                write_frame(store, table)
-            shown.advance(f"{candidate}, inner fold {fold}")
-    of_each = {str(one): scored(inner, table[table["candidate"] == str(one)]) for one in run.candidates}
+                rows = [(*of, *one) for of in todo for one in known.get(of, {}).items()]
+                write_frame(store, pd.DataFrame(rows, columns=COLUMNS))
+            shown.advance(f"{name}, inner fold {fold}")
+    of_each = {name: scored(inner, [known[of] for of in todo if of[0] == name]) for name in runs}
     best = max(run.candidates, key=lambda one: of_each[str(one)][1])
     metric, _ = of_each[str(best)]
     scores = {name: score for name, (_, score) in of_each.items()}
@@ -72,19 +69,21 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     return best, {"chosen": {"name": str(best), "metric": metric, "scores": scores} | settings}
 
 
-def known_in(store: Path | None) -> pd.DataFrame:
-    """What an interrupted run has kept; nothing if there is no such file or it is damaged."""
+def known_in(store: Path | None) -> dict[tuple[str, str, str], dict[str, float]]:
+    """What an interrupted run has kept, by candidate, inner fold and batches seen; nothing of a damaged file."""
     try:
         table = read_frame(store, COLUMNS) if store and store.is_file() else pd.DataFrame(columns=COLUMNS)
-        return table.assign(probability=table["probability"].map(float))
+        table["probability"] = table["probability"].map(float)
     except (InputError, ValueError):
-        return pd.DataFrame(columns=COLUMNS)
+        return {}
+    groups = table.groupby(COLUMNS[:3])
+    return {of: dict(zip(kept["file"], kept["probability"], strict=True)) for of, kept in groups}
 
 
-def scored(inner: InnerFolds, table: pd.DataFrame) -> tuple[str, float]:
-    """The AUC that a verdict would rest on, by its name, of what a candidate predicts."""
-    probability = dict(zip(table["file"], table["probability"], strict=True))
-    rows = [row for row in inner.outer.rows if row.subject in inner.fold_of]
+def scored(inner: InnerFolds, predictions: Sequence[dict[str, float]]) -> tuple[str, float]:
+    """The AUC that a verdict would rest on, by its name, of what a candidate predicts in each inner fold."""
+    probability = {file: value for of_fold in predictions for file, value in of_fold.items()}
+    rows = [row for row in inner.outer.rows if row.file in probability]
     label, subject, site = (np.array([getattr(row, of) for row in rows]) for of in ("label", "subject", "site"))
     fold = np.array([inner.fold_of[row.subject] for row in rows])
     return headline_of(Predictions(label, np.array([probability[row.file] for row in rows]), subject, fold, site))
