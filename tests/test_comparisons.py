@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from utils.evaluation import comparisons
+from utils.report.tables import mean_of
 from utils.scores import metrics
 
 Predictions = metrics.Predictions
@@ -171,20 +172,13 @@ OTHER = pd.DataFrame({"file": ["b", "a"], "label": [0, 1], "probability": [0.8, 
 
 
 def test_repeats_are_averaged_by_file_as_far_as_all_know():
-    mean = comparisons.mean_of([ONE, OTHER])
+    mean = mean_of([ONE, OTHER])
     assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
     assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
     assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
-    assert "fold" not in comparisons.mean_of([ONE, OTHER.assign(fold=["0", "0"])])
-    unknown = comparisons.mean_of([ONE, OTHER.assign(probability=[0.8, None])])
+    assert "fold" not in mean_of([ONE, OTHER.assign(fold=["0", "0"])])
+    unknown = mean_of([ONE, OTHER.assign(probability=[0.8, None])])
     assert unknown["probability"].isna().tolist() == [True, False]
-
-
-def test_beside_a_choice_a_network_told_alike_is_that_of_who_was_chosen():
-    of = pd.DataFrame({"file": ["a", "b"], "fold": ["0", "1"], "all, SVM": [0.3, 0.4]})
-    told = {name: of.assign(**{ALIKE: values}) for name, values in (("x", [0.1, 0.2]), ("y", [0.6, 0.7]))}
-    beside = comparisons.floors_beside(told, {"0": "x", "1": "y"})
-    assert beside[ALIKE].tolist() == [0.1, 0.7] and beside["all, SVM"].tolist() == [0.3, 0.4]
 
 
 SITES, BETTER = np.array(["A", "B"] * 20), (0.7, 0.6, 0.8)

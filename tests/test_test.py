@@ -101,18 +101,23 @@ def results(trained, cohort, undrawn, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_second_test_appends_its_row_and_keeps_the_first_results(results, cohort, tmp_path):
-    """A folder with a comma in its name is one cell; what an editor saved in another encoding is kept, too."""
+    """One that is done is not repeated, but if a file is gone. A folder with a comma in its name is one cell; what an
+    editor saved in another encoding is kept, too."""
     for name in ("confusion_matrix", "roc"):  # a forest needs a site with both classes among these four
         assert (results / f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"out/{name}.svg").read_text().endswith("</svg>\n")
     folder = shutil.copytree(results, tmp_path / results.name)
     table, first = folder / "out/checkpoint_results.csv", (folder / "out/predictions.csv").read_bytes()
-    assert "The earlier results in" in done(f"run.py --test --model cnn {PLACES}", at=folder, of=cohort)
-    assert [Path(row["checkpoint"]) for row in read_rows(table)] == [at / "cnn/ckpt-1" for at in (results, folder)]
+    done(f"run.py --test --model cnn {PLACES}", at=folder, of=cohort)
+    assert len(read_rows(table)) == 1
+    lab.edit(folder / "out/roc.png", "gone")
+    done(f"run.py --test --model cnn {PLACES}", at=folder, of=cohort)
+    assert [Path(row["checkpoint"]) for row in read_rows(table)] == [at / "cnn/ckpt-4" for at in (results, folder)]
     (earlier,) = (folder / "out/earlier").rglob("predictions.csv")
     assert earlier.read_bytes() == (folder / "out/predictions.csv").read_bytes() == first
     before = table.read_bytes() + "café,1,1,1,1\n".encode("latin-1")
     table.write_bytes(before)
+    lab.edit(folder / "out/roc.png", "gone")
     done(f"run.py --test --model cnn {PLACES}", at=folder, of=cohort)
     assert table.read_bytes().startswith(before) and len(table.read_bytes().splitlines()) == 5
 

@@ -61,10 +61,13 @@ def abide(source, tmp_path_factory) -> Path:
 
 
 def effects_of(folder: Path) -> pd.DataFrame:
-    """The reliance of people on each group, sorted by name."""
-    with h5py.File(folder / "blackout.h5") as file:
-        names = file["values"].asstr()[()]
-        return pd.DataFrame(file["value_reliance"][()], file["subject"].asstr()[()], names).sort_index()
+    """The reliance of people on each group, sorted by name; of a repeat by its folds."""
+    found = []
+    for path in [*folder.glob("blackout.h5")] or folder.glob("fold-*/blackout.h5"):
+        with h5py.File(path) as file:
+            names = file["values"].asstr()[()]
+            found.append(pd.DataFrame(file["value_reliance"][()], file["subject"].asstr()[()], names))
+    return pd.concat(found).sort_index()
 
 
 def labels_and_units() -> tuple[np.ndarray, np.ndarray]:
