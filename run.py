@@ -66,18 +66,17 @@ def execute() -> int:
     permutations = asked.options.permutations if isinstance(asked.options, TestOptions) else None
     with redirect_stdout(None) if work.is_part() else nullcontext():  # who started it has said it
         runs = plan(asked, JOBS)
-    only = None if asked.fold is None or not runs[0].folds else runs[0].folds.named(asked.fold)
     if asked.dry_run:
         from utils.preview import preview
 
-        for line in preview(runs, only, asked.jobs, permutations):
+        for line in preview(runs, asked.jobs, permutations):
             print(line, flush=True)
         return 0
     if several_processes():
-        return work.train_together(runs, only, asked.share_GPU)
+        return work.train_together(runs, asked.share_GPU)
     status = 0
     if work.is_part() or not work.all_done(runs):
-        status = work.perform(runs, only, asked.jobs, asked.share_GPU)
+        status = work.perform(runs, asked.jobs, asked.share_GPU)
     else:
         print("Everything is done.")
         whole(runs).announce()

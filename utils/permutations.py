@@ -11,7 +11,7 @@ find. The order of the permutations decides, not who is done first: processes th
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -178,7 +178,8 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     if not is_part():
         print(series.expected(), flush=True)
     if jobs == 1:
-        device = devices.choose_device(share_gpu) if not is_part() else "cpu"
+        with redirect_stdout(None) if is_part() else nullcontext():
+            device = devices.choose_device(share_gpu)
         workers = runs[0].workers.started(devices.start_tensorflow(device))
         own = Series([replace(run, workers=workers) for run in series.runs], asked)
         with quietly(lambda _: None) if is_part() else nullcontext():

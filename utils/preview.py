@@ -12,10 +12,10 @@ from utils.permutations import Series
 from utils.runs.run import Run, whole
 
 
-def preview(runs: Sequence[Run], only: str | None, jobs: int, permutations: int | None) -> Iterator[str]:
+def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[str]:
     """Lines on what the command would do."""
     run = whole(runs)
-    todo = [one for one in runs if only in (None, one.fold) and one.is_due()]
+    todo = [one for one in runs if one.is_asked and one.is_due()]
     yield from who(run)
     yield reads(run)
     what = "Networks to train" if trains(run) else f"Networks for {run.job.flag}"

@@ -157,6 +157,7 @@ def writer_of(folder: Path) -> str | None:
     """The other process that has the folder `locked`, as it says itself; None if there is none, or nobody can tell."""
     from filelock import FileLock, Timeout
 
+    folder = Path(os.path.realpath(folder))
     path = folder.with_name(f".{folder.name}.lock")
     if path.is_file():
         lock = FileLock(path, fallback_to_soft=False)

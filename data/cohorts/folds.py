@@ -41,6 +41,7 @@ class Cut:
     folds: str
     cohort_sha256: str
     same_scan: Groups  # all groups
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Folds:
     whole: Cohort  # of a set of reduced cohorts the first one, under the name of the set
     identity: str  # of the cohort, or of a set
     fold_of: Mapping[str, str]
+    seed: int  # that says who is in which fold, of numbered ones, and how networks start
     reduced: Mapping[str, Cohort] = field(default_factory=dict)
     made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
 
@@ -61,7 +63,7 @@ class Folds:
 
     @property
     def cut(self) -> Cut:
-        return Cut(self.how, self.identity, self.groups)
+        return Cut(self.how, self.identity, self.groups, self.seed)
 
     @property
     def names(self) -> list[str]:
@@ -141,10 +143,10 @@ def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
     """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
     `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
     if (path / FOLDS).is_file():
-        folds = open_reduced(path, how)
+        folds = open_reduced(path, how, seed)
     else:
         cohort = sealed(path, together=False)
-        folds = saved_folds(cohort, how, saved) or cut_anew(with_groups(cohort), how, seed)
+        folds = saved_folds(cohort, how, seed, saved) or cut_anew(with_groups(cohort), how, seed)
     folds.check_written(saved)
     return folds
 
@@ -153,25 +155,31 @@ def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
     if folds.are_numbered and not folds.reduced:
-        folds = saved_folds(folds.whole, folds.how, saved) or cut_anew(folds.whole, folds.how, seed)
+        folds = saved_folds(folds.whole, folds.how, seed, saved) or cut_anew(folds.whole, folds.how, seed)
+    folds = replace(folds, seed=seed)
     folds.check_written(saved)
     return folds
 
 
-def saved_folds(cohort: Cohort, how: str, saved: Path) -> Folds | None:
+def saved_seed(folder: Path) -> int:
+    """The seed of the folds that a training has written into a folder; 0 if none has."""
+    return read_folds(folder)[0].seed if (folder / FOLDS).is_file() else 0
+
+
+def saved_folds(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds | None:
     """The folds that a training has written into the folder `saved`, with their groups, if it has."""
     check_cuttable(cohort)
     if not (saved / FOLDS).is_file():
         return None
     cut, fold_of = read_folds(saved)
-    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.identity, fold_of)
+    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.identity, fold_of, seed)
 
 
 def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
     fold_of = by_column(cohort, how) if whole_number(how) is None else by_number(cohort, how, seed)
     check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.identity, fold_of)
+    return Folds(how, cohort, cohort.identity, fold_of, seed)
 
 
 def check_cuttable(cohort: Cohort) -> None:
@@ -199,7 +207,7 @@ def read_folds(folder: Path) -> tuple[Cut, dict[str, str]]:
     return files.read_json(folder / FOLDS, Cut), {row["subject"]: row["fold"] for row in rows}
 
 
-def open_reduced(path: Path, how: str) -> Folds:
+def open_reduced(path: Path, how: str, seed: int) -> Folds:
     """A set of reduced cohorts. Raises InputError if it is not as it was written, its folds are others, or it does not
     test each subject once."""
     manifest.verify(path, manifest.read(path))
@@ -220,7 +228,7 @@ def open_reduced(path: Path, how: str) -> Folds:
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
         verdict = replace(verdict, problems=tuple(problems))
     whole = replace(first, path=path, verdict=verdict)
-    return Folds(how, whole, manifest.identity(path), fold_of, cohorts)
+    return Folds(how, whole, manifest.identity(path), fold_of, seed, cohorts)
 
 
 def seal_set(path: Path) -> None:
@@ -303,4 +311,4 @@ def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
         fold_of = by_number(whole, folds.how, seed)
     check_classes(whole, fold_of)
     reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}
-    return Folds(folds.how, whole, folds.identity, fold_of, reduced)
+    return Folds(folds.how, whole, folds.identity, fold_of, folds.seed, reduced)

@@ -27,15 +27,14 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, write_history, write_table
 from utils.runs import record
-from utils.runs.record import RECORD, mean_of_shares
+from utils.runs.record import RECORD, TESTED, mean_of_shares
 from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted
 
-RESULTS = "checkpoint_results.csv"
-RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # its columns beside the checkpoint
+RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
@@ -101,15 +100,12 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
         prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
         notes = [*write_people(run, each, indices, prevalence), *notes]
     write_history(run)
-    if score := conclude(run, tested(run), notes, [run]):
-        values = {name: score[name].value for name in RESULT_METRICS}
-        results = {name: "" if value is None else f"{value:.6f}" for name, value in values.items()}
-        add_row(run.out_dir / RESULTS, {"checkpoint": str(run.checkpoints.latest())} | results)
+    conclude(run, tested(run), notes, [run])
 
 
-def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequence[Run]) -> dict[str, Estimate]:
-    """The predictions of each repeat -> all other results; returns the metrics, none if no label is known. `of_floors`
-    must stand beside the floors; `parts` are the runs whose networks predicted."""
+def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequence[Run]) -> None:
+    """The predictions of each repeat -> all other results. `of_floors` must stand beside the floors; `parts` are the
+    runs whose networks predicted."""
     table = mean_of([of.predictions for of in each])
     trained = [(part, part.checkpoints.record()) for part in parts]
     chosen = {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told}
@@ -155,8 +151,11 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequ
         print_unless_quiet("\n".join(new))
     record.write(run.out_dir / RECORD, run.record(**summary))
     report.write(run.out_dir)
+    if score and not run.is_whole:
+        numbers_of = {name: score[name].value for name in RESULT_METRICS}
+        results = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
+        add_row(run.out_dir / TESTED, {"checkpoint": str(run.checkpoints.latest())} | results)
     run.finish(headline, **summary)
-    return score
 
 
 def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any]]:
@@ -186,7 +185,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    if not (run.folds and run.is_whole):
+    if run.folds is None or not run.is_whole:
         return
     people = probabilities.people(known, first["fold"].to_numpy())
     if len(people):
@@ -221,7 +220,7 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     found: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
-        if run.folds and run.is_whole:
+        if run.folds is not None and run.is_whole:
             split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
         found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
     return [

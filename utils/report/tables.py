@@ -14,6 +14,7 @@ from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from models import MODELS
 from utils.runs import record
+from utils.runs.checkpoints import name_of
 from utils.runs.record import RECORD, Caveats, Choices
 from utils.runs.run import Run
 from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
@@ -24,7 +25,7 @@ LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
 DIGITS = 8  # of numbers in tables, significant ones
-HISTORY, POINTS = "history.csv", 200  # beside a checkpoint; of it
+POINTS = 200  # of a history
 MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
 
 
@@ -311,12 +312,12 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
 
 def write_history(run: Run) -> None:
     """`training.csv`, by the history beside the checkpoint, unless this was trained further since."""
-    path = run.checkpoints.path / HISTORY
     try:
-        history = pd.read_csv(path)
-    except (OSError, ValueError):
+        history = pd.read_csv(run.checkpoints.history(name_of(run.checkpoints.latest())))
+        history = history[history["step"] <= run.num_iters]
+    except (KeyError, OSError, ValueError):
         return
-    if not len(history) or history["step"].iloc[-1] != run.num_iters:
+    if not len(history) or history["step"].iloc[-1] < run.num_iters:
         return
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
     how = {"step": "last"} | {name: "mean" for name in history if name not in ("step", "samples_per_s")}

@@ -122,6 +122,10 @@ class CheckpointFolder:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
         return record.sha256(*files_of(self.latest()))
 
+    def history(self, name: str) -> Path:
+        """What a training kept of its history, whose checkpoints have this name."""
+        return self.path / f"{name}.csv"
+
     def tell_of_training(self) -> None:
         """Prints it if a training still runs, whose later checkpoints are not used."""
         if writer := files.writer_of(self.path):
@@ -132,7 +136,7 @@ class CheckpointFolder:
         training are to have."""
         self.path.mkdir(parents=True, exist_ok=True)
         whole = self.whole
-        used = NAMES[0] if whole is None else whole.name.rpartition("-")[0]
+        used = name_of(whole) if whole else NAMES[0]
         self.remove_but([] if whole is None else self.prefixes[self.prefixes.index(whole) :])
         if self.named not in (None, *self.prefixes):
             (self.path / STATE).unlink()
@@ -170,6 +174,11 @@ def cohorts_like(saved: Record, places: Iterable[Path]) -> Iterator[Cohort]:
             continue
         if cohort.identity == saved.cohort_sha256:
             yield cohort
+
+
+def name_of(prefix: Path) -> str:
+    """The name of a training's checkpoints."""
+    return prefix.name.rpartition("-")[0]
 
 
 def files_of(prefix: Path) -> list[Path]:

@@ -89,9 +89,8 @@ def refuse_others(run: Run, saved: Record, *names: str) -> None:
     for name in names:
         there, here = getattr(saved.settings, name), getattr(run.choices, name)
         if there != here:
-            what = name.replace("_", " ")
             raise InputError(
-                f"{run.checkpoints.path} is of {what} {there}, this run of {what} {here}; "
+                f"{run.checkpoints.path} is of {name} {there}, this run of {name} {here}; "
                 f"use {FLAGS.get(name, f'--{name}')} accordingly or {OTHER}."
             )
 

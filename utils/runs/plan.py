@@ -18,7 +18,7 @@ from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
 from data.cohorts.findings import check_line
-from data.cohorts.folds import Folds, open_folds, part_folder, repeated
+from data.cohorts.folds import Folds, open_folds, part_folder, repeated, saved_seed
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import sealed
 from data.cohorts.variants import everybody, prepared_as, standardised
@@ -154,6 +154,12 @@ class Asked:
         return folder / EVERYBODY if self.everybody else folder
 
     @property
+    def places(self) -> list[Path]:
+        """Where the checkpoints of each repeat are."""
+        several = [self.kept / REPEAT.format(number) for number in range(self.repeats)]
+        return several if self.repeats > 1 else [self.kept]
+
+    @property
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
         given: list[tuple[str, object]] = [("--preset", self.preset), *(("--set", text) for text in self.set or ())]
@@ -211,29 +217,25 @@ class Part:
     folds: Folds | None = None
     fold: str = ""
     repeat: int = 0
+    is_asked: bool = True
 
 
 def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
     """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong; of
     `jobs` the options are known that this one does not take."""
     check_options(asked, jobs)
+    asked = replace(asked, seed=seed_of(asked))
     if asked.preset or not asked.kept.exists():
         asked.config(None)  # a mistake there is reported before the cohort is read
     _ = asked.results, asked.candidates
-    asked = replace(asked, seed=seed_of(asked))
     runs = [*runs_of(asked)]
     stands = whole(runs)
     report(stands)
     for run in runs:
-        if is_asked(asked, run) and run.is_due():
+        if run.is_asked and run.is_due():
             run.job.check(run, run.checkpoints.record() if is_used(asked, run.checkpoints) else None)
     record.check_free(stands.out_dir, asked.job.name, asked.model)
     return runs
-
-
-def is_asked(asked: Asked, run: Run) -> bool:
-    """Whether a run is the one that --fold names, or none is named."""
-    return asked.fold is None or run.folds is None or run.folds.named(asked.fold) == run.fold
 
 
 def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
@@ -265,10 +267,10 @@ def runs_of(asked: Asked) -> Iterator[Run]:
     parts = [*parts_of(asked)]
     folders = [asked.trained or CheckpointFolder(part.kept, asked.training_command) for part in parts]
     saved = [asked_record(asked, part, folder) for part, folder in zip(parts, folders, strict=True)]
-    usual = next(filter(None, saved), None)  # of a fold that is not trained yet, beside one that is
+    usual = next(filter(None, saved), None)  # a fold that is not trained yet is as one that is
     moments = None
     for part, folder, of in zip(parts, folders, saved, strict=True):
-        run = run_of(asked, part, folder, of, of or (None if asked.training else usual))
+        run = run_of(asked, part, folder, of, of or usual)
         if moments is None:  # those of sites are the same in all folds: computed once
             moments = run.cohort.moments
         yield replace(run, cohort=replace(run.cohort, moments=moments))
@@ -276,25 +278,26 @@ def runs_of(asked: Asked) -> Iterator[Run]:
 
 def parts_of(asked: Asked) -> Iterator[Part]:
     """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as is asked for."""
-    kept, out_dir = asked.kept, asked.results
+    out_dir = asked.results
     if not asked.folds:
         cohort = sealed(asked.source)
         if asked.everybody and asked.training:
             cohort = of_everybody(cohort)
-        yield Part(cohort, kept, out_dir)
+        yield Part(cohort, asked.kept, out_dir)
         return
     seed = asked.seed or 0
-    places = [kept / REPEAT.format(number) for number in range(asked.repeats)] if asked.repeats > 1 else [kept]
-    folds = open_folds(asked.source, asked.folds, seed, places[0])
+    folds = open_folds(asked.source, asked.folds, seed, asked.places[0])
     for note in folds.notes:
         print(note, flush=True)
     if asked.repeats > 1 and (folds.reduced or not folds.are_numbered):
         print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
-    for number, place in enumerate(places):
+    asked_fold = None if asked.fold is None else folds.named(asked.fold)
+    for number, place in enumerate(asked.places):
         cut = repeated(folds, seed + number, place) if number else folds
         of_repeat = out_dir / REPEAT.format(number) if asked.repeats > 1 else out_dir
         for name in cut.names:
-            yield Part(cut.cohort(name), place / folder_name(name), part_folder(of_repeat, name), cut, name, number)
+            results, is_asked = part_folder(of_repeat, name), asked_fold in (None, name)
+            yield Part(cut.cohort(name), place / folder_name(name), results, cut, name, number, is_asked)
 
 
 def seed_of(asked: Asked) -> int:
@@ -302,12 +305,9 @@ def seed_of(asked: Asked) -> int:
     for all repeats."""
     seed = asked.seed
     if seed is None:
-        depth = ["*"] * (bool(asked.folds) + (asked.repeats > 1))
-        folders = {path.parent for path in asked.kept.glob("/".join([*depth, "*.json"]))}
-        found = [CheckpointFolder(folder) for folder in sorted(folders)]
-        saved = [asked.trained.record()] if asked.trained else [of.record() for of in found if of.whole]
-        seeds = [of.settings.seed - of.repeat for of in saved if of.settings and not asked.override]
-        seed = min(seeds, default=0)
+        folder = asked.trained or CheckpointFolder(asked.kept)
+        saved = folder.record().settings if folder.whole and not asked.override else None
+        seed = saved_seed(asked.places[0]) if asked.folds else saved.seed if saved else 0
     if seed + asked.repeats - 1 > MAX_SEED:
         raise InputError(f"--seed {seed} leaves no seeds for {asked.repeats} repeats; use a smaller one.")
     return seed
@@ -331,8 +331,7 @@ def is_used(asked: Asked, folder: CheckpointFolder) -> bool:
 def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record | None:
     """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
     needed is missing, or one that is there is of another model or fold."""
-    named = part.folds.named(asked.fold) if part.folds and asked.fold is not None else part.fold
-    if not is_used(asked, folder) or (not folder.current and named != part.fold):
+    if not is_used(asked, folder) or not (folder.current or part.is_asked):
         return None
     if asked.job.needs_checkpoint:
         guards.trained_otherwise(folder, asked.chk_point_dir / asked.model)
@@ -391,6 +390,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
         fold=part.fold,
         repeat=part.repeat,
         repeats=asked.repeats,
+        is_asked=part.is_asked,
         candidates=compared,
         everybody=asked.everybody or bool(saved and saved.everybody),
         cross_validation=of_folds,

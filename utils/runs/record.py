@@ -20,7 +20,8 @@ from utils.runs.cross_validation import CrossValidation
 
 RECORD = "run.json"
 EARLIER = "earlier"  # the folder in results that holds those before, by the time when they were written
-KEPT = (EARLIER, "checkpoint_results.csv", files.LEDGER)  # what grows from run to run
+TESTED = "checkpoint_results.csv"
+KEPT = (EARLIER, TESTED, files.LEDGER)  # what grows from run to run
 PART = re.compile(r"(fold|repeat)-.*")  # folders of parts of a run
 READ_AGAIN = (".csv", ".json")  # what later runs read: known by digest, other files by size
 
@@ -264,7 +265,7 @@ def move_aside(folder: Path, parts: bool) -> None:
     while aside.exists():
         aside = aside.with_name(aside.name + "+")
     aside.mkdir(parents=True)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):  # that last, if a kill comes between
         is_part, of_run = PART.match(path.name), (path / RECORD).is_file()
         if path.name not in KEPT and (parts if is_part else not of_run):
             path.rename(aside / path.name)

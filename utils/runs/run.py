@@ -94,6 +94,7 @@ class Run:
     fold: str = ""
     repeat: int = 0
     repeats: int = 1
+    is_asked: bool = True  # no --fold names another one
     candidates: tuple[Candidate, ...] = ()  # among which inner folds choose
     everybody: bool = False  # whether the model is one of all people of its cohort
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model

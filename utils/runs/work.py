@@ -38,24 +38,28 @@ def all_done(runs: Sequence[Run]) -> bool:
     return not any(run.is_due() for run in runs) and not (stands.is_whole and stands.is_due())
 
 
-def perform(runs: Sequence[Run], only: str | None, jobs: int, share_gpu: bool) -> int:
-    """Does the runs that are not done, `only` those of one fold or all, and pools; returns the exit status."""
+def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
+    """Does the runs that are asked for and not done, and pools; returns the exit status."""
     with redirect_stdout(None) if is_part() else nullcontext():
         device = devices.choose_device(share_gpu, jobs > 1 or runs[0].job.takes_several_devices)
     if jobs == 1:
-        return perform_here(runs, only, device)
+        return perform_here(runs, device)
     out_dir = whole(runs).out_dir
     with files.locked(out_dir.with_name(f"{out_dir.name}.jobs")):  # two would share the cores
         begin(runs)
-        folds = dict.fromkeys(run.fold for run in runs if run.is_due())
-        print(f"To do: {len(folds)} folds, {jobs} at a time; each prints a row when it ends.", flush=True)
-        commands = [(f"Fold {fold}", ["--fold", fold]) for fold in folds]
-        return beside(commands, environments(jobs, share_gpu)) or pool(runs, only, device)
+        commands = [
+            (f"Fold {fold}", ["--fold", fold]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
+        ]
+        if commands:
+            print(f"To do: {len(commands)} folds, {jobs} at a time; each prints a row when it ends.", flush=True)
+            if status := beside(commands, environments(jobs, share_gpu)):
+                return status
+        return pool(runs, device)
 
 
-def perform_here(runs: Sequence[Run], only: str | None, device: str) -> int:
+def perform_here(runs: Sequence[Run], device: str) -> int:
     """The same in this process."""
-    todo, is_chief = [run for run in runs if only in (None, run.fold)], runs[0].workers.is_chief
+    todo, is_chief = [run for run in runs if run.is_asked], runs[0].workers.is_chief
     if is_chief:
         begin(runs)
     due = [run for run in todo if run.is_due()]
@@ -75,7 +79,7 @@ def perform_here(runs: Sequence[Run], only: str | None, device: str) -> int:
                 print(f"Fold {run.part}: {people(run)}{told}", flush=True)
             if shown:
                 shown.advance()
-    return pool(runs, only, device) if is_chief else 0
+    return pool(runs, device) if is_chief else 0
 
 
 def note(shown: Progress | None, run: Run, text: str) -> None:
@@ -113,19 +117,17 @@ def begin(runs: Sequence[Run]) -> None:
             stands.claim()
 
 
-def pool(runs: Sequence[Run], only: str | None, device: str) -> int:
+def pool(runs: Sequence[Run], device: str) -> int:
     """Pools the results of all parts if none is missing."""
     stands = whole(runs)
-    if not stands.is_whole:
+    if not stands.is_whole or is_part():  # whoever started a part pools
         return 0
-    if only is not None and stands.override:
-        if not is_part():
-            print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
+    if not all(run.is_asked for run in runs) and stands.override:
+        print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
     if missing := [run.part for run in runs if not run.is_done()]:
-        if not is_part():
-            folds = "folds" if len(missing) > 1 else "fold"
-            print(f"Still to be done before the results are pooled: {folds} {listed(missing)}.")
+        folds = "folds" if len(missing) > 1 else "fold"
+        print(f"Still to be done before the results are pooled: {folds} {listed(missing)}.")
         return 0
     with files.locked(stands.out_dir, wait=True):
         if stands.override or not stands.is_done():
@@ -154,9 +156,10 @@ def beside(
                 output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
                 busy[started(options, environment, *output)] = name, environment, output
             time.sleep(INTERVAL_S)
-            statuses += stopped
-            for process in busy if stopped else ():  # it saves what it has
-                process.terminate()
+            if stopped and not any(statuses):  # each saves what it has
+                statuses += stopped
+                for process in busy:
+                    process.terminate()
             for process in [process for process in busy if process.poll() is not None]:
                 name, environment, output = busy.pop(process)
                 free.append(environment)
@@ -201,7 +204,7 @@ def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
     return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
 
 
-def train_together(runs: Sequence[Run], only: str | None, share_gpu: bool) -> int:
+def train_together(runs: Sequence[Run], share_gpu: bool) -> int:
     """Does a training with the other workers; returns the exit status."""
     from utils.machines.workers import lost_workers_explained, together
 
@@ -211,6 +214,6 @@ def train_together(runs: Sequence[Run], only: str | None, share_gpu: bool) -> in
         workers: Workers = together()
         own = [replace(run, workers=workers) for run in runs]
         with nullcontext() if workers.is_chief else redirect_stdout(None):
-            status = perform_here(own, only, device)
+            status = perform_here(own, device)
         workers.meet({})  # nobody leaves before all are done
     return status

@@ -38,7 +38,10 @@ class Saver:
     def restore(self) -> int:
         """Restores the latest checkpoint; returns the number of batches it has seen."""
         read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
-        return self.folder.record().step
+        found, prefix = self.folder.record(), self.folder.latest().name
+        if not found.outputs:  # a run was killed amid this save, which ends here
+            self.folder.write(prefix, found, saved=True)
+        return found.step
 
     @cached_property
     def manager(self) -> tf.train.CheckpointManager:
@@ -48,7 +51,6 @@ class Saver:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
         prefix, before = f"{self.name}-{record.step}", self.folder.current
         try:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
             self.folder.write(prefix, record, saved=False)  # first: a checkpoint without its record cannot be used
             self.manager.save(checkpoint_number=record.step)
             self.folder.write(prefix, record, saved=True)

@@ -33,7 +33,7 @@ from utils.scores.ridge import fit_edges
 from utils.training.loop import Training, is_due, make_optimizer
 from utils.training.network import Saver, reading
 
-HISTORY = "history.csv"  # in the results, and as far as it was saved beside the checkpoint
+HISTORY = "history.csv"
 INNER = "inner.csv"
 STEP = re.compile(r"\d{1,18}")  # of a history
 
@@ -61,7 +61,7 @@ def train(run: Run) -> int:
         told = run.checkpoints.record().told
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {done}.")
         replace(run, num_iters=done).claim()
-    history = History(run.out_dir, done)
+    history = History(run.out_dir, run.checkpoints.history(name), done)
     caught: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -113,10 +113,9 @@ def loop(training: Training, done: int, saver: Saver, history: "History", descri
             history.add(done, values)
             if stopping or is_due(done, run.num_iters):
                 shares = training.calibrate(done)
-                history.flush()  # first: rows after the last checkpoint are dropped when training continues
+                history.keep(run.checkpoints.history(saver.name))  # first: rows after it are dropped on continuing
                 took = round(time.time() - run.started, 2)
                 saver.save(replace(described(), shares=shares, step=done, wall_time_s=took))
-                shutil.copyfile(history.path, run.checkpoints.path / HISTORY)
             if stopping:
                 break
     return done
@@ -170,13 +169,14 @@ def measure(training: Training) -> None:
 
 
 class History:
-    """`history.csv`, written row by row, and the same numbers for TensorBoard."""
+    """`history.csv`, written row by row, and the same numbers for TensorBoard. What was `kept` beside a checkpoint of
+    so many batches (`step`) goes on."""
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, kept: Path, step: int):
         self.path = folder / HISTORY
-        self.rows = earlier_history(self.path, step) if step and self.path.exists() else []
+        self.rows = earlier_history(kept, step) if step and kept.exists() else []
         if step and not self.rows:
-            print(f"{self.path} has no row of the {step} batches before; it begins with the next one.")
+            print(f"{kept} has no row of the {step} batches before; {self.path} begins with the next one.")
         with files.replacing(self.path, newline="") as file:
             if self.rows:
                 self.write(file, self.rows, header=True)
@@ -198,9 +198,12 @@ class History:
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
-    def flush(self) -> None:
+    def keep(self, kept: Path) -> None:
+        """Copies what there is to where a checkpoint is about to be saved."""
         self.file.flush()
         self.events.flush()
+        with files.unfinished(kept) as path:
+            shutil.copyfile(self.path, path)
 
     def close(self) -> None:
         self.file.close()
