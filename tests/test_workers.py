@@ -120,7 +120,7 @@ def test_several_train_to_the_losses_of_one(how, name, tolerance, one, several):
     losses, expected = (pd.read_csv(of / name / "history.csv")["loss"] for of in (several[how], one))
     assert len(expected) == int(TRAININGS[name][-1])
     np.testing.assert_allclose(losses, expected, rtol=tolerance)
-    described = json.loads((several[how] / name / "run.json").read_text())
+    described = json.loads((several[how] / name / "run.json").read_text())["versions"]
     assert (described["workers"], described["replicas"]) == (1 + (how == "workers"), 2)
 
 
