@@ -11,8 +11,6 @@ import lab as labs
 import pytest
 from commands import ROOT
 
-import abide_commands
-
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 DECOYS = ("data/__init__", "utils", "models", "run", "numpy", "pandas", "keras", "tensorflow", "random", "signal")
 TRAIN = ["--train", "--model", "nn", "--folds", "2", "--jobs", "2", "--chkPointDir", "ckpt", "--dataDir"]
@@ -47,12 +45,6 @@ def installed(tmp_path):
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_each_command_is_a_function_of_a_module_that_no_lab_has(name):
-    module, function = SCRIPTS[name].split(":")
-    assert module == abide_commands.__name__ and callable(getattr(abide_commands, function))
 
 
 @pytest.mark.slow

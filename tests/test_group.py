@@ -144,6 +144,10 @@ def test_what_is_done_is_not_done_again_and_what_was_lost_or_changed_is(tested, 
     assert (copy / "test/report.html").is_file() and first.stat().st_mtime_ns == written
     for name in ("predictions.csv", "fold-1/predictions.csv"):
         assert (copy / "test" / name).read_bytes() == (tested / "test" / name).read_bytes()
+    for one, other in (("fold-0", "was-0"), ("fold-2", "fold-0"), ("was-0", "fold-2")):
+        (copy / "test" / one).rename(copy / "test" / other)
+    assert succeeded(copy, converted, "--test --folds 3").count("were folders exchanged?") == 2
+    assert (copy / "test/predictions.csv").read_bytes() == (tested / "test/predictions.csv").read_bytes()
     shutil.rmtree(copy / "train/fold-1")
     succeeded(copy, converted, "--train --folds 3")
     assert_bit_equal(copy / "ckpt/nn/folds-3/1", tested / "ckpt/nn/folds-3/1")

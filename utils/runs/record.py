@@ -156,7 +156,7 @@ def write(path: Path, record: Record) -> None:
 def is_done(folder: Path, key: str, weights: str | Mapping[str, str] | None, step: int) -> bool:
     """Whether a folder holds the finished results of a run with this key, by these weights, of so many batches at
     least, as they were written."""
-    found = read(folder)
+    found = read(folder / RECORD)
     if found is None or not found.finished or (found.key, found.weights) != (key, weights):
         return False
     return found.step >= step and not changed(folder, found)
