@@ -13,6 +13,7 @@ find. The order of the permutations decides, not who is done first: processes th
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -111,8 +112,8 @@ class Series:
     def end(self) -> Permuted | None:
         """None if permutations are missing."""
         known, (metric, observed) = self.known(), self.observed
-        first = next(number for number in range(1, self.asked + 2) if number not in known)
-        return permuted(observed, [known[number] for number in range(1, first)], self.asked, metric)
+        first = takewhile(known.__contains__, range(1, self.asked + 1))
+        return permuted(observed, [known[number] for number in first], self.asked, metric)
 
     def score(self, number: int, said: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
