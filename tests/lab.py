@@ -304,7 +304,7 @@ def mark(path: Path) -> str:
 def say(record: Path, **said: object) -> Path:
     """A record that says otherwise, in whichever of its groups; what is new is told."""
     content = json.loads(record.read_text())
-    groups = [content, *(content[name] for name in ("settings", "caveats", "versions"))]
+    groups = [*(content[name] for name in ("told", "versions", "caveats", "settings")), content]
     for name, value in said.items():
         next((group for group in groups if name in group), content["told"])[name] = value
     return edit(record, content)

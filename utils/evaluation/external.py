@@ -21,6 +21,7 @@ from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
 from utils.report.tables import read_table, write_table
 from utils.runs.cross_validation import CrossValidation
+from utils.runs.guards import OVERLAP
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
 from utils.scores.floors import LinearFloors
@@ -28,9 +29,6 @@ from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
-OVERLAP = (
-    "Whether tested people are training people under another name is not known: the training scans are not at hand."
-)
 Row = dict[str, object]
 
 

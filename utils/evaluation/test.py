@@ -27,6 +27,7 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, write_history, write_table
 from utils.runs import record
+from utils.runs.guards import OVERLAP
 from utils.runs.record import RECORD, TESTED, mean_of_shares
 from utils.runs.run import Run
 from utils.scores import floors, metrics
@@ -146,8 +147,8 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequ
         else (summary["conclusion"], summary["motion"])
     )
     print_unless_quiet("\n".join(filter(None, concluded)))
-    new = [note for note in notes if not run.folds or note not in run.folds.notes]  # those were printed at the start
-    if new:
+    said = [OVERLAP, *(run.folds.notes if run.folds else [])]  # at the start
+    if new := [note for note in notes if note not in said]:
         print_unless_quiet("\n".join(new))
     record.write(run.out_dir / RECORD, run.record(**summary))
     report.write(run.out_dir)

@@ -24,10 +24,6 @@ WORKS = {  # by the words that cite it
         "Filippini N, MacIntosh BJ, Hough MG, et al. (2009). Distinct patterns of brain activity in young carriers of"
         " the APOE-epsilon4 allele. PNAS 106:7209-7214. doi:10.1073/pnas.0811879106"
     ),
-    "Jamieson and Talwalkar 2016": (
-        "Jamieson K, Talwalkar A (2016). Non-stochastic best arm identification and hyperparameter optimization. "
-        "AISTATS, PMLR 51:240-248. arXiv:1502.07943"
-    ),
     "Kingma and Ba 2014": (
         "Kingma DP, Ba J (2014). Adam: a method for stochastic optimization. doi:10.48550/arXiv.1412.6980"
     ),

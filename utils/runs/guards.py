@@ -29,6 +29,9 @@ IN_FOLDS = (
 )
 EDITED = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
 THEIR_SCORE = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
+OVERLAP = (
+    "Whether tested people are training people under another name is not known: the training scans are not at hand."
+)
 CHECKPOINT = "this checkpoint"
 FLAGS = {"grid": "--dataDir"}  # of choices that are called otherwise
 
@@ -170,10 +173,7 @@ def no_near_copy(run: Run, saved: Record) -> None:
         return  # compared when it was converted
     training = run.checkpoints.training_cohort()
     if training is None or saved.people is None or training.num_maps != cohort.num_maps:
-        print(
-            "Whether test subjects are training subjects under another name, or have nearly their scans, is not known: "
-            f"{saved.cohort} is not at hand as it was."
-        )
+        print(OVERLAP)
         return
     trained = people_of(training, saved.people.subjects)
     if leaked := in_common(trained, people_of(cohort, cohort.subjects("test"))):

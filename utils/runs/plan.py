@@ -35,6 +35,7 @@ from utils.runs.work import is_part
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
+NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT = "repeat-{}"  # the name of a repeat's folders
 JOB, CUT = "job", "folds"  # groups of options
 OF_LABELS = {"choose", "permutations"}
@@ -455,6 +456,11 @@ def report(run: Run) -> None:
         print(f"Checkpoints go to {USUAL_CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
     if not run.job.needs_checkpoint:
         print("\n".join(cohort.census(folds.fold_of if folds else None).lines()), flush=True)
+    if run.everybody and not run.job.needs_checkpoint:
+        of_folds = run.cross_validation
+        print(f"A model of everybody has no score of its own; {of_folds or NO_SCORE}.", flush=True)
+        if of_folds and of_folds.choice:
+            print(of_folds.choice, flush=True)
     if run.data_dir:
         checked = folds.unchecked if folds else cohort
         print(check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)
