@@ -193,7 +193,7 @@ def repeats_table(each: Sequence[Tested], seed: int, inputs: Sequence[str]) -> p
         floor = named([str(name) for name in of.floors if not of.floors[name].isna().any()], inputs)
         beside: dict[str, object] = {}
         if floor:
-            less = differences(predictions, predictions.with_probabilities([of.floors[floor]]), seed + number)
+            less = differences(predictions, predictions.with_probabilities([of.floors[floor.name]]), seed + number)
             beside = {
                 NAMED_FLOOR: floor.name,
                 **flat({f"{MINUS}{area}": less[area] for area in HEADLINES if area in less}),

@@ -92,7 +92,10 @@ class CheckpointFolder:
     @property
     def whole(self) -> Path | None:
         """The prefix of the latest checkpoint that is as it was saved; None if there is none."""
-        return next((prefix for prefix in self.prefixes if self.is_whole(prefix)), None)
+        try:
+            return next((prefix for prefix in self.prefixes if self.is_whole(prefix)), None)
+        except FileNotFoundError:  # a training that still runs has saved, and removed its oldest one
+            return self.whole
 
     def latest(self) -> Path:
         """The same. Raises InputError if there is none."""
