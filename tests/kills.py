@@ -8,6 +8,7 @@ status 2. Exit status 1 if anything was lost.
 """
 
 import argparse
+import glob
 import hashlib
 import io
 import json
@@ -22,7 +23,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
@@ -35,6 +38,7 @@ from commands import PROGRAMS, ROOT
 from tried import APART, SIDE_BY_SIDE, head
 
 EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # itself, or one that does a fold for it
 TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
 NN = "--model nn --set members=1 --set batch_size=8"
@@ -154,7 +158,7 @@ def settled(path: Path, content: bytes) -> str:
         if path.name == "check.json":
             del known["cohort_sha256"]
         if "outputs" in known:
-            known["outputs"] = sorted(known["outputs"])
+            known["outputs"] = sorted(name for name in known["outputs"] if "tfevents" not in name)
         text = json.dumps(known, indent=1)
     elif kind == ".csv" and content.strip():
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
@@ -181,6 +185,13 @@ def state(folder: Path) -> dict[str, str]:
             except ValueError:  # half of a file, which a kill has left
                 found[name] = content.hex()
     return found
+
+
+def places_of_processes() -> Iterator[str]:
+    """The working folders of all processes of this user."""
+    for link in glob.glob("/proc/[0-9]*/cwd"):
+        with suppress(OSError):  # it has ended, or is of another user
+            yield os.readlink(link)
 
 
 @dataclass
@@ -250,7 +261,10 @@ class Torture:
         environment = os.environ | APART | {"PYTHONPATH": os.pathsep.join(path), "ABIDE_EFFORT": json.dumps(EFFORT)}
         environment["FAULT"] = json.dumps({"folder": str(folder), **(fault or {})})
         how = {"capture_output": True, "text": True, "timeout": 600, "start_new_session": True}
-        return subprocess.run(words, cwd=folder, env=environment, **how)
+        done = subprocess.run(words, cwd=folder, env=environment, **how)
+        while str(folder) in places_of_processes():
+            time.sleep(0.1)
+        return done
 
     def start(self, name: str, folder: Path) -> Path:
         """A new folder to do the command of a row in, where the user has a file, too."""
@@ -297,7 +311,7 @@ class Torture:
             log.unlink(missing_ok=True)
             fault = {"log": str(log), "number": rng.randint(1, whole.changes), "group": rng.random() < 0.5}
             done = self.run(self.words(name), folder, fault | {"delay_s": rng.choice([0, rng.uniform(0, 1)])})
-            if has_ended := done.returncode != -signal.SIGKILL:
+            if has_ended := done.returncode not in KILLED:
                 tally.succeeded(done, f"{folder}, which has ended first")
             if has_ended or (ROWS[name].is_whole and (folder / self.words(name)[-1]).exists()):
                 break

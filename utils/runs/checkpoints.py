@@ -23,6 +23,7 @@ from utils.runs.record import Record
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
 OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
+KEPT = 3  # checkpoints of a training
 NAMES = ("ckpt", "ckpt_anew")  # a training from zero takes the one that is not in use
 FILES = re.compile(r"(ckpt|ckpt_anew)-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|\.json|_temp)")
 
@@ -135,12 +136,12 @@ class CheckpointFolder:
             print(f"{self.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
 
     def prepare(self, anew: bool) -> str:
-        """Makes the folder, removes the files of checkpoints that are not whole, and returns the name that those of a
-        training are to have."""
+        """Makes the folder, removes the files of checkpoints but the latest whole ones, and returns the name that those
+        of a training are to have."""
         self.path.mkdir(parents=True, exist_ok=True)
         whole = self.whole
         used = name_of(whole) if whole else NAMES[0]
-        self.remove_but([] if whole is None else self.prefixes[self.prefixes.index(whole) :])
+        self.remove_but([] if whole is None else self.prefixes[self.prefixes.index(whole) :][:KEPT])
         if self.named not in (None, *self.prefixes):
             (self.path / STATE).unlink()
         return next(name for name in NAMES if name != used) if anew and whole else used

@@ -20,11 +20,9 @@ from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRID_OF_SHAPE
 from models.layers import RegionMeans
-from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.checkpoints import KEPT, CheckpointFolder
 from utils.runs.record import Record
 from utils.runs.run import Run
-
-KEPT = 3
 
 
 class Saver:
