@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from commands import done, refused
-from conftest import without_drawing
+from conftest import ALL, without_drawing
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
@@ -142,7 +142,8 @@ def others(lab, bundle, tmp_path_factory) -> Path:
         labs.edit(path, with_noise)
     for name in ("again", "noisy"):
         done("abide-data convert {to}/{name}-lab {to}/{name} --like {model}", to=folder, name=name, model=bundle)
-    done("abide-data convert {to}/noisy-lab {to}/plain --grid reduced", to=folder)
+    other_maps = ALL.replace("all", "falff")
+    done(f"abide-data convert {{to}}/noisy-lab {{to}}/plain {other_maps}", to=folder, lab=lab)
     return folder
 
 
@@ -153,7 +154,7 @@ def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle,
     command = f"run.py --test {BY[by]} --dataDir {{others}}/{{of}} --outDir {{to}}"
     places = {"ckpt": everybody, "model": bundle, "others": others, "to": tmp_path / "out"}
     refused(command, "trained", of="again", **places)
-    refused(command, "was trained on", of="plain", **places)
+    refused(command, "was trained on data", of="plain", **places)
     if by == "checkpoint":
         refused(command, "60002 has that of 50002", "--exclude", of="noisy", **places)
     else:
