@@ -136,7 +136,7 @@ def others(lab, bundle, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("others")
     for name, count in {"again": 40, "noisy": 12}.items():
         labs.pcp(folder / f"{name}-lab", labs.people(count, 60002), ("falff", "alff"), series=True)
-        for path in (lab / "cpac").glob("*" if name == "again" else "X_0050002*"):
+        for path in (lab / "cpac").glob("*" if name == "again" else "X_0050002*.nii.gz"):
             shutil.copy(path, folder / f"{name}-lab/cpac" / path.name.replace("X_005", "X_006"))
     for path in (folder / "noisy-lab/cpac").glob("X_0060002*.nii.gz"):
         labs.edit(path, with_noise)
