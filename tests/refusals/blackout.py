@@ -17,7 +17,7 @@ OF_BUNDLE = "run.py --blackout --bundle {bundle} --dataDir {newcomers}"
 BLACKOUT: list[Row] = [
     row(f"{OF_BUNDLE} --maps reho", "--maps reho", "falff, alff"),
     row(f"{OF_BUNDLE} --donors 0", "--donors"),
-    row(f"{OF_BUNDLE} --folds 2", "--folds is not for --bundle"),
+    row(f"{OF_BUNDLE} --folds 2", "--bundle", "--folds"),
     row(f"{OF_BUNDLE} --prevalence 0.1", "--prevalence goes with --test"),
     row(f"{OF_BUNDLE} --atlas {{file}}", "{file}"),
     row(f"{OF_BUNDLE} --systems {{file}}", "{file}"),
@@ -73,7 +73,7 @@ BUNDLES: list[Row] = [
     row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like"),
     row("run.py --train --bundle {bundle} --dataDir {newcomers}", "--bundle goes with"),
     row("run.py --test --prevalence 0.1 --dataDir {newcomers}", "--prevalence goes with --bundle"),
-    row(f"{BY_BUNDLE} --set l2=1", "--set is not for --bundle"),
+    row(f"{BY_BUNDLE} --set l2=1", "--bundle", "--set"),
     row(f"{BY_BUNDLE} --model cnn", "is of mmnn, not cnn"),
     row(f"{BY_BUNDLE} --prevalence 1", "expected a share between 0 and 1"),
 ]
