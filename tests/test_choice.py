@@ -31,7 +31,7 @@ def chosen(cohort, lines, once) -> Path:
 
     def make(folder: Path) -> None:
         done(TRAIN, lines=lines, of=cohort, to=folder)
-        done(f"run.py --test --model nn --permutations 1 {PLACES}test", of=cohort, to=folder)
+        done(f"run.py --test --model nn --permutations 2 {PLACES}test", of=cohort, to=folder)
 
     return once("chosen", make)
 
@@ -71,7 +71,7 @@ def test_the_winner_is_trained_as_without_a_choice_which_permutations_repeat(cho
         command = f"run.py --train --model nn --numIters 3 --set {words} --fold {fold} {PLACES}train"
         done(command, of=cohort, to=tmp_path)
         assert_bit_equal(network(tmp_path, fold), network(chosen, fold))
-    done(f"run.py --test --model nn --permutations 1 {PLACES}test", of=cohort, to=tmp_path)
+    done(f"run.py --test --model nn --permutations 2 {PLACES}test", of=cohort, to=tmp_path)
     one, other = (pd.read_csv(of / "test/permutations/permutations.csv") for of in (chosen, tmp_path))
     assert (chosen / "test/predictions.csv").read_bytes() == (tmp_path / "test/predictions.csv").read_bytes()
     assert (one["permutation"] == other["permutation"]).all() and (one["score"] != other["score"]).any()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from commands import done, refused
-from conftest import without_drawing
+from conftest import ALL, without_drawing
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
@@ -111,7 +111,9 @@ def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds,
     """Without the training people; of too few for an interval; and of people who are not new."""
     ckpt = shutil.copytree(everybody / "ckpt", tmp_path / "ckpt")
     labs.edit(ckpt / "mmnn/everybody/ckpt-4.json", {"cohort": str(tmp_path / "gone")})
-    done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
+    told = "not at hand"
+    assert told in done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
+    assert told in (tmp_path / "test/report.html").read_text()
     table = pd.read_csv(tmp_path / "test" / "external.csv")
     assert set(table["kind"]) <= {"score", "calibration"} and not (tmp_path / "test" / "unlike.csv").exists()
     measures = table.set_index("measure")
@@ -136,13 +138,14 @@ def others(lab, bundle, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("others")
     for name, count in {"again": 40, "noisy": 12}.items():
         labs.pcp(folder / f"{name}-lab", labs.people(count, 60002), ("falff", "alff"), series=True)
-        for path in (lab / "cpac").glob("*" if name == "again" else "X_0050002*"):
+        for path in (lab / "cpac").glob("*" if name == "again" else "X_0050002*.nii.gz"):
             shutil.copy(path, folder / f"{name}-lab/cpac" / path.name.replace("X_005", "X_006"))
     for path in (folder / "noisy-lab/cpac").glob("X_0060002*.nii.gz"):
         labs.edit(path, with_noise)
     for name in ("again", "noisy"):
         done("abide-data convert {to}/{name}-lab {to}/{name} --like {model}", to=folder, name=name, model=bundle)
-    done("abide-data convert {to}/noisy-lab {to}/plain --grid reduced", to=folder)
+    other_maps = ALL.replace("all", "falff")
+    done(f"abide-data convert {{to}}/noisy-lab {{to}}/plain {other_maps}", to=folder, lab=lab)
     return folder
 
 
@@ -153,11 +156,11 @@ def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle,
     command = f"run.py --test {BY[by]} --dataDir {{others}}/{{of}} --outDir {{to}}"
     places = {"ckpt": everybody, "model": bundle, "others": others, "to": tmp_path / "out"}
     refused(command, "trained", of="again", **places)
-    refused(command, "was trained on", of="plain", **places)
+    refused(command, "was trained on data", of="plain", **places)
     if by == "checkpoint":
         refused(command, "60002 has that of 50002", "--exclude", of="noisy", **places)
     else:
-        told = "training people under another name is not known"
+        told = "not at hand"
         assert told in done(command, of="noisy", **places) and told in (tmp_path / "out/report.html").read_text()
 
 

@@ -148,17 +148,3 @@ def test_a_cohort_converted_again_with_families_is_not_taken_for_the_one_of_befo
     done(CONVERT, lab=source, to=tmp_path / "plain")
     command = "run.py --test --model nn --folds 5 --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
     refused(command, "belongs to other data", of=tmp_path / "plain", by=tested, to=tmp_path / "out")
-
-
-def test_folds_that_were_edited_and_part_a_family_are_refused(tested, made, tmp_path):
-    copy = shutil.copytree(tested, tmp_path / "copy")
-    edit(copy / "ckpt" / "nn" / "folds-5" / "folds.csv", moved)
-    command = "run.py --test --model nn --folds 5 --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
-    refused(command, "folds.csv", of=made[0], by=copy, to=tmp_path / "out")
-
-
-def moved(table: pd.DataFrame) -> pd.DataFrame:
-    """50002 is in another fold."""
-    own = table.loc[table["subject"] == "50002", "fold"].item()
-    other = next(fold for fold in table["fold"] if fold != own)
-    return table.assign(fold=table["fold"].where(table["subject"] != "50002", other))

@@ -33,6 +33,7 @@ from utils.runs.run import Job, Options, Run, whole
 from utils.runs.work import is_part
 
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
+NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
@@ -232,6 +233,11 @@ def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
     runs = [*runs_of(asked)]
     stands = whole(runs)
     report(stands)
+    if asked.everybody:
+        score = stands.cross_validation
+        print(f"{stands.checkpoints.path} is of everybody and has no score of its own; {score or NO_SCORE}.")
+        if score and score.chosen:
+            print(score.choice)
     for run in runs:
         if run.is_asked and run.is_due():
             run.job.check(run, run.checkpoints.record() if is_used(asked, run.checkpoints) else None)
