@@ -445,7 +445,7 @@ def test_regions_are_blacked_out_in_these_maps_only(three, logits_of, tmp_path):
         for name, values in effects.items():
             assert stored[name][:, region - 1] == pytest.approx(sign * np.array(values), abs=1e-5), name
     assert "of each region was replaced; alff stayed." in told
-    said = record_of(tmp_path / "out")["chosen_maps"]
+    said = record_of(tmp_path / "out")["options"]["chosen_maps"]
     assert said == ["degree_weighted", "falff"]
     assert "6 records recomputed in full, a region with every fill and in each map alone" in told
     rows = lab.read_table(tmp_path / "out/regions_by_map.csv").to_dict("records")

@@ -30,6 +30,7 @@ from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.measure import Setup, measure
 from utils.blackout.verify import verify
 from utils.bundle.run import networks_of
+from utils.runs import record
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
@@ -76,13 +77,12 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     repeats they are means of each record's effects."""
     parts = list(zip(runs, stores(runs), strict=True))
     repeats = [joined([part for run, part in parts if run.repeat == number]) for number in range(whole.repeats)]
-    if len(repeats) == 1:
-        fold = [run.fold for run, part in parts for _ in part.rows]
-        whole.finish(**conclude(whole, repeats[0], fold))
-        return
+    donors = dict.fromkeys(of.told["donors_from"] for run in runs if (of := record.read(run.out_dir)))
+    print_unless_quiet("\n".join(donors))
     assert whole.folds
-    effects, of = averaged(repeats), whole.folds.fold_of
-    whole.finish(**conclude(whole, effects, [of[subject] for subject in effects.subject], repeats))
+    effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
+    fold = [whole.folds.fold_of[subject] for subject in effects.subject]
+    whole.finish(**conclude(whole, effects, fold, repeats), donors_from=" ".join(donors))
 
 
 def conclude(run: Run, effects: Effects, fold: Sequence | None = None, repeats: Sequence[Effects] = ()) -> dict:
