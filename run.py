@@ -12,7 +12,7 @@ from utils.evaluation.options import TestOptions
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs import work
 from utils.runs.plan import Asked, plan
-from utils.runs.run import BundleOptions, whole
+from utils.runs.run import BundleOptions, pooled
 
 ON_FOLDS = "--dataDir cohort --chkPointDir ckpt --folds 10"
 EXAMPLES = {
@@ -64,7 +64,7 @@ def execute() -> int:
     if asked.dry_run and not asked.data_dir:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     permutations = asked.options.permutations if isinstance(asked.options, TestOptions) else None
-    with redirect_stdout(None) if work.is_part() else nullcontext():  # who started it has said it
+    with redirect_stdout(None) if work.is_child() else nullcontext():  # who started it has said it
         runs = plan(asked, JOBS)
     if asked.dry_run:
         from utils.preview import preview
@@ -75,11 +75,11 @@ def execute() -> int:
     if several_processes():
         return work.train_together(runs, asked.share_GPU)
     status = 0
-    if work.is_part() or not work.all_done(runs):
+    if work.is_child() or not work.all_done(runs):
         status = work.perform(runs, asked.jobs, asked.share_GPU)
     else:
         print("Everything is done.")
-        whole(runs).announce()
+        pooled(runs).announce()
     if permutations and not status and asked.fold is None:
         from utils.permutations import permute
 

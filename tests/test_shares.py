@@ -14,7 +14,7 @@ from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.plan import plan
 from utils.training import shares
-from utils.training.train import begin, measure
+from utils.training.train import built, measure
 
 SITES = np.array(["A", "B", "C"])
 
@@ -122,7 +122,7 @@ def trained(cohort, told_before=None, relabelled=()):
     (run,) = plan(asked_for(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
     run = replace(run, workers=run.workers.started(devices.start_tensorflow("cpu")))
     with run.fresh():
-        training = begin(run)
+        training = built(run)
         measure(training)
         if told_before:
             training.__dict__["beside_labels"] = told_before

@@ -30,8 +30,8 @@ from utils.report.tables import PERMUTATIONS, Permuted, read_predictions
 from utils.report.texts import paragraph
 from utils.runs import record
 from utils.runs.record import RECORD, Record
-from utils.runs.run import Run, whole
-from utils.runs.work import beside, environments, is_part
+from utils.runs.run import Run, pooled
+from utils.runs.work import beside, environments, is_child
 from utils.scores.metrics import Predictions, headline_of
 from utils.scores.results import CONFIDENCE, TABLES, Estimate, Headline
 
@@ -82,7 +82,7 @@ class Series:
 
     @property
     def tested(self) -> Run:
-        return whole(self.runs)
+        return pooled(self.runs)
 
     @property
     def folder(self) -> Path:
@@ -176,15 +176,15 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     with files.locked(series.folder, wait=True):
         if (of := record.read(series.folder)) is None or of.key != series.record.key:
             record.claim(series.folder, series.record)
-    if not is_part():
+    if not is_child():
         print(series.expected(), flush=True)
     if jobs == 1:
-        with redirect_stdout(None) if is_part() else nullcontext():
+        with redirect_stdout(None) if is_child() else nullcontext():
             device = devices.choose_device(share_gpu)
         workers = runs[0].workers.started(devices.start_tensorflow(device))
         own = Series([replace(run, workers=workers) for run in series.runs], asked)
-        with quietly(lambda _: None) if is_part() else nullcontext():
-            own.work(RENEWED_AFTER if is_part() else asked)
+        with quietly(lambda _: None) if is_child() else nullcontext():
+            own.work(RENEWED_AFTER if is_child() else asked)
     else:
         before, status = -1, 0
         while not status and series.end() is None and before < (before := len(series.known())):
@@ -193,7 +193,7 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
             status = beside(commands, environments(jobs, share_gpu), "Permutations")
         if status:
             return status
-    return 0 if is_part() else conclude(series)
+    return 0 if is_child() else conclude(series)
 
 
 def conclude(series: Series) -> int:
@@ -207,7 +207,7 @@ def conclude(series: Series) -> int:
         told = {PERMUTATIONS: asdict(end)}
         finished = replace(series.record, finished=True, outputs=record.outputs_of(folder), told=told)
         record.write(folder / RECORD, finished)
-        replace(tested, out_dir=folder).enter(Headline("p of permutations", Estimate(end.p, None, end.bound)))
+        replace(tested, out_dir=folder).add_to_ledger(Headline("p of permutations", Estimate(end.p, None, end.bound)))
     print(paragraph("permutations", of=end))
     tested.announce()
     return 0

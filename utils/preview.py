@@ -9,12 +9,12 @@ from data.cohorts.folds import inner_folds
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
 from utils.permutations import Series
-from utils.runs.run import Run, whole
+from utils.runs.run import Run, pooled
 
 
 def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[str]:
     """Lines on what the command would do."""
-    run = whole(runs)
+    run = pooled(runs)
     todo = [one for one in runs if one.is_asked and one.is_due()]
     yield from who(run)
     yield reads(run)

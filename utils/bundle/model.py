@@ -256,7 +256,7 @@ class BundleFolder(CheckpointFolder):
     bundle: Bundle = field(kw_only=True)
 
     @property
-    def current(self) -> bool:
+    def exists(self) -> bool:
         return True
 
     @property

@@ -34,7 +34,7 @@ class Trained:
 def trained_in(folder: Path) -> list[Trained]:
     """The checkpoint in a folder or, if it has none, those of its folds and repeats. Raises InputError if there is
     none, if they are not of one training, or if they are of no classifier."""
-    found = [folder] if CheckpointFolder(folder).current else inside(folder)
+    found = [folder] if CheckpointFolder(folder).exists else inside(folder)
     if not found:
         raise InputError(f"{folder} holds no checkpoint; expected such as CKPT/mmnn/everybody or CKPT/mmnn/folds-10.")
     check_complete(folder, found)
@@ -63,7 +63,7 @@ def inside(folder: Path) -> list[Path]:
     """The folders of checkpoints in one of folds or else, of repeats of folds."""
     for pattern in ("*", f"{REPEAT.format('*')}/*"):
         places = (CheckpointFolder(path) for path in folder.glob(pattern) if path.is_dir())
-        if found := [of.path for of in places if of.current and of.path.name != EVERYBODY]:
+        if found := [of.path for of in places if of.exists and of.path.name != EVERYBODY]:
             return sorted(found)
     return []
 

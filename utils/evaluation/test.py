@@ -104,8 +104,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
     conclude(run, tested(run), notes, [run])
 
 
-def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequence[Run]) -> None:
-    """The predictions of each repeat -> all other results. `of_floors` must stand beside the floors; `parts` are the
+def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]) -> None:
+    """The predictions of each repeat -> all other results. `notes_before` are those of floors and people; `parts` are the
     runs whose networks predicted."""
     table = mean_of([of.predictions for of in each])
     trained = [(part, part.checkpoints.record()) for part in parts]
@@ -113,7 +113,7 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequ
     known = table[table["label"].notna()]
     derivation = run.cohort.metadata.derivation
     uncleaned = filter(None, [derivation.uncleaned] if derivation else [])
-    notes = [*uncleaned, *of_floors, *(run.folds.notes if run.folds else [])]
+    notes = [*uncleaned, *notes_before, *(run.folds.notes if run.folds else [])]
     if len(known) < len(table):
         notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
     gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
@@ -152,7 +152,7 @@ def conclude(run: Run, each: Sequence[Tested], of_floors: list[str], parts: Sequ
         print_unless_quiet("\n".join(new))
     record.write(run.out_dir / RECORD, run.record(**summary))
     report.write(run.out_dir)
-    if score and not run.is_whole:
+    if score and not run.is_pooled:
         numbers_of = {name: score[name].value for name in RESULT_METRICS}
         results = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
         add_row(run.out_dir / TESTED, {"checkpoint": str(run.checkpoints.latest())} | results)
@@ -163,7 +163,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     """Writes every result that needs labels; returns the metrics, and what `run.json` says of them."""
     every = [of.of_records(known["file"]) for of in each]
     first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_whole)
+    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
     score = with_intervals(predictions, run.seed)
     folds = {} if mean.fold is None else {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()}
     files.write_json(run.out_dir / METRICS, in_json(score) | ({"folds": folds} if folds else {}) | run.caveats.held)
@@ -186,7 +186,7 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
 def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    if run.folds is None or not run.is_whole:
+    if run.folds is None or not run.is_pooled:
         return
     people = probabilities.people(known, first["fold"].to_numpy())
     if len(people):
@@ -221,7 +221,7 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     found: Counter = Counter()
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
-        if run.folds is not None and run.is_whole:
+        if run.folds is not None and run.is_pooled:
             split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
         found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
     return [

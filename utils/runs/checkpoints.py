@@ -63,7 +63,7 @@ class CheckpointFolder:
             found = [match for match in found if match[1] == last[1] and int(match[2]) <= int(last[2])]
         ordered = sorted(found, key=lambda match: int(match[2]), reverse=True)
         prefixes = [self.path / f"{match[1]}-{match[2]}" for match in ordered]
-        return prefixes if last else [prefix for prefix in prefixes if self.marks_at(prefix)]
+        return prefixes if last else [prefix for prefix in prefixes if self.digests_at(prefix)]
 
     def at(self, prefix: Path) -> Record:
         """The record of a checkpoint. Raises InputError if it is gone or damaged."""
@@ -73,7 +73,7 @@ class CheckpointFolder:
             raise InputError(f"{path} cannot be read (No such file or directory). Copy it again.")
         return found
 
-    def marks_at(self, prefix: Path) -> dict[str, str] | None:
+    def digests_at(self, prefix: Path) -> dict[str, str] | None:
         """The digests of a checkpoint's files, none before it was saved; None if its record is damaged."""
         try:
             return self.at(prefix).outputs
@@ -82,11 +82,11 @@ class CheckpointFolder:
 
     def is_whole(self, prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; one whose digest was not recorded any more is, if it is there."""
-        paths, known = files_of(prefix), self.marks_at(prefix)
-        return known == marks(paths) if known else known is not None and len(paths) > 1
+        paths, known = files_of(prefix), self.digests_at(prefix)
+        return known == digests(paths) if known else known is not None and len(paths) > 1
 
     @property
-    def current(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is a checkpoint."""
         return self.named is not None or bool(self.prefixes)
 
@@ -102,7 +102,7 @@ class CheckpointFolder:
         """The same. Raises InputError if there is none."""
         if whole := self.whole:
             return whole
-        if not self.current:
+        if not self.exists:
             raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
         for prefix in self.prefixes[:1]:
             self.at(prefix)  # says what is wrong with its record
@@ -155,7 +155,7 @@ class CheckpointFolder:
 
     def write(self, prefix: str, of: Record, saved: bool) -> None:
         """Writes the record of a checkpoint: before, and once it is `saved`, with its digest."""
-        outputs = marks(files_of(self.path / prefix)) if saved else {}
+        outputs = digests(files_of(self.path / prefix)) if saved else {}
         record.write(self.path / f"{prefix}.json", replace(of, outputs=outputs, finished=saved))
 
     def training_cohort(self) -> Cohort | None:
@@ -190,5 +190,5 @@ def files_of(prefix: Path) -> list[Path]:
     return sorted(path for path in prefix.parent.glob(f"{prefix.name}.*") if path.suffix != ".json")
 
 
-def marks(paths: Iterable[Path]) -> dict[str, str]:
+def digests(paths: Iterable[Path]) -> dict[str, str]:
     return {path.name: record.sha256(path) for path in paths}

@@ -38,10 +38,10 @@ FLAGS = {"grid": "--dataDir"}  # of choices that are called otherwise
 
 def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
     """Raises InputError if a checkpoint is missing, and the model was trained in other folds, or on a split."""
-    if folder.current:
+    if folder.exists:
         return
     found = [path.name for path in sorted(of_model.glob("*")) if path.name.startswith((OF_FOLDS, EVERYBODY))]
-    found += ["one of a split"] if CheckpointFolder(of_model).current else []
+    found += ["one of a split"] if CheckpointFolder(of_model).exists else []
     if found := [name for name in found if name not in folder.path.parts]:
         raise InputError(
             f"{folder.path} holds no checkpoint, but {of_model} has {listed(found)}; say so with --folds or "

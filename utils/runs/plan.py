@@ -29,8 +29,8 @@ from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.places import check_places
 from utils.runs.record import Caveats, Choices, Record
-from utils.runs.run import Job, Options, Run, whole
-from utils.runs.work import is_part
+from utils.runs.run import Job, Options, Run, pooled
+from utils.runs.work import is_child
 
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
@@ -231,8 +231,8 @@ def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
         asked.config(None)  # a mistake there is reported before the cohort is read
     _ = asked.results, asked.candidates
     runs = [*runs_of(asked)]
-    stands = whole(runs)
-    report(stands)
+    stands = pooled(runs)
+    print_before(stands)
     if asked.everybody:
         score = stands.cross_validation
         print(f"{stands.checkpoints.path} is of everybody and has no score of its own; {score or NO_SCORE}.")
@@ -247,7 +247,7 @@ def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
 
 def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
     """Raises InputError for options that do not go together."""
-    if is_part():  # whoever started it has checked them
+    if is_child():  # whoever started it has checked them
         return
     job, model, given = asked.job, asked.network, asked.given
     for name in sorted(given - {*flags(job.options)}):
@@ -332,13 +332,13 @@ def of_everybody(cohort: Cohort) -> Cohort:
 
 def is_used(asked: Asked, folder: CheckpointFolder) -> bool:
     """Whether a run uses or continues the checkpoint in a folder."""
-    return asked.job.needs_checkpoint or (folder.current and not asked.override)
+    return asked.job.needs_checkpoint or (folder.exists and not asked.override)
 
 
 def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record | None:
     """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
     needed is missing, or one that is there is of another model or fold."""
-    if not is_used(asked, folder) or not (folder.current or part.is_asked):
+    if not is_used(asked, folder) or not (folder.exists or part.is_asked):
         return None
     if asked.job.needs_checkpoint:
         guards.trained_otherwise(folder, asked.chk_point_dir / asked.model)
@@ -445,7 +445,7 @@ def check_grid(asked: Asked, cohort: Cohort) -> None:
     raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
 
 
-def report(run: Run) -> None:
+def print_before(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort, folds = run.cohort, run.folds
     if cohort.simulated:

@@ -78,7 +78,7 @@ class Job:
 @dataclass(frozen=True)
 class Run:
     """One job by one network on one cohort, everything settled and checked. It is of the cohort's split, or of the
-    `fold` of a `repeat`, one of `repeats`; without a name of the fold it stands for all of these, see `whole`."""
+    `fold` of a `repeat`, one of `repeats`; without a name of the fold it stands for all of these, see `pooled`."""
 
     job: Job
     choices: Choices
@@ -113,7 +113,7 @@ class Run:
         return self.choices.seed
 
     @property
-    def is_whole(self) -> bool:
+    def is_pooled(self) -> bool:
         """Whether it stands for the job on all folds."""
         return self.folds is not None and not self.fold
 
@@ -219,11 +219,11 @@ class Run:
     def finish(self, headline: Headline | None = None, **told: Any) -> None:
         """Writes a row of `runs.csv` and `run.json`, and prints where the results are; `headline` is the metric that
         stands for the run."""
-        self.enter(headline)
+        self.add_to_ledger(headline)
         record.write(self.out_dir / RECORD, self.record(True, headline, **told))
         self.announce()
 
-    def enter(self, headline: Headline | None) -> None:
+    def add_to_ledger(self, headline: Headline | None) -> None:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
         row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -324,7 +324,7 @@ class Run:
         print_unless_quiet(f"Results: {self.out_dir}{self.marks}")
 
 
-def whole(runs: Sequence[Run]) -> Run:
+def pooled(runs: Sequence[Run]) -> Run:
     """What stands for all parts of a job: its people, the folder of the pooled results, and the weights of all."""
     first = runs[0]
     if not first.folds:

@@ -20,33 +20,33 @@ from data.base.terminal import Progress, duration, progress, quietly
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
-from utils.runs.run import Run, whole
+from utils.runs.run import Run, pooled
 
-IS_PART = "ABIDE_IS_PART"  # set in the environment of a process that does a part of what another one was asked for
+IS_CHILD = "ABIDE_IS_CHILD"  # set in the environment of a process that does a part of what another one was asked for
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 INTERVAL_S = 0.2
 KILLED = 137  # the exit status of a process that was, as a shell has it
 
 
-def is_part() -> bool:
+def is_child() -> bool:
     """Whether this process does a part of what another one was asked for, which has said the rest."""
-    return IS_PART in os.environ
+    return IS_CHILD in os.environ
 
 
 def all_done(runs: Sequence[Run]) -> bool:
-    stands = whole(runs)
-    return not any(run.is_due() for run in runs) and not (stands.is_whole and stands.is_due())
+    stands = pooled(runs)
+    return not any(run.is_due() for run in runs) and not (stands.is_pooled and stands.is_due())
 
 
 def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
     """Does the runs that are asked for and not done, and pools; returns the exit status."""
-    with redirect_stdout(None) if is_part() else nullcontext():
+    with redirect_stdout(None) if is_child() else nullcontext():
         device = devices.choose_device(share_gpu, jobs > 1 or runs[0].job.takes_several_devices)
     if jobs == 1:
         return perform_here(runs, device)
-    out_dir = whole(runs).out_dir
+    out_dir = pooled(runs).out_dir
     with files.locked(out_dir.with_name(f"{out_dir.name}.jobs")):  # two would share the cores
-        begin(runs)
+        claim_all(runs)
         commands = [
             (f"Fold {fold}", ["--fold", fold]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
@@ -61,19 +61,19 @@ def perform_here(runs: Sequence[Run], device: str) -> int:
     """The same in this process."""
     todo, is_chief = [run for run in runs if run.is_asked], runs[0].workers.is_chief
     if is_chief:
-        begin(runs)
+        claim_all(runs)
     due = [run for run in todo if run.is_due()]
-    in_rows = is_chief and len(todo) > 1 and not is_part()
+    in_rows = is_chief and len(todo) > 1 and not is_child()
     if in_rows and due:
         print(f"To do: {len(due)} of {len(todo)} folds; each prints a row when it ends.", flush=True)
     began = time.monotonic()
     with progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown:
         for count, run in enumerate(due, 1):
-            with quietly(partial(note, shown, run)) if in_rows or is_part() else nullcontext():
+            with quietly(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
                 status = perform_one(run, device)
             if status:
                 return status
-            if in_rows or is_part():
+            if in_rows or is_child():
                 left = duration((time.monotonic() - began) / count * (len(due) - count))
                 told = f", {left} left for all" if count < len(due) and shown else ""
                 print(f"Fold {run.part}: {people(run)}{told}", flush=True)
@@ -95,17 +95,19 @@ def perform_one(run: Run, device: str) -> int:
 
 
 def people(run: Run) -> str:
-    """How many a fold tests, or trains on."""
+    """How many a fold tests, or trains on; a full pass takes all."""
+    if not run.job.has_flag:
+        return "reduced"
     split, named = ("test", "tested") if run.job.needs_checkpoint else ("train", "trained on")
     count = len(run.cohort.subjects(split))
     return f"{count} {'subject' if count == 1 else 'subjects'} {named}"
 
 
-def begin(runs: Sequence[Run]) -> None:
+def claim_all(runs: Sequence[Run]) -> None:
     """Writes the table of folds, for a training, and makes the folder of the pooled results; earlier ones are moved
     aside."""
-    stands = whole(runs)
-    if not stands.is_whole:
+    stands = pooled(runs)
+    if not stands.is_pooled:
         return
     if not stands.job.needs_checkpoint:
         for folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
@@ -119,8 +121,8 @@ def begin(runs: Sequence[Run]) -> None:
 
 def pool(runs: Sequence[Run], device: str) -> int:
     """Pools the results of all parts if none is missing."""
-    stands = whole(runs)
-    if not stands.is_whole or is_part():  # whoever started a part pools
+    stands = pooled(runs)
+    if not stands.is_pooled or is_child():  # whoever started a part pools
         return 0
     if not all(run.is_asked for run in runs) and stands.override:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
@@ -154,7 +156,7 @@ def beside(
             while free and waiting and not any(statuses):
                 (name, options), environment = waiting.pop(0), free.pop()
                 output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
-                busy[started(options, environment, *output)] = name, environment, output
+                busy[start_process(options, environment, *output)] = name, environment, output
             time.sleep(INTERVAL_S)
             if stopped and not any(statuses):  # each saves what it has
                 statuses += stopped
@@ -172,10 +174,10 @@ def beside(
     return next(filter(None, statuses), 0)
 
 
-def started(options: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> subprocess.Popen:
+def start_process(options: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> subprocess.Popen:
     """This command with more options, in a process that a signal to this one does not reach."""
     command = [sys.executable, "-m", "utils", *sys.argv[1:], *options, "--jobs", "1"]
-    added = os.environ | environment | {IS_PART: "1"}
+    added = os.environ | environment | {IS_CHILD: "1"}
     with open(out, "w") as told, open(errors, "w") as wrong:
         return subprocess.Popen(
             command, env=added, stdin=subprocess.DEVNULL, stdout=told, stderr=wrong, start_new_session=True

@@ -21,7 +21,7 @@ from utils.runs.candidates import Candidate
 from utils.runs.run import Run
 from utils.scores.metrics import Predictions, headline_of
 from utils.training.network import outputs_of, probability_of_autism
-from utils.training.train import begin, measure
+from utils.training.train import built, measure
 
 COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
 
@@ -32,7 +32,7 @@ def predicted(run: Run) -> dict[str, float]:
     if run.candidates:
         run = run.by(chosen(run)[0])
     with run.fresh():
-        training = begin(run)
+        training = built(run)
         measure(training)
         for _ in training.steps(0):
             pass

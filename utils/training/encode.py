@@ -42,7 +42,7 @@ def encode(run: Run) -> int:
         open_cohort(folder)  # nothing is called done that cannot be read
         made = dataclasses.replace(source, out_dir=folder).record(finished=True, records=len(run.cohort.rows))
         record.write(folder / record.RECORD, made)
-    run.enter(None)
+    run.add_to_ledger(None)
     run.announce()
     return 0
 

@@ -47,7 +47,7 @@ class Saver:
 
     def save(self, record: Record) -> None:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
-        prefix, before = f"{self.name}-{record.step}", self.folder.current
+        prefix, before = f"{self.name}-{record.step}", self.folder.exists
         try:
             self.folder.write(prefix, record, saved=False)  # first: a checkpoint without its record cannot be used
             self.manager.save(checkpoint_number=record.step)

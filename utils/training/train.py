@@ -41,7 +41,7 @@ STEP = re.compile(r"\d{1,18}")  # of a history
 def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
     the exit status (128 + signal if stopped)."""
-    anew = run.override or not run.checkpoints.current
+    anew = run.override or not run.checkpoints.exists
     name, told = run.checkpoints.prepare(run.override), dict[str, Any]()
     if anew:
         run = replace(run, begun=begun_of(run))
@@ -52,7 +52,7 @@ def train(run: Run) -> int:
             candidate, told = chosen(run, run.out_dir / INNER)
             run = run.settled(candidate)
     with run.fresh():
-        training = begin(run)
+        training = built(run)
         saver = Saver(run.checkpoints, name, training.network, training.optimizer)
         if anew:
             measure(training)
@@ -127,7 +127,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     whole.finish()
 
 
-def begin(run: Run) -> Training:
+def built(run: Run) -> Training:
     """The network and its optimizer on all devices. Raises InputError if one of these would have nothing to do."""
     if run.config.batch_size < run.workers.replicas:
         raise InputError(
