@@ -105,8 +105,8 @@ def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
 
 
 def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]) -> None:
-    """The predictions of each repeat -> all other results. `notes_before` are those of floors and people; `parts` are the
-    runs whose networks predicted."""
+    """The predictions of each repeat -> all other results. `notes_before` are those of floors and people; `parts` are
+    the runs whose networks predicted."""
     table = mean_of([of.predictions for of in each])
     trained = [(part, part.checkpoints.record()) for part in parts]
     chosen = {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told}
