@@ -366,6 +366,9 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     of_folds = of_folds or (saved.cross_validation if saved else None)
     preset, config = asked.config(like)
     check_grid(asked, part.cohort)
+    cohort = part.cohort
+    if saved and saved.preparation and not (training or part.folds):  # new people
+        cohort = prepared_as(cohort, saved.preparation)
     explicit = [asked.trained or saved, *(text for text in asked.set or () if text.startswith("connectome="))]
     config = of_cohort(config, part.cohort, model, explicit)
     compared = asked.candidates
@@ -387,7 +390,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
         choices=choices,
         config=config,
         options=asked.options,
-        cohort=part.cohort if training or part.folds or not saved else prepared_for(part.cohort, saved),
+        cohort=cohort,
         data_dir=asked.data_dir,
         checkpoints=folder,
         out_dir=part.out_dir,
@@ -401,7 +404,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
         candidates=compared,
         everybody=asked.everybody or bool(saved and saved.everybody),
         cross_validation=of_folds,
-        trained_with=of_others(saved, asked) if asked.trained and saved else Caveats(),
+        trained_with=of_others(saved) if asked.trained and saved else Caveats(),
         begun=saved.begun if saved and training else "",
     )
     kept_in = asked.chk_point_dir / atlas.MEANS
@@ -409,12 +412,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     return replace(run, cohort=cohort if asked.trained else replace(cohort, kept_in=kept_in))
 
 
-def prepared_for(cohort: Cohort, saved: Record) -> Cohort:
-    """A cohort with its phenotype scaled as that of the people who trained a checkpoint."""
-    return prepared_as(cohort, saved.preparation) if saved.preparation else cohort
-
-
-def of_others(saved: Record, asked: Asked) -> Caveats:
+def of_others(saved: Record) -> Caveats:
     """What must stand beside whatever the networks of a bundle say: the caveats of the cohort that trained them."""
     problems = tuple(f"of the training people: {text}" for text in saved.caveats.problems)
     return replace(saved.caveats, problems=problems, transductive=False, unknown_site=False)
