@@ -92,7 +92,7 @@ ROWS = {
 }
 
 HOOK = """
-import json, os, resource, signal, sys, threading
+import json, os, signal, sys, threading
 
 fault = json.loads(os.environ["FAULT"])
 changes = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -114,11 +114,8 @@ def note(event, arguments):
     if number == fault["number"]:
         threading.Timer(fault["delay_s"], strike).start() if fault["delay_s"] else strike()
 
-if "largest_file" in fault:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (fault["largest_file"], resource.RLIM_INFINITY))
-else:
-    sys.addaudithook(note)
-"""  # each process of a command counts what it changes in its folder, and kills at a number; or its files cannot grow
+sys.addaudithook(note)
+"""  # each process of a command counts what it changes in its folder, and kills at a number
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 MOUNTED = """
 mkdir ../disk && cp -a . ../disk && mount -t tmpfs -o size=1g none "$PWD" && cd "$PWD" && cp -a ../disk/. . || exit 99
@@ -131,9 +128,9 @@ exit $status
 """
 
 
-def bytes_in(folder: Path) -> list[int]:
-    """Of each file, as a tmpfs counts them, in pages."""
-    return [-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file()]
+def bytes_in(folder: Path) -> int:
+    """As a tmpfs counts them, in pages."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
 
 
 TIMES_AND_SPEEDS = {"begun", "started", "wall_time_s", "samples_per_s", "when"}  # keys and columns
@@ -318,27 +315,20 @@ class Torture:
         self.comes_out(name, folder, tally, has_ended)
 
     def full_disk(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
-        """A disk that fills at one of the writes, or where none can be mounted, files that cannot grow."""
+        """A disk that fills at one of the writes."""
         before, after = bytes_in(folder), bytes_in(self.undisturbed(name).folder)
-        if can_mount():
-            room = rng.uniform(0, 0.95) * (sum(after) - sum(before))
-            done = self.on_a_disk(name, folder, f"size={sum(before) + max(int(room), 4096)}")
-        else:
-            tally.note = "files that cannot grow: no disk can be mounted here"
-            done = self.run(self.words(name), folder, {"largest_file": rng.randrange(max(after) // 2)})
+        room = rng.uniform(0, 0.95) * (after - before)
+        done = self.on_a_disk(name, folder, f"size={before + max(int(room), 4096)}")
         if has_ended := done.returncode < 2:
             tally.note = "some had room enough"
             tally.succeeded(done, f"{folder}, with room")
         else:
-            tally.refused(done, str(folder), "No space left|File too large|[Rr]oom")
+            tally.refused(done, str(folder), "No space left|[Rr]oom")
             if ROWS[name].is_whole:
                 tally.same(self.undisturbed(name).before, state(folder), f"{folder}, of which nothing should be left")
         self.comes_out(name, folder, tally, has_ended)
 
     def read_only(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
-        if not can_mount():
-            tally.note = "not tried: no disk can be mounted here"
-            return
         tally.refused(self.on_a_disk(name, folder, "ro"), str(folder), "Read-only file system|cannot be written")
         self.comes_out(name, folder, tally, has_ended=False)
 
@@ -362,6 +352,8 @@ def can_mount() -> bool:
 def suffer(torture: Torture, name: str, fault: str, times: int, seed: int) -> Tally:
     """One fault, which is lost as a whole if the torture itself fails."""
     tally, rng, begun = Tally(), random.Random(f"{seed} {fault} {name}"), time.monotonic()
+    if fault != "kill" and not can_mount():
+        return Tally(note="not tried: no disk can be mounted here")
     for number in range(times):
         folder = torture.home / f"{fault} {name}" / str(number)
         try:

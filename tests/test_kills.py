@@ -29,13 +29,6 @@ def test_a_row_of_each_fault(fault, name, torture):
         pytest.skip(tally.note)
 
 
-@pytest.mark.slow
-def test_a_full_disk_where_none_can_be_mounted(torture, monkeypatch):
-    monkeypatch.setattr(kills, "can_mount", lambda: False)
-    assert not kills.suffer(torture, "pack", "full_disk", times=1, seed=0).lost
-    assert "no disk can be mounted" in kills.suffer(torture, "pack", "read_only", times=1, seed=1).note
-
-
 PLACES = "--model nn --dataDir {cohort} --chkPointDir {to}/ckpt --outDir {to}/out"
 TRAINING = f"run.py --train --set members=1 --set batch_size=8 --numIters {{count}} {PLACES}"
 
