@@ -134,6 +134,7 @@ def bytes_in(folder: Path) -> int:
 
 
 TIMES_AND_SPEEDS = {"begun", "started", "wall_time_s", "samples_per_s", "when"}  # keys and columns
+LOGS = ("runs.csv", "checkpoint_results.csv")  # folds end in any order, one that is killed as it ends does so twice
 MASKED = "|".join(
     (
         r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?( ?[+-]\d{4})?)?",
@@ -160,7 +161,7 @@ def settled(path: Path, content: bytes) -> str:
     elif kind == ".csv" and content.strip():
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         rows = table.drop(columns=TIMES_AND_SPEEDS & {*table}).to_csv(index=False).splitlines()
-        text = "\n".join(sorted(rows) if "when" in table else rows)  # folds side by side end in any order
+        text = "\n".join(sorted({*rows}) if path.name in LOGS else rows)
     elif kind == "SHA256SUMS":
         text = "\n".join(line.split(maxsplit=1)[-1] for line in content.decode().splitlines())
     elif kind in (".html", ".txt", ".md", ".log", ".tsv", ".1D", "checkpoint"):
