@@ -122,9 +122,11 @@ def loop(training: Training, done: int, saver: Saver, history: "History", descri
 
 
 def pool(whole: Run, runs: Sequence[Run]) -> None:
-    """Records that the trainings of all parts are done."""
+    """Records that the trainings of all parts are done, with the settings that inner folds chose, if they did."""
     tell_shares([run.checkpoints for run in runs])
-    whole.finish()
+    chosen = [of for run in runs if (of := run.checkpoints.record().settings)]
+    presets = ", ".join(sorted({of.preset for of in chosen}))
+    replace(whole, choices=replace(chosen[0], preset=presets)).finish()
 
 
 def built(run: Run) -> Training:
