@@ -137,7 +137,7 @@ def test_it_is_done_once_and_more_continue_fewer(tested, copy, cohort):
 def test_killed_it_goes_on_with_what_is_missing_whatever_the_number_of_processes(words, tested, copy, cohort):
     """The first and the third row are there."""
     lab.edit(copy / TABLE, lambda of: of[::2])
-    lab.edit(copy / "test/run.json", {"told": {}})
+    lab.say(copy / "test/run.json", permutations=None)
     lab.edit(copy / "test/permutations/run.json", {"finished": False, "told": {}})
     done(f"{FOUR} {words}", of=cohort, to=copy)
     assert (copy / TABLE).read_bytes() == (tested / TABLE).read_bytes() and p_in(copy) == p_in(tested)
