@@ -180,10 +180,9 @@ def check_finished(folder: Path, expected: str) -> Record:
 
 
 def outputs_of(folder: Path) -> dict[str, str]:
-    """What a run wrote into its folder, which held nothing before; without the folders of parts."""
-    found = [
-        path for path in sorted(folder.iterdir()) if path.name not in (*KEPT, RECORD) and not PART.match(path.name)
-    ]
+    """What a run wrote into its folder, which held nothing before; without the folders of parts, and locks."""
+    own = sorted(folder.glob("[!.]*"))
+    found = [path for path in own if path.name not in (*KEPT, RECORD) and not PART.match(path.name)]
     inside = [path for top in found if top.is_dir() and not (top / RECORD).is_file() for path in sorted(top.rglob("*"))]
     return {str(path.relative_to(folder)): mark(path) or "" for path in [*found, *inside] if path.is_file()}
 
