@@ -205,7 +205,7 @@ def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
         rows = again[again["family"] == where.family].set_index("thing")["comes_out"]
         part["out"] = pd.to_numeric(thing.map(rows)).fillna(0) if where.family else float("nan")
         parts.append(part.assign(test=test))
-    told = json.loads((folder / "run.json").read_text())
+    told = json.loads((folder / "run.json").read_text())["told"]
     return pd.concat(parts, ignore_index=True).assign(concludes=told["better_than_chance"] is not False)
 
 
