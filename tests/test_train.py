@@ -195,7 +195,7 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
 
 @pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_completes_the_job_bit_equal(train, cohort, tmp_path):
-    process = disturbed(training(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=ENDLESS)
+    process = disturbed(training(tmp_path / "parts", cohort, "cnn", ENDLESS), signal.SIGTERM, save_every=40)
     assert (process.returncode, process.err) == (128 + signal.SIGTERM, "")
     seen = int(re.search(r"Stopped at iteration (\d+) and saved; the same command continues", process.out)[1])
     made = record_of(tmp_path / "parts/out")
