@@ -46,7 +46,7 @@ KEYS = {table: columns for columns, tables in TABLES.items() for table in tables
 TEXTS = {"subjects", "covariates"}  # tables whose words count; elsewhere they follow from numbers
 NO_RESULT = re.compile(r"samples_per_s|file|.*_sha256")  # columns
 NO_RESULTS = re.compile(  # files that hold paths, times, digests or words, or parts of what is read beside them
-    r"^(runs|digests|derived|tripod_ai|permutation-\d+)\.csv$|^participants\.tsv$|_desc-confounds_timeseries\.tsv$"
+    r"^(runs|digests|derived|tripod_ai|permutation-\d+|inner|ckpt\w*)\.csv$|^participants\.tsv$|_desc-confounds_timeseries\.tsv$"
 )
 OF_PART = re.compile(r"^(fold|repeat|candidate)-\d+$")  # folders whose results are told again above them
 HEADER = 30  # float32 of a record before its volume: the label, and the scaled phenotype

@@ -29,13 +29,11 @@ def parser() -> Parser:
 def compare() -> int:
     args = parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
-    from utils.runs.places import RESULTS, refuse
     from utils.runs.record import Record, claim
 
     if len({run.resolve() for run in args.runs}) < max(2, len(args.runs)):
         named = " ".join(map(str, args.runs))
         raise InputError(f"There is nothing to compare in {named}; name two runs or more, each once.")
-    refuse("--outDir", args.outDir, "a comparison", dict.fromkeys(args.runs, RESULTS))
     opened = runs.opened(args.runs)
     with files.locked(args.outDir):
         claim(args.outDir, Record(job=page.JOB))

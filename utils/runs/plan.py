@@ -5,10 +5,12 @@ What the user does not say is as in the checkpoint that is continued or used, or
 plus r. It cuts numbered folds anew; of folds of a column it changes only the starts of the networks.
 """
 
+import os
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 
 from data.base.cli import MAX_SEED, flags, option, positive
@@ -27,7 +29,6 @@ from utils.runs import guards, record
 from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
 from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.places import check_places
 from utils.runs.record import Caveats, Choices, Record
 from utils.runs.run import Job, Options, Run, pooled
 from utils.runs.work import is_child
@@ -38,6 +39,7 @@ NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT = "repeat-{}"  # the name of a repeat's folders
+PATTERN = "*?[\\"
 JOB, CUT = "job", "folds"  # groups of options
 OF_LABELS = {"choose", "permutations"}
 NEEDS = dict.fromkeys(("fold", "jobs", "repeats", "choose", "permutations"), "folds")
@@ -175,8 +177,7 @@ class Asked:
     def results(self) -> Path:
         """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
         out_dir = self.out_dir or self.usual_results
-        written = self.chk_point_dir / self.model if self.training else None
-        check_places(out_dir, self.chk_point_dir, self.data_dir, written)
+        check_apart({"--outDir": out_dir, "--chkPointDir": self.chk_point_dir / self.model, "--dataDir": self.data_dir})
         return out_dir
 
     @property
@@ -220,6 +221,23 @@ class Part:
     fold: str = ""
     repeat: int = 0
     is_asked: bool = True
+
+
+def check_apart(named: Mapping[str, Path | None]) -> None:
+    """Raises InputError for a folder that is another one or lies in it, through links, too; and for one that TensorFlow
+    would read as a pattern of others, which it would delete."""
+    folders = {flag: Path(os.path.realpath(path)) for flag, path in named.items() if path}
+    for (flag, inner), (other, outer) in permutations(folders.items(), 2):
+        if outer in (inner, *inner.parents):
+            raise InputError(
+                f"{flag} {named[flag]} is {other} {named[other]}, or lies in it; keep results, checkpoints and cohorts "
+                "in folders of their own."
+            )
+    if odd := sorted(set(str(named["--chkPointDir"])) & set(PATTERN)):
+        raise InputError(
+            f"--chkPointDir {named['--chkPointDir']} holds {' '.join(odd)}, which TensorFlow reads as a pattern of "
+            f"other folders; name a folder without {' '.join(PATTERN)}."
+        )
 
 
 def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
