@@ -30,7 +30,13 @@ BLOBS = "Random blobs are gone: the number of voxels stands beside each region."
 MOTION = "How reliable motion would have to be is said no more."
 COMPARED = "A comparison has the paired difference with its interval: no McNemar, no correlation, no table of sites."
 ONE_ENGINE = "A shift is measured by a robust spread, and its measures have the names that a check gives them."
+CHOSEN = "Inner folds choose within a training: no candidate is tested by itself, nor has folders of its own."
+IN_ROWS = "A permutation leaves its score; which are as high as the observed one follows from it."
 EXEMPTIONS: tuple[Exemption, ...] = (
+    Exemption("choose/test/candidates/*", "gone", "choice", CHOSEN),
+    Exemption("choose/test/choices/*", "gone", "choice", CHOSEN),
+    Exemption("choose/ckpt/folds/*", "gone", "choice", CHOSEN),
+    Exemption("permutations/test/permutations/as_high/*", "gone", "permutations", IN_ROWS),
     Exemption("*/regions/size_percentile/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/blob_excess/*", "gone", "blobs", BLOBS),
     Exemption("*/blackout/group/*", "gone", "blobs", BLOBS),

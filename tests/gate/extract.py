@@ -28,7 +28,7 @@ TABLES = {  # the columns that say what a row is of -> the tables
     ("subject",): "subjects phenotype covariates series predictions people baseline_predictions",
     ("subject", "map"): "maps",
     ("repeat", "subject"): "folds",
-    ("candidate", "repeat", "fold", "step"): "history training",
+    ("repeat", "fold", "step"): "history training",
     ("fold", "candidate"): "choices candidates",
     ("baseline",): "baselines",
     ("kind", "group"): "groups values",
@@ -109,6 +109,8 @@ def of_table(path: Path, folder: str, place: Path) -> Found:
         frame["repeat"] = repeat[1]
     elif "subject" in KEYS[table] and "repeat" in frame:
         frame = mean_of_repeats(frame)
+    if table == "permutations":
+        frame = frame.rename(columns=lambda name: "score" if name.startswith("auc") else name)
     keys = [key for key in KEYS[table] if key in frame]
     for row in frame.to_dict("records"):
         key = today("/".join(str(row.pop(key)) for key in keys))
@@ -123,7 +125,7 @@ def mean_of_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     numbers = frame.drop(columns=["repeat", "fold"], errors="ignore").set_index("subject").map(number)
     parts = [of for _, of in numbers.groupby(frame["repeat"].to_numpy())]
     mean = sum((part.loc[parts[0].index] for part in parts[1:]), parts[0]) / len(parts)
-    return mean.dropna(axis=1).map(repr).reset_index()
+    return mean.dropna(axis=1).map("{:.8g}".format).reset_index()  # as tables have them
 
 
 def number(cell: str) -> float | None:
