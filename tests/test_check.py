@@ -11,7 +11,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, run, text_of
+from commands import done, record_of, run, text_of
 from helpers import read_rows, resealed
 from PIL import Image
 from scipy import ndimage
@@ -309,7 +309,7 @@ def test_problems_of_the_check_mark_every_result_until_the_cohort_is_another_one
     shutil.rmtree(tmp_path / "ckpt")
     told = done(f"{train}/two", of=copy, to=tmp_path)
     assert f": 1 problem invalidates results: {found}.\n" in told and "(SIMULATED, PROBLEMS: 1)" in told
-    assert json.loads((tmp_path / "two/run.json").read_text())["problems"] == [found]
+    assert record_of(tmp_path / "two")["problems"] == [found]
     assert read_rows(tmp_path / "runs.csv")[-1]["cohort"] == f"{copy} (SIMULATED, PROBLEMS: 1)"
     in_table(copy, "split", "train", paths(copy, split="test"))
     shutil.rmtree(tmp_path / "ckpt")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from commands import done, refused
 
+from data.base.errors import InputError
 from data.cohorts import folds
 
 GROUPS = (("50002", "50005"), ("50006", "50009"), ("50010", "50011"), ("50012", "50013", "50014"))
@@ -90,7 +91,9 @@ def test_folds_are_saved_and_used_again(cut, converted, tmp_path):
     found = cut(converted, "4")
     found.write(tmp_path / "saved")
     assert lab.read_table(tmp_path / "saved/folds.csv").set_index("subject")["fold"].to_dict() == found.fold_of
-    assert cut(converted, "4", seed=5).fold_of == found.fold_of
+    assert cut(converted, "4").fold_of == found.fold_of
+    with pytest.raises(InputError, match="another --seed"):
+        cut(converted, "4", seed=5)
     assert folds.repeated(found, 1, tmp_path / "other").fold_of != found.fold_of
 
 

@@ -99,7 +99,7 @@ def test_a_conversion_that_is_stopped_ends_with_its_processes_and_is_completed(h
 @pytest.mark.bits
 def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_another(converted, tmp_path, effort):
     """By a signal to the first process alone, or by a kill of the others; the third fold is not begun then."""
-    train = "run.py --train --model nn --folds 3 --numIters 40 --set members=1 --set batch_size=8 --dataDir {of} "
+    train = "run.py --train --model nn --folds 3 --numIters 120 --set members=1 --set batch_size=8 --dataDir {of} "
     train += "--chkPointDir {to}/ckpt --outDir {to}/train"
     side_by_side = words_of(f"{train} --jobs 2", of=converted, to=tmp_path / "two")
     effort(save_every=5)
@@ -107,7 +107,7 @@ def test_folds_side_by_side_that_are_stopped_go_on_and_are_those_one_after_anoth
     folder = tmp_path / "two/ckpt/nn/folds-3"
     for how, first, status, words in (
         ("a scheduler", "ckpt-5", 143, ""),
-        ("a full memory", "ckpt-10", 137, "is the memory too small for 2 jobs?"),
+        ("a full memory", "ckpt-60", 137, "is the memory too small for 2 jobs?"),
     ):
         until = partial(glob.glob, f"{folder}/?/{first}.index")
         ended, told = stopped(how, side_by_side, until, ABIDE_EFFORT=saves)

@@ -140,7 +140,8 @@ def test_a_killed_worker_ends_the_others_and_the_same_commands_go_on(pair, one, 
     for name in ("parts", "killed"):
         expected, rows = (pd.read_csv(of / "nn/history.csv") for of in (one, folder / name))
         assert [*rows["step"]] == [*range(1, len(rows) + 1)], name
-        np.testing.assert_allclose(rows["loss"][:6], expected["loss"], rtol=1e-6, err_msg=name)
+        count = min(len(rows), len(expected))
+        np.testing.assert_allclose(rows["loss"][:count], expected["loss"][:count], rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
