@@ -283,15 +283,19 @@ class Run:
     @contextmanager
     def fresh(self) -> Iterator[None]:
         """Work that is independent of networks that this process has built. TensorFlow must have been started."""
-        import keras
-
         if self.choices.precision == "mixed_bfloat16":
             devices.check_bfloat16()
+        self.forget_networks()
+        with devices.memory_errors_explained():
+            yield
+
+    def forget_networks(self) -> None:
+        """What is built next does not depend on networks before."""
+        import keras
+
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.seed)
         keras.mixed_precision.set_global_policy(self.choices.precision)
-        with devices.memory_errors_explained():
-            yield
 
     def by(self, candidate: Candidate) -> "Run":
         """This run with the settings of a candidate, and no others to choose among."""

@@ -51,12 +51,12 @@ def train(run: Run) -> int:
 
             candidate, told = chosen(run, run.out_dir / INNER)
             run = run.settled(candidate)
-    with run.fresh():
-        training = built(run)
-        saver = Saver(run.checkpoints, name, training.network, training.optimizer)
-        if anew:
-            measure(training)
-        done = 0 if anew else saver.restore()
+            run.forget_networks()
+    training = built(run)
+    saver = Saver(run.checkpoints, name, training.network, training.optimizer)
+    if anew:
+        measure(training)
+    done = 0 if anew else saver.restore()
     if not anew:
         told = run.checkpoints.record().told
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {done}.")
