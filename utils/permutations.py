@@ -13,6 +13,7 @@ find. The order of the permutations decides, not who is done first: processes th
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
@@ -98,6 +99,11 @@ class Series:
             settings=self.tested.choices,
         )
 
+    @cached_property
+    def key(self) -> str:
+        """That of its record, as it was at first."""
+        return self.record.key
+
     @property
     def observed(self) -> tuple[str, float]:
         """The AUC that the verdict rests on, by its name, as the test has it."""
@@ -136,6 +142,8 @@ class Series:
         """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
         with progress("Permutations", self.asked, len(self.known())) as shown:
             for number in range(1, self.asked + 1):
+                if number in self.known():
+                    continue
                 if self.end() or not most:
                     return
                 with ExitStack() as held:
@@ -152,12 +160,14 @@ class Series:
     def add(self, number: int, score: float) -> None:
         """Adds a row, in the order of numbers."""
         with files.locked(self.folder, wait=True):
+            if (of := record.read(self.folder)) is None or of.key != self.key:
+                raise InputError(f"{self.folder} is of another training now; repeat the command.")
             rows = sorted((self.known() | {number: score}).items())
             write_frame(self.folder / TABLE, pd.DataFrame(rows, columns=COLUMNS))
 
     def expected(self) -> str:
         """How many permutations are to come, and how long they take at most, by the trainings of the networks."""
-        same = (found := record.read(self.folder)) is not None and found.key == self.record.key
+        same = (found := record.read(self.folder)) is not None and found.key == self.key
         count = 0 if same and self.end() else self.asked - (len(self.known()) if same else 0)
         took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.record()).wall_time_s]
         mean = sum(took) / max(len(took), 1)
@@ -171,10 +181,12 @@ class Series:
 def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     """Does the permutations that are missing, in `jobs` processes if there are several; returns the exit status."""
     series = Series(runs, asked)
-    if (of := record.read(series.tested.out_dir)) and (of.told.get(PERMUTATIONS) or {}).get("asked") == asked:
+    records = [record.read(series.folder), record.read(series.tested.out_dir)]
+    told = [of.told.get(PERMUTATIONS) if of and of.finished else None for of in records]
+    if records[0] and records[0].key == series.key and told[0] and told[0] == told[1] and told[0]["asked"] == asked:
         return 0
     with files.locked(series.folder, wait=True):
-        if (of := record.read(series.folder)) is None or of.key != series.record.key:
+        if records[0] is None or records[0].key != series.key:
             record.claim(series.folder, series.record)
     if not is_child():
         print(series.expected(), flush=True)

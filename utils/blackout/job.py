@@ -77,7 +77,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     repeats they are means of each record's effects."""
     parts = list(zip(runs, stores(runs), strict=True))
     repeats = [joined([part for run, part in parts if run.repeat == number]) for number in range(whole.repeats)]
-    donors = dict.fromkeys(of.told["donors_from"] for run in runs if (of := record.read(run.out_dir)))
+    donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
     print_unless_quiet("\n".join(donors))
     assert whole.folds
     effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
@@ -214,7 +214,7 @@ def read_store(run: Run) -> Effects:
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
     """NIfTI maps at 2 mm: of `background`, `maps/<record>.nii.gz` and `group_{all,autism,control}.nii.gz`; of each
     other effect `group_<effect>.nii.gz`."""
-    (folder / "maps").mkdir()
+    (folder / "maps").mkdir(exist_ok=True)
     for row, values in zip(effects.rows, effects["delta_logit"], strict=True):
         write_map(folder / "maps" / f"{Path(row.file).stem}.nii.gz", atlas, values)
     label = effects.of_subjects(effects.label)

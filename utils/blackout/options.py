@@ -13,8 +13,10 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.nifti import beside
 from data.cohorts.records import Grid
 from data.cohorts.rows import Row
+from utils.runs.record import sha256
 from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_SUBJECTS
 
@@ -50,7 +52,10 @@ class BlackoutOptions(BundleOptions):
 
     def settings(self) -> dict[str, Any]:
         paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
-        return {"chosen_maps": self.maps, **paths, "donors": self.donors}
+        given = [path for path in (self.atlas, self.systems) if path]
+        named = [path for path in [*given, *(beside(path, ".txt") for path in given)] if path.is_file()]
+        verified = {"verify": self.verify} if self.verify else {}
+        return {"chosen_maps": self.maps, **paths, "sha256": sha256(*named), "donors": self.donors} | verified
 
     def replaced_maps(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""

@@ -67,6 +67,7 @@ class Chosen:
     name: str
     preset: str
     config: dict[str, Any]
+    batches: int  # of the trainings in inner folds
     metric: str
     scores: dict[str, float]
 

@@ -9,6 +9,7 @@ as it was saved, the one before is used and a warning is printed. Other files in
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +19,7 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.stored import sealed
 from utils.runs import record
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Record
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
@@ -26,14 +28,6 @@ OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a f
 KEPT = 3  # checkpoints of a training
 NAMES = ("ckpt", "ckpt_anew")  # a training from zero takes the one that is not in use
 FILES = re.compile(r"(ckpt|ckpt_anew)-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|\.json|_temp)")
-
-
-def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths, which need not exist, are of one folder."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
 
 
 @dataclass(frozen=True)
@@ -93,10 +87,10 @@ class CheckpointFolder:
     @property
     def whole(self) -> Path | None:
         """The prefix of the latest checkpoint that is as it was saved; None if there is none."""
-        try:
-            return next((prefix for prefix in self.prefixes if self.is_whole(prefix)), None)
-        except FileNotFoundError:  # a training that still runs has saved, and removed its oldest one
-            return self.whole
+        for _ in range(3):
+            with suppress(FileNotFoundError):  # a training that still runs has saved, and removed its oldest one
+                return next((prefix for prefix in self.prefixes if self.is_whole(prefix)), None)
+        return None
 
     def latest(self) -> Path:
         """The same. Raises InputError if there is none."""
@@ -114,7 +108,9 @@ class CheckpointFolder:
     @property
     def damaged(self) -> list[str]:
         """The names of damaged checkpoints later than the latest whole one, or of the state file."""
-        latest, prefixes = self.latest(), self.prefixes
+        prefixes, latest = self.prefixes, self.latest()
+        if latest not in prefixes:  # saved meanwhile
+            return []
         names = [prefix.name for prefix in takewhile(lambda prefix: prefix != latest, prefixes)]
         return names if self.named in prefixes else [STATE, *names]
 
@@ -157,6 +153,13 @@ class CheckpointFolder:
         """Writes the record of a checkpoint: before, and once it is `saved`, with its digest."""
         outputs = digests(files_of(self.path / prefix)) if saved else {}
         record.write(self.path / f"{prefix}.json", replace(of, outputs=outputs, finished=saved))
+
+    def scored(self, of_folds: CrossValidation | None) -> Record:
+        """The record, with the test on folds that goes with the latest checkpoint."""
+        prefix, found = self.latest(), replace(self.record(), cross_validation=of_folds)
+        if found != self.record():
+            self.write(prefix.name, found, saved=True)
+        return found
 
     def training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If the checkpoint was moved with it, it lies

@@ -69,6 +69,11 @@ def same_settings(run: Run, saved: Record) -> None:
                 f"{run.checkpoints.path} was chosen among {listed(saved.candidates) or 'no candidates'}, this run "
                 f"compares {listed(compared) or 'none'}; use --choose accordingly or {OTHER}."
             )
+        if (batches := saved.told.get("chosen", {}).get("batches", run.num_iters)) != run.num_iters:
+            raise InputError(
+                f"{run.checkpoints.path} was chosen by trainings of {batches} batches, this run asks for "
+                f"{run.num_iters}; use --numIters {batches}, or {OTHER}."
+            )
         return
     refuse_others(run, saved, "preset", "grid")
     assert saved.settings

@@ -34,7 +34,6 @@ from utils.runs.run import Job, Options, Run, pooled
 from utils.runs.work import is_child
 
 USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
-NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
@@ -296,9 +295,10 @@ def runs_of(asked: Asked) -> Iterator[Run]:
     moments = None
     for part, folder, of in zip(parts, folders, saved, strict=True):
         run = run_of(asked, part, folder, of, of or usual)
-        if moments is None:  # those of sites are the same in all folds: computed once
-            moments = run.cohort.moments
-        yield replace(run, cohort=replace(run.cohort, moments=moments))
+        if run.transductive and not (part.folds and part.folds.reduced):  # sites are the same in all folds
+            moments = moments or run.cohort.moments
+            run = replace(run, cohort=replace(run.cohort, moments=moments))
+        yield run
 
 
 def parts_of(asked: Asked) -> Iterator[Part]:
@@ -478,11 +478,6 @@ def print_before(run: Run) -> None:
         print(f"Checkpoints go to {USUAL_CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
     if not run.job.needs_checkpoint:
         print("\n".join(cohort.census(folds.fold_of if folds else None).lines()), flush=True)
-    if run.everybody and not run.job.needs_checkpoint:
-        of_folds = run.cross_validation
-        print(f"A model of everybody has no score of its own; {of_folds or NO_SCORE}.", flush=True)
-        if of_folds and of_folds.choice:
-            print(of_folds.choice, flush=True)
     if run.data_dir:
         checked = folds.unchecked if folds else cohort
         print(check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -180,11 +180,16 @@ def check_finished(folder: Path, expected: str) -> Record:
 
 
 def outputs_of(folder: Path) -> dict[str, str]:
-    """What a run wrote into its folder, which held nothing before; without the folders of parts, and locks."""
-    own = sorted(folder.glob("[!.]*"))
-    found = [path for path in own if path.name not in (*KEPT, RECORD) and not PART.match(path.name)]
-    inside = [path for top in found if top.is_dir() and not (top / RECORD).is_file() for path in sorted(top.rglob("*"))]
+    """What a run wrote into its folder, which held nothing before; without the folders of parts."""
+    found = [path for path in own_in(folder) if path.name != RECORD and not PART.match(path.name)]
+    inside = [path for top in found if top.is_dir() for path in sorted(top.rglob("*"))]
     return {str(path.relative_to(folder)): mark(path) or "" for path in [*found, *inside] if path.is_file()}
+
+
+def own_in(folder: Path) -> list[Path]:
+    """All in a folder that is of its run: not what grows from run to run, locks, and folders of other runs."""
+    shown = [path for path in sorted(folder.glob("[!.]*")) if path.name not in KEPT]
+    return [path for path in shown if PART.match(path.name) or not (path / RECORD).is_file()]
 
 
 def mark(path: Path) -> str | None:
@@ -240,7 +245,7 @@ def check_free(folder: Path, job: str, model: str) -> Record | None:
     holds anything that no run of this job and model wrote."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder with --outDir.")
-    there = sorted(path.name for path in folder.iterdir() if path.name not in KEPT) if folder.is_dir() else []
+    there = [path.name for path in own_in(folder)] if folder.is_dir() else []
     if not there:
         return None
     if (found := read(folder)) is None:
@@ -263,10 +268,13 @@ def move_aside(folder: Path, parts: bool) -> None:
     aside = folder / EARLIER / time.strftime("%Y%m%dT%H%M%S", time.localtime((folder / RECORD).stat().st_mtime))
     while aside.exists():
         aside = aside.with_name(aside.name + "+")
-    aside.mkdir(parents=True)
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):  # that last, if a kill comes between
-        is_part, of_run = PART.match(path.name), (path / RECORD).is_file()
-        if path.name not in KEPT and (parts if is_part else not of_run):
+    moved = [path for path in own_in(folder) if parts or not PART.match(path.name)]
+    with ExitStack() as held:
+        for path in moved:
+            for part in (path, *path.glob("fold-*")) if PART.match(path.name) else ():
+                held.enter_context(files.locked(part))  # raises InputError if another process is at it
+        aside.mkdir(parents=True)
+        for path in sorted(moved, key=lambda path: path.name == RECORD):  # that last, if a kill comes between
             path.rename(aside / path.name)
     print(f"The earlier results in {folder} are now in {aside}.")
 
@@ -283,7 +291,8 @@ def rewriting(folder: Path, names: Sequence[str], **told: Any) -> Iterator[None]
     kept = {name: was for name, was in record.outputs.items() if name not in names}
     write(folder / RECORD, replace(record, outputs=kept))
     yield
-    write(folder / RECORD, replace(record, outputs=outputs_of(folder)))
+    made = {name: of for name in names if (of := mark(folder / name))}
+    write(folder / RECORD, replace(record, outputs=kept | made))
 
 
 def mean_of_shares(every: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -100,7 +100,7 @@ class Run:
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
     trained_with: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
     begun: str = ""  # tells a training from others from zero
-    of_parts: dict[str, str] | None = None  # the weights of all, of a run that stands for these
+    used: str | dict[str, str] | None = None  # weights, while it uses these; of all parts, if it stands for them
     workers: Workers = field(default_factory=Workers)
     started: float = field(default_factory=time.time)
 
@@ -142,14 +142,14 @@ class Run:
         elif self.candidates:
             choices |= {"preset": None, "config": [asdict(one.config) for one in self.candidates]}
         cut = (self.folds.how, self.fold, self.repeat, self.folds.fold_of) if self.folds else None
-        options = self.options.settings()
-        return record.key_of(self.job.name, choices, options, cut, self.everybody, self.cohort.identity)
+        beside = self.options.settings(), asdict(self.caveats), self.cross_validation and asdict(self.cross_validation)
+        return record.key_of(self.job.name, choices, cut, self.everybody, self.cohort.identity, beside)
 
     @property
     def weights(self) -> str | dict[str, str] | None:
         """SHA-256 of its checkpoint as it is now, of what stands for several parts by their name; None without one."""
-        if self.of_parts is not None:
-            return self.of_parts
+        if self.used is not None:
+            return self.used
         return self.checkpoints.digest() if self.checkpoints.whole else None
 
     def record(self, finished: bool = False, headline: Headline | None = None, **told: Any) -> Record:
@@ -276,7 +276,8 @@ class Run:
     def call(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
         workers = self.workers.started(devices.start_tensorflow(device))
-        run = replace(self, workers=workers, started=time.time())
+        used = self.weights if self.job.needs_checkpoint else None
+        run = replace(self, workers=workers, started=time.time(), used=used)
         with run.fresh():
             return self.job.do(run)
 
@@ -335,16 +336,18 @@ def pooled(runs: Sequence[Run]) -> Run:
         return first
     up = int(first.repeats > 1)
     presets = {run.choices.preset for run in runs}
-    choices = replace(first.choices, preset=", ".join(sorted(presets)))
+    most = max(runs, key=lambda run: (run.transductive, len(run.model.inputs(run.config))))  # of those that were chosen
+    choices = replace(first.choices, preset=", ".join(sorted(presets)), config=most.choices.config)
     return replace(
         first,
         choices=choices,
+        config=most.config,
         fold="",
         repeat=0,
         begun="",
         cohort=first.folds.whole,
         out_dir=first.out_dir.parents[up],
         checkpoints=replace(first.checkpoints, path=first.checkpoints.path.parents[up]),
-        of_parts={run.part: run.checkpoints.digest() for run in runs if run.checkpoints.whole},
+        used={run.part: run.checkpoints.digest() for run in runs if run.checkpoints.whole},
         started=min(run.started for run in runs),
     )

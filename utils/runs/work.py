@@ -48,7 +48,7 @@ def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
     with files.locked(out_dir.with_name(f"{out_dir.name}.jobs")):  # two would share the cores
         claim_all(runs)
         commands = [
-            (f"Fold {fold}", ["--fold", fold]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
+            (f"Fold {fold}", [f"--fold={fold}"]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
         if commands:
             print(f"To do: {len(commands)} folds, {jobs} at a time; each prints a row when it ends.", flush=True)
@@ -152,25 +152,29 @@ def beside(
         progress(title, len(commands)) as shown,
         tempfile.TemporaryDirectory() as place,
     ):
-        while busy or (waiting and not any(statuses)):
-            while free and waiting and not any(statuses):
-                (name, options), environment = waiting.pop(0), free.pop()
-                output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
-                busy[start_process(options, environment, *output)] = name, environment, output
-            time.sleep(INTERVAL_S)
-            if stopped and not any(statuses):  # each saves what it has
-                statuses += stopped
-                for process in busy:
-                    process.terminate()
-            for process in [process for process in busy if process.poll() is not None]:
-                name, environment, output = busy.pop(process)
-                free.append(environment)
-                tell(output, said)
-                if process.returncode < 0 and not any(statuses):
-                    wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
-                    print(error_line("run.py", wrong), file=sys.stderr, flush=True)
-                statuses.append(KILLED if process.returncode < 0 else process.returncode)
-                shown.advance(name)
+        try:
+            while busy or (waiting and not any(statuses)):
+                while free and waiting and not any(statuses):
+                    (name, options), environment = waiting.pop(0), free.pop()
+                    output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
+                    busy[start_process(options, environment, *output)] = name, environment, output
+                time.sleep(INTERVAL_S)
+                if stopped and not any(statuses):  # each saves what it has
+                    statuses += stopped
+                    for process in busy:
+                        process.terminate()
+                for process in [process for process in busy if process.poll() is not None]:
+                    name, environment, output = busy.pop(process)
+                    free.append(environment)
+                    tell(output, said)
+                    if process.returncode < 0 and not any(statuses):
+                        wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
+                        print(error_line("run.py", wrong), file=sys.stderr, flush=True)
+                    statuses.append(KILLED if process.returncode < 0 else process.returncode)
+                    shown.advance(name)
+        finally:
+            for process in busy:  # none stays if this one fails
+                process.terminate()
     return next(filter(None, statuses), 0)
 
 

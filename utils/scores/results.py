@@ -152,9 +152,3 @@ ROWS = (
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)
 DATA = (METRICS, *(table.file for table in ROWS))  # what the report is made of
-OUTPUTS = (  # of a test, beside its figures
-    *(table.file for table in ROWS if table.pooled),
-    METRICS,
-    *(table.file for table in ROWS if not table.pooled),
-    PAGE,
-)

@@ -65,7 +65,7 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     best = max(run.candidates, key=lambda one: of_each[str(one)][1])
     metric, _ = of_each[str(best)]
     scores = {name: score for name, (_, score) in of_each.items()}
-    settings = {"preset": best.preset, "config": asdict(best.config)}
+    settings = {"preset": best.preset, "config": asdict(best.config), "batches": run.num_iters}
     return best, {"chosen": {"name": str(best), "metric": metric, "scores": scores} | settings}
 
 

@@ -42,6 +42,8 @@ def train(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
     the exit status (128 + signal if stopped)."""
     anew = run.override or not run.checkpoints.exists
+    if not anew and run.checkpoints.record().begun != run.begun:
+        raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
     name, told = run.checkpoints.prepare(run.override), dict[str, Any]()
     if anew:
         run = replace(run, begun=begun_of(run))
@@ -58,7 +60,7 @@ def train(run: Run) -> int:
         measure(training)
     done = 0 if anew else saver.restore()
     if not anew:
-        told = run.checkpoints.record().told
+        told = run.checkpoints.scored(run.cross_validation).told
         print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {done}.")
         replace(run, num_iters=done).claim()
     history = History(run.out_dir, run.checkpoints.history(name), done)
@@ -71,7 +73,7 @@ def train(run: Run) -> int:
     with handled(stop):
         try:
             training = replace(training, caught=caught)
-            described = cache(lambda: replace(run.record(**told), people=run.people))  # slow: when needed
+            described = cache(lambda: replace(run.record(**told), people=run.people, weights=None))  # slow: when needed
             done = loop(training, done, saver, history, described)
         finally:
             history.close()
