@@ -131,6 +131,17 @@ def exact(of_two, six, atlas, tmp_path_factory) -> tuple[Path, str]:
     return folder, done(BLACKOUT + more, model=of_two, of=six, atlas=atlas, to=folder)
 
 
+def test_a_blackout_is_due_once_its_atlas_says_otherwise(exact, of_two, six, atlas):
+    words = "--bundle {model} --systems {atlas}/systems.csv --donors 50 --verify 2 --dryRun"
+    places = {"model": of_two, "of": six, "atlas": atlas, "to": exact[0]}
+    assert "Networks for --blackout: 0 of 1" in done(BLACKOUT + words, **places)
+    names = (atlas / "own.txt").read_text()
+    for path, content in ((atlas / "own.txt", names.replace("3 ", "3 new ")), (atlas / "own.txt", names)):
+        path.write_text(content)
+        due = content != names
+        assert f"Networks for --blackout: {int(due)} of 1" in done(BLACKOUT + words, **places)
+
+
 @pytest.fixture(scope="module")
 def passes(of_two, six) -> Passes:
     return Passes(of_two, six)

@@ -39,6 +39,19 @@ def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody,
     assert "--score" in done(f"{command.replace('Dir out', 'Dir other')} --dryRun --model nn", of=converted)
 
 
+def test_a_score_can_be_named_after_the_training(everybody, on_folds, converted, tmp_path):
+    copy = labs.copy(everybody, tmp_path / "copy")
+    (checkpoint,) = (copy / "ckpt/mmnn/everybody").glob("ckpt-*.json")
+    command = "run.py --train --everybody --numIters 4 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/other"
+    expected = labs.say(checkpoint, cross_validation=None) and record_of(everybody / "ckpt/mmnn/everybody")
+    done(command, of=converted, to=copy)
+    assert record_of(copy / "ckpt/mmnn/everybody").get("cross_validation") is None
+    done(f"{command} --score {{score}}/test", of=converted, to=copy, score=on_folds)
+    found = record_of(copy / "ckpt/mmnn/everybody")
+    assert found["cross_validation"]["scores"] == expected["cross_validation"]["scores"]
+    assert found["outputs"] == expected["outputs"] and found["finished"]
+
+
 def test_new_people_are_scaled_as_all_training_people_were(converted, newcomers, tmp_path):
     """By hand: their raw phenotype with the constants of the checkpoint, through the network's own layers."""
     import tensorflow as tf

@@ -247,3 +247,19 @@ def test_repeats_on_the_folds_of_a_column_differ_in_their_starts(converted, tmp_
     one, other = (tmp_path / f"ckpt/nn/folds-SEX/repeat-{at}" for at in (0, 1))
     assert (one / "folds.csv").read_bytes() == (other / "folds.csv").read_bytes()
     assert [record_of(of / "1")["seed"] for of in (one, other)] == [0, 1]
+
+
+@pytest.mark.slow
+def test_each_fold_reads_volumes_by_its_own_standard(converted, tmp_path):
+    """Beside one that standardises sites, a fold is tested as beside one that does not."""
+    for of, first in (("mixed", "site"), ("alike", "brain")):
+        command = "run.py --train --model cnn --preset regions --folds 2 --numIters 2 --set members=1 --dataDir {of} "
+        command += "--chkPointDir {to}/ckpt --outDir {to}/train "
+        for fold, standard in enumerate((first, "brain")):
+            done(f"{command} --fold {fold} --set standardise={standard}", of=converted, to=tmp_path / of)
+        test = "run.py --test --model cnn --folds 2 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/test"
+        done(test, of=converted, to=tmp_path / of)
+    mixed, alike = (people_of(tmp_path / of / "test/fold-1/predictions.csv") for of in ("mixed", "alike"))
+    assert mixed["probability"].equals(alike["probability"])
+    mixed, alike = (people_of(tmp_path / of / "test/fold-0/predictions.csv") for of in ("mixed", "alike"))
+    assert not mixed["probability"].equals(alike["probability"])
