@@ -4,9 +4,10 @@ A guard looks at a run and at `saved`, the record of its checkpoint, if there is
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
@@ -33,7 +34,6 @@ OVERLAP = (
     "Whether tested people are training people under another name is not known: the training scans are not at hand."
 )
 CHECKPOINT = "this checkpoint"
-FLAGS = {"grid": "--dataDir"}  # of choices that are called otherwise
 
 
 def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
@@ -75,32 +75,28 @@ def same_settings(run: Run, saved: Record) -> None:
                 f"{run.num_iters}; use --numIters {batches}, or {OTHER}."
             )
         return
-    refuse_others(run, saved, "preset", "grid")
     assert saved.settings
-    there, here = asdict(run.model.settings(saved.settings.config)), asdict(run.config)
-    changed = [name for name in here if there.get(name) != here[name]]
-    if differing := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in changed]:
-        raise InputError(f"{run.checkpoints.path} differs: {'; '.join(differing)}. Leave --set out or use {OTHER}.")
+    its, own = asdict(run.model.settings(saved.settings.config)), asdict(run.config)
+    there = {"preset": saved.settings.preset, "grid": saved.settings.grid} | its
+    here = {"preset": run.choices.preset, "grid": run.choices.grid} | own
+    refuse_others(run.checkpoints.path, there, here, f"Leave --preset and --set out, use its --dataDir, or {OTHER}.")
 
 
 def same_training(run: Run, saved: Record) -> None:
     """A training is continued with the seed and precision that it was started with, on the same data."""
-    refuse_others(run, saved, "seed", "precision")
+    there, here = ({name: getattr(of, name) for name in ("seed", "precision")} for of in (saved.settings, run.choices))
+    refuse_others(run.checkpoints.path, there, here, f"Use the same, or {OTHER}.")
     if saved.cohort_sha256 != run.cohort.identity:
         raise InputError(
             f"{run.checkpoints.path} was trained on other data ({saved.cohort}, as it was then); use {OTHER}."
         )
 
 
-def refuse_others(run: Run, saved: Record, *names: str) -> None:
-    """Raises InputError for the first of these choices that differs from the checkpoint's."""
-    for name in names:
-        there, here = getattr(saved.settings, name), getattr(run.choices, name)
-        if there != here:
-            raise InputError(
-                f"{run.checkpoints.path} is of {name} {there}, this run of {name} {here}; "
-                f"use {FLAGS.get(name, f'--{name}')} accordingly or {OTHER}."
-            )
+def refuse_others(where: object, there: Mapping[str, Any], here: Mapping[str, Any], advice: str) -> None:
+    """Raises InputError for what is otherwise here than there."""
+    names = [name for name in here if there.get(name) != here[name]]
+    if odd := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in names]:
+        raise InputError(f"{where} differs: {listed(odd, 3, '; ')}. {advice}")
 
 
 def as_scored(run: Run) -> None:
@@ -111,19 +107,10 @@ def as_scored(run: Run) -> None:
         raise InputError(
             f"--score {of_folds.folder} is of other data than {run.cohort.path} has now; name a test on folds of these."
         )
-    pairs = {
-        f"--set {name}": (of_folds.config.get(name), value)
-        for name, value in record.as_json(run.choices.config).items()
-    }
-    for name in ("preset", "precision"):
-        pairs[f"--{name}"] = getattr(of_folds, name), getattr(run.choices, name)
-    pairs["--numIters"] = of_folds.num_iters, run.num_iters
-    if differing := [(flag, *values) for flag, values in pairs.items() if values[0] != values[1]]:
-        flag, tested, asked_for = differing[0]
-        raise InputError(
-            f"--score {of_folds.folder} tested {flag} {tested}, this run asks for {asked_for}; use the same, or test "
-            "these settings on folds."
-        )
+    there = of_folds.config | {name: getattr(of_folds, name) for name in ("preset", "precision", "num_iters")}
+    here = record.as_json(run.choices.config) | {"preset": run.choices.preset, "precision": run.choices.precision}
+    advice = "Use the same, or test these settings on folds."
+    refuse_others(f"--score {of_folds.folder}", there, here | {"num_iters": run.num_iters}, advice)
 
 
 def no_leak_by_encoder(run: Run) -> None:
