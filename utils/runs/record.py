@@ -144,9 +144,12 @@ def read(path: Path) -> Record | None:
     path = path / RECORD if path.is_dir() else path
     if not path.is_file():
         return None
-    content = files.read_json(path, dict)
-    files.check_format(path, content.get("format"), "move it away and repeat the run")
-    return files.read_json(path, Record)
+    otherwise = f"move {path.parent} away, and repeat what made it"
+    try:
+        files.check_format(path, files.read_json(path, dict).get("format"), otherwise)
+        return files.read_json(path, Record)
+    except InputError as error:
+        raise InputError(f"{error} Or {otherwise}." if otherwise not in str(error) else str(error)) from error
 
 
 def write(path: Path, record: Record) -> None:
