@@ -144,7 +144,7 @@ def read(path: Path) -> Record | None:
     path = path / RECORD if path.is_dir() else path
     if not path.is_file():
         return None
-    otherwise = f"move {path.parent} away, and repeat what made it"
+    otherwise = f"move {path.parent} away and repeat the run"
     try:
         files.check_format(path, files.read_json(path, dict).get("format"), otherwise)
         return files.read_json(path, Record)
