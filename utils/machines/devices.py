@@ -4,6 +4,7 @@ else a result depends on: processor, packages, the commit of this code.
 `Workers` is this process and its devices; `utils.machines.workers` makes it for several processes.
 """
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -152,6 +153,8 @@ def memory_errors_explained() -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in str(error):  # for what it writes for TensorBoard
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise InputError(
             f"The memory is too small for this network ({str(error).splitlines()[0][:120]}); "
             "lower batch_size or the sizes of the layers with --set."
