@@ -77,7 +77,7 @@ def execute() -> int:
     status = 0
     if work.is_child() or not work.all_done(runs):
         status = work.perform(runs, asked.jobs, asked.share_GPU)
-    else:
+    elif not permutations:
         print("Everything is done.")
         pooled(runs).announce()
     if permutations and not status and asked.fold is None:

@@ -184,9 +184,12 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     records = [record.read(series.folder), record.read(series.tested.out_dir)]
     told = [of.told.get(PERMUTATIONS) if of and of.finished else None for of in records]
     if records[0] and records[0].key == series.key and told[0] and told[0] == told[1] and told[0]["asked"] == asked:
+        print("Everything is done.")
+        series.tested.announce()
         return 0
     with files.locked(series.folder, wait=True):
-        if records[0] is None or records[0].key != series.key:
+        edited = records[0] and record.changed(series.folder, records[0])
+        if records[0] is None or records[0].key != series.key or edited:
             record.claim(series.folder, series.record)
     if not is_child():
         print(series.expected(), flush=True)

@@ -48,7 +48,10 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     that are `known`."""
     training = None
     if known:
-        table = floors.predict_linear(known, run.cohort, run.cohort.indices("test"))
+        try:
+            table = floors.predict_linear(known, run.cohort, run.cohort.indices("test"))
+        except InputError as error:
+            return [f"No floor could be fitted beside the score: {error}"]
         write_table(run, "floor_predictions", table.reset_index())
         return [LINEAR_FLOORS]
     if not run.cohort.subjects("train") and (training := training_people(run)) is None:

@@ -227,6 +227,8 @@ def claim(folder: Path, record: Record) -> None:
     the same one began stays: a training of the same start, another job by the same weights. Raises InputError, see
     `check_free`."""
     found = check_free(folder, record.job, record.model)
+    if found and found.fold and not record.fold:
+        raise InputError(f"{folder} holds fold {found.fold} of another run; name another --outDir.")
     if found and not is_begun(found, record):
         if (found.fold, found.repeat) != (record.fold, record.repeat):
             print(f"{folder} held fold {found.fold} of repeat {found.repeat}; were folders exchanged?")

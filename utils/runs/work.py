@@ -175,6 +175,8 @@ def beside(
         finally:
             for process in busy:  # none stays if this one fails
                 process.terminate()
+    if stopped:
+        print("Stopped; each has saved what it had, and the same command goes on.", flush=True)
     return next(filter(None, statuses), 0)
 
 
