@@ -13,7 +13,6 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.nifti import beside
 from data.cohorts.records import Grid
 from data.cohorts.rows import Row
 from utils.runs.record import sha256
@@ -51,6 +50,8 @@ class BlackoutOptions(BundleOptions):
     )
 
     def settings(self) -> dict[str, Any]:
+        from data.cohorts.nifti import beside  # costs `--help` nothing
+
         paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
         given = [path for path in (self.atlas, self.systems) if path]
         named = [path for path in [*given, *(beside(path, ".txt") for path in given)] if path.is_file()]
