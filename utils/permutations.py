@@ -218,6 +218,8 @@ def conclude(series: Series) -> int:
         if (end := series.end()) is None:
             print("Other processes are still at permutations; the last one of all writes the p-value.")
             return 0
+        for left in folder.glob(".*.lock"):  # of a process that was killed
+            files.remove(left)
         amend(tested, end)
         told = {PERMUTATIONS: asdict(end)}
         finished = replace(series.record, finished=True, outputs=record.outputs_of(folder), told=told)
