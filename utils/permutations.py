@@ -81,7 +81,7 @@ class Series:
     runs: Sequence[Run]
     asked: int
 
-    @property
+    @cached_property
     def tested(self) -> Run:
         return pooled(self.runs)
 
@@ -104,7 +104,7 @@ class Series:
         """That of its record, as it was at first."""
         return self.record.key
 
-    @property
+    @cached_property
     def observed(self) -> tuple[str, float]:
         """The AUC that the verdict rests on, by its name, as the test has it."""
         return headline_of(Predictions.of(read_predictions(self.tested.out_dir / TABLES["predictions"].file)))

@@ -362,9 +362,9 @@ def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record |
         guards.trained_otherwise(folder, asked.chk_point_dir / asked.model)
         folder.tell_of_training()
     saved = folder.record()
-    if folder.damaged:
+    if damaged := folder.damaged:
         print(
-            f"{', '.join(folder.damaged)} in {folder.path} does not have its digest; used instead: "
+            f"{', '.join(damaged)} in {folder.path} does not have its digest; used instead: "
             f"{folder.latest().name}, of iteration {saved.step}.",
             flush=True,
         )
