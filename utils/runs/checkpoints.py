@@ -49,8 +49,8 @@ class CheckpointFolder:
 
     @property
     def prefixes(self) -> list[Path]:
-        """Those of this training's checkpoints, the latest first. Where the state file names none, those
-        count whose digest is recorded: the first one may not have been completed."""
+        """Those of this training's checkpoints, the latest first. Where the state file names none, those count
+        whose digest is recorded: the first one may not have been completed."""
         found = [match for path in self.path.glob("*.json") if (match := FILES.fullmatch(path.name))]
         last = FILES.fullmatch(f"{self.named.name}.json") if self.named else None
         if last:

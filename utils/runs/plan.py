@@ -38,7 +38,7 @@ NUM_ITERS = 200  # unless --numIters says
 USUAL_RESULTS = Job.out_dir
 NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
 REPEAT = "repeat-{}"  # the name of a repeat's folders
-PATTERN = "*?[\\"
+PATTERN = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB, CUT = "job", "folds"  # groups of options
 OF_LABELS = {"choose", "permutations"}
 NEEDS = dict.fromkeys(("fold", "jobs", "repeats", "choose", "permutations"), "folds")
@@ -54,7 +54,7 @@ EXCLUDES = {
 
 @dataclass(frozen=True)
 class TrainOptions(Options):
-    """The options of --train: how long, from where, on which labels."""
+    """The options of --train: how long, from where, with which settings."""
 
     num_iters: int | None = option(
         None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=positive, metavar="N"
