@@ -26,8 +26,9 @@ from models import MODELS
 from models.averaging import MeanOfLogits, PartOfMean
 from models.connectomes import SHARE
 from utils.blackout import edges, options, sentences
+from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
-from utils.blackout.occlusion import EdgeLogits, Occlusion, edge_logits
+from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
@@ -249,7 +250,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
         EdgeSubstitution(shown, np.full_like(shown, np.nan)),
         EdgeSubstitution(shown, lambda region: connectomes[[4, 5, 6]][:, own.of_region[region]]),
     ):
-        found = of_volume + occlusion.edges.changes(own, substitution)
+        found = of_volume + edge_logits(model).changes(own, substitution)
         for region, mask in enumerate(masks):
             put_in = np.where(mask[None, ..., None], fill, volume)
             inputs = {"volume": put_in, "connectome": own.replaced(substitution, region)}

@@ -18,10 +18,11 @@ from data.base.processes import ahead
 from data.base.terminal import progress
 from utils.blackout.connections import pairs_of
 from utils.blackout.donors import Donors, control_variate_mean
+from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.edges import Edges
 from utils.blackout.effects import Effects
 from utils.blackout.fills import FILLS, RELIANCE, Fills, Substitution
-from utils.blackout.occlusion import EdgeLogits, Occlusion
+from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import TOGETHER, cohort_of, of
 from utils.blackout.values import PHENOTYPE, ValueLogits, groups_of, value_logits
 from utils.runs.run import Run
@@ -87,6 +88,7 @@ class Setup:
     donors: Donors
     fills: Fills | None
     occlusion: Occlusion | None
+    edges: EdgeLogits | None = None
 
     @classmethod
     def of(cls, run: Run, network: keras.Model) -> "Setup":
@@ -95,7 +97,7 @@ class Setup:
         if "volume" not in run.model.reads:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
-        return cls(run, network, donors, fills, Occlusion(network))
+        return cls(run, network, donors, fills, Occlusion(network), edge_logits(network))
 
     @property
     def recomputed_layers(self) -> tuple[str, ...]:
@@ -119,10 +121,10 @@ def measure(setup: Setup) -> tuple[Effects, Measured]:
     sign = np.array([1.0 if row.label == 1 else -1.0 for row in rows])[:, None]
     arrays, regions, values, pairs = dict[str, np.ndarray](), None, None, None
     if fills and occlusion:
-        regions = measured_regions(run, occlusion, fills)
+        regions = measured_regions(setup, occlusion, fills)
         arrays |= regions.effects(sign, fills)
-        if fills.edges and occlusion.edges:
-            pairs = pair_levels(fills.edges, occlusion.edges)
+        if fills.edges and setup.edges:
+            pairs = pair_levels(fills.edges, setup.edges)
             arrays["pair_reliance"] = sign * (pairs[donors.tested] - donors.means_of_others(pairs))
     if PHENOTYPE in run.model.inputs(run.config):
         values = value_logits(cohort, setup.network, donors)
@@ -132,11 +134,11 @@ def measure(setup: Setup) -> tuple[Effects, Measured]:
     return Effects(arrays, rows), Measured(regions, values, pairs)
 
 
-def measured_regions(run: Run, occlusion: Occlusion, fills: Fills) -> Logits:
+def measured_regions(setup: Setup, occlusion: Occlusion, fills: Fills) -> Logits:
     """Occludes all regions."""
     tested = fills.donors.tested
     batches = np.array_split(tested, math.ceil(len(tested) / TOGETHER))
-    parts = list(occluded_batches(run, occlusion, fills, batches))
+    parts = list(occluded_batches(setup, occlusion, fills, batches))
     return Logits(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -147,17 +149,18 @@ def pair_levels(edges: Edges, logits: EdgeLogits) -> np.ndarray:
     return np.concatenate([logits.contributions(block) @ member for block in edges.connectomes.blocks()])
 
 
-def occluded_batches(run: Run, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
+def occluded_batches(setup: Setup, occlusion: Occlusion, fills: Fills, batches: list[np.ndarray]) -> Iterator[Logits]:
     """The logits of each batch of records."""
     with progress("Blacking out", len(batches) * len(fills.names)) as bar:
         for filled in ahead(fills.of, batches):
-            logits = occlude(occlusion, fills, filled, bar.advance)
-            check_finite(run, "outputs", logits)
+            logits = occlude(occlusion, setup.edges, fills, filled, bar.advance)
+            check_finite(setup.run, "outputs", logits)
             yield logits
 
 
 def occlude(
     occlusion: Occlusion,
+    of_edges: EdgeLogits | None,
     fills: Fills,
     filled: tuple[dict[str, np.ndarray], list[Substitution]],
     advance: Callable[[], None] = lambda: None,
@@ -174,7 +177,7 @@ def occlude(
         else:
             in_all = occlusion.occluded_logits(kept, one.fill, fills.masks)
         occluded.append(in_all)
-        edges.append(edge_changes(occlusion, fills, one))
+        edges.append(edge_changes(of_edges, fills, one))
         advance()
     return Logits(
         np.stack(base, axis=1),
@@ -184,10 +187,10 @@ def occlude(
     )
 
 
-def edge_changes(occlusion: Occlusion, fills: Fills, substitution: Substitution) -> np.ndarray:
+def edge_changes(of_edges: EdgeLogits | None, fills: Fills, substitution: Substitution) -> np.ndarray:
     """How the logit of autism minus that of control changes with a region's edges: (regions, n, 1), or (regions, n, 0)
     if they stay."""
-    if fills.edges is None or occlusion.edges is None or substitution.edges is None:
+    if fills.edges is None or of_edges is None or substitution.edges is None:
         return np.zeros((len(fills.masks), len(substitution.volume), 0), np.float32)
-    changes = occlusion.edges.changes(fills.edges, substitution.edges)
+    changes = of_edges.changes(fills.edges, substitution.edges)
     return logit_of_autism(changes).astype(np.float32)[..., None]
