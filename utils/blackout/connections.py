@@ -8,22 +8,26 @@ Pairs of systems are a family of their own. Regions are tested within the pairs 
 pairs of regions; no p is below that of its systems, as in hierarchical testing (Meinshausen 2008, Biometrika 95:265).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from data.cohorts.atlas import Atlas
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.cohort import in_order
 from data.cohorts.connectomes import Connectomes
+from data.cohorts.rows import listed
+from utils.blackout import options
+from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import ROWS, connectomes_of, regions_of_parcels
-from utils.blackout.effects import Effects, sums
-from utils.blackout.families import Family, People
-from utils.blackout.fills import RELIANCE
+from utils.blackout.effects import sums
+from utils.blackout.families import Blackout, Effect, Family, Kind, People
+from utils.blackout.fills import FILL_OF, RELIANCE
+from utils.blackout.options import CONNECTOME
+from utils.blackout.setup import Check, Measured, Setup
 from utils.blackout.systems import OUTSIDE, Systems
 
 SYSTEMS, REGIONS = "systems", "regions"  # levels of the table
@@ -71,115 +75,119 @@ def pair_name(one: str, other: str) -> str:
     return f"within {one}" if one == other else " and ".join(sorted((one, other)))
 
 
-@dataclass(frozen=True, eq=False)
-class OfEdges(Family):
-    """Pairs that a linear part reads. `whole` (subjects, 1) is what this part says of each person, on the logit of the
-    true class. No p is below `least` (things,), the p of the systems of pairs of regions."""
-
-    whole: np.ndarray
-    least: np.ndarray | float = 0.0
-
-    @cached_property
-    def p(self) -> np.ndarray:
-        return np.maximum(super().p, self.least)
-
-    @property
-    def read(self) -> np.ndarray:
-        """All that the part says, so that correlations are an activation pattern (Haufe et al. 2014)."""
-        return np.broadcast_to(replace(self, effect=self.whole).on_autism, self.value.shape)
+def measure(setup: Setup) -> Measured:
+    """How far the log odds fall if the edges between two regions become the mean of all possible donors."""
+    edges, donors = setup.fills.edges if setup.fills else None, setup.donors
+    if edges is None or setup.edges is None:
+        return Measured()
+    pairs = pairs_of(edges.region_of, edges.connectomes.pairs)
+    member = sparse.csr_array((np.ones(len(pairs.of_edge)), (np.arange(len(pairs.of_edge)), pairs.of_edge)))
+    levels = np.concatenate([setup.edges.contributions(block) @ member for block in edges.connectomes.blocks()])
+    fall = levels[donors.tested] - donors.means_of_others(levels)
+    return Measured({"pair_reliance": setup.sign * fall}, partial(checks, setup, setup.edges, pairs.of_edge, fall))
 
 
-@dataclass(frozen=True, eq=False)
-class Connections:
-    """`regions` are the names of the atlas in its order; `region_of` (parcels,) is each parcel's region by its place.
-    `effect` (subjects, pairs of regions) is on the logit of the true class, in the order of `pairs`. `value_of` gives
-    what people have there: see `mean_edges`, (subjects, count)."""
-
-    regions: Sequence[str]
-    region_of: np.ndarray
-    systems: Systems
-    effect: np.ndarray
-    value_of: Callable[[np.ndarray, int], np.ndarray]
-    people: People
-
-    @cached_property
-    def pairs(self) -> RegionPairs:
-        """The pairs of regions."""
-        return pairs_of(self.region_of, np.column_stack(np.triu_indices(len(self.region_of), 1)))
-
-    @cached_property
-    def between(self) -> RegionPairs:
-        """The pairs of systems; its `of_edge` is that of each pair of regions."""
-        return pairs_of(self.systems.of_region, self.pairs.regions)
-
-    @cached_property
-    def of_systems(self) -> Family:
-        """Pairs of systems; the effect of each is the sum over its pairs of regions."""
-        things = [pair_name(*(self.systems.names[at] for at in pair)) for pair in self.between.regions]
-        value = self.value_of(self.between.of_edge[self.pairs.of_edge], len(things))
-        effect = sums(self.effect.T, self.between.of_edge).T
-        return OfEdges("connections", things, effect, value, self.people, self.whole)
-
-    @property
-    def whole(self) -> np.ndarray:
-        """The effect (subjects, 1) of all edges."""
-        return self.effect.sum(axis=1, keepdims=True)
-
-    @cached_property
-    def chosen(self) -> np.ndarray:
-        """The pairs of regions, by number, within the pairs of systems that are named."""
-        return np.flatnonzero(self.of_systems.named[self.between.of_edge])
-
-    @cached_property
-    def ends(self) -> np.ndarray:
-        """The places of both regions of the `chosen` pairs (chosen, 2), in the order of their systems."""
-        ends = self.pairs.regions[self.chosen]
-        return np.take_along_axis(ends, np.argsort(self.systems.of_region[ends], axis=1, kind="stable"), axis=1)
-
-    @cached_property
-    def of_regions(self) -> Family | None:
-        """Pairs of regions within the pairs of systems that are named; None if none is."""
-        names, chosen = [*self.regions, OUTSIDE], self.chosen
-        if not len(chosen):
-            return None
-        things = [pair_name(*(names[at] for at in pair)) for pair in self.ends]
-        place = np.full(len(self.pairs.regions), len(chosen))
-        place[chosen] = np.arange(len(chosen))
-        value = self.value_of(place[self.pairs.of_edge], len(chosen))
-        least = self.of_systems.p[self.between.of_edge[chosen]]
-        return OfEdges("connections of regions", things, self.effect[:, chosen], value, self.people, self.whole, least)
+def checks(
+    setup: Setup, logits: EdgeLogits, of_edge: np.ndarray, fall: np.ndarray, at: int, random: np.random.Generator
+) -> Iterable[Check]:
+    """The edges of a pair of a record become the mean of all possible donors."""
+    pair, batch = int(random.integers(fall.shape[1])), setup.batch(int(setup.donors.tested[at]))
+    own = np.flatnonzero(of_edge == pair)
+    values = np.concatenate([block[:, own] for block in connectomes_of(setup.cohort).blocks()]).astype(float)
+    known = np.where(np.isnan(values), logits.mean[own], values)
+    replaced = batch[CONNECTOME].copy()
+    replaced[:, own] = setup.donors.means_of_others(known)[at]
+    yield Check(batch | {CONNECTOME: replaced}, float(setup.log_odds(batch)[0] - fall[at, pair]))
 
 
-def connections_of(cohort: Cohort, atlas: Atlas, systems: Systems, effects: Effects, people: People) -> Connections:
-    """The connections of a blackout that replaced edges, from `pair_reliance` of its effects."""
-    connectomes, place = connectomes_of(cohort), {row.file: at for at, row in enumerate(cohort.rows)}
+def family(of: Blackout) -> Family | None:
+    """Pairs of systems and, within the named ones, of regions; None if no edges were replaced."""
+    if "pair_reliance" not in of.effects:
+        return None
+    atlas, connectomes, effects = of.atlas, connectomes_of(of.cohort), of.effects
+    systems = options.of(of.run).systems_of(of.cohort.grid)
+    place = {row.file: at for at, row in enumerate(of.cohort.rows)}
     records = np.array([place[row.file] for row in effects.rows])
 
     def value_of(pair: np.ndarray, count: int) -> np.ndarray:
         return effects.of_subjects(mean_edges(connectomes, records, pair, count))
 
-    regions, region_of = [atlas.names[region] for region in atlas.regions], regions_of_parcels(connectomes, atlas)
-    effect = effects.of_subjects(effects["pair_reliance"])
-    return Connections(regions, region_of, systems, effect, value_of, people)
+    names = [atlas.names[region] for region in atlas.regions]
+    region_of, effect = regions_of_parcels(connectomes, atlas), of.of_subjects("pair_reliance")
+    return family_of(names, region_of, systems, effect, value_of, of.people)
 
 
-def connections_table(found: Connections, direction: Callable[[Family], pd.DataFrame]) -> pd.DataFrame:
-    """The columns of `connections.csv`: a row a pair of systems, then a row a pair of regions within the named ones,
-    each by reliance. `direction` gives the last columns of a family."""
-    names, ends, within = np.array(found.systems.names), found.ends, found.of_regions
-    both = names[found.between.regions]
-    edges = np.bincount(found.between.of_edge, found.pairs.sizes).astype(int)
-    parts = [rows_of(found.of_systems, direction, level=SYSTEMS, ends=both, systems=both, edges=edges)]
-    if within:
-        regions, systems = np.array([*found.regions, OUTSIDE])[ends], names[found.systems.of_region[ends]]
-        edges = found.pairs.sizes[found.chosen]
-        parts.append(rows_of(within, direction, level=REGIONS, ends=regions, systems=systems, edges=edges))
-    return pd.concat(parts, ignore_index=True)
+def family_of(
+    regions: Sequence[str],
+    region_of: np.ndarray,
+    systems: Systems,
+    effect: np.ndarray,
+    value_of: Callable[[np.ndarray, int], np.ndarray],
+    people: People,
+) -> Family:
+    """`regions` are the names of the atlas in its order; `region_of` (parcels,) is each parcel's region by its place.
+    `effect` (subjects, pairs of regions) is on the logit of the true class, in the order of `pairs_of`. `value_of`
+    gives what people have in pairs: see `mean_edges`, (subjects, count)."""
+    pairs = pairs_of(region_of, np.column_stack(np.triu_indices(len(region_of), 1)))
+    between = pairs_of(systems.of_region, pairs.regions)
+    # All that the part says, so that correlations are an activation pattern (Haufe et al. 2014)
+    read = Effect(FILL_OF[RELIANCE], effect.sum(axis=1, keepdims=True), people, people.adjusted).on_autism
+
+    def of_level(level: str, ends: np.ndarray, of_systems: np.ndarray, pair: np.ndarray, effect: Effect) -> Family:
+        """Of the names of both `ends` (pairs, 2) and of their systems; `pair` (edges,) is that of each edge, or their
+        count."""
+        (a, b), (system_a, system_b) = ends.T, of_systems.T
+        edges = np.bincount(pair, minlength=len(ends) + 1)[: len(ends)]
+        told = {"level": level, "a": a, "b": b, "system_a": system_a, "system_b": system_b, "edges": edges}
+        value = value_of(pair, len(ends))
+        things = [pair_name(*names) for names in ends.tolist()]
+        of_all = np.broadcast_to(read, value.shape)
+        return Family(CONNECTIONS, things, pd.DataFrame(told), [effect], value, of_all)
+
+    of_systems = Effect(FILL_OF[RELIANCE], sums(effect.T, between.of_edge).T, people, people.adjusted)
+    inner, chosen = None, np.flatnonzero(of_systems.named[between.of_edge])
+    names = np.array(systems.names)
+    if len(chosen):
+        place = np.full(len(pairs.regions), len(chosen))
+        place[chosen] = np.arange(len(chosen))
+        ends = pairs.regions[chosen]  # in the order of their systems
+        ends = np.take_along_axis(ends, np.argsort(systems.of_region[ends], axis=1, kind="stable"), axis=1)
+        least = of_systems.p[between.of_edge[chosen]]
+        within = Effect(FILL_OF[RELIANCE], effect[:, chosen], people, people.adjusted, least)
+        ends_named = np.array([*regions, OUTSIDE])[ends]
+        inner = of_level(REGIONS, ends_named, names[systems.of_region[ends]], place[pairs.of_edge], within)
+    both = names[between.regions]
+    stored = {"pair": pairs.regions.astype(np.int32), "system": np.array(systems.of_each, object)}
+    note = systems_sentence(regions, region_of, systems)
+    found = of_level(SYSTEMS, both, both, between.of_edge[pairs.of_edge], of_systems)
+    return replace(found, inner=inner, axes=("a", "b"), note=note, stored=stored)
 
 
-def rows_of(family: Family, direction: Callable[[Family], pd.DataFrame], **of: Any) -> pd.DataFrame:
-    """The rows of a level, by reliance."""
-    (a, b), (system_a, system_b) = of["ends"].T, of["systems"].T
-    told = {"level": of["level"], "a": a, "b": b, "system_a": system_a, "system_b": system_b, "edges": of["edges"]}
-    table = pd.concat([pd.DataFrame(told), family.columns(), direction(family)], axis=1)
-    return table.sort_values(RELIANCE, ascending=False, kind="stable")
+def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Systems) -> str:
+    """In which systems parcels lie, and what lies in none."""
+    outside = int((region_of == len(regions)).sum())
+    having = np.setdiff1d(systems.of_region[np.unique(region_of)], len(systems.names) - 1)
+    told = [f"Parcels lie in {len(having)} of {len(systems.names) - 1} systems."]
+    if systems.are_regions:
+        told.append("Each region is a system of its own (--systems FILE tells others).")
+    if len(systems.unplaced):
+        told.append(f"In no system: {listed([regions[at] for at in systems.unplaced])}.")
+    if outside:
+        told.append(f"{outside} of {len(region_of)} parcels lie outside all regions, which counts as a system.")
+    return " ".join(told)
+
+
+CONNECTIONS = Kind(
+    "connections",
+    "connections",
+    "Connections",
+    "connection",
+    "pairs of systems",
+    family,
+    measure,
+    about="The edges between two systems of the brain are replaced by those of other people; all else stays. On the "
+    "diagonal are the edges within a system. In the systems that are found, pairs of regions are tested, too; no p is "
+    "below that of its systems.",
+    none="no connection is shown to matter alone; many may matter together",
+    shown=("level", "a", "b"),
+)

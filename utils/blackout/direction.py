@@ -10,13 +10,17 @@ Intervals are for one thing alone. Their standard error is that of influences su
 count together (Liang & Zeger 1986, Biometrika 73:13).
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from utils.blackout.effects import sums
-from utils.blackout.families import Family, People
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, columns_of
+
+if TYPE_CHECKING:
+    from utils.blackout.families import People
 
 DIFFERENCE, CORRELATION, DIRECTION = "difference", "correlation", "direction"
 CONSTANT = 1e-9  # spread over the largest value: less is rounding
@@ -27,14 +31,15 @@ READ = {1: ", and read so", -1: ", but read the other way", 0: "; how it is read
 Estimates = tuple[np.ndarray, np.ndarray, np.ndarray]  # values and both ends, (things,) each
 
 
-def columns(family: Family) -> pd.DataFrame:
-    """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. Unknown values are
-    left out thing by thing; what is undefined is NaN, and its direction empty."""
+def columns(value: np.ndarray, read: np.ndarray, people: "People") -> pd.DataFrame:
+    """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. `value` and `read`
+    (people, things) are what people have there and how it is read, on the logit of autism. Unknown values are left out
+    thing by thing; what is undefined is NaN, and its direction empty."""
     found = pd.DataFrame()
-    found[columns_of(DIFFERENCE)] = np.column_stack(differences(family.value, family.people))
-    found[columns_of(CORRELATION)] = np.column_stack(correlations(family.value, family.read, family.people))
-    differs, read = (sides(found[f"{name}_low"], found[f"{name}_high"]) for name in (DIFFERENCE, CORRELATION))
-    words = [SIDES[one] + READ[one * other] if one else NOT_SHOWN for one, other in zip(differs, read, strict=True)]
+    found[columns_of(DIFFERENCE)] = np.column_stack(differences(value, people))
+    found[columns_of(CORRELATION)] = np.column_stack(correlations(value, read, people))
+    differs, which = (sides(found[f"{name}_low"], found[f"{name}_high"]) for name in (DIFFERENCE, CORRELATION))
+    words = [SIDES[one] + READ[one * other] if one else NOT_SHOWN for one, other in zip(differs, which, strict=True)]
     found[DIRECTION] = np.where(found[f"{DIFFERENCE}_low"].isna(), "", words)
     return found
 
@@ -44,7 +49,7 @@ def sides(low: pd.Series, high: pd.Series) -> list[int]:
     return ((low > 0).astype(int) - (high < 0).astype(int)).tolist()
 
 
-def differences(value: np.ndarray, people: People) -> Estimates:
+def differences(value: np.ndarray, people: "People") -> Estimates:
     """Standardised differences of values (people, things). NaN of constant values, and without a site that has both
     classes; the interval is NaN where a class has fewer than `MIN_PER_CLASS` people at such sites."""
     autism, site = (people.label == 1).astype(float)[:, None], numbered(people.site)
@@ -65,7 +70,7 @@ def differences(value: np.ndarray, people: People) -> Estimates:
     return found, found - margin, found + margin
 
 
-def correlations(value: np.ndarray, effect: np.ndarray, people: People) -> Estimates:
+def correlations(value: np.ndarray, effect: np.ndarray, people: "People") -> Estimates:
     """Correlations within sites of values (people, things) with effects (people, things), by Fisher's z. NaN where one
     of both is constant; the interval is NaN of fewer than `MIN_PER_CLASS` people."""
     site, known = numbered(people.site), ~np.isnan(value)
@@ -79,7 +84,7 @@ def correlations(value: np.ndarray, effect: np.ndarray, people: People) -> Estim
     return found, np.tanh(np.arctanh(found) - margin), np.tanh(np.arctanh(found) + margin)
 
 
-def margins(influence: np.ndarray, known: np.ndarray, people: People) -> np.ndarray:
+def margins(influence: np.ndarray, known: np.ndarray, people: "People") -> np.ndarray:
     """Half the widths (things,) of intervals, from each person's influence (people, things) on an estimate. A mean of
     each site and a slope are taken from the units; NaN where none is left."""
     units, sites = ((sums(known.astype(float), of) > 0).sum(0) for of in (people.unit, numbered(people.site)))

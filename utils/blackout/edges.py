@@ -11,7 +11,7 @@ all its edges are replaced, by the same donors as its voxels (`fills.py`). As it
 Edges are Fisher z, NaN where unknown. Those of all records are never held at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,28 @@ PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 
 ROWS = 64  # of a cohort's connectomes read at once
 
 
+class Replacement(NamedTuple):
+    """What a network is shown of an input of n records, (n, ...), and what is `given` to replace a part of it. That may
+    broadcast, such as one value for each map (n, 1, 1, 1, maps), or be a function of the part's number. `parts` index
+    the axes after the first: a mask (x, y, z), or the numbers of edges or values."""
+
+    shown: np.ndarray
+    given: np.ndarray | Callable[[int], np.ndarray]
+    parts: Sequence[np.ndarray]
+
+    def given_to(self, part: int) -> np.ndarray:
+        """What a part becomes, (n, size of the part, ...)."""
+        if callable(self.given):
+            return self.given(part)
+        return np.broadcast_to(self.given, self.shown.shape)[:, self.parts[part]]
+
+    def replaced(self, part: int) -> np.ndarray:
+        """The input with a part replaced."""
+        found = self.shown.copy()
+        found[:, self.parts[part]] = self.given_to(part)
+        return found
+
+
 class Contents(NamedTuple):
     """What may stand in the regions of n records: volumes, or things that broadcast to them, or edges (n, edges).
     `expected` edges are given by the region's place in the atlas, (n, edges of the region)."""
@@ -36,13 +58,6 @@ class Contents(NamedTuple):
     background: np.ndarray
     donor: np.ndarray
     expected: np.ndarray | Callable[[int], np.ndarray]
-
-
-class EdgeSubstitution(NamedTuple):
-    """Edges `shown` (n, edges) float32 of n records, and what replaces those of a region, as in `Contents`."""
-
-    shown: np.ndarray
-    fill: np.ndarray | Callable[[int], np.ndarray]
 
 
 class Edges:
@@ -70,12 +85,6 @@ class Edges:
         return [
             Contents(own, unknown, donor, moved(donor, of_donor)) for donor, of_donor in zip(given, levels, strict=True)
         ]
-
-    def replaced(self, one: EdgeSubstitution, region: int) -> np.ndarray:
-        """The edges (n, edges) with those of a region replaced."""
-        found, own = one.shown.copy(), self.of_region[region]
-        found[:, own] = one.fill(region) if callable(one.fill) else one.fill[:, own]
-        return found
 
 
 def connectomes_of(cohort: Cohort) -> Connectomes:

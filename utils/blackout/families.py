@@ -1,32 +1,52 @@
-"""Things of one kind that a blackout replaces one at a time and tests together: regions, regions in one map,
-connections, values of the phenotype. Each kind is a family of its own, with its own family-wise p."""
+"""Things of one kind that a blackout replaces one at a time and tests together: a family, with a family-wise p of its
+own. `Kind` says what is special to regions, connections and so on; `kinds.py` lists them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from utils.blackout.effects import Adjusted, Beside, mean_interval, permutation_test, widened
-from utils.blackout.fills import RELIANCE
-from utils.scores.results import ALPHA
+from data.cohorts.atlas import Atlas
+from data.cohorts.cohort import Cohort
+from data.cohorts.records import CLASSES
+from utils.blackout import direction, options
+from utils.blackout.effects import Adjusted, Beside, Effects, mean_interval, permutation_test, widened
+from utils.blackout.fills import RELIANCE, UNIQUE, Fill
+from utils.runs.run import Run
+from utils.scores.results import ALPHA, columns_of
+
+if TYPE_CHECKING:
+    from utils.blackout.setup import Measured, Setup
+
+SUPPRESSOR = "possibly a suppressor"  # unique without reliance
+
+
+class Verdict(StrEnum):
+    """Whether anything is concluded of the people; if not, why."""
+
+    OPEN = ""
+    CHANCE = "the network is not shown to be better than chance on these subjects"
+    ONE_CLASS = "the subjects are of one class, so that there are no p-values"
+    FEW = "a class has too few subjects to conclude anything"
 
 
 @dataclass(frozen=True, eq=False)
 class People:
     """The tested subjects, sorted by name. `label` (n,) is 1 for autism; `site` and `fold` (n,) are their site and the
-    model that blacked them out; `unit` (n,) int numbers who is drawn together. `concludes`: the network is better than
-    chance on them, and each class has enough of them, so that a significant thing is named. `twice`: they also trained
-    the models that blacked out others of them, see `widening`."""
+    model that blacked them out; `unit` (n,) int numbers who is drawn together. `twice`: they also trained the models
+    that blacked out others of them, see `widening`."""
 
     label: np.ndarray
     site: np.ndarray
     fold: np.ndarray
     unit: np.ndarray
     adjusted: Adjusted
-    concludes: bool
     seed: int
+    verdict: Verdict = Verdict.OPEN
     twice: bool = False
 
     def widening(self, share: float = 1) -> float:
@@ -34,22 +54,30 @@ class People:
         twice, see `utils.scores.metrics`; `share` of them are in the mean."""
         return float(np.sqrt(1 + share * self.twice))
 
+    def interval(self, effect: np.ndarray) -> np.ndarray:
+        """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
+        return np.column_stack(mean_interval(widened(effect, self.widening()), self.seed, self.unit))
+
+    def test(self, beside: Beside) -> tuple[np.ndarray, np.ndarray]:
+        """Family-wise p and false discovery rate q of effects, (things,) each."""
+        return permutation_test(beside, self.seed, self.unit, self.widening())
+
 
 @dataclass(frozen=True, eq=False)
-class Family:
-    """`things` are their names. `effect` (subjects, things) is on the logit of the true class, positive where a thing
-    speaks for it. `value` (subjects, things) is what people have there, NaN where unknown or where it is no number."""
+class Effect:
+    """The effect of each thing by one fill: `of_people` (subjects, things), on the logit of the true class, positive
+    where a thing speaks for it. `correct` takes covariates from it. No p is below `least` (things,)."""
 
-    name: str
-    things: Sequence[str]
-    effect: np.ndarray
-    value: np.ndarray
+    fill: Fill
+    of_people: np.ndarray
     people: People
+    correct: Callable[[np.ndarray], Beside]
+    least: np.ndarray | float = 0.0
 
     @cached_property
     def beside(self) -> Beside:
-        """What covariates leave of the effects."""
-        return self.people.adjusted(self.effect)
+        """What covariates leave of it."""
+        return self.correct(self.of_people)
 
     @property
     def net(self) -> np.ndarray:
@@ -58,12 +86,12 @@ class Family:
 
     @cached_property
     def _tested(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.test(self.beside)
+        return self.people.test(self.beside)
 
-    @property
+    @cached_property
     def p(self) -> np.ndarray:
         """Family-wise p-values (things,) of the adjusted effects."""
-        return self._tested[0]
+        return np.maximum(self._tested[0], self.least)
 
     @property
     def q(self) -> np.ndarray:
@@ -73,40 +101,155 @@ class Family:
     @cached_property
     def plain(self) -> np.ndarray:
         """Family-wise p-values (things,) of the effects before adjustment."""
-        return self.test(self.people.adjusted.plain(self.effect))[0]
-
-    def test(self, beside: Beside) -> tuple[np.ndarray, np.ndarray]:
-        """p and q of effects."""
-        people = self.people
-        return permutation_test(beside, people.seed, people.unit, people.widening())
+        return self.people.test(self.people.adjusted.plain(self.of_people))[0]
 
     @property
     def named(self) -> np.ndarray:
         """Which things are named (things,) bool: the significant ones, if anything is concluded of these people."""
-        return (self.p < ALPHA) & self.people.concludes
+        return (self.p < ALPHA) & (self.people.verdict is Verdict.OPEN)
 
     @property
     def on_autism(self) -> np.ndarray:
         """The effects (subjects, things) on the logit of autism, not of the true class."""
-        return np.where(self.people.label == 1, 1, -1)[:, None] * self.effect
+        return np.where(self.people.label == 1, 1, -1)[:, None] * self.of_people
 
     @property
-    def read(self) -> np.ndarray:
-        """What the network makes of people's values (subjects, things): the effects on the logit of autism."""
-        return self.on_autism
-
-    def columns(self, kind: str = RELIANCE) -> pd.DataFrame:
-        """A row a thing: the mean effect with its 95 % interval, p after and before adjustment. Then the adjusted mean
-        with its interval, which p tests. Names begin with the `kind` of effect."""
-        people, found = self.people, pd.DataFrame(index=range(len(self.things)))
-        found[[kind, f"{kind}_low", f"{kind}_high"]] = intervals(self.effect, people)
-        found[f"p_{kind}"] = self.p
-        found[f"p_{kind}_plain"] = self.plain
-        name = f"{kind}_adjusted"
-        found[[name, f"{name}_low", f"{name}_high"]] = intervals(self.net, people)
+    def columns(self) -> pd.DataFrame:
+        """A row a thing: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
+        them."""
+        name, label = self.fill.name, self.people.label
+        found = pd.DataFrame(self.people.interval(self.of_people), columns=columns_of(name))
+        if self.fill.tested:
+            found[f"p_{name}"], found[f"q_{name}"] = self.p, self.q
+        if self.fill.by_class:
+            for value, of_class in reversed([*enumerate(CLASSES)]):
+                own = self.of_people[label == value]
+                found[f"{name}_{of_class}"] = own.mean(0) if len(own) else np.nan
         return found
 
+    @property
+    def adjusted_columns(self) -> pd.DataFrame:
+        """The adjusted mean with its interval, which p tests, and p before adjustment."""
+        found = pd.DataFrame(self.people.interval(self.net), columns=columns_of(f"{self.fill.name}_adjusted"))
+        return found.assign(**{f"p_{self.fill.name}_plain": self.plain})
 
-def intervals(effect: np.ndarray, people: People) -> np.ndarray:
-    """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
-    return np.column_stack(mean_interval(widened(effect, people.widening()), people.seed, people.unit))
+
+@dataclass(frozen=True, eq=False)
+class Blackout:
+    """The effects of a run on `people`, of which families are made."""
+
+    run: Run
+    effects: Effects
+    people: People
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        return options.cohort_of(self.run)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        return options.of(self.run).regions(self.cohort.grid)
+
+    def of_subjects(self, name: str) -> np.ndarray:
+        """The means (subjects, ...) of an array of the effects."""
+        return self.effects.of_subjects(self.effects[name])
+
+    def effect(self, fill: Fill, of_people: np.ndarray) -> Effect:
+        """Adjusted for all covariates."""
+        return Effect(fill, of_people, self.people, self.people.adjusted)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is special to the families of a kind: its words, how it is measured, and how a family is made of what was
+    measured.
+
+    `name` stands in `replication.csv`, `table` is the name of its CSV. `none` follows the sentence that none is
+    significant. `shown` are the identifying columns that a page shows. `measure` gives the arrays of `Effects`;
+    `family` is None of what was not replaced.
+    """
+
+    name: str
+    table: str
+    title: str
+    one: str
+    many: str
+    family: Callable[[Blackout], "Family | None"]
+    measure: Callable[["Setup"], "Measured"] | None = None
+    about: str = ""
+    none: str = ""
+    shown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """All `things` of a kind, by name. `place` has the columns that identify them, a row a thing.
+
+    `effects`: the first is what they are ranked by. `value` (subjects, things) is what people have there, NaN where
+    unknown or no number. `read` (subjects, things) is what the network makes of it, on the logit of autism. `inner`
+    are things within those that are named, as regions within systems. `atlas`: things are its regions. `axes`: the
+    columns of `place` whose values are the rows and the columns of a matrix. `note` is said with it. `stored` goes to
+    `blackout.h5`.
+    """
+
+    kind: Kind
+    things: Sequence[str]
+    place: pd.DataFrame
+    effects: Sequence[Effect]
+    value: np.ndarray
+    read: np.ndarray
+    inner: "Family | None" = None
+    atlas: Atlas | None = None
+    axes: tuple[str, str] | None = None
+    note: str = ""
+    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def reliance(self) -> Effect:
+        return self.effects[0]
+
+    @property
+    def people(self) -> People:
+        return self.reliance.people
+
+    @property
+    def tested(self) -> list[Effect]:
+        return [effect for effect in self.effects if effect.fill.tested]
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Things by reliance (things,); equal ones as they come."""
+        return np.argsort(-self.reliance.of_people.mean(0), kind="stable")
+
+    @property
+    def named(self) -> np.ndarray:
+        """Which rows of the table, those of `inner` left out, are named."""
+        return self.reliance.named[self.order]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a thing, by reliance, then those of `inner`: `rank`, who it is, its effects, the same adjusted, which
+        way people differ there and how that is read."""
+        parts = [self.place, *(effect.columns for effect in self.effects)]
+        parts += [effect.adjusted_columns for effect in self.tested]
+        found = pd.concat([*parts, self.remark, direction.columns(self.value, self.read, self.people)], axis=1)
+        found = found.iloc[self.order]
+        found.insert(0, "rank", np.arange(1, len(found) + 1))
+        return pd.concat([found, self.inner.table] if self.inner else [found], ignore_index=True)
+
+    @property
+    def remark(self) -> pd.DataFrame:
+        """What is unique without reliance; nothing if that is not tested."""
+        if UNIQUE not in (p := {effect.fill.name: effect.p for effect in self.tested}):
+            return pd.DataFrame()
+        alone = (p[UNIQUE] < ALPHA) & ~(p[RELIANCE] < ALPHA)
+        return pd.DataFrame({"remark": np.where(alone, SUPPRESSOR, "")})
+
+    @property
+    def significant(self) -> str:
+        """What pale and full colours mean."""
+        if self.people.verdict is not Verdict.OPEN:
+            return f"All {self.kind.many} are pale: {self.people.verdict}."
+        if not self.named.any():
+            return f"All {self.kind.many} are pale: none is significant (family-wise p < {ALPHA:g})."
+        return f"Full colour: significant (family-wise p < {ALPHA:g}). Pale: not significant."

@@ -13,7 +13,7 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas, means_of, regions
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors, rows_by_person
-from utils.blackout.edges import Contents, Edges, EdgeSubstitution
+from utils.blackout.edges import Contents, Edges, Replacement
 from utils.blackout.options import CONNECTOME, BlackoutOptions
 
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
@@ -26,7 +26,8 @@ class Fill:
 
     The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
     `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
-    drawn these donors is taken out; without it nothing is taken out. Only effects that are `tested` have p-values.
+    drawn these donors is taken out; without it nothing is taken out. Only effects that are `tested` have p-values;
+    those `by_class` have a mean of each class.
     """
 
     name: str  # a column of `regions.csv`
@@ -37,17 +38,13 @@ class Fill:
     by_donor: bool = True
     rises: bool = False
     tested: bool = False
+    by_class: bool = False
     array: str = ""
 
     @property
     def stored(self) -> str:
         """Its name in `blackout.h5`."""
         return self.array or self.name
-
-    @property
-    def called(self) -> str:
-        """In a sentence on its p-value."""
-        return f"the {self.name}" if self.name == RELIANCE else f"the {self.name} effect"
 
     @property
     def prefix(self) -> str:
@@ -81,6 +78,7 @@ FILLS = (
         shown="own",
         region="background",
         by_donor=False,
+        by_class=True,
         array="delta_logit",
         meaning="How much the logit of the true class falls when the region becomes {background}. The network has "
         "never seen that, so no p-value is given.",
@@ -95,21 +93,14 @@ FILLS = (
         "neither means unimportant.",
     ),
 )
-TESTED = tuple(fill for fill in FILLS if fill.tested)
+FILL_OF = {fill.name: fill for fill in FILLS}
 
 
-class Substitution(NamedTuple):
-    """Volumes (n, x, y, z, maps), and what replaces their regions, float32. This may broadcast, such as one value for
-    each map (n, 1, 1, 1, maps). The same of the edges of connectomes, if they are replaced, too."""
+class Filled(NamedTuple):
+    """A batch of n records, as of `Cohort.batch`; and of each fill, by donor, what replaces parts of which input."""
 
-    volume: np.ndarray
-    fill: np.ndarray
-    edges: EdgeSubstitution | None = None
-
-    @property
-    def inputs(self) -> dict[str, np.ndarray]:
-        """What a network is shown before a region is replaced, beside what stays the person's own."""
-        return {"volume": self.volume} | ({CONNECTOME: self.edges.shown} if self.edges else {})
+    batch: dict[str, np.ndarray]
+    by_fill: dict[str, list[dict[str, Replacement]]]
 
 
 class Fills:
@@ -130,27 +121,24 @@ class Fills:
         self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
 
-    @property
-    def names(self) -> np.ndarray:
-        """The name of the fill of each substitution (substitutions,), in the order of `of`."""
-        return np.repeat([fill.name for fill in FILLS], [self.donors.count if fill.by_donor else 1 for fill in FILLS])
-
-    def of(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[Substitution]]:
-        """The batch of n records, as of `Cohort.batch`, with `connectome` if the cohort has any, and the substitutions,
-        fill by fill and donor by donor."""
+    def of(self, indices: np.ndarray) -> Filled:
+        """Of n records, with `connectome` if the cohort has any."""
         connectomes = self.cohort.connectomes
         batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
         positions = self.donors.of(indices)
         volumes = self.volumes(batch["volume"], indices, positions)
         edges = self.edges.contents(indices, positions) if self.edges else None
-        found = []
+        by_fill: dict[str, list[dict[str, Replacement]]] = {fill.name: [] for fill in FILLS}
         for fill in FILLS:
             for donor in range(self.donors.count if fill.by_donor else 1):
-                shown, region = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
-                region = region if self.replaced.all() else np.where(self.replaced, region, shown)
-                of_edges = [getattr(edges[donor], name) for name in (fill.shown, fill.region)] if edges else None
-                found.append(Substitution(shown, region, EdgeSubstitution(*of_edges) if of_edges else None))
-        return batch, found
+                shown, given = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
+                given = given if self.replaced.all() else np.where(self.replaced, given, shown)
+                one = {"volume": Replacement(shown, given, self.masks)}
+                if self.edges and edges:
+                    shown, given = (getattr(edges[donor], name) for name in (fill.shown, fill.region))
+                    one[CONNECTOME] = Replacement(shown, given, self.edges.of_region)
+                by_fill[fill.name].append(one)
+        return Filled(batch, by_fill)
 
     def volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
         """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
@@ -164,14 +152,6 @@ class Fills:
             Contents(own, background, donor, donor + of_donor[:, self._region_at])
             for donor, of_donor in zip(donors, shift, strict=True)
         ]
-
-    def inputs_with(self, one: Substitution, inside: np.ndarray, region: int | None) -> dict[str, np.ndarray]:
-        """What a network is shown with voxels `inside` (1, x, y, z, 1 or maps) replaced, and the edges of `region`
-        unless that is None; beside what stays the person's own."""
-        shown = one.inputs | {"volume": np.where(inside, one.fill, one.volume)}
-        if self.edges and one.edges and region is not None:
-            shown[CONNECTOME] = self.edges.replaced(one.edges, region)
-        return shown
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """`Donors.deviations` of the `level` of a `Fill`, in replaced maps: (records, 1 + donors, regions, maps)."""

@@ -1,4 +1,4 @@
-"""Effects of things (`families.py`) -> whether they come out elsewhere, too: `replication.csv`, and what it says.
+"""Effects of things (`families.py`) -> whether they come out elsewhere, too: `replication.csv`.
 
 `halves`   These people are cut into two halves many times. The networks are the same in both. So this says how much the
            list hangs on who is tested. It does not say how much it hangs on who was trained on.
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from utils.blackout.effects import permutation_test, sums
-from utils.blackout.families import Family, People
+from utils.blackout.families import Effect, Family, People, Verdict
 from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
 
 SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
@@ -25,32 +25,43 @@ HALVES, REPEATS = "halves", "repeats"
 COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
 
 
-def halves(family: Family, splits: int = SPLITS) -> pd.DataFrame:
-    """Rows of `replication.csv` between halves of these people. `comes_out` is the share of all halves that name a
-    thing by a test of their own. The correlation is the mean over splits, its ends hold 95 % of them."""
-    people, random = family.people, np.random.default_rng(family.people.seed)
-    total, size = sums(family.net, people.unit), sums(np.ones(len(family.net)), people.unit)
+def replication_of(families: Sequence[Family], repeats: Sequence[Sequence[Family]]) -> pd.DataFrame:
+    """`replication.csv`: of each family between halves of these people, and between repeats if there are some."""
+    found = [halves(family.kind.name, family.things, family.reliance) for family in families]
+    for family, *others in zip(families, *repeats, strict=True) if repeats else ():
+        of_repeats = [other.reliance for other in others]
+        found.append(between_repeats(family.kind.name, family.things, of_repeats, family.reliance))
+    return pd.concat(found, ignore_index=True)
+
+
+def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLITS) -> pd.DataFrame:
+    """Rows of `replication.csv` between halves of these people, for the things of the family `name`. `comes_out` is the
+    share of all halves that name a thing by a test of their own. The correlation is the mean over splits, its ends hold
+    95 % of them."""
+    people, random = effect.people, np.random.default_rng(effect.people.seed)
+    total, size = sums(effect.net, people.unit), sums(np.ones(len(effect.net)), people.unit)
     chosen = cut(people, splits if len(size) >= 2 * MIN_SUBJECTS else 0, random)
     pairs = np.stack([chosen, ~chosen], axis=1)  # (splits, 2, units)
     seeds = random.integers(2**32, size=pairs.shape[:2])
-    named = np.zeros((*pairs.shape[:2], len(family.things)), bool)
-    for split, side in np.argwhere(pairs.any(2) & people.concludes):
+    named = np.zeros((*pairs.shape[:2], len(things)), bool)
+    for split, side in np.argwhere(pairs.any(2) & (people.verdict is Verdict.OPEN)):
         half, seed = pairs[split, side][people.unit], int(seeds[split, side])
-        own, unit, widening = family.beside.of(half), people.unit[half], people.widening(share=0.5)
+        own, unit, widening = effect.beside.of(half), people.unit[half], people.widening(share=0.5)
         p, _ = permutation_test(own, seed, unit, widening, PERMUTATIONS)
         named[split, side] = p < ALPHA
-    effect = (pairs @ total) / (pairs @ size)[..., None]
-    found = spread([correlation(one, other) for one, other in effect])
-    return table(HALVES, family, Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named)), found)
+    means = (pairs @ total) / (pairs @ size)[..., None]
+    found = spread([correlation(one, other) for one, other in means])
+    counts = Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named))
+    return table(HALVES, name, things, effect.named, counts, found)
 
 
-def between_repeats(families: Sequence[Family], whole: Family) -> pd.DataFrame:
-    """The same between repeats, two or more, with the things of `whole` in this order."""
-    named = np.array([family.named for family in families])
-    times, effects = named.sum(0), [family.net.mean(0) for family in families]
-    found = spread([correlation(one, other) for one, other in combinations(effects, 2)])
-    both = times * (times - 1) / (len(families) - 1)
-    return table(REPEATS, whole, Counts(times, both, len(families)), found)
+def between_repeats(name: str, things: Sequence[str], repeats: Sequence[Effect], whole: Effect) -> pd.DataFrame:
+    """The same between repeats, two or more; `whole` is their mean."""
+    named = np.array([effect.named for effect in repeats])
+    times, means = named.sum(0), [effect.net.mean(0) for effect in repeats]
+    found = spread([correlation(one, other) for one, other in combinations(means, 2)])
+    both = times * (times - 1) / (len(repeats) - 1)
+    return table(REPEATS, name, things, whole.named, Counts(times, both, len(repeats)), found)
 
 
 @dataclass(frozen=True)
@@ -63,20 +74,22 @@ class Counts:
     trials: int
 
 
-def table(between: str, family: Family, counts: Counts, found: Estimate) -> pd.DataFrame:
+def table(
+    between: str, name: str, things: Sequence[str], named: np.ndarray, counts: Counts, found: Estimate
+) -> pd.DataFrame:
     """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
     number of things that are named. `comes_out` is the share of these that do in most trials. `in_the_other` is over
     all things."""
     share = counts.times / max(counts.trials, 1)
     other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": family.things, "named": family.named, "comes_out": share, "in_the_other": other})
-    rows = rows[family.named | (counts.times > 0)].astype({"named": int})
-    come = share[family.named] > MOST
+    rows = pd.DataFrame({"thing": things, "named": named, "comes_out": share, "in_the_other": other})
+    rows = rows[named | (counts.times > 0)].astype({"named": int})
+    come = share[named] > MOST
     whole = {"thing": "", "named": len(come), "comes_out": come.mean() if len(come) else np.nan}
     whole["in_the_other"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
-    head = pd.DataFrame([whole | dict(zip(columns_of("correlation"), found.numbers, strict=True))])
+    head = pd.DataFrame([whole | found.columns("correlation")])
     rows = pd.concat([head, rows], ignore_index=True)
-    return rows.assign(between=between, family=family.name)[COLUMNS]
+    return rows.assign(between=between, family=name)[COLUMNS]
 
 
 def cut(people: People, splits: int, random: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Results of a blackout -> sentences, by the macros of `sentences.jinja`."""
+"""Results of a blackout -> what is said of them; longer sentences are macros of `sentences.jinja`."""
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
@@ -9,22 +8,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from data.base.tables import printable
-from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import known_sites
-from utils.blackout import options
-from utils.blackout.connections import Connections
+from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites
 from utils.blackout.donors import Donors
-from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
-from utils.blackout.effects import Adjusted
-from utils.blackout.families import Family
-from utils.blackout.fills import RELIANCE, TESTED
-from utils.blackout.tables import SUPPRESSOR
-from utils.runs.run import Run
+from utils.blackout.families import SUPPRESSOR, Family, People, Verdict
+from utils.blackout.fills import RELIANCE, UNIQUE
+from utils.blackout.kinds import KINDS
+from utils.blackout.replication import HALVES, MOST, REPEATS
 from utils.scores import results
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import ALPHA, MIN_PER_CLASS, Headline
+from utils.scores.results import ALPHA, Headline
 
 DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
 TEMPLATES = jinja2.Environment(
@@ -33,6 +26,17 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.globals.update(results=results)
+WHERE = {HALVES: "halves of these people", REPEATS: "repeats on these people"}
+MEANING = {
+    HALVES: "To come out means: named by more than half of all halves, each of half of these people. Both halves have "
+    "the same networks.",
+    REPEATS: "To come out means: named by more than half of the repeats. They have the same people and other networks.",
+}
+
+
+def said(macro: str, **values: object) -> str:
+    """The text of a macro of `sentences.jinja` on one line; not escaped for HTML."""
+    return " ".join(getattr(TEMPLATES.get_template("sentences.jinja").module, macro)(**values).split())
 
 
 def donors_sentence(donors: Donors) -> str:
@@ -46,90 +50,79 @@ def donors_sentence(donors: Donors) -> str:
     return f"Donors: {donors.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
 
-def maps_sentence(maps: Sequence[str], replaced: np.ndarray) -> str:
-    """Which of a cohort's maps were replaced, (maps,) bool; nothing if all were."""
-    if replaced.all():
-        return ""
-    chosen, kept = (", ".join(map(printable, np.array(maps)[which])) for which in (replaced, ~replaced))
-    return f"Only {chosen} of each region was replaced; {kept} stayed."
-
-
-def edges_sentence(run: Run, atlas: Atlas) -> str:
-    """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
-    cohort, regions = options.cohort_of(run), len(atlas.regions)
-    if (connectomes := cohort.connectomes) is None:
-        return ""
-    if not options.of(run).replaces_edges(cohort):
-        return said("edges_stay", named=connectomes.image is not None)
-    region_of = regions_of_parcels(connectomes, atlas)
-    within = region_of[region_of < regions].tolist()
-    capped = len({row.subject for row in run.cohort.rows}) > MAX_PEOPLE
-    counts = {"parcels": len(region_of), "within": len(within), "having": len(set(within)), "regions": regions}
-    return said("edges", **counts, people=f"{MAX_PEOPLE:,}" if capped else "")
-
-
 def accuracy_sentence(judged: Headline) -> str:
-    """How well the network predicts the subjects whose regions were occluded."""
+    """How well the network predicts the subjects who were blacked out."""
     return said("accuracy", auc=judged.score, score=HEADLINES[judged.metric])
 
 
-def evidence_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
-    """Which regions are significant, given the table of regions, and beside which covariates."""
-    named = [fill.name for fill in TESTED]
-    chosen = {kind: table["name"][table[f"p_{kind}"] < ALPHA].tolist() for kind in named}
-    before = {kind: int((table[f"p_{kind}_plain"] < ALPHA).sum()) for kind in named}
-    alone = table["name"][table["remark"] == SUPPRESSOR].tolist()
-    rarer = np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min()
-    counts = {"total": len(table), "rarer": int(rarer), "people": len(adjusted.label)}
-    return said("evidence", chosen=chosen, before=before, alone=alone, adjusted=adjusted.beside, **counts)
+def basis_sentence(people: People) -> str:
+    """Which covariates each p is adjusted for, and what is not known of them."""
+    rarer = int(np.bincount(people.label.astype(int), minlength=len(CLASSES)).min())
+    counts = {"rarer": rarer, "share": rarer / len(people.label)}
+    return said("basis", adjusted=people.adjusted.beside, **counts) if rarer else "No p: all subjects are of one class."
 
 
-def basis_sentence(adjusted: Adjusted) -> str:
-    """Beside which covariates p stands where no evidence is named; nothing without p."""
-    share = min(adjusted.label.mean(), 1 - adjusted.label.mean())
-    return said("basis", adjusted=adjusted.beside, share=share) if share else ""
-
-
-def by_map_sentence(table: pd.DataFrame, adjusted: Adjusted) -> str:
-    """Which pairs of region and map are significant, given `tables.map_table`; nothing if too few people have a p."""
-    if np.bincount(adjusted.label.astype(int), minlength=len(CLASSES)).min() < MIN_PER_CLASS:
+def found_sentence(family: Family) -> str:
+    """Which things are named, and how many were significant before adjustment; nothing if nothing is concluded."""
+    if family.people.verdict is not Verdict.OPEN:
         return ""
-    chosen = table[table[f"p_{RELIANCE}"] < ALPHA]
-    pairs = [f"{row.name} in {row.map}" for row in chosen[["name", "map"]].itertuples(index=False)]
-    before = int((table[f"p_{RELIANCE}_plain"] < ALPHA).sum())
-    return said("by_map", pairs=pairs, before=before, total=f"{len(table):,}", adjusted=adjusted.beside)
+    effects = {effect.fill.name: effect for effect in family.tested}
+    names = {name: [*compress(family.things, effect.named)] for name, effect in effects.items()}
+    before = {name: int((effect.plain < ALPHA).sum()) for name, effect in effects.items()}
+    remarks = family.remark.get("remark", pd.Series(dtype=str))
+    alone = [*compress(family.things, remarks == SUPPRESSOR)]
+    inner = [*compress(family.inner.things, family.inner.reliance.named)] if family.inner else []
+    told = {"kind": family.kind, "total": len(family.things), "names": names[RELIANCE], "before": before[RELIANCE]}
+    told |= {"unique": names.get(UNIQUE), "unique_before": before.get(UNIQUE), "alone": alone}
+    told |= {"within": inner, "inner": len(family.inner.things) if family.inner else 0}
+    return said("found", adjusted=bool(family.people.adjusted.beside.covariates), **told)
 
 
-def systems_sentence(found: Connections) -> str:
-    """In which systems parcels lie, and what lies in none."""
-    systems, outside = found.systems, len(found.regions)
-    having = np.setdiff1d(systems.of_region[np.unique(found.region_of)], len(systems.names) - 1)
-    counts = {"having": len(having), "systems": len(systems.names) - 1, "parcels": len(found.region_of)}
-    unplaced = [found.regions[at] for at in systems.unplaced]
-    told = {"outside": int((found.region_of == outside).sum()), "unplaced": unplaced, "alone": systems.are_regions}
-    return said("systems", **counts, **told)
+def may_be_published(found: pd.DataFrame, unknown_site: bool = False) -> list[str]:
+    """How what is named fares in halves of these people, of all families, and which lists should not be published.
+    What an unknown site does comes out in halves, too. `found` has the rows of `replication.csv`."""
+    every = {name: counts(rows) for name, rows in families_in(found, HALVES).items()}
+    little = [name for name, (named, out) in every.items() if unknown_site or 2 * out < named or not named]
+    told = [*fates(found, HALVES), *([f"{SITE_IS_UNKNOWN}."] if unknown_site else [])]
+    if little:
+        many = {kind.name: kind.many for kind in KINDS}
+        what = "" if len(little) == len(every) else f" of {alternatives([many[name] for name in little])}"
+        told.append(f"No map or list{what} should be published from this.")
+    return [*told, *([MEANING[HALVES]] if any(named for named, _ in every.values()) else [])]
 
 
-def connections_sentence(found: Connections) -> str:
-    """Which pairs of systems, and of regions within them, are significant; nothing if nothing is concluded."""
-    if not found.people.concludes:
-        return ""
-    family, within = found.of_systems, found.of_regions
-    pairs, regions = (list(compress(one.things, one.named)) if one else [] for one in (family, within))
-    counts = {"before": int((family.plain < ALPHA).sum()), "total": f"{len(family.things):,}"}
-    inner = {"regions": regions, "inner": f"{len(found.chosen):,}"}
-    return said("connections", pairs=pairs, **counts, **inner, adjusted=found.people.adjusted.beside)
+def in_repeats(found: pd.DataFrame) -> list[str]:
+    """How it fares in repeats; nothing without these."""
+    return [*fates(found, REPEATS), MEANING[REPEATS]] if families_in(found, REPEATS) else []
 
 
-def said(macro: str, **values: object) -> str:
-    """The text of a macro of `sentences.jinja` on one line; not escaped for HTML."""
-    return " ".join(getattr(TEMPLATES.get_template("sentences.jinja").module, macro)(**values).split())
+def fates(found: pd.DataFrame, between: str) -> list[str]:
+    """What becomes of the things of each family that are named, and which families have none."""
+    every = {name: counts(rows) for name, rows in families_in(found, between).items()}
+    kinds, told = {kind.name: kind for kind in KINDS}, list[str]()
+    for name, (named, out) in every.items():
+        if named == 1:
+            what = f"The one {kinds[name].one} named {'comes' if out else 'does not come'} out"
+        else:
+            what = f"Of the {named} {kinds[name].many} named, {out or 'none'} {'come' if out > 1 else 'comes'} out"
+        told += [f"{what} in {WHERE[between]}."] if named else []
+    if nothing := [kinds[name].one for name, (named, _) in every.items() if not named]:
+        told.append(f"No {alternatives(nothing)} is named.")
+    return told
 
 
-def values_sentence(family: Family) -> str:
-    """Which groups of the phenotype's values are significant; nothing if nothing is concluded."""
-    if not family.people.concludes:
-        return ""
-    before, named = int((family.plain < ALPHA).sum()), list(compress(family.things, family.named))
-    adjusted = family.people.adjusted.beside
-    return said("values", groups=named, before=before, total=len(family.things), adjusted=adjusted)
+def families_in(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
+    """The rows of each family."""
+    rows = dict(iter(found[found["between"] == between].groupby("family")))
+    return {kind.name: rows[kind.name] for kind in KINDS if kind.name in rows}
+
+
+def counts(rows: pd.DataFrame) -> tuple[int, int]:
+    """Of a family, how many things are named, and how many of these come out."""
+    here = (rows["named"] == 1) & (rows["thing"] != "")
+    return int(here.sum()), int((here & (rows["comes_out"] > MOST)).sum())
+
+
+def alternatives(names: list[str]) -> str:
+    """Names with commas and one "or"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -6,22 +6,30 @@ own each column is a group, with its mark.
 """
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.covariates import KINDS
 from data.cohorts.phenotype import INDICATOR, TEST, abide_names
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
-from utils.blackout.donors import Donors, control_variate_mean
+from utils.blackout import options
+from utils.blackout.donors import control_variate_mean
+from utils.blackout.edges import Replacement
+from utils.blackout.effects import Adjusted, Beside
+from utils.blackout.families import Blackout, Effect, Family, Kind
+from utils.blackout.fills import FILL_OF, RELIANCE
 from utils.blackout.graph import nodes_of
 from utils.blackout.options import CONNECTOME, TOGETHER
-from utils.training.network import logit_of_autism
+from utils.blackout.setup import Check, Measured, Setup
+from utils.scores.adjustment import adjustment
+from utils.training.network import check_finite, logit_of_autism
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
@@ -136,20 +144,29 @@ class OfPhenotype:
         return logit_of_autism(np.asarray(logits)).reshape(count, several)
 
 
-class ValueLogits(NamedTuple):
-    """The log odds of autism with all shown, (records,), and with each group replaced, (records, donors, groups)."""
-
-    base: np.ndarray
-    replaced: np.ndarray
-    phenotypes: np.ndarray  # (records of the cohort, 29), as the network reads them
-
-    def reliance(self, donors: Donors, groups: Groups) -> np.ndarray:
-        """How far the log odds of autism fall, a mean over donors: (records, groups)."""
-        largest = max(map(len, groups.values()))
-        level = np.zeros((len(self.phenotypes), len(groups), largest))
-        for at, own in enumerate(groups.values()):
-            level[:, at, : len(own)] = self.phenotypes[:, own]
-        return control_variate_mean(self.base[:, None, None] - self.replaced, donors.deviations(level))
+def measure(setup: Setup) -> Measured:
+    """Replaces each group of values in all tested records."""
+    run, donors, cohort = setup.run, setup.donors, setup.cohort
+    if PHENOTYPE not in run.model.inputs(run.config):
+        return Measured()
+    function, groups = OfPhenotype(setup.network), groups_of(cohort.metadata)
+    phenotypes = cohort.batch(np.arange(len(cohort.rows)), volumes=False)[PHENOTYPE]
+    tables = {} if cohort.connectomes is None else {CONNECTOME: cohort.connectomes}
+    parts = []
+    for indices in in_order(donors.tested, TOGETHER):
+        batch = cohort.batch(indices, volumes=function.reads_more, tables=tables)
+        own = phenotypes[indices]
+        shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
+        parts.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))
+    logits = np.concatenate(parts)
+    check_finite(run, "outputs", logits)
+    base, after = logits[:, 0], logits[:, 1:].reshape(len(logits), donors.count, len(groups))
+    level = np.zeros((len(phenotypes), len(groups), max(map(len, groups.values()))))
+    for at, own in enumerate(groups.values()):
+        level[:, at, : len(own)] = phenotypes[:, own]
+    fall = control_variate_mean(base[:, None, None] - after, donors.deviations(level))
+    arrays = {"value_reliance": setup.sign * fall, "probability": expit(base)}
+    return Measured(arrays, partial(checks, setup, groups, phenotypes, after))
 
 
 def replaced(own: np.ndarray, given: np.ndarray, groups: Groups) -> np.ndarray:
@@ -158,16 +175,54 @@ def replaced(own: np.ndarray, given: np.ndarray, groups: Groups) -> np.ndarray:
     return np.where(chosen, given.swapaxes(0, 1)[:, :, None], own[:, None, None])
 
 
-def value_logits(cohort: Cohort, network: keras.Model, donors: Donors) -> ValueLogits:
-    """Of all tested records."""
-    function, groups = OfPhenotype(network), groups_of(cohort.metadata)
-    phenotypes = cohort.batch(np.arange(len(cohort.rows)), volumes=False)[PHENOTYPE]
-    tables = {} if cohort.connectomes is None else {CONNECTOME: cohort.connectomes}
-    found = []
-    for indices in in_order(donors.tested, TOGETHER):
-        batch = cohort.batch(indices, volumes=function.reads_more, tables=tables)
-        own = phenotypes[indices]
-        shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
-        found.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))
-    logits = np.concatenate(found)
-    return ValueLogits(logits[:, 0], logits[:, 1:].reshape(len(logits), donors.count, len(groups)), phenotypes)
+def checks(
+    setup: Setup, groups: Groups, phenotypes: np.ndarray, after: np.ndarray, at: int, random: np.random.Generator
+) -> Iterable[Check]:
+    """A group of values of a record replaced by that of each donor."""
+    group, record = int(random.integers(len(groups))), int(setup.donors.tested[at])
+    batch, positions = setup.batch(record), [*map(np.array, groups.values())]
+    for donor, given in enumerate(setup.donors.drawn[record]):
+        one = Replacement(phenotypes[[record]], phenotypes[[given]], positions)
+        yield Check(batch | {PHENOTYPE: one.replaced(group)}, after[at, donor, group])
+
+
+def family(of: Blackout) -> Family | None:
+    """Groups, each adjusted for all covariates but those that tell the same."""
+    if "value_reliance" not in of.effects:
+        return None
+    metadata, label = of.cohort.metadata, of.people.label
+    known = options.covariates_of(of.run.cohort, of.effects.rows)
+    groups, names = groups_of(metadata), names_of(metadata)
+    others = [Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups]
+
+    def correct(effect: np.ndarray) -> Beside:
+        each = [adjusted(effect[:, [at]]) for at, adjusted in enumerate(others)]
+        return Beside(*map(np.hstack, zip(*each, strict=True)))
+
+    effect = Effect(FILL_OF[RELIANCE], of.of_subjects("value_reliance"), of.people, correct)
+    first = ["how much is unknown" if group == MARKS else names[own[0]] for group, own in groups.items()]
+    of_group = ["; ".join(names[at] for at in own) for own in groups.values()]
+    return Family(
+        VALUES,
+        [*groups],
+        pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
+        [effect],
+        of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
+        effect.on_autism,
+        stored={"values": np.array([*groups], object)},
+    )
+
+
+VALUES = Kind(
+    "values",
+    "values",
+    "Values of the phenotype",
+    "value",
+    "groups of values",
+    family,
+    measure,
+    about="A group of values is replaced by that of other people; all else stays. Each is adjusted without the "
+    "covariates that tell the same. Direction and difference are of one value: the first of the group, or how much is "
+    "unknown.",
+    shown=("group",),
+)

@@ -1,0 +1,262 @@
+"""Regions of an atlas, each replaced in the records of tested people by every fill: the family of regions, and that of
+regions in one map alone.
+
+Effects are on the logit of the true class, log(p / (1 - p)), for probabilities saturate. For two classes it is the
+difference of the network's two outputs.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from data.base.processes import ahead
+from data.base.tables import printable
+from data.base.terminal import progress
+from data.cohorts import records
+from data.cohorts.atlas import Atlas
+from utils.blackout import options
+from utils.blackout.donors import control_variate_mean
+from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
+from utils.blackout.families import Blackout, Family, Kind
+from utils.blackout.fills import BACKGROUND, FILL_OF, FILLS, RELIANCE, Filled, Fills
+from utils.blackout.options import CONNECTOME, TOGETHER
+from utils.blackout.setup import Check, Measured, Setup
+from utils.training.network import check_finite, logit_of_autism
+
+ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
+
+
+class LogOdds(NamedTuple):
+    """The log odds of autism with one of `FILLS`, by record and donor.
+
+    `shown`: (records, donors), before anything was replaced.
+    `occluded`: (records, donors, regions), after the voxels of a region were replaced.
+    `by_edges`: (records, donors, regions), what it adds to replace the region's edges, too; 0 if they stay.
+    `by_map`: (records, donors, regions, maps), after a region was replaced in one of `Fills.separate` alone; of
+        `RELIANCE` only, others have no maps.
+    """
+
+    shown: np.ndarray
+    occluded: np.ndarray
+    by_edges: np.ndarray
+    by_map: np.ndarray
+
+    @property
+    def fall(self) -> np.ndarray:
+        """How far it falls with the voxels, (records, donors, regions)."""
+        return self.shown[..., None] - self.occluded
+
+
+def measure(setup: Setup) -> Measured:
+    """Replaces each region in all tested records."""
+    fills, tested = setup.fills, setup.donors.tested
+    if fills is None:
+        return Measured()
+    parts, batches = [], np.array_split(tested, math.ceil(len(tested) / TOGETHER))
+    substitutions = sum(setup.donors.count if fill.by_donor else 1 for fill in FILLS)
+    with progress("Blacking out", len(batches) * substitutions) as bar:
+        for filled in ahead(fills.of, batches):
+            found = occluded(setup, fills, filled, bar.advance)
+            check_finite(setup.run, "outputs", found)
+            parts.append(found)
+    every = {name: LogOdds(*map(np.concatenate, zip(*(of[name] for of in parts), strict=True))) for name in parts[0]}
+    return Measured(effects_of(setup, fills, every), partial(checks, setup, fills, every))
+
+
+def occluded(setup: Setup, fills: Fills, filled: Filled, advance: Callable[[], None]) -> dict[str, LogOdds]:
+    """With each fill in the records of a batch. `advance` is called after each donor of a fill."""
+    occlusion, found = setup.occlusion, dict[str, LogOdds]()
+    assert occlusion
+    own = occlusion.keep(filled.batch)
+    for name, of_donors in filled.by_fill.items():
+        parts = list[tuple[np.ndarray, ...]]()
+        for one in of_donors:
+            volume, shown = one["volume"], {of: replacement.shown for of, replacement in one.items()}
+            given = cast(np.ndarray, volume.given)
+            kept = own if volume.shown is filled.batch["volume"] else occlusion.keep(filled.batch | shown)
+            if name == RELIANCE:
+                in_all, in_one = occlusion.logits_by_map(kept, given, fills.masks, fills.separate)
+            else:
+                in_all = occlusion.occluded_logits(kept, given, fills.masks)
+                in_one = np.zeros((*in_all.shape[:2], 0, 2))
+            after = logit_of_autism(in_all).T
+            by_edges = setup.edges.changes(one[CONNECTOME]) if setup.edges and fills.edges else np.zeros(after.shape)
+            by_map = logit_of_autism(in_one).swapaxes(0, 1).astype(np.float32)
+            parts.append((logit_of_autism(occlusion.logits(kept)), after, by_edges, by_map))
+            advance()
+        found[name] = LogOdds(*(np.stack(of_donors, axis=1) for of_donors in zip(*parts, strict=True)))
+    return found
+
+
+def effects_of(setup: Setup, fills: Fills, every: dict[str, LogOdds]) -> dict[str, np.ndarray]:
+    """The arrays of `Effects`."""
+    sign, arrays = setup.sign, dict[str, np.ndarray]()
+    for fill in FILLS:
+        logits = every[fill.name]
+        fall = logits.fall.mean(1)
+        if fill.level:
+            fall = control_variate_mean(logits.fall, fills.deviations(fill.level(fills)))
+        fall = fall - logits.by_edges.mean(1)
+        arrays[fill.stored] = -sign * fall if fill.rises else sign * fall
+    shown = every[BACKGROUND].shown
+    after = expit(shown - sign * arrays[FILL_OF[BACKGROUND].stored])  # the background in place of each region
+    return arrays | {
+        "delta_probability": sign * (expit(shown) - after),
+        "reliance_by_map": (sign[..., None] * falls_by_map(fills, every[RELIANCE])).astype(np.float32),
+        "region_means": fills.means[fills.donors.tested].astype(np.float32),
+        "probability": expit(shown[:, 0]),
+    }
+
+
+def falls_by_map(fills: Fills, logits: LogOdds) -> np.ndarray:
+    """How far the log odds fall if a region is replaced in one map alone, a mean over donors: (records, regions, maps).
+    If edges are replaced, these alone are one map more."""
+    deviations = fills.deviations(fills.means)
+    found = np.empty((len(logits.shown), *logits.by_map.shape[2:]))
+    for at in range(found.shape[-1]):  # one after another, to save memory
+        fall = logits.shown[..., None] - logits.by_map[..., at]
+        found[..., at] = control_variate_mean(fall, deviations[..., [at]])
+    return np.concatenate([found, -logits.by_edges.mean(1)[..., None]], axis=-1) if fills.edges else found
+
+
+def checks(
+    setup: Setup, fills: Fills, every: dict[str, LogOdds], at: int, random: np.random.Generator
+) -> Iterable[Check]:
+    """A region of a record replaced by every fill, in each map alone, and its edges alone."""
+    region = int(random.integers(len(fills.masks)))
+    filled = fills.of(setup.donors.tested[[at]])
+    for name, of_donors in filled.by_fill.items():
+        logits = every[name]
+        for donor, one in enumerate(of_donors):
+            shown = filled.batch | {of: replacement.shown for of, replacement in one.items()}
+            replaced = {of: replacement.replaced(region) for of, replacement in one.items()}
+            of_edges = logits.by_edges[at, donor, region]
+            yield Check(shown | replaced, logits.occluded[at, donor, region] + of_edges)
+            if name != RELIANCE:
+                continue
+            for place, number in enumerate(fills.separate):
+                chosen = np.arange(len(fills.replaced)) == number
+                volume = np.where(chosen, replaced["volume"], shown["volume"])
+                yield Check(shown | {"volume": volume}, logits.by_map[at, donor, region, place])
+            if fills.edges:
+                yield Check(shown | {CONNECTOME: replaced[CONNECTOME]}, logits.shown[at, donor] + of_edges)
+
+
+def family(of: Blackout) -> Family | None:
+    """Its values are known if one map is replaced: several have no direction together."""
+    if RELIANCE not in of.effects:
+        return None
+    atlas, means = of.atlas, of.of_subjects("region_means")[..., options.of(of.run).replaced_maps(of.cohort)]
+    effects = [of.effect(fill, of.of_subjects(fill.stored)) for fill in FILLS]
+    value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
+    return Family(
+        REGIONS,
+        [atlas.names[region] for region in atlas.regions],
+        pd.DataFrame([region_place(atlas, region) for region in atlas.regions]),
+        effects,
+        value,
+        effects[0].on_autism,
+        atlas=atlas,
+        note=" ".join(filter(None, (maps_sentence(of), edges_sentence(of)))),
+        stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
+    )
+
+
+def family_by_map(of: Blackout) -> Family | None:
+    """Its values are means over a region; edges that are replaced alone have none."""
+    chosen, cohort = options.of(of.run), of.cohort
+    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    maps += [CONNECTOME] if chosen.replaces_edges(cohort) else []
+    if RELIANCE not in of.effects or not maps:
+        return None
+    of_subjects = of.of_subjects("reliance_by_map")
+    means = of.of_subjects("region_means")[..., chosen.separate_maps(cohort)]
+    value = np.full(of_subjects.shape, np.nan)
+    value[..., : means.shape[2]] = means
+    pairs = [(region, of.atlas.names[region], name) for region in of.atlas.regions for name in maps]
+    effect = of.effect(FILL_OF[RELIANCE], of_subjects.reshape(len(of_subjects), -1))
+    return Family(
+        BY_MAP,
+        [f"{region} in {name}" for _, region, name in pairs],
+        pd.DataFrame(pairs, columns=["region", "name", "map"]),
+        [effect],
+        value.reshape(len(value), -1),
+        effect.on_autism,
+        axes=("name", "map"),
+        stored={"map": np.array(maps, object)},
+    )
+
+
+def region_place(atlas: Atlas, region: int) -> dict:
+    """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
+    affine = np.array(records.FULL.affine)
+    mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
+    left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
+    return {
+        "region": region,
+        "name": atlas.names[region],
+        "hemisphere": "left" if left > ONE_SIDED else "right" if right > ONE_SIDED else "both",
+        "voxels": int((atlas.labels == region).sum()),
+        **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
+    }
+
+
+def maps_sentence(of: Blackout) -> str:
+    """Which of a cohort's maps were replaced; nothing if all were."""
+    replaced = options.of(of.run).replaced_maps(of.cohort)
+    if replaced.all():
+        return ""
+    chosen, kept = (", ".join(map(printable, np.array(of.cohort.maps)[which])) for which in (replaced, ~replaced))
+    return f"Only {chosen} of each region was replaced; {kept} stayed."
+
+
+def edges_sentence(of: Blackout) -> str:
+    """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
+    if (connectomes := of.cohort.connectomes) is None:
+        return ""
+    if connectomes.image is None:
+        return (
+            "The edges of the connectome stayed as they are: the cohort does not hold where its parcels lie (convert "
+            "with --parcels FILE to replace a region's edges, too)."
+        )
+    if not options.of(of.run).replaces_edges(of.cohort):
+        return "The edges of the connectome stayed as they are, since --maps says what was replaced."
+    regions = len(of.atlas.regions)
+    place = regions_of_parcels(connectomes, of.atlas)
+    within = place[place < regions]
+    told = (
+        f"With each region its edges of the connectome were replaced; {len(within)} of {len(place)} parcels lie in "
+        f"{len(np.unique(within))} of {regions} regions, the other regions have no edges."
+    )
+    many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
+    return f"{told} Expected edges are fitted on {MAX_PEOPLE:,} people drawn at random." if many else told
+
+
+REGIONS = Kind(
+    "regions",
+    "regions",
+    "Regions",
+    "region",
+    "regions",
+    family,
+    measure,
+    none="nothing here says where autism is",
+    shown=("name",),
+)
+BY_MAP = Kind(
+    "maps",
+    "regions_by_map",
+    "Region by map",
+    "region in one map",
+    "regions in one map",
+    family_by_map,
+    about="Each region is replaced by another person's in one map alone; the other maps stay. A sum over maps is the "
+    "reliance on the region only if each network reads one map.",
+    none="no region is shown to matter in one map alone; it may matter in several maps together",
+    shown=("name", "map"),
+)

@@ -1,0 +1,78 @@
+"""What a blackout needs of a network, and what its measuring gives."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from data.cohorts.cohort import Cohort
+from utils.blackout.donors import Donors
+from utils.blackout.edge_logits import EdgeLogits, edge_logits
+from utils.blackout.fills import Fills
+from utils.blackout.occlusion import Occlusion
+from utils.blackout.options import CONNECTOME, cohort_of, of
+from utils.runs.run import Run
+from utils.training.network import logit_of_autism
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A network, and who gives what replaces parts of what it reads. `fills` and `occlusion` are those of regions, None
+    of a network that reads no volume; `edges` is None of one that reads no connectome."""
+
+    run: Run
+    network: keras.Model
+    donors: Donors
+    fills: Fills | None
+    occlusion: Occlusion | None
+    edges: EdgeLogits | None
+
+    @classmethod
+    def of(cls, run: Run, network: keras.Model) -> "Setup":
+        chosen, cohort = of(run), cohort_of(run)
+        donors = Donors(cohort, run.cohort.indices("test"), chosen.donors, run.seed)
+        if "volume" not in run.model.reads:
+            return cls(run, network, donors, None, None, None)
+        fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
+        return cls(run, network, donors, fills, Occlusion(network), edge_logits(network))
+
+    @property
+    def cohort(self) -> Cohort:
+        return cohort_of(self.run)
+
+    @property
+    def recomputed_layers(self) -> tuple[str, ...]:
+        return self.occlusion.recomputed_layers if self.occlusion else ()
+
+    @property
+    def sign(self) -> np.ndarray:
+        """That of the true class on the logit of autism, (records, 1)."""
+        return np.array([[1.0 if self.run.cohort.rows[index].label == 1 else -1.0] for index in self.donors.tested])
+
+    def batch(self, record: int) -> dict[str, np.ndarray]:
+        """A record of the cohort, as networks read it."""
+        connectomes = self.cohort.connectomes
+        return self.cohort.batch([record], tables={CONNECTOME: connectomes} if connectomes else {})
+
+    def log_odds(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Of autism (n,), by a full pass of the network."""
+        read = {name: inputs[name] for name in self.network.input}
+        return logit_of_autism(np.asarray(self.network(read, training=False)))
+
+
+class Check(NamedTuple):
+    """Inputs (1, ...) with something replaced, and the log odds of autism that was measured for them."""
+
+    inputs: Mapping[str, np.ndarray]
+    measured: float
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Arrays of `Effects`; `checks` gives, of the place of a tested record, some of what was measured, to be computed
+    again in full."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    checks: Callable[[int, np.random.Generator], Iterable[Check]] = lambda at, random: ()
