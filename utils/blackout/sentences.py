@@ -67,10 +67,10 @@ def found_sentence(family: Family) -> str:
     if family.people.verdict is not Verdict.OPEN:
         return ""
     effects = {effect.fill.name: effect for effect in family.tested}
-    names = {name: [*compress(family.things, effect.named)] for name, effect in effects.items()}
+    things = np.array(family.things)[family.order]
+    names = {name: things[effect.named[family.order]].tolist() for name, effect in effects.items()}
     before = {name: int((effect.plain < ALPHA).sum()) for name, effect in effects.items()}
-    remarks = family.remark.get("remark", pd.Series(dtype=str))
-    alone = [*compress(family.things, remarks == SUPPRESSOR)]
+    alone = [*compress(family.things, family.remark.get("remark", pd.Series(dtype=str)) == SUPPRESSOR)]
     inner = [*compress(family.inner.things, family.inner.reliance.named)] if family.inner else []
     told = {"kind": family.kind, "total": len(family.things), "names": names[RELIANCE], "before": before[RELIANCE]}
     told |= {"unique": names.get(UNIQUE), "unique_before": before.get(UNIQUE), "alone": alone}
