@@ -71,11 +71,10 @@ class Matrix:
     marked: np.ndarray
 
     @classmethod
-    def of(cls, family: Family) -> "Matrix":
-        """Of a family with `axes`, rows by their findings, then by their strongest effect. If a pair has no order, as
-        of two systems, the matrix is symmetric."""
-        assert family.axes
-        row, column = (family.place[axis] for axis in family.axes)
+    def of(cls, family: Family, axes: tuple[str, str]) -> "Matrix":
+        """Of a family by two of its columns, rows by their findings, then by their strongest effect. If a pair has no
+        order, as of two systems, the matrix is symmetric."""
+        row, column = (family.place[axis] for axis in axes)
         of = family.reliance
         cells = {"effect": of.of_people.mean(0), "p": of.p, "marked": of.named}
         found = pd.DataFrame({"row": row, "column": column} | cells)
@@ -130,7 +129,7 @@ def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:
     return sorted(found)
 
 
-def painted(family: Family) -> tuple[Nifti1Image, dict[str, Any]]:
+def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
     """Mean reliance on the regions of an atlas on the full grid, and nilearn's options, which make it pale where it is
     not significant.
 
@@ -138,18 +137,16 @@ def painted(family: Family) -> tuple[Nifti1Image, dict[str, Any]]:
     -3 to -1 is pale, 1 to 3 full, and 0, outside the regions, transparent. Shares are a hair less than 1, so that they
     fall on no other colours.
     """
-    assert family.atlas
     effect = family.reliance.of_people.mean(0)
     share = effect / largest_effect(effect) * (1 - 1 / SHADES)
     values = share + np.where(family.reliance.named, SHADE[True], SHADE[False])
     pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.mni_image(family.atlas.paint(values), records.FULL)
+    image = nifti.mni_image(atlas.paint(values), records.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
     return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
 
 
-def ranked(family: Family) -> list[int]:
+def ranked(family: Family, atlas: Atlas) -> list[int]:
     """The regions of an atlas by reliance, but those that are named first."""
-    assert family.atlas
     order = family.order[np.argsort(~family.named, kind="stable")]
-    return np.array(family.atlas.regions)[order].tolist()
+    return np.array(atlas.regions)[order].tolist()

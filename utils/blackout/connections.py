@@ -77,7 +77,7 @@ def pair_name(one: str, other: str) -> str:
 
 def measure(setup: Setup) -> Measured:
     """How far the log odds fall if the edges between two regions become the mean of all possible donors."""
-    edges, donors = setup.fills.edges if setup.fills else None, setup.donors
+    edges, donors = setup.volume.fills.edges if setup.volume else None, setup.donors
     if edges is None or setup.edges is None:
         return Measured()
     pairs = pairs_of(edges.region_of, edges.connectomes.pairs)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from data.cohorts.atlas import Atlas
 from utils import figures
 from utils.blackout.colours import PALE, Matrix, cuts, effect_ticks, largest_effect, painted, ranked, shades
 from utils.blackout.families import Effect, Family, People, Verdict
@@ -61,7 +62,7 @@ def height_of(family: Family) -> float:
 
 def text_of(family: Family) -> str:
     """Above its panel."""
-    shown = [family.significant]
+    shown = [family.significant] if family.atlas or family.axes else []
     if family.atlas:
         shown.append(f"Axial slices, MNI space; {figures.SIDES}.")
     if family.axes and family.named.any():
@@ -103,7 +104,7 @@ def inches(text: str) -> float:
 def draw_family(panel: Panel, family: Family) -> None:
     """A matrix, or bars of each tested effect of what is strongest, beside a brain or which way people differ."""
     if family.axes:
-        matrix = Matrix.of(family)
+        matrix = Matrix.of(family, family.axes)
         wide, high = len(matrix.columns), min(ROWS, len(matrix.rows))
         draw_matrix(panel.axes(NAMES, 0, CELL * wide, CELL * high), matrix, high)
         draw_colours(panel.axes(NAMES + CELL * wide + 0.5, 0, 1.7, 0.22), matrix.effect, bool(matrix.marked.any()))
@@ -119,7 +120,7 @@ def draw_family(panel: Panel, family: Family) -> None:
         axis.set_yticks([])
     axes[0].set_yticks(np.arange(len(order)), [shortened(family.things[at], NAME_WIDTH) for at in order])
     if family.atlas:
-        draw_brain(panel.axes(RIGHT_HALF, 0.1, 3.25, 1.3), family)
+        draw_brain(panel.axes(RIGHT_HALF, 0.1, 3.25, 1.3), family, family.atlas)
         effect = family.reliance.of_people.mean(0)
         draw_colours(panel.axes(4.3, 1.6, 1.7, 0.22), effect, bool(family.named.any()))
     else:
@@ -158,14 +159,13 @@ def legend_handles(people: People) -> list[Patch | Line2D]:
     return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
 
 
-def draw_brain(axis: Axes, family: Family) -> None:
+def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
     """The group map of reliance on axial slices, red where a region speaks for the true class; significant regions are
     outlined."""
     from nilearn.plotting import plot_stat_map
 
-    image, options = painted(family)
-    assert family.atlas
-    shown = cuts(family.atlas, ranked(family))
+    image, options = painted(family, atlas)
+    shown = cuts(atlas, ranked(family, atlas))
     options |= {"black_bg": False, "annotate": False, "figure": axis.figure, "axes": axis}
     display = plot_stat_map(image, display_mode="z", cut_coords=[*shown.values()], **options)
     if family.named.any():

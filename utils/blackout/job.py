@@ -58,7 +58,7 @@ def blackout(run: Run) -> int:
 def pool(whole: Run, runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
     repeats they are means of each record's effects."""
-    parts = list(zip(runs, stores(runs), strict=True))
+    parts = [(run, read_store(run)) for run in runs]
     repeats = [joined([part for run, part in parts if run.repeat == number]) for number in range(whole.repeats)]
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
     print_unless_quiet("\n".join(donors))
@@ -109,35 +109,16 @@ def write_store(found: BlackoutResults) -> None:
                 store[name] = values
 
 
-def stores(leaves: Sequence[Run]) -> list[Effects]:
-    """The effects of the runs on folds. Raises InputError if one lacks what another has."""
-    found = [read_store(leaf) for leaf in leaves]
-    for leaf, effects in zip(leaves, found, strict=True):
-        if differs := sorted(set(found[0].arrays) ^ set(effects.arrays)):
-            raise InputError(
-                f"{leaf.out_dir / STORE} differs from that of fold {leaves[0].fold} in {differs[0]}, which one of them "
-                "lacks; expected both alike. Repeat the command with another --outDir."
-            )
-    return found
-
-
 def read_store(run: Run) -> Effects:
-    """The effects that the run on a fold wrote. Raises InputError if it is damaged or of other subjects or another
-    atlas."""
-    path, chosen = run.out_dir / STORE, options.of(run)
-    advice = f"remove {path.parent} and repeat the command."
-    rows = [run.cohort.rows[index] for index in run.cohort.indices("test")]
+    """The effects that the run on a fold wrote. Raises InputError if they cannot be read."""
+    path = run.out_dir / STORE
     try:
         with h5py.File(path) as store:
-            if [name.decode() for name in store["subject"]] != [row.subject for row in rows]:
-                raise InputError(f"{path} is of other subjects; {advice}")
-            if "atlas" in store and not np.array_equal(store["atlas"][:], chosen.regions(run.cohort.grid).labels):
-                raise InputError(f"{path} is of another atlas; {advice}")
             arrays = {name: store[name][:] for name in ARRAYS if name in store}
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
     small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
-    return Effects(arrays | small, rows)
+    return Effects(arrays | small, [run.cohort.rows[index] for index in run.cohort.indices("test")])
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:

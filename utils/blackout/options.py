@@ -78,8 +78,7 @@ class BlackoutOptions(BundleOptions):
 
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
-        stat = self.atlas.stat() if self.atlas and self.atlas.is_file() else None
-        return loaded(self.atlas, grid, stat and (stat.st_size, stat.st_mtime_ns))
+        return loaded(self.atlas, grid)
 
     def systems_of(self, grid: Grid) -> "Systems":
         """The system of each region. Raises InputError for a file that does not tell it."""
@@ -89,8 +88,8 @@ class BlackoutOptions(BundleOptions):
 
 
 @lru_cache(4)
-def loaded(path: Path | None, grid: Grid, stamp: object) -> Atlas:
-    """The atlas, read once for each state of its file; a name of which nothing can be shown becomes a number."""
+def loaded(path: Path | None, grid: Grid) -> Atlas:
+    """The atlas, read once; a name of which nothing can be shown becomes a number."""
     atlas = load_atlas(path, grid)
     names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
     return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.colors import to_hex
 
 from data.cohorts import records, variants
+from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
 from data.pages import page
 from data.pages.drawings import Bar, Forest
@@ -101,7 +102,7 @@ def sections(found: BlackoutResults) -> Iterator[Section]:
     meanings = {name: text.replace("{background}", background) for name, text in columns.MEANINGS.items()}
     for family in found.families:
         if family.atlas:
-            yield of_brain(found, family)
+            yield of_brain(found, family, family.atlas)
         yield of_family(family, meanings)
     rows = columns.table_rows(found.replication, columns.OF_REPLICATION)
     about = in_repeats(found.replication) or None
@@ -123,8 +124,9 @@ def of_family(family: Family, meanings: dict[str, str]) -> Section:
     kind, table = family.kind, family.table
     strongest = np.arange(len(table)) < ROWS
     strongest[: len(family.named)] |= family.named
-    about = [*filter(None, sentences(kind.about)), family.significant, INTERVALS, file(kind.table)]
-    matrix = markup("matrix", kind.one, Matrix.of(family)) if family.axes else None
+    about = [*filter(None, sentences(kind.about)), *([family.significant] if family.axes else [])]
+    about += [INTERVALS, file(kind.table)]
+    matrix = markup("matrix", kind.one, Matrix.of(family, family.axes)) if family.axes else None
     rows, many = columns.table_rows(table[strongest], columns.columns_of(family)), len(table) > STRONGEST
     return Section(kind.title, about, table=rows, markup=matrix, meanings=meanings, open=True, filtered=many)
 
@@ -134,13 +136,12 @@ def file(name: str) -> Markup:
     return Markup('All rows and columns are in <a href="{0}.csv">{0}.csv</a>.').format(name)
 
 
-def of_brain(found: BlackoutResults, family: Family) -> Section:
+def of_brain(found: BlackoutResults, family: Family, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    assert family.atlas
-    start = family.atlas.names[ranked(family)[0]]
+    start = atlas.names[ranked(family, atlas)[0]]
     cross = f"Reliance, mean over {found.sample}. Click into the brain to move the cross-hair, which begins in {start}."
     ticks = [f"{tick:.3g}" for tick in effect_ticks(largest_effect(family.reliance.of_people.mean(0)))]
-    drawn = markup("group_map", viewer(family), stops(), bool(family.named.any()), ticks)
+    drawn = markup("group_map", viewer(family, atlas), stops(), bool(family.named.any()), ticks)
     return Section("The brain", [cross, family.significant], markup=drawn, open=True)
 
 
@@ -151,13 +152,12 @@ def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
     return tuple(float(at) for at in records.FULL.origin_mm + records.FULL.spacing_mm * nearest)
 
 
-def viewer(family: Family) -> str:
+def viewer(family: Family, atlas: Atlas) -> str:
     """nilearn's interactive viewer of the group map: a page of its own, which needs no network connection."""
     from nilearn.plotting import view_img
 
-    assert family.atlas
-    image, options = painted(family)
-    crossed = innermost_voxel(family.atlas.full, ranked(family)[0])
+    image, options = painted(family, atlas)
+    crossed = innermost_voxel(atlas.full, ranked(family, atlas)[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
         view = view_img(image, cut_coords=crossed, **options).get_standalone()

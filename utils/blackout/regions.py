@@ -21,11 +21,12 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from utils.blackout import options
 from utils.blackout.donors import control_variate_mean
+from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
 from utils.blackout.families import Blackout, Family, Kind
 from utils.blackout.fills import BACKGROUND, FILL_OF, FILLS, RELIANCE, Filled, Fills
 from utils.blackout.options import CONNECTOME, TOGETHER
-from utils.blackout.setup import Check, Measured, Setup
+from utils.blackout.setup import Check, Measured, OfVolume, Setup
 from utils.training.network import check_finite, logit_of_autism
 
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
@@ -54,38 +55,38 @@ class LogOdds(NamedTuple):
 
 def measure(setup: Setup) -> Measured:
     """Replaces each region in all tested records."""
-    fills, tested = setup.fills, setup.donors.tested
-    if fills is None:
+    if setup.volume is None:
         return Measured()
+    fills, tested = setup.volume.fills, setup.donors.tested
     parts, batches = [], np.array_split(tested, math.ceil(len(tested) / TOGETHER))
     substitutions = sum(setup.donors.count if fill.by_donor else 1 for fill in FILLS)
     with progress("Blacking out", len(batches) * substitutions) as bar:
         for filled in ahead(fills.of, batches):
-            found = occluded(setup, fills, filled, bar.advance)
+            found = occluded(setup.volume, setup.edges, filled, bar.advance)
             check_finite(setup.run, "outputs", found)
             parts.append(found)
     every = {name: LogOdds(*map(np.concatenate, zip(*(of[name] for of in parts), strict=True))) for name in parts[0]}
     return Measured(effects_of(setup, fills, every), partial(checks, setup, fills, every))
 
 
-def occluded(setup: Setup, fills: Fills, filled: Filled, advance: Callable[[], None]) -> dict[str, LogOdds]:
+def occluded(
+    volume: OfVolume, edges: EdgeLogits | None, filled: Filled, advance: Callable[[], None]
+) -> dict[str, LogOdds]:
     """With each fill in the records of a batch. `advance` is called after each donor of a fill."""
-    occlusion, found = setup.occlusion, dict[str, LogOdds]()
-    assert occlusion
-    own = occlusion.keep(filled.batch)
+    fills, occlusion = volume
+    own, found = occlusion.keep(filled.batch), dict[str, LogOdds]()
     for name, of_donors in filled.by_fill.items():
         parts = list[tuple[np.ndarray, ...]]()
         for one in of_donors:
-            volume, shown = one["volume"], {of: replacement.shown for of, replacement in one.items()}
-            given = cast(np.ndarray, volume.given)
-            kept = own if volume.shown is filled.batch["volume"] else occlusion.keep(filled.batch | shown)
+            shown, given = {of: replaced.shown for of, replaced in one.items()}, cast(np.ndarray, one["volume"].given)
+            kept = own if shown["volume"] is filled.batch["volume"] else occlusion.keep(filled.batch | shown)
             if name == RELIANCE:
                 in_all, in_one = occlusion.logits_by_map(kept, given, fills.masks, fills.separate)
             else:
                 in_all = occlusion.occluded_logits(kept, given, fills.masks)
                 in_one = np.zeros((*in_all.shape[:2], 0, 2))
             after = logit_of_autism(in_all).T
-            by_edges = setup.edges.changes(one[CONNECTOME]) if setup.edges and fills.edges else np.zeros(after.shape)
+            by_edges = edges.changes(one[CONNECTOME]) if edges and fills.edges else np.zeros(after.shape)
             by_map = logit_of_autism(in_one).swapaxes(0, 1).astype(np.float32)
             parts.append((logit_of_autism(occlusion.logits(kept)), after, by_edges, by_map))
             advance()

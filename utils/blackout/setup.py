@@ -17,16 +17,22 @@ from utils.runs.run import Run
 from utils.training.network import logit_of_autism
 
 
+class OfVolume(NamedTuple):
+    """What replaces regions, and what computes a network's logits then."""
+
+    fills: Fills
+    occlusion: Occlusion
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """A network, and who gives what replaces parts of what it reads. `fills` and `occlusion` are those of regions, None
-    of a network that reads no volume; `edges` is None of one that reads no connectome."""
+    """A network, and who gives what replaces parts of what it reads. `volume` is None of one that reads no volume,
+    `edges` of one that reads no connectome."""
 
     run: Run
     network: keras.Model
     donors: Donors
-    fills: Fills | None
-    occlusion: Occlusion | None
+    volume: OfVolume | None
     edges: EdgeLogits | None
 
     @classmethod
@@ -34,9 +40,9 @@ class Setup:
         chosen, cohort = of(run), cohort_of(run)
         donors = Donors(cohort, run.cohort.indices("test"), chosen.donors, run.seed)
         if "volume" not in run.model.reads:
-            return cls(run, network, donors, None, None, None)
+            return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
-        return cls(run, network, donors, fills, Occlusion(network), edge_logits(network))
+        return cls(run, network, donors, OfVolume(fills, Occlusion(network)), edge_logits(network))
 
     @property
     def cohort(self) -> Cohort:
@@ -44,7 +50,7 @@ class Setup:
 
     @property
     def recomputed_layers(self) -> tuple[str, ...]:
-        return self.occlusion.recomputed_layers if self.occlusion else ()
+        return self.volume.occlusion.recomputed_layers if self.volume else ()
 
     @property
     def sign(self) -> np.ndarray:
