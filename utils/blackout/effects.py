@@ -18,7 +18,6 @@ from scipy import stats
 
 from data.cohorts.duplicates import Groups, leaders
 from data.cohorts.rows import Row
-from utils.blackout.fills import FILLS
 from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.statistics import blocks, bootstrap
 
@@ -27,19 +26,13 @@ RESAMPLES = 5000
 ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
 
 
-ARRAYS = (
-    *(fill.stored for fill in FILLS), "delta_probability", "reliance_by_map", "region_means", "pair_reliance",
-    "value_reliance", "probability",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Effects:
     """Effects of a blackout by record, all on the true class: `arrays` as `blackout.h5` has them, by name. What the
     network does not read has none.
 
-    Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
-        `measure.control_variate_mean` if the fill has a `level`.
+    Of each of `FILLS` in `fills.py`: (records, regions) float64, on the logit; means over donors, with the control variate of
+        `donors.control_variate_mean` if the fill has a `level`.
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
         connectomes are replaced, these alone come last; no maps where nothing but one map is replaced.

@@ -22,7 +22,7 @@ from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import figure, options, page, sentences
 from utils.blackout.columns import print_strongest
-from utils.blackout.effects import ARRAYS, Effects, averaged, joined
+from utils.blackout.effects import Effects, averaged, joined
 from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.kinds import effects_of, measure
 from utils.blackout.results import BlackoutResults, concluded
@@ -114,7 +114,8 @@ def read_store(run: Run) -> Effects:
     path = run.out_dir / STORE
     try:
         with h5py.File(path) as store:
-            arrays = {name: store[name][:] for name in ARRAYS if name in store}
+            numbers = [name for name, of in store.items() if of.dtype.kind == "f" and name != "label"]
+            arrays = {name: store[name][:] for name in numbers}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
     small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
