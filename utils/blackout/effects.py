@@ -31,7 +31,7 @@ class Effects:
     """Effects of a blackout by record, all on the true class: `arrays` as `blackout.h5` has them, by name. What the
     network does not read has none.
 
-    Of each of `FILLS` in `fills.py`: (records, regions) float64, on the logit; means over donors, with the control variate of
+    Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
         `donors.control_variate_mean` if the fill has a `level`.
     `delta_probability`: (records, regions), the probability shown minus occluded with the background.
     `reliance_by_map`: (records, regions, maps) float32, `reliance` with the region of one map replaced; where edges of
