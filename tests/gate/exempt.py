@@ -32,7 +32,13 @@ COMPARED = "A comparison has the paired difference with its interval: no McNemar
 ONE_ENGINE = "A shift is measured by a robust spread, and its measures have the names that a check gives them."
 CHOSEN = "Inner folds choose within a training: no candidate is tested by itself, nor has folders of its own."
 IN_ROWS = "A permutation leaves its score; which are as high as the observed one follows from it."
+ONE_TABLE = "Every family of a blackout has the columns of regions."
 EXEMPTIONS: tuple[Exemption, ...] = (
+    Exemption("*/connections/rank/*", "new", "families", ONE_TABLE),
+    *(
+        Exemption(f"*/{table}/q_reliance/*", "new", "families", ONE_TABLE)
+        for table in ("connections", "values", "regions_by_map")
+    ),
     Exemption("choose/test/candidates/*", "gone", "choice", CHOSEN),
     Exemption("choose/test/choices/*", "gone", "choice", CHOSEN),
     Exemption("choose/ckpt/folds/*", "gone", "choice", CHOSEN),
