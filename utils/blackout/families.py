@@ -246,7 +246,7 @@ class Family:
         return pd.DataFrame({"remark": np.where(alone, SUPPRESSOR, "")})
 
     @property
-    def significant(self) -> str:
+    def shading(self) -> str:
         """What pale and full colours mean."""
         if self.people.verdict is not Verdict.OPEN:
             return f"All {self.kind.many} are pale: {self.people.verdict}."

@@ -62,7 +62,7 @@ def height_of(family: Family) -> float:
 
 def text_of(family: Family) -> str:
     """Above its panel."""
-    shown = [family.significant] if family.atlas or family.axes else []
+    shown = [family.shading] if family.atlas or family.axes else []
     if family.atlas:
         shown.append(f"Axial slices, MNI space; {figures.SIDES}.")
     if family.axes and family.named.any():

@@ -124,7 +124,7 @@ def of_family(family: Family, meanings: dict[str, str]) -> Section:
     kind, table = family.kind, family.table
     strongest = np.arange(len(table)) < ROWS
     strongest[: len(family.named)] |= family.named
-    about = [*filter(None, sentences(kind.about)), *([family.significant] if family.axes else [])]
+    about = [*filter(None, sentences(kind.about)), *([family.shading] if family.axes else [])]
     about += [INTERVALS, file(kind.table)]
     matrix = markup("matrix", kind.one, Matrix.of(family, family.axes)) if family.axes else None
     rows, many = columns.table_rows(table[strongest], columns.columns_of(family)), len(table) > STRONGEST
@@ -142,7 +142,7 @@ def of_brain(found: BlackoutResults, family: Family, atlas: Atlas) -> Section:
     cross = f"Reliance, mean over {found.sample}. Click into the brain to move the cross-hair, which begins in {start}."
     ticks = [f"{tick:.3g}" for tick in effect_ticks(largest_effect(family.reliance.of_people.mean(0)))]
     drawn = markup("group_map", viewer(family, atlas), stops(), bool(family.named.any()), ticks)
-    return Section("The brain", [cross, family.significant], markup=drawn, open=True)
+    return Section("The brain", [cross, family.shading], markup=drawn, open=True)
 
 
 def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
