@@ -246,6 +246,8 @@ REGIONS = Kind(
     "regions",
     family,
     measure,
+    about="Each region is replaced, by another person's or as the columns say. The effect is how much the logit of the "
+    "true class falls: positive where the region speaks for this class.",
     none="nothing here says where autism is",
     shown=("name",),
 )
