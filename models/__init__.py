@@ -5,18 +5,16 @@ maps)`. A model imports Keras only inside functions, so that a mistake on the co
 seconds-long import.
 """
 
-import dataclasses
 import importlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import ModuleType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
+from annotated_types import Interval, Len
 
 from data.base import files
 from data.base.errors import SHOWN, InputError
@@ -26,78 +24,24 @@ from data.cohorts.records import FULL, REDUCED, Grid
 
 prepare_tensorflow()
 
-MAX_BATCH = 4096
-MAX_MEMBERS = 64
-MAX_WIDTH = 4096  # filters or units of a layer
-MAX_KERNEL = 31  # voxels; also of strides
-MAX_LAYERS = 64
 MAX_WEIGHTS = 100_000_000
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")  # of layers
-NUMBER = re.compile(r"[-+]?(?=[.0-9])[0-9]*\.?[0-9]*([eE][-+]?[0-9]{1,5})?|[-+]?inf|nan", re.ASCII)
 
-
-class Between(NamedTuple):
-    """The bounds of a number, or of each number of a tuple, all of which float32 can hold; and of a tuple's length."""
-
-    smallest: float
-    largest: float
-    most: int = MAX_LAYERS
-
-    def check(self, name: str, value: Any) -> None:
-        """Raises InputError for a value of the setting `name` that is out of bounds."""
-        values = value if isinstance(value, tuple) else (value,)
-        require(len(values) <= self.most, f"{name} has {len(values)} values; expected at most {self.most}.")
-        require(
-            all(self.smallest <= number <= self.largest for number in values),
-            f"{name} is {','.join(map(str, values))[:SHOWN]}; expected {self.smallest:.9g} to {self.largest:.9g}.",
-        )
-
-
-BatchSize = Annotated[int, Between(1, MAX_BATCH)]
-Rate = Annotated[float, Between(1e-12, 1e38)]  # float32 holds no more
-Penalty = Annotated[float, Between(0, 1e6)]
-BelowOne = Annotated[float, Between(0, 0.999999)]
-Sparsity = Annotated[float, Between(1e-6, 0.999999)]
-Widths = Annotated[tuple[int, ...], Between(1, MAX_WIDTH)]
-Edge = Annotated[int, Between(1, MAX_KERNEL)]
-Edges = Annotated[tuple[int, ...], Between(1, MAX_KERNEL)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How any model is optimised. Every setting that is a number has bounds in its type."""
-
-    batch_size: BatchSize = 32
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: Rate = 0.001
-    # Batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
-    half_rate_after: Annotated[int, Between(0, 10**9)] = 0
-    decay: BelowOne = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
-    l1: Penalty = 0.0  # penalty on the absolute values of all kernels; those on their squares are each layer's own
-
-    def __post_init__(self) -> None:
-        kind: Any = type(self)
-        for name, bounds in bounds_of(kind).items():
-            bounds.check(name, getattr(self, name))
-        self.check()
-        weights = self.weights()
-        require(weights <= MAX_WEIGHTS, f"These layers have {weights:,} weights; expected at most {MAX_WEIGHTS:,}.")
-
-    def check(self) -> None:
-        """Raises InputError for settings that do not go together."""
-
-    def weights(self) -> int:
-        """Of the network's layers, about."""
-        return 0
-
-    def idle(self) -> dict[str, str]:
-        """The settings that change nothing with the others as they are, and what they need."""
-        return {}
-
-    @classmethod
-    def of_saved(cls, values: dict) -> "type[Settings]":
-        """The class of the network that saved `values` describe."""
-        return cls
+BatchSize = Annotated[int, Interval(ge=1, le=4096)]
+Rate = Annotated[float, Interval(ge=1e-12, le=1e38)]
+Penalty = Annotated[float, Interval(ge=0, le=1e6)]
+BelowOne = Annotated[float, Interval(ge=0, le=0.999999)]
+Sparsity = Annotated[float, Interval(ge=1e-6, le=0.999999)]
+Width = Annotated[int, Interval(ge=1, le=4096)]  # filters or units of a layer
+Widths = Annotated[tuple[Width, ...], Len(1, 64)]
+WidthsOrNone = Annotated[tuple[Width, ...], Len(0, 64)]
+Edge = Annotated[int, Interval(ge=1, le=31)]  # voxels; also of strides
+Edges = Annotated[tuple[Edge, ...], Len(1, 64)]
+EdgeOrNone = Annotated[int, Interval(ge=0, le=31)]
+EdgesOrNone = Annotated[tuple[EdgeOrNone, ...], Len(1, 64)]
+# Networks whose logits are averaged, each with a start and a loss of its own. Where there are several parts, each of
+# them leaves out one of five folds of the training people, by whom the parts are weighed
+Members = Annotated[int, Interval(ge=1, le=64)]
 
 
 @dataclass(frozen=True)
@@ -110,64 +54,40 @@ class LayerSettings:
     initializer: Any = "glorot_uniform"  # one of Keras's, or its name
 
 
-class Part(NamedTuple):
-    """A part of a classifier. `features(members)` builds the layers below the logits, for so many networks an input.
-    Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
-
-    name: str
-    features: Callable[[int], Any]
-    settings: LayerSettings
-    even: bool  # the logits begin at 0
-    share: float = 1.0  # of the mean of logits, before it is learned
-    within_sites: bool = False  # it learns how far labels are from the mean of their site
-
-
 @dataclass(frozen=True, kw_only=True)
-class HiddenLayers(Settings):
-    """What models with hidden layers have beside."""
+class Settings:
+    """How any model is optimised. The type of every setting that is a number has its bounds, which float32 can hold."""
 
-    batch_norm: bool = True
+    batch_size: BatchSize = 32
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: Rate = 0.001
+    # Batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
+    half_rate_after: Annotated[int, Interval(ge=0, le=10**9)] = 0
+    decay: BelowOne = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
+    l1: Penalty = 0.0  # penalty on the absolute values of all kernels; those on their squares are each layer's own
+    batch_norm: bool = True  # of hidden layers, as the next
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
 
-    def layer_settings(self, l2: float) -> LayerSettings:
-        """With a penalty `l2` on squared weights."""
-        return LayerSettings(self.l1, l2, self.batch_norm, self.initializer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classifier(Settings):
-    """What every classifier has beside."""
-
-    # Networks whose logits are averaged, each with a start and a loss of its own. Where there are several parts, each
-    # of them leaves out one of five folds of the training people, by whom the parts are weighed
-    members: Annotated[int, Between(1, MAX_MEMBERS)] = 1
+    def __post_init__(self) -> None:
+        weights = self.weights()
+        require(weights <= MAX_WEIGHTS, f"These layers have {weights:,} weights; expected at most {MAX_WEIGHTS:,}.")
 
     def weights(self) -> int:
-        return self.members * self.weights_of_member()
-
-    def weights_of_member(self) -> int:
+        """Of the network's layers, about."""
         return 0
 
-    def num_features(self) -> int:
-        """What the layer of logits reads of one map."""
-        return 0
-
-    @property
     def has_hidden_layers(self) -> bool:
-        """Whether any part of it has a layer that batch norm and the initializer apply to."""
-        return False
+        """Whether it has any layer that batch norm and the initializer apply to."""
+        return True
 
     def idle(self) -> dict[str, str]:
+        """The settings that change nothing with the others as they are, and what they need."""
         needs = "region_units, phenotype_activation=relu or a second layer on the phenotype"
-        idle = {} if self.has_hidden_layers else dict.fromkeys(("batch_norm", "initializer"), needs)
-        return super().idle() | idle
+        return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), needs)
 
-
-@cache
-def bounds_of(kind: type) -> dict[str, Between]:
-    """The bounds of each setting that has some, by name."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    def layer_settings(self, l2: float) -> LayerSettings:
+        """Those of layers with a penalty `l2` on squared weights."""
+        return LayerSettings(self.l1, l2, self.batch_norm, self.initializer)
 
 
 def dense_weights(*units: int) -> int:
@@ -181,66 +101,28 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-def parse_value(text: str, kind: type) -> object:
-    """`text` as int, float, bool, str, one of a Literal's texts, or a comma-separated tuple. Raises ValueError."""
-    if get_origin(kind) is Literal:
-        if text not in get_args(kind):
-            raise ValueError(f"one of {', '.join(get_args(kind))}")
-        return text
-    if get_origin(kind) is tuple:
-        return tuple(parse_value(part, get_args(kind)[0]) for part in text.split(",") if part)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError("true or false")
-        return text.lower() == "true"
-    try:
-        if not NUMBER.fullmatch(text):  # of other scripts, or with underscores
-            raise ValueError
-        return kind(text)
-    except ValueError:
-        raise ValueError({"int": "a whole number", "float": "a number"}[kind.__name__]) from None
-
-
 def override(config: Settings, assignments: list[str]) -> Settings:
-    """`config` with each `KEY=VALUE` put in.
+    """`config` with each `KEY=VALUE` put in; commas part the values of a tuple.
 
-    Raises InputError for an unknown key, a value of the wrong type, or one that would change nothing.
+    Raises InputError for an unknown key, a value that does not fit, or one that would change nothing.
     """
-    kinds = get_type_hints(type(config))
+    kinds = get_type_hints(type(config), include_extras=True)
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set {assignment[:SHOWN]} has no '='; expected KEY=VALUE.")
-        if key not in kinds:
-            raise InputError(f"--set {key[:SHOWN]} is unknown; expected one of {', '.join(sorted(kinds))}.")
+        require(bool(equals), f"--set {assignment[:SHOWN]} has no '='; expected KEY=VALUE.")
+        require(key in kinds, f"--set {key[:SHOWN]} is unknown; expected one of {', '.join(sorted(kinds))}.")
+        several = isinstance(getattr(config, key), tuple)
+        given = [part for part in text.split(",") if part] if several else text
         try:
-            values[key] = parse_value(text, kinds[key])
+            values[key] = files.typed(json.dumps(given), kinds[key], strict=False)
         except ValueError as error:
-            raise InputError(f"--set {assignment[:SHOWN]} has the wrong type; expected {key} to be {error}.") from None
-    changed = dataclasses.replace(config, **values)
+            raise InputError(f"--set {assignment[:SHOWN]} does not fit ({error}).") from None
+    changed = replace(config, **values)
     for key, needs in changed.idle().items():
         if key in values and values[key] != getattr(config, key):
-            raise InputError(f"--set {key}={values[key]} changes nothing here: it needs {needs}.")
+            raise InputError(f"--set {key} changes nothing here: it needs {needs}.")
     return changed
-
-
-DAMAGED = "The checkpoint's hyper-parameters are damaged ({}); train again."
-
-
-def from_json(kind: type[Settings], values: dict) -> Settings:
-    """The dataclass that `dataclasses.asdict` and JSON made `values` from.
-
-    Where `kind` stands for several networks, the result is of the class of one of them (`Settings.of_saved`).
-    Raises InputError for a hyper-parameter that is missing or unknown, or a value of the wrong type.
-    """
-    kind = kind.of_saved(values)
-    if wrong := sorted(values.keys() ^ {field.name for field in dataclasses.fields(kind)}):
-        raise InputError(DAMAGED.format(f"{wrong[0]} is missing or unknown"))
-    try:
-        return files.typed(json.dumps(values), kind)
-    except ValueError as error:
-        raise InputError(DAMAGED.format(error)) from error
 
 
 @dataclass(frozen=True)
@@ -267,7 +149,13 @@ class Model:
 
     def settings(self, config: dict[str, Any]) -> Settings:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
-        return from_json(self.module.Config, config)
+        try:
+            found = files.typed(json.dumps(config), self.module.Config)
+            if wrong := sorted(config.keys() ^ vars(found).keys()):
+                raise ValueError(f"{wrong[0]} is missing or unknown")
+            return found
+        except ValueError as error:
+            raise InputError(f"The checkpoint's hyper-parameters are damaged ({error}); train again.") from None
 
     def inputs(self, config: Settings) -> tuple[str, ...]:
         """The names of the inputs with these hyper-parameters."""
@@ -297,13 +185,6 @@ MODELS = {
         Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, map_by_map=True),
         Model("cnn", ("volume",), "label", "cross_entropy", REDUCED),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
-        Model(
-            "mmnn",
-            ("volume", "phenotype"),
-            "label",
-            "cross_entropy",
-            REDUCED,
-            optional=("connectome",),
-        ),
+        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, optional=("connectome",)),
     )
 }

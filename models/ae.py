@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models import BelowOne, HiddenLayers, Penalty, Sparsity, Widths, dense_weights, require
+from models import BelowOne, Penalty, Settings, Sparsity, Widths, dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(HiddenLayers):
+class Config(Settings):
     """A sparse autoencoder: a multilayer perceptron and its mirror image; the last of `units` is the code."""
 
     optimizer: Literal["adam", "rmsprop"] = "rmsprop"
@@ -17,9 +17,6 @@ class Config(HiddenLayers):
     units: Widths = (24, 16)
     sparsity: Sparsity = 0.5  # rho, the wanted mean of sigmoid(code)
     sparsity_weight: Penalty = 0.6  # lambda
-
-    def check(self) -> None:
-        require(bool(self.units), "units is empty; expected at least one layer.")
 
     def weights(self) -> int:
         return 2 * dense_weights(PHENOTYPE_SIZE, *self.units)

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from models import Part, connectomes
+from models import connectomes
 from models.layers import logits
+from models.parts import Part
 
 
 class PartOfMean(NamedTuple):
@@ -61,9 +62,6 @@ class MeanOfLogits(keras.layers.Layer):
         total = sum(self.weight[at] * keras.ops.mean(one, axis=1) for at, one in enumerate(logits))
         return total + keras.ops.stack([-self.bias / 2, self.bias / 2])
 
-    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        return (input_shape[0][0], 2)
-
 
 def logits_of_parts(network: keras.Model) -> keras.Model:
     """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
@@ -72,8 +70,10 @@ def logits_of_parts(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
 
 
-def averaged(parts: list[Part], members: int, beside: KerasTensor | None = None) -> KerasTensor:
-    """The mean (batch, 2) of the logits of all parts, each of so many networks an input; `beside` are the
+def classifier(
+    name: str, inputs: dict[str, KerasTensor], parts: list[Part], members: int, beside: KerasTensor | None = None
+) -> keras.Model:
+    """Inputs -> the mean (batch, 2) of the logits of all parts, each of so many networks an input; `beside` are the
     logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are several parts, and several
     members, of whom each leaves out some training people."""
     found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
@@ -86,4 +86,4 @@ def averaged(parts: list[Part], members: int, beside: KerasTensor | None = None)
         found.append(beside)
         described.append(PartOfMean("connectome", 1, connectomes.SHARE, False))
     learned = len(found) > 1 and members > 1
-    return MeanOfLogits(described, learned, dtype="float32", name="logits")(found)
+    return keras.Model(inputs, MeanOfLogits(described, learned, dtype="float32", name="logits")(found), name=name)

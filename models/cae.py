@@ -5,22 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import Grid
-from models import (
-    BatchSize,
-    BelowOne,
-    Edge,
-    Edges,
-    HiddenLayers,
-    Penalty,
-    Sparsity,
-    Widths,
-    dense_weights,
-    require,
-)
+from models import BatchSize, BelowOne, Edge, Edges, Penalty, Settings, Sparsity, Widths, dense_weights, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(HiddenLayers):
+class Config(Settings):
     """A sparse 3-D convolutional autoencoder: convolutions, mirrored by transposed ones."""
 
     batch_size: BatchSize = 4
@@ -34,9 +23,9 @@ class Config(HiddenLayers):
     sparsity: Sparsity = 0.7  # rho, the wanted mean of sigmoid(code)
     sparsity_weight: Penalty = 0.6  # lambda
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         require(len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each.")
-        require(bool(self.filters), "filters is empty; expected at least one layer.")
+        super().__post_init__()
 
     def weights(self) -> int:
         return 2 * self.kernel**3 * dense_weights(1, *self.filters)
@@ -51,10 +40,8 @@ PRESETS = {
 
 def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     """(x, y, z, channels) of the code."""
-    shape: tuple[int, ...] = grid.shape
-    for stride in config.strides:
-        shape = tuple(math.ceil(size / stride) for size in shape)
-    return (*shape, config.filters[-1])
+    step = math.prod(config.strides)
+    return (*(math.ceil(size / step) for size in grid.shape), config.filters[-1])
 
 
 def build(config: Config, grid: Grid, maps: int = 1) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import KerasTensor, layers
+from keras import layers
 
 SHARE = 1 / 3  # of the mean of logits, before the shares are learned; the others are of maps and phenotype
 
@@ -43,11 +43,3 @@ class RidgeLogits(layers.Layer):
     def call(self, edges: Any) -> Any:
         half = (keras.ops.matmul(self.scores(edges), self.kernel[:, None]) + self.bias) / 2
         return keras.ops.stack([-half, half], axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], 1, 2)
-
-
-def logits(connectome: KerasTensor) -> KerasTensor:
-    """(batch, edges) -> (batch, 1, 2)."""
-    return RidgeLogits(dtype="float32", name="connectome_logits")(connectome)

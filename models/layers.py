@@ -43,9 +43,6 @@ class Averaging(keras.initializers.Initializer):
         kernel[centre] = 1 / shape[-1] if self.transposed else 1 / (self.stride**3 * shape[-2])
         return keras.ops.cast(kernel, dtype) + self.NOISE * keras.initializers.GlorotUniform()(shape, dtype)
 
-    def get_config(self) -> dict:
-        return {"stride": self.stride, "transposed": self.transposed}
-
 
 class RegionMeans(layers.Layer):
     """(batch, x, y, z, maps) -> (batch, regions, maps): the mean of each map in each region of AAL."""
@@ -69,9 +66,6 @@ class RegionMeans(layers.Layer):
         sums, sizes = self.sums(values, self.position.ravel()[self.inside]), self.sizes[:, None]
         # A graph would multiply by the reciprocal of a constant in place of a plain division
         return tf.math.divide_no_nan(sums, sizes.astype(self.compute_dtype))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], len(self.sizes), input_shape[-1])
 
 
 class Standardise(layers.Layer):
@@ -119,9 +113,6 @@ class MapsApart(layers.Layer):
         maps_first = keras.ops.transpose(volume, (0, 4, 1, 2, 3))
         return keras.ops.reshape(maps_first, (-1, *keras.ops.shape(maps_first)[2:], 1))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (None, *input_shape[1:4], 1)
-
 
 class MapsTogether(layers.Layer):
     """(batch * maps, members, features) -> (batch, maps, members, features), for the samples of `MapsApart`."""
@@ -132,9 +123,6 @@ class MapsTogether(layers.Layer):
 
     def call(self, features: Any) -> Any:
         return keras.ops.reshape(features, (-1, self.maps, *features.shape[1:]))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (None, self.maps, *input_shape[1:])
 
 
 class OfEachNetwork(keras.initializers.Initializer):
@@ -147,9 +135,6 @@ class OfEachNetwork(keras.initializers.Initializer):
         kernels = [keras.initializers.get(self.alone)(shape[2:], dtype) for _ in range(math.prod(shape[:2]))]
         return keras.ops.reshape(keras.ops.stack(kernels), shape)
 
-    def get_config(self) -> dict:
-        return {"alone": self.alone}
-
 
 class OfEachMember(keras.initializers.Initializer):
     """A kernel (..., inputs, members * units) of members side by side, each of which starts as if it were alone."""
@@ -161,9 +146,6 @@ class OfEachMember(keras.initializers.Initializer):
         own = (*shape[:-1], shape[-1] // self.members)
         kernels = [keras.initializers.get(self.alone)(own, dtype) for _ in range(self.members)]
         return keras.ops.concatenate(kernels, axis=-1)
-
-    def get_config(self) -> dict:
-        return {"alone": self.alone, "members": self.members}
 
 
 class Channels(layers.Layer):
@@ -188,15 +170,13 @@ class MembersApart(layers.Layer):
     def call(self, x: Any) -> Any:
         of_each = keras.ops.reshape(x, (-1, math.prod(x.shape[1:4]), self.members, x.shape[-1] // self.members))
         of_each = keras.ops.transpose(of_each, (0, 2, 1, 3))
-        return keras.ops.reshape(of_each, (-1, *self.compute_output_shape(x.shape)[1:]))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (None, self.members, math.prod(input_shape[1:]) // self.members)
+        return keras.ops.reshape(of_each, (-1, self.members, math.prod(of_each.shape[2:])))
 
 
-def side_by_side(each: list[KerasTensor]) -> KerasTensor:
-    """Features (batch, features) of each member -> (batch, members, features)."""
-    return keras.ops.stack(each, axis=1)
+def cube_means(x: KerasTensor, size: int) -> KerasTensor:
+    """(batch, x, y, z, channels) -> means of cubes of `size` voxels; those at the border have fewer."""
+    # TensorFlow 2.21 cannot pool float16 on a CPU.
+    return layers.AveragePooling3D(size, padding="same", dtype="float32")(x)
 
 
 def penalty(settings: LayerSettings) -> keras.Regularizer | None:
@@ -247,9 +227,11 @@ def hidden(x: KerasTensor, units: int, settings: LayerSettings) -> KerasTensor:
     return activated(layers.Dense(units, use_bias=not settings.batch_norm, **weights(settings))(x), settings)
 
 
-def hidden_of_each(x: KerasTensor, units: int, members: int, settings: LayerSettings) -> KerasTensor:
-    """`hidden`, in each of several networks (see `dense_of_each`)."""
-    return activated(dense_of_each(x, units, members, settings, use_bias=not settings.batch_norm), settings)
+def hidden_of_each(x: KerasTensor, widths: Iterable[int], members: int, settings: LayerSettings) -> KerasTensor:
+    """`hidden` layers of these widths, in each of several networks (see `dense_of_each`)."""
+    for units in widths:
+        x = activated(dense_of_each(x, units, members, settings, use_bias=not settings.batch_norm), settings)
+    return x
 
 
 def dense_of_each(

@@ -24,7 +24,7 @@ TINY_NN = ("--set", "members=1")  # what takes time is building networks
 SMALL_BATCH = ("--set", "batch_size=8")
 
 
-DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "batch_norm=true", "l2=0.001", "members=1"]  # of a nn
+DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "phenotype_l2=0.001", "batch_norm=true", "members=1"]
 
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}

@@ -43,7 +43,7 @@ TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"
 NN = "--model nn --set members=1 --set batch_size=8"
 CNN = "--model cnn --preset residual --set filters=2,3 --set kernels=3,3 --set strides=3,2 --set pools=0,0"
-CANDIDATES = "--set members=1 --set batch_size=8\n--set members=1 --set batch_size=4\n--set members=1 --set l2=0.1\n"
+CANDIDATES = "--set members=1 --set batch_size=8\n--set members=1 --set batch_size=4\n--set members=1 --set l1=0.1\n"
 
 
 @dataclass(frozen=True)

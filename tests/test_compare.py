@@ -145,7 +145,7 @@ def test_records_are_matched_by_name_and_those_of_unknown_label_take_no_part(fol
 def test_names_that_are_markup_are_text(folder):
     table = people(80).assign(site=lambda of: of["site"].replace({"NYU": HOSTILE, "PITT": "=cmd|' /C calc'!A0"}))
     table["subject"] = table["subject"] + HOSTILE
-    more = {"config": {"<script>": HOSTILE}, "cohort": HOSTILE}
+    more = {"packages": {"<script>": HOSTILE}, "cohort": HOSTILE}
     compared(folder("a", predicted(table, 0, 1)), folder("b", predicted(table, 1, 1), **more))
     page = Path("out/compare.html").read_text()
     assert page.count("<script") == 1 and "<b>額" not in page and "&lt;script&gt;" in page

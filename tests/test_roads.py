@@ -30,7 +30,7 @@ from statsmodels.stats.multitest import multipletests
 from data.cohorts.folds import open_folds
 from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
-from models import MODELS, cae, cnn, from_json, mmnn
+from models import MODELS, cae, cnn, mmnn
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
 
@@ -316,7 +316,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 @pytest.mark.slow
 def test_the_full_pass_encodes_each_map_alone(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
-    network = cae.build(from_json(cae.Config, folder.record().settings.config), FULL)
+    network = cae.build(MODELS["cae"].settings(folder.record().settings.config), FULL)
     restore_weights(folder, network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):

@@ -199,13 +199,14 @@ def check_format(path: Path, found: object, again: str) -> None:
         raise InputError(f"{path} has the format {str(found)[:20]}, this program reads format {FORMAT}; {again}.")
 
 
-def typed(text: str | bytes, kind: type[Content]) -> Content:
-    """JSON as the dataclass `kind`. Raises ValueError, in one line, if it does not fit."""
+def typed(text: str | bytes, kind: type[Content], strict: bool = True) -> Content:
+    """JSON as the dataclass `kind`; unless `strict`, numbers may be texts. Raises ValueError, in one line, if it does
+    not fit."""
     from pydantic import ValidationError  # costs `--help` nothing
 
     checked: Any = kind
     try:
-        return adapter(checked).validate_json(text, strict=True)
+        return adapter(checked).validate_json(text, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

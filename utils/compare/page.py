@@ -124,7 +124,8 @@ def differing(runs: Sequence[FinishedTest]) -> list[Row]:
     """A row for each thing that decides results and is not the same in all runs, by its name in `run.json`."""
     facts = {}
     for run in runs:
-        known = asdict(run.described) | {"cohort": run.described.cohort_name}
+        of = run.described
+        known = asdict(of) | {"cohort": of.cohort_name, "config": texts.used(of)}
         flat = pd.json_normalize({name: known[name] for name in DECISIVE})
         facts[str(run.folder)] = flat.astype(object).iloc[0]
     table = pd.DataFrame(facts).fillna("-").map(str).replace("", "-")

@@ -118,6 +118,7 @@ class Facts:
     grid: Grid | None  # of the volumes that the model reads
     reads_phenotype: bool
     connectome: str  # the series whose correlations it reads
+    settings: dict[str, Any]  # those that change something
     changed: dict[str, Any]  # settings that differ from the preset
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
@@ -144,6 +145,7 @@ def facts(tables: Tables) -> Facts:
         grid=GRIDS.get(run.grid or ""),
         reads_phenotype="phenotype" in model.reads,
         connectome=run.prepared.connectome if run.config.get("connectome") else "",
+        settings=used(run),
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
@@ -151,6 +153,12 @@ def facts(tables: Tables) -> Facts:
         named_floor=next(iter(floors["floor"][floors[ROLE] == results.NAMED]), ""),
         calibrated=tables.calibration is not None,
     )
+
+
+def used(run: Described) -> dict[str, Any]:
+    """The hyper-parameters of a run without those that change nothing with the others as they are."""
+    idle = MODELS[run.model].settings(run.config).idle()
+    return {name: value for name, value in run.config.items() if name not in idle}
 
 
 def methods(tables: Tables) -> list[str]:

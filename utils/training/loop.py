@@ -20,7 +20,7 @@ from scipy.special import logit
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.rows import listed
-from models import Classifier, Settings, averaging, losses
+from models import Settings, averaging, losses
 from utils.runs.run import Run
 from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
 from utils.training import shares
@@ -208,8 +208,8 @@ def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarra
     """What the losses of networks read of each record of the cohort beside its label, float32. `weight` (records,
     members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
     people of its site, minus those among all."""
-    assert isinstance(run.config, Classifier)
-    records, members, count = run.cohort.indices("train"), run.config.members, len(run.cohort.rows)
+    config: Any = run.config  # of a classifier
+    records, members, count = run.cohort.indices("train"), config.members, len(run.cohort.rows)
     weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
     if mean.learned:
         some = some_of(records)
