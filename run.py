@@ -44,7 +44,7 @@ def asked_for(top: argparse.ArgumentParser, args: argparse.Namespace) -> Asked:
     given = frozenset(name for name, value in vars(args).items() if value != top.get_default(name))
     asked = options_of(args, Asked, job=args.job, options=options_of(args, args.job.options), given=given)
     if isinstance(asked.options, BundleOptions) and asked.options.bundle:
-        from utils.bundle.run import with_bundle
+        from utils.bundle.model import with_bundle
 
         return with_bundle(asked, asked.options.bundle)
     if asked.training and asked.training.score and asked.everybody:

@@ -131,14 +131,17 @@ def test_where_the_kind_of_maps_is_not_known_it_is_said(converted, tested, tmp_p
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
-    """A folder with `cohort`, whose site is the hand, and `model.zip` of a network that it trained."""
+    """A folder with `cohort`, whose site is the hand, all to be trained on, and `model.zip` of a network of them."""
     folder = tmp_path_factory.mktemp("own")
     labs.pcp(folder / "lab", PEOPLE)
     columns = "--phenotype AGE_AT_SCAN,hand,iq --covariates hand,func_mean_fd --siteColumn hand"
-    done(f"abide-data convert {{to}}/lab {{to}}/cohort --grid reduced {columns}", to=folder)
+    done(f"abide-data convert {{to}}/lab {{to}}/split --grid reduced {columns}", to=folder)
+    (folder / "tables").mkdir()
+    read_table(folder / "split/subjects.csv").assign(split="train").to_csv(folder / "tables/subjects.csv", index=False)
+    done("abide-data pack {to}/split {to}/cohort --tables {to}/tables", to=folder)
     words = "--model nn --numIters 1 --set members=1 --set batch_size=8 --dataDir {to}/cohort --chkPointDir {to}/ckpt"
-    done(f"run.py --train {words} --outDir {{to}}/out", to=folder)
-    done("abide-bundle {to}/ckpt/nn {to}/model.zip", to=folder)
+    done(f"run.py --train --everybody {words} --outDir {{to}}/out", to=folder)
+    done("abide-bundle {to}/ckpt/nn/everybody {to}/model.zip", to=folder)
     return folder
 
 

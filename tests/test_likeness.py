@@ -2,7 +2,6 @@
 
 import json
 import re
-from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -10,7 +9,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import parts_of
+from bundles import arrays_of, parts_of
 from commands import done
 from helpers import add_connectomes, resealed
 from scipy.stats import mstats, norm
@@ -112,10 +111,10 @@ def folder(tmp_path_factory, many) -> Path:
         for file in files_of(new, "connectome"):
             store["z"][names.index(file.stem)] = np.abs(store["z"][names.index(file.stem)]) + 1.5
     resealed(new)
-    places = "--model nn --chkPointDir {of}/ckpt --outDir {of}/"
+    places = "--everybody --model nn --chkPointDir {of}/ckpt --outDir {of}/"
     done(f"run.py --train --set members=1 --numIters 1 --dataDir {{of}}/home {places}train", of=folder)
     done(f"run.py --test --dataDir {{of}}/new {places}out", of=folder)
-    done("abide-bundle {of}/ckpt/nn {of}/a.zip", of=folder)
+    done("abide-bundle {of}/ckpt/nn/everybody {of}/a.zip", of=folder)
     return folder
 
 
@@ -193,10 +192,11 @@ def test_a_bundle_keeps_quantiles_means_and_nobodys_value(folder, kept):
     assert not pd.concat([raw["age"], raw["bmi"]]).dropna().round(4).isin(ends).any()
     records = sorted((folder / "home").glob("*.bin"))
     mean = np.mean([lab.read_record(path)[2][0] for path in records], axis=0, dtype=float)
-    np.testing.assert_allclose(np.load(BytesIO(kept["likeness.npy"]))[..., 0], mean, atol=1e-6)
+    means = arrays_of(kept["likeness.npz"])
+    np.testing.assert_allclose(means["volume"][..., 0], mean, atol=1e-6)
     with h5py.File(folder / "home/connectomes.h5") as store:
         edges = np.nanmean(store["z"], axis=0, dtype=float)
-    np.testing.assert_allclose(np.load(BytesIO(kept["likeness_edges.npy"])), edges, atol=1e-6)
+    np.testing.assert_allclose(means["edges"], edges, atol=1e-6)
 
 
 @pytest.mark.slow

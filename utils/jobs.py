@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from data.cohorts.folds import inner_folds
 from utils.blackout import options as blackout
-from utils.evaluation.options import TestOptions
+from utils.evaluation.options import TestOptions, check_prevalence
 from utils.runs import guards
 from utils.runs.plan import TrainOptions
 from utils.runs.record import Record
@@ -43,6 +43,7 @@ def check_test(run: Run, saved: Record | None) -> None:
     guards.no_leak_by_encoder(run)
     guards.free_output(run)
     guards.by_checkpoint(run, saved)
+    check_prevalence(run)
 
 
 def test(run: Run) -> int:

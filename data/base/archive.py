@@ -1,5 +1,5 @@
-"""A zip of named parts with their SHA-256 sums: written bit for bit the same of the same parts; of what is read nothing
-is executed. Sums tell damage, not forgery: compare the digest of the whole file with what its maker says."""
+"""A zip of named parts with their SHA-256 sums: equal parts give equal bytes, and nothing that is read is executed.
+Sums tell damage, not forgery: compare the digest of the whole file with what its maker says."""
 
 import hashlib
 import io
@@ -27,38 +27,20 @@ class Archive:
     path: Path
     parts: Mapping[str, bytes]
 
-    @property
-    def sha256(self) -> str:
-        """That of the whole file."""
-        return manifest.sum_of(self.path)
-
     def json(self, name: str, kind: type[Content]) -> Content:
         """A part as the dataclass `kind`, every type checked. Raises InputError."""
         try:
-            return files.typed(self.part(name), kind)
+            return files.typed(self.parts.get(name, b""), kind)
         except ValueError as error:
-            raise self.damaged(name, str(error)) from error
+            raise refused(self.path, f"{name}: {error}") from error
 
-    def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A part that is an array of finite numbers, of this type and shape. Raises InputError."""
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a part by name, in the order in which `npz` took them. Raises InputError."""
         try:
-            values = np.load(io.BytesIO(self.part(name)), allow_pickle=False)
+            with np.load(io.BytesIO(self.parts.get(name, b"")), allow_pickle=False) as found:
+                return dict(found)
         except (ValueError, EOFError) as error:
-            raise self.damaged(name, str(error)) from error
-        if (values.dtype, values.shape) != (np.dtype(dtype), shape):
-            raise self.damaged(name, f"{values.dtype} of shape {values.shape}; expected {np.dtype(dtype)} of {shape}")
-        if not np.isfinite(values).all():
-            raise self.damaged(name, "it holds numbers that are not finite")
-        return values
-
-    def damaged(self, name: str, why: str) -> InputError:
-        return InputError(f"{self.path} has a damaged {name} ({why}). Copy it again, or make it again.")
-
-    def part(self, name: str) -> bytes:
-        """Raises InputError if it is not there."""
-        if name not in self.parts:
-            raise InputError(f"{self.path} lacks {name}. Copy it again, or make it again.")
-        return self.parts[name]
+            raise refused(self.path, f"{name}: {error}") from error
 
 
 def opened(path: Path) -> Archive:
@@ -81,19 +63,19 @@ def refused(path: Path, why: str) -> InputError:
     return InputError(f"{path} is no bundle, or not as it was written: {why}. Copy it again, or make it again.")
 
 
-def write(target: Path, parts: Mapping[str, bytes]) -> None:
+def write(path: Path, parts: Mapping[str, bytes]) -> None:
     """Writes a zip of these parts and their sums."""
     parts = dict(sorted(parts.items()))
     sums = manifest.text({name: hashlib.sha256(content).hexdigest() for name, content in parts.items()})
-    with files.unfinished(target) as path, zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in {**parts, SUMS: sums.encode()}.items():
             info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = 0o644 << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED, 9)
 
 
-def npy(values: np.ndarray) -> bytes:
-    """An array as a part."""
+def npz(**arrays: np.ndarray) -> bytes:
+    """Arrays as a part."""
     content = io.BytesIO()
-    np.lib.format.write_array(content, np.ascontiguousarray(values), allow_pickle=False)
+    np.savez(content, **arrays)  # type: ignore[arg-type] # not its own options
     return content.getvalue()

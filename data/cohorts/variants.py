@@ -5,7 +5,7 @@ batches, and so see the same volumes.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -78,11 +78,6 @@ def rescaled(cohort: Cohort, scaler: "Scaler") -> Cohort:
     return replace(cohort, metadata=metadata, scaled=cohort.scaled_by(scaler))
 
 
-def with_phenotype(cohort: Cohort, scale: Sequence[float], shift: Sequence[float]) -> Cohort:
-    """The cohort with its phenotype times `scale` plus `shift`, (29,) each."""
-    return replace(cohort, scaled=cohort.phenotype * np.array(scale, np.float32) + np.array(shift, np.float32))
-
-
 def recorded_alike(cohort: Cohort) -> Cohort | None:
     """The cohort with the values of `phenotype.recording` set to what most training people have, of families of tests
     to the commonest. What is missing stays imputed. None if there are no such values, or no constants that scale
@@ -96,9 +91,9 @@ def recorded_alike(cohort: Cohort) -> Cohort | None:
     tests = [at for at in where if cohort.metadata.phenotype[at].startswith(TEST)]
     if tests and (shares := scaler.mean[tests]).max() >= 1 - shares.sum():  # more have it than have none
         usual[tests] = np.arange(len(tests)) == shares.argmax()  # of equal ones the first
-    scale, shift = np.ones(len(usual)), np.zeros(len(usual))
-    scale[where], shift[where] = 0, scaler.transform(usual)[where]
-    return with_phenotype(cohort, scale.tolist(), shift.tolist())
+    told = cohort.phenotype.copy()
+    told[:, where] = scaler.transform(usual)[where]
+    return replace(cohort, scaled=told)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What --like names, a cohort or a bundle -> how its people were prepared, so that new people are prepared alike.
 
 A bundle (`abide-bundle`) is a zip with constants only. Its `data.json` holds what a cohort says of itself,
-but for its people; `parcels.npy`, where the parcels of connectomes lie.
+but for its people; `parcels.npz`, where the parcels of connectomes lie.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.base.archive import Archive, opened
+from data.base import files
+from data.base.archive import Archive, npz, opened
 from data.base.errors import InputError
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.connectomes import IMAGE, Connectomes
+from data.cohorts.connectomes import Connectomes
 from data.cohorts.derivation import FOLDER
 from data.cohorts.phenotype import clean
-from data.cohorts.records import FULL, GRIDS
+from data.cohorts.records import GRIDS
 from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 
 SUFFIX = ".zip"  # tells a bundle from a cohort
-DATA, PARCELS = "data.json", "parcels.npy"
+DATA, PARCELS = "data.json", "parcels.npz"
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
 OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
@@ -125,19 +126,22 @@ def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, lis
     return {name: sorted(text.unique()) for name, text in odd.items() if text.size}
 
 
-def derivation_parts(cohort: Cohort) -> dict[str, bytes]:
-    """The images by which the maps of a cohort were derived, as parts of a bundle."""
-    if cohort.tables is None or cohort.metadata.derivation is None:
-        return {}
-    paths = sorted((cohort.tables / FOLDER).glob("*.*"))
-    return {f"{FOLDER}/{path.name}": path.read_bytes() for path in paths}
+def parts_of(cohort: Cohort) -> dict[str, bytes]:
+    """What a bundle says of a cohort, as its parts; the images by which the maps were derived among them."""
+    parts = {DATA: files.json_text(asdict(of_cohort(cohort))).encode()}
+    if cohort.connectomes and cohort.connectomes.image is not None:
+        parts[PARCELS] = npz(image=cohort.connectomes.image)
+    if cohort.tables and cohort.metadata.derivation:
+        images = sorted((cohort.tables / FOLDER).glob("*.*"))
+        parts |= {f"{FOLDER}/{path.name}": path.read_bytes() for path in images}
+    return parts
 
 
 def of_bundle(bundle: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError for a damaged part."""
     data = bundle.json(DATA, BundledData)
     metadata = data.metadata
-    image = bundle.array(PARCELS, IMAGE.str, FULL.shape) if PARCELS in bundle.parts else None
+    image = bundle.arrays(PARCELS)["image"] if PARCELS in bundle.parts else None
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(
         bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256

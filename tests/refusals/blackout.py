@@ -2,7 +2,7 @@
 
 import io
 import json
-import shutil
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,8 @@ BLACKOUT: list[Row] = [
     ),
 ]
 
-EVERYBODY, FOLDS = "everybody/ckpt/mmnn/everybody", "on_folds/ckpt/mmnn/folds-3"
+EVERYBODY = "everybody/ckpt/mmnn/everybody"
 OF_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
-OF_FOLDS = "abide-bundle {on_folds}/ckpt/mmnn/folds-3 {empty}/a.zip"
 BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
 
 
@@ -48,31 +47,43 @@ def model_with(**changes: object) -> Callable[[Path], None]:
 
 def pickled(path: Path) -> None:
     weights = io.BytesIO()
-    np.save(weights, np.array([{}], object))
-    rebuilt(path, path, {"weights/0.npy": weights.getvalue()})
+    np.savez(weights, np.array([{}], object))
+    rebuilt(path, path, {"weights.npz": weights.getvalue()})
+
+
+def of_another(path: Path) -> None:
+    """A bundle with a part of another one, as when two were unpacked and packed again by hand."""
+    parts = parts_of(path) | {"weights.npz": parts_of(path)["likeness.npz"]}
+    path.unlink()  # a link
+    with zipfile.ZipFile(path, "w") as found:
+        for name, content in parts.items():
+            found.writestr(name, content)
 
 
 BUNDLES: list[Row] = [
     row("abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.txt", "a.txt", ".zip"),
     row("abide-bundle {everybody}/ckpt/mmnn/everybody {bundle}", "{bundle} exists"),
-    row("abide-bundle {everybody}/ckpt {empty}/a.zip", "holds no checkpoint", "CKPT/mmnn/everybody"),
+    *(
+        row(f"abide-bundle {folder} {{empty}}/a.zip", "no checkpoint of everybody", "--train --everybody")
+        for folder in ("{everybody}/ckpt", "{on_folds}/ckpt/mmnn/folds-3", "{on_folds}/ckpt/mmnn/folds-3/0")
+    ),
     row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
-    row(f"{OF_EVERYBODY} --score {{on_folds}}/test", "report.html", spoil={"on_folds/test/report.html": "cut"}),
     row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/ckpt-4.json": {"cohort": "gone"}}),
     row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, model="ae")}),
     row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"}),
-    row(OF_FOLDS, "differ in preset", spoil={f"{FOLDS}/1/ckpt-4.json": partial(lab.say, preset="regions")}),
-    row(OF_FOLDS, "lacks a checkpoint of fold 1", spoil={f"{FOLDS}/1": shutil.rmtree}),
     row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
     row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
-    row(BY_BUNDLE, "another AAL", spoil={"bundle": model_with(aal_sha256="0" * 64)}),
-    row(BY_BUNDLE, "weights/0.npy", "damaged", spoil={"bundle": pickled}),
+    row(f"{BY_BUNDLE} --outDir {{missing}}", "weights.npz", "Copy it again", spoil={"bundle": pickled}),
+    row(BY_BUNDLE, "weights.npz", "SHA256SUMS", spoil={"bundle": of_another}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),
     row("run.py --test --bundle {bundle} --dataDir {converted}", "{converted} trained {bundle}"),
     row("run.py --test --bundle {bundle} --dataDir {cohort}", "{cohort}", "--like"),
     row("run.py --train --bundle {bundle} --dataDir {newcomers}", "--bundle goes with"),
-    row("run.py --test --prevalence 0.1 --dataDir {newcomers}", "--prevalence goes with --bundle"),
+    row(
+        "run.py --test --prevalence 0.1 --folds 3 --dataDir {converted} --chkPointDir {on_folds}/ckpt",
+        *("--prevalence", "has none"),
+    ),
     row(f"{BY_BUNDLE} --set l2=1", "--bundle and --set"),
     row(f"{BY_BUNDLE} --model cnn", "is of mmnn, not cnn"),
     row(f"{BY_BUNDLE} --prevalence 1", "expected a share between 0 and 1"),

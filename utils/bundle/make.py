@@ -1,68 +1,38 @@
-"""Trained networks, their cohort and their score -> the parts of a bundle, the model card among them."""
+"""A checkpoint of everybody, its cohort and its score -> the parts of a bundle, the model card among them."""
 
-import json
-import re
-import shlex
 import time
-import zipfile
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
 
 from data import __version__
-from data.base import archive, files
+from data.base import files
+from data.base.archive import npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
-from data.cohorts.phenotype import Scaler
 from data.cohorts.records import CLASSES, TELLING
-from data.cohorts.rows import SITE_IS_UNKNOWN
-from data.cohorts.variants import everybody, within_sites
+from data.cohorts.rows import SITE_IS_UNKNOWN, Row, listed
 from data.conversion import template
 from data.likeness.reference import quantiles, reference
-from utils.bundle.model import (
-    CARD,
-    EVERYBODY,
-    FLOORS,
-    FLOORS_EDGES,
-    FOLDS,
-    LIKENESS,
-    LIKENESS_EDGES,
-    LIKENESS_VOLUME,
-    MODEL,
-    REPORT,
-    SPLIT,
-    WEIGHTS,
-    BundledModel,
-    Member,
-    aal_sha256,
-    flat,
-    who_trained,
-)
-from utils.bundle.trained import Trained, network_of
-from utils.machines.devices import git_commit, package_versions
+from models import MODELS
+from utils.bundle.model import CARD, LIKENESS, MEANS, MODEL, WEIGHTS
 from utils.report.build import INTENDED_USE
-from utils.runs import record
-from utils.runs.cross_validation import FEWEST as FEWEST_TOLD
-from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import Caveats, Choices, Record, mean_of_shares
-from utils.scores import floors
+from utils.report.cross_validation import read_cross_validation
+from utils.runs.checkpoints import CheckpointFolder
+from utils.runs.cross_validation import FEWEST, CrossValidation
+from utils.runs.record import Caveats, People, Record
 from utils.scores.features import covariates
 from utils.scores.results import Estimate, counted
 
-SHORTEST = 4  # characters of an ID that is told from other words and numbers in texts
-ID, PIECE = "ID", r"[^\W_]+"  # in place of one; of a name
-TOLD = ("caveats", "internal", "licence")  # what has free text in `model.json`
-PARSED = (MODEL, template.DATA)
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     undefined=jinja2.StrictUndefined,
@@ -75,181 +45,141 @@ TEMPLATES = jinja2.Environment(
 MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
-@dataclass(frozen=True)
-class Told:
-    """What goes with networks: a test on folds of the same people, and the licence of the weights."""
-
-    internal: CrossValidation | None = None
-    licence: str = ""
-
-
-def parts_of(trained: Sequence[Trained], cohort: Cohort, told: Told) -> dict[str, bytes]:
-    """The parts of a bundle by name. TensorFlow must have been started."""
-    subjects = {row.subject for row in cohort.rows}
-    weights = [network_of(one, cohort).get_weights() for one in trained]
-    members = [member_of(one, of_one, cohort) for one, of_one in zip(trained, weights, strict=True)]
-    model = model_of(trained, cohort, tuple(members), told)
-    texts = {
-        MODEL: model_json(model, subjects),
-        template.DATA: json_of(template.of_cohort(cohort)),
-        CARD: card_text(model, cohort),
-    }
-    if told.internal and (report := report_of(told.internal)):
-        texts[REPORT] = report
-    parts = {name: (text if name in PARSED else withheld(text, subjects)).encode() for name, text in texts.items()}
-    parts |= {WEIGHTS.format(number): archive.npy(flat(of_one)) for number, of_one in enumerate(weights)}
-    if cohort.connectomes and cohort.connectomes.image is not None:
-        parts[template.PARCELS] = archive.npy(cohort.connectomes.image.astype("<i2"))
-    used = np.array(who_trained(model.trained_on, cohort))
-    return parts | template.derivation_parts(cohort) | likeness_parts(cohort, used) | floors_parts(model, cohort)
-
-
-def floors_parts(model: BundledModel, cohort: Cohort) -> dict[str, bytes]:
-    """Linear floors of the people who trained the networks."""
-    trained = everybody(cohort) if model.trained_on == FOLDS else cohort
-    standard = model.config.get("standardise", "stored")
-    trained = within_sites(trained) if standard == "site" else replace(trained, standard=standard)
-    found = floors.fit_linear(trained)
-    parts = {FLOORS: json.dumps(asdict(found.constants), separators=(",", ":")).encode()}  # thousands of weights
-    return parts | ({} if found.edges is None else {FLOORS_EDGES: archive.npy(found.edges.astype("<f8"))})
+def of_everybody(folder: CheckpointFolder) -> tuple[Record, Cohort]:
+    """The record of a checkpoint, and the cohort that trained it. Raises InputError unless it is a classifier of
+    everybody that new people can be prepared for, and its cohort is there as it was."""
+    if not folder.exists or not folder.record().everybody:
+        raise InputError(
+            f"{folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: run.py "
+            "--train --everybody."
+        )
+    folder.tell_of_training()
+    saved = folder.record()
+    if MODELS[saved.model].predicts != "label":
+        raise InputError(f"{folder.path} is of {saved.model}, which predicts no label; bundle a classifier.")
+    if (cohort := folder.training_cohort()) is None:
+        raise InputError(
+            f"{saved.cohort}, on which {folder.path} was trained, is gone or was changed; a bundle takes from it how "
+            "people were prepared and what they were like. Copy it back."
+        )
+    metadata = cohort.metadata
+    if not (metadata.maps and metadata.phenotype_median) or metadata.reduction.startswith("encoder"):
+        raise InputError(
+            f"{cohort.path} does not say how its people were prepared from maps, or holds volumes of an encoder; train "
+            "on a cohort of abide-data convert."
+        )
+    if few := known_of_few(cohort):
+        print(
+            f"Few people have {listed(few)}, so that the name, the median and the scale, which a bundle holds, nearly "
+            "tell their values; to keep these, train on a cohort without: convert --phenotype."
+        )
+    return saved, cohort
 
 
-def likeness_parts(cohort: Cohort, used: np.ndarray) -> dict[str, bytes]:
-    """What the training people, whose records are at these positions, were like; nothing if they are too few."""
-    if len({cohort.rows[at].subject for at in used}) < EFFORT.describe_from:
-        print(f"Fewer than {EFFORT.describe_from} people trained it, so nobody can be told to be unlike them.")
-        return {}
-    found = reference(cohort, used)
-    parts = {LIKENESS: json_of(found.constants).encode(), LIKENESS_VOLUME: archive.npy(found.volume.astype("<f4"))}
-    return parts | ({} if found.edges is None else {LIKENESS_EDGES: archive.npy(found.edges.astype("<f4"))})
+def known_of_few(cohort: Cohort) -> list[str]:
+    """The values of the phenotype that too few people have to be described, and categories of fewer than TELLING."""
+    raw = cohort.raw_phenotype
+    if raw is None:
+        return []
+    categories = cohort.metadata.phenotype_categories.items()
+    coded = raw[[f"{column}_{value}" for column, values in categories for value in values]].sum()
+    known = raw.drop(columns=coded.index).notna().sum()
+    return [*known.index[known.between(1, EFFORT.describe_from - 1)], *coded.index[coded.between(1, TELLING - 1)]]
 
 
-def content_of(path: Path) -> list[str]:
-    """The size of a bundle, and of each of its parts."""
-    with zipfile.ZipFile(path) as found:
-        infos = found.infolist()
-    rows = [f"  {info.file_size:>12,}  {info.compress_size:>12,}  {info.filename}" for info in infos]
-    return [f"{path}: {path.stat().st_size:,} bytes; its parts, in bytes and compressed:", *rows]
+def cross_validation_of(saved: Record, folder: Path | None) -> CrossValidation | None:
+    """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for another's."""
+    if folder is None:
+        return saved.cross_validation
+    found = read_cross_validation(folder, saved.model)
+    if found.cohort_sha256 != saved.cohort_sha256:
+        raise InputError(f"--score {folder} is of other data than {saved.cohort}; name one on folds of these.")
+    assert saved.settings
+    if found.config != saved.settings.config:
+        raise InputError(f"--score {folder} is of other settings than the checkpoint; name one on folds by these.")
+    return found
 
 
-def member_of(one: Trained, weights: Sequence[np.ndarray], cohort: Cohort) -> Member:
-    """The description of a network, which reads records that are imputed and scaled as those of `cohort`."""
-    own = Scaler.of(one.saved.preparation) if one.saved.preparation else None
-    stored = Scaler.of(cohort.metadata)
-    scale, shift = affine(stored, own) if own and stored else ((), ())
-    shapes = tuple(tuple(values.shape) for values in weights)
-    return Member(name=one.name, step=one.saved.step, shapes=shapes, phenotype_scale=scale, phenotype_shift=shift)
+def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: str) -> dict[str, bytes]:
+    """The parts of a bundle by name. TensorFlow must have been started. Raises InputError for damaged weights."""
+    bundled = without_people(saved, cohort)
+    texts = {MODEL: files.json_text(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
+    parts = {name: text.encode() for name, text in texts.items()}
+    return parts | weights_parts(folder, saved, cohort) | template.parts_of(cohort) | likeness_parts(cohort)
 
 
-def affine(stored: Scaler, own: Scaler) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The scale and the shift (29,) that make z-scores by `own` of those by `stored`; nothing if these are the same.
-    Imputed values stay those of `stored`, and a value that is constant in either is 0."""
-    if all(np.array_equal(getattr(own, name), getattr(stored, name)) for name in ("mean", "scale")):
-        return (), ()
-    known = (own.scale > 0) & (stored.scale > 0)
-    divisor = np.where(known, own.scale, 1)
-    scale, shift = stored.scale / divisor, (stored.mean - own.mean) / divisor
-    return tuple(np.where(known, scale, 0).tolist()), tuple(np.where(known, shift, 0).tolist())
-
-
-def model_of(trained: Sequence[Trained], cohort: Cohort, members: tuple[Member, ...], told: Told) -> BundledModel:
-    saved, internal = trained[0].saved, told.internal
-    trained_on = FOLDS if len(trained) > 1 else EVERYBODY if saved.everybody else SPLIT
-    rows = [cohort.rows[at] for at in who_trained(trained_on, cohort)]
-    label = Counter({row.subject: row.label for row in rows}.values())
-    return BundledModel(
-        **{field.name: getattr(saved.settings, field.name) for field in fields(Choices)},
-        format=files.FORMAT,
-        program=f"{PROGRAM} {__version__}",
-        git_commit=git_commit(),
-        packages=package_versions(),
-        made=time.strftime("%Y-%m-%d"),
-        trained_on=trained_on,
-        people={name: label[value] for value, name in enumerate(CLASSES)},
-        members=members,
-        caveats=caveats_of(saved, cohort),
-        internal=replace(internal, folder=Path(internal.folder).name) if internal else None,
-        licence=told.licence,
-        aal_sha256=aal_sha256(cohort.grid),
-        scans_sha256=cohort.scans_sha256(),
-        shares=mean_of_shares([one.saved.shares for one in trained]),
-    )
-
-
-def caveats_of(saved: Record, cohort: Cohort) -> Caveats:
-    """What must stand beside every result of the networks."""
-    return Caveats(
+def without_people(saved: Record, cohort: Cohort) -> Record:
+    """The record of a checkpoint without anything of single people or of where it was made: no ID, scan, path, and no
+    text but the program's own."""
+    score, problems = saved.cross_validation, len(cohort.problems())
+    caveats = Caveats(
         simulated=cohort.simulated,
-        problems=tuple(cohort.problems()),
+        problems=(f"{problems} that abide-data check names where the cohort is",) if problems else (),
         accepted_leaks=cohort.metadata.accepted_leaks,
         transductive=saved.caveats.transductive,
         unknown_site=cohort.unknown_site,
     )
+    return Record(
+        job=saved.job,
+        settings=saved.settings,
+        everybody=True,
+        step=saved.step,
+        cohort_sha256=saved.cohort_sha256,
+        maps=saved.maps,
+        num_maps=saved.num_maps,
+        preparation=saved.preparation,
+        shares=saved.shares,
+        cross_validation=replace(score, folder="") if score else None,
+        caveats=caveats,
+        people=People(scans_sha256=cohort.scans_sha256()),
+        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")},
+    )
 
 
-def report_of(internal: CrossValidation) -> str | None:
-    """The report of the test on folds, as far as it is still there; if it is not, this is printed. Raises InputError
-    for one that is not as the program wrote it."""
-    folder = Path(internal.folder)
-    path, found = folder / REPORT, record.read(folder)
-    if not path.is_file():
-        print(f"{path} is gone, so the bundle has the scores of the test, and not its report.")
-        return None
-    if found and found.outputs.get(REPORT) not in (None, record.mark(path)):
-        raise InputError(f"{path} is not as it was written; build it again: abide-report {shlex.quote(str(folder))}")
-    return path.read_text(encoding="utf-8")
+def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> dict[str, bytes]:
+    """The weights of the network."""
+    model = MODELS[saved.model]
+    assert saved.settings
+    network = model.build(model.settings(saved.settings.config), cohort)
+    folder.restore(network)
+    weights = network.get_weights()
+    if not all(np.isfinite(values).all() for values in weights):
+        raise InputError(f"{folder.path} has weights that are not finite: its training diverged. Train again.")
+    return {WEIGHTS: npz(**{f"{number:04}": values for number, values in enumerate(weights)})}
 
 
-def json_of(content: object) -> str:
-    """A dataclass as JSON."""
-    return files.json_text(asdict(content))  # type: ignore[call-overload]
+def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
+    """What the training people are like; nothing if they are too few, which is printed."""
+    try:
+        found = reference(cohort, cohort.indices("train"))
+    except InputError as error:
+        print(f"Nobody can be told to be unlike the training people: {error}")
+        return {}
+    means = {"volume": found.volume} | ({} if found.edges is None else {"edges": found.edges})
+    return {LIKENESS: files.json_text(asdict(found.constants)).encode(), MEANS: npz(**means)}
 
 
-def model_json(model: BundledModel, subjects: Collection[str]) -> str:
-    """`model.json` without IDs in what is told of the training; the rest is what the program itself says."""
-    content = asdict(model)
-    return files.json_text(content | {name: texts_without(content[name], subjects) for name in TOLD})
-
-
-def texts_without(content: Any, subjects: Collection[str]) -> Any:
-    """Dictionaries and lists of any depth with `withheld` texts."""
-    if isinstance(content, dict):
-        return {name: texts_without(one, subjects) for name, one in content.items()}
-    if isinstance(content, list | tuple):
-        return [texts_without(one, subjects) for one in content]
-    return withheld(content, subjects) if isinstance(content, str) else content
-
-
-def withheld(text: str, subjects: Collection[str]) -> str:
-    """The text with `ID` in place of each subject's. That may stand by itself or in a name, such as `sub-50003`, but is
-    no part of a number."""
-    known = {name for subject in subjects for name in (subject, subject.lstrip("0")) if len(name) >= SHORTEST}
-
-    def of(word: re.Match) -> str:
-        if word[0] in known or word[0].lstrip("0") in known:
-            return ID
-        return re.sub(PIECE, of, word[0]) if re.search(r"[\W_]", word[0]) else word[0]
-
-    return re.sub(r"(?<![\w.])[\w-]+(?![\w]|\.\d)", of, text)
-
-
-def card_text(model: BundledModel, cohort: Cohort) -> str:
+def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
     """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
     doi:10.1145/3287560.3287596)."""
-    rows = [cohort.rows[at] for at in who_trained(model.trained_on, cohort)]
+    rows = [row for row in cohort.rows if row.split == "train"]
+    label = Counter({row.subject: row.label for row in rows}.values())
     return TEMPLATES.get_template("card.jinja").render(
-        model=model,
+        model=bundled,
+        made=f"{time.strftime('%Y-%m-%d')} by {PROGRAM} {__version__}",
+        licence=licence,
+        people={name: label[value] for value, name in enumerate(CLASSES)},
         cohort=cohort,
         SITE_IS_UNKNOWN=SITE_IS_UNKNOWN,
         use=INTENDED_USE,
         sites=sites_table(rows),
         variables=variables_table(cohort, rows),
         Estimate=Estimate,
-        fewest=FEWEST_TOLD,
+        fewest=FEWEST,
     )
 
 
-def sites_table(rows: list) -> list[dict[str, str]]:
+def sites_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     """People by site and class; sites of fewer than `TELLING` people are counted together."""
     table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
     table = table.drop_duplicates("subject")
@@ -262,12 +192,11 @@ def sites_table(rows: list) -> list[dict[str, str]]:
     ]
 
 
-def variables_table(cohort: Cohort, rows: list) -> list[dict]:
+def variables_table(cohort: Cohort, rows: Sequence[Row]) -> list[dict[str, str]]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
     categories. Of what fewer than `TELLING` people have nothing is told."""
-    subjects = list(dict.fromkeys(row.subject for row in rows))
     site_of = {row.subject: row.site for row in rows}
-    table = covariates(subjects, [site_of[subject] for subject in subjects], known_covariates(cohort))
+    table = covariates([*site_of], [*site_of.values()], known_covariates(cohort))
     found = []
     for name, values in table.drop(columns="site", errors="ignore").items():
         known = values.dropna()

@@ -36,26 +36,18 @@ from utils.scores.results import (
 )
 
 NONE_FITTED = (
-    "No floor could be fitted beside the score: the cohort has no training subjects. The checkpoint was "
-    "trained on {cohort}, which is gone, was changed or was prepared otherwise."
+    "No floor could be fitted beside the score: the people who trained the model, of {cohort}, are not at hand, or "
+    "were prepared otherwise."
 )
-LINEAR_FLOORS = "The floors are the linear ones that a bundle holds, fitted on its training people."
 FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
 
 
-def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str]:
-    """`floor_predictions.csv`, by floors of the training people: the cohort's own or, if none of them took part, those
-    that are `known`."""
+def write_floors(run: Run) -> list[str]:
+    """`floor_predictions.csv`, by floors of the cohort's training people or, if none of them took part, of those who
+    trained the checkpoint. Returns what must stand beside it; if there are none, the floor of the test on folds."""
     training = None
-    if known:
-        try:
-            table = floors.predict_linear(known, run.cohort, run.cohort.indices("test"))
-        except InputError as error:
-            return [f"No floor could be fitted beside the score: {error}"]
-        write_table(run, "floor_predictions", table.reset_index())
-        return [LINEAR_FLOORS]
     if not run.cohort.subjects("train") and (training := training_people(run)) is None:
-        return [NONE_FITTED.format(cohort=run.checkpoints.record().cohort)]
+        return [NONE_FITTED.format(cohort=run.checkpoints.record().cohort) + floor_of_folds(run)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -65,6 +57,16 @@ def write_floors(run: Run, known: floors.LinearFloors | None = None) -> list[str
     write_table(run, "floor_predictions", table.reset_index())
     source = training or run.cohort
     return floors.limits(len(source.indices("train")), source.connectomes is not None)
+
+
+def floor_of_folds(run: Run) -> str:
+    """The floor named beforehand in the test on folds that goes with a model, beside the networks there; empty without
+    such a test."""
+    found = run.cross_validation
+    if found is None or (floor := named(list(found.floors), run.model.inputs(run.config))) is None:
+        return ""
+    score = Estimate(*found.floors[floor.name])
+    return f" On its own people the floor named beforehand ({floor.name}) has {score.text()}, the model: {found}."
 
 
 def training_people(run: Run) -> Cohort | None:

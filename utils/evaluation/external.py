@@ -1,7 +1,8 @@
 """A test in which no tested person was used for training -> `external.csv` and `unlike.csv`: external validity.
 
 The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
-says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these.
+says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these. What a
+model of everybody says of each of them goes to `people.csv`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,8 @@ from scipy.special import expit
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON, SDS, measure_of
-from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared, reference
-from utils.bundle.run import bundle_of
+from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared
+from utils.evaluation import people
 from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
 from utils.report.tables import read_table, write_table
@@ -24,7 +25,6 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.guards import OVERLAP
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
-from utils.scores.floors import LinearFloors
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
 
@@ -32,62 +32,45 @@ COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # tha
 Row = dict[str, object]
 
 
-@dataclass(frozen=True)
-class TrainingScore:
-    """How well what trained a model does on people whom it has not seen: metrics as in `metrics.json`, of so many
-    `people`; `how` they were tested, such as `10 folds`."""
-
-    scores: dict[str, Estimate]
-    people: int
-    how: str
-
-
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known of the people who trained a model; None for what is not."""
 
-    score: TrainingScore | None = None
+    score: CrossValidation | None = None
     reference: Reference | None = None
-    floors: LinearFloors | None = None
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()  # why something is not known
 
 
-def score_of(found: CrossValidation | None) -> TrainingScore | None:
-    """The score of the test on folds that goes with a model."""
-    if found is None:
-        return None
-    return TrainingScore(found.estimates, found.subjects, found.how)
-
-
 def write_beside(run: Run) -> list[str]:
     """Writes `floor_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
-    `unlike.csv`, as far as anything is known. Returns what must stand beside the floors, or why there are none."""
-    if bundle := bundle_of(run):
-        score = score_of(run.cross_validation)
-        known = Known(score, bundle.reference, bundle.floors, bundle.calibration, (OVERLAP,))
-    elif run.cohort.subjects("train"):
+    `unlike.csv`, as far as anything is known, and by a model of everybody `people.csv`. Returns what must stand beside
+    these, or why there are none."""
+    if run.cohort.subjects("train") and not run.everybody:
         return write_floors(run)
-    else:
-        known = known_of(run)
-    notes = [*known.notes, *write_floors(run, known.floors)]
-    found, unlike = tables(run.cohort, read_table(run, "predictions"), known, run.seed)
+    known, predictions = known_of(run), read_table(run, "predictions")
+    notes = [*known.notes, *write_floors(run)]
+    found, unlike = tables(run.cohort, predictions, known, run.seed)
     for name, table in (("external", found), ("unlike", unlike)):
         if len(table):
             write_table(run, name, table)
+    if run.everybody:
+        notes = [*people.write(run, predictions, known.calibration, unlike if known.reference else None), *notes]
     return notes
 
 
 def known_of(run: Run) -> Known:
-    """Of the people who trained a checkpoint, as far as their cohort is there as it was, and has the same maps."""
-    saved, source = run.checkpoints.record(), run.checkpoints.training_cohort()
-    trained, score = set(saved.people.subjects if saved.people else ()), score_of(saved.cross_validation)
-    if source is None or source.maps != run.cohort.maps:
-        return Known(score, notes=(OVERLAP,))
+    """Of the people who trained a network, as far as their cohort is there as it was, or a bundle says what they are
+    like, and has the same maps."""
+    score, source = run.cross_validation, run.checkpoints.training_cohort()
+    notes = () if source and source.maps == run.cohort.maps else (OVERLAP,)
+    calibration = people.calibration_of(run)
     try:
-        return Known(score, reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained]))
+        found = run.checkpoints.reference()
     except InputError as error:  # too few people
-        return Known(score, notes=(f"Nobody is compared with the training people: {error}",))
+        return Known(score, None, calibration, (*notes, f"Nobody is compared with the training people: {error}"))
+    same = found is not None and found.constants.maps == run.cohort.maps
+    return Known(score, found if same else None, calibration, notes)
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -111,11 +94,11 @@ def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
     and `calibrated`."""
     found, before = with_intervals(predictions, seed), known.score
     for name in COMPARED:
-        score = before.scores.get(name) if before else None
+        score = before.estimates.get(name) if before else None
         if name not in found and score is None:
             continue
         training = score.columns("training") if score else {}
-        about = {"training_people": before.people, "how": before.how} if before and score else {}
+        about = {"training_people": before.subjects, "how": before.how} if before and score else {}
         yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **training, **about}
     kinds = {"calibration": predictions}
     if known.calibration:

@@ -6,14 +6,12 @@ The values themselves stay as they are: a number that is missing is still a medi
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from data.cohorts.cohort import Cohort
 from data.cohorts.variants import recorded_alike
-from utils.bundle.run import readers
 from utils.evaluation.comparisons import compared
 from utils.report.tables import read_table, write_table
 from utils.report.texts import paragraph
@@ -24,14 +22,14 @@ from utils.scores.metrics import headline
 from utils.scores.results import ALIKE
 
 
-def told_alike(run: Run) -> list[tuple[Cohort, ...]]:
-    """For each network of `networks_of` the cohort whose records are told alike; none if it reads no such values."""
+def told_alike(run: Run) -> tuple[Cohort, ...]:
+    """The cohort whose records are told alike; none if the network reads no such values."""
     cohort = recorded_alike(run.cohort) if "phenotype" in run.model.reads else None
-    return [(of.cohort,) if cohort else () for of in readers(replace(run, cohort=cohort or run.cohort))]
+    return (cohort,) if cohort else ()
 
 
 def write_alike(run: Run, probability: np.ndarray) -> None:
-    """Adds what the networks say of the tested records (n,) if these are told alike to `floor_predictions.csv`."""
+    """Adds what the network says of the tested records (n,) if these are told alike to `floor_predictions.csv`."""
     files = [run.cohort.rows[at].file for at in run.cohort.indices("test")]
     floors = read_table(run, "floor_predictions")
     known = floors.set_index("file") if len(floors) else pd.DataFrame(index=pd.Index(files, name="file"))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.base.cli import option, whole
-from data.base.errors import shown
-from utils.runs.run import BundleOptions
+from data.base.errors import InputError, shown
+from utils.runs.run import BundleOptions, Run
 
 MOST = 100_000
 
@@ -34,8 +34,18 @@ class TestOptions(BundleOptions):
         metavar="N",
     )
     prevalence: float | None = option(
-        None, "with --bundle: the share of autism where it is used (default: as in training)", type=rate, metavar="P"
+        None, "of a model of everybody: the share of autism where it is used", type=rate, metavar="P"
     )
 
     def settings(self) -> dict[str, Any]:
         return {} if self.prevalence is None else {"prevalence": self.prevalence}
+
+
+def check_prevalence(run: Run) -> None:
+    """Raises InputError for a prevalence where there is no calibration that could use it."""
+    prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
+    if prevalence is not None and not (run.cross_validation and run.cross_validation.calibration):
+        raise InputError(
+            f"--prevalence moves calibrated probabilities, and {run.checkpoints.path} has none: no test on folds with "
+            "enough people goes with it. Leave it out."
+        )

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from data.base import files
@@ -18,10 +17,8 @@ from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
 from data.cohorts.phenotype import missing_in
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import TOGETHER
-from utils.bundle.run import bundle_of, networks_of, write_people
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
-from utils.evaluation.options import TestOptions
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
@@ -33,7 +30,7 @@ from utils.runs.run import Run
 from utils.scores import floors, metrics
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
-from utils.training.network import predicted
+from utils.training.network import predicted, restored_network
 
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
@@ -41,12 +38,12 @@ UNLABELLED = "No label is known, so that nothing can be concluded about how good
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
-    networks = networks_of(run)
+    network = restored_network(run)
     run.claim()
     if run.model.predicts == "label":
-        evaluate(run, networks)
+        evaluate(run, network)
     else:
-        autoencoders.evaluate(run, networks[0][1])
+        autoencoders.evaluate(run, network)
     return 0
 
 
@@ -77,29 +74,23 @@ def of_part(run: Run, name: str) -> pd.DataFrame:
     return table.assign(fold=run.fold, **({"repeat": run.repeat} if run.repeats > 1 else {}))
 
 
-def evaluate(run: Run, networks: Sequence[tuple[Run, keras.Model]]) -> None:
-    """Tests a classifier, the mean of the probabilities of its networks, each of which reads the cohort of its own run:
-    the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
+def evaluate(run: Run, network: keras.Model) -> None:
+    """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     indices = run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    others = missingness.told_alike(run)
-    found = [predicted(*one, batches, other) for one, other in zip(networks, others, strict=True)]
-    each, *alike = np.stack(found, axis=1)
+    found, *alike = predicted(run, network, batches, missingness.told_alike(run))
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
-        for row, probability in zip(rows, each.mean(0), strict=True)
+        for row, probability in zip(rows, found, strict=True)
     ]
     table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
     if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     write_table(run, "predictions", table)
     notes = external.write_beside(run)
-    for each_alike in alike:
-        missingness.write_alike(run, each_alike.mean(0))
-    if bundle_of(run):
-        prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-        notes = [*write_people(run, each, indices, prevalence), *notes]
+    for told_alike in alike:
+        missingness.write_alike(run, told_alike)
     write_history(run)
     conclude(run, tested(run), notes, [run])
 

@@ -11,10 +11,10 @@ import pandas as pd
 from data.base.errors import InputError
 from utils.report.tables import Tables, read_test
 from utils.runs import record
-from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
+from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, Listed
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
-from utils.scores.results import SITE_COUNTS, Estimate
+from utils.scores.results import NO_FLOORS, SITE_COUNTS, Estimate
 
 HOW = "expected the folder of a finished run.py --test on folds"
 
@@ -45,6 +45,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         headline=headline(found.scores),
         headline_name=HEADLINES[headline(found.scores)],
         scores={name: astuple(score) for name, score in found.scores.items()},
+        floors=floors_of(found),
         groups=groups_of(found),
         conclusion=run.conclusion,
         motion=run.motion,
@@ -61,6 +62,13 @@ def calibration_of(found: Tables) -> dict[str, Any] | None:
         return None
     label, raw, fold = table["label"].to_numpy(int), table["probability"].to_numpy(), table["fold"].to_numpy()
     return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
+
+
+def floors_of(found: Tables) -> dict[str, Listed]:
+    """The score of each floor that the verdict rests on."""
+    rows = [] if found.floors is None else [row for _, row in found.floors.iterrows()]
+    name = headline(found.scores)
+    return {row["floor"]: astuple(Estimate.in_row(row, name)) for row in rows if row["floor"] not in NO_FLOORS}
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

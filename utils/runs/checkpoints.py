@@ -8,11 +8,12 @@ as it was saved, the one before is used and a warning is printed. Other files in
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data.base import files
 from data.base.errors import InputError
@@ -21,6 +22,12 @@ from data.cohorts.stored import sealed
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Record
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from data.likeness.reference import Reference
 
 STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
 EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
@@ -161,6 +168,42 @@ class CheckpointFolder:
             self.write(prefix.name, found, saved=True)
         return found
 
+    def restore(self, network: "keras.Model") -> None:
+        """Gives a network the latest weights, for inference. TensorFlow must have been started. Raises InputError, see
+        `read`."""
+        import tensorflow as tf
+
+        checkpoint = tf.train.Checkpoint(model=network)
+        self.read(checkpoint, lambda status: status.expect_partial().assert_existing_objects_matched())
+
+    def read(self, checkpoint: "tf.train.Checkpoint", check: Callable[[Any], object]) -> None:
+        """Restores the latest files. Raises InputError if they are damaged, or of another network as `check` finds."""
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
+        try:
+            check(checkpoint.restore(str(self.latest())))
+        except (tf.errors.OpError, LookupError) as error:
+            raise InputError(
+                f"{self.latest()} cannot be read ({short(error)}). Train again: {self.training} --overrideChkpt"
+            ) from error
+        except (ValueError, AssertionError) as error:
+            raise InputError(
+                f"{self.latest()} has weights of another network than its record describes; were files mixed up? "
+                f"Train again: {self.training} --overrideChkpt"
+            ) from error
+
+    def reference(self) -> "Reference | None":
+        """What those who trained the checkpoint are like; None if their cohort is not at hand as it was. Raises
+        InputError if they are too few to tell."""
+        from data.likeness.reference import reference
+
+        people, source = self.record().people, self.training_cohort()
+        if people is None or source is None:
+            return None
+        trained = set(people.subjects)
+        return reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained])
+
     def training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If the checkpoint was moved with it, it lies
         from here as before."""
@@ -195,3 +238,8 @@ def files_of(prefix: Path) -> list[Path]:
 
 def digests(paths: Iterable[Path]) -> dict[str, str]:
     return {path.name: record.sha256(path) for path in paths}
+
+
+def short(error: Exception) -> str:
+    """An error's first line, cut to a readable length."""
+    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0][:160]

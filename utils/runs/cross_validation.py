@@ -38,6 +38,7 @@ class CrossValidation:
     headline: str  # the score that a verdict rests on
     headline_name: str  # for people
     scores: dict[str, Listed]
+    floors: dict[str, Listed]  # that score of each floor
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None

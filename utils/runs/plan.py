@@ -42,7 +42,7 @@ PATTERN = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB, CUT = "job", "folds"  # groups of options
 OF_LABELS = {"choose", "permutations"}
 NEEDS = dict.fromkeys(("fold", "jobs", "repeats", "choose", "permutations"), "folds")
-NEEDS |= {"score": "everybody", "prevalence": "bundle"}
+NEEDS |= {"score": "everybody"}
 EXCLUDES = {
     "jobs": ["fold"],
     "everybody": ["folds"],
@@ -369,7 +369,7 @@ def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record |
             flush=True,
         )
     there, here = (saved.model, saved.fold or "", saved.repeat), (asked.model, part.fold, part.repeat)
-    if there != here and not asked.trained:
+    if there != here:
         its, own = (f"{model}, fold {fold or 'none'}, repeat {repeat}" for model, fold, repeat in (there, here))
         raise InputError(
             f"{folder.path} is of model {its}, not of {own}; were folders exchanged? Give each its own name, or use "
@@ -387,7 +387,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     cohort = part.cohort
     if saved and saved.preparation and not (training or part.folds):  # new people
         cohort = prepared_as(cohort, saved.preparation)
-    explicit = [asked.trained or saved, *(text for text in asked.set or () if text.startswith("connectome="))]
+    explicit = [saved, *(text for text in asked.set or () if text.startswith("connectome="))]
     config = of_cohort(config, part.cohort, model, explicit)
     compared = asked.candidates
     if like and not training:  # what a permutation repeats

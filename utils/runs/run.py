@@ -43,10 +43,10 @@ class Options:
 
 @dataclass(frozen=True)
 class BundleOptions(Options):
-    """The option of the jobs that the networks of a bundle can do, too."""
+    """The option of the jobs that the network of a bundle can do, too."""
 
     bundle: Path | None = option(
-        None, "use the networks of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
+        None, "use the network of a bundle, not a checkpoint (abide-bundle)", type=Path, metavar="FILE.zip"
     )
 
 

@@ -1,11 +1,6 @@
-"""What is known of people -> tables of features for plain classifiers: covariates, phenotype, region means.
+"""What is known of people -> tables of features for plain classifiers: covariates, phenotype, region means."""
 
-A linear classifier of encoded features becomes a `LinearFloor` of the features themselves. It holds all that the
-encoding learnt of training people: medians, z-scores and dummies.
-"""
-
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,14 +9,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from data.base.errors import InputError
 from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import LOGARITHMIC
-from utils.scores.ridge import LinearClassifier
 
 UNKNOWN = "unknown"  # the category of unknown text
-SITE = "covariates site"  # a feature
 MISSINGNESS = "missingness"  # the features that say what is missing, and how it was measured
 
 
@@ -94,79 +86,3 @@ def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
         "regions": pd.DataFrame(regions, dtype=float),
     }
     return {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
-
-
-@dataclass(frozen=True)
-class Term:
-    """What a number adds to the log odds: `weight` times its value; `unknown` if it is not known."""
-
-    weight: float
-    unknown: float
-
-
-@dataclass(frozen=True)
-class LinearFloor:
-    """A linear classifier of features, by their names: terms of numbers, and weights of the categories of text. It
-    holds nobody's values."""
-
-    bias: float
-    numbers: dict[str, Term]
-    categories: dict[str, dict[str, float]]
-
-    @classmethod
-    def of(cls, classifier: LinearClassifier, encoding: ColumnTransformer) -> "LinearFloor":
-        """A classifier of the features that an `encoder` made."""
-        bias, numbers, categories = classifier.bias, dict[str, Term](), dict[str, dict[str, float]]()
-        for name, pipeline, columns in encoding.transformers_:
-            weights = classifier.weights[encoding.output_indices_[name]]
-            if not len(columns) or isinstance(pipeline, str):
-                continue
-            filled, last = (step for _, step in pipeline.steps)
-            if hasattr(last, "categories_"):
-                parts = np.split(weights, np.cumsum([len(values) for values in last.categories_])[:-1])
-                for column, values, part in zip(columns, last.categories_, parts, strict=True):
-                    categories[column] = dict(zip(map(str, values), part.tolist(), strict=True))
-                continue
-            of_values = weights / last.scale_
-            bias -= float(of_values @ last.mean_)
-            of_missing = np.zeros(len(columns))
-            of_missing[filled.indicator_.features_] = of_values[len(columns) :]
-            medians = np.nan_to_num(filled.statistics_)
-            for column, weight, median, missing in zip(columns, of_values, medians, of_missing, strict=False):
-                numbers[column] = Term(float(weight), float(weight * median + missing))
-        return cls(bias, numbers, categories)
-
-    def without(self, left_out: Mapping[str, Container[str]]) -> "LinearFloor":
-        """The floor without some categories, by column, but for that of unknown text."""
-        kept = {
-            name: {text: weight for text, weight in of.items() if text == UNKNOWN or text not in left_out.get(name, ())}
-            for name, of in self.categories.items()
-        }
-        return replace(self, categories=kept)
-
-    def log_odds(self, table: pd.DataFrame) -> np.ndarray:
-        """Of autism (n,), of people with these features. Raises InputError if one is missing."""
-        if absent := [name for name in (*self.numbers, *self.categories) if name not in table]:
-            raise InputError(
-                f"The floors read {absent[0]}, which these people lack; convert them like the training people."
-            )
-        values = table[list(self.numbers)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-        weights, unknown = np.array([(term.weight, term.unknown) for term in self.numbers.values()]).reshape(-1, 2).T
-        total = self.bias + np.where(np.isnan(values), unknown, np.nan_to_num(values) * weights).sum(1)
-        for name, weight in self.categories.items():
-            total += [weight.get(text, 0.0) for text in texts(table[name])]
-        return total
-
-
-def texts(column: pd.Series) -> Iterator[str]:
-    """A column's categories; numbers as they are written, for those of few people may all be some."""
-    for value in column:
-        yield UNKNOWN if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def of_one_person(table: pd.DataFrame, people: Sequence[str] | np.ndarray) -> dict[str, set[str]]:
-    """The categories of text, by column, that one of the people (n,) alone has, other than sites."""
-    person = pd.Series(list(people), table.index)
-    columns = table.select_dtypes(exclude="number").drop(columns=SITE, errors="ignore")
-    counts = {name: person.groupby(column.fillna(UNKNOWN)).nunique() for name, column in columns.items()}
-    return {str(name): set(of.index[of < 2].astype(str)) for name, of in counts.items()}

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
@@ -31,12 +30,12 @@ from data.base import files
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import progress
-from data.cohorts.cohort import Cohort, Standard
+from data.cohorts.cohort import Cohort
 from data.cohorts.rows import MAX_RECORDS, Row
 from data.simulation import Simulation, rule, subject_names
 from utils.scores import ridge
 from utils.scores.calibration import platt
-from utils.scores.features import SITE, LinearFloor, encoder, features, inputs, of_one_person
+from utils.scores.features import encoder, features
 from utils.scores.results import MAJORITY, RULE
 from utils.scores.statistics import log_odds
 
@@ -66,27 +65,6 @@ class TrainingSet:
     label: np.ndarray
     site: np.ndarray
     folds: ridge.InnerFolds
-
-
-@dataclass(frozen=True)
-class FloorConstants:
-    """Linear floors by name; the share of autism; how volumes were standardised; the parcels of connectomes, empty if
-    no floor reads them."""
-
-    majority: float
-    floors: dict[str, LinearFloor]
-    standard: Standard
-    parcels_sha256: str
-    connectome_bias: float
-
-
-@dataclass(frozen=True, eq=False)
-class LinearFloors:
-    """The linear floors of training people, and nobody's values. `edges` are the constants of
-    `ridge.EdgeClassifier`; None if no floor reads connectomes."""
-
-    constants: FloorConstants
-    edges: np.ndarray | None
 
 
 def by_logistic(known: np.ndarray, of: TrainingSet) -> ridge.LinearClassifier:
@@ -189,8 +167,7 @@ def fitted(
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
-            floors = linear_floors(kind, encoding, known, fitting)
-            result |= {name: expit(floor.log_odds(table.iloc[test])) for name, floor in floors.items()}
+            result |= linear_floors(kind, known, new, fitting)
             result[f"{kind}, {SVM}"] = by_svm(known, new, fitting[SVM])
             if kind == "regions":
                 several = range(num_maps) if num_maps > 1 else ()
@@ -205,12 +182,13 @@ def fitted(
 
 
 def linear_floors(
-    kind: str, encoding: ColumnTransformer, known: np.ndarray, fitting: dict[str, TrainingSet]
-) -> dict[str, LinearFloor]:
-    """The linear floors of one kind of features, by name, fitted on the encoded training records, `known`."""
+    kind: str, known: np.ndarray, new: np.ndarray, fitting: dict[str, TrainingSet]
+) -> dict[str, np.ndarray]:
+    """Probabilities of `new` records by each linear floor of one kind of features, fitted on the training records,
+    `known`; both are encoded."""
     names = [name for name in LINEAR if name != RIDGE or kind in WIDE]
     found = {name: LINEAR[name](known[fitting[name].rows], fitting[name]) for name in names}
-    return {f"{kind}, {name}": LinearFloor.of(classifier, encoding) for name, classifier in found.items()}
+    return {f"{kind}, {name}": expit(classifier.log_odds(new)) for name, classifier in found.items()}
 
 
 def with_connectomes(
@@ -228,51 +206,6 @@ def with_connectomes(
     parts += [found[name] for name in [f"phenotype, {SVM}"] if name in found]
     kinds = "regions with phenotype and connectome" if len(parts) > 2 else "regions and connectome"
     return {f"{CONNECTOME}, {RIDGE}": own, f"{kinds}, {PARTS}": pooled(parts)}
-
-
-def fit_linear(cohort: Cohort) -> LinearFloors:
-    """The linear floors by a cohort's training records, to be kept; of too few people the majority alone. A category of
-    text that one person alone has, other than the site, is left out, and so is as good as unknown. Raises InputError
-    for a record that cannot be read."""
-    train = cohort.indices("train")
-    rows, people = [cohort.rows[index] for index in train], ridge.people_of(cohort, train)
-    fitting = training_sets(rows, people)
-    found: dict[str, LinearFloor] = {}
-    tables = features(cohort) if fitting else {}
-    with progress("Fitting linear floors", len(tables)) as shown, threadpool_limits(1, "blas"):
-        for kind, table in tables.items():
-            table = table.iloc[train]
-            encoding, own = encoder().fit(table), of_one_person(table, people)
-            floors = linear_floors(kind, encoding, encoding.transform(table), fitting)
-            found |= {name: floor.without(own) for name, floor in floors.items()}
-            shown.advance()
-    majority = float(np.mean([row.label for row in rows]))
-    if not fitting or cohort.connectomes is None:
-        return LinearFloors(FloorConstants(majority, found, cohort.standard, "", 0.0), None)
-    of_edges = ridge.fit_edges(cohort, cohort.connectomes, train)
-    parcels, bias = cohort.metadata.parcels_sha256, of_edges.of_scaled.bias
-    return LinearFloors(FloorConstants(majority, found, cohort.standard, parcels, bias), of_edges.constants)
-
-
-def predict_linear(of: LinearFloors, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> pd.DataFrame:
-    """As `predict`, of the records at these positions, by floors that were kept. Raises InputError if the cohort lacks
-    what a floor reads."""
-    chosen, constants = np.asarray(indices, int), of.constants
-    if constants.standard != cohort.standard:
-        raise InputError(
-            f"{cohort.path} is read with volumes standardised as {cohort.standard}; the floors were fitted on "
-            f"{constants.standard}. Use the settings of the training."
-        )
-    result = {MAJORITY: np.full(len(chosen), constants.majority)}
-    if constants.floors:
-        site = pd.DataFrame({SITE: [row.site for row in cohort.rows]})  # left out of one site's covariates
-        table = pd.concat([*inputs(cohort).values(), site], axis=1).iloc[chosen]
-        table = table.loc[:, ~table.columns.duplicated()]
-        result |= {name: expit(floor.log_odds(table)) for name, floor in constants.floors.items()}
-    if of.edges is not None and cohort.connectomes and cohort.metadata.parcels_sha256 == constants.parcels_sha256:
-        found = ridge.added_by_edges(of.edges, cohort.connectomes, chosen)
-        result[f"{CONNECTOME}, {RIDGE}"] = expit(constants.connectome_bias + found)
-    return by_file(result, cohort, chosen)
 
 
 def pooled(probabilities: Sequence[np.ndarray]) -> np.ndarray:

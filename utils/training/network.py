@@ -3,7 +3,7 @@
 What averages volumes over parcels is not run again for each batch: the cohort keeps these means.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRID_OF_SHAPE
 from models.layers import RegionMeans
-from utils.runs.checkpoints import KEPT, CheckpointFolder
+from utils.runs.checkpoints import KEPT, CheckpointFolder, short
 from utils.runs.record import Record
 from utils.runs.run import Run
 
@@ -35,7 +35,7 @@ class Saver:
 
     def restore(self) -> int:
         """Restores the latest checkpoint; returns the number of batches it has seen."""
-        read(self.checkpoint, self.folder, lambda status: status.assert_consumed())
+        self.folder.read(self.checkpoint, lambda status: status.assert_consumed())
         found, prefix = self.folder.record(), self.folder.latest().name
         if not found.outputs:  # a run was killed amid this save, which ends here
             self.folder.write(prefix, found, saved=True)
@@ -62,37 +62,10 @@ class Saver:
             ) from error
 
 
-def read(checkpoint: tf.train.Checkpoint, folder: CheckpointFolder, check: Callable[[Any], object]) -> None:
-    """Restores the latest files. Raises InputError if they are damaged, or of another network as `check` finds."""
-    tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
-    try:
-        check(checkpoint.restore(str(folder.latest())))
-    except (tf.errors.OpError, LookupError) as error:
-        raise InputError(
-            f"{folder.latest()} cannot be read ({short(error)}). Train again: {folder.training} --overrideChkpt"
-        ) from error
-    except (ValueError, AssertionError) as error:
-        raise InputError(
-            f"{folder.latest()} has weights of another network than its record describes; were files mixed up? "
-            f"Train again: {folder.training} --overrideChkpt"
-        ) from error
-
-
-def restore_weights(folder: CheckpointFolder, model: keras.Model) -> None:
-    """Restores the network alone, for inference."""
-    checkpoint = tf.train.Checkpoint(model=model)
-    read(checkpoint, folder, lambda status: status.expect_partial().assert_existing_objects_matched())
-
-
-def short(error: Exception) -> str:
-    """An error's first line, cut to a readable length."""
-    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def restored_network(run: Run) -> keras.Model:
-    """The trained network. Raises InputError if its training diverged."""
+    """The trained network, of a checkpoint or a bundle. Raises InputError if its training diverged."""
     network = run.model.build(run.config, run.cohort)
-    restore_weights(run.checkpoints, network)
+    run.checkpoints.restore(network)
     check_finite(run, "weights", network.get_weights())
     return network
 

@@ -1,0 +1,78 @@
+"""What a model of everybody says of each person -> `people.csv`: the probability, calibrated; a set of labels; why the
+person is unlike the training people."""
+
+import pandas as pd
+
+from data.base import files
+from data.base.tables import write_frame
+from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
+from utils.evaluation.options import TestOptions
+from utils.runs.cross_validation import CrossValidation
+from utils.runs.run import Run
+from utils.scores.calibration import LEVELS, Calibration
+from utils.scores.results import TABLES
+
+LEVEL = LEVELS[0]
+NO_CALIBRATION = (
+    "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough people goes "
+    "with this model."
+)
+NO_SCORE = "How good this network is nobody knows, so that what it says of a person may be chance."
+AT_CHANCE = (
+    "The test on folds does not show that such networks do better than chance, so that what this one says of a person "
+    "may be chance."
+)
+DIGITS = 6
+
+
+def calibration_of(run: Run) -> Calibration | None:
+    """How probabilities become those of people whom the network has not seen; None if no test on folds tells."""
+    found = run.cross_validation.calibration if run.cross_validation else None
+    return files.typed(files.json_text(found), Calibration) if found else None
+
+
+def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike: pd.DataFrame | None) -> list[str]:
+    """Writes `people.csv` of a test, whose `predictions.csv` is `table`, with the reasons of `unlike.csv`, if anybody
+    could be compared; returns what must be said of it."""
+    prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
+    raw, name = table["probability"].to_numpy(), TABLES["people"].file
+    people = table[["file", "subject"]].assign(raw=raw, probability=None, labels="")
+    if calibration:
+        sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
+        people["probability"] = calibration.probability(raw, prevalence)
+        people["labels"] = [" or ".join(of) or "none" for of in sets]
+    notes = [*doubts(run.cross_validation), promises_of(calibration, prevalence)]
+    if unlike is not None:
+        people["unlike"] = people["file"].map(unlike.set_index("file")["reasons"]).astype(object).fillna("")
+        flagged = unlike["subject"].unique().tolist()
+        why = f", so that less is known of their predictions; {name} says why: {listed(flagged)}" if flagged else ""
+        notes.append(f"Unlike the training people: {len(flagged)} of {people['subject'].nunique()} people{why}.")
+    write_frame(run.out_dir / name, people, DIGITS)
+    return notes
+
+
+def doubts(score: CrossValidation | None) -> list[str]:
+    """Why what a network says of a person may be chance; nothing if a test on folds shows that it is not."""
+    if score is None:
+        return [NO_SCORE]
+    return [] if score.score.beats_chance else [AT_CHANCE]
+
+
+def promises_of(calibration: Calibration | None, prevalence: float | None) -> str:
+    """What probabilities and sets promise, and to whom."""
+    if calibration is None:
+        return NO_CALIBRATION
+    promise = (
+        f"Calibrated probabilities are for a share of autism of {prevalence or calibration.prevalence:.3g}"
+        f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
+    )
+    sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
+    observed = [of for of in calibration.observed.coverage if of.level == LEVEL] if calibration.observed else []
+    lowest = [of.lowest for both in observed for of in (both.control, both.autism) if of.lowest is not None]
+    if calibration.how.isdigit() or not lowest:
+        return f"{promise}{sets}, of people of sites that trained the network; at a new site nobody knows."
+    return (
+        f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left "
+        f"out they held it for {min(lowest):.0%} of a class, and at yours nobody knows."
+    )
