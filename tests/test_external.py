@@ -115,7 +115,9 @@ def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds,
     assert told in done(TEST, ckpt=ckpt, of=newcomers, to=tmp_path / "test")
     assert told in (tmp_path / "test/report.html").read_text()
     table = pd.read_csv(tmp_path / "test" / "external.csv")
-    assert set(table["kind"]) <= {"score", "calibration", "calibrated"} and not (tmp_path / "test" / "unlike.csv").exists()
+    assert (
+        set(table["kind"]) <= {"score", "calibration", "calibrated"} and not (tmp_path / "test" / "unlike.csv").exists()
+    )
     measures = table.set_index("measure")
     assert measures.loc[["auc", "in_the_large"], "low"].isna().all() and measures.loc["auc", "value"] >= 0
     assert not (on_folds / "test" / "external.csv").exists()

@@ -22,8 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from data import demo
-from data.base import files
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts import atlas, records
@@ -37,7 +35,7 @@ from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.record import People, Record
-from utils.scores import features, floors, ridge
+from utils.scores import floors, ridge
 from utils.scores.named import named, roles
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
@@ -510,144 +508,6 @@ def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_
     assert "Floors left out: connectome" in capsys.readouterr().out
 
 
-SAME = 1e-9  # of a probability
-LINEAR = ("majority", "logistic regression", "ridge")
-
-
-def linear(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[name for name in table if name.endswith(LINEAR)]]
-
-
-def people(cohort: Cohort, indices: np.ndarray, **changes) -> Cohort:
-    """The people of these records as a cohort of test people."""
-    rows = tuple(replace(cohort.rows[at], split="test", **changes) for at in indices)
-    entries, digests = ([of[at] for at in indices] for of in (cohort.entries, cohort.digests))
-    edges = cohort.connectomes and replace(
-        cohort.connectomes,
-        rows=cohort.connectomes.rows[indices],
-        digests=tuple(cohort.connectomes.digests[at] for at in indices),
-    )
-    return replace(cohort, rows=rows, entries=tuple(entries), digests=tuple(digests), connectomes=edges)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Cohort:
-    """80 simulated people with connectomes."""
-    folder = tmp_path_factory.mktemp("linear") / "cohort"
-    demo.simulate(folder, records.REDUCED, demo.Simulation(subjects=80, seed=4))
-    return add_connectomes(folder)
-
-
-@pytest.fixture(scope="module")
-def fitted(whole) -> floors.LinearFloors:
-    return floors.fit_linear(whole)
-
-
-def test_a_classifier_of_encoded_features_is_one_of_the_features_themselves():
-    """With medians, z-scores and dummies by scikit-learn, of unknown numbers and text, and of a new category."""
-    made = made_up(160)
-    table, train = features.features(made)["all"], made.indices("train")
-    table.loc[made.indices("test")[0], "covariates scanner"] = "new"
-    encoding = features.encoder().fit(table.iloc[train])
-    encoded, random = encoding.transform(table), np.random.default_rng(0)
-    classifier = ridge.LinearClassifier(random.normal(size=encoded.shape[1]), -0.5)
-    found = features.LinearFloor.of(classifier, encoding)
-    np.testing.assert_allclose(found.log_odds(table), encoded @ classifier.weights - 0.5, atol=1e-9)
-    assert table["covariates log func_mean_fd"].isna().any() and table["covariates scanner"].isna().any()
-    assert set(found.categories["covariates scanner"]) == {"unknown", "x", "y"}
-
-
-@pytest.mark.slow
-def test_they_are_the_floors_of_new_people(whole):
-    new = people(whole, whole.indices("test")[:5], label=float("nan"))
-    source = replace(whole, rows=tuple(replace(row, split="train") for row in whole.rows))
-    found, expected = (
-        floors.predict_linear(floors.fit_linear(source), new, range(5)),
-        linear(floors.predict(new, source)),
-    )
-    assert {"all, ridge", "connectome, ridge", "covariates, logistic regression"} < set(found) == set(expected)
-    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
-    assert found.drop(columns="majority").std().gt(1e-4).all()
-
-
-@pytest.mark.slow
-def test_one_person_alone_gets_the_same(whole, fitted):
-    test = whole.indices("test")
-    together = floors.predict_linear(fitted, whole, test)
-    for at in test[:3]:
-        alone = people(whole, np.array([at]))
-        pd.testing.assert_frame_equal(
-            floors.predict_linear(fitted, alone, [0]), together.loc[[whole.rows[at].file]], rtol=0, atol=SAME
-        )
-
-
-@pytest.mark.slow
-def test_a_site_that_is_not_known_is_none_of_the_known_ones(whole, fitted):
-    at = int(whole.indices("test")[0])
-    there = people(whole, np.array([at]))
-    elsewhere = people(whole, np.array([at]), site="elsewhere")
-    vars(elsewhere)["covariates"] = there.covariates.assign(SITE_ID="elsewhere")  # as if read
-    one, other = (floors.predict_linear(fitted, of, [0]).iloc[0] for of in (there, elsewhere))
-    floor = fitted.constants.floors["covariates, logistic regression"]
-    weight = floor.categories["covariates site"][there.rows[0].site]
-
-    def odds(probability):
-        return np.log(probability / (1 - probability))
-
-    name = "covariates, logistic regression"
-    assert odds(one[name]) - odds(other[name]) == pytest.approx(weight)
-    assert one["phenotype, logistic regression"] == other["phenotype, logistic regression"]
-
-
-@pytest.mark.slow
-def test_a_category_of_one_person_alone_is_left_out():
-    made = made_up(160)
-    made.standard = "stored"
-    train = made.indices("train")
-    codes = made.covariates["scanner"].to_numpy(object).copy()
-    codes[train[:3]] = ["only", "pair", "pair"]
-    made.covariates["scanner"] = codes
-    of = floors.fit_linear(made)
-    assert set(of.constants.floors["all, ridge"].categories["covariates scanner"]) == {"pair", "unknown", "x", "y"}
-    assert "only" not in files.json_text(asdict(of.constants))
-    found, expected = floors.predict_linear(of, made, made.indices("test")), linear(floors.predict(made))
-    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=SAME)
-
-
-@pytest.mark.slow
-def test_constants_come_back_from_json(fitted, whole):
-    text = files.json_text(asdict(fitted.constants))
-    again = floors.LinearFloors(files.typed(text, floors.FloorConstants), fitted.edges)
-    test = whole.indices("test")
-    pd.testing.assert_frame_equal(
-        floors.predict_linear(again, whole, test), floors.predict_linear(fitted, whole, test), check_exact=True
-    )
-    assert not any(f'"{row.subject}"' in text for row in whole.rows)
-
-
-def test_of_too_few_people_there_is_the_majority():
-    made = made_up(12)
-    made.standard = "stored"
-    made.rows = [replace(row, label=float(number == 0)) for number, row in enumerate(made.rows)]
-    of = floors.fit_linear(made)
-    assert of.constants.floors == {} and of.edges is None
-    assert floors.predict_linear(of, made, [0, 1])["majority"].tolist() == pytest.approx([1 / 9, 1 / 9])
-
-
-@pytest.mark.slow
-def test_what_the_floors_were_not_fitted_on_is_refused_or_left_out(whole, fitted):
-    test = whole.indices("test")
-    with pytest.raises(InputError, match="standardised as brain; the floors were fitted on stored"):
-        floors.predict_linear(fitted, replace(whole, standard="brain"), test)
-    other = replace(whole, metadata=replace(whole.metadata, parcels_sha256="0" * 64))
-    assert "connectome, ridge" not in floors.predict_linear(fitted, other, test)
-    bare = replace(whole, tables=None)
-    assert bare.covariates is None
-    with pytest.raises(InputError, match="The floors read covariates AGE_AT_SCAN, which these people lack"):
-        floors.predict_linear(fitted, bare, test)
-    assert Metadata().parcels_sha256 == ""
-
-
 # Ridge
 
 
@@ -765,11 +625,11 @@ def test_a_constant_edge_and_an_unknown_one_count_nothing():
 # Which floor is named beforehand, case by case as the docs list them, whatever the order
 
 
-OF_A_BUNDLE = [  # of a bundle
+FITTED = [
     *("covariates, logistic regression", "phenotype, logistic regression"),
     *("regions, logistic regression", "regions, ridge", "all, logistic regression", "all, ridge"),
+    *("covariates, SVM", "phenotype, SVM", "regions, SVM", "all, SVM"),
 ]
-FITTED = [*OF_A_BUNDLE, *("covariates, SVM", "phenotype, SVM", "regions, SVM", "all, SVM")]
 ONE_MAP = [*FITTED, "regions and phenotype, mean of SVMs"]
 SEVERAL = [*ONE_MAP, "regions, mean of SVMs"]
 CONNECTOMES = [*SEVERAL, "connectome, ridge", "regions with phenotype and connectome, mean of parts"]
@@ -800,11 +660,7 @@ EXACT = ([], [])
             [],
             ["phenotype"],
         ),
-        (ALL, [*OF_A_BUNDLE, "connectome, ridge"], "all, ridge", ["connectome"], ["covariates"]),
-        (ALL[:2], OF_A_BUNDLE, "all, ridge", [], ["covariates"]),
         (ALL[:2], NO_PHENOTYPE, "regions, mean of SVMs", ["phenotype"], []),
-        (ALL[:1], OF_A_BUNDLE, "regions, ridge", *EXACT),
-        (ALL[1:2], OF_A_BUNDLE, "phenotype, logistic regression", *EXACT),
     ],
 )
 def test_the_floor_is_the_one_that_reads_what_the_network_reads(inputs, floors, name, lacks, besides):

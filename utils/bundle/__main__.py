@@ -11,7 +11,10 @@ from data.base.errors import InputError
 from data.base.terminal import start
 
 PROGRAM = "abide-bundle"
-EXAMPLES = {"the network of everybody as one file": "ckpt/mmnn/everybody model.zip --licence CC-BY-4.0"}
+EXAMPLES = {
+    "the network of everybody as one file": "ckpt/mmnn/everybody model.zip --licence CC-BY-4.0",
+    "with the score of a test on folds": "ckpt/mmnn/everybody model.zip --score results/mmnn-test-folds-10",
+}
 
 
 def main() -> int:
