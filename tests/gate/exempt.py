@@ -31,6 +31,7 @@ MOTION = "How reliable motion would have to be is said no more."
 COMPARED = "A comparison has the paired difference with its interval: no McNemar, no correlation, no table of sites."
 ONE_ENGINE = "A shift is measured by a robust spread, and its measures have the names that a check gives them."
 CHOSEN = "Inner folds choose within a training: no candidate is tested by itself, nor has folders of its own."
+ONE_NETWORK = "A bundle is one network and holds no floors, of which one of the folds is quoted."
 IN_ROWS = "A permutation leaves its score; which are as high as the observed one follows from it."
 ONE_TABLE = "Every family of a blackout has the columns of regions."
 EXEMPTIONS: tuple[Exemption, ...] = (
@@ -48,6 +49,10 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption("*/blackout/group/*", "gone", "blobs", BLOBS),
     Exemption("*/test/confounds/*/reliability", "gone", "reliability", MOTION),
     *(Exemption("bundle/of-new/external/*/shift of *", how, "likeness", ONE_ENGINE) for how in HOWS),
+    *(
+        Exemption(f"bundle/of-new/{table}/*", "gone", "bundle", ONE_NETWORK)
+        for table in ("baseline_predictions", "baselines", "people/low", "people/high")
+    ),
     *(
         Exemption(f"folds/compare/{column}/*", "gone", "comparison", COMPARED)
         for column in ("compare/*_right", "compare/correlation*", "compare/p_mcnemar", "compare_sites/*")
