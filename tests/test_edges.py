@@ -31,7 +31,6 @@ from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
 from utils.blackout.occlusion import Occlusion
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.network import restore_weights
 
 
 def fills_of(cohort, atlas, tested: np.ndarray, options, seed: int = 0):
@@ -320,7 +319,7 @@ def test_a_blackout_replaces_edges_with_volumes_and_alone(with_connectomes, cli)
     network = MODELS["mmnn"].build(
         MODELS["mmnn"].settings(CheckpointFolder(folder / "ckpt/mmnn").record().settings.config), opened
     )
-    restore_weights(CheckpointFolder(folder / "ckpt/mmnn"), network)
+    CheckpointFolder(folder / "ckpt/mmnn").restore(network)
     layer, edges_of_all = network.get_layer("connectome_logits"), opened.connectomes[np.arange(len(opened.rows))]
     scores = np.nan_to_num((edges_of_all - layer.mean.numpy()) * layer.scale.numpy()) * layer.kernel.numpy() * SHARE
     tested = opened.indices("test")
@@ -384,7 +383,7 @@ def logits_of(three):
     folder = CheckpointFolder(three / "ckpt/cnn")
     settings = MODELS["cnn"].settings(folder.record().settings.config)
     network = MODELS["cnn"].build(settings, open_cohort(three / "cohort"))
-    restore_weights(folder, network)
+    folder.restore(network)
     return lambda volume: network({"volume": volume[None]}, training=False).numpy()[0].astype(float)
 
 

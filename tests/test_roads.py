@@ -32,7 +32,6 @@ from data.cohorts.records import FULL
 from data.cohorts.stored import open_cohort
 from models import MODELS, cae, cnn, mmnn
 from utils.runs.checkpoints import CheckpointFolder
-from utils.training.network import restore_weights
 
 
 def write_rows(path: Path, rows: list[dict], bom: bool = False, line_end: str = "\n") -> None:
@@ -317,7 +316,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 def test_the_full_pass_encodes_each_map_alone(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
     network = cae.build(MODELS["cae"].settings(folder.record().settings.config), FULL)
-    restore_weights(folder, network)
+    folder.restore(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):
         volume = before.volume(3)[None, ..., at, None]
