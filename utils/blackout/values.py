@@ -217,7 +217,7 @@ VALUES = Kind(
     "values",
     "values",
     "Values of the phenotype",
-    "value",
+    "group of values",
     "groups of values",
     family,
     measure,
