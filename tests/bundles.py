@@ -1,6 +1,6 @@
-"""A bundle as its format says, read without the program: its parts, its networks, and what these are shown of people.
+"""A bundle as its format says, read without the program: its parts, its network, and what this is shown of people.
 
-What the program says of a network's predictions or effects is compared with whole passes of these networks.
+What the program says of a network's predictions or effects is compared with whole passes of this network.
 """
 
 import hashlib
@@ -54,27 +54,21 @@ def people_of(cohort: Path, maps: int = 2) -> People:
     return found | {"phenotype": phenotype, "volume": volumes.astype("f4"), "connectome": edges.to_numpy("f4")}
 
 
-def networks_of(path: Path) -> list[Callable[[People], np.ndarray]]:
-    """Of each network of a mmnn the log odds of autism of people."""
+def arrays_of(part: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a part whose name ends in .npz, in their order."""
+    return dict(np.load(io.BytesIO(part), allow_pickle=False))
+
+
+def network_of(path: Path) -> Callable[[People], np.ndarray]:
+    """Of a bundled mmnn the log odds of autism of people."""
     parts = parts_of(path)
-    model, found = json.loads(parts["model.json"]), []
-    kind, edges = MODELS[model["model"]], np.load(io.BytesIO(parts["likeness_edges.npy"])).size
-    for number, member in enumerate(model["members"]):
-        network = kind.module.build(kind.settings(model["config"]), kind.grid, maps=2, edges=edges)
-        ends = np.cumsum([int(np.prod(shape)) for shape in member["shapes"]])
-        weights = np.split(np.load(io.BytesIO(parts[f"weights/{number}.npy"])), ends[:-1])
-        network.set_weights([of.reshape(shape) for of, shape in zip(weights, member["shapes"], strict=True)])
-        found.append(log_odds(network, *(np.float32(member[f"phenotype_{name}"]) for name in ("scale", "shift"))))
-    return found
-
-
-def log_odds(network, scale: np.ndarray, shift: np.ndarray) -> Callable[[People], np.ndarray]:
-    """The function of a network that reads the phenotype times `scale` plus `shift`, as it is if these are empty."""
+    settings, edges = json.loads(parts["model.json"])["settings"], arrays_of(parts["likeness.npz"])["edges"].size
+    kind = MODELS[settings["model"]]
+    network = kind.module.build(kind.settings(settings["config"]), kind.grid, maps=2, edges=edges)
+    network.set_weights([*arrays_of(parts["weights.npz"]).values()])
 
     def function(people: People) -> np.ndarray:
-        own = people["phenotype"] * scale + shift if len(scale) else people["phenotype"]
-        inputs = {name: people[name] for name in ("volume", "connectome")} | {"phenotype": own.astype("f4")}
-        logits = network(inputs, training=False).numpy().astype(float)
+        logits = network({name: people[name] for name in network.input}, training=False).numpy().astype(float)
         return logits[:, 1] - logits[:, 0]
 
     return function
