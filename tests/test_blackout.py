@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import network_of, people_of
-from by_hand import EDGES, PLACE, REGIONS, few_regions, stored
+from by_hand import EDGES, PLACE, REGIONS, difference, few_regions, read, stored
 from commands import done, record_of
 from scipy.special import expit
 from sklearn.linear_model import Ridge
@@ -352,3 +352,13 @@ def test_donors_are_of_the_same_site_and_no_relatives_and_the_chance_of_their_dr
         rise = [passes.log_odds(volume=np.where(inside & (at == 1), volume, volume[of])) for of in drawn.T]
         rise = [lent - passes.log_odds(volume=volume[of]) for lent, of in zip(rise, drawn.T, strict=True)]
         np.testing.assert_allclose(of_alff["sufficiency"][:, place], passes.sign * np.mean(rise, axis=0), atol=1e-5)
+
+
+def test_a_region_in_one_map_has_a_value(related):
+    folder, table = related
+    found, label = stored(folder / "alff"), table["DX_GROUP"].map({"1": 1.0, "2": 0.0}).to_numpy()
+    rows = read(folder / "alff", "regions").set_index("region").loc[[*REGIONS]]
+    values = found["region_means"][..., 1].astype(float).T
+    expected = [difference(value, label, table["SITE_ID"].to_numpy()) for value in values]
+    np.testing.assert_allclose(rows["difference"], expected, atol=1e-4)
+    assert read(folder / "out", "regions")["difference"].isna().all()
