@@ -24,6 +24,7 @@ os.environ["ABIDE_EFFORT"] = json.dumps(
 
 import lab as labs
 import pytest
+from by_hand import few_regions
 from commands import ROOT, Outcome, done, run_words
 from helpers import training
 from hypothesis import settings
@@ -110,7 +111,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("matplotlib.figure.Figure.savefig", savefig)
     patch.setattr("utils.blackout.figure.draw_brain", lambda *_: None)
-    patch.setattr("utils.blackout.page.viewer", lambda _: "")
+    patch.setattr("utils.blackout.page.viewer", lambda *_: "")
 
 
 @contextmanager
@@ -239,6 +240,19 @@ def blackout(once, converted, on_folds) -> Path:
 
 
 @pytest.fixture(scope="session")
+def of_few_regions(once, converted, on_folds) -> Path:
+    """A folder with `atlas`, of few regions, and `blackout`, the same of these."""
+    command = "run.py --blackout --folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}/blackout"
+    more = " --atlas {to}/atlas/own.nii.gz --systems {to}/atlas/systems.csv"
+
+    def make(folder: Path) -> None:
+        few_regions(folder / "atlas")
+        kept("blackout", command + more, of=converted, ckpt=on_folds, to=folder)
+
+    return once("of-few-regions", make)
+
+
+@pytest.fixture(scope="session")
 def scans(once) -> Path:
     """Preprocessed scans of three people, with the images that some of `derive` needs."""
     return once("scans", lambda folder: labs.images(labs.bold(folder / "scans", labs.people(3, 1)))) / "scans"
@@ -293,7 +307,18 @@ NUMBER = re.compile(  # or a sum, or a commit
 )
 
 
-SLOW = {"on_folds", "nn_on_folds", "everybody", "bundle", "newcomers", "blackout", "trained", "seen_two", "seen_six"}
+SLOW = {
+    "on_folds",
+    "nn_on_folds",
+    "everybody",
+    "bundle",
+    "newcomers",
+    "blackout",
+    "of_few_regions",
+    "trained",
+    "seen_two",
+    "seen_six",
+}
 SLOW |= {"of_scans", "derived", "full_cohort", "swapped"}  # rungs that take seconds to make
 
 

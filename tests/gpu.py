@@ -13,7 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import pandas as pd
+from scipy.special import logit
 from tried import rows_of, sh
 
 from data.base.cli import guarded
@@ -57,13 +59,15 @@ class Tries:
         return f"{name}: loss {history['loss'].tail(10).mean():.4f}, {speed:.4g} samples/s, {memory:.0f} MB", history
 
     def precisions(self) -> tuple[str, bool]:
-        """Trainings in each precision, and 30 pairs of the blackout in full."""
+        """Trainings in each precision, and 30 people of the blackout in full."""
         found, held = [], True
         for precision, most in EXACT.items():
             told, _ = self.train(precision, f"--train --model cnn --numIters 300 --precision {precision}")
             words = f"--blackout --model cnn --verify 30 --chkPointDir {precision} --outDir {precision}/blackout"
-            apart = float(re.search(r"differ by at most \S+, (\S+) of their spread", self.run(words))[1])
-            found.append(f"{told}, pairs differ by {apart:.2g} of the spread")
+            apart = float(re.search(r"differ by at most (\S+)\.\n", self.run(words))[1])
+            with h5py.File(self.home / precision / "blackout" / "blackout.h5") as store:
+                apart /= logit(store["probability"][()].astype(float)).std()
+            found.append(f"{told}, blackouts differ by {apart:.2g} of the spread")
             held &= apart < most
         return "; ".join(found), held
 

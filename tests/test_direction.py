@@ -8,7 +8,7 @@ from scipy import stats
 
 from utils.blackout.direction import NOT_SHOWN, columns, correlations, differences
 from utils.blackout.effects import Adjusted
-from utils.blackout.families import Family, People
+from utils.blackout.families import People
 from utils.scores.adjustment import Adjustment
 
 ESTIMATES = ["difference", "difference_low", "difference_high", "correlation", "correlation_low", "correlation_high"]
@@ -22,7 +22,6 @@ def people_of(label, site=None, unit=None) -> People:
         fold=np.zeros(count, int),
         unit=np.arange(count) if unit is None else unit,
         adjusted=Adjusted(Adjustment(reason="none"), np.asarray(label, float)),
-        concludes=True,
         seed=0,
     )
 
@@ -35,11 +34,6 @@ def drawn(count: int = 120, things: int = 6, seed: int = 0) -> tuple[People, np.
     value = random.standard_normal((count, things)) + site[:, None] + 0.5 * label[:, None]
     effect = 0.5 * value + random.standard_normal((count, things)) - 2 * site[:, None]
     return people_of(label, np.array(list("abcde"))[site]), value, effect
-
-
-def family_of(people: People, value: np.ndarray, on_autism: np.ndarray) -> Family:
-    effect = np.where(people.label == 1, 1, -1)[:, None] * on_autism
-    return Family("regions", [str(at) for at in range(value.shape[1])], effect, value, people)
 
 
 def test_the_difference_is_that_of_a_regression_on_label_and_site():
@@ -94,18 +88,18 @@ def test_unknown_values_are_left_out_thing_by_thing():
     people, value, effect = drawn()
     random = np.random.default_rng(1)
     holes = np.where(random.random(value.shape) < 0.2, np.nan, value)
-    together = columns(family_of(people, holes, effect))
+    together = columns(holes, effect, people)
     for at, own in enumerate(holes.T):
         known = ~np.isnan(own)
         some = people_of(people.label[known], people.site[known])
-        alone = columns(family_of(some, own[known, None], effect[known, at, None]))
+        alone = columns(own[known, None], effect[known, at, None], some)
         pd.testing.assert_series_equal(together.iloc[at], alone.iloc[0], check_names=False)
 
 
 def test_what_is_undefined_is_nan_and_has_no_words():
     people, value, effect = drawn()
     value[:, 0], value[:, 1], value[:, 2], effect[:, 3] = 0.1, np.nan, (people.site == "a") / 3, 0.2
-    found = columns(family_of(people, value, effect))
+    found = columns(value, effect, people)
     assert found.columns.tolist() == [*ESTIMATES, "direction"]
     assert found.loc[:2, ESTIMATES].isna().all(axis=None) and (found.loc[:2, "direction"] == "").all()
     assert found.loc[3, ESTIMATES[3:]].isna().all() and found.loc[3, ESTIMATES[:3]].notna().all()
@@ -114,7 +108,7 @@ def test_what_is_undefined_is_nan_and_has_no_words():
 
 def test_of_one_class_there_is_a_correlation_and_no_difference():
     people, value, effect = drawn()
-    found = columns(family_of(people_of(np.ones(len(value)), people.site), value, effect))
+    found = columns(value, effect, people_of(np.ones(len(value)), people.site))
     assert found[ESTIMATES[:3]].isna().all(axis=None) and (found["direction"] == "").all()
     assert found[ESTIMATES[3:]].notna().all(axis=None)
 
@@ -123,7 +117,7 @@ def test_of_one_class_there_is_a_correlation_and_no_difference():
 def test_few_people_have_no_interval(count):
     people, value, effect = (of[:count] if isinstance(of, np.ndarray) else of for of in drawn())
     few = people_of(people.label[:count], people.site[:count])
-    found = columns(family_of(few, value, effect))
+    found = columns(value, effect, few)
     assert found[["difference_low", "correlation_low"]].isna().all(axis=None) and (found["direction"] == "").all()
 
 
@@ -144,7 +138,7 @@ def test_words_of_what_is_planted(autism, read, words):
     effect[:, 1] = random.standard_normal(400) + people.label
     effect[:, 1] -= value[:, 1] * np.cov(value[:, 1], effect[:, 1])[0, 1] / value[:, 1].var()
     side = "higher in autism" if autism == 1 else "lower in autism"
-    found = columns(family_of(people, value, effect))["direction"]
+    found = columns(value, effect, people)["direction"]
     assert found[:2].tolist() == [NOT_SHOWN, f"{side}; how it is read is not shown"]
     assert set(found[2:]) == {side + words}
 

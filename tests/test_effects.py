@@ -1,9 +1,6 @@
 """Statistics of blackout effects, also beside covariates: against SciPy, statsmodels, and loops by hand."""
 
-import hashlib
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,67 +8,12 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from data.cohorts import phenotype, records
-from data.cohorts.atlas import Atlas, reduce_labels
-from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import told_groups
-from data.cohorts.records import Digests
-from data.cohorts.rows import Metadata, Row
+from data.cohorts import phenotype
+from data.cohorts.rows import Metadata
 from utils.blackout import values
-from utils.blackout.effects import (
-    ARRAYS,
-    Adjusted,
-    Beside,
-    Effects,
-    averaged,
-    by_subject,
-    mean_interval,
-    permutation_test,
-    widened,
-)
-from utils.blackout.options import covariates_of
+from utils.blackout.donors import control_variate_mean
+from utils.blackout.effects import Adjusted, Beside, by_subject, mean_interval, permutation_test, widened
 from utils.scores.adjustment import Adjustment, adjustment
-
-
-def family_of(effects, effect: np.ndarray, adjusted=None):
-    """Things of these effects (subjects, things), of whom no values are known; `adjusted` gives the effects beside
-    covariates."""
-    from utils.blackout.effects import Adjusted
-    from utils.blackout.families import Family, People
-    from utils.scores.adjustment import Adjustment
-
-    label, site = effects.of_subjects(effects.label), np.full(len(effect), "A")
-    plain = Adjusted(Adjustment(reason="none"), label)
-    people = People(label, site, site, effects.unit, adjusted or plain, True, 0)
-    return Family("things", [""] * effect.shape[1], effect, np.full(effect.shape, np.nan), people)
-
-
-def region_table_of(atlas, effects, adjusted=None):
-    """The table of regions of effects made up."""
-    from utils.blackout.tables import region_table
-
-    return region_table(atlas, effects, family_of(effects, effects.of_subjects(effects["reliance"]), adjusted))
-
-
-def effects_of(rows: Sequence[Row], regions: int, **arrays: np.ndarray):
-    """Effects of a blackout, made up: those that are not given are 0."""
-    from utils.blackout.effects import ARRAYS, Effects
-
-    nothing = np.zeros((len(rows), regions))
-    made = dict.fromkeys(ARRAYS[: ARRAYS.index("pair_reliance")], nothing)
-    made |= {"reliance_by_map": np.zeros((len(rows), regions, 0)), "region_means": np.zeros((len(rows), regions, 1))}
-    return Effects(made | {"probability": np.full(len(rows), 0.5)} | arrays, rows)
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cohort_of(*rows: Row, grid: records.Grid = records.REDUCED, **metadata) -> Cohort:
-    """A cohort of rows without records, whose volumes are made up of the subjects' names."""
-    digests = tuple(Digests(sha256(f"scan {of.subject}")) for of in rows)
-    said = Metadata(**metadata)
-    return Cohort(Path("cohort"), grid, rows, (), said, digests=digests, groups=told_groups(said))
 
 
 def drawn(random, subjects=40, regions=30, planted=0.0, share=0.5):
@@ -212,53 +154,6 @@ def test_records_of_a_subject_count_once():
     assert by_subject(values, ["b", "b", "a"]).tolist() == [[5.0], [2.0]]
 
 
-def test_repeats_are_averaged_by_record():
-    random = np.random.default_rng(0)
-    rows = [Row(f"{name}.bin", name, "", 0.0, "test") for name in "abc"]
-
-    def made(order):
-        return Effects({name: random.normal(size=(3, 2)) for name in ARRAYS}, [rows[at] for at in order])
-
-    one, other = made((0, 1, 2)), made((2, 0, 1))
-    mean = averaged([one, other])
-    assert mean.subject == ["a", "b", "c"]
-    for at, its in enumerate((1, 2, 0)):  # where the other repeat has the record
-        assert mean["reliance"][at] == pytest.approx((one["reliance"][at] + other["reliance"][its]) / 2)
-
-
-@pytest.mark.slow
-def test_p_is_of_adjusted_effects_and_the_plain_one_stands_beside_it():
-    """The adjustment leaves nothing of the first region; the second is unique without reliance."""
-    random, rows = np.random.default_rng(0), [Row(f"{at}.bin", f"s{at}", "NYU", at % 2, "test") for at in range(30)]
-    strong = random.normal([1.0, 0.0], 0.5, (30, 2))
-    effects = effects_of(rows, 2, reliance=strong, unique=strong[:, ::-1])
-    labels = np.zeros(records.FULL.shape, np.int32)
-    labels[20:30, 40:50, 20:24], labels[60:70, 40:50, 30:34] = 1, 2
-    own = Atlas(reduce_labels(labels), {1: "first", 2: "second"}, records.REDUCED, labels, [])
-    alone = region_table_of(own, effects).set_index("name")
-    assert (alone["p_reliance"] == alone["p_reliance_plain"]).all()
-    assert (alone["reliance_adjusted"] == alone["reliance"]).all()
-    label = effects.of_subjects(effects.label)
-
-    class Halved(Adjusted):
-        def __call__(self, effect):
-            return self.plain(effect - effect.mean(0) * [1, 0])
-
-    halved = Halved(Adjustment(reason="none"), label)
-    table = region_table_of(own, effects, halved).set_index("name")
-    for kind in ("reliance", "unique"):
-        effect = effects.of_subjects(effects[kind])
-        p, q = permutation_test(halved(effect), 0)
-        assert (table[f"p_{kind}"] == p).all() and (table[f"q_{kind}"] == q).all()
-        assert (table[f"p_{kind}_plain"] == alone[f"p_{kind}"]).all()
-        assert table[[f"{kind}", f"{kind}_low"]].equals(alone[[f"{kind}", f"{kind}_low"]])
-        assert np.array(mean_interval(halved(effect).net, 0)) == pytest.approx(
-            table[[f"{kind}_adjusted", f"{kind}_adjusted_low", f"{kind}_adjusted_high"]].T.to_numpy()
-        )
-    assert table["p_reliance"]["first"] > 0.3 and table["p_reliance_plain"]["first"] < 0.05
-    assert table["remark"].to_dict() == {"first": "", "second": "possibly a suppressor"}
-
-
 def people(count=200, seed=0):
     """Covariates of people, and labels that go with the square of age."""
     random = np.random.default_rng(seed)
@@ -321,19 +216,6 @@ def test_where_nothing_is_adjusted_effects_stay_as_they_are():
     assert found.beside.reason and (found(np.eye(40)).net == np.eye(40)).all()
 
 
-def test_covariates_are_of_the_tested_people_sorted_by_name(cohort):
-    from data.cohorts.stored import open_cohort
-
-    opened = open_cohort(cohort)
-    rows = [opened.rows[at] for at in (5, 3, 4)]
-    known = covariates_of(opened, rows)
-    assert known.index.tolist() == sorted(row.subject for row in rows)
-    assert list(known) == ["site", "AGE_AT_SCAN", "SEX", "log func_mean_fd", "fiq", "handedness"]
-    assert known["fiq"].equals(opened.raw_phenotype["fiq"].reindex(known.index))
-    bare = cohort_of()
-    assert "age" not in covariates_of(bare, bare.rows)
-
-
 def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
     """A covariate with unknown values has a mark of its own, which tells what the group of marks tells."""
     random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.abide_names())
@@ -350,3 +232,23 @@ def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
         net = Adjusted(adjustment(table), label)(effect[:, None]).net[:, 0]
         t.append(net.mean() / net.std() * np.sqrt(240))
     assert abs(t[0]) < 2 and t[1] > 4
+
+
+def test_the_chance_of_having_drawn_some_donors_is_taken_out():
+    """Of a network that is linear in two maps' means the mean over five donors becomes that over all people; of another
+    one the mean over records stays what it is on average, and is steadier."""
+    random, weight = np.random.default_rng(0), np.array([2.0, -1.0])
+    deviation = random.normal(size=(300, 6, 1, 2))
+    linear = (deviation[:, :1] - deviation[:, 1:]) @ weight
+    everybody = deviation[:, 0] @ weight
+    assert control_variate_mean(linear, deviation) == pytest.approx(everybody, abs=0.02)
+    assert np.abs(linear.mean(1) - everybody).max() > 1
+    bent = np.exp(deviation @ weight / 4)
+    bent = bent[:, :1] - bent[:, 1:]
+    assert control_variate_mean(bent, deviation).mean() == pytest.approx(bent.mean(), abs=0.05)
+    assert control_variate_mean(bent, deviation).std() < 0.95 * bent.mean(1).std()
+
+
+def test_one_pair_does_not_mislead():
+    deviation = np.array([[[[1.0]], [[0.999]]]])
+    assert abs(control_variate_mean(np.array([[[5.0]]]), deviation)[0, 0]) < 6

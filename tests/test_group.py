@@ -6,7 +6,6 @@ import re
 import shutil
 from pathlib import Path
 
-import h5py
 import lab as labs
 import numpy as np
 import pandas as pd
@@ -158,18 +157,6 @@ def test_what_is_done_is_not_done_again_and_what_was_lost_or_changed_is(tested, 
     earlier = [path.read_bytes() for path in copy.glob("test/earlier/*/predictions.csv")]
     assert (tested / "test/predictions.csv").read_bytes() in earlier
     assert [path.read_text() for path in copy.glob("test/earlier/*/thesis.txt")] == ["mine"]
-
-
-@pytest.mark.slow
-def test_blackout_pools_the_effects_of_all_folds(blackout, on_folds):
-    parts = [dict(h5py.File(blackout / f"fold-{name}/blackout.h5")) for name in "012"]
-    with h5py.File(blackout / "blackout.h5") as pooled:
-        assert len(pooled["subject"]) == 40
-        for name in ("probability", "subject", "label"):
-            np.testing.assert_array_equal(pooled[name][()], np.concatenate([part[name][()] for part in parts]))
-        probability = dict(zip(pooled["subject"].asstr(), pooled["probability"], strict=True))
-    of_test = pd.read_csv(on_folds / "test/predictions.csv", dtype={"subject": str}).set_index("subject")
-    assert of_test["probability"].to_dict() == pytest.approx(probability, abs=1e-5)
 
 
 # Repeats

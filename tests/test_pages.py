@@ -1,118 +1,217 @@
-"""The page and the figure of a blackout whose regions are named: what they show is what the tables say."""
+"""What is shown of a blackout: page, figure and terminal say what the tables say, and name nothing of people of whom
+nothing is concluded."""
 
 import html
 import json
 import re
-from itertools import takewhile
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import h5py
 import lab as labs
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, text_of
+from by_hand import read
+from commands import done, record_of, text_of
 
 pytestmark = pytest.mark.slow
-HOSTILE = '<b>"left"</b> $\\frac{1}$ </script><script>alert(1)</script>'
 SVG = "{http://www.w3.org/2000/svg}"
+RED = "#d62728"  # of bars that are significant
+HEADINGS = {  # of the page's tables
+    "regions": "region | reliance | p | unique | unique p",
+    "regions_by_map": "region | map | reliance | p | direction | difference",
+    "connections": "level | a | b | reliance | p | direction | difference",
+    "values": "group | reliance | p | direction | difference | difference of",
+}
+WHO = ("level", "group", "name", "map", "a", "b")  # columns that say what a row is of
+SHOWN = 2  # of a level of a table, and what is named
+
+
+def planted(path: Path, at_chance: bool) -> None:
+    """Effects of a fold: of the first region, in all and in one map; of what is unique of the second; of the pair of
+    both, and of age. Whatever the network predicts may be at chance."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)  # no link any more
+    random = np.random.default_rng(len(content))
+    with h5py.File(path, "r+") as file:
+        pair, age = file["pair"][()].tolist().index([0, 1]), file["values"].asstr()[()].tolist().index("age")
+        strong = {"reliance": 0, "unique": 1, "reliance_by_map": (0, 1), "pair_reliance": pair, "value_reliance": age}
+        for name, at in strong.items():
+            effect = random.normal(0, 0.1, file[name].shape)
+            effect[:, *np.atleast_1d(at)] += 1
+            file[name][...] = effect
+        if at_chance:
+            file["probability"][...] = random.uniform(0.4, 0.6, file["probability"].shape)
+
+
+def pooled(of: Path, cohort: Path, ckpt: Path, to: Path, at_chance: bool = False) -> tuple[Path, str]:
+    """The results of a blackout whose folds found such effects, and what was printed."""
+    labs.copy(of / "blackout", to)
+    for fold in to.glob("fold-*"):
+        planted(fold / "blackout.h5", at_chance)
+    labs.edit(to / "run.json", {"finished": False})
+    places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
+    more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
+    return to, done(f"run.py --blackout {places} {more}", of=cohort, ckpt=ckpt, atlas=of, to=to)
 
 
 @pytest.fixture(scope="module")
-def halves(converted, tmp_path_factory) -> Path:
-    """Results of a blackout, drawn, of a network that reads in which half of the brain there is more; the atlas has
-    both halves and a part of no use in front."""
-    folder = tmp_path_factory.mktemp("halves")
-    labels = np.where(labs.brain(), np.where(np.arange(8) < 4, 1, 2)[:, None, None], 0)
-    labels[2:6, :2, 2:6] = 9
-    labs.save(folder / "atlas.nii.gz", labels.astype(np.int16))
-    (folder / "atlas.txt").write_text(f"1 right\n2 {HOSTILE}\n9 front\n")
-    places = "--model cnn --folds 3 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
-    done(f"run.py --train --preset regions --set members=1 --numIters 40 {places}train", of=converted, to=folder)
-    done(f"run.py --blackout --atlas {{to}}/atlas.nii.gz --donors 1 {places}blackout", of=converted, to=folder)
-    return folder / "blackout"
+def named(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.blackout.page.ROWS", SHOWN)
+        patch.setattr("utils.blackout.figure.CELLS", SHOWN)
+        return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("named") / "out")
 
 
-@pytest.fixture(scope="module")
-def table(halves) -> pd.DataFrame:
-    return pd.read_csv(halves / "regions.csv")
+def test_what_is_named_is_said_with_what_is_possibly_a_suppressor(named, snapshot):
+    folder, _ = named
+    regions = read(folder, "regions").set_index("region")
+    assert regions.loc[[3], "p_reliance"].item() < 0.05 < regions.loc[[4, 5, 8], "p_reliance"].min()
+    assert regions["remark"].notna().to_dict() == {3: False, 4: True, 5: False, 8: False}
+    assert record_of(folder)["concluded"] is True
+    snapshot("blackout-named", record_of(folder)["conclusion"], {})
 
 
-def page_until(folder: Path, title: str) -> str:
-    lines = text_of(folder / "blackout.html").splitlines()
-    return "\n".join(takewhile(lambda line: line != title, lines[1:]))
+@pytest.mark.parametrize("name", HEADINGS)
+def test_the_page_has_the_tables(name, named):
+    lines, table = text_of(named[0] / "blackout.html").splitlines(), read(named[0], name)
+    shown = table[(table["rank"] <= SHOWN) | (table["p_reliance"] < 0.05)]
+    assert (table["p_reliance"] < 0.05).any() and len(shown) < len(table)
+    start = 1 + lines.index(HEADINGS[name])
+    for line, row in zip(lines[start : start + len(shown)], shown.to_dict("records"), strict=True):
+        words = [row[of] for of in WHO if of in row]
+        effects = ("reliance", "unique") if name == "regions" else ("reliance",)
+        columns = [of for effect in effects for of in (effect, f"{effect}_low", f"{effect}_high", f"p_{effect}")]
+        directed = name != "regions" and not pd.isna(row["direction"])
+        rest = line.removeprefix(" | ".join(words) + " | ")
+        assert rest != line and len(re.findall(r"\d to ", rest)) == len(effects) + directed
+        found = [float(of.replace("\u2212", "-")) for of in re.findall(r"[-\u2212]?\d+\.\d+", rest)]
+        assert found[: len(columns)] == pytest.approx([row[of] for of in columns], abs=6e-5)
+        if directed:
+            assert f" | {row['direction']} | " in rest
+            assert found[len(columns)] == pytest.approx(row["difference"], abs=6e-3)
+    assert lines[start + len(shown)].count(" | ") != HEADINGS[name].count(" | ")
 
 
-def test_regions_that_are_named(halves, snapshot):
-    snapshot("blackout-named", page_until(halves, "Regions, all columns"), {})
+def test_what_is_significant_is_marked(named):
+    page, tables = (named[0] / "blackout.html").read_text(), {name: read(named[0], name) for name in HEADINGS}
+    significant = {name: table[table["p_reliance"] < 0.05] for name, table in tables.items()}
+    systems = significant["connections"].query("level == 'systems'")
+    cells = len(significant["regions_by_map"]) + len(systems) + (systems["a"] != systems["b"]).sum()
+    assert page.count('class="marked"') == cells > 1
+    assert page.count('<li class="main"') == len(significant["regions"]) == 1
 
 
-def test_of_a_network_at_chance_nothing_is_named(nn_on_folds, converted, tmp_path, snapshot):
-    command = "run.py --blackout --donors 1 --model nn --folds 3 --dataDir {of} --chkPointDir {ckpt} --outDir {to}"
-    done(command, of=converted, ckpt=nn_on_folds / "ckpt", to=tmp_path / "chance")
-    snapshot("blackout-chance", page_until(tmp_path / "chance", "Would it come out in others"), {})
-    assert 'class="marked"' not in (tmp_path / "chance/blackout.html").read_text()
-
-
-def test_of_few_people_nothing_is_concluded(split, converted, tmp_path, snapshot):
-    command = "run.py --blackout --donors 1 --model nn --dataDir {of} --chkPointDir {ckpt} --outDir {to}"
-    printed = done(command, of=converted, ckpt=split / "ckpt", to=tmp_path / "few")
-    snapshot("blackout-few", printed, {"made": tmp_path, "split": split, "of": converted})
-
-
-def test_unequal_classes_are_told_whatever_is_named(lab, tmp_path):
-    table = labs.read_table(lab / "Phenotypic.csv")
-    few = ",".join(table[table["DX_GROUP"] == "1"]["SUB_ID"][:10])
-    done("abide-data convert {lab} {to}/cohort --grid reduced --exclude {few}", lab=lab, to=tmp_path, few=few)
-    places = "--model nn --folds 3 --dataDir {to}/cohort --chkPointDir {to}/ckpt --outDir {to}/"
-    done(f"run.py --train --set members=1 --numIters 2 {places}train", to=tmp_path)
-    assert "Only 33% are of one class" in done(f"run.py --blackout --donors 1 {places}blackout", to=tmp_path)
-
-
-def test_the_page_has_the_tables(halves, table):
-    lines = text_of(halves / "blackout.html").splitlines()
-    start = lines.index("region | reliance | p | unique | unique p")
-    shown = [line.split(" | ") for line in lines[start + 1 : start + 4]]
-    for cells, row in zip(shown, table.to_dict("records"), strict=True):
-        each = [
-            [f"{row[name]:.4f} {row[f'{name}_low']:.4f} to {row[f'{name}_high']:.4f}", f"{row[f'p_{name}']:.4f}"]
-            for name in ("reliance", "unique")
-        ]
-        assert cells == [row["name"], *each[0], *each[1]]
-    assert table["reliance"].is_monotonic_decreasing and table["rank"].tolist() == [1, 2, 3]
-    page = (halves / "blackout.html").read_text()
-    pairs = pd.read_csv(halves / "regions_by_map.csv")
-    assert page.count('class="marked"') == (pairs["p_reliance"] < 0.05).sum() == 2
-    assert page.count('<li class="main"') == (table["p_reliance"] < 0.05).sum() == 2
-
-
-def test_names_of_a_user_are_text(halves):
-    page = (halves / "blackout.html").read_text()
+def test_names_of_a_user_are_text(named):
+    page = (named[0] / "blackout.html").read_text()
     assert "<b>" not in page and "</script><script>alert" not in page and page.count("alert(1)") > 3
 
 
-def test_the_cross_hair_begins_in_the_strongest_region_that_is_named(halves, table):
-    at = json.loads(re.search(r'"numSlice": (\{[^}]*\})', html.unescape((halves / "blackout.html").read_text()))[1])
-    painted = nibabel.load(halves / "group_reliance.nii.gz").get_fdata()
-    assert painted[int(at["X"]), int(at["Y"]), int(at["Z"])] == pytest.approx(table["reliance"].max(), rel=1e-5)
+def test_the_cross_hair_begins_in_the_strongest_region_that_is_named(named):
+    page = html.unescape((named[0] / "blackout.html").read_text())
+    at = json.loads(re.search(r'"numSlice": (\{[^}]*\})', page)[1])
+    painted = nibabel.load(named[0] / "group_reliance.nii.gz").get_fdata()
+    strongest = read(named[0], "regions")["reliance"].max()
+    assert painted[int(at["X"]), int(at["Y"]), int(at["Z"])] == pytest.approx(strongest, rel=1e-5)
 
 
-def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_table(halves, table):
-    """From the last region up: of `reliance`, and of `unique`; red is significant."""
-    drawing = ElementTree.parse(halves / "blackout.svg")
+def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
+    """From the last thing up: `reliance` and `unique` of regions, `reliance` of values; red is significant."""
+    drawing = ElementTree.parse(named[0] / "blackout.svg")
     axes = [group for group in drawing.iter(f"{SVG}g") if group.get("id", "").startswith("axes_")]
-    for axis, name in zip(axes, ("reliance", "unique"), strict=False):
-        patches = [group for group in axis if group.get("id", "").startswith("patch_")][1:4]
-        rows = table.iloc[::-1]
-        ends, red = [], []
-        for patch in patches:
-            path = patch.find(f"{SVG}path")
+    bars = {}
+    for axis in axes:
+        patches = [group.find(f"{SVG}path") for group in axis if group.get("id", "").startswith("patch_")]
+        of_axis = [
+            path for path in patches if path is not None and re.search(f"fill: ({RED}|#999999)", path.get("style"))
+        ]
+        bars |= {len(bars): of_axis} if of_axis else {}
+    regions, values = read(named[0], "regions"), read(named[0], "values")
+    for (_, of_axis), (table, name) in zip(
+        bars.items(), ((regions, "reliance"), (regions, "unique"), (values, "reliance")), strict=True
+    ):
+        rows, ends = table.iloc[::-1], []
+        for path in of_axis:
             x = [float(of) for of in re.findall(r"[ML] ([-\d.]+) [-\d.]+", path.get("d"))]
             ends.append(x[1] - x[0])
-            colour = re.search(r"fill: #(..)(..)(..)", path.get("style"))
-            red.append(int(colour[1], 16) > int(colour[2], 16) + 50)
-        assert np.array(ends) / ends[-1] == pytest.approx((rows[name] / rows[name].iloc[-1]).to_numpy(), abs=0.01)
-        assert red == (rows[f"p_{name}"] < 0.05).tolist()
+        assert np.array(ends) / ends[-1] == pytest.approx((rows[name] / rows[name].iloc[-1]).to_numpy(), abs=0.02)
+        assert [RED in path.get("style") for path in of_axis] == (rows[f"p_{name}"] < 0.05).tolist()
     text = " ".join("".join(of.itertext()) for of in drawing.iter(f"{SVG}text"))
+    assert "falff" in text and "connectome" not in text  # a matrix has so many columns
     assert "mean over 40 test subjects" in text and "family-wise p < 0.05" in text and "95% interval" in text
+
+
+# Of whom nothing is concluded
+
+
+@pytest.fixture(scope="module")
+def at_chance(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
+    return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("chance") / "out", at_chance=True)
+
+
+@pytest.fixture(scope="module")
+def others(of_few_regions, converted, everybody, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
+    """`others(DX_GROUP=[...])` are the results of a blackout of other people, and what was printed."""
+
+    def blacked_out(**columns: list[str]) -> tuple[Path, str]:
+        folder, table = tmp_path_factory.mktemp("others"), labs.people(len(columns["DX_GROUP"]), 80002)
+        labs.pcp(folder / "lab", table.assign(**columns), ("falff", "alff"), series=True)
+        places = {"at": folder, "of": converted, "ckpt": everybody, "atlas": of_few_regions}
+        done("abide-data convert {at}/lab {at}/cohort --like {of}", **places)
+        command = "run.py --blackout --everybody --donors 1 --dataDir {at}/cohort --chkPointDir {ckpt}/ckpt"
+        more = "--outDir {at}/out --atlas {atlas}/atlas/own.nii.gz"
+        return folder / "out", done(f"{command} {more}", **places)
+
+    return blacked_out
+
+
+@pytest.fixture(scope="module")
+def few(others) -> tuple[Path, str]:
+    return others(DX_GROUP=["1"] * 9 + ["2"] * 15)
+
+
+@pytest.fixture(scope="module")
+def one_class(others) -> tuple[Path, str]:
+    return others(DX_GROUP=["1"] * 6)
+
+
+@pytest.fixture(scope="module")
+def unknown(others) -> tuple[Path, str]:
+    """Of whom no site has both classes, nor enough people to give each other's regions."""
+    return others(DX_GROUP=["1"] * 10 + ["2"] * 10, SITE_ID=[f"S{at // 2}" for at in range(20)])
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("at_chance", "not shown to be better than chance"),
+        ("few", "a class has too few subjects|only 9 subjects"),
+        ("one_class", "(are|is) of one class"),
+        ("unknown", "not known whether the network is better than chance"),
+    ],
+)
+def test_nothing_is_named_and_all_say_why(name, why, request, snapshot):
+    folder, printed = request.getfixturevalue(name)
+    tables = {of: read(folder, of) for of in HEADINGS}
+    p = pd.concat([table["p_reliance"] for table in tables.values()])
+    assert p.isna().all() if name == "one_class" else (p.notna().all() and p.min() < 0.05)
+    assert {*tables["connections"]["level"]} == {"systems"}
+    replication, manifest = read(folder, "replication"), record_of(folder)
+    assert not replication["named"].any() and manifest["concluded"] is False
+    page, figure = ((folder / f"blackout.{form}").read_text() for form in ("html", "svg"))
+    assert 'class="marked"' not in page and '<li class="main"' not in page and RED not in figure
+    figure = " ".join("".join(of.itertext()) for of in ElementTree.fromstring(figure).iter(f"{SVG}text"))
+    for text in (text_of(folder / "blackout.html"), figure, printed, manifest["conclusion"]):
+        assert re.search(why, " ".join(text.split()))
+    snapshot(f"blackout-{name}", manifest["conclusion"], {})
+
+
+def test_unequal_classes_are_told_and_one_subject_of_a_class_has_a_mean(few, one_class):
+    assert re.search("Only 38% are of one class", few[1])
+    table = read(one_class[0], "regions")
+    assert table["background_control"].isna().all() and table["background_autism"].notna().all()
+    assert table[["reliance_low", "reliance_high"]].notna().all(axis=None)

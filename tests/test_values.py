@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import h5py
 import lab
 import numpy as np
 import pandas as pd
 import pytest
-from by_hand import difference, family_wise
+from by_hand import difference, family_wise, read, stored
 from commands import done, record_of
 from scipy import stats
 
@@ -64,9 +63,8 @@ def effects_of(folder: Path) -> pd.DataFrame:
     """The reliance of people on each group, sorted by name; of a repeat by its folds."""
     found = []
     for path in [*folder.glob("blackout.h5")] or folder.glob("fold-*/blackout.h5"):
-        with h5py.File(path) as file:
-            names = file["values"].asstr()[()]
-            found.append(pd.DataFrame(file["value_reliance"][()], file["subject"].asstr()[()], names))
+        of, names = stored(path.parent), ("subject", "values")
+        found.append(pd.DataFrame(of["value_reliance"], *(of[name].astype(str) for name in names)))
     return pd.concat(found).sort_index()
 
 
@@ -79,7 +77,7 @@ def labels_and_units() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_each_column_of_ones_own_is_a_group_of_which_the_effects_are_means_over_repeats(own, source):
-    effect, table = effects_of(own), pd.read_csv(own / "values.csv").set_index("group")
+    effect, table = effects_of(own), read(own, "values").set_index("group")
     assert table["values"].to_dict() == GROUPS and [*effect] == [*GROUPS]
     repeats = [effects_of(own / f"repeat-{repeat}") for repeat in (0, 1)]
     np.testing.assert_allclose(effect, (repeats[0] + repeats[1]) / 2, atol=1e-6)
@@ -96,7 +94,7 @@ def test_each_column_of_ones_own_is_a_group_of_which_the_effects_are_means_over_
 
 def test_p_and_intervals_are_those_of_families(own):
     """Nothing is adjusted for. Each two people meet twice, so that means spread by the root of two more."""
-    effect, table = effects_of(own), pd.read_csv(own / "values.csv").set_index("group").loc[[*GROUPS]]
+    effect, table = effects_of(own), read(own, "values").set_index("group").loc[[*GROUPS]]
     label, unit = labels_and_units()
     expected = family_wise(effect.to_numpy(), label, np.sqrt(2), unit)
     for column in ("p_reliance", "p_reliance_plain"):
@@ -115,7 +113,7 @@ def test_p_and_intervals_are_those_of_families(own):
 
 def test_halves_name_what_tests_of_their_own_name(own):
     """By other halves at random, of which half of all pairs meet twice."""
-    rows = pd.read_csv(own / "replication.csv", keep_default_na=False, na_values=[""])
+    rows = read(own, "replication")
     rows = rows[rows["between"] == "halves"]
     effect, (label, unit) = effects_of(own).to_numpy(), labels_and_units()
     units, random, named, correlated = np.unique(unit), np.random.default_rng(5), [], []
@@ -142,7 +140,7 @@ def test_halves_name_what_tests_of_their_own_name(own):
 
 
 def test_repeats_are_compared_pair_by_pair(own):
-    rows = pd.read_csv(own / "replication.csv", keep_default_na=False, na_values=[""])
+    rows = read(own, "replication")
     rows, (label, unit) = rows[rows["between"] == "repeats"], labels_and_units()
     effects = [effects_of(own / f"repeat-{repeat}").to_numpy() for repeat in (0, 1)]
     correlation = stats.pearsonr(*(effect.mean(0) for effect in effects)).statistic
@@ -151,14 +149,6 @@ def test_repeats_are_compared_pair_by_pair(own):
     named = np.array([family_wise(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
     of_age = rows[rows["thing"] == "AGE_AT_SCAN"].iloc[0]
     assert of_age["comes_out"] == named[:, 0].mean() and of_age["named"] == 1
-
-
-def test_a_value_is_not_adjusted_for_itself(abide):
-    """Age is a covariate, and would explain all that its value says."""
-    table = pd.read_csv(abide / "values.csv").set_index("group")
-    assert "AGE_AT_SCAN" in record_of(abide)["adjusted_for"]
-    assert table.loc["age", "p_reliance"] < 0.05 and table.loc["age", "reliance_adjusted_low"] > 0
-    assert (table.drop("age")["p_reliance"] > 0.05).all()
 
 
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):
@@ -174,7 +164,7 @@ def test_halves_share_out_sites_and_folds_and_keep_relatives(related):
     unit = np.arange(151) // 2 if related else np.arange(151)
     site = random.choice(list("abcdef"), 151, p=[0.4, 0.3, 0.2, 0.06, 0.03, 0.01])
     site[:4], fold = [*"gghi"], random.permutation(151)[unit] % 3
-    people = People(label=np.arange(151) % 2, site=site, fold=fold, unit=unit, adjusted=None, concludes=True, seed=0)
+    people = People(label=np.arange(151) % 2, site=site, fold=fold, unit=unit, adjusted=None, seed=0)
     chosen = cut(people, 20, np.random.default_rng(0))
     units = unit.max() + 1
     assert chosen.shape == (20, units) and len(np.unique(chosen, axis=0)) == 20

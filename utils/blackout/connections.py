@@ -181,7 +181,7 @@ CONNECTIONS = Kind(
     "connections",
     "connections",
     "Connections",
-    "connection",
+    "pair of systems",
     "pairs of systems",
     family,
     measure,

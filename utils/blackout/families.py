@@ -32,6 +32,7 @@ class Verdict(StrEnum):
     CHANCE = "the network is not shown to be better than chance on these subjects"
     ONE_CLASS = "the subjects are of one class, so that there are no p-values"
     FEW = "a class has too few subjects to conclude anything"
+    UNKNOWN = "it is not known whether the network is better than chance on these subjects"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from utils.scores.results import ALPHA, CONFIDENCE, Estimate
 
 EFFECT = "logit of the true class"
 BARS = 20
-ROWS = 20  # of a matrix
+CELLS = 20  # rows and columns of a matrix
 NAME_WIDTH = 26  # letters of a name beside a bar or a row, or below a column
 WIDTH, DPI = 7.2, 300  # inches of two columns of a journal, dots an inch
 FONT, BIG = 6.5, 8  # points of letters, and of headings
@@ -55,7 +55,7 @@ class Panel:
 def height_of(family: Family) -> float:
     """Of its panel, inches."""
     if family.axes:
-        return CELL * min(ROWS, family.place[family.axes[0]].nunique()) + 1.2
+        return CELL * min(CELLS, family.place[family.axes[0]].nunique()) + 1.2
     bars = BAR * min(BARS, len(family.things)) + 0.16 + FOOT
     return max(bars, 2.3) if family.atlas else bars
 
@@ -105,8 +105,8 @@ def draw_family(panel: Panel, family: Family) -> None:
     """A matrix, or bars of each tested effect of what is strongest, beside a brain or which way people differ."""
     if family.axes:
         matrix = Matrix.of(family, family.axes)
-        wide, high = len(matrix.columns), min(ROWS, len(matrix.rows))
-        draw_matrix(panel.axes(NAMES, 0, CELL * wide, CELL * high), matrix, high)
+        high, wide = (min(CELLS, len(names)) for names in (matrix.rows, matrix.columns))
+        draw_matrix(panel.axes(NAMES, 0, CELL * wide, CELL * high), matrix)
         draw_colours(panel.axes(NAMES + CELL * wide + 0.5, 0, 1.7, 0.22), matrix.effect, bool(matrix.marked.any()))
         return
     order = family.order[:BARS][::-1]
@@ -175,14 +175,14 @@ def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
         cut.ax.set_title(f"z = {round(z)} mm", fontsize=FONT, pad=2)
 
 
-def draw_matrix(axis: Axes, of: Matrix, rows: int | None = None) -> None:
-    """Effects of the first rows of pairs in colours; significant ones have their full colour and a frame."""
-    axis.imshow(of.colours[:rows], aspect="auto", interpolation="nearest")
-    for row, column in np.argwhere(of.marked[:rows]):
+def draw_matrix(axis: Axes, of: Matrix) -> None:
+    """Effects of the first pairs in colours; significant ones have their full colour and a frame."""
+    axis.imshow(of.colours[:CELLS, :CELLS], aspect="auto", interpolation="nearest")
+    for row, column in np.argwhere(of.marked[:CELLS, :CELLS]):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.9))
-    names = [shortened(name, NAME_WIDTH) for name in of.rows[:rows]]
-    axis.set_yticks(np.arange(len(names)), names)
-    axis.set_xticks(np.arange(len(of.columns)), [shortened(name, NAME_WIDTH) for name in of.columns], rotation=90)
+    rows, columns = ([shortened(name, NAME_WIDTH) for name in names[:CELLS]] for names in (of.rows, of.columns))
+    axis.set_yticks(np.arange(len(rows)), rows)
+    axis.set_xticks(np.arange(len(columns)), columns, rotation=90)
     axis.tick_params(length=0)
 
 

@@ -60,9 +60,8 @@ FILLS = (
         region="donor",  # if it has to do with neither label nor brain, both people's can be exchanged
         level=lambda fills: fills.means,
         tested=True,
-        meaning="How much the logit of the true class falls when the region is replaced by another person's. It "
-        "is positive where the network's evidence rests on this person's region. Mean over subjects, with its 95% "
-        "interval.",
+        meaning="How much the logit of the true class falls when another person's takes its place. It is positive "
+        "where the network's evidence rests on what this person has there. Mean over subjects, with its 95% interval.",
     ),
     Fill(
         UNIQUE,

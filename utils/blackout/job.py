@@ -23,6 +23,7 @@ from utils import figures
 from utils.blackout import figure, options, page, sentences
 from utils.blackout.columns import print_strongest
 from utils.blackout.effects import Effects, averaged, joined
+from utils.blackout.families import Verdict
 from utils.blackout.fills import BACKGROUND, FILLS
 from utils.blackout.kinds import effects_of, measure
 from utils.blackout.results import BlackoutResults, concluded
@@ -89,7 +90,7 @@ def show(found: BlackoutResults, **told: object) -> None:
         headline=found.judged,
         subjects=len(people.label),
         better_than_chance=found.judged.score.beats_chance,
-        concluded=bool(not people.verdict and found.judged.score.beats_chance),
+        concluded=people.verdict is Verdict.OPEN,
         adjusted_for=list(people.adjusted.beside.whole),
         conclusion=conclusion,
         **told,

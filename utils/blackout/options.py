@@ -1,5 +1,6 @@
 """The options of --blackout, what they select, and what must hold before a blackout; without TensorFlow."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
 TOGETHER = 16  # records at a time: bounds the memory
-MAX_VERIFIED = 10_000  # blackouts, each of which takes seconds
+MAX_VERIFIED = 10_000  # people, each of whom takes seconds
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class BlackoutOptions(BundleOptions):
     )
     donors: int = option(5, "people whose regions fill each blackout (default 5)", type=positive, metavar="N")
     verify: int = option(
-        0, "recompute N blackouts in full, print the difference", type=whole(1, MAX_VERIFIED), metavar="N"
+        0, "recompute N people in full, print the largest difference", type=whole(1, MAX_VERIFIED), metavar="N"
     )
 
     def settings(self) -> dict[str, Any]:
@@ -89,9 +90,11 @@ class BlackoutOptions(BundleOptions):
 
 @lru_cache(4)
 def loaded(path: Path | None, grid: Grid) -> Atlas:
-    """The atlas, read once; a name of which nothing can be shown becomes a number."""
+    """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
     atlas = load_atlas(path, grid)
     names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    often = Counter(names.values())
+    names = {region: f"{name} {region}" if often[name] > 1 else name for region, name in names.items()}
     return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 

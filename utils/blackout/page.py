@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 SHOWN = 5  # problems
 INTERVALS = "Below an effect stands its 95% interval, for this row alone."
 STRONGEST = 12  # bars of the figure, more if more are named
-ROWS = 200  # of a table, more if more are named
+ROWS = 200  # of a table, or of a level of it; more if more are named
 STOPS = 17  # colours of a bar of them
 BRAIN = "brain.html"  # the template of what is of this page alone
 SLIDER = 'class="slider"'  # of nilearn, which does not name it
@@ -122,12 +122,12 @@ def cautions(found: BlackoutResults) -> list[str]:
 def of_family(family: Family, meanings: dict[str, str]) -> Section:
     """What is named or strongest, and a matrix as a table of colours if the family has one."""
     kind, table = family.kind, family.table
-    strongest = np.arange(len(table)) < ROWS
-    strongest[: len(family.named)] |= family.named
+    named = np.concatenate([of.named for of in (family, family.inner) if of])
+    shown = table[named | (table["rank"] <= ROWS)]
     about = [*filter(None, sentences(kind.about)), *([family.shading] if family.axes else [])]
     about += [INTERVALS, file(kind.table)]
-    matrix = markup("matrix", kind.one, Matrix.of(family, family.axes)) if family.axes else None
-    rows, many = columns.table_rows(table[strongest], columns.columns_of(family)), len(table) > STRONGEST
+    matrix = markup("matrix", kind.title, Matrix.of(family, family.axes)) if family.axes else None
+    rows, many = columns.table_rows(shown, columns.columns_of(family)), len(table) > STRONGEST
     return Section(kind.title, about, table=rows, markup=matrix, meanings=meanings, open=True, filtered=many)
 
 

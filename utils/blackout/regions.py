@@ -248,7 +248,7 @@ REGIONS = Kind(
     measure,
     about="Each region is replaced, by another person's or as the columns say. The effect is how much the logit of the "
     "true class falls: positive where the region speaks for this class.",
-    none="nothing here says where autism is",
+    none="no region is shown to matter alone; many may matter together",
     shown=("name",),
 )
 BY_MAP = Kind(

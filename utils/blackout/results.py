@@ -117,4 +117,6 @@ def verdict(label: np.ndarray, score: Estimate) -> Verdict:
         return Verdict.CHANCE
     if not rarer:
         return Verdict.ONE_CLASS
-    return Verdict.FEW if rarer < MIN_PER_CLASS else Verdict.OPEN
+    if rarer < MIN_PER_CLASS:
+        return Verdict.FEW
+    return Verdict.OPEN if score.beats_chance else Verdict.UNKNOWN

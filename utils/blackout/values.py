@@ -33,6 +33,7 @@ from utils.training.network import check_finite, logit_of_autism
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
+APART = "Each group of values is adjusted without the covariates that tell the same."
 ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
     MARKS: f"{TEST}|fiq_test|.*({INDICATOR.pattern})",
     "age": "age(?![a-z])",
@@ -209,6 +210,7 @@ def family(of: Blackout) -> Family | None:
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
         effect.on_autism,
+        note=APART if any(one.beside.covariates for one in others) else "",
         stored={"values": np.array([*groups], object)},
     )
 
@@ -217,12 +219,11 @@ VALUES = Kind(
     "values",
     "values",
     "Values of the phenotype",
-    "value",
+    "group of values",
     "groups of values",
     family,
     measure,
-    about="A group of values is replaced by that of other people; all else stays. Each is adjusted without the "
-    "covariates that tell the same. Direction and difference are of one value: the first of the group, or how much is "
-    "unknown.",
+    about="A group of values is replaced by that of other people; all else stays. Direction and difference are of one "
+    "value: the first of the group, or how much is unknown.",
     shown=("group",),
 )
