@@ -28,7 +28,7 @@ from models.connectomes import SHARE
 from utils.blackout import edges, options, sentences
 from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.edges import Edges, EdgeSubstitution, ExpectedEdges
-from utils.blackout.occlusion import Occlusion
+from utils.blackout.occlusion import occlusion_of
 from utils.blackout.options import BlackoutOptions
 from utils.runs.checkpoints import CheckpointFolder
 from utils.training.network import restore_weights
@@ -243,7 +243,7 @@ def test_changes_by_edges_add_to_those_by_volumes_exactly(drawn):
     own = Edges(cohort, blocks(), means, 0)
     volume, fill = (random.normal(size=(3, 6, 5, 4, 1)).astype(np.float32) for _ in range(2))
     masks = random.random((len(REGIONS), 6, 5, 4)) < 0.2
-    occlusion = Occlusion(model)
+    occlusion = occlusion_of(model)
     shown = connectomes[[20, 21, 22]]
     of_volume = occlusion.occluded_logits(occlusion.keep({"volume": volume, "connectome": shown}), fill, masks)
     for substitution in (
