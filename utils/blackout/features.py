@@ -49,8 +49,8 @@ def is_average(layer: keras.Layer) -> bool:
 def readers_by_averages(network: keras.Model) -> list[Node]:
     """The uses of layers that read the volume of a classifier, if all of them average voxels; otherwise none."""
     readers = [node for node in nodes_of(network) if volume_of(network) in node.input_tensors]
-    averages = all(is_average(node.operation) for node in readers)
-    return readers if averages and isinstance(network.layers[-1], MeanOfLogits) else []
+    all_average = all(is_average(node.operation) for node in readers)
+    return readers if all_average and isinstance(network.layers[-1], MeanOfLogits) else []
 
 
 def matrix_of(layer: keras.Layer, grid: tuple[int, ...]) -> sparse.coo_array:

@@ -60,20 +60,20 @@ class LocalOcclusion:
 
     def __init__(self, network: keras.Model):
         self._volume, self._inputs = volume_of(network), network.inputs
-        self._steps, tail, affected = follow(nodes_of(network), self._volume)
+        self._steps, others, affected = follow(nodes_of(network), self._volume)
         self.recomputed_layers = tuple(
             node.operation.name
-            for node in tail
+            for node in others
             if not isinstance(node.operation, WHOLE_VOLUME_LAYERS)
             and any(len(tensor.shape) == RANK and tensor in affected for tensor in node.input_tensors)
         )
-        computed = {tensor for node in tail for tensor in node.output_tensors}
-        read = dict.fromkeys([*(tensor for node in tail for tensor in node.input_tensors), *network.outputs])
+        # The tail reads activations, which a region changes, and what no region changes.
+        computed = {tensor for node in others for tensor in node.output_tensors}
+        read = dict.fromkeys([*(tensor for node in others for tensor in node.input_tensors), *network.outputs])
         self._changed = [tensor for tensor in read if tensor in affected - computed]
         self._constant = [tensor for tensor in read if tensor not in affected]
-        self._tail = tf.function(
-            keras.Function(self._changed + self._constant, network.outputs[0]), reduce_retracing=True
-        )
+        tail = keras.Function(self._changed + self._constant, network.outputs[0])
+        self._tail = tf.function(tail, reduce_retracing=True)
         read_again = [step.target for step in self._steps if step.is_kept]
         self._kept = [*dict.fromkeys([self._volume, *self._changed, *self._constant, *read_again])]
         self._whole = tf.function(keras.Function(network.inputs, self._kept), reduce_retracing=True)
@@ -113,7 +113,7 @@ class LocalOcclusion:
         self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return `occluded_logits`, and the logits (masks, batch, maps, classes) with each mask's voxels taken from
-        `fill` in one of `maps` alone. In all other maps `fill` is the volume."""
+        `fill` in one of `maps` alone."""
         volume, in_all = kept[self._volume].numpy(), self.occluded_logits(kept, fill, masks)
         in_one = np.repeat(in_all[:, :, None], len(maps), axis=2)
         for place, one in enumerate(maps):
@@ -175,11 +175,11 @@ class LocalOcclusion:
                 [cut(values[source], box) for source, box in places] for values in (before, after)
             )
             if step.is_kept:
-                shown = cut(kept[step.target], own.target)
+                target_before = cut(kept[step.target], own.target)
             else:
-                shown = step.update(read_before, read_before, None, own)
-            before[step.target] = shown
-            after[step.target] = step.update(read_after, read_before, shown, own)
+                target_before = step.update(read_before, read_before, None, own)
+            before[step.target] = target_before
+            after[step.target] = step.update(read_after, read_before, target_before, own)
         return [
             paste(kept[tensor], changed, cut(after[tensor], held))
             for tensor, changed, held in zip(self._changed, plan.changed, plan.held, strict=True)
