@@ -15,8 +15,10 @@ from keras import layers
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import REDUCED
 from models import MODELS
-from utils.blackout.occlusion import Occlusion
-from utils.blackout.steps import Readout, Windowed
+from utils.blackout import features
+from utils.blackout.features import FeatureOcclusion
+from utils.blackout.occlusion import occlusion_of
+from utils.blackout.steps import Windowed
 
 # TensorFlow cannot compute in bfloat16 where oneDNN is capped (`devices.check_bfloat16`).
 HALF = "mixed_float16" if "ONEDNN_MAX_CPU_ISA" in os.environ else "mixed_bfloat16"
@@ -81,7 +83,7 @@ def error(model, masks, number=4, seed=0, whole=None):
     """Return the largest error of an occluded logit, with each kind of fill, relative to the largest logit; the layers
     that are recomputed must be the `whole` ones, if these are given."""
     inputs, fills = records(model, number, seed)
-    occlusion = Occlusion(model)
+    occlusion = occlusion_of(model)
     assert whole in (None, occlusion.recomputed_layers)
     kept, errors = occlusion.keep(inputs), []
     for fill in fills:
@@ -113,31 +115,9 @@ SMALLER = {  # which layers follow each other, and how far they reach, is that o
 
 def network_of(name, preset, maps=1, **more):
     module = MODELS[name].module
-    return module.build(dataclasses.replace(module.PRESETS[preset], **SMALLER[preset] | more), REDUCED, maps=maps)
-
-
-@pytest.mark.slow
-@pytest.mark.bits
-@pytest.mark.parametrize("name", ["cnn", "mmnn"])
-def test_residual_network_is_exact(name):
-    model = randomise(network_of(name, "residual"))
-    assert error(model, boxes(GRID, 8), whole=()) < TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.bits
-@pytest.mark.parametrize(
-    "name, preset, more",
-    [
-        *(("cnn", preset, {}) for preset in ("combined", "regions")),
-        ("mmnn", "combined", {}),
-        *((name, "combined", {"cubes": 1}) for name in ("cnn", "mmnn")),
-    ],
-)
-def test_networks_that_keep_place_are_exact(name, preset, more):
-    model, convolves = randomise(network_of(name, preset, maps=3, **more)), preset == "combined"
-    assert any(isinstance(step, Readout) for step in Occlusion(model)._steps) == convolves  # else exact, but slow
-    assert error(model, boxes(GRID, 8)[1:], whole=()) < TOLERANCE
+    config = dataclasses.replace(module.PRESETS[preset], **SMALLER[preset] | more)
+    beside = {"edges": 5} if name == "mmnn" else {}
+    return module.build(config, REDUCED, maps=maps, **beside)
 
 
 def atlas_regions():
@@ -146,9 +126,34 @@ def atlas_regions():
 
 
 @pytest.mark.slow
-def test_plain_network_is_exact_on_atlas_regions():
-    model = randomise(network_of("cnn", "plain"))
-    assert error(model, atlas_regions()[::100], whole=()) < TOLERANCE
+@pytest.mark.bits
+@pytest.mark.parametrize(
+    "name, preset, maps, more",
+    [
+        *(("cnn", preset, maps, {}) for preset in SMALLER for maps in (1, 3)),
+        *(("mmnn", preset, 3, {}) for preset in SMALLER),
+        ("mmnn", "residual", 3, {"cubes": 3}),
+        ("mmnn", "combined", 3, {"cubes": 1}),
+        ("cnn", "residual", 1, {"global_average": False, "average_pool": 2}),
+    ],
+)
+def test_networks_of_the_models_are_exact(name, preset, maps, more):
+    """With regions of all maps, and of one, replaced."""
+    model, masks = (
+        randomise(network_of(name, preset, maps, **more)),
+        np.concatenate([boxes(GRID, 6), atlas_regions()[::100]]),
+    )
+    occlusion, (inputs, (_, fill)) = occlusion_of(model), records(model, 3)
+    averages = preset in ("combined", "regions")
+    assert isinstance(occlusion, FeatureOcclusion) == (more["cubes"] > 1 if "cubes" in more else averages)
+    assert error(model, masks, whole=()) < TOLERANCE
+    kept, chosen = occlusion.keep(inputs), [2, 0] if maps > 1 else [0]
+    together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
+    np.testing.assert_array_equal(together, occlusion.occluded_logits(kept, fill, masks))
+    for place, at in enumerate(chosen):
+        expected = recomputed(model, inputs, np.where(np.arange(maps) == at, fill, inputs["volume"]), masks)
+        np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
+        assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
 
 
 def triples(largest):
@@ -172,7 +177,6 @@ LAYERS = st.one_of(
     described("Conv3D", **CONVOLUTION, strides=st.integers(1, 3)),
     described("Conv3D", **CONVOLUTION, dilation_rate=triples(2)),
     described("MaxPooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
-    described("AveragePooling3D", pool_size=triples(3), strides=triples(3), padding=PADDING),
     described("Add", kernel_size=st.integers(1, 3)),
     described("Concatenate", kernel_size=st.integers(1, 3)),
     *(described(kind) for kind in ("BatchNormalization", "ReLU", "LeakyReLU")),
@@ -218,13 +222,13 @@ def built(grid, local_layers, reduction, phenotype, maps=1):
 def test_random_networks_are_exact(network, seed):
     keras.utils.set_random_seed(seed)
     model = randomise(built(**network), seed)
-    assert Occlusion(model).recomputed_layers == ()
+    assert occlusion_of(model).recomputed_layers == ()
     assert error(model, boxes(network["grid"], 6, seed), number=8, seed=seed) < TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["Flatten", "GlobalAveragePooling3D", "GlobalMaxPooling3D"])
-@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D", "AveragePooling3D"])
+@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D"])
 def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
     reach = Windowed.reach
 
@@ -239,6 +243,23 @@ def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
     assert error(model, boxes((8, 7, 9), 6)) < TOLERANCE
     monkeypatch.setattr(Windowed, "reach", smaller)
     assert error(model, boxes((8, 7, 9), 6)) > 50 * TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_voxel_in_the_wrong_average_is_noticed(monkeypatch):
+    matrix_of = features.matrix_of
+
+    def mistaken(layer, grid):
+        matrix = matrix_of(layer, grid)
+        matrix.row[0] = (matrix.row[0] + 1) % matrix.shape[0]
+        return matrix
+
+    model = randomise(network_of("cnn", "combined"))
+    first = np.zeros((1, *GRID), bool)
+    first[0, :2, :2, :2] = True
+    assert error(model, first) < TOLERANCE
+    monkeypatch.setattr(features, "matrix_of", mistaken)
+    assert error(model, first) > 50 * TOLERANCE
 
 
 class Flip(keras.Layer):
@@ -263,7 +284,7 @@ def test_gate_from_global_average_is_recomputed():
     gate = layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling3D(keepdims=True)(x))
     x = layers.Multiply(name="gate")([x, gate])
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(layers.Flatten()(x))))
-    assert "gate" in Occlusion(model).recomputed_layers
+    assert "gate" in occlusion_of(model).recomputed_layers
     assert error(model, boxes((6, 7, 8), 6)) < TOLERANCE
 
 
@@ -313,26 +334,28 @@ def test_networks_that_keep_place_in_mixed_precision(name, preset, policy):
 @pytest.mark.slow
 def test_empty_mask_order_and_repetition():
     model = randomise(network_of("mmnn", "residual"))
-    occlusion = Occlusion(model)
+    occlusion = occlusion_of(model)
     inputs, (_, fill) = records(model, 4)
     kept, masks = occlusion.keep(inputs), boxes(GRID, 70)
     found = occlusion.occluded_logits(kept, fill, masks)
     np.testing.assert_array_equal(found[0], occlusion.logits(kept))
     np.testing.assert_allclose(found[0], model(inputs), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found, occlusion.occluded_logits(kept, fill, iter(masks)))
+    np.testing.assert_array_equal(found, occlusion.occluded_logits(kept, fill, masks))
 
 
 @pytest.mark.slow
 def test_a_volume_filled_from_itself_is_as_shown():
     network = network_of("cnn", "residual")
-    occlusion, (inputs, _) = Occlusion(network), records(network, 4)
+    occlusion, (inputs, _) = occlusion_of(network), records(network, 4)
     kept = occlusion.keep(inputs)
     found = occlusion.occluded_logits(kept, inputs["volume"], boxes(GRID, 5))
     np.testing.assert_allclose(found, np.broadcast_to(occlusion.logits(kept), found.shape), rtol=1e-6, atol=1e-7)
 
 
 def test_activations_of_a_batch_are_released():
-    occlusion = Occlusion(randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False)))
+    occlusion = occlusion_of(
+        randomise(built((8, 8, 8), [("Conv3D", {"filters": 3, "kernel_size": 3})], "Flatten", False))
+    )
     kept = occlusion.keep({"volume": np.ones((2, 8, 8, 8, 1), np.float32)})
     references = [weakref.ref(value) for value in kept.values()]
     occlusion.occluded_logits(kept, np.zeros((2, 1, 1, 1, 1), np.float32), boxes((8, 8, 8), 4))
@@ -341,50 +364,13 @@ def test_activations_of_a_batch_are_released():
     assert references and not any(reference() is not None for reference in references)
 
 
-def test_unequal_strides_of_one_channel_are_recomputed():
-    """TensorFlow 2.21 with oneDNN computes some small boxes of these wrongly."""
-    layer = {"filters": 1, "kernel_size": (1, 1, 2), "padding": "same", "strides": (1, 1, 3), "use_bias": False}
-    model = randomise(built((5, 5, 5), [("Conv3D", layer)], "Flatten", False))
-    assert len(Occlusion(model).recomputed_layers) == 1
-    assert error(model, boxes((5, 5, 5), 6), number=8) < TOLERANCE
-
-
 @pytest.mark.bits
-@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D", "AveragePooling3D"])
+@pytest.mark.parametrize("kind", ["Conv3D", "MaxPooling3D"])
 def test_windows_that_leave_voxels_unread_are_recomputed(kind):
     """TensorFlow 2.21 without oneDNN reads other voxels of a whole volume than of a box."""
     window = {"filters": 2, "kernel_size": 1} if kind == "Conv3D" else {"pool_size": 1}
     volume = keras.Input((6, 6, 6, 2), name="volume")
     x = layers.Flatten()(getattr(layers, kind)(strides=3, padding="same", **window)(volume))
     model = randomise(keras.Model({"volume": volume}, layers.Dense(2)(x)))
-    assert len(Occlusion(model).recomputed_layers) == 1
+    assert len(occlusion_of(model).recomputed_layers) == 1
     assert error(model, boxes((6, 6, 6), 6), number=8) < TOLERANCE
-
-
-TINY = {
-    "combined": {"members": 1},
-    "regions": {"members": 1},
-    "residual": {"filters": (3, 4), "kernels": (3, 3), "strides": (2, 2), "pools": (0, 0)},
-    "plain": {"filters": (3, 2, 2, 2, 2, 1), "pools": (0, 2, 0, 2, 0, 2)},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, preset", [*(("cnn", preset) for preset in TINY), ("mmnn", "combined")])
-def test_a_region_of_one_map_is_exact_and_takes_no_pass_more_if_maps_are_kept_apart(name, preset, monkeypatch):
-    module = MODELS[name].module
-    model = randomise(module.build(dataclasses.replace(module.PRESETS[preset], **TINY[preset]), REDUCED, maps=4))
-    inputs, (_, fill) = records(model, 3)
-    chosen, masks = [0, 2, 3], boxes(GRID, 4)[1:]
-    fill[..., 1] = inputs["volume"][..., 1]  # this one is not replaced
-    occlusion, passes = Occlusion(model), []
-    whole = occlusion._occluded
-    monkeypatch.setattr(occlusion, "_occluded", lambda *some: passes.append(0) or whole(*some))
-    kept = occlusion.keep(inputs)
-    together, alone = occlusion.logits_by_map(kept, fill, masks, chosen)
-    assert len(passes) == (1 if preset in ("combined", "regions") else 1 + len(chosen))
-    for place, at in enumerate(chosen):
-        expected = recomputed(model, inputs, np.where(np.arange(4) == at, fill, inputs["volume"]), masks)
-        np.testing.assert_allclose(alone[:, :, place], expected, atol=TOLERANCE * np.abs(expected).max())
-        assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
-    np.testing.assert_array_equal(together, occlusion.occluded_logits(kept, fill, masks))

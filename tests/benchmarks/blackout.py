@@ -2,11 +2,11 @@
 
 Once filled with the background, once with the regions of another subject.
 
-`python tests/benchmarks/blackout.py [--preset plain|residual] [--model cnn|mmnn] [--subjects 16] [--repeats 3]`
+`python tests/benchmarks/blackout.py [--preset plain] [--model cnn|mmnn] [--subjects 16] [--maps 1] [--repeats 3]`
 
 The network has random weights and statistics of batch norm; the 116 AAL regions of the reduced grid are occluded in
-volumes of the demo cohort. Prints seconds of both, their ratio, and the largest difference of a logit in units of the
-logits' spread (their standard deviation over subjects).
+volumes of the demo cohort, which each further map shows by a larger factor. Prints seconds of both, their ratio, and
+the largest difference of a logit in units of the logits' spread (their standard deviation over subjects).
 """
 
 import argparse
@@ -27,10 +27,12 @@ from models import MODELS
 from utils.machines import devices
 
 
-def network_of(model: str, preset: str, random: np.random.Generator):
+def network_of(model: str, preset: str, maps: int, random: np.random.Generator):
     module = MODELS[model].module
-    network = module.build(module.PRESETS[preset], REDUCED)
+    network = module.build(module.PRESETS[preset], REDUCED, maps=maps)
     for weight in network.weights:
+        if weight.path.endswith("kernel") and not weight.numpy().any():
+            weight.assign(random.normal(0, 0.1, weight.shape))
         if weight.path.endswith(("moving_mean", "beta")):
             weight.assign(random.normal(0, 0.3, weight.shape))
         if weight.path.endswith(("moving_variance", "gamma")):
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("cnn", "mmnn"), default="cnn")
     parser.add_argument("--preset", default="plain")
     parser.add_argument("--subjects", type=int, default=16)
+    parser.add_argument("--maps", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--regions", type=int, help="the first so many (default: all)")
     args = parser.parse_args()
@@ -51,16 +54,17 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    from utils.blackout.occlusion import Occlusion
+    from utils.blackout.occlusion import occlusion_of
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    network = network_of(args.model, args.preset, random)
+    network = network_of(args.model, args.preset, args.maps, random)
     atlas = load_atlas(None, REDUCED)
     masks = [atlas.labels == region for region in atlas.regions[: args.regions]]
     batch = open_cohort(demo_cohort(REDUCED)).batch(range(args.subjects))
-    inputs, volume = {name: batch[name] for name in MODELS[args.model].reads}, batch["volume"]
-    background = np.array([records.background(values) for values in volume[..., 0]], np.float32)
+    volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
+    inputs = {name: batch[name] for name in MODELS[args.model].reads} | {"volume": volume}
+    background = np.array([records.background(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))
 
@@ -68,7 +72,7 @@ def main() -> None:
         occluded = (np.where(mask[None, ..., None], fill, volume) for mask in masks)
         return np.stack([forward(inputs | {"volume": values}).numpy() for values in occluded])
 
-    occlusion = Occlusion(network)
+    occlusion = occlusion_of(network)
     spread = forward(inputs).numpy().std(0).max()
     for name, fill in list(fills.items()) * args.repeats:
         occlusion.occluded_logits(occlusion.keep(inputs), fill, masks)  # warms the primitives of every shape
@@ -78,7 +82,7 @@ def main() -> None:
         found = occlusion.occluded_logits(occlusion.keep(inputs), fill, masks)
         end = time.perf_counter()
         print(
-            f"{args.model} {args.preset}, {args.subjects} subjects, {len(masks)} regions, {name}: "
+            f"{args.model} {args.preset}, {args.subjects} subjects, maps {args.maps}, {len(masks)} regions, {name}: "
             f"full {middle - start:.2f} s, from kept activations {end - middle:.2f} s, "
             f"ratio {(middle - start) / (end - middle):.2f}, "
             f"largest difference {np.abs(full - found).max() / spread:.1e} of the spread",

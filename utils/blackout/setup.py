@@ -11,7 +11,7 @@ from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors
 from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.fills import Fills
-from utils.blackout.occlusion import Occlusion
+from utils.blackout.occlusion import Occlusion, occlusion_of
 from utils.blackout.options import CONNECTOME, cohort_of, of
 from utils.runs.run import Run
 from utils.training.network import logit_of_autism
@@ -42,7 +42,7 @@ class Setup:
         if "volume" not in run.model.reads:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
-        return cls(run, network, donors, OfVolume(fills, Occlusion(network)), edge_logits(network))
+        return cls(run, network, donors, OfVolume(fills, occlusion_of(network)), edge_logits(network))
 
     @property
     def cohort(self) -> Cohort:

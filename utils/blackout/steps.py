@@ -1,29 +1,30 @@
 """The steps of local recomputation: one layer, its inputs before and after occlusion -> its new output.
 
-A box is an array (2, 3): the first index and one past the last along x, y and z; as a tensor (2, 5), with unused
-entries for batch and channels. Activations are (batch, x, y, z, channels).
+A box is an array (2, 3): the first index and one past the last along x, y and z. As tensors it is two of (5,), with
+unused entries for batch and channels. Activations are (batch, x, y, z, channels).
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import KerasTensor, layers
 
 Tensors = list[tf.Tensor]
-Size = tuple[int, ...]  # of a grid
+Box = Any
+NOWHERE = np.zeros((2, 3), int)
 EVERY_RECORD_AND_CHANNEL = 0b10001  # the axes, as bits, along which a box does not cut
 
 
-def cut(activation: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+def cut(activation: tf.Tensor, box: Box) -> tf.Tensor:
     """Return the part of `activation` inside `box`."""
     everything = EVERY_RECORD_AND_CHANNEL
     return tf.strided_slice(activation, box[0], box[1], [1] * 5, begin_mask=everything, end_mask=everything)
 
 
-def paste(activation: tf.Tensor, box: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+def paste(activation: tf.Tensor, box: Box, value: tf.Tensor) -> tf.Tensor:
     """Return a copy of `activation` with `value` inside `box`."""
     return tf.raw_ops.TensorStridedSliceUpdate(
         input=activation, begin=box[0], end=box[1], strides=[1] * 5, value=value,
@@ -42,57 +43,47 @@ def common(box: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.stack([start, np.maximum(start, np.minimum(box[1], other[1]))])
 
 
-def pad(values: tf.Tensor, widths: tf.Tensor, padding_value: float = 0) -> tf.Tensor:
-    """Return `values` with `widths` (2, 5) of padding before and after it."""
+def pad(values: tf.Tensor, widths: Box, padding_value: float = 0) -> tf.Tensor:
+    """Return `values` with `widths` of padding before and after it."""
     padding_value = tf.cast(padding_value, values.dtype)
     return tf.pad(values, tf.stack([widths[0], widths[1]], axis=1), constant_values=padding_value)
+
+
+class StepPlan(NamedTuple):
+    """What one step does for one region, in boxes."""
+
+    sources: list[Box]  # what is read of each source, within what is held of it
+    target: Box  # what is computed of the target, and held
+    used: Box  # of the differences that a convolution reads or gives: those that count
+    padding: Box  # widths before and after what the window reads or gives
 
 
 @dataclass
 class Step:
     """One layer of the local part of the network.
 
-    `sources` and `target` are keys of activations; `sizes` are the grids of the first source and of the target. A
-    change within the reach of the sources stays within the reach of the target. The next steps may need the target on a
-    larger box, `needed`; for that the step in turn needs its sources on a box of its own. This class is the layer whose
-    output voxel depends on the same voxel of its sources.
+    A change within the reach of the sources stays within the reach of the target. The next steps may need the target on
+    a larger box, which is held; for that the step in turn reads its sources on a box of its own. This class is the
+    layer whose output voxel depends on the same voxel of its sources.
     """
 
     layer: Any
-    sources: list
-    target: Any
-    sizes: tuple[Size, Size]
+    sources: list[KerasTensor]
+    target: KerasTensor
+    is_kept = False  # whether the target of a pass with nothing occluded is kept, and not computed again
 
-    def whole(self, inputs: Tensors) -> tf.Tensor:
-        """Return the complete target from the complete sources."""
-        return self.layer(inputs if len(inputs) > 1 else inputs[0])
+    def reach(self, source: np.ndarray) -> np.ndarray:
+        """Return the reach of the target from that of the sources."""
+        return source
 
-    def reach(self, reaches: list[np.ndarray]) -> np.ndarray:
-        """Return the reach of the target from those of the affected sources."""
-        return hull(reaches)
+    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the box on which all sources are read, `StepPlan.used` and `StepPlan.padding`, given the `reach` of
+        the sources, and what is `held` of the target."""
+        return held, NOWHERE, NOWHERE
 
-    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        """Return the box on which all sources are needed, given the `reach` of the first."""
-        return needed
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        """Return the index arrays (2, 3) for `update`, given the `reach` of the first source."""
-        return []
-
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        """Return the target on its box, from the sources on theirs `before` and `after` occlusion."""
-        return self.whole(after)
-
-
-class Standardise(Step):
-    """z-scores by the mean and the spread of each voxel."""
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        return [needed]
-
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        mean, spread = (cut(weight[None], plan[0]) for weight in (self.layer.mean, self.layer.spread))
-        return self.layer.scores(after[0], mean, spread)
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
+        """Return what is held of the target, from what is read of the sources `before` and `after` occlusion."""
+        return self.layer(after if len(after) > 1 else after[0])
 
 
 def extent_of(layer: Any) -> np.ndarray:
@@ -101,26 +92,21 @@ def extent_of(layer: Any) -> np.ndarray:
     return (np.array(window) - 1) * getattr(layer, "dilation_rate", (1, 1, 1)) + 1
 
 
-def padding_needed(layer: Any, sizes: tuple[Size, Size]) -> np.ndarray:
-    """Return by how many voxels windows exceed the grid along each axis, negative if they end before it does; `sizes`
-    are those of the grid and of what the windows give."""
-    size, target_size = map(np.array, sizes)
-    return (target_size - 1) * layer.strides + extent_of(layer) - size
-
-
 @dataclass
 class Windowed(Step):
     """A layer that slides a window over one source, with one number per axis for its extent, strides and padding."""
 
+    is_kept = True
+
     def __post_init__(self) -> None:
-        self.size, self.target_size = map(np.array, self.sizes)
+        self.size, self.target_size = (np.array(one.shape[1:4]) for one in (self.sources[0], self.target))
         self.strides, self.extent = np.array(self.layer.strides), extent_of(self.layer)
-        padding = np.maximum(padding_needed(self.layer, self.sizes), 0)
+        padding = np.maximum((self.target_size - 1) * self.strides + self.extent - self.size, 0)
         self.padding_before = padding // 2 if self.layer.padding == "same" else np.zeros_like(padding)
 
-    def reach(self, reaches: list[np.ndarray]) -> np.ndarray:
+    def reach(self, source: np.ndarray) -> np.ndarray:
         """Return the box of outputs that see the change; at least one voxel, as kernels refuse empty tensors."""
-        first, last = reaches[0][0], reaches[0][1] - 1
+        first, last = source[0], source[1] - 1
         start = -((self.extent - 1 - self.padding_before - first) // self.strides)
         start = np.clip(start, 0, self.target_size - 1)
         stop = (last + self.padding_before) // self.strides + 1
@@ -131,48 +117,37 @@ class Windowed(Step):
         start = box * self.strides - self.padding_before
         return np.stack([start[0], start[1] - self.strides + self.extent])
 
-    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        return common(self.seen(needed), np.stack([np.zeros_like(self.size), self.size]))
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        """Return the widths of the padding before and after the grid."""
-        return [np.abs(self.seen(needed) - self.needs(reach, needed))]
+    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = self.seen(held)
+        inside = common(seen, np.stack([np.zeros_like(self.size), self.size]))
+        return inside, NOWHERE, np.abs(seen - inside)
 
 
 class MaximumPooling(Windowed):
     """Maximum pooling."""
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
         values = tf.cast(after[0], self.layer.compute_dtype)
-        values = pad(values, plan[0], values.dtype.min)
+        values = pad(values, plan.padding, values.dtype.min)
         return tf.nn.max_pool3d(values, self.layer.pool_size, self.layer.strides, "VALID")
 
 
-class AveragePooling(Windowed):
-    """Average pooling, where padding does not count in the mean."""
-
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        values = tf.cast(after[0], self.layer.compute_dtype)
-        mean, share = (
-            tf.nn.avg_pool3d(pad(x, plan[0]), self.layer.pool_size, self.layer.strides, "VALID")
-            for x in (values, tf.ones_like(values[:1, ..., :1]))
-        )
-        return mean / share
-
-
+@dataclass
 class Convolution(Windowed):
-    """A convolution without its activation, possibly with the batch normalisation that follows it.
-
-    With many channels, the difference that occlusion makes takes fewer operations (`DifferenceConvolution`).
-    """
+    """A convolution, computed again from all that its window sees."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        dtype = self.layer.compute_dtype
-        self.kernel = tf.cast(self.layer.kernel, dtype).numpy()
-        self.bias = tf.cast(self.layer.bias, dtype).numpy() if self.layer.use_bias else 0
+        self.kernel = self.layer.kernel.numpy()
+        self.bias = self.layer.bias.numpy() if self.layer.use_bias else np.zeros(self.kernel.shape[-1], np.float32)
 
-    def fold(self, normalisation: layers.BatchNormalization, target: Any) -> None:
+    def folds(self, following: Any) -> bool:
+        """Return whether the only layer that reads the target can become a part of this convolution."""
+        linear = self.layer.activation is keras.activations.linear
+        single = self.layer.compute_dtype == following.compute_dtype == "float32"
+        return linear and single and type(following) is layers.BatchNormalization
+
+    def fold(self, normalisation: layers.BatchNormalization, target: KerasTensor) -> None:
         """Take over the batch normalisation that is the only reader of this convolution."""
         scale = 1 / np.sqrt(normalisation.moving_variance.numpy() + normalisation.epsilon)
         if normalisation.scale:
@@ -182,18 +157,13 @@ class Convolution(Windowed):
             self.bias = self.bias + normalisation.beta.numpy()
         self.target = target
 
-    def convolve(self, values: tf.Tensor, padding: str) -> tf.Tensor:
-        """Return the convolution of complete values, which have their padding if `padding` is "VALID"."""
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
+        layer, dtype = self.layer, self.layer.compute_dtype
         # TensorFlow 2.21 with oneDNN reads uninitialised memory for some small volumes in bfloat16.
-        values, kernel = (tf.cast(x, tf.float32) for x in (tf.cast(values, self.kernel.dtype), self.kernel))
-        sums = tf.nn.convolution(values, kernel, self.layer.strides, padding, dilations=self.layer.dilation_rate)
-        return tf.cast(sums, self.kernel.dtype) + self.bias
-
-    def whole(self, inputs: Tensors) -> tf.Tensor:
-        return self.convolve(inputs[0], self.layer.padding.upper())
-
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        return self.convolve(pad(after[0], plan[0]), "VALID")
+        values, kernel = (tf.cast(tf.cast(x, dtype), tf.float32) for x in (after[0], self.kernel))
+        values = pad(values, plan.padding)
+        sums = tf.nn.convolution(values, kernel, layer.strides, "VALID", dilations=layer.dilation_rate)
+        return layer.activation(tf.cast(sums, dtype) + tf.cast(self.bias, dtype))
 
 
 class DifferenceConvolution(Convolution):
@@ -203,17 +173,16 @@ class DifferenceConvolution(Convolution):
     layers before recompute only what they can change. In half precision the difference would be lost in the rounding.
     """
 
-    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        return reach
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        seen = self.seen(needed)
+    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seen = self.seen(held)
         used = common(reach, seen)
-        return [used - reach[0], np.abs(seen - used)]
+        return reach, used - reach[0], np.abs(seen - used)
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        values, dilations = pad(cut(after[0] - before[0], plan[0]), plan[1]), self.layer.dilation_rate
-        return target_before + tf.nn.convolution(values, self.kernel, self.layer.strides, "VALID", dilations=dilations)
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
+        values, layer = pad(cut(after[0] - before[0], plan.used), plan.padding), self.layer
+        return target_before + tf.nn.convolution(
+            values, self.kernel, layer.strides, "VALID", dilations=layer.dilation_rate
+        )
 
 
 class SpreadConvolution(DifferenceConvolution):
@@ -222,65 +191,22 @@ class SpreadConvolution(DifferenceConvolution):
     That multiplies the inputs in reach only, which are far fewer than the outputs they reach.
     """
 
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
+    def boxes(self, reach: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         start = reach[0] + self.padding_before - self.extent + 1
-        used = common(np.stack([start, reach[1] + self.padding_before]), needed)
-        return [used - start, np.abs(needed - used)]
+        used = common(np.stack([start, reach[1] + self.padding_before]), held)
+        return reach, used - start, np.abs(held - used)
 
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
+    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor | None, plan: StepPlan) -> tf.Tensor:
         difference = after[0] - before[0]
         mirrored = self.kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         growth = [0, *(self.extent - 1), mirrored.shape[3] - mirrored.shape[4]]
         spread = tf.nn.conv3d_transpose(difference, mirrored, tf.shape(difference) + growth, 1, "VALID")
-        return target_before + pad(cut(spread, plan[0]), plan[1])
+        return target_before + pad(cut(spread, plan.used), plan.padding)
 
 
-class GlobalAverage(Step):
-    """Global average pooling, updated by the mean of the difference. Its target has no box, as of all sums over voxels
-    (the kinds below)."""
-
-    def needs(self, reach: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        return reach
-
-    def update(self, after: Tensors, before: Tensors, target_before: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        difference = tf.cast(after[0], tf.float32) - tf.cast(before[0], tf.float32)
-        return tf.cast(tf.cast(target_before, tf.float32) + self.change(difference, plan), target_before.dtype)
-
-    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        """Return how the target changes by a difference that is 0 outside its box."""
-        return tf.reduce_sum(difference, (1, 2, 3), keepdims=self.layer.keepdims) / math.prod(self.sizes[0])
-
-
-class RegionMeans(GlobalAverage):
-    """Means of regions, updated by the differences that lie in each. Its target has no box."""
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        return [reach]
-
-    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        position = cut(tf.constant(self.layer.position)[None, ..., None], plan[0])
-        flat = tf.reshape(difference, (tf.shape(difference)[0], -1, difference.shape[-1]))
-        return self.layer.sums(flat, tf.reshape(position, [-1])) / self.layer.sizes[:, None].astype(np.float32)
-
-
-@dataclass
-class Readout(GlobalAverage):
-    """A dense layer of several networks on flattened activations, updated by the difference times the weights of the
-    voxels in reach. Its target has no box."""
-
-    def __post_init__(self) -> None:
-        inputs, members, features, units = self.layer.kernel.shape
-        filters = features // math.prod(self.sizes[0])
-        self.of_voxel = inputs, members, filters, units
-        of_voxels = tf.reshape(self.layer.kernel, (inputs, members, *self.sizes[0], filters, units))
-        self.kernel = tf.reshape(tf.transpose(of_voxels, (2, 3, 4, 0, 1, 5, 6)), (1, *self.sizes[0], -1))
-
-    def plan(self, reach: np.ndarray, needed: np.ndarray) -> list[np.ndarray]:
-        return [reach]
-
-    def change(self, difference: tf.Tensor, plan: Tensors) -> tf.Tensor:
-        """Return how the target changes by a difference (batch * inputs, x, y, z, members * filters) in a box."""
-        inputs, members, filters, _ = self.of_voxel
-        weights = tf.reshape(cut(self.kernel, plan[0]), (-1, *self.of_voxel))
-        values = tf.reshape(difference, (-1, inputs, tf.shape(weights)[0], members, filters))
-        return tf.einsum("bivmf,vimfu->bimu", values, weights)
+def convolution_of(layer: Any) -> type[Convolution]:
+    """Return the cheapest kind of step that is accurate for a convolution."""
+    linear = layer.activation is keras.activations.linear
+    if not linear or layer.compute_dtype != "float32" or layer.kernel.shape[3] == 1:
+        return Convolution
+    return SpreadConvolution if {*layer.strides, *layer.dilation_rate} == {1} else DifferenceConvolution
