@@ -208,7 +208,6 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        effect.on_autism,
         stored={"values": np.array([*groups], object)},
     )
 
