@@ -193,9 +193,9 @@ def family(of: Blackout) -> Family | None:
     metadata, label = of.cohort.metadata, of.people.label
     known = options.covariates_of(of.run.cohort, of.effects.rows)
     groups, names = groups_of(metadata), names_of(metadata)
-    others = [Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups]
 
     def correct(effect: np.ndarray) -> Beside:
+        others = (Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups)
         each = [adjusted(effect[:, [at]]) for at, adjusted in enumerate(others)]
         return Beside(*map(np.hstack, zip(*each, strict=True)))
 
