@@ -9,6 +9,7 @@ many another pair of regions is.
 
 import argparse
 import sys
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from utils.blackout.connections import Connections
+from utils.blackout.connections import family_of, pair_name, pairs_of
 from utils.blackout.effects import Adjusted
-from utils.blackout.families import People
+from utils.blackout.families import Family, People
 from utils.blackout.systems import OUTSIDE, Systems
 from utils.scores.adjustment import adjustment
 
@@ -27,24 +28,27 @@ PARCELS = 2  # of each region, so that it has an edge of its own
 PLANTED = ((0, 0.0), (1, 1.0), (1, 1.6), (1, 2.2), (5, 1.6), (5, 2.2))  # pairs of systems, and the mean in SD
 
 
-def drawn(people: int, planted: int, size: float, seed: int) -> tuple[Connections, np.ndarray]:
-    """Connections, and which pairs of regions are planted (pairs,) bool."""
+def drawn(people: int, planted: int, size: float, seed: int) -> tuple[Family, set[str]]:
+    """Pairs of systems and of regions in them, and the names of those where something is planted."""
     random, count = np.random.default_rng([seed, people, planted, int(10 * size)]), SYSTEMS * REGIONS
     label, alike = (np.arange(people) % 2).astype(float), np.zeros(people, int)
     adjusted = Adjusted(adjustment(pd.DataFrame(index=range(people))), label)
-    tested = People(label, alike, alike, np.arange(people), adjusted, True, seed)
+    tested = People(label, alike, alike, np.arange(people), adjusted, seed)
     names = tuple(f"system {at}" for at in range(SYSTEMS))
     systems = Systems((*names, OUTSIDE), np.append(np.repeat(np.arange(SYSTEMS), REGIONS), SYSTEMS))
     regions, region_of = [f"region {at}" for at in range(count)], np.repeat(np.arange(count), PARCELS)
-    effect = random.normal(size=(people, count * (count + 1) // 2))
-
-    def value_of(pair: np.ndarray, count: int) -> np.ndarray:
-        return np.zeros((people, count))
-
-    found = Connections(regions, region_of, systems, effect, value_of, tested)
-    first = [np.flatnonzero(found.between.of_edge == pair)[0] for pair in range(planted)]
+    pairs = np.column_stack(np.triu_indices(count))
+    between = pairs_of(systems.of_region, pairs)
+    first = [np.flatnonzero(between.of_edge == pair)[0] for pair in range(planted)]
+    effect = random.normal(size=(people, len(pairs)))
     effect[:, first] += size
-    return found, np.isin(np.arange(effect.shape[1]), first)
+    own = {pair_name(names[one], names[other]) for one, other in between.regions[:planted]}
+    own |= {pair_name(regions[one], regions[other]) for one, other in pairs[first]}
+    return family_of(regions, region_of, systems, effect, lambda pair, count: np.zeros((people, count)), tested), own
+
+
+def named(family: Family) -> set[str]:
+    return set(compress(family.things, family.reliance.named))
 
 
 def main() -> None:
@@ -57,11 +61,9 @@ def main() -> None:
         right = systems = regions = 0
         for seed in range(args.seed, args.seed + args.sets):
             found, own = drawn(args.people, planted, size, seed)
-            affected, named = np.zeros(len(found.between.regions), bool), found.of_systems.named
-            affected[found.between.of_edge[own]] = True
-            right += int(named[affected].sum())
-            systems += int(named[~affected].any())
-            regions += int(found.of_regions is not None and found.of_regions.named[~own[found.chosen]].any())
+            right += len(named(found) & own)
+            systems += bool(named(found) - own)
+            regions += found.inner is not None and bool(named(found.inner) - own)
         print(
             f"{planted} pairs of systems, {size:g} SD: found {right} of {planted * args.sets}; in {args.sets} sets "
             f"another pair of systems {systems}, another pair of regions {regions}",

@@ -20,7 +20,8 @@ import numpy as np
 
 from utils.blackout.direction import correlations, differences
 from utils.blackout.effects import Adjusted
-from utils.blackout.families import Family, People
+from utils.blackout.families import Effect, People
+from utils.blackout.fills import FILL_OF, RELIANCE
 from utils.blackout.replication import MOST, halves
 from utils.scores.adjustment import Adjustment
 
@@ -36,7 +37,7 @@ def drawn(count: int, random: np.random.Generator, related: bool = False) -> Peo
     site, label = random.choice(SITES, count, p=size)[unit], (random.random(count) < 0.5).astype(int)[unit]
     fold = random.permutation(count)[unit] % 10
     adjusted = Adjusted(Adjustment(reason="none"), label)
-    return People(label, site.astype(str), fold.astype(str), unit, adjusted, True, int(random.integers(2**32)))
+    return People(label, site.astype(str), fold.astype(str), unit, adjusted, int(random.integers(2**32)))
 
 
 def noise(people: People, things: int, random: np.random.Generator) -> np.ndarray:
@@ -75,7 +76,7 @@ def fates(count: int, size: float, sets: int, random: np.random.Generator) -> Co
         people = drawn(count, random)
         effect = noise(people, THINGS, random)
         effect[:, :PLANTED] += size / np.sqrt(count)
-        rows = halves(Family("regions", range(THINGS), effect, effect, people))
+        rows = halves("regions", range(THINGS), Effect(FILL_OF[RELIANCE], effect, people, people.adjusted))
         things, planted = rows.iloc[1:], rows["thing"].iloc[1:].isin(range(PLANTED)) & (size > 0)
         named, out = things["named"] == 1, things["comes_out"] > MOST
         found["correlation"] += rows["correlation"].iloc[0] / sets

@@ -59,7 +59,7 @@ from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, page
 from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
 from utils.blackout.replication import HALVES, MOST
-from utils.blackout.replication_words import fates
+from utils.blackout.sentences import fates
 from utils.blackout.systems import AAL
 from utils.scores.results import ALPHA
 
@@ -298,7 +298,7 @@ def main() -> None:
         blackout += ["--atlas", planted.few_regions(Path(tempfile.mkdtemp()), args.regions)]
     # pictures are not part of the question
     page.render, job.write_maps = (lambda *_: ""), (lambda *_: None)
-    figure.draw = figure.draw_by_map = lambda *_: plt.figure()
+    figure.draw = lambda *_: plt.figure()
     lines = []
     for name, scenario in scenarios(args.real).items():
         if args.only and name not in args.only.split(","):

@@ -13,8 +13,7 @@ from utils.blackout.fills import FILLS, RELIANCE
 from utils.figures import number, shortened
 from utils.scores.results import Estimate
 
-COLUMNS = {  # of the page's tables -> its heading and format
-    **{name: (name, "") for name in ("between", "family", "thing", "level", "a", "b", "group", "map")},
+COLUMNS = {  # of the page's tables -> its heading and format; others are text under their own name
     "name": ("region", ""),
     "named": ("named", "d"),
     "comes_out": ("comes out", ".2f"),
@@ -25,7 +24,6 @@ COLUMNS = {  # of the page's tables -> its heading and format
         if fill.tested
         for column, heading in ((fill.name, fill.name), (f"p_{fill.name}", f"{fill.prefix}p"))
     },
-    DIRECTION: (DIRECTION, ""),
     DIFFERENCE: (DIFFERENCE, ".2f"),
     CORRELATION: (CORRELATION, ".2f"),
     "difference_of": ("difference of", ""),
@@ -71,7 +69,7 @@ def columns_of(family: Family) -> list[str]:
 
 def table_rows(table: pd.DataFrame, columns: Sequence[str]) -> list[Row]:
     """The rows of a table of the page."""
-    shown = {name: COLUMNS[name] for name in columns}
+    shown = {name: COLUMNS.get(name, (name, "")) for name in columns}
     rows = table.to_dict("records")
     return [{heading: cell(row, name, form) for name, (heading, form) in shown.items()} for row in rows]
 

@@ -18,6 +18,7 @@ from scipy import stats
 
 from utils.blackout.effects import sums
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, columns_of
+from utils.scores.statistics import blocks
 
 if TYPE_CHECKING:
     from utils.blackout.families import People
@@ -35,6 +36,12 @@ def columns(value: np.ndarray, read: np.ndarray, people: "People") -> pd.DataFra
     """A row a thing: `difference` and `correlation` with 95 % intervals, and `direction` in words. `value` and `read`
     (people, things) are what people have there and how it is read, on the logit of autism. Unknown values are left out
     thing by thing; what is undefined is NaN, and its direction empty."""
+    parts = [columns_of_block(value[:, some], read[:, some], people) for some in blocks(value.shape[1], len(value))]
+    return pd.concat(parts, ignore_index=True)
+
+
+def columns_of_block(value: np.ndarray, read: np.ndarray, people: "People") -> pd.DataFrame:
+    """`columns` of as many things as memory should hold."""
     found = pd.DataFrame()
     found[columns_of(DIFFERENCE)] = np.column_stack(differences(value, people))
     found[columns_of(CORRELATION)] = np.column_stack(correlations(value, read, people))

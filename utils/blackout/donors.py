@@ -54,8 +54,9 @@ class Donors:
 
     def deviations(self, level: np.ndarray) -> np.ndarray:
         """How far each record and its donors are from `means_of_others`, (records, 1 + donors, ...)."""
-        shown = np.stack([level[[index, *positions]] for index, positions in self.drawn.items()])
-        return shown - self.means_of_others(level)[:, None]
+        found = level[np.array([(index, *positions) for index, positions in self.drawn.items()])]
+        found -= self.means_of_others(level)[:, None]
+        return found
 
 
 def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarray:
@@ -68,9 +69,9 @@ def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarra
     that it is stable with few records.
     """
     donor = deviation[:, 1:]
+    spread = np.square(donor).mean((0, 1))  # before there are as many differences, to save memory
     apart = deviation[:, :1] - donor
-    squares = np.einsum("idrm,idrk->rmk", apart, apart)
-    squares += np.square(donor).mean((0, 1))[..., None] * np.eye(apart.shape[-1])
+    squares = np.einsum("idrm,idrk->rmk", apart, apart) + spread[..., None] * np.eye(apart.shape[-1])
     slope = np.linalg.pinv(squares, hermitian=True) @ np.einsum("idrm,idr->rm", apart, change)[..., None]
     return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
 

@@ -100,7 +100,8 @@ def by_subject(values: np.ndarray, subject: Sequence[str]) -> np.ndarray:
     _, member = np.unique(subject, return_inverse=True)
     total = np.zeros((member.max() + 1, *values.shape[1:]))
     np.add.at(total, member, values)
-    return total / np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
+    total /= np.bincount(member).reshape(-1, *[1] * (values.ndim - 1))
+    return total
 
 
 def sums(values: np.ndarray, unit: np.ndarray | None) -> np.ndarray:

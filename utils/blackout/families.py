@@ -187,10 +187,10 @@ class Family:
     """All `things` of a kind, by name. `place` has the columns that identify them, a row a thing.
 
     `effects`: the first is what they are ranked by. `value` (subjects, things) is what people have there, NaN where
-    unknown or no number. `read` (subjects, things) is what the network makes of it, on the logit of autism. `inner`
-    are things within those that are named, as regions within systems. `atlas`: things are its regions. `axes`: the
-    columns of `place` whose values are the rows and the columns of a matrix. `note` is said with it. `stored` goes to
-    `blackout.h5`.
+    unknown or no number. `read` (subjects, things) is what the network makes of it, on the logit of autism; None is the
+    first effect. `inner` are things within those that are named, as regions within systems. `atlas`: things are its
+    regions. `axes`: the columns of `place` whose values are the rows and the columns of a matrix. `note` is said with
+    it. `stored` goes to `blackout.h5`.
     """
 
     kind: Kind
@@ -198,7 +198,7 @@ class Family:
     place: pd.DataFrame
     effects: Sequence[Effect]
     value: np.ndarray
-    read: np.ndarray
+    read: np.ndarray | None = None
     inner: "Family | None" = None
     atlas: Atlas | None = None
     axes: tuple[str, str] | None = None
@@ -233,7 +233,8 @@ class Family:
         way people differ there and how that is read."""
         parts = [self.place, *(effect.columns for effect in self.effects)]
         parts += [effect.adjusted_columns for effect in self.tested]
-        found = pd.concat([*parts, self.remark, direction.columns(self.value, self.read, self.people)], axis=1)
+        read = self.reliance.on_autism if self.read is None else self.read
+        found = pd.concat([*parts, self.remark, direction.columns(self.value, read, self.people)], axis=1)
         found = found.iloc[self.order]
         found.insert(0, "rank", np.arange(1, len(found) + 1))
         return pd.concat([found, self.inner.table] if self.inner else [found], ignore_index=True)

@@ -123,7 +123,7 @@ def draw_family(panel: Panel, family: Family) -> None:
         draw_brain(panel.axes(RIGHT_HALF, 0.1, 3.25, 1.3), family, family.atlas)
         effect = family.reliance.of_people.mean(0)
         draw_colours(panel.axes(4.3, 1.6, 1.7, 0.22), effect, bool(family.named.any()))
-    else:
+    elif not np.isnan(family.value).all():
         write_directions(panel, family)
 
 

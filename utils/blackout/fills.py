@@ -5,7 +5,7 @@ All of a region is replaced: its voxels, and its edges where the network reads c
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """An effect: the `Contents` that are shown, what a region of them becomes, and what a page says.
+    """An effect: what is `shown` of the `Contents`, what a `region` of that becomes, and what a page says.
 
     The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
     `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
@@ -31,8 +31,8 @@ class Fill:
     """
 
     name: str  # a column of `regions.csv`
-    shown: str
-    region: str
+    shown: Callable[[Contents], np.ndarray]
+    region: Callable[[Contents], Any]
     meaning: str  # {background}: what the background is
     level: Callable[["Fills"], np.ndarray] | None = None
     by_donor: bool = True
@@ -56,8 +56,8 @@ RELIANCE, UNIQUE, BACKGROUND = "reliance", "unique", "background"  # to each of 
 FILLS = (
     Fill(
         RELIANCE,
-        shown="own",
-        region="donor",  # if it has to do with neither label nor brain, both people's can be exchanged
+        shown=lambda of: of.own,
+        region=lambda of: of.donor,  # if it has to do with neither label nor brain, both people's can be exchanged
         level=lambda fills: fills.means,
         tested=True,
         meaning="How much the logit of the true class falls when another person's takes its place. It is positive "
@@ -65,8 +65,8 @@ FILLS = (
     ),
     Fill(
         UNIQUE,
-        shown="own",
-        region="expected",  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
+        shown=lambda of: of.own,
+        region=lambda of: of.expected,  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
         level=lambda fills: fills.means - fills.expected,
         tested=True,
         meaning="The same, with the other person's region shifted to the level that the rest of this person's brain "
@@ -74,8 +74,8 @@ FILLS = (
     ),
     Fill(
         BACKGROUND,  # the blackout of most of the literature
-        shown="own",
-        region="background",
+        shown=lambda of: of.own,
+        region=lambda of: of.background,
         by_donor=False,
         by_class=True,
         array="delta_logit",
@@ -84,8 +84,8 @@ FILLS = (
     ),
     Fill(
         "sufficiency",
-        shown="donor",
-        region="own",
+        shown=lambda of: of.donor,
+        region=lambda of: of.own,
         rises=True,
         meaning="How much the logit of the true class rises when this region of the person is put into another "
         "person's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
@@ -130,11 +130,11 @@ class Fills:
         by_fill: dict[str, list[dict[str, Replacement]]] = {fill.name: [] for fill in FILLS}
         for fill in FILLS:
             for donor in range(self.donors.count if fill.by_donor else 1):
-                shown, given = (getattr(volumes[donor], name) for name in (fill.shown, fill.region))
+                shown, given = fill.shown(volumes[donor]), fill.region(volumes[donor])
                 given = given if self.replaced.all() else np.where(self.replaced, given, shown)
                 one = {"volume": Replacement(shown, given, self.masks)}
                 if self.edges and edges:
-                    shown, given = (getattr(edges[donor], name) for name in (fill.shown, fill.region))
+                    shown, given = fill.shown(edges[donor]), fill.region(edges[donor])
                     one[CONNECTOME] = Replacement(shown, given, self.edges.of_region)
                 by_fill[fill.name].append(one)
         return Filled(batch, by_fill)

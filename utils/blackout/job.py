@@ -59,8 +59,8 @@ def blackout(run: Run) -> int:
 def pool(whole: Run, runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
     repeats they are means of each record's effects."""
-    parts = [(run, read_store(run)) for run in runs]
-    repeats = [joined([part for run, part in parts if run.repeat == number]) for number in range(whole.repeats)]
+    of_repeats = [[run for run in runs if run.repeat == number] for number in range(whole.repeats)]
+    repeats = [joined([*map(read_store, of)]) for of in of_repeats]
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
     print_unless_quiet("\n".join(donors))
     assert whole.folds

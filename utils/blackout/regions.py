@@ -161,7 +161,6 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame([region_place(atlas, region) for region in atlas.regions]),
         effects,
         value,
-        effects[0].on_autism,
         atlas=atlas,
         note=" ".join(filter(None, (maps_sentence(of), edges_sentence(of)))),
         stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
@@ -187,7 +186,6 @@ def family_by_map(of: Blackout) -> Family | None:
         pd.DataFrame(pairs, columns=["region", "name", "map"]),
         [effect],
         value.reshape(len(value), -1),
-        effect.on_autism,
         axes=("name", "map"),
         stored={"map": np.array(maps, object)},
     )

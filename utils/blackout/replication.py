@@ -7,9 +7,10 @@
 Things that nobody names have no row. The first row of a family is of all its things.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,12 +26,13 @@ HALVES, REPEATS = "halves", "repeats"
 COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
 
 
-def replication_of(families: Sequence[Family], repeats: Sequence[Sequence[Family]]) -> pd.DataFrame:
-    """`replication.csv`: of each family between halves of these people, and between repeats if there are some."""
+def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family]]) -> pd.DataFrame:
+    """`replication.csv`: of each family between halves of these people, and between repeats if there are some. These
+    may come one after another, to save memory."""
     found = [halves(family.kind.name, family.things, family.reliance) for family in families]
-    for family, *others in zip(families, *repeats, strict=True) if repeats else ():
-        of_repeats = [other.reliance for other in others]
-        found.append(between_repeats(family.kind.name, family.things, of_repeats, family.reliance))
+    outcomes = [[Outcome(of.reliance.named, of.reliance.net.mean(0)) for of in every] for every in repeats]
+    for family, *of in zip(families, *outcomes, strict=True) if outcomes else ():
+        found.append(between_repeats(family.kind.name, family.things, of, family.reliance))
     return pd.concat(found, ignore_index=True)
 
 
@@ -55,11 +57,17 @@ def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLIT
     return table(HALVES, name, things, effect.named, counts, found)
 
 
-def between_repeats(name: str, things: Sequence[str], repeats: Sequence[Effect], whole: Effect) -> pd.DataFrame:
+class Outcome(NamedTuple):
+    """Which things (things,) a repeat names, and their mean effects."""
+
+    named: np.ndarray
+    mean: np.ndarray
+
+
+def between_repeats(name: str, things: Sequence[str], repeats: Sequence[Outcome], whole: Effect) -> pd.DataFrame:
     """The same between repeats, two or more; `whole` is their mean."""
-    named = np.array([effect.named for effect in repeats])
-    times, means = named.sum(0), [effect.net.mean(0) for effect in repeats]
-    found = spread([correlation(one, other) for one, other in combinations(means, 2)])
+    times = np.sum([repeat.named for repeat in repeats], axis=0)
+    found = spread([correlation(one.mean, other.mean) for one, other in combinations(repeats, 2)])
     both = times * (times - 1) / (len(repeats) - 1)
     return table(REPEATS, name, things, whole.named, Counts(times, both, len(repeats)), found)
 

@@ -80,7 +80,7 @@ def concluded(
     judged = Headline(headline(scores), scores[headline(scores)])
     people = people_of(run, effects, fold, judged.score)
     families = families_of(Blackout(run, effects, people))
-    others = [families_of(Blackout(run, replace(one, groups=effects.groups), people)) for one in repeats]
+    others = (families_of(Blackout(run, replace(one, groups=effects.groups), people)) for one in repeats)
     return BlackoutResults(run, effects, people, judged, families, replication_of(families, others))
 
 

@@ -194,9 +194,9 @@ def family(of: Blackout) -> Family | None:
     metadata, label = of.cohort.metadata, of.people.label
     known = options.covariates_of(of.run.cohort, of.effects.rows)
     groups, names = groups_of(metadata), names_of(metadata)
-    others = [Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups]
 
     def correct(effect: np.ndarray) -> Beside:
+        others = (Adjusted(adjustment(without_own(known, metadata, group)), label) for group in groups)
         each = [adjusted(effect[:, [at]]) for at, adjusted in enumerate(others)]
         return Beside(*map(np.hstack, zip(*each, strict=True)))
 
@@ -209,7 +209,6 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        effect.on_autism,
         note=APART if any(one.beside.covariates for one in others) else "",
         stored={"values": np.array([*groups], object)},
     )
