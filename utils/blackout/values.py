@@ -209,7 +209,7 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        note=APART if any(one.beside.covariates for one in others) else "",
+        note=APART if of.people.adjusted.beside.covariates else "",
         stored={"values": np.array([*groups], object)},
     )
 
