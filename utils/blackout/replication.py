@@ -10,7 +10,6 @@ Things that nobody names have no row. The first row of a family is of all its th
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family
     """`replication.csv`: of each family between halves of these people, and between repeats if there are some. These
     may come one after another, to save memory."""
     found = [halves(family.kind.name, family.things, family.reliance) for family in families]
-    outcomes = [[Outcome(of.reliance.named, of.reliance.net.mean(0)) for of in every] for every in repeats]
+    outcomes = [[(of.reliance.named, of.reliance.net.mean(0)) for of in every] for every in repeats]
     for family, *of in zip(families, *outcomes, strict=True) if outcomes else ():
         found.append(between_repeats(family.kind.name, family.things, of, family.reliance))
     return pd.concat(found, ignore_index=True)
@@ -57,17 +56,12 @@ def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLIT
     return table(HALVES, name, things, effect.named, counts, found)
 
 
-class Outcome(NamedTuple):
-    """Which things (things,) a repeat names, and their mean effects."""
-
-    named: np.ndarray
-    mean: np.ndarray
-
-
-def between_repeats(name: str, things: Sequence[str], repeats: Sequence[Outcome], whole: Effect) -> pd.DataFrame:
-    """The same between repeats, two or more; `whole` is their mean."""
-    times = np.sum([repeat.named for repeat in repeats], axis=0)
-    found = spread([correlation(one.mean, other.mean) for one, other in combinations(repeats, 2)])
+def between_repeats(
+    name: str, things: Sequence[str], repeats: Sequence[tuple[np.ndarray, np.ndarray]], whole: Effect
+) -> pd.DataFrame:
+    """The same between repeats, two or more: what each names and its mean effects, (things,); `whole` is their mean."""
+    named, means = zip(*repeats, strict=True)
+    times, found = np.sum(named, axis=0), spread([correlation(one, other) for one, other in combinations(means, 2)])
     both = times * (times - 1) / (len(repeats) - 1)
     return table(REPEATS, name, things, whole.named, Counts(times, both, len(repeats)), found)
 
