@@ -31,7 +31,7 @@ def printed(name: str, *words: object) -> str:
 @pytest.mark.slow
 def test_blackout_compares_both_ways():
     """Each fill once; the ratio is that of the times beside it, and the two ways differ by rounding."""
-    line = r"residual, 2 subjects, 20 regions, (\w+): full (\S+) s, .* (\S+) s, ratio (\S+), .* (\S+) of the spread"
+    line = r"residual, 2 .*, 20 regions, (\w+): full (\S+) s, .* (\S+) s, ratio (\S+), .* (\S+) of the spread"
     shown = printed("blackout", "--preset", "residual", "--subjects", 2, "--repeats", 1, "--regions", 20)
     found = re.findall(line, shown)
     assert [fill for fill, *_ in found] == ["background", "donor"]
