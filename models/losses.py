@@ -1,4 +1,4 @@
-"""The two losses: (batch, outputs, config, reads) -> scalar float32 Keras tensor."""
+"""The losses of autoencoders, and of the networks and parts of classifiers."""
 
 from typing import Any
 

@@ -17,8 +17,8 @@ People = dict[str, list[int]]  # person -> positions of the records
 
 
 class Donors:
-    """The donors of the records `tested` of a cohort, `count` or fewer for each. Those of a record do not depend on
-    which others are tested.
+    """The donors of the records `tested` of a cohort, `count` or, if one of them has fewer possible donors, fewer for
+    each. Whose they are depends on no other tested record.
 
     `drawn` maps a record to its donors (count,), and `origin` to the split and the site (None: any) that they are of;
     `subjects_of_origin` counts subjects. Records are known by position in the cohort.

@@ -21,14 +21,12 @@ from models.layers import RegionMeans
 from utils.blackout.graph import Node, feeds, nodes_of, volume_of
 
 Values = dict[KerasTensor, np.ndarray]
-
-
 TOGETHER_BYTES = 2**25  # of what regions change: so many pass at once
 
 
 def in_groups(masks: Sequence[np.ndarray], bytes_a_mask: int) -> list[np.ndarray]:
-    """Masks in groups that need about `TOGETHER_BYTES`."""
-    return np.array_split(masks, math.ceil(len(masks) * bytes_a_mask / TOGETHER_BYTES))
+    """Masks in groups that need about `TOGETHER_BYTES`, or one by one."""
+    return np.array_split(masks, min(len(masks), math.ceil(len(masks) * bytes_a_mask / TOGETHER_BYTES)))
 
 
 class Kept(NamedTuple):

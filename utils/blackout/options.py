@@ -14,6 +14,7 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
+from data.cohorts.duplicates import leaders
 from data.cohorts.records import Grid
 from data.cohorts.rows import Row
 from utils.runs.record import sha256
@@ -134,10 +135,11 @@ def possible_blackout(run: Run) -> None:
         name = "maps" if options.maps else "atlas"
         raise InputError(f"--{name} tells of regions, and {run.model.name} reads no volume. Leave --{name} out.")
     options.replaced_maps(cohort)
-    people = cohort.subjects("train") or cohort.subjects("test")
+    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
+    people = {leader[subject] for subject in cohort.subjects("train") or cohort.subjects("test")}
     if len(people) < MIN_SUBJECTS:
         raise InputError(
-            f"{cohort.path} has {len(people)} subject to take regions from; a blackout puts another person's "
+            f"{cohort.path} has {len(people)} person, or group of relatives, to take regions from; a blackout puts another person's "
             f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
     covariates_of(cohort, tested)

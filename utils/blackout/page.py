@@ -168,7 +168,10 @@ def viewer(family: Family, atlas: Atlas) -> str:
 def stops() -> dict[str, list[str]]:
     """Colours from the largest effect against the true class on, full and pale, for CSS."""
     every = {name: on_white(shades(opacity)) for name, opacity in (("full", 1), ("pale", PALE))}
-    return {name: [to_hex(colour) for colour in of[:: len(of) // (STOPS - 1)]] for name, of in every.items()}
+    return {
+        name: [to_hex(colour) for colour in of[np.linspace(0, len(of) - 1, STOPS).astype(int)]]
+        for name, of in every.items()
+    }
 
 
 def markup(macro: str, *values: Any) -> Markup:
