@@ -28,8 +28,8 @@ ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of a blackout by record, on the true class, and what goes with them: `arrays` as `blackout.h5` has them, by name. What the
-    network does not read has none.
+    """Effects of a blackout by record, on the true class, and what goes with them: `arrays` as `blackout.h5` has them,
+    by name. What the network does not read has none.
 
     Of each of `FILLS`: (records, regions) float64, on the logit; means over donors, with the control variate of
         `donors.control_variate_mean` if the fill has a `level`.

@@ -26,8 +26,8 @@ class Fill:
 
     The effect is on the logit of the true class: its fall, or its rise if `rises`, as a mean over donors if
     `by_donor`. `level` gives the regions' means (records of the cohort, regions, maps) by which the chance of having
-    drawn these donors is taken out of the effect of voxels; without it nothing is taken out. Only effects that are `tested` have p-values;
-    those `by_class` have a mean of each class.
+    drawn these donors is taken out of the effect of voxels; without it nothing is. Only effects that are `tested` have
+    p-values; those `by_class` have a mean of each class.
     """
 
     name: str  # a column of `regions.csv`

@@ -62,8 +62,8 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     of_repeats = [[run for run in runs if run.repeat == number] for number in range(whole.repeats)]
     if len({(run.standard, run.model.inputs(run.config)) for run in runs}) > 1:
         raise InputError(
-            "--choose took networks that read volumes on different scales, or different inputs, so that folds have no "
-            "effects in common; expected such as --choose combined,regions. Train again with candidates that read alike."
+            "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
+            "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
     repeats = [joined([*map(read_store, of)]) for of in of_repeats]
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))

@@ -139,8 +139,8 @@ def possible_blackout(run: Run) -> None:
     people = {leader[subject] for subject in cohort.subjects("train") or cohort.subjects("test")}
     if len(people) < MIN_SUBJECTS:
         raise InputError(
-            f"{cohort.path} has {len(people)} person, or group of relatives, to take regions from; a blackout puts another person's "
-            f"region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
+            f"{cohort.path} has {len(people)} subject to take regions from, relatives together; a blackout puts "
+            f"another person's region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
         )
     covariates_of(cohort, tested)
     if options.systems and not options.replaces_edges(cohort_of(run)):
