@@ -133,6 +133,14 @@ def equal(one: object, other: object) -> bool:
     return one.dtype.kind == other.dtype.kind and np.array_equal(one, other, equal_nan=floats)
 
 
+def distance(one: object, other: object) -> float:
+    """The largest difference of numbers; infinity if one is undefined where the other is not, or of another form."""
+    one, other = np.asarray(one), np.asarray(other)
+    if one.dtype.kind not in "fiu" or one.shape != other.shape or not np.array_equal(np.isnan(one), np.isnan(other)):
+        return np.inf
+    return float(np.nan_to_num(np.abs(one - other)).max(initial=0))
+
+
 def first_difference(one: object, other: object) -> str:
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape:
@@ -158,7 +166,8 @@ def compare(step: str, before: dict[Name, object], now: dict[Name, object], used
         if how == "changed" and equal(before[name], now[name]):
             continue
         whole = "/".join((step, *name))
-        covering = next((row for row in EXEMPTIONS if row.covers(whole, how)), None)
+        apart = distance(before[name], now[name]) if how == "changed" else 0.0
+        covering = next((row for row in EXEMPTIONS if row.covers(whole, how) and apart <= row.within), None)
         if covering:
             exempt[covering] += 1
         else:

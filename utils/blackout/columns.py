@@ -18,12 +18,8 @@ COLUMNS = {  # of the page's tables -> its heading and format; others are text u
     "named": ("named", "d"),
     "comes_out": ("comes out", ".2f"),
     "in_the_other": ("in the other", ".2f"),
-    **{
-        column: (heading, ".4f")
-        for fill in FILLS
-        if fill.tested
-        for column, heading in ((fill.name, fill.name), (f"p_{fill.name}", f"{fill.prefix}p"))
-    },
+    **{fill.name: (fill.name, ".4f") for fill in FILLS},
+    **{f"p_{fill.name}": (f"{fill.prefix}p", ".4f") for fill in FILLS},
     DIFFERENCE: (DIFFERENCE, ".2f"),
     CORRELATION: (CORRELATION, ".2f"),
     "difference_of": ("difference of", ""),
@@ -52,7 +48,7 @@ MEANINGS = {  # by heading
     "that do in most.",
     "in the other": "Of the halves or repeats that name it, the share whose partners name it, too.",
     CORRELATION: "Of the mean effects of all things of a family in one half, or repeat, with those in the other. Below "
-    "it stands their range.",
+    "it stands the range of 95% of them, which is no interval.",
 }
 NAME_WIDTH = 23  # letters of a name in the terminal
 TOP = 5  # things of a family in the terminal
@@ -62,6 +58,7 @@ LINE = "{:24}{:>28}{:>9}{:>9}{:>9}"  # of its table
 def columns_of(family: Family) -> list[str]:
     """Those of a family that its page shows, without directions if nothing there has one."""
     of_effects = [name for effect in family.tested for name in (effect.fill.name, f"p_{effect.fill.name}")]
+    of_effects += [effect.fill.name for effect in family.effects if not effect.fill.tested]
     directed = DIRECTED if family.table[DIRECTION].any() else ()
     also = ["difference_of"] if "difference_of" in family.table else []
     return [*family.kind.shown, *of_effects, *directed, *also]
@@ -87,6 +84,7 @@ def cell(row: dict, column: str, form: str) -> str:
 
 def print_strongest(families: Sequence[Family]) -> None:
     """The things of most reliance of each family."""
+    print_unless_quiet("The strongest of each family; an interval is for its row alone, p for all of its family.")
     for family in families:
         headings = [text for effect in family.tested for text in (effect.fill.name, "p")]
         print_line(f"{len(family.things):,} {family.kind.many}", *headings)

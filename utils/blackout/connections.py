@@ -40,11 +40,6 @@ class RegionPairs(NamedTuple):
     of_edge: np.ndarray
     regions: np.ndarray
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """The edges of each pair (pairs,)."""
-        return np.bincount(self.of_edge, minlength=len(self.regions))
-
 
 def pairs_of(region_of: np.ndarray, pairs: np.ndarray) -> RegionPairs:
     """Of each parcel's region (parcels,) and each edge's parcels (edges, 2).
@@ -189,5 +184,6 @@ CONNECTIONS = Kind(
     "diagonal are the edges within a system. In the systems that are found, pairs of regions are tested, too; no p is "
     "below that of its systems.",
     none="no connection is shown to matter alone; many may matter together",
+    inner="pairs of regions",
     shown=("level", "a", "b"),
 )

@@ -166,7 +166,8 @@ class Kind:
     measured.
 
     `name` stands in `replication.csv`, `table` is the name of its CSV. `none` follows the sentence that none is
-    significant. `shown` are the identifying columns that a page shows. `measure` gives the arrays of `Effects`;
+    significant; `inner` is what the things within its things are called. `shown` are the identifying columns that a
+    page shows. `measure` gives the arrays of `Effects`;
     `family` is None of what was not replaced.
     """
 
@@ -179,6 +180,7 @@ class Kind:
     measure: Callable[["Setup"], "Measured"] | None = None
     about: str = ""
     none: str = ""
+    inner: str = ""
     shown: tuple[str, ...] = ()
 
 

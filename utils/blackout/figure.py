@@ -16,7 +16,7 @@ from utils import figures
 from utils.blackout.colours import PALE, Matrix, cuts, effect_ticks, largest_effect, painted, ranked, shades
 from utils.blackout.families import Effect, Family, People, Verdict
 from utils.blackout.results import BlackoutResults
-from utils.blackout.sentences import accuracy_sentence, found_sentence
+from utils.blackout.sentences import found_sentence
 from utils.figures import shortened
 from utils.scores.results import ALPHA, CONFIDENCE, Estimate
 
@@ -67,6 +67,8 @@ def text_of(family: Family) -> str:
         shown.append(f"Axial slices, MNI space; {figures.SIDES}.")
     if family.axes and family.named.any():
         shown.append("A significant pair has a frame.")
+    if family.axes and (rows := family.place[family.axes[0]].nunique()) > CELLS:
+        shown.append(f"The first {CELLS} of {rows}, by what is found there.")
     return folded("\n".join(filter(None, (found_sentence(family), " ".join(shown)))))
 
 
@@ -74,7 +76,7 @@ def draw(found: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
     heading = folded(f"{found.title}: mean over {found.sample}", int(LETTERS * FONT / BIG))
     below, texts = 0.1 + 1.3 * inches(heading), [text_of(family) for family in found.families]
-    told = folded(accuracy_sentence(found.judged))
+    told = folded("\n".join([*found.first, *found.beside]))
     heights = [0.35 + inches(text) + height_of(family) for text, family in zip(texts, found.families, strict=True)]
     tops = np.cumsum([below + inches(told) + 0.1, *heights])
     figure = plt.figure(figsize=(WIDTH, tops[-1] + LEGEND), dpi=DPI)

@@ -116,16 +116,19 @@ def write_store(found: BlackoutResults) -> None:
 
 
 def read_store(run: Run) -> Effects:
-    """The effects that the run on a fold wrote. Raises InputError if they cannot be read."""
-    path = run.out_dir / STORE
+    """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of others."""
+    path, rows = run.out_dir / STORE, [run.cohort.rows[index] for index in run.cohort.indices("test")]
+    advice = f"remove {path.parent} and repeat the command."
     try:
         with h5py.File(path) as store:
+            if store["subject"].asstr()[:].tolist() != [row.subject for row in rows]:
+                raise InputError(f"{path} is of other subjects; {advice}")
             numbers = [name for name, of in store.items() if of.dtype.kind == "f" and name != "label"]
             arrays = {name: store[name][:] for name in numbers}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); remove {path.parent} and repeat the command.") from error
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
     small = {name: array.astype(float) for name, array in arrays.items() if name not in LARGE}
-    return Effects(arrays | small, [run.cohort.rows[index] for index in run.cohort.indices("test")])
+    return Effects(arrays | small, rows)
 
 
 def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:

@@ -94,8 +94,8 @@ def loaded(path: Path | None, grid: Grid) -> Atlas:
     """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
     atlas = load_atlas(path, grid)
     names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
-    often = Counter(names.values())
-    names = {region: f"{name} {region}" if often[name] > 1 else name for region, name in names.items()}
+    while often := [name for name, count in Counter(names.values()).items() if count > 1]:
+        names = {region: f"{name} {region}" if name in often else name for region, name in names.items()}
     return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
 
 

@@ -30,7 +30,9 @@ from utils.scores.results import ALPHA, INTERVAL, Estimate
 
 HERE = Path(__file__).parent
 SHOWN = 5  # problems
-INTERVALS = "Below an effect stands its 95% interval, for this row alone."
+INTERVALS = (
+    "Below an effect stands its 95% interval, for this row alone. Of so many the strongest look stronger than they are."
+)
 STRONGEST = 12  # bars of the figure, more if more are named
 ROWS = 200  # of a table, or of a level of it; more if more are named
 STOPS = 17  # colours of a bar of them

@@ -37,22 +37,23 @@ class BlackoutResults:
         return self.people.verdict is Verdict.CHANCE
 
     @cached_property
+    def first(self) -> list[str]:
+        """How well the network predicts, and whether what is named comes out in halves."""
+        published = sentences.may_be_published(self.replication, self.run.caveats.unknown_site)
+        return [sentences.accuracy_sentence(self.judged), " ".join(published)]
+
+    @cached_property
+    def beside(self) -> list[str]:
+        """What stands beside every finding: how scans were prepared, and what p is adjusted for."""
+        derivation = options.cohort_of(self.run).metadata.derivation
+        uncleaned = derivation.uncleaned if derivation else ""
+        return [*filter(None, [uncleaned]), sentences.basis_sentence(self.people)]
+
+    @cached_property
     def said(self) -> list[str]:
         """All that is concluded, a text a line."""
-        derivation = options.cohort_of(self.run).metadata.derivation
-        return [
-            *filter(
-                None,
-                (
-                    sentences.accuracy_sentence(self.judged),
-                    " ".join(sentences.may_be_published(self.replication, self.run.caveats.unknown_site)),
-                    *map(sentences.found_sentence, self.families),
-                    *(family.note for family in self.families),
-                    derivation.uncleaned if derivation else "",
-                    sentences.basis_sentence(self.people),
-                ),
-            )
-        ]
+        of_families = [*map(sentences.found_sentence, self.families), *(family.note for family in self.families)]
+        return [*self.first, *filter(None, of_families), *self.beside]
 
     @property
     def sample(self) -> str:
