@@ -21,7 +21,7 @@ from models.layers import RegionMeans
 from utils.blackout.graph import Node, feeds, nodes_of, volume_of
 
 Values = dict[KerasTensor, np.ndarray]
-TOGETHER_BYTES = 2**25  # of what regions change: so many pass at once
+TOGETHER_BYTES = 2**24  # of what regions change: so many pass at once
 
 
 def in_groups(masks: Sequence[np.ndarray], bytes_a_mask: int) -> list[np.ndarray]:
@@ -51,23 +51,37 @@ def readers_by_averages(network: keras.Model) -> list[Node]:
     return readers if all_average and isinstance(network.layers[-1], MeanOfLogits) else []
 
 
-def matrix_of(layer: keras.Layer, grid: tuple[int, ...]) -> sparse.coo_array:
-    """The matrix (averages, voxels) by which a layer averages each map; no voxel may be in two averages.
+class Average(NamedTuple):
+    """How a layer averages voxels of each map: of each voxel (voxels,) the number of its average, and its weight there,
+    0 if it is in none."""
 
-    The gradient of the sum of all averages is each voxel's weight. If each average counts by its index, the gradient is
-    the weight times the index of the voxel's average.
-    """
-    volume = tf.zeros((1, *grid, 2))
-    with tf.GradientTape() as tape:
-        tape.watch(volume)
-        averages = layer(volume)
-    count = math.prod(averages.shape[1:-1])
-    factors = np.stack([np.ones(count), np.arange(count)], axis=1).astype(np.float32)
-    gradient = tf.convert_to_tensor(tape.gradient(averages, volume, tf.reshape(factors, averages.shape)))
-    weights, by_index = gradient.numpy().reshape(-1, 2).T
-    (voxels,) = np.nonzero(weights)
-    indices = np.rint(by_index[voxels] / weights[voxels]).astype(int)
-    return sparse.coo_array((weights[voxels], (indices, voxels)), shape=(count, len(weights)))
+    place: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, layer: keras.Layer, grid: tuple[int, ...]) -> "Average":
+        """Of a layer that takes no voxel twice.
+
+        The gradient of the sum of all averages is each voxel's weight. If each average counts by its number, the
+        gradient is the weight times the number of the voxel's average.
+        """
+        volume = tf.zeros((1, *grid, 2))
+        with tf.GradientTape() as tape:
+            tape.watch(volume)
+            averages = layer(volume)
+        count = math.prod(averages.shape[1:-1])
+        factors = np.stack([np.ones(count), np.arange(count)], axis=1).astype(np.float32)
+        gradient = tf.convert_to_tensor(tape.gradient(averages, volume, tf.reshape(factors, averages.shape)))
+        weight, by_index = gradient.numpy().reshape(-1, 2).T
+        return cls(np.rint(by_index / np.where(weight == 0, 1, weight)).astype(int), weight)
+
+    def changes(self, mask: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The averages (n,) int that voxels of a mask (voxels,) are in, and how much these change by the differences at
+        all voxels (voxels, values): (n, values)."""
+        (voxels,) = np.nonzero(mask & (self.weight != 0))
+        touched, entry = np.unique(self.place[voxels], return_inverse=True)
+        entries = self.weight[voxels], (entry, np.arange(len(voxels)))
+        return touched, sparse.csr_array(entries, shape=(len(touched), len(voxels))) @ difference[voxels]
 
 
 class PartOfVolume:
@@ -100,10 +114,10 @@ class FeatureOcclusion:
     def __init__(self, network: keras.Model, averages: list[Node]):
         volume, nodes, last = volume_of(network), nodes_of(network), network.layers[-1]
         grid, self._maps, self._inputs = volume.shape[1:4], volume.shape[-1], network.inputs
-        self._matrices = {node.output_tensors[0]: matrix_of(node.operation, grid) for node in averages}
-        shown = keras.Function(network.inputs, [*network.outputs, *self._matrices])
+        self._averages = {node.output_tensors[0]: Average.of(node.operation, grid) for node in averages}
+        shown = keras.Function(network.inputs, [*network.outputs, *self._averages])
         self._shown = tf.function(shown, reduce_retracing=True)
-        sources = [*self._matrices, *(tensor for tensor in network.inputs if tensor is not volume)]
+        sources = [*self._averages, *(tensor for tensor in network.inputs if tensor is not volume)]
         self._parts = [
             PartOfVolume(part, share, logits, [source for source in sources if feeds(nodes, source, logits)])
             for part, share, logits in zip(last.parts, last.shares, keras.tree.flatten(last.input), strict=True)
@@ -113,7 +127,7 @@ class FeatureOcclusion:
     def keep(self, inputs: dict[str, np.ndarray]) -> Any:
         read = {tensor: inputs[tensor.name] for tensor in self._inputs}
         logits, *averages = (found.numpy() for found in self._shown([*map(tf.constant, read.values())]))
-        read |= zip(self._matrices, averages, strict=True)
+        read |= zip(self._averages, averages, strict=True)
         alone = {source: values[None] for source, values in read.items()}
         return Kept(inputs["volume"], read, logits, [part.added(alone)[0] for part in self._parts])
 
@@ -128,7 +142,7 @@ class FeatureOcclusion:
     ) -> tuple[np.ndarray, np.ndarray]:
         difference = (np.asarray(fill, np.float32) - kept.volume).reshape(len(kept.volume), -1, self._maps)
         by_voxel = difference.swapaxes(0, 1).reshape(difference.shape[1], -1)  # (voxels, batch * maps)
-        groups = in_groups(masks, sum(kept.read[average].nbytes for average in self._matrices))
+        groups = in_groups(masks, sum(kept.read[average].nbytes for average in self._averages))
         found = [self._occluded(kept, self._replaced(kept, by_voxel, group), list(maps)) for group in groups]
         in_all, in_one = (np.concatenate(logits) for logits in zip(*found, strict=True))
         return in_all, in_one
@@ -137,13 +151,13 @@ class FeatureOcclusion:
         """Return what is read, (masks, batch, ...), with each mask's voxels replaced, which adds the differences
         `by_voxel` (voxels, batch * maps) to them."""
         read = {source: np.broadcast_to(values, (len(masks), *values.shape)) for source, values in kept.read.items()}
-        for average, matrix in self._matrices.items():
-            count, voxels = matrix.shape
-            mask, entry = np.nonzero(masks.reshape(len(masks), -1)[:, matrix.col])
-            places = mask * count + matrix.row[entry], matrix.col[entry]
-            of_masks = sparse.csr_array((matrix.data[entry], places), shape=(len(masks) * count, voxels))
-            changes = (of_masks @ by_voxel).reshape(len(masks), count, len(kept.volume), self._maps)
-            read[average] = read[average] + changes.swapaxes(1, 2).reshape(read[average].shape)
+        for source, average in self._averages.items():
+            shown = kept.read[source]
+            found = np.repeat(shown.reshape(1, len(shown), -1, self._maps), len(masks), axis=0)
+            for one, mask in zip(found, masks, strict=True):
+                touched, changes = average.changes(mask.ravel(), by_voxel)
+                one[:, touched] += changes.reshape(len(touched), len(shown), self._maps).swapaxes(0, 1)
+            read[source] = found.reshape(len(masks), *shown.shape)
         return read
 
     def _occluded(self, kept: Kept, read: Values, maps: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +174,7 @@ class FeatureOcclusion:
             if part.inputs == self._maps:
                 in_one += change[:, :, maps]
                 continue
-            averages = self._matrices.keys() & part.sources
+            averages = self._averages.keys() & part.sources
             for place, one in enumerate(maps):
                 is_one = np.arange(self._maps) == one
                 mixed = read | {each: np.where(is_one, read[each], kept.read[each]) for each in averages}

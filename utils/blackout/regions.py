@@ -258,7 +258,8 @@ BY_MAP = Kind(
     "regions in one map",
     family_by_map,
     about="Each region is replaced by another person's in one map alone; the other maps stay; as the map "
-    "connectome, its edges alone are. A sum over maps is the reliance on the region only if each network reads one map.",
+    "connectome, its edges alone are. A sum over maps is the reliance on the region only if each network reads one "
+    "map.",
     none="no region is shown to matter in one map alone; it may matter in several maps together",
     shown=("name", "map"),
 )
