@@ -247,18 +247,19 @@ def test_a_box_a_voxel_too_small_is_noticed(kind, reduction, monkeypatch):
 
 @pytest.mark.slow
 def test_a_voxel_in_the_wrong_average_is_noticed(monkeypatch):
-    matrix_of = features.matrix_of
+    of_layer = features.Average.of
 
     def mistaken(layer, grid):
-        matrix = matrix_of(layer, grid)
-        matrix.row[0] = (matrix.row[0] + 1) % matrix.shape[0]
-        return matrix
+        average = of_layer(layer, grid)
+        first = np.flatnonzero(average.weight)[0]
+        average.place[first] = (average.place[first] + 1) % (average.place.max() + 1)
+        return average
 
     model = randomise(network_of("cnn", "combined"))
     first = np.zeros((1, *GRID), bool)
     first[0, :2, :2, :2] = True
     assert error(model, first) < TOLERANCE
-    monkeypatch.setattr(features, "matrix_of", mistaken)
+    monkeypatch.setattr(features.Average, "of", mistaken)
     assert error(model, first) > 50 * TOLERANCE
 
 
