@@ -49,17 +49,19 @@ FIRST |= {"body mass index": "bmi"}
 CODES = {"sex": "sex_(male|female)", "handedness": "handedness_(right|left|ambidextrous|mixed)", "eyes": "eyes_.*"}
 OWN = {"age": ["AGE_AT_SCAN"], "sex": ["SEX"], "handedness": ["handedness"], "IQ": ["fiq"]}  # covariates that tell it
 OWN |= {"tests and missing values": ["fiq", "handedness"]}  # which are unknown for some
+OTHERS = {"unique": "unique", "background": "delta_logit", "sufficiency": "sufficiency"}  # of regions, as stored
+TESTED = ("reliance", "unique")
 WIDER = np.sqrt(2)  # is a mean of people, any two of whom meet twice: as training people and as tested ones
 
 
 @dataclass
 class Family:
-    """A family of a blackout of 40 people, sorted by name, on folds. A thing is a column of `reliance`, of the `value`
-    that people have there and of how it is `read`, (people, things), in the order of the rows of `table`."""
+    """A family of a blackout of 40 people, sorted by name, on folds. A thing is a column of each of `effects`, of the
+    `value` that people have there and of how it is `read`, (people, things), in the order of the rows of `table`."""
 
     name: str
     table: pd.DataFrame
-    reliance: np.ndarray
+    effects: dict[str, np.ndarray]
     value: np.ndarray
     read: np.ndarray
     people: pd.DataFrame
@@ -68,6 +70,10 @@ class Family:
     @property
     def label(self) -> np.ndarray:
         return self.people["label"].astype(float).to_numpy()
+
+    @property
+    def tested(self) -> dict[str, np.ndarray]:
+        return {name: effect for name, effect in self.effects.items() if name in TESTED}
 
     def beside(self, effect: np.ndarray) -> Beside:
         """Effects beside covariates; those of a group of values without what tells the same."""
@@ -124,10 +130,14 @@ def family(request, of_few_regions, converted) -> Family:
         rows = [row[0] if len(row) == 1 else row for row in table[columns].itertuples(index=False, name=None)]
     assert len(things) == len(rows) and {*things} == {*rows}
     reliance, value = (np.column_stack(of)[order].astype(float) for of in zip(*map(things.get, rows), strict=True))
+    effects = {"reliance": reliance}
+    if name == "regions":
+        at = np.ix_(order, [[*REGIONS].index(region) for region in rows])
+        effects |= {of: found[array][at].astype(float) for of, array in OTHERS.items()}
     people = lab.read_table(converted / "subjects.csv").sort_values("subject")
     on_autism = np.where(people["label"].astype(float) == 1, 1, -1)[:, None] * reliance
     read_as = np.tile(on_autism.sum(1, keepdims=True), (1, len(rows))) if name == "connections" else on_autism
-    return Family(name, table, reliance, value, read_as, people, covariates(converted))
+    return Family(name, table, effects, value, read_as, people, covariates(converted))
 
 
 def test_effects_of_folds_are_pooled_as_they_are(of_few_regions, on_folds):
@@ -147,29 +157,33 @@ def test_a_row_has_a_rank_and_means_over_people_with_intervals(family):
     more = [] if family.name == "regions" else OF_REGIONS
     assert [*table] == ["rank", *own, *(name for name in ROW.split() if not any(of in name for of in more))]
     assert table["rank"].tolist() == [*range(1, len(table) + 1)] and table["reliance"].is_monotonic_decreasing
-    np.testing.assert_allclose(table["reliance"], family.reliance.mean(0), atol=1e-5)
-    for at, effect in enumerate(family.reliance.T):
-        apart = WIDER * (effect - effect.mean())
-        drawn = stats.bootstrap((effect.mean() + apart,), np.mean, method="percentile", rng=at)
-        ends, row = drawn.confidence_interval, table.iloc[at][["reliance_low", "reliance_high"]].astype(float)
-        np.testing.assert_allclose(row, ends, atol=0.1 * np.ptp(ends))
+    for name, of_people in family.effects.items():
+        np.testing.assert_allclose(table[name], of_people.mean(0), atol=1e-5)
+        for at, effect in enumerate(of_people.T):
+            apart = WIDER * (effect - effect.mean())
+            drawn = stats.bootstrap((effect.mean() + apart,), np.mean, method="percentile", rng=at)
+            ends, row = drawn.confidence_interval, table.iloc[at][[f"{name}_low", f"{name}_high"]].astype(float)
+            np.testing.assert_allclose(row, ends, atol=0.1 * np.ptp(ends))
 
 
 def test_p_before_adjustment_is_that_of_labels_permuted(family):
     """The largest studentised covariance over things (Winkler et al. 2014), of which the spread is wider. A region's
     edges have no effect if it has none."""
-    p, some = np.ones(len(family.table)), family.reliance.any(0)
-    p[some] = family_wise(family.reliance[:, some], family.label, WIDER)
-    np.testing.assert_allclose(family.table["p_reliance_plain"], p, atol=0.04)
+    for name, effect in family.tested.items():
+        p, some = np.ones(len(family.table)), effect.any(0)
+        p[some] = family_wise(effect[:, some], family.label, WIDER)
+        np.testing.assert_allclose(family.table[f"p_{name}_plain"], p, atol=0.04)
 
 
 def test_p_is_of_effects_beside_covariates(family):
-    beside, table = family.beside(family.reliance), family.table
-    p, q = permutation_test(beside, 0, widening=WIDER)
-    np.testing.assert_allclose(table[["p_reliance", "q_reliance"]].T, [p, q], atol=1e-4)
-    names = ["reliance_adjusted", "reliance_adjusted_low", "reliance_adjusted_high"]
-    np.testing.assert_allclose(table[names].T, mean_interval(widened(beside.net, WIDER), 0), atol=1e-5)
-    assert (table["p_reliance"] != table["p_reliance_plain"]).any()
+    table = family.table
+    for name, effect in family.tested.items():
+        beside = family.beside(effect)
+        p, q = permutation_test(beside, 0, widening=WIDER)
+        np.testing.assert_allclose(table[[f"p_{name}", f"q_{name}"]].T, [p, q], atol=1e-4)
+        names = [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high"]
+        np.testing.assert_allclose(table[names].T, mean_interval(widened(beside.net, WIDER), 0), atol=1e-5)
+        assert (table[f"p_{name}"] != table[f"p_{name}_plain"]).any()
 
 
 def test_directions_are_of_what_people_have_there(family):
@@ -224,7 +238,7 @@ SYSTEM_OF = {REGIONS[region]: system for region, system in SYSTEM.items()}
 # Regions
 
 
-def test_other_effects_of_regions_are_means_and_regions_lie_where_the_atlas_has_them(of_few_regions):
+def test_regions_lie_where_the_atlas_has_them_and_the_background_has_means_of_classes(of_few_regions):
     found, table = stored(of_few_regions / "blackout"), read(of_few_regions / "blackout", "regions")
     table = table.sort_values("region", ignore_index=True)
     assert dict(zip(table["region"], table["name"], strict=True)) == REGIONS
@@ -235,12 +249,9 @@ def test_other_effects_of_regions_are_means_and_regions_lie_where_the_atlas_has_
         centre = np.argwhere(np.asarray(image.dataobj) == row["region"]).mean(0)
         mm = image.affine[:3, :3] @ centre + image.affine[:3, 3]
         np.testing.assert_allclose(row[["x_mm", "y_mm", "z_mm"]].astype(float), mm, atol=7)  # cut by the field of view
-        of = {name: values[:, place] for name, values in found.items() if name in ("unique", "sufficiency")}
-        background, label = found["delta_logit"][:, place], found["label"]
-        of |= {"background": background, "background_autism": background[label == 1]}
-        of |= {"background_control": background[label == 0]}
-        for name, values in of.items():
-            assert row[name] == pytest.approx(values.mean(), abs=1e-5), name
+        for value, name in enumerate(("control", "autism")):
+            mean = found["delta_logit"][found["label"] == value, place].mean()
+            assert row[f"background_{name}"] == pytest.approx(mean, abs=1e-5)
 
 
 def test_maps_hold_the_effects_where_their_regions_are(of_few_regions):
