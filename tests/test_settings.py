@@ -1,9 +1,12 @@
 """Settings: any text is refused or within bounds that float32 holds; each that is not refused changes the network."""
 
 import dataclasses
+import json
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+from annotated_types import Interval, Len
 from helpers import DENSE
 from hypothesis import given
 from hypothesis import settings as examples
@@ -16,36 +19,72 @@ GRID = MODELS["cnn"].grid
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}
 CONFIGS = {f"{name}, {preset}": config for name, presets in PRESETS.items() for preset, config in presets.items()}
 ODD = ["9" * 400, "9" * 5000, "1e-60", "0.99999999999", "1e999", "-0", "٣", "²", "1_0", "nan", "1e308", "1e-7"]
-NUMBERS = st.one_of(st.integers().map(str), st.floats().map(str), st.sampled_from(ODD), st.text(max_size=4))
+WORDS = ["true", "False", "1", "adam", "sine", "regions", "regions,convolutions", "site"]
+TEXTS = st.one_of(*(st.integers().map(str), st.floats().map(str), st.sampled_from(ODD + WORDS), st.text(max_size=4)))
 
 
-def numbers_of(config) -> list[str]:
-    """The settings that are numbers, or several of them."""
-    return [name for name, of in vars(config).items() if not isinstance(of, (bool, str)) and name != "parts"]
+def kinds_of(config) -> dict[str, object]:
+    """The type of each setting, with the bounds noted there."""
+    return get_type_hints(type(config), include_extras=True)
+
+
+def fits(value: object, kind: object) -> bool:
+    """Whether a value is of a type, within the bounds noted there."""
+    if (origin := get_origin(kind)) is Literal:
+        return value in get_args(kind)
+    if origin is tuple:
+        return type(value) is tuple and all(fits(each, get_args(kind)[0]) for each in value)
+    if origin is not Annotated:
+        return type(value) is kind
+    inner, bound = get_args(kind)
+    low, size, high = (bound.ge, value, bound.le)
+    if isinstance(bound, Len):
+        low, size, high = bound.min_length, len(value), bound.max_length
+    return fits(value, inner) and low <= size <= high
+
+
+def bounds_of(kind: object) -> tuple[type, float, float] | None:
+    """The type of a number, or of each of several, with its bounds; None of a word."""
+    while get_origin(kind) is not Literal and get_origin(kind) is not None:
+        inner, bound, *_ = get_args(kind)
+        if isinstance(bound, Interval):
+            return inner, bound.ge, bound.le
+        kind = inner
+    assert kind is bool or get_origin(kind) is Literal
+    return None
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_setting_that_is_a_number_has_bounds_that_float32_can_hold(config):
-    rounded = {"learning_rate": "1e-60", "decay": "0.99999999999", "sparsity": "0.99999999999"}
-    for name in numbers_of(config):
-        for text in ["nan", "1e39", "-1", "9" * 50, rounded.get(name, "-1e39")]:
+    for name, kind in kinds_of(config).items():
+        if not (bounds := bounds_of(kind)):
+            continue
+        of, *ends = bounds
+        low, high = np.float32(ends)
+        assert np.isfinite([low, high]).all() and low < high
+        assert (low > 0) == (ends[0] > 0) and (high < 1) == (ends[1] < 1), name
+        beyond = (ends[0] - 1, ends[1] + 1) if of is int else np.nextafter(ends, [-np.inf, np.inf])
+        for text in ["nan", "9" * 50, *map(str, beyond), ",".join(["1"] * 65)]:
             with pytest.raises(InputError, match=f"--set {name}=.* does not fit"):
                 override(config, [f"{name}={text}"])
 
 
 @pytest.mark.slow
 @examples(max_examples=200)
-@given(st.sampled_from(list(CONFIGS.values())), st.data())
-def test_any_text_of_a_setting_is_refused_or_a_number_of_its_type(config, data):
-    name = data.draw(st.sampled_from(numbers_of(config)))
+@given(st.sampled_from(list(CONFIGS)), st.data())
+def test_any_text_of_a_setting_is_refused_or_within_its_bounds(which, data):
+    """What is not refused is read from a checkpoint as it is."""
+    config, model = CONFIGS[which], MODELS[which.partition(",")[0]]
+    name, kind = data.draw(st.sampled_from([*kinds_of(config).items()]))
     several = isinstance(getattr(config, name), tuple)
-    text = data.draw(st.lists(NUMBERS, max_size=5).map(",".join) if several else NUMBERS)
+    text = data.draw(st.lists(TEXTS, max_size=5).map(",".join) if several else TEXTS)
     try:
-        value = getattr(override(config, [f"{name}={text}"]), name)
+        changed = override(config, [f"{name}={text}"])
     except InputError as error:
         assert len(str(error)) < 1000
     else:
-        assert type(value) is type(getattr(config, name)) and np.isfinite(np.float32(value)).all()
+        assert fits(getattr(changed, name), kind)
+        assert model.settings(json.loads(json.dumps(dataclasses.asdict(changed)))) == changed
 
 
 @pytest.mark.slow
