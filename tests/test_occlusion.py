@@ -156,6 +156,13 @@ def test_networks_of_the_models_are_exact(name, preset, maps, more):
         assert np.abs(expected - model(inputs, training=False)).max() > 100 * TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["residual", "combined"])
+def test_masks_that_need_more_than_is_held_at_once_pass_one_by_one(preset, monkeypatch):
+    monkeypatch.setattr(features, "TOGETHER_BYTES", 1)
+    assert error(randomise(network_of("cnn", preset)), boxes(GRID, 4), whole=()) < TOLERANCE
+
+
 def triples(largest):
     return st.tuples(*[st.integers(1, largest)] * 3)
 
