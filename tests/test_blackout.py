@@ -224,6 +224,7 @@ def test_what_is_unique_is_beside_what_the_rest_of_the_brain_predicts(maps, bund
     more = f"--bundle {{model}} --maps {','.join(maps)} --donors 50"
     done(BLACKOUT + more, model=bundle, of=six, atlas=atlas, to=tmp_path / "out")
     passes, replaced = Passes(bundle, six, tmp_path / "out"), np.isin(MADE, maps)
+    assert re.search("edges .* stayed .*--maps", record_of(tmp_path / "out")["conclusion"])
     found, volume = passes.found, passes.volume
     assert not (tmp_path / "out/connections.csv").exists() and "pair_reliance" not in found
     assert (tmp_path / "out/regions_by_map.csv").exists() == ("map" in found) == (len(maps) > 1)

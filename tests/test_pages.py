@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SVG = "{http://www.w3.org/2000/svg}"
 RED = "#d62728"  # of bars that are significant
 HEADINGS = {  # of the page's tables
-    "regions": "region | reliance | p | unique | unique p",
+    "regions": "region | reliance | p | unique | unique p | background | sufficiency",
     "regions_by_map": "region | map | reliance | p | direction | difference",
     "connections": "level | a | b | reliance | p | direction | difference",
     "values": "group | reliance | p | direction | difference | difference of",
@@ -30,9 +30,12 @@ WHO = ("level", "group", "name", "map", "a", "b")  # columns that say what a row
 SHOWN = 2  # of a level of a table, and what is named
 
 
-def planted(path: Path, at_chance: bool) -> None:
+Predicted = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def planted(path: Path, predicted: Predicted) -> None:
     """Effects of a fold: of the first region, in all and in one map; of what is unique of the second; of the pair of
-    both, and of age. Whatever the network predicts may be at chance."""
+    both, and of age. The network may have predicted otherwise."""
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)  # no link any more
@@ -44,15 +47,14 @@ def planted(path: Path, at_chance: bool) -> None:
             effect = random.normal(0, 0.1, file[name].shape)
             effect[:, *np.atleast_1d(at)] += 1
             file[name][...] = effect
-        if at_chance:
-            file["probability"][...] = random.uniform(0.4, 0.6, file["probability"].shape)
+        file["probability"][...] = predicted(file["probability"][()], random)
 
 
-def pooled(of: Path, cohort: Path, ckpt: Path, to: Path, at_chance: bool = False) -> tuple[Path, str]:
+def pooled(of: Path, cohort: Path, ckpt: Path, to: Path, predicted: Predicted = lambda of, _: of) -> tuple[Path, str]:
     """The results of a blackout whose folds found such effects, and what was printed."""
     labs.copy(of / "blackout", to)
     for fold in to.glob("fold-*"):
-        planted(fold / "blackout.h5", at_chance)
+        planted(fold / "blackout.h5", predicted)
     labs.edit(to / "run.json", {"finished": False})
     places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
     more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
@@ -64,6 +66,7 @@ def named(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.blackout.page.ROWS", SHOWN)
         patch.setattr("utils.blackout.figure.CELLS", SHOWN)
+        patch.setattr("utils.blackout.regions.MAX_PEOPLE", 39)  # of 40
         return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("named") / "out")
 
 
@@ -84,8 +87,9 @@ def test_the_page_has_the_tables(name, named):
     start = 1 + lines.index(HEADINGS[name])
     for line, row in zip(lines[start : start + len(shown)], shown.to_dict("records"), strict=True):
         words = [row[of] for of in WHO if of in row]
-        effects = ("reliance", "unique") if name == "regions" else ("reliance",)
+        effects = ("reliance", "unique", "background", "sufficiency") if name == "regions" else ("reliance",)
         columns = [of for effect in effects for of in (effect, f"{effect}_low", f"{effect}_high", f"p_{effect}")]
+        columns = [of for of in columns if of in row]  # some have no p
         directed = name != "regions" and not pd.isna(row["direction"])
         rest = line.removeprefix(" | ".join(words) + " | ")
         assert rest != line and len(re.findall(r"\d to ", rest)) == len(effects) + directed
@@ -119,27 +123,38 @@ def test_the_cross_hair_begins_in_the_strongest_region_that_is_named(named):
     assert painted[int(at["X"]), int(at["Y"]), int(at["Z"])] == pytest.approx(strongest, rel=1e-5)
 
 
+def bars_of(folder: Path) -> list[list[tuple[str, list[float], list[float]]]]:
+    """Of each panel of the figure that has bars, from the last one up: the style of each, where it begins and ends, and
+    where its whisker does."""
+    drawing, found = ElementTree.parse(folder / "blackout.svg"), []
+
+    def paths(axis: ElementTree.Element, kind: str) -> list[tuple[str, list[float]]]:
+        groups = [of for of in axis if of.get("id", "").startswith(kind)]
+        every = [(path.get("style"), path.get("d")) for group in groups for path in group.findall(f"{SVG}path")]
+        return [(style, [float(x) for x in re.findall(r"[ML] ([-\d.]+) ", d)[:2]]) for style, d in every]
+
+    for axis in drawing.iter(f"{SVG}g"):
+        if axis.get("id", "").startswith("axes_"):
+            bars = [of for of in paths(axis, "patch_") if re.search(f"fill: ({RED}|#999999)", of[0])]
+            ends = [x for _, x in paths(axis, "LineCollection_")] or [[]] * len(bars)
+            found += [[(*bar, end) for bar, end in zip(bars, ends, strict=True)]] if bars else []
+    return found
+
+
 def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
     """From the last thing up: `reliance` and `unique` of regions, `reliance` of values; red is significant."""
     drawing = ElementTree.parse(named[0] / "blackout.svg")
-    axes = [group for group in drawing.iter(f"{SVG}g") if group.get("id", "").startswith("axes_")]
-    bars = {}
-    for axis in axes:
-        patches = [group.find(f"{SVG}path") for group in axis if group.get("id", "").startswith("patch_")]
-        of_axis = [
-            path for path in patches if path is not None and re.search(f"fill: ({RED}|#999999)", path.get("style"))
-        ]
-        bars |= {len(bars): of_axis} if of_axis else {}
     regions, values = read(named[0], "regions"), read(named[0], "values")
-    for (_, of_axis), (table, name) in zip(
-        bars.items(), ((regions, "reliance"), (regions, "unique"), (values, "reliance")), strict=True
-    ):
-        rows, ends = table.iloc[::-1], []
-        for path in of_axis:
-            x = [float(of) for of in re.findall(r"[ML] ([-\d.]+) [-\d.]+", path.get("d"))]
-            ends.append(x[1] - x[0])
-        assert np.array(ends) / ends[-1] == pytest.approx((rows[name] / rows[name].iloc[-1]).to_numpy(), abs=0.02)
-        assert [RED in path.get("style") for path in of_axis] == (rows[f"p_{name}"] < 0.05).tolist()
+    shown = ((regions, "reliance"), (regions, "unique"), (values, "reliance"))
+    for bars, (table, name) in zip(bars_of(named[0]), shown, strict=True):
+        rows = table.iloc[::-1]
+        styles, widths, whiskers = zip(*((style, [x[0], x[1]], ends) for style, x, ends in bars), strict=True)
+        (zero, last), whiskers = widths[-1], np.array(whiskers)
+        per_unit = (last - zero) / rows[name].iloc[-1]
+        assert (np.array(widths)[:, 1] - zero) / per_unit == pytest.approx(rows[name].to_numpy(), abs=0.01)
+        ends = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
+        assert (whiskers - zero) / per_unit == pytest.approx(ends, abs=0.01)
+        assert [RED in style for style in styles] == (rows[f"p_{name}"] < 0.05).tolist()
     text = " ".join("".join(of.itertext()) for of in drawing.iter(f"{SVG}text"))
     assert "falff" in text and "connectome" not in text  # a matrix has so many columns
     assert "mean over 40 test subjects" in text and "family-wise p < 0.05" in text and "95% interval" in text
@@ -150,7 +165,13 @@ def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
 
 @pytest.fixture(scope="module")
 def at_chance(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
-    return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("chance") / "out", at_chance=True)
+    places = of_few_regions, converted, on_folds, tmp_path_factory.mktemp("chance") / "out"
+    return pooled(*places, lambda of, random: random.uniform(0.4, 0.6, of.shape))
+
+
+@pytest.fixture(scope="module")
+def below(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
+    return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("below") / "out", lambda of, _: 1 - of)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +210,7 @@ def unknown(others) -> tuple[Path, str]:
     "name, why",
     [
         ("at_chance", "not shown to be better than chance"),
+        ("below", "the wrong way round"),
         ("few", "a class has too few subjects|only 9 subjects"),
         ("one_class", "(are|is) of one class"),
         ("unknown", "not known whether the network is better than chance"),
@@ -207,6 +229,8 @@ def test_nothing_is_named_and_all_say_why(name, why, request, snapshot):
     figure = " ".join("".join(of.itertext()) for of in ElementTree.fromstring(figure).iter(f"{SVG}text"))
     for text in (text_of(folder / "blackout.html"), figure, printed, manifest["conclusion"]):
         assert re.search(why, " ".join(text.split()))
+    is_chance = manifest["better_than_chance"] is False
+    assert is_chance == ("MODEL AT CHANCE" in figure) == (name in ("at_chance", "below"))
     snapshot(f"blackout-{name}", manifest["conclusion"], {})
 
 
@@ -215,3 +239,19 @@ def test_unequal_classes_are_told_and_one_subject_of_a_class_has_a_mean(few, one
     table = read(one_class[0], "regions")
     assert table["background_control"].isna().all() and table["background_autism"].notna().all()
     assert table[["reliance_low", "reliance_high"]].notna().all(axis=None)
+
+
+def test_one_subject_has_effects_without_intervals(tmp_path):
+    labs.records(tmp_path / "records")
+    places = "--model cnn --dataDir {at}/records --chkPointDir {at}/ckpt --outDir {at}/"
+    done(f"run.py --train --preset regions --set members=1 --numIters 1 {places}train", at=tmp_path)
+    printed, folder = done(f"run.py --blackout --donors 1 {places}out", at=tmp_path), tmp_path / "out"
+    table = read(folder, "regions")
+    for name in ("reliance", "unique", "background", "sufficiency"):
+        assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+    assert table.filter(regex="^[pq]_").isna().all(axis=None) and record_of(folder)["subjects"] == 1
+    assert (table["background_autism"].isna() != table["background_control"].isna()).all()
+    assert all(not whisker for bars in bars_of(folder) for _, _, whisker in bars)
+    for text in (printed, text_of(folder / "blackout.html")):
+        assert "no interval: one subject" in text and not re.search(r"\bnan\b", text)
+    assert "no whiskers: one subject" in (folder / "blackout.svg").read_text()

@@ -114,7 +114,10 @@ def test_connectomes_are_read_by_a_ridge_of_the_training_records(with_connectome
     ridges = [Ridge(alpha=penalty).fit(scores, target).coef_ for penalty in np.logspace(1, 4, 3)]  # those of tests
     closest = [max(np.corrcoef(value, one)[0, 1] for one in (filled.mean(0), scale, *ridges)) for value in weights]
     assert np.isnan(known).any() and len(weights) == 3 and min(closest) > 1 - 1e-5
-    done("run.py --test --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/test", of=with_connectomes, to=tmp_path)
+    places = "--dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
+    done(f"run.py --test {places}test", of=with_connectomes, to=tmp_path)
+    told = done(f"run.py --blackout --donors 1 {places}blackout", of=with_connectomes, to=tmp_path)
+    assert "edges of the connectome stayed" in told and "--parcels" in told  # where these lie is not known
 
 
 @pytest.mark.slow
