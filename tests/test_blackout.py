@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+import h5py
 import lab
 import numpy as np
 import pandas as pd
 import pytest
 from bundles import network_of, people_of
 from by_hand import EDGES, PLACE, REGIONS, difference, few_regions, read, stored
-from commands import done, record_of
+from commands import done, record_of, run
 from scipy.special import expit
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
@@ -363,3 +364,49 @@ def test_a_region_in_one_map_has_a_value(related):
     expected = [difference(value, label, table["SITE_ID"].to_numpy()) for value in values]
     np.testing.assert_allclose(rows["difference"], expected, atol=1e-4)
     assert read(folder / "out", "regions")["difference"].isna().all()
+
+
+# What is pooled
+
+POOLED = BLACKOUT + "--folds 3 --donors 1 --chkPointDir {ckpt}/ckpt --systems {atlas}/systems.csv"
+
+
+def exchanged(one: Path, other: Path) -> None:
+    for path, content in ((one, other.read_bytes()), (other, one.read_bytes())):
+        lab.edit(path, content)
+
+
+def without_an_array(one: Path, _: Path) -> None:
+    lab.edit(one, one.read_bytes())  # no link any more
+    with h5py.File(one, "r+") as store:
+        del store["unique"]
+
+
+@pytest.mark.parametrize("spoil", [exchanged, without_an_array])
+def test_effects_of_other_people_or_of_less_are_not_pooled(spoil, of_few_regions, converted, on_folds, tmp_path):
+    lab.copy(of_few_regions / "blackout", tmp_path / "out")
+    lab.edit(tmp_path / "out/run.json", {"finished": False})
+    one, other = (tmp_path / f"out/fold-{fold}/blackout.h5" for fold in (1, 2))
+    assert len(stored(one.parent)["label"]) == len(stored(other.parent)["label"])
+    spoil(one, other)
+    found = run(POOLED, of=converted, ckpt=on_folds, atlas=of_few_regions / "atlas", to=tmp_path / "out")
+    assert found.status == 2 and re.fullmatch(r".* error: .*fold-1/blackout\.h5.*\n", found.err)
+    assert not record_of(tmp_path / "out")["finished"]
+
+
+def test_networks_of_folds_that_read_differently_are_not_pooled(cohort, atlas, tmp_path, monkeypatch):
+    """As --choose may have taken them: `residual` reads volumes as they are stored."""
+
+    def chosen(run: object, _: object = None) -> tuple[object, dict]:
+        of = run.candidates[int(run.fold)]
+        told = {"name": str(of), "metric": "auc", "scores": {}, "preset": of.preset, "config": vars(of.config)}
+        return of, {"chosen": told | {"batches": 1}}
+
+    monkeypatch.setattr("utils.training.choose.chosen", chosen)
+    (tmp_path / "lines").write_text("".join(f"--preset {of} --set members=1\n" for of in ("residual", "combined")))
+    places = {"of": cohort, "at": tmp_path}
+    on_folds = "--model cnn --folds 2 --dataDir {of} --chkPointDir {at}/ckpt --outDir {at}/"
+    done(f"run.py --train --choose {{at}}/lines --numIters 1 {on_folds}train", **places)
+    found = run(f"run.py --blackout --donors 1 --atlas {{atlas}}/own.nii.gz {on_folds}out", atlas=atlas, **places)
+    assert found.status == 2 and re.fullmatch(r".* error: .*--choose.*\n", found.err)
+    assert not [*tmp_path.glob("out/blackout.*")]

@@ -30,6 +30,17 @@ def swapped(once, cohort) -> Path:
 
 
 @pytest.fixture(scope="session")
+def siblings(once, bundle) -> Path:
+    """The cohort of two people of one family."""
+
+    def make(folder: Path) -> None:
+        lab.pcp(folder / "lab", lab.people(2, 60002).assign(FAM="A"), ("falff", "alff"), series=True)
+        done("abide-data convert {to}/lab {to}/cohort --family FAM --like {model}", to=folder, model=bundle)
+
+    return once("siblings", make) / "cohort"
+
+
+@pytest.fixture(scope="session")
 def edited(once, converted) -> Path:
     """A folder with the tables of the cohort that may be edited."""
 

@@ -28,6 +28,7 @@ BLACKOUT: list[Row] = [
         "run.py --blackout --model nn --chkPointDir {seen_two}/ckpt --dataDir {cohort} --atlas {file}",
         *("--atlas tells of regions", "nn reads no volume"),
     ),
+    row("run.py --blackout --bundle {bundle} --dataDir {siblings}", "relatives together", "needs 2"),
 ]
 
 EVERYBODY = "everybody/ckpt/mmnn/everybody"
