@@ -148,12 +148,13 @@ def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
     shown = ((regions, "reliance"), (regions, "unique"), (values, "reliance"))
     for bars, (table, name) in zip(bars_of(named[0]), shown, strict=True):
         rows = table.iloc[::-1]
-        styles, widths, whiskers = zip(*((style, [x[0], x[1]], ends) for style, x, ends in bars), strict=True)
-        (zero, last), whiskers = widths[-1], np.array(whiskers)
-        per_unit = (last - zero) / rows[name].iloc[-1]
-        assert (np.array(widths)[:, 1] - zero) / per_unit == pytest.approx(rows[name].to_numpy(), abs=0.01)
-        ends = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
-        assert (whiskers - zero) / per_unit == pytest.approx(ends, abs=0.01)
+        styles, widths, whiskers = zip(*bars, strict=True)
+        zero, ends = np.transpose(widths)
+        largest = np.abs(ends - zero).argmax()
+        unit = (ends[largest] - zero[0]) / rows[name].iloc[largest]
+        assert (ends - zero) / unit == pytest.approx(rows[name].to_numpy(), abs=1e-4)
+        interval = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
+        assert (np.array(whiskers) - zero[0]) / unit == pytest.approx(interval, abs=1e-4)
         assert [RED in style for style in styles] == (rows[f"p_{name}"] < 0.05).tolist()
     text = " ".join("".join(of.itertext()) for of in drawing.iter(f"{SVG}text"))
     assert "falff" in text and "connectome" not in text  # a matrix has so many columns
