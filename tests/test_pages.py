@@ -28,8 +28,6 @@ HEADINGS = {  # of the page's tables
 }
 WHO = ("level", "group", "name", "map", "a", "b")  # columns that say what a row is of
 SHOWN = 2  # of a level of a table, and what is named
-
-
 Predicted = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -50,24 +48,30 @@ def planted(path: Path, predicted: Predicted) -> None:
         file["probability"][...] = predicted(file["probability"][()], random)
 
 
-def pooled(of: Path, cohort: Path, ckpt: Path, to: Path, predicted: Predicted = lambda of, _: of) -> tuple[Path, str]:
-    """The results of a blackout whose folds found such effects, and what was printed."""
-    labs.copy(of / "blackout", to)
-    for fold in to.glob("fold-*"):
-        planted(fold / "blackout.h5", predicted)
-    labs.edit(to / "run.json", {"finished": False})
-    places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
-    more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
-    return to, done(f"run.py --blackout {places} {more}", of=cohort, ckpt=ckpt, atlas=of, to=to)
+@pytest.fixture(scope="module")
+def pooled(of_few_regions, converted, on_folds, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
+    """`pooled()` are the results of a blackout whose folds found such effects, and what was printed."""
+
+    def results(predicted: Predicted = lambda of, _: of) -> tuple[Path, str]:
+        to = tmp_path_factory.mktemp("pooled") / "out"
+        labs.copy(of_few_regions / "blackout", to)
+        for fold in to.glob("fold-*"):
+            planted(fold / "blackout.h5", predicted)
+        labs.edit(to / "run.json", {"finished": False})
+        places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
+        more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
+        return to, done(f"run.py --blackout {places} {more}", of=converted, ckpt=on_folds, atlas=of_few_regions, to=to)
+
+    return results
 
 
 @pytest.fixture(scope="module")
-def named(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
+def named(pooled) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.blackout.page.ROWS", SHOWN)
         patch.setattr("utils.blackout.figure.CELLS", SHOWN)
         patch.setattr("utils.blackout.regions.MAX_PEOPLE", 39)  # of 40
-        return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("named") / "out")
+        return pooled()
 
 
 def test_what_is_named_is_said_with_what_is_possibly_a_suppressor(named, snapshot):
@@ -165,14 +169,13 @@ def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
 
 
 @pytest.fixture(scope="module")
-def at_chance(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
-    places = of_few_regions, converted, on_folds, tmp_path_factory.mktemp("chance") / "out"
-    return pooled(*places, lambda of, random: random.uniform(0.4, 0.6, of.shape))
+def at_chance(pooled) -> tuple[Path, str]:
+    return pooled(lambda of, random: random.uniform(0.4, 0.6, of.shape))
 
 
 @pytest.fixture(scope="module")
-def below(of_few_regions, converted, on_folds, tmp_path_factory) -> tuple[Path, str]:
-    return pooled(of_few_regions, converted, on_folds, tmp_path_factory.mktemp("below") / "out", lambda of, _: 1 - of)
+def below(pooled) -> tuple[Path, str]:
+    return pooled(lambda of, _: 1 - of)
 
 
 @pytest.fixture(scope="module")
