@@ -379,7 +379,7 @@ def exchanged(one: Path, other: Path) -> None:
 def without_an_array(one: Path, _: Path) -> None:
     lab.edit(one, one.read_bytes())  # no link any more
     with h5py.File(one, "r+") as store:
-        del store["subject"]
+        del store["unique"]
 
 
 @pytest.mark.parametrize("spoil", [exchanged, without_an_array])

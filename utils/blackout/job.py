@@ -65,7 +65,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
-    repeats = [joined([*map(read_store, of)]) for of in of_repeats]
+    repeats = [joined(stores_of(of)) for of in of_repeats]
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
     print_unless_quiet("\n".join(donors))
     assert whole.folds
@@ -113,6 +113,19 @@ def write_store(found: BlackoutResults) -> None:
         for family in found.families:
             for name, values in family.stored.items():
                 store[name] = values
+
+
+def stores_of(runs: Sequence[Run]) -> list[Effects]:
+    """The effects of runs on folds. Raises InputError if one lacks what another has."""
+    found = [read_store(run) for run in runs]
+    every = set[str]().union(*(of.arrays for of in found))
+    for run, of in zip(runs, found, strict=True):
+        if lacking := sorted(every - set(of.arrays)):
+            raise InputError(
+                f"{run.out_dir / STORE} lacks {lacking[0]}, which other folds have; remove {run.out_dir} and repeat the "
+                "command."
+            )
+    return found
 
 
 def read_store(run: Run) -> Effects:
