@@ -122,8 +122,8 @@ def stores_of(runs: Sequence[Run]) -> list[Effects]:
     for run, of in zip(runs, found, strict=True):
         if lacking := sorted(every - set(of.arrays)):
             raise InputError(
-                f"{run.out_dir / STORE} lacks {lacking[0]}, which other folds have; remove {run.out_dir} and repeat the "
-                "command."
+                f"{run.out_dir / STORE} lacks {lacking[0]}, which other folds have; remove {run.out_dir} and repeat "
+                "the command."
             )
     return found
 
