@@ -217,7 +217,7 @@ def delicate(tmp_path_factory) -> tuple[Path, str]:
     done(f"{CONVERT} --phenotype FIQ,hand,AGE_AT_SCAN", **places)
     done("abide-data check {of}/cohort", **places)
     problems = ["50006 and 0050007 share a scan", "50008 has no signal", "50009: half of the connectome is empty"]
-    lab.edit(folder / "cohort" / "check.json", {"problems": problems})
+    lab.edit(folder / "cohort" / "check.json", {"problems": problems, "about": ["people", "maps", "connectomes"]})
     command = "run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
     done(f"{command} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", **places)
     said = done("abide-bundle {of}/ckpt/nn/everybody {of}/a.zip", **places)
@@ -239,6 +239,7 @@ def test_problems_of_the_cohort_are_counted_and_nobody_is_named(delicate):
         assert not re.search(ID, text), name
     card = parts_of(path)["card.md"].decode()
     assert "(PROBLEMS: 3)" in said and "(PROBLEMS: 3)\n" in card and card.count("problem of the cohort invalid") == 3
+    assert re.findall("one about (\\w+)", card) == ["people", "maps", "connectomes"]
 
 
 def test_no_id_is_in_what_folds_said_and_chose(tmp_path, delicate):

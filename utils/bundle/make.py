@@ -112,6 +112,8 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
     score = saved.cross_validation
     label = Counter({row.subject: row.label for row in cohort.rows if row.split == "train"}.values())
     about = {text: heading for heading, part in cohort.census().headings.items() for text in part.problems}
+    if cohort.verdict:
+        about |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
     caveats = Caveats(
         simulated=cohort.simulated,
         problems=tuple(
