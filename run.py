@@ -36,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
     add_options(top, BundleOptions, "--test and --blackout only")
     for job in JOBS:
         add_options(top, job.options, f"{job.flag} only")
+    top.set_defaults(model=None)  # tells whether the user names one
     return top
 
 
 def asked_for(top: argparse.ArgumentParser, args: argparse.Namespace) -> Asked:
     """What the user asks for, with the bundle or the test on folds that it names. Raises InputError."""
     given = frozenset(name for name, value in vars(args).items() if value != top.get_default(name))
+    args.model = args.model or Asked.model
     asked = options_of(args, Asked, job=args.job, options=options_of(args, args.job.options), given=given)
     if isinstance(asked.options, BundleOptions) and asked.options.bundle:
         from utils.bundle.model import with_bundle

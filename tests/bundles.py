@@ -26,9 +26,9 @@ def parts_of(path: Path) -> dict[str, bytes]:
         return {name: found.read(name) for name in found.namelist()}
 
 
-def rebuilt(path: Path, to: Path, changes: Mapping[str, bytes]) -> Path:
-    """The bundle with other parts, and sums that fit, as a new file."""
-    parts = {name: content for name, content in (parts_of(path) | changes).items() if name != SUMS}
+def rebuilt(path: Path, to: Path, changes: Mapping[str, bytes | None]) -> Path:
+    """The bundle with other parts, those that are None left out, and sums that fit, as a new file."""
+    parts = {name: part for name, part in (parts_of(path) | changes).items() if name != SUMS and part is not None}
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(parts.items()))
     to.unlink(missing_ok=True)
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as found:

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import SUMS, arrays_of, network_of, parts_of, people_of, rebuilt
-from commands import done, record_of, refused
+from commands import done, record_of, refused, text_of
+from helpers import resealed
 from scipy.special import expit
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 TEST = "run.py --test --bundle {model} --dataDir {of} --outDir {to}"
+ID = r"(?<![\da-f.])0*500(0[2-9]|1\d|2\d)(?![\da-f])"  # of the people of `lab`
 CONVERT = "abide-data convert {lab} {to} --grid reduced"
 
 
@@ -74,15 +76,38 @@ def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path
 
 
 def test_a_floor_of_the_folds_stands_beside_the_score(tested, on_folds):
-    """The one that was named beforehand, since none can be fitted."""
+    """The one that was named beforehand, on top of the page and in the conclusion, since none can be fitted."""
     floors = read(on_folds / "test", "floors").set_index("floor")
-    row = floors[floors["role"] == "named beforehand"].iloc[0]
-    auc = f"{row['auc_sites']:.3f} ({row['auc_sites_low']:.3f} to {row['auc_sites_high']:.3f})"
-    (told,) = [text for text in record_of(tested)["warnings"] if "No floor could be fitted" in text]
-    assert f"({row.name}) has {auc}" in told and told in (tested / "report.html").read_text()
+    row, page = floors[floors["role"] == "named beforehand"].iloc[0], text_of(tested / "report.html")
+    score, less = (
+        f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+        for name in ("auc_sites", "model_minus_floor_auc_sites")
+    )
+    told = record_of(tested)["conclusion"]
+    assert row.name.replace(", ", " by ") in told and f"AUC within sites {score}" in told and less in told
+    assert page.index(score) < page.index("What may be concluded") and row.name in page
+    assert "beside its floors" not in page
+
+
+def test_floors_are_of_those_who_trained_the_model_though_new_people_have_a_training_split(
+    bundle, everybody, newcomers, tmp_path
+):
+    """Who are at hand of a checkpoint only: half of them have autism, of the others' training split two thirds."""
+    tables = lab.copy(newcomers, tmp_path / "tables")
+    of_label = lab.read_table(newcomers / "subjects.csv").groupby("label").cumcount()
+    is_trained = (of_label < 4) & ((lab.read_table(newcomers / "subjects.csv")["label"] == "1") | (of_label < 2))
+    lab.edit(tables / "subjects.csv", lambda table: table.assign(split=is_trained.map({True: "train", False: "test"})))
+    done("abide-data pack {of} {to}/new --tables {tables}", of=newcomers, to=tmp_path, tables=tables)
+    done(TEST, model=bundle, of=tmp_path / "new", to=tmp_path / "a")
+    assert [*read(tmp_path / "a", "floor_predictions")] == ["file", "model, missing values alike"]
+    command = "run.py --test --everybody --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
+    done(command, of=tmp_path / "new", by=everybody, to=tmp_path / "b")
+    found = read(tmp_path / "b", "floor_predictions")
+    assert len(found) == 6 and (found["majority"] == 0.5).all() and "all, SVM" in found
 
 
 def test_without_a_score_nothing_is_calibrated(bundle, newcomers, tmp_path):
+    assert "20 people with autism and 20 controls" in done(TEST, model=bundle, of=newcomers, to=tmp_path / "first")
     path = remade(bundle, tmp_path / "plain.zip", cross_validation=None)
     assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
     people = read(tmp_path / "out", "people")
@@ -191,7 +216,8 @@ def delicate(tmp_path_factory) -> tuple[Path, str]:
     places = {"lab": folder / "lab", "to": folder / "cohort", "of": folder}
     done(f"{CONVERT} --phenotype FIQ,hand,AGE_AT_SCAN", **places)
     done("abide-data check {of}/cohort", **places)
-    lab.edit(folder / "cohort" / "check.json", {"problems": ["50006 and 0050007 share a scan"]})
+    problems = ["50006 and 0050007 share a scan", "50008 has no signal", "50009: half of the connectome is empty"]
+    lab.edit(folder / "cohort" / "check.json", {"problems": problems, "about": ["people", "maps", "connectomes"]})
     command = "run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
     done(f"{command} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", **places)
     said = done("abide-bundle {of}/ckpt/nn/everybody {of}/a.zip", **places)
@@ -208,13 +234,55 @@ def test_people_of_small_sites_and_rare_values_are_withheld(delicate):
 
 
 def test_problems_of_the_cohort_are_counted_and_nobody_is_named(delicate):
-    path, _ = delicate
+    path, said = delicate
     for name, text in texts_of(path).items():
-        assert not re.search(r"(?<![\d.])0*500(0[2-9]|1\d|2\d)(?!\d)", text), name
-    assert "problems that invalidate results: 1 that abide-data check names" in parts_of(path)["card.md"].decode()
+        assert not re.search(ID, text), name
+    card = parts_of(path)["card.md"].decode()
+    assert "(PROBLEMS: 3)" in said and "(PROBLEMS: 3)\n" in card and card.count("problem of the cohort invalid") == 3
+    assert re.findall("one about (\\w+)", card) == ["people", "maps", "connectomes"]
+
+
+def test_no_id_is_in_what_folds_said_and_chose(tmp_path, delicate):
+    """Though the file of candidates is called and commented by one, and so are folders."""
+    of, to = delicate[0].parent / "cohort", tmp_path / "50002"
+    to.mkdir()
+    lines = "".join(f"--preset sine --set members=1 --set batch_size={size}  # of 0050003\n" for size in (4, 8))
+    (to / "50004.txt").write_text(lines)
+    places = "--model nn --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"
+    done(f"run.py --train --folds 2 --numIters 1 --choose {{to}}/50004.txt {places}train", of=of, to=to)
+    done(f"run.py --test --folds 2 {places}test", of=of, to=to)
+    done(f"run.py --train --everybody --score {{to}}/test {places}all", of=of, to=to)
+    done("abide-bundle {to}/ckpt/nn/everybody {to}/a.zip", to=to)
+    texts = texts_of(to / "a.zip")
+    assert "which was chosen in" in texts["card.md"] and model_of(to / "a.zip")["cross_validation"]["conclusion"]
+    assert not [name for name, text in texts.items() if re.search(ID, text)]
+
+
+def test_simulated_people_are_marked_wherever_their_network_speaks(converted, newcomers, tmp_path):
+    lab.edit(lab.copy(converted, tmp_path / "cohort") / "cohort.json", {"simulated": True})
+    resealed(tmp_path / "cohort")
+    command = "run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
+    done(f"{command} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", of=tmp_path)
+    said = [done("abide-bundle {of}/ckpt/nn/everybody {of}/a.zip", of=tmp_path)]
+    said.append(done(TEST, model=tmp_path / "a.zip", of=newcomers, to=tmp_path / "test"))
+    said += [parts_of(tmp_path / "a.zip")["card.md"].decode(), text_of(tmp_path / "test/report.html")]
+    assert all("(SIMULATED" in text for text in said)
 
 
 # What cannot be bundled or tested; most of it stands in test_refusals
+
+
+def test_whoever_is_not_compared_is_told(bundle, newcomers, tmp_path):
+    """A bundle of too few people does not say what they are like."""
+    path = rebuilt(bundle, tmp_path / "few.zip", {"likeness.json": None, "likeness.npz": None})
+    for text in (done(TEST, model=path, of=newcomers, to=tmp_path / "out"), text_of(tmp_path / "out/report.html")):
+        assert "Nobody is compared with the training people" in text and "holds no scan or ID of anybody" in text
+    assert "unlike" not in read(tmp_path / "out", "people")
+
+
+def test_another_model_than_that_of_the_bundle_is_refused_though_it_is_the_default(delicate, newcomers, tmp_path):
+    command = f"{TEST} --model mmnn"
+    refused(command, "is of nn, not mmnn", model=delicate[0], of=newcomers, to=tmp_path / "out")
 
 
 def test_weights_of_another_network_are_refused(bundle, newcomers, tmp_path):

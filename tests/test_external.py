@@ -162,7 +162,7 @@ def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle,
     if by == "checkpoint":
         refused(command, "60002 has that of 50002", "--exclude", of="noisy", **places)
     else:
-        told = "not at hand"
+        told = "cannot be checked: it holds no scan or ID of anybody"
         assert told in done(command, of="noisy", **places) and told in (tmp_path / "out/report.html").read_text()
 
 

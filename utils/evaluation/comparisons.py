@@ -12,6 +12,7 @@ from data.cohorts.rows import known_sites
 from data.cohorts.variants import standardised
 from utils.report.tables import MINUS, Tested, write_table
 from utils.report.texts import paragraph
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import floors
 from utils.scores.metrics import (
@@ -36,18 +37,18 @@ from utils.scores.results import (
 )
 
 NONE_FITTED = (
-    "No floor could be fitted beside the score: the people who trained the model, of {cohort}, are not at hand, or "
-    "were prepared otherwise."
+    "No floor could be fitted beside the score: the people who trained the model, of {}, are not at hand, or were "
+    "prepared otherwise."
 )
 FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
 
 
 def write_floors(run: Run) -> list[str]:
-    """`floor_predictions.csv`, by floors of the cohort's training people or, if none of them took part, of those who
-    trained the checkpoint. Returns what must stand beside it; if there are none, the floor of the test on folds."""
-    training = None
-    if not run.cohort.subjects("train") and (training := training_people(run)) is None:
-        return [NONE_FITTED.format(cohort=run.checkpoints.record().cohort) + floor_of_folds(run)]
+    """`floor_predictions.csv`, by floors of the cohort's training people or, if others trained the model, of these.
+    Returns what must stand beside it."""
+    training, is_of_others = None, run.everybody or not run.cohort.subjects("train")
+    if is_of_others and (training := training_people(run)) is None:
+        return [NONE_FITTED.format(run.checkpoints.record().cohort)]
     try:
         table = predicted_by_floors(run.cohort, training)
     except InputError as error:
@@ -57,16 +58,6 @@ def write_floors(run: Run) -> list[str]:
     write_table(run, "floor_predictions", table.reset_index())
     source = training or run.cohort
     return floors.limits(len(source.indices("train")), source.connectomes is not None)
-
-
-def floor_of_folds(run: Run) -> str:
-    """The floor named beforehand in the test on folds that goes with a model, beside the networks there; empty without
-    such a test."""
-    found = run.cross_validation
-    if found is None or (floor := named(list(found.floors), run.model.inputs(run.config))) is None:
-        return ""
-    score = Estimate(*found.floors[floor.name])
-    return f" On its own people the floor named beforehand ({floor.name}) has {score.text()}, the model: {found}."
 
 
 def training_people(run: Run) -> Cohort | None:
@@ -154,9 +145,12 @@ def compared(rows: Sequence[dict]) -> list[Compared]:
     return [Compared(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
 
 
-def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str]) -> str:
+def verdict(
+    rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str], of_folds: CrossValidation | None = None
+) -> str:
     """What the rows of `floors_table` say of a network with these inputs, by the AUC of the headline. It stands beside
-    chance, the floor that is named beforehand, and each other floor."""
+    chance, the floor that is named beforehand, and each other floor; without any, beside that of the test `of_folds`
+    that goes with the network."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
     of_floors = [floor for floor in others if floor.name not in NO_FLOORS]
     return paragraph(
@@ -165,6 +159,7 @@ def verdict(rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str
         auc=headline(rows[0]),
         named=named([floor.name for floor in of_floors], inputs),
         floors=of_floors,
+        of_folds=of_folds,
         rule=next((floor for floor in others if floor.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),

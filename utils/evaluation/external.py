@@ -22,7 +22,6 @@ from utils.evaluation.comparisons import write_floors
 from utils.evaluation.confounds import subjects_of
 from utils.report.tables import read_table, write_table
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.guards import OVERLAP
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
 from utils.scores.metrics import Predictions, with_intervals
@@ -63,14 +62,16 @@ def known_of(run: Run) -> Known:
     """Of the people who trained a network, as far as their cohort is there as it was, or a bundle says what they are
     like, and has the same maps."""
     score, source = run.cross_validation, run.checkpoints.training_cohort()
-    notes = () if source and source.maps == run.cohort.maps else (OVERLAP,)
-    calibration = people.calibration_of(run)
+    notes = [] if source and source.maps == run.cohort.maps else [run.checkpoints.overlap]
+    why = "what these are like is not known, or is known of other maps."
     try:
         found = run.checkpoints.reference()
     except InputError as error:  # too few people
-        return Known(score, None, calibration, (*notes, f"Nobody is compared with the training people: {error}"))
-    same = found is not None and found.constants.maps == run.cohort.maps
-    return Known(score, found if same else None, calibration, notes)
+        found, why = None, str(error)
+    if found is None or found.constants.maps != run.cohort.maps:
+        found = None
+        notes.append(f"Nobody is compared with the training people: {why}")
+    return Known(score, found, people.calibration_of(run), tuple(notes))
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -24,7 +24,6 @@ from utils.report import build as report
 from utils.report import drawings
 from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, write_history, write_table
 from utils.runs import record
-from utils.runs.guards import OVERLAP
 from utils.runs.record import RECORD, TESTED, mean_of_shares
 from utils.runs.run import Run
 from utils.scores import floors, metrics
@@ -138,7 +137,7 @@ def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: S
         else (summary["conclusion"], summary["motion"])
     )
     print_unless_quiet("\n".join(filter(None, concluded)))
-    said = [OVERLAP, *(run.folds.notes if run.folds else [])]  # at the start
+    said = [run.checkpoints.overlap, *(run.folds.notes if run.folds else [])]  # at the start
     if new := [note for note in notes if note not in said]:
         print_unless_quiet("\n".join(new))
     record.write(run.out_dir / RECORD, run.record(**summary))
@@ -169,7 +168,10 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
         if rows:
             write_table(run, name, pd.DataFrame(rows))
-    concluded = [comparisons.verdict(compared, predictions, inputs), missingness.sentence(compared)]
+    concluded = [
+        comparisons.verdict(compared, predictions, inputs, run.cross_validation),
+        missingness.sentence(compared),
+    ]
     told = {"conclusion": " ".join(filter(None, concluded)), "motion": confounds.motion_line(motion)}
     return score, told | {"small_sites": predictions.in_small_sites}
 

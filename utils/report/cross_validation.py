@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report.tables import Tables, read_test
+from utils.report.tables import MINUS, Tables, read_test
 from utils.runs import record
-from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, Listed
+from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, NamedFloor
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
-from utils.scores.results import NO_FLOORS, SITE_COUNTS, Estimate
+from utils.scores.results import NAMED, ROLE, SITE_COUNTS, Estimate
 
 HOW = "expected the folder of a finished run.py --test on folds"
 
@@ -45,7 +45,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         headline=headline(found.scores),
         headline_name=HEADLINES[headline(found.scores)],
         scores={name: astuple(score) for name, score in found.scores.items()},
-        floors=floors_of(found),
+        floor=floor_of(found),
         groups=groups_of(found),
         conclusion=run.conclusion,
         motion=run.motion,
@@ -64,11 +64,13 @@ def calibration_of(found: Tables) -> dict[str, Any] | None:
     return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
 
 
-def floors_of(found: Tables) -> dict[str, Listed]:
-    """The score of each floor that the verdict rests on."""
-    rows = [] if found.floors is None else [row for _, row in found.floors.iterrows()]
-    name = headline(found.scores)
-    return {row["floor"]: astuple(Estimate.in_row(row, name)) for row in rows if row["floor"] not in NO_FLOORS}
+def floor_of(found: Tables) -> NamedFloor | None:
+    """The floor named beforehand, by the score that the verdict rests on."""
+    if found.floors is None or not (is_named := found.floors[ROLE] == NAMED).any():
+        return None
+    row, area = found.floors[is_named].iloc[0], headline(found.scores)
+    score, less = (Estimate.in_row(row, name).listed for name in (area, f"{MINUS}{area}"))
+    return NamedFloor(name=row["floor"], score=score, less=less)
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

@@ -19,6 +19,9 @@ def numbers(tables: Tables) -> list[Number]:
         row, area = floors[floors[ROLE] == NAMED].iloc[0], headline(floors)
         named = Estimate.in_row(row, area).text(".2f", "undefined")
         found.append(Number(named, f"floor {NAMED}, {INTERVAL}: {row['floor']}"))
+    elif found and (of_folds := tables.run.cross_validation) and of_folds.floor:
+        name, value = of_folds.floor.name, Estimate(*of_folds.floor.score).text(".2f", "undefined")
+        found.append(Number(value, f"floor {NAMED}, {INTERVAL}, in the training's test on folds: {name}"))
     people = tables.predictions.groupby("subject").first()
     classes = [f"{(people['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
     unknown = people["label"].isna().sum()

@@ -26,6 +26,7 @@ from utils.report.tables import (
 from utils.report.texts import few_apart, spelled
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
+    ALIKE,
     INTERVAL,
     MIN_PER_CLASS,
     MODEL,
@@ -64,7 +65,7 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield repeats(tables.repeats, "fold" in tables.predictions)
     if run.chosen:
         yield chosen(run)
-    if tables.floors is not None:
+    if tables.floors is not None and not {MODEL, ALIKE}.issuperset(tables.floors["floor"]):
         yield beside_floors(tables.floors, run.model)
     if tables.confounds is not None:
         yield beside_motion(tables.confounds)

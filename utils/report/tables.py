@@ -15,6 +15,7 @@ from data.base.tables import read_frame, write_frame
 from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import name_of
+from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices
 from utils.runs.run import Run
 from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
@@ -117,6 +118,7 @@ class Described(Choices, Caveats):
     small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
     floor_settings: dict[str, str]  # of each classifier that is a floor
     shares: dict[str, float]  # what each part of the networks counts, if it was learned
+    cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody
 
     @property
     def cohort_name(self) -> str:

@@ -46,6 +46,14 @@ class CheckpointFolder:
     training: str = "run.py --train"
 
     @property
+    def overlap(self) -> str:
+        """What is said where people cannot be compared with those who trained it."""
+        return (
+            "Whether tested people are training people under another name is not known: the training scans are not at "
+            "hand."
+        )
+
+    @property
     def named(self) -> Path | None:
         """The prefix that TensorFlow's state file names; None without that file."""
         state = self.path / STATE

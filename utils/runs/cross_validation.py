@@ -21,6 +21,15 @@ class GroupScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedFloor:
+    """The floor that was named beforehand: its score, and the networks' minus it."""
+
+    name: str
+    score: Listed
+    less: Listed
+
+
+@dataclass(frozen=True, kw_only=True)
 class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
     concluded. `folds` is their number, or the covariate whose values were left out one at a time. It holds aggregates,
@@ -38,7 +47,7 @@ class CrossValidation:
     headline: str  # the score that a verdict rests on
     headline_name: str  # for people
     scores: dict[str, Listed]
-    floors: dict[str, Listed]  # that score of each floor
+    floor: NamedFloor | None  # by that score; None if no floor reads what the networks read
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None

@@ -17,7 +17,8 @@ from data.cohorts.records import CLASSES, REDUCED
 from data.cohorts.rows import listed
 from utils.runs import record
 from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
-from utils.runs.record import Record
+from utils.runs.cross_validation import CrossValidation
+from utils.runs.record import Choices, Record
 from utils.runs.run import Run
 
 OTHER = "another --chkPointDir, or --train --overrideChkpt"
@@ -30,9 +31,6 @@ IN_FOLDS = (
 )
 EDITED = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
 THEIR_SCORE = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
-OVERLAP = (
-    "Whether tested people are training people under another name is not known: the training scans are not at hand."
-)
 CHECKPOINT = "this checkpoint"
 
 
@@ -101,16 +99,22 @@ def refuse_others(where: object, there: Mapping[str, Any], here: Mapping[str, An
 
 def as_scored(run: Run) -> None:
     """The test on folds that goes with a model of everybody was of the same records, trained with the same settings."""
-    if (of_folds := run.cross_validation) is None:
-        return
-    if of_folds.cohort_sha256 != run.cohort.identity:
+    if run.cross_validation:
+        check_score(run.cross_validation, run.cohort.path, run.cohort.identity, run.choices, run.num_iters)
+
+
+def check_score(
+    of_folds: CrossValidation, cohort: object, cohort_sha256: str, choices: Choices, num_iters: int
+) -> None:
+    """Raises InputError unless a test on folds was of the same records as a model, trained with the same settings."""
+    if of_folds.cohort_sha256 != cohort_sha256:
         raise InputError(
-            f"--score {of_folds.folder} is of other data than {run.cohort.path} has now; name a test on folds of these."
+            f"--score {of_folds.folder} is of other data than {cohort} has now; name a test on folds of these."
         )
     there = of_folds.config | {name: getattr(of_folds, name) for name in ("preset", "precision", "num_iters")}
-    here = record.as_json(run.choices.config) | {"preset": run.choices.preset, "precision": run.choices.precision}
+    here = record.as_json(choices.config) | {"preset": choices.preset, "precision": choices.precision}
     advice = "Use the same, or test these settings on folds."
-    refuse_others(f"--score {of_folds.folder}", there, here | {"num_iters": run.num_iters}, advice)
+    refuse_others(f"--score {of_folds.folder}", there, here | {"num_iters": num_iters}, advice)
 
 
 def no_leak_by_encoder(run: Run) -> None:
@@ -165,7 +169,7 @@ def no_near_copy(run: Run, saved: Record) -> None:
         return  # compared when it was converted
     training = run.checkpoints.training_cohort()
     if training is None or saved.people is None or training.num_maps != cohort.num_maps:
-        print(OVERLAP)
+        print(run.checkpoints.overlap)
         return
     trained = people_of(training, saved.people.subjects)
     if leaked := in_common(trained, people_of(cohort, cohort.subjects("test"))):

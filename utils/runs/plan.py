@@ -431,7 +431,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
 
 
 def of_others(saved: Record) -> Caveats:
-    """What must stand beside whatever the networks of a bundle say: the caveats of the cohort that trained them."""
+    """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained them."""
     problems = tuple(f"of the training people: {text}" for text in saved.caveats.problems)
     return replace(saved.caveats, problems=problems, transductive=False, unknown_site=False)
 

@@ -147,7 +147,7 @@ ROWS = (
     Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
     Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
     Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
-    Table("people", ("file", "subject", "labels", "unlike")),  # what a bundle says of each
+    Table("people", ("file", "subject", "labels", "unlike")),  # what a model of everybody says of each
 )
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)
