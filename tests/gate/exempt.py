@@ -45,13 +45,12 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         for results, within in {
             "blackout": 1e-5,
             "image/voxels": 1e-5,
-            "regions/rank": 1,
             "regions/[pq]_*": 1e-3,
             "regions": 1e-5,
             "regions_by_map/rank": 1,
             "regions_by_map/[pq]_*": 1e-3,
+            "regions_by_map/correlation*": 1e-4,
             "regions_by_map": 1e-5,
-            "connections/[pq]_*": 1e-3,
             "connections": 1e-5,
             "replication/correlation*": 1e-5,
         }.items()
