@@ -67,6 +67,7 @@ class Config(Settings):
     def __post_init__(self) -> None:
         lengths = set(map(len, (self.filters, self.kernels, self.strides, self.pools)))
         require(len(lengths) == 1, "filters, kernels, strides and pools differ in length; give one each a layer.")
+        require(len(set(self.parts)) == len(self.parts), f"parts are {','.join(self.parts)}; expected each once.")
         super().__post_init__()
 
     def weights(self) -> int:

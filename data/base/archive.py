@@ -18,6 +18,7 @@ from data.base.manifest import SUMS
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of all parts, so that equal parts give equal bytes
 Content = TypeVar("Content")
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, IsADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def opened(path: Path) -> Archive:
             parts = {name: found.read(name) for name in found.namelist()}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a bundle, as abide-bundle writes it.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except DAMAGE as error:
         raise refused(path, str(error)) from error
     sums = manifest.parsed(parts.pop(SUMS, b""), f"{path}:{SUMS}")
     now = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}

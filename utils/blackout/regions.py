@@ -231,7 +231,7 @@ def edges_sentence(of: Blackout) -> str:
     told = (
         f"With each region its edges of the connectome were replaced; {len(within)} of {len(place)} parcels lie in "
         f"{len(np.unique(within))} of {regions} regions, the other regions have no edges. The background of edges is "
-        "the training people's mean."
+        "the training people's mean. As the map connectome, edges alone are replaced."
     )
     many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
     return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} people." if many else told
@@ -257,9 +257,8 @@ BY_MAP = Kind(
     "region in one map",
     "regions in one map",
     family_by_map,
-    about="Each region is replaced by another person's in one map alone; the other maps stay; as the map "
-    "connectome, its edges alone are. A sum over maps is the reliance on the region only if each network reads one "
-    "map.",
+    about="Each region is replaced by another person's in one map alone; the other maps stay. A sum "
+    "over maps is the reliance on the region only if each network reads one map.",
     none="no region is shown to matter in one map alone; it may matter in several maps together",
     shown=("name", "map"),
 )

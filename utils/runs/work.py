@@ -136,6 +136,8 @@ def pool(runs: Sequence[Run], device: str) -> int:
             devices.start_tensorflow(device)
             stands.claim()
             stands.job.pool(stands, runs)
+        else:
+            stands.announce()
     return 0
 
 
