@@ -49,7 +49,7 @@ EXEMPTIONS: tuple[Exemption, ...] = (
             "regions": 1e-5,
             "regions_by_map/rank": 1,
             "regions_by_map/[pq]_*": 1e-3,
-            "regions_by_map/correlation*": 1e-4,
+            "regions_by_map/correlation*": 1e-3,
             "regions_by_map": 1e-5,
             "connections": 1e-5,
             "replication/correlation*": 1e-5,
