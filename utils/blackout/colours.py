@@ -77,13 +77,13 @@ class Matrix:
         row, column = (family.place[axis] for axis in axes)
         of = family.reliance
         cells = {"effect": of.of_people.mean(0), "p": of.p, "marked": of.named}
-        found = pd.DataFrame({"row": row, "column": column} | cells)
-        if set(row) & set(column):
+        found, symmetric = pd.DataFrame({"row": row, "column": column} | cells), bool(set(row) & set(column))
+        if symmetric:
             found = pd.concat([found, found.rename(columns={"row": "column", "column": "row"})])
             found = found.drop_duplicates(["row", "column"])
         best = found.groupby("row", sort=False)[["marked", "effect"]].max()
         rows = best.sort_values(["marked", "effect"], ascending=False, kind="stable").index
-        columns = rows if set(row) & set(column) else column.unique()
+        columns = rows if symmetric else column.unique()
         grid = found.set_index(["row", "column"])
         grids = {name: grid[name].unstack("column").loc[rows, columns] for name in cells}
         marked = grids["marked"].eq(True).to_numpy()
@@ -104,10 +104,10 @@ class Matrix:
         return [(name, [*zip(*cells, strict=True)]) for name, *cells in columns]
 
 
-def cuts(atlas: Atlas, ranked: Sequence[int]) -> dict[int, int]:
-    """The axial slices of the full grid that show the first regions of a ranking: z index -> z, mm in MNI space."""
+def cuts(atlas: Atlas, ranked: Sequence[int]) -> list[int]:
+    """z, mm in MNI space, of the axial slices of the full grid that show the first regions of a ranking."""
     levels = widest_levels(atlas.full, ranked)
-    return {level: round(records.FULL.origin_mm[2] + records.FULL.spacing_mm * level) for level in levels}
+    return [round(records.FULL.origin_mm[2] + records.FULL.spacing_mm * level) for level in levels]
 
 
 def widest_levels(labels: np.ndarray, ranked: Sequence[int]) -> list[int]:

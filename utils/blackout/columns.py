@@ -52,7 +52,6 @@ MEANINGS = {  # by heading
 }
 NAME_WIDTH = 23  # letters of a name in the terminal
 TOP = 5  # things of a family in the terminal
-LINE = "{:24}{:>28}{:>9}{:>9}{:>9}"  # of its table
 
 
 def columns_of(family: Family) -> list[str]:
@@ -97,6 +96,5 @@ def print_strongest(families: Sequence[Family]) -> None:
             print_line(family.things[place], *cells)
 
 
-def print_line(name: str, *cells: str) -> None:
-    blank = [""] * (LINE.count("{") - 1 - len(cells))
-    print_unless_quiet(LINE.format(shortened(name, NAME_WIDTH), *cells, *blank).rstrip())
+def print_line(name: str, reliance: str, *cells: str) -> None:
+    print_unless_quiet(f"{shortened(name, NAME_WIDTH):24}{reliance:>28}" + "".join(f"{cell:>9}" for cell in cells))

@@ -80,6 +80,11 @@ class Effect:
         """What covariates leave of it."""
         return self.correct(self.of_people)
 
+    @cached_property
+    def interval(self) -> np.ndarray:
+        """The mean with the ends of its 95 % interval, (things, 3)."""
+        return self.people.interval(self.of_people)
+
     @property
     def net(self) -> np.ndarray:
         """The effects (subjects, things) adjusted for covariates."""
@@ -119,7 +124,7 @@ class Effect:
         """A row a thing: the mean with its 95 % interval; p and q if it is tested; means of classes if the fill has
         them."""
         name, label = self.fill.name, self.people.label
-        found = pd.DataFrame(self.people.interval(self.of_people), columns=columns_of(name))
+        found = pd.DataFrame(self.interval, columns=columns_of(name))
         if self.fill.tested:
             found[f"p_{name}"], found[f"q_{name}"] = self.p, self.q
         if self.fill.by_class:
@@ -167,8 +172,7 @@ class Kind:
 
     `name` stands in `replication.csv`, `table` is the name of its CSV. `none` follows the sentence that none is
     significant; `inner` is what the things within its things are called. `shown` are the identifying columns that a
-    page shows. `measure` gives the arrays of `Effects`;
-    `family` is None of what was not replaced.
+    page shows. `measure` gives the arrays of `Effects`; `family` is None of what was not replaced.
     """
 
     name: str

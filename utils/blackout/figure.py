@@ -139,7 +139,7 @@ def write_directions(panel: Panel, family: Family) -> None:
 
 def draw_bars(axis: Axes, effect: Effect, order: np.ndarray) -> None:
     """Mean effects of things with their intervals, from bottom to top, coloured by the p of the same effect."""
-    places, (mean, low, high) = np.arange(len(order)), effect.people.interval(effect.of_people)[order].T
+    places, (mean, low, high) = np.arange(len(order)), effect.interval[order].T
     axis.barh(places, mean, color=np.where(effect.named[order], "C3", "0.6"))
     axis.axvline(0, color="0.3", linewidth=0.6)
     axis.set_ylim(-0.6, len(order) - 0.4)
@@ -167,9 +167,8 @@ def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
     from nilearn.plotting import plot_stat_map
 
     image, options = painted(family, atlas)
-    shown = cuts(atlas, ranked(family, atlas))
     options |= {"black_bg": False, "annotate": False, "figure": axis.figure, "axes": axis}
-    display = plot_stat_map(image, display_mode="z", cut_coords=[*shown.values()], **options)
+    display = plot_stat_map(image, display_mode="z", cut_coords=cuts(atlas, ranked(family, atlas)), **options)
     if family.named.any():
         display.add_contours(image, levels=[0.5], colors="black", linewidths=0.6)
     display.annotate(left_right=True, positions=False, size=FONT)

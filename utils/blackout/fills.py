@@ -14,7 +14,7 @@ from data.cohorts.atlas import Atlas, means_of, regions
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors, rows_by_person
 from utils.blackout.edges import Contents, Edges, Replacement
-from utils.blackout.options import CONNECTOME, BlackoutOptions
+from utils.blackout.options import CONNECTOME, BlackoutOptions, tables_of
 
 INNER_FOLDS = 5  # so that no one's region is predicted from a fit that has seen it
 PENALTIES = np.logspace(-3, 1, 9)  # of squared weights, per record
@@ -122,8 +122,7 @@ class Fills:
 
     def of(self, indices: np.ndarray) -> Filled:
         """Of n records, with `connectome` if the cohort has any."""
-        connectomes = self.cohort.connectomes
-        batch = self.cohort.batch(indices, tables={} if connectomes is None else {CONNECTOME: connectomes})
+        batch = self.cohort.batch(indices, tables=tables_of(self.cohort))
         positions = self.donors.of(indices)
         volumes = self.volumes(batch["volume"], indices, positions)
         edges = self.edges.contents(indices, positions) if self.edges else None

@@ -24,6 +24,7 @@ from utils.scores.results import MIN_SUBJECTS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from data.cohorts.connectomes import Connectomes
     from utils.blackout.systems import Systems
 
 CONNECTOME = "connectome"  # what networks call the edges that they read, and so does the table by map
@@ -108,6 +109,11 @@ def of(run: Run) -> BlackoutOptions:
 def cohort_of(run: Run) -> Cohort:
     """The cohort, without connectomes if the network reads none."""
     return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
+
+
+def tables_of(cohort: Cohort) -> dict[str, "Connectomes"]:
+    """What its batches hold beside volumes and phenotypes: the connectomes, if it has any."""
+    return {CONNECTOME: cohort.connectomes} if cohort.connectomes is not None else {}
 
 
 def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":

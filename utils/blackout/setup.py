@@ -12,7 +12,7 @@ from utils.blackout.donors import Donors
 from utils.blackout.edge_logits import EdgeLogits, edge_logits
 from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, occlusion_of
-from utils.blackout.options import CONNECTOME, cohort_of, of
+from utils.blackout.options import cohort_of, of, tables_of
 from utils.runs.run import Run
 from utils.training.network import logit_of_autism
 
@@ -59,8 +59,7 @@ class Setup:
 
     def batch(self, record: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
-        connectomes = self.cohort.connectomes
-        return self.cohort.batch([record], tables={CONNECTOME: connectomes} if connectomes else {})
+        return self.cohort.batch([record], tables=tables_of(self.cohort))
 
     def log_odds(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of autism (n,), by a full pass of the network."""

@@ -26,7 +26,7 @@ from utils.blackout.effects import Adjusted, Beside
 from utils.blackout.families import Blackout, Effect, Family, Kind
 from utils.blackout.fills import FILL_OF, RELIANCE
 from utils.blackout.graph import nodes_of
-from utils.blackout.options import CONNECTOME, TOGETHER
+from utils.blackout.options import TOGETHER, tables_of
 from utils.blackout.setup import Check, Measured, Setup
 from utils.scores.adjustment import adjustment
 from utils.training.network import check_finite, logit_of_autism
@@ -152,10 +152,9 @@ def measure(setup: Setup) -> Measured:
         return Measured()
     function, groups = OfPhenotype(setup.network), groups_of(cohort.metadata)
     phenotypes = cohort.batch(np.arange(len(cohort.rows)), volumes=False)[PHENOTYPE]
-    tables = {} if cohort.connectomes is None else {CONNECTOME: cohort.connectomes}
     parts = []
     for indices in in_order(donors.tested, TOGETHER):
-        batch = cohort.batch(indices, volumes=function.reads_more, tables=tables)
+        batch = cohort.batch(indices, volumes=function.reads_more, tables=tables_of(cohort))
         own = phenotypes[indices]
         shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
         parts.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))
