@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 DECIDED_BY_LIKE = (
     *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
-    *("seed", "keepSplit", "keepCopies", "allowLeak"),
+    *("seed", "keepSplit", "keepDuplicates", "allowLeak"),
 )  # options of convert
 EXAMPLES = {
     "derive": {
         "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "
         "--maps falff,alff,reho,degree_weighted --series atlas.nii.gz --jobs 4",
         "who that would be; nothing is written": "fmriprep maps --dryRun",
-        "new people, as those of a cohort": "new_fmriprep new_maps --like cohort",
+        "new participants, as those of a cohort": "new_fmriprep new_maps --like cohort",
     },
     "convert": {
         "maps and connectomes for mmnn": "maps cohort --grid reduced --maps all --connectome seg-atlas "
@@ -50,7 +50,7 @@ EXAMPLES = {
         "with the values of edited tables": "cohort corrected --tables edited",
     },
     "export": {
-        "the volume of a subject": "cohort 51572 51572.nii.gz",
+        "the volume of a participant": "cohort 51572 51572.nii.gz",
         "one of several maps": "cohort 51572 51572_reho.nii.gz --map reho",
     },
 }
@@ -104,7 +104,7 @@ def print_planned(planned: "PlannedCohort") -> None:
     fewest = min(range(len(CLASSES)), key=lambda label: training[label])
     for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
         if training[fewest] < MIN_PER_CLASS:
-            few = f"{training[fewest]} training people are of the class {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
+            few = f"{training[fewest]} training participants are of {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
             print(f"Phenotype: whether a value separates the training labels is not known, since {few}.")
             continue
         print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
@@ -135,8 +135,8 @@ def derive(args: argparse.Namespace) -> None:
     print("\n".join(notes), flush=True)
     if failed:
         raise InputError(
-            f"{len(failed)} people failed, for the reasons above: {listed(failed)}. Do what these say, then repeat the "
-            "command."
+            f"{len(failed)} participants failed, for the reasons above: {listed(failed)}. Do what these say, then "
+            "repeat the command."
         )
 
 
@@ -201,14 +201,14 @@ def parser() -> argparse.ArgumentParser:
     add = new.add_argument
     add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
     add("cohort", type=Path, help="new folder to write")
-    like = "prepare new people as in a cohort or bundle; labels are optional"
+    like = "prepare new participants as in a cohort or bundle; labels are optional"
     add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)
     add = verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is").add_argument
     add("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
     add("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
-    add = verb(swap, "augment: swap regions between training subjects of the same label").add_argument
+    add = verb(swap, "augment: swap regions between training participants of the same label").add_argument
     add("cohort", type=Path)
     add("out", type=Path, help="cohort to write")
     add("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
@@ -225,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     packed.add_argument("--tables", type=Path, metavar="FOLDER", help=edited)
     add = verb(export, "one volume as NIfTI, with its true affine").add_argument
     add("cohort", type=Path)
-    add("subject", help="a subject, or a record's file name")
+    add("subject", help="a participant, or a record's file name")
     add("out", type=Path, help="a .nii or .nii.gz file")
     add("--map", metavar="NAME", help="which of several maps")
     return top

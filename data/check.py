@@ -19,7 +19,7 @@ from data.base import manifest, tables
 from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.terminal import progress
-from data.cohorts import atlas, records, resampling, twins
+from data.cohorts import atlas, near_duplicates, records, resampling
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.derivation import TABLE as DERIVED
@@ -102,11 +102,13 @@ def read_maps(folder: Path) -> Iterator[Cohort]:
 
 def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
     """The findings on what `read_maps` gives."""
-    findings = CohortFindings(f"{cohort.path}: {', '.join(cohort.maps)} of {len(cohort.rows)} people, not converted")
+    findings = CohortFindings(
+        f"{cohort.path}: {', '.join(cohort.maps)} of {len(cohort.rows)} participants, not converted"
+    )
     if (cohort.path / DERIVED).is_file():
         derived = tables.read_frame(cohort.path / DERIVED)
         failed = derived["failed"].ne("")
-        findings.people.counts.append(f"derived: {len(derived)} people, {failed.sum()} failed")
+        findings.people.counts.append(f"derived: {len(derived)} participants, {failed.sum()} failed")
         for why, people in derived[failed].groupby("failed")["subject"]:
             findings.people.notes.append(f"not derived, {why}: {listed(people.tolist())}")
     check_maps(cohort, findings, pictures)
@@ -119,7 +121,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
     scans, usable, people = read_volumes(cohort, findings.files, pictures)
     if len(people.subjects) < 2:  # nobody to compare with
         return
-    check_twins(cohort, people, findings.people)
+    check_near_duplicates(cohort, people, findings.people)
     names = atlas.load_atlas(None, cohort.grid).names
     for name, lacking in zip(cohort.maps, scans.lacking.sum(0), strict=True):
         of_regions = {names[at]: int(lacking[at]) for at in np.flatnonzero(lacking).tolist()}
@@ -132,7 +134,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
         stored = values.loc[first, name][[*COMPARED]]
         check_kinds(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
         if few := [f"{region} in {count}" for region, count in findings.without_signal[name].most_common()]:
-            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} people"
+            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} participants"
             of_map.notes.append(f"regions with signal {where}: {listed(few)}")
     findings.maps.add_parts(of_maps)
     if len(of_maps) == 1:
@@ -179,7 +181,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
             if row.subject in digests:
                 continue
             small = [resampling.reduced(of_map) for of_map in volumes]
-            means.append(np.column_stack([twins.of_reduced(of_map) for of_map in small]))
+            means.append(np.column_stack([near_duplicates.of_reduced(of_map) for of_map in small]))
             digests[row.subject] = {hashlib.sha256(of_map.tobytes()).hexdigest() for of_map in small}
             digests[row.subject] |= stored[row.subject]  # which know the connectome, too
             if pictures:
@@ -207,7 +209,9 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
         check_agreement(cohort, findings.phenotype)
         findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
         if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
-            findings.phenotype.notes.append(f"{ODD}: {listed(odd)} people; correct them, or convert with --missing")
+            findings.phenotype.notes.append(
+                f"{ODD}: {listed(odd)} participants; correct them, or convert with --missing"
+            )
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
 
@@ -233,7 +237,7 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
                 findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}")
 
 
-def check_twins(cohort: Cohort, people: People, findings: Findings) -> None:
+def check_near_duplicates(cohort: Cohort, people: People, findings: Findings) -> None:
     """Subjects who share a scan are a problem as `wrong_of` says, else worth a note; so are possible sessions of one
     person."""
     rows, found = {row.subject: row for row in reversed(cohort.rows)}, search(people)
@@ -252,7 +256,7 @@ def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
     labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
     if len({row.split for row in rows}) > 1:
         return f"{labels}, one scan in train and test"
-    return f"{labels}, {PARTED}" if cohort.metadata.copies == APART else labels
+    return f"{labels}, {PARTED}" if cohort.metadata.duplicates == APART else labels
 
 
 def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[str]], findings: Findings) -> None:
@@ -274,7 +278,7 @@ def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[
     by_count = sorted(unlike, key=lambda file: -len(unlike[file]))
     findings.notes += [f"{file} is unlike the others: {'; '.join(unlike[file])}" for file in by_count[:PEOPLE_TOLD]]
     if (more := len(by_count) - PEOPLE_TOLD) > 0:
-        findings.notes.append(f"{more} more people are unlike the others; the page, --html, names all")
+        findings.notes.append(f"{more} more participants are unlike the others; the page, --html, names all")
 
 
 def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
@@ -292,7 +296,7 @@ def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, 
     places = stored[["x_mm", "y_mm", "z_mm"]]
     if (apart := np.median(np.linalg.norm(places - places.median(), axis=1))) > OWN_SPACE_MM:
         findings.problems.append(
-            f"half of the brains lie more than {apart:.0f} mm from the middle of all, as in each person's own space; "
-            "make maps in MNI space"
+            f"half of the brains lie more than {apart:.0f} mm from the middle of all, as in each participant's own "
+            "space; make maps in MNI space"
         )
     check_groups("maps", views, rows, findings)

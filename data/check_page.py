@@ -50,18 +50,22 @@ def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictur
     mosaic = Mosaic(tiles, maps, ";".join(f"--m{at}:{url(image)}" for at, image in enumerate(images)))
     problems, odd = findings.every("problems"), sum(bool(tile.odd) for tile in tiles)
     numbers_shown = [
-        Number(f"{len(tiles):,}", "people", f"{len(shown):,} of them with pictures"),
+        Number(f"{len(tiles):,}", "participants", f"{len(shown):,} of them with pictures"),
         Number(str(len(problems)), "problems", "invalidate results"),
-        Number(str(odd), "people with something odd", "listed first"),
+        Number(str(odd), "participants with something odd", "listed first"),
     ]
     sections = [
-        Section("Pictures of people", [PICTURES], kind="warning"),
+        Section("Pictures of participants", [PICTURES], kind="warning"),
         Section(
             "Conclusion",
             [findings.conclusion, *problems],
             kind="warning" if problems or findings.site_unknown else "conclusion",
         ),
-        *([Section("What these people can show", findings.forecast, kind="conclusion")] if findings.forecast else []),
+        *(
+            [Section("What these participants can show", findings.forecast, kind="conclusion")]
+            if findings.forecast
+            else []
+        ),
         *not_known(cohort, motion),
         Section("Everybody", about_tiles(motion, pictures), markup=mosaic.markup, open=True),
         *of_group(pictures),
@@ -123,7 +127,10 @@ def about_tiles(motion: pd.Series | None, pictures: Pictures) -> list[str]:
     """How to read the mosaic."""
     number = [] if motion is None else [f"The number below a picture is head motion, {motion.name}."]
     choose = ["Choose another map above the pictures."] if len(pictures.maps) > 1 else []
-    return [f"A picture shows {CUTS}. {LEGEND}", " ".join(["Marked people come first.", *number, *choose, LARGER])]
+    return [
+        f"A picture shows {CUTS}. {LEGEND}",
+        " ".join(["Marked participants come first.", *number, *choose, LARGER]),
+    ]
 
 
 def of_group(pictures: Pictures) -> Iterator[Section]:
@@ -165,10 +172,10 @@ def of_motion(people: dict[str, Row], motion: pd.Series | None) -> Iterator[Sect
     medians = everybody.groupby(["site", "group"])["motion"].median().map("{:.3g}".format).unstack(fill_value="-")
     counts = everybody["site"].value_counts()
     table = [
-        {"site": site, "people": str(counts[site]), **medians.loc[site].add_prefix("median, ")}
+        {"site": site, "participants": str(counts[site]), **medians.loc[site].add_prefix("median, ")}
         for site in sorted(medians.index, key=lambda site: (site != "all sites", site))
     ]
-    text = f"{motion.name}, known of {len(known):,} of {len(rows):,} people."
+    text = f"{motion.name}, known of {len(known):,} of {len(rows):,} participants."
     yield Section("Head motion by site and group", [text], drawn_motion(known, str(motion.name)), table, open=True)
 
 
@@ -204,7 +211,7 @@ def of_derivation(path: Path) -> Iterator[Section]:
 def of_signal(findings: CohortFindings) -> Iterator[Section]:
     """Regions and parcels of which people lack the signal."""
     table = [
-        {"of": name, "region or parcel": region, "people": str(count)}
+        {"of": name, "region or parcel": region, "participants": str(count)}
         for name, counts in findings.without_signal.items()
         for region, count in counts.most_common()
     ]

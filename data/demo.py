@@ -25,7 +25,7 @@ def simulate(target: Path, grid: records.Grid, drawn: Simulation, kind: type[Ana
     for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
         (target / row.file).write_bytes(records.pack(row.label, scaled, *anatomy.volumes(index, row.label)))
     provenance = {"simulation": asdict(drawn), "planted": PLANTED, "seed": drawn.seed}
-    metadata = replace(planned.metadata, simulated=True, copies="", reduction="simulated", provenance=provenance)
+    metadata = replace(planned.metadata, simulated=True, duplicates="", reduction="simulated", provenance=provenance)
     replace(planned, metadata=metadata).write_tables(target)
     return planned.rows
 

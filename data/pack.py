@@ -54,7 +54,7 @@ def pack(
             from data.check import check_agreement  # pandas, as above
 
             check_agreement(made, findings)
-    told = ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
+    told = ["{participant} {column}: {before} -> {after}".format(**change) for change in changes]
     return form, told, findings.problems
 
 
@@ -105,7 +105,7 @@ def export(cohort: Cohort, name: str, target: Path, map_name: str | None = None)
     found = found or [index for index, row in enumerate(cohort.rows) if name == row.subject]
     if len(found) != 1:
         several = f" ({listed([cohort.rows[index].file for index in found], 5)})" if found else ""
-        raise InputError(f"{cohort.path} has {len(found)} records of {name}{several}; name one subject or file.")
+        raise InputError(f"{cohort.path} has {len(found)} records of {name}{several}; name one participant or file.")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is no folder; make it or name another one.")
     volume = cohort.volume(found[0])

@@ -39,7 +39,7 @@ def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, se
         subjects = {row.subject for row in cohort.rows if (row.split, row.label) == ("train", label)}
         if len(subjects) == 1:
             named = subjects.pop()
-            raise InputError(f"{cohort.path} has no other training subject with the label of {named}; add some.")
+            raise InputError(f"{cohort.path} has no other training participant with the label of {named}; add some.")
     with new_folder(target) as folder:
         table = write_records(folder, cohort, num_regions, copies, np.random.default_rng(seed))
         carry_tables(cohort, folder)

@@ -130,12 +130,12 @@ def undrawn():
 
 
 @pytest.fixture(scope="module")
-def no_floors():
-    """For modules that look at no floor: made up in place of fits, which take most of the time of a test."""
+def no_baselines():
+    """For modules that look at no baseline: made up in place of fits, which take most of the time of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.scores.floors.features", lambda *_: {})
+        patch.setattr("utils.scores.baselines.features", lambda *_: {})
         patch.setattr(
-            "utils.scores.floors.fitted",
+            "utils.scores.baselines.fitted",
             lambda _fitting, _tables, _train, test, _maps: {"regions, SVM": test % 7 / 7},
         )
         yield

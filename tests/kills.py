@@ -283,7 +283,7 @@ class Torture:
                 self.made[name] = Undisturbed(folder, before, state(folder), log.stat().st_size)
             return self.made[name]
 
-    def comes_out(self, name: str, folder: Path, tally: Tally, has_ended: bool) -> None:
+    def replicates(self, name: str, folder: Path, tally: Tally, has_ended: bool) -> None:
         """What the user has is as it was; repeated, a disturbed command leaves what an undisturbed one does."""
         row, whole, words = ROWS[name], self.undisturbed(name), self.words(name)
         tally.times += 1
@@ -313,7 +313,7 @@ class Torture:
                 tally.succeeded(done, f"{folder}, which has ended first")
             if has_ended or (ROWS[name].is_whole and (folder / self.words(name)[-1]).exists()):
                 break
-        self.comes_out(name, folder, tally, has_ended)
+        self.replicates(name, folder, tally, has_ended)
 
     def full_disk(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         """A disk that fills at one of the writes."""
@@ -327,11 +327,11 @@ class Torture:
             tally.refused(done, str(folder), "No space left|[Rr]oom")
             if ROWS[name].is_whole:
                 tally.same(self.undisturbed(name).before, state(folder), f"{folder}, of which nothing should be left")
-        self.comes_out(name, folder, tally, has_ended)
+        self.replicates(name, folder, tally, has_ended)
 
     def read_only(self, name: str, folder: Path, tally: Tally, rng: random.Random) -> None:
         tally.refused(self.on_a_disk(name, folder, "ro"), str(folder), "Read-only file system|cannot be written")
-        self.comes_out(name, folder, tally, has_ended=False)
+        self.replicates(name, folder, tally, has_ended=False)
 
     def on_a_disk(self, name: str, folder: Path, options: str) -> subprocess.CompletedProcess:
         """A command whose folder is a disk mounted with these options; what that holds at the end comes back."""

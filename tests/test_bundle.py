@@ -53,7 +53,7 @@ def test_it_predicts_what_the_checkpoint_does_byte_for_byte(tested, everybody, n
     """And says the same of each person."""
     command = "run.py --test --everybody --dataDir {of} --chkPointDir {by}/ckpt --outDir {to} --prevalence 0.5"
     done(command, of=newcomers, by=everybody, to=tmp_path / "out")
-    for name in ("predictions.csv", "people.csv", "unlike.csv", "external.csv"):
+    for name in ("predictions.csv", "participants.csv", "out_of_distribution.csv", "external.csv"):
         here, there = (folder / name for folder in (tested, tmp_path / "out"))
         assert here.exists() == there.exists() and (not here.exists() or here.read_bytes() == there.read_bytes()), name
     assert len(read(tested, "predictions")) == 12
@@ -68,28 +68,28 @@ def test_its_probabilities_are_those_of_whole_passes_of_its_network(tested, bund
 def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path):
     """By the odds, which is all that changes; sets of labels hold however common autism is."""
     done(f"{TEST} --prevalence 0.01", model=bundle, of=newcomers, to=tmp_path / "out")
-    half, rare = (read(folder, "people") for folder in (tested, tmp_path / "out"))
+    half, rare = (read(folder, "participants") for folder in (tested, tmp_path / "out"))
     odds, of_rare = (of["probability"] / (1 - of["probability"]) for of in (half, rare))
     np.testing.assert_allclose(odds / of_rare, 99, rtol=0.02)
     assert half["labels"].tolist() == rare["labels"].tolist() and half["labels"].notna().all()
     assert (half["raw"] == rare["raw"]).all()
 
 
-def test_a_floor_of_the_folds_stands_beside_the_score(tested, on_folds):
-    """The one that was named beforehand, on top of the page and in the conclusion, since none can be fitted."""
-    floors = read(on_folds / "test", "floors").set_index("floor")
-    row, page = floors[floors["role"] == "named beforehand"].iloc[0], text_of(tested / "report.html")
+def test_a_baseline_of_the_folds_stands_beside_the_score(tested, on_folds):
+    """The one that was pre-specified, on top of the page and in the conclusion, since none can be fitted."""
+    baselines = read(on_folds / "test", "baselines").set_index("baseline")
+    row, page = baselines[baselines["role"] == "pre-specified"].iloc[0], text_of(tested / "report.html")
     score, less = (
         f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
-        for name in ("auc_sites", "model_minus_floor_auc_sites")
+        for name in ("auc_sites", "model_minus_baseline_auc_sites")
     )
     told = record_of(tested)["conclusion"]
     assert row.name.replace(", ", " by ") in told and f"AUC within sites {score}" in told and less in told
     assert page.index(score) < page.index("What may be concluded") and row.name in page
-    assert "beside its floors" not in page
+    assert "beside its baselines" not in page
 
 
-def test_floors_are_of_those_who_trained_the_model_though_new_people_have_a_training_split(
+def test_baselines_are_of_those_who_trained_the_model_though_new_people_have_a_training_split(
     bundle, everybody, newcomers, tmp_path
 ):
     """Who are at hand of a checkpoint only: half of them have autism, of the others' training split two thirds."""
@@ -99,18 +99,20 @@ def test_floors_are_of_those_who_trained_the_model_though_new_people_have_a_trai
     lab.edit(tables / "subjects.csv", lambda table: table.assign(split=is_trained.map({True: "train", False: "test"})))
     done("abide-data pack {of} {to}/new --tables {tables}", of=newcomers, to=tmp_path, tables=tables)
     done(TEST, model=bundle, of=tmp_path / "new", to=tmp_path / "a")
-    assert [*read(tmp_path / "a", "floor_predictions")] == ["file", "model, missing values alike"]
+    assert [*read(tmp_path / "a", "baseline_predictions")] == ["file", "model, missing values alike"]
     command = "run.py --test --everybody --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
     done(command, of=tmp_path / "new", by=everybody, to=tmp_path / "b")
-    found = read(tmp_path / "b", "floor_predictions")
+    found = read(tmp_path / "b", "baseline_predictions")
     assert len(found) == 6 and (found["majority"] == 0.5).all() and "all, SVM" in found
 
 
 def test_without_a_score_nothing_is_calibrated(bundle, newcomers, tmp_path):
-    assert "20 people with autism and 20 controls" in done(TEST, model=bundle, of=newcomers, to=tmp_path / "first")
+    assert "20 participants with autism and 20 controls" in done(
+        TEST, model=bundle, of=newcomers, to=tmp_path / "first"
+    )
     path = remade(bundle, tmp_path / "plain.zip", cross_validation=None)
     assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
-    people = read(tmp_path / "out", "people")
+    people = read(tmp_path / "out", "participants")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
     refused(f"{TEST} --prevalence 0.01", "--prevalence", "{model}", model=path, of=newcomers, to=tmp_path / "no")
 
@@ -134,8 +136,10 @@ def test_who_is_unlike_is_told_and_nobody_may_be(bundle, newcomers, tmp_path):
         changes = {"likeness.json": json.dumps(likeness | {"ranges": ranges, "categories": {}, "known": []}).encode()}
         path = rebuilt(bundle, tmp_path / f"{name}.zip", changes)
         said = done(TEST, model=path, of=newcomers, to=tmp_path / name)
-        count = read(tmp_path / name, "people")["unlike"].notna().sum()
-        assert f"Unlike the training people: {count} of 12 people" in said and (count > 0) == (name == "all")
+        count = read(tmp_path / name, "participants")["out_of_distribution"].notna().sum()
+        assert f"Unlike the training participants: {count} of 12 participants" in said and (count > 0) == (
+            name == "all"
+        )
 
 
 # What it says
@@ -229,7 +233,7 @@ def test_people_of_small_sites_and_rare_values_are_withheld(delicate):
     card = parts_of(path)["card.md"].decode()
     assert "| NYU | 6 | 6 |" in card and "| USM | < 5 | < 5 |" in card
     assert "| sites of fewer than 5: 3 | < 5 | < 5 |" in card and "KKI" not in card
-    few = re.search(r"Few people have (.*), so that the name", said)[1].split(", ")
+    few = re.search(r"Few participants have (.*), so that the name", said)[1].split(", ")
     assert few == ["FIQ", "hand_both"]
 
 
@@ -276,8 +280,8 @@ def test_whoever_is_not_compared_is_told(bundle, newcomers, tmp_path):
     """A bundle of too few people does not say what they are like."""
     path = rebuilt(bundle, tmp_path / "few.zip", {"likeness.json": None, "likeness.npz": None})
     for text in (done(TEST, model=path, of=newcomers, to=tmp_path / "out"), text_of(tmp_path / "out/report.html")):
-        assert "Nobody is compared with the training people" in text and "holds no scan or ID of anybody" in text
-    assert "unlike" not in read(tmp_path / "out", "people")
+        assert "Nobody is compared with the training participants" in text and "holds no scan or ID of anybody" in text
+    assert "out_of_distribution" not in read(tmp_path / "out", "participants")
 
 
 def test_another_model_than_that_of_the_bundle_is_refused_though_it_is_the_default(delicate, newcomers, tmp_path):

@@ -125,7 +125,9 @@ def test_what_is_observed_is_left_out_by_hand():
 def test_few_people_or_one_group_are_refused(effort):
     effort()
     label, raw = people(site=SITES[:110])
-    with pytest.raises(Exception, match=r"at least 50 people of each class outside of each group .* the fewest are"):
+    with pytest.raises(
+        Exception, match=r"at least 50 participants of each class outside of each group .* the fewest are"
+    ):
         calibration.fit(label, raw, SITES[:110], "site")
     with pytest.raises(Exception, match="predicted by one model"):
         calibration.fit(label, raw, np.zeros(110), "site")

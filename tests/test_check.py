@@ -64,12 +64,12 @@ def check(folder: Path, sealed: bool = True, options: str = "") -> tuple[list[st
 def test_a_sound_cohort_passes(copy):
     """A swapped copy of a subject is no further subject."""
     told = done("abide-data check {of}", of=copy)
-    assert SOUND in told and "PROBLEM" not in told and "40 records of 40 subjects, 31x37x31, SIMULATED" in told
+    assert SOUND in told and "PROBLEM" not in told and "40 records of 40 participants, 31x37x31, SIMULATED" in told
     first = lab.read_table(copy / "subjects.csv")["file"][0]
     shutil.copy(copy / first, copy / "swap.bin")
     lab.edit(copy / "subjects.csv", lambda of: pd.concat([of, of[:1].assign(file="swap.bin")]))
     told = done("abide-data check {of}", of=resealed(copy))
-    assert "41 records of 40 subjects" in told and "under several IDs" not in told
+    assert "41 records of 40 participants" in told and "under several IDs" not in told
 
 
 def test_each_wrong_record_is_named_and_nothing_else(copy):
@@ -113,7 +113,7 @@ def test_each_wrong_record_is_named_and_nothing_else(copy):
     assert float(r) == pytest.approx(pearsonr(volume_of(cut[0]).ravel(), mean)[0], abs=0.02)
     assert {moved.name, cut[0].name} <= {*told} <= {of.name for of in (mixed, moved, away, *cut)}
     (regions,) = (note for note in notes if note.startswith("regions with signal in under 50% of their voxels"))
-    assert "by how many of 38 people: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
+    assert "by how many of 38 participants: Frontal_Mid_L in 5, " in regions and "Frontal_Mid_R in 4" not in regions
 
 
 def flawed(path: Path, place: object, value: object) -> bytes:
@@ -180,7 +180,7 @@ def test_maps_in_the_space_of_each_person_are_told(copy):
     random = np.random.default_rng(0)
     for path in paths(copy):
         change(path, lambda of: np.roll(of, random.integers(-2, 3, 3), axis=(0, 1, 2)))
-    assert any("mm from the middle of all, as in each person's own space" in text for text in check(copy)[0])
+    assert any("mm from the middle of all, as in each participant's own space" in text for text in check(copy)[0])
 
 
 @pytest.mark.slow
@@ -292,7 +292,9 @@ def test_values_missing_in_one_class_at_a_site_are_a_note(copy):
     lab.edit(copy / "phenotype.csv", lambda of: of.mask(of["subject"].isin(who), of.assign(**gone)))
     in_table(copy, "site", "HERE", paths(copy))
     (found,) = (note for note in check(copy)[1] if "missing in" in note)
-    assert re.match(rf"viq missing in \d+ of 20 .* and {len(autism)} of {len(autism)} people with autism at", found)
+    assert re.match(
+        rf"viq missing in \d+ of 20 .* and {len(autism)} of {len(autism)} participants with autism at", found
+    )
 
 
 # The verdict
@@ -304,7 +306,7 @@ def test_problems_of_the_check_mark_every_result_until_the_cohort_is_another_one
     train = f"{TRAIN} --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}"
     change(paths(copy, split="train")[2], lambda of: of[::-1])
     unchecked = done(f"{train}/one", of=resealed(copy), to=tmp_path)
-    assert "train: 36 subjects" in unchecked and f"Not checked: abide-data check {copy}\n" in unchecked
+    assert "train: 36 participants" in unchecked and f"Not checked: abide-data check {copy}\n" in unchecked
     (found,) = check(copy)[0]
     shutil.rmtree(tmp_path / "ckpt")
     told = done(f"{train}/two", of=copy, to=tmp_path)
@@ -315,7 +317,7 @@ def test_problems_of_the_check_mark_every_result_until_the_cohort_is_another_one
     shutil.rmtree(tmp_path / "ckpt")
     told = done(f"{train}/three", of=resealed(copy), to=tmp_path)
     assert "PROBLEMS" not in told and f"Not checked: abide-data check {copy}" in told
-    assert "note: no test subjects: a model can be trained on this cohort, not tested" in told
+    assert "note: no test participants: a model can be trained on this cohort, not tested" in told
 
 
 @pytest.mark.slow
@@ -378,7 +380,7 @@ def test_the_page_shows_each_person_the_odd_first_and_who_was_left_out(copy, tmp
     assert len(labels) == 40 and {label.split(",")[0] for label in labels[:2]} == {odd.stem, constant.stem}
     assert "left and right look exchanged" in "".join(labels[:2]) and "a map is constant" in "".join(labels[:2])
     page = text_of(copy / "check.html")
-    assert "no map: 2 people" in page and "\n60001, 60002\n" in page.partition("Who was left out, and why")[2]
+    assert "no map: 2 participants" in page and "\n60001, 60002\n" in page.partition("Who was left out, and why")[2]
     assert all(text in page for text in (evil, *problems, *notes)) and not [*copy.glob("check_*")]
     assert html.count("<script") == 1 and not re.search("<(img|iframe|object|embed)| (src|srcset|action)=", html)
     assert not re.search(r"url\((?!data:image/webp;base64,)|@import|href=\"(?!#|data:)", html)
@@ -412,7 +414,8 @@ def test_a_folder_of_maps_is_checked_before_it_is_converted(tmp_path):
     assert (outcome.status, outcome.err) == (1, "")
     assert f"PROBLEM: reho: values look negated in {negated}; make" in outcome.out
     assert (
-        "alff, reho of 30 people, not converted" in outcome.out and "not derived, too few volumes: 50999" in outcome.out
+        "alff, reho of 30 participants, not converted" in outcome.out
+        and "not derived, too few volumes: 50999" in outcome.out
     )
     page = text_of(tmp_path / "check.html")
     derivation = page.partition("could not be derived")[2]

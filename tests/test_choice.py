@@ -10,7 +10,7 @@ from commands import done, record_of, refused
 from helpers import assert_bit_equal
 from oracles import within
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn", "no_floors")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn", "no_baselines")]
 SETTINGS = {"batch_size": 8, "phenotype_units": [64]}  # of each candidate one
 NAMES = ["sine members=1 batch_size=8", "sine members=1 phenotype_units=64"]
 PLACES = "--folds 2 --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/"

@@ -203,7 +203,7 @@ def test_people_are_counted_and_the_verdict_is_of_this_cohort(converted, tmp_pat
     table = lab.read_table(of / "subjects.csv")
     for split, rows in table.groupby("split"):
         labels = rows["label"].value_counts()
-        assert f"{split}: {len(rows)} subjects ({labels['0']} control, {labels['1']} autism)" in told
+        assert f"{split}: {len(rows)} participants ({labels['0']} control, {labels['1']} autism)" in told
     sites = [f"{name} {sum(of == '1')}/{sum(of == '0')}" for name, of in table.groupby("site")["label"]]
     assert f"autism/control by site: {', '.join(sites)}" in told
     verdict = json.loads((of / "check.json").read_text())
@@ -220,8 +220,8 @@ def test_what_is_wrong_with_bare_records_is_told(tmp_path):
     """The site is unknown; one subject has both labels; a split that lacks a class matters unless there are folds."""
     of = bare(tmp_path / "of", MEMBERS | {"3_b.bin": lab.record(77, 0.0)})
     told = run("abide-data check {of}", of=of)
-    assert told.status == 1 and "PROBLEM: both labels for one subject, of 1 subjects: 3" in told.out
-    assert "Site is unknown" in told.out and "9 records of 8 subjects" in told.out
+    assert told.status == 1 and "PROBLEM: both labels for one participant, of 1 participants: 3" in told.out
+    assert "Site is unknown" in told.out and "9 records of 8 participants" in told.out
     few = bare(tmp_path / "few", {f"{number}.bin": lab.record(number, float(number > 4)) for number in range(1, 9)})
     split = lab.read_table(packed(few, tmp_path / "packed", "bin") / "subjects.csv")
     lacks = "the test split lacks a class"

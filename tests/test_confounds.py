@@ -207,8 +207,10 @@ def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
     assert found["beside"].covariates == ("age", "log func_mean_fd")
     assert found["beside"].without == ("site", "scanner")
     line = motion_line(found)
-    assert "mark, or a category: age of 5 subjects. These are" in line
-    assert "(without site and scanner: known for too few, alike in all, or too few people) as measured: its" in line
+    assert "mark, or a category: age of 5 participants. These are" in line
+    assert (
+        "(without site and scanner: known for too few, alike in all, or too few participants) as measured: its" in line
+    )
 
 
 def test_numbers_that_are_known_for_different_people_leave_nobody_out():
@@ -251,7 +253,7 @@ def test_a_number_that_is_unknown_at_whole_sites_may_explain_an_output_that_read
         line = motion_line(of(known, read))
         beside, _, explains = line.partition("may explain")
         assert ("is not shown to" not in line) == more == ("fiq where it is unknown" in explains)
-        assert ("func_mean_fd and fiq" in beside) != more and f"fiq of {gone.sum()} subjects" in line
+        assert ("func_mean_fd and fiq" in beside) != more and f"fiq of {gone.sum()} participants" in line
 
 
 def test_an_output_that_reads_a_product_of_three_carries_more_and_the_sentence_names_it():
@@ -318,7 +320,7 @@ def test_an_output_that_is_the_label_has_a_partial_correlation_of_one():
 def test_too_few_subjects_are_said():
     known = moving(19)
     line = motion_line(of(known, output(known, 1, 0)))
-    few = "19 subjects are too few for curves and products of covariates; 20 would do."
+    few = "19 participants are too few for curves and products of covariates; 20 would do."
     assert line.startswith(f"Is it motion? It cannot be computed: {few}")
 
 
@@ -326,7 +328,7 @@ def test_sites_of_one_class_each_are_too_few_subjects_not_one_class():
     known = moving(6)
     known |= {"label": np.array([0, 0, 0, 1, 1, 1]), "site": list("AABCDE")}
     line = motion_line(of(known, np.linspace(0.1, 0.9, 6)))
-    assert "6 subjects are too few" in line
+    assert "6 participants are too few" in line
 
 
 @pytest.mark.parametrize("case", ["rare", "rare at sites", "apart", "families"])
@@ -345,7 +347,9 @@ def test_where_no_verdict_can_be_said_none_is_said_beside_covariates(case):
     predictions = Predictions(known["label"], probability, known["subject"], None, known["site"], person=person)
     found = motion(predictions, known["table"], 0)
     apart = case == "apart"
-    reason = "at each site all subjects have the same diagnosis" if apart else "it needs 10 subjects of each class"
+    reason = (
+        "at each site all participants have the same diagnosis" if apart else "it needs 10 participants of each class"
+    )
     assert "partial" not in found and found["reason"].startswith(reason)
     assert ("at sites that have both" in found["reason"]) == (case in ("rare at sites", "families"))
 
@@ -355,7 +359,7 @@ def test_the_site_as_the_only_covariate_may_have_too_few_subjects():
     known["table"] = known["table"][[]]
     known["site"] = [f"site {number % 10}" for number in range(40)]
     line = motion_line(of(known, np.linspace(0.1, 0.9, 40)))
-    assert line.endswith("40 subjects are too few for curves and products of covariates; 60 would do.")
+    assert line.endswith("40 participants are too few for curves and products of covariates; 60 would do.")
 
 
 def test_unknown_covariates_and_unknown_motion_are_said():
@@ -374,7 +378,7 @@ def test_two_people_with_the_site_as_the_only_covariate(sites):
     known = moving(2) | {"label": np.array([0.0, 1.0]), "site": np.array(sites)}
     known["table"] = pd.DataFrame({"site": sites}, index=known["subject"])
     line = motion_line(of(known, np.array([0.4, 0.6])))
-    assert "It cannot be computed: 2 subjects are too few" in line or line.endswith("no covariate can be used.")
+    assert "It cannot be computed: 2 participants are too few" in line or line.endswith("no covariate can be used.")
 
 
 def test_rows_are_of_what_is_known():
@@ -601,7 +605,7 @@ def test_a_product_that_one_outlier_carries_most_of_enters():
 def test_too_few_people_for_any_product_are_told_how_many_would_do():
     """One covariate, the intercept, the value and a product: 4 parameters of 5 people each."""
     found = [adjustment(covaried(count, 1)[0][["age", "sex"]]) for count in (19, 20, 24, 25)]
-    assert found[0].reason == "19 subjects are too few for curves and products of covariates; 20 would do"
+    assert found[0].reason == "19 participants are too few for curves and products of covariates; 20 would do"
     assert [of.covariates for of in found] == [(), ("sex",), ("sex",), ("age", "sex")]
     assert [of.without for of in found] == [("age", "sex"), ("age",), ("age",), ()]
     assert not any(of.reason for of in found[1:])

@@ -186,7 +186,7 @@ def checked(folder: Path, change: dict[str, np.ndarray]) -> str:
     labs.pcp(folder / "lab", labs.people(40), series=True)
     for subject, series in change.items():
         pd.DataFrame(series, columns=NAMES).to_csv(path_of(folder / "lab", subject), sep="\t", index=False)
-    run(f"{PCP} --keepCopies", source=folder / "lab", to=folder / "cohort")
+    run(f"{PCP} --keepDuplicates", source=folder / "lab", to=folder / "cohort")
     return run("abide-data check {of}", of=folder / "cohort").out
 
 

@@ -176,7 +176,7 @@ def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
     assert (listing(source.parent), listing(tmp_path)) == before
     splits = read_table(reduced / "subjects.csv")["split"].value_counts()
     for split, count in splits.items():
-        assert f"{split}: {count} subjects" in told
+        assert f"{split}: {count} participants" in told
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ PEOPLE, MAPS = labs.people(40), ("falff", "alff")
 LIKE = "abide-data convert {new} {to} --like {of}"
 PREPARED = ("maps", "normalisation", "reduction", "phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
 LEARNT = (
-    "copies",
+    "duplicates",
     "phenotype_columns",
     "phenotype_categories",
     "covariate_columns",

@@ -35,7 +35,7 @@ def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody,
     assert (every["config"]["members"], every["cross_validation"]["subjects"]) == (1, 40)
     assert_bit_equal(tmp_path / "ckpt/mmnn/everybody", everybody / "ckpt/mmnn/everybody")
     headline = record_of(on_folds / "test")["headline"]
-    assert f"{headline[1]:.3f}" in out and "in 3 folds, 40 people" in out
+    assert f"{headline[1]:.3f}" in out and "in 3 folds, 40 participants" in out
     assert "--score" in done(f"{command.replace('Dir out', 'Dir other')} --dryRun --model nn", of=converted)
 
 
@@ -84,6 +84,6 @@ def test_people_without_a_label_do_not_train(converted, tmp_path):
     labs.pcp(tmp_path / "lab", table, ("falff", "alff"), series=True)
     done("abide-data convert lab cohort --like {of}", of=converted)
     out = done("run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir cohort --chkPointDir ckpt")
-    assert "Not trained on, since no label is known of them: 2 people." in out
+    assert "Not trained on, since no label is known of them: 2 participants." in out
     trained = record_of(tmp_path / "ckpt/nn/everybody")["people"]["subjects"]
     assert sorted(trained) == sorted(table["SUB_ID"].drop([3, 8]))

@@ -88,7 +88,7 @@ def test_a_shift_is_that_of_medians_in_robust_standard_deviations(found, strange
     ages = np.sort(now["age"])
     ends = [np.median(ages), ages[ranks[0] - 1], ages[ranks[1]]]
     assert ends_of(found.loc["age"]) == pytest.approx([(end - middle) / sd for end in ends], abs=0.1)
-    assert found.loc["age", "people"] == COUNT and found.loc["age", "kind"] == "shift"
+    assert found.loc["age", "participants"] == COUNT and found.loc["age", "kind"] == "shift"
     share = before["female"].mean()
     shares = [now["female"].mean(), *proportion_confint(now["female"].sum(), COUNT, method="wilson")]
     expected = [(one - share) / np.sqrt(share * (1 - share)) for one in shares]
@@ -98,11 +98,11 @@ def test_a_shift_is_that_of_medians_in_robust_standard_deviations(found, strange
 
 @pytest.mark.slow
 def test_who_is_unlike_is_listed_with_reasons(found, strangers):
-    unlike = labs.read_table(strangers / "test" / "unlike.csv")
+    unlike = labs.read_table(strangers / "test" / "out_of_distribution.csv")
     assert list(unlike) == ["file", "subject", "reasons"]
-    share = found[found["kind"] == "unlike"].iloc[0]
+    share = found[found["kind"] == "out of distribution"].iloc[0]
     expected = proportion_confint(len(unlike), COUNT, method="wilson")
-    assert ends_of(share) == pytest.approx([len(unlike) / COUNT, *expected]) and share["people"] == COUNT
+    assert ends_of(share) == pytest.approx([len(unlike) / COUNT, *expected]) and share["participants"] == COUNT
     assert unlike.set_index("subject").loc["70009", "reasons"].startswith("age 95, usually ")
 
 
@@ -116,7 +116,8 @@ def test_what_is_not_known_has_no_row(strangers, everybody, converted, on_folds,
     assert told in (tmp_path / "test/report.html").read_text()
     table = pd.read_csv(tmp_path / "test" / "external.csv")
     assert (
-        set(table["kind"]) <= {"score", "calibration", "calibrated"} and not (tmp_path / "test" / "unlike.csv").exists()
+        set(table["kind"]) <= {"score", "calibration", "calibrated"}
+        and not (tmp_path / "test" / "out_of_distribution.csv").exists()
     )
     measures = table.set_index("measure")
     assert measures.loc[["auc", "in_the_large"], "low"].isna().all() and measures.loc["auc", "value"] >= 0
@@ -170,7 +171,7 @@ def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle,
 def test_its_report_is_built_again_from_the_files(strangers, tmp_path):
     copy = shutil.copytree(strangers / "test", tmp_path / "test")
     before = (copy / "report.html").read_text()
-    assert "External validity" in before and "How these people differ from those of the training" in before
+    assert "External validity" in before and "How these participants differ from those of the training" in before
     (copy / "report.html").unlink()
     done("abide-report {of}", of=copy)
     again = (copy / "report.html").read_text()

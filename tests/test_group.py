@@ -15,7 +15,7 @@ from conftest import TINY, without_drawing
 from helpers import assert_bit_equal
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
+pytestmark = pytest.mark.usefixtures("undrawn", "no_baselines")
 
 
 def in_folds(at: Path, of: Path, command: str) -> Outcome:
@@ -182,7 +182,7 @@ def test_a_repeat_is_a_plain_run_of_its_seed(twice, converted, tmp_path):
 
 @pytest.mark.slow
 def test_a_row_a_record_and_repeat_is_pooled_and_the_means_are_calibrated_by_the_folds_of_the_first(twice):
-    for name in ("predictions.csv", "floor_predictions.csv"):
+    for name in ("predictions.csv", "baseline_predictions.csv"):
         pooled = people_of(twice / "test" / name)
         for (repeat, fold), of in pooled.groupby(["repeat", "fold"]):
             part = people_of(twice / f"test/repeat-{repeat}/fold-{fold}" / name)

@@ -200,7 +200,7 @@ def files(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-NO_TABLE = "has no table of subjects"  # what is lacking once the maps are clear
+NO_TABLE = "has no table of participants"  # what is lacking once the maps are clear
 
 
 def error_of(folder: Path, words: str = "") -> str:
@@ -217,9 +217,13 @@ def error_of(folder: Path, words: str = "") -> str:
 def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_path):
     """The glob that is advised chooses as many of each map as it says, and is not refused."""
     folder = files(tmp_path / "maps", names)
-    words = ("several maps", "each for other people" if names in KINDS else "expected one a person", "--mapColumn")
+    words = (
+        "several maps",
+        "each for other participants" if names in KINDS else "expected one a participant",
+        "--mapColumn",
+    )
     line = refused(f"abide-data convert {{folder}} {{folder}}-to --maps {maps}", *words, folder=folder)
-    ((quoted, count),) = re.findall(r"--only ('.+?')(?: \((\d+) people\))?", line)
+    ((quoted, count),) = re.findall(r"--only ('.+?')(?: \((\d+) participants\))?", line)
     (only,) = shlex.split(quoted)
     chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in {only, *only.split(",")})]
     assert len(chosen) == int(count or 1) * len(maps.split(","))
@@ -229,8 +233,8 @@ def test_of_several_maps_none_is_guessed_and_the_advice_works(names, maps, tmp_p
 @pytest.mark.parametrize(
     "names, words",
     [
-        ([f"sub-{n}/sub-{n}_falff.nii.gz" for n in ("0012", "12", "13", "14", "15")], "for 0012 of 4 people"),
-        ([f"sub-{n}{'_res-1' * (n == 4)}_falff.nii.gz" for n in ALL], "each for other people"),
+        ([f"sub-{n}/sub-{n}_falff.nii.gz" for n in ("0012", "12", "13", "14", "15")], "for 0012 of 4 participants"),
+        ([f"sub-{n}{'_res-1' * (n == 4)}_falff.nii.gz" for n in ALL], "each for other participants"),
     ],
 )
 def test_a_glob_that_would_lose_most_people_is_no_advice(names, words, tmp_path):
@@ -267,7 +271,7 @@ def test_a_glob_that_a_refusal_gives_always_works(data):
         folder = files(Path(top) / "no/table/above/maps", names)
         words = f"--maps {','.join(maps)}"
         line = error_of(folder, words)
-        if given_glob := re.findall(r"such as with --only (.*) \(3 people\), or", line):
+        if given_glob := re.findall(r"such as with --only (.*) \(3 participants\), or", line):
             assert NO_TABLE in error_of(folder, f"{words} --only {given_glob[0]}")
         else:
             assert NO_TABLE in line or "Remove or rename one, or name each" in line
@@ -308,7 +312,7 @@ def test_a_map_is_found_by_its_name_in_each_layout(name, wanted, other, tmp_path
     table = pd.DataFrame({"ID": [f"00{n}" for n in ALL], "FILE_ID": [f"NYU_00{n}" for n in ALL], "dx": [*"abab"]})
     table.to_csv(folder / "people.csv", index=False)
     words = f"--maps {name} --labelColumn dx --positive a --phenotype '' --grid reduced --dryRun"
-    assert ": 4 maps of 4 people" in done(
+    assert ": 4 maps of 4 participants" in done(
         f"abide-data convert {{folder}} {{to}} {words}", folder=folder, to=tmp_path / "to"
     )
 

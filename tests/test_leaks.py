@@ -210,7 +210,7 @@ def test_a_scan_under_another_name_keeps_its_split(earlier, tmp_path):
 
 
 def test_a_scan_on_both_sides_is_told(earlier, tmp_path):
-    """Two people of one scan, of whom one was tested; --keepCopies lets the split part them."""
+    """Two people of one scan, of whom one was tested; --keepDuplicates lets the split part them."""
     before = split_of(earlier / "out")
     test, train = (next(name for name, of in before.items() if of == split) for split in ("test", "train"))
     shutil.copytree(earlier / "lab", tmp_path / "lab")
@@ -220,7 +220,9 @@ def test_a_scan_on_both_sides_is_told(earlier, tmp_path):
     told = done(command, of=tmp_path, to=tmp_path / "out", other=earlier / "out")
     assert f"Not kept: {test}, test subjects there, share a scan with training subjects" in told
     assert [split_of(tmp_path / "out")[name] for name in (test, train)] == ["train", "train"]
-    assert "Not kept" not in done(f"{command} --keepCopies", of=tmp_path, to=tmp_path / "apart", other=earlier / "out")
+    assert "Not kept" not in done(
+        f"{command} --keepDuplicates", of=tmp_path, to=tmp_path / "apart", other=earlier / "out"
+    )
     assert [split_of(tmp_path / "apart")[name] for name in (test, train)] == ["test", "train"]
 
 

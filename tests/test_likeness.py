@@ -132,7 +132,7 @@ def record(path: Path, change) -> bytes:
 
 
 def told(folder: Path, kind: str) -> list[str]:
-    table = lab.read_table(folder / "out/unlike.csv").set_index("file")["reasons"]
+    table = lab.read_table(folder / "out/out_of_distribution.csv").set_index("file")["reasons"]
     return [table.get(file.name, "") for file in files_of(folder / "new", kind)]
 
 

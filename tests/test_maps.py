@@ -213,7 +213,7 @@ def test_check_looks_at_each_map(tmp_path):
     rows = read_table(tmp_path / "before/subjects.csv")
     first, other = (rows["subject"][rows["split"] == split].iloc[0] for split in ("train", "test"))
     shutil.copy(folder / f"cpac/X_00{first}_alff.nii.gz", folder / f"cpac/X_00{other}_alff.nii.gz")
-    outcome = run(f"{REDUCED} --maps all --keepCopies", source=folder, to=tmp_path / "cohort")
+    outcome = run(f"{REDUCED} --maps all --keepDuplicates", source=folder, to=tmp_path / "cohort")
     assert outcome.status == 1 and people_of(tmp_path / "cohort").equals(people_of(tmp_path / "before"))
     outcome = run("abide-data check {of}", of=tmp_path / "cohort")
     assert outcome.status == 1

@@ -304,7 +304,9 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
         for at, volume in enumerate(plain)
     ]
     (found,) = told(half)
-    assert found.startswith("20 of 40 people have maps smoother than all others, as if only these had been smoothed: ")
+    assert found.startswith(
+        "20 of 40 participants have maps smoother than all others, as if only these had been smoothed: "
+    )
     assert all(name in names[1::2] for name in found.partition("smoothed: ")[2].partition(" and ")[0].split(", "))
 
 

@@ -619,7 +619,7 @@ SIGNED = ("model_minus", "partial", "correlation", "difference")
 
 
 def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarray]]:
-    """2 to 40 people of 1 to 19 sites, with or without folds and repeats, and what a floor says of each repeat;
+    """2 to 40 people of 1 to 19 sites, with or without folds and repeats, and what a baseline says of each repeat;
     probabilities may be noise, constant, right, wrong or certain, and labels of one class."""
     count, sites = random.integers(2, 41), random.integers(1, 20)
     label = random.choice(
@@ -649,11 +649,11 @@ def outside(name: str, value: object) -> bool:
     return not low <= float(value) <= high
 
 
-def told(test: Predictions, floors: list[np.ndarray], random: np.random.Generator) -> tuple[list[dict], list[str]]:
+def told(test: Predictions, baselines: list[np.ndarray], random: np.random.Generator) -> tuple[list[dict], list[str]]:
     """The rows of the tables of a test, and its sentences."""
-    floor = [pd.DataFrame({"majority": 0.5, "regions": of}) for of in floors]
-    table = comparisons.floors_table(test, floor, 0, ("volume",))
-    other = test.with_probabilities(floors)
+    baseline = [pd.DataFrame({"majority": 0.5, "regions": of}) for of in baselines]
+    table = comparisons.baselines_table(test, baseline, 0, ("volume",))
+    other = test.with_probabilities(baselines)
     count = {"subjects", "autism", "control"}
     by = by_site(test, 0) if random.random() < 0.05 else []
     by += [flat(of) for of in by_fold(test, 0).values()] if test.fold is not None and random.random() < 0.05 else []
@@ -674,7 +674,10 @@ def test_of_small_tests_no_number_is_outside_of_its_range(effort):
         random = np.random.default_rng(seed)
         rows, texts = told(*small_test(random), random)
         odd = [
-            (name, value) for row in rows for name, value in row.items() if name != "people" and outside(name, value)
+            (name, value)
+            for row in rows
+            for name, value in row.items()
+            if name != "participants" and outside(name, value)
         ]
         assert not odd, (seed, odd)
         assert not re.search(r"\b(nan|inf|None)\b", " ".join(texts)), (seed, texts)
@@ -712,7 +715,7 @@ SURE, ALONE = Estimate(0.61, 0.5, 0.7204), Estimate(0.61, None, None)
     [
         (SURE, {}, "0.610 (0.500 to 0.720)"),
         (SURE, {"form": ".2f"}, "0.61 (0.50 to 0.72)"),
-        (ALONE, {}, "0.610 (no interval: too few people)"),
+        (ALONE, {}, "0.610 (no interval: too few participants)"),
         (ALONE, {"no_interval": "too few"}, "0.610 (too few)"),
         (UNDEFINED, {}, "-"),
         (UNDEFINED, {"undefined": "undefined", "no_interval": "too few"}, "undefined"),
@@ -723,7 +726,7 @@ def test_texts(estimate, how, text):
 
 
 def test_ends_alone():
-    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "no interval: too few people"
+    assert SURE.ends(".0%") == "50% to 72%" and ALONE.ends() == "no interval: too few participants"
 
 
 # Calibrated probabilities and sets
@@ -781,10 +784,10 @@ def test_what_was_observed_is_counted_by_hand(alike):
         where = {"measure": "coverage", "group": group, "diagnosis": "control", "level": 0.9}
         (row,) = found[(found[list(where)] == pd.Series(where)).all(axis=1)].to_dict("records")
         low, high = proportion_confint(own.sum(), len(own), method="wilson")
-        told = (row["people"], row["value"], row["low"], row["high"])
+        told = (row["participants"], row["value"], row["low"], row["high"])
         assert told == pytest.approx((len(own), own.mean(), low, high))
     nobody = found[(found["group"] == "site 5") & (found["diagnosis"] == "control")]
-    assert nobody["people"].tolist() == [0, 0] and nobody["value"].isna().all()
+    assert nobody["participants"].tolist() == [0, 0] and nobody["value"].isna().all()
     both = found[(found["measure"] == "both") & (found["group"] == "") & (found["level"] == 0.8)]["value"]
     assert both.tolist() == pytest.approx([(table["set_80"] == "both").mean()])
     slope = found[found["measure"] == "slope"].set_index("probabilities")
@@ -823,12 +826,12 @@ def test_people_who_share_a_scan_count_as_one(alike):
 
 
 def test_sites_with_ten_families_are_told_apart(alike):
-    """Twins at each site: half as many families as people."""
+    """NearDuplicates at each site: half as many families as people."""
     table = alike.loc[alike.index.repeat(2)].reset_index(drop=True)
     names = [f"{name}-{at % 2}" for at, name in enumerate(table["subject"])]
     found = observed_in(table.assign(same_scan=table["subject"] + "-0", subject=names, file=names))
     own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
-    large = own[(own["group"] != "") & (own["people"] >= 20)]["value"]
+    large = own[(own["group"] != "") & (own["participants"] >= 20)]["value"]
     assert held(found, "autism").ends == (large.min(), large.max())
 
 

@@ -1,4 +1,5 @@
-"""How much of a score is what is missing: the values that are told alike, the floor that reads them, what is said."""
+"""How much of a score is what is missing: the values that are told alike, the baseline that reads them, what is
+said."""
 
 import lab as labs
 import numpy as np
@@ -16,7 +17,7 @@ TESTS = ["iq_test_wasi", "iq_test_wisc", "iq_test_wais", "iq_test_other"]
 def test_the_network_is_told_marks_of_missing_values_as_of_most_training_people(nn_on_folds, converted):
     """Nothing else: so who has the usual marks and the usual test has the same output, and others another one."""
     predicted = pd.read_csv(nn_on_folds / "test/predictions.csv", dtype={"subject": str}).set_index("file")
-    alike = pd.read_csv(nn_on_folds / "test/floor_predictions.csv").set_index("file")[ALIKE].loc[predicted.index]
+    alike = pd.read_csv(nn_on_folds / "test/baseline_predictions.csv").set_index("file")[ALIKE].loc[predicted.index]
     raw = pd.read_csv(converted / "phenotype.csv", dtype={"subject": str}).set_index("subject")
     told = pd.Series(False, predicted.index)
     for fold, own in predicted.groupby("fold"):
@@ -31,17 +32,17 @@ def test_the_network_is_told_marks_of_missing_values_as_of_most_training_people(
 @pytest.mark.parametrize("rung", ["on_folds", "nn_on_folds"])
 def test_what_is_said_of_it_is_what_the_tables_hold(rung, request):
     folder = request.getfixturevalue(rung) / "test"
-    rows = pd.read_csv(folder / "floors.csv").set_index("floor")
-    predicted, floors = (pd.read_csv(folder / f"{name}.csv") for name in ("predictions", "floor_predictions"))
-    each = [predicted.assign(probability=floors[name]) for name in (ALIKE, LOGISTIC)]
+    rows = pd.read_csv(folder / "baselines.csv").set_index("baseline")
+    predicted, baselines = (pd.read_csv(folder / f"{name}.csv") for name in ("predictions", "baseline_predictions"))
+    each = [predicted.assign(probability=baselines[name]) for name in (ALIKE, LOGISTIC)]
     areas = [within(table, "site") for table in each]
     assert rows.loc[[ALIKE, LOGISTIC], "auc_sites"].tolist() == pytest.approx(areas)
     said = record_of(folder)["conclusion"]
-    less = rows.loc[ALIKE, "model_minus_floor_auc_sites"]
+    less = rows.loc[ALIKE, "model_minus_baseline_auc_sites"]
     assert less == pytest.approx(within(predicted, "site") - areas[0], abs=1e-6)
     assert f"score minus this is {less:.2f}" in said and f"on these values alone has {areas[1]:.2f}" in said
     others = set(rows.index) - {"model", "majority", ALIKE}
-    assert f"Of {len(others) - 1} other floors" in said  # beside the one that is named
+    assert f"Of {len(others) - 1} other baselines" in said  # beside the one that is named
 
 
 def test_what_separates_the_labels_is_not_said_of_few_people(tmp_path):

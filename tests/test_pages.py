@@ -162,7 +162,7 @@ def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
         assert [RED in style for style in styles] == (rows[f"p_{name}"] < 0.05).tolist()
     text = " ".join("".join(of.itertext()) for of in drawing.iter(f"{SVG}text"))
     assert "falff" in text and "connectome" not in text  # a matrix has so many columns
-    assert "mean over 40 test subjects" in text and "family-wise p < 0.05" in text and "95% interval" in text
+    assert "mean over 40 test participants" in text and "family-wise p < 0.05" in text and "95% interval" in text
 
 
 # Of whom nothing is concluded
@@ -215,7 +215,7 @@ def unknown(others) -> tuple[Path, str]:
     [
         ("at_chance", "not shown to be better than chance"),
         ("below", "the wrong way round"),
-        ("few", "a class has too few subjects|only 9 subjects"),
+        ("few", "a class has too few participants|only 9 participants"),
         ("one_class", "(are|is) of one class"),
         ("unknown", "not known whether the network is better than chance"),
     ],
@@ -257,5 +257,5 @@ def test_one_subject_has_effects_without_intervals(tmp_path):
     assert (table["background_autism"].isna() != table["background_control"].isna()).all()
     assert all(not whisker for bars in bars_of(folder) for _, _, whisker in bars)
     for text in (printed, text_of(folder / "blackout.html")):
-        assert "no interval: one subject" in text and not re.search(r"\bnan\b", text)
-    assert "no whiskers: one subject" in (folder / "blackout.svg").read_text()
+        assert "no interval: one participant" in text and not re.search(r"\bnan\b", text)
+    assert "no whiskers: one participant" in (folder / "blackout.svg").read_text()

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from utils.permutations import permuted
 
-pytestmark = pytest.mark.usefixtures("undrawn", "no_floors")
+pytestmark = pytest.mark.usefixtures("undrawn", "no_baselines")
 
 
 # The definition

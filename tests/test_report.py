@@ -34,7 +34,11 @@ def shown(of: dict, name: str = "") -> str:
     """A score with its interval, of a row of a table, or of metrics.json."""
     ends = [of[f"{name}_{end}" if name else end] for end in ("low", "high")]
     value = f"{of[name or 'value']:.3f}"
-    return f"{value} {ends[0]:.3f} to {ends[1]:.3f}" if pd.notna(ends[0]) else f"{value} (no interval: too few people)"
+    return (
+        f"{value} {ends[0]:.3f} to {ends[1]:.3f}"
+        if pd.notna(ends[0])
+        else f"{value} (no interval: too few participants)"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +46,16 @@ def tested(on_folds) -> Path:
     return on_folds / "test"
 
 
-def test_scores_floors_folds_and_sites_are_those_of_the_tables(tested):
+def test_scores_baselines_folds_and_sites_are_those_of_the_tables(tested):
     page, metrics = tested / "report.html", json.loads((tested / "metrics.json").read_text())
-    names = {"accuracy": "accuracy", "auc": "AUC, all people together", "auc_sites": "AUC within sites"}
+    names = {"accuracy": "accuracy", "auc": "AUC, all participants together", "auc_sites": "AUC within sites"}
     found = rows(page, "metric")
     assert {name: found[spelled] for name, spelled in names.items()} == {name: [shown(metrics[name])] for name in names}
     beside = rows(page, "classifier")
-    for row in pd.read_csv(tested / "floors.csv").to_dict("records"):
-        marked = " (named beforehand)" if row["role"] == "named beforehand" else ""
-        name = "mmnn" if row["floor"] == "model" else f"{row['floor']}{marked}"
-        less = "-" if row["floor"] == "model" else shown(row, "model_minus_floor_auc_sites")
+    for row in pd.read_csv(tested / "baselines.csv").to_dict("records"):
+        marked = " (pre-specified)" if row["role"] == "pre-specified" else ""
+        name = "mmnn" if row["baseline"] == "model" else f"{row['baseline']}{marked}"
+        less = "-" if row["baseline"] == "model" else shown(row, "model_minus_baseline_auc_sites")
         assert beside[name] == [shown(row, "auc_sites"), less, shown(row, "auc"), shown(row, "accuracy")]
     for fold, row in metrics["folds"].items():
         assert rows(page, "fold")[fold][1:3] == [shown(row["auc"]), shown(row["accuracy"])]
@@ -77,13 +81,13 @@ def test_counts_are_those_of_the_predictions(tested):
 
 
 def test_bars_stand_where_the_intervals_are(tested):
-    """Of the first floor: its value between its ends, and all in the scale of the line at 0.5."""
-    page, floors = (tested / "report.html").read_text(), pd.read_csv(tested / "floors.csv").set_index("floor")
+    """Of the first baseline: its value between its ends, and all in the scale of the line at 0.5."""
+    page, baselines = (tested / "report.html").read_text(), pd.read_csv(tested / "baselines.csv").set_index("baseline")
     name = "regions, ridge"
     bar = rf">{name}<.*?left:([0-9.]+)%;width:([0-9.]+)%.*?left:([0-9.]+)%"
     left, width, dot = map(float, re.search(bar, page, re.S).groups())
     line = float(re.search(r'class="line" style="left:([0-9.]+)%', page)[1])
-    value, low, high = (floors.loc[name, f"auc_sites{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (baselines.loc[name, f"auc_sites{end}"] for end in ("", "_low", "_high"))
     assert (dot - left) / width == pytest.approx((value - low) / (high - low), abs=0.02)
     assert (dot - line) / width == pytest.approx((value - 0.5) / (high - low), abs=0.02)
 
@@ -105,7 +109,7 @@ def test_names_are_text_and_the_command_is_typed_back_by_bash(tested, tmp_path):
     table = pd.read_csv(tested / "predictions.csv", dtype=str)
     table = table.assign(site=HOSTILE, fold=HOSTILE + table["fold"])
     folder = lab.tested(tested, tmp_path / "copy", table, **said, warnings=[HOSTILE + "\u202e"], command=command)
-    lab.edit(folder / "floors.csv", lambda of: of.assign(floor=["model", *(HOSTILE + of["floor"][1:])]))
+    lab.edit(folder / "baselines.csv", lambda of: of.assign(baseline=["model", *(HOSTILE + of["baseline"][1:])]))
     lab.edit(folder / "sites.csv", lambda of: of.assign(site=HOSTILE + of["site"]))
     folds = json.loads((folder / "metrics.json").read_text())["folds"]
     lab.edit(folder / "metrics.json", {"folds": {HOSTILE + name: of for name, of in folds.items()}})
@@ -125,7 +129,7 @@ def test_few_people_of_a_site_or_a_fold_are_not_told(tested, tmp_path):
     left_out = {"no map": 12, "left out by hand": 1}
     page = built(lab.tested(tested, tmp_path / "copy", subjects=subjects, left_out=left_out))
     found = rows(page, "split, site")
-    assert found["sites of fewer than 5 people: 1"][:2] == ["< 5", "0"] and "site CMU" not in found
+    assert found["sites of fewer than 5 participants: 1"][:2] == ["< 5", "0"] and "site CMU" not in found
     flow = {name: int(cells[0]) for name, cells in rows(page, "step").items()}
     assert flow["left out: no map"] == 12 and next(iter(flow.values())) == flow["in the cohort"] + 13
 

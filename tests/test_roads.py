@@ -184,8 +184,8 @@ def walked(home, data_cli) -> Path:
     write_fmriprep(folder, people(PEOPLE))
     outcomes = walk(folder, block_with(README, "data derive fmriprep"), data_cli)
     assert "Is it motion?" in outcomes[-2].out
-    floors = {row["floor"] for row in read_rows(folder / "results/mmnn-test-folds-2/floors.csv")}
-    assert {"majority", "covariates, logistic regression", "phenotype, SVM", "regions, SVM"} <= floors
+    baselines = {row["baseline"] for row in read_rows(folder / "results/mmnn-test-folds-2/baselines.csv")}
+    assert {"majority", "covariates, logistic regression", "phenotype, SVM", "regions, SVM"} <= baselines
     return folder
 
 
@@ -352,7 +352,8 @@ def with_model(model: str, data: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("layout, command", LAYOUTS, ids=[layout.split(",")[0] for layout, _ in LAYOUTS])
 def test_each_layout_is_converted_checked_and_tested(layout, command, tmp_path, data_cli):
-    """The site, or nothing, is the only covariate, and the test set is small: no floor or line of the report fails."""
+    """The site, or nothing, is the only covariate, and the test set is small: no baseline or line of the report
+    fails."""
     next(write for name, write in WRITERS.items() if layout.startswith(name))(tmp_path)
     outcomes = walk(tmp_path, [command, CHECKED, *with_model("nn", "cohort")], data_cli)
     assert re.search("Is it (motion|the covariates)[?]", outcomes[-1].out)
@@ -427,7 +428,7 @@ def test_a_model_leaves_the_lab(walked, tmp_path, data_cli, effort):
     shutil.move(tmp_path / "lab/model.zip", away)
     shutil.rmtree(tmp_path / "lab")
     walk(away, elsewhere, data_cli)
-    (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "people"))
+    (tested,), (row,) = (read_rows(away / f"results/mmnn-test/{name}.csv") for name in ("predictions", "participants"))
     assert float(row["raw"]) == pytest.approx(float(tested["probability"]), abs=1e-6)
     assert 0 < float(row["probability"]) < 1
 

@@ -140,7 +140,7 @@ SAID = {  # what `run.json` may say of a test; each calls for sentences
     "maps": ALL_MAPS,
     "left_out": {"no map": 12, "left out by --exclude": 1},
     "shares": {"regions": 0.625, "phenotype": 0.375},
-    "floor_settings": {"SVM": "C = 1", "forest": "9"},
+    "baseline_settings": {"SVM": "C = 1", "forest": "9"},
     "motion": "",
 }
 PREPARED = {
@@ -167,7 +167,7 @@ def otherwise(folder: Path) -> None:
 def unlabelled(folder: Path) -> None:
     """A test of people whose diagnosis is not known."""
     labs.edit(folder / "predictions.csv", lambda of: of.assign(label=""))
-    for name in ("metrics.json", "floors.csv", "sites.csv", "groups.csv", "confounds.csv", "training.csv"):
+    for name in ("metrics.json", "baselines.csv", "sites.csv", "groups.csv", "confounds.csv", "training.csv"):
         labs.edit(folder / name, "gone")
     for name in ("probabilities.csv", "calibration.csv", "table1.csv"):
         labs.edit(folder / name, "gone")

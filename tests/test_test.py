@@ -183,7 +183,7 @@ def test_people_without_labels_get_the_same_probabilities(results, trained, coho
     places = {"at": trained, "of": resealed(new), "new": tmp_path / "unknown"}
     command = "--model cnn --chkPointDir {at} --dataDir {of} --outDir {new}"
     shown = done(f"run.py --test {command}", **places)
-    for name in ("predictions", "floor_predictions"):  # these by the people who trained the checkpoint
+    for name in ("predictions", "baseline_predictions"):  # these by the people who trained the checkpoint
         one, other = (lab.read_table(of / f"{name}.csv").set_index("file") for of in (results / "out", places["new"]))
         pd.testing.assert_frame_equal(*(of.drop(columns="label", errors="ignore") for of in (one, other)))
     assert "No label is known" in shown and (tmp_path / "unknown/report.html").is_file()
@@ -219,7 +219,7 @@ def test_pictures_of_a_cae_show_the_same_anatomy_on_one_scale(train_cae, full_co
     done("run.py --test --model cae --chkPointDir {at} --dataDir {of} --outDir {new}", **places)
     row = lab.read_table(full_cohort / "subjects.csv").query("split == 'test'").iloc[0]
     _, _, (volume,) = lab.read_record(full_cohort / row["file"], shape=(91, 109, 91))
-    given, encoded, _ = pictures = [of for name, of in drawn.items() if f"of subject {row['subject']}" in name]
+    given, encoded, _ = pictures = [of for name, of in drawn.items() if f"of participant {row['subject']}" in name]
     for figure in pictures:
         panels = figure.axes[:3]
         assert [axis.get_title().split(" (")[0] for axis in panels] == ["z = 8 mm", "z = 38 mm", "z = 48 mm"]

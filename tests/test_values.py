@@ -130,9 +130,9 @@ def test_halves_name_what_tests_of_their_own_name(own):
     assert whole["correlation_high"] == pytest.approx(high, abs=0.05)
     times, both = named.sum((0, 1)), named.all(1).sum(0)
     assert whole["in_the_other"] == pytest.approx(2 * both.sum() / times.sum(), abs=0.15)
-    assert whole["named"] == 1 and whole["comes_out"] == float(times[0] > 60)
+    assert whole["named"] == 1 and whole["replicates"] == float(times[0] > 60)
     for thing, share, of_both, of in zip(GROUPS, times / 120, both, times, strict=True):
-        found = things["comes_out"].get(thing, 0)
+        found = things["replicates"].get(thing, 0)
         assert found == pytest.approx(share, abs=0.12), thing
         if of > 30:
             assert things.loc[thing, "in_the_other"] == pytest.approx(2 * of_both / of, abs=0.15)
@@ -148,7 +148,7 @@ def test_repeats_are_compared_pair_by_pair(own):
     assert rows.iloc[0][["correlation_low", "correlation_high"]].isna().all()  # of one pair
     named = np.array([family_wise(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
     of_age = rows[rows["thing"] == "AGE_AT_SCAN"].iloc[0]
-    assert of_age["comes_out"] == named[:, 0].mean() and of_age["named"] == 1
+    assert of_age["replicates"] == named[:, 0].mean() and of_age["named"] == 1
 
 
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):

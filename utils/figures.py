@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 plt.rcParams["text.parse_math"] = False  # a dollar in a user's name starts no formula
 plt.rcParams["figure.dpi"] = 120  # dots an inch of a figure that does not say
 
-SIDES = "L is the subject's left (neurological)"
+SIDES = "L is the participant's left (neurological)"
 CUTS_MM = (8, 38, 48)  # z of the slices shown, MNI space
 SMOOTHED = 20  # batches
 

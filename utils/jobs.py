@@ -99,7 +99,7 @@ def pool_encode(whole: Run, runs: Sequence[Run]) -> None:
 
 TRAIN = Job(
     name="train",
-    help="train on the training subjects",
+    help="train on the training participants",
     check=check_train,
     do=train,
     pool=pool_train,
@@ -109,7 +109,7 @@ TRAIN = Job(
 )
 TEST = Job(
     name="test",
-    help="measure on the test subjects",
+    help="measure on the test participants",
     check=check_test,
     do=test,
     pool=pool_test,

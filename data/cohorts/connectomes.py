@@ -119,7 +119,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
         raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
     row_of = {subject: row for row, subject in enumerate(people)}
     if odd := sorted(row_of.keys() ^ set(subjects)):
-        raise InputError(f"{path} or the table of records lacks subject {odd[0]} ({len(odd)} such). {AGAIN}")
+        raise InputError(f"{path} or the table of records lacks participant {odd[0]} ({len(odd)} such). {AGAIN}")
     rows = np.array([row_of[subject] for subject in subjects], int)
     return Connectomes(path, metadata.connectome, tuple(parcels), image, rows, tuple(digests))
 

@@ -52,7 +52,8 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     fewest = people.smaller_class
     if not 2 <= count <= fewest:
         raise InputError(
-            f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} subjects; expected 2 to {fewest}."
+            f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} participants; expected 2 to "
+            f"{fewest}."
         )
     fold = numbered_folds(people.label, people.site, people.unit, count, seed)
     return dict(zip(people.subjects, map(str, fold), strict=True))
@@ -87,18 +88,18 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     if table is not None and how in table:
         value = table[how].replace("", UNKNOWN_FOLD).to_dict()
         if unknown := (table[how] == "").sum():
-            print(f"{how} is not known of {unknown} subjects, who are a fold of their own, {UNKNOWN_FOLD}.")
+            print(f"{how} is not known of {unknown} participants, who are a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     fold_of = {subject: value[first] for subject, first in zip(people.subjects, people.unit.tolist(), strict=True)}
     if moved := [f"{one} ({value[one]}) to {fold}" for one, fold in fold_of.items() if fold != value[one]]:
-        told = f"Subjects who {tie(cohort.groups, cohort.metadata)} with one of another {how}"
+        told = f"Participants who {tie(cohort.groups, cohort.metadata)} with one of another {how}"
         print(f"{told}, and are tested there: {listed(moved)}.")
     names = sorted(set(fold_of.values()))
     if not 2 <= len(names) <= len(fold_of) / 2:
         raise InputError(
-            f"--folds {how} has {len(names)} values among {len(fold_of)} subjects of {cohort.path}, "
+            f"--folds {how} has {len(names)} values among {len(fold_of)} participants of {cohort.path}, "
             f"{listed(names, 3)}; expected two groups or more. {people.advice}"
         )
     return fold_of

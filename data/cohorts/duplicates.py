@@ -1,9 +1,8 @@
 """Who is one person twice, or a relative -> groups, each of which takes one split and one fold.
 
 Two subjects share a scan if a map or the connectome of both is equal, which digests tell, or nearly so, which region
-means tell (`twins.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors ask for groups, and
-what looks for leaks asks whom two sets of people have `in_common`.
-"""
+means tell (`near_duplicates.py`). Relatives have one value in a column. Splits, folds, bootstrap and donors ask for
+groups, and what looks for leaks asks whom two sets of people have `in_common`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from data.cohorts.rows import APART, Metadata, named_groups
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
-    from data.cohorts.twins import Twins
+    from data.cohorts.near_duplicates import NearDuplicates
 
 SHARED_SCAN, ONE_FAMILY = "share a scan", "are of one family"  # what those of a group do
 Groups = tuple[tuple[str, ...], ...]  # subjects who are not independent, and so take one split
@@ -70,15 +69,17 @@ def equal(people: People) -> Groups:
     return united(group for group in owners.values() if len(group) > 1)
 
 
-def search(people: People) -> "Twins":
+def search(people: People) -> "NearDuplicates":
     """Who shares a scan, each group in the order of the subjects; and pairs who may be one person in two sessions."""
-    from data.cohorts import twins
+    from data.cohorts import near_duplicates
 
     assert people.means is not None
-    near = twins.alike(people.subjects, people.means)
+    near = near_duplicates.alike(people.subjects, people.means)
     groups = united([*([subject] for subject in people.subjects), *near.same_scan, *equal(people)])
     leader = leaders(people.subjects, groups)
-    return twins.Twins(groups, tuple(pair for pair in near.same_person if leader[pair[0]] != leader[pair[1]]))
+    return near_duplicates.NearDuplicates(
+        groups, tuple(pair for pair in near.same_person if leader[pair[0]] != leader[pair[1]])
+    )
 
 
 def in_common(known: People, new: People) -> dict[str, str]:
@@ -86,10 +87,10 @@ def in_common(known: People, new: People) -> dict[str, str]:
     same maps, nearly the same scan."""
     found: dict[str, str] = {}
     if known.means is not None and new.means is not None:
-        from data.cohorts import twins
+        from data.cohorts import near_duplicates
 
         everybody, means = [*known.subjects, *new.subjects], np.concatenate([known.means, new.means])
-        for group in twins.alike([str(at) for at in range(len(means))], means).same_scan:
+        for group in near_duplicates.alike([str(at) for at in range(len(means))], means).same_scan:
             first, *others = map(int, group)
             if first < len(known.subjects):
                 found |= {everybody[at]: everybody[first] for at in others if at >= len(known.subjects)}
@@ -107,12 +108,12 @@ def people_of(cohort: "Cohort", subjects: Iterable[str], with_means: bool = True
     people = People({subject: scans[subject] for subject in subjects if subject in first})
     if not with_means:
         return people
-    from data.cohorts import atlas, twins  # which nothing else needs of a cohort that convert made
+    from data.cohorts import atlas, near_duplicates  # which nothing else needs of a cohort that convert made
 
     means = np.empty((len(people.scans), atlas.AAL_REGIONS, cohort.num_maps), np.float32)
-    with progress("Comparing people", len(means)) as shown:
+    with progress("Comparing participants", len(means)) as shown:
         for at, subject in enumerate(people.scans):
-            means[at] = twins.of_volume(cohort.volume(first[subject]))
+            means[at] = near_duplicates.of_volume(cohort.volume(first[subject]))
             shown.advance()
     return replace(people, means=means)
 
@@ -125,7 +126,7 @@ def told_groups(metadata: Metadata) -> Groups:
 def known_groups(cohort: "Cohort") -> Groups:
     """Who is not independent, as far as that is known without reading volumes."""
     told = told_groups(cohort.metadata)
-    if cohort.metadata.copies == APART:
+    if cohort.metadata.duplicates == APART:
         return told
     return united([*told, *equal(people_of(cohort, [row.subject for row in cohort.rows], with_means=False))])
 
@@ -133,7 +134,7 @@ def known_groups(cohort: "Cohort") -> Groups:
 def with_groups(cohort: "Cohort") -> "Cohort":
     """The cohort with its groups. Near likeness is looked for unless `convert` has, or all people are simulated."""
     known = known_groups(cohort)
-    if cohort.simulated or cohort.metadata.copies:
+    if cohort.simulated or cohort.metadata.duplicates:
         return replace(cohort, groups=known)
     near = search(people_of(cohort, [row.subject for row in cohort.rows]))
     return replace(cohort, groups=united([*known, *near.same_scan]))
@@ -163,4 +164,4 @@ def tie(groups: Groups, metadata: Metadata) -> str:
 def counted_families(families: Mapping[str, Sequence[str]], people: int) -> str:
     """How many of so many people are of families of two or more: `3 of two people or more, 8 of 60 in all`."""
     sizes = [len(members) for members in families.values() if len(members) > 1]
-    return f"{len(sizes)} of two people or more, {sum(sizes)} of {people} in all"
+    return f"{len(sizes)} of two participants or more, {sum(sizes)} of {people} in all"

@@ -150,20 +150,20 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()
-        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} subjects"
+        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} participants"
         people.counts.append(f"{several}, each tested by the others")
     else:
         labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
         for row in subjects.values():
             labels_in[row.split][row.label if row.known else None] += 1
         if not (trains := bool(labels_in["train"])):
-            people.notes.append("no training subjects: a model can be tested on this cohort, not trained")
+            people.notes.append("no training participants: a model can be tested on this cohort, not trained")
         for split, counts in labels_in.items():
             named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
             named += f", {counts[None]} unknown" if counts[None] else ""
-            people.counts.append(f"{split}: {counts.total()} subjects ({named})")
+            people.counts.append(f"{split}: {counts.total()} participants ({named})")
             if split == "test" and not counts:
-                people.notes.append("no test subjects: a model can be trained on this cohort, not tested")
+                people.notes.append("no test participants: a model can be trained on this cohort, not tested")
             elif min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
                 lacking = people.problems if trains else people.notes
                 lacking.append(f"the {split} split lacks a class ({named})")
@@ -171,7 +171,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     for row in rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
     if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        people.problems.append(f"both labels for one subject, of {len(both)} subjects: {listed(both)}")
+        people.problems.append(f"both labels for one participant, of {len(both)} participants: {listed(both)}")
     sites: dict[str, Counter] = defaultdict(Counter)
     for row in subjects.values():
         sites[row.site][row.label if row.known else None] += 1
@@ -182,12 +182,12 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
         of_sites.notes.append(f"{SITE_IS_UNKNOWN}: name its column with convert --siteColumn, also if it has one value")
         return findings
     if unknown:
-        of_sites.notes.append(f"site unknown of {unknown} subjects, who are compared as if they were of one")
+        of_sites.notes.append(f"site unknown of {unknown} participants, who are compared as if they were of one")
     shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
     by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
     of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")
     if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
         of_sites.notes.append(
-            f"sites of several people with one class only, where site tells the label: {listed(single)}"
+            f"sites of several participants with one class only, where site tells the label: {listed(single)}"
         )
     return findings

@@ -86,12 +86,13 @@ class Folds:
         notes = []
         if self.groups:
             notes.append(
-                f"Subjects who {tie(self.groups, self.whole.metadata)} are in one fold: {named_groups(self.groups)}."
+                f"Participants who {tie(self.groups, self.whole.metadata)} are in one fold: "
+                f"{named_groups(self.groups)}."
             )
         if not self.reduced and self.whole.raw_phenotype is None:
             notes.append(
                 f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was "
-                "imputed and scaled on the training subjects of the cohort's own split."
+                "imputed and scaled on the training participants of the cohort's own split."
             )
         return notes
 
@@ -191,12 +192,13 @@ def check_cuttable(cohort: Cohort) -> None:
     known = {row.subject: (row.label, row.site) for row in cohort.rows}
     if several := sorted({row.subject for row in cohort.rows if (row.label, row.site) != known[row.subject]}):
         raise InputError(
-            f"{cohort.path} has two labels or sites for subject {listed(several)}; folds need one. Correct the table."
+            f"{cohort.path} has two labels or sites for participant {listed(several)}; folds need one. Correct the "
+            "table."
         )
     if any("swap" in source for source in cohort.metadata.lineage):
         raise InputError(
-            f"{cohort.path} was augmented by swapping regions between its training subjects, so that a fold's test "
-            "subjects would be in its training records; use the cohort that it was made from."
+            f"{cohort.path} was augmented by swapping regions between its training participants, so that a fold's test "
+            "participants would be in its training records; use the cohort that it was made from."
         )
 
 
@@ -266,9 +268,9 @@ def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     most = subjects_of(training.rows, training.groups).smaller_class if folds.are_numbered else len(values)
     count = min(EFFORT.inner_folds, most)
     if count < MIN_INNER_FOLDS:
-        what = "subjects of a class" if folds.are_numbered else f"value of {folds.how}"
+        what = "participants of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(
-            f"--choose cuts the training subjects of a fold into {MIN_INNER_FOLDS} inner folds at least. "
+            f"--choose cuts the training participants of a fold into {MIN_INNER_FOLDS} inner folds at least. "
             f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
         )
     fold_of = by_number(training, str(count), seed) if folds.are_numbered else by_value(training, folds, count, seed)

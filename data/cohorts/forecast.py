@@ -38,7 +38,7 @@ def forecast(
     label is unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
-    people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other people": None})
+    people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other participants": None})
     if any(row.split == "train" for row in rows):
         ways = usual_folds(people)
     asked = {f"--folds {how}": np.array([fold_of[name] for name in people.subjects])} if fold_of else ways
@@ -47,7 +47,7 @@ def forecast(
     told = "; ".join(map(what_is_shown, first)) or "no folds are possible"
     means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in first) else ""
     of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN[0].lower()}{SITE_IS_UNKNOWN[1:]}; "
-    counted = f"Forecast for {len(people.subjects)} people: {told}{means}."
+    counted = f"Forecast for {len(people.subjects)} participants: {told}{means}."
     return [counted, f"Advice: {of_site}{advice(every, connectome)}."]
 
 
@@ -113,14 +113,14 @@ def what_is_shown(one: Way) -> str:
 def advice(ways: Sequence[Way], connectome: str) -> str:
     """What follows; of the first way, unless another shows clearly more."""
     if not any(np.isfinite(one.auc) for one in ways):
-        return f"too few people for a conclusion: {MORE}"
+        return f"too few participants for a conclusion: {MORE}"
     auc = dict(zip(ways, np.nan_to_num([one.auc for one in ways], nan=np.inf), strict=True))
     best = min(ways, key=lambda one: auc[one] + CLEARLY * (one is not ways[0]))
     if not best.training:
         return "expect a conclusion only if the model's own test had a higher AUC"
     training, data = np.clip(best.training, PEOPLE[0], PEOPLE[-1]), f"with{'' if connectome else 'out'} connectomes"
     usual = np.interp(np.log(training), np.log(PEOPLE), REACHED[data])
-    known = f"mmnn {data} reached {usual:.2f} when trained on {training:.0f} people of ABIDE I"
+    known = f"mmnn {data} reached {usual:.2f} when trained on {training:.0f} participants of ABIDE I"
     if usual >= best.auc:
         return f"use {best.named}; {known}"
     return f"use {best.named}, but expect no conclusion, since {known}: {MORE}"

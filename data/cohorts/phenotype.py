@@ -213,7 +213,7 @@ def covariates_of(table: pd.DataFrame, columns: Sequence[str], subjects: Sequenc
 def refuse_subject_column(columns: Iterable[str]) -> None:
     """Raises InputError for a column with the name of the column of subjects."""
     if SUBJECT in columns:
-        reason = "cannot be kept as a covariate or phenotype, whose tables name the subjects so"
+        reason = "cannot be kept as a covariate or phenotype, whose tables name the participants so"
         raise InputError(f"The column {SUBJECT} {reason}; rename it in the table.")
 
 
@@ -227,7 +227,7 @@ def read_by_subject(path: Path, subjects: Sequence[str]) -> pd.DataFrame:
     table = tables.read_frame(path, [SUBJECT]).set_index(SUBJECT)
     rows = table.index.value_counts().reindex(list(subjects), fill_value=0)
     if (odd := rows[rows != 1]).size:
-        raise InputError(f"{path} has {odd.iloc[0]} rows of subject {odd.index[0]}; expected one. Copy it again.")
+        raise InputError(f"{path} has {odd.iloc[0]} rows of participant {odd.index[0]}; expected one. Copy it again.")
     return table.loc[list(subjects)]
 
 
@@ -266,7 +266,10 @@ def missing_in(values: pd.DataFrame | None, rows: Sequence[Row]) -> list[str]:
             names.setdefault(same, []).append(INDICATOR.sub("", str(name)))
             test = fisher_exact([[control.sum(), (~control).sum()], [autism.sum(), (~autism).sum()]])
             counts = [f"{lacking.sum()} of {lacking.size}" for lacking in (control, autism)]
-            found[same] = float(test.pvalue), f"{counts[0]} controls and {counts[1]} people with autism at {where}"
+            found[same] = (
+                float(test.pvalue),
+                f"{counts[0]} controls and {counts[1]} participants with autism at {where}",
+            )
     threshold = MISSING_P_VALUE / max(len(found), 1)
     return [
         f"{listed(list(dict.fromkeys(names[same])))} missing in {text} (p = {p_value:.1g})"

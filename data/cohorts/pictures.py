@@ -16,7 +16,7 @@ from data.cohorts import records
 CUTS_MM = (-6.0, -18.0, 6.0)  # x, y and z of the cuts
 SIDES_MM = ((-84.0, 84.0), (-120.0, 90.0), (-72.0, 96.0))  # what they show; a brain lies well within
 PLANES = ((1, 2), (0, 2), (0, 1))  # the axes to the right and up
-CUTS = "cuts at x = -6, y = -18 and z = 6 mm in MNI space; the subject's left is on the left"
+CUTS = "cuts at x = -6, y = -18 and z = 6 mm in MNI space; the participant's left is on the left"
 WINDOW = (1.0, 99.5)  # percent of a brain's values: the darkest and the brightest
 DARKEST = 40  # grey of what lies in the brain; outside it is black
 OUTSIDE_MM = 1e6

@@ -117,7 +117,7 @@ def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
         raise InputError(
             f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
             f"{'than' if difference > 0 else 'of'} a {kind(*nearest)} ({record_bytes(*nearest):,}). "
-            "Was the copy cut off? Convert the subject again."
+            "Was the copy cut off? Convert the participant again."
         )
     return nearest
 
@@ -150,7 +150,7 @@ def check_finite(values: np.ndarray, name: str, what: str) -> None:
         at = int(np.argmin(np.abs(values) <= LARGEST))
         raise InputError(
             f"{name} holds {values[at]} as {what} {at}; expected finite numbers up to {LARGEST:g}. "
-            "Convert the subject again."
+            "Convert the participant again."
         )
 
 

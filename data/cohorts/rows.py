@@ -113,7 +113,9 @@ def match_table(path: Path, table: Sequence[Row], files: Iterable[str]) -> None:
     split_of: dict[str, str] = {}
     for row in table:
         if split_of.setdefault(row.subject, row.split) != row.split:
-            raise InputError(f"{path} has subject {row.subject} in train and in test; expected one split a subject.")
+            raise InputError(
+                f"{path} has participant {row.subject} in train and in test; expected one split a participant."
+            )
 
 
 def guess_row(name: str, label: float) -> Row:
@@ -190,7 +192,7 @@ PREPARED_BY = {
 class Metadata(Preparation):
     """The content of `cohort.json`; a bare folder has the defaults. `..._columns` are those of the table that it was
     converted from, `phenotype_categories` the values of columns of text that became 0/1 values. Subjects who share a
-    scan are in `same_scan`; `copies` is TOGETHER, APART if the user wants it so, empty if nobody looked for them.
+    scan are in `same_scan`; `duplicates` is TOGETHER, APART if the user wants it so, empty if nobody looked for them.
     `families` are the people of each family, of one person, too, by its value in `family_column`."""
 
     grid: tuple[int, ...] = ()
@@ -202,7 +204,7 @@ class Metadata(Preparation):
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: tuple[tuple[str, ...], ...] = ()
-    copies: str = ""
+    duplicates: str = ""
     family_column: str = ""
     families: dict[str, tuple[str, ...]] = field(default_factory=dict)
     accepted_leaks: tuple[str, ...] = ()  # what tells the diagnosis and was accepted by --allowLeak

@@ -1,6 +1,6 @@
 """A cohort that is read otherwise: with another split, phenotype, or standard of its volumes.
 
-A standard says how volumes are z-scored as they are read. Networks, floors and the fills of a blackout read the same
+A standard says how volumes are z-scored as they are read. Networks, baselines and the fills of a blackout read the same
 batches, and so see the same volumes.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 BACKGROUND = {  # what a region becomes that is blacked out by it
     "stored": "the value outside the brain",
-    "brain": "0, the mean of the person's brain",
-    "site": "0, the mean of the people of the site",
+    "brain": "0, the mean of the participant's brain",
+    "site": "0, the mean of the participants of the site",
 }
 FEWEST = 5  # people of a site that is standardised by itself
 
@@ -35,7 +35,9 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
     training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
-        raise InputError(f"The split lacks {len(absent)} subjects of {cohort.path}, such as {min(absent)}; add them.")
+        raise InputError(
+            f"The split lacks {len(absent)} participants of {cohort.path}, such as {min(absent)}; add them."
+        )
     if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
             f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {tie((parted[0],), cohort.metadata)}; "
@@ -137,7 +139,7 @@ def within_sites(cohort: Cohort) -> Cohort:
     site = min(people, key=lambda name: len(people[name]))
     if len(people[site]) < FEWEST:
         raise InputError(
-            f"{cohort.path} has {len(people[site])} people of site {site or UNKNOWN_SITE}; standardise=site needs "
-            f"{FEWEST} of each. Use standardise=brain."
+            f"{cohort.path} has {len(people[site])} participants of site {site or UNKNOWN_SITE}; standardise=site "
+            f"needs {FEWEST} of each. Use standardise=brain."
         )
     return replace(cohort, standard="site", moments=SiteMoments(cohort))

@@ -207,7 +207,7 @@ def check_measurements(source: Source, columns: Sequence[str]) -> None:
 def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
     """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's, and head
     motion that is known by the maps. Raises InputError for a column of numbers that holds anything else, on which no
-    floor could be fitted."""
+    baseline could be fitted."""
     named = options.covariates
     if named is None:
         known = phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
@@ -225,8 +225,8 @@ def check_new_scans(source: Source, like: Cohort, people: People) -> None:
     if leaked := in_common(people_of(like, like.subjects("train")), people):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
-            f"At least {len(leaked)} of {source.table} have a scan of training subjects of {like.path}: {pairs}; "
-            f"expected new people. Leave them out: --exclude {','.join(leaked)}"
+            f"At least {len(leaked)} of {source.table} have a scan of training participants of {like.path}: {pairs}; "
+            f"expected new participants. Leave them out: --exclude {','.join(leaked)}"
         )
 
 

@@ -59,14 +59,14 @@ def common(source: "Source") -> tuple[Derivation | None, list[str]]:
     pairs = zip(said, usual, strict=True)
     if told := differing((who, one, most) for of, most in pairs for who, one in of if one and most):
         raise InputError(
-            f"People's maps were derived in several ways: {told}. Expected one way. Derive them again with the same "
-            "options, or leave people out with --exclude."
+            f"Participants' maps were derived in several ways: {told}. Expected one way. Derive them again with the "
+            "same options, or leave participants out with --exclude."
         )
     known = [one for one in usual if one]
     unknown = {who for of_people in said for who, one in of_people if one is None}
     if known and unknown:
         who = listed([one for one in source.subjects["subject"] if one in unknown])
-        return None, [f"How all maps were derived is not known of {len(unknown)} people, so not kept: {who}."]
+        return None, [f"How all maps were derived is not known of {len(unknown)} participants, so not kept: {who}."]
     if not known:
         return None, []
     shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
@@ -119,7 +119,7 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     known = sum(value is not None for value in values)
     if not known:
         return rows, []
-    told = f"Head motion: {MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} people."
+    told = f"Head motion: {MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} participants."
     return rows.assign(**{MOTION_COLUMN: ["" if value is None else f"{value:g}" for value in values]}), [told]
 
 

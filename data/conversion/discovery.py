@@ -259,7 +259,7 @@ def settled(
         )
     unclear = check_clear(folder, files, chain([found], others))
     kind = next(one.kind for one in files if one.person not in unclear)
-    notes = [f"Layout: {kind}: {len(files)} {product.name} of {len(by_person(files))} people."]
+    notes = [f"Layout: {kind}: {len(files)} {product.name} of {len(by_person(files))} participants."]
     return files, unclear, [*notes, f"Left alone: {counted}; choose with --only."] if left else notes
 
 
@@ -275,11 +275,11 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[
     told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
     labels = [of_person[0].label for some in alike.values() for of_person in some]
     if labels and (not averaged or 2 * len(labels) >= len(people)):
-        raise InputError(f"{folder} has, for {listed(labels)} of {len(people)} people, {next(told)}")
+        raise InputError(f"{folder} has, for {listed(labels)} of {len(people)} participants, {next(told)}")
     unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
-        raise InputError(f"{folder} has, each for other people, {several(list(kinds.values()), groups)}")
+        raise InputError(f"{folder} has, each for other participants, {several(list(kinds.values()), groups)}")
     return unclear
 
 
@@ -315,12 +315,12 @@ def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
     number, people = useful(best, groups), min(len(by_person(chosen(group, None))) for group in groups)
     advice = "Remove or rename one"
     if number and number * len(rivals) >= people:
-        advice = f"Choose, such as with --only {shlex.quote(best)} ({number} people)"
+        advice = f"Choose, such as with --only {shlex.quote(best)} ({number} participants)"
     apart = ", ".join(f"{part} ({listed(values, 3)})" for part, values in differing(rivals).items())
     such = f"that differ in {apart}" if apart else f"alike in name, {rivals[0].inside} and {rivals[1].inside}"
     runs = ", but for runs and sessions" if product.averaged else ""
     column = f", or name each in a column: {product.column}" if product.column else ""
-    return f"several {product.name} {such}; expected one a person{runs}. {advice}{column}."
+    return f"several {product.name} {such}; expected one a participant{runs}. {advice}{column}."
 
 
 def useful(only: str, groups: Iterable[Sequence[Found]]) -> int:
@@ -349,7 +349,7 @@ def find_table(folder: Path, files: Iterable[Path] = ()) -> Path:
     """The only table beside files or above them. Raises InputError if there is none, or several."""
     if found := table_near(folder, files):
         return found
-    raise InputError(f"{folder} has no table of subjects; expected a CSV or TSV. Name it with --table.")
+    raise InputError(f"{folder} has no table of participants; expected a CSV or TSV. Name it with --table.")
 
 
 def table_near(folder: Path, files: Iterable[Path], patterns: Sequence[str] = TABLES) -> Path | None:

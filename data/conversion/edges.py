@@ -67,10 +67,10 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
                 continue
             found[index] = measured(edges)
             lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
-    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {len(found)} people")
+    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {len(found)} participants")
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
-        findings.notes.append(f"parcels without a signal, by how many of {len(found)} people: {listed(few)}")
+        findings.notes.append(f"parcels without a signal, by how many of {len(found)} participants: {listed(few)}")
     check_measures(cohort, pd.DataFrame.from_dict(found, orient="index"), findings)
     return lacking
 

@@ -35,8 +35,9 @@ def added(source: Source, name: str | None, used: Collection[str], like: Cohort 
     largest = int(values.value_counts().max()) if values.notna().any() else 0
     if not like and not 2 <= largest < MOST * len(values):
         raise InputError(
-            f"--family {name} of {source.table} has no value for more than {largest} of {len(values)} people; expected "
-            "one for each family, of two people or more, but not of most. Name another column, or leave it out."
+            f"--family {name} of {source.table} has no value for more than {largest} of {len(values)} participants; "
+            "expected "
+            "one for each family, of two participants or more, but not of most. Name another column, or leave it out."
         )
     return replace(source, subjects=source.subjects.assign(family=values.fillna("").to_numpy()), family_column=name)
 
@@ -67,7 +68,8 @@ def notes(source: Source, like: Cohort | None = None) -> list[str]:
     largest = max(families.values(), key=len, default=("nobody",))
     told = [
         f"Families by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in "
-        f"one split, and in one fold. {unknown} of {people} people have no value of {name}, and so no known relatives."
+        f"one split, and in one fold. {unknown} of {people} participants have no value of {name}, and so no known "
+        "relatives."
     ]
     if like and (shared := families.keys() & like.metadata.families.keys()):
         split = {row.subject: row.split for row in like.rows}
@@ -75,7 +77,7 @@ def notes(source: Source, like: Cohort | None = None) -> list[str]:
         each = zip(source.subjects["subject"], source.subjects["family"], strict=True)
         relatives = [f"{one} of {first[of]} ({split[first[of]]})" for one, of in each if of in first]
         told.append(
-            f"Relatives of people of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good for a "
-            "model that these trained; leave them out with --exclude."
+            f"Relatives of participants of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good "
+            "for a model that these trained; leave them out with --exclude."
         )
     return told

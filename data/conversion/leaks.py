@@ -79,7 +79,7 @@ def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mappi
     if told:
         raise InputError(
             f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
-            "the place of a date, and shared categories that of text. --where can choose people by any column."
+            "the place of a date, and shared categories that of text. --where can choose participants by any column."
         )
 
 
@@ -88,8 +88,8 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> No
     if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))]):
         name, value, _ = odd[0].rsplit(" ", 2)
         raise InputError(
-            f"{path} holds {ODD}: {listed(odd)} people. Correct them in the table, or say which mean unknown, such as "
-            f"--missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
+            f"{path} holds {ODD}: {listed(odd)} participants. Correct them in the table, or say which mean unknown, "
+            f"such as --missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
         )
 
 
@@ -111,10 +111,10 @@ def told_by(text: pd.Series, subjects: Sequence[str]) -> str:
     if matches(values, DATE).mean() > 0.5:
         return "dates"
     if are_ids or (mostly_numbers(values) and number_people(values)):
-        return "IDs, or numbers that count people"
+        return "IDs, or numbers that count participants"
     is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
     if is_free and not mostly_numbers(values):
-        return f"text, {alone} of whose {len(counts)} values one person alone has"
+        return f"text, {alone} of whose {len(counts)} values one participant alone has"
     return ""
 
 
@@ -215,10 +215,10 @@ def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], 
         values = views[-1].get(measure)
         if values is not None and (below := measures.far_below(np.log(values.to_numpy()))).size:
             people = sorted(rows[at].subject for at in below)
-            findings.notes.append(f"{below.size} of {len(rows)} people {looks}: {listed(people)}")
+            findings.notes.append(f"{below.size} of {len(rows)} participants {looks}: {listed(people)}")
             findings.mark(f"{measure} of the {what} far below all others'", people)
     if by_site := measures.by_site(views[0], [row.site for row in rows]):
-        findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare subjects within sites")
+        findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:

@@ -23,10 +23,10 @@ class SourceOptions:
     """Where the maps and the table are, and what the table's columns mean."""
 
     table: Path | None = option(
-        None, type=Path, help="CSV or TSV with a row a subject (default: the one beside the maps)"
+        None, type=Path, help="CSV or TSV with a row a participant (default: the one beside the maps)"
     )
     id_column: str | None = option(
-        None, metavar="NAME", help="column of subject IDs (default: the one that matches the maps)"
+        None, metavar="NAME", help="column of participant IDs (default: the one that matches the maps)"
     )
     label_column: str | None = option(
         None, metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)"
@@ -64,7 +64,9 @@ class SourceOptions:
     )
     map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
     only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")
-    exclude: str | None = option(None, metavar="FILE|ID,ID", help="leave these people out; a file holds one ID a line")
+    exclude: str | None = option(
+        None, metavar="FILE|ID,ID", help="leave these participants out; a file holds one ID a line"
+    )
     where: str | None = option(
         None, metavar="CONDITION", help="use only rows for which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'"
     )
@@ -94,9 +96,11 @@ class ConversionOptions:
     allow_leak: bool = option(
         False, action="store_true", help="accept phenotype columns, or maps as a whole, that reveal the diagnosis"
     )
-    keep_copies: bool = option(
-        False, action="store_true", help="let splits part subjects who share a scan (default: they are in one split)"
+    keep_duplicates: bool = option(
+        False,
+        action="store_true",
+        help="let splits part participants who share a scan (default: they are in one split)",
     )
     dry_run: bool = option(
-        False, action="store_true", help="say who and how long; read one person's maps, write nothing"
+        False, action="store_true", help="say who and how long; read one participant's maps, write nothing"
     )

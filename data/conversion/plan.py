@@ -53,17 +53,18 @@ def plan(
     """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
     asked for, family), of whom some share a scan. A `table` of text has the same rows. Raises InputError."""
     columns, label = options.phenotype, subjects["label"].to_numpy()
-    same_scan, families = () if options.keep_copies else same_scan, families_of(subjects)
+    same_scan, families = () if options.keep_duplicates else same_scan, families_of(subjects)
     if len(subjects) < 2 or (same_scan and len(same_scan[0]) == len(subjects)):
         raise InputError(
-            f"The {len(subjects)} people to convert have one scan; expected several, to train and to test on. Was a "
-            "file copied under many names? To keep copies apart all the same, add --keepCopies."
+            f"The {len(subjects)} participants to convert have one scan; expected several, to train and to test on. "
+            "Was a file copied under many names? To keep copies apart all the same, add --keepDuplicates."
         )
     split = assign_splits(subjects, options.seed or 0, united([*same_scan, *families.values()]))
     training = (subjects["subject"].map(split) == "train").to_numpy()
     if not training.any():
         raise InputError(
-            f"--keepSplit makes test subjects of all {len(subjects)} people; expected some to train on. Add others."
+            f"--keepSplit makes test participants of all {len(subjects)} participants; expected some to train on. "
+            "Add others."
         )
     values = phenotype.abide_values(table) if columns is None else phenotype.custom_values(table, columns, training)
     phenotype.refuse_subject_column([*values, *covariates])
@@ -82,7 +83,7 @@ def plan(
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
         same_scan=same_scan,
-        copies=APART if options.keep_copies else TOGETHER,
+        duplicates=APART if options.keep_duplicates else TOGETHER,
         family_column=options.family or "",
         families=families,
         **phenotype.fit_scaler(values.to_numpy(float)[training]).constants(),
@@ -97,7 +98,7 @@ def plan_like(subjects: pd.DataFrame, same_scan: Groups, source: Source, like: C
         grid=like.grid.shape,
         phenotype_auc={},
         same_scan=same_scan,
-        copies=TOGETHER,
+        duplicates=TOGETHER,
         family_column=source.family_column or "",
         families=families_of(subjects),
     )
@@ -131,6 +132,6 @@ def check_like(source: Source, like: Cohort) -> None:
         )
     if shared := sorted(set(like.subjects("train")) & set(source.subjects["subject"])):
         raise InputError(
-            f"{len(shared)} subjects of {source.table} are training subjects of {like.path}; expected new people. "
-            f"Leave them out: --exclude {','.join(shared)}"
+            f"{len(shared)} of {source.table} are training participants of {like.path}; expected new "
+            f"participants. Leave them out: --exclude {','.join(shared)}"
         )

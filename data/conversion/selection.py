@@ -169,12 +169,12 @@ def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Seri
         notes = ["Label: no column is used; --labelColumn and --positive name one."]
     else:
         autism, control = (
-            ", ".join(f"{value} ({count} subjects)" for value, count in of.value_counts().sort_index().items())
+            ", ".join(f"{value} ({count} participants)" for value, count in of.value_counts().sort_index().items())
             for of in (diagnosis[label == 1], diagnosis[label == 0])
         )
         notes = [f"Label: {coding.name}, {autism or 'nobody'} autism, {control or 'nobody'} control."]
     unknown = diagnosis.isna().sum()
-    return [*notes, f"{unknown} subjects of unknown diagnosis are kept."] if unknown else notes
+    return [*notes, f"{unknown} participants of unknown diagnosis are kept."] if unknown else notes
 
 
 def named_values(text: str, known: set[str]) -> set[str]:

@@ -25,7 +25,7 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
     unknown = ~sites.isin(known_sites(sites))
     if unknown.any() and not unknown.all():
         raise InputError(
-            f"The {column} of {unknown.sum()} of {len(unknown)} people of {path} is unknown: "
+            f"The {column} of {unknown.sum()} of {len(unknown)} participants of {path} is unknown: "
             f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
             "site. Fill it in, or leave them out with --exclude."
         )

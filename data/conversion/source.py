@@ -92,7 +92,9 @@ def read_source(
     """Joins the maps under `folder` with the table. Who lacks a map or a diagnosis is left out; the latter is
     `optional` of new people, who are prepared `like` others. Raises InputError if a choice must be made by the user."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of subjects.")
+        raise InputError(
+            f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
+        )
     site_columns = list(SITE_COLUMNS)
     if like:
         optional = True
@@ -266,7 +268,7 @@ def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
     InputError."""
     if found := named or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None):
         return found
-    raise InputError(f"Which column of {path} names the subject? Say so with --idColumn.")
+    raise InputError(f"Which column of {path} names the participant? Say so with --idColumn.")
 
 
 def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
@@ -276,13 +278,13 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     lacking = {name: joined.identifier[people & of_map.isna()].tolist() for name, of_map in joined.maps.items()}
     kept = [name for name, subjects in lacking.items() if not subjects]
     notes = [
-        f"Left out: {name}, which {len(subjects)} of {people.sum()} people lack, {listed(subjects)}."
+        f"Left out: {name}, which {len(subjects)} of {people.sum()} participants lack, {listed(subjects)}."
         for name, subjects in lacking.items()
         if subjects
     ]
     if not kept:
         raise InputError(f"No map is there for everybody. {' '.join(notes)} Name those to use with --maps.")
-    notes.append(f"Maps that all {people.sum()} people have: {', '.join(kept)}. Name others with --maps.")
+    notes.append(f"Maps that all {people.sum()} participants have: {', '.join(kept)}. Name others with --maps.")
     return replace(joined, maps=joined.maps[kept], wanted=kept, notes=[*joined.notes, *notes])
 
 
@@ -294,6 +296,6 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
         owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).agg(list)
         told = [f"{Path(file).name} to {listed(of, 3, ' and ')}" for file, of in owners.items()]
         raise InputError(
-            f"The column {name} of {joined.path} gives the map {listed(told, 2)}; expected one of each subject's "
+            f"The column {name} of {joined.path} gives the map {listed(told, 2)}; expected one of each participant's "
             "own. Correct it, or name the right column with --idColumn or --mapColumn."
         )

@@ -78,7 +78,8 @@ class KeptSplit:
             self.kept.update({name: split_of[other] for name, other in in_common(known, others).items()})
         if people and not self.kept:
             raise InputError(
-                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has people "
+                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has "
+                "participants "
                 f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
             )
         return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
@@ -86,12 +87,12 @@ class KeptSplit:
     def notes(self, rows: Sequence[Row], metadata: Metadata) -> list[str]:
         """How many people it decided, and whose split could not be kept."""
         told = [
-            f"Split: {len(self.kept)} subjects as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
+            f"Split: {len(self.kept)} participants as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
         ]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
             groups = tuple(group for group in told_groups(metadata) if {*group} & {*moved})
             told.append(
-                f"Not kept: {listed(moved)}, test subjects there, {tie(groups, metadata)} with training "
-                "subjects and are training subjects now."
+                f"Not kept: {listed(moved)}, test participants there, {tie(groups, metadata)} with training "
+                "participants and are training participants now."
             )
         return told

@@ -141,7 +141,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
     if len(rows[best]) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
         raise InputError(
             f"The column {best} of {path} holds {len(rows[best])} of {len(maps)} IDs of the maps, as if by chance; if "
-            f"it names the subjects, say so with --idColumn {quote(best)}. The maps have IDs such as {min(maps)}."
+            f"it names the participants, say so with --idColumn {quote(best)}. The maps have IDs such as {min(maps)}."
         )
     check_shift(table[best], maps, path)
     return best
@@ -149,7 +149,7 @@ def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
 
 def rivals(best: str, other: str, path: Path) -> InputError:
     return InputError(
-        f"The columns {best} and {other} of {path} could both name the subjects of the maps, and would give them "
+        f"The columns {best} and {other} of {path} could both name the participants of the maps, and would give them "
         f"different rows; say which does with --idColumn, or name the map of each in a column of paths, --mapColumn."
     )
 
@@ -172,7 +172,8 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
     odd = [shown(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
     if wrong := [*odd, *taken_for_one(identifier)]:
         raise InputError(
-            f"{path} has the subjects {listed(wrong)}; expected one row each, with an ID of 1 to 100 letters, digits, "
+            f"{path} has the participants {listed(wrong)}; expected one row each, with an ID of 1 to 100 letters, "
+            "digits, "
             "'.', '_' and '-' that differs in more than capitals. Rename them, or leave rows out with --where."
         )
 

@@ -29,7 +29,7 @@ SUFFIX = ".zip"  # tells a bundle from a cohort
 DATA, PARCELS = "data.json", "parcels.npz"
 # not in a bundle
 OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
-OVERLAP = "Whether some new people are training people of {} cannot be checked: it holds no scan or ID of anybody."
+OVERLAP = "Whether new participants are training participants of {} cannot be checked: it holds no scan or ID."
 
 
 @dataclass(frozen=True, kw_only=True)

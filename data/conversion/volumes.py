@@ -13,7 +13,7 @@ import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError, shown
-from data.cohorts import nifti, records, resampling, twins
+from data.cohorts import near_duplicates, nifti, records, resampling
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import listed
@@ -45,7 +45,7 @@ def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[p
         labels = volume_names(files_of_people.tolist(), str(name), folder)
         of_files[str(name)] = [f"{name}_{label}" for label in labels] or [str(name)]
         if labels:
-            notes.append(f"{name}: {len(labels)} volumes a person: {', '.join(of_files[str(name)])}.")
+            notes.append(f"{name}: {len(labels)} volumes a participant: {', '.join(of_files[str(name)])}.")
         for number, one in enumerate(of_files[str(name)]):
             maps[one] = files_of_people.map(lambda path, at=number if labels else None: MapOnDisk(path, at))
     names = [one for name in wanted for one in of_files.get(name, [name])]
@@ -78,7 +78,7 @@ def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
     usual, people = Counter(counts.values()).most_common(1)[0]
     if different := [path for path, count in counts.items() if count != usual]:
         raise InputError(
-            f"{different[0]} holds {counts[different[0]]} volumes, the {name} of {people} other people {usual}; "
+            f"{different[0]} holds {counts[different[0]]} volumes, the {name} of {people} other participants {usual}; "
             "expected as many for everybody. Compute it again, or leave this person out with --exclude."
         )
     return labels_of(paths, folder / f"{name}.txt", usual)
@@ -144,5 +144,5 @@ def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> 
             of_all.update(volume.data)
             digests += records.digests_of_maps(volume[None])
             measured.append(measures.of_image(image))
-            means.append(twins.of_reduced(resampling.reduced(volume)))
+            means.append(near_duplicates.of_reduced(resampling.reduced(volume)))
     return PersonMaps(sums, measured, np.column_stack(means), of_all.hexdigest(), tuple(digests))

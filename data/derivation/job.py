@@ -59,12 +59,12 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     wanted = replace(wanted_of(target, options, clear), entities=entities)
     wanted.check_options(made)
     if "task" not in dict(entities) and any("task" in scan.entities for one in clear for scan in one.scans):
-        notes.append("People have scans of several tasks, so no name holds one; choose with --only.")
+        notes.append("Participants have scans of several tasks, so no name holds one; choose with --only.")
     table = table_of(folder, clear, options)
     number, of = options.share
     share = everybody[number - 1 :: of]
     if of > 1:
-        notes.append(f"Share {number} of {of}: {len(share)} of {len(everybody)} people.")
+        notes.append(f"Share {number} of {of}: {len(share)} of {len(everybody)} participants.")
     threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks, failed = list[PersonTask](), list[Done]()
     for one in share:
@@ -139,7 +139,7 @@ def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
     if found is None or folder is None:
         raise InputError(
             f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
-            "people alike, of what derive wrote. Convert it again, or leave out --like and give the options."
+            "participants alike, of what derive wrote. Convert it again, or leave out --like and give the options."
         )
     return found, kept_in(folder)
 
@@ -160,8 +160,8 @@ def described(people: Sequence[ScannedPerson], derivation: Derivation) -> list[s
     notes += filter(None, [derivation.uncleaned])
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         notes.append(
-            f"No mask: {len(without)} people, {listed(without)}; voxels that vary are taken, or, where nearly all "
-            "do, those of nilearn's compute_epi_mask."
+            f"No mask: {len(without)} participants, {listed(without)}; voxels that vary are taken, or, where nearly "
+            "all do, those of nilearn's compute_epi_mask."
         )
     return notes
 
@@ -182,9 +182,9 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
     return [
         *told,
         *why_failed(every),
-        *(f"{len(labels)} people: {note}: {listed(labels)}." for note, labels in notes.items()),
+        *(f"{len(labels)} participants: {note}: {listed(labels)}." for note, labels in notes.items()),
         f"Head motion, volumes kept, who failed: {table}",
-        f"{derived} people derived, {planned.there} were there, {len(failed)} failed.",
+        f"{derived} participants derived, {planned.there} were there, {len(failed)} failed.",
     ], failed
 
 

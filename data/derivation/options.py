@@ -70,9 +70,9 @@ class DerivationOptions:
     )
     only: str | None = option(None, metavar="GLOB,...", help="use only scans whose path matches, such as '*_run-1_*'")
     bold_column: str | None = option(None, metavar="NAME", help="column of a table with paths of scans in BOLD")
-    table: Path | None = option(None, type=Path, help="CSV or TSV of people (default: the one beside the scans)")
-    id_column: str | None = option(None, metavar="NAME", help="its column of subject IDs, for --boldColumn")
-    jobs: int = option(1, type=positive, metavar="N", help="people at a time, in processes (default 1)")
+    table: Path | None = option(None, type=Path, help="CSV or TSV of participants (default: the one beside the scans)")
+    id_column: str | None = option(None, metavar="NAME", help="its column of participant IDs, for --boldColumn")
+    jobs: int = option(1, type=positive, metavar="N", help="participants at a time, in processes (default 1)")
     share: tuple[int, int] = option(
         (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )

@@ -90,8 +90,8 @@ class Output:
         every = ((label, one.derivation, self.expected(label, one)) for label, of in made.items() for one in of)
         if told := differing(every):
             raise InputError(
-                f"{self.folder} was derived with {told}; expected the same options. Give them, remove these people's "
-                "folders, or derive into another folder."
+                f"{self.folder} was derived with {told}; expected the same options. Give them, remove these "
+                "participants' folders, or derive into another folder."
             )
 
     def expected(self, label: str, made: Made) -> Derivation:
@@ -197,7 +197,7 @@ def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
         for name, image in output.images.items():
             copy_image(folder, name, image)
         if table is None:
-            return "No table of people is carried over; name one with --table, also for convert."
+            return "No table of participants is carried over; name one with --table, also for convert."
         target = folder / table.name
         if target.exists() and target.read_bytes() != table.read_bytes():
             return f"{target} differs from {table} and stays as it is."

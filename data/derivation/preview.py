@@ -29,7 +29,7 @@ def preview(planned: Plan) -> list[str]:
             failed.append(Done(task.person.label, failure=str(error)))
     return [
         *why_failed(failed),
-        f"People: {len(todo)} to derive, {planned.there} are there, {len(failed)} cannot be derived.",
+        f"Participants: {len(todo)} to derive, {planned.there} are there, {len(failed)} cannot be derived.",
         *of_table(planned),
         *(expected(todo, planned.jobs) if todo else []),
         "Dry run: nothing was written.",
@@ -48,7 +48,9 @@ def of_table(planned: Plan) -> list[str]:
     except InputError as error:
         return [*lines, f"convert could not use it: {error}"]
     if absent := sorted(label for of_label, label in labels.items() if of_label not in set(of_row)):
-        lines.append(f"Without a row in it, so that convert leaves them out: {len(absent)} people, {listed(absent)}.")
+        lines.append(
+            f"Without a row in it, so that convert leaves them out: {len(absent)} participants, {listed(absent)}."
+        )
     if name := next((name for name in SITE_COLUMNS if name in table), None):
         counts = sorted(Counter(table.loc[of_row.isin(list(labels)), name]).items())
         lines.append(f"Sites by {name}: {', '.join(f'{site} {count}' for site, count in counts)}.")

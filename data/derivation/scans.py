@@ -105,7 +105,7 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
         notes.append(
-            f"{len(several)} people have several runs or sessions, whose maps are averaged, by the volumes kept: "
+            f"{len(several)} participants have several runs or sessions, whose maps are averaged, by the volumes kept: "
             f"{listed(several)}. Choose with --only."
         )
     return people, notes
@@ -125,7 +125,7 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     absent, rows = rows["label"][~there].tolist(), rows[there]
     if odd := [shown(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
         raise InputError(
-            f"{path} has the subjects {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
+            f"{path} has the participants {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
         )
     if rows.empty:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")

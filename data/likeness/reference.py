@@ -93,10 +93,11 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     chosen = people_at(cohort, indices)
     if len(chosen) < EFFORT.describe_from:
         raise InputError(
-            f"{cohort.path} has {len(chosen)} training people; expected {EFFORT.describe_from} to tell who is unlike."
+            f"{cohort.path} has {len(chosen)} training participants; expected {EFFORT.describe_from} to tell who is "
+            "unlike."
         )
     scans = Scans(cohort, chosen)
-    with progress("Measuring training people", len(chosen)) as shown:
+    with progress("Measuring training participants", len(chosen)) as shown:
         for index in chosen:
             scans.add(index, volumes_of(cohort, index))
             shown.advance()
@@ -131,12 +132,12 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
     constants, chosen = of.constants, [int(index) for index in indices]
     if cohort.maps != constants.maps:
         raise InputError(
-            f"{cohort.path} holds the maps {listed(cohort.maps)}; the training people have {listed(constants.maps)}. "
-            "Convert the same ones, in the same order."
+            f"{cohort.path} holds the maps {listed(cohort.maps)}; the training participants have "
+            f"{listed(constants.maps)}. Convert the same ones, in the same order."
         )
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
-    with progress("Comparing people", len(chosen)) as shown:
+    with progress("Comparing participants", len(chosen)) as shown:
         scans, lacking = measured(cohort, chosen, of.means, shown)
     table = table_of(cohort, chosen)
     numbers = table[[name for name in constants.ranges.get(PERSON, {}) if name in table]].apply(as_number)
@@ -278,9 +279,9 @@ def atypical_values(constants: Constants, table: pd.DataFrame) -> list[list[str]
     found: list[list[str]] = [[] for _ in range(len(table))]
     for name in constants.known:
         for at in np.flatnonzero(as_number(table[name]).isna()) if name in table else ():
-            found[at].append(f"{name} is unknown, which is known of training people")
+            found[at].append(f"{name} is unknown, which is known of training participants")
     for name, common in constants.categories.items():
         text = as_category(table[name]) if name in table else pd.Series([*common][:1] * len(table))
         for at in np.flatnonzero(~text.isin(common.keys())):
-            found[at].append(f"{name} {text.iloc[at]}, training people {', '.join(common)}")
+            found[at].append(f"{name} {text.iloc[at]}, training participants {', '.join(common)}")
     return found

@@ -11,12 +11,12 @@ from data.pages.page import Section, templates
 
 RATIO = "94 / 36"  # of the sides of a picture
 PICTURES = (
-    "This page shows pictures of people's brains. Keep it where their scans are, and do not publish it. "
+    "This page shows pictures of participants' brains. Keep it where their scans are, and do not publish it. "
     "Neither a bundle nor a packed cohort takes it along."
 )
 MOTION_UNKNOWN = (
     "Head motion is known of nobody here, so nobody can tell later whether a result is motion. Tables of confounds "
-    "beside the scans, or a column of the table of people, would tell it."
+    "beside the scans, or a column of the table of participants, would tell it."
 )
 LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
 LARGER = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
@@ -80,4 +80,4 @@ def left_out(reasons: Mapping[str, Sequence[str]], everybody: str) -> Section:
 
 
 def counted(people: int) -> str:
-    return "1 person" if people == 1 else f"{people:,} people"
+    return "1 person" if people == 1 else f"{people:,} participants"

@@ -47,7 +47,7 @@ from data.cohorts.division import numbered_folds
 from data.cohorts.records import DTYPE
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 from data.simulation import SITES
-from utils.scores import floors
+from utils.scores import baselines
 from utils.scores.features import encoder
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
 
@@ -250,7 +250,7 @@ def main() -> None:
     if args.real:
         cohort = open_cohort(args.real)
         label, site = (np.array([getattr(row, name) for row in cohort.rows]) for name in ("label", "site"))
-        values = floors.features(cohort)["regions"]
+        values = baselines.features(cohort)["regions"]
         real = (pd.DataFrame(encoder().fit_transform(values)), label, site)
         for how in (str(NUMBER_OF_FOLDS), "site"):
             asked.append((Setting(len(label), how, 0.0, f"real, {len(label)} people, permuted, {how}"), real))

@@ -68,7 +68,7 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
             table = pd.read_csv(source.tables / name, dtype=str, keep_default_na=False)
             merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
             merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")
-    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, copies=APART))
+    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, duplicates=APART))
     return open_cohort(folder)
 
 

@@ -202,7 +202,7 @@ def verdicts(folder: Path, scenario: Scenario) -> pd.DataFrame:
         part["direction"] = table.get("direction", "")
         part["planted"] = thing.map(scenario.planted.get(test, {})).fillna(0).astype(int)
         part["excused"] = thing.isin([*scenario.excused.get(test, {})])
-        rows = again[again["family"] == where.family].set_index("thing")["comes_out"]
+        rows = again[again["family"] == where.family].set_index("thing")["replicates"]
         part["out"] = pd.to_numeric(thing.map(rows)).fillna(0) if where.family else float("nan")
         parts.append(part.assign(test=test))
     told = json.loads((folder / "run.json").read_text())["told"]
@@ -260,7 +260,7 @@ def told(seen: Seen, found: pd.DataFrame) -> str:
     for test, rows in significant.groupby("test", sort=False):
         wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
         line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
-    again = pd.read_csv(seen.folder / "replication.csv", keep_default_na=False, na_values={"comes_out": ""})
+    again = pd.read_csv(seen.folder / "replication.csv", keep_default_na=False, na_values={"replicates": ""})
     return " ".join([line, *fates(again, HALVES)])
 
 

@@ -19,8 +19,8 @@ Name = tuple[str, str, str, str]
 Found = Iterator[tuple[Name, object]]
 
 SYNONYMS = {  # of files, columns and rows; an earlier word -> that of today
-    "floor": "baseline",
-    "comes_out": "replicates",
+    "baseline": "baseline",
+    "replicates": "replicates",
     "unlike": "out_of_distribution",
     "missing values alike": "missingness masked",
 }

@@ -125,7 +125,7 @@ TABLES: list[Row] = [
     row(f"{CONVERT_LAB} --keepSplit {{records}}", "nobody of those to convert", "50002"),
     row(f"{CONVERT_LAB} --keepSplit {{empty}}/none", "none", "expected a cohort"),
     row("abide-data convert {lab} {missing} --like {newcomers} --keepSplit {newcomers}", "--keepSplit", "--like"),
-    row("abide-data convert {lab} {missing} --like {converted}", "expected new people", "--exclude"),
+    row("abide-data convert {lab} {missing} --like {converted}", "expected new participants", "--exclude"),
 ]
 
 CHECKED = "run.py --train --dataDir {converted} --chkPointDir {missing}"
@@ -218,7 +218,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data swap {converted} {missing}", "50002.bin", "volume", spoil={"converted/50002.bin": "flipped"}),
     row(f"{CUT_INTO} 1", "--folds 1", "expected 2 to"),
     row(f"{CUT_INTO} 400", "--folds 400"),
-    row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 subjects", "expected two groups"),
+    row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 participants", "expected two groups"),
     row(f"{CUT_INTO} planet", "--folds planet", "neither a number nor a column"),
     row(f"{CUT_INTO} DX_GROUP", "--folds DX_GROUP", "neither a number nor a column"),
     row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),
@@ -233,7 +233,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data swap {converted} {repository}", "{repository}", "remove it or name another"),
     row("abide-data swap {converted} {missing} --regions 117", "--regions 117", "at most 116"),
     row("abide-data swap {converted} {missing} --copies many", "many", "a whole number"),
-    row("abide-data swap {two} {missing}", "no other training subject", "{two}"),
+    row("abide-data swap {two} {missing}", "no other training participant", "{two}"),
     row("abide-data swap {swapped} {missing}", "already holds", "the cohort that it was made from"),
     row("abide-data export {records} nobody {empty}/x.nii", "0 records of nobody", "name one"),
     row("abide-data export {records} 3 {empty}/x.img", "x.img", ".nii.gz"),

@@ -170,15 +170,15 @@ CONVERT: list[Row] = [
     # the table
     row(
         FROM,
-        "6 people to convert have one scan",
-        "--keepCopies",
+        "6 participants to convert have one scan",
+        "--keepDuplicates",
         spoil={"few": each("*_falff.nii.gz", with_values(alike))},
     ),
-    row(FROM, "no table of subjects", "--table", spoil={TABLE: "gone"}),
+    row(FROM, "no table of participants", "--table", spoil={TABLE: "gone"}),
     row(FROM, "several tables", "--table", spoil={"few": lambda of: shutil.copy(of / "Phenotypic.csv", of / "b.csv")}),
     row(FROM, "No column of", "such as X_0050002", spoil={TABLE: b"SUB_ID,DX_GROUP\nP1,1\nP2,2\n"}),
     row(f"{FROM} --idColumn SEX", "The column SEX of", "such as X_0050002"),
-    row(FROM, "--idColumn", "could both name the subjects", spoil={"few": numbered_anew}),
+    row(FROM, "--idColumn", "could both name the participants", spoil={"few": numbered_anew}),
     row(f"{FROM} --idColumn DX_GROUP", "column DX_GROUP of", "1_falff.nii.gz to", spoil={"few": numbered_anew}),
     row(FROM, "column B twice", "Rename", spoil={TABLE: b"A,B,B \n1,2,3\n"}),
     row(FROM, "not a readable table", "line 2", spoil={TABLE: b"FILE_ID,DX_GROUP\nX_0050002,1,\nx,2,\n"}),
@@ -207,7 +207,7 @@ CONVERT: list[Row] = [
         )
     ),
     # sites
-    row(FROM, "The SITE_ID of 1 of 6 people", "--exclude", spoil={TABLE: with_cell("SITE_ID", "n/a")}),
+    row(FROM, "The SITE_ID of 1 of 6 participants", "--exclude", spoil={TABLE: with_cell("SITE_ID", "n/a")}),
     row(f"{FROM} --siteColumn DX_GROUP", "--siteColumn DX_GROUP", "cannot be both"),
     row(
         FROM,
@@ -231,7 +231,7 @@ CONVERT: list[Row] = [
     # phenotype and covariates
     row(
         f"{FROM} --phenotype age",
-        "age 999 (2) people",
+        "age 999 (2) participants",
         "--missing age=999",
         spoil={TABLE: with_column(age=("999", "8", "999.0", "14", "11", "9"))},
     ),
@@ -253,7 +253,9 @@ CONVERT: list[Row] = [
         spoil={TABLE: with_column(ADOS_TOTAL="789")},
     ),
     # volumes of 4-D files
-    row(OF_NETS, "holds 2 volumes, the net", "3 other people 3", spoil={NET: with_values(lambda of: of[..., :2])}),
+    row(
+        OF_NETS, "holds 2 volumes, the net", "3 other participants 3", spoil={NET: with_values(lambda of: of[..., :2])}
+    ),
     row(OF_NETS, "holds 1 volumes", "--exclude", spoil={NET: with_values(lambda of: of[..., 0])}),
     row(OF_NETS, "holds 66 volumes", "abide-data derive", spoil={NET: with_values(lambda of: np.tile(of, 22))}),
     row(OF_NETS, "volume 1 is empty", "X_0050003_net", spoil={NET: with_values(lambda of: of * [1, 0, 1])}),
@@ -301,7 +303,13 @@ CONVERT: list[Row] = [
     # new people like those of a cohort
     *(
         row(f"{LIKE} {words}", words.split()[0], "does not go with --like")
-        for words in ("--grid full", "--covariates ''", "--connectome rois_aal", "--maps alff,falff", "--keepCopies")
+        for words in (
+            "--grid full",
+            "--covariates ''",
+            "--connectome rois_aal",
+            "--maps alff,falff",
+            "--keepDuplicates",
+        )
     ),
     row(LIKE, "lacks FIQ, BMI", "the phenotype of", spoil={"others/Phenotypic.csv": without("FIQ", "BMI")}),
     row(
@@ -332,7 +340,7 @@ CONVERT: list[Row] = [
         spoil={"others": each("*_alff.nii.gz", "gone")},
     ),
     row("abide-data convert {others} {missing} --like {cohort}", "does not say how its records were made", "{cohort}"),
-    row(LIKE, "have a scan of training subjects", "--exclude 7000", spoil={"others": scans_of_training}),
+    row(LIKE, "have a scan of training participants", "--exclude 7000", spoil={"others": scans_of_training}),
     row(
         LIKE,
         "has other parcels than the rest",
@@ -385,7 +393,7 @@ CONVERT: list[Row] = [
         "--connectome",
     ),
     row(f"{SITES} --dataDir {{records}}", "names no sites", "standardise=brain"),
-    row(f"{SITES} --dataDir {{small}}", "2 people of site", "needs 5 of each"),
+    row(f"{SITES} --dataDir {{small}}", "2 participants of site", "needs 5 of each"),
     row(f"run.py --blackout --maps alff,reho {OF_FOLDS}", "--maps reho", "falff, alff"),
     row(f"run.py --test --maps alff {OF_FOLDS}", "--maps goes with --blackout", "leave it out"),
 ]

@@ -104,11 +104,11 @@ DERIVE: list[Row] = [
     row(NEW, "no scans in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
     row(NEW, "{scans}", "holds no scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
     row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
-    row(NEW, "for 1, 2 of 3 people", "differ in space", "--only", spoil={"scans": again("6Asym", "2009cAsym")}),
+    row(NEW, "for 1, 2 of 3 participants", "differ in space", "--only", spoil={"scans": again("6Asym", "2009cAsym")}),
     row(NEW, "differ in task (nback, rest)", "--only '*_task-", spoil={"scans": again("task-rest", "task-nback")}),
-    row(NEW, "each for other people", "XCP-D", "--only", spoil={"scans/sub-3": renamed("preproc", "denoised")}),
-    row(NAMED, "has the subjects 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
-    row(NAMED, "for 1 of 1 people", "alike in name", "Remove", spoil={"table": scans_named("1", "1")}),
+    row(NEW, "each for other participants", "XCP-D", "--only", spoil={"scans/sub-3": renamed("preproc", "denoised")}),
+    row(NAMED, "has the participants 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
+    row(NAMED, "for 1 of 1 participants", "alike in name", "Remove", spoil={"table": scans_named("1", "1")}),
     row(
         f"{NEW} --series {{scans}}/my_atlas.nii.gz",
         "does not name each parcel",
@@ -126,7 +126,7 @@ DERIVE: list[Row] = [
     row(LIKE, "networks.nii.gz edited", "Copy it again", spoil={"of_scans/derivation/networks.nii.gz": "cut"}),
     row(
         OF_DERIVED,
-        "People's maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",
+        "Participants' maps were derived in several ways: band 0.01-0.1 Hz, not 0.02-0.08 Hz, of 2",
         "--exclude",
         spoil={"derived": derived_as("falff", band=[0.01, 0.1])},
     ),
@@ -156,7 +156,7 @@ CHECK: list[Row] = [  # what every command finds on opening one
     row(
         "run.py --train --model nn --dataDir {cohort} --chkPointDir {missing}",
         "{cohort}",
-        "one class only among its training subjects",
+        "one class only among its training participants",
         spoil={"cohort": of_one_class},
     ),
 ]

@@ -16,7 +16,7 @@ from utils.scores.results import Estimate
 COLUMNS = {  # of the page's tables -> its heading and format; others are text under their own name
     "name": ("region", ""),
     "named": ("named", "d"),
-    "comes_out": ("comes out", ".2f"),
+    "replicates": ("comes out", ".2f"),
     "in_the_other": ("in the other", ".2f"),
     **{fill.name: (fill.name, ".4f") for fill in FILLS},
     **{f"p_{fill.name}": (f"{fill.prefix}p", ".4f") for fill in FILLS},
@@ -24,26 +24,26 @@ COLUMNS = {  # of the page's tables -> its heading and format; others are text u
     CORRELATION: (CORRELATION, ".2f"),
     "difference_of": ("difference of", ""),
 }
-OF_REPLICATION = ("between", "family", "thing", "named", "comes_out", "in_the_other", CORRELATION)
+OF_REPLICATION = ("between", "family", "thing", "named", "replicates", "in_the_other", CORRELATION)
 DIRECTED = (DIRECTION, DIFFERENCE)
 FEW = "no interval"  # too few people of a class, or one correlation
 MEANINGS = {  # by heading
     **{fill.name: fill.meaning for fill in FILLS},
     **{
         f"{fill.prefix}p": f"Family-wise p of {fill.name} over all rows of its level, and of no other family: labels "
-        "permuted over subjects, one-sided; adjusted for the covariates that are named above, if any."
+        "permuted over participants, one-sided; adjusted for the covariates that are named above, if any."
         for fill in FILLS
         if fill.tested
     },
-    DIRECTION: "Which way people differ there, and how the network reads it.",
+    DIRECTION: "Which way participants differ there, and how the network reads it.",
     DIFFERENCE: "Autism minus control, within sites where these are known, in standard deviations, with its 95% "
-    "interval. It is of these people, not of the network. It is not adjusted for covariates, so it may be one of "
+    "interval. It is of these participants, not of the network. It is not adjusted for covariates, so it may be one of "
     "age or motion.",
     "level": "Pairs of systems, or pairs of regions within the pairs of systems that are found.",
-    "between": "Halves of these people, drawn many times within sites and folds. Repeats: networks trained again, on "
-    "the same people.",
+    "between": "Halves of these participants, drawn often within sites and folds. Repeats: networks trained again, "
+    "on the same participants.",
     "thing": "What is named, or comes out. A row without a thing is of the whole family.",
-    "named": "What is significant in all people here is 1; of the whole family, their number.",
+    "named": "What is significant in all participants here is 1; of the whole family, their number.",
     "comes out": "The share of halves or repeats that name it, too. Of the whole family, the share of things "
     "that do in most.",
     "in the other": "Of the halves or repeats that name it, the share whose partners name it, too.",

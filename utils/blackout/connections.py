@@ -180,9 +180,9 @@ CONNECTIONS = Kind(
     "pairs of systems",
     family,
     measure,
-    about="The edges between two systems of the brain are replaced by those of other people; all else stays. On the "
-    "diagonal are the edges within a system. In the systems that are found, pairs of regions are tested, too; no p is "
-    "below that of its systems.",
+    about="The edges between two systems of the brain are replaced by those of other participants; all else stays. On "
+    "the diagonal are the edges within a system. In the systems that are found, pairs of regions are tested, too; no p "
+    "is below that of its systems.",
     none="no connection is shown to matter alone; many may matter together",
     inner="pairs of regions",
     shown=("level", "a", "b"),

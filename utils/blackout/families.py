@@ -29,10 +29,10 @@ class Verdict(StrEnum):
     """Whether anything is concluded of the people; if not, why."""
 
     OPEN = ""
-    CHANCE = "the network is not shown to be better than chance on these subjects"
-    ONE_CLASS = "the subjects are of one class, so that there are no p-values"
-    FEW = "a class has too few subjects to conclude anything"
-    UNKNOWN = "it is not known whether the network is better than chance on these subjects"
+    CHANCE = "the network is not shown to be better than chance on these participants"
+    ONE_CLASS = "the participants are of one class, so that there are no p-values"
+    FEW = "a class has too few participants to conclude anything"
+    UNKNOWN = "it is not known whether the network is better than chance on these participants"
 
 
 @dataclass(frozen=True, eq=False)

@@ -157,8 +157,8 @@ def legend_handles(people: People) -> list[Patch | Line2D]:
     if people.verdict is not Verdict.OPEN:
         kinds = [Patch(color="0.6", label=f"not marked: {people.verdict}")]
     if len(people.label) == 1:
-        return [*kinds, Patch(alpha=0, label="no whiskers: one subject")]
-    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over subjects")]
+        return [*kinds, Patch(alpha=0, label="no whiskers: one participant")]
+    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over participants")]
 
 
 def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:

@@ -60,8 +60,9 @@ FILLS = (
         region=lambda of: of.donor,  # if it has to do with neither label nor brain, both people's can be exchanged
         level=lambda fills: fills.means,
         tested=True,
-        meaning="How much the logit of the true class falls when another person's takes its place. It is positive "
-        "where the network's evidence rests on what this person has there. Mean over subjects, with its 95% interval.",
+        meaning="How much the logit of the true class falls when another participant's takes its place. It is positive "
+        "where the network's evidence rests on what this person has there. Mean over participants, with its 95% "
+        "interval.",
     ),
     Fill(
         UNIQUE,
@@ -69,7 +70,7 @@ FILLS = (
         region=lambda of: of.expected,  # conditional permutation importance: Strobl et al. 2008, Chamma et al. 2023
         level=lambda fills: fills.means - fills.expected,
         tested=True,
-        meaning="The same, with the other person's region shifted to the level that the rest of this person's brain "
+        meaning="The same, with the other participant's region shifted to the level that the rest of their own brain "
         "predicts. It shows what the region says and the rest does not.",
     ),
     Fill(
@@ -88,7 +89,7 @@ FILLS = (
         region=lambda of: of.own,
         rises=True,
         meaning="How much the logit of the true class rises when this region of the person is put into another "
-        "person's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
+        "participant's brain. It shows what the region says alone. Sufficient but not unique means redundant; "
         "neither means unimportant.",
     ),
 )

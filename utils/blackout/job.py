@@ -135,7 +135,7 @@ def read_store(run: Run) -> Effects:
     try:
         with h5py.File(path) as store:
             if store["subject"].asstr()[:].tolist() != [row.subject for row in rows]:
-                raise InputError(f"{path} is of other subjects; {advice}")
+                raise InputError(f"{path} is of other participants; {advice}")
             numbers = [name for name, of in store.items() if of.dtype.kind == "f" and name != "label"]
             arrays = {name: store[name][:] for name in numbers}
     except (OSError, KeyError) as error:

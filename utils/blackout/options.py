@@ -47,9 +47,9 @@ class BlackoutOptions(BundleOptions):
         type=Path,
         metavar="FILE",
     )
-    donors: int = option(5, "people whose regions fill each blackout (default 5)", type=positive, metavar="N")
+    donors: int = option(5, "participants whose regions fill each blackout (default 5)", type=positive, metavar="N")
     verify: int = option(
-        0, "recompute N people in full, print the largest difference", type=whole(1, MAX_VERIFIED), metavar="N"
+        0, "recompute N participants in full, print the largest difference", type=whole(1, MAX_VERIFIED), metavar="N"
     )
 
     def settings(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def possible_blackout(run: Run) -> None:
     if unknown := [row for row in tested if not row.known]:
         raise InputError(
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
-            "needs one of each. Leave these people out when you convert (--exclude)."
+            "needs one of each. Leave these participants out when you convert (--exclude)."
         )
     if "volume" not in run.model.reads and (options.maps or options.atlas):
         name = "maps" if options.maps else "atlas"
@@ -145,8 +145,8 @@ def possible_blackout(run: Run) -> None:
     people = {leader[subject] for subject in cohort.subjects("train") or cohort.subjects("test")}
     if len(people) < MIN_SUBJECTS:
         raise InputError(
-            f"{cohort.path} has {len(people)} subject to take regions from, relatives together; a blackout puts "
-            f"another person's region in the place of each and needs {MIN_SUBJECTS}. Add subjects."
+            f"{cohort.path} has {len(people)} participant to take regions from, relatives together; a blackout puts "
+            f"another participant's region in the place of each and needs {MIN_SUBJECTS}. Add participants."
         )
     covariates_of(cohort, tested)
     if options.systems and not options.replaces_edges(cohort_of(run)):

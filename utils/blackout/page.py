@@ -67,7 +67,7 @@ def numbers(found: BlackoutResults) -> list[Number]:
     halves, shown = families_in(found.replication, HALVES), [score]
     for family in found.families:
         named, again = counts(halves[family.kind.name])
-        out = f"; {again} come out in halves of these people" if named else ""
+        out = f"; {again} come out in halves of these participants" if named else ""
         count = f"{named} of {len(family.things):,}"
         shown.append(Number(count, f"{family.kind.many} named", f"p < {ALPHA:g} over all{out}"))
     return shown
@@ -115,7 +115,7 @@ def cautions(found: BlackoutResults) -> list[str]:
     """What a reader must know before any number."""
     caveats, told = found.run.caveats, list[str]()
     if caveats.simulated:
-        told.append("The data are SIMULATED: nothing here is about people.")
+        told.append("The data are SIMULATED: nothing here is about participants.")
     if caveats.problems:
         told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
     return told

@@ -231,10 +231,10 @@ def edges_sentence(of: Blackout) -> str:
     told = (
         f"With each region its edges of the connectome were replaced; {len(within)} of {len(place)} parcels lie in "
         f"{len(np.unique(within))} of {regions} regions, the other regions have no edges. The background of edges is "
-        "the training people's mean. As the map connectome, edges alone are replaced."
+        "the training participants' mean. As the map connectome, edges alone are replaced."
     )
     many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
-    return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} people." if many else told
+    return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} participants." if many else told
 
 
 REGIONS = Kind(
@@ -245,8 +245,8 @@ REGIONS = Kind(
     "regions",
     family,
     measure,
-    about="Each region is replaced, by another person's or as the columns say. The effect is how much the logit of the "
-    "true class falls: positive where the region speaks for this class.",
+    about="Each region is replaced, by another participant's or as the columns say. The effect is how much the logit "
+    "of the true class falls: positive where the region speaks for this class.",
     none="no region is shown to matter alone; many may matter together",
     shown=("name",),
 )
@@ -257,7 +257,7 @@ BY_MAP = Kind(
     "region in one map",
     "regions in one map",
     family_by_map,
-    about="Each region is replaced by another person's in one map alone; the other maps stay. A sum "
+    about="Each region is replaced by another participant's in one map alone; the other maps stay. A sum "
     "over maps is the reliance on the region only if each network reads one map.",
     none="no region is shown to matter in one map alone; it may matter in several maps together",
     shown=("name", "map"),

@@ -22,7 +22,7 @@ SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
 FEWEST = 4  # numbers that have a range
 MOST = 0.5  # share of halves or repeats from which on a thing comes out
 HALVES, REPEATS = "halves", "repeats"
-COLUMNS = ["between", "family", "thing", "named", "comes_out", "in_the_other", *columns_of("correlation")]
+COLUMNS = ["between", "family", "thing", "named", "replicates", "in_the_other", *columns_of("correlation")]
 
 
 def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family]]) -> pd.DataFrame:
@@ -36,7 +36,8 @@ def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family
 
 
 def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLITS) -> pd.DataFrame:
-    """Rows of `replication.csv` between halves of these people, for the things of the family `name`. `comes_out` is the
+    """Rows of `replication.csv` between halves of these people, for the things of the family `name`. `replicates` is
+    the
     share of all halves that name a thing by a test of their own. The correlation is the mean over splits, its ends hold
     95 % of them."""
     people, random = effect.people, np.random.default_rng(effect.people.seed)
@@ -80,14 +81,14 @@ def table(
     between: str, name: str, things: Sequence[str], named: np.ndarray, counts: Counts, found: Estimate
 ) -> pd.DataFrame:
     """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
-    number of things that are named. `comes_out` is the share of these that do in most trials. `in_the_other` is over
+    number of things that are named. `replicates` is the share of these that do in most trials. `in_the_other` is over
     all things."""
     share = counts.times / max(counts.trials, 1)
     other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": things, "named": named, "comes_out": share, "in_the_other": other})
+    rows = pd.DataFrame({"thing": things, "named": named, "replicates": share, "in_the_other": other})
     rows = rows[named | (counts.times > 0)].astype({"named": int})
     come = share[named] > MOST
-    whole = {"thing": "", "named": len(come), "comes_out": come.mean() if len(come) else np.nan}
+    whole = {"thing": "", "named": len(come), "replicates": come.mean() if len(come) else np.nan}
     whole["in_the_other"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
     head = pd.DataFrame([whole | found.columns("correlation")])
     rows = pd.concat([head, rows], ignore_index=True)

@@ -59,7 +59,7 @@ class BlackoutResults:
     def sample(self) -> str:
         """How many subjects and records the mean is over."""
         subjects, count = len(self.people.label), len(self.effects.rows)
-        counted = "1 test subject" if subjects == 1 else f"{subjects} test subjects"
+        counted = "1 test participant" if subjects == 1 else f"{subjects} test participants"
         return counted if count == subjects else f"{counted}, {count} records"
 
     @property

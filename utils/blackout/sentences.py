@@ -19,18 +19,19 @@ from utils.scores import results
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import ALPHA, Headline
 
-DONORS = {"train": "training subjects", "test": "tested subjects"}  # by split
+DONORS = {"train": "training participants", "test": "tested participants"}  # by split
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
     autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
     undefined=jinja2.StrictUndefined,
 )
 TEMPLATES.globals.update(results=results)
-WHERE = {HALVES: "halves of these people", REPEATS: "repeats on these people"}
+WHERE = {HALVES: "halves of these participants", REPEATS: "repeats on these participants"}
 MEANING = {
-    HALVES: "To come out means: named by more than half of all halves, each of half of these people. Both halves have "
-    "the same networks.",
-    REPEATS: "To come out means: named by more than half of the repeats. They have the same people and other networks.",
+    HALVES: "To come out means: named by more than half of all halves, each of half of these participants. Both halves "
+    "have the same networks.",
+    REPEATS: "To come out means: named by more than half of the repeats. The participants are the same, the networks "
+    "others.",
 }
 
 
@@ -46,7 +47,7 @@ def donors_sentence(donors: Donors) -> str:
         where = "any" if site is None else "the same" if known_sites([site]) else "unknown"
         origins[f"{DONORS[split]} of {where} site"] += count
     subjects = origins.total()
-    several = "; ".join(f"for {count} of {subjects} subjects {who}" for who, count in origins.items())
+    several = "; ".join(f"for {count} of {subjects} participants {who}" for who, count in origins.items())
     return f"Donors: {donors.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
 
@@ -59,7 +60,11 @@ def basis_sentence(people: People) -> str:
     """Which covariates each p is adjusted for, and what is not known of them."""
     rarer = int(np.bincount(people.label.astype(int), minlength=len(CLASSES)).min())
     counts = {"rarer": rarer, "share": rarer / len(people.label)}
-    return said("basis", adjusted=people.adjusted.beside, **counts) if rarer else "No p: all subjects are of one class."
+    return (
+        said("basis", adjusted=people.adjusted.beside, **counts)
+        if rarer
+        else "No p: all participants are of one class."
+    )
 
 
 def found_sentence(family: Family) -> str:
@@ -120,7 +125,7 @@ def families_in(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
 def counts(rows: pd.DataFrame) -> tuple[int, int]:
     """Of a family, how many things are named, and how many of these come out."""
     here = (rows["named"] == 1) & (rows["thing"] != "")
-    return int(here.sum()), int((here & (rows["comes_out"] > MOST)).sum())
+    return int(here.sum()), int((here & (rows["replicates"] > MOST)).sum())
 
 
 def alternatives(names: list[str]) -> str:

@@ -221,7 +221,7 @@ VALUES = Kind(
     "groups of values",
     family,
     measure,
-    about="A group of values is replaced by that of other people; all else stays. Direction and difference are of one "
-    "value: the first of the group, or how much is unknown.",
+    about="A group of values is replaced by that of other participants; all else stays. Direction and difference "
+    "are of one value: the first of the group, or how much is unknown.",
     shown=("group",),
 )

@@ -62,18 +62,18 @@ def of_everybody(folder: CheckpointFolder) -> tuple[Record, Cohort]:
     if (cohort := folder.training_cohort()) is None:
         raise InputError(
             f"{saved.cohort}, on which {folder.path} was trained, is gone or was changed; a bundle takes from it how "
-            "people were prepared and what they were like. Copy it back."
+            "participants were prepared and what they were like. Copy it back."
         )
     metadata = cohort.metadata
     if not (metadata.maps and metadata.phenotype_median) or metadata.reduction.startswith("encoder"):
         raise InputError(
-            f"{cohort.path} does not say how its people were prepared from maps, or holds volumes of an encoder; train "
-            "on a cohort of abide-data convert."
+            f"{cohort.path} does not say how its participants were prepared from maps, or holds volumes of an "
+            "encoder; train on a cohort of abide-data convert."
         )
     if few := known_of_few(cohort):
         print(
-            f"Few people have {listed(few)}, so that the name, the median and the scale, which a bundle holds, nearly "
-            "tell their values; to keep these, train on a cohort without: convert --phenotype."
+            f"Few participants have {listed(few)}, so that the name, the median and the scale, which a bundle holds, "
+            "nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
         )
     return saved, cohort
 
@@ -159,7 +159,7 @@ def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
     try:
         found = reference(cohort, cohort.indices("train"))
     except InputError as error:
-        print(f"Nobody can be told to be unlike the training people: {error}")
+        print(f"Nobody can be told to be unlike the training participants: {error}")
         return {}
     means = {"volume": found.volume} | ({} if found.edges is None else {"edges": found.edges})
     return {LIKENESS: files.json_text(asdict(found.constants)).encode(), MEANS: npz(**means)}

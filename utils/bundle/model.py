@@ -98,8 +98,8 @@ class BundleFolder(CheckpointFolder):
         assert found.settings
         people = found.told[PEOPLE]
         return [
-            f"{self.path}: {found.model}, preset {found.settings.preset}, trained on {people['autism']} people with "
-            f"autism and {people['control']} controls{found.caveats.marks}; SHA-256 {self.digest()}.",
+            f"{self.path}: {found.model}, preset {found.settings.preset}, trained on {people['autism']} participants "
+            f"with autism and {people['control']} controls{found.caveats.marks}; SHA-256 {self.digest()}.",
             f"Its score is that of folds: {found.cross_validation}." if found.cross_validation else NO_SCORE,
         ]
 

@@ -19,7 +19,7 @@ def main() -> int:
 
 
 def parser() -> Parser:
-    told = "Compares classifiers that were tested on the same people."
+    told = "Compares classifiers that were tested on the same participants."
     found = Parser(prog=PROGRAM, description=told, examples=EXAMPLES)
     found.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --outDir of a run.py --test")
     found.add_argument("--outDir", type=Path, default=Path("results/compare"), help="default %(default)s")

@@ -33,8 +33,8 @@ VERDICTS = {
     "unknown": "It is unknown which of {a} and {b} is better",
 }
 PAIRED = (
-    "A difference is paired: both runs are scored on the same resamples of people, within folds. Below 0, that of the "
-    "Brier score speaks for the first run."
+    "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
+    "of the Brier score speaks for the first run."
 )
 DECISIVE = (  # what `run.json` says of what decides a result
     *("model", "preset", "config", "seed", "step", "precision", "grid", "folds"),
@@ -47,7 +47,7 @@ def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, 
     path, started = folder / PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
     write_frame(folder / TABLE, pd.DataFrame(pairs), digits=8)
     title = f"Comparison of {len(runs)} tests{marks(runs)}"
-    about = f"{pairs[0]['subjects']} people, {pairs[0]['records']} records, {started}"
+    about = f"{pairs[0]['subjects']} participants, {pairs[0]['records']} records, {started}"
     reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
     links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
     page = Page("compare", title, about, [*sections(runs, pairs)], links=links)
@@ -82,7 +82,7 @@ def conclusions(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence a pair, and one on what holds together if there are several."""
     found = []
     for pair in pairs:
-        less = difference(pair, pair["by"]).text(undefined="undefined, since no two people can be compared")
+        less = difference(pair, pair["by"]).text(undefined="undefined, since no two participants can be compared")
         verdict = VERDICTS[pair["conclusion"]].format(**pair)
         found.append(f"{verdict}. {HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {less}.")
     if len(pairs) > 1:

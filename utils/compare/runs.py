@@ -78,8 +78,8 @@ def refuse_others(one: FinishedTest, other: FinishedTest) -> None:
         has = (one if first["of"] == "left_only" else other).folder
         row = ", ".join(f"{name} {first[name]}" for name in ALIKE)
         raise InputError(
-            f"{one.folder} and {other.folder} differ in people, labels, sites, folds or repeats: only {has} has {row} "
-            f"({len(alone)} such rows). Test both on the same cohort, folds and seed."
+            f"{one.folder} and {other.folder} differ in participants, labels, sites, folds or repeats: only {has} "
+            f"has {row} ({len(alone)} such rows). Test both on the same cohort, folds and seed."
         )
 
 

@@ -92,7 +92,7 @@ def in_words(metrics: dict[str, float | None]) -> str:
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
-    person = f"of subject {printable(row.subject)}{run.marks}"
+    person = f"of participant {printable(row.subject)}{run.marks}"
     unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel = f", channel 1 of {code.shape[-1]}" if code.shape[-1] > 1 else ""
     limits = (float(volume.min()), float(volume.max()))

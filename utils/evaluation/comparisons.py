@@ -1,4 +1,4 @@
-"""The network beside plain classifiers (floors), and its repeats beside each other."""
+"""The network beside plain classifiers (baselines), and its repeats beside each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from utils.report.tables import MINUS, Tested, write_table
 from utils.report.texts import paragraph
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
-from utils.scores import floors
+from utils.scores import baselines
 from utils.scores.metrics import (
     HEADLINES,
     Predictions,
@@ -26,9 +26,9 @@ from utils.scores.named import named, roles
 from utils.scores.results import (
     MAJORITY,
     MODEL,
-    NAMED_FLOOR,
-    NO_FLOORS,
+    NO_BASELINES,
     OTHER,
+    PRESPECIFIED_BASELINE,
     ROLE,
     RULE,
     UNDEFINED,
@@ -37,31 +37,33 @@ from utils.scores.results import (
 )
 
 NONE_FITTED = (
-    "No floor could be fitted beside the score: the people who trained the model, of {}, are not at hand, or were "
-    "prepared otherwise."
+    "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
+    "or were prepared otherwise."
 )
-FITTED: dict[tuple, pd.DataFrame] = {}  # what floors predict, by the data, split, groups and standard
+FITTED: dict[tuple, pd.DataFrame] = {}  # what baselines predict, by the data, split, groups and standard
 
 
-def write_floors(run: Run) -> list[str]:
-    """`floor_predictions.csv`, by floors of the cohort's training people or, if others trained the model, of these.
+def write_baselines(run: Run) -> list[str]:
+    """`baseline_predictions.csv`, by baselines of the cohort's training people or, if others trained the model, of
+    these.
     Returns what must stand beside it."""
     training, is_of_others = None, run.everybody or not run.cohort.subjects("train")
     if is_of_others and (training := training_people(run)) is None:
         return [NONE_FITTED.format(run.checkpoints.record().cohort)]
     try:
-        table = predicted_by_floors(run.cohort, training)
+        table = predicted_by_baselines(run.cohort, training)
     except InputError as error:
         if training is None:
             raise
-        return [f"No floor could be fitted beside the score: {error}"]
-    write_table(run, "floor_predictions", table.reset_index())
+        return [f"No baseline could be fitted beside the score: {error}"]
+    write_table(run, "baseline_predictions", table.reset_index())
     source = training or run.cohort
-    return floors.limits(len(source.indices("train")), source.connectomes is not None)
+    return baselines.limits(len(source.indices("train")), source.connectomes is not None)
 
 
 def training_people(run: Run) -> Cohort | None:
-    """The cohort that a checkpoint was trained on, to fit floors that predict the tested one; its training records are
+    """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
+    are
     of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it
     was, or was prepared otherwise."""
     cohort, source, people = run.cohort, run.checkpoints.training_cohort(), run.checkpoints.record().people
@@ -73,29 +75,30 @@ def training_people(run: Run) -> Cohort | None:
 
 
 def prepared(cohort: Cohort) -> list[object]:
-    """How everything was made that all floors but those of connectomes read."""
+    """How everything was made that all baselines but those of connectomes read."""
     columns = [] if cohort.covariates is None else sorted(cohort.covariates)
     return [cohort.grid, cohort.num_maps, cohort.metadata.of_inputs(("volume", "phenotype")), columns]
 
 
-def predicted_by_floors(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
-    """`floors.predict`, once in a process: no seed decides it, and repeats with the same folds have the same floors."""
+def predicted_by_baselines(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
+    """`baselines.predict`, once in a process: no seed decides it, and repeats with the same folds have the same
+    baselines."""
     cohorts = filter(None, (cohort, training))
     key = tuple((of.identity, of.rows, of.metadata.preparation, of.groups, of.standard) for of in cohorts)
     if key not in FITTED:
-        FITTED[key] = floors.predict(cohort, training)
+        FITTED[key] = baselines.predict(cohort, training)
     return FITTED[key]
 
 
-def floors_table(
+def baselines_table(
     predictions: Predictions, predicted: Sequence[pd.DataFrame], seed: int, inputs: Sequence[str]
 ) -> list[dict]:
-    """Rows of `floors.csv`: the model, then each floor, with intervals, and the model's AUCs minus the floor's.
+    """Rows of `baselines.csv`: the model, then each baseline, with intervals, and the model's AUCs minus the
+    baseline's.
 
-    `predicted` are the tables of `floors.predict` for each repeat, a row for each of the predictions, in their order; a
-    floor that could not be fitted in every fold is left out. One floor is `named` beforehand, by the `inputs` of the
-    network. The intervals of the model minus each other floor hold for all of these together.
-    """
+    `predicted` are the tables of `baselines.predict` for each repeat, a row for each of the predictions, in their
+    order; a baseline that could not be fitted in every fold is left out. One baseline is `named` beforehand, by the
+    `inputs` of the network. The intervals of the model minus each other baseline hold for all of these together."""
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
     common = [name for name in predicted[0] if all(name in table for table in predicted)]
     known = [str(name) for name in common if not any(table[name].isna().any() for table in predicted)]
@@ -104,23 +107,23 @@ def floors_table(
     role = roles(known, inputs)
     among = list(role.values()).count(OTHER)
     rows = []
-    for name, floor in candidates.items():
-        found = with_intervals(floor, seed)
+    for name, baseline in candidates.items():
+        found = with_intervals(baseline, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
-            floor = floor.with_probabilities([np.zeros(len(one.label)) for one in floor.all])
-            found |= {key: value for key, value in with_intervals(floor, seed).items() if key in HEADLINES}
+            baseline = baseline.with_probabilities([np.zeros(len(one.label)) for one in baseline.all])
+            found |= {key: value for key, value in with_intervals(baseline, seed).items() if key in HEADLINES}
         areas, together = ("auc", *predictions.groups), among if role.get(name) == OTHER else 1
         less = dict.fromkeys(areas, UNDEFINED)
         if name != MODEL:
-            less |= differences(predictions, floor, seed, together)
+            less |= differences(predictions, baseline, seed, together)
         cells = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
-        rows.append({"floor": name, ROLE: role.get(name, "")} | flat(cells))
+        rows.append({"baseline": name, ROLE: role.get(name, "")} | flat(cells))
     return rows
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The AUC of the headline, of the model or a floor, and the model's minus that of a floor."""
+    """The AUC of the headline, of the model or a baseline, and the model's minus that of a baseline."""
 
     name: str
     auc: Estimate
@@ -140,27 +143,30 @@ def standing(less: Estimate) -> str:
 
 
 def compared(rows: Sequence[dict]) -> list[Compared]:
-    """The rows of `floors_table` by the AUC that the verdict rests on."""
+    """The rows of `baselines_table` by the AUC that the verdict rests on."""
     name = headline(rows[0])
-    return [Compared(row["floor"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows]
+    return [
+        Compared(row["baseline"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows
+    ]
 
 
 def verdict(
     rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str], of_folds: CrossValidation | None = None
 ) -> str:
-    """What the rows of `floors_table` say of a network with these inputs, by the AUC of the headline. It stands beside
-    chance, the floor that is named beforehand, and each other floor; without any, beside that of the test `of_folds`
+    """What the rows of `baselines_table` say of a network with these inputs, by the AUC of the headline. It stands
+    beside
+    chance, the pre-specified baseline, and each other baseline; without any, beside that of the test `of_folds`
     that goes with the network."""
     model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
-    of_floors = [floor for floor in others if floor.name not in NO_FLOORS]
+    of_baselines = [baseline for baseline in others if baseline.name not in NO_BASELINES]
     return paragraph(
         "verdict",
         model=model,
         auc=headline(rows[0]),
-        named=named([floor.name for floor in of_floors], inputs),
-        floors=of_floors,
+        named=named([baseline.name for baseline in of_baselines], inputs),
+        baselines=of_baselines,
         of_folds=of_folds,
-        rule=next((floor for floor in others if floor.name == RULE), None),
+        rule=next((baseline for baseline in others if baseline.name == RULE), None),
         people={
             "subjects": predictions.count(predictions.label >= 0),
             "in_one_class_sites": predictions.in_one_class_sites,
@@ -184,21 +190,23 @@ def new_sites(predictions: Predictions) -> bool | None:
 
 
 def repeats_table(each: Sequence[Tested], seed: int, inputs: Sequence[str]) -> pd.DataFrame:
-    """A row a repeat: number, seed, every metric with its interval. Then the floor that is named beforehand, and the
-    network's AUC minus that of this floor."""
+    """A row a repeat: number, seed, every metric with its interval. Then the pre-specified baseline, and the
+    network's AUC minus that of this baseline."""
     rows = []
     for number, one in enumerate(each):
         of = one.of_records(one.predictions["file"][one.predictions["label"].notna()])
         predictions = Predictions.of(of.predictions)
-        floor = named([str(name) for name in of.floors if not of.floors[name].isna().any()], inputs)
+        baseline = named([str(name) for name in of.baselines if not of.baselines[name].isna().any()], inputs)
         beside: dict[str, object] = {}
-        if floor:
-            less = differences(predictions, predictions.with_probabilities([of.floors[floor.name]]), seed + number)
+        if baseline:
+            less = differences(
+                predictions, predictions.with_probabilities([of.baselines[baseline.name]]), seed + number
+            )
             beside = {
-                NAMED_FLOOR: floor.name,
+                PRESPECIFIED_BASELINE: baseline.name,
                 **flat({f"{MINUS}{area}": less[area] for area in HEADLINES if area in less}),
             }
         rows.append(
             {"repeat": number, "seed": seed + number} | flat(with_intervals(predictions, seed + number)) | beside
         )
-    return pd.DataFrame(rows).fillna({NAMED_FLOOR: ""})
+    return pd.DataFrame(rows).fillna({PRESPECIFIED_BASELINE: ""})

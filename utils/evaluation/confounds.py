@@ -64,10 +64,10 @@ def too_few(people: pd.DataFrame) -> str:
     several = people["site"].nunique() > 1
     both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
     if both.empty:
-        return "at each site all subjects have the same diagnosis"
+        return "at each site all participants have the same diagnosis"
     if both.groupby("label")["unit"].nunique().min() >= MIN_PER_CLASS:
         return ""
-    return f"it needs {MIN_PER_CLASS} subjects of each class{' at sites that have both' if several else ''}"
+    return f"it needs {MIN_PER_CLASS} participants of each class{' at sites that have both' if several else ''}"
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
@@ -89,7 +89,7 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     `utils.scores.metrics`.
     """
     if people["label"].nunique() < 2:
-        return {"reason": "the subjects are of one class"}
+        return {"reason": "the participants are of one class"}
     if reason := beside.reason or too_few(people):
         return {"reason": reason}
     both = people[["label", "logit"]].to_numpy(float)

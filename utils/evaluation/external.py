@@ -1,9 +1,9 @@
-"""A test in which no tested person was used for training -> `external.csv` and `unlike.csv`: external validity.
+"""A test in which no tested person was used for training -> `external.csv` and `out_of_distribution.csv`: external
+validity.
 
 The score stands beside that of the training; calibration says whether probabilities are what they say here; the shift
-says in what these people differ from the training people, and `unlike.csv` who of them is unlike all of these. What a
-model of everybody says of each of them goes to `people.csv`.
-"""
+says in what these people differ from the training people, and `out_of_distribution.csv` who of them is unlike all of
+these. What a model of everybody says of each of them goes to `participants.csv`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ from data.cohorts.cohort import Cohort
 from data.likeness.reasons import PERSON, SDS, measure_of
 from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, compared
 from utils.evaluation import people
-from utils.evaluation.comparisons import write_floors
+from utils.evaluation.comparisons import write_baselines
 from utils.evaluation.confounds import subjects_of
 from utils.report.tables import read_table, write_table
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, UNLIKE_COLUMNS, Estimate
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, OUT_COLUMNS, UNDEFINED, Estimate
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 Row = dict[str, object]
@@ -42,15 +42,16 @@ class Known:
 
 
 def write_beside(run: Run) -> list[str]:
-    """Writes `floor_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
-    `unlike.csv`, as far as anything is known, and by a model of everybody `people.csv`. Returns what must stand beside
-    these, or why there are none."""
+    """Writes `baseline_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
+    `out_of_distribution.csv`, as far as anything is known, and by a model of everybody
+    `participants.csv`. Returns what must
+    stand beside these, or why there are none."""
     if run.cohort.subjects("train") and not run.everybody:
-        return write_floors(run)
+        return write_baselines(run)
     known, predictions = known_of(run), read_table(run, "predictions")
-    notes = [*known.notes, *write_floors(run)]
+    notes = [*known.notes, *write_baselines(run)]
     found, unlike = tables(run.cohort, predictions, known, run.seed)
-    for name, table in (("external", found), ("unlike", unlike)):
+    for name, table in (("external", found), ("out_of_distribution", unlike)):
         if len(table):
             write_table(run, name, table)
     if run.everybody:
@@ -70,21 +71,22 @@ def known_of(run: Run) -> Known:
         found, why = None, str(error)
     if found is None or found.constants.maps != run.cohort.maps:
         found = None
-        notes.append(f"Nobody is compared with the training people: {why}")
+        notes.append(f"Nobody is compared with the training participants: {why}")
     return Known(score, found, people.calibration_of(run), tuple(notes))
 
 
 def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`external.csv` and `unlike.csv` of a cohort's test records; `table` is `predictions.csv`, a row for each."""
+    """`external.csv` and `out_of_distribution.csv` of a cohort's test records; `table` is `predictions.csv`, a row for
+    each."""
     labelled = table[table["label"].notna()]
     found = [*scored(Predictions.of(labelled), known, seed)] if len(labelled) else []
-    told = pd.DataFrame(columns=UNLIKE_COLUMNS)
+    told = pd.DataFrame(columns=OUT_COLUMNS)
     if known.reference:
         indices = cohort.indices("test")
         beside = compared(known.reference, cohort, indices)
         rows = [(cohort.rows[at], reasons) for at, reasons in zip(indices, beside.reasons, strict=True) if reasons]
         cells = [(row.file, row.subject, "; ".join(reasons)) for row, reasons in rows]
-        told = pd.DataFrame(cells, columns=UNLIKE_COLUMNS)
+        told = pd.DataFrame(cells, columns=OUT_COLUMNS)
         found += [unlike_share(len(told), len(indices)), *shifts(known.reference, once(beside, cohort, indices))]
     table = pd.DataFrame(found)
     return table.fillna({"how": ""}) if "how" in table else table, told
@@ -150,7 +152,7 @@ def unlike_share(told: int, count: int) -> Row:
     """The share of records that are unlike the training people, with its Wilson interval."""
     low, high = stats.binomtest(told, count).proportion_ci(CONFIDENCE, method="wilson")
     share = Estimate.of(told / count, low, high).columns()
-    return {"kind": "unlike", "measure": "unlike the training people", **share, "people": count}
+    return {"kind": "out of distribution", "measure": "out of distribution", **share, "participants": count}
 
 
 def once(beside: Compared, cohort: Cohort, indices: np.ndarray) -> Compared:
@@ -196,7 +198,7 @@ def moved(values: np.ndarray, middle: float, sd: float) -> Row:
     if len(values) >= MIN_PER_CLASS:
         ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
         low, high = ((end - middle) / sd for end in ends)
-    return {**Estimate.of(value, low, high).columns(), "people": len(values)}
+    return {**Estimate.of(value, low, high).columns(), "participants": len(values)}
 
 
 def more_often(count: int, total: int, share: float) -> Row:
@@ -204,4 +206,4 @@ def more_often(count: int, total: int, share: float) -> Row:
     sd = np.sqrt(max(share * (1 - share), 1e-4))
     ends = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
     low, high = ((end - share) / sd if total >= MIN_PER_CLASS else np.nan for end in ends)
-    return {**Estimate.of((count / total - share) / sd, low, high).columns(), "people": total}
+    return {**Estimate.of((count / total - share) / sd, low, high).columns(), "participants": total}

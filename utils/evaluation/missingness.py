@@ -16,8 +16,8 @@ from utils.evaluation.comparisons import compared
 from utils.report.tables import read_table, write_table
 from utils.report.texts import paragraph
 from utils.runs.run import Run
+from utils.scores.baselines import LOGISTIC
 from utils.scores.features import MISSINGNESS
-from utils.scores.floors import LOGISTIC
 from utils.scores.metrics import headline
 from utils.scores.results import ALIKE
 
@@ -29,18 +29,19 @@ def told_alike(run: Run) -> tuple[Cohort, ...]:
 
 
 def write_alike(run: Run, probability: np.ndarray) -> None:
-    """Adds what the network says of the tested records (n,) if these are told alike to `floor_predictions.csv`."""
+    """Adds what the network says of the tested records (n,) if these are told alike to `baseline_predictions.csv`."""
     files = [run.cohort.rows[at].file for at in run.cohort.indices("test")]
-    floors = read_table(run, "floor_predictions")
-    known = floors.set_index("file") if len(floors) else pd.DataFrame(index=pd.Index(files, name="file"))
-    write_table(run, "floor_predictions", known.assign(**{ALIKE: pd.Series(probability, files)}).reset_index())
+    baselines = read_table(run, "baseline_predictions")
+    known = baselines.set_index("file") if len(baselines) else pd.DataFrame(index=pd.Index(files, name="file"))
+    write_table(run, "baseline_predictions", known.assign(**{ALIKE: pd.Series(probability, files)}).reset_index())
 
 
 def sentence(rows: Sequence[dict]) -> str:
-    """How much of the score is what is missing, by the rows of `floors.csv`. Empty if the network does not read it, or
+    """How much of the score is what is missing, by the rows of `baselines.csv`. Empty if the network does not read it,
+    or
     if nothing can be concluded of the score."""
     found = {one.name: one for one in compared(rows)}
-    alike, floor = found.get(ALIKE), found.get(f"{MISSINGNESS}, {LOGISTIC}")
+    alike, baseline = found.get(ALIKE), found.get(f"{MISSINGNESS}, {LOGISTIC}")
     if alike is None or alike.less.low is None:
         return ""
-    return paragraph("missingness", alike=alike, floor=floor, auc=headline(rows[0]))
+    return paragraph("missingness", alike=alike, baseline=baseline, auc=headline(rows[0]))

@@ -47,5 +47,5 @@ def check_prevalence(run: Run) -> None:
     if prevalence is not None and not (run.cross_validation and run.cross_validation.calibration):
         raise InputError(
             f"--prevalence moves calibrated probabilities, and {run.checkpoints.path} has none: no test on folds with "
-            "enough people goes with it. Leave it out."
+            "enough participants goes with it. Leave it out."
         )

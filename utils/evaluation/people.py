@@ -1,5 +1,5 @@
-"""What a model of everybody says of each person -> `people.csv`: the probability, calibrated; a set of labels; why the
-person is unlike the training people."""
+"""What a model of everybody says of each person -> `participants.csv`: the probability, calibrated; a set of labels;
+why the person is unlike the training people."""
 
 import pandas as pd
 
@@ -15,13 +15,13 @@ from utils.scores.results import TABLES
 
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (
-    "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough people goes "
-    "with this model."
+    "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough "
+    "participants goes with this model."
 )
-NO_SCORE = "How good this network is nobody knows, so that what it says of a person may be chance."
+NO_SCORE = "How good this network is nobody knows, so that what it says of a participant may be chance."
 AT_CHANCE = (
-    "The test on folds does not show that such networks do better than chance, so that what this one says of a person "
-    "may be chance."
+    "The test on folds does not show that such networks do better than chance, so that what this one says of a "
+    "participant may be chance."
 )
 DIGITS = 6
 
@@ -33,10 +33,10 @@ def calibration_of(run: Run) -> Calibration | None:
 
 
 def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike: pd.DataFrame | None) -> list[str]:
-    """Writes `people.csv` of a test, whose `predictions.csv` is `table`, with the reasons of `unlike.csv`, if anybody
-    could be compared; returns what must be said of it."""
+    """Writes `participants.csv` of a test, whose `predictions.csv` is `table`, with the reasons of
+    `out_of_distribution.csv`, if anybody could be compared; returns what must be said of it."""
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-    raw, name = table["probability"].to_numpy(), TABLES["people"].file
+    raw, name = table["probability"].to_numpy(), TABLES["participants"].file
     people = table[["file", "subject"]].assign(raw=raw, probability=None, labels="")
     if calibration:
         sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
@@ -44,10 +44,14 @@ def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike
         people["labels"] = [" or ".join(of) or "none" for of in sets]
     notes = [*doubts(run.cross_validation), promises_of(calibration, prevalence)]
     if unlike is not None:
-        people["unlike"] = people["file"].map(unlike.set_index("file")["reasons"]).astype(object).fillna("")
+        people["out_of_distribution"] = (
+            people["file"].map(unlike.set_index("file")["reasons"]).astype(object).fillna("")
+        )
         flagged = unlike["subject"].unique().tolist()
         why = f", so that less is known of their predictions; {name} says why: {listed(flagged)}" if flagged else ""
-        notes.append(f"Unlike the training people: {len(flagged)} of {people['subject'].nunique()} people{why}.")
+        notes.append(
+            f"Unlike the training participants: {len(flagged)} of {people['subject'].nunique()} participants{why}."
+        )
     write_frame(run.out_dir / name, people, DIGITS)
     return notes
 
@@ -71,8 +75,8 @@ def promises_of(calibration: Calibration | None, prevalence: float | None) -> st
     observed = [of for of in calibration.observed.coverage if of.level == LEVEL] if calibration.observed else []
     lowest = [of.lowest for both in observed for of in (both.control, both.autism) if of.lowest is not None]
     if calibration.how.isdigit() or not lowest:
-        return f"{promise}{sets}, of people of sites that trained the network; at a new site nobody knows."
+        return f"{promise}{sets}, of participants of sites that trained the network; at a new site nobody knows."
     return (
-        f"{promise}{sets}, if people are like those of the sites by which they were found; at one site that was left "
-        f"out they held it for {min(lowest):.0%} of a class, and at yours nobody knows."
+        f"{promise}{sets}, if participants are like those of the sites by which they were found; at one site that "
+        f"was left out they held it for {min(lowest):.0%} of a class, and at yours nobody knows."
     )

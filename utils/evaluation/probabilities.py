@@ -87,4 +87,4 @@ def share(holds: pd.Series, unit: pd.Series) -> Row:
 
 
 def told(count: int, estimate: Estimate) -> Row:
-    return {"people": count, **estimate.columns()}
+    return {"participants": count, **estimate.columns()}

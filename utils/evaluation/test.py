@@ -26,7 +26,7 @@ from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, w
 from utils.runs import record
 from utils.runs.record import RECORD, TESTED, mean_of_shares
 from utils.runs.run import Run
-from utils.scores import floors, metrics
+from utils.scores import baselines, metrics
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted, restored_network
@@ -61,7 +61,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
         inputs = whole.model.inputs(whole.config)
         write_table(whole, "repeats", comparisons.repeats_table(each, whole.seed, inputs))
     count = max(len(run.cohort.indices("train")) for run in runs)
-    notes = floors.limits(count, runs[0].cohort.connectomes is not None)
+    notes = baselines.limits(count, runs[0].cohort.connectomes is not None)
     conclude(whole, each, notes, runs)
 
 
@@ -95,7 +95,8 @@ def evaluate(run: Run, network: keras.Model) -> None:
 
 
 def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]) -> None:
-    """The predictions of each repeat -> all other results. `notes_before` are those of floors and people; `parts` are
+    """The predictions of each repeat -> all other results. `notes_before` are those of baselines and people; `parts`
+    are
     the runs whose networks predicted."""
     table = mean_of([of.predictions for of in each])
     trained = [(part, part.checkpoints.record()) for part in parts]
@@ -113,7 +114,7 @@ def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: S
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
         "prepared": asdict(prepared(run)),
-        "floor_settings": floors.SETTINGS,
+        "baseline_settings": baselines.SETTINGS,
         "shares": mean_of_shares([of.shares for _, of in trained]),
         "chosen": chosen,
         "conclusion": UNLABELLED,
@@ -129,7 +130,7 @@ def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: S
         name = metrics.headline(score)
         headline = Headline(name, score[name])
         values = (f"{metric} {estimate.text(undefined='undefined')}" for metric, estimate in score.items())
-        numbers = f"its own numbers, of few people, are in {METRICS}" if run.fold else ", ".join(values)
+        numbers = f"its own numbers, of few participants, are in {METRICS}" if run.fold else ", ".join(values)
         print_unless_quiet(f"{len(known)} test records: {numbers}")
     concluded = (
         ("What counts is the result of all folds together.",)
@@ -161,8 +162,8 @@ def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict
     drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
     calibrate(run, known, every[0].predictions)
     inputs = run.model.inputs(run.config)
-    compared = comparisons.floors_table(predictions, [of.floors for of in every], run.seed, inputs)
-    write_table(run, "floors", pd.DataFrame(compared))
+    compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)
+    write_table(run, "baselines", pd.DataFrame(compared))
     table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
@@ -202,7 +203,7 @@ def prepared(run: Run) -> Prepared:
         derivation=metadata.derivation.in_paper if metadata.derivation else "",
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
         same_scan=sum(SHARED_SCAN in tie((group,), run.cohort.metadata) for group in run.cohort.groups),
-        together=folds is not None or metadata.copies == TOGETHER,
+        together=folds is not None or metadata.duplicates == TOGETHER,
         families=sum(len(members) > 1 for members in metadata.families.values()),
         family_column=metadata.family_column,
         conversion=metadata.command,

@@ -21,8 +21,8 @@ ROC = "roc"  # the figure that the test itself writes
 FIGURES = ("forest", "calibration", "losses", "distribution")  # those that the page writes
 REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
-    "For research on groups of people. Not a diagnosis: no probability here says anything reliable about one person, "
-    "and nothing here has been tested for clinical use."
+    "For research on groups of participants. Not a diagnosis: no probability here says anything reliable about one "
+    "participant, and nothing here has been tested for clinical use."
 )
 
 
@@ -95,10 +95,10 @@ def sections(tables: Tables) -> Iterator[Section]:
         yield Section("Training", about if curves else ["The history of the training holds no finite loss."], curves)
     unknown = sum(count.unknown for count in run.subjects)
     about = texts.paragraphs("flow", run=run, unknown=unknown)
-    yield Section("Flow of people", about or None, table=people.flow(tables))
+    yield Section("Flow of participants", about or None, table=people.flow(tables))
     if tables.table1 is not None:
         about = texts.paragraphs("table1", tests=int(tables.table1[["p", "p_ranks"]].notna().sum().sum()))
-        yield Section("Table 1: people by diagnosis", about, table=people.by_diagnosis(tables.table1))
+        yield Section("Table 1: participants by diagnosis", about, table=people.by_diagnosis(tables.table1))
         if rows := people.by_site(tables.table1):
             about = ["Autism / control: mean of numbers, share of categories."]
             yield Section("Table 1, by site", about, **texts.few_apart(rows))

@@ -11,7 +11,7 @@ import pandas as pd
 from data.base.errors import InputError
 from utils.report.tables import MINUS, Tables, read_test
 from utils.runs import record
-from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, NamedFloor
+from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, NamedBaseline
 from utils.scores import calibration
 from utils.scores.metrics import HEADLINES, headline
 from utils.scores.results import NAMED, ROLE, SITE_COUNTS, Estimate
@@ -29,7 +29,9 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     if run.model != model:
         raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
     if not found.scores:
-        raise InputError(f"--score {folder} is of people without labels, so that it says nothing of a model; {HOW}.")
+        raise InputError(
+            f"--score {folder} is of participants without labels, so that it says nothing of a model; {HOW}."
+        )
     counts = Counter(of.name for of in run.chosen.values())
     most = next((of for of in run.chosen.values() if of.name == counts.most_common(1)[0][0]), run)
     return CrossValidation(
@@ -45,7 +47,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         headline=headline(found.scores),
         headline_name=HEADLINES[headline(found.scores)],
         scores={name: astuple(score) for name, score in found.scores.items()},
-        floor=floor_of(found),
+        baseline=baseline_of(found),
         groups=groups_of(found),
         conclusion=run.conclusion,
         motion=run.motion,
@@ -64,13 +66,13 @@ def calibration_of(found: Tables) -> dict[str, Any] | None:
     return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
 
 
-def floor_of(found: Tables) -> NamedFloor | None:
-    """The floor named beforehand, by the score that the verdict rests on."""
-    if found.floors is None or not (is_named := found.floors[ROLE] == NAMED).any():
+def baseline_of(found: Tables) -> NamedBaseline | None:
+    """The pre-specified baseline, by the score that the verdict rests on."""
+    if found.baselines is None or not (is_named := found.baselines[ROLE] == NAMED).any():
         return None
-    row, area = found.floors[is_named].iloc[0], headline(found.scores)
+    row, area = found.baselines[is_named].iloc[0], headline(found.scores)
     score, less = (Estimate.in_row(row, name).listed for name in (area, f"{MINUS}{area}"))
-    return NamedFloor(name=row["floor"], score=score, less=less)
+    return NamedBaseline(name=row["baseline"], score=score, less=less)
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

@@ -34,7 +34,7 @@ from utils.scores.results import (
 DARK = 0.6  # share of a class from which on its cell takes white letters
 FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
-NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a floor's name, of a line of it
+NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a baseline's name, of a line of it
 Scores = Mapping[str, Estimate]
 
 
@@ -144,7 +144,7 @@ def confusion(predictions: Predictions, scores: Scores) -> Figure:
         axis.text(to, of, text, ha="center", va="center", color="white" if share > DARK else "black")
     names = [str(name) for name in CLASSES]
     axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=names, yticklabels=names)
-    axis.set(xlabel=f"predicted diagnosis; intervals: {CONFIDENCE:.0%}, over subjects", ylabel="true diagnosis")
+    axis.set(xlabel=f"predicted diagnosis; intervals: {CONFIDENCE:.0%}, over participants", ylabel="true diagnosis")
     return figure
 
 

@@ -25,8 +25,8 @@ PAGES = {"blackout": "blackout.html", "compare": "compare.html"}  # of the jobs 
 SCORES = dict.fromkeys(HEADLINES, NO_INTERVAL) | {"explained_variance": "no interval"}
 PICTURES = ("blackout.png", "roc.png", "encodedImage.png", "history.png")  # the first that there is
 MEANINGS = {
-    "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same people.",
-    "people": "How people were divided. Empty: by the split of the cohort.",
+    "score": "The number that stands for the run, and its 95% interval. Compare only scores of the same participants.",
+    "participants": "How participants were divided. Empty: by the split of the cohort.",
     "took": "Wall time, where it was recorded.",
 }
 
@@ -90,7 +90,7 @@ def row_of(run: FinishedRun) -> Row:
         "score": Estimate.of(*score).text(no_interval=SCORES[metric]) if metric in SCORES else "",
         "of": spelled(metric) if metric in SCORES else "",
         "cohort": Path(of.cohort).name + of.caveats.marks,
-        "people": people_of(of),
+        "participants": people_of(of),
         "seed": str(of.settings.seed) if of.settings else "",
         "started": of.started[:16].replace("T", " "),
         "took": "" if of.wall_time_s is None else f"{number(of.wall_time_s, ',.0f')} s",

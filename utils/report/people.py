@@ -44,8 +44,8 @@ def flow(tables: Tables) -> list[Row]:
 
 
 def step(name: str, people: int | None = None, **of_label: int) -> Row:
-    counts = {"people": sum(of_label.values()) if people is None else people, **of_label}
-    return {"step": name} | {key: str(counts.get(key, "")) for key in ("people", *LABELS)}
+    counts = {"participants": sum(of_label.values()) if people is None else people, **of_label}
+    return {"step": name} | {key: str(counts.get(key, "")) for key in ("participants", *LABELS)}
 
 
 def total(counts: Iterable[Count]) -> dict[str, int]:
@@ -128,7 +128,9 @@ def cohort(run: Described) -> list[Row]:
         of_split.setdefault(count.split, []).append(count)
         of_site.setdefault(f"site {count.site or '-'}", []).append(count)
     few = [site for site, counts in of_site.items() if sum(total(counts).values()) < TELLING]
-    pooled = {f"sites of fewer than {TELLING} people: {len(few)}": [one for site in few for one in of_site.pop(site)]}
+    pooled = {
+        f"sites of fewer than {TELLING} participants: {len(few)}": [one for site in few for one in of_site.pop(site)]
+    }
     groups = of_split | of_site | (pooled if few else {})
     return [
         {"split, site": name} | {label: counted(people) for label, people in total(counts).items()}
@@ -138,14 +140,16 @@ def cohort(run: Described) -> list[Row]:
 
 def beside_training(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
     """The sections of a test of new people: `external.csv` as a `table`, and who is unlike the training people."""
-    unlike, by_checkpoint = tables.unlike, "--bundle" not in tables.run.command
+    unlike, by_checkpoint = tables.out_of_distribution, "--bundle" not in tables.run.command
     yield Section("External validity", about_external(table, by_checkpoint), table=external_scores(table) or None)
     if rows := shifts(table):
-        yield Section("How these people differ from those of the training", texts.paragraphs("shifts"), table=rows)
+        yield Section(
+            "How these participants differ from those of the training", texts.paragraphs("shifts"), table=rows
+        )
     if unlike is not None:
         about = texts.paragraphs("unlike", count=len(unlike), shown=MOST_PEOPLE)
         who = [f"{row['file']}: {row['reasons']}." for _, row in unlike[:MOST_PEOPLE].iterrows()]
-        yield Section("People unlike those of the training", [*about, *who])
+        yield Section("Participants unlike those of the training", [*about, *who])
 
 
 def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -157,7 +161,7 @@ def about_external(table: pd.DataFrame, by_checkpoint: bool) -> list[str]:
     who trained it; what a bundle does not know is a warning of the run."""
     scores, calibration = of_kind(table, "score"), of_kind(table, "calibration")
     known = scores[scores["training"].notna()] if "training" in scores else scores[:0]
-    share = of_kind(table, "unlike")
+    share = of_kind(table, "out of distribution")
     return texts.paragraphs(
         "external",
         compared=by_checkpoint,
@@ -174,11 +178,11 @@ def external_scores(table: pd.DataFrame) -> list[Row]:
     rows = []
     for name, row in of_kind(table, "score").iterrows():
         training = {"in the training": Estimate.in_row(row, "training").text()} if "training" in row else {}
-        rows.append({"measure": spelled(str(name)), "these people": Estimate.in_row(row).text()} | training)
+        rows.append({"measure": spelled(str(name)), "these participants": Estimate.in_row(row).text()} | training)
     for kind, after in (("calibration", ""), ("calibrated", ", of calibrated probabilities")):
         for name, row in of_kind(table, kind).iterrows():
             about = f"{CALIBRATION[str(name)]}{after}"
-            rows.append({"measure": about, "these people": Estimate.in_row(row).text()})
+            rows.append({"measure": about, "these participants": Estimate.in_row(row).text()})
     return rows
 
 

@@ -31,9 +31,9 @@ from utils.scores.results import (
     MIN_PER_CLASS,
     MODEL,
     NAMED,
-    NAMED_FLOOR,
     NO_INTERVAL,
     OTHER,
+    PRESPECIFIED_BASELINE,
     ROLE,
     RULE,
     SITE_COUNTS,
@@ -48,7 +48,7 @@ from utils.scores.results import (
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
-FEW_PEOPLE = f"< {TELLING}: so few people are not counted. A dash: fewer than {TELLING} people of a class."
+FEW_PEOPLE = f"< {TELLING}: so few participants are not counted. A dash: fewer than {TELLING} participants of a class."
 MEASURES = {"slope": "slope", "intercept": "intercept", "brier": "Brier score"}
 
 
@@ -65,14 +65,14 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield repeats(tables.repeats, "fold" in tables.predictions)
     if run.chosen:
         yield chosen(run)
-    if tables.floors is not None and not {MODEL, ALIKE}.issuperset(tables.floors["floor"]):
-        yield beside_floors(tables.floors, run.model)
+    if tables.baselines is not None and not {MODEL, ALIKE}.issuperset(tables.baselines["baseline"]):
+        yield beside_baselines(tables.baselines, run.model)
     if tables.confounds is not None:
         yield beside_motion(tables.confounds)
     if known["label"].nunique() == len(CLASSES):
         about = [
             f"The band is the {INTERVAL} of the true positive rate at each false positive rate, made like those of the "
-            "scores; there is none where the AUC of all people has none."
+            "scores; there is none where the AUC of all participants has none."
         ]
         yield Section("ROC curve", about, drawings.roc(predictions, run.seed))
     yield from of_probabilities(tables)
@@ -90,14 +90,14 @@ def repeats(table: pd.DataFrame, same_folds: bool) -> Section:
     names = [name for name in ("auc_sites", "auc_folds", "auc", *OF_FOLDS[1:]) if name in table]
     area = headline(table)
     less = [name for name in (f"{MINUS}{area}",) if name in table]
-    its = "the floor named beforehand"
+    its = "the pre-specified baseline"
     spread = {spelled(area): table[area]} | {f"{spelled(area)}, minus that of {its}": table[name] for name in less}
     spread = {name: values for name, values in spread.items() if values.notna().all()}
     about = texts.paragraphs("repeats", count=len(table), same_folds=same_folds, spread=spread)
     rows = [
         {name: number(row[name], ".0f") for name in ("repeat", "seed")}
         | {spelled(name): Estimate.in_row(row, name).text() for name in names + less}
-        | ({NAMED_FLOOR.replace("_", " "): row[NAMED_FLOOR]} if less else {})
+        | ({PRESPECIFIED_BASELINE.replace("_", " "): row[PRESPECIFIED_BASELINE]} if less else {})
         for _, row in table.iterrows()
     ]
     return Section("Repeats", about, table=rows, meanings=MEANINGS)
@@ -113,23 +113,23 @@ def chosen(run: Described) -> Section:
         rows.append(
             {"fold": fold, "chosen": choice.name, "its score": score, "the next": after[0][1], "lies below by": below}
         )
-    about = ["Scores are AUCs in inner folds of the training subjects, without intervals; run.json has all."]
+    about = ["Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."]
     return Section("What was chosen where", about, table=rows)
 
 
-def beside_floors(table: pd.DataFrame, model: str) -> Section:
+def beside_baselines(table: pd.DataFrame, model: str) -> Section:
     """The AUC of the verdict and its difference, then the pooled AUC and the accuracy."""
     others = int((table[ROLE] == OTHER).sum())
-    about = texts.paragraphs("beside_floors", others=others, ceiling=RULE in set(table["floor"]))
+    about = texts.paragraphs("beside_baselines", others=others, ceiling=RULE in set(table["baseline"]))
     area = headline(table)
     compared = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     metrics = [name for name in compared if set(columns_of(name)) <= set(table)]
     rows = [
-        {"classifier": model if row["floor"] == MODEL else row["floor"] + f" ({NAMED})" * (row[ROLE] == NAMED)}
+        {"classifier": model if row["baseline"] == MODEL else row["baseline"] + f" ({NAMED})" * (row[ROLE] == NAMED)}
         | {spelled(name): Estimate.in_row(row, name).text() for name in metrics}
         for _, row in table.iterrows()
     ]
-    return Section("The model beside its floors", about, table=rows, open=True, meanings=MEANINGS)
+    return Section("The model beside its baselines", about, table=rows, open=True, meanings=MEANINGS)
 
 
 def beside_motion(table: pd.DataFrame) -> Section:
@@ -154,7 +154,7 @@ def confusion(predictions: Predictions, tables: Tables) -> Section:
     """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
     about = [
         f"A probability of {THRESHOLD:g} or more counts as autism. Beside the count: the share of the row, "
-        f"with its {INTERVAL} over subjects."
+        f"with its {INTERVAL} over participants."
     ]
     scores, why = (tables.scores, NO_INTERVAL) if tables.run.repeats <= 1 else ({}, "no interval: means over repeats")
     counted = drawings.confusion_rows(predictions, scores, why)
@@ -255,7 +255,7 @@ def coverage(table: pd.DataFrame, everybody: str) -> list[Row]:
         held = {name: one(table, measure=COVERAGE, diagnosis=name, **about) for name in reversed(CLASSES)}
         sizes = {told: one(table, measure=size, **about)["value"] for size, told in SIZES.items()}
         rows.append(
-            {"people": group or everybody}
+            {"participants": group or everybody}
             | {f"{name}: held": of_people(row) for name, row in held.items()}
             | {told: number(value, ".0%") for told, value in sizes.items()}
         )
@@ -264,7 +264,7 @@ def coverage(table: pd.DataFrame, everybody: str) -> list[Row]:
 
 def of_people(row: pd.Series) -> str:
     """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING people."""
-    if row["people"] < TELLING:
+    if row["participants"] < TELLING:
         return "-"
     return f"{row['value']:.0%} of {row['people']:.0f} ({Estimate.in_row(row).ends('.0%')})"
 

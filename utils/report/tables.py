@@ -21,13 +21,13 @@ from utils.runs.run import Run
 from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
 
 PERMUTATIONS = "permutations"  # of run.json
-PEOPLE, SITE = "people", "site"  # rows of table1.csv that are not covariates
+PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covariates
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
 DIGITS = 8  # of numbers in tables, significant ones
 POINTS = 200  # of a history
-MINUS = "model_minus_floor_"  # before the name of an AUC, a column of `floors.csv`
+MINUS = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Described(Choices, Caveats):
     permutations: Permuted | None = None
     prepared: Prepared
     small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
-    floor_settings: dict[str, str]  # of each classifier that is a floor
+    baseline_settings: dict[str, str]  # of each classifier that is a baseline
     shares: dict[str, float]  # what each part of the networks counts, if it was learned
     cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody
 
@@ -224,7 +224,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
             raise InputError(f"{path} has a wrong {name} in record {record}; expected {expected}. Test again.")
     once = ["subject", *(name for name in ("repeat",) if name in table)]
     if "fold" in table and (table.groupby(once)["fold"].nunique() > 1).any():
-        raise InputError(f"{path} has a subject in two folds; expected each to be tested once. Test again.")
+        raise InputError(f"{path} has a participant in two folds; expected each to be tested once. Test again.")
     return table
 
 
@@ -251,25 +251,29 @@ def read_scores(path: Path) -> tuple[dict[str, Estimate], dict[str, dict[str, Es
 
 @dataclass(frozen=True)
 class Tested:
-    """What one repeat of a test predicts, a row a record: `predictions.csv` and `floor_predictions.csv`, which has no
-    rows where no floor could be fitted."""
+    """What one repeat of a test predicts, a row a record: `predictions.csv` and `baseline_predictions.csv`, which has
+    no
+    rows where no baseline could be fitted."""
 
     predictions: pd.DataFrame
-    floors: pd.DataFrame
+    baselines: pd.DataFrame
 
     def of_records(self, file: pd.Series) -> "Tested":
-        """The rows of some records, in their order; of floors the probabilities only."""
+        """The rows of some records, in their order; of baselines the probabilities only."""
         predictions = self.predictions.set_index("file").loc[file].reset_index()
-        if not len(self.floors):
+        if not len(self.baselines):
             return Tested(predictions, pd.DataFrame(index=file))
-        return Tested(predictions, self.floors.drop(columns="fold", errors="ignore").set_index("file").loc[file])
+        return Tested(predictions, self.baselines.drop(columns="fold", errors="ignore").set_index("file").loc[file])
 
 
 def tested(run: Run) -> list[Tested]:
     """The tables in the output folder of a run, of each repeat."""
-    predictions, floors = by_repeat(read_table(run, "predictions")), by_repeat(read_table(run, "floor_predictions"))
-    floors = floors if len(floors) == len(predictions) else [pd.DataFrame()] * len(predictions)
-    return [Tested(*both) for both in zip(predictions, floors, strict=True)]
+    predictions, baselines = (
+        by_repeat(read_table(run, "predictions")),
+        by_repeat(read_table(run, "baseline_predictions")),
+    )
+    baselines = baselines if len(baselines) == len(predictions) else [pd.DataFrame()] * len(predictions)
+    return [Tested(*both) for both in zip(predictions, baselines, strict=True)]
 
 
 def by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:

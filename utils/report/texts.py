@@ -22,17 +22,17 @@ from utils.figures import number
 from utils.report.references import of_maps, of_parcels, references
 from utils.report.tables import PEOPLE, Described, Tables
 from utils.scores import calibration, metrics, results
-from utils.scores.results import MAJORITY, NO_FLOORS, ROLE, RULE, Estimate
+from utils.scores.results import MAJORITY, NO_BASELINES, ROLE, RULE, Estimate
 
 SPELLED = {
-    "auc": "AUC, all people together",
+    "auc": "AUC, all participants together",
     "auc_sites": "AUC within sites",
     "auc_folds": "AUC within folds",
     "f_score": "F score",
     "brier": "Brier score",
-    "model_minus_floor_auc": "AUC, model minus floor",
-    "model_minus_floor_auc_sites": "AUC within sites, model minus floor",
-    "model_minus_floor_auc_folds": "AUC within folds, model minus floor",
+    "model_minus_baseline_auc": "AUC, model minus baseline",
+    "model_minus_baseline_auc_sites": "AUC within sites, model minus baseline",
+    "model_minus_baseline_auc_folds": "AUC within folds, model minus baseline",
 }
 COUNTS = (*results.SITE_COUNTS, PEOPLE)  # columns that count people
 FEW = 100  # test subjects
@@ -84,7 +84,7 @@ def few_apart(rows: Sequence[Row]) -> dict[str, Any]:
     full, few = ([row for row, has in zip(rows, said, strict=True) if has == wanted] for wanted in (True, False))
     if not full or not few:
         return {"table": rows}
-    return {"table": full, "rest": (f"{len(few)} more, of whom only people are counted", few)}
+    return {"table": full, "rest": (f"{len(few)} more, of whom only participants are counted", few)}
 
 
 def paragraphs(name: str, template: str = SENTENCES, **values: Any) -> list[str]:
@@ -122,8 +122,8 @@ class Facts:
     changed: dict[str, Any]  # settings that differ from the preset
     seen_by_authors: bool  # whether the preset was chosen by results on people of ABIDE I
     one_class: list[str]  # sites whose tested people of known diagnosis are of one class
-    floors: list[str]
-    named_floor: str  # empty without floors
+    baselines: list[str]
+    prespecified_baseline: str  # empty without baselines
     calibrated: bool
 
 
@@ -135,7 +135,7 @@ def facts(tables: Tables) -> Facts:
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
     names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
-    floors = pd.DataFrame(columns=["floor", ROLE]) if tables.floors is None else tables.floors
+    baselines = pd.DataFrame(columns=["baseline", ROLE]) if tables.baselines is None else tables.baselines
     classes = tables.labelled.groupby("site")["label"].nunique()
     return Facts(
         run=run,
@@ -149,8 +149,8 @@ def facts(tables: Tables) -> Facts:
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
-        floors=[name for name in floors["floor"] if name == MAJORITY or name not in NO_FLOORS],
-        named_floor=next(iter(floors["floor"][floors[ROLE] == results.NAMED]), ""),
+        baselines=[name for name in baselines["baseline"] if name == MAJORITY or name not in NO_BASELINES],
+        prespecified_baseline=next(iter(baselines["baseline"][baselines[ROLE] == results.NAMED]), ""),
         calibrated=tables.calibration is not None,
     )
 

@@ -49,8 +49,8 @@ class CheckpointFolder:
     def overlap(self) -> str:
         """What is said where people cannot be compared with those who trained it."""
         return (
-            "Whether tested people are training people under another name is not known: the training scans are not at "
-            "hand."
+            "Whether tested participants are training participants under another name is not known: the training "
+            "scans are not at hand."
         )
 
     @property

@@ -21,8 +21,8 @@ class GroupScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedFloor:
-    """The floor that was named beforehand: its score, and the networks' minus it."""
+class NamedBaseline:
+    """The pre-specified baseline: its score, and the networks' minus it."""
 
     name: str
     score: Listed
@@ -47,7 +47,7 @@ class CrossValidation:
     headline: str  # the score that a verdict rests on
     headline_name: str  # for people
     scores: dict[str, Listed]
-    floor: NamedFloor | None  # by that score; None if no floor reads what the networks read
+    baseline: NamedBaseline | None  # by that score; None if no baseline reads what the networks read
     groups: tuple[GroupScore, ...]
     conclusion: str
     motion: str | None
@@ -85,4 +85,4 @@ class CrossValidation:
 
     def __str__(self) -> str:
         score = self.score.text(undefined="undefined")
-        return f"{self.headline_name} {score} {self.how}, {self.subjects} people{self.marks}"
+        return f"{self.headline_name} {score} {self.how}, {self.subjects} participants{self.marks}"

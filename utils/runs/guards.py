@@ -30,7 +30,9 @@ IN_FOLDS = (
     "--folds."
 )
 EDITED = "Was folds.csv among the checkpoints edited? Copy it again, or train with another --chkPointDir."
-THEIR_SCORE = "Test other people; what is known of these is a test on folds, which --train --everybody --score names."
+THEIR_SCORE = (
+    "Test other participants; what is known of these is a test on folds, which --train --everybody --score names."
+)
 CHECKPOINT = "this checkpoint"
 
 
@@ -127,13 +129,14 @@ def no_leak(run: Run, saved: Record) -> None:
     """No test subject of this cohort may have trained the checkpoint, or the encoder behind it."""
     if (people := saved.people) is None or (people.subjects and not people.scans):
         raise InputError(
-            f"{run.checkpoints.path} does not say which scans its training subjects have; was its record edited? Copy "
-            f"it again, or use {OTHER}."
+            f"{run.checkpoints.path} does not say which scans its training participants have; was its record edited? "
+            f"Copy it again, or use {OTHER}."
         )
     own = saved.cohort_sha256 == run.cohort.identity and saved.everybody
     if people.scans_sha256 and (own or run.cohort.scans_sha256("test") == people.scans_sha256):
         raise InputError(
-            f"{run.cohort.path} trained {run.checkpoints.path}, so that results would be too good; test other people."
+            f"{run.cohort.path} trained {run.checkpoints.path}, so that results would be too good; test other "
+            "participants."
         )
     refuse_leak(run, CHECKPOINT, people.subjects, people.scans)
     refuse_leak(run, "the encoder behind this checkpoint", people.encoder_subjects, people.encoder_scans)
@@ -154,7 +157,7 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
         in_folds = EDITED if what == CHECKPOINT else IN_FOLDS
         advice = in_folds if run.folds else THEIR_SCORE if run.everybody else WITHOUT_THEM
         raise InputError(
-            f"{len(leaked)} of {len(tested)} test subjects of {cohort.path} trained {what}: {listed(leaked)}."
+            f"{len(leaked)} of {len(tested)} test participants of {cohort.path} trained {what}: {listed(leaked)}."
             f"{names} Results on them would be too good. {advice}"
         )
 
@@ -164,7 +167,7 @@ def no_near_copy(run: Run, saved: Record) -> None:
     cannot be compared is printed."""
     cohort = run.cohort
     if saved.cohort_sha256 == cohort.identity or cohort.simulated:
-        return  # its own cohort, in which twins are in one split
+        return  # its own cohort, in which near_duplicates are in one split
     if not saved.everybody and saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
     training = run.checkpoints.training_cohort()
@@ -175,8 +178,8 @@ def no_near_copy(run: Run, saved: Record) -> None:
     if leaked := in_common(trained, people_of(cohort, cohort.subjects("test"))):
         pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
-            f"At least {len(leaked)} test subjects of {cohort.path} have the scan of a training subject of this "
-            f"checkpoint, with noise or exported again: {pairs}. {WITHOUT_THEM}"
+            f"At least {len(leaked)} test participants of {cohort.path} have the scan of a training participant of "
+            f"this checkpoint, with noise or exported again: {pairs}. {WITHOUT_THEM}"
         )
 
 
@@ -234,7 +237,8 @@ def two_classes(run: Run) -> None:
     labels = {run.cohort.rows[index].label for index in run.cohort.indices("train")}
     if run.model.predicts == "label" and len(labels) < len(CLASSES):
         raise InputError(
-            f"{run.cohort.path} has one class only among its training subjects; expected two. Convert people of both."
+            f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
+            "participants of both."
         )
 
 

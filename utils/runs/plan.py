@@ -113,7 +113,7 @@ class Asked:
     jobs: int = option(1, "do J folds at a time (default 1)", type=positive, metavar="J", group=CUT)
     everybody: bool = option(
         False,
-        "one model of all people, for use elsewhere; --test and --blackout use it on others",
+        "one model of all participants, for use elsewhere; --test and --blackout use it on others",
         action="store_true",
         group=CUT,
     )
@@ -342,7 +342,7 @@ def of_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
     found = everybody(cohort)
     if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
-        print(f"Not trained on, since no label is known of them: {len(set(unlabelled))} people.")
+        print(f"Not trained on, since no label is known of them: {len(set(unlabelled))} participants.")
     if found.raw_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
     return found
@@ -432,7 +432,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
 
 def of_others(saved: Record) -> Caveats:
     """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained them."""
-    problems = tuple(f"of the training people: {text}" for text in saved.caveats.problems)
+    problems = tuple(f"of the training participants: {text}" for text in saved.caveats.problems)
     return replace(saved.caveats, problems=problems, transductive=False, unknown_site=False)
 
 
@@ -469,8 +469,8 @@ def print_before(run: Run) -> None:
     if run.transductive:
         sites = len({row.site for row in cohort.rows})
         print(
-            f"TRANSDUCTIVE: each of {sites} site{'s' if sites > 1 else ''} is standardised by its own people, tested "
-            "ones too (their volumes, not their labels).",
+            f"TRANSDUCTIVE: each of {sites} site{'s' if sites > 1 else ''} is standardised by its own participants, "
+            "tested ones too (their volumes, not their labels).",
             flush=True,
         )
     usual = run.checkpoints.path.is_relative_to(USUAL_CHECKPOINTS)

@@ -133,7 +133,7 @@ def adjustment(known: pd.DataFrame, sites: Iterable[str] | None = None) -> Adjus
             found = replace(found, imputed=absent, gaps=partly, reason="")
             found = replace(found, span=spanned(np.column_stack([*blocks.values()])))
             return with_terms(found, further(known[[*blocks]], blocks))
-        few = f"{len(known)} subjects are too few for curves and products of covariates; {needed} would do"
+        few = f"{len(known)} participants are too few for curves and products of covariates; {needed} would do"
         bare = replace(bare, reason=few)
         del blocks[max(blocks, key=lambda name: blocks[name].shape[1])]
     return bare

@@ -177,12 +177,12 @@ def shortage(label: np.ndarray, group: np.ndarray) -> str:
     """Why people with these labels and groups (n,) cannot be calibrated, as a sentence; empty if they can."""
     names = np.unique(group)
     if len(names) < 2:
-        return "All people were predicted by one model, so that there are no groups of which one can be left out."
+        return "All participants were predicted by one model, so that there are no groups of which one can be left out."
     fewest = min(int((label[group != name] == value).sum()) for name in names for value in range(CLASSES))
     if fewest < EFFORT.calibrate_from:
         return (
-            f"A calibration takes at least {EFFORT.calibrate_from} people of each class outside of each group that is "
-            f"left out; here the fewest are {fewest}."
+            f"A calibration takes at least {EFFORT.calibrate_from} participants of each class outside of each group "
+            f"that is left out; here the fewest are {fewest}."
         )
     return ""
 

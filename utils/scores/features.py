@@ -51,7 +51,7 @@ def encoder() -> ColumnTransformer:
 
 
 def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """The `inputs` of each kind of floor, and `all` of them; then `missingness`, the part of the phenotype that says
+    """The `inputs` of each kind of baseline, and `all` of them; then `missingness`, the part of the phenotype that says
     only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are
     left out. The first cohort has the training people."""
     tables = inputs(*cohorts)
@@ -64,7 +64,7 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
 
 
 def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """What floors read, which holds no label: a row a record, in the order of one or several cohorts.
+    """What baselines read, which holds no label: a row a record, in the order of one or several cohorts.
 
     `covariates` (see there), `phenotype` (29), and `regions` (the volume's mean in each AAL region; of several maps,
     those of a region lie side by side).

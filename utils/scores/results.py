@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 ALPHA = 0.05  # family-wise p below which a region is significant
 MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
 ALIKE = "model, missing values alike"  # the model, told of everybody that as much is missing as of most
-NO_FLOORS = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `floors.csv` beside those of floors
-ROLE, NAMED, OTHER = "role", "named beforehand", "other"  # a column of it, and what it says of floors
-NAMED_FLOOR = "named_floor"  # a column of `repeats.csv`
+NO_BASELINES = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `baselines.csv` beside those of baselines
+ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
+PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
-INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few people"
+INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few participants"
 
 
 def or_none(value: float | None) -> float | None:
@@ -107,10 +107,10 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
-UNLIKE_COLUMNS = ("file", "subject", "reasons")
+OUT_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 UNITS = "units"  # people, of whom those of a group count as one
-CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "people", *columns_of(), UNITS)
+CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level", "participants", *columns_of(), UNITS)
 
 
 @dataclass(frozen=True)
@@ -133,21 +133,23 @@ class Table:
 
 ROWS = (
     Table("predictions", ("file", "subject", "site", "fold", SAME_SCAN), pooled=True),
-    Table("floor_predictions", ("file", "fold"), pooled=True),  # floors' probabilities of autism
+    Table("baseline_predictions", ("file", "fold"), pooled=True),  # baselines' probabilities of autism
     Table("training", ("fold",), ("fold", "step", "loss"), pooled=True),  # the history, thinned
-    Table("floors", ("floor", ROLE), ("floor", ROLE, *columns_of("auc"))),  # the model and its floors
+    Table("baselines", ("baseline", ROLE), ("baseline", ROLE, *columns_of("auc"))),  # the model and its baselines
     Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
     Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
     Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
-    Table("repeats", (NAMED_FLOOR,), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
+    Table("repeats", (PRESPECIFIED_BASELINE,), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
     Table(
         "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
     ),  # calibrated on the other folds, and sets of labels
     Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
     Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
-    Table("unlike", UNLIKE_COLUMNS, UNLIKE_COLUMNS),  # who of them is unlike all of those, and why
+    Table("out_of_distribution", OUT_COLUMNS, OUT_COLUMNS),  # who of them is out of distribution, and why
     Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
-    Table("people", ("file", "subject", "labels", "unlike")),  # what a model of everybody says of each
+    Table(
+        "participants", ("file", "subject", "labels", "out_of_distribution")
+    ),  # what a model of everybody says of each
 )
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)

@@ -1,14 +1,13 @@
-"""What is said of a network beside thirteen floors that are as good as it is, and of one that is better.
+"""What is said of a network beside thirteen baselines that are as good as it is, and of one that is better.
 
-`python tests/benchmarks/floors.py [--sets 200] [--only TEXT] [--seed 7000]`
+`python tests/benchmarks/baselines.py [--sets 200] [--only TEXT] [--seed 7000]`
 
-Cohorts are those of `coverage.py`: simulated people of several sites. The network and thirteen floors are ridge
+Cohorts are those of `coverage.py`: simulated people of several sites. The network and thirteen baselines are ridge
 regressions, trained anew for each cohort and tested on ten folds, or leaving sites out. Each reads 348 features of its
 own, or shares half of them with the network. All are equally good, or the network's AUC on fresh people of a site is
-higher by about 0.05 or 0.1 (the floors stay). Prints for each setting how often which sentence is said. Before: the
-floor with the highest AUC is the one that counts, and each interval is for its floor alone. After: the first floor was
-named beforehand, and the intervals of the other twelve hold together. "One" is one floor at least.
-"""
+higher by about 0.05 or 0.1 (the baselines stay). Prints for each setting how often which sentence is said. Before: the
+baseline with the highest AUC is the one that counts, and each interval is for its baseline alone. After: the first
+baseline was pre-specified, and the intervals of the other twelve hold together. "One" is one baseline at least."""
 
 import argparse
 import sys
@@ -29,7 +28,7 @@ from coverage import FEATURES, NUMBER_OF_FOLDS, RESAMPLES, Setting, cut, simulat
 from utils.scores.metrics import Predictions, differences
 from utils.scores.statistics import mean_auc, simultaneous
 
-FLOORS = 13
+BASELINES = 13
 AREA = "auc_sites"
 SEPARATION = {200: 1.75, 737: 1.45}  # by the number of people; AUC about 0.7 and 0.75, see `coverage.tested`
 GAINS = {0.0: {200: 0.0, 737: 0.0}, 0.05: {200: 0.27, 737: 0.25}, 0.1: {200: 0.56, 737: 0.54}}  # of AUC; of separation
@@ -37,7 +36,7 @@ GAINS = {0.0: {200: 0.0, 737: 0.0}, 0.05: {200: 0.27, 737: 0.25}, 0.1: {200: 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """So many people, how they are cut, and the share of its features that each floor shares with the network."""
+    """So many people, how they are cut, and the share of its features that each baseline shares with the network."""
 
     people: int
     folds: str
@@ -59,7 +58,7 @@ def cases() -> Iterator[Case]:
 def one_set(case: Case, seed: int) -> list[dict[str, float]]:
     """What is said of the networks of a cohort, a row for each of GAINS."""
     random, separation = np.random.default_rng([seed, case.people, len(case.folds)]), SEPARATION[case.people]
-    label, site, (own, *others) = simulated(Setting(case.people, case.folds, separation, ""), random, FLOORS + 1)
+    label, site, (own, *others) = simulated(Setting(case.people, case.folds, separation, ""), random, BASELINES + 1)
     fold, shared = cut(label, site, np.arange(len(label)), case.folds, seed), int(case.shared * FEATURES)
     for values in others:
         values[:, :shared] = own[:, :shared]
@@ -86,7 +85,7 @@ def one_set(case: Case, seed: int) -> list[dict[str, float]]:
     best = int(areas(np.ones((1, len(label))))[0, len(gains) :].argmax())
     rows = []
     for number, gain in enumerate(GAINS):
-        alone, together = (at[number] + simultaneous(among) * reach[:, number] for among in (1, FLOORS - 1))
+        alone, together = (at[number] + simultaneous(among) * reach[:, number] for among in (1, BASELINES - 1))
         said = {"before: better than the best": alone[0, best] > 0, "before: worse than the best": alone[1, best] < 0}
         said |= {"before: beats one": (alone[0] > 0).any(), "before: worse than one": (alone[1] < 0).any()}
         said |= {"before: beaten of 13": (alone[0] > 0).sum()}

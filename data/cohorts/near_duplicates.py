@@ -47,7 +47,7 @@ ROOT_HALF = np.float32(math.sqrt(0.5))
 
 
 @dataclass(frozen=True)
-class Twins:
+class NearDuplicates:
     """Groups of subjects who share a scan, and pairs who may be one person, the most alike first."""
 
     same_scan: Groups = ()
@@ -57,7 +57,7 @@ class Twins:
         """Possible second sessions, for the researcher to judge."""
         if not self.same_person:
             return []
-        return [f"possibly two sessions of one person, by region means: {named_groups(self.same_person)}"]
+        return [f"possibly two sessions of one participant, by region means: {named_groups(self.same_person)}"]
 
 
 @cache
@@ -102,12 +102,13 @@ def thresholds(people: int, maps: int) -> tuple[float, float]:
     return same, same - NEAR
 
 
-def alike(subjects: Sequence[str], means: np.ndarray) -> Twins:
-    """The twins among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people take 15 s
+def alike(subjects: Sequence[str], means: np.ndarray) -> NearDuplicates:
+    """The near_duplicates among subjects with these region means (subjects, regions, maps). Three maps of 50,000 people
+    take 15 s
     of processor time, and 0.4 GB."""
     count, maps = len(subjects), means.shape[-1]
     if count < 2:
-        return Twins()
+        return NearDuplicates()
     points = [embedded(of_map) for of_map in np.moveaxis(means, -1, 0)]
     same_scan, same_person = thresholds(count, maps)
     leader, close = np.arange(count), np.empty((0, 3))
@@ -126,7 +127,9 @@ def alike(subjects: Sequence[str], means: np.ndarray) -> Twins:
             close = close[np.argsort(-close[:, 2], kind="stable")[:MOST_LISTED]]
     groups = [np.flatnonzero(leader == first) for first in np.flatnonzero(np.bincount(leader) > 1)]
     apart = [pair for pair in close[:, :2].astype(int) if np.ptp(leader[pair])]
-    return Twins(*(tuple(tuple(subjects[int(at)] for at in found) for found in places) for places in (groups, apart)))
+    return NearDuplicates(
+        *(tuple(tuple(subjects[int(at)] for at in found) for found in places) for places in (groups, apart))
+    )
 
 
 def compared(points: Sequence[Halves], these: slice, those: slice) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from test_atlas import aal
 
-from data.cohorts import twins
+from data.cohorts import near_duplicates
 
 
 def names(count: int) -> list[str]:
@@ -31,7 +31,7 @@ def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
     means = random.normal(size=(116, maps)) + 0.2 * random.normal(size=(people, 116, maps))
     copied = means[-(people // 3) :] * 3 + 1  # in other units
     copied += noise * random.normal(size=copied.shape)
-    found = twins.alike(names(people + people // 3), np.concatenate([means, copied]))
+    found = near_duplicates.alike(names(people + people // 3), np.concatenate([means, copied]))
     expected = {(f"p{at}", f"p{at + people // 3}") for at in range(people - people // 3, people)}
     assert set(found.same_scan) == expected
 
@@ -40,7 +40,7 @@ def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
 def test_a_cohort_of_nothing_but_copies_is_one_person(count, groups):
     random = np.random.default_rng(0)
     means = random.normal(size=(1, 116, 1)) + 1e-6 * random.normal(size=(count, 116, 1))
-    assert len(twins.alike(names(count), means).same_scan) == groups
+    assert len(near_duplicates.alike(names(count), means).same_scan) == groups
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_people_are_compared_across_blocks():
     means = random.normal(size=(1100, 116, 1))
     means[[600, 1099]] = means[2]
     means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
-    found = twins.alike(names(1100), means)
+    found = near_duplicates.alike(names(1100), means)
     assert found.same_scan == (("p2", "p600", "p1099"),) and found.same_person == (("p13", "p1030"),)
     assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p1030"]
 
@@ -62,18 +62,18 @@ def test_region_means_of_a_volume_are_those_of_its_block_means():
     share = ndimage.uniform_filter(np.ones(volume.shape[:3]), 3, mode="constant")[::3, ::3, ::3, None]
     sums = [ndimage.uniform_filter(volume[..., at].astype(float), 3, mode="constant") for at in (0, 1)]
     reduced = (np.stack(sums, -1)[::3, ::3, ::3] / share).astype(np.float32)
-    means = twins.of_volume(reduced)
-    np.testing.assert_allclose(twins.of_volume(volume), means, rtol=1e-4)
+    means = near_duplicates.of_volume(reduced)
+    np.testing.assert_allclose(near_duplicates.of_volume(volume), means, rtol=1e-4)
     inside = aal() == 5
     blocks = np.repeat(np.repeat(np.repeat(reduced, 3, 0), 3, 1), 3, 2)[1:92, 1:110, 1:92]
     for at, found in enumerate(means[4]):
         values = blocks[inside][:, at].astype(float)
         assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-4)
-    turned = twins.of_volume(reduced[::-1])
+    turned = near_duplicates.of_volume(reduced[::-1])
     np.testing.assert_allclose(turned[:108:2], means[1:108:2], rtol=1e-5)
     np.testing.assert_allclose(turned[108:], means[108:], rtol=1e-5)
     reduced[:, :, :12] = 0
-    lacking = twins.of_volume(reduced)
+    lacking = near_duplicates.of_volume(reduced)
     assert np.isnan(lacking[90:108]).all() and np.isfinite(lacking[:4]).all()  # cerebellum, frontal
 
 
@@ -108,14 +108,14 @@ CHANGES = {
 def means_of(volumes: Iterable[np.ndarray]) -> np.ndarray:
     """Region means (people, regions, maps) of volumes (maps, x, y, z), as a conversion has them."""
     last = [np.moveaxis(values, 0, -1) for values in volumes]
-    return np.stack([twins.of_volume((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last])
+    return np.stack([near_duplicates.of_volume((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("copies", [1, 10])
 def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, change, copies):
-    found = twins.alike(names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])]))
+    found = near_duplicates.alike(names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])]))
     assert set(found.same_scan) == {(f"p{at}", f"p{60 + at}") for at in range(copies)}
     assert not found.same_person
 
@@ -191,10 +191,10 @@ def of_other_label(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_keep_copies_parts_them(copied, tmp_path):
+def test_keep_duplicates_parts_them(copied, tmp_path):
     of = lab.copy(copied, tmp_path / "lab")
     lab.edit(of / "Phenotypic.csv", of_other_label)
-    told = done(f"{CONVERT} --keepCopies", of=of, to=tmp_path / "apart")
+    told = done(f"{CONVERT} --keepDuplicates", of=of, to=tmp_path / "apart")
     assert "which folds may part" in told and re.search("PROBLEM: .*60003.* both labels", told)
     _, told = trained_on_folds(tmp_path / "apart", tmp_path, "2")
     assert "share a scan" not in told

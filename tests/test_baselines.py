@@ -1,4 +1,4 @@
-"""Floors against scikit-learn computed by hand, nothing leaked into them, and the sentence on what they show."""
+"""Baselines against scikit-learn computed by hand, nothing leaked into them, and the sentence on what they show."""
 
 import shutil
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.record import People, Record
-from utils.scores import floors, ridge
+from utils.scores import baselines, ridge
 from utils.scores.named import named, roles
 
 REGIONS = atlas.load_atlas(None, records.REDUCED)
@@ -43,7 +43,7 @@ REGIONS = atlas.load_atlas(None, records.REDUCED)
 
 @dataclass
 class MadeUp:
-    """Stands for a cohort in memory: what floors read of one, and `level` (n,), added to each whole volume."""
+    """Stands for a cohort in memory: what baselines read of one, and `level` (n,), added to each whole volume."""
 
     rows: list[Row]
     phenotype: np.ndarray
@@ -114,14 +114,14 @@ test_volumes.__test__ = False
 
 
 def aucs(made: MadeUp) -> dict[str, float]:
-    """AUC of each floor on the test records."""
-    found = floors.predict(made)
+    """AUC of each baseline on the test records."""
+    found = baselines.predict(made)
     label = made.label[made.indices("test")]
-    return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != floors.MAJORITY}
+    return {name: metrics.roc_auc_score(label, found[name]) for name in found if name != baselines.MAJORITY}
 
 
 def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
-    """The features of each floor with everything learnt on training records, by plain NumPy: (records, features)."""
+    """The features of each baseline with everything learnt on training records, by plain NumPy: (records, features)."""
     train = made.indices("train")
     table = made.covariates
     fd = table["func_mean_fd"].astype(float).to_numpy()
@@ -153,15 +153,15 @@ def nearly_best(candidates: list, values: np.ndarray, label: np.ndarray, folds: 
 
 
 @pytest.mark.slow
-def test_floors_are_those_of_features_made_by_hand():
+def test_baselines_are_those_of_features_made_by_hand():
     made = made_up()
-    found, train, test = floors.predict(made), made.indices("train"), made.indices("test")
+    found, train, test = baselines.predict(made), made.indices("train"), made.indices("test")
     label = made.label[train]
     assert list(found.index) == [made.rows[index].file for index in test]
     prior = DummyClassifier(strategy="prior").fit(made.phenotype[train], label)
-    assert found[floors.MAJORITY].tolist() == pytest.approx(prior.predict_proba(made.phenotype[test])[:, 1].tolist())
+    assert found[baselines.MAJORITY].tolist() == pytest.approx(prior.predict_proba(made.phenotype[test])[:, 1].tolist())
     folds = ridge.inner_folds(label, np.array([made.rows[index].subject for index in train]))
-    logistic = [LogisticRegression(C=strength, max_iter=1000) for strength in floors.STRENGTHS]
+    logistic = [LogisticRegression(C=strength, max_iter=1000) for strength in baselines.STRENGTHS]
     site = pd.Series([made.rows[index].site for index in train])
     target = (label - pd.Series(label).groupby(site).transform("mean")).to_numpy()
     for kind, values in by_hand(made).items():
@@ -178,7 +178,7 @@ def test_floors_are_those_of_features_made_by_hand():
         kind: ("logistic regression", *(["ridge"] * (kind in ("regions", "all"))), "SVM") for kind in by_hand(made)
     }
     assert list(found) == [
-        floors.MAJORITY,
+        baselines.MAJORITY,
         *(f"{kind}, {name}" for kind in names for name in names[kind]),
         "regions and phenotype, mean of SVMs",
     ]
@@ -193,7 +193,7 @@ def test_the_svm_is_scikit_learns():
     plain = make_pipeline(StandardScaler(), SVC(C=1, gamma="scale"))
     expected = CalibratedClassifierCV(plain, cv=StratifiedKFold(5), ensemble=False)
     expected = expected.fit(made.phenotype[train], made.label[train]).predict_proba(made.phenotype[test])[:, 1]
-    found = floors.predict(made)
+    found = baselines.predict(made)
     assert (np.argsort(found["phenotype, SVM"]) == np.argsort(expected)).all()
     assert found["phenotype, SVM"].to_numpy() == pytest.approx(expected, abs=0.05)
     odds = [found[name] / (1 - found[name]) for name in ("phenotype, SVM", "regions, SVM")]
@@ -209,14 +209,14 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
     phenotype = random.normal(size=(120, 3))
     train, test = np.arange(80), np.arange(80, 120)
     rows = [Row(f"{at}.bin", str(at), "A", label[at], "train") for at in train]
-    fitting = floors.training_sets(rows, train)
+    fitting = baselines.training_sets(rows, train)
     tables = {"phenotype": pd.DataFrame(phenotype), "regions": pd.DataFrame(regions)}
-    found = floors.fitted(fitting, tables, train, test, 2)
+    found = baselines.fitted(fitting, tables, train, test, 2)
     odds = []
     for values in (*of_map, phenotype):
         scaled = StandardScaler().fit(values[train]).transform(values)
         svc = SVC(C=1, gamma=1 / values.shape[1])  # of all training records, not of each inner fold
-        plain = CalibratedClassifierCV(svc, cv=fitting[floors.SVM].folds, ensemble=False)
+        plain = CalibratedClassifierCV(svc, cv=fitting[baselines.SVM].folds, ensemble=False)
         probability = plain.fit(scaled[train], label[train]).predict_proba(scaled[test])[:, 1]
         if plain.calibrated_classifiers_[0].calibrators[0].a_ > 0:  # what goes the wrong way counts nothing
             probability = np.full(len(test), label[train].mean())
@@ -228,15 +228,15 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
 
 
 def test_a_certain_classifier_does_not_make_the_mean_undefined():
-    assert floors.pooled([np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])]).tolist() == pytest.approx([0.5] * 3)
+    assert baselines.pooled([np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])]).tolist() == pytest.approx([0.5] * 3)
 
 
 @pytest.mark.slow
 def test_features_know_no_label():
     made = made_up()
-    before = floors.features(made)
+    before = baselines.features(made)
     made.rows = [replace(row, label=1 - row.label) for row in made.rows]
-    for kind, table in floors.features(made).items():
+    for kind, table in baselines.features(made).items():
         pd.testing.assert_frame_equal(table, before[kind])
 
 
@@ -258,7 +258,7 @@ def test_what_is_planted_in_training_and_test_is_found():
 
 
 @pytest.mark.slow
-def test_a_label_in_the_phenotype_of_test_subjects_only_raises_no_floor():
+def test_a_label_in_the_phenotype_of_test_subjects_only_raises_no_baseline():
     made = made_up()
     before, test = aucs(made), made.indices("test")
     made.phenotype[test, 3] = made.label[test]
@@ -270,7 +270,7 @@ def test_a_label_in_the_phenotype_of_test_subjects_only_raises_no_floor():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_label_in_missingness_within_the_left_out_site_raises_no_floor(elsewhere):
+def test_a_label_in_missingness_within_the_left_out_site_raises_no_baseline(elsewhere):
     """Whether or not the training sites miss the covariate too, but at random."""
     made = made_up()
     column = made.covariates["func_mean_fd"] = pd.Series(["0.1", "0.2"] * 120, made.covariates.index)
@@ -282,7 +282,7 @@ def test_a_label_in_missingness_within_the_left_out_site_raises_no_floor(elsewhe
 
 
 @pytest.mark.slow
-def test_a_label_in_the_mean_of_a_site_raises_no_floor_on_another_site():
+def test_a_label_in_the_mean_of_a_site_raises_no_baseline_on_another_site():
     """Training sites differ in their level and in their share of autism, which the level therefore tells."""
     random, made = np.random.default_rng(1), made_up(600)
     share = {"site 0": 0.1, "site 1": 0.5, "site 2": 0.9, "site 3": 0.5}
@@ -307,33 +307,33 @@ def test_what_cannot_be_fitted_is_left_out_and_said(capsys):
             replace(row, label=float(index < count or (row.split == "test" and index % 2 == 0)))
             for index, row in enumerate(rows)
         ]
-        return list(floors.predict(made))
+        return list(baselines.predict(made))
 
     fitted = [f"{kind}, {name}" for kind in ("regions", "all") for name in ("logistic regression", "ridge", "SVM")]
-    assert with_autism(2) == [floors.MAJORITY, *fitted]
-    assert capsys.readouterr().out.endswith("Floors left out: covariates; phenotype.\n")
+    assert with_autism(2) == [baselines.MAJORITY, *fitted]
+    assert capsys.readouterr().out.endswith("Baselines left out: covariates; phenotype.\n")
     for count in (0, 1):
-        assert with_autism(count) == [floors.MAJORITY]
+        assert with_autism(count) == [baselines.MAJORITY]
         assert "too few training subjects of a class" in capsys.readouterr().out
 
 
 def test_without_covariates_the_site_alone():
-    assert list(floors.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
+    assert list(baselines.features(made_up(covariates=False))["covariates"]) == ["covariates site"]
 
 
 @pytest.mark.slow
 def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatch):
     made = made_up(80)
-    whole, count = floors.predict(made), len(made.indices("train"))
-    assert floors.limits(count) == []
-    monkeypatch.setattr(floors, "MAX_SVM_RECORDS", count - 5)
-    some = floors.predict(made)
-    assert floors.limits(count) == [
-        f"Each SVM among the floors is fitted on {count - 5} of {count} training records, drawn at random."
+    whole, count = baselines.predict(made), len(made.indices("train"))
+    assert baselines.limits(count) == []
+    monkeypatch.setattr(baselines, "MAX_SVM_RECORDS", count - 5)
+    some = baselines.predict(made)
+    assert baselines.limits(count) == [
+        f"Each SVM among the baselines is fitted on {count - 5} of {count} training records, drawn at random."
     ]
     changed = [name for name in whole if (whole[name] != some[name]).any()]
     assert changed and changed == [name for name in whole if "SVM" in name]
-    pd.testing.assert_frame_equal(some, floors.predict(made))
+    pd.testing.assert_frame_equal(some, baselines.predict(made))
 
 
 def test_records_of_one_subject_share_an_inner_fold():
@@ -342,7 +342,7 @@ def test_records_of_one_subject_share_an_inner_fold():
         Row(f"{at}.bin", str(one), "A", value, "train")
         for at, (one, value) in enumerate(zip(subject, label, strict=True))
     ]
-    for name, of in floors.training_sets(rows, subject).items():
+    for name, of in baselines.training_sets(rows, subject).items():
         folds = of.folds
         assert sorted(np.concatenate([test for _, test in folds])) == list(range(90)), name
         assert len(folds) == EFFORT.inner_folds
@@ -353,8 +353,8 @@ def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
     """By the cohort's groups, seen through the groups that training sets are made of."""
     made, seen = made_up(), []
     made.groups = (("s3", "s7"),)
-    monkeypatch.setattr(floors, "training_sets", lambda label, group: seen.extend(group) or {})
-    floors.predict(made)
+    monkeypatch.setattr(baselines, "training_sets", lambda label, group: seen.extend(group) or {})
+    baselines.predict(made)
     assert seen[7] == seen[3] == "s3" and len(set(seen)) == len(made.indices("train")) - 1
 
 
@@ -390,23 +390,23 @@ def training_people(new: Cohort, opened: Cohort, subjects: Sequence[str] = (), *
 
 
 @pytest.mark.slow
-def test_new_people_get_the_floors_of_the_checkpoints_training_people(cohort, new):
+def test_new_people_get_the_baselines_of_the_checkpoints_training_people(cohort, new):
     """They are those that the same people get as the test split."""
     opened = open_cohort(cohort)
-    found = floors.predict(new, training_people(new, opened))
-    pd.testing.assert_frame_equal(found, floors.predict(opened))
+    found = baselines.predict(new, training_people(new, opened))
+    pd.testing.assert_frame_equal(found, baselines.predict(opened))
     site = training_people(replace(new, standard="brain"), opened)
     assert site.standard == "brain"
 
 
-def test_only_those_who_trained_the_checkpoint_train_floors(cohort, new):
+def test_only_those_who_trained_the_checkpoint_train_baselines(cohort, new):
     opened = open_cohort(cohort)
     trained = tuple(opened.subjects("train")[2:])
     source = training_people(new, opened, trained)
     assert tuple(source.subjects("train")) == trained
 
 
-def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, new):
+def test_without_the_cohort_as_it_was_no_baseline_is_fitted_for_new_people(cohort, new):
     opened = open_cohort(cohort)
     for changed in ({"cohort": "gone"}, {"cohort_sha256": "0" * 64}):
         assert training_people(new, opened, **changed) is None
@@ -422,13 +422,13 @@ def test_without_the_cohort_as_it_was_no_floor_is_fitted_for_new_people(cohort, 
 def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(Cohort, "covariates", None, raising=False)
     opened = open_cohort(cohort)
-    found = floors.predict(opened)
+    found = baselines.predict(opened)
     simulation = Simulation(subjects=40, seed=1)
     test = [opened.rows[index].subject for index in opened.indices("test")]
-    assert found[floors.RULE].tolist() == rule(simulation, test).tolist() and list(found)[-1] == floors.RULE
+    assert found[baselines.RULE].tolist() == rule(simulation, test).tolist() and list(found)[-1] == baselines.RULE
     swap_regions(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
-    assert floors.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
-    assert floors.simulation_of(made_up(8)) is None
+    assert baselines.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
+    assert baselines.simulation_of(made_up(8)) is None
 
 
 def with_metadata(rows: list[Row], **changes) -> SimpleNamespace:
@@ -440,17 +440,18 @@ def with_metadata(rows: list[Row], **changes) -> SimpleNamespace:
 def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
     """What a cohort says of itself is believed as far as it can be true."""
     simulated = [Row("1.bin", "0000040", "NYU", 1.0, "test")]
-    assert floors.simulation_of(with_metadata(simulated)) == Simulation(subjects=40)
-    assert floors.simulation_of(with_metadata([replace(simulated[0], subject="=cmd|'/c calc'!A1")])) is None
+    assert baselines.simulation_of(with_metadata(simulated)) == Simulation(subjects=40)
+    assert baselines.simulation_of(with_metadata([replace(simulated[0], subject="=cmd|'/c calc'!A1")])) is None
     for wrong in ({"subjects": 39}, {"subjects": 10**15}, {"subjects": 40, "seed": -1}):
-        assert floors.simulation_of(with_metadata(simulated, simulation=wrong)) is None
-    assert floors.simulation_of(with_metadata(simulated, planted=None, source=["x"])) is not None
+        assert baselines.simulation_of(with_metadata(simulated, simulation=wrong)) is None
+    assert baselines.simulation_of(with_metadata(simulated, planted=None, source=["x"])) is not None
     assert (
-        floors.simulation_of(SimpleNamespace(simulated=True, metadata=Metadata(provenance={"source": ["x"]}))) is None
+        baselines.simulation_of(SimpleNamespace(simulated=True, metadata=Metadata(provenance={"source": ["x"]})))
+        is None
     )
     for wrong in (None, {"subjects": "many"}, [40]):
         with pytest.raises(InputError, match=r"cohort is damaged: its simulation .*\. Make it again\."):
-            floors.simulation_of(with_metadata(simulated, simulation=wrong))
+            baselines.simulation_of(with_metadata(simulated, simulation=wrong))
 
 
 def edges_of_people(folder: Path, values: np.ndarray) -> Connectomes:
@@ -471,11 +472,11 @@ def drawn_edges(count: int, effect: float, label: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_floors_of_connectomes_find_a_difference_and_none_where_there_is_none(tmp_path):
+def test_baselines_of_connectomes_find_a_difference_and_none_where_there_is_none(tmp_path):
     made = made_up(160)
-    plain = floors.predict(made)
+    plain = baselines.predict(made)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.2, made.label))
-    found, label = floors.predict(made), made.label[made.indices("test")]
+    found, label = baselines.predict(made), made.label[made.indices("test")]
     assert list(found) == [*plain, "connectome, ridge", "regions with phenotype and connectome, mean of parts"]
     pd.testing.assert_frame_equal(found[list(plain)], plain)
     assert metrics.roc_auc_score(label, found["connectome, ridge"]) > 0.9
@@ -483,18 +484,18 @@ def test_floors_of_connectomes_find_a_difference_and_none_where_there_is_none(tm
     odds = np.prod([part / (1 - part) for part in parts], axis=0) ** (1 / 3)
     assert found.iloc[:, -1].tolist() == pytest.approx((odds / (1 + odds)).tolist())
     made.connectomes = edges_of_people(tmp_path, drawn_edges(160, 0.0, made.label))
-    assert 0.2 < metrics.roc_auc_score(label, floors.predict(made)["connectome, ridge"]) < 0.8
+    assert 0.2 < metrics.roc_auc_score(label, baselines.predict(made)["connectome, ridge"]) < 0.8
 
 
 @pytest.mark.slow
 def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_path):
     made = made_up(80)
     made.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
-    count, whole = len(made.indices("train")), floors.predict(made)
+    count, whole = len(made.indices("train")), baselines.predict(made)
     monkeypatch.setattr(ridge, "MAX_EDGE_RECORDS", count - 5)
-    told = f"Each ridge on connectomes among the floors is fitted on {count - 5} of {count} training records"
-    assert floors.limits(count) == [] and floors.limits(count, connectomes=True)[0].startswith(told)
-    some = floors.predict(made)
+    told = f"Each ridge on connectomes among the baselines is fitted on {count - 5} of {count} training records"
+    assert baselines.limits(count) == [] and baselines.limits(count, connectomes=True)[0].startswith(told)
+    some = baselines.predict(made)
     assert [name for name in whole if (whole[name] != some[name]).any()] == list(whole)[-2:]
 
 
@@ -502,10 +503,10 @@ def test_ridge_on_connectomes_takes_some_of_too_many_people(monkeypatch, tmp_pat
 def test_other_edges_than_those_of_the_training_people_are_left_out(capsys, tmp_path):
     made, new = made_up(80), made_up(80)
     made.connectomes = new.connectomes = edges_of_people(tmp_path, drawn_edges(80, 0.2, made.label))
-    assert "connectome, ridge" in floors.predict(new, made)
+    assert "connectome, ridge" in baselines.predict(new, made)
     new.metadata = Metadata(connectome="seg-other")
-    assert "connectome, ridge" not in floors.predict(new, made)
-    assert "Floors left out: connectome" in capsys.readouterr().out
+    assert "connectome, ridge" not in baselines.predict(new, made)
+    assert "Baselines left out: connectome" in capsys.readouterr().out
 
 
 # Ridge
@@ -622,7 +623,7 @@ def test_a_constant_edge_and_an_unknown_one_count_nothing():
     assert not scale.of(np.full((2, 3), 7.0))[:, 1:].any()
 
 
-# Which floor is named beforehand, case by case as the docs list them, whatever the order
+# Which baseline is pre-specified, case by case as the docs list them, whatever the order
 
 
 FITTED = [
@@ -640,7 +641,7 @@ EXACT = ([], [])
 
 
 @pytest.mark.parametrize(
-    "inputs, floors, name, lacks, besides",
+    "inputs, baselines, name, lacks, besides",
     [
         (ALL, CONNECTOMES, "regions with phenotype and connectome, mean of parts", *EXACT),
         (ALL[:2], CONNECTOMES, "regions and phenotype, mean of SVMs", *EXACT),
@@ -663,13 +664,13 @@ EXACT = ([], [])
         (ALL[:2], NO_PHENOTYPE, "regions, mean of SVMs", ["phenotype"], []),
     ],
 )
-def test_the_floor_is_the_one_that_reads_what_the_network_reads(inputs, floors, name, lacks, besides):
-    for listed in (floors, floors[::-1]):
+def test_the_baseline_is_the_one_that_reads_what_the_network_reads(inputs, baselines, name, lacks, besides):
+    for listed in (baselines, baselines[::-1]):
         found = named(listed, inputs)
         assert found and (found.name, found.lacks, found.besides) == (name, lacks, besides)
 
 
-def test_without_a_floor_that_reads_an_input_none_is_named():
+def test_without_a_baseline_that_reads_an_input_none_is_named():
     assert named([], ALL) is None
     assert named(["covariates, SVM", "of another version"], ALL) is None
 
@@ -678,8 +679,8 @@ CLASSIFIERS = [model for model in MODELS.values() if model.predicts == "label"]
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.name for model in CLASSIFIERS])
-def test_of_each_classifier_one_floor_is_named_and_what_is_no_floor_has_no_role(model):
+def test_of_each_classifier_one_baseline_is_named_and_what_is_no_baseline_has_no_role(model):
     rows = ["model", "majority", *CONNECTOMES, "rule that made the data"]
     found = roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))
-    assert list(found.values()).count("named beforehand") == 1 and list(found) == CONNECTOMES
-    assert set(found.values()) == {"named beforehand", "other"}
+    assert list(found.values()).count("pre-specified") == 1 and list(found) == CONNECTOMES
+    assert set(found.values()) == {"pre-specified", "other"}

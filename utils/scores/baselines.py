@@ -1,4 +1,4 @@
-"""Floors: plain classifiers of the same subjects, beside which every score stands.
+"""Baselines: plain classifiers of the same subjects, beside which every score stands.
 
 Everything that is learnt, imputation, categories, scaling, penalties and calibration included, is learnt on training
 records only. Each classifier reads each set of features on which it adds something:
@@ -45,7 +45,7 @@ CONNECTOME = "connectome"  # which ridge alone reads
 STRENGTHS = np.logspace(-4, 0, EFFORT.strengths)  # of a logistic regression, the inverse of its penalty
 MAX_SVM_RECORDS = 10_000  # for training; the time of an SVM grows with their square
 INNER = f"{EFFORT.inner_folds} inner folds"
-SETTINGS = {  # of each classifier by its name in those of floors, for the methods of a paper
+SETTINGS = {  # of each classifier by its name in those of baselines, for the methods of a paper
     LOGISTIC: f"L2 penalty, of {len(STRENGTHS)} strengths the one with the best mean AUC in {INNER}",
     RIDGE: f"of labels minus their mean (of each site, where known), of {len(ridge.PENALTIES)} penalties the one with "
     f"the least error in {INNER}, probabilities calibrated there",
@@ -117,19 +117,19 @@ def training_set(rows: Sequence[Row], people: np.ndarray, most: int) -> Training
 
 
 def limits(count: int, connectomes: bool = False) -> list[str]:
-    """What must stand beside floors of so many training records, the most of any fold."""
+    """What must stand beside baselines of so many training records, the most of any fold."""
     most = {"SVM": MAX_SVM_RECORDS} | ({"ridge on connectomes": ridge.MAX_EDGE_RECORDS} if connectomes else {})
     return [
-        f"Each {name} among the floors is fitted on {limit} of {count} training records, drawn at random."
+        f"Each {name} among the baselines is fitted on {limit} of {count} training records, drawn at random."
         for name, limit in most.items()
         if count > limit
     ]
 
 
 def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
-    """Probability of autism of the test records (rows by file, in their order) by each floor (columns).
+    """Probability of autism of the test records (rows by file, in their order) by each baseline (columns).
 
-    `majority`, then `<features>, <classifier>`, and for the demo cohort RULE. Floors are fitted on the cohort's own
+    `majority`, then `<features>, <classifier>`, and for the demo cohort RULE. Baselines are fitted on the cohort's own
     training records, or on those of `training`, see `training_people`. Prints what had to be left out.
     """
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
@@ -145,29 +145,29 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
     left_out += [CONNECTOME] if source.connectomes and f"{CONNECTOME}, {RIDGE}" not in result else []
     if not fitting:
-        print("Floors: too few training subjects of a class to choose penalties, so there is only the majority.")
+        print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
     elif left_out:
-        print(f"Floors left out: {'; '.join(left_out)}.")
+        print(f"Baselines left out: {'; '.join(left_out)}.")
     return by_file(result, cohort, test)
 
 
 def by_file(probabilities: dict[str, np.ndarray], cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
-    """What each floor says (columns) of the records at these positions (rows)."""
+    """What each baseline says (columns) of the records at these positions (rows)."""
     return pd.DataFrame(probabilities, index=pd.Index([cohort.rows[index].file for index in indices], name="file"))
 
 
 def fitted(
     fitting: dict[str, TrainingSet], tables: dict[str, pd.DataFrame], train: np.ndarray, test: np.ndarray, num_maps: int
 ) -> dict[str, np.ndarray]:
-    """Probabilities of the records at `test` by each floor that is fitted on those at `train`."""
+    """Probabilities of the records at `test` by each baseline that is fitted on those at `train`."""
     result: dict[str, np.ndarray] = {}
     of_maps: list[np.ndarray] = []
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
-    with progress("Fitting floors", len(tables)) as shown, threadpool_limits(1, "blas"):
+    with progress("Fitting baselines", len(tables)) as shown, threadpool_limits(1, "blas"):
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
-            result |= linear_floors(kind, known, new, fitting)
+            result |= linear_baselines(kind, known, new, fitting)
             result[f"{kind}, {SVM}"] = by_svm(known, new, fitting[SVM])
             if kind == "regions":
                 several = range(num_maps) if num_maps > 1 else ()
@@ -181,10 +181,10 @@ def fitted(
     return result
 
 
-def linear_floors(
+def linear_baselines(
     kind: str, known: np.ndarray, new: np.ndarray, fitting: dict[str, TrainingSet]
 ) -> dict[str, np.ndarray]:
-    """Probabilities of `new` records by each linear floor of one kind of features, fitted on the training records,
+    """Probabilities of `new` records by each linear baseline of one kind of features, fitted on the training records,
     `known`; both are encoded."""
     names = [name for name in LINEAR if name != RIDGE or kind in WIDE]
     found = {name: LINEAR[name](known[fitting[name].rows], fitting[name]) for name in names}
