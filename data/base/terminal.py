@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 from data.base.processes import interrupt_once
 
 LINE_INTERVAL_S = 10.0
+LONGEST = 1000  # letters of a line where there is no terminal
 TOLD_INTERVAL_S = 0.5  # between what is told of progress
 Tell = Callable[[str], object]
 TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
@@ -56,6 +57,24 @@ def print_unless_quiet(text: str) -> None:
     """Prints what also stands in a file, unless `quietly`."""
     if not TELL.get():
         print(text, flush=True)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of texts in aligned columns, unless `quietly`. Where there is a terminal, a text wraps in its column;
+    elsewhere a row is a line, however long."""
+    from rich.console import Console  # costs `--help` nothing
+    from rich.table import Table
+
+    if TELL.get():
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    wide = {} if sys.stdout.isatty() else {"width": LONGEST}
+    console = Console(markup=False, highlight=False, emoji=False, **wide)
+    with console.capture() as printed:
+        console.print(table)
+    print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """What a page shows -> HTML that opens from disk without a network: the one frame of all pages of this program.
 
-A page has a headline (a few numbers and one figure), links to pages beside it, contents, and sections that fold.
+A page has a verdict, a headline (a few numbers and one figure), links to pages beside it, contents, and sections that
+fold. Caveats are footnotes of the numbers that they concern.
 """
 
 import re
@@ -31,11 +32,13 @@ INTERVAL = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
 
 @dataclass(frozen=True)
 class Number:
-    """One of the large numbers of a headline, what it is, and a line below: its interval, what it counts."""
+    """One of the large numbers of a headline, what it is, and a line below: its interval, what it counts. `notes` are
+    its footnotes."""
 
     value: str
     name: str
     about: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ class Link:
 class Section:
     """One part of a page; None stands for a part that it does not have. Raises InputError if a part is empty.
 
-    `meanings` define columns of the table or names of facts, each beside its heading. `rest` are rows of the table that
-    stay folded under their title, such as small sites. `markup` is HTML of the page's own. A section of the kind
-    "conclusion" or "warning" does not fold; any other is `open` at first, or not.
+    `meanings` define columns of the table or names of facts, each beside its heading; `notes` are footnotes of these, or
+    of the whole section (""). `rest` are rows of the table that stay folded under their title, such as small sites.
+    `markup` is HTML of the page's own. A section of the kind "warning" does not fold; any other is `open` at first, or
+    not.
     """
 
     title: str
@@ -65,6 +69,7 @@ class Section:
     kind: str = ""
     open: bool = False
     meanings: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     rest: tuple[str, Sequence[Row]] | None = None
     filtered: bool = False  # a field above the table, in which words choose rows
 
@@ -81,6 +86,11 @@ class Section:
         named = {*(rows[0] if rows else ()), *(next(iter(row.values())) for row in rows), *(self.facts or ())}
         return {name: text for name, text in self.meanings.items() if name in named}
 
+    def mark(self, name: str) -> str:
+        """The number of the footnote of a column, a row or a fact; empty without one."""
+        marked = [key for key in self.notes if key]
+        return str(marked.index(name) + 1) if name in marked else ""
+
     @property
     def id(self) -> str:
         """What links to the section say after their #."""
@@ -89,12 +99,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """All of a page. The `kind` is a word such as report; `script` and `style` are of the page's own, as `Markup`."""
+    """All of a page. The `kind` is a word such as report; the `verdict` is what a reader takes away, in at most 60
+    words; `script` and `style` are of the page's own, as `Markup`."""
 
     kind: str
     title: str
     about: str
     sections: Sequence[Section]
+    verdict: str = ""
     numbers: Sequence[Number] = ()
     figure: "Drawing | None" = None
     links: Sequence[Link] = ()
