@@ -78,7 +78,7 @@ def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictur
     mark = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
     title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{mark}"  # which may be `.`
     with files.replacing(page) as file:
-        file.write(render(Page(KIND, title, findings.title, sections, numbers_shown, script=SCRIPT)))
+        file.write(render(Page(KIND, title, findings.title, sections, numbers=numbers_shown, script=SCRIPT)))
 
 
 def tiles_of(

@@ -23,12 +23,11 @@ from scipy.stats import beta
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from data.base.terminal import duration, progress, quietly
+from data.base.terminal import duration, print_unless_quiet, progress, quietly
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permuted_folds
 from utils.machines import devices
 from utils.report.tables import PERMUTATIONS, Permuted, read_predictions
-from utils.report.texts import paragraph
 from utils.runs import record
 from utils.runs.record import RECORD, Record
 from utils.runs.run import Run, pooled
@@ -225,7 +224,7 @@ def conclude(series: Series) -> int:
         finished = replace(series.record, finished=True, outputs=record.outputs_of(folder), told=told)
         record.write(folder / RECORD, finished)
         replace(tested, out_dir=folder).add_to_ledger(Headline("p of permutations", Estimate(end.p, None, end.bound)))
-    print(paragraph("permutations", of=end))
+    print_unless_quiet(end.sentence)
     tested.announce()
     return 0
 
@@ -233,7 +232,8 @@ def conclude(series: Series) -> int:
 def amend(tested: Run, end: Permuted) -> None:
     """Puts the p-value into the record of a test, and into its report."""
     from utils.report.build import REMADE, write
+    from utils.report.tables import read_test
 
     told = {PERMUTATIONS: asdict(end)}
     with files.locked(tested.out_dir, wait=True), record.rewriting(tested.out_dir, REMADE, **told):
-        write(tested.out_dir)
+        write(tested.out_dir, read_test(tested.out_dir))

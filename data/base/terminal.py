@@ -70,8 +70,8 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
-    wide = {} if sys.stdout.isatty() else {"width": LONGEST}
-    console = Console(markup=False, highlight=False, emoji=False, **wide)
+    width = None if sys.stdout.isatty() else LONGEST
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
     with console.capture() as printed:
         console.print(table)
     print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)

@@ -16,8 +16,10 @@ addEventListener("beforeprint", () => all("details").forEach(fold => {
 addEventListener("afterprint", () => all("details[data-folded=yes]").forEach(fold => fold.open = false));
 
 // What a column means stands below its button.
+let asked;
+all(".what").forEach(button => button.addEventListener("click", () => asked = button));
 all("[popover].meaning").forEach(meaning => meaning.addEventListener("toggle", () => {
-  const button = document.querySelector(`[popovertarget="${meaning.id}"]`).getBoundingClientRect();
+  const button = asked.getBoundingClientRect();
   meaning.style.left = `${Math.max(8, Math.min(button.left, innerWidth - meaning.offsetWidth - 8))}px`;
   meaning.style.top = `${Math.max(8, Math.min(button.bottom + 4, innerHeight - meaning.offsetHeight - 8))}px`;
 }));

@@ -53,8 +53,8 @@ class Link:
 class Section:
     """One part of a page; None stands for a part that it does not have. Raises InputError if a part is empty.
 
-    `meanings` define columns of the table or names of facts, each beside its heading; `notes` are footnotes of these, or
-    of the whole section (""). `rest` are rows of the table that stay folded under their title, such as small sites.
+    `meanings` define columns of the table or names of facts, each beside its heading; `notes` are footnotes of these,
+    or of all of it (""). `rest` are rows of the table that stay folded under their title, such as small sites.
     `markup` is HTML of the page's own. A section of the kind "warning" does not fold; any other is `open` at first, or
     not.
     """
@@ -94,7 +94,7 @@ class Section:
     @property
     def id(self) -> str:
         """What links to the section say after their #."""
-        return re.sub("[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        return slug(self.title)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,16 @@ class Page:
     links: Sequence[Link] = ()
     script: str = ""  # JavaScript
     style: str = ""  # CSS
+
+    @property
+    def defined(self) -> dict[str, str]:
+        """The meanings of what its sections name, each once."""
+        return {name: text for section in self.sections for name, text in section.defined.items()}
+
+
+def slug(name: str) -> str:
+    """A name as a part of an address."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def render(page: Page) -> str:
@@ -132,7 +142,7 @@ def templates() -> "jinja2.Environment":
         lstrip_blocks=True,
     )
     found.globals.update(svg=svg, sorted_from=SORTED, long_from=LONG)
-    found.filters.update(cell=cell)
+    found.filters.update(cell=cell, slug=slug)
     found.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
     found.tests["worded"] = lambda text: text[:1].isalpha()
     found.tests["picture"] = lambda drawing: isinstance(drawing, Picture)

@@ -24,7 +24,6 @@ from utils.blackout.fills import RELIANCE
 from utils.blackout.replication import HALVES
 from utils.blackout.results import BlackoutResults
 from utils.blackout.sentences import TEMPLATES, counts, families_in, in_repeats
-from utils.report.texts import sentences
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import ALPHA, INTERVAL, Estimate
 
@@ -50,6 +49,7 @@ def render(found: BlackoutResults) -> str:
             found.title,
             f"Mean over {found.sample}. It shows what this network uses, not what autism is.",
             [*sections(found)],
+            found.first[0],
             numbers(found),
             forest(found),
             script=script if any(family.atlas for family in found.families) else "",
@@ -96,8 +96,7 @@ def bar(name: str, row: dict[str, Any], named: bool) -> Bar:
 
 def sections(found: BlackoutResults) -> Iterator[Section]:
     """In the order of the page."""
-    concluded = [sentence for line in found.said for sentence in sentences(line)]
-    yield Section("What may be concluded", concluded, kind="conclusion")
+    yield Section("What may be concluded", found.said, kind="warning")
     if warnings := cautions(found):
         yield Section("Warnings", warnings, kind="warning")
     background = variants.BACKGROUND[found.run.standard]
@@ -126,7 +125,7 @@ def of_family(family: Family, meanings: dict[str, str]) -> Section:
     kind, table = family.kind, family.table
     named = np.concatenate([of.named for of in (family, family.inner) if of])
     shown = table[named | (table["rank"] <= ROWS)]
-    about = [*filter(None, sentences(kind.about)), *([family.shading] if family.axes else [])]
+    about = [*filter(None, [kind.about]), *([family.shading] if family.axes else [])]
     about += [INTERVALS, file(kind.table)]
     matrix = markup("matrix", kind.title, Matrix.of(family, family.axes)) if family.axes else None
     rows, many = columns.table_rows(shown, columns.columns_of(family)), len(table) > STRONGEST

@@ -16,9 +16,10 @@ from data.base.tables import write_frame
 from data.pages.page import Link, Page, Row, Section, render
 from utils.compare.runs import MINUS, FinishedTest
 from utils.machines.devices import git_commit
-from utils.report import texts
-from utils.report.meanings import MEANINGS
-from utils.report.texts import spelled
+from utils.report import methods
+from utils.report.build import cautions
+from utils.report.columns import spelled
+from utils.report.conclusion import SAME, UNKNOWN
 from utils.runs import record
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import INTERVAL, Estimate
@@ -29,8 +30,8 @@ SHOWN = (*HEADLINES, "brier")
 VERDICTS = {
     "a is better": "{a} is better than {b}",
     "b is better": "{b} is better than {a}",
-    "level": "{a} and {b} are level: neither is shown to be better, which does not say that they are equally good",
-    "unknown": "It is unknown which of {a} and {b} is better",
+    SAME: "{a} and {b} no difference is shown, which does not say that they are equally good",
+    UNKNOWN: "It is unknown which of {a} and {b} is better",
 }
 PAIRED = (
     "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
@@ -50,7 +51,7 @@ def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, 
     about = f"{pairs[0]['subjects']} participants, {pairs[0]['records']} records, {started}"
     reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
     links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
-    page = Page("compare", title, about, [*sections(runs, pairs)], links=links)
+    page = Page("compare", title, about, [*sections(runs, pairs)], " ".join(conclusions(pairs)), links=links)
     with files.replacing(path) as file:
         file.write(render(page))
     finished = record.Record(
@@ -95,10 +96,9 @@ def conclusions(pairs: Sequence[dict[str, Any]]) -> list[str]:
 
 def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
     """In the order of the page."""
-    yield Section("What may be concluded", conclusions(pairs), kind="conclusion")
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
-    yield Section("Scores and differences", [PAIRED], table=scores(runs, pairs), open=True, meanings=MEANINGS)
+    yield Section("Scores and differences", [PAIRED], table=scores(runs, pairs), open=True)
     if table := differing(runs):
         yield Section("What differs between the runs", table=table, open=True)
 
@@ -107,8 +107,7 @@ def warnings(runs: Sequence[FinishedTest]) -> list[str]:
     """The caveats of each run, and its own warnings."""
     found = []
     for run in runs:
-        of_run = texts.paragraphs("warnings", run=run.described, subjects=None, auc=None, accuracy=None)
-        found += [f"{run.folder}: {text}" for text in [*of_run, *run.described.warnings]]
+        found += [f"{run.folder}: {text}" for text in [*cautions(run.described), *run.described.warnings]]
     return found
 
 
@@ -125,7 +124,7 @@ def differing(runs: Sequence[FinishedTest]) -> list[Row]:
     facts = {}
     for run in runs:
         of = run.described
-        known = asdict(of) | {"cohort": of.cohort_name, "config": texts.used(of)}
+        known = asdict(of) | {"cohort": of.cohort_name, "config": methods.used(of)}
         flat = pd.json_normalize({name: known[name] for name in DECISIVE})
         facts[str(run.folder)] = flat.astype(object).iloc[0]
     table = pd.DataFrame(facts).fillna("-").map(str).replace("", "-")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from data.base.errors import InputError
 from models import MODELS
-from utils.evaluation.comparisons import standing
+from utils.report.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.report.tables import Described, described, read_predictions
 from utils.runs.record import check_finished
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
@@ -23,7 +23,7 @@ EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
 ALIKE = ["repeat", "file", "subject", "label", "site", "fold"]  # columns that are the same in tests to be compared
 SEED = 0  # of the bootstrap, whatever those of the runs are
 MINUS = "a_minus_b_"  # begins the columns of differences
-CONCLUSIONS = {"beats": "a is better", "worse": "b is better", "level": "level", "unknown": "unknown"}
+CONCLUSIONS = {BETTER: "a is better", WORSE: "b is better", SAME: SAME, UNKNOWN: UNKNOWN}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def read(folder: Path) -> FinishedTest:
         raise InputError(f"{folder} holds a {of.job} of {of.model or 'no model'}; {EXPECTED}.")
     table = read_predictions(folder / PREDICTIONS)
     table["repeat"] = table["repeat"].astype(int) if "repeat" in table else 0
-    return FinishedTest(folder, described(folder), table.sort_values(["repeat", "file"], ignore_index=True))
+    return FinishedTest(folder, described(of, folder), table.sort_values(["repeat", "file"], ignore_index=True))
 
 
 def refuse_others(one: FinishedTest, other: FinishedTest) -> None:

@@ -1,7 +1,8 @@
 """The network beside plain classifiers (baselines), and its repeats beside each other."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -10,31 +11,14 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import known_sites
 from data.cohorts.variants import standardised
-from utils.report.tables import MINUS, Tested, write_table
-from utils.report.texts import paragraph
+from utils.report.conclusion import Baseline, Conclusion, notes_of, standing, why_not
+from utils.report.tables import MINUS, Results, Tested
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.metrics import (
-    HEADLINES,
-    Predictions,
-    differences,
-    headline,
-    with_intervals,
-)
+from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
-from utils.scores.results import (
-    MAJORITY,
-    MODEL,
-    NO_BASELINES,
-    OTHER,
-    PRESPECIFIED_BASELINE,
-    ROLE,
-    RULE,
-    UNDEFINED,
-    Estimate,
-    flat,
-)
+from utils.scores.results import MAJORITY, NO_BASELINES, OTHER, PRESPECIFIED_BASELINE, ROLE, RULE, Estimate, flat
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
@@ -43,10 +27,10 @@ NONE_FITTED = (
 FITTED: dict[tuple, pd.DataFrame] = {}  # what baselines predict, by the data, split, groups and standard
 
 
-def write_baselines(run: Run) -> list[str]:
+def write_baselines(results: Results) -> list[str]:
     """`baseline_predictions.csv`, by baselines of the cohort's training people or, if others trained the model, of
-    these.
-    Returns what must stand beside it."""
+    these. Returns what must stand beside it."""
+    run = results.run
     training, is_of_others = None, run.everybody or not run.cohort.subjects("train")
     if is_of_others and (training := training_people(run)) is None:
         return [NONE_FITTED.format(run.checkpoints.record().cohort)]
@@ -56,7 +40,7 @@ def write_baselines(run: Run) -> list[str]:
         if training is None:
             raise
         return [f"No baseline could be fitted beside the score: {error}"]
-    write_table(run, "baseline_predictions", table.reset_index())
+    results.add("baseline_predictions", table.reset_index())
     source = training or run.cohort
     return baselines.limits(len(source.indices("train")), source.connectomes is not None)
 
@@ -93,90 +77,73 @@ def predicted_by_baselines(cohort: Cohort, training: Cohort | None = None) -> pd
 def baselines_table(
     predictions: Predictions, predicted: Sequence[pd.DataFrame], seed: int, inputs: Sequence[str]
 ) -> list[dict]:
-    """Rows of `baselines.csv`: the model, then each baseline, with intervals, and the model's AUCs minus the
-    baseline's.
+    """Rows of `baselines.csv`: each baseline with intervals, and the model's AUCs minus its.
 
     `predicted` are the tables of `baselines.predict` for each repeat, a row for each of the predictions, in their
-    order; a baseline that could not be fitted in every fold is left out. One baseline is `named` beforehand, by the
-    `inputs` of the network. The intervals of the model minus each other baseline hold for all of these together."""
+    order; a baseline that could not be fitted in every fold is left out. One is pre-specified, by the `inputs` of the
+    network. The intervals of the model minus each other baseline hold for all of these together.
+    """
     names = ["auc", "accuracy", "balanced_accuracy", "brier", *predictions.groups]
     common = [name for name in predicted[0] if all(name in table for table in predicted)]
     known = [str(name) for name in common if not any(table[name].isna().any() for table in predicted)]
-    candidates = {MODEL: predictions}
-    candidates |= {name: predictions.with_probabilities([table[name] for table in predicted]) for name in known}
     role = roles(known, inputs)
     among = list(role.values()).count(OTHER)
     rows = []
-    for name, baseline in candidates.items():
+    for name in known:
+        baseline = predictions.with_probabilities([table[name] for table in predicted])
         found = with_intervals(baseline, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             baseline = baseline.with_probabilities([np.zeros(len(one.label)) for one in baseline.all])
             found |= {key: value for key, value in with_intervals(baseline, seed).items() if key in HEADLINES}
-        areas, together = ("auc", *predictions.groups), among if role.get(name) == OTHER else 1
-        less = dict.fromkeys(areas, UNDEFINED)
-        if name != MODEL:
-            less |= differences(predictions, baseline, seed, together)
-        cells = {key: found[key] for key in names} | {f"{MINUS}{area}": less[area] for area in areas}
-        rows.append({"baseline": name, ROLE: role.get(name, "")} | flat(cells))
+        less = differences(predictions, baseline, seed, among if role.get(name) == OTHER else 1)
+        minus = {f"{MINUS}{area}": less[area] for area in ("auc", *predictions.groups)}
+        rows.append({"baseline": name, ROLE: role.get(name, "")} | flat({key: found[key] for key in names} | minus))
     return rows
 
 
-@dataclass(frozen=True)
-class Compared:
-    """The AUC of the headline, of the model or a baseline, and the model's minus that of a baseline."""
-
-    name: str
-    auc: Estimate
-    less: Estimate
-
-    @property
-    def standing(self) -> str:
-        """See `standing`."""
-        return standing(self.less)
-
-
-def standing(less: Estimate) -> str:
-    """What the interval of a difference says of the one from which the other was subtracted."""
-    if less.low is None or less.high is None:
-        return "unknown"
-    return "beats" if less.low > 0 else "worse" if less.high < 0 else "level"
-
-
-def compared(rows: Sequence[dict]) -> list[Compared]:
-    """The rows of `baselines_table` by the AUC that the verdict rests on."""
-    name = headline(rows[0])
-    return [
-        Compared(row["baseline"], Estimate.in_row(row, name), Estimate.in_row(row, f"{MINUS}{name}")) for row in rows
-    ]
-
-
-def verdict(
-    rows: Sequence[dict], predictions: Predictions, inputs: Sequence[str], of_folds: CrossValidation | None = None
-) -> str:
-    """What the rows of `baselines_table` say of a network with these inputs, by the AUC of the headline. It stands
-    beside
-    chance, the pre-specified baseline, and each other baseline; without any, beside that of the test `of_folds`
-    that goes with the network."""
-    model, *others = [one for one in compared(rows) if one.name == MODEL or one.auc.value is not None]
-    of_baselines = [baseline for baseline in others if baseline.name not in NO_BASELINES]
-    return paragraph(
-        "verdict",
-        model=model,
-        auc=headline(rows[0]),
-        named=named([baseline.name for baseline in of_baselines], inputs),
-        baselines=of_baselines,
-        of_folds=of_folds,
-        rule=next((baseline for baseline in others if baseline.name == RULE), None),
-        people={
-            "subjects": predictions.count(predictions.label >= 0),
-            "in_one_class_sites": predictions.in_one_class_sites,
-            "unknown_site": predictions.site is not None and not known_sites(predictions.site),
-            "new_sites": new_sites(predictions),
-            "small_sites": predictions.in_small_sites,
-            "tied": predictions.person is not None,
-            "fewest": min(predictions.count(predictions.label == value) for value in (0, 1)),
-        },
+def conclusion(
+    score: Mapping[str, Estimate],
+    predictions: Predictions,
+    rows: Sequence[dict],
+    inputs: Sequence[str],
+    of_folds: CrossValidation | None = None,
+) -> Conclusion:
+    """What a test shows, by its metrics and the rows of `baselines_table`; without any, the baseline is that of the
+    test `of_folds` that goes with the network."""
+    metric, people = headline(score), predictions.count(predictions.label >= 0)
+    fewest = min(predictions.count(predictions.label == value) for value in (0, 1))
+    small, tied = predictions.in_small_sites, bool((predictions.unit != predictions.subject).any())
+    sites = known_sites(predictions.site) if predictions.site is not None else []
+    notes = notes_of(
+        metric,
+        small_sites=small,
+        one_class=predictions.in_one_class_sites,
+        participants=people,
+        new_sites=new_sites(predictions),
+        unknown_site=predictions.site is not None and not sites,
         repeats=len(predictions.all),
+    )
+    of_rule = [Estimate.in_row(row, metric).text(".2f") for row in rows if row["baseline"] == RULE]
+    minus = {row["baseline"]: Estimate.in_row(row, f"{MINUS}{metric}") for row in rows}
+    candidates = [name for name in minus if name not in NO_BASELINES]
+    first = named(candidates, inputs)
+    found = None
+    if first:
+        auc = next(Estimate.in_row(row, metric) for row in rows if row["baseline"] == first.name)
+        found = Baseline(**asdict(first), auc=auc, less=minus[first.name])
+    elif not rows and of_folds and (of := of_folds.baseline):
+        where = f"in the training's own test {of_folds.how}, {of_folds.subjects} participants"
+        found = Baseline(name=of.name, auc=Estimate(*of.score), less=Estimate(*of.less), where=where)
+    others = Counter(standing(minus[name]) for name in candidates if not first or name != first.name)
+    return Conclusion(
+        metric=metric,
+        score=score[metric],
+        participants=people,
+        sites=len(sites),
+        why=why_not(score[metric], metric, fewest, small, tied),
+        notes=[*notes, *(f"The {RULE} reaches {auc}." for auc in of_rule)],
+        baseline=found,
+        others=dict(others),
     )
 
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from data.base.effort import EFFORT
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
-from utils.report.texts import paragraph
+from utils.report.conclusion import Covariates
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
@@ -146,25 +146,36 @@ def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Esti
     return Estimate.of(*np.clip([value, low, high], -1, 1))
 
 
-def rows(result: dict | None, groups: list[dict]) -> list[dict]:
-    """Rows of `confounds.csv`: the test, the correlation with motion, the half that moved least."""
+def told(result: dict | None) -> Covariates | None:
+    """The result of `motion` as part of what a test shows."""
+    if result is None:
+        return None
+    reason, left_out = result.get("reason", ""), result["left_out"]
+    if reason and left_out:
+        reason += f" ({left_out} left out, because their site has one class)"
+    return Covariates(
+        names=[*result["beside"].whole],
+        partial=result.get("partial", UNDEFINED),
+        p=result.get("p"),
+        reason=reason,
+        motion=result.get("correlation", UNDEFINED),
+    )
+
+
+def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estimate]) -> list[dict]:
+    """Rows of `confounds.csv`: the test, the correlation with motion, the half that moved least, and where missingness
+    is `masked`: the AUC, and the score minus it."""
     found = result or {}
     still = next((row for row in groups if row["group"] == MOVED_LESS), {})
     area = "auc_sites" if still.get("auc_sites") is not None else "auc"
     measures = {name: found[name] for name in ("partial", "correlation") if name in found}
     measures |= {area: Estimate.in_row(still, area)} if still else {}
+    measures |= dict(zip(("masked", "minus_masked"), masked, strict=True))
     return [
         {"measure": name} | estimate.columns() | {"p": found["p"] if name == "partial" else None}
         for name, estimate in measures.items()
         if estimate.value is not None
     ]
-
-
-def motion_line(result: dict | None) -> str:
-    """The result of `motion` in one line."""
-    beside = result["beside"] if result else Adjustment()
-    of_motion = any(map(HEAD_MOTION.names, beside.covariates or beside.without))
-    return paragraph("motion", result=result, of_motion=of_motion)
 
 
 THIRDS = ("youngest", "middle", "oldest")

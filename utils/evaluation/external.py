@@ -20,7 +20,7 @@ from data.likeness.reference import UNKNOWN, Compared, Reference, as_category, c
 from utils.evaluation import people
 from utils.evaluation.comparisons import write_baselines
 from utils.evaluation.confounds import subjects_of
-from utils.report.tables import read_table, write_table
+from utils.report.tables import Results, read_table
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import Calibration, logistic
@@ -41,19 +41,20 @@ class Known:
     notes: tuple[str, ...] = ()  # why something is not known
 
 
-def write_beside(run: Run) -> list[str]:
+def write_beside(results: Results) -> list[str]:
     """Writes `baseline_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
-    `out_of_distribution.csv`, as far as anything is known, and by a model of everybody
-    `participants.csv`. Returns what must
-    stand beside these, or why there are none."""
+    `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns what
+    must stand beside these, or why there are none."""
+    run = results.run
     if run.cohort.subjects("train") and not run.everybody:
-        return write_baselines(run)
+        return write_baselines(results)
     known, predictions = known_of(run), read_table(run, "predictions")
-    notes = [*known.notes, *write_baselines(run)]
+    notes = [*known.notes, *write_baselines(results)]
     found, unlike = tables(run.cohort, predictions, known, run.seed)
-    for name, table in (("external", found), ("out_of_distribution", unlike)):
-        if len(table):
-            write_table(run, name, table)
+    if len(found):
+        results.add("external", found)
+    if known.reference:
+        results.add("out_of_distribution", unlike)
     if run.everybody:
         notes = [*people.write(run, predictions, known.calibration, unlike if known.reference else None), *notes]
     return notes

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import add_row
-from data.base.terminal import print_unless_quiet
+from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
@@ -22,17 +22,28 @@ from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
-from utils.report.tables import Prepared, Tested, mean_of, read_table, tested, write_history, write_table
-from utils.runs import record
-from utils.runs.record import RECORD, TESTED, mean_of_shares
+from utils.report.adjusted import adjusted_table
+from utils.report.conclusion import OF_FOLD, UNLABELLED, Conclusion
+from utils.report.methods import told_sites
+from utils.report.tables import (
+    Prepared,
+    Results,
+    Tables,
+    Tested,
+    described,
+    history_of,
+    mean_of,
+    read_table,
+    tested,
+)
+from utils.runs.record import TESTED, mean_of_shares
 from utils.runs.run import Run
-from utils.scores import baselines, metrics
+from utils.scores import baselines
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import MASKED, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted, restored_network
 
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
-UNLABELLED = "No label is known, so that nothing can be concluded about how good the predictions are."
 
 
 def test(run: Run) -> int:
@@ -52,17 +63,18 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     if whole.model.predicts == "input":
         autoencoders.pool(whole, runs)
         return
+    results = Results(whole)
     for name in POOLED:
         tables = [of_part(run, name) for run in runs]
         if tables := [table for table in tables if len(table)]:  # a column that not every fold has is dropped
-            write_table(whole, name, pd.concat(tables, join="inner", ignore_index=True))
+            results.add(name, pd.concat(tables, join="inner", ignore_index=True))
     each = tested(whole)
     if whole.repeats > 1 and each[0].predictions["label"].notna().any():
         inputs = whole.model.inputs(whole.config)
-        write_table(whole, "repeats", comparisons.repeats_table(each, whole.seed, inputs))
+        results.add("repeats", comparisons.repeats_table(each, whole.seed, inputs))
     count = max(len(run.cohort.indices("train")) for run in runs)
     notes = baselines.limits(count, runs[0].cohort.connectomes is not None)
-    conclude(whole, each, notes, runs)
+    conclude(results, each, notes, runs)
 
 
 def of_part(run: Run, name: str) -> pd.DataFrame:
@@ -75,118 +87,114 @@ def of_part(run: Run, name: str) -> pd.DataFrame:
 
 def evaluate(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
-    indices = run.cohort.indices("test")
+    results, indices = Results(run), run.cohort.indices("test")
     batches = in_order(indices, run.config.batch_size)
-    found, *alike = predicted(run, network, batches, missingness.told_alike(run))
+    found, *masked = predicted(run, network, batches, missingness.masked_cohort(run))
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
         for row, probability in zip(rows, found, strict=True)
     ]
-    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
+    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS).assign(**dict.fromkeys([MASKED][: len(masked)], *masked))
     if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
-    write_table(run, "predictions", table)
-    notes = external.write_beside(run)
-    for told_alike in alike:
-        missingness.write_alike(run, told_alike)
-    write_history(run)
-    conclude(run, tested(run), notes, [run])
+    results.add("predictions", table)
+    notes = external.write_beside(results)
+    if (history := history_of(run)) is not None:
+        results.add("training", history)
+    score = conclude(results, tested(run), notes, [run])
+    if score:
+        numbers_of = {name: score[name].value for name in RESULT_METRICS}
+        told = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
+        add_row(run.out_dir / TESTED, {"checkpoint": str(run.checkpoints.latest())} | told)
 
 
-def conclude(run: Run, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]) -> None:
-    """The predictions of each repeat -> all other results. `notes_before` are those of baselines and people; `parts`
-    are
-    the runs whose networks predicted."""
-    table = mean_of([of.predictions for of in each])
+def conclude(
+    results: Results, each: Sequence[Tested], notes_before: list[str], parts: Sequence[Run]
+) -> dict[str, Estimate]:
+    """The predictions of each repeat -> all other results; returns the metrics. `notes_before` are those of baselines
+    and people; `parts` are the runs whose networks predicted."""
+    run, table = results.run, each[0].predictions
+    known, metrics = table["file"][table["label"].notna()], dict[str, Any]()
+    if not run.fold and len(people := table1(run.cohort)):
+        results.add("table1", people)
+    score, found = measure(results, [of.of_records(known) for of in each], metrics) if len(known) else ({}, None)
+    notes = warnings_of(run, len(table) - len(known), len(table), notes_before)
     trained = [(part, part.checkpoints.record()) for part in parts]
-    chosen = {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told}
-    known = table[table["label"].notna()]
-    derivation = run.cohort.metadata.derivation
-    uncleaned = filter(None, [derivation.uncleaned] if derivation else [])
-    notes = [*uncleaned, *notes_before, *(run.folds.notes if run.folds else [])]
-    if len(known) < len(table):
-        notes = [f"{len(table) - len(known)} of {len(table)} test records have no label and are in no metric.", *notes]
-    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
-    notes = [*(f"Missing values tell the label: {text}." for text in gaps), *notes]
     summary: dict[str, Any] = {
-        "subjects": counts(run, "fold" in table),
+        "subjects": counts(run, bool(metrics.get("folds"))),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
         "prepared": asdict(prepared(run)),
         "baseline_settings": baselines.SETTINGS,
         "shares": mean_of_shares([of.shares for _, of in trained]),
-        "chosen": chosen,
-        "conclusion": UNLABELLED,
-        "motion": None,
+        "chosen": {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told},
+        "conclusion": None if run.fold or found is None else asdict(found),
     }
-    if not run.fold and len(people := table1(run.cohort)):
-        write_table(run, "table1", people)
-    headline: Headline | None = None
-    score: dict[str, Estimate] = {}
-    if len(known):
-        score, told = measure(run, known, each)
-        summary |= told
-        name = metrics.headline(score)
-        headline = Headline(name, score[name])
-        values = (f"{metric} {estimate.text(undefined='undefined')}" for metric, estimate in score.items())
-        numbers = f"its own numbers, of few participants, are in {METRICS}" if run.fold else ", ".join(values)
-        print_unless_quiet(f"{len(known)} test records: {numbers}")
-    concluded = (
-        ("What counts is the result of all folds together.",)
-        if run.fold
-        else (summary["conclusion"], summary["motion"])
-    )
-    print_unless_quiet("\n".join(filter(None, concluded)))
-    said = [run.checkpoints.overlap, *(run.folds.notes if run.folds else [])]  # at the start
-    if new := [note for note in notes if note not in said]:
-        print_unless_quiet("\n".join(new))
-    record.write(run.out_dir / RECORD, run.record(**summary))
-    report.write(run.out_dir)
-    if score and not run.is_pooled:
-        numbers_of = {name: score[name].value for name in RESULT_METRICS}
-        results = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
-        add_row(run.out_dir / TESTED, {"checkpoint": str(run.checkpoints.latest())} | results)
-    run.finish(headline, **summary)
+    about = described(run.record(**summary), run.out_dir)
+    report.write(run.out_dir, Tables.of(about, results.tables, metrics))
+    if run.fold:
+        print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
+    else:
+        who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}", run.cut
+        rows = found.rows([*run.caveats.problems, *notes]) if found else [("", "", UNLABELLED)]
+        print_table([(f"{run.model.name} {run.choices.preset}", *who), *rows])
+    run.finish(Headline(found.metric, found.score) if found else None, **summary)
+    return {} if run.is_pooled else score
 
 
-def measure(run: Run, known: pd.DataFrame, each: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any]]:
-    """Writes every result that needs labels; returns the metrics, and what `run.json` says of them."""
-    every = [of.of_records(known["file"]) for of in each]
+def measure(
+    results: Results, every: Sequence[Tested], metrics: dict[str, Any]
+) -> tuple[dict[str, Estimate], Conclusion]:
+    """Adds every result that needs labels, by the records whose label is known, and fills `metrics`, the content of
+    `metrics.json`; returns the scores, and what they show."""
+    run, inputs = results.run, results.run.model.inputs(results.run.config)
     first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), Predictions.of(known, several=run.is_pooled)
+    predictions, mean = replace(first, repeats=tuple(others)), mean_of([of.predictions for of in every])
     score = with_intervals(predictions, run.seed)
-    folds = {} if mean.fold is None else {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()}
-    files.write_json(run.out_dir / METRICS, in_json(score) | ({"folds": folds} if folds else {}) | run.caveats.held)
-    write_table(run, "sites", pd.DataFrame(by_site(predictions, run.seed)))
-    drawings.classification(mean, score, run.seed, run.out_dir, run.marks)
-    calibrate(run, known, every[0].predictions)
-    inputs = run.model.inputs(run.config)
+    every_fold = [None if one.fold is None else one.fold.tolist() for one in predictions.all]
+    same_folds = every_fold[0] is not None and all(of == every_fold[0] for of in every_fold)
+    folds = {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()} if same_folds else {}
+    metrics |= in_json(score) | ({"folds": folds} if folds else {})
+    files.write_json(run.out_dir / METRICS, metrics | run.caveats.held)
+    results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
+    drawings.classification(Predictions.of(mean), score, run.seed, run.out_dir, run.marks)
+    if run.folds is not None and run.is_pooled:
+        calibrate(results, mean)
     compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)
-    write_table(run, "baselines", pd.DataFrame(compared))
+    if compared:
+        results.add("baselines", pd.DataFrame(compared))
     table = known_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
-    for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped))):
+    masked = missingness.masked(predictions, [of.predictions for of in every], run.seed)
+    for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped, masked))):
         if rows:
-            write_table(run, name, pd.DataFrame(rows))
-    concluded = [
-        comparisons.verdict(compared, predictions, inputs, run.cross_validation),
-        missingness.sentence(compared),
-    ]
-    told = {"conclusion": " ".join(filter(None, concluded)), "motion": confounds.motion_line(motion)}
-    return score, told | {"small_sites": predictions.in_small_sites}
+            results.add(name, pd.DataFrame(rows))
+    if motion:
+        results.add("adjusted", adjusted_table(motion["beside"]))
+    found = comparisons.conclusion(score, predictions, compared, inputs, run.cross_validation)
+    return score, replace(found, covariates=confounds.told(motion), masked=masked[0], minus_masked=masked[1])
 
 
-def calibrate(run: Run, known: pd.DataFrame, first: pd.DataFrame) -> None:
+def calibrate(results: Results, mean: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    if run.folds is None or not run.is_pooled:
-        return
-    people = probabilities.people(known, first["fold"].to_numpy())
-    if len(people):
-        write_table(run, "probabilities", people)
-        by = "site" if run.folds.are_numbered else "fold"
-        write_table(run, "calibration", probabilities.observed(people, by, run.seed))
+    people, folds = probabilities.people(mean, mean["fold"].to_numpy()), results.run.folds
+    if len(people) and folds:
+        results.add("probabilities", people)
+        results.add(
+            "calibration", probabilities.observed(people, "site" if folds.are_numbered else "fold", results.run.seed)
+        )
+
+
+def warnings_of(run: Run, unlabelled: int, every: int, notes_before: list[str]) -> list[str]:
+    """What is wrong with the data, or must be known of the results."""
+    derivation = run.cohort.metadata.derivation
+    notes = [f"{unlabelled} of {every} test records have no label and are in no metric."] if unlabelled else []
+    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
+    notes += [f"Missing values tell the label: {text}." for text in gaps]
+    notes += filter(None, [derivation.uncleaned] if derivation else [])
+    return [*notes, *notes_before, *(run.folds.notes if run.folds else [])]
 
 
 def prepared(run: Run) -> Prepared:

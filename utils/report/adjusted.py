@@ -36,8 +36,7 @@ def rows(beside: Adjustment) -> Iterator[tuple[str, str, float | None, str]]:
     if beside.covariates[1:]:
         yield "products of two, and curves", "yes" if beside.terms.shape[1] else "no", None, ""
     for other, names in beside.no_room.items():
-        for name in names:
-            yield f"{name} by {other}", "no", None, "too few participants"
+        yield f"{', '.join(names)} by {other}", "no", None, "too few participants"
     if beside.covariates[1:]:
         yield "products of three", "no", None, "not tested"
     yield NOBODY, "no", None, "unknown"

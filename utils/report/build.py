@@ -1,4 +1,4 @@
-"""The saved tables of a classifier's test -> `report.html`, one page that opens from disk without a network."""
+"""The tables of a classifier's test -> `report.html`, a page that opens without a network, and its figures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,104 +7,169 @@ from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.rows import listed
-from data.pages.page import Page, Section, render
+from data.cohorts.records import CLASSES
+from data.cohorts.rows import SITE_IS_UNKNOWN, listed
+from data.pages.drawings import Bar, Forest
+from data.pages.page import Number, Page, Section, render
 from utils import figures
-from utils.report import drawings, people, scores, texts
-from utils.report import headline as headlines
+from utils.report import drawings, sections
+from utils.report.columns import spelled
+from utils.report.conclusion import OF_FOLD, UNLABELLED
+from utils.report.methods import methods, quoted, told_sites
 from utils.report.tables import Described, Tables, read_test
 from utils.runs import record
+from utils.runs.record import Caveats
 from utils.scores.metrics import headline
-from utils.scores.results import DATA, PAGE
+from utils.scores.results import CHANCE, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
 
 ROC = "roc"  # the figure that the test itself writes
 FIGURES = ("forest", "calibration", "losses", "distribution")  # those that the page writes
 REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
-    "For research on groups of participants. Not a diagnosis: no probability here says anything reliable about one "
-    "participant, and nothing here has been tested for clinical use."
+    "For research on groups. Not a diagnosis: no probability here says anything reliable about one participant, and "
+    "nothing here has been tested for clinical use."
 )
+FEW = 100  # test participants
+PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
+SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
+SHOWN = 5  # problems
 
 
-def write(folder: Path) -> list[Path]:
-    """Builds the page from the tables in `folder`, and beside it, unless it is of one fold, its figures; the page is
-    the first of the files. Raises InputError for a table that is missing, damaged or empty.
-    """
-    tables = read_test(folder)
-    shown = [*sections(tables)]
+def write(folder: Path, tables: Tables) -> list[Path]:
+    """Writes the page into a folder, and beside it, unless it is of one fold, its figures; the page is the first of the
+    files."""
+    run, shown, bars = tables.run, [*sections_of(tables)], forest(tables)
     drawn = [section.figure for section in shown if isinstance(section.figure, Figure)]
-    if bars := headlines.forest(tables):
-        drawn.append(drawings.forest(bars))
+    drawn += [drawings.forest(bars)] if bars else []
     for figure in drawn:
-        figure.suptitle(tables.run.marks.strip())
-    run, cut = tables.run, f", folds: {tables.run.folds}" if tables.run.folds else ""
+        figure.suptitle(run.marks.strip())
+    cut = f", folds: {run.folds}" if run.folds else ""
     page = Page(
         "report",
         f"Test of {run.model}{cut}{run.marks}",
         f"{run.cohort_name}, {run.started}",
         shown,
-        headlines.numbers(tables),
-        bars if tables.scores and tables.scores[headline(tables.scores)].low is not None else None,
+        run.conclusion.verdict if run.conclusion else OF_FOLD if run.fold else UNLABELLED,
+        [*(run.conclusion.numbers if run.conclusion else []), people(tables)],
+        bars,
     )
     with files.replacing(folder / PAGE) as file:
         file.write(render(page))
     written = [folder / PAGE]
-    if tables.run.fold:
-        return written
-    for figure in drawn:
+    for figure in [] if run.fold else drawn:
         if figure.get_label() != ROC:
             written += figures.save(figure, folder / f"{figure.get_label()}.png")
     return written
 
 
 def write_again(folder: Path) -> list[Path]:
-    """Builds the page of a finished test anew and records it in `run.json`. Raises InputError, as `write` does, and if
-    tables are gone or not as the test wrote them."""
+    """Builds the page of a finished test anew and records it in `run.json`. Raises InputError if tables are gone or not
+    as the test wrote them."""
     with files.locked(folder):
         found = record.read(folder)
         if found and found.finished and (odd := [name for name in record.changed(folder, found) if name in DATA]):
             what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
-        read_test(folder)  # nothing is changed before all that is needed can be read
+        tables = read_test(folder)  # nothing is changed before all that is needed can be read
         with record.rewriting(folder, REMADE):
-            return write(folder)
+            return write(folder, tables)
 
 
-def sections(tables: Tables) -> Iterator[Section]:
+def people(tables: Tables) -> Number:
+    """Who was tested."""
+    tested = tables.predictions.groupby("subject").first()
+    classes = [f"{(tested['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
+    unknown = tested["label"].isna().sum()
+    of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
+    return Number(str(len(tested)), "participants tested", f"{told_sites(tested['site'])}; {of_each}")
+
+
+def forest(tables: Tables) -> Forest | None:
+    """The AUC of the verdict, that of the model and of baselines; None without baselines. What has no interval is not
+    drawn."""
+    table = tables.baselines
+    if table is None or not tables.scores:
+        return None
+    area = headline(tables.scores)
+    rows = [(tables.run.model, tables.scores[area], "main")]
+    for _, row in table.iterrows():
+        is_named = row[ROLE] == NAMED
+        name = f"{row['baseline']} ({NAMED})" if is_named else row["baseline"]
+        rows.append((name, Estimate.in_row(row, area), "named" if is_named else ""))
+    bars = [bar(*row) for row in rows if row[1].low is not None]
+    return Forest(f"{spelled(area)}, {INTERVAL}; {CHANCE:g} is guessing", bars, CHANCE) if bars else None
+
+
+def bar(name: str, score: Estimate, kind: str) -> Bar:
+    value, low, high = score.numbers
+    return Bar(name, value, low, high, score.text(".2f"), kind)
+
+
+def cautions(caveats: Caveats) -> list[str]:
+    """What a reader must know before any number, of any page."""
+    found = []
+    if caveats.simulated:
+        found.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
+    if caveats.problems:
+        found.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
+    if caveats.accepted_leaks:
+        found.append(
+            f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though {listed(caveats.accepted_leaks, SHOWN)} "
+            "tells the diagnosis. Do not trust the scores."
+        )
+    if caveats.transductive:
+        found.append(
+            "TRANSDUCTIVE: each site's volumes were standardised by its own participants, tested ones too (without "
+            "labels). So the score is for participants who come together with others of their site."
+        )
+    if caveats.unknown_site:
+        found.append(
+            f"{SITE_IS_UNKNOWN}: what differs between scanners can look like what differs between diagnoses, and "
+            "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
+        )
+    return found
+
+
+def warnings(tables: Tables) -> list[str]:
+    """The caveats, what the tables show, and the run's own warnings."""
+    found, run = cautions(tables.run), tables.run
+    if tables.scores:
+        subjects, accuracy = tables.labelled["subject"].nunique(), tables.scores["accuracy"]
+        if subjects < FEW:
+            found.append(f"Few participants: another sample than these {subjects} may score otherwise.")
+        if not run.simulated and (accuracy.numbers[0] > SUSPICIOUS or accuracy.numbers[1] > PUBLISHED):
+            found.append(
+                f"An accuracy of {accuracy.text('.2f')} is far above the {PUBLISHED:.2f} that honest tests on ABIDE "
+                "reach. Look for a leak before you believe it."
+            )
+    return list(dict.fromkeys(found + run.warnings))
+
+
+def sections_of(tables: Tables) -> Iterator[Section]:
     """The sections that apply, in the order of the page."""
     run, label = tables.run, tables.predictions["label"]
-    concluded = [*texts.sentences(run.conclusion), *(texts.sentences(run.motion) if run.motion else [])]
-    concluded += texts.paragraphs("permutations", of=run.permutations) if run.permutations else []
-    yield Section("What may be concluded", concluded, kind="conclusion")
-    if found := texts.warnings(tables):
+    if run.permutations:
+        yield Section("Permutations", [run.permutations.sentence], open=True)
+    if found := warnings(tables):
         yield Section("Warnings", found, kind="warning")
-    yield Section("Intended use", [INTENDED_USE], open=True)
     if tables.external is not None:
-        yield from people.beside_training(tables, tables.external)
+        yield from sections.external(tables, tables.external)
     if tables.scores:
-        yield from scores.scored(tables)
+        yield from sections.scored(tables)
     if unknown := int(label.isna().sum()):
         about = [f"The diagnosis of {unknown} of {len(label)} records is unknown; the figure shows all of them."]
         drawn = drawings.distribution(tables.predictions["probability"].to_numpy())
         yield Section("Predicted probabilities", about, drawn)
-    if tables.training is None:
-        yield Section("Training", ["The history of the training is not there any more, so no loss can be shown."])
-    else:
-        about = texts.paragraphs("training")
-        curves = drawings.losses(tables.training)
-        yield Section("Training", about if curves else ["The history of the training holds no finite loss."], curves)
-    unknown = sum(count.unknown for count in run.subjects)
-    about = texts.paragraphs("flow", run=run, unknown=unknown)
-    yield Section("Flow of participants", about or None, table=people.flow(tables))
+    if tables.training is not None and (curves := drawings.losses(tables.training)):
+        yield Section("Training", ["Of the participants who trained it: nothing about new ones."], curves)
+    yield sections.flow(tables)
     if tables.table1 is not None:
-        about = texts.paragraphs("table1", tests=int(tables.table1[["p", "p_ranks"]].notna().sum().sum()))
-        yield Section("Table 1: participants by diagnosis", about, table=people.by_diagnosis(tables.table1))
-        if rows := people.by_site(tables.table1):
-            about = ["Autism / control: mean of numbers, share of categories."]
-            yield Section("Table 1, by site", about, **texts.few_apart(rows))
-    yield Section("The cohort", ["run.json has all numbers."], table=people.cohort(run))
+        yield sections.by_diagnosis(tables.table1)
+        if of_sites := sections.by_site(tables.table1):
+            yield of_sites
     yield how_to_repeat(run)
-    yield Section("Methods, to paste", texts.methods(tables))
+    yield Section("Intended use", [INTENDED_USE], open=True)
+    yield Section("Methods, to paste", methods(tables))
 
 
 def how_to_repeat(run: Described) -> Section:
@@ -121,4 +186,4 @@ def how_to_repeat(run: Described) -> Section:
         key: "below, for each fold" if isinstance(digest, dict) else digest or "-",
         "versions": ", ".join(f"{name} {version}" for name, version in run.packages.items()) or "-",
     }
-    return Section("How to repeat it", table=of_folds, facts=facts, command=texts.quoted(run.command))
+    return Section("How to repeat it", table=of_folds, facts=facts, command=quoted(run.command))

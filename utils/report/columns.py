@@ -70,8 +70,9 @@ def cell(row: Mapping[str, Any], name: str, column: Column, no_interval: str = N
         return "" if pd.isna(value) else spelled(value) if column.form else str(value)
     if column.form == PEOPLE:
         return "" if pd.isna(value) else counted(value)
-    if columns_of(name)[1] in row:
-        return Estimate.in_row(row, name).text(column.form, no_interval=no_interval)
+    of = "" if name == "value" else name  # of a table that holds one estimate a row
+    if columns_of(of)[1] in row:
+        return Estimate.in_row(row, of).text(column.form, no_interval=no_interval)
     return "" if pd.isna(value) else number(value, column.form)
 
 

@@ -14,7 +14,7 @@ from data.base.errors import InputError
 from data.base.tables import printable
 from data.pages.page import Number, Page, Row, Section, is_page, render
 from utils.figures import number
-from utils.report.texts import spelled
+from utils.report.columns import spelled
 from utils.runs.record import RECORD, Record, read
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import NO_INTERVAL, Estimate
@@ -74,7 +74,7 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
     about = f"{len(runs)} finished runs; abide-report makes this page anew"
     with files.replacing(path) as file:
-        file.write(render(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers)))
+        file.write(render(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers=numbers)))
     return path
 
 

@@ -1,7 +1,7 @@
 """The tables of a classifier's test in its folder. A test writes them, and reads them again to pool them. The report
 reads and checks them, with the description in `run.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from models import MODELS
+from utils.report.conclusion import Conclusion
 from utils.runs import record
 from utils.runs.checkpoints import name_of
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import RECORD, Caveats, Choices
+from utils.runs.record import RECORD, Caveats, Choices, Record
 from utils.runs.run import Run
-from utils.scores.results import METRICS, PREDICTION_COLUMNS, ROWS, TABLES, Estimate, Table
+from utils.scores.metrics import HEADLINES
+from utils.scores.results import CONFIDENCE, METRICS, ROWS, TABLES, Estimate, Table
 
 PERMUTATIONS = "permutations"  # of run.json
 PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covariates
@@ -87,6 +89,16 @@ class Permuted:
     metric: str
     mean: float  # score on permuted labels
 
+    @property
+    def sentence(self) -> str:
+        work = "Besag and Clifford 1991, doi:10.1093/biomet/78.2.301"
+        early = f" No more were needed ({work})." if self.count < self.asked else ""
+        return (
+            f"p = {self.p:.2g} for the whole procedure: on labels permuted within sites its "
+            f"{HEADLINES[self.metric]} was as high in {self.high} of {self.count} permutations (mean {self.mean:.3f})."
+            f"{early} Infinitely many would give at most {self.bound:.2g} ({CONFIDENCE:.0%} bound)."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Described(Choices, Caveats):
@@ -105,9 +117,8 @@ class Described(Choices, Caveats):
     step: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
     fold: str | None  # the one that was tested, if only one was
-    conclusion: str
+    conclusion: Conclusion | None = None  # None without labels, and of one fold
     warnings: list[str]
-    motion: str | None
     subjects: list[Count]
     maps: tuple[str, ...]  # in a record, where they have names
     left_out: dict[str, int]
@@ -130,9 +141,9 @@ class Described(Choices, Caveats):
 class Tables:
     """All of a test's tables; `scores` is empty where no label is known, `folds` unless folds were pooled.
 
-    `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism. `others`: the tables that there
-    are, by their names in `TABLES` of `utils/scores/results.py`; cells that hold no finite number are NaN. Such a name
-    is also an attribute, None where there is no table.
+    `predictions`: `label` 1 autism, 0 control, NaN unknown; `probability` of autism, of repeats the mean, and the fold
+    of the first. `others`: the tables that there are, by their names in `TABLES` of `utils/scores/results.py`. Such a
+    name is also an attribute, None where there is no table or it has no row.
     """
 
     run: Described
@@ -140,6 +151,18 @@ class Tables:
     scores: dict[str, Estimate]
     folds: dict[str, dict[str, Estimate]]
     others: dict[str, pd.DataFrame]
+
+    @classmethod
+    def of(cls, run: Described, tables: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> "Tables":
+        """Of typed tables by name, and the content of `metrics.json`."""
+        others = {name: table for name, table in tables.items() if len(table) or name == "out_of_distribution"}
+        predictions = mean_of(by_repeat(others.pop("predictions")))
+        scores = {name: Estimate(**of) for name, of in metrics.items() if isinstance(of, dict) and "low" in of}
+        folds = {
+            fold: {name: Estimate(**score) for name, score in of.items()}
+            for fold, of in metrics.get("folds", {}).items()
+        }
+        return cls(run, predictions, scores, folds, others)
 
     def __getattr__(self, name: str) -> pd.DataFrame | None:
         """One of `others`. Raises AttributeError if no table has this name."""
@@ -155,35 +178,36 @@ class Tables:
 
 def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
-    path = folder / TABLES["predictions"].file
-    if not path.is_file():
-        raise InputError(f"{folder} holds no {path.name}; expected the folder of a classifier's `run.py --test`.")
-    run = described(folder)
-    if run.model not in MODELS or MODELS[run.model].predicts != "label":
-        raise InputError(f"{folder / 'run.json'} has the model {run.model}; expected a classifier. Test one.")
-    predictions = mean_of(by_repeat(read_predictions(path)))
-    scores, folds = read_scores(folder / METRICS) if predictions["label"].notna().any() else ({}, {})
-    if ("fold" in predictions) != bool(folds) and scores:
-        raise InputError(f"{folder} has folds in one of {path.name} and {METRICS} only. Test again.")
-    without = () if run.folds else ("calibration",)
-    asked = [table for table in ROWS if table.needed and table.name not in without and (folder / table.file).exists()]
-    others = {table.name: read_numbers(folder / table.file, table) for table in asked}
-    if scores and "sites" not in others:
-        raise InputError(f"{folder} holds no {TABLES['sites'].file}. Test again.")
-    if "calibration" in others:
-        others["probabilities"] = read_probabilities(folder / TABLES["probabilities"].file)
-    return Tables(run, predictions, scores, folds, others)
-
-
-def described(folder: Path) -> Described:
-    """The record of a test. Raises InputError if there is none."""
+    if not (folder / TABLES["predictions"].file).is_file():
+        raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
     found = record.read(folder)
     if found is None:
         raise InputError(f"{folder / RECORD} cannot be read (No such file or directory). Copy it again.")
+    if found.model not in MODELS or MODELS[found.model].predicts != "label":
+        raise InputError(f"{folder / RECORD} has the model {found.model}; expected a classifier. Test one.")
+    run, there = described(found, folder), [table for table in ROWS if (folder / table.file).exists()]
+    others = {table.name: typed(read_frame(folder / table.file), table) for table in there}
+    metrics = files.read_json(folder / METRICS, dict[str, Any]) if run.conclusion else {}
+    return Tables.of(run, others, metrics)
+
+
+def described(found: Record, folder: Path) -> Described:
+    """The record of the test in a folder. Raises InputError if it is damaged."""
     try:
         return files.typed(files.json_text(found.flat), Described)
     except ValueError as error:
         raise InputError(f"{folder / RECORD} is damaged ({error}). Copy it again.") from error
+
+
+def typed(table: pd.DataFrame, of: Table) -> pd.DataFrame:
+    """A table as it was written: texts, none of which is unknown, and numbers, NaN where unknown."""
+    found = {
+        name: column.astype(object).where(column.notna(), "").astype(str)
+        if name in of.texts
+        else pd.to_numeric(column, errors="coerce").astype(float)
+        for name, column in table.items()
+    }
+    return pd.DataFrame(found, index=table.index)
 
 
 def column_of_sets(level: float) -> str:
@@ -191,69 +215,10 @@ def column_of_sets(level: float) -> str:
     return f"set_{100 * level:.0f}"
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A table as text, with at least these columns and a row. Raises InputError."""
-    table = read_frame(path, columns)
-    if table.empty:
-        raise InputError(f"{path} has no rows; expected one at least. Test again.")
-    return table
-
-
-def read_numbers(path: Path, of: Table) -> pd.DataFrame:
-    """A table of numbers, NaN for anything else, beside its texts. Raises InputError."""
-    table = read_rows(path, of.needed)
-    return table.apply(lambda column: column if column.name in of.texts else as_numbers(column))
-
-
-def as_numbers(column: pd.Series) -> pd.Series:
-    """Finite numbers; NaN for everything else."""
-    return pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """`predictions.csv`. Raises InputError for an impossible label or probability, or a subject in two folds."""
-    table = read_rows(path, PREDICTION_COLUMNS)
-    given = table["label"]
-    table["label"], table["probability"] = as_numbers(given), as_numbers(table["probability"])
-    for name, expected, wrong in (
-        ("label", "1, 0 or nothing", (given != "") & ~table["label"].isin([0, 1])),
-        ("probability", "a number from 0 to 1", ~table["probability"].between(0, 1)),
-    ):
-        if wrong.any():
-            record = table["file"][wrong].iloc[0]
-            raise InputError(f"{path} has a wrong {name} in record {record}; expected {expected}. Test again.")
-    once = ["subject", *(name for name in ("repeat",) if name in table)]
-    if "fold" in table and (table.groupby(once)["fold"].nunique() > 1).any():
-        raise InputError(f"{path} has a participant in two folds; expected each to be tested once. Test again.")
-    return table
-
-
-def read_probabilities(path: Path) -> pd.DataFrame:
-    """The folds and the numbers of `probabilities.csv`. Raises InputError for an impossible one, or if it is not
-    there."""
-    names = ["label", *KINDS.values()]
-    found = read_rows(path, ["fold", *names])
-    table = found[names].apply(as_numbers)
-    if set(table["label"]) != {0, 1} or not ((table >= 0) & (table <= 1)).all(axis=None):
-        raise InputError(f"{path} has a wrong number; expected both labels, and probabilities from 0 to 1. Test again.")
-    return table.assign(fold=found["fold"])
-
-
-def read_scores(path: Path) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    """The metrics, and those of each fold. Raises InputError."""
-    content = files.read_json(path, dict[str, Estimate | dict[str, dict[str, Estimate]] | list[str] | bool])
-    scores = {name: value for name, value in content.items() if isinstance(value, Estimate)}
-    if missing := {"auc", "accuracy"} - scores.keys():
-        raise InputError(f"{path} has no {min(missing)}. Test again.")
-    folds = content.get("folds", {})
-    return scores, folds if isinstance(folds, dict) else {}
-
-
 @dataclass(frozen=True)
 class Tested:
-    """What one repeat of a test predicts, a row a record: `predictions.csv` and `baseline_predictions.csv`, which has
-    no
-    rows where no baseline could be fitted."""
+    """What one repeat of a test predicts, a row a record: `predictions.csv` and `baseline_predictions.csv`, which is
+    empty where no baseline could be fitted."""
 
     predictions: pd.DataFrame
     baselines: pd.DataFrame
@@ -268,10 +233,7 @@ class Tested:
 
 def tested(run: Run) -> list[Tested]:
     """The tables in the output folder of a run, of each repeat."""
-    predictions, baselines = (
-        by_repeat(read_table(run, "predictions")),
-        by_repeat(read_table(run, "baseline_predictions")),
-    )
+    predictions, baselines = (by_repeat(read_table(run, of)) for of in ("predictions", "baseline_predictions"))
     baselines = baselines if len(baselines) == len(predictions) else [pd.DataFrame()] * len(predictions)
     return [Tested(*both) for both in zip(predictions, baselines, strict=True)]
 
@@ -284,25 +246,32 @@ def by_repeat(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables with a row a record (`file`), in any order, as one in the order of the first. It has the mean of numbers
-    that all have. Other columns, such as the fold, stay if they are the same in all."""
+    """Tables with a row a record (`file`), in any order, as one in the order of the first, with its texts, such as the
+    fold, and the mean of numbers that all have."""
     first, *others = (table.set_index("file") for table in tables)
     others = [other.loc[first.index] for other in others]
-    mean = first.copy()
-    for name in first:
-        columns = [other[name] for other in others if name in other]
-        if len(columns) == len(others) and all(column.equals(first[name]) for column in columns):
-            continue
-        if len(columns) < len(others) or not pd.api.types.is_numeric_dtype(first[name]):
-            del mean[name]
-        else:
-            mean[name] = sum(columns, first[name]) / len(tables)
+    mean = first[[name for name in first if all(name in other for other in others)]].copy()
+    for name in mean.select_dtypes("number"):
+        mean[name] = sum((other[name] for other in others), first[name]) / len(tables)
     return mean.reset_index()
 
 
-def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
-    """A table by its name in `TABLES`."""
-    write_frame(run.out_dir / TABLES[name].file, table, DIGITS)
+class Results:
+    """The tables of a test: each is written, and kept for the report."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tables = dict[str, pd.DataFrame]()
+
+    def add(self, name: str, table: pd.DataFrame) -> None:
+        """A table by its name in `TABLES`."""
+        write_frame(self.run.out_dir / TABLES[name].file, table, DIGITS)
+        self.tables[name] = typed(table, TABLES[name])
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """`predictions.csv`."""
+    return typed(read_frame(path), TABLES["predictions"])
 
 
 def read_table(run: Run, name: str) -> pd.DataFrame:
@@ -317,17 +286,17 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
 
 
-def write_history(run: Run) -> None:
-    """`training.csv`, by the history beside the checkpoint, unless this was trained further since."""
+def history_of(run: Run) -> pd.DataFrame | None:
+    """`training.csv`, by the history beside the checkpoint; None if this was trained further since."""
     try:
         history = pd.read_csv(run.checkpoints.history(name_of(run.checkpoints.latest())))
         history = history[history["step"] <= run.num_iters]
     except (KeyError, OSError, ValueError):
-        return
+        return None
     if not len(history) or history["step"].iloc[-1] < run.num_iters:
-        return
+        return None
     chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
     how = {"step": "last"} | {name: "mean" for name in history if name not in ("step", "samples_per_s")}
     thinned = history.groupby(chunk).agg(how)
     thinned.insert(0, "fold", run.fold)
-    write_table(run, "training", thinned)
+    return thinned

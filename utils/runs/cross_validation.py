@@ -49,8 +49,7 @@ class CrossValidation:
     scores: dict[str, Listed]
     baseline: NamedBaseline | None  # by that score; None if no baseline reads what the networks read
     groups: tuple[GroupScore, ...]
-    conclusion: str
-    motion: str | None
+    conclusion: str  # see `Conclusion.verdict`
     calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people
     chosen: dict[str, int]  # in how many folds each candidate was
     marks: str  # see `Caveats`

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA = 0.05  # family-wise p below which a region is significant
-MODEL, MAJORITY, RULE = "model", "majority", "rule that made the data"
-ALIKE = "model, missing values alike"  # the model, told of everybody that as much is missing as of most
-NO_BASELINES = (MODEL, MAJORITY, RULE, ALIKE)  # rows of `baselines.csv` beside those of baselines
+MAJORITY, RULE = "majority", "rule that made the data"
+NO_BASELINES = (MAJORITY, RULE)  # rows of `baselines.csv` beside which no network is judged
 ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
+MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
 PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
@@ -115,15 +115,11 @@ CALIBRATION_COLUMNS = ("measure", "probabilities", "group", "diagnosis", "level"
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers.
-
-    `needed`: the columns without which the report refuses it. Without any, the report does not read it, or in a way of
-    its own. `pooled`: each fold writes one, and these are put together.
-    """
+    """A CSV of a test. `texts`: the columns that hold names and words; others are read as numbers. `pooled`: each fold
+    writes one, and these are put together."""
 
     name: str  # without .csv
     texts: tuple[str, ...]
-    needed: tuple[str, ...] = ()
     pooled: bool = False
 
     @property
@@ -134,22 +130,19 @@ class Table:
 ROWS = (
     Table("predictions", ("file", "subject", "site", "fold", SAME_SCAN), pooled=True),
     Table("baseline_predictions", ("file", "fold"), pooled=True),  # baselines' probabilities of autism
-    Table("training", ("fold",), ("fold", "step", "loss"), pooled=True),  # the history, thinned
-    Table("baselines", ("baseline", ROLE), ("baseline", ROLE, *columns_of("auc"))),  # the model and its baselines
-    Table("sites", ("site",), ("site", *SITE_COUNTS, *columns_of("auc"), *columns_of("accuracy"))),
-    Table("groups", ("kind", "group"), ("kind", "group", *SITE_COUNTS, *columns_of("auc"))),  # by motion, sex and age
-    Table("confounds", ("measure",), ("measure", *columns_of(), "p")),  # whether the output says more than covariates
-    Table("repeats", (PRESPECIFIED_BASELINE,), ("repeat", "seed", *columns_of("auc"))),  # the scores of each
-    Table(
-        "probabilities", ("file", "subject", "site", "fold", SAME_SCAN)
-    ),  # calibrated on the other folds, and sets of labels
-    Table("calibration", ("measure", "probabilities", "group", "diagnosis"), CALIBRATION_COLUMNS),  # how well that did
-    Table("external", ("kind", "measure", "how"), ("kind", "measure", *columns_of())),  # people beside training people
-    Table("out_of_distribution", OUT_COLUMNS, OUT_COLUMNS),  # who of them is out of distribution, and why
-    Table("table1", ("variable", "site", "category", "test"), ("variable", "site", "category", "p")),  # by diagnosis
-    Table(
-        "participants", ("file", "subject", "labels", "out_of_distribution")
-    ),  # what a model of everybody says of each
+    Table("training", ("fold",), pooled=True),  # the history, thinned
+    Table("baselines", ("baseline", ROLE)),
+    Table("sites", ("site",)),
+    Table("groups", ("kind", "group")),  # by motion, sex and age
+    Table("confounds", ("measure",)),  # whether the output says more than covariates, motion and what is missing
+    Table("adjusted", ("covariate", "in_the_test", "why_not")),  # which covariates are in that test
+    Table("repeats", (PRESPECIFIED_BASELINE,)),  # the scores of each
+    Table("probabilities", ("file", "subject", "site", "fold", SAME_SCAN)),  # calibrated on other folds, sets of labels
+    Table("calibration", ("measure", "probabilities", "group", "diagnosis")),  # how well that did
+    Table("external", ("kind", "measure", "how")),  # people beside training people
+    Table("out_of_distribution", OUT_COLUMNS),  # who of them is, and why
+    Table("table1", ("variable", "site", "category", "test")),  # by diagnosis
+    Table("participants", ("file", "subject", "labels", "out_of_distribution")),  # what a model of everybody says
 )
 TABLES = {table.name: table for table in ROWS}
 POOLED = tuple(table.name for table in ROWS if table.pooled)

@@ -1,0 +1,420 @@
+"""Tables of a test -> the sections of its page that hold scores, probabilities and participants."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+import pandas as pd
+
+from data.cohorts.records import CLASSES, TELLING
+from data.cohorts.rows import known_sites
+from data.pages.page import Row, Section
+from utils.figures import number
+from utils.report import drawings
+from utils.report.adjusted import adjusted_section
+from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelled
+from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
+from utils.scores.metrics import HEADLINES, Predictions, headline
+from utils.scores.results import (
+    INTERVAL,
+    NAMED,
+    NO_INTERVAL,
+    OTHER,
+    PRESPECIFIED_BASELINE,
+    ROLE,
+    RULE,
+    SITE_COUNTS,
+    THRESHOLD,
+    Estimate,
+    columns_of,
+    counted,
+)
+
+AUTISM, CONTROL = reversed(CLASSES)
+OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
+LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
+SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
+MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
+MOST_PEOPLE = 50  # of those out of distribution on the page
+FEW = f"< {TELLING}: so few are not counted. A dash: fewer than {TELLING} participants of a class."
+ALONE = "Each interval holds for its row alone: of so many, some are low or high by chance."
+SMALL = "Sites have few participants of a class, so only those of the same site and fold are compared."
+OF_PAGE = COLUMNS | {  # columns of one table each
+    "metric": Column("metric", NAME),
+    "measure": Column("measure"),
+    "these": Column("these participants", ".3f"),
+    "training": Column("in the training", ".3f"),
+    "difference": Column("difference in SD", ".2f"),
+    **{f"of {name}": Column(f"of {name}") for name in CLASSES},
+}
+CONFOUNDS = {
+    "partial": "partial correlation of output and diagnosis beside the covariates",
+    "correlation": "correlation of output and head motion within sites",
+    "auc_sites": "AUC within sites, of those who moved less",
+    "auc": "AUC, of those who moved less",
+    "masked": "{}, missingness masked",
+    "minus_masked": "{}, minus that with missingness masked",
+}
+
+
+def scored(tables: Tables) -> Iterator[Section]:
+    """The sections that need labels."""
+    known, run = tables.labelled, tables.run
+    predictions = Predictions.of(known)
+    about = f"{len(known)} records of {known['subject'].nunique()} participants with a known diagnosis."
+    scores = pd.DataFrame([{"metric": name, **score.columns()} for name, score in tables.scores.items()])
+    yield section("Scores", scores, ["metric", "value"], about, OF_PAGE, open=True)
+    if tables.baselines is not None:
+        yield baselines(tables.baselines)
+    if tables.confounds is not None:
+        yield confounds(tables, tables.confounds)
+    if tables.adjusted is not None:
+        about = "What is not in the test, and covariates that are measured with error, may explain the result."
+        yield adjusted_section(tables.adjusted, about)
+    if tables.repeats is not None:
+        yield repeats(tables.repeats)
+    if run.chosen:
+        yield chosen(run)
+    if known["label"].nunique() == len(CLASSES):
+        about = f"The band is the {INTERVAL} of the true positive rate at each false positive rate."
+        yield Section("ROC curve", [about], drawings.roc(predictions, run.seed))
+    yield from of_probabilities(tables)
+    yield confusion(predictions, tables)
+    if tables.folds:
+        yield by_fold(tables)
+    if tables.sites is not None and known_sites(tables.sites["site"]):
+        notes = {"": FEW, "AUC": SMALL} if run.small_sites else {"": FEW}
+        rows = groups(tables.sites, ["site"], ["auc", "accuracy"], COLUMNS | {"auc": Column("AUC", ".3f")})
+        yield Section("Sites", [ALONE], notes=notes, **few_apart(rows))
+    if tables.groups is not None:
+        yield by_group(tables.groups, run.small_sites)
+
+
+def few_apart(rows: list[Row]) -> dict:
+    """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
+    labels = {COLUMNS[name].label for name in SITE_COUNTS}
+    full = [row for row in rows if any(map(str.isdigit, "".join(row[of] for of in [*row][1:] if of not in labels)))]
+    few = [row for row in rows if row not in full]
+    if not full or not few:
+        return {"table": rows}
+    return {"table": full, "rest": (f"{len(few)} more, of whom only participants are counted", few)}
+
+
+def baselines(table: pd.DataFrame) -> Section:
+    """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
+    area, others = headline(table), int((table[ROLE] == OTHER).sum())
+    names = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
+    marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
+    notes = {RULE: "A ceiling, not a baseline."} if RULE in set(table["baseline"]) else {}
+    if others > 1:
+        wide = f"The interval of the {NAMED} baseline holds for itself, those of the {others} others for all together."
+        notes[spelled(f"{MINUS}{area}")] = wide
+    about = "Plain classifiers of the same participants, trained on the same others."
+    shown = ["baseline", *(name for name in names if set(columns_of(name)) <= set(table))]
+    return section("Baselines", table.assign(baseline=marked), shown, about, open=True, notes=notes)
+
+
+def confounds(tables: Tables, table: pd.DataFrame) -> Section:
+    """Whether the output says more than the covariates, head motion, and what is missing."""
+    area = HEADLINES[headline(tables.scores)]
+    names = {name: told.format(area) for name, told in CONFOUNDS.items()}
+    notes = {
+        names[
+            "partial"
+        ]: "Above 0, the output carries more than the covariates, as far as these are known and measured "
+        "without error.",
+        names["masked"]: "The network was told of everybody that values are missing, and measured by a test, as those "
+        "of most training participants.",
+    }
+    told = table.assign(measure=table["measure"].map(names))
+    kept = {name: note for name, note in notes.items() if name in set(told["measure"])}
+    about = "What the score may owe to covariates, to head motion and to how records were kept."
+    return section("Confounds", told, ["measure", "value", "p"], about, OF_PAGE, open=True, notes=kept)
+
+
+def repeats(table: pd.DataFrame) -> Section:
+    """The scores of each repeat, and how far apart they lie."""
+    area = headline(table)
+    shown = [name for name in dict.fromkeys((area, f"{MINUS}{area}", *OF_FOLDS)) if name in table]
+    names = ["repeat", "seed", *shown, *({PRESPECIFIED_BASELINE} & set(table))]
+    spread = table[area].std()
+    notes = {spelled(area): f"SD over repeats {spread:.3f}: no interval over participants."} if spread == spread else {}
+    about = f"Report the mean: the best of {len(table)} repeats is picked, and so too good."
+    return section("Repeats", table, names, about, notes=notes)
+
+
+def chosen(run: Described) -> Section:
+    """What inner folds chose in each fold, and by what."""
+    rows = []
+    for fold, choice in run.chosen.items():
+        others = [(score, name) for name, score in choice.scores.items() if name != choice.name]
+        best, (second, name) = choice.scores[choice.name], max(others)
+        told = {"its score": number(best, ".3f"), "the next": name, "lies below by": number(best - second, ".3f")}
+        rows.append({"fold": fold, "chosen": choice.name} | told)
+    about = "Scores are AUCs in inner folds of the training participants, without intervals; run.json has all."
+    return Section("What was chosen where", [about], table=rows)
+
+
+def confusion(predictions: Predictions, tables: Tables) -> Section:
+    """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
+    scores, why = (tables.scores, NO_INTERVAL) if tables.run.repeats <= 1 else ({}, "no interval: means over repeats")
+    rows = [
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
+        for name, cells in zip(CLASSES, drawings.confusion_rows(predictions, scores, why), strict=True)
+    ]
+    about = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
+    return Section("Confusion matrix", [about], table=rows)
+
+
+def by_fold(tables: Tables) -> Section:
+    """The scores in each fold, if it tests TELLING participants of each class."""
+    sizes = tables.predictions.groupby("fold")["subject"].nunique()
+    people = tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
+    enough = (people >= TELLING).sum(axis=1) == len(CLASSES)
+    rows = [
+        {"fold": fold, "participants": counted(sizes.get(fold, math.nan))}
+        | {spelled(name): scores[name].text() if enough.get(fold) else "-" for name in OF_FOLDS if name in scores}
+        for fold, scores in tables.folds.items()
+    ]
+    return Section("Folds", [ALONE], notes={"": FEW}, **few_apart(rows))
+
+
+def groups(
+    table: pd.DataFrame, names: list[str], scores: list[str], columns: Mapping[str, Column] = COLUMNS
+) -> list[Row]:
+    """A row a group: its participants and its scores; a dash where fewer than TELLING of a class decide one."""
+    people = table["subjects"].where(table["subjects"] >= TELLING)
+    smaller = table[["autism", "control"]].min(axis=1)
+    known = table.copy()
+    for name in scores:
+        few = people.isna() if name == "accuracy" else smaller < TELLING
+        known.loc[few, columns_of(name)] = math.nan
+    return rows_of(known, [*names, *SITE_COUNTS, *scores], columns)
+
+
+def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
+    """The score in each row of `groups.csv`."""
+    areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
+    shown = ["auc_sites"] if small_sites else areas
+    rows = groups(table.assign(group=table["kind"] + ": " + table["group"]), ["group"], shown)
+    notes = {spelled("auc_sites"): SMALL} if small_sites else {}
+    if not (table["kind"] == "head motion").any():
+        notes[""] = "Head motion is unknown."
+    about = "No difference between groups is tested, and intervals that overlap do not show that groups are alike."
+    return Section("Head motion, sex and age", [about], notes=notes, **few_apart(rows))
+
+
+def of_probabilities(tables: Tables) -> Iterator[Section]:
+    """Whether probabilities mean what they say, before and after calibration; then the sets of labels."""
+    people, table = tables.probabilities, tables.calibration
+    if people is None or table is None:
+        known = tables.labelled
+        drawn = drawings.calibrated(known["label"].to_numpy(), {"as predicted": known["probability"].to_numpy()})
+        yield Section(
+            "Probabilities", ["They are not calibrated here: that takes --folds and participants enough."], drawn
+        )
+        return
+    label, share = people["label"].to_numpy(), people["label"].mean()
+    drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
+    wide = table[table["measure"].isin(["slope", "intercept", "brier"])]
+    rows = [
+        {"measure": spelled(measure)} | {of["probabilities"]: Estimate.in_row(of).text() for _, of in part.iterrows()}
+        for measure, part in wide.groupby("measure", sort=False)
+    ]
+    meanings = {column.label: column.meaning for column in COLUMNS.values() if column.meaning}
+    about = f"Calibrated ones hold where autism is as common as here, {share:.0%}; elsewhere their odds move with it."
+    how = (
+        "By Platt scaling of the predictions of all other folds (Platt 1999); of each participant in probabilities.csv."
+    )
+    yield Section("Probabilities", [about], drawn, rows, meanings=meanings, notes={"calibrated": how})
+    yield sets(table, f"all {len(people)}")
+
+
+def sets(table: pd.DataFrame, everybody: str) -> Section:
+    """How many sets hold the label, by diagnosis, and how many labels they have: of all participants and of groups."""
+    of_level, rows = table[table["level"] == LEVEL], []
+    for group in of_level["group"].unique():
+        here = of_level[of_level["group"] == group].set_index(["measure", "diagnosis"])
+        held = {name: here.loc[COVERAGE, name] for name in (AUTISM, CONTROL)}
+        sizes = {told: here.loc[size, ""]["value"] for size, told in SIZES.items()}
+        rows.append(
+            {"participants": group or everybody}
+            | {f"{name}: held": of_people(row) for name, row in held.items()}
+            | {told: number(value, ".0%") for told, value in sizes.items()}
+        )
+    about = (
+        f"A set of labels is made to hold the diagnosis of {LEVEL:.0%} of each class, however common autism is "
+        "(Vovk, Gammerman and Shafer 2005)."
+    )
+    promise = (
+        "Promised for participants drawn like these from all such groups together, with ten groups or more; for no "
+        "single group, and for no participant. Before you rely on sets at a site, count there how many hold."
+    )
+    return Section("Sets of labels", [about], table=rows, notes={"": promise})
+
+
+def of_people(row: pd.Series) -> str:
+    """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING participants."""
+    if row["participants"] < TELLING:
+        return "-"
+    return f"{row['value']:.0%} of {row['participants']:.0f} ({Estimate.in_row(row).ends('.0%')})"
+
+
+def flow(tables: Tables) -> Section:
+    """From the participants who were found to those who have a score: a row a step, by diagnosis where known."""
+    run = tables.run
+    left, everybody = sum(run.left_out.values()), total(run.subjects)
+    rows = [step("found", left + sum(everybody.values()))] if left else []
+    rows += [step(f"left out: {reason}", count) for reason, count in run.left_out.items()]
+    rows.append(step("in the cohort", **everybody))
+    sizes = Counter[str]()
+    for count in run.subjects:
+        sizes[count.split] += sum(total([count]).values())
+    if run.folds and not run.fold:
+        size = " to ".join(dict.fromkeys(map(counted, (min(sizes.values()), max(sizes.values())))))
+        folds = f"in {len(sizes)} folds of {size}, " if len(sizes) > 1 else "in folds, "
+        rows.append(step(f"tested {folds}each by a model trained on the others", **everybody))
+    else:
+        names = {"train": "trained on", "test": "tested"}
+        of_split = {split: [count for count in run.subjects if count.split == split] for split in sizes}
+        rows += [step(names.get(split, split), **total(counts)) for split, counts in of_split.items()]
+    tested = tables.labelled.drop_duplicates("subject")["label"]
+    rows.append(
+        step("tested, with a known diagnosis", autism=int((tested == 1).sum()), control=int((tested == 0).sum()))
+    )
+    about = (
+        "Who was left out counts once, by the first reason that held." if left else "Nobody is recorded as left out."
+    )
+    return Section("Flow of participants", [about], table=rows)
+
+
+def step(name: str, people: int | None = None, **of_label: int) -> Row:
+    counts = {"participants": sum(of_label.values()) if people is None else people, **of_label}
+    return {"step": name} | {key: str(counts.get(key, "")) for key in ("participants", *LABELS)}
+
+
+def total(counts: Iterable[Count]) -> dict[str, int]:
+    listed = list(counts)
+    return {label: sum(getattr(count, label) for count in listed) for label in LABELS}
+
+
+def by_diagnosis(table: pd.DataFrame) -> Section:
+    """Table 1: a row for each variable and for each category of one."""
+    rows = []
+    for _, row in table[table[SITE] == ""].iterrows():
+        name = row["variable"]
+        missing = [counted(row[f"{label}_missing"]) for label in (AUTISM, CONTROL)]
+        told = "" if row["category"] or name in (PEOPLE, SITE) else ", ".join(missing)
+        rows.append(
+            {"characteristic": f"{name}: {row['category']}" if row["category"] else name}
+            | {label: cell_of(row, label) for label in (AUTISM, CONTROL)}
+            | {f"missing: {AUTISM}, {CONTROL}": told, "test": row["test"]}
+            | {"p": p_value(row["p"]), "p of ranks": p_value(row["p_ranks"])}
+        )
+    tests = int(table[["p", "p_ranks"]].notna().sum().sum())
+    about = "Where the classes differ, a network can tell them by that difference."
+    notes = {
+        "characteristic": "Numbers: mean (standard deviation) [median]; categories: the share of those known.",
+        "p": f"Two-sided, not corrected for the number of {tests} tests; of ranks: the Mann-Whitney test.",
+    }
+    return Section("Table 1: participants by diagnosis", [about], table=rows, notes=notes)
+
+
+def cell_of(row: pd.Series, label: str) -> str:
+    """`17.5 (9.0) [14.5]` of numbers, a share of a category, the number of participants."""
+    if row["variable"] == PEOPLE:
+        return number(row[f"{label}_known"], ".0f")
+    if row["category"]:
+        return number(row[f"{label}_share"], ".0%")
+    mean, spread, median = (row[f"{label}_{name}"] for name in ("mean", "sd", "median"))
+    return f"{significant(mean)} ({significant(spread)}) [{significant(median)}]" if math.isfinite(mean) else ""
+
+
+def by_site(table: pd.DataFrame) -> Section | None:
+    """A row a site, by diagnosis: the means of numbers, and the share of the last of two categories. A dash stands for
+    fewer than TELLING participants. None for one site."""
+    categories = table[table["category"] != ""].groupby("variable")["category"].unique()
+    shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
+    rows: dict[str, Row] = {}
+    few: dict[str, bool] = {}
+    for _, row in table[table[SITE] != ""].iterrows():
+        name, category = row["variable"], row["category"]
+        if not category:  # a variable's own row, before those of its categories
+            few = {label: row[f"{label}_known"] < TELLING for label in (AUTISM, CONTROL)}
+        if category != shown.get(name, "") and name != PEOPLE:
+            continue
+        pair = []
+        for label in (AUTISM, CONTROL):
+            share, mean = number(row[f"{label}_share"], ".0%"), significant(row[f"{label}_mean"])
+            told = (
+                counted(row[f"{label}_known"]) if name == PEOPLE else "-" if few[label] else share if category else mean
+            )
+            pair.append(told)
+        rows.setdefault(row[SITE], {"site": row[SITE]})[f"{name}: {category}" if category else name] = " / ".join(pair)
+    about = ["Autism / control: mean of numbers, share of categories."]
+    return Section("Table 1, by site", about, **few_apart([*rows.values()])) if rows else None
+
+
+def significant(value: float) -> str:
+    """Three significant digits, all of those before the point; a dash if undefined."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0
+    return number(value, f".{min(digits, 6)}f")
+
+
+def p_value(value: float) -> str:
+    """Two digits; nothing where no test was done."""
+    return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
+    """The sections of a test of new participants: their scores and calibration beside those of the training, how they
+    differ from the training participants, and who is out of distribution."""
+    of_kind = {str(kind): of for kind, of in table.groupby("kind", sort=False)}
+    scores = of_kind.get("score", table[:0])
+    before = scores[scores["training"].notna()] if "training" in scores else scores[:0]
+    rows = pd.concat(of for kind, of in of_kind.items() if kind in ("score", "calibration", "calibrated"))
+    after = rows["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
+    rows = rows.assign(measure=rows["measure"].map(spelled) + after)
+    rows[columns_of("these")] = rows[columns_of()]
+    about = "No score of the training is known."
+    if len(before):
+        people = f"{before['training_people'].iloc[0]:.0f}"
+        about = f"In the training: {before['how'].iloc[0]}, {people} participants whom no model had seen."
+    notes = {
+        OF_PAGE[
+            "these"
+        ].label: "A lower score can come from other participants, scanners, or a training score too good."
+    }
+    shown = ["measure", "these", *(["training"] if len(before) else [])]
+    if len(rows):
+        yield section("External validity", rows, shown, about, OF_PAGE, open=True, notes=notes)
+    maps = of_kind.get("shift of maps", table[:0])
+    farthest = maps.loc[maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]]
+    shifts = pd.concat([of_kind.get("shift", table[:0]), farthest])
+    if len(shifts):
+        shifts[columns_of("difference")] = shifts[columns_of()]
+        about = (
+            "These participants minus those of the training, in standard deviations of the latter; nothing is tested."
+        )
+        farthest_only = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
+        yield section(
+            "Differences from the training participants",
+            shifts,
+            ["measure", "difference"],
+            about,
+            OF_PAGE,
+            notes=farthest_only,
+        )
+    if tables.out_of_distribution is not None and "out of distribution" in of_kind:
+        yield out_of_distribution(tables.out_of_distribution, of_kind["out of distribution"].iloc[0])
+
+
+def out_of_distribution(table: pd.DataFrame, share: pd.Series) -> Section:
+    """Who is out of distribution, and why."""
+    count, every = len(table), f"{share['participants']:.0f}"
+    about = (
+        f"{count} of {every} records, {Estimate.in_row(share).text('.0%')}: the training's scores say little of them."
+    )
+    notes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
+    rows = rows_of(table[:MOST_PEOPLE], ["file", "reasons"]) if count else None
+    return Section("Out of distribution", [about], table=rows, notes=notes, open=True)
