@@ -31,7 +31,6 @@ from utils.report.tables import (
     Tables,
     Tested,
     described,
-    history_of,
     mean_of,
     read_table,
     tested,
@@ -80,8 +79,6 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
 def of_part(run: Run, name: str) -> pd.DataFrame:
     """A table of one run as a part of that of all."""
     table = read_table(run, name)
-    if name == "training":
-        return table.assign(fold=run.part)
     return table.assign(fold=run.fold, **({"repeat": run.repeat} if run.repeats > 1 else {}))
 
 
@@ -100,8 +97,6 @@ def evaluate(run: Run, network: keras.Model) -> None:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     results.add("predictions", table)
     notes = external.write_beside(results)
-    if (history := history_of(run)) is not None:
-        results.add("training", history)
     score = conclude(results, tested(run), notes, [run])
     if score:
         numbers_of = {name: score[name].value for name in RESULT_METRICS}

@@ -23,7 +23,7 @@ from utils.scores.metrics import headline
 from utils.scores.results import CHANCE, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
 
 ROC = "roc"  # the figure that the test itself writes
-FIGURES = ("forest", "calibration", "losses", "distribution")  # those that the page writes
+FIGURES = ("forest", "calibration")  # those that the page writes
 REMADE = (PAGE, *(f"{name}.{form}" for name in FIGURES for form in figures.UNDATED))
 INTENDED_USE = (
     "For research on groups. Not a diagnosis: no probability here says anything reliable about one participant, and "
@@ -147,7 +147,7 @@ def warnings(tables: Tables) -> list[str]:
 
 def sections_of(tables: Tables) -> Iterator[Section]:
     """The sections that apply, in the order of the page."""
-    run, label = tables.run, tables.predictions["label"]
+    run = tables.run
     if run.permutations:
         yield Section("Permutations", [run.permutations.sentence], open=True)
     if found := warnings(tables):
@@ -156,17 +156,9 @@ def sections_of(tables: Tables) -> Iterator[Section]:
         yield from sections.external(tables, tables.external)
     if tables.scores:
         yield from sections.scored(tables)
-    if unknown := int(label.isna().sum()):
-        about = [f"The diagnosis of {unknown} of {len(label)} records is unknown; the figure shows all of them."]
-        drawn = drawings.distribution(tables.predictions["probability"].to_numpy())
-        yield Section("Predicted probabilities", about, drawn)
-    if tables.training is not None and (curves := drawings.losses(tables.training)):
-        yield Section("Training", ["Of the participants who trained it: nothing about new ones."], curves)
     yield sections.flow(tables)
     if tables.table1 is not None:
         yield sections.by_diagnosis(tables.table1)
-        if of_sites := sections.by_site(tables.table1):
-            yield of_sites
     yield how_to_repeat(run)
     yield Section("Intended use", [INTENDED_USE], open=True)
     yield Section("Methods, to paste", methods(tables))

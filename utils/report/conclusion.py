@@ -182,11 +182,11 @@ class Conclusion:
     def numbers(self) -> list[Number]:
         """The headline of the page."""
         notes = [*([f"Nothing can be concluded: {self.why}."] if self.why else []), *self.notes]
-        found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", notes=notes)]
-        if self.baseline:
-            text = self.baseline.auc.text(".2f", "undefined")
-            name = f"{NAMED} baseline, {INTERVAL}: {self.baseline.name}"
-            found.append(Number(text, name, notes=[self.baseline.note]))
+        found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, notes)]
+        if of := self.baseline:
+            less = f"model minus this {of.less.text('.2f', 'undefined')}: {standing(of.less)}"
+            name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
+            found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found
 
 

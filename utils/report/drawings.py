@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
@@ -183,40 +182,3 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
         predicted = probability[index == number].mean()
         rows.append((number, count, predicted, positive / count, ends.low, ends.high))
     return pd.DataFrame(rows, columns=["bin", "count", "predicted", "observed", "low", "high"])
-
-
-def distribution(probability: np.ndarray) -> Figure:
-    """How many records have which predicted probability."""
-    figure, (axis,) = axes("distribution", 2.8)
-    axis.hist(probability, bins=np.linspace(0, 1, 2 * BINS + 1), color="C0")
-    axis.axvline(THRESHOLD, color="0.3", linestyle=":", linewidth=1)
-    axis.set(xlabel="predicted probability of autism", ylabel="records", xlim=(0, 1))
-    return figure
-
-
-def losses(training: pd.DataFrame) -> Figure | None:
-    """Loss, and accuracy, over batches: a thin line a fold, a thick one for their mean; None without any."""
-    known = set(training.columns[training.notna().any()])
-    shown = [name for name in ("loss", "accuracy") if name in known]
-    if not shown:
-        return None
-    figure, its_axes = axes("losses", 0.3 + 2.5 * len(shown), len(shown), sharex=True)
-    for axis, name in zip(its_axes, shown, strict=True):
-        draw_curves(axis, training, name)
-        axis.set_ylabel(name)
-        axis.legend()
-    its_axes[-1].set_xlabel("batches seen")
-    return figure
-
-
-def draw_curves(axis: Axes, training: pd.DataFrame, name: str) -> None:
-    """One column over `step`; the mean over folds at the steps that all folds have."""
-    table = training.dropna(subset=[name, "step"]).sort_values("step", kind="stable")
-    folds = table.groupby("fold")
-    for _, rows in folds:
-        thin = {"alpha": 0.3, "linewidth": 0.7} if len(folds) > 1 else {"linewidth": 1.2, "label": name}
-        axis.plot(rows["step"], rows[name], color="C0", **thin)
-    if len(folds) > 1:
-        by_step = table.groupby("step")[name].agg(["mean", "count"])
-        mean = by_step["mean"][by_step["count"] == len(folds)]
-        axis.plot(mean.index, mean, color="C0", linewidth=1.8, label=f"{name}, mean of {len(folds)} folds")

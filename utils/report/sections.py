@@ -330,31 +330,6 @@ def cell_of(row: pd.Series, label: str) -> str:
     return f"{significant(mean)} ({significant(spread)}) [{significant(median)}]" if math.isfinite(mean) else ""
 
 
-def by_site(table: pd.DataFrame) -> Section | None:
-    """A row a site, by diagnosis: the means of numbers, and the share of the last of two categories. A dash stands for
-    fewer than TELLING participants. None for one site."""
-    categories = table[table["category"] != ""].groupby("variable")["category"].unique()
-    shown = {name: values[-1] for name, values in categories.items() if len(values) == 2}
-    rows: dict[str, Row] = {}
-    few: dict[str, bool] = {}
-    for _, row in table[table[SITE] != ""].iterrows():
-        name, category = row["variable"], row["category"]
-        if not category:  # a variable's own row, before those of its categories
-            few = {label: row[f"{label}_known"] < TELLING for label in (AUTISM, CONTROL)}
-        if category != shown.get(name, "") and name != PEOPLE:
-            continue
-        pair = []
-        for label in (AUTISM, CONTROL):
-            share, mean = number(row[f"{label}_share"], ".0%"), significant(row[f"{label}_mean"])
-            told = (
-                counted(row[f"{label}_known"]) if name == PEOPLE else "-" if few[label] else share if category else mean
-            )
-            pair.append(told)
-        rows.setdefault(row[SITE], {"site": row[SITE]})[f"{name}: {category}" if category else name] = " / ".join(pair)
-    about = ["Autism / control: mean of numbers, share of categories."]
-    return Section("Table 1, by site", about, **few_apart([*rows.values()])) if rows else None
-
-
 def significant(value: float) -> str:
     """Three significant digits, all of those before the point; a dash if undefined."""
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if math.isfinite(value) and value else 0

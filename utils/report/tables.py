@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data.base import files
@@ -15,7 +14,6 @@ from data.base.tables import read_frame, write_frame
 from models import MODELS
 from utils.report.conclusion import Conclusion
 from utils.runs import record
-from utils.runs.checkpoints import name_of
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices, Record
 from utils.runs.run import Run
@@ -28,7 +26,6 @@ LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
 DIGITS = 8  # of numbers in tables, significant ones
-POINTS = 200  # of a history
 MINUS = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
 
 
@@ -284,19 +281,3 @@ def read_table(run: Run, name: str) -> pd.DataFrame:
         return read_frame(path).apply(lambda column: column if column.name in of.texts else pd.to_numeric(column))
     except (InputError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); remove {path.parent} and repeat the command.") from error
-
-
-def history_of(run: Run) -> pd.DataFrame | None:
-    """`training.csv`, by the history beside the checkpoint; None if this was trained further since."""
-    try:
-        history = pd.read_csv(run.checkpoints.history(name_of(run.checkpoints.latest())))
-        history = history[history["step"] <= run.num_iters]
-    except (KeyError, OSError, ValueError):
-        return None
-    if not len(history) or history["step"].iloc[-1] < run.num_iters:
-        return None
-    chunk = np.arange(len(history)) * min(POINTS, len(history)) // len(history)
-    how = {"step": "last"} | {name: "mean" for name in history if name not in ("step", "samples_per_s")}
-    thinned = history.groupby(chunk).agg(how)
-    thinned.insert(0, "fold", run.fold)
-    return thinned

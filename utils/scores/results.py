@@ -130,7 +130,6 @@ class Table:
 ROWS = (
     Table("predictions", ("file", "subject", "site", "fold", SAME_SCAN), pooled=True),
     Table("baseline_predictions", ("file", "fold"), pooled=True),  # baselines' probabilities of autism
-    Table("training", ("fold",), pooled=True),  # the history, thinned
     Table("baselines", ("baseline", ROLE)),
     Table("sites", ("site",)),
     Table("groups", ("kind", "group")),  # by motion, sex and age
