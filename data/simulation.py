@@ -4,7 +4,6 @@ fALFF is simulated on the real AAL anatomy, with a group difference planted in f
 seeded generator; nothing is taken from a real person. Sites, ages, sex and IQ are drawn to look like ABIDE's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,16 +116,3 @@ class Anatomy:
             noise = noise[tuple(slice(1, 1 + length) for length in self.grid.shape)]
         activity = region[self.atlas.labels] + random.normal(0, simulation.subject_spread) + noise
         return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
-
-
-def rule(simulation: Simulation, subjects: Sequence[str]) -> np.ndarray:
-    """The true probability of autism (n,) of simulated subjects, given what was drawn for their planted regions.
-
-    No classifier of the volumes can be better: noise and the spread of whole brains are added to these values.
-    """
-    anatomy = Anatomy(records.REDUCED, simulation)
-    label = demographics(simulation)["label"]
-    numbers = [int(subject) - 1 for subject in subjects]
-    drawn = np.stack([anatomy.region_values(number, label[number])[0] for number in numbers])[:, anatomy.planted]
-    distance = drawn - anatomy.region_mean[anatomy.planted]
-    return 1 / (1 + np.exp(-(simulation.effect * distance / simulation.region_spread**2).sum(1)))

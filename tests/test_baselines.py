@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,14 +23,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from data.base.effort import EFFORT
-from data.base.errors import InputError
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.connectomes import Connectomes, write
 from data.cohorts.rows import Metadata, Row
 from data.cohorts.stored import open_cohort
-from data.simulation import Simulation, rule
-from data.swap import swap_regions
 from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
@@ -418,42 +415,6 @@ def test_without_the_cohort_as_it_was_no_baseline_is_fitted_for_new_people(cohor
         assert training_people(other, opened) is None
 
 
-@pytest.mark.slow
-def test_the_demo_cohort_has_its_rule_also_after_a_swap(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(Cohort, "covariates", None, raising=False)
-    opened = open_cohort(cohort)
-    found = baselines.predict(opened)
-    simulation = Simulation(subjects=40, seed=1)
-    test = [opened.rows[index].subject for index in opened.indices("test")]
-    assert found[baselines.RULE].tolist() == rule(simulation, test).tolist() and list(found)[-1] == baselines.RULE
-    swap_regions(opened, tmp_path / "swapped", num_regions=3, copies=1, seed=0)
-    assert baselines.simulation_of(open_cohort(tmp_path / "swapped")) == simulation
-    assert baselines.simulation_of(made_up(8)) is None
-
-
-def with_metadata(rows: list[Row], **changes) -> SimpleNamespace:
-    """As much of a simulated cohort as says where it comes from."""
-    provenance = {"simulation": asdict(Simulation(subjects=40)), "planted": []} | changes
-    return SimpleNamespace(path="cohort", rows=rows, simulated=True, metadata=Metadata(provenance=provenance))
-
-
-def test_a_rule_is_only_that_of_people_who_can_have_been_simulated():
-    """What a cohort says of itself is believed as far as it can be true."""
-    simulated = [Row("1.bin", "0000040", "NYU", 1.0, "test")]
-    assert baselines.simulation_of(with_metadata(simulated)) == Simulation(subjects=40)
-    assert baselines.simulation_of(with_metadata([replace(simulated[0], subject="=cmd|'/c calc'!A1")])) is None
-    for wrong in ({"subjects": 39}, {"subjects": 10**15}, {"subjects": 40, "seed": -1}):
-        assert baselines.simulation_of(with_metadata(simulated, simulation=wrong)) is None
-    assert baselines.simulation_of(with_metadata(simulated, planted=None, source=["x"])) is not None
-    assert (
-        baselines.simulation_of(SimpleNamespace(simulated=True, metadata=Metadata(provenance={"source": ["x"]})))
-        is None
-    )
-    for wrong in (None, {"subjects": "many"}, [40]):
-        with pytest.raises(InputError, match=r"cohort is damaged: its simulation .*\. Make it again\."):
-            baselines.simulation_of(with_metadata(simulated, simulation=wrong))
-
-
 def edges_of_people(folder: Path, values: np.ndarray) -> Connectomes:
     """Connectomes (people, edges) of parcels called 1, 2, ..., in a file."""
     parcels = [str(at) for at in range(round((1 + np.sqrt(1 + 8 * values.shape[1])) / 2))]
@@ -680,7 +641,7 @@ CLASSIFIERS = [model for model in MODELS.values() if model.predicts == "label"]
 
 @pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.name for model in CLASSIFIERS])
 def test_of_each_classifier_one_baseline_is_named_and_what_is_no_baseline_has_no_role(model):
-    rows = ["model", "majority", *CONNECTOMES, "rule that made the data"]
+    rows = ["majority", *CONNECTOMES]
     found = roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))
     assert list(found.values()).count("pre-specified") == 1 and list(found) == CONNECTOMES
     assert set(found.values()) == {"pre-specified", "other"}

@@ -18,7 +18,7 @@ from utils.runs.run import Run
 from utils.scores import baselines
 from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
-from utils.scores.results import MAJORITY, NO_BASELINES, OTHER, PRESPECIFIED_BASELINE, ROLE, RULE, Estimate, flat
+from utils.scores.results import MAJORITY, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
@@ -123,9 +123,8 @@ def conclusion(
         unknown_site=predictions.site is not None and not sites,
         repeats=len(predictions.all),
     )
-    of_rule = [Estimate.in_row(row, metric).text(".2f") for row in rows if row["baseline"] == RULE]
     minus = {row["baseline"]: Estimate.in_row(row, f"{MINUS}{metric}") for row in rows}
-    candidates = [name for name in minus if name not in NO_BASELINES]
+    candidates = [name for name in minus if name != MAJORITY]
     first = named(candidates, inputs)
     found = None
     if first:
@@ -141,7 +140,7 @@ def conclusion(
         participants=people,
         sites=len(sites),
         why=why_not(score[metric], metric, fewest, small, tied),
-        notes=[*notes, *(f"The {RULE} reaches {auc}." for auc in of_rule)],
+        notes=notes,
         baseline=found,
         others=dict(others),
     )

@@ -153,7 +153,7 @@ def measure(
     metrics |= in_json(score) | ({"folds": folds} if folds else {})
     files.write_json(run.out_dir / METRICS, metrics | run.caveats.held)
     results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
-    drawings.classification(Predictions.of(mean), score, run.seed, run.out_dir, run.marks)
+    drawings.classification(Predictions.of(mean), score, run.out_dir, run.marks)
     if run.folds is not None and run.is_pooled:
         calibrate(results, mean)
     compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)

@@ -1,4 +1,4 @@
-"""The report's figures, each labelled with its name: forest plot, ROC, calibration, losses, probabilities.
+"""The report's figures, each labelled with its name: forest plot, ROC, calibration.
 
 Equal tables give equal bytes. A figure is no wider than a telephone's screen needs.
 """
@@ -15,15 +15,13 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from data.base.effort import EFFORT
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.pages.drawings import ON_PAGE, Forest
 from utils import figures
-from utils.scores.metrics import BINS, Predictions, least_of_all
+from utils.scores.metrics import BINS, Predictions
 from utils.scores.results import (
     CONFIDENCE,
-    MIN_PER_CLASS,
     NO_INTERVAL,
     THRESHOLD,
     UNDEFINED,
@@ -31,7 +29,6 @@ from utils.scores.results import (
 )
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
-FALSE_RATES = np.linspace(0, 1, 101)  # where the band is given
 WIDTH = 4.2  # inches
 NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a baseline's name, of a line of it
 Scores = Mapping[str, Estimate]
@@ -62,22 +59,20 @@ def forest(of: Forest) -> Figure:
     return figure
 
 
-def classification(predictions: Predictions, scores: Scores, seed: int, folder: Path, marks: str) -> None:
+def classification(predictions: Predictions, scores: Scores, folder: Path, marks: str) -> None:
     """`roc.png` and `confusion_matrix.png` in a folder, as the report draws and counts them."""
-    for name, figure in (("roc", roc(predictions, seed)), ("confusion_matrix", confusion(predictions, scores))):
+    for name, figure in (("roc", roc(predictions, scores)), ("confusion_matrix", confusion(predictions, scores))):
         figure.suptitle(marks.strip(), fontsize=8.5)
         figures.save(figure, folder / f"{name}.png")
 
 
-def roc(predictions: Predictions, seed: int) -> Figure:
-    """ROC curve with the band of `roc_band`; without a curve where a class is missing."""
+def roc(predictions: Predictions, scores: Scores) -> Figure:
+    """ROC curve of all records, with the AUC; without a curve where a class is missing."""
     figure, (axis,) = axes("roc", 3.8)
     if len(np.unique(predictions.label)) < len(CLASSES):
         axis.set(title="No ROC curve: all records are of one class.", xticks=[], yticks=[])
         return figure
-    if band := roc_band(predictions, seed):
-        axis.fill_between(FALSE_RATES, *band, color="C0", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} band")
-    name = "model" if band else f"model ({NO_INTERVAL})"
+    name = f"AUC {scores['auc'].text('.2f')}"
     axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label=name)
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
     control, autism = CLASSES
@@ -86,33 +81,6 @@ def roc(predictions: Predictions, seed: int) -> Figure:
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.legend(loc="lower right")
     return figure
-
-
-def roc_band(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Low and high true positive rate at `FALSE_RATES`, each an interval over subjects as those of the metrics.
-
-    None if one of the classes has fewer subjects than MIN_PER_CLASS, of whom a group counts as one.
-    """
-    label, probability = predictions.label, predictions.probability
-    if any(predictions.units(label == value) < MIN_PER_CLASS for value in (0, 1)):
-        return None
-
-    order = np.argsort(-probability)
-    ends = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)  # of records with equal probabilities
-
-    def curves(weight: np.ndarray) -> np.ndarray:
-        """True positive rates (k, rates) under weightings (k, n); NaN where a class is absent."""
-        passed = [np.cumsum(weight[:, order] * (label == value)[order], 1)[:, ends] for value in (0, 1)]
-        with np.errstate(invalid="ignore"):
-            false, true = (np.insert(count / count[:, -1:], 0, 0, axis=1) for count in passed)
-        return np.stack([np.interp(FALSE_RATES, *rates) for rates in zip(false, true, strict=True)])
-
-    centre, wider = curves(np.ones((1, len(label))))[0], predictions.widening("auc")
-    band = predictions.bootstrap(curves, seed, EFFORT.curve_resamples)
-    low, high = (np.clip(centre + wider * (end - centre), 0, 1) for end in band)
-    alike = least_of_all(predictions.units(label == 1))  # resamples of a rate of 0 or 1 are all alike, see `intervals`
-    low, high = np.minimum(low, alike), np.maximum(high, 1 - alike)
-    return None if np.isnan(low).any() else (low, high)
 
 
 def confusion_rows(predictions: Predictions, scores: Scores, no_interval: str = NO_INTERVAL) -> list[list[str]]:

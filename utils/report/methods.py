@@ -19,7 +19,7 @@ from models import MODELS
 from utils.figures import number
 from utils.report.tables import Described, Tables
 from utils.scores import results
-from utils.scores.results import MAJORITY, NAMED, NO_BASELINES, ROLE, Estimate
+from utils.scores.results import NAMED, ROLE, Estimate
 
 BATCHES = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evidence.md
@@ -91,7 +91,7 @@ def facts(tables: Tables) -> Facts:
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
         seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
         one_class=classes.index[classes == 1].tolist(),
-        baselines=[name for name in baselines["baseline"] if name == MAJORITY or name not in NO_BASELINES],
+        baselines=baselines["baseline"].tolist(),
         prespecified=next(iter(baselines["baseline"][baselines[ROLE] == NAMED]), ""),
         calibrated=tables.probabilities is not None,
     )

@@ -16,13 +16,11 @@ from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelle
 from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
 from utils.scores.metrics import HEADLINES, Predictions, headline
 from utils.scores.results import (
-    INTERVAL,
     NAMED,
     NO_INTERVAL,
     OTHER,
     PRESPECIFIED_BASELINE,
     ROLE,
-    RULE,
     SITE_COUNTS,
     THRESHOLD,
     Estimate,
@@ -76,8 +74,8 @@ def scored(tables: Tables) -> Iterator[Section]:
     if run.chosen:
         yield chosen(run)
     if known["label"].nunique() == len(CLASSES):
-        about = f"The band is the {INTERVAL} of the true positive rate at each false positive rate."
-        yield Section("ROC curve", [about], drawings.roc(predictions, run.seed))
+        about = "Of all participants together; the verdict rests on the AUC above."
+        yield Section("ROC curve", [about], drawings.roc(predictions, tables.scores))
     yield from of_probabilities(tables)
     yield confusion(predictions, tables)
     if tables.folds:
@@ -105,10 +103,8 @@ def baselines(table: pd.DataFrame) -> Section:
     area, others = headline(table), int((table[ROLE] == OTHER).sum())
     names = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
-    notes = {RULE: "A ceiling, not a baseline."} if RULE in set(table["baseline"]) else {}
-    if others > 1:
-        wide = f"The interval of the {NAMED} baseline holds for itself, those of the {others} others for all together."
-        notes[spelled(f"{MINUS}{area}")] = wide
+    wide = f"The interval of the {NAMED} baseline holds for itself, those of the {others} others for all together."
+    notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
     about = "Plain classifiers of the same participants, trained on the same others."
     shown = ["baseline", *(name for name in names if set(columns_of(name)) <= set(table))]
     return section("Baselines", table.assign(baseline=marked), shown, about, open=True, notes=notes)

@@ -26,17 +26,14 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from data.base import files
 from data.base.effort import EFFORT
-from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import MAX_RECORDS, Row
-from data.simulation import Simulation, rule, subject_names
+from data.cohorts.rows import Row
 from utils.scores import ridge
 from utils.scores.calibration import platt
 from utils.scores.features import encoder, features
-from utils.scores.results import MAJORITY, RULE
+from utils.scores.results import MAJORITY
 from utils.scores.statistics import log_odds
 
 LOGISTIC, RIDGE, SVM, MEAN, PARTS = "logistic regression", "ridge", "SVM", "mean of SVMs", "mean of parts"
@@ -129,7 +126,7 @@ def limits(count: int, connectomes: bool = False) -> list[str]:
 def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """Probability of autism of the test records (rows by file, in their order) by each baseline (columns).
 
-    `majority`, then `<features>, <classifier>`, and for the demo cohort RULE. Baselines are fitted on the cohort's own
+    `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own
     training records, or on those of `training`, see `training_people`. Prints what had to be left out.
     """
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
@@ -140,8 +137,6 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
     result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
     result |= with_connectomes(result, fitting, source, cohort)
-    if simulation := simulation_of(cohort):
-        result[RULE] = rule(simulation, [cohort.rows[index].subject for index in test])
     left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
     left_out += [CONNECTOME] if source.connectomes and f"{CONNECTOME}, {RIDGE}" not in result else []
     if not fitting:
@@ -211,19 +206,3 @@ def with_connectomes(
 def pooled(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """The probability (n,) whose log odds are the mean of those of probabilities (n,) of several classifiers."""
     return expit(log_odds(np.asarray(probabilities)).mean(0))
-
-
-def simulation_of(cohort: Cohort) -> Simulation | None:
-    """The simulation that made a cohort, also after a swap or an encoder; None if its people are real or were renamed.
-
-    Raises InputError if the cohort's description of it is damaged.
-    """
-    made = next((source for source in cohort.metadata.lineage if "planted" in source), None)
-    if not cohort.simulated or not made:
-        return None
-    try:
-        simulation = files.typed(files.json_text(made.get("simulation")), Simulation)
-    except ValueError as error:
-        raise InputError(f"{cohort.path} is damaged: its simulation {error}. Make it again.") from error
-    possible = simulation.seed >= 0 and simulation.subjects <= MAX_RECORDS
-    return simulation if possible and {row.subject for row in cohort.rows} <= set(subject_names(simulation)) else None

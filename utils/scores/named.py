@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.scores.baselines import CONNECTOME, LOGISTIC, MEAN, PARTS, RIDGE, SVM
-from utils.scores.results import NAMED, NO_BASELINES, OTHER
+from utils.scores.results import MAJORITY, NAMED, OTHER
 
 READ = {"covariates": "covariates", "phenotype": "phenotype", "regions": "maps", CONNECTOME: "connectome"}  # by word
 OF_ALL = ("covariates", "phenotype", "regions")  # what baselines of `all` read, if there are baselines of these alone
@@ -42,6 +42,6 @@ def named(baselines: Sequence[str], inputs: Sequence[str]) -> NamedBaseline | No
 
 def roles(rows: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
     """Of the rows of `baselines.csv` that are baselines, which is pre-specified, and which are the others."""
-    baselines = [name for name in rows if name not in NO_BASELINES]
+    baselines = [name for name in rows if name != MAJORITY]
     first = named(baselines, inputs)
     return {name: NAMED if first and name == first.name else OTHER for name in baselines}

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA = 0.05  # family-wise p below which a region is significant
-MAJORITY, RULE = "majority", "rule that made the data"
-NO_BASELINES = (MAJORITY, RULE)  # rows of `baselines.csv` beside which no network is judged
+MAJORITY = "majority"  # the row of `baselines.csv` that reads nothing
 ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
 MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
 PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
