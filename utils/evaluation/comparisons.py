@@ -139,6 +139,7 @@ def conclusion(
         score=score[metric],
         participants=people,
         sites=len(sites),
+        small_sites=small,
         why=why_not(score[metric], metric, fewest, small, tied),
         notes=notes,
         baseline=found,

@@ -124,6 +124,7 @@ def conclude(
         "baseline_settings": baselines.SETTINGS,
         "shares": mean_of_shares([of.shares for _, of in trained]),
         "chosen": {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told},
+        "small_sites": bool(found and found.small_sites),
         "conclusion": None if run.fold or found is None else asdict(found),
     }
     about = described(run.record(**summary), run.out_dir)
@@ -132,7 +133,7 @@ def conclude(
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
         who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}", run.cut
-        rows = found.rows([*run.caveats.problems, *notes]) if found else [("", "", UNLABELLED)]
+        rows = found.rows(problems=run.caveats.problems, warnings=notes) if found else [("", "", UNLABELLED)]
         print_table([(f"{run.model.name} {run.choices.preset}", *who), *rows])
     run.finish(Headline(found.metric, found.score) if found else None, **summary)
     return {} if run.is_pooled else score

@@ -89,6 +89,7 @@ class Conclusion:
     score: Estimate
     participants: int
     sites: int  # known ones
+    small_sites: bool = False  # whether only participants of one fold are compared, see `Predictions`
     why: str = ""
     notes: list[str] = field(default_factory=list)
     baseline: Baseline | None = None
@@ -156,8 +157,8 @@ class Conclusion:
             told.append(f"With missingness masked the AUC is {ends(self.masked)}.")
         return told
 
-    def rows(self, problems: Sequence[str]) -> list[tuple[str, ...]]:
-        """What the terminal shows."""
+    def rows(self, **told: Sequence[str]) -> list[tuple[str, ...]]:
+        """What the terminal shows; of what is `told`, such as problems, how many there are, and the first."""
         found = [(self.area, self.score.text(".2f", "undefined"), self.words)]
         if self.why:
             found.append(("", "", self.why))
@@ -174,8 +175,7 @@ class Conclusion:
         if self.masked.value is not None:
             masked = f"{self.area}, score minus this {self.minus_masked.text('.2f', 'undefined')}"
             found.append(("missingness masked", self.masked.text(".2f", "undefined"), masked))
-        if problems:
-            found.append(("what is wrong", str(len(problems)), problems[0]))
+        found += [(name, str(len(texts)), texts[0]) for name, texts in told.items() if texts]
         return [tuple(map(printable, row)) for row in found]
 
     @property
