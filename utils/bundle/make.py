@@ -33,7 +33,7 @@ from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import FEWEST, CrossValidation
 from utils.runs.record import Caveats, People, Record
 from utils.scores.features import covariates
-from utils.scores.results import Estimate, counted
+from utils.scores.results import counted
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -179,7 +179,6 @@ def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
         use=INTENDED_USE,
         sites=sites_table(rows),
         variables=variables_table(cohort, rows),
-        Estimate=Estimate,
         fewest=FEWEST,
     )
 

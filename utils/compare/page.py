@@ -19,8 +19,8 @@ from utils.machines.devices import git_commit
 from utils.report import methods
 from utils.report.build import cautions
 from utils.report.columns import spelled
-from utils.report.conclusion import SAME, UNKNOWN
 from utils.runs import record
+from utils.scores.conclusion import SAME, UNKNOWN
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import INTERVAL, Estimate
 from utils.scores.results import PAGE as REPORT

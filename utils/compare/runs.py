@@ -12,9 +12,9 @@ import pandas as pd
 
 from data.base.errors import InputError
 from models import MODELS
-from utils.report.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.report.tables import Described, described, read_predictions
 from utils.runs.record import check_finished
+from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import TABLES, Estimate, flat
 

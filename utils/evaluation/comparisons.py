@@ -11,11 +11,11 @@ from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import known_sites
 from data.cohorts.variants import standardised
-from utils.report.conclusion import Baseline, Conclusion, notes_of, standing, why_not
 from utils.report.tables import MINUS, Results, Tested
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
+from utils.scores.conclusion import Baseline, Conclusion, notes_of, standing, why_not
 from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
 from utils.scores.results import MAJORITY, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
@@ -130,9 +130,8 @@ def conclusion(
     if first:
         auc = next(Estimate.in_row(row, metric) for row in rows if row["baseline"] == first.name)
         found = Baseline(**asdict(first), auc=auc, less=minus[first.name])
-    elif not rows and of_folds and (of := of_folds.baseline):
-        where = f"in the training's own test {of_folds.how}, {of_folds.subjects} participants"
-        found = Baseline(name=of.name, auc=Estimate(*of.score), less=Estimate(*of.less), where=where)
+    elif not rows and of_folds and (of := of_folds.conclusion).baseline:
+        found = replace(of.baseline, where=f"in the training's own test {of_folds.how}, {of.participants} participants")
     others = Counter(standing(minus[name]) for name in candidates if not first or name != first.name)
     return Conclusion(
         metric=metric,

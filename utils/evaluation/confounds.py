@@ -19,8 +19,8 @@ from scipy import stats
 
 from data.base.effort import EFFORT
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
-from utils.report.conclusion import Covariates
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
+from utils.scores.conclusion import Covariates
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
 from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat

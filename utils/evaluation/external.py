@@ -98,11 +98,11 @@ def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
     and `calibrated`."""
     found, before = with_intervals(predictions, seed), known.score
     for name in COMPARED:
-        score = before.estimates.get(name) if before else None
+        score = before.scores.get(name) if before else None
         if name not in found and score is None:
             continue
         training = score.columns("training") if score else {}
-        about = {"training_people": before.subjects, "how": before.how} if before and score else {}
+        about = {"training_people": before.conclusion.participants, "how": before.how} if before and score else {}
         yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **training, **about}
     kinds = {"calibration": predictions}
     if known.calibration:

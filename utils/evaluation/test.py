@@ -23,7 +23,6 @@ from utils.evaluation.table1 import table1
 from utils.report import build as report
 from utils.report import drawings
 from utils.report.adjusted import adjusted_table
-from utils.report.conclusion import OF_FOLD, UNLABELLED, Conclusion
 from utils.report.methods import told_sites
 from utils.report.tables import (
     Prepared,
@@ -38,6 +37,7 @@ from utils.report.tables import (
 from utils.runs.record import TESTED, mean_of_shares
 from utils.runs.run import Run
 from utils.scores import baselines
+from utils.scores.conclusion import OF_FOLD, UNLABELLED, Conclusion
 from utils.scores.metrics import Predictions, with_intervals
 from utils.scores.results import MASKED, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
 from utils.training.network import predicted, restored_network

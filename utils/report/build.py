@@ -14,11 +14,11 @@ from data.pages.page import Number, Page, Section, render
 from utils import figures
 from utils.report import drawings, sections
 from utils.report.columns import spelled
-from utils.report.conclusion import OF_FOLD, UNLABELLED
 from utils.report.methods import methods, quoted, told_sites
 from utils.report.tables import Described, Tables, read_test
 from utils.runs import record
 from utils.runs.record import Caveats
+from utils.scores.conclusion import OF_FOLD, UNLABELLED
 from utils.scores.metrics import headline
 from utils.scores.results import CHANCE, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
 

@@ -2,19 +2,18 @@
 
 import os
 from collections import Counter
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report.tables import MINUS, Tables, read_test
+from utils.report.tables import Tables, read_test
 from utils.runs import record
-from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore, NamedBaseline
+from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.scores import calibration
-from utils.scores.metrics import HEADLINES, headline
-from utils.scores.results import NAMED, ROLE, SITE_COUNTS, Estimate
+from utils.scores.results import SITE_COUNTS, Estimate
 
 HOW = "expected the folder of a finished run.py --test on folds"
 
@@ -28,7 +27,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:
         raise InputError(f"--score {folder} is of model {run.model}, this run of {model}; {HOW} of {model}.")
-    if not found.scores:
+    if run.conclusion is None:
         raise InputError(
             f"--score {folder} is of participants without labels, so that it says nothing of a model; {HOW}."
         )
@@ -43,13 +42,9 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         cohort_sha256=run.cohort_sha256,
         folds=run.folds,
         repeats=run.repeats,
-        subjects=int(found.labelled["subject"].nunique()),
-        headline=headline(found.scores),
-        headline_name=HEADLINES[headline(found.scores)],
-        scores={name: astuple(score) for name, score in found.scores.items()},
-        baseline=baseline_of(found),
+        scores=found.scores,
         groups=groups_of(found),
-        conclusion=run.conclusion.verdict if run.conclusion else "",
+        conclusion=run.conclusion,
         calibration=calibration_of(found),
         chosen=dict(counts),
         marks=run.marks,
@@ -65,15 +60,6 @@ def calibration_of(found: Tables) -> dict[str, Any] | None:
     return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
 
 
-def baseline_of(found: Tables) -> NamedBaseline | None:
-    """The pre-specified baseline, by the score that the verdict rests on."""
-    if found.baselines is None or not (is_named := found.baselines[ROLE] == NAMED).any():
-        return None
-    row, area = found.baselines[is_named].iloc[0], headline(found.scores)
-    score, less = (Estimate.in_row(row, name).listed for name in (area, f"{MINUS}{area}"))
-    return NamedBaseline(name=row["baseline"], score=score, less=less)
-
-
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:
     """The scores of sites and of other groups with enough people of both classes."""
     sites = None if found.sites is None else found.sites.assign(kind="site", group=found.sites["site"])
@@ -84,5 +70,5 @@ def groups_of(found: Tables) -> tuple[GroupScore, ...]:
 
 def group_of(row: pd.Series) -> GroupScore:
     _, autism, control = (int(row[name]) for name in SITE_COUNTS)
-    auc = astuple(Estimate.in_row(row, "auc"))
+    auc = Estimate.in_row(row, "auc")
     return GroupScore(kind=row["kind"], group=row["group"], autism=autism, control=control, auc=auc)

@@ -12,11 +12,11 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from models import MODELS
-from utils.report.conclusion import Conclusion
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices, Record
 from utils.runs.run import Run
+from utils.scores.conclusion import Conclusion
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import CONFIDENCE, METRICS, ROWS, TABLES, Estimate, Table
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
 
-Listed = tuple[float | None, float | None, float | None]  # an `Estimate` in JSON: value, low, high
 FEWEST = 10  # people of whom a group's score is told
 
 
@@ -17,16 +17,7 @@ class GroupScore:
     group: str
     autism: int
     control: int
-    auc: Listed
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedBaseline:
-    """The pre-specified baseline: its score, and the networks' minus it."""
-
-    name: str
-    score: Listed
-    less: Listed
+    auc: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,26 +34,17 @@ class CrossValidation:
     cohort_sha256: str  # see `Folds.identity`
     folds: str
     repeats: int
-    subjects: int
-    headline: str  # the score that a verdict rests on
-    headline_name: str  # for people
-    scores: dict[str, Listed]
-    baseline: NamedBaseline | None  # by that score; None if no baseline reads what the networks read
+    scores: dict[str, Estimate]
     groups: tuple[GroupScore, ...]
-    conclusion: str  # see `Conclusion.verdict`
+    conclusion: Conclusion
     calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people
     chosen: dict[str, int]  # in how many folds each candidate was
     marks: str  # see `Caveats`
 
     @property
-    def estimates(self) -> dict[str, Estimate]:
-        """The scores, by name."""
-        return {name: Estimate(*numbers) for name, numbers in self.scores.items()}
-
-    @property
     def score(self) -> Estimate:
         """That of the headline."""
-        return self.estimates[self.headline]
+        return self.conclusion.score
 
     @property
     def by_left_out_groups(self) -> bool:
@@ -83,5 +65,5 @@ class CrossValidation:
         return f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
 
     def __str__(self) -> str:
-        score = self.score.text(undefined="undefined")
-        return f"{self.headline_name} {score} {self.how}, {self.subjects} participants{self.marks}"
+        score, of = self.score.text(undefined="undefined"), self.conclusion
+        return f"{of.area} {score} {self.how}, {of.participants} participants{self.marks}"

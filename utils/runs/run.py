@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -189,7 +189,7 @@ class Run:
             started=time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
             wall_time_s=round(time.time() - self.started, 2),
             outputs=record.outputs_of(self.out_dir) if finished else {},
-            headline=(headline.metric, *headline.score.listed) if headline else None,
+            headline=(headline.metric, *astuple(headline.score)) if headline else None,
             told=told,
         )
 

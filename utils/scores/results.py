@@ -64,11 +64,6 @@ class Estimate:
         return dict(zip(columns_of(name), astuple(self), strict=True))
 
     @property
-    def listed(self) -> tuple[float | None, float | None, float | None]:
-        """Value, low, high, as JSON has them."""
-        return self.value, self.low, self.high
-
-    @property
     def numbers(self) -> tuple[float, ...]:
         """Value, low, high; NaN where undefined."""
         return tuple(math.nan if number is None else number for number in astuple(self))
