@@ -19,6 +19,7 @@ from models import MODELS
 from utils.figures import number
 from utils.report.tables import Described, Tables
 from utils.scores import results
+from utils.scores.metrics import HEADLINES
 from utils.scores.results import NAMED, ROLE, Estimate
 
 BATCHES = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
@@ -112,7 +113,7 @@ def methods(tables: Tables) -> list[str]:
     )
     templates.filters.update(number=number, line=printable, told_sites=told_sites)
     templates.tests["in_text"] = lambda text, part: part in text
-    templates.globals.update(BATCHES=BATCHES, results=results, effort=EFFORT)
+    templates.globals.update(BATCHES=BATCHES, HEADLINES=HEADLINES, results=results, effort=EFFORT)
     text = templates.get_template("methods.jinja").render(of=facts(tables))
     return [printable(" ".join(part.split())) for part in re.split(r"\n\s*\n", text) if part.strip()]
 

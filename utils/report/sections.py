@@ -343,7 +343,7 @@ def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
     of_kind = {str(kind): of for kind, of in table.groupby("kind", sort=False)}
     scores = of_kind.get("score", table[:0])
     before = scores[scores["training"].notna()] if "training" in scores else scores[:0]
-    rows = pd.concat(of for kind, of in of_kind.items() if kind in ("score", "calibration", "calibrated"))
+    rows = table[table["kind"].isin(["score", "calibration", "calibrated"])]
     after = rows["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
     rows = rows.assign(measure=rows["measure"].map(spelled) + after)
     rows[columns_of("these")] = rows[columns_of()]
