@@ -40,10 +40,7 @@ SMALL = "Sites have few participants of a class, so only those of the same site 
 OF_PAGE = COLUMNS | {  # columns of one table each
     "metric": Column("metric", NAME),
     "measure": Column("measure"),
-    "these": Column("these participants", ".3f"),
     "training": Column("in the training", ".3f"),
-    "difference": Column("difference in SD", ".2f"),
-    **{f"of {name}": Column(f"of {name}") for name in CLASSES},
 }
 CONFOUNDS = {
     "partial": "partial correlation of output and diagnosis beside the covariates",
@@ -341,43 +338,33 @@ def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
     """The sections of a test of new participants: their scores and calibration beside those of the training, how they
     differ from the training participants, and who is out of distribution."""
     of_kind = {str(kind): of for kind, of in table.groupby("kind", sort=False)}
-    scores = of_kind.get("score", table[:0])
-    before = scores[scores["training"].notna()] if "training" in scores else scores[:0]
-    rows = table[table["kind"].isin(["score", "calibration", "calibrated"])]
-    after = rows["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
-    rows = rows.assign(measure=rows["measure"].map(spelled) + after)
-    rows[columns_of("these")] = rows[columns_of()]
-    about = "No score of the training is known."
-    if len(before):
-        people = f"{before['training_people'].iloc[0]:.0f}"
-        about = f"In the training: {before['how'].iloc[0]}, {people} participants whom no model had seen."
-    notes = {
-        OF_PAGE[
-            "these"
-        ].label: "A lower score can come from other participants, scanners, or a training score too good."
-    }
-    shown = ["measure", "these", *(["training"] if len(before) else [])]
-    if len(rows):
-        yield section("External validity", rows, shown, about, OF_PAGE, open=True, notes=notes)
+    if len(scores := table[table["kind"].isin(["score", "calibration", "calibrated"])]):
+        yield beside_training(scores)
     maps = of_kind.get("shift of maps", table[:0])
     farthest = maps.loc[maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]]
-    shifts = pd.concat([of_kind.get("shift", table[:0]), farthest])
-    if len(shifts):
-        shifts[columns_of("difference")] = shifts[columns_of()]
-        about = (
-            "These participants minus those of the training, in standard deviations of the latter; nothing is tested."
-        )
-        farthest_only = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
-        yield section(
+    if len(shifts := pd.concat([of_kind.get("shift", table[:0]), farthest])):
+        title, about = (
             "Differences from the training participants",
-            shifts,
-            ["measure", "difference"],
-            about,
-            OF_PAGE,
-            notes=farthest_only,
+            "In standard deviations of these; nothing is tested.",
         )
+        notes = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
+        yield section(title, shifts, ["measure", "value"], about, OF_PAGE, notes=notes)
     if tables.out_of_distribution is not None and "out of distribution" in of_kind:
         yield out_of_distribution(tables.out_of_distribution, of_kind["out of distribution"].iloc[0])
+
+
+def beside_training(table: pd.DataFrame) -> Section:
+    """Scores and calibration of new participants beside those of the test on folds that goes with the network."""
+    known = "training" in table and table["training"].notna().any()
+    about, shown = "No score of the training is known.", ["measure", "value"]
+    if known:
+        first = table[table["training"].notna()].iloc[0]
+        about = f"In the training: {first['how']}, {first['training_people']:.0f} participants, each new to its model."
+        shown.append("training")
+    after = table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
+    rows = table.assign(measure=table["measure"].map(spelled) + after)
+    lower = "A lower score than in the training can come from other participants, scanners, or a score too good there."
+    return section("External validity", rows, shown, about, OF_PAGE, open=True, notes={"value": lower} if known else {})
 
 
 def out_of_distribution(table: pd.DataFrame, share: pd.Series) -> Section:
