@@ -64,8 +64,9 @@ def scored(tables: Tables) -> Iterator[Section]:
     if tables.confounds is not None:
         yield confounds(tables, tables.confounds)
     if tables.adjusted is not None:
+        of = run.conclusion.covariates if run.conclusion else None
         about = "What is not in the test, and covariates that are measured with error, may explain the result."
-        yield adjusted_section(tables.adjusted, about)
+        yield adjusted_section(tables.adjusted, f"No test: {of.reason}." if of and of.reason else about)
     if tables.repeats is not None:
         yield repeats(tables.repeats)
     if run.chosen:

@@ -14,6 +14,7 @@ from utils.scores.results import CHANCE, INTERVAL, MIN_PER_CLASS, NAMED, UNDEFIN
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."
 BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot be told"
+ABOVE, BELOW = "better than chance", "worse than chance"
 YES, NOT_SHOWN = "yes", "not shown"
 NAMES = 3  # in a row of the terminal
 
@@ -72,11 +73,11 @@ class Covariates:
 
     @property
     def sentence(self) -> str:
-        if self.more == UNKNOWN:
-            return f"Whether its output carries more than covariates cannot be told: {self.reason}."
-        if self.more == YES:
-            return "Its output carries more than the covariates in the test as measured."
-        return "Its output is not shown to carry more than the covariates."
+        return {
+            YES: "Its output carries more than the covariates in the test, as measured.",
+            NOT_SHOWN: "Its output is not shown to carry more than the covariates.",
+            UNKNOWN: "Whether its output carries more than the covariates cannot be told.",
+        }[self.more]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,8 @@ class Conclusion:
         if self.why or self.score.low is None or self.score.high is None:
             return UNKNOWN
         if self.score.high < CHANCE:
-            return "worse than chance"
-        return "better than chance" if self.score.low > CHANCE else "not shown better than chance"
+            return BELOW
+        return ABOVE if self.score.low > CHANCE else "not shown better than chance"
 
     @property
     def verdict(self) -> str:
@@ -121,40 +122,39 @@ class Conclusion:
         if self.why:
             known = f" The {self.area} is {number(self.score.value, '.2f')}." if self.score.value is not None else ""
             return f"Nothing can be concluded: {self.why}.{known}"
-        told = f"{self.area} {ends(self.score)}"
-        if self.words == "worse than chance":
-            return (
-                f"The network does worse than chance: {told}. Look for exchanged labels, or for what tells the "
-                "diagnosis at one site and its opposite at others, such as missing values."
-            )
-        does = "does" if self.words == "better than chance" else "is not shown to do"
-        people = f"{self.participants} participants"
-        return f"The network {does} better than chance: {told} ({INTERVAL}; {CHANCE:g} is guessing), {people}."
+        interval = f"{number(self.score.value, '.2f')} ({INTERVAL} {self.score.ends('.2f')})"
+        told = f"{self.area} {interval}, {self.participants} participants."
+        does = {BELOW: "does worse", ABOVE: "does better"}.get(self.words, "is not shown to do better")
+        advice = (
+            " Look for exchanged labels, or for what tells the diagnosis at one site and its opposite at others, such as "
+            "missing values."
+        )
+        return f"The network {does} than chance: {told}{advice if self.words == BELOW else ''}"
 
     @property
     def of_baselines(self) -> str:
-        if self.why:
+        if self.why or self.words == BELOW:
             return ""
         if self.baseline is None:
             return "No baseline reads what it reads, so none is pre-specified." if self.others else ""
-        its, less = standing(self.baseline.less), ends(self.baseline.less)
-        here = "In the training's own test it" if self.baseline.where else "It"
         told = {
-            BETTER: f"{here} is better than the pre-specified baseline by {less}.",
-            SAME: f"{here} is not shown to differ from the pre-specified baseline: {less}.",
-            WORSE: f"{here} is worse than the pre-specified baseline: {less}.",
-            UNKNOWN: "Whether it differs from the pre-specified baseline cannot be told.",
-        }[its]
+            BETTER: "It is better than the pre-specified baseline",
+            SAME: "No difference from the pre-specified baseline is shown",
+            WORSE: "It is worse than the pre-specified baseline",
+            UNKNOWN: "Whether it differs from the pre-specified baseline cannot be told",
+        }[standing(self.baseline.less)]
+        where = " in the training's own test" if self.baseline.where else ""
         worse, every = self.others.get(WORSE, 0), sum(self.others.values())
-        return f"{told} It is worse than {worse} of {every} other baselines." if worse else told
+        others = f"; {worse} of {every} others {'is' if worse == 1 else 'are'} better" if worse else ""
+        return f"{told}{where}: {self.baseline.less.text('.2f', 'undefined')}{others}."
 
     @property
     def of_confounds(self) -> list[str]:
-        if self.why:
+        if self.why or self.words == BELOW:
             return []
         told = [self.covariates.sentence if self.covariates else "Covariates are unknown."]
         if self.minus_masked.low is not None:
-            told.append(f"With missingness masked the AUC is {ends(self.masked)}.")
+            told.append(f"With missingness masked: {self.masked.text('.2f')}.")
         return told
 
     def rows(self, **told: Sequence[str]) -> list[tuple[str, ...]]:
@@ -188,11 +188,6 @@ class Conclusion:
             name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
             found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found
-
-
-def ends(estimate: Estimate) -> str:
-    """`0.81, 0.76 to 0.86`."""
-    return f"{number(estimate.value, '.2f')}, {estimate.ends('.2f')}" if estimate.value is not None else "undefined"
 
 
 def why_not(score: Estimate, metric: str, fewest: int, small_sites: bool, tied: bool) -> str:
