@@ -122,12 +122,13 @@ class Conclusion:
         if self.why:
             known = f" The {self.area} is {number(self.score.value, '.2f')}." if self.score.value is not None else ""
             return f"Nothing can be concluded: {self.why}.{known}"
-        interval = f"{number(self.score.value, '.2f')} ({INTERVAL} {self.score.ends('.2f')})"
+        value, *_ = self.score.numbers
+        interval = f"{value:.2f} ({INTERVAL} {self.score.ends('.2f')})"
         told = f"{self.area} {interval}, {self.participants} participants."
         does = {BELOW: "does worse", ABOVE: "does better"}.get(self.words, "is not shown to do better")
         advice = (
-            " Look for exchanged labels, or for what tells the diagnosis at one site and its opposite at others, such as "
-            "missing values."
+            " Look for exchanged labels, or for what tells the diagnosis at one site and its opposite at others, such "
+            "as missing values."
         )
         return f"The network {does} than chance: {told}{advice if self.words == BELOW else ''}"
 
