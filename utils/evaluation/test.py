@@ -132,9 +132,10 @@ def conclude(
     if run.fold:
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
-        who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}", run.cut
+        who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}"
+        cut = f"folds: {run.cut}" if run.folds else run.cut
         rows = found.rows(problems=run.caveats.problems, warnings=notes) if found else [("", "", UNLABELLED)]
-        print_table([(f"{run.model.name} {run.choices.preset}", *who), *rows])
+        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows])
     run.finish(Headline(found.metric, found.score) if found else None, **summary)
     return {} if run.is_pooled else score
 

@@ -92,7 +92,7 @@ def forest(tables: Tables) -> Forest | None:
         return None
     area = headline(tables.scores)
     rows = [(tables.run.model, tables.scores[area], "main")]
-    for _, row in table.iterrows():
+    for _, row in sections.prespecified_first(table).iterrows():
         is_named = row[ROLE] == NAMED
         name = f"{row['baseline']} ({NAMED})" if is_named else row["baseline"]
         rows.append((name, Estimate.in_row(row, area), "named" if is_named else ""))

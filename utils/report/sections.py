@@ -100,12 +100,18 @@ def baselines(table: pd.DataFrame) -> Section:
     """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
     area, others = headline(table), int((table[ROLE] == OTHER).sum())
     names = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
+    table = prespecified_first(table)
     marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
     wide = f"The interval of the {NAMED} baseline holds for itself, those of the {others} others for all together."
     notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
     about = "Plain classifiers of the same participants, trained on the same others."
     shown = ["baseline", *(name for name in names if set(columns_of(name)) <= set(table))]
     return section("Baselines", table.assign(baseline=marked), shown, about, open=True, notes=notes)
+
+
+def prespecified_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `baselines.csv` as a page has them."""
+    return table.sort_values(ROLE, key=lambda role: role != NAMED, kind="stable")
 
 
 def confounds(tables: Tables, table: pd.DataFrame) -> Section:
@@ -167,10 +173,15 @@ def by_fold(tables: Tables) -> Section:
     enough = (people >= TELLING).sum(axis=1) == len(CLASSES)
     rows = [
         {"fold": fold, "participants": counted(sizes.get(fold, math.nan))}
-        | {spelled(name): scores[name].text() if enough.get(fold) else "-" for name in OF_FOLDS if name in scores}
+        | {
+            "AUC" if name == "auc" else spelled(name): scores[name].text() if enough.get(fold) else "-"
+            for name in OF_FOLDS
+            if name in scores
+        }
         for fold, scores in tables.folds.items()
     ]
-    return Section("Folds", [ALONE], notes={"": FEW}, **few_apart(rows))
+    about = f"Of so many folds some score low by chance; a dash: fewer than {TELLING} participants of a class."
+    return Section("Folds", [about], **few_apart(rows))
 
 
 def groups(
