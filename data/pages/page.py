@@ -55,8 +55,8 @@ class Section:
 
     `meanings` define columns of the table or names of facts, each beside its heading; `notes` are footnotes of these,
     or of all of it (""). `rest` are rows of the table that stay folded under their title, such as small sites.
-    `markup` is HTML of the page's own. A section of the kind "warning" does not fold; any other is `open` at first, or
-    not.
+    `markup` is HTML of the page's own. A section of the kind "warning" stands below the verdict and does not fold; any
+    other is `open` at first, or not.
     """
 
     title: str
