@@ -1,6 +1,7 @@
 """The tables of a classifier's test -> `report.html`, a page that opens without a network, and its figures."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from data.pages.page import Number, Page, Section, render
 from utils import figures
 from utils.report import drawings, sections
 from utils.report.columns import spelled
-from utils.report.methods import methods, quoted, told_sites
+from utils.report.methods import methods, quoted, seen_by_authors, told_sites
 from utils.report.tables import Described, Tables, read_test
 from utils.runs import record
 from utils.runs.record import Caveats
@@ -30,6 +31,7 @@ INTENDED_USE = (
     "nothing here has been tested for clinical use."
 )
 FEW = 100  # test participants
+SEEN_BY_AUTHORS = "The preset was made by results on ABIDE I, on whose participants the score may be a little too good"
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 SHOWN = 5  # problems
@@ -49,8 +51,8 @@ def write(folder: Path, tables: Tables) -> list[Path]:
         f"Test of {run.model}{cut}{run.marks}",
         f"{run.cohort_name}, {run.started}",
         shown,
-        run.conclusion.verdict if run.conclusion else OF_FOLD if run.fold else UNLABELLED,
-        [*(run.conclusion.numbers if run.conclusion else []), people(tables)],
+        verdict(run),
+        [*numbers(run), people(tables)],
         bars,
     )
     with files.replacing(folder / PAGE) as file:
@@ -73,6 +75,23 @@ def write_again(folder: Path) -> list[Path]:
         tables = read_test(folder)  # nothing is changed before all that is needed can be read
         with record.rewriting(folder, REMADE):
             return write(folder, tables)
+
+
+def verdict(run: Described) -> str:
+    """What a reader takes away, with whether problems invalidate it."""
+    if run.conclusion is None:
+        return OF_FOLD if run.fold else UNLABELLED
+    invalid = "A problem of the data invalidates these results. " if run.problems else ""
+    return f"{invalid}{run.conclusion.verdict}"
+
+
+def numbers(run: Described) -> list[Number]:
+    """The score and its baseline, with their footnotes."""
+    first, *others = run.conclusion.numbers if run.conclusion else [None]
+    if first is None:
+        return []
+    seen = [f"{SEEN_BY_AUTHORS}."] if seen_by_authors(run) else []
+    return [replace(first, notes=[*first.notes, *seen]), *others]
 
 
 def people(tables: Tables) -> Number:

@@ -74,7 +74,6 @@ def facts(tables: Tables) -> Facts:
     saved = json.loads(json.dumps(asdict(preset))) if preset else dict(run.config)
     if not run.prepared.connectome:  # the cohort decided that
         saved.pop("connectome", None)
-    names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
     baselines = pd.DataFrame(columns=["baseline", ROLE]) if tables.baselines is None else tables.baselines
     classes = tables.labelled.groupby("site")["label"].nunique()
     series = run.prepared.connectome if run.config.get("connectome") else ""
@@ -90,12 +89,19 @@ def facts(tables: Tables) -> Facts:
         connectome=", ".join(filter(None, (series, parcels))),
         settings=used(run),
         changed={name: value for name, value in run.config.items() if name in saved and saved[name] != value},
-        seen_by_authors="volume" in model.reads and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE)),
+        seen_by_authors=seen_by_authors(run),
         one_class=classes.index[classes == 1].tolist(),
         baselines=baselines["baseline"].tolist(),
         prespecified=next(iter(baselines["baseline"][baselines[ROLE] == NAMED]), ""),
         calibrated=tables.probabilities is not None,
     )
+
+
+def seen_by_authors(run: Described) -> bool:
+    """Whether its preset, or one of its candidates, was made by results on people of ABIDE I."""
+    names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
+    reads_maps = "volume" in MODELS[run.model].reads and not run.simulated
+    return reads_maps and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE))
 
 
 def used(run: Described) -> dict[str, Any]:

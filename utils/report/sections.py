@@ -123,8 +123,11 @@ def confounds(tables: Tables, table: pd.DataFrame) -> Section:
             "partial"
         ]: "Above 0, the output carries more than the covariates, as far as these are known and measured "
         "without error.",
-        names["masked"]: "The network was told of everybody that values are missing, and measured by a test, as those "
-        "of most training participants.",
+        names[
+            "masked"
+        ]: "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
+        "to what most training participants have.",
+        names["minus_masked"]: "So much of the score, at least, is due to how records were kept.",
     }
     told = table.assign(measure=table["measure"].map(names))
     kept = {name: note for name, note in notes.items() if name in set(told["measure"])}

@@ -74,9 +74,9 @@ class Covariates:
     @property
     def sentence(self) -> str:
         return {
-            YES: "Its output carries more than the covariates in the test, as measured.",
-            NOT_SHOWN: "Its output is not shown to carry more than the covariates.",
-            UNKNOWN: "Whether its output carries more than the covariates cannot be told.",
+            YES: "It carries more than the covariates tested, as measured.",
+            NOT_SHOWN: "It is not shown to carry more than the covariates.",
+            UNKNOWN: "Whether it carries more than covariates cannot be told.",
         }[self.more]
 
 
@@ -147,7 +147,7 @@ class Conclusion:
         where = " in the training's own test" if self.baseline.where else ""
         worse, every = self.others.get(WORSE, 0), sum(self.others.values())
         others = f"; {worse} of {every} others {'is' if worse == 1 else 'are'} better" if worse else ""
-        return f"{told}{where}: {self.baseline.less.text('.2f', 'undefined')}{others}."
+        return f"{told}{where}: {self.baseline.less.text('.3f', 'undefined')}{others}."
 
     @property
     def of_confounds(self) -> list[str]:
@@ -165,7 +165,7 @@ class Conclusion:
             found.append(("", "", self.why))
         if of := self.baseline:
             found.append((f"{NAMED} baseline", of.auc.text(".2f", "undefined"), of.spoken))
-            found.append(("model minus baseline", of.less.text(".2f", "undefined"), standing(of.less)))
+            found.append(("model minus baseline", of.less.text(".3f", "undefined"), standing(of.less)))
         if of_covariates := self.covariates:
             names = listed(of_covariates.names, NAMES)
             beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
@@ -174,7 +174,7 @@ class Conclusion:
         else:
             found.append(("more than covariates", UNKNOWN, "no covariates are known"))
         if self.masked.value is not None:
-            masked = f"{self.area}, score minus this {self.minus_masked.text('.2f', 'undefined')}"
+            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', 'undefined')}"
             found.append(("missingness masked", self.masked.text(".2f", "undefined"), masked))
         found += [(name, str(len(texts)), texts[0]) for name, texts in told.items() if texts]
         return [tuple(map(printable, row)) for row in found]
@@ -185,7 +185,7 @@ class Conclusion:
         notes = [*([f"Nothing can be concluded: {self.why}."] if self.why else []), *self.notes]
         found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, notes)]
         if of := self.baseline:
-            less = f"model minus this {of.less.text('.2f', 'undefined')}: {standing(of.less)}"
+            less = f"model minus this {of.less.text('.3f', 'undefined')}: {standing(of.less)}"
             name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
             found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found
