@@ -1,16 +1,19 @@
 """What tests share: tiny networks, tables and checkpoints read back, cohorts sealed anew."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import digests_of
 from data.cohorts.stored import open_cohort, write_tables
 from utils.runs.checkpoints import CheckpointFolder
+from utils.scores.metrics import Predictions
 
 TINY_CNN = (
     *("--preset", "residual"),
@@ -28,6 +31,15 @@ DENSE = ["phenotype_units=32,16", "phenotype_activation=relu", "phenotype_l2=0.0
 
 
 SMALL = {"cnn": TINY_CNN + SMALL_BATCH, "mmnn": TINY_CNN + SMALL_BATCH, "nn": TINY_NN + SMALL_BATCH, "ae": SMALL_BATCH}
+
+
+def table_of(label: Sequence, probability: Sequence, **columns: object) -> pd.DataFrame:
+    """Rows of `predictions.csv`, each of a participant of their own, with these columns beside."""
+    return pd.DataFrame({"subject": np.arange(len(label)), "label": label, "probability": probability} | columns)
+
+
+def predictions(label: Sequence, probability: Sequence, **columns: object) -> Predictions:
+    return Predictions.of(table_of(label, probability, **columns))
 
 
 def training(folder: Path, cohort: Path, model: str, iterations: int, *more: object) -> list[str]:

@@ -4,10 +4,13 @@ import json
 import math
 import re
 from dataclasses import astuple, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
+from helpers import predictions, table_of
 from scipy import stats
 from scipy.special import expit
 from scipy.stats import binomtest
@@ -20,7 +23,7 @@ from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
 from utils.report import drawings
-from utils.report.scores import held
+from utils.report.cross_validation import lowest_coverage
 from utils.report.tables import COVERAGE
 from utils.scores import calibration, statistics
 from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
@@ -46,16 +49,7 @@ def expected(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
         "f_score": sklearn_metrics.f1_score(label, predicted),
         "auc": sklearn_metrics.roc_auc_score(label, probability),
         "brier": sklearn_metrics.brier_score_loss(label, probability),
-        "calibration_error": calibration_error(label, probability),
     }
-
-
-def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    """By loop over ten bins, the last of which holds 1 as well."""
-    inside = [(probability >= low / 10) & (probability < (low + 1) / 10 + (low == 9)) for low in range(10)]
-    gaps = [abs(probability[rows].mean() - label[rows].mean()) * rows.sum() for rows in inside if rows.any()]
-    assert sum(rows.sum() for rows in inside) == len(label)
-    return sum(gaps) / len(label)
 
 
 def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> float:
@@ -68,7 +62,7 @@ def auc_within(label: np.ndarray, probability: np.ndarray, group: np.ndarray) ->
 @pytest.mark.parametrize("count, seed", [(10, 0), (75, 1), (200, 2)])
 def test_values_are_those_of_scikit_learn(count, seed):
     label, probability = sample(count, seed)
-    found = with_intervals(Predictions(label, probability, range(count)), seed=0)
+    found = with_intervals(predictions(label, probability), seed=0)
     assert {name: metric.value for name, metric in found.items()} == pytest.approx(expected(label, probability))
 
 
@@ -76,36 +70,17 @@ def test_weights_count_records_as_copies_do():
     label, probability = sample(20, 3)
     weight = np.random.default_rng(0).integers(0, 4, 20)
     copied = expected(np.repeat(label, weight), np.repeat(probability, weight))
-    found = {
-        name: value[0]
-        for name, value in scores(Predictions(label, probability, range(20)), weight[None].astype(float)).items()
-    }
+    (one,) = predictions(label, probability).repeats
+    found = {name: value for name, (value,) in scores(one, weight[None].astype(float)).items()}
     assert found == pytest.approx(copied)
-
-
-def test_intervals_are_those_of_a_bootstrap_over_subjects_by_loop():
-    """Each subject has two records, which stay together; resamples differ by chance, hence the tolerance."""
-    label, probability = sample(60, 4)
-    label = np.repeat(label[:30], 2)
-    subject = np.repeat([f"s{number}" for number in range(30)], 2)
-    found = with_intervals(Predictions(label, probability, subject), seed=0)
-    random, spread = np.random.default_rng(9), []
-    for _ in range(2000):
-        rows = np.concatenate([(2 * chosen, 2 * chosen + 1) for chosen in random.integers(0, 30, 30)])
-        predicted = probability[rows] >= 0.5
-        spread.append({"accuracy": (predicted == label[rows]).mean(), "recall": predicted[label[rows] == 1].mean()})
-    for name in ("accuracy", "recall"):
-        low, high = np.percentile([values[name] for values in spread], [2.5, 97.5])
-        assert (found[name].low, found[name].high) == pytest.approx((low, high), abs=0.03)
 
 
 def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed():
     widths = []
     for count in (40, 400):
         label, probability = sample(count, 5)
-        predictions = Predictions(label, probability, [str(number) for number in range(count)])
-        found = with_intervals(predictions, seed=1)
-        assert found == with_intervals(predictions, seed=1)
+        found = with_intervals(predictions(label, probability), seed=1)
+        assert found == with_intervals(predictions(label, probability), seed=1)
         for metric in found.values():
             assert 0 <= metric.low <= metric.value <= metric.high <= 1
         widths.append(found["auc"].high - found["auc"].low)
@@ -117,7 +92,7 @@ def test_intervals_hold_the_value_narrow_with_subjects_and_repeat_with_the_seed(
     [(1.0, {"specificity", "balanced_accuracy", "auc"}), (0.0, {"recall", "balanced_accuracy", "auc"})],
 )
 def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
-    found = with_intervals(Predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9], list("abcdef")), seed=0)
+    found = with_intervals(predictions(np.full(6, label), [0.1, 0.2, 0.6, 0.7, 0.8, 0.9]), seed=0)
     assert {name for name, metric in found.items() if metric.value is None} == undefined
     for name in undefined:
         assert found[name] == UNDEFINED
@@ -125,7 +100,7 @@ def test_one_class_leaves_undefined_what_is_undefined(label, undefined):
 
 
 def test_nobody_predicted_positive_has_no_precision():
-    found = with_intervals(Predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3], list("abc")), seed=0)
+    found = with_intervals(predictions([1.0, 0.0, 1.0], [0.1, 0.2, 0.3]), seed=0)
     assert found["precision"].value is None
     assert found["recall"].value == 0.0
     assert found["auc"].value == 0.5
@@ -133,10 +108,9 @@ def test_nobody_predicted_positive_has_no_precision():
 
 def test_perfect_and_reversed_predictions():
     label = np.array([0.0, 0.0, 1.0, 1.0] * 5)
-    subject = [str(number) for number in range(20)]
     passed = binomtest(10, 10).proportion_ci(method="exact")
     for probability, value, low, high in ((label, 1.0, passed.low, 1.0), (1 - label, 0.0, 0.0, 1 - passed.low)):
-        found = with_intervals(Predictions(label, probability, subject), 0)["auc"]
+        found = with_intervals(predictions(label, probability), 0)["auc"]
         assert astuple(found) == pytest.approx((value, low, high))
 
 
@@ -144,7 +118,7 @@ def test_perfect_and_reversed_predictions():
 def test_a_score_that_contains_a_share_of_0_or_1_is_no_surer_than_that_share(share):
     """Recall of 18 people 0.000, specificity of 44 0.864: the balanced accuracy was 0.432 (0.368 to 0.472)."""
     label, passed = np.repeat([1.0, 0.0], [18, 44]), np.repeat([share, 1, 0], [18, 6, 38])
-    found = with_intervals(Predictions(label, 0.2 + 0.6 * passed, range(62)), 0)
+    found = with_intervals(predictions(label, 0.2 + 0.6 * passed), 0)
     limits = binomtest(int(18 * share), 18).proportion_ci(method="exact")
     for recall in limits:
         at = {"balanced_accuracy": (recall + 38 / 44) / 2, "f_score": 36 * recall / (18 * recall + 6 + 18)}
@@ -164,7 +138,7 @@ def test_explained_variance_over_batches_is_scikit_learns_r2_over_all_values():
 
 def test_one_subject_has_no_interval():
     """Resampling one subject repeats its value: two records do not make it two subjects."""
-    found = with_intervals(Predictions([1.0, 1.0], [0.7, 0.4], ["a", "a"]), seed=0)
+    found = with_intervals(predictions([1.0, 1.0], [0.7, 0.4], subject="a"), seed=0)
     assert found["accuracy"] == Estimate(0.5, None, None)
     assert found["recall"] == Estimate(0.5, None, None)
     json.dumps({name: metric.columns() for name, metric in found.items()}, allow_nan=False)
@@ -175,7 +149,7 @@ def test_a_metric_that_rests_on_few_subjects_of_many_has_no_interval(autism):
     """Nine people with autism: recall, AUC and balanced accuracy would look certain or almost so."""
     label = np.array([1.0] * autism + [0.0] * 10)
     probability = np.array([0.9] * autism + [*np.linspace(0.1, 0.49, 10)])
-    found = with_intervals(Predictions(label, probability, range(len(label))), seed=0)
+    found = with_intervals(predictions(label, probability), seed=0)
     without = {name for name, metric in found.items() if metric.low is None}
     assert without == {"recall", "precision", "f_score", "auc", "balanced_accuracy"}
     assert {found[name].value for name in without} == {1.0}
@@ -193,8 +167,7 @@ def grouped(count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 def test_auc_within_sites_and_folds_is_the_mean_of_scikit_learns():
     label, probability, site, fold = grouped(90, 6)
-    predictions = Predictions(label, probability, range(90), fold, site, peers=site)
-    found = with_intervals(predictions, 0)
+    found = with_intervals(replace(predictions(label, probability, fold=fold, site=site), in_small_sites=False), 0)
     assert found["auc_sites"].value == pytest.approx(auc_within(label, probability, site))
     assert found["auc_folds"].value == pytest.approx(auc_within(label, probability, fold))
     assert found["auc"].value == pytest.approx(sklearn_metrics.roc_auc_score(label, probability))
@@ -220,12 +193,12 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
     gaps = [own[(site == at) & (label == 0)].mean() - own[(site == at) & (label == 1)].mean() for at in both]
     slopes = [1 / label[site == at].var() for at in both]  # of log odds over a share
     assert pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
-    predictions = Predictions(label, own, range(200), fold, site)
-    assert predictions.in_small_sites == small == (pull(label, site, fold) > MOST_PULL)
+    found = predictions(label, own, fold=fold, site=site)
+    assert found.in_small_sites == small == (pull(label, site, fold) > MOST_PULL)
     if small:
         assert auc_within(label, own, site) < 0.2
-        assert with_intervals(predictions, 0)["auc_sites"].value == 0.5
-    half = predictions.subset(np.arange(200) % 2 == 0)
+        assert with_intervals(found, 0)["auc_sites"].value == 0.5
+    half = found.subset(np.arange(200) % 2 == 0)
     assert half.in_small_sites == small
 
 
@@ -234,37 +207,36 @@ def test_a_rare_class_makes_a_site_of_40_small(autism, small):
     """With nothing to find, 7 % of such cohorts were 'worse than chance': 0.016 is a sixth of a tenth."""
     site, fold = np.arange(200) // 40, np.arange(200) % 10
     label = (np.arange(200) % 40 < 40 * autism).astype(float)
-    predictions = Predictions(label, share_of_others(label, site, fold), range(200), fold, site)
-    assert predictions.in_small_sites == small
-    assert (with_intervals(predictions, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
+    found = predictions(label, share_of_others(label, site, fold), fold=fold, site=site)
+    assert found.in_small_sites == small
+    assert (with_intervals(found, 0)["auc_sites"].value == 0.5) == (small or autism == 0.5)
 
 
 def test_sites_that_are_left_out_are_compared_whole():
     label, probability, site, _ = grouped(90, 6)
-    assert not Predictions(label, probability, range(90), site, site).in_small_sites
-    assert not Predictions(label, probability, range(90), None, site).in_small_sites
+    assert not predictions(label, probability, fold=site, site=site).in_small_sites
+    assert not predictions(label, probability, site=site).in_small_sites
 
 
 def test_one_class_a_site_leaves_no_auc_within_sites():
     label, probability = sample(10, 0)
-    found = with_intervals(Predictions(label, probability, list("abcdefghij"), site=np.where(label == 1, "A", "B")), 0)
+    found = with_intervals(predictions(label, probability, site=np.where(label == 1, "A", "B")), 0)
     assert found["auc_sites"] == UNDEFINED
 
 
 def test_an_interval_needs_ten_subjects_of_each_class_in_sites_with_both():
     label = np.array([1] * 5 + [0] * 15 + [1] * 15)
-    predictions = Predictions(label, np.linspace(0.9, 0.1, 35), range(35), site=np.array(["A"] * 20 + ["B"] * 15))
-    found = with_intervals(predictions, 0)
+    test = predictions(label, np.linspace(0.9, 0.1, 35), site=["A"] * 20 + ["B"] * 15)
+    found = with_intervals(test, 0)
     assert found["auc_sites"] == Estimate(1.0, None, None)
     assert found["auc"].low is not None
-    assert predictions.in_one_class_sites == 15
+    assert test.in_one_class_sites == 15
 
 
 def test_what_is_concluded_rests_on_the_auc_within_sites_where_there_are_several():
     label, probability, site, fold = grouped(90, 6)
-    one_site = np.full(90, "A")
-    for its_fold, its_site, name in ((fold, site, "auc_sites"), (fold, one_site, "auc_folds"), (None, one_site, "auc")):
-        assert headline(with_intervals(Predictions(label, probability, range(90), its_fold, its_site), 0)) == name
+    for where, name in (({"fold": fold, "site": site}, "auc_sites"), ({"fold": fold}, "auc_folds"), ({}, "auc")):
+        assert headline(with_intervals(predictions(label, probability, **where), 0)) == name
 
 
 def strata_by_loop(fold: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -285,10 +257,10 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
     probability = np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 120) + 0.2 * (fold - 1), 0, 1)
     other = np.clip(probability + np.random.default_rng(1).normal(0, 0.3, 120), 0, 1)
     subject = np.repeat([f"s{number}" for number in range(60)], 2)
-    predictions = Predictions(label, probability, subject, fold, site)
-    assert predictions.in_small_sites == small
-    found = with_intervals(predictions, 0)
-    less = differences(predictions, replace(predictions, probability=other), 0)
+    test = predictions(label, probability, subject=subject, fold=fold, site=site)
+    assert test.in_small_sites == small
+    found = with_intervals(test, 0)
+    less = differences(test, test.with_probabilities([other]), 0)
     found |= {"difference": less["auc"], "brier difference": less["brier"]}
     assert found["difference"].value == pytest.approx(found["auc"].value - sklearn_metrics.roc_auc_score(label, other))
     widening = dict.fromkeys(found, np.sqrt(2))  # each pair of people of two folds meets twice
@@ -324,23 +296,23 @@ def test_intervals_within_folds_are_those_of_a_loop(small, effort):
 def test_the_difference_is_paired_and_of_the_two_aucs():
     label, probability = sample(80, 8)
     other = np.clip(probability + np.random.default_rng(0).normal(0, 0.05, 80), 0, 1)
-    predictions = Predictions(label, probability, [str(number) for number in range(80)])
-    both = differences(predictions, replace(predictions, probability=other), 0)
+    test = predictions(label, probability)
+    both = differences(test, test.with_probabilities([other]), 0)
     briers = [sklearn_metrics.brier_score_loss(label, values) for values in (probability, other)]
     assert both["brier"].value == pytest.approx(briers[0] - briers[1])
     found = both["auc"]
     aucs = [sklearn_metrics.roc_auc_score(label, values) for values in (probability, other)]
     assert found.value == pytest.approx(aucs[0] - aucs[1])
-    alone = with_intervals(predictions, 0)["auc"]
+    alone = with_intervals(test, 0)["auc"]
     assert found.high - found.low < (alone.high - alone.low) / 2
-    assert differences(predictions, predictions, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
+    assert differences(test, test, 0)["auc"] == Estimate(0.0, 0.0, 0.0)
 
 
 def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
     label, probability = sample(80, 8)
-    predictions = Predictions(label, probability, [str(number) for number in range(80)])
-    other = replace(predictions, probability=np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1))
-    alone, one_of = (differences(predictions, other, 0, among)["auc"] for among in (1, 13))
+    test = predictions(label, probability)
+    other = test.with_probabilities([np.clip(probability + np.random.default_rng(0).normal(0, 0.1, 80), 0, 1)])
+    alone, one_of = (differences(test, other, 0, among)["auc"] for among in (1, 13))
     wider = stats.norm.ppf(1 - 0.025 / 13) / stats.norm.ppf(0.975)
     assert one_of.high - one_of.value == pytest.approx(wider * (alone.high - alone.value))
     assert one_of.value - one_of.low == pytest.approx(wider * (alone.value - alone.low))
@@ -349,8 +321,8 @@ def test_a_difference_among_thirteen_is_as_wide_as_all_of_them_need():
 def test_a_difference_stays_within_what_is_possible():
     label, fold = np.tile([0, 1], 20), np.repeat([0, 1], 20)
     right, wrong = np.random.default_rng(0).random((2, 40)) / 2 + [label / 3, (1 - label) / 3]
-    predictions = Predictions(label, right, [str(number) for number in range(40)], fold)
-    found = differences(predictions, replace(predictions, probability=wrong), 0, among=1000)["auc"]
+    test = predictions(label, right, fold=fold)
+    found = differences(test, test.with_probabilities([wrong]), 0, among=1000)["auc"]
     assert found.low < found.value < found.high == 1
 
 
@@ -362,13 +334,13 @@ def test_log_odds_are_finite_for_certain_probabilities():
 def test_people_whom_other_models_test_widen_an_interval_by_their_share_of_its_training():
     """60 people in three folds of 20: each trains with 40. Of the 30 of a subset, 20 are in another fold than one."""
     label, probability, _, fold = grouped(60, 7)
-    whole, half = Predictions(label, probability, range(60), fold), np.arange(60) % 2 == 0
+    whole, half = predictions(label, probability, fold=fold), np.arange(60) % 2 == 0
     others = [((fold == name) & half).sum() for name in range(3)]
     shares = [count * (half.sum() - count) / 40 for count in others]
     assert whole.widening("accuracy") == pytest.approx(np.sqrt(2))
     assert whole.subset(half).widening("accuracy") == pytest.approx(np.sqrt(1 + sum(shares) / half.sum()))
     assert whole.subset(half).subset(fold[half] == 0).widening("accuracy") == 1
-    assert whole.subset(fold == 0).widening("auc") == replace(whole, fold=None).widening("auc") == 1
+    assert whole.subset(fold == 0).widening("auc") == predictions(label, probability).widening("auc") == 1
 
 
 def of_cells(site: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -379,28 +351,23 @@ def of_cells(site: np.ndarray, fold: np.ndarray) -> np.ndarray:
 def test_one_small_repeat_makes_all_compare_people_of_one_fold(first):
     """Otherwise the mean would be of two scores, and the sentences those of the first repeat only."""
     label, site = np.tile([0.0, 1.0], 60), np.repeat(list("abcdef"), 20)
-    probability, subject = np.random.default_rng(0).random(120), [f"s{at}" for at in range(120)]
+    probability = np.random.default_rng(0).random(120)
     even, odd = np.arange(120) // 2 % 5, (np.arange(120) // 2 + 2 * (np.arange(120) % 10 == 1)) % 5
     odd[site == "a"] = np.where(label[site == "a"] == 1, 0, 1)  # nobody of both classes there
-    large, small = (Predictions(label, probability, subject, fold, site) for fold in (even, odd))
-    assert (large.in_small_sites, small.in_small_sites) == (False, True)
-    one, other = (small, large) if first else (large, small)
-    both = replace(one, repeats=(other,))
+    large, small = (table_of(label, probability, fold=fold, site=site) for fold in (even, odd))
+    assert [Predictions.of(one).in_small_sites for one in (large, small)] == [False, True]
+    both = Predictions.of(*((small, large) if first else (large, small)))
     means = [auc_within(label, probability, of_cells(site, fold)) for fold in (even, odd)]
     assert with_intervals(both, 0)["auc_sites"].value == pytest.approx(np.mean(means))
-    assert both.in_small_sites and all(part.in_small_sites for part in both.subset(label >= 0).all)
-    assert small.in_one_class_sites >= 20 and both.in_one_class_sites == 0, "they take part in the other repeat"
-    assert not large.in_small_sites, "what was given stays as it was"
+    assert both.in_small_sites and both.subset(label >= 0).in_small_sites
+    assert Predictions.of(small).in_one_class_sites >= 20 and both.in_one_class_sites == 0, "in the other repeat"
 
 
 def test_a_repeat_without_anybody_to_compare_hides_no_score_and_leaves_no_interval():
-    label, site, subject = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), [f"s{at}" for at in range(40)]
-    fold = np.arange(40) // 2 % 2
-    once = Predictions(label, np.random.default_rng(0).random(40), subject, fold, site, peers=of_cells(site, fold))
-    alone, found = (
-        with_intervals(one, 0)["auc_sites"]
-        for one in (once, replace(once, repeats=(replace(once, fold=label, peers=of_cells(site, label)),)))
-    )
+    label, site, probability = np.tile([0.0, 1.0], 20), np.repeat(["a", "b"], 20), np.random.default_rng(0).random(40)
+    tables = [table_of(label, probability, fold=fold, site=site) for fold in (np.arange(40) // 2 % 2, label)]
+    tests = [replace(Predictions.of(*of), in_small_sites=True) for of in (tables[:1], tables)]
+    alone, found = (with_intervals(of, 0)["auc_sites"] for of in tests)
     assert alone.low is not None and (found.value, found.low) == (pytest.approx(alone.value), None)
 
 
@@ -410,9 +377,9 @@ def test_the_auc_of_a_small_site_compares_people_of_one_fold():
     fold = np.random.default_rng(0).permutation(120) % 5
     fold[site == "j"] = label[site == "j"]
     own = share_of_others(label, site, fold)
-    predictions = Predictions(label, own, range(120), fold, site)
-    assert predictions.in_small_sites
-    rows = {row["site"]: row["auc"] for row in by_site(predictions, 0)}
+    test = predictions(label, own, fold=fold, site=site)
+    assert test.in_small_sites
+    rows = {row["site"]: row["auc"] for row in by_site(test, 0)}
     assert rows.pop("j") is None, "nobody there is of the same fold as one of the other class"
     assert [*rows.values()] == [0.5] * 9
     assert auc_within(label, own, site) < 0.25
@@ -420,25 +387,23 @@ def test_the_auc_of_a_small_site_compares_people_of_one_fold():
 
 def test_scores_of_repeats_are_means_and_their_people_are_drawn_together():
     label, probability, site, fold = grouped(60, 7)
-    other = np.random.default_rng(1).permutation(60)
-    again = Predictions(label, probability[other], range(60), (fold + label) % 3, site)
-    once = Predictions(label, probability, range(60), fold, site)
-    found = with_intervals(replace(once, repeats=(again,)), 0)
-    assert once.in_small_sites and not again.in_small_sites
-    alone = [with_intervals(replace(one, peers=of_cells(site, one.fold)), 0) for one in (once, again)]
-    for name in found:
-        assert found[name].value == pytest.approx(np.mean([one[name].value for one in alone]))
+    other = probability[np.random.default_rng(1).permutation(60)]
+    once = table_of(label, probability, fold=fold, site=site)
+    again = table_of(label, other, fold=(fold + label) % 3, site=site)
+    assert [Predictions.of(of).in_small_sites for of in (once, again)] == [True, False]
+    both = Predictions.of(once, again)
+    alone = [with_intervals(replace(Predictions.of(of), in_small_sites=True), 0) for of in (once, again)]
+    for name, found in with_intervals(both, 0).items():
+        assert found.value == pytest.approx(np.mean([one[name].value for one in alone]))
     half = np.arange(60) % 2 == 0
-    of_half = with_intervals(replace(once, repeats=(again,)).subset(half), 0)
-    values = [expected(label[half], one.probability[half])["auc"] for one in (once, again)]
-    assert of_half["auc"].value == pytest.approx(np.mean(values))
-    same = with_intervals(replace(once, repeats=(once,)), 0)
-    assert same["auc"] == pytest.approx(alone[0]["auc"])
+    values = [expected(label[half], of[half])["auc"] for of in (probability, other)]
+    assert with_intervals(both.subset(half), 0)["auc"].value == pytest.approx(np.mean(values))
+    assert with_intervals(Predictions.of(once, once), 0)["auc"] == pytest.approx(alone[0]["auc"])
 
 
 def test_sites_in_a_table():
     label, probability, site, _ = grouped(90, 6)
-    rows = by_site(Predictions(label, probability, range(90), site=site), seed=0)
+    rows = by_site(predictions(label, probability, site=site), seed=0)
     sizes = [row["subjects"] for row in rows]
     assert rows[0]["site"] == "A" and sizes == sorted(sizes, reverse=True)
     assert [sum(row[name] for row in rows) for name in ("subjects", "autism", "control")] == [90, 45, 45]
@@ -455,7 +420,7 @@ def test_sites_in_a_table():
 
 def test_folds_by_name():
     label, probability, _, fold = grouped(90, 6)
-    found = by_fold(Predictions(label, probability, range(90), 9 + fold), seed=0)
+    found = by_fold(predictions(label, probability, fold=9 + fold), seed=0)
     assert set(found) == {"9", "10", "11"}
     at = fold == 1
     assert {name: metric.value for name, metric in found["10"].items()} == pytest.approx(
@@ -464,27 +429,11 @@ def test_folds_by_name():
     json.dumps([metric.columns() for of_fold in found.values() for metric in of_fold.values()], allow_nan=False)
 
 
-def test_a_calibration_error_of_nothing_but_noise_does_not_look_certain():
-    """The percentiles of a perfectly calibrated classifier's resamples do not hold 0."""
-    random = np.random.default_rng(0)
-    probability = random.uniform(size=400)
-    label = (random.uniform(size=400) < probability).astype(float)
-    found = with_intervals(Predictions(label, probability, range(400)), 0)["calibration_error"]
-    assert found.low == 0.0 < 0.02 < found.value < found.high < 0.12
-
-
-def test_a_calibration_error_that_is_there_is_seen():
-    """Probabilities of 0.9 for what happens half the time: an error of 0.4, as sure as a mean of 400 coins."""
-    label = np.arange(400) % 2.0
-    found = with_intervals(Predictions(label, np.full(400, 0.9), range(400)), 0)["calibration_error"]
-    assert list(astuple(found)) == pytest.approx([0.4, 0.4 - 2.24 * 0.025, 0.4 + 2.24 * 0.025], abs=0.008)
-
-
 def test_a_site_that_lies_in_one_fold_of_some_repeats_has_no_auc_within_folds():
     label, site = np.tile([0.0, 1.0], 6), np.repeat(["a", "b"], 6)
-    subject, fold = np.array([str(at) for at in range(12)]), np.repeat(["0", "1"], 6)
-    once = Predictions(label, np.linspace(0, 1, 12), subject, np.tile(["0", "0", "1", "1"], 3), site)
-    rows = by_site(replace(once, repeats=(replace(once, fold=fold),)), 0)
+    fold, other = np.tile(["0", "0", "1", "1"], 3), np.repeat(["0", "1"], 6)
+    tables = [table_of(label, np.linspace(0, 1, 12), fold=of, site=site) for of in (fold, other)]
+    rows = by_site(Predictions.of(*tables), 0)
     assert [row["subjects"] for row in rows] == [6, 6]
     assert rows[0]["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(label[:6], np.linspace(0, 1, 12)[:6]))
 
@@ -523,11 +472,6 @@ def test_undefined_resamples_are_left_out_and_nothing_defined_is_no_interval():
     assert np.isnan(low[1]) and np.isnan(high[1])
 
 
-def test_the_bootstrap_of_one_subject_is_no_interval():
-    low, high = bootstrap(lambda weight: weight @ np.ones((1, 4)), 1, np.random.default_rng(0), 10)
-    assert low.shape == high.shape == (4,) and np.isnan(low).all() and np.isnan(high).all()
-
-
 def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     drawn = []
     strata = np.array(["b", "a", "b", "a", "a"])
@@ -538,68 +482,11 @@ def test_strata_keep_their_sizes_and_strata_of_one_have_no_interval():
     assert np.isnan(low) and np.isnan(high)
 
 
-# Curves, texts, and tests of few people
-
-
-def made_people(count: int = 120, folds: int = 0, seed: int = 0) -> pd.DataFrame:
-    """Predictions that are right more often than not, some subjects twice, probabilities with ties."""
-    random = np.random.default_rng(seed)
-    label = np.arange(count) % 2
-    probability = (1 / (1 + np.exp(-random.normal(label - 0.5, 1)))).round(2)
-    subject = np.arange(count) - 2 * (np.arange(count) % 20 == 2)
-    columns = {
-        "file": [f"{number}.bin" for number in range(count)],
-        "subject": subject.astype(str),
-        "site": np.array(("NYU", "PITT", "UCLA"))[subject // 2 % 3],
-        "label": label.astype(str),
-        "probability": probability,
-    }
-    table = pd.DataFrame(columns)
-    return table.assign(fold=(subject % folds).astype(str)) if folds else table
-
-
-def rates(label: np.ndarray, probability: np.ndarray) -> tuple[list[float], list[float]]:
-    """False and true positive rate at every threshold, counted one by one."""
-    thresholds = [np.inf, *sorted(set(probability), reverse=True)]
-    false, true = ([(probability[label == value] >= cut).mean() for cut in thresholds] for value in (0, 1))
-    return false, true
-
-
-@pytest.mark.slow
-def test_the_band_is_that_of_a_plain_loop_within_folds(effort):
-    effort(curve_resamples=30)
-    table = made_people(60, 2).assign(label=lambda table: table["label"].astype(float))
-    random, samples = np.random.default_rng(5), [[] for _ in range(30)]
-    for fold in sorted(table["fold"].unique()):
-        members = sorted(table["subject"][table["fold"] == fold].unique())
-        counts = random.multinomial(len(members), [1 / len(members)] * len(members), 30)
-        for rows, drawn in zip(samples, counts, strict=True):
-            rows += [
-                table[table["subject"] == name]
-                for name, times in zip(members, drawn, strict=True)
-                for _ in range(times)
-            ]
-    found = [
-        np.interp(drawings.FALSE_RATES, *rates(sample["label"].to_numpy(), sample["probability"].to_numpy()))
-        for sample in map(pd.concat, samples)
-    ]
-    centre = np.interp(drawings.FALSE_RATES, *rates(table["label"].to_numpy(), table["probability"].to_numpy()))
-    ends = np.percentile(found, (2.5, 97.5), axis=0)
-    low, high = np.clip(centre + np.sqrt(2) * (ends - centre), 0, 1)  # each pair of people of two folds meets twice
-    autism = table["subject"][table["label"].astype(float) == 1].nunique()
-    passed = binomtest(autism, autism).proportion_ci(method="exact")
-    expected = np.array([np.minimum(low, passed.low), np.maximum(high, 1 - passed.low)])
-    assert np.array(drawings.roc_band(Predictions.of(table), 5)) == pytest.approx(expected)
-
-
-def test_a_class_of_one_subject_has_no_band():
-    table = made_people(20).assign(label=[1.0] + [0.0] * 19)
-    assert drawings.roc_band(Predictions.of(table), 0) is None
+# Texts, and tests of few people
 
 
 def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
-    table = made_people()
-    label, probability = table["label"].astype(int).to_numpy(), table["probability"].to_numpy()
+    label, probability = sample(120, 0)
     inside = (probability * 100).round() % 10 != 0  # scikit-learn's bins are closed at their other end
     table = drawings.calibration(label[inside], probability[inside])
     observed, predicted = calibration_curve(label[inside], probability[inside], n_bins=10, strategy="uniform")
@@ -614,7 +501,7 @@ def test_calibration_is_that_of_scikit_learn_with_wilson_intervals():
 
 SMALL_TESTS = 100  # 1,000 take some minutes, and found no more
 UNIT, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-ANY = ("slope", "intercept", "in_the_large")  # and counts, of which nothing is asked but that they are numbers
+ANY = ("slope", "intercept")  # and counts, of which nothing is asked but that they are numbers
 SIGNED = ("model_minus", "partial", "correlation", "difference")
 
 
@@ -628,17 +515,17 @@ def small_test(random: np.random.Generator) -> tuple[Predictions, list[np.ndarra
     label = label.astype(float)
     site = np.array([f"S{at}" for at in random.integers(sites, size=count)])
     folds = [site, None, *(random.integers(of, size=count) for of in (2, 3, 10))]
-    person = [None, np.arange(count) // 2][random.integers(2)]
+    unit = [None, np.arange(count) // 2][random.integers(2)]
     kind, repeats = random.integers(5), random.integers(1, 3)
 
     def said() -> np.ndarray:
         noise = random.random(count)
         return [noise, np.full(count, 0.5), label * 0.8 + 0.1, 1 - label, noise.round()][kind]
 
-    fold = folds[random.integers(5)]
-    one = Predictions(label, said(), np.arange(count), fold, site, person=person)
-    every = [replace(one, probability=said()) for _ in range(repeats)]
-    return replace(every[0], repeats=tuple(every[1:])), [random.permutation(said()) for _ in every]
+    fold, where = folds[random.integers(5)], {"site": site} | ({} if unit is None else {"same_scan": unit})
+    where |= {} if fold is None else {"fold": fold}
+    tables = [table_of(label, said(), **where) for _ in range(repeats)]
+    return Predictions.of(*tables), [random.permutation(said()) for _ in tables]
 
 
 def outside(name: str, value: object) -> bool:
@@ -656,14 +543,15 @@ def told(test: Predictions, baselines: list[np.ndarray], random: np.random.Gener
     other = test.with_probabilities(baselines)
     count = {"subjects", "autism", "control"}
     by = by_site(test, 0) if random.random() < 0.05 else []
-    by += [flat(of) for of in by_fold(test, 0).values()] if test.fold is not None and random.random() < 0.05 else []
-    rows = [*table, flat(with_intervals(test, 0)), *({name: row[name] for name in row.keys() - count} for row in by)]
+    by += [flat(of) for of in by_fold(test, 0).values()] if random.random() < 0.05 else []
+    score = with_intervals(test, 0)
+    rows = [*table, flat(score), *({name: row[name] for name in row.keys() - count} for row in by)]
     rows += [{f"difference {name}": value for name, value in flat(differences(test, other, 0)).items()}]
     rows += [
         {row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, external.Known(), 0)
     ]
     rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
-    return rows, [comparisons.verdict(table, test, ("volume",))]
+    return rows, [comparisons.conclusion(score, test, table, ("volume",)).verdict]
 
 
 @pytest.mark.slow
@@ -693,12 +581,12 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         nearly_wrong = np.abs(label - (random.random(170) < 0.98))
         said = [label * 0.98 + 0.01, 1 - label, nearly_wrong, np.full(170, 0.5), random.random(170)][seed % 5]
         people = pd.DataFrame({"file": np.arange(170), "subject": np.arange(170), "site": site, "label": label})
-        found = probabilities.people(people.assign(probability=said), np.arange(170) % 3)
+        found = probabilities.people(people.assign(probability=said, fold=np.arange(170) % 3))
         rows = probabilities.observed(found, "site", 0).to_dict("records")
         cells = [(row["measure"], row[end]) for row in rows for end in columns_of() if row[end] == row[end]]
         assert not [cell for cell in cells if outside(*cell)]
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
-        test = Predictions(label, said * 0.9 + 0.05 * random.random(170), np.arange(170), np.arange(170) % 3, site)
+        test = predictions(label, said * 0.9 + 0.05 * random.random(170), fold=np.arange(170) % 3, site=site)
         result = confounds.motion(test, covariates.astype(str), 0)
         for name in ("partial", "correlation"):
             assert not [of for of in astuple(result.get(name, UNDEFINED)) if outside(name, of)]
@@ -755,11 +643,11 @@ def alike(effort) -> pd.DataFrame:
 
 def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
     twice = pd.concat([alike, alike.assign(file="again", probability=0.5)])
-    table = probabilities.people(twice, twice["fold"].to_numpy())
+    table = probabilities.people(twice)
     assert table["file"].tolist() == alike["file"].tolist()
     own = (alike["site"] == "site 3").to_numpy()
-    label, raw, fold = (alike[name].to_numpy() for name in ("label", "probability", "fold"))
-    others = calibration.fit(label[~own], raw[~own], fold[~own], "site")
+    label, raw = alike["label"].to_numpy(), alike["probability"].to_numpy()
+    others = calibration.fit(label[~own], raw[~own])
     np.testing.assert_allclose(table["calibrated"][own], others.probability(raw[own]))
     assert table["prevalence"][own].unique() == pytest.approx([label[~own].mean()])
     names = {(True, False): "control", (False, True): "autism", (True, True): "both", (False, False): "none"}
@@ -770,12 +658,12 @@ def test_a_person_counts_once_and_is_calibrated_by_all_other_folds(alike):
 def test_few_people_have_no_table(alike, effort):
     effort(calibrate_from=50)
     few = alike.groupby("site").head(11)
-    assert probabilities.people(few, few["fold"].to_numpy()).empty
+    assert probabilities.people(few).empty and probabilities.people(alike.assign(fold="one")).empty
 
 
 def test_what_was_observed_is_counted_by_hand(alike):
     alike = alike.assign(label=alike["label"].where(alike["site"] != "site 5", 1))  # a site of one class
-    table = probabilities.people(alike, alike["fold"].to_numpy())
+    table = probabilities.people(alike)
     found = probabilities.observed(table, "site", 0)
     assert (found["group"].nunique(), len(found)) == (1 + len(SIZES), 6 + 2 * 5 * (1 + len(SIZES)))
     held = table["set_90"].isin(["control", "both"])
@@ -792,27 +680,39 @@ def test_what_was_observed_is_counted_by_hand(alike):
     assert both.tolist() == pytest.approx([(table["set_80"] == "both").mean()])
     slope = found[found["measure"] == "slope"].set_index("probabilities")
     assert (slope["low"] < slope["value"]).all() and (slope["value"] < slope["high"]).all()
-    raw = calibration.agreement(table["label"].to_numpy(), table["probability"].to_numpy())
-    assert slope["value"]["as predicted"] == pytest.approx(raw.slope)
+    raw = sm.Logit(table["label"], sm.add_constant(log_odds(table["probability"].to_numpy()))).fit(disp=0)
+    assert slope["value"]["as predicted"] == pytest.approx(raw.params.iloc[1])
 
 
 @pytest.mark.slow
 def test_intervals_hold_the_true_slope(effort, monkeypatch):
     effort(resamples=100)
     monkeypatch.setattr("utils.scores.metrics.Predictions.widening", lambda *_: 1)  # these labels share no models
-    rows = [
-        {(row["measure"], row["probabilities"]): row for row in probabilities.of_agreement(table, 0)}
-        for table in (probabilities.people(of, of["fold"].to_numpy()) for of in map(at_sites, range(100)))
-    ]
-    slope = pd.DataFrame([of["slope", "as predicted"] for of in rows])
-    intercept = pd.DataFrame([of["intercept", "as predicted"] for of in rows])
+    rows = [probabilities.agreement(Predictions.of(of), 0) for of in map(at_sites, range(100))]
+    slope, intercept = (pd.DataFrame([of[name].columns() for of in rows]) for name in ("slope", "intercept"))
     for table, true in ((slope, 1), (intercept, 0)):  # log odds of normal values 1 apart are what they say
         assert ((table["low"] <= true) & (true <= table["high"])).mean() == pytest.approx(0.95, abs=0.06)
 
 
 def observed_in(table: pd.DataFrame) -> pd.DataFrame:
-    own = probabilities.people(table, table["fold"].to_numpy())
-    return probabilities.observed(own, "fold", 0)
+    return probabilities.observed(probabilities.people(table), "fold", 0)
+
+
+def test_the_lowest_coverage_is_that_of_a_left_out_site_with_ten_people_of_a_class(alike):
+    table = probabilities.people(alike)
+    found = SimpleNamespace(calibration=probabilities.observed(table, "site", 0), run=SimpleNamespace(folds="site"))
+    held = [
+        table["set_80"].isin([name, "both"]) & (table["label"] == at) for at, name in enumerate(("control", "autism"))
+    ]
+    shares = [
+        holds[rows].sum() / (table["label"][rows] == at).sum()
+        for at, holds in enumerate(held)
+        for rows in (table["site"] == name for name in table["site"].unique())
+        if (table["label"][rows] == at).sum() >= 10
+    ]
+    assert len(shares) == 18 and lowest_coverage(found) == pytest.approx(min(shares))
+    found.run.folds = "5"
+    assert lowest_coverage(found) is None
 
 
 def test_people_who_share_a_scan_count_as_one(alike):
@@ -825,20 +725,9 @@ def test_people_who_share_a_scan_count_as_one(alike):
     assert width[0] == pytest.approx(width[1], abs=0.06)
 
 
-def test_sites_with_ten_families_are_told_apart(alike):
-    """NearDuplicates at each site: half as many families as people."""
-    table = alike.loc[alike.index.repeat(2)].reset_index(drop=True)
-    names = [f"{name}-{at % 2}" for at, name in enumerate(table["subject"])]
-    found = observed_in(table.assign(same_scan=table["subject"] + "-0", subject=names, file=names))
-    own = found[(found["measure"] == COVERAGE) & (found["diagnosis"] == "autism") & (found["level"] == 0.8)]
-    large = own[(own["group"] != "") & (own["participants"] >= 20)]["value"]
-    assert held(found, "autism").ends == (large.min(), large.max())
-
-
 def test_intervals_need_ten_families_of_each_class():
     label, probability = np.repeat([0.0, 1.0], 16), np.linspace(0, 1, 32) % 0.7
-    one = Predictions(label, probability, np.arange(32), person=np.arange(32) // 2)
-    alone = replace(one, person=None)
+    one, alone = predictions(label, probability, same_scan=np.arange(32) // 2), predictions(label, probability)
     assert one.units(label >= 0) == 16 and alone.units(label >= 0) == 32
     assert with_intervals(one, 0)["auc"].low is None
     assert with_intervals(alone, 0)["auc"].low is not None
@@ -848,8 +737,8 @@ def test_intervals_of_several_folds_are_made_wider_by_their_families():
     """As if each family were one person; a family is in one fold."""
     family = np.arange(120) // 2
     label, fold, site = family % 2, family % 5, np.repeat(["a", "b"], 60)
-    twice = Predictions(label, np.linspace(0, 1, 120), np.arange(120), fold, site, person=family)
-    once = twice.subset(np.arange(120) % 2 == 0)
+    table = table_of(label, np.linspace(0, 1, 120), fold=fold, site=site, same_scan=family)
+    twice, once = Predictions.of(table), Predictions.of(table[::2])
     fewer = np.sqrt((1 - 5 / 120) / (1 - 5 / 60))  # degrees of freedom of the bootstrap, one a fold
     for name in ("auc", "auc_sites", "auc_folds"):
-        assert twice.widening(name) == pytest.approx(replace(once, tested=()).widening(name) * fewer)
+        assert twice.widening(name) == pytest.approx(once.widening(name) * fewer)

@@ -17,8 +17,8 @@ from sklearn.metrics import accuracy_score, r2_score, recall_score, roc_auc_scor
 from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "auc", "brier"]
-METRICS += ["calibration_error", "auc_sites"]
+METRICS = ["accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f_score", "brier"]
+METRICS += ["auc", "auc_sites"]
 JOB = "run.py --{job} --model {model} --chkPointDir {to}/ckpt --dataDir {of} --outDir {to}/{job}"
 
 

@@ -170,9 +170,10 @@ def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, n
     unit = family if setting.way == WAYS[2] else alone
     fold = cut(label, site, alone if setting.way == WAYS[0] else family, setting.folds, seed)
     (scores, truth), (others, its_truth) = (tested(label, fold, of, setting.separation) for of in (mine, its))
-    model = Predictions(label, scores, np.arange(len(label)), fold, site, person=unit)
+    columns = {"subject": np.arange(len(label)), "fold": fold, "site": site, "same_scan": unit}
+    model = Predictions.of(pd.DataFrame({"label": label, "probability": scores} | columns))
     found = intervals(model, partial(averaged, model, aucs), seed)
-    less = differences(model, replace(model, probability=others), seed)[headline(found)]
+    less = differences(model, model.with_probabilities([others]), seed)[headline(found)]
     return {"auc_sites": (*astuple(found["auc_sites"]), truth), "difference": (*astuple(less), truth - its_truth)}
 
 

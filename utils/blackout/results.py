@@ -17,7 +17,7 @@ from utils.blackout.replication import replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
+from utils.scores.results import MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +87,10 @@ def concluded(
 
 def scores_of(effects: Effects, fold: Sequence | None, seed: int) -> dict[str, Estimate]:
     """How well the network predicts the people who were blacked out."""
-    folds, sites = None if fold is None else np.array(fold), np.array([row.site for row in effects.rows])
-    subject, person = np.array(effects.subject), effects.first
-    return with_intervals(
-        Predictions(effects.label, effects["probability"], subject, folds, sites, person=person), seed
-    )
+    columns = {"label": effects.label, "probability": effects["probability"], "subject": effects.subject}
+    columns |= {"site": [row.site for row in effects.rows], SAME_SCAN: effects.first}
+    columns |= {} if fold is None else {"fold": list(fold)}
+    return with_intervals(Predictions.of(pd.DataFrame(columns)), seed)
 
 
 def people_of(run: Run, effects: Effects, fold: Sequence | None, score: Estimate) -> People:

@@ -1,7 +1,7 @@
 """Folders of finished tests of the same people -> the rows of `compare.csv`, one for each two of the tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from math import comb
@@ -37,10 +37,9 @@ class FinishedTest:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """Those of the first repeat, with the others; records of unknown label take no part."""
+        """Those of every repeat; records of unknown label take no part."""
         known = self.table[self.table["label"].notna()]
-        first, *others = (Predictions.of(repeat) for _, repeat in known.groupby("repeat"))
-        return replace(first, repeats=tuple(others))
+        return Predictions.of(*(repeat for _, repeat in known.groupby("repeat")))
 
     @cached_property
     def scores(self) -> dict[str, Estimate]:

@@ -93,7 +93,7 @@ def baselines_table(
         baseline = predictions.with_probabilities([table[name] for table in predicted])
         found = with_intervals(baseline, seed)
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
-            baseline = baseline.with_probabilities([np.zeros(len(one.label)) for one in baseline.all])
+            baseline = baseline.with_probabilities(np.zeros_like(baseline.probabilities))
             found |= {key: value for key, value in with_intervals(baseline, seed).items() if key in HEADLINES}
         less = differences(predictions, baseline, seed, among if role.get(name) == OTHER else 1)
         minus = {f"{MINUS}{area}": less[area] for area in ("auc", *predictions.groups)}
@@ -110,18 +110,19 @@ def conclusion(
 ) -> Conclusion:
     """What a test shows, by its metrics and the rows of `baselines_table`; without any, the baseline is that of the
     test `of_folds` that goes with the network."""
-    metric, people = headline(score), predictions.count(predictions.label >= 0)
+    metric, everybody = headline(score), predictions.label >= 0
+    people = predictions.count(everybody)
     fewest = min(predictions.count(predictions.label == value) for value in (0, 1))
-    small, tied = predictions.in_small_sites, bool((predictions.unit != predictions.subject).any())
-    sites = known_sites(predictions.site) if predictions.site is not None else []
+    small, tied = predictions.in_small_sites, predictions.units(everybody) < people
+    sites = known_sites(predictions.site)
     notes = notes_of(
         metric,
         small_sites=small,
         one_class=predictions.in_one_class_sites,
         participants=people,
         new_sites=new_sites(predictions),
-        unknown_site=predictions.site is not None and not sites,
-        repeats=len(predictions.all),
+        unknown_site=not sites,
+        repeats=len(predictions.repeats),
     )
     minus = {row["baseline"]: Estimate.in_row(row, f"{MINUS}{metric}") for row in rows}
     candidates = [name for name in minus if name != MAJORITY]
@@ -149,9 +150,9 @@ def conclusion(
 def new_sites(predictions: Predictions) -> bool | None:
     """Whether every site is in one fold, in each repeat, so that its model has not seen it; None if there are no
     folds."""
-    if predictions.fold is None or predictions.site is None:
+    if not predictions.trained.any():
         return None
-    folds = [pd.Series(one.fold).groupby(one.site).nunique() for one in predictions.all]
+    folds = [pd.Series(fold).groupby(predictions.site).nunique() for fold in predictions.folds]
     return all((of == 1).all() for of in folds)
 
 

@@ -53,7 +53,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
 
 def subjects_of(predictions: Predictions) -> pd.DataFrame:
     """`label`, `site`, `unit` and `logit`, the mean of all records and repeats, by subject."""
-    logits = np.mean([log_odds(one.probability) for one in predictions.all], axis=0)
+    logits = log_odds(predictions.probabilities).mean(0)
     first = {"label": predictions.label, "site": predictions.site, "unit": predictions.unit}
     by_subject = pd.DataFrame(first | {"logit": logits}).groupby(predictions.subject)
     return by_subject.agg(dict.fromkeys(first, "first") | {"logit": "mean"})
@@ -191,24 +191,21 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
     if table is None:
         return []
     first, _ = predictions.people
-    subject, site = predictions.subject[first].tolist(), np.asarray(predictions.site)[first].tolist()
+    subject, site = predictions.subject[first].tolist(), predictions.site[first].tolist()
     known = covariates(subject, site, table)
     rows = []
     for kind, group in grouped(known, site):
         of_record = group.reindex(predictions.subject).to_numpy(object)
         for name in group.dropna().unique():
-            counts, found = scored(predictions.subset(of_record == name), seed)
+            part = predictions.subset(of_record == name)
+            members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
+            found = with_intervals(part, seed)
+            counts = {key: part.count(group) for key, group in members.items()}
             scores: dict[str, Estimate] = {area: found[area] for area in ("auc_sites", "auc") if area in found}
             if predictions.in_small_sites:
                 scores = {"auc_sites": found[headline(found)], "auc": UNDEFINED}
             rows.append({"kind": kind, "group": str(name)} | counts | flat(scores))
     return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
-
-
-def scored(part: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
-    """How many subjects there are in a part, of each class, too; and its metrics."""
-    members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
-    return {name: part.count(rows) for name, rows in members.items()}, with_intervals(part, seed)
 
 
 def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:
@@ -236,9 +233,12 @@ def by_site(predictions: Predictions, seed: int) -> list[dict]:
     Where sites are small the AUC is that within folds. Models of different folds have seen different people of the
     site (`metrics.pull`).
     """
-    rows, sites = [], np.asarray(predictions.site)
-    for name in np.unique(sites):
-        counts, found = scored(predictions.subset(sites == name), seed)
+    rows = []
+    for name in np.unique(predictions.site):
+        site = predictions.subset(predictions.site == name)
+        members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
+        counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
+        found = with_intervals(site, seed)
         area = headline(found) if predictions.in_small_sites else "auc"
         rows.append({"site": str(name)} | counts | flat({"auc": found[area], "accuracy": found["accuracy"]}))
     return sorted(rows, key=lambda row: -row["subjects"])
@@ -246,5 +246,5 @@ def by_site(predictions: Predictions, seed: int) -> list[dict]:
 
 def by_fold(predictions: Predictions, seed: int) -> dict[str, dict[str, Estimate]]:
     """The metrics of each fold, in the order in which folds appear, by the fold's name as text."""
-    fold = np.asarray(predictions.fold)
+    fold = predictions.folds[0]
     return {str(name): with_intervals(predictions.subset(fold == name), seed) for name in dict.fromkeys(fold.tolist())}

@@ -15,14 +15,11 @@ from utils.scores.results import TABLES
 
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (
-    "Probabilities are not calibrated and there are no sets of labels, since no test on folds with enough "
-    "participants goes with this model."
+    "Probabilities are not calibrated and there are no sets of labels: no test on folds of enough participants goes "
+    "with this model."
 )
-NO_SCORE = "How good this network is nobody knows, so that what it says of a participant may be chance."
-AT_CHANCE = (
-    "The test on folds does not show that such networks do better than chance, so that what this one says of a "
-    "participant may be chance."
-)
+NO_SCORE = "How good this network is nobody knows: what it says of a participant may be chance."
+AT_CHANCE = "No test on folds shows that such networks beat chance: what this one says of a participant may be chance."
 DIGITS = 6
 
 
@@ -42,16 +39,13 @@ def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike
         sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
         people["probability"] = calibration.probability(raw, prevalence)
         people["labels"] = [" or ".join(of) or "none" for of in sets]
-    notes = [*doubts(run.cross_validation), promises_of(calibration, prevalence)]
+    notes = [*doubts(run.cross_validation), promises_of(run.cross_validation, calibration, prevalence)]
     if unlike is not None:
-        people["out_of_distribution"] = (
-            people["file"].map(unlike.set_index("file")["reasons"]).astype(object).fillna("")
-        )
+        reasons = people["file"].map(unlike.set_index("file")["reasons"])
+        people["out_of_distribution"] = reasons.astype(object).fillna("")
         flagged = unlike["subject"].unique().tolist()
-        why = f", so that less is known of their predictions; {name} says why: {listed(flagged)}" if flagged else ""
-        notes.append(
-            f"Unlike the training participants: {len(flagged)} of {people['subject'].nunique()} participants{why}."
-        )
+        why = f"; less is known of their predictions, and {name} says why: {listed(flagged)}" if flagged else ""
+        notes.append(f"Out of distribution: {len(flagged)} of {people['subject'].nunique()} participants{why}.")
     write_frame(run.out_dir / name, people, DIGITS)
     return notes
 
@@ -63,20 +57,17 @@ def doubts(score: CrossValidation | None) -> list[str]:
     return [] if score.score.beats_chance else [AT_CHANCE]
 
 
-def promises_of(calibration: Calibration | None, prevalence: float | None) -> str:
+def promises_of(score: CrossValidation | None, calibration: Calibration | None, prevalence: float | None) -> str:
     """What probabilities and sets promise, and to whom."""
-    if calibration is None:
+    if score is None or calibration is None:
         return NO_CALIBRATION
-    promise = (
-        f"Calibrated probabilities are for a share of autism of {prevalence or calibration.prevalence:.3g}"
-        f"{'' if prevalence else ', that of the training people; --prevalence names another one'}."
-    )
-    sets = f" Sets of labels hold the true one for {LEVEL:.0%} of each class"
-    observed = [of for of in calibration.observed.coverage if of.level == LEVEL] if calibration.observed else []
-    lowest = [of.lowest for both in observed for of in (both.control, both.autism) if of.lowest is not None]
-    if calibration.how.isdigit() or not lowest:
-        return f"{promise}{sets}, of participants of sites that trained the network; at a new site nobody knows."
+    share = f"{prevalence or calibration.prevalence:.3g}"
+    share += "" if prevalence else ", as in the training; --prevalence names another one"
+    whom = "of participants of sites that trained the network; at a new site nobody knows"
+    if score.lowest_coverage is not None:
+        held = f"at one site that was left out for {score.lowest_coverage:.0%} of a class"
+        whom = f"of participants like those of its sites; {held}, and at yours nobody knows"
     return (
-        f"{promise}{sets}, if participants are like those of the sites by which they were found; at one site that "
-        f"was left out they held it for {min(lowest):.0%} of a class, and at yours nobody knows."
+        f"Calibrated probabilities are for a share of autism of {share}. Sets of labels hold the true one for "
+        f"{LEVEL:.0%} of each class, {whom}."
     )

@@ -2,7 +2,6 @@
 of each, and `calibration.csv`, how well that did."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,54 +10,58 @@ from scipy.stats import binomtest
 from data.base.effort import EFFORT
 from data.cohorts.records import CLASSES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, column_of_sets
-from utils.scores.calibration import FLAT, LEVELS, agreements, left_out, shortage
+from utils.scores.calibration import FLAT, LEVELS, agreements, enough, left_out
 from utils.scores.metrics import Predictions
-from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, SAME_SCAN, UNDEFINED, UNITS, Estimate
+from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, UNITS, Estimate
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
 SIZES = (NONE, ONE, BOTH)  # of a set, by its number of labels
+STEEP = 1e3  # a slope that is infinite in a resample, in an interval
 
 
-def people(predictions: pd.DataFrame, fold: np.ndarray) -> pd.DataFrame:
-    """`probabilities.csv` of rows of `predictions.csv` whose label is known, and their folds (n,): a row a person, by
-    the first record; no rows if there are too few people for a calibration."""
-    own = predictions.assign(fold=fold).drop_duplicates("subject")
+def people(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`probabilities.csv` of rows of `predictions.csv` whose label is known, with their folds: a row a person, by the
+    first record; no rows if there are too few people for a calibration."""
+    own = predictions.drop_duplicates("subject")
     own = own[["file", "subject", "site", "fold", "label", "probability", *({SAME_SCAN} & {*own})]]
     label, raw, groups = (own[name].to_numpy() for name in ("label", "probability", "fold"))
-    if shortage(label, groups):
+    if not enough(label, groups):
         return own.iloc[:0]
-    found = left_out(label, raw, groups)
+    calibrated, prevalence, found = left_out(label, raw, groups)
     names = np.array([[NONE, CLASSES[1]], [CLASSES[0], BOTH]])  # by whether control is in the set, and autism
-    sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found.sets, strict=True)}
-    return own.assign(calibrated=found.probability, prevalence=found.prevalence, **sets)
+    sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found, strict=True)}
+    return own.assign(calibrated=calibrated, prevalence=prevalence, **sets)
 
 
 def observed(table: pd.DataFrame, by: str, seed: int) -> pd.DataFrame:
     """`calibration.csv` of the table of `people`: a row a number, coverage also by the groups in the column `by`."""
-    rows, group, unit = [*of_agreement(table, seed)], table[by].astype(str).replace("", "-"), Predictions.of(table).unit
+    raw, rows, group = Predictions.of(table), [], table[by].astype(str).replace("", "-")
+    for (name, column), least in zip(KINDS.items(), (0.0, FLAT), strict=True):
+        found = agreement(raw.with_probabilities([table[column]]), seed, least)
+        rows += [{"measure": of, "probabilities": name} | told(len(table), one) for of, one in found.items()]
     for level in LEVELS:
-        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, unit=unit), level)
+        rows += of_level(table.assign(set=table[column_of_sets(level)], group=group, unit=raw.unit), level)
     return pd.DataFrame(rows, columns=[*CALIBRATION_COLUMNS]).fillna(dict.fromkeys(NAMES, ""))
 
 
-def of_agreement(table: pd.DataFrame, seed: int) -> Iterator[Row]:
-    """How raw and calibrated probabilities agree with labels, with intervals like those of all scores."""
-    label = table["label"].to_numpy()
-    for (name, column), least in zip(KINDS.items(), (0.0, FLAT), strict=True):
-        of = replace(Predictions.of(table.assign(probability=table[column])), site=None)
+def agreement(predictions: Predictions, seed: int, least: float = 0.0) -> dict[str, Estimate]:
+    """How probabilities agree with labels, each person once, by the first record: the numbers of `agreements`, with
+    intervals like those of all scores; none of fewer than MIN_PER_CLASS units of a class."""
+    of = predictions.subset(np.isin(np.arange(len(predictions.label)), predictions.people[0]))
 
-        def statistic(weight: np.ndarray, of: Predictions = of, least: float = least) -> np.ndarray:
-            return np.stack([*agreements(of.label, of.probability, weight, least).values()], axis=1)
+    def statistic(weight: np.ndarray) -> np.ndarray:
+        return np.stack([*agreements(of.label, of.probability, weight, least).values()], axis=1).clip(-STEEP, STEEP)
 
-        everybody = np.ones((1, len(label)))
-        value = agreements(of.label, of.probability, everybody, least)
-        ends = of.bootstrap(statistic, seed, EFFORT.resamples)
-        for measure, (at,), low, high in zip(value, value.values(), *ends, strict=True):
-            low, high = at + of.widening(measure) * (np.array([low, high]) - at)
-            if measure == "brier":
-                low, high = np.clip([low, high], 0, 1)
-            yield {"measure": measure, "probabilities": name} | told(len(label), Estimate.of(at, low, high))
+    value = agreements(of.label, of.probability, np.ones((1, len(of.label))), least)
+    ends, found = of.bootstrap(statistic, seed, EFFORT.resamples), {}
+    few = min(of.units(of.label == label) for label in range(len(CLASSES))) < MIN_PER_CLASS
+    for measure, (at,), *sides in zip(value, value.values(), *ends, strict=True):
+        found[measure] = Estimate.of(at)
+        if np.isfinite(at) and not few:
+            interval = at + of.widening(measure) * (np.array(sides) - at)
+            found[measure] = Estimate.of(at, *(np.clip(interval, 0, 1) if measure == "brier" else interval))
+    return found
 
 
 def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:

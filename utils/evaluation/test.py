@@ -146,18 +146,16 @@ def measure(
     """Adds every result that needs labels, by the records whose label is known, and fills `metrics`, the content of
     `metrics.json`; returns the scores, and what they show."""
     run, inputs = results.run, results.run.model.inputs(results.run.config)
-    first, *others = [Predictions.of(of.predictions) for of in every]
-    predictions, mean = replace(first, repeats=tuple(others)), mean_of([of.predictions for of in every])
+    predictions = Predictions.of(*(of.predictions for of in every))
     score = with_intervals(predictions, run.seed)
-    every_fold = [None if one.fold is None else one.fold.tolist() for one in predictions.all]
-    same_folds = every_fold[0] is not None and all(of == every_fold[0] for of in every_fold)
+    same_folds = predictions.trained.any() and (predictions.folds == predictions.folds[0]).all()
     folds = {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()} if same_folds else {}
     metrics |= in_json(score) | ({"folds": folds} if folds else {})
     files.write_json(run.out_dir / METRICS, metrics | run.caveats.held)
     results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
-    drawings.classification(Predictions.of(mean), score, run.out_dir, run.marks)
+    drawings.classification(predictions, score, run.out_dir, run.marks)
     if run.folds is not None and run.is_pooled:
-        calibrate(results, mean)
+        calibrate(results, mean_of([of.predictions for of in every]))
     compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)
     if compared:
         results.add("baselines", pd.DataFrame(compared))
@@ -176,7 +174,7 @@ def measure(
 def calibrate(results: Results, mean: pd.DataFrame) -> None:
     """Calibrates the predictions of a run on folds, if there are people enough. These are means over repeats, as they
     are reported of a person; the folds are those of the first repeat."""
-    people, folds = probabilities.people(mean, mean["fold"].to_numpy()), results.run.folds
+    people, folds = probabilities.people(mean), results.run.folds
     if len(people) and folds:
         results.add("probabilities", people)
         results.add(

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
-from utils.report.tables import Tables, read_test
+from utils.report.tables import COVERAGE, Tables, read_test
 from utils.runs import record
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.scores import calibration
-from utils.scores.results import SITE_COUNTS, Estimate
+from utils.scores.results import MIN_PER_CLASS, SITE_COUNTS, UNITS, Estimate, or_none
 
 HOW = "expected the folder of a finished run.py --test on folds"
 
@@ -46,6 +46,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
         groups=groups_of(found),
         conclusion=run.conclusion,
         calibration=calibration_of(found),
+        lowest_coverage=lowest_coverage(found),
         chosen=dict(counts),
         marks=run.marks,
     )
@@ -56,8 +57,19 @@ def calibration_of(found: Tables) -> dict[str, Any] | None:
     table = found.probabilities
     if table is None:
         return None
-    label, raw, fold = table["label"].to_numpy(int), table["probability"].to_numpy(), table["fold"].to_numpy()
-    return asdict(calibration.fit(label, raw, fold, str(found.run.folds)))
+    return asdict(calibration.fit(table["label"].to_numpy(int), table["probability"].to_numpy()))
+
+
+def lowest_coverage(found: Tables) -> float | None:
+    """The lowest share of a class whose sets of the first level held their label, at a group that was left out; None
+    of random folds, or if no group has enough people."""
+    table = found.calibration
+    if table is None or str(found.run.folds).isdigit():
+        return None
+    of_groups = table[
+        (table["measure"] == COVERAGE) & (table["level"] == calibration.LEVELS[0]) & (table["group"] != "")
+    ]
+    return or_none(of_groups.loc[of_groups[UNITS] >= MIN_PER_CLASS, "value"].min())
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

@@ -19,7 +19,7 @@ from data.base.tables import printable
 from data.cohorts.records import CLASSES
 from data.pages.drawings import ON_PAGE, Forest
 from utils import figures
-from utils.scores.metrics import BINS, Predictions
+from utils.scores.metrics import Predictions
 from utils.scores.results import (
     CONFIDENCE,
     NO_INTERVAL,
@@ -30,6 +30,7 @@ from utils.scores.results import (
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
 WIDTH = 4.2  # inches
+BINS = 10  # of probabilities, in a figure
 NAME_WIDTH, LINE_WIDTH = 60, 26  # characters of a baseline's name, of a line of it
 Scores = Mapping[str, Estimate]
 

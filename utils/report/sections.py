@@ -377,7 +377,7 @@ def beside_training(table: pd.DataFrame) -> Section:
         about = f"In the training: {first['how']}, {first['training_people']:.0f} participants, each new to its model."
         shown.append("training")
     after = table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
-    rows = table.assign(measure=table["measure"].map(spelled) + after)
+    rows = table.assign(measure=table["measure"].map(spelled) + after).drop_duplicates("measure")
     lower = "A lower score than in the training can come from other participants, scanners, or a score too good there."
     return section("External validity", rows, shown, about, OF_PAGE, open=True, notes={"value": lower} if known else {})
 

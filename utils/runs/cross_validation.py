@@ -38,6 +38,7 @@ class CrossValidation:
     groups: tuple[GroupScore, ...]
     conclusion: Conclusion
     calibration: dict[str, Any] | None  # see `utils.scores.calibration`; None if there were too few people
+    lowest_coverage: float | None  # of sets, at one left-out site or value of a column with enough people of a class
     chosen: dict[str, int]  # in how many folds each candidate was
     marks: str  # see `Caveats`
 

@@ -77,14 +77,6 @@ def by_logistic(known: np.ndarray, of: TrainingSet) -> ridge.LinearClassifier:
     return ridge.LinearClassifier(search.coef_[0], float(search.intercept_[0]))
 
 
-def by_ridge(known: np.ndarray, of: TrainingSet) -> ridge.LinearClassifier:
-    """Ridge, see `utils.scores.ridge`."""
-    return ridge.fit(known, of.label, of.site, of.folds)
-
-
-LINEAR = {LOGISTIC: by_logistic, RIDGE: by_ridge}
-
-
 def by_svm(known: np.ndarray, new: np.ndarray, of: TrainingSet) -> np.ndarray:
     """The probability of autism of `new` records (n, features) by an SVM with fixed settings. It is calibrated over the
     inner folds, for all of which its kernel is computed once."""
@@ -99,18 +91,15 @@ def by_svm(known: np.ndarray, new: np.ndarray, of: TrainingSet) -> np.ndarray:
     return expit(slope * whole.decision_function(rbf_kernel(new, known, gamma)) + shift)
 
 
-def training_sets(rows: Sequence[Row], group: Sequence[str] | np.ndarray) -> dict[str, TrainingSet]:
-    """What each classifier takes of training records with these rows and groups of subjects (n,); nothing if they are
-    too few for inner folds."""
-    everybody, some = (training_set(rows, np.asarray(group), most) for most in (len(rows), MAX_SVM_RECORDS))
-    return {**dict.fromkeys(LINEAR, everybody), SVM: some} if everybody.folds and some.folds else {}
-
-
-def training_set(rows: Sequence[Row], people: np.ndarray, most: int) -> TrainingSet:
-    """At most so many training records, drawn at random."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
-    label, site = (np.array([getattr(rows[at], name) for at in chosen]) for name in ("label", "site"))
-    return TrainingSet(chosen, label, site, ridge.inner_folds(label, people[chosen]))
+def training_sets(rows: Sequence[Row], people: np.ndarray) -> list[TrainingSet]:
+    """What linear classifiers take of training records with these rows, of these people (n,), and what SVMs do, at most
+    MAX_SVM_RECORDS of them, drawn at random; nothing if they are too few for inner folds."""
+    found = []
+    for most in (len(rows), MAX_SVM_RECORDS):
+        chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+        label, site = (np.array([getattr(rows[at], name) for at in chosen]) for name in ("label", "site"))
+        found.append(TrainingSet(chosen, label, site, ridge.inner_folds(label, people[chosen])))
+    return found if all(one.folds for one in found) else []
 
 
 def limits(count: int, connectomes: bool = False) -> list[str]:
@@ -126,35 +115,35 @@ def limits(count: int, connectomes: bool = False) -> list[str]:
 def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     """Probability of autism of the test records (rows by file, in their order) by each baseline (columns).
 
-    `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own
-    training records, or on those of `training`, see `training_people`. Prints what had to be left out.
+    `majority`, then `<features>, <classifier>`. Baselines are fitted on the cohort's own training records, or on those
+    of `training`, see `training_people`. Prints what had to be left out.
     """
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
     train, test = source.indices("train"), cohort.indices("test")
     rows = [source.rows[index] for index in train]
-    fitting = training_sets(rows, ridge.people_of(source, train))
-    tables = features(*cohorts) if fitting else {}
     result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
-    result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
-    result |= with_connectomes(result, fitting, source, cohort)
-    left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
-    left_out += [CONNECTOME] if source.connectomes and f"{CONNECTOME}, {RIDGE}" not in result else []
-    if not fitting:
+    if fitting := training_sets(rows, ridge.people_of(source, train)):
+        tables = features(*cohorts)
+        result |= fitted(fitting, tables, train, test + (len(source.rows) if training else 0), cohort.num_maps)
+        result |= with_connectomes(result, source, cohort)
+        left_out = [kind for kind in ("covariates", "phenotype") if kind not in tables]
+        left_out += [CONNECTOME] if source.connectomes and f"{CONNECTOME}, {RIDGE}" not in result else []
+        if left_out:
+            print(f"Baselines left out: {'; '.join(left_out)}.")
+    else:
         print("Baselines: too few training participants of a class to choose penalties, so there is only the majority.")
-    elif left_out:
-        print(f"Baselines left out: {'; '.join(left_out)}.")
-    return by_file(result, cohort, test)
-
-
-def by_file(probabilities: dict[str, np.ndarray], cohort: Cohort, indices: np.ndarray) -> pd.DataFrame:
-    """What each baseline says (columns) of the records at these positions (rows)."""
-    return pd.DataFrame(probabilities, index=pd.Index([cohort.rows[index].file for index in indices], name="file"))
+    return pd.DataFrame(result, index=pd.Index([cohort.rows[index].file for index in test], name="file"))
 
 
 def fitted(
-    fitting: dict[str, TrainingSet], tables: dict[str, pd.DataFrame], train: np.ndarray, test: np.ndarray, num_maps: int
+    fitting: Sequence[TrainingSet],
+    tables: dict[str, pd.DataFrame],
+    train: np.ndarray,
+    test: np.ndarray,
+    num_maps: int,
 ) -> dict[str, np.ndarray]:
     """Probabilities of the records at `test` by each baseline that is fitted on those at `train`."""
+    everybody, some = fitting
     result: dict[str, np.ndarray] = {}
     of_maps: list[np.ndarray] = []
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
@@ -162,38 +151,28 @@ def fitted(
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))
-            result |= linear_baselines(kind, known, new, fitting)
-            result[f"{kind}, {SVM}"] = by_svm(known, new, fitting[SVM])
-            if kind == "regions":
-                several = range(num_maps) if num_maps > 1 else ()
-                of_maps = [by_svm(known[:, at::num_maps], new[:, at::num_maps], fitting[SVM]) for at in several]
+            own = known[everybody.rows]
+            result[f"{kind}, {LOGISTIC}"] = expit(by_logistic(own, everybody).log_odds(new))
+            if kind in WIDE:
+                classifier = ridge.fit(own, everybody.label, everybody.site, everybody.folds)
+                result[f"{kind}, {RIDGE}"] = expit(classifier.log_odds(new))
+            result[f"{kind}, {SVM}"] = by_svm(known, new, some)
+            if kind == "regions" and num_maps > 1:
+                of_maps = [by_svm(known[:, at::num_maps], new[:, at::num_maps], some) for at in range(num_maps)]
+                result[f"regions, {MEAN}"] = pooled(of_maps)
             shown.advance()
-    if of_maps:
-        result[f"regions, {MEAN}"] = pooled(of_maps)
     if {"phenotype", "regions"} <= tables.keys():
         of_regions = of_maps or [result[f"regions, {SVM}"]]
         result[f"regions and phenotype, {MEAN}"] = pooled([*of_regions, result[f"phenotype, {SVM}"]])
     return result
 
 
-def linear_baselines(
-    kind: str, known: np.ndarray, new: np.ndarray, fitting: dict[str, TrainingSet]
-) -> dict[str, np.ndarray]:
-    """Probabilities of `new` records by each linear baseline of one kind of features, fitted on the training records,
-    `known`; both are encoded."""
-    names = [name for name in LINEAR if name != RIDGE or kind in WIDE]
-    found = {name: LINEAR[name](known[fitting[name].rows], fitting[name]) for name in names}
-    return {f"{kind}, {name}": expit(classifier.log_odds(new)) for name, classifier in found.items()}
-
-
-def with_connectomes(
-    found: dict[str, np.ndarray], fitting: dict[str, TrainingSet], source: Cohort, cohort: Cohort
-) -> dict[str, np.ndarray]:
+def with_connectomes(found: dict[str, np.ndarray], source: Cohort, cohort: Cohort) -> dict[str, np.ndarray]:
     """Probabilities of the test records of `cohort` by the edges of connectomes, fitted on training records of
     `source`. First by edges alone, then with those that were `found` by maps and phenotype. None unless both cohorts
     have the same edges."""
     same = source.metadata.of_inputs([CONNECTOME]) == cohort.metadata.of_inputs([CONNECTOME])
-    if not fitting or not same or source.connectomes is None or cohort.connectomes is None:
+    if not same or source.connectomes is None or cohort.connectomes is None:
         return {}
     classifier = ridge.fit_edges(source, source.connectomes, source.indices("train"))
     own = expit(classifier.log_odds(cohort.connectomes, cohort.indices("test")))

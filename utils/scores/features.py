@@ -51,23 +51,12 @@ def encoder() -> ColumnTransformer:
 
 
 def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """The `inputs` of each kind of baseline, and `all` of them; then `missingness`, the part of the phenotype that says
-    only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are
-    left out. The first cohort has the training people."""
-    tables = inputs(*cohorts)
-    where = phenotype.recording(cohorts[0].metadata)
-    recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
-    if not tables["phenotype"].any(axis=None):
-        del tables["phenotype"]
-    known = {name: table for name, table in tables.items() if table.shape[1]}
-    return known | {"all": pd.concat(known.values(), axis=1)} | recorded
+    """What each kind of baseline reads, which holds no label: a row a record, in the order of one or several cohorts,
+    the first of which has the training people.
 
-
-def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
-    """What baselines read, which holds no label: a row a record, in the order of one or several cohorts.
-
-    `covariates` (see there), `phenotype` (29), and `regions` (the volume's mean in each AAL region; of several maps,
-    those of a region lie side by side).
+    `covariates` (see there), `phenotype` (29), `regions` (the volume's mean in each AAL region; of several maps, those
+    of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype that says only what
+    is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are left out.
     """
     headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
@@ -85,4 +74,10 @@ def inputs(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
         "phenotype": pd.DataFrame(phenotypes, dtype=float),
         "regions": pd.DataFrame(regions, dtype=float),
     }
-    return {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
+    tables = {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
+    where = phenotype.recording(cohorts[0].metadata)
+    recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
+    if not phenotypes.any():
+        del tables["phenotype"]
+    known = {name: table for name, table in tables.items() if table.shape[1]}
+    return known | {"all": pd.concat(known.values(), axis=1)} | recorded

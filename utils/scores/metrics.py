@@ -9,93 +9,105 @@ truth, `tests/benchmarks/coverage.py` counts: that is the mean score on fresh pe
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from data.base.effort import EFFORT
-from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of, within_folds
+from data.cohorts.peers import MOST_LOST, MOST_PULL, of_both_classes, pull, within_folds
 from utils.scores.results import CHANCE, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, THRESHOLD, Estimate
 from utils.scores.statistics import Statistic, auc, bootstrap, mean_auc, simultaneous
 
-BINS = 10  # of the predicted probability, in the calibration error
-Groups = tuple[np.ndarray, ...]
+COLUMNS = ("label", "probability", "subject", "site", "fold", SAME_SCAN)  # of `predictions.csv`, that are read
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each
-Scored = Callable[["Predictions", np.ndarray], dict[str, np.ndarray]]
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `headline`
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Records whose label is known, and what a classifier predicts of them; all arrays are (n,).
-
-    `label`: 1 autism, 0 control; `probability` of autism; `fold`: the model that predicted a record, None if there is
-    one model only; `site`: None if it plays no part; `person`: the first of a group of subjects, who are drawn
-    together, None if there are no groups. `tested`: the fold of each unit whom these folds test, if the
-    records are of some of them. `several`: whether models of several folds predicted, also where no `fold` says which,
-    as of means over repeats. `repeats`: the same records, predicted by the models of other folds; every score is the
-    mean over these and this. `peers`: those whom the AUC within sites compares, made of the others unless it is given.
-    They are people of one site. Where sites are small (`pull`), in this or a repeat, they are of one site and fold.
-    Sequences are converted to arrays.
-    """
+class Repeat(NamedTuple):
+    """What one repeat of a test is scored by: label (n,) and probability (n,) of autism, and the `groups` (n,) within
+    which AUCs are taken, if there are several, by the name of that AUC."""
 
     label: np.ndarray
     probability: np.ndarray
-    subject: np.ndarray
-    fold: np.ndarray | None = None
-    site: np.ndarray | None = None
-    tested: tuple = ()
-    several: bool = False
-    repeats: tuple["Predictions", ...] = ()
-    person: np.ndarray | None = None
-    peers: np.ndarray | None = None
+    groups: dict[str, np.ndarray]
 
-    def __post_init__(self) -> None:
-        for name in ("label", "probability", "subject", "fold", "site", "person", "peers"):
-            values = getattr(self, name)
-            object.__setattr__(self, name, None if values is None else np.asarray(values))
-        if self.peers is None and self.site is not None:
-            object.__setattr__(self, "peers", peers_of(self.label, self.site, self.fold))
-        small = [one.in_small_sites for one in self.all]
-        if any(small) and not all(small):  # else a mean over repeats would be one of two different scores
-            object.__setattr__(self, "peers", within_folds(self.site, self.fold))
-            others = tuple(replace(one, peers=within_folds(one.site, one.fold)) for one in self.repeats)
-            object.__setattr__(self, "repeats", others)
+
+Scored = Callable[[Repeat, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Records whose label is known, and what a classifier predicts of them in each repeat of a test.
+
+    Of each record (n,): `label`, 1 autism, 0 control; `subject`; `site`; `unit`, its subject, or the first of a group
+    of subjects, who are drawn together. Of each repeat and record (repeats, n): the probability of autism, and the
+    fold, which is the model that predicted it. Every score is the mean over repeats; the intervals are those of the
+    folds of the first one. There, `trained` (n,) says how many units of the test were in the training of a record's
+    model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small (`pull`), in any
+    repeat, that the AUC within sites compares people of one fold only.
+    """
+
+    label: np.ndarray
+    subject: np.ndarray
+    site: np.ndarray
+    unit: np.ndarray
+    probabilities: np.ndarray
+    folds: np.ndarray
+    trained: np.ndarray
+    in_small_sites: bool
 
     @classmethod
-    def of(cls, table: pd.DataFrame, several: bool = False) -> "Predictions":
-        """From a table with the columns of `predictions.csv`, no label unknown. Some of the columns may be absent."""
-        label, probability = table["label"].to_numpy(float), table["probability"].to_numpy(float)
-        fold, site, person = (table[name].to_numpy() if name in table else None for name in ("fold", "site", SAME_SCAN))
-        person = None if person is None else np.where(pd.isna(person) | (person == ""), table["subject"], person)
-        return cls(label, probability, table["subject"].to_numpy(), fold, site, several=several, person=person)
+    def of(cls, *repeats: pd.DataFrame) -> "Predictions":
+        """From tables with the columns of `predictions.csv`, one a repeat, of the same records in the same order, no
+        label unknown. Without a column, all records are of one site, one fold, or a unit for each subject."""
+        tables = [repeat.reindex(columns=COLUMNS, fill_value="") for repeat in repeats]
+        label, site, subject = (tables[0][name].to_numpy() for name in ("label", "site", "subject"))
+        leader = tables[0][SAME_SCAN]
+        unit = np.where(leader.isna() | (leader == ""), subject, leader)
+        probabilities, folds = (
+            np.stack([table[name].to_numpy() for table in tables]) for name in ("probability", "fold")
+        )
+        sizes = Counter(folds[0, first_and_place(unit)[0]].tolist())
+        trained = np.array([sizes.total() - sizes[fold] for fold in folds[0].tolist()])
+        small = any(pull(label, site, fold) > MOST_PULL for fold in folds)
+        return cls(label.astype(float), subject, site, unit, probabilities.astype(float), folds, trained, small)
 
     @property
-    def all(self) -> tuple["Predictions", ...]:
-        """This and its repeats."""
-        return self, *self.repeats
+    def probability(self) -> np.ndarray:
+        """The mean over repeats (n,)."""
+        return self.probabilities.mean(0)
+
+    @cached_property
+    def peers(self) -> np.ndarray:
+        """Whom the AUC within sites compares, in each repeat (repeats, n): people of one site, or of one fold there."""
+        return np.stack([within_folds(self.site, fold) if self.in_small_sites else self.site for fold in self.folds])
+
+    @cached_property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """What each repeat is scored by."""
+        found = []
+        for probability, fold, peers in zip(self.probabilities, self.folds, self.peers, strict=True):
+            groups = {"auc_sites": (self.site, peers), "auc_folds": (fold, fold)}
+            several = {name: within for name, (of, within) in groups.items() if len(np.unique(of)) > 1}
+            found.append(Repeat(self.label, probability, several))
+        return tuple(found)
 
     @property
     def groups(self) -> dict[str, np.ndarray]:
-        """The sites and folds, where there are several, by the name of the AUC within them."""
-        groups = {"auc_sites": self.peers, "auc_folds": self.fold}
-        of = {"auc_sites": self.site, "auc_folds": self.fold}
-        several = [name for name, group in of.items() if group is not None and len(np.unique(group)) > 1]
-        return {name: group for name, group in groups.items() if group is not None and name in several}
+        """Those of the first repeat."""
+        return self.repeats[0].groups
 
     @property
     def people(self) -> tuple[np.ndarray, np.ndarray]:
         """The first record of each subject (subjects,), and the place of each record's subject there (n,)."""
         return first_and_place(self.subject)
 
-    @property
-    def unit(self) -> np.ndarray:
-        """Who is drawn with each record (n,): the first of its group, or its subject."""
-        return self.subject if self.person is None else self.person
-
-    @property
+    @cached_property
     def drawn(self) -> tuple[np.ndarray, np.ndarray]:
         """`people`, of whom those of a group count as one: the units of a bootstrap."""
         return first_and_place(self.unit)
@@ -103,30 +115,17 @@ class Predictions:
     @property
     def in_one_class_sites(self) -> int:
         """Subjects whose peers are all of one class, in every repeat."""
-        if self.peers is None:
-            return 0
-        alone = [~of_both_classes(one.label, one.peers) for one in self.all if one.peers is not None]
+        alone = [~of_both_classes(self.label, peers) for peers in self.peers]
         return len(np.unique(self.subject[np.all(alone, axis=0)]))
 
-    @property
-    def in_small_sites(self) -> bool:
-        """Whether sites are so small that only people of one fold are compared."""
-        return self.peers is not None and self.site is not None and not np.array_equal(self.peers, self.site)
-
-    def with_probabilities(self, probabilities: Sequence[np.ndarray]) -> "Predictions":
-        """Those of another classifier (n,), for this and each of the repeats."""
-        every = [replace(one, probability=own) for one, own in zip(self.all, probabilities, strict=True)]
-        return replace(every[0], repeats=tuple(every[1:]))
+    def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
+        """Those of another classifier (repeats, n)."""
+        return replace(self, probabilities=np.array(probabilities, float))
 
     def subset(self, rows: np.ndarray) -> "Predictions":
-        """The records in `rows` (n,) bool as a test of their own."""
-        each = (self.fold, self.site, self.person, self.peers)
-        fold, site, person, peers = (None if of is None else of[rows] for of in each)
-        tested = () if self.fold is None else self.tested or tuple(self.fold[self.drawn[0]])
-        of_records = {name: getattr(self, name)[rows] for name in ("label", "probability", "subject")}
-        repeats = tuple(one.subset(rows) for one in self.repeats)
-        own = replace(self, **of_records, fold=fold, site=site, person=person, peers=peers, repeats=())
-        return replace(own, tested=tested, repeats=repeats)
+        """The records in `rows` (n,) bool; models and peers stay those of the whole test."""
+        arrays = {of.name: getattr(self, of.name) for of in fields(self) if of.name != "in_small_sites"}
+        return replace(self, **{name: array[..., rows] for name, array in arrays.items()})
 
     def count(self, rows: np.ndarray) -> int:
         """How many subjects the records in `rows` (n,) bool are of."""
@@ -139,8 +138,10 @@ class Predictions:
     def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
         """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
         first, member = self.drawn
-        strata, random = None if self.fold is None else self.fold[first], np.random.default_rng(seed)
-        return bootstrap(lambda weight: statistic(weight[:, member]), len(first), random, resamples, strata)
+        random = np.random.default_rng(seed)
+        return bootstrap(
+            lambda weight: statistic(weight[:, member]), len(first), random, resamples, self.folds[0, first]
+        )
 
     def widening(self, name: str) -> float:
         """How much wider the interval of a score of several folds is than that of the bootstrap; 1 for a single model.
@@ -149,15 +150,16 @@ class Predictions:
         another model. It is 1 if all are. An AUC within groups loses two degrees of freedom a group, one a class. A
         bootstrap loses one a fold: of units, of which a fold has few, more than of as many people.
         """
-        if self.fold is None:
-            return float(np.sqrt(1 + self.several))
-        fold = self.fold[self.drawn[0]]
-        own, every = Counter(fold.tolist()), Counter(self.tested or fold.tolist())
-        shares = [count * (len(fold) - count) / max(every.total() - every[of], 1) for of, count in own.items()]
-        of_people, of_units = (max(1 - len(own) / len(first), 1 / 2) for first in (self.people[0], fold))
-        variance = (1 + sum(shares) / len(fold)) * of_people / of_units
+        if not self.trained.any():
+            return 1.0
+        first, _ = self.drawn
+        own = Counter(self.folds[0, first].tolist())
+        trained = dict(zip(self.folds[0].tolist(), self.trained.tolist(), strict=True))
+        shares = [count * (len(first) - count) / max(trained[fold], 1) for fold, count in own.items()]
+        of_people, of_units = (max(1 - len(own) / len(of), 1 / 2) for of in (self.people[0], first))
+        variance = (1 + sum(shares) / len(first)) * of_people / of_units
         if name in self.groups:
-            used = np.any(needed_groups(self)[name], axis=0)
+            used = np.any(needed_groups(self.repeats[0], name), axis=0)
             lost = 2 * len(np.unique(self.groups[name][used])) / max(self.units(used), 1)
             variance /= 1 - min(lost, MOST_LOST)
         return float(np.sqrt(variance))
@@ -174,55 +176,28 @@ def headline(scores: Container[str]) -> str:
     return next(name for name in HEADLINES if name in scores)
 
 
-def aucs(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The AUC of all records, and within each of `Predictions.groups`, (k,) each; see `mean_auc`."""
-    label, probability = predictions.label, predictions.probability
-    within = {name: mean_auc(label, probability, weight, group) for name, group in predictions.groups.items()}
-    return {"auc": auc(label, probability, weight)} | within
+def aucs(one: Repeat, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """The AUC of all records, and within each of the groups, (k,) each; see `mean_auc`."""
+    within = {name: mean_auc(one.label, one.probability, weight, group) for name, group in one.groups.items()}
+    return {"auc": auc(one.label, one.probability, weight)} | within
 
 
 def headline_of(predictions: Predictions) -> tuple[str, float]:
     """The AUC that a verdict rests on, by its name; that of guessing if it is undefined."""
-    areas = aucs(predictions, np.ones((1, len(predictions.label))))
+    areas = averaged(predictions, aucs, np.ones((1, len(predictions.label))))
     name = headline(areas)
     return name, float(np.nan_to_num(areas[name], nan=CHANCE)[0])
 
 
-def brier(predictions: Predictions, weight: np.ndarray) -> np.ndarray:
+def brier(one: Repeat, weight: np.ndarray) -> np.ndarray:
     """The mean squared difference of probability and label, (k,)."""
-    return weight @ np.square(predictions.probability - predictions.label) / weight.sum(1)
+    return weight @ np.square(one.probability - one.label) / weight.sum(1)
 
 
-def calibration_gaps(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(k, BINS) mean probability minus share of autism in each bin, times the bin's share of the records.
-
-    Their absolute values add up to the expected calibration error.
-    """
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gap = (probability - label)[:, None] * (bins[:, None] == np.arange(BINS))
-    return weight @ gap / weight.sum(1, keepdims=True)
-
-
-def scores(predictions: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of `measured`, (k,) each."""
-    return {name: value for name, (value, _) in measured(predictions, weight).items()}
-
-
-def needed_groups(predictions: Predictions) -> dict[str, Groups]:
-    """The groups of records, (n,) bool each, without which each metric is undefined."""
-    found = measured(predictions, np.ones((1, len(predictions.label))))
-    return {name: groups for name, (_, groups) in found.items()} | {"noise": found["calibration_error"][1]}
-
-
-def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np.ndarray, Groups]]:
-    """Each metric of binary predictions, and the groups of records, (n,) bool each, without which it is undefined. The
-    metric is (k,), one number for each of the weightings (k, n); NaN where a denominator is 0.
-
-    Probabilities are cut at THRESHOLD. `auc` compares all records. `auc_sites` and `auc_folds` compare those of one
-    site or fold, if there are several: see `mean_auc`.
-    """
-    label, probability = predictions.label, predictions.probability
-    positive, predicted, everybody = label == 1, probability >= THRESHOLD, np.ones(len(label), bool)
+def scores(one: Repeat, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Each metric of binary predictions (k,), one number for each of the weightings (k, n); NaN where a denominator is
+    0. Probabilities are cut at THRESHOLD; for the AUCs see `aucs`."""
+    positive, predicted = one.label == 1, one.probability >= THRESHOLD
     true_positive = weight @ (positive & predicted)
     false_positive = weight @ (~positive & predicted)
     false_negative = weight @ (positive & ~predicted)
@@ -230,29 +205,35 @@ def measured(predictions: Predictions, weight: np.ndarray) -> dict[str, tuple[np
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = true_positive / (true_positive + false_negative)
         specificity = true_negative / (true_negative + false_positive)
-        f_score = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
-        gaps = calibration_gaps(label, probability, weight)
-        result: dict[str, tuple[np.ndarray, Groups]] = {
-            "accuracy": ((true_positive + true_negative) / weight.sum(1), (everybody,)),
-            "balanced_accuracy": ((recall + specificity) / 2, (positive, ~positive)),
-            "recall": (recall, (positive,)),
-            "specificity": (specificity, (~positive,)),
-            "precision": (true_positive / (true_positive + false_positive), (predicted,)),
-            "f_score": (f_score, (positive,)),
-            "auc": (auc(label, probability, weight), (positive, ~positive)),
-            "brier": (brier(predictions, weight), (everybody,)),
-            "calibration_error": (np.abs(gaps).sum(1), (everybody,)),
+        return {
+            "accuracy": (true_positive + true_negative) / weight.sum(1),
+            "balanced_accuracy": (recall + specificity) / 2,
+            "recall": recall,
+            "specificity": specificity,
+            "precision": true_positive / (true_positive + false_positive),
+            "f_score": 2 * true_positive / (2 * true_positive + false_positive + false_negative),
+            "brier": brier(one, weight),
+            **aucs(one, weight),
         }
-    for name, group in predictions.groups.items():
-        both = of_both_classes(label, group)
-        result[name] = mean_auc(label, probability, weight, group), (positive & both, ~positive & both)
-    return result
+
+
+def needed_groups(one: Repeat, name: str) -> tuple[np.ndarray, ...]:
+    """The groups of records, (n,) bool each, without which a metric is undefined."""
+    positive, everybody = one.label == 1, np.ones(len(one.label), bool)
+    both = of_both_classes(one.label, one.groups[name]) if name in one.groups else everybody
+    needed = {
+        **dict.fromkeys(("accuracy", "brier"), (everybody,)),
+        **dict.fromkeys(("recall", "f_score"), (positive,)),
+        "specificity": (~positive,),
+        "precision": (one.probability >= THRESHOLD,),
+    }
+    return needed.get(name, (positive & both, ~positive & both))
 
 
 def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> dict[str, np.ndarray]:
     """Each score (k,) as its mean over the repeats that have it.
     A site may be in one fold of a repeat, whose AUC is then that within folds."""
-    every = [scored(one, weight) for one in predictions.all]
+    every = [scored(one, weight) for one in predictions.repeats]
     names = dict.fromkeys(name for one in every for name in one)
     found = {name: np.array([one.get(name, one["auc"]) for one in every]) for name in names}
     with np.errstate(invalid="ignore"):
@@ -275,13 +256,12 @@ def intervals(
     resamples of a perfect score are perfect. So no score is surer than that so many subjects pass all alike: that has
     probability 0.025 at its low end (Clopper & Pearson 1934). Differences, whose `lowest` is -1, have no such limit.
     """
-    needed, result = [needed_groups(one) for one in predictions.all], {}
-    value = statistics(np.ones((1, len(predictions.label))))
+    value, result = statistics(np.ones((1, len(predictions.label)))), {}
     ends = predictions.bootstrap(
         lambda weight: np.stack([*statistics(weight).values()], axis=1), seed, EFFORT.resamples
     )
     for name, at, *sides in zip(value, np.concatenate([*value.values()]), *ends, strict=True):
-        fewest = min(predictions.units(rows) for of in needed for rows in of.get(name, of["auc"]))
+        fewest = min(predictions.units(rows) for one in predictions.repeats for rows in needed_groups(one, name))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
             perfect = least_of_all(fewest)
@@ -292,23 +272,9 @@ def intervals(
 
 
 def with_intervals(predictions: Predictions, seed: int) -> dict[str, Estimate]:
-    """The estimate of each metric of `scores`, see `intervals`.
-
-    Noise alone makes a calibration error, and percentiles of resamples, which are noisier than the sample, would never
-    hold 0. Its interval is the value and, on both sides, how far the gaps of resamples are from those of the sample.
-    """
-    everybody = np.ones((1, len(predictions.label)))
-
-    def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
-        gaps = [calibration_gaps(one.label, one.probability, of) for of in (weight, everybody)]
-        return scores(one, weight) | {"noise": np.abs(gaps[0] - gaps[1]).sum(1)}
-
-    found = intervals(predictions, lambda weight: averaged(predictions, scored, weight), seed)
-    found |= as_wide_as_shares(predictions, found)
-    value, noise = found["calibration_error"].value, found.pop("noise").high
-    if value is not None and noise is not None:
-        found["calibration_error"] = Estimate(value, max(value - noise, 0.0), min(value + noise, 1.0))
-    return found
+    """The estimate of each metric of `scores`, see `intervals`."""
+    found = intervals(predictions, lambda weight: averaged(predictions, scores, weight), seed)
+    return found | as_wide_as_shares(predictions, found)
 
 
 def as_wide_as_shares(predictions: Predictions, found: dict[str, Estimate]) -> dict[str, Estimate]:
@@ -335,7 +301,7 @@ def as_wide_as_shares(predictions: Predictions, found: dict[str, Estimate]) -> d
 def differences(predictions: Predictions, other: Predictions, seed: int, among: int = 1) -> dict[str, Estimate]:
     """Each AUC, and the Brier score, minus that of another classifier of the same records: paired, see `intervals`."""
 
-    def scored(one: Predictions, weight: np.ndarray) -> dict[str, np.ndarray]:
+    def scored(one: Repeat, weight: np.ndarray) -> dict[str, np.ndarray]:
         return aucs(one, weight) | {"brier": brier(one, weight)}
 
     def statistics(weight: np.ndarray) -> dict[str, np.ndarray]:

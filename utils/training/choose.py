@@ -83,7 +83,10 @@ def known_in(store: Path | None) -> dict[tuple[str, str, str], dict[str, float]]
 def scored(inner: InnerFolds, predictions: Sequence[dict[str, float]]) -> tuple[str, float]:
     """The AUC that a verdict would rest on, by its name, of what a candidate predicts in each inner fold."""
     probability = {file: value for of_fold in predictions for file, value in of_fold.items()}
-    rows = [row for row in inner.outer.rows if row.file in probability]
-    label, subject, site = (np.array([getattr(row, of) for row in rows]) for of in ("label", "subject", "site"))
-    fold = np.array([inner.fold_of[row.subject] for row in rows])
-    return headline_of(Predictions(label, np.array([probability[row.file] for row in rows]), subject, fold, site))
+    cells = [
+        (row.label, probability[row.file], row.subject, row.site, inner.fold_of[row.subject])
+        for row in inner.outer.rows
+        if row.file in probability
+    ]
+    columns = ["label", "probability", "subject", "site", "fold"]
+    return headline_of(Predictions.of(pd.DataFrame(cells, columns=columns)))
