@@ -418,6 +418,19 @@ def test_sites_in_a_table():
     ]
 
 
+def test_the_interval_of_a_site_is_no_narrower_where_its_errors_lie_in_one_fold():
+    """Three of 30 people of a site are predicted wrongly, all of one fold, or of three folds."""
+    label, site = np.arange(300) % 2.0, np.repeat(["small", "large"], [30, 270])
+    found = []
+    for wrong in ([0, 1, 2], [0, 3, 6]):
+        probability = np.where(np.isin(np.arange(300), wrong), 1 - label, label)
+        fold = np.append(np.arange(30) // 3, np.arange(270) % 10)
+        whole = predictions(label, probability, fold=fold, site=site)
+        found.append(with_intervals(whole.subset(site == "small"), 0)["accuracy"])
+    assert found[0].value == 0.9 and found[0].high - found[0].low > 0.15
+    assert astuple(found[0])[1:] == pytest.approx(astuple(found[1])[1:], abs=0.04)
+
+
 def test_folds_by_name():
     label, probability, _, fold = grouped(90, 6)
     found = by_fold(predictions(label, probability, fold=9 + fold), seed=0)

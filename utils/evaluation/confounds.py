@@ -197,15 +197,18 @@ def groups(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> l
     for kind, group in grouped(known, site):
         of_record = group.reindex(predictions.subject).to_numpy(object)
         for name in group.dropna().unique():
-            part = predictions.subset(of_record == name)
-            members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
-            found = with_intervals(part, seed)
-            counts = {key: part.count(group) for key, group in members.items()}
+            counts, found = scored(predictions.subset(of_record == name), seed)
             scores: dict[str, Estimate] = {area: found[area] for area in ("auc_sites", "auc") if area in found}
             if predictions.in_small_sites:
                 scores = {"auc_sites": found[headline(found)], "auc": UNDEFINED}
             rows.append({"kind": kind, "group": str(name)} | counts | flat(scores))
     return sorted(rows, key=lambda row: GROUPED.index(row["kind"]))
+
+
+def scored(part: Predictions, seed: int) -> tuple[dict[str, int], dict[str, Estimate]]:
+    """How many subjects there are in a part, of each class, too; and its metrics."""
+    members = {"subjects": part.label >= 0, "autism": part.label == 1, "control": part.label == 0}
+    return {name: part.count(rows) for name, rows in members.items()}, with_intervals(part, seed)
 
 
 def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Series]]:
@@ -235,10 +238,7 @@ def by_site(predictions: Predictions, seed: int) -> list[dict]:
     """
     rows = []
     for name in np.unique(predictions.site):
-        site = predictions.subset(predictions.site == name)
-        members = {"subjects": site.label >= 0, "autism": site.label == 1, "control": site.label == 0}
-        counts = {key: len(np.unique(site.subject[group])) for key, group in members.items()}
-        found = with_intervals(site, seed)
+        counts, found = scored(predictions.subset(predictions.site == name), seed)
         area = headline(found) if predictions.in_small_sites else "auc"
         rows.append({"site": str(name)} | counts | flat({"auc": found[area], "accuracy": found["accuracy"]}))
     return sorted(rows, key=lambda row: -row["subjects"])

@@ -136,11 +136,14 @@ class Predictions:
         return len(np.unique(self.unit[rows]))
 
     def bootstrap(self, statistic: Statistic, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both ends of a statistic's interval over subjects, within their fold; `statistic` takes records' weights."""
-        first, member = self.drawn
-        random = np.random.default_rng(seed)
+        """Both ends of a statistic's interval over subjects; `statistic` takes records' weights. Those of a whole test
+        are drawn within their fold, whose size is fixed. How many of a part, such as a site, are in a fold is chance;
+        few are, and they hardly vary among themselves."""
+        (first, member), random = self.drawn, np.random.default_rng(seed)
+        strata = self.folds[0, first]
+        is_part = len(first) < self.trained[0] + (strata == self.folds[0, 0]).sum()
         return bootstrap(
-            lambda weight: statistic(weight[:, member]), len(first), random, resamples, self.folds[0, first]
+            lambda weight: statistic(weight[:, member]), len(first), random, resamples, None if is_part else strata
         )
 
     def widening(self, name: str) -> float:
