@@ -76,17 +76,13 @@ def test_probabilities_follow_the_prevalence(tested, bundle, newcomers, tmp_path
 
 
 def test_a_baseline_of_the_folds_stands_beside_the_score(tested, on_folds):
-    """The one that was pre-specified, on top of the page and in the conclusion, since none can be fitted."""
+    """The one that was pre-specified, since none can be fitted."""
     baselines = read(on_folds / "test", "baselines").set_index("baseline")
-    row, page = baselines[baselines["role"] == "pre-specified"].iloc[0], text_of(tested / "report.html")
-    score, less = (
-        f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
-        for name in ("auc_sites", "model_minus_baseline_auc_sites")
-    )
-    told = record_of(tested)["conclusion"]
-    assert row.name.replace(", ", " by ") in told and f"AUC within sites {score}" in told and less in told
-    assert page.index(score) < page.index("What may be concluded") and row.name in page
-    assert "beside its baselines" not in page
+    row, told = baselines[baselines["role"] == "pre-specified"].iloc[0], record_of(tested)["conclusion"]["baseline"]
+    assert told["name"] == row.name and told["where"] and row.name in text_of(tested / "report.html")
+    for name, of in (("auc_sites", told["auc"]), ("model_minus_baseline_auc_sites", told["less"])):
+        assert [*of.values()] == pytest.approx([row[f"{name}{end}"] for end in ("", "_low", "_high")])
+    assert not (tested / "baselines.csv").exists()
 
 
 def test_baselines_are_of_those_who_trained_the_model_though_new_people_have_a_training_split(
@@ -99,7 +95,7 @@ def test_baselines_are_of_those_who_trained_the_model_though_new_people_have_a_t
     lab.edit(tables / "subjects.csv", lambda table: table.assign(split=is_trained.map({True: "train", False: "test"})))
     done("abide-data pack {of} {to}/new --tables {tables}", of=newcomers, to=tmp_path, tables=tables)
     done(TEST, model=bundle, of=tmp_path / "new", to=tmp_path / "a")
-    assert [*read(tmp_path / "a", "baseline_predictions")] == ["file", "model, missing values alike"]
+    assert not (tmp_path / "a/baseline_predictions.csv").exists()
     command = "run.py --test --everybody --dataDir {of} --chkPointDir {by}/ckpt --outDir {to}"
     done(command, of=tmp_path / "new", by=everybody, to=tmp_path / "b")
     found = read(tmp_path / "b", "baseline_predictions")

@@ -1,19 +1,24 @@
-"""The network beside its baselines, against pairs by hand; the sentence that says what may be concluded."""
+"""The network beside its baselines, against pairs by hand; what is concluded, and that its words say no more."""
 
+import re
 from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
 
 from utils.evaluation import comparisons
 from utils.report.tables import mean_of
 from utils.scores import metrics
+from utils.scores.conclusion import Covariates, standing
+from utils.scores.results import UNDEFINED, Estimate, flat
 
 Predictions = metrics.Predictions
-ALIKE, MAJORITY, RULE = "model, missing values alike", "majority", "rule that made the data"
-
+MAJORITY = "majority"
 VOLUME, BOTH = ("volume",), ("volume", "phenotype")  # what networks read
 
 
@@ -27,19 +32,20 @@ def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
     return Predictions(label, probability, [str(number) for number in range(90)], fold, site), [table]
 
 
-def test_rows_hold_the_model_and_every_baseline_with_the_paired_difference():
+def test_rows_hold_every_baseline_with_the_paired_difference():
     known, (table,) = pooled()
-    model, majority, svm = comparisons.baselines_table(known, [table], 0, VOLUME)
+    majority, svm = comparisons.baselines_table(known, [table], 0, VOLUME)
     baseline = replace(known, probability=table["regions, SVM"])
-    expected, less = metrics.with_intervals(baseline, 0), metrics.differences(known, baseline, 0)
+    model, expected = (metrics.with_intervals(of, 0) for of in (known, baseline))
+    less = metrics.differences(known, baseline, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
-        assert [svm[name], svm[f"{name}_low"], svm[f"{name}_high"]] == list(astuple(expected[name]))
+        assert Estimate.in_row(svm, name) == expected[name]
     for name in ("auc", "auc_sites", "auc_folds"):
-        minus = [svm[f"model_minus_baseline_{name}{end}"] for end in ("", "_low", "_high")]
-        assert minus == list(astuple(less[name]))
-        assert minus[0] == pytest.approx(model[name] - svm[name])
-    assert model["baseline"] == "model" and model["model_minus_baseline_auc"] is None
-    assert list(model) == list(majority) == list(svm) and "model_minus_baseline_brier" not in model
+        assert Estimate.in_row(svm, f"model_minus_baseline_{name}") == less[name]
+        assert less[name].value == pytest.approx(model[name].value - svm[name])
+    assert list(majority) == list(svm) and "model_minus_baseline_brier" not in svm
+    assert astuple(Estimate.in_row(majority, "auc")) == (0.5, 0.5, 0.5), "it ranks nobody, though it differs by fold"
+    assert majority["auc_sites"] == 0.5 and majority["model_minus_baseline_auc_low"] > 0
     assert "auc_sites" not in comparisons.baselines_table(replace(known, site=None, fold=None), [table], 0, VOLUME)[0]
 
 
@@ -49,121 +55,106 @@ def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_t
     others = {f"regions, {name}": np.roll(table["regions, SVM"], at) for at, name in enumerate("abcd", 1)}
     table = table.drop(columns="unfitted").assign(**others, best=known.probability)
     rows = comparisons.baselines_table(known, [table], 0, VOLUME)
-    assert [row["role"] for row in rows] == ["", "", "pre-specified", *["other"] * 5]
-    for at, name in ((2, "regions, SVM"), (3, "regions, a")):
+    assert [row["role"] for row in rows] == ["", "pre-specified", *["other"] * 5]
+    for at, name in ((1, "regions, SVM"), (2, "regions, a")):
         less = metrics.differences(known, replace(known, probability=table[name]), 0)["auc_sites"]
-        among = 1 if at == 2 else 5
+        among = 1 if at == 1 else 5
         wider = norm.ppf(1 - 0.025 / among) / norm.ppf(0.975)
         ends = [less.value + wider * (end - less.value) for end in (less.low, less.high)]
         found = [rows[at][f"model_minus_baseline_auc_sites_{end}"] for end in ("low", "high")]
         assert found == pytest.approx(np.clip(ends, -1, 1).tolist())
 
 
-def test_the_majority_ranks_nobody_though_its_constant_differs_between_folds():
-    majority = comparisons.baselines_table(*pooled(), 0, VOLUME)[1]
-    assert [majority["auc"], majority["auc_low"], majority["auc_high"], majority["auc_sites"]] == [0.5] * 4
-    assert majority["model_minus_baseline_auc_low"] > 0
-
-
 def test_baselines_of_repeats_are_averaged_like_the_model():
     known, (table,) = pooled()
     _, (other,) = pooled(1)
-    more = table.assign(**{ALIKE: known.probability})  # which the other repeat lacks
+    more = table.assign(forest=known.probability)  # which the other repeat lacks
     both = comparisons.baselines_table(replace(known, repeats=(known,)), [more, other], 0, VOLUME)
-    assert [row["baseline"] for row in both] == ["model", "majority", "regions, SVM"]
-    alone = [comparisons.baselines_table(known, [one], 0, VOLUME)[2]["auc"] for one in (table, other)]
-    assert both[2]["auc"] == pytest.approx(np.mean(alone))
+    assert [row["baseline"] for row in both] == ["majority", "regions, SVM"]
+    alone = [comparisons.baselines_table(known, [one], 0, VOLUME)[1]["auc"] for one in (table, other)]
+    assert both[1]["auc"] == pytest.approx(np.mean(alone))
 
 
-Ends = tuple[float | None, ...]
-UNKNOWN: Ends = (None, None, None)
+# What is concluded
 
 
-def row(name: str, auc: Ends, less: Ends = UNKNOWN, area: str = "auc") -> dict:
+def row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
     """A row of `baselines.csv`, with the AUC that counts and the model's minus it."""
-    ends = ("", "_low", "_high")
-    cells = {f"{area}{end}": value for end, value in zip(ends, auc, strict=True)}
-    return (
-        {"baseline": name}
-        | cells
-        | {f"model_minus_baseline_{area}{end}": of for end, of in zip(ends, less, strict=True)}
-    )
+    return {"baseline": name} | flat({area: auc, f"model_minus_baseline_{area}": less})
 
 
-def people(autism: int = 20, control: int = 20, site: list[str] | None = None) -> Predictions:
+def people(autism: int = 20, control: int = 20, site: Any = None, **more: Any) -> Predictions:
     count = autism + control
-    return Predictions(np.arange(count) < autism, np.full(count, 0.5), range(count), site=site)
+    return Predictions(np.arange(count) < autism, np.full(count, 0.5), range(count), site=site, **more)
 
 
-MODEL, LIKE_CHANCE = row("model", (0.7, 0.6, 0.8)), row("model", (0.55, 0.45, 0.65))
-LR = row("phenotype, logistic regression", (0.6, 0.5, 0.7), (0.1, 0.01, 0.2))
-SVM = row("all, SVM", (0.65, 0.55, 0.75), (0.05, -0.02, 0.1))
-PHENOTYPE = {**LR, "baseline": "phenotype, SVM"}
-REGIONS = row("regions, ridge", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
-ABOVE = row("all, SVM", (0.8, 0.7, 0.9), (-0.1, -0.15, -0.02))
-ALWAYS = row(MAJORITY, (0.5, 0.5, 0.5), (0.2, 0.1, 0.3))
+HIGH, CHANCE, LOW = Estimate(0.7, 0.6, 0.8), Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.2, 0.4)
+MORE, SAME, LESS, ALONE = (
+    Estimate(0.1, 0.01, 0.2),
+    Estimate(0.05, -0.02, 0.1),
+    Estimate(-0.1, -0.15, -0.02),
+    Estimate(1, None, None),
+)
+ALWAYS, LR = row(MAJORITY, CHANCE, MORE), row("phenotype, logistic regression", CHANCE, MORE)
+SVM, REGIONS = row("all, SVM", CHANCE, SAME), row("regions, ridge", CHANCE, LESS)
 
 
 @pytest.mark.parametrize(
-    "rows, expected",
+    "score, rows, words, first, its, others",
     [
-        ([MODEL, ALWAYS], ["does better than chance: AUC 0.70, 0.60 to 0.80"]),
+        (HIGH, [ALWAYS], "better than chance", None, None, {}),
+        (HIGH, [ALWAYS, LR], "better than chance", "phenotype, logistic regression", "better", {}),
+        (HIGH, [LR | {"baseline": "covariates, SVM"}], "better than chance", None, None, {"better": 1}),
         (
-            [MODEL, ALWAYS, LR],
-            [
-                "does not read the maps",
-                "no baseline reads just what",
-                "0.10, 0.01 to 0.20",
-                "so it beats this baseline",
-            ],
+            CHANCE,
+            [ALWAYS, LR, SVM, REGIONS],
+            "not shown better",
+            "all, SVM",
+            "no difference",
+            {"better": 1, "worse": 1},
         ),
-        ([MODEL, {**LR, "baseline": "covariates, SVM"}], ["none is pre-specified", "Of 1 other baseline it beats 1"]),
-        (
-            [MODEL, PHENOTYPE, SVM, REGIONS, row(RULE, (0.97, 0.9, 1.0))],
-            [
-                *("pre-specified baseline is all by SVM, which reads what the network reads", "0.65, 0.55 to 0.75"),
-                *(
-                    "0.05, -0.02 to 0.10, so it is level with this baseline",
-                    "Of 2 other baselines it beats 1 and is worse",
-                ),
-                *("regions by ridge", "hold for all 2 together", "reaches 0.97 (0.90 to 1.00)"),
-            ],
-        ),
-        (
-            [LIKE_CHANCE, REGIONS, SVM, {**REGIONS, "baseline": "phenotype, SVM"}],
-            ["is not shown to do better than chance: AUC 0.55", "Of 2 other baselines it is worse than all"],
-        ),
-        ([row("model", (0.3, 0.2, 0.4))], ["does worse than chance: AUC 0.30", "exchanged labels"]),
-        (
-            [row("model", (1.0, None, None)), ABOVE],
-            ["Nothing can be concluded", "1.00 (no interval: too few participants)", "10 participants of each class"],
-        ),
+        (LOW, [REGIONS], "worse than chance", "regions, ridge", "worse", {}),
+        (ALONE, [row("regions, ridge", HIGH, UNDEFINED)], "cannot be told", "regions, ridge", "cannot be told", {}),
     ],
 )
-def test_a_few_sentences_say_what_may_be_concluded(rows, expected):
-    said = comparisons.verdict(rows, people(), BOTH)
-    assert [words for words in expected if words not in said] == [], said
+def test_the_score_is_judged_by_chance_and_by_the_baseline_that_was_pre_specified(
+    score, rows, words, first, its, others
+):
+    found = comparisons.conclusion({"auc": score}, people(), rows, BOTH)
+    assert found.words.startswith(words) and found.others == others and (found.score, found.metric) == (score, "auc")
+    assert (found.baseline and found.baseline.name) == first and bool(found.why) == (score == ALONE)
+    if found.baseline:
+        assert standing(found.baseline.less).startswith(its)
+        lacks = {"all, SVM": [], "regions, ridge": ["phenotype"], "phenotype, logistic regression": ["maps"]}
+        assert (found.baseline.lacks, found.baseline.besides) == (lacks[first], [])
 
 
-def test_of_one_class_nothing_is_defined():
-    assert "undefined" in comparisons.verdict([row("model", UNKNOWN), ABOVE], people(20, 0), BOTH)
+SITES = np.array(["A", "B"] * 20)
+PAIRS = np.arange(40) // 2
 
 
-@pytest.mark.parametrize(
-    "model, sites, expected",
-    [
-        (UNKNOWN, ["A"] * 20 + ["B"] * 20, "at each site all test participants have the same diagnosis"),
-        ((0.7, 0.6, 0.8), ["A", "B"] * 20, "better than chance: AUC within sites 0.70"),
-        ((0.7, 0.6, 0.8), ["A"] * 5 + ["B", "C"] * 15 + ["D"] * 5, "; 10 of 40 participants are at sites of one class"),
-        ((0.9, None, None), ["A"] * 18 + ["B"] * 22, "needs 10 participants of each class at sites that have both"),
-        ((0.7, 0.6, 0.8), ["unknown"] * 40, "Site is unknown, and may be the whole"),
-        ((0.7, 0.6, 0.8), [""] * 40, "Site is unknown, and may be the whole"),
-    ],
-)
-def test_several_sites_are_judged_within_them(model, sites, expected):
-    said = comparisons.verdict([row("model", model, area="auc_sites")], people(site=sites), BOTH)
-    assert expected in said and ("Site is unknown" in said) == ("Site" in expected)
-    assert ("Nothing can be concluded" in said) == (model[1] is None)
+def test_nothing_is_concluded_without_an_interval_and_each_reason_is_another():
+    tests = [
+        people(20, 0),
+        people(site=["A"] * 20 + ["B"] * 20),
+        people(site=["A"] * 18 + ["B"] * 22),
+        people(site=SITES, person=PAIRS),
+        people(site=SITES, person=PAIRS, fold=np.arange(40) % 5, peers=np.arange(40) // 8),
+    ]
+    scores = [UNDEFINED, UNDEFINED, ALONE, ALONE, ALONE]
+    found = [comparisons.conclusion({"auc_sites": of}, test, [], BOTH) for of, test in zip(scores, tests, strict=True)]
+    assert len({of.why for of in found} - {""}) == 5 and {of.words for of in found} == {"cannot be told"}
+
+
+def test_whom_the_score_is_of():
+    """Sites that are known; whether each was tested by a model that had not seen it."""
+    counts = [
+        comparisons.conclusion({"auc": HIGH}, people(site=of), [], BOTH).sites for of in (SITES, ["unknown"] * 40)
+    ]
+    assert counts == [2, 0]
+    for fold, expected in ((SITES, True), (np.arange(40) // 8, False), (None, None)):
+        once = people(site=SITES, fold=fold)
+        assert comparisons.new_sites(replace(once, repeats=(once,))) is expected
 
 
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
@@ -173,10 +164,53 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
     predictions = Predictions(label, probability, range(240), np.arange(240) % 5, site)
-    rows = comparisons.baselines_table(predictions, [pd.DataFrame(index=range(240))], 0, VOLUME)
-    assert rows[0]["auc_low"] > 0.55
-    said = comparisons.verdict(rows, predictions, VOLUME)
-    assert said.startswith("The network is not shown to do better than chance")
+    score = metrics.with_intervals(predictions, 0)
+    assert score["auc"].low > 0.55
+    assert comparisons.conclusion(score, predictions, [], VOLUME).words == "not shown better than chance"
+
+
+# Its words
+
+
+def estimates(low: float) -> st.SearchStrategy[Estimate]:
+    """Numbers between this and 1 with an interval, without one, or undefined."""
+    ends = st.tuples(*[st.floats(low, 1)] * 3).map(sorted).map(lambda of: Estimate(of[1], of[0], of[2]))
+    return st.one_of(ends, ends, st.just(Estimate(low, None, None)), st.just(UNDEFINED))
+
+
+NAMES = st.sampled_from([MAJORITY, "all, SVM", "regions, ridge", "phenotype, SVM", "covariates, SVM"])
+ROWS = st.lists(st.tuples(NAMES, estimates(0), estimates(-1)), unique_by=lambda of: of[0])
+COVARIATES = st.builds(Covariates, names=st.just(["site", "age"]), partial=estimates(-1), reason=st.just("few " * 30))
+
+
+CLAIMS = {  # what they rest on, and above what its interval must lie
+    "does better than chance": ("score", 0.5),
+    ") better than chance": ("score", 0.5),
+    "is better than the pre-specified": ("less", 0),
+    ") better;": ("less", 0),
+    "It carries more": ("partial", 0),
+    "more than covariates yes": ("partial", 0),
+}
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(["auc_sites", "auc"]), estimates(0), ROWS, COVARIATES, estimates(0), estimates(-1))
+@example("auc", HIGH, [("regions, ridge", CHANCE, MORE)], Covariates(partial=MORE), UNDEFINED, UNDEFINED)
+def test_its_words_claim_no_more_than_intervals_and_are_few(area, score, rows, covariates, masked, less):
+    """The example claims all."""
+    found = comparisons.conclusion({area: score}, people(site=SITES), [row(*one, area=area) for one in rows], BOTH)
+    found = replace(found, covariates=covariates, masked=masked, minus_masked=less)
+    told = found.rows(problems=["one", "two"], warnings=["three"])
+    said = "; ".join([found.verdict, *map(" ".join, told)])
+    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(told) <= 8
+    its = {"score": score, "less": found.baseline and found.baseline.less, "partial": covariates.partial}
+    claimed = [words for words in CLAIMS if words in said]
+    assert all(its[of].low > bound for of, bound in map(CLAIMS.get, claimed)), claimed
+    assert len(claimed) == len(CLAIMS) or (score, covariates.partial) != (HIGH, MORE)
+    assert not re.search(r"\b(nan|None|inf)\b|[Nn]o difference(?![^.;]* shown)", said)
+
+
+# Repeats
 
 
 ONE = pd.DataFrame({"file": ["a", "b"], "label": [1, 0], "probability": [0.2, 0.6], "fold": ["0", "1"], "x": [1, 1]})
@@ -188,30 +222,6 @@ def test_repeats_are_averaged_by_file_as_far_as_all_know():
     assert list(mean) == ["file", "label", "probability", "fold"]  # not what only one of them has
     assert mean["file"].tolist() == ["a", "b"] and mean["label"].tolist() == [1, 0]
     assert mean["probability"].tolist() == pytest.approx([0.15, 0.7])
-    assert "fold" not in mean_of([ONE, OTHER.assign(fold=["0", "0"])])
+    assert mean_of([ONE, OTHER.assign(fold=["0", "0"])])["fold"].tolist() == ["0", "1"]  # of the first
     unknown = mean_of([ONE, OTHER.assign(probability=[0.8, None])])
     assert unknown["probability"].isna().tolist() == [True, False]
-
-
-SITES, BETTER = np.array(["A", "B"] * 20), (0.7, 0.6, 0.8)
-NEEDS = "10 participants of each class (a family, or participants who share a scan, count once) at sites"
-
-
-@pytest.mark.parametrize(
-    "changes, area, values, expected",
-    [
-        ({"site": None}, "auc_folds", BETTER, "better than chance: AUC within folds"),
-        ({"site": None}, "auc_folds", BETTER, "is the mean over 2 repeats."),
-        ({"fold": SITES}, "auc_sites", BETTER, "Each site was tested by a model that had not seen it."),
-        ({"fold": np.arange(40) // 8}, "auc_sites", BETTER, "does not say how the network does at a new site."),
-        ({"person": np.arange(40) // 2}, "auc_sites", (0.7, None, None), f"{NEEDS} that have both"),
-        (
-            {"person": np.arange(40) // 2, "fold": np.arange(40) % 5, "peers": np.arange(40) // 8},
-            *("auc_sites", (0.7, None, None), f"{NEEDS} and folds that have both"),
-        ),
-    ],
-)
-def test_folds_repeats_and_families_are_named(changes, area, values, expected):
-    once = replace(people(site=SITES), **changes)
-    said = comparisons.verdict([row("model", values, area=area)], replace(once, repeats=(once,)), BOTH)
-    assert expected in said, said

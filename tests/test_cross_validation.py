@@ -24,10 +24,13 @@ def predictions(on_folds) -> pd.DataFrame:
 
 
 def test_its_scores_are_those_of_the_predictions(found, predictions, on_folds):
-    assert (found["subjects"], found["folds"], found["headline"]) == (40, "3", "auc_sites")
-    assert found["scores"]["auc"][0] == pytest.approx(roc_auc_score(predictions["label"], predictions["probability"]))
+    of = found["conclusion"]
+    assert (of["participants"], found["folds"], of["metric"]) == (40, "3", "auc_sites")
+    auc = roc_auc_score(predictions["label"], predictions["probability"])
+    assert found["scores"]["auc"]["value"] == pytest.approx(auc)
     scores = json.loads((on_folds / "test/metrics.json").read_text())
-    assert found["scores"] == {name: [*scores[name].values()] for name in found["scores"]}
+    assert found["scores"] == {name: scores[name] for name in found["scores"]}
+    assert of == record_of(on_folds / "test")["conclusion"]
 
 
 def test_groups_are_those_with_ten_people_of_each_class(found, on_folds):
@@ -36,7 +39,7 @@ def test_groups_are_those_with_ten_people_of_each_class(found, on_folds):
     enough = groups[(groups["autism"] >= 10) & (groups["control"] >= 10)]
     assert 0 < len(enough) < len(groups)
     assert [of["group"] for of in found["groups"]] == enough["group"].tolist()
-    assert [of["auc"][0] for of in found["groups"]] == pytest.approx(enough["auc"].tolist())
+    assert [of["auc"]["value"] for of in found["groups"]] == pytest.approx(enough["auc"].tolist())
 
 
 def test_the_calibration_is_that_of_platt(found, predictions):

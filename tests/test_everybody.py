@@ -32,7 +32,7 @@ def test_its_settings_its_length_and_its_score_are_those_of_the_folds(everybody,
     out = done(f"{command} --score {{score}}/test", of=converted, score=on_folds)
     folds, every = record_of(on_folds / "ckpt/mmnn/folds-3/0"), record_of(tmp_path / "ckpt/mmnn/everybody")
     assert [every[name] for name in ("preset", "config", "step")] == [folds["preset"], folds["config"], 4]
-    assert (every["config"]["members"], every["cross_validation"]["subjects"]) == (1, 40)
+    assert (every["config"]["members"], every["cross_validation"]["conclusion"]["participants"]) == (1, 40)
     assert_bit_equal(tmp_path / "ckpt/mmnn/everybody", everybody / "ckpt/mmnn/everybody")
     headline = record_of(on_folds / "test")["headline"]
     assert f"{headline[1]:.3f}" in out and "in 3 folds, 40 participants" in out

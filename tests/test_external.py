@@ -1,7 +1,6 @@
 """External validity: a test of people of whom nobody was trained on, against statsmodels, SciPy and numbers by hand."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -169,16 +168,5 @@ def test_guards_of_a_checkpoint_hold_for_a_bundle(by, others, everybody, bundle,
     if by == "checkpoint":
         refused(command, "60002 has that of 50002", "--exclude", of="noisy", **places)
     else:
-        told = "cannot be checked: it holds no scan or ID of anybody"
+        told = "cannot be checked: it holds no scan or ID"
         assert told in done(command, of="noisy", **places) and told in (tmp_path / "out/report.html").read_text()
-
-
-@pytest.mark.slow
-def test_its_report_is_built_again_from_the_files(strangers, tmp_path):
-    copy = shutil.copytree(strangers / "test", tmp_path / "test")
-    before = (copy / "report.html").read_text()
-    assert "External validity" in before and "How these participants differ from those of the training" in before
-    (copy / "report.html").unlink()
-    done("abide-report {of}", of=copy)
-    again = (copy / "report.html").read_text()
-    assert re.sub(r"\d+ s</dd>", "", again) == re.sub(r"\d+ s</dd>", "", before)

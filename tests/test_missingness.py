@@ -1,5 +1,4 @@
-"""How much of a score is what is missing: the values that are told alike, the baseline that reads them, what is
-said."""
+"""How much of a score is what is missing: missingness is masked, and the scores follow from that."""
 
 import lab as labs
 import numpy as np
@@ -9,7 +8,7 @@ from commands import done, record_of
 from oracles import within
 
 pytestmark = pytest.mark.slow
-ALIKE, LOGISTIC = "model, missing values alike", "missingness, logistic regression"
+MASKED, LOGISTIC = "missingness_masked", "missingness, logistic regression"
 NAMES = ["handedness_unknown", "handedness_score_missing", "fiq_missing", "viq_missing", "piq_missing", "bmi_missing"]
 TESTS = ["iq_test_wasi", "iq_test_wisc", "iq_test_wais", "iq_test_other"]
 
@@ -17,7 +16,6 @@ TESTS = ["iq_test_wasi", "iq_test_wisc", "iq_test_wais", "iq_test_other"]
 def test_the_network_is_told_marks_of_missing_values_as_of_most_training_people(nn_on_folds, converted):
     """Nothing else: so who has the usual marks and the usual test has the same output, and others another one."""
     predicted = pd.read_csv(nn_on_folds / "test/predictions.csv", dtype={"subject": str}).set_index("file")
-    alike = pd.read_csv(nn_on_folds / "test/baseline_predictions.csv").set_index("file")[ALIKE].loc[predicted.index]
     raw = pd.read_csv(converted / "phenotype.csv", dtype={"subject": str}).set_index("subject")
     told = pd.Series(False, predicted.index)
     for fold, own in predicted.groupby("fold"):
@@ -25,24 +23,23 @@ def test_the_network_is_told_marks_of_missing_values_as_of_most_training_people(
         marks = (here[NAMES] == training[NAMES].mode().iloc[0]).all(axis=1)
         taken, its = (of[TESTS].idxmax(axis=1).where(of[TESTS].any(axis=1), "none") for of in (training, here))
         told[own.index] = (marks & (its == taken.mode()[0])).to_numpy()
-    same = np.isclose(alike, predicted["probability"], atol=1e-6)
+    same = np.isclose(predicted[MASKED], predicted["probability"], atol=1e-6)
     assert same.tolist() == told.tolist() and 0 < same.sum() < 40
 
 
 @pytest.mark.parametrize("rung", ["on_folds", "nn_on_folds"])
-def test_what_is_said_of_it_is_what_the_tables_hold(rung, request):
+def test_scores_where_it_is_masked_are_those_of_the_predictions(rung, request):
     folder = request.getfixturevalue(rung) / "test"
-    rows = pd.read_csv(folder / "baselines.csv").set_index("baseline")
+    rows, confounds = (pd.read_csv(folder / f"{name}.csv", index_col=0) for name in ("baselines", "confounds"))
     predicted, baselines = (pd.read_csv(folder / f"{name}.csv") for name in ("predictions", "baseline_predictions"))
-    each = [predicted.assign(probability=baselines[name]) for name in (ALIKE, LOGISTIC)]
-    areas = [within(table, "site") for table in each]
-    assert rows.loc[[ALIKE, LOGISTIC], "auc_sites"].tolist() == pytest.approx(areas)
-    said = record_of(folder)["conclusion"]
-    less = rows.loc[ALIKE, "model_minus_baseline_auc_sites"]
-    assert less == pytest.approx(within(predicted, "site") - areas[0], abs=1e-6)
-    assert f"score minus this is {less:.2f}" in said and f"on these values alone has {areas[1]:.2f}" in said
-    others = set(rows.index) - {"model", "majority", ALIKE}
-    assert f"Of {len(others) - 1} other baselines" in said  # beside the one that is named
+    each = [predicted.assign(probability=of) for of in (predicted[MASKED], baselines[LOGISTIC])]
+    masked, logistic = (within(table, "site") for table in each)
+    assert rows.loc[LOGISTIC, "auc_sites"] == pytest.approx(logistic)
+    expected = [masked, within(predicted, "site") - masked]
+    assert confounds.loc[["masked", "minus_masked"], "value"].tolist() == pytest.approx(expected, abs=1e-6)
+    told = record_of(folder)["conclusion"]
+    assert [told[name]["value"] for name in ("masked", "minus_masked")] == pytest.approx(expected, abs=1e-6)
+    assert sum(told["others"].values()) == len({*rows.index} - {"majority"}) - 1  # beside the pre-specified one
 
 
 def test_what_separates_the_labels_is_not_said_of_few_people(tmp_path):

@@ -183,7 +183,7 @@ def walked(home, data_cli) -> Path:
     folder = home / "walked"
     write_fmriprep(folder, people(PEOPLE))
     outcomes = walk(folder, block_with(README, "data derive fmriprep"), data_cli)
-    assert "Is it motion?" in outcomes[-2].out
+    assert "more than covariates" in outcomes[-2].out
     baselines = {row["baseline"] for row in read_rows(folder / "results/mmnn-test-folds-2/baselines.csv")}
     assert {"majority", "covariates, logistic regression", "phenotype, SVM", "regions, SVM"} <= baselines
     return folder

@@ -6,6 +6,7 @@ difference is to be read as prose. The rungs keep what their commands printed, s
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,6 @@ pytestmark = pytest.mark.slow
 VERBS = ("derive", "convert", "check", "swap", "pack", "export")
 PAGES = {  # by rung
     "on_folds": ["test/report.html"],
-    "split": ["test/report.html"],
-    "by_bundle": ["test/report.html"],
     "blackout": ["blackout/blackout.html"],
     "several": ["compare/compare.html", "index.html"],
     "handled": ["check.html"],
@@ -128,6 +127,39 @@ def test_what_commands_print(rung, show):
         show(f"{rung}-{name}", rung, Path.read_text, f"{name}.out")
 
 
+OPEN = ("baselines", "confounds", "covariates", "external-validity", "out-of-distribution", "warnings")  # sections
+SENTENCE = re.compile(r"(?<=[.;!?])\s+")
+
+
+@pytest.mark.parametrize(
+    "rung, page",
+    [
+        *((rung, "test/report.html") for rung in ("on_folds", "split", "by_bundle")),
+        *(("several", page) for page in PAGES["several"]),
+    ],
+)
+def test_a_page_says_nothing_twice_and_hides_no_caveat(rung, page, lab, request):
+    """Cells of tables aside: no sentence of five words stands twice."""
+    request.getfixturevalue(rung)
+    path = lab.parents[1] / rung.replace("_", "-") / page
+    title, *every = text_of(path).splitlines()
+    lines = [line for line in every if " | " not in line and line != title]
+    sentences = [of for line in lines for of in SENTENCE.split(line) if len(of.split()) >= 5]
+    assert [of for of, count in Counter(sentences).items() if count > 1] == []
+    verdict = re.search('class="verdict">(.*?)</p>', path.read_text())
+    assert not verdict or len(verdict[1].split()) <= 60
+    closed = re.findall(r'<details class="fold" id="([\w-]+)">', path.read_text())
+    assert not {*closed} & {*OPEN}
+
+
+@pytest.mark.parametrize("rung", ["on_folds", "split", "by_bundle", "nn_on_folds"])
+def test_a_test_ends_in_ten_lines(rung, lab, request):
+    request.getfixturevalue(rung)
+    lines = (lab.parents[1] / rung.replace("_", "-") / "test.out").read_text().splitlines()
+    progress = [at for at, line in enumerate(lines) if re.match("No GPU|Fold |.* s left$", line)]
+    assert len(lines) - 1 - progress[-1] <= 10
+
+
 ALL_MAPS = ["falff", "alff", "reho", "vmhc", "lfcd", "degree_weighted", "dual_regression_1", "mine"]
 SAID = {  # what `run.json` may say of a test; each calls for sentences
     "simulated": True,
@@ -141,7 +173,6 @@ SAID = {  # what `run.json` may say of a test; each calls for sentences
     "left_out": {"no map": 12, "left out by --exclude": 1},
     "shares": {"regions": 0.625, "phenotype": 0.375},
     "baseline_settings": {"SVM": "C = 1", "forest": "9"},
-    "motion": "",
 }
 PREPARED = {
     "reduction": "encoder 12ab",
@@ -167,25 +198,25 @@ def otherwise(folder: Path) -> None:
 def unlabelled(folder: Path) -> None:
     """A test of people whose diagnosis is not known."""
     labs.edit(folder / "predictions.csv", lambda of: of.assign(label=""))
-    for name in ("metrics.json", "baselines.csv", "sites.csv", "groups.csv", "confounds.csv", "training.csv"):
+    for name in ("metrics.json", "baselines.csv", "sites.csv", "groups.csv", "confounds.csv"):
         labs.edit(folder / name, "gone")
-    for name in ("probabilities.csv", "calibration.csv", "table1.csv"):
+    for name in ("probabilities.csv", "calibration.csv", "table1.csv", "adjusted.csv"):
         labs.edit(folder / name, "gone")
+    labs.say(folder / "run.json", conclusion=None)
 
 
-@pytest.mark.parametrize("change", [otherwise, unlabelled])
-def test_what_a_report_says_of_other_tests(change, on_folds, tmp_path, show):
+@pytest.mark.parametrize("other", [otherwise, unlabelled, "split", "by_bundle"])
+def test_what_a_report_says_of_other_tests(other, on_folds, request, tmp_path, show):
     """Lines that stand in it, but not in the usual one."""
-    change(labs.copy(on_folds / "test", tmp_path / "copy"))
-    done("abide-report {of}", of=labs.tested(tmp_path / "copy", tmp_path / "other"))
+    if isinstance(other, str):
+        name, folder = other, request.getfixturevalue(other) / "test"
+    else:
+        name, folder = other.__name__, tmp_path / "other"
+        other(labs.copy(on_folds / "test", tmp_path / "copy"))
+        done("abide-report {of}", of=labs.tested(tmp_path / "copy", folder))
     usual = {NUMBER.sub("#", line) for line in text_of(on_folds / "test/report.html").splitlines()}
-    other = text_of(tmp_path / "other/report.html").splitlines()
-    show(
-        f"report-{change.__name__}",
-        "on_folds",
-        lambda _: "\n".join(of for of in other if NUMBER.sub("#", of) not in usual),
-        "",
-    )
+    lines = [of for of in text_of(folder / "report.html").splitlines() if NUMBER.sub("#", of) not in usual]
+    show(f"report-{name}", "on_folds", lambda _: "\n".join(lines), "")
 
 
 def test_the_card_of_a_bundle(show):

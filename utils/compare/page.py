@@ -30,7 +30,7 @@ SHOWN = (*HEADLINES, "brier")
 VERDICTS = {
     "a is better": "{a} is better than {b}",
     "b is better": "{b} is better than {a}",
-    SAME: "{a} and {b} no difference is shown, which does not say that they are equally good",
+    SAME: "Between {a} and {b} no difference is shown, which does not say that they are equally good",
     UNKNOWN: "It is unknown which of {a} and {b} is better",
 }
 PAIRED = (
@@ -51,7 +51,7 @@ def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, 
     about = f"{pairs[0]['subjects']} participants, {pairs[0]['records']} records, {started}"
     reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
     links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
-    page = Page("compare", title, about, [*sections(runs, pairs)], " ".join(conclusions(pairs)), links=links)
+    page = Page("compare", title, about, [*sections(runs, pairs)], verdict(pairs), links=links)
     with files.replacing(path) as file:
         file.write(render(page))
     finished = record.Record(
@@ -79,6 +79,14 @@ def minus(pair: dict[str, Any]) -> str:
     return f"{pair['a']} minus {pair['b']}"
 
 
+def verdict(pairs: Sequence[dict[str, Any]]) -> str:
+    """What is concluded of one pair, or in how many pairs a difference is shown."""
+    if len(pairs) == 1:
+        return conclusions(pairs)[0]
+    differ = sum(pair["conclusion"] not in (SAME, UNKNOWN) for pair in pairs)
+    return f"A difference is shown in {differ} of {len(pairs)} pairs."
+
+
 def conclusions(pairs: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence a pair, and one on what holds together if there are several."""
     found = []
@@ -98,17 +106,20 @@ def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> I
     """In the order of the page."""
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
+    if len(pairs) > 1:
+        yield Section("Pairs", conclusions(pairs), open=True)
     yield Section("Scores and differences", [PAIRED], table=scores(runs, pairs), open=True)
     if table := differing(runs):
         yield Section("What differs between the runs", table=table, open=True)
 
 
 def warnings(runs: Sequence[FinishedTest]) -> list[str]:
-    """The caveats of each run, and its own warnings."""
-    found = []
+    """The caveats of runs and their own warnings, each once."""
+    found = dict[str, list[str]]()
     for run in runs:
-        found += [f"{run.folder}: {text}" for text in [*cautions(run.described), *run.described.warnings]]
-    return found
+        for text in [*cautions(run.described), *run.described.warnings]:
+            found.setdefault(text, []).append(str(run.folder))
+    return [f"{', '.join(folders)}: {text}" for text, folders in found.items()]
 
 
 def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> list[Row]:

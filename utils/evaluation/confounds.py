@@ -150,14 +150,12 @@ def told(result: dict | None) -> Covariates | None:
     """The result of `motion` as part of what a test shows."""
     if result is None:
         return None
-    reason, left_out = result.get("reason", ""), result["left_out"]
-    if reason and left_out:
-        reason += f" ({left_out} left out, because their site has one class)"
     return Covariates(
         names=[*result["beside"].whole],
         partial=result.get("partial", UNDEFINED),
         p=result.get("p"),
-        reason=reason,
+        reason=result.get("reason", ""),
+        left_out=result["left_out"],
         motion=result.get("correlation", UNDEFINED),
     )
 

@@ -133,7 +133,7 @@ def conclude(
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
         who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}"
-        cut = f"folds: {run.cut}" if run.folds else run.cut
+        cut = f"folds: {run.cut}" if run.folds else "trained on everybody" if run.everybody else ""
         rows = found.rows(problems=run.caveats.problems, warnings=notes) if found else [("", "", UNLABELLED)]
         print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows])
     run.finish(Headline(found.metric, found.score) if found else None, **summary)

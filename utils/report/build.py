@@ -81,7 +81,7 @@ def verdict(run: Described) -> str:
     """What a reader takes away, with whether problems invalidate it."""
     if run.conclusion is None:
         return OF_FOLD if run.fold else UNLABELLED
-    invalid = "A problem of the data invalidates these results. " if run.problems else ""
+    invalid = "Problems invalidate this. " if run.problems else ""
     return f"{invalid}{run.conclusion.verdict}"
 
 
@@ -189,7 +189,6 @@ def how_to_repeat(run: Described) -> Section:
     of_folds = [{"fold": fold, key: sha256} for fold, sha256 in digest.items()] if isinstance(digest, dict) else None
     facts = {
         "started": run.started,
-        "took": f"{run.wall_time_s:,.0f} s",
         "commit": run.git_commit or "-",
         "cohort": run.cohort_name,
         "cohort, SHA-256": run.cohort_sha256,

@@ -27,7 +27,9 @@ AREA = "The chance that a participant with autism has the higher probability tha
 DIFFERENCE = "The model minus the baseline. An interval that holds 0 shows no difference."
 SCORE = ".3f"
 COLUMNS = {
-    "auc": Column("AUC, all participants together", SCORE, f"{AREA} of any site. 0.5 is guessing."),
+    "auc": Column(
+        "AUC, all participants together", SCORE, f"{AREA} of any site. One that tells only sites apart can be high."
+    ),
     "auc_sites": Column("AUC within sites", SCORE, f"{AREA} of the same site. 0.5 is guessing."),
     "auc_folds": Column("AUC within folds", SCORE, f"{AREA} whom the same model tested. 0.5 is guessing."),
     **{
@@ -46,6 +48,11 @@ COLUMNS = {
         "Brier score", SCORE, "The mean squared distance of probability and diagnosis; always 0.5 has 0.25."
     ),
     "slope": Column("calibration slope", ".2f", "1: probabilities are as sure as they should be. Below 1: too sure."),
+    "in_the_large": Column(
+        "calibration in the large",
+        SCORE,
+        "In log odds. Above 0: more have autism than predicted, as where it is more common than in the training.",
+    ),
     "intercept": Column("calibration intercept", ".2f", "0: as many have autism as predicted. Above 0: more have it."),
     "value": Column("value", SCORE),
     "p": Column("p", ".2g", "The chance of a value at least as far from none, if there were nothing to find."),

@@ -14,6 +14,7 @@ from utils.report import drawings
 from utils.report.adjusted import adjusted_section
 from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelled
 from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
+from utils.scores.calibration import MIN_GROUPS
 from utils.scores.metrics import HEADLINES, Predictions, headline
 from utils.scores.results import (
     NAMED,
@@ -34,9 +35,8 @@ LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those t
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
 MOST_PEOPLE = 50  # of those out of distribution on the page
-FEW = f"< {TELLING}: so few are not counted. A dash: fewer than {TELLING} participants of a class."
-ALONE = "Each interval holds for its row alone: of so many, some are low or high by chance."
-SMALL = "Sites have few participants of a class, so only those of the same site and fold are compared."
+FEW = {"participants": f"< {TELLING}: so few are not counted. A dash in their row: fewer than {TELLING} of a class."}
+ALONE = "Each interval holds for its {0} alone. Of so many {0}s, some are low or high by chance."
 OF_PAGE = COLUMNS | {  # columns of one table each
     "metric": Column("metric", NAME),
     "measure": Column("measure"),
@@ -79,9 +79,9 @@ def scored(tables: Tables) -> Iterator[Section]:
     if tables.folds:
         yield by_fold(tables)
     if tables.sites is not None and known_sites(tables.sites["site"]):
-        notes = {"": FEW, "AUC": SMALL} if run.small_sites else {"": FEW}
+        notes = {"AUC": "Of participants of the same site and fold: sites are small."} if run.small_sites else {}
         rows = groups(tables.sites, ["site"], ["auc", "accuracy"], COLUMNS | {"auc": Column("AUC", ".3f")})
-        yield Section("Sites", [ALONE], notes=notes, **few_apart(rows))
+        yield Section("Sites", [ALONE.format("site")], notes=notes, meanings=FEW, **few_apart(rows))
     if tables.groups is not None:
         yield by_group(tables.groups, run.small_sites)
 
@@ -118,16 +118,19 @@ def confounds(tables: Tables, table: pd.DataFrame) -> Section:
     """Whether the output says more than the covariates, head motion, and what is missing."""
     area = HEADLINES[headline(tables.scores)]
     names = {name: told.format(area) for name, told in CONFOUNDS.items()}
+    of = tables.run.conclusion.covariates if tables.run.conclusion else None
+    alone = f" {of.left_out} participants, at sites of one class, are not in it." if of and of.left_out else ""
+    half = "Half of the participants of each site, whatever their AUC."
     notes = {
-        names[
-            "partial"
-        ]: "Above 0, the output carries more than the covariates, as far as these are known and measured "
-        "without error.",
+        names["partial"]: "If its interval lies above 0, the output carries more than the covariates, as far as these "
+        f"are known and measured without error.{alone}",
+        names["auc_sites"]: half,
+        names["auc"]: half,
         names[
             "masked"
         ]: "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
         "to what most training participants have.",
-        names["minus_masked"]: "So much of the score, at least, is due to how records were kept.",
+        names["minus_masked"]: "If its interval lies above 0, some of the score is due to how records were kept.",
     }
     told = table.assign(measure=table["measure"].map(names))
     kept = {name: note for name, note in notes.items() if name in set(told["measure"])}
@@ -205,11 +208,14 @@ def by_group(table: pd.DataFrame, small_sites: bool) -> Section:
     areas = [name for name in ("auc_sites", "auc") if set(columns_of(name)) <= set(table)]
     shown = ["auc_sites"] if small_sites else areas
     rows = groups(table.assign(group=table["kind"] + ": " + table["group"]), ["group"], shown)
-    notes = {spelled("auc_sites"): SMALL} if small_sites else {}
+    notes = {spelled("auc_sites"): "Only those of the same site and fold are compared."} if small_sites else {}
     if not (table["kind"] == "head motion").any():
         notes[""] = "Head motion is unknown."
-    about = "No difference between groups is tested, and intervals that overlap do not show that groups are alike."
-    return Section("Head motion, sex and age", [about], notes=notes, **few_apart(rows))
+    about = (
+        "No difference between groups is tested, and one of so many may differ by chance. Intervals that overlap do "
+        "not show that groups are alike."
+    )
+    return Section("Head motion, sex and age", [about], notes=notes, meanings=FEW, **few_apart(rows))
 
 
 def of_probabilities(tables: Tables) -> Iterator[Section]:
@@ -254,11 +260,11 @@ def sets(table: pd.DataFrame, everybody: str) -> Section:
         f"A set of labels is made to hold the diagnosis of {LEVEL:.0%} of each class, however common autism is "
         "(Vovk, Gammerman and Shafer 2005)."
     )
-    promise = (
-        "Promised for participants drawn like these from all such groups together, with ten groups or more; for no "
-        "single group, and for no participant. Before you rely on sets at a site, count there how many hold."
-    )
-    return Section("Sets of labels", [about], table=rows, notes={"": promise})
+    promise = "That is promised for participants drawn like these from all such groups together, and for no single one."
+    if len(rows) <= MIN_GROUPS:  # of which the first is of everybody
+        promise = f"With so few groups that is not promised for others: {MIN_GROUPS} are needed."
+    check = "Before you rely on sets at a site, count there how many hold the diagnosis."
+    return Section("Sets of labels", [about], table=rows, notes={"": f"{promise} {check}"})
 
 
 def of_people(row: pd.Series) -> str:
@@ -358,10 +364,8 @@ def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
     maps = of_kind.get("shift of maps", table[:0])
     farthest = maps.loc[maps["value"].abs().sort_values(ascending=False).index[:MOST_MAPS]]
     if len(shifts := pd.concat([of_kind.get("shift", table[:0]), farthest])):
-        title, about = (
-            "Differences from the training participants",
-            "In standard deviations of these; nothing is tested.",
-        )
+        title = "Differences from the training participants"
+        about = "In standard deviations of these. The intervals are of the tested participants only; nothing is tested."
         notes = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
         yield section(title, shifts, ["measure", "value"], about, OF_PAGE, notes=notes)
     if tables.out_of_distribution is not None and "out of distribution" in of_kind:
@@ -374,7 +378,8 @@ def beside_training(table: pd.DataFrame) -> Section:
     about, shown = "No score of the training is known.", ["measure", "value"]
     if known:
         first = table[table["training"].notna()].iloc[0]
-        about = f"In the training: {first['how']}, {first['training_people']:.0f} participants, each new to its model."
+        people = f"{first['training_people']:.0f} participants"
+        about = f"In the training: {people} {first['how']}, none seen by the model that tested them."
         shown.append("training")
     after = table["kind"].map({"calibrated": ", of calibrated probabilities"}).fillna("")
     rows = table.assign(measure=table["measure"].map(spelled) + after).drop_duplicates("measure")
@@ -385,9 +390,8 @@ def beside_training(table: pd.DataFrame) -> Section:
 def out_of_distribution(table: pd.DataFrame, share: pd.Series) -> Section:
     """Who is out of distribution, and why."""
     count, every = len(table), f"{share['participants']:.0f}"
-    about = (
-        f"{count} of {every} records, {Estimate.in_row(share).text('.0%')}: the training's scores say little of them."
-    )
+    little = ". The training's scores say little of them." if count else "."
+    about = f"{count} of {every} records, {Estimate.in_row(share).text('.0%')}{little}"
     notes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
     rows = rows_of(table[:MOST_PEOPLE], ["file", "reasons"]) if count else None
     return Section("Out of distribution", [about], table=rows, notes=notes, open=True)

@@ -110,7 +110,6 @@ class Described(Choices, Caveats):
     git_commit: str | None
     packages: dict[str, str]
     started: str
-    wall_time_s: float
     step: int
     folds: str | None  # how many, or the covariate whose values are left out one at a time
     fold: str | None  # the one that was tested, if only one was
@@ -184,7 +183,8 @@ def read_test(folder: Path) -> Tables:
         raise InputError(f"{folder / RECORD} has the model {found.model}; expected a classifier. Test one.")
     run, there = described(found, folder), [table for table in ROWS if (folder / table.file).exists()]
     others = {table.name: typed(read_frame(folder / table.file), table) for table in there}
-    metrics = files.read_json(folder / METRICS, dict[str, Any]) if run.conclusion else {}
+    is_known = others["predictions"]["label"].notna().any()
+    metrics = files.read_json(folder / METRICS, dict[str, Any]) if is_known else {}
     return Tables.of(run, others, metrics)
 
 
@@ -254,7 +254,7 @@ def mean_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 class Results:
-    """The tables of a test: each is written, and kept for the report."""
+    """The tables of a test: each is written, and kept as its file has it, digit by digit, for the report."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -262,8 +262,9 @@ class Results:
 
     def add(self, name: str, table: pd.DataFrame) -> None:
         """A table by its name in `TABLES`."""
-        write_frame(self.run.out_dir / TABLES[name].file, table, DIGITS)
-        self.tables[name] = typed(table, TABLES[name])
+        path = self.run.out_dir / TABLES[name].file
+        write_frame(path, table, DIGITS)
+        self.tables[name] = typed(read_frame(path), TABLES[name])
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

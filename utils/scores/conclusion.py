@@ -15,7 +15,7 @@ UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good 
 OF_FOLD = "What counts is the result of all folds together."
 BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot be told"
 ABOVE, BELOW = "better than chance", "worse than chance"
-YES, NOT_SHOWN = "yes", "not shown"
+YES, NOT_SHOWN = "yes, as measured", "not shown"
 NAMES = 3  # in a row of the terminal
 
 
@@ -43,6 +43,11 @@ class Baseline:
         return f"{self.name.replace(', ', ' by ')}{f' ({self.where})' if self.where else ''}"
 
     @property
+    def standing(self) -> str:
+        """What the difference says, and of whom, if not of these participants."""
+        return f"{standing(self.less)}{', in the training' if self.where else ''}"
+
+    @property
     def note(self) -> str:
         """How it differs from the network, or where it was fitted."""
         if self.where:
@@ -56,13 +61,14 @@ class Baseline:
 @dataclass(frozen=True, kw_only=True)
 class Covariates:
     """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both beside these
-    `names`, and its p; or the `reason` why it cannot be computed. `motion`: the correlation of output and head
-    motion."""
+    `names`, and its p; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since
+    their site has one class. `motion`: the correlation of output and head motion."""
 
     names: list[str] = field(default_factory=list)
     partial: Estimate = UNDEFINED
     p: float | None = None
     reason: str = ""
+    left_out: int = 0
     motion: Estimate = UNDEFINED
 
     @property
@@ -138,16 +144,17 @@ class Conclusion:
             return ""
         if self.baseline is None:
             return "No baseline reads what it reads, so none is pre-specified." if self.others else ""
+        less = self.baseline.less.text(".3f")
         told = {
-            BETTER: "It is better than the pre-specified baseline",
-            SAME: "No difference from the pre-specified baseline is shown",
-            WORSE: "It is worse than the pre-specified baseline",
-            UNKNOWN: "Whether it differs from the pre-specified baseline cannot be told",
+            BETTER: f"It is better than the pre-specified baseline{{}}: {less}",
+            SAME: f"No difference from the pre-specified baseline is shown{{}}: {less}",
+            WORSE: f"It is worse than the pre-specified baseline{{}}: {less}",
+            UNKNOWN: "Whether it differs from the pre-specified baseline cannot be told{}",
         }[standing(self.baseline.less)]
-        where = " in the training's own test" if self.baseline.where else ""
+        told = told.format(" in the training's own test" if self.baseline.where else "")
         worse, every = self.others.get(WORSE, 0), sum(self.others.values())
         others = f"; {worse} of {every} others {'is' if worse == 1 else 'are'} better" if worse else ""
-        return f"{told}{where}: {self.baseline.less.text('.3f', 'undefined')}{others}."
+        return f"{told}{others}."
 
     @property
     def of_confounds(self) -> list[str]:
@@ -165,7 +172,7 @@ class Conclusion:
             found.append(("", "", self.why))
         if of := self.baseline:
             found.append((f"{NAMED} baseline", of.auc.text(".2f", "undefined"), of.spoken))
-            found.append(("model minus baseline", of.less.text(".3f", "undefined"), standing(of.less)))
+            found.append(("model minus baseline", of.less.text(".3f", "undefined"), of.standing))
         if of_covariates := self.covariates:
             names = listed(of_covariates.names, NAMES)
             beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
@@ -182,10 +189,9 @@ class Conclusion:
     @property
     def numbers(self) -> list[Number]:
         """The headline of the page."""
-        notes = [*([f"Nothing can be concluded: {self.why}."] if self.why else []), *self.notes]
-        found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, notes)]
+        found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, self.notes)]
         if of := self.baseline:
-            less = f"model minus this {of.less.text('.3f', 'undefined')}: {standing(of.less)}"
+            less = f"model minus this {of.less.text('.3f', 'undefined')}: {of.standing}"
             name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
             found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found
