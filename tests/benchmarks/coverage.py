@@ -44,9 +44,9 @@ from data.base.effort import EFFORT
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.cohorts.division import numbered_folds
-from data.cohorts.records import DTYPE
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.cohorts.stored import open_cohort
 from data.simulation import SITES
+from tests.benchmarks.planted import relabelled
 from utils.scores import baselines
 from utils.scores.features import encoder
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
@@ -215,13 +215,7 @@ def of_network(cohort_folder: Path, number: int) -> tuple:
     mixed, chosen = permuted(label, site, random), np.sort(random.permutation(len(label))[:OF_NETWORK])
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        (folder / "cohort").mkdir()
-        rows = [replace(cohort.rows[at], label=mixed[at]) for at in chosen]
-        for at, row in zip(chosen, rows, strict=True):
-            content = np.array(row.label, DTYPE).tobytes() + cohort.entries[at].read()[DTYPE.itemsize :]
-            (folder / "cohort" / row.file).write_bytes(content)
-        carry_tables(cohort, folder / "cohort")
-        write_tables(folder / "cohort", rows, cohort.metadata)
+        relabelled(folder / "cohort", cohort, {at: mixed[at] for at in chosen})
         places = ["--model", "cnn", "--preset", "regions", "--folds", "3", "--seed", str(number)]
         places += ["--dataDir", str(folder / "cohort"), "--chkPointDir", str(folder / "ckpt")]
         for job in (["--train", "--numIters", "40"], ["--test"]):

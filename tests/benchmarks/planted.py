@@ -239,10 +239,16 @@ def permuted(folder: Path, seed: int, real: Path) -> None:
     cohort = open_cohort(real)
     label = {row.subject: row.label for row in cohort.rows}
     new = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())).tolist(), strict=True))
-    rows = [demo.Row(row.file, row.subject, row.site, new[row.subject], row.split) for row in cohort.rows]
+    relabelled(folder, cohort, {at: new[row.subject] for at, row in enumerate(cohort.rows)})
+
+
+def relabelled(folder: Path, cohort: Cohort, label: Mapping[int, float]) -> None:
+    """Writes the records of a cohort that have a new `label`, by their place, into a new folder."""
     folder.mkdir()
-    for row, entry in zip(rows, cohort.entries, strict=True):
-        (folder / row.file).write_bytes(np.array(row.label, DTYPE).tobytes() + entry.read()[DTYPE.itemsize :])
+    rows = [replace(cohort.rows[at], label=of) for at, of in label.items()]
+    for at, row in zip(label, rows, strict=True):
+        content = np.array(row.label, DTYPE).tobytes() + cohort.entries[at].read()[DTYPE.itemsize :]
+        (folder / row.file).write_bytes(content)
     carry_tables(cohort, folder)
     write_tables(folder, rows, cohort.metadata)
 
