@@ -44,9 +44,9 @@ from data.base.effort import EFFORT
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.cohorts.division import numbered_folds
-from data.cohorts.records import DTYPE
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.cohorts.stored import open_cohort
 from data.simulation import SITES
+from tests.benchmarks.planted import relabelled
 from utils.scores import baselines
 from utils.scores.features import encoder
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals
@@ -114,9 +114,9 @@ def related(setting: Setting, random: np.random.Generator) -> np.ndarray:
 
 
 def simulated(
-    setting: Setting, random: np.random.Generator, models: int = 2, family: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Label, site, and the features of so many models, such as one and its rival; those of a family are alike, and of
+    setting: Setting, random: np.random.Generator, family: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, site, and the features of a model and its rival (2, people, FEATURES); those of a family are alike, and of
     one site."""
     share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
@@ -127,22 +127,19 @@ def simulated(
     if setting.shares:
         odds = setting.shares * random.normal(size=len(share))
         label = (random.random(setting.people) < expit(odds)[site]).astype(float)
-    if family is not None and setting.relatives:
+    if setting.relatives:
         site = site[family]
         label = label[family] if setting.relatives == "pairs" else label
     shift = setting.separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
-    level = SITE_LEVEL * random.normal(size=(models, len(share), FEATURES))[:, site]
-    values = random.normal(size=(models, setting.people, FEATURES))
-    if family is not None and setting.relatives:
+    level = SITE_LEVEL * random.normal(size=(2, len(share), FEATURES))[:, site]
+    values = random.normal(size=(2, setting.people, FEATURES))
+    if setting.relatives:
         values = np.sqrt(ALIKE) * random.normal(size=values.shape)[:, family] + np.sqrt(1 - ALIKE) * values
-    return label, site, list(values + level + shift)
+    return label, site, values + level + shift
 
 
-def tested(
-    label: np.ndarray, fold: np.ndarray, values: np.ndarray, separation: float | np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Out-of-fold scores of a ridge regression (n,), and the mean AUC of its models on fresh people. `separation` is
-    that over all features; of (features,), what it would be if all told as much as this one."""
+def tested(label: np.ndarray, fold: np.ndarray, values: np.ndarray, separation: float) -> tuple[np.ndarray, float]:
+    """Out-of-fold scores of a ridge regression (n,), and the mean AUC of its models on fresh people."""
     scores, truths = np.zeros(len(label)), []
     for name in np.unique(fold):
         rest = fold != name
@@ -160,7 +157,7 @@ def one_set(setting: Setting, seed: int, real: tuple[pd.DataFrame, np.ndarray, n
     random = np.random.default_rng([seed, setting.people, int(100 * setting.separation), len(setting.folds)])
     family = related(setting, random)
     if real is None:
-        label, site, (mine, its) = simulated(setting, random, family=family)
+        label, site, (mine, its) = simulated(setting, random, family)
     else:
         values, label, site = real
         label = permuted(label, site, random)
@@ -218,13 +215,7 @@ def of_network(cohort_folder: Path, number: int) -> tuple:
     mixed, chosen = permuted(label, site, random), np.sort(random.permutation(len(label))[:OF_NETWORK])
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        (folder / "cohort").mkdir()
-        rows = [replace(cohort.rows[at], label=mixed[at]) for at in chosen]
-        for at, row in zip(chosen, rows, strict=True):
-            content = np.array(row.label, DTYPE).tobytes() + cohort.entries[at].read()[DTYPE.itemsize :]
-            (folder / "cohort" / row.file).write_bytes(content)
-        carry_tables(cohort, folder / "cohort")
-        write_tables(folder / "cohort", rows, cohort.metadata)
+        relabelled(folder / "cohort", cohort, {at: mixed[at] for at in chosen})
         places = ["--model", "cnn", "--preset", "regions", "--folds", "3", "--seed", str(number)]
         places += ["--dataDir", str(folder / "cohort"), "--chkPointDir", str(folder / "ckpt")]
         for job in (["--train", "--numIters", "40"], ["--test"]):

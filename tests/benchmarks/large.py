@@ -64,7 +64,7 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
         originals[rows[-1].subject] = row.subject
     copies = pd.DataFrame({"subject": originals.values(), "copy": originals.keys()})
     for name in (COVARIATES, PHENOTYPE, MAPS):
-        if source.tables and (source.tables / name).is_file():
+        if (source.tables / name).is_file():
             table = pd.read_csv(source.tables / name, dtype=str, keep_default_na=False)
             merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
             merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")

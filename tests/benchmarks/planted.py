@@ -33,9 +33,6 @@ PLANTED_EDGES = tuple(product(("Frontal_Sup_L", "Frontal_Mid_L"), ("Temporal_Sup
 CARRYING_EDGES = tuple(product(("Precuneus_L", "Parietal_Inf_L"), ("Calcarine_R", "Lingual_R")))
 EDGE_EFFECT = 0.2  # autism minus control in Fisher z of an edge; what a standard deviation of a covariate adds
 IQ_EFFECT = 9  # points that autism is lower
-CORRELATED = (
-    "Frontal_Sup_Medial_L", "Cingulum_Post_R", "Precuneus_L", "Angular_R", "Temporal_Mid_L", "ParaHippocampal_R",
-)  # fmt: skip
 Pairs = tuple[tuple[str, str], ...]
 VOLUMES, NETWORKS = 150, 12
 OF_PEOPLE, OF_SITES, OF_MOTION = 0.25, 0.15, 0.3  # spread of how much of a network, and of the global signal, is there
@@ -169,10 +166,10 @@ class LowerIQ(demo.Anatomy):
         return table, None
 
 
-def simulated(folder: Path, seed: int, subjects: int, kind: type[demo.Anatomy] = demo.Anatomy, **changes) -> None:
-    made = people_of(kind) if hasattr(kind, "people") else demographics
+def simulated(folder: Path, seed: int, kind: type[demo.Anatomy], effect: float = EFFECT) -> None:
+    made = (lambda simulation: kind.people(simulation)[0]) if hasattr(kind, "people") else demographics
     with mock.patch.object(demo, "demographics", made):
-        demo.simulate(folder, REDUCED, demo.Simulation(subjects=subjects, seed=seed, **changes), kind)
+        demo.simulate(folder, REDUCED, demo.Simulation(PEOPLE, seed, effect), kind)
 
 
 def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray:
@@ -229,7 +226,7 @@ def connected(
 ) -> None:
     """People with connectomes. The `edges` between pairs of regions differ; `CARRYING_EDGES` carry a covariate that
     people of the kind have; the volumes of planted regions differ by `effect`."""
-    simulated(folder, seed, PEOPLE, kind, effect=effect)
+    simulated(folder, seed, kind, effect)
     moved = {edges: lambda label: EDGE_EFFECT * (label - 0.5)} if edges else {}
     if issubclass(kind, Confounded):
         _, values = kind.people(demo.Simulation(subjects=PEOPLE, seed=seed))
@@ -237,19 +234,21 @@ def connected(
     add_connectomes(folder, seed, moved)
 
 
-def people_of(kind: type[demo.Anatomy]) -> Callable[[demo.Simulation], pd.DataFrame]:
-    return lambda simulation: kind.people(simulation)[0]
-
-
 def permuted(folder: Path, seed: int, real: Path) -> None:
     """A real cohort with its labels permuted over subjects."""
     cohort = open_cohort(real)
     label = {row.subject: row.label for row in cohort.rows}
     new = dict(zip(label, np.random.default_rng(seed).permutation(list(label.values())).tolist(), strict=True))
-    rows = [demo.Row(row.file, row.subject, row.site, new[row.subject], row.split) for row in cohort.rows]
+    relabelled(folder, cohort, {at: new[row.subject] for at, row in enumerate(cohort.rows)})
+
+
+def relabelled(folder: Path, cohort: Cohort, label: Mapping[int, float]) -> None:
+    """Writes the records of a cohort that have a new `label`, by their place, into a new folder."""
     folder.mkdir()
-    for row, entry in zip(rows, cohort.entries, strict=True):
-        (folder / row.file).write_bytes(np.array(row.label, DTYPE).tobytes() + entry.read()[DTYPE.itemsize :])
+    rows = [replace(cohort.rows[at], label=of) for at, of in label.items()]
+    for at, row in zip(label, rows, strict=True):
+        content = np.array(row.label, DTYPE).tobytes() + cohort.entries[at].read()[DTYPE.itemsize :]
+        (folder / row.file).write_bytes(content)
     carry_tables(cohort, folder)
     write_tables(folder, rows, cohort.metadata)
 
@@ -273,7 +272,7 @@ class OneMap(demo.Anatomy):
         return [anatomy.volume(subject, label) for anatomy in self.of_maps]
 
 
-KINDS = {"age": Age, "motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
+KINDS = {"motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeBySite, "25/75": Quarter}
 
 
 def few_regions(folder: Path, count: int) -> Path:

@@ -2,8 +2,7 @@
 
 The test asks whether label and output are still correlated beside the covariates, products of two of them and their
 curves (the generalised covariance measure; Shah & Peters 2020, Annals of Statistics 48:1514). `utils.scores.adjustment`
-says which of these enter. `tests/benchmarks/confounds.py` counts how often a network that reads covariates only is
-taken for more.
+says which of these enter.
 
 Covariates that are not in the tables are not in the test, nor are products of three. One that is measured with error,
 or not known for everybody, is not all in it.
