@@ -37,8 +37,8 @@ class Simulation:
     unknown: float = 1.0  # so many times as often as in ABIDE, IQ and handedness are unknown
 
 
-# 200 are tested, so that the difference in each region shows in half of them, too (docs/cohort.md).
-SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=2000, unknown=0.3)}
+# 150 are tested, so that the difference in each region shows in half of them, too (docs/cohort.md).
+SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=1500, effect=0.055, unknown=0.3)}
 
 
 def subject_names(simulation: Simulation) -> list[str]:
