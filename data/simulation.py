@@ -34,9 +34,11 @@ class Simulation:
     region_spread: float = 0.04  # between subjects, of a region's mean
     subject_spread: float = 0.02  # between subjects, of the whole brain
     voxel_spread: float = 0.04  # within a subject, smooth at about 12 mm
+    unknown: float = 1.0  # so many times as often as in ABIDE, IQ and handedness are unknown
 
 
-SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=500)}
+# 150 are tested, so that the difference in each region shows in half of them, too (docs/cohort.md).
+SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=1500, effect=0.055, unknown=0.3)}
 
 
 def subject_names(simulation: Simulation) -> list[str]:
@@ -52,6 +54,7 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
     site = random.choice(list(SITES), count, p=share / share.sum())
     label = random.permutation(np.arange(count) % 2)
     mean_age = np.array([SITES[name][1] for name in site])
+    hand = HANDEDNESS | {"": simulation.unknown * HANDEDNESS[""]}
     iq = {name: random.normal(108, 14, count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")}
     table = pd.DataFrame(
         {
@@ -60,9 +63,9 @@ def demographics(simulation: Simulation) -> pd.DataFrame:
             "label": label.astype(float),
             "AGE_AT_SCAN": np.clip(mean_age * random.lognormal(0, 0.2, count), 6, 64).round(2),
             "SEX": np.where(random.random(count) < MALE_SHARE, 1, 2),
-            "HANDEDNESS_CATEGORY": random.choice(list(HANDEDNESS), count, p=list(HANDEDNESS.values())),
+            "HANDEDNESS_CATEGORY": random.choice(list(hand), count, p=np.array([*hand.values()]) / sum(hand.values())),
             "HANDEDNESS_SCORES": np.where(random.random(count) < 0.2, random.integers(-100, 101, count), -9999),
-            **{name: np.where(random.random(count) < 0.1, -9999, values) for name, values in iq.items()},
+            **{name: np.where(random.random(count) < 0.1 * simulation.unknown, -9999, of) for name, of in iq.items()},
             "FIQ_TEST_TYPE": random.choice(list(IQ_TESTS), count, p=list(IQ_TESTS.values())),
             **{f"WISC_IV_{index}": random.normal(104, 14, count).round() for index in phenotype.WISC_INDICES},
             "EYE_STATUS_AT_SCAN": np.where(random.random(count) < 0.66, 1, 2),

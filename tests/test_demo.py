@@ -1,18 +1,24 @@
 """The demo cohort: seeded, made once, said to be simulated; a difference in four regions, and plausible people."""
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 
 import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import ROOT, done
+from pages import README, text_of
 from scipy import stats
 from test_atlas import reduced_aal
+from tried import sh
 
 pytestmark = pytest.mark.slow
 
+SAID = " ".join(text_of(README).split())
 TRAIN = "run.py --train --model nn --set members=1 --chkPointDir {to}/ckpt --outDir {to}/out"
 
 
@@ -63,3 +69,40 @@ def test_without_data_a_simulated_cohort_is_made_once_with_the_same_bytes(tmp_pa
         made.append({path.name: path.read_bytes() for path in folder.glob("*.bin")})
         assert json.loads((folder / "cohort.json").read_text())["simulated"]
     assert made[0] == made[1] and len(made[0]) == 20  # as conftest says
+
+
+@pytest.fixture(scope="module")
+def whole_demo(tmp_path_factory) -> Path:
+    """The folder with what `make demo` makes, by as much computation as for a user, and the cache."""
+    folder = tmp_path_factory.mktemp("whole")
+    environment = {name: value for name, value in os.environ.items() if name != "ABIDE_EFFORT"}
+    environment["XDG_CACHE_HOME"] = str(folder / "cache")
+    for job in ("train", "test", "blackout"):
+        words = f"--{job} --chkPointDir ckpt --outDir {job}".split()
+        sh(sys.executable, ROOT / "run.py", *words, cwd=folder, env=environment)
+    return folder
+
+
+def test_the_readme_says_how_well_the_demo_does(whole_demo):
+    """Another processor may change the last digit, but not what is concluded."""
+    measures = json.loads((whole_demo / "test/metrics.json").read_text())
+    baseline = pd.read_csv(whole_demo / "test/baselines.csv").set_index("role").loc["pre-specified"]
+    of_model = [measures["auc_sites"][end] for end in ("value", "low", "high")]
+    of_baseline, difference = (
+        [baseline[f"{name}auc_sites{end}"] for end in ("", "_low", "_high")] for name in ("", "model_minus_baseline_")
+    )
+    (said,) = re.findall("The AUC within sites is .+? no difference is shown .+? It", SAID)
+    numbers = [float(number) for number in re.findall(r"-?\d\.\d\d", said)]
+    assert numbers == pytest.approx([*of_model, *of_baseline, *difference], abs=0.02)
+    assert of_model[1] > 0.8 and difference[1] < 0 < difference[2]
+
+
+def test_the_readme_says_what_the_demo_finds(whole_demo):
+    (cohort,) = (whole_demo / "cache/falff-demo").iterdir()
+    tested = lab.read_table(cohort / "subjects.csv")["split"] == "test"
+    assert f"{len(tested):,} simulated participants, {tested.sum()} of whom are tested" in SAID
+    planted = json.loads((cohort / "cohort.json").read_text())["provenance"]["planted"]
+    regions, halves = (pd.read_csv(whole_demo / f"blackout/{name}.csv") for name in ("regions", "replication"))
+    named, replicated = regions["p_reliance"] < 0.05, halves["thing"].isin(planted) & (halves["replicates"] > 0.5)
+    assert sorted(regions["name"][named]) == sorted(halves["thing"][replicated]) == sorted(planted)
+    assert "names these four and no other, and each replicates in split halves" in SAID

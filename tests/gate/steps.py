@@ -113,10 +113,6 @@ STEPS = {
         run --train {NN} --folds 2 {ONE} --outDir train
         run --test {NN} --folds 2 --permutations 2 --outDir test
         """),
-    "demo": Step(f"""
-        run --train --chkPointDir ckpt {ONE} --outDir train
-        run --test --chkPointDir ckpt --outDir test
-        """),
     REAL: Step(f"""
         data convert ../maps cohort --grid reduced --maps falff,alff --connectome rois_cc200
         run --train {OF_REAL} {ONE} --outDir train

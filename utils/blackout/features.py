@@ -8,6 +8,7 @@ Volumes are (batch, x, y, z, maps), averages (batch, ..., maps), masks (x, y, z)
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import keras
@@ -75,13 +76,11 @@ class Average(NamedTuple):
         weight, by_index = gradient.numpy().reshape(-1, 2).T
         return cls(np.rint(by_index / np.where(weight == 0, 1, weight)).astype(int), weight)
 
-    def changes(self, mask: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The averages (n,) int that voxels of a mask (voxels,) are in, and how much these change by the differences at
-        all voxels (voxels, values): (n, values)."""
+    def touched(self, mask: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
+        """The averages (n,) int that voxels of a mask (voxels,) are in, and the weights (n, voxels) of these there."""
         (voxels,) = np.nonzero(mask & (self.weight != 0))
-        touched, entry = np.unique(self.place[voxels], return_inverse=True)
-        entries = self.weight[voxels], (entry, np.arange(len(voxels)))
-        return touched, sparse.csr_array(entries, shape=(len(touched), len(voxels))) @ difference[voxels]
+        averages, entry = np.unique(self.place[voxels], return_inverse=True)
+        return averages, sparse.csr_array((self.weight[voxels], (entry, voxels)), (len(averages), len(mask)))
 
 
 class PartOfVolume:
@@ -117,6 +116,8 @@ class FeatureOcclusion:
         self._averages = {node.output_tensors[0]: Average.of(node.operation, grid) for node in averages}
         shown = keras.Function(network.inputs, [*network.outputs, *self._averages])
         self._shown = tf.function(shown, reduce_retracing=True)
+        # the same masks come with each batch and each fill
+        self._touched = cache(lambda source, mask: self._averages[source].touched(np.frombuffer(mask, bool)))
         sources = [*self._averages, *(tensor for tensor in network.inputs if tensor is not volume)]
         self._parts = [
             PartOfVolume(part, share, logits, [source for source in sources if feeds(nodes, source, logits)])
@@ -141,7 +142,7 @@ class FeatureOcclusion:
         self, kept: Kept, fill: np.ndarray, masks: Sequence[np.ndarray], maps: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         difference = (np.asarray(fill, np.float32) - kept.volume).reshape(len(kept.volume), -1, self._maps)
-        by_voxel = difference.swapaxes(0, 1).reshape(difference.shape[1], -1)  # (voxels, batch * maps)
+        by_voxel = np.ascontiguousarray(difference.swapaxes(0, 1)).reshape(difference.shape[1], -1)
         groups = in_groups(masks, sum(kept.read[average].nbytes for average in self._averages))
         found = [self._occluded(kept, self._replaced(kept, by_voxel, group), list(maps)) for group in groups]
         in_all, in_one = (np.concatenate(logits) for logits in zip(*found, strict=True))
@@ -151,11 +152,12 @@ class FeatureOcclusion:
         """Return what is read, (masks, batch, ...), with each mask's voxels replaced, which adds the differences
         `by_voxel` (voxels, batch * maps) to them."""
         read = {source: np.broadcast_to(values, (len(masks), *values.shape)) for source, values in kept.read.items()}
-        for source, average in self._averages.items():
+        for source in self._averages:
             shown = kept.read[source]
             found = np.repeat(shown.reshape(1, len(shown), -1, self._maps), len(masks), axis=0)
             for one, mask in zip(found, masks, strict=True):
-                touched, changes = average.changes(mask.ravel(), by_voxel)
+                touched, weights = self._touched(source, mask.tobytes())
+                changes = weights @ by_voxel
                 one[:, touched] += changes.reshape(len(touched), len(shown), self._maps).swapaxes(0, 1)
             read[source] = found.reshape(len(masks), *shown.shape)
         return read
