@@ -76,7 +76,7 @@ class Matrix:
         order, as of two systems, the matrix is symmetric."""
         row, column = (family.place[axis] for axis in axes)
         of = family.reliance
-        cells = {"effect": of.of_people.mean(0), "p": of.p, "marked": of.named}
+        cells = {"effect": of.of_people.mean(0), "p": of.p, "marked": of.significant}
         found, symmetric = pd.DataFrame({"row": row, "column": column} | cells), bool(set(row) & set(column))
         if symmetric:
             found = pd.concat([found, found.rename(columns={"row": "column", "column": "row"})])
@@ -139,7 +139,7 @@ def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
     """
     effect = family.reliance.of_people.mean(0)
     share = effect / largest_effect(effect) * (1 - 1 / SHADES)
-    values = share + np.where(family.reliance.named, SHADE[True], SHADE[False])
+    values = share + np.where(family.reliance.significant, SHADE[True], SHADE[False])
     pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
     image = nifti.mni_image(atlas.paint(values), records.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
@@ -147,6 +147,6 @@ def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
 
 
 def ranked(family: Family, atlas: Atlas) -> list[int]:
-    """The regions of an atlas by reliance, but those that are named first."""
-    order = family.order[np.argsort(~family.named, kind="stable")]
+    """The regions of an atlas by reliance, but those that are significant first."""
+    order = family.order[np.argsort(~family.significant, kind="stable")]
     return np.array(atlas.regions)[order].tolist()

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from data.cohorts.atlas import Atlas
-from utils import figures
 from utils.blackout.colours import PALE, Matrix, cuts, effect_ticks, largest_effect, painted, ranked, shades
-from utils.blackout.families import Effect, Family, People, Verdict
+from utils.blackout.families import Effect, Family
+from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
-from utils.blackout.sentences import found_sentence
+from utils.blackout.sentences import replicates
 from utils.figures import shortened
 from utils.scores.results import ALPHA, CONFIDENCE, Estimate
 
@@ -60,36 +60,35 @@ def height_of(family: Family) -> float:
     return max(bars, 2.3) if family.atlas else bars
 
 
-def text_of(family: Family) -> str:
-    """Above its panel."""
-    shown = [family.shading] if family.atlas or family.axes else []
-    if family.atlas:
-        shown.append(f"Axial slices, MNI space; {figures.SIDES}.")
-    if family.axes and family.named.any():
-        shown.append("A significant pair has a frame.")
+def heading_of(found: BlackoutResults, family: Family) -> str:
+    """Of its panel: how many things are significant, and how many of these are shown."""
+    heading, row = family.kind.title, found.counted.loc[family.kind.name]
+    if found.is_open:
+        told = (f"{row[RELIANCE]} of {row['things']:,} significant", replicates(row))
+        heading += f": {', '.join(filter(None, told))}"
     if family.axes and (rows := family.place[family.axes[0]].nunique()) > CELLS:
-        shown.append(f"The first {CELLS} of {rows}, by what is found there.")
-    return folded("\n".join(filter(None, (found_sentence(family), " ".join(shown)))))
+        heading += f" ({CELLS} of {rows} rows)"
+    return heading
 
 
 def draw(found: BlackoutResults) -> Figure:
     """The page: a panel for each family, one below the other."""
     heading = folded(f"{found.title}: mean over {found.sample}", int(LETTERS * FONT / BIG))
-    below, texts = 0.1 + 1.3 * inches(heading), [text_of(family) for family in found.families]
-    told = folded("\n".join([*found.first, *found.beside]))
-    heights = [0.35 + inches(text) + height_of(family) for text, family in zip(texts, found.families, strict=True)]
-    tops = np.cumsum([below + inches(told) + 0.1, *heights])
+    count = len(found.people.adjusted.beside.whole)
+    adjusted = f"p adjusted for {count} covariate{'s' if count > 1 else ''} (adjusted.csv)"
+    told = folded("\n".join([found.verdict, *found.cautions, *([adjusted] if count else [])]))
+    below = 0.1 + 1.3 * inches(heading)
+    tops = np.cumsum([below + inches(told) + 0.1, *(0.35 + height_of(family) for family in found.families)])
     figure = plt.figure(figsize=(WIDTH, tops[-1] + LEGEND), dpi=DPI)
     with plt.rc_context({"font.size": FONT, "axes.linewidth": 0.6}):
         Panel(figure, 0.08).write(0.1, 0, heading, fontsize=BIG, weight="bold")
         Panel(figure, below).write(0.1, 0, told)
-        for letter, top, text, family in zip("abcdefgh", tops, texts, found.families, strict=False):
+        for letter, top, family in zip("abcdefgh", tops, found.families, strict=False):
             panel = Panel(figure, top)
-            panel.write(0.1, 0, f"{letter}   {family.kind.title}", fontsize=BIG, weight="bold")
-            panel.write(0.1, 0.17, text)
-            draw_family(Panel(figure, top + 0.27 + inches(text)), family)
-        handles = legend_handles(found.people)
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0), ncols=3, frameon=False)
+            panel.write(0.1, 0, f"{letter}   {heading_of(found, family)}", fontsize=BIG, weight="bold")
+            draw_family(Panel(figure, top + 0.27), family)
+        handles = legend_handles(found)
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0), ncols=4, frameon=False)
     return figure
 
 
@@ -123,8 +122,9 @@ def draw_family(panel: Panel, family: Family) -> None:
     axes[0].set_yticks(np.arange(len(order)), [shortened(family.things[at], NAME_WIDTH) for at in order])
     if family.atlas:
         draw_brain(panel.axes(RIGHT_HALF, 0.1, 3.25, 1.3), family, family.atlas)
+        panel.write(RIGHT_HALF + 0.45, 1.42, f"axial slices, MNI space; {figures.SIDES}")
         effect = family.reliance.of_people.mean(0)
-        draw_colours(panel.axes(4.3, 1.6, 1.7, 0.22), effect, bool(family.named.any()))
+        draw_colours(panel.axes(4.3, 1.7, 1.7, 0.22), effect, bool(family.significant.any()))
     elif not np.isnan(family.value).all():
         write_directions(panel, family)
 
@@ -140,7 +140,7 @@ def write_directions(panel: Panel, family: Family) -> None:
 def draw_bars(axis: Axes, effect: Effect, order: np.ndarray) -> None:
     """Mean effects of things with their intervals, from bottom to top, coloured by the p of the same effect."""
     places, (mean, low, high) = np.arange(len(order)), effect.interval[order].T
-    axis.barh(places, mean, color=np.where(effect.named[order], "C3", "0.6"))
+    axis.barh(places, mean, color=np.where(effect.significant[order], "C3", "0.6"))
     axis.axvline(0, color="0.3", linewidth=0.6)
     axis.set_ylim(-0.6, len(order) - 0.4)
     axis.set_title(effect.fill.name, fontsize=FONT, pad=2)
@@ -151,12 +151,14 @@ def draw_bars(axis: Axes, effect: Effect, order: np.ndarray) -> None:
         axis.errorbar(mean, places, xerr=error, fmt="none", ecolor="0.2", elinewidth=0.8)
 
 
-def legend_handles(people: People) -> list[Patch | Line2D]:
-    """What colours and whiskers mean."""
-    kinds = [Patch(color="C3", label=f"family-wise p < {ALPHA:g}"), Patch(color="0.6", label="not significant")]
-    if people.verdict is not Verdict.OPEN:
-        kinds = [Patch(color="0.6", label=f"not marked: {people.verdict}")]
-    if len(people.label) == 1:
+def legend_handles(found: BlackoutResults) -> list[Patch | Line2D]:
+    """What colours, frames and whiskers mean."""
+    kinds = [Patch(color="0.6", label="not significant" if found.is_open else "not marked: nothing is concluded")]
+    if found.is_open:
+        kinds.insert(0, Patch(color="C3", label=f"family-wise p < {ALPHA:g}"))
+    if any(family.axes and family.significant.any() for family in found.families):
+        kinds.append(Patch(fill=False, edgecolor="black", label="framed, or in full colour: significant"))
+    if len(found.people.label) == 1:
         return [*kinds, Patch(alpha=0, label="no whiskers: one participant")]
     return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over participants")]
 
@@ -169,7 +171,7 @@ def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
     image, options = painted(family, atlas)
     options |= {"black_bg": False, "annotate": False, "figure": axis.figure, "axes": axis}
     display = plot_stat_map(image, display_mode="z", cut_coords=cuts(atlas, ranked(family, atlas)), **options)
-    if family.named.any():
+    if family.significant.any():
         display.add_contours(image, levels=[0.5], colors="black", linewidths=0.6)
     display.annotate(left_right=True, positions=False, size=FONT)
     for z, cut in display.axes.items():

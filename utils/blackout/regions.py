@@ -19,6 +19,7 @@ from data.base.tables import printable
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
+from data.cohorts.rows import listed
 from utils.blackout import options
 from utils.blackout.donors import control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
@@ -154,6 +155,7 @@ def family(of: Blackout) -> Family | None:
         return None
     atlas, means = of.atlas, of.of_subjects("region_means")[..., options.of(of.run).replaced_maps(of.cohort)]
     effects = [of.effect(fill, of.of_subjects(fill.stored)) for fill in FILLS]
+    told = (vanished_sentence(atlas), maps_sentence(of), edges_sentence(of))
     value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
     return Family(
         REGIONS,
@@ -162,7 +164,7 @@ def family(of: Blackout) -> Family | None:
         effects,
         value,
         atlas=atlas,
-        note=" ".join(filter(None, (maps_sentence(of), edges_sentence(of)))),
+        notes={"name": said} if (said := " ".join(filter(None, told))) else {},
         stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
     )
 
@@ -205,6 +207,12 @@ def region_place(atlas: Atlas, region: int) -> dict:
     }
 
 
+def vanished_sentence(atlas: Atlas) -> str:
+    """Which regions are lost on a coarse grid; nothing if none is."""
+    lost = atlas.vanished
+    return f"{len(lost)} more have no voxel on the {atlas.grid} grid: {listed(lost)}." if lost else ""
+
+
 def maps_sentence(of: Blackout) -> str:
     """Which of a cohort's maps were replaced; nothing if all were."""
     replaced = options.of(of.run).replaced_maps(of.cohort)
@@ -245,9 +253,8 @@ REGIONS = Kind(
     "regions",
     family,
     measure,
-    about="Each region is replaced, by another participant's or as the columns say. The effect is how much the logit "
-    "of the true class falls: positive where the region speaks for this class.",
-    none="no region is shown to matter alone; many may matter together",
+    about="Each region is replaced, by another participant's or as the columns say",
+    none="No region is shown to matter alone; many may matter together.",
     shown=("name",),
 )
 BY_MAP = Kind(
@@ -257,8 +264,8 @@ BY_MAP = Kind(
     "region in one map",
     "regions in one map",
     family_by_map,
-    about="Each region is replaced by another participant's in one map alone; the other maps stay. A sum "
-    "over maps is the reliance on the region only if each network reads one map.",
-    none="no region is shown to matter in one map alone; it may matter in several maps together",
+    about="Each region is replaced by another participant's in one map alone; the other maps stay",
+    none="No region is shown to matter in one map alone; it may matter in several maps together.",
     shown=("name", "map"),
+    notes={"map": "A sum over maps is the reliance on the region only if each network reads one map."},
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,11 @@ from utils.blackout import options, sentences
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Blackout, Family, People, Verdict
 from utils.blackout.kinds import families_of
-from utils.blackout.replication import replication_of
+from utils.blackout.replication import MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import MIN_PER_CLASS, Estimate, Headline
+from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate, Headline
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +34,52 @@ class BlackoutResults:
     replication: pd.DataFrame
 
     @property
+    def is_open(self) -> bool:
+        return self.people.verdict is Verdict.OPEN
+
+    @property
     def at_chance(self) -> bool:
         return self.people.verdict is Verdict.CHANCE
 
     @cached_property
-    def first(self) -> list[str]:
-        """How well the network predicts, and whether what is named comes out in halves."""
-        published = sentences.may_be_published(self.replication, self.run.caveats.unknown_site)
-        return [sentences.accuracy_sentence(self.judged), " ".join(published)]
+    def counted(self) -> pd.DataFrame:
+        """A row a family, by the name of its kind: what its things are called, how many there are, how many are
+        significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
+        repeats if there are some."""
+        again, rows = self.replication, list[dict[str, Any]]()
+        found = again[(again["thing"] != "") & (again["significant"] == 1) & (again["replicates"] > MOST)]
+        times = found.groupby(["between", "family"]).size()
+        for family in self.families:
+            row: dict[str, Any] = {"family": family.kind.many, "things": len(family.things)}
+            for effect in family.tested:
+                row[effect.fill.name] = effect.significant.sum()
+                row[f"{effect.fill.name}_plain"] = (effect.plain < ALPHA).sum()
+            rows.append(row | {of: times.get((of, family.kind.name), 0) for of in again["between"].unique()})
+        return pd.DataFrame(rows, [family.kind.name for family in self.families])
 
     @cached_property
-    def beside(self) -> list[str]:
-        """What stands beside every finding: how scans were prepared, and what p is adjusted for."""
+    def verdict(self) -> str:
+        """What a reader takes away: how well the network predicts, how much of the first family is significant, and
+        whether a list may be published."""
+        found = self.people.verdict or sentences.found(self.counted.iloc[0])
+        predicts = sentences.predicts(self.run.model.name, self.judged)
+        return f"{predicts} {found} {self.published}"
+
+    @cached_property
+    def published(self) -> str:
+        return sentences.may_be_published(self.counted, self.run.caveats.unknown_site)
+
+    @property
+    def notes(self) -> list[str]:
+        """What `run.json` says beside the verdict."""
+        return [*self.cautions, *(text for family in self.families for text in family.notes.values())]
+
+    @cached_property
+    def cautions(self) -> list[str]:
+        """What stands beside every number."""
         derivation = options.cohort_of(self.run).metadata.derivation
         uncleaned = derivation.uncleaned if derivation else ""
-        return [*filter(None, [uncleaned]), sentences.basis_sentence(self.people)]
-
-    @cached_property
-    def said(self) -> list[str]:
-        """All that is concluded, a text a line."""
-        of_families = [*map(sentences.found_sentence, self.families), *(family.note for family in self.families)]
-        return [*self.first, *filter(None, of_families), *self.beside]
+        return sentences.cautions(self.people, uncleaned, self.run.caveats.unknown_site)
 
     @property
     def sample(self) -> str:

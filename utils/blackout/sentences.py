@@ -1,43 +1,22 @@
-"""Results of a blackout -> what is said of them; longer sentences are macros of `sentences.jinja`."""
+"""Results of a blackout -> what is said of them in sentences: who gave regions, what may be concluded, and what is to
+be known before any number."""
 
 from collections import Counter
-from itertools import compress
-from pathlib import Path
+from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 import pandas as pd
 
-from data.cohorts.records import CLASSES
 from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites
 from utils.blackout.donors import Donors
-from utils.blackout.families import SUPPRESSOR, Family, People, Verdict
-from utils.blackout.fills import RELIANCE, UNIQUE
-from utils.blackout.kinds import KINDS
-from utils.blackout.replication import HALVES, MOST, REPEATS
-from utils.scores import results
+from utils.blackout.families import People, Verdict
+from utils.blackout.fills import RELIANCE
+from utils.blackout.replication import HALVES
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import ALPHA, Headline
+from utils.scores.results import CHANCE, INTERVAL, Headline
 
 DONORS = {"train": "training participants", "test": "tested participants"}  # by split
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
-    autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
-    undefined=jinja2.StrictUndefined,
-)
-TEMPLATES.globals.update(results=results)
-WHERE = {HALVES: "halves of these participants", REPEATS: "repeats on these participants"}
-MEANING = {
-    HALVES: "To come out means: named by more than half of all halves, each of half of these participants. Both halves "
-    "have the same networks.",
-    REPEATS: "To come out means: named by more than half of the repeats. The participants are the same, the networks "
-    "others.",
-}
-
-
-def said(macro: str, **values: object) -> str:
-    """The text of a macro of `sentences.jinja` on one line; not escaped for HTML."""
-    return " ".join(getattr(TEMPLATES.get_template("sentences.jinja").module, macro)(**values).split())
+UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
 def donors_sentence(donors: Donors) -> str:
@@ -51,83 +30,59 @@ def donors_sentence(donors: Donors) -> str:
     return f"Donors: {donors.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
 
-def accuracy_sentence(judged: Headline) -> str:
-    """How well the network predicts the subjects who were blacked out."""
-    return said("accuracy", auc=judged.score, score=HEADLINES[judged.metric])
+def predicts(model: str, judged: Headline) -> str:
+    """Whether a network predicts the participants who were blacked out."""
+    auc, name = judged.score, HEADLINES[judged.metric]
+    if auc.low is None or auc.high is None:
+        known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
+        return f"It is not known whether {model} predicts these participants better than chance. {known}."
+    if auc.high < CHANCE:
+        said = "ranks these participants the wrong way round"
+    elif auc.low <= CHANCE:
+        said = "is not shown to predict these participants better than chance"
+    else:
+        said = "predicts these participants better than chance"
+    return f"{model} {said}: {name} {auc.value:.2f} ({INTERVAL} {auc.ends('.2f')})."
 
 
-def basis_sentence(people: People) -> str:
-    """Which covariates each p is adjusted for, and what is not known of them."""
-    rarer = int(np.bincount(people.label.astype(int), minlength=len(CLASSES)).min())
-    counts = {"rarer": rarer, "share": rarer / len(people.label)}
-    return (
-        said("basis", adjusted=people.adjusted.beside, **counts)
-        if rarer
-        else "No p: all participants are of one class."
-    )
+def replicates(family: pd.Series) -> str:
+    """How many things of a family, a row of `BlackoutResults.counted`, replicate; nothing if none is significant."""
+    again = family[HALVES]
+    return f"{again or 'none'} {'replicate' if again > 1 else 'replicates'} in split halves" if family[RELIANCE] else ""
 
 
-def found_sentence(family: Family) -> str:
-    """Which things are named, and how many were significant before adjustment; nothing if nothing is concluded."""
-    if family.people.verdict is not Verdict.OPEN:
-        return ""
-    effects = {effect.fill.name: effect for effect in family.tested}
-    things = np.array(family.things)[family.order]
-    names = {name: things[effect.named[family.order]].tolist() for name, effect in effects.items()}
-    before = {name: int((effect.plain < ALPHA).sum()) for name, effect in effects.items()}
-    alone = [*compress(family.things, family.remark.get("remark", pd.Series(dtype=str)) == SUPPRESSOR)]
-    inner = [*compress(family.inner.things, family.inner.reliance.named)] if family.inner else []
-    told = {"kind": family.kind, "total": len(family.things), "names": names[RELIANCE], "before": before[RELIANCE]}
-    told |= {"unique": names.get(UNIQUE), "unique_before": before.get(UNIQUE), "alone": alone}
-    told |= {"within": inner, "inner": len(family.inner.things) if family.inner else 0}
-    return said("found", adjusted=bool(family.people.adjusted.beside.covariates), **told)
+def found(family: pd.Series) -> str:
+    """How many things of a family are significant, and replicate."""
+    named, again = family[RELIANCE], replicates(family)
+    said = f"Of {family['things']:,} {family['family']}, {named or 'none'} {'are' if named > 1 else 'is'} significant"
+    return f"{said}; {again}." if again else f"{said}."
 
 
-def may_be_published(found: pd.DataFrame, unknown_site: bool = False) -> list[str]:
-    """How what is named fares in halves of these people, of all families, and which lists should not be published.
-    What an unknown site does comes out in halves, too. `found` has the rows of `replication.csv`."""
-    every = {name: counts(rows) for name, rows in families_in(found, HALVES).items()}
-    little = [name for name, (named, out) in every.items() if unknown_site or 2 * out < named or not named]
-    told = [*fates(found, HALVES), *([f"{SITE_IS_UNKNOWN}."] if unknown_site else [])]
-    if little:
-        many = {kind.name: kind.many for kind in KINDS}
-        what = "" if len(little) == len(every) else f" of {alternatives([many[name] for name in little])}"
-        told.append(f"No map or list{what} should be published from this.")
-    return [*told, *([MEANING[HALVES]] if any(named for named, _ in every.values()) else [])]
+def may_be_published(counted: pd.DataFrame, unknown_site: bool = False) -> str:
+    """Whether a list or map may be published, and of which families. What an unknown site does replicates, too."""
+    may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE]) & (not unknown_site)
+    if not may.any():
+        return "No list or map should be published from this."
+    others = counted.loc[~may, "family"].tolist()
+    but = f"; no list or map of {alternatives(others)} should be published" if others else ""
+    return f"A list or map may be published, only of what replicates in split halves{but}."
 
 
-def in_repeats(found: pd.DataFrame) -> list[str]:
-    """How it fares in repeats; nothing without these."""
-    return [*fates(found, REPEATS), MEANING[REPEATS]] if families_in(found, REPEATS) else []
+def cautions(people: People, uncleaned: str, unknown_site: bool) -> list[str]:
+    """What stands beside every number."""
+    rarer = np.bincount(people.label.astype(int), minlength=2).min()
+    share, beside = rarer / len(people.label), people.adjusted.beside
+    told = [uncleaned, f"{SITE_IS_UNKNOWN}." if unknown_site else ""]
+    if people.verdict is not Verdict.ONE_CLASS and not beside.covariates:
+        told.append(f"No p is adjusted for covariates: {beside.reason}.")
+    if 0 < share < UNEQUAL:
+        told.append(
+            f"Only {share:.0%} are of one class: if their effects are skewed and vary much more than the others', p is "
+            "too small."
+        )
+    return [*filter(None, told)]
 
 
-def fates(found: pd.DataFrame, between: str) -> list[str]:
-    """What becomes of the things of each family that are named, and which families have none."""
-    every = {name: counts(rows) for name, rows in families_in(found, between).items()}
-    kinds, told = {kind.name: kind for kind in KINDS}, list[str]()
-    for name, (named, out) in every.items():
-        if named == 1:
-            what = f"The one {kinds[name].one} named {'comes' if out else 'does not come'} out"
-        else:
-            what = f"Of the {named} {kinds[name].many} named, {out or 'none'} {'come' if out > 1 else 'comes'} out"
-        told += [f"{what} in {WHERE[between]}."] if named else []
-    if nothing := [kinds[name].one for name, (named, _) in every.items() if not named]:
-        told.append(f"No {alternatives(nothing)} is named.")
-    return told
-
-
-def families_in(found: pd.DataFrame, between: str) -> dict[str, pd.DataFrame]:
-    """The rows of each family."""
-    rows = dict(iter(found[found["between"] == between].groupby("family")))
-    return {kind.name: rows[kind.name] for kind in KINDS if kind.name in rows}
-
-
-def counts(rows: pd.DataFrame) -> tuple[int, int]:
-    """Of a family, how many things are named, and how many of these come out."""
-    here = (rows["named"] == 1) & (rows["thing"] != "")
-    return int(here.sum()), int((here & (rows["replicates"] > MOST)).sum())
-
-
-def alternatives(names: list[str]) -> str:
+def alternatives(names: Sequence[str]) -> str:
     """Names with commas and one "or"."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
