@@ -10,7 +10,7 @@ from utils.blackout.replication import HALVES, REPEATS
 from utils.report.columns import Column
 
 FEW = 5  # things to name in a footnote
-P = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted over participants, one-sided"
+P = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
 COLUMNS = {
     "name": Column("region"),
     "level": Column("level", meaning="Pairs of systems, or pairs of regions within those that are significant."),

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
-from utils.blackout.colours import PALE, Matrix, cuts, effect_ticks, largest_effect, painted, ranked, shades
+from utils import figures
+from utils.blackout.colours import PALE, Matrix, effect_ticks, largest_effect, painted, shades
 from utils.blackout.families import Effect, Family
 from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
@@ -30,6 +32,7 @@ LINE, LETTERS = 0.115, 140  # inches of a line, its letters
 NAMES, RIGHT_HALF = 1.55, 3.85  # inches left of bars and matrices; where the right half begins
 BAR, WHISKERS = 0.125, 0.95  # inches of a bar, of the axis of bars
 FOOT, LEGEND = 0.5, 0.25  # inches below bars, and of the legend
+CUTS = 3
 CELL = 0.13  # inches of a cell of a matrix
 
 
@@ -164,13 +167,15 @@ def legend_handles(found: BlackoutResults) -> list[Patch | Line2D]:
 
 
 def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
-    """The group map of reliance on axial slices, red where a region speaks for the true class; significant regions are
-    outlined."""
-    from nilearn.plotting import plot_stat_map
+    """The group map of reliance on the axial slices where it is largest, red where a region speaks for the true class;
+    significant regions are outlined."""
+    from nilearn.plotting import find_cuts, plot_stat_map
 
+    reliance = nifti.mni_image(atlas.paint(family.reliance.of_people.mean(0)), records.FULL)
+    slices = find_cuts.find_cut_slices(reliance, "z", CUTS)
     image, options = painted(family, atlas)
     options |= {"black_bg": False, "annotate": False, "figure": axis.figure, "axes": axis}
-    display = plot_stat_map(image, display_mode="z", cut_coords=cuts(atlas, ranked(family, atlas)), **options)
+    display = plot_stat_map(image, display_mode="z", cut_coords=slices, **options)
     if family.significant.any():
         display.add_contours(image, levels=[0.5], colors="black", linewidths=0.6)
     display.annotate(left_right=True, positions=False, size=FONT)

@@ -47,7 +47,9 @@ def blackout(run: Run) -> int:
     if options.of(run).verify:
         verify(setup, measured)
     told = {"donors_a_record": setup.donors.count, "donors_from": sentences.donors_sentence(setup.donors)}
-    show(concluded(run, effects_of(setup, measured)), recomputed_layers=setup.recomputed_layers, **told)
+    if setup.volume:
+        told["recomputed_layers"] = setup.volume.occlusion.recomputed_layers
+    show(concluded(run, effects_of(setup, measured)), **told)
     return 0
 
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.colors import to_hex
 
 from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
@@ -20,7 +18,7 @@ from data.pages import page
 from data.pages.drawings import Bar, Forest
 from data.pages.page import Number, Page, Section
 from utils.blackout import columns
-from utils.blackout.colours import PALE, Matrix, effect_ticks, largest_effect, on_white, painted, ranked, shades
+from utils.blackout.colours import largest_effect, painted, ranked
 from utils.blackout.families import Family
 from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
@@ -34,7 +32,6 @@ HERE = Path(__file__).parent
 SHOWN = 5  # problems
 STRONGEST = 12  # bars of the figure, more if more are significant
 ROWS = 200  # of a table, or of a level of it; more if more are significant
-STOPS = 17  # colours of a bar of them
 SLIDER = 'class="slider"'  # of nilearn, which does not name it
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
@@ -133,8 +130,7 @@ def of_counts(found: BlackoutResults) -> Section:
 
 
 def of_family(family: Family, background: str, told: Set[str]) -> Section:
-    """What is significant or strongest, and a matrix as a table of colours if the family has one. Columns of `told` are
-    explained before."""
+    """What is significant or strongest. Columns of `told` are explained before."""
     kind, table, names = family.kind, family.table, columns.columns_of(family)
     notes = columns.notes_of(family, told)
     significant = np.concatenate([of.significant for of in (family, family.inner) if of])
@@ -142,7 +138,6 @@ def of_family(family: Family, background: str, told: Set[str]) -> Section:
         name: replace(of, meaning="" if name in told else of.meaning.replace("{background}", background))
         for name, of in columns.COLUMNS.items()
     }
-    matrix = markup("matrix", kind.title, Matrix.of(family, family.axes), significant.any()) if family.axes else None
     return section(
         kind.title,
         table[significant | (table["rank"] <= ROWS)],
@@ -150,7 +145,6 @@ def of_family(family: Family, background: str, told: Set[str]) -> Section:
         in_file(kind.about, kind.table),
         explained,
         notes={columns.label(name): notes[name] for name in names if name in notes},
-        markup=matrix,
         open=True,
         filtered=len(table) > STRONGEST,
     )
@@ -171,11 +165,13 @@ def in_file(about: str, name: str) -> Markup:
 
 def of_brain(family: Family, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    start = atlas.names[ranked(family, atlas)[0]]
-    cross = f"Click into the brain to move the cross-hair, which begins in {start}."
-    ticks = [f"{tick:.3g}" for tick in effect_ticks(largest_effect(family.reliance.of_people.mean(0)))]
-    drawn = markup("group_map", viewer(family, atlas), stops(), bool(family.significant.any()), ticks)
-    return Section("The brain", [cross], markup=drawn, open=True)
+    start, largest = atlas.names[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
+    about = (
+        f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); pale is not significant; the "
+        f"cross-hair begins in {start}, and moves with a click."
+    )
+    drawn = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
+    return Section("The brain", [about], markup=drawn.format(viewer(family, atlas)), open=True)
 
 
 def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
@@ -196,18 +192,3 @@ def viewer(family: Family, atlas: Atlas) -> str:
         view = view_img(image, cut_coords=crossed, **options).get_standalone()
     offline = re.sub(r"<link[^>]*icon[^>]*>", "", view)  # without nilearn's link to an icon
     return offline.replace(SLIDER, f'aria-label="opacity" {SLIDER}')
-
-
-def stops() -> dict[str, list[str]]:
-    """Colours from the largest effect against the true class on, full and pale, for CSS."""
-    every = {name: on_white(shades(opacity)) for name, opacity in (("full", 1), ("pale", PALE))}
-    return {
-        name: [to_hex(colour) for colour in of[np.linspace(0, len(of) - 1, STOPS).astype(int)]]
-        for name, of in every.items()
-    }
-
-
-def markup(macro: str, *values: Any) -> Markup:
-    """What is of this page alone, by a macro of its template."""
-    template = jinja2.Environment(autoescape=True).from_string((HERE / "brain.html").read_text(encoding="utf-8"))
-    return Markup(getattr(template.module, macro)(*values))  # noqa: S704  it escapes what it takes

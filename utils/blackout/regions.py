@@ -227,19 +227,15 @@ def edges_sentence(of: Blackout) -> str:
     if (connectomes := of.cohort.connectomes) is None:
         return ""
     if connectomes.image is None:
-        return (
-            "The edges of the connectome stayed as they are: the cohort does not hold where its parcels lie (convert "
-            "with --parcels FILE to replace a region's edges, too)."
-        )
+        return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
     if not options.of(of.run).replaces_edges(of.cohort):
-        return "The edges of the connectome stayed as they are, since --maps says what was replaced."
-    regions = len(of.atlas.regions)
-    place = regions_of_parcels(connectomes, of.atlas)
+        return "Its edges of the connectome stayed, since --maps says what was replaced."
+    regions, place = len(of.atlas.regions), regions_of_parcels(connectomes, of.atlas)
     within = place[place < regions]
     told = (
-        f"With each region its edges of the connectome were replaced; {len(within)} of {len(place)} parcels lie in "
-        f"{len(np.unique(within))} of {regions} regions, the other regions have no edges. The background of edges is "
-        "the training participants' mean. As the map connectome, edges alone are replaced."
+        f"Its edges of the connectome were replaced with it: {len(within)} of {len(place)} parcels lie in "
+        f"{len(np.unique(within))} of {regions} regions, the others have no edges. The background of edges is the "
+        "training participants' mean."
     )
     many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
     return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} participants." if many else told
@@ -267,5 +263,8 @@ BY_MAP = Kind(
     about="Each region is replaced by another participant's in one map alone; the other maps stay",
     none="No region is shown to matter in one map alone; it may matter in several maps together.",
     shown=("name", "map"),
-    notes={"map": "A sum over maps is the reliance on the region only if each network reads one map."},
+    notes={
+        "map": "A sum over maps is the reliance on the region only if each network reads one map. As the "
+        "map connectome, edges alone are replaced."
+    },
 )
