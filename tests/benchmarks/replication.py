@@ -78,7 +78,7 @@ def fates(count: int, size: float, sets: int, random: np.random.Generator) -> Co
         effect[:, :PLANTED] += size / np.sqrt(count)
         rows = halves("regions", range(THINGS), Effect(FILL_OF[RELIANCE], effect, people, people.adjusted))
         things, planted = rows.iloc[1:], rows["thing"].iloc[1:].isin(range(PLANTED)) & (size > 0)
-        named, out = things["named"] == 1, things["replicates"] > MOST
+        named, out = things["significant"] == 1, things["replicates"] > MOST
         found["correlation"] += rows["correlation"].iloc[0] / sets
         for name, which in (("planted", planted), ("others", ~planted)):
             found[f"{name} named"] += int((which & named).sum())
@@ -86,7 +86,7 @@ def fates(count: int, size: float, sets: int, random: np.random.Generator) -> Co
         found["sets that name something else"] += int((named & ~planted).any())
         found["sets where something else is named and comes out"] += int((named & out & ~planted).any())
         found["named in one half"] += float(things["replicates"].sum())
-        found["and in the other"] += float((things["replicates"] * things["in_the_other"].fillna(0)).sum())
+        found["and in the other"] += float((things["replicates"] * things["positive_agreement"].fillna(0)).sum())
     return found
 
 

@@ -59,7 +59,6 @@ from tests.benchmarks.planted import mirror
 from utils.blackout import figure, job, page
 from utils.blackout.connections import REGIONS, SYSTEMS, pair_name
 from utils.blackout.replication import HALVES, MOST
-from utils.blackout.sentences import fates
 from utils.blackout.systems import AAL
 from utils.scores.results import ALPHA
 
@@ -261,7 +260,9 @@ def told(seen: Seen, found: pd.DataFrame) -> str:
         wrong = rows.loc[(rows["planted"] == 0) & ~rows["excused"], "thing"].tolist()
         line += f" {test}: {(rows['planted'] != 0).sum()} planted, {wrong or 'none'} false."
     again = pd.read_csv(seen.folder / "replication.csv", keep_default_na=False, na_values={"replicates": ""})
-    return " ".join([line, *fates(again, HALVES)])
+    again = again[(again["between"] == HALVES) & (again["thing"] != "") & (again["significant"] == 1)]
+    fates = (again["replicates"] > MOST).groupby(again["family"]).agg(["size", "sum"])
+    return f"{line} Replicate: {', '.join(f'{out} of {of} {name}' for name, of, out in fates.itertuples())}."
 
 
 def run_scenario(title: str, scenario: Scenario, jobs: tuple, seeds: range) -> tuple[pd.DataFrame, str]:
