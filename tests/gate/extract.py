@@ -19,7 +19,7 @@ Name = tuple[str, str, str, str]
 Found = Iterator[tuple[Name, object]]
 
 SYNONYMS = {  # of files, columns and rows; an earlier word -> that of today
-    "baseline": "baseline",
+    "floor": "baseline",
     "comes_out": "replicates",
     "in_the_other": "positive_agreement",
     "named": "significant",

@@ -125,7 +125,7 @@ def draw_family(panel: Panel, family: Family) -> None:
     axes[0].set_yticks(np.arange(len(order)), [shortened(family.things[at], NAME_WIDTH) for at in order])
     if family.atlas:
         draw_brain(panel.axes(RIGHT_HALF, 0.1, 3.25, 1.3), family, family.atlas)
-        panel.write(RIGHT_HALF + 0.45, 1.42, f"axial slices, MNI space; {figures.SIDES}")
+        panel.write(RIGHT_HALF, 1.42, f"axial slices, MNI space; {figures.SIDES}")
         effect = family.reliance.of_people.mean(0)
         draw_colours(panel.axes(4.3, 1.7, 1.7, 0.22), effect, bool(family.significant.any()))
     elif not np.isnan(family.value).all():

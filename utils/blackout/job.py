@@ -88,7 +88,7 @@ def show(found: BlackoutResults, **told: object) -> None:
     print_unless_quiet(sentences.predicts(run.model.name, found.judged))
     if not found.at_chance:
         print_table(strongest(found))
-    print_unless_quiet(f"{people.verdict} {found.published}".strip())
+    print_unless_quiet(" ".join(filter(None, [people.verdict, found.published, *found.cautions])))
     print_unless_quiet(f"Page: {run.out_dir / 'blackout.html'}")
     run.finish(
         headline=found.judged,

@@ -73,24 +73,17 @@ def forest(found: BlackoutResults) -> Forest | None:
     """The strongest things of the first family, and those that are significant; None if nothing is concluded."""
     if not found.is_open:
         return None
-    family = found.families[0]
-    kept = family.significant | (np.arange(len(family.things)) < STRONGEST)
-    rows = family.table.head(len(family.things))[kept].to_dict("records")
-    names = np.array(family.things)[family.order[kept]].tolist()
-    bars = [bar(*of) for of in zip(names, rows, family.significant[kept].tolist(), strict=True)]
+    family, bars = found.families[0], list[Bar]()
+    named = family.table.head(len(family.things)).assign(thing=np.array(family.things)[family.order])
+    for row in named[family.significant | (named["rank"] <= STRONGEST)].to_dict("records"):
+        reliance = Estimate.in_row(row, RELIANCE)
+        value, low, high = reliance.numbers
+        bars.append(
+            Bar(row["thing"], value, low, high, reliance.text(), "main" if row[f"p_{RELIANCE}"] < ALPHA else "")
+        )
     bold = f"; bold: significant, p < {ALPHA:g} over all" if family.significant.any() else ""
-    return Forest(
-        f"Reliance on the strongest of {len(family.things)} {family.kind.many}, {INTERVAL} of each alone{bold}.",
-        bars,
-        0,
-    )
-
-
-def bar(name: str, row: dict[str, Any], significant: bool) -> Bar:
-    """Of the reliance on a thing."""
-    reliance = Estimate.in_row(row, RELIANCE)
-    value, low, high = reliance.numbers
-    return Bar(name, value, low, high, reliance.text(".3f"), "main" if significant else "")
+    what = f"Reliance on the strongest of {len(family.things)} {family.kind.many}"
+    return Forest(f"{what}, {INTERVAL} of each alone{bold}.", bars, 0)
 
 
 def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section]:
@@ -160,16 +153,15 @@ def of_replication(found: BlackoutResults) -> Section:
 
 def in_file(about: str, name: str) -> Markup:
     """A sentence about a table, and where all its rows and columns are."""
-    return Markup('{0}: <a href="{1}.csv">{1}.csv</a>.').format(about, name)
+    return Markup('{0} (in full: <a href="{1}.csv">{1}.csv</a>).').format(about, name)
 
 
 def of_brain(family: Family, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
     start, largest = atlas.names[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
-    about = (
-        f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); pale is not significant; the "
-        f"cross-hair begins in {start}, and moves with a click."
-    )
+    pale = "all is pale, as nothing is concluded" if family.people.verdict else "pale is not significant"
+    about = f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); {pale}"
+    about += f"; the cross-hair begins in {start}, and moves with a click."
     drawn = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
     return Section("The brain", [about], markup=drawn.format(viewer(family, atlas)), open=True)
 

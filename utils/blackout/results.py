@@ -67,7 +67,10 @@ class BlackoutResults:
 
     @cached_property
     def published(self) -> str:
-        return sentences.may_be_published(self.counted, self.run.caveats.unknown_site)
+        caveats = self.run.caveats
+        return sentences.may_be_published(
+            self.counted, bool(caveats.unknown_site or caveats.problems or caveats.accepted_leaks)
+        )
 
     @property
     def notes(self) -> list[str]:

@@ -58,9 +58,10 @@ def found(family: pd.Series) -> str:
     return f"{said}; {again}." if again else f"{said}."
 
 
-def may_be_published(counted: pd.DataFrame, unknown_site: bool = False) -> str:
-    """Whether a list or map may be published, and of which families. What an unknown site does replicates, too."""
-    may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE]) & (not unknown_site)
+def may_be_published(counted: pd.DataFrame, spoilt: bool) -> str:
+    """Whether a list or map may be published, and of which families. What an unknown site or a leak does replicates,
+    too: then results are `spoilt`."""
+    may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE]) & (not spoilt)
     if not may.any():
         return "No list or map should be published from this."
     others = counted.loc[~may, "family"].tolist()
