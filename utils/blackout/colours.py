@@ -1,7 +1,5 @@
 """Effects -> colours: red for the true class and blue against it, full where significant and pale where not."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,51 +27,21 @@ def largest_effect(effect: np.ndarray) -> float:
     return float(np.nanmax(np.abs(effect))) or 1.0
 
 
-def effect_ticks(largest: float) -> np.ndarray:
-    """Five effects that are named beside the colours."""
-    return largest * np.linspace(-1, 1, 5)
-
-
-def colours(effect: np.ndarray, significant: np.ndarray) -> np.ndarray:
-    """The colour of each effect, (...) -> (..., 4); none where it is NaN."""
-    share = (np.nan_to_num(effect) / largest_effect(effect) + 1) / 2
-    found = shades(1)[np.rint(share * (SHADES - 1)).astype(int)]
-    found[..., 3] = np.where(np.isnan(effect), 0, np.where(significant, 1, PALE))
-    return found
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Effects of pairs, `effect` and `marked` (rows, columns); NaN where there is no such pair."""
-
-    rows: Sequence[str]
-    columns: Sequence[str]
-    effect: np.ndarray
-    marked: np.ndarray
-
-    @classmethod
-    def of(cls, family: Family, axes: tuple[str, str]) -> "Matrix":
-        """Of a family by two of its columns, rows by their findings, then by their strongest effect. If a pair has no
-        order, as of two systems, the matrix is symmetric."""
-        row, column = (family.place[axis] for axis in axes)
-        of = family.reliance
-        cells = {"effect": of.of_people.mean(0), "marked": of.significant}
-        found, symmetric = pd.DataFrame({"row": row, "column": column} | cells), bool(set(row) & set(column))
-        if symmetric:
-            found = pd.concat([found, found.rename(columns={"row": "column", "column": "row"})])
-            found = found.drop_duplicates(["row", "column"])
-        best = found.groupby("row", sort=False)[["marked", "effect"]].max()
-        rows = best.sort_values(["marked", "effect"], ascending=False, kind="stable").index
-        columns = rows if symmetric else column.unique()
-        grid = found.set_index(["row", "column"])
-        grids = {name: grid[name].unstack("column").loc[rows, columns] for name in cells}
-        marked = grids["marked"].eq(True).to_numpy()
-        return cls([*rows], [*columns], grids["effect"].to_numpy(), marked)
-
-    @property
-    def colours(self) -> np.ndarray:
-        """(rows, columns, 4)."""
-        return colours(self.effect, self.marked)
+def matrix(family: Family, axes: tuple[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean reliance on the things of a family by two of its columns, (rows, columns), NaN where there is no such pair;
+    and which are significant. Rows stand by their findings, then by their strongest effect. If a pair has no order, as
+    of two systems, both are symmetric."""
+    found = family.place[[*axes]].set_axis(["row", "column"], axis=1)
+    found = found.assign(effect=family.reliance.of_people.mean(0), marked=family.reliance.significant)
+    columns = found["column"].unique()
+    if symmetric := not found["row"][found["row"].isin(columns)].empty:
+        found = pd.concat([found, found.rename(columns={"row": "column", "column": "row"})])
+        found = found.drop_duplicates(["row", "column"])
+    best = found.groupby("row", sort=False)[["marked", "effect"]].max()
+    rows = best.sort_values(["marked", "effect"], ascending=False, kind="stable").index
+    grids = (found.pivot(index="row", columns="column", values=name) for name in ("effect", "marked"))
+    effect, marked = (grid.loc[rows, rows if symmetric else columns] for grid in grids)
+    return effect, marked.eq(True)
 
 
 def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:

@@ -104,7 +104,7 @@ def show(found: BlackoutResults, **told: object) -> None:
 
 def strongest(found: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family. Where nothing is concluded, nothing has a p."""
-    heading = ["", "significant", "replicate in split halves", "strongest by reliance, with p"]
+    heading = ["", "significant", "replicate in\nsplit halves", "strongest by reliance, with p"]
     rows = [heading if found.is_open else ["", "strongest by reliance (nothing is concluded)"]]
     for family in found.families:
         count, order = found.counted.loc[family.kind.name], family.order[:TOP]
