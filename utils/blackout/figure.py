@@ -19,7 +19,6 @@ from utils.blackout.colours import PALE, largest_effect, matrix, painted, ranked
 from utils.blackout.families import Effect, Family
 from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
-from utils.blackout.sentences import replicates
 from utils.figures import shortened
 from utils.scores.results import ALPHA, CONFIDENCE, Estimate
 
@@ -52,7 +51,7 @@ def heading_of(found: BlackoutResults, family: Family) -> str:
     """Of its panel: how many things are significant, and how many of these are shown."""
     heading, row = family.kind.title, found.counted.loc[family.kind.name]
     if found.is_open:
-        told = (f"{row[RELIANCE]} of {row['things']:,} significant", replicates(row))
+        told = (f"{row[RELIANCE]} of {row['things']:,} significant", found.replicates(family))
         heading += f": {', '.join(filter(None, told))}"
     if family.axes and (rows := family.place[family.axes[0]].nunique()) > CELLS:
         heading += f" ({CELLS} of {rows} rows)"

@@ -19,7 +19,7 @@ from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
 from utils import figures
-from utils.blackout import figure, options, page, sentences
+from utils.blackout import figure, options, page
 from utils.blackout.effects import Effects, averaged, joined
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE
 from utils.blackout.kinds import effects_of, measure
@@ -46,7 +46,7 @@ def blackout(run: Run) -> int:
     measured = measure(setup)
     if options.of(run).verify:
         verify(setup, measured)
-    told = {"donors_a_record": setup.donors.count, "donors_from": sentences.donors_sentence(setup.donors)}
+    told = {"donors_a_record": setup.donors.count, "donors_from": setup.donors.told}
     if setup.volume:
         told["recomputed_layers"] = setup.volume.occlusion.recomputed_layers
     show(concluded(run, effects_of(setup, measured)), **told)
@@ -85,7 +85,7 @@ def show(found: BlackoutResults, **told: object) -> None:
     figures.save(figure.draw(found), run.out_dir / "blackout.png")
     with files.replacing(run.out_dir / "blackout.html") as file:
         file.write(page.render(found, adjusted))
-    print_unless_quiet(sentences.predicts(run.model.name, found.judged))
+    print_unless_quiet(found.predicts)
     if not found.at_chance:
         print_table(strongest(found))
     print_unless_quiet(" ".join(filter(None, [people.verdict, found.published, *found.cautions])))
@@ -104,7 +104,7 @@ def show(found: BlackoutResults, **told: object) -> None:
 
 def strongest(found: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family. Where nothing is concluded, nothing has a p."""
-    heading = ["", "significant", "replicate in\nsplit halves", "strongest by reliance, with p"]
+    heading = ["", "significant", "replicate in\nsplit halves", "strongest by reliance, with family-wise p"]
     rows = [heading if found.is_open else ["", "strongest by reliance (nothing is concluded)"]]
     for family in found.families:
         count, order = found.counted.loc[family.kind.name], family.order[:TOP]

@@ -21,7 +21,6 @@ from utils.blackout.colours import largest_effect, painted, ranked
 from utils.blackout.families import Family
 from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
-from utils.blackout.sentences import replicates
 from utils.report.adjusted import adjusted_section
 from utils.report.columns import rows_of, section
 from utils.scores.metrics import HEADLINES
@@ -65,7 +64,7 @@ def number_of(found: BlackoutResults, family: Family) -> Number:
     row, kind = found.counted.loc[family.kind.name], family.kind
     by_any = any(effect.significant.any() for effect in family.tested)
     notes = [] if by_any or not kind.none else [kind.none]
-    return Number(f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", replicates(row), notes)
+    return Number(f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", found.replicates(family), notes)
 
 
 def forest(found: BlackoutResults) -> Forest | None:

@@ -10,15 +10,19 @@ import pandas as pd
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
-from utils.blackout import options, sentences
+from data.cohorts.rows import SITE_IS_UNKNOWN
+from utils.blackout import options
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Blackout, Family, People, Verdict
+from utils.blackout.fills import RELIANCE
 from utils.blackout.kinds import families_of
-from utils.blackout.replication import MOST, replication_of
+from utils.blackout.replication import HALVES, MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
-from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import ALPHA, MIN_PER_CLASS, Estimate, Headline
+from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
+from utils.scores.results import ALPHA, CHANCE, INTERVAL, MIN_PER_CLASS, Estimate, Headline
+
+UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,32 +61,72 @@ class BlackoutResults:
             rows.append(row | {of: times.get((of, family.kind.name), 0) for of in again["between"].unique()})
         return pd.DataFrame(rows, [family.kind.name for family in self.families])
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """What a reader takes away: how well the network predicts, how much of the first family is significant, and
         whether a list may be published."""
-        found = self.people.verdict or sentences.found(self.counted.iloc[0])
-        predicts = sentences.predicts(self.run.model.name, self.judged)
-        return f"{predicts} {found} {self.published}"
+        return f"{self.predicts} {self.people.verdict or self.found} {self.published}"
 
-    @cached_property
+    @property
+    def predicts(self) -> str:
+        """Whether the network predicts these participants."""
+        auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.name
+        if auc.low is None or auc.high is None:
+            known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
+            return f"It is not known whether {model} predicts these participants better than chance. {known}."
+        if auc.high < CHANCE:
+            said = "ranks these participants the wrong way round"
+        elif auc.low <= CHANCE:
+            said = "is not shown to predict these participants better than chance"
+        else:
+            said = "predicts these participants better than chance"
+        return f"{model} {said}: {name} {auc.value:.2f} ({INTERVAL} {auc.ends('.2f')})."
+
+    @property
+    def found(self) -> str:
+        """How many things of the first family are significant, and replicate."""
+        first, again = self.counted.iloc[0], self.replicates(self.families[0])
+        count = first[RELIANCE]
+        said = f"Of {first['things']:,} {first['family']}, {count or 'none'} {'are' if count > 1 else 'is'} significant"
+        return "; ".join(filter(None, [said, again])) + "."
+
+    def replicates(self, family: Family) -> str:
+        """How many significant things of a family replicate; nothing if none is significant."""
+        count, again = self.counted.loc[family.kind.name, [RELIANCE, HALVES]]
+        return f"{again or 'none'} {'replicate' if again > 1 else 'replicates'} in split halves" if count else ""
+
+    @property
     def published(self) -> str:
-        caveats = self.run.caveats
-        return sentences.may_be_published(
-            self.counted, bool(caveats.unknown_site or caveats.problems or caveats.accepted_leaks)
-        )
+        """Whether a list or map may be published, and of which families. What an unknown site or a leak does
+        replicates, too."""
+        counted, caveats = self.counted, self.run.caveats
+        may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE])
+        if not may.any() or caveats.unknown_site or caveats.problems or caveats.accepted_leaks:
+            return "No list or map should be published from this."
+        others = " or ".join(counted.loc[~may, "family"])
+        but = f"; no list or map of {others} should be published" if others else ""
+        return f"A list or map may be published, only of what replicates in split halves{but}."
+
+    @property
+    def cautions(self) -> list[str]:
+        """What stands beside every number."""
+        derivation, label = options.cohort_of(self.run).metadata.derivation, self.people.label
+        rarer = min(label.mean(), 1 - label.mean())
+        told = [derivation.uncleaned if derivation else ""]
+        told.append(f"{SITE_IS_UNKNOWN}." if self.run.caveats.unknown_site else "")
+        if self.people.verdict is not Verdict.ONE_CLASS and not self.people.adjusted.beside.covariates:
+            told.append(f"No p is adjusted for covariates: {self.people.adjusted.beside.reason}.")
+        if 0 < rarer < UNEQUAL:
+            told.append(
+                f"Only {rarer:.0%} are of one class: if their effects are skewed and vary much more than the others', "
+                "p is too small."
+            )
+        return [*filter(None, told)]
 
     @property
     def notes(self) -> list[str]:
         """What `run.json` says beside the verdict."""
         return [*self.cautions, *(text for family in self.families for text in family.notes.values())]
-
-    @cached_property
-    def cautions(self) -> list[str]:
-        """What stands beside every number."""
-        derivation = options.cohort_of(self.run).metadata.derivation
-        uncleaned = derivation.uncleaned if derivation else ""
-        return sentences.cautions(self.people, uncleaned, self.run.caveats.unknown_site)
 
     @property
     def sample(self) -> str:
