@@ -13,7 +13,11 @@ FEW = 5  # things to name in a footnote
 P = "Family-wise p of {0} over all rows of its level, and of no other family: labels permuted, one-sided"
 COLUMNS = {
     "name": Column("region"),
-    "level": Column("level", meaning="Pairs of systems, or pairs of regions within those that are significant."),
+    "level": Column(
+        "level",
+        meaning="Pairs of systems, or pairs of regions within those that are significant; no p of these is below "
+        "that of their systems.",
+    ),
     "b": Column("b", meaning="If it is the same as a: the edges within it."),
     **{fill.name: Column(fill.name, ".4f", fill.meaning) for fill in FILLS},
     **{
