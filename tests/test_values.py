@@ -129,14 +129,14 @@ def test_halves_name_what_tests_of_their_own_name(own):
     assert whole["correlation_low"] == pytest.approx(low, abs=0.15)
     assert whole["correlation_high"] == pytest.approx(high, abs=0.05)
     times, both = named.sum((0, 1)), named.all(1).sum(0)
-    assert whole["in_the_other"] == pytest.approx(2 * both.sum() / times.sum(), abs=0.15)
-    assert whole["named"] == 1 and whole["replicates"] == float(times[0] > 60)
+    assert whole["positive_agreement"] == pytest.approx(2 * both.sum() / times.sum(), abs=0.15)
+    assert whole["significant"] == 1 and whole["replicates"] == float(times[0] > 60)
     for thing, share, of_both, of in zip(GROUPS, times / 120, both, times, strict=True):
         found = things["replicates"].get(thing, 0)
         assert found == pytest.approx(share, abs=0.12), thing
         if of > 30:
-            assert things.loc[thing, "in_the_other"] == pytest.approx(2 * of_both / of, abs=0.15)
-    assert things["named"].to_dict()["AGE_AT_SCAN"] == 1 and things["named"].sum() == 1
+            assert things.loc[thing, "positive_agreement"] == pytest.approx(2 * of_both / of, abs=0.15)
+    assert things["significant"].to_dict()["AGE_AT_SCAN"] == 1 and things["significant"].sum() == 1
 
 
 def test_repeats_are_compared_pair_by_pair(own):
@@ -148,12 +148,12 @@ def test_repeats_are_compared_pair_by_pair(own):
     assert rows.iloc[0][["correlation_low", "correlation_high"]].isna().all()  # of one pair
     named = np.array([family_wise(effect, label, np.sqrt(2), unit) < 0.05 for effect in effects])
     of_age = rows[rows["thing"] == "AGE_AT_SCAN"].iloc[0]
-    assert of_age["replicates"] == named[:, 0].mean() and of_age["named"] == 1
+    assert of_age["replicates"] == named[:, 0].mean() and of_age["significant"] == 1
 
 
 def test_where_a_site_is_left_out_its_tested_people_are_the_donors(abide):
     """Who have the same eyes, so that nothing changes with these."""
-    assert "tested subjects of the same site" in record_of(abide / "fold-NYU")["donors_from"]
+    assert "tested participants of the same site" in record_of(abide / "fold-NYU")["donors_from"]
     effect = effects_of(abide)
     assert (effect["eyes"] == 0).all() and (effect["age"].abs() > 1e-3).mean() > 0.9
 

@@ -19,8 +19,10 @@ Name = tuple[str, str, str, str]
 Found = Iterator[tuple[Name, object]]
 
 SYNONYMS = {  # of files, columns and rows; an earlier word -> that of today
-    "baseline": "baseline",
-    "replicates": "replicates",
+    "floor": "baseline",
+    "comes_out": "replicates",
+    "in_the_other": "positive_agreement",
+    "named": "significant",
     "unlike": "out_of_distribution",
     "missing values alike": "missingness masked",
 }
@@ -37,6 +39,7 @@ TABLES = {  # the columns that say what a row is of -> the tables
     ("permutation",): "permutations",
     ("a", "b", "site"): "compare compare_sites sites",
     ("variable", "site", "category"): "table1",
+    ("covariate",): "adjusted",
     ("region", "map"): "regions regions_by_map",
     ("level", "a", "b"): "connections",
     ("between", "family", "thing"): "replication",

@@ -96,7 +96,7 @@ def checks(
 
 
 def family(of: Blackout) -> Family | None:
-    """Pairs of systems and, within the named ones, of regions; None if no edges were replaced."""
+    """Pairs of systems and, within the significant ones, of regions; None if no edges were replaced."""
     if "pair_reliance" not in of.effects:
         return None
     atlas, connectomes, effects = of.atlas, connectomes_of(of.cohort), of.effects
@@ -140,7 +140,7 @@ def family_of(
         return Family(CONNECTIONS, things, pd.DataFrame(told), [effect], value, of_all)
 
     of_systems = Effect(FILL_OF[RELIANCE], sums(effect.T, between.of_edge).T, people, people.adjusted)
-    inner, chosen = None, np.flatnonzero(of_systems.named[between.of_edge])
+    inner, chosen = None, np.flatnonzero(of_systems.significant[between.of_edge])
     names = np.array(systems.names)
     if len(chosen):
         place = np.full(len(pairs.regions), len(chosen))
@@ -149,13 +149,13 @@ def family_of(
         ends = np.take_along_axis(ends, np.argsort(systems.of_region[ends], axis=1, kind="stable"), axis=1)
         least = of_systems.p[between.of_edge[chosen]]
         within = Effect(FILL_OF[RELIANCE], effect[:, chosen], people, people.adjusted, least)
-        ends_named = np.array([*regions, OUTSIDE])[ends]
-        inner = of_level(REGIONS, ends_named, names[systems.of_region[ends]], place[pairs.of_edge], within)
+        ends_called = np.array([*regions, OUTSIDE])[ends]
+        inner = of_level(REGIONS, ends_called, names[systems.of_region[ends]], place[pairs.of_edge], within)
     both = names[between.regions]
     stored = {"pair": pairs.regions.astype(np.int32), "system": np.array(systems.of_each, object)}
-    note = systems_sentence(regions, region_of, systems)
+    notes = {"a": systems_sentence(regions, region_of, systems)}
     found = of_level(SYSTEMS, both, both, between.of_edge[pairs.of_edge], of_systems)
-    return replace(found, inner=inner, axes=("a", "b"), note=note, stored=stored)
+    return replace(found, inner=inner, axes=("a", "b"), notes=notes, stored=stored)
 
 
 def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Systems) -> str:
@@ -180,10 +180,8 @@ CONNECTIONS = Kind(
     "pairs of systems",
     family,
     measure,
-    about="The edges between two systems of the brain are replaced by those of other participants; all else stays. On "
-    "the diagonal are the edges within a system. In the systems that are found, pairs of regions are tested, too; no p "
-    "is below that of its systems.",
-    none="no connection is shown to matter alone; many may matter together",
+    about="The edges between two systems of the brain are replaced by those of other participants; all else stays",
+    none="No connection is shown to matter alone; many may matter together.",
     inner="pairs of regions",
     shown=("level", "a", "b"),
 )

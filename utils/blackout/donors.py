@@ -8,9 +8,10 @@ import numpy as np
 
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import leaders
-from data.cohorts.rows import Row
+from data.cohorts.rows import Row, known_sites
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
+CALLED = {"train": "training participants", "test": "tested participants"}  # by split
 ORDER = (("train", True), ("test", True), ("train", False), ("test", False))  # split, and whether of the same site
 Origin = tuple[str, str | None]  # of a donor: split and site; None: any site
 People = dict[str, list[int]]  # person -> positions of the records
@@ -37,6 +38,17 @@ class Donors:
     def of(self, indices: np.ndarray) -> np.ndarray:
         """The donors (donors, n) of tested records (n,)."""
         return np.stack([self.drawn[int(index)] for index in indices], axis=1)
+
+    @property
+    def told(self) -> str:
+        """Who they are."""
+        origins: Counter = Counter()
+        for (split, site), count in self.subjects_of_origin.items():
+            where = "any" if site is None else "the same" if known_sites([site]) else "unknown"
+            origins[f"{CALLED[split]} of {where} site"] += count
+        subjects = origins.total()
+        several = "; ".join(f"for {count} of {subjects} participants {who}" for who, count in origins.items())
+        return f"Donors: {self.count} per record, {several if len(origins) > 1 else next(iter(origins))}."
 
     def means_of_others(self, level: np.ndarray) -> np.ndarray:
         """Of each tested record, the mean of `level` (records of the cohort, ...) over all people who could give:

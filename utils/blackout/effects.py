@@ -21,7 +21,6 @@ from data.cohorts.rows import Row
 from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.statistics import blocks, bootstrap
 
-ONE_SUBJECT = "no interval: one participant"
 RESAMPLES = 5000
 ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
 

@@ -17,7 +17,7 @@ from utils.blackout import direction, options
 from utils.blackout.effects import Adjusted, Beside, Effects, mean_interval, permutation_test, widened
 from utils.blackout.fills import RELIANCE, UNIQUE, Fill
 from utils.runs.run import Run
-from utils.scores.results import ALPHA, columns_of
+from utils.scores.results import ALPHA, MIN_PER_CLASS, columns_of
 
 if TYPE_CHECKING:
     from utils.blackout.setup import Measured, Setup
@@ -26,13 +26,13 @@ SUPPRESSOR = "possibly a suppressor"  # unique without reliance
 
 
 class Verdict(StrEnum):
-    """Whether anything is concluded of the people; if not, why."""
+    """Whether anything is concluded of the people; if not, why, beside how well they are predicted."""
 
     OPEN = ""
-    CHANCE = "the network is not shown to be better than chance on these participants"
-    ONE_CLASS = "the participants are of one class, so that there are no p-values"
-    FEW = "a class has too few participants to conclude anything"
-    UNKNOWN = "it is not known whether the network is better than chance on these participants"
+    CHANCE = "There is nothing to explain."
+    ONE_CLASS = "Nothing is concluded: all participants are of one class, so that there is no p."
+    FEW = f"Nothing is concluded: a class has fewer than {MIN_PER_CLASS} participants."
+    UNKNOWN = "Nothing is concluded."
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,8 @@ class Effect:
         return self.people.test(self.people.adjusted.plain(self.of_people))[0]
 
     @property
-    def named(self) -> np.ndarray:
-        """Which things are named (things,) bool: the significant ones, if anything is concluded of these people."""
+    def significant(self) -> np.ndarray:
+        """Which things are significant (things,) bool; none if nothing is concluded of these people."""
         return (self.p < ALPHA) & (self.people.verdict is Verdict.OPEN)
 
     @property
@@ -170,9 +170,9 @@ class Kind:
     """What is special to the families of a kind: its words, how it is measured, and how a family is made of what was
     measured.
 
-    `name` stands in `replication.csv`, `table` is the name of its CSV. `none` follows the sentence that none is
-    significant; `inner` is what the things within its things are called. `shown` are the identifying columns that a
-    page shows. `measure` gives the arrays of `Effects`; `family` is None of what was not replaced.
+    `name` stands in `replication.csv`, `table` is the name of its CSV. `none` is said if none is significant; `inner`
+    is what the things within its things are called. `shown` are the identifying columns that a page shows, `notes` its
+    footnotes of columns. `measure` gives the arrays of `Effects`; `family` is None of what was not replaced.
     """
 
     name: str
@@ -186,6 +186,7 @@ class Kind:
     none: str = ""
     inner: str = ""
     shown: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +195,9 @@ class Family:
 
     `effects`: the first is what they are ranked by. `value` (subjects, things) is what people have there, NaN where
     unknown or no number. `read` (subjects, things) is what the network makes of it, on the logit of autism; None is the
-    first effect. `inner` are things within those that are named, as regions within systems. `atlas`: things are its
-    regions. `axes`: the columns of `place` whose values are the rows and the columns of a matrix. `note` is said with
-    it. `stored` goes to `blackout.h5`.
+    first effect. `inner` are things within those that are significant, as regions within systems. `atlas`: things are
+    its regions. `axes`: the columns of `place` whose values are the rows and the columns of a matrix. `notes` are
+    footnotes of columns. `stored` goes to `blackout.h5`.
     """
 
     kind: Kind
@@ -208,7 +209,7 @@ class Family:
     inner: "Family | None" = None
     atlas: Atlas | None = None
     axes: tuple[str, str] | None = None
-    note: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -229,9 +230,9 @@ class Family:
         return np.argsort(-self.reliance.of_people.mean(0), kind="stable")
 
     @property
-    def named(self) -> np.ndarray:
-        """Which rows of the table, those of `inner` left out, are named."""
-        return self.reliance.named[self.order]
+    def significant(self) -> np.ndarray:
+        """Which rows of the table, those of `inner` left out, are significant."""
+        return self.reliance.significant[self.order]
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -252,12 +253,3 @@ class Family:
             return pd.DataFrame()
         alone = (p[UNIQUE] < ALPHA) & ~(p[RELIANCE] < ALPHA)
         return pd.DataFrame({"remark": np.where(alone, SUPPRESSOR, "")})
-
-    @property
-    def shading(self) -> str:
-        """What pale and full colours mean."""
-        if self.people.verdict is not Verdict.OPEN:
-            return f"All {self.kind.many} are pale: {self.people.verdict}."
-        if not self.named.any():
-            return f"All {self.kind.many} are pale: none is significant (family-wise p < {ALPHA:g})."
-        return f"Full colour: significant (family-wise p < {ALPHA:g}). Pale: not significant."

@@ -14,44 +14,41 @@ import numpy as np
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.terminal import print_unless_quiet
+from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import listed
 from utils import figures
-from utils.blackout import figure, options, page, sentences
-from utils.blackout.columns import print_strongest
+from utils.blackout import figure, options, page
 from utils.blackout.effects import Effects, averaged, joined
-from utils.blackout.families import Verdict
-from utils.blackout.fills import BACKGROUND, FILLS
+from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE
 from utils.blackout.kinds import effects_of, measure
+from utils.blackout.replication import HALVES
 from utils.blackout.results import BlackoutResults, concluded
 from utils.blackout.setup import Setup
 from utils.blackout.verify import verify
+from utils.figures import shortened
+from utils.report.adjusted import adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
 from utils.training.network import restored_network
 
 STORE = "blackout.h5"
+NAME_WIDTH, TOP = 24, 5  # letters of a name in the terminal, things of a family there
 LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
 def blackout(run: Run) -> int:
     """Writes a table of each of `families.py`, `replication.csv`, `blackout.h5`, NIfTI maps, figures and the page;
     returns the exit status."""
-    if "volume" in run.model.reads and (atlas := options.of(run).regions(run.cohort.grid)).vanished:
-        print(f"{len(atlas.vanished)} regions have no voxel on the {atlas.grid} grid: {listed(atlas.vanished)}")
     setup = Setup.of(run, restored_network(run))
     run.claim()
-    donors, recomputed = sentences.donors_sentence(setup.donors), setup.recomputed_layers
-    if recomputed:
-        print_unless_quiet(f"Computed in full for each region: {listed(recomputed)} and the layers after them.")
-    print_unless_quiet(donors)
     measured = measure(setup)
     if options.of(run).verify:
         verify(setup, measured)
-    told = {"donors_a_record": setup.donors.count, "donors_from": donors, "recomputed_layers": recomputed}
+    told = {"donors_a_record": setup.donors.count, "donors_from": setup.donors.told}
+    if setup.volume:
+        told["recomputed_layers"] = setup.volume.occlusion.recomputed_layers
     show(concluded(run, effects_of(setup, measured)), **told)
     return 0
 
@@ -67,7 +64,6 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
         )
     repeats = [joined(stores_of(of)) for of in of_repeats]
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
-    print_unless_quiet("\n".join(donors))
     assert whole.folds
     effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
     fold = [whole.folds.fold_of[subject] for subject in effects.subject]
@@ -75,31 +71,50 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
 
 
 def show(found: BlackoutResults, **told: object) -> None:
-    """Writes all results and finishes the run, of which `run.json` also says what is `told`; prints the strongest
-    things of each family and what is concluded."""
+    """Writes all results and finishes the run, of which `run.json` also says what is `told`; prints how well the
+    network predicts, and of each family what is significant and strongest."""
     run, people = found.run, found.people
     for family in found.families:
         tables.write_frame(run.out_dir / f"{family.kind.table}.csv", family.table, digits=6)
         if family.atlas:
             write_maps(run.out_dir, family.atlas, found.effects)
     tables.write_frame(run.out_dir / "replication.csv", found.replication, digits=6)
+    adjusted = adjusted_table(people.adjusted.beside)
+    tables.write_frame(run.out_dir / "adjusted.csv", adjusted, digits=6)
     write_store(found)
     figures.save(figure.draw(found), run.out_dir / "blackout.png")
     with files.replacing(run.out_dir / "blackout.html") as file:
-        file.write(page.render(found))
+        file.write(page.render(found, adjusted))
+    print_unless_quiet(found.predicts)
     if not found.at_chance:
-        print_strongest(found.families)
-    conclusion = "\n".join(found.said)
-    print_unless_quiet(conclusion)
+        print_table(strongest(found))
+    print_unless_quiet(" ".join(filter(None, [people.verdict, found.published, *found.cautions])))
+    print_unless_quiet(f"Page: {run.out_dir / 'blackout.html'}")
     run.finish(
         headline=found.judged,
         subjects=len(people.label),
         better_than_chance=found.judged.score.beats_chance,
-        concluded=people.verdict is Verdict.OPEN,
+        concluded=found.is_open,
         adjusted_for=list(people.adjusted.beside.whole),
-        conclusion=conclusion,
+        conclusion=found.verdict,
+        notes=found.notes,
         **told,
     )
+
+
+def strongest(found: BlackoutResults) -> list[list[str]]:
+    """The table of the terminal, a row a family. Where nothing is concluded, nothing has a p."""
+    heading = ["", "significant", "replicate in\nsplit halves", "strongest by reliance, with family-wise p"]
+    rows = [heading if found.is_open else ["", "strongest by reliance (nothing is concluded)"]]
+    for family in found.families:
+        count, order = found.counted.loc[family.kind.name], family.order[:TOP]
+        things, p = [shortened(family.things[at], NAME_WIDTH) for at in order], family.reliance.p[order]
+        row = [f"{count['things']:,} {count['family']}"]
+        if found.is_open:
+            row += [f"{count[RELIANCE]}", f"{count[HALVES]}" if count[RELIANCE] else "-"]
+            things = [f"{thing} {of:.2g}" for thing, of in zip(things, p, strict=True)]
+        rows.append([*row, ", ".join(things)])
+    return rows
 
 
 def write_store(found: BlackoutResults) -> None:

@@ -2,13 +2,13 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
-from matplotlib.colors import to_hex
 
 from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
@@ -17,39 +17,33 @@ from data.pages import page
 from data.pages.drawings import Bar, Forest
 from data.pages.page import Number, Page, Section
 from utils.blackout import columns
-from utils.blackout.colours import PALE, Matrix, effect_ticks, largest_effect, on_white, painted, ranked, shades
-from utils.blackout.effects import ONE_SUBJECT
-from utils.blackout.families import Family, Verdict
+from utils.blackout.colours import largest_effect, painted, ranked
+from utils.blackout.families import Family
 from utils.blackout.fills import RELIANCE
-from utils.blackout.replication import HALVES
 from utils.blackout.results import BlackoutResults
-from utils.blackout.sentences import TEMPLATES, counts, families_in, in_repeats
+from utils.report.adjusted import adjusted_section
+from utils.report.columns import rows_of, section
 from utils.scores.metrics import HEADLINES
 from utils.scores.results import ALPHA, INTERVAL, Estimate
 
 HERE = Path(__file__).parent
 SHOWN = 5  # problems
-INTERVALS = (
-    "Below an effect stands its 95% interval, for this row alone. Of so many the strongest look stronger than they are."
-)
-STRONGEST = 12  # bars of the figure, more if more are named
-ROWS = 200  # of a table, or of a level of it; more if more are named
-STOPS = 17  # colours of a bar of them
-BRAIN = "brain.html"  # the template of what is of this page alone
+STRONGEST = 12  # bars of the figure, more if more are significant
+ROWS = 200  # of a table, or of a level of it; more if more are significant
 SLIDER = 'class="slider"'  # of nilearn, which does not name it
 EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own mask
 
 
-def render(found: BlackoutResults) -> str:
-    """The page."""
+def render(found: BlackoutResults, adjusted: pd.DataFrame) -> str:
+    """The page; `adjusted` is what the tests are adjusted for, as in `adjusted.csv`."""
     script, style = (Markup((HERE / f"brain.{form}").read_text(encoding="utf-8")) for form in ("js", "css"))  # noqa: S704
     return page.render(
         Page(
             "blackout",
             found.title,
             f"Mean over {found.sample}. It shows what this network uses, not what autism is.",
-            [*sections(found)],
-            found.first[0],
+            [*sections(found, adjusted)],
+            found.verdict,
             numbers(found),
             forest(found),
             script=script if any(family.atlas for family in found.families) else "",
@@ -59,59 +53,55 @@ def render(found: BlackoutResults) -> str:
 
 
 def numbers(found: BlackoutResults) -> list[Number]:
-    """How well the network predicts; how many things of each family are named, and come out in halves."""
-    judged, verdict = found.judged, found.people.verdict
+    """How well the network predicts; how many things of each family are significant, and replicate."""
+    judged = found.judged
     score = Number(judged.score.text(".2f", "undefined"), f"{HEADLINES[judged.metric]}, {INTERVAL}")
-    if verdict is not Verdict.OPEN:
-        return [score, Number("nothing", "is named", f"{str(verdict).capitalize()}.")]
-    halves, shown = families_in(found.replication, HALVES), [score]
-    for family in found.families:
-        named, again = counts(halves[family.kind.name])
-        out = f"; {again} come out in halves of these participants" if named else ""
-        count = f"{named} of {len(family.things):,}"
-        shown.append(Number(count, f"{family.kind.many} named", f"p < {ALPHA:g} over all{out}"))
-    return shown
+    return [score, *(number_of(found, family) for family in found.families)] if found.is_open else [score]
+
+
+def number_of(found: BlackoutResults, family: Family) -> Number:
+    """How many things of a family are significant, and replicate."""
+    row, kind = found.counted.loc[family.kind.name], family.kind
+    by_any = any(effect.significant.any() for effect in family.tested)
+    notes = [] if by_any or not kind.none else [kind.none]
+    return Number(f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", found.replicates(family), notes)
 
 
 def forest(found: BlackoutResults) -> Forest | None:
-    """The strongest things of the first family, and those that are named; None if nothing can be named."""
-    if found.people.verdict is not Verdict.OPEN:
+    """The strongest things of the first family, and those that are significant; None if nothing is concluded."""
+    if not found.is_open:
         return None
-    family = found.families[0]
-    kept = family.named | (np.arange(len(family.things)) < STRONGEST)
-    rows = family.table.head(len(family.things))[kept].to_dict("records")
-    names = np.array(family.things)[family.order[kept]].tolist()
-    bars = [bar(*of) for of in zip(names, rows, family.named[kept].tolist(), strict=True)]
-    named = f"Bold: named, p < {ALPHA:g} over all" if family.named.any() else "None is named"
-    what = f"Reliance on the strongest and the named of {len(family.things)} {family.kind.many}"
-    return Forest(f"{what}, {INTERVAL} of each alone. {named}.", bars, 0)
+    family, bars = found.families[0], list[Bar]()
+    named = family.table.head(len(family.things)).assign(thing=np.array(family.things)[family.order])
+    for row in named[family.significant | (named["rank"] <= STRONGEST)].to_dict("records"):
+        reliance = Estimate.in_row(row, RELIANCE)
+        value, low, high = reliance.numbers
+        bars.append(
+            Bar(row["thing"], value, low, high, reliance.text(), "main" if row[f"p_{RELIANCE}"] < ALPHA else "")
+        )
+    bold = f"; bold: significant, p < {ALPHA:g} over all" if family.significant.any() else ""
+    what = f"Reliance on the strongest of {len(family.things)} {family.kind.many}"
+    return Forest(f"{what}, {INTERVAL} of each alone{bold}.", bars, 0)
 
 
-def bar(name: str, row: dict[str, Any], named: bool) -> Bar:
-    """Of the reliance on a thing."""
-    reliance = Estimate.in_row(row, RELIANCE)
-    value, low, high = reliance.numbers
-    return Bar(name, value, low, high, reliance.text(".3f", no_interval=ONE_SUBJECT), "main" if named else "")
-
-
-def sections(found: BlackoutResults) -> Iterator[Section]:
+def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section]:
     """In the order of the page."""
-    yield Section("What may be concluded", found.said, kind="warning")
-    if warnings := cautions(found):
+    if warnings := [*mistrusted(found), *found.cautions]:
         yield Section("Warnings", warnings, kind="warning")
-    background = variants.BACKGROUND[found.run.standard]
-    meanings = {name: text.replace("{background}", background) for name, text in columns.MEANINGS.items()}
+    if found.is_open:
+        yield of_counts(found)
+    background, told = variants.BACKGROUND[found.run.standard], set[str]()  # columns that are explained already
     for family in found.families:
         if family.atlas:
-            yield of_brain(found, family, family.atlas)
-        yield of_family(family, meanings)
-    rows = columns.table_rows(found.replication, columns.OF_REPLICATION)
-    about = in_repeats(found.replication) or None
-    yield Section("Would it come out in others", about, table=rows, meanings=meanings)
+            yield of_brain(family, family.atlas)
+        yield of_family(family, background, told)
+        told.update(columns.columns_of(family))
+    yield adjusted_section(adjusted, in_file("What is in no test may explain a result", "adjusted"))
+    yield of_replication(found)
 
 
-def cautions(found: BlackoutResults) -> list[str]:
-    """What a reader must know before any number."""
+def mistrusted(found: BlackoutResults) -> list[str]:
+    """Why nothing of this may be believed."""
     caveats, told = found.run.caveats, list[str]()
     if caveats.simulated:
         told.append("The data are SIMULATED: nothing here is about participants.")
@@ -120,30 +110,58 @@ def cautions(found: BlackoutResults) -> list[str]:
     return told
 
 
-def of_family(family: Family, meanings: dict[str, str]) -> Section:
-    """What is named or strongest, and a matrix as a table of colours if the family has one."""
-    kind, table = family.kind, family.table
-    named = np.concatenate([of.named for of in (family, family.inner) if of])
-    shown = table[named | (table["rank"] <= ROWS)]
-    about = [*filter(None, [kind.about]), *([family.shading] if family.axes else [])]
-    about += [INTERVALS, file(kind.table)]
-    matrix = markup("matrix", kind.title, Matrix.of(family, family.axes)) if family.axes else None
-    rows, many = columns.table_rows(shown, columns.columns_of(family)), len(table) > STRONGEST
-    return Section(kind.title, about, table=rows, markup=matrix, meanings=meanings, open=True, filtered=many)
+def of_counts(found: BlackoutResults) -> Section:
+    """How many things of each family are significant, and replicate."""
+    names = [name for name in columns.OF_COUNTS if name in found.counted]
+    if not found.people.adjusted.beside.covariates:
+        names = [name for name in names if not name.endswith("_plain")]
+    notes = {columns.OF_COUNTS[name].label: text for name, text in columns.COUNT_NOTES.items() if name in names}
+    about = f"Significant: family-wise p < {ALPHA:g} over all things of a family."
+    return section("What is significant", found.counted, names, about, columns.OF_COUNTS, open=True, notes=notes)
 
 
-def file(name: str) -> Markup:
-    """Where all columns are."""
-    return Markup('All rows and columns are in <a href="{0}.csv">{0}.csv</a>.').format(name)
+def of_family(family: Family, background: str, told: Set[str]) -> Section:
+    """What is significant or strongest. Columns of `told` are explained before."""
+    kind, table, names = family.kind, family.table, columns.columns_of(family)
+    notes = columns.notes_of(family, told)
+    significant = np.concatenate([of.significant for of in (family, family.inner) if of])
+    explained = {
+        name: replace(of, meaning="" if name in told else of.meaning.replace("{background}", background))
+        for name, of in columns.COLUMNS.items()
+    }
+    return section(
+        kind.title,
+        table[significant | (table["rank"] <= ROWS)],
+        names,
+        in_file(kind.about, kind.table),
+        explained,
+        notes={columns.label(name): notes[name] for name in names if name in notes},
+        open=True,
+        filtered=len(table) > STRONGEST,
+    )
 
 
-def of_brain(found: BlackoutResults, family: Family, atlas: Atlas) -> Section:
+def of_replication(found: BlackoutResults) -> Section:
+    """What is significant in halves and repeats."""
+    rows = rows_of(found.replication, [*columns.OF_REPLICATION], columns.OF_REPLICATION, no_interval="no range")
+    meanings = {of.label: of.meaning for of in columns.OF_REPLICATION.values() if of.meaning}
+    about = in_file("What is significant in all participants, in a half or in a repeat", "replication")
+    return Section("Replication", [about], table=rows, meanings=meanings)
+
+
+def in_file(about: str, name: str) -> Markup:
+    """A sentence about a table, and where all its rows and columns are."""
+    return Markup('{0} (in full: <a href="{1}.csv">{1}.csv</a>).').format(about, name)
+
+
+def of_brain(family: Family, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    start = atlas.names[ranked(family, atlas)[0]]
-    cross = f"Reliance, mean over {found.sample}. Click into the brain to move the cross-hair, which begins in {start}."
-    ticks = [f"{tick:.3g}" for tick in effect_ticks(largest_effect(family.reliance.of_people.mean(0)))]
-    drawn = markup("group_map", viewer(family, atlas), stops(), bool(family.named.any()), ticks)
-    return Section("The brain", [cross, family.shading], markup=drawn, open=True)
+    start, largest = atlas.names[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
+    pale = "all is pale, as nothing is concluded" if family.people.verdict else "pale is not significant"
+    about = f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); {pale}"
+    about += f"; the cross-hair begins in {start}, and moves with a click."
+    drawn = Markup('<iframe id="viewer" title="The group map in the brain" srcdoc="{}"></iframe>')
+    return Section("The brain", [about], markup=drawn.format(viewer(family, atlas)), open=True)
 
 
 def innermost_voxel(labels: np.ndarray, region: int) -> tuple[float, ...]:
@@ -164,17 +182,3 @@ def viewer(family: Family, atlas: Atlas) -> str:
         view = view_img(image, cut_coords=crossed, **options).get_standalone()
     offline = re.sub(r"<link[^>]*icon[^>]*>", "", view)  # without nilearn's link to an icon
     return offline.replace(SLIDER, f'aria-label="opacity" {SLIDER}')
-
-
-def stops() -> dict[str, list[str]]:
-    """Colours from the largest effect against the true class on, full and pale, for CSS."""
-    every = {name: on_white(shades(opacity)) for name, opacity in (("full", 1), ("pale", PALE))}
-    return {
-        name: [to_hex(colour) for colour in of[np.linspace(0, len(of) - 1, STOPS).astype(int)]]
-        for name, of in every.items()
-    }
-
-
-def markup(macro: str, *values: Any) -> Markup:
-    """What is of this page alone, by a macro of its template."""
-    return Markup(getattr(TEMPLATES.get_template(BRAIN).module, macro)(*values))  # noqa: S704  it escapes what it takes

@@ -19,6 +19,7 @@ from data.base.tables import printable
 from data.base.terminal import progress
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
+from data.cohorts.rows import listed
 from utils.blackout import options
 from utils.blackout.donors import control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
@@ -154,6 +155,7 @@ def family(of: Blackout) -> Family | None:
         return None
     atlas, means = of.atlas, of.of_subjects("region_means")[..., options.of(of.run).replaced_maps(of.cohort)]
     effects = [of.effect(fill, of.of_subjects(fill.stored)) for fill in FILLS]
+    told = (vanished_sentence(atlas), maps_sentence(of), edges_sentence(of))
     value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
     return Family(
         REGIONS,
@@ -162,7 +164,7 @@ def family(of: Blackout) -> Family | None:
         effects,
         value,
         atlas=atlas,
-        note=" ".join(filter(None, (maps_sentence(of), edges_sentence(of)))),
+        notes={"name": said} if (said := " ".join(filter(None, told))) else {},
         stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
     )
 
@@ -205,6 +207,12 @@ def region_place(atlas: Atlas, region: int) -> dict:
     }
 
 
+def vanished_sentence(atlas: Atlas) -> str:
+    """Which regions are lost on a coarse grid; nothing if none is."""
+    lost = atlas.vanished
+    return f"{len(lost)} more have no voxel on the {atlas.grid} grid: {listed(lost)}." if lost else ""
+
+
 def maps_sentence(of: Blackout) -> str:
     """Which of a cohort's maps were replaced; nothing if all were."""
     replaced = options.of(of.run).replaced_maps(of.cohort)
@@ -219,19 +227,15 @@ def edges_sentence(of: Blackout) -> str:
     if (connectomes := of.cohort.connectomes) is None:
         return ""
     if connectomes.image is None:
-        return (
-            "The edges of the connectome stayed as they are: the cohort does not hold where its parcels lie (convert "
-            "with --parcels FILE to replace a region's edges, too)."
-        )
+        return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
     if not options.of(of.run).replaces_edges(of.cohort):
-        return "The edges of the connectome stayed as they are, since --maps says what was replaced."
-    regions = len(of.atlas.regions)
-    place = regions_of_parcels(connectomes, of.atlas)
+        return "Its edges of the connectome stayed, since --maps says what was replaced."
+    regions, place = len(of.atlas.regions), regions_of_parcels(connectomes, of.atlas)
     within = place[place < regions]
     told = (
-        f"With each region its edges of the connectome were replaced; {len(within)} of {len(place)} parcels lie in "
-        f"{len(np.unique(within))} of {regions} regions, the other regions have no edges. The background of edges is "
-        "the training participants' mean. As the map connectome, edges alone are replaced."
+        f"Its edges of the connectome were replaced with it: {len(within)} of {len(place)} parcels lie in "
+        f"{len(np.unique(within))} of {regions} regions, the others have no edges. The background of edges is the "
+        "training participants' mean."
     )
     many = len({row.subject for row in of.run.cohort.rows}) > MAX_PEOPLE
     return f"{told} Expected edges are fitted on at most {MAX_PEOPLE:,} participants." if many else told
@@ -245,9 +249,8 @@ REGIONS = Kind(
     "regions",
     family,
     measure,
-    about="Each region is replaced, by another participant's or as the columns say. The effect is how much the logit "
-    "of the true class falls: positive where the region speaks for this class.",
-    none="no region is shown to matter alone; many may matter together",
+    about="Each region is replaced, by another participant's or as the columns say",
+    none="No region is shown to matter alone; many may matter together.",
     shown=("name",),
 )
 BY_MAP = Kind(
@@ -257,8 +260,11 @@ BY_MAP = Kind(
     "region in one map",
     "regions in one map",
     family_by_map,
-    about="Each region is replaced by another participant's in one map alone; the other maps stay. A sum "
-    "over maps is the reliance on the region only if each network reads one map.",
-    none="no region is shown to matter in one map alone; it may matter in several maps together",
+    about="Each region is replaced by another participant's in one map alone; the other maps stay",
+    none="No region is shown to matter in one map alone; it may matter in several maps together.",
     shown=("name", "map"),
+    notes={
+        "map": "A sum over maps is the reliance on the region only if each network reads one map. As the "
+        "map connectome, edges alone are replaced."
+    },
 )

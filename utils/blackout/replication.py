@@ -1,10 +1,10 @@
-"""Effects of things (`families.py`) -> whether they come out elsewhere, too: `replication.csv`.
+"""Effects of things (`families.py`) -> whether they replicate: `replication.csv`.
 
 `halves`   These people are cut into two halves many times. The networks are the same in both. So this says how much the
            list hangs on who is tested. It does not say how much it hangs on who was trained on.
 `repeats`  The same people with other networks and other cuts.
 
-Things that nobody names have no row. The first row of a family is of all its things.
+Things that are significant nowhere have no row. The first row of a family is of all its things.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,16 +20,16 @@ from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, colu
 
 SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
 FEWEST = 4  # numbers that have a range
-MOST = 0.5  # share of halves or repeats from which on a thing comes out
+MOST = 0.5  # share of halves or repeats from which on a thing replicates
 HALVES, REPEATS = "halves", "repeats"
-COLUMNS = ["between", "family", "thing", "named", "replicates", "in_the_other", *columns_of("correlation")]
+COLUMNS = ["between", "family", "thing", "significant", "replicates", "positive_agreement", *columns_of("correlation")]
 
 
 def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family]]) -> pd.DataFrame:
     """`replication.csv`: of each family between halves of these people, and between repeats if there are some. These
     may come one after another, to save memory."""
     found = [halves(family.kind.name, family.things, family.reliance) for family in families]
-    outcomes = [[(of.reliance.named, of.reliance.net.mean(0)) for of in every] for every in repeats]
+    outcomes = [[(of.reliance.significant, of.reliance.net.mean(0)) for of in every] for every in repeats]
     for family, *of in zip(families, *outcomes, strict=True) if outcomes else ():
         found.append(between_repeats(family.kind.name, family.things, of, family.reliance))
     return pd.concat(found, ignore_index=True)
@@ -37,9 +37,8 @@ def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family
 
 def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLITS) -> pd.DataFrame:
     """Rows of `replication.csv` between halves of these people, for the things of the family `name`. `replicates` is
-    the
-    share of all halves that name a thing by a test of their own. The correlation is the mean over splits, its ends hold
-    95 % of them."""
+    the share of all halves in which a thing is significant by a test of their own. The correlation is the mean over
+    splits, its ends hold 95 % of them."""
     people, random = effect.people, np.random.default_rng(effect.people.seed)
     total, size = sums(effect.net, people.unit), sums(np.ones(len(effect.net)), people.unit)
     chosen = cut(people, splits if len(size) >= 2 * MIN_SUBJECTS else 0, random)
@@ -54,23 +53,24 @@ def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLIT
     means = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in means])
     counts = Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named))
-    return table(HALVES, name, things, effect.named, counts, found)
+    return table(HALVES, name, things, effect.significant, counts, found)
 
 
 def between_repeats(
     name: str, things: Sequence[str], repeats: Sequence[tuple[np.ndarray, np.ndarray]], whole: Effect
 ) -> pd.DataFrame:
-    """The same between repeats, two or more: what each names and its mean effects, (things,); `whole` is their mean."""
+    """The same between repeats, two or more: what is significant in each and its mean effects, (things,); `whole` is
+    their mean."""
     named, means = zip(*repeats, strict=True)
     times, found = np.sum(named, axis=0), spread([correlation(one, other) for one, other in combinations(means, 2)])
     both = times * (times - 1) / (len(repeats) - 1)
-    return table(REPEATS, name, things, whole.named, Counts(times, both, len(repeats)), found)
+    return table(REPEATS, name, things, whole.significant, Counts(times, both, len(repeats)), found)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often things were named (things,), of so many `trials`; of these, the mean number (things,) that another
-    trial names, too."""
+    """How often things were significant (things,), of so many `trials`; of these, the mean number (things,) in which
+    they are in another trial, too."""
 
     times: np.ndarray
     both: np.ndarray
@@ -78,18 +78,18 @@ class Counts:
 
 
 def table(
-    between: str, name: str, things: Sequence[str], named: np.ndarray, counts: Counts, found: Estimate
+    between: str, name: str, things: Sequence[str], significant: np.ndarray, counts: Counts, found: Estimate
 ) -> pd.DataFrame:
-    """The row of a family, then those of the things that anybody names. In the row of the family `named` is the
-    number of things that are named. `replicates` is the share of these that do in most trials. `in_the_other` is over
-    all things."""
+    """The row of a family, then those of the things that are significant anywhere. In the row of the family
+    `significant` is the number of things that are. `replicates` is the share of these that are in most trials.
+    `positive_agreement` is over all things."""
     share = counts.times / max(counts.trials, 1)
     other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": things, "named": named, "replicates": share, "in_the_other": other})
-    rows = rows[named | (counts.times > 0)].astype({"named": int})
-    come = share[named] > MOST
-    whole = {"thing": "", "named": len(come), "replicates": come.mean() if len(come) else np.nan}
-    whole["in_the_other"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
+    rows = pd.DataFrame({"thing": things, "significant": significant, "replicates": share, "positive_agreement": other})
+    rows = rows[significant | (counts.times > 0)].astype({"significant": int})
+    come = share[significant] > MOST
+    whole = {"thing": "", "significant": len(come), "replicates": come.mean() if len(come) else np.nan}
+    whole["positive_agreement"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
     head = pd.DataFrame([whole | found.columns("correlation")])
     rows = pd.concat([head, rows], ignore_index=True)
     return rows.assign(between=between, family=name)[COLUMNS]

@@ -3,21 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data.base.tables import printable
 from data.cohorts.records import CLASSES
-from utils.blackout import options, sentences
+from data.cohorts.rows import SITE_IS_UNKNOWN
+from utils.blackout import options
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Blackout, Family, People, Verdict
+from utils.blackout.fills import RELIANCE
 from utils.blackout.kinds import families_of
-from utils.blackout.replication import replication_of
+from utils.blackout.replication import HALVES, MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
-from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
+from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
+from utils.scores.results import ALPHA, CHANCE, INTERVAL, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
+
+UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +38,95 @@ class BlackoutResults:
     replication: pd.DataFrame
 
     @property
+    def is_open(self) -> bool:
+        return self.people.verdict is Verdict.OPEN
+
+    @property
     def at_chance(self) -> bool:
         return self.people.verdict is Verdict.CHANCE
 
     @cached_property
-    def first(self) -> list[str]:
-        """How well the network predicts, and whether what is named comes out in halves."""
-        published = sentences.may_be_published(self.replication, self.run.caveats.unknown_site)
-        return [sentences.accuracy_sentence(self.judged), " ".join(published)]
+    def counted(self) -> pd.DataFrame:
+        """A row a family, by the name of its kind: what its things are called, how many there are, how many are
+        significant by each tested effect, adjusted and before (`_plain`), how many of those replicate in halves, and in
+        repeats if there are some."""
+        again, rows = self.replication, list[dict[str, Any]]()
+        found = again[(again["thing"] != "") & (again["significant"] == 1) & (again["replicates"] > MOST)]
+        times = found.groupby(["between", "family"]).size()
+        for family in self.families:
+            row: dict[str, Any] = {"family": family.kind.many, "things": len(family.things)}
+            for effect in family.tested:
+                row[effect.fill.name] = effect.significant.sum()
+                row[f"{effect.fill.name}_plain"] = (effect.plain < ALPHA).sum()
+            rows.append(row | {of: times.get((of, family.kind.name), 0) for of in again["between"].unique()})
+        return pd.DataFrame(rows, [family.kind.name for family in self.families])
 
-    @cached_property
-    def beside(self) -> list[str]:
-        """What stands beside every finding: how scans were prepared, and what p is adjusted for."""
-        derivation = options.cohort_of(self.run).metadata.derivation
-        uncleaned = derivation.uncleaned if derivation else ""
-        return [*filter(None, [uncleaned]), sentences.basis_sentence(self.people)]
+    @property
+    def verdict(self) -> str:
+        """What a reader takes away: how well the network predicts, how much of the first family is significant, and
+        whether a list may be published."""
+        return f"{self.predicts} {self.people.verdict or self.found} {self.published}"
 
-    @cached_property
-    def said(self) -> list[str]:
-        """All that is concluded, a text a line."""
-        of_families = [*map(sentences.found_sentence, self.families), *(family.note for family in self.families)]
-        return [*self.first, *filter(None, of_families), *self.beside]
+    @property
+    def predicts(self) -> str:
+        """Whether the network predicts these participants."""
+        auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.name
+        if auc.low is None or auc.high is None:
+            known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
+            return f"It is not known whether {model} predicts these participants better than chance. {known}."
+        if auc.high < CHANCE:
+            said = "ranks these participants the wrong way round"
+        elif auc.low <= CHANCE:
+            said = "is not shown to predict these participants better than chance"
+        else:
+            said = "predicts these participants better than chance"
+        return f"{model} {said}: {name} {auc.value:.2f} ({INTERVAL} {auc.ends('.2f')})."
+
+    @property
+    def found(self) -> str:
+        """How many things of the first family are significant, and replicate."""
+        first, again = self.counted.iloc[0], self.replicates(self.families[0])
+        count = first[RELIANCE]
+        said = f"Of {first['things']:,} {first['family']}, {count or 'none'} {'are' if count > 1 else 'is'} significant"
+        return "; ".join(filter(None, [said, again])) + "."
+
+    def replicates(self, family: Family) -> str:
+        """How many significant things of a family replicate; nothing if none is significant."""
+        count, again = self.counted.loc[family.kind.name, [RELIANCE, HALVES]]
+        return f"{again or 'none'} {'replicate' if again > 1 else 'replicates'} in split halves" if count else ""
+
+    @property
+    def published(self) -> str:
+        """Whether a list or map may be published, and of which families. What an unknown site or a leak does
+        replicates, too."""
+        counted, caveats = self.counted, self.run.caveats
+        may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE])
+        if not may.any() or caveats.unknown_site or caveats.problems or caveats.accepted_leaks:
+            return "No list or map should be published from this."
+        others = " or ".join(counted.loc[~may, "family"])
+        but = f"; no list or map of {others} should be published" if others else ""
+        return f"A list or map may be published, only of what replicates in split halves{but}."
+
+    @property
+    def cautions(self) -> list[str]:
+        """What stands beside every number."""
+        derivation, label = options.cohort_of(self.run).metadata.derivation, self.people.label
+        rarer = min(label.mean(), 1 - label.mean())
+        told = [derivation.uncleaned if derivation else ""]
+        told.append(f"{SITE_IS_UNKNOWN}." if self.run.caveats.unknown_site else "")
+        if self.people.verdict is not Verdict.ONE_CLASS and not self.people.adjusted.beside.covariates:
+            told.append(f"No p is adjusted for covariates: {self.people.adjusted.beside.reason}.")
+        if 0 < rarer < UNEQUAL:
+            told.append(
+                f"Only {rarer:.0%} are of one class: if their effects are skewed and vary much more than the others', "
+                "p is too small."
+            )
+        return [*filter(None, told)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What `run.json` says beside the verdict."""
+        return [*self.cautions, *(text for family in self.families for text in family.notes.values())]
 
     @property
     def sample(self) -> str:

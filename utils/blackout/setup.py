@@ -49,10 +49,6 @@ class Setup:
         return cohort_of(self.run)
 
     @property
-    def recomputed_layers(self) -> tuple[str, ...]:
-        return self.volume.occlusion.recomputed_layers if self.volume else ()
-
-    @property
     def sign(self) -> np.ndarray:
         """That of the true class on the logit of autism, (records, 1)."""
         return np.array([[1.0 if self.run.cohort.rows[index].label == 1 else -1.0] for index in self.donors.tested])

@@ -33,7 +33,7 @@ from utils.training.network import check_finite, logit_of_autism
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
-APART = "Each group of values is adjusted without the covariates that tell the same."
+APART = "Each group is adjusted without the covariates that tell the same."
 ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
     MARKS: f"{TEST}|fiq_test|.*({INDICATOR.pattern})",
     "age": "age(?![a-z])",
@@ -208,7 +208,7 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        note=APART if of.people.adjusted.beside.covariates else "",
+        notes={"p_reliance": APART} if of.people.adjusted.beside.covariates else {},
         stored={"values": np.array([*groups], object)},
     )
 
@@ -221,7 +221,7 @@ VALUES = Kind(
     "groups of values",
     family,
     measure,
-    about="A group of values is replaced by that of other participants; all else stays. Direction and difference "
-    "are of one value: the first of the group, or how much is unknown.",
+    about="A group of values is replaced by that of other participants; all else stays",
     shown=("group",),
+    notes={"direction": "Of one value of the group, as the difference: the first, or how much is unknown."},
 )
