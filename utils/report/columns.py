@@ -48,7 +48,6 @@ COLUMNS = {
         "Brier score", SCORE, "The mean squared distance of probability and diagnosis; always 0.5 has 0.25."
     ),
     "slope": Column("calibration slope", ".2f", "1: probabilities are as sure as they should be. Below 1: too sure."),
-    "in_the_large": Column(
         "calibration in the large",
         SCORE,
         "In log odds. Above 0: more have autism than predicted, as where it is more common than in the training.",
