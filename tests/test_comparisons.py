@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import predictions, table_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -22,20 +23,21 @@ MAJORITY = "majority"
 VOLUME, BOTH = ("volume",), ("volume", "phenotype")  # what networks read
 
 
-def pooled(seed: int = 0) -> tuple[Predictions, list[pd.DataFrame]]:
+def pooled(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions of 90 records after three folds, and baselines."""
     random = np.random.default_rng(seed)
     label, fold = np.arange(90) % 2.0, np.arange(90) // 30
     probability = 1 / (1 + np.exp(-random.normal(label, 1)))
     table = pd.DataFrame({MAJORITY: 0.5 - 0.01 * fold, "regions, SVM": random.random(90), "unfitted": np.nan})
     site = random.choice(["A", "B"], 90)
-    return Predictions(label, probability, [str(number) for number in range(90)], fold, site), [table]
+    return table_of(label, probability, fold=fold, site=site), table
 
 
 def test_rows_hold_every_baseline_with_the_paired_difference():
-    known, (table,) = pooled()
+    predicted, table = pooled()
+    known = Predictions.of(predicted)
     majority, svm = comparisons.baselines_table(known, [table], 0, VOLUME)
-    baseline = replace(known, probability=table["regions, SVM"])
+    baseline = known.with_probabilities([table["regions, SVM"]])
     model, expected = (metrics.with_intervals(of, 0) for of in (known, baseline))
     less = metrics.differences(known, baseline, 0)
     for name in ("auc", "accuracy", "balanced_accuracy", "brier", "auc_sites"):
@@ -46,18 +48,20 @@ def test_rows_hold_every_baseline_with_the_paired_difference():
     assert list(majority) == list(svm) and "model_minus_baseline_brier" not in svm
     assert astuple(Estimate.in_row(majority, "auc")) == (0.5, 0.5, 0.5), "it ranks nobody, though it differs by fold"
     assert majority["auc_sites"] == 0.5 and majority["model_minus_baseline_auc_low"] > 0
-    assert "auc_sites" not in comparisons.baselines_table(replace(known, site=None, fold=None), [table], 0, VOLUME)[0]
+    alone = Predictions.of(predicted[["subject", "label", "probability"]])
+    assert "auc_sites" not in comparisons.baselines_table(alone, [table], 0, VOLUME)[0]
 
 
 def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_together():
     """As wide as those of a number alone times a ratio of normal quantiles. The named one is not the best."""
-    known, (table,) = pooled()
+    predicted, table = pooled()
+    known = Predictions.of(predicted)
     others = {f"regions, {name}": np.roll(table["regions, SVM"], at) for at, name in enumerate("abcd", 1)}
     table = table.drop(columns="unfitted").assign(**others, best=known.probability)
     rows = comparisons.baselines_table(known, [table], 0, VOLUME)
     assert [row["role"] for row in rows] == ["", "pre-specified", *["other"] * 5]
     for at, name in ((1, "regions, SVM"), (2, "regions, a")):
-        less = metrics.differences(known, replace(known, probability=table[name]), 0)["auc_sites"]
+        less = metrics.differences(known, known.with_probabilities([table[name]]), 0)["auc_sites"]
         among = 1 if at == 1 else 5
         wider = norm.ppf(1 - 0.025 / among) / norm.ppf(0.975)
         ends = [less.value + wider * (end - less.value) for end in (less.low, less.high)]
@@ -66,12 +70,11 @@ def test_one_baseline_is_named_beforehand_and_the_intervals_of_the_others_hold_t
 
 
 def test_baselines_of_repeats_are_averaged_like_the_model():
-    known, (table,) = pooled()
-    _, (other,) = pooled(1)
-    more = table.assign(forest=known.probability)  # which the other repeat lacks
-    both = comparisons.baselines_table(replace(known, repeats=(known,)), [more, other], 0, VOLUME)
+    (known, table), (_, other) = pooled(), pooled(1)
+    more = table.assign(forest=known["probability"])  # which the other repeat lacks
+    both = comparisons.baselines_table(Predictions.of(known, known), [more, other], 0, VOLUME)
     assert [row["baseline"] for row in both] == ["majority", "regions, SVM"]
-    alone = [comparisons.baselines_table(known, [one], 0, VOLUME)[1]["auc"] for one in (table, other)]
+    alone = [comparisons.baselines_table(Predictions.of(known), [one], 0, VOLUME)[1]["auc"] for one in (table, other)]
     assert both[1]["auc"] == pytest.approx(np.mean(alone))
 
 
@@ -83,9 +86,9 @@ def row(name: str, auc: Estimate, less: Estimate, area: str = "auc") -> dict:
     return {"baseline": name} | flat({area: auc, f"model_minus_baseline_{area}": less})
 
 
-def people(autism: int = 20, control: int = 20, site: Any = None, **more: Any) -> Predictions:
-    count = autism + control
-    return Predictions(np.arange(count) < autism, np.full(count, 0.5), range(count), site=site, **more)
+def people(autism: int = 20, control: int = 20, **columns: Any) -> Predictions:
+    label = np.arange(autism + control) < autism
+    return predictions(label, np.full(len(label), 0.5), **columns)
 
 
 HIGH, CHANCE, LOW = Estimate(0.7, 0.6, 0.8), Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.2, 0.4)
@@ -138,8 +141,8 @@ def test_nothing_is_concluded_without_an_interval_and_each_reason_is_another():
         people(20, 0),
         people(site=["A"] * 20 + ["B"] * 20),
         people(site=["A"] * 18 + ["B"] * 22),
-        people(site=SITES, person=PAIRS),
-        people(site=SITES, person=PAIRS, fold=np.arange(40) % 5, peers=np.arange(40) // 8),
+        people(site=SITES, same_scan=PAIRS),
+        replace(people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_small_sites=True),
     ]
     scores = [UNDEFINED, UNDEFINED, ALONE, ALONE, ALONE]
     found = [comparisons.conclusion({"auc_sites": of}, test, [], BOTH) for of, test in zip(scores, tests, strict=True)]
@@ -152,9 +155,8 @@ def test_whom_the_score_is_of():
         comparisons.conclusion({"auc": HIGH}, people(site=of), [], BOTH).sites for of in (SITES, ["unknown"] * 40)
     ]
     assert counts == [2, 0]
-    for fold, expected in ((SITES, True), (np.arange(40) // 8, False), (None, None)):
-        once = people(site=SITES, fold=fold)
-        assert comparisons.new_sites(replace(once, repeats=(once,))) is expected
+    for fold, expected in ((SITES, True), (np.arange(40) // 8, False), ("0", None)):
+        assert comparisons.new_sites(people(site=SITES, fold=fold)) is expected
 
 
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
@@ -163,10 +165,10 @@ def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chan
     site = np.repeat(list("ABCD"), 60)
     label = (random.random(240) < np.repeat([0.8, 0.6, 0.4, 0.2], 60)).astype(float)
     probability = np.repeat([0.8, 0.6, 0.4, 0.2], 60) + random.normal(0, 0.05, 240)
-    predictions = Predictions(label, probability, range(240), np.arange(240) % 5, site)
-    score = metrics.with_intervals(predictions, 0)
+    test = predictions(label, probability, fold=np.arange(240) % 5, site=site)
+    score = metrics.with_intervals(test, 0)
     assert score["auc"].low > 0.55
-    assert comparisons.conclusion(score, predictions, [], VOLUME).words == "not shown better than chance"
+    assert comparisons.conclusion(score, test, [], VOLUME).words == "not shown better than chance"
 
 
 # Its words

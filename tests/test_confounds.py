@@ -1,11 +1,12 @@
 """The test of an output beside covariates against statsmodels' and simulated truths, and what is not in it."""
 
-from dataclasses import astuple, replace
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from helpers import predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -34,7 +35,9 @@ def moving(count: int = 200, seed: int = 0) -> dict:
 
 def of(known: dict, probability: np.ndarray, fold: np.ndarray | None = None) -> dict | None:
     """The result of `motion`."""
-    return motion(Predictions(known["label"], probability, known["subject"], fold, known["site"]), known["table"], 0)
+    columns = {name: known[name] for name in ("subject", "site", "same_scan") if name in known}
+    test = predictions(known["label"], probability, fold="0" if fold is None else fold, **columns)
+    return motion(test, known["table"], 0)
 
 
 def left_open(found: dict) -> list[str]:
@@ -128,13 +131,10 @@ def test_everybody_twice_as_pairs_has_the_intervals_of_everybody_once():
     known = moving()
     probability = output(known, 1, 0)
     once = of(known, probability)
-    twice = {name: np.tile(known[name], 2) for name in ("label", "site")}
-    subject = [*known["subject"], *(f"x{one}" for one in known["subject"])]
-    table = pd.concat([known["table"], known["table"]]).set_axis(subject)
-    pairs = Predictions(
-        twice["label"], np.tile(probability, 2), subject, site=twice["site"], person=np.tile(known["subject"], 2)
-    )
-    found = motion(pairs, table, 0)
+    twice = {name: np.tile(known[name], 2) for name in ("label", "site")} | {"same_scan": known["subject"] * 2}
+    twice["subject"] = [*known["subject"], *(f"x{one}" for one in known["subject"])]
+    twice["table"] = pd.concat([known["table"], known["table"]]).set_axis(twice["subject"])
+    found = of(twice, np.tile(probability, 2))
     width, single = (of["correlation"].high - of["correlation"].low for of in (found, once))
     assert width == pytest.approx(single, rel=0.05)
     width, single = (of["partial"].high - of["partial"].low for of in (found, once))
@@ -291,10 +291,10 @@ def test_where_no_verdict_can_be_said_none_is_said_beside_covariates(case):
     rare = {"rare": at % 23 == 0, "rare at sites": np.where(half, at % 20 == 0, True), "apart": half}
     known["label"] = rare.get(case, known["label"]).astype(float)
     known["site"] = np.full(200, "A") if case == "rare" else np.where(half, "A", "B")
-    person = np.where(known["label"] == 1, "s1", known["subject"]) if case == "families" else None
+    if case == "families":
+        known["same_scan"] = np.where(known["label"] == 1, "s1", known["subject"])
     probability = np.where(known["label"] == 1, 0.8, 0.2) + np.random.default_rng(1).normal(0, 0.02, 200)
-    predictions = Predictions(known["label"], probability, known["subject"], None, known["site"], person=person)
-    reason = motion(predictions, known["table"], 0)["reason"]
+    reason = of(known, probability)["reason"]
     assert ("the same diagnosis" in reason) == (case == "apart") != ("it needs 10 participants" in reason)
     assert ("at sites that have both" in reason) == (case in ("rare at sites", "families"))
 
@@ -371,23 +371,23 @@ def people(count: int = 121) -> tuple[pd.DataFrame, Predictions]:
     table.loc["s0", "mean_fd"] = ""
     label = random.permutation(np.arange(count) % 2).astype(float)
     probability = 1 / (1 + np.exp(-random.normal(label, 1.5)))
-    return table, Predictions(label, probability, table.index.to_numpy(), site=site)
+    return table, predictions(label, probability, subject=table.index, site=site)
 
 
 def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_are_scikit_learns():
-    table, predictions = people()
-    found = pd.DataFrame(groups(predictions, table, 0)).set_index("group")
+    table, test = people()
+    found = pd.DataFrame(groups(test, table, 0)).set_index("group")
     assert found["kind"].tolist() == ["head motion"] * 2 + ["sex"] * 2 + ["age"] * 3
     moved = pd.to_numeric(table["mean_fd"]).to_numpy()
-    median = pd.Series(moved).groupby(predictions.site).median()[predictions.site].to_numpy()
+    median = pd.Series(moved).groupby(test.site).median()[test.site].to_numpy()
     for name, members in {
         "moved less": moved < median,
         "moved more": moved >= median,
         "SEX 1": (table["SEX"] == "1").to_numpy(),
     }.items():
-        row, label = found.loc[name], predictions.label[members]
+        row, label = found.loc[name], test.label[members]
         assert (row["subjects"], row["autism"], row["control"]) == (members.sum(), label.sum(), (1 - label).sum())
-        assert row["auc"] == pytest.approx(roc_auc_score(label, predictions.probability[members]))
+        assert row["auc"] == pytest.approx(roc_auc_score(label, test.probability[members]))
         assert row["auc_low"] < row["auc"] < row["auc_high"] and np.isfinite(row["auc_sites"])
     assert found["subjects"]["moved less":"moved more"].sum() == 120  # one person's motion is unknown
     assert abs(found["subjects"]["moved less"] - 60) <= 1
@@ -398,25 +398,25 @@ def test_the_halves_are_of_each_site_thirds_are_told_by_their_ends_and_scores_ar
 
 
 def test_records_of_a_subject_stay_together_and_small_groups_have_no_interval():
-    table, predictions = people()
-    subject = np.repeat(predictions.subject[:12], 2)
-    label, probability = (np.repeat(values[:12], 2) for values in (predictions.label, predictions.probability))
-    found = groups(Predictions(label, probability, subject, site=np.repeat("A", 24)), table, 0)
+    table, test = people()
+    subject = np.repeat(test.subject[:12], 2)
+    label, probability = (np.repeat(values[:12], 2) for values in (test.label, test.probability))
+    found = groups(predictions(label, probability, subject=subject, site="A"), table, 0)
     assert sum(row["subjects"] for row in found if row["kind"] == "sex") == 12
     assert all(row["auc_low"] is None and "auc_sites" not in row for row in found)
 
 
 def test_nothing_is_grouped_by_what_is_unknown_or_text():
-    table, predictions = people()
-    assert groups(predictions, None, 0) == []
-    assert groups(predictions, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
-    assert groups(predictions, table[["age"]].assign(age=""), 0) == []
+    table, test = people()
+    assert groups(test, None, 0) == []
+    assert groups(test, table[[]].assign(scanner="x", age="young", mean_fd="much"), 0) == []
+    assert groups(test, table[["age"]].assign(age=""), 0) == []
 
 
 def test_groups_of_small_sites_are_compared_within_site_and_fold_only():
-    table, predictions = people()
+    table, test = people()
     site, fold = (np.random.default_rng(at).integers(0, count, 121).astype(str) for at, count in ((1, 12), (2, 5)))
-    small = replace(predictions, site=site, fold=fold, peers=None)
+    small = predictions(test.label, test.probability, subject=test.subject, site=site, fold=fold)
     assert small.in_small_sites
     members = (table["SEX"] == "1").to_numpy()
     row = next(row for row in groups(small, table, 0) if row["group"] == "SEX 1")
