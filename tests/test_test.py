@@ -58,7 +58,7 @@ def test_predictions_are_those_of_the_test_subjects_and_metrics_follow_from_them
     rows = lab.read_table(folder / "test/predictions.csv")
     expected = lab.read_table(cohort / "subjects.csv").query("split == 'test'").reset_index(drop=True)
     said = ["file", "subject", "site", "label"]
-    assert [*rows] == [*said, "probability"]
+    assert [*rows] == [*said, "probability", *(["missingness_masked"] if model != "cnn" else [])]
     pd.testing.assert_frame_equal(rows[said], expected[said])
     probability = rows["probability"].astype(float)
     independent = independent_probability(model, folder / "ckpt" / model, cohort, expected)
@@ -186,7 +186,7 @@ def test_people_without_labels_get_the_same_probabilities(results, trained, coho
     for name in ("predictions", "baseline_predictions"):  # these by the people who trained the checkpoint
         one, other = (lab.read_table(of / f"{name}.csv").set_index("file") for of in (results / "out", places["new"]))
         pd.testing.assert_frame_equal(*(of.drop(columns="label", errors="ignore") for of in (one, other)))
-    assert "No label is known" in shown and (tmp_path / "unknown/report.html").is_file()
+    assert "No diagnosis is known" in shown and (tmp_path / "unknown/report.html").is_file()
     assert not (tmp_path / "unknown/metrics.json").exists()
     refused(f"run.py --blackout {command}", "no label", "one of each", **places | {"new": tmp_path / "b"})
 
