@@ -176,7 +176,6 @@ CONNECTIONS = Kind(
     "connections",
     "connections",
     "Connections",
-    "pair of systems",
     "pairs of systems",
     family,
     measure,

@@ -106,7 +106,7 @@ def mistrusted(found: BlackoutResults) -> list[str]:
     if caveats.simulated:
         told.append("The data are SIMULATED: nothing here is about participants.")
     if caveats.problems:
-        told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
+        told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}")
     return told
 
 
