@@ -175,7 +175,6 @@ def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Sys
 CONNECTIONS = Kind(
     "connections",
     "connections",
-    "Connections",
     "pairs of systems",
     family,
     measure,

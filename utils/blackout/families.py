@@ -177,7 +177,6 @@ class Kind:
 
     name: str
     table: str
-    title: str
     many: str
     family: Callable[[Blackout], "Family | None"]
     measure: Callable[["Setup"], "Measured"] | None = None

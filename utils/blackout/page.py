@@ -130,7 +130,7 @@ def of_family(family: Family, background: str, told: Set[str]) -> Section:
         for name, of in columns.COLUMNS.items()
     }
     return section(
-        kind.title,
+        kind.many.capitalize(),
         table[significant | (table["rank"] <= ROWS)],
         names,
         in_file(kind.about, kind.table),

@@ -249,7 +249,6 @@ def edges_sentence(of: Blackout) -> str:
 REGIONS = Kind(
     "regions",
     "regions",
-    "Regions",
     "regions",
     family,
     measure,
@@ -260,7 +259,6 @@ REGIONS = Kind(
 BY_MAP = Kind(
     "maps",
     "regions_by_map",
-    "Region by map",
     "regions in one map",
     family_by_map,
     about="Each region is replaced by another participant's in one map alone; the other maps stay",

@@ -217,10 +217,9 @@ def family(of: Blackout) -> Family | None:
 VALUES = Kind(
     "values",
     "values",
-    "Values of the phenotype",
     "groups of values",
     family,
     measure,
-    about="A group of values is replaced by that of other participants; all else stays",
+    about="A group of values of the phenotype is replaced by that of other participants; all else stays",
     shown=("group",),
 )
