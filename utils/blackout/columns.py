@@ -96,8 +96,7 @@ def label(name: str) -> str:
 
 def notes_of(family: Family, told: Set[str]) -> dict[str, str]:
     """The footnotes of a family's columns, by name; `told` are columns of which the page has said what is general."""
-    found = {name: text for name, text in NOTES.items() if name not in told} | dict(family.kind.notes)
-    found |= family.notes
+    found = {name: text for name, text in NOTES.items() if name not in told} | dict(family.notes)
     if family.people.verdict is not Verdict.OPEN:
         return found
     if family.inner:

@@ -175,8 +175,6 @@ def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Sys
 CONNECTIONS = Kind(
     "connections",
     "connections",
-    "Connections",
-    "pair of systems",
     "pairs of systems",
     family,
     measure,

@@ -171,14 +171,12 @@ class Kind:
     measured.
 
     `name` stands in `replication.csv`, `table` is the name of its CSV. `none` is said if none is significant; `inner`
-    is what the things within its things are called. `shown` are the identifying columns that a page shows, `notes` its
-    footnotes of columns. `measure` gives the arrays of `Effects`; `family` is None of what was not replaced.
+    is what the things within its things are called. `shown` are the identifying columns that a page shows. `measure`
+    gives the arrays of `Effects`; `family` is None of what was not replaced.
     """
 
     name: str
     table: str
-    title: str
-    one: str
     many: str
     family: Callable[[Blackout], "Family | None"]
     measure: Callable[["Setup"], "Measured"] | None = None
@@ -186,7 +184,6 @@ class Kind:
     none: str = ""
     inner: str = ""
     shown: tuple[str, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

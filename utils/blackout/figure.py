@@ -49,7 +49,7 @@ def height_of(family: Family) -> float:
 
 def heading_of(found: BlackoutResults, family: Family) -> str:
     """Of its panel: how many things are significant, and how many of these are shown."""
-    heading, row = family.kind.title, found.counted.loc[family.kind.name]
+    heading, row = family.kind.many.capitalize(), found.counted.loc[family.kind.name]
     if found.is_open:
         told = (f"{row[RELIANCE]} of {row['things']:,} significant", found.replicates(family))
         heading += f": {', '.join(filter(None, told))}"

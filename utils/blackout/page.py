@@ -106,7 +106,7 @@ def mistrusted(found: BlackoutResults) -> list[str]:
     if caveats.simulated:
         told.append("The data are SIMULATED: nothing here is about participants.")
     if caveats.problems:
-        told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
+        told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}")
     return told
 
 
@@ -130,7 +130,7 @@ def of_family(family: Family, background: str, told: Set[str]) -> Section:
         for name, of in columns.COLUMNS.items()
     }
     return section(
-        kind.title,
+        kind.many.capitalize(),
         table[significant | (table["rank"] <= ROWS)],
         names,
         in_file(kind.about, kind.table),

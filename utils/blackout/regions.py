@@ -30,6 +30,10 @@ from utils.blackout.options import CONNECTOME, TOGETHER
 from utils.blackout.setup import Check, Measured, OfVolume, Setup
 from utils.training.network import check_finite, logit_of_autism
 
+OF_MAPS = (
+    "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
+    "alone are replaced."
+)
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 
 
@@ -189,6 +193,7 @@ def family_by_map(of: Blackout) -> Family | None:
         [effect],
         value.reshape(len(value), -1),
         axes=("name", "map"),
+        notes={"map": OF_MAPS},
         stored={"map": np.array(maps, object)},
     )
 
@@ -244,8 +249,6 @@ def edges_sentence(of: Blackout) -> str:
 REGIONS = Kind(
     "regions",
     "regions",
-    "Regions",
-    "region",
     "regions",
     family,
     measure,
@@ -256,15 +259,9 @@ REGIONS = Kind(
 BY_MAP = Kind(
     "maps",
     "regions_by_map",
-    "Region by map",
-    "region in one map",
     "regions in one map",
     family_by_map,
     about="Each region is replaced by another participant's in one map alone; the other maps stay",
     none="No region is shown to matter in one map alone; it may matter in several maps together.",
     shown=("name", "map"),
-    notes={
-        "map": "A sum over maps is the reliance on the region only if each network reads one map. As the "
-        "map connectome, edges alone are replaced."
-    },
 )

@@ -33,6 +33,7 @@ from utils.training.network import check_finite, logit_of_autism
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
+OF_ONE = "Of one value of the group, as the difference: the first, or how much is unknown."
 APART = "Each group is adjusted without the covariates that tell the same."
 ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
     MARKS: f"{TEST}|fiq_test|.*({INDICATOR.pattern})",
@@ -208,7 +209,7 @@ def family(of: Blackout) -> Family | None:
         pd.DataFrame({"group": [*groups], "values": of_group, "difference_of": first}),
         [effect],
         of_groups(measured_of_people(of.cohort, sorted(set(of.effects.subject))), groups),
-        notes={"p_reliance": APART} if of.people.adjusted.beside.covariates else {},
+        notes={"direction": OF_ONE} | ({"p_reliance": APART} if of.people.adjusted.beside.covariates else {}),
         stored={"values": np.array([*groups], object)},
     )
 
@@ -216,12 +217,9 @@ def family(of: Blackout) -> Family | None:
 VALUES = Kind(
     "values",
     "values",
-    "Values of the phenotype",
-    "group of values",
     "groups of values",
     family,
     measure,
-    about="A group of values is replaced by that of other participants; all else stays",
+    about="A group of values of the phenotype is replaced by that of other participants; all else stays",
     shown=("group",),
-    notes={"direction": "Of one value of the group, as the difference: the first, or how much is unknown."},
 )
