@@ -7,7 +7,7 @@ from dataclasses import replace
 from data.base.cli import Parser, add_options, guarded, options_of
 from data.base.errors import InputError
 from data.base.processes import several_processes
-from data.base.terminal import start
+from data.base.terminal import print_facts, start
 from utils.evaluation.options import TestOptions
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs import work
@@ -71,8 +71,7 @@ def execute() -> int:
     if asked.dry_run:
         from utils.preview import preview
 
-        for line in preview(runs, asked.jobs, permutations):
-            print(line, flush=True)
+        print_facts(preview(runs, asked.jobs, permutations))
         return 0
     if several_processes():
         return work.train_together(runs, asked.share_GPU)

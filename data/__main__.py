@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.files import check_new
-from data.base.terminal import start
+from data.base.terminal import Fact, joined, print_facts, start
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
@@ -62,7 +62,6 @@ def convert(args: argparse.Namespace) -> int:
         raise InputError(f"--{taken[0]} does not go with --like: all is as in {args.like}. Leave it out.")
     check_new(args.cohort)
     from data import check as checks
-    from data.cohorts.rows import listed
     from data.cohorts.stored import open_cohort
     from data.conversion import convert as conversion
     from data.conversion.source import read_source
@@ -70,53 +69,40 @@ def convert(args: argparse.Namespace) -> int:
 
     like = TemplateCohort.of(args.like) if args.like else None
     source = read_source(args.source, source_options, like)
-    print("\n".join(source.notes))
-    for reason, subjects in source.left_out.items():
-        if subjects:
-            print(f"{len(subjects)} left out, {reason}: {listed(subjects)}")
+    print_facts(joined(source.facts))
     command, target = shlex.join(["abide-data", *sys.argv[1:]]), None if options.dry_run else args.cohort
-    planned, notes = conversion.convert(source, target, options, command, like)
-    print("".join(f"{note}\n" for note in notes), end="")
-    print_planned(planned)
+    planned, facts = conversion.convert(source, target, options, command, like)
+    print_facts(joined([*of_columns(planned), *facts]))
     if options.dry_run:
         from data.conversion.preview import preview
 
-        print(*preview(source, planned), sep="\n")
+        print_facts(preview(source, planned, args.cohort))
         return 0
-    print_records(planned, args.cohort)
     findings = checks.full_and_stored(open_cohort(args.cohort))
-    problems = findings.every("problems")
-    written = [f"{args.cohort} is written all the same; the exit status is 1, as that of check."] if problems else []
-    print("\n".join([*findings.lines(counts=False), findings.conclusion, *written]))
-    return 1 if problems else 0
+    people = "; ".join([f"{len(planned.rows)} records", *findings.participants.counts])
+    written = f"{args.cohort}: {people}"
+    print_facts([("cohort", written), *findings.judged(args.cohort), ("checked", findings.conclusion)])
+    return 1 if findings.every("problems") else 0
 
 
-def print_planned(planned: "PlannedCohort") -> None:
-    """Prints covariates, what became of texts, and the value that separates labels best."""
+def of_columns(planned: "PlannedCohort") -> Iterator[Fact]:
+    """Covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import MIN_PER_CLASS, listed
 
-    for name, values in planned.metadata.phenotype_categories.items():
-        print(f"{name} is text and became {len(values)} categories: {listed(values)}")
-    print(covariates.told(planned.covariates, planned.phenotype, planned.rows, planned.metadata.covariates_named))
+    metadata = planned.metadata
+    yield "covariates", covariates.told(planned.covariates, planned.phenotype, planned.rows, metadata.covariates_named)
+    for name, values in metadata.phenotype_categories.items():
+        yield "phenotype", f"{name} is text and became {len(values)} categories: {listed(values)}"
     training = Counter(int(row.label) for row in planned.rows if row.split == "train" and row.known)
     fewest = min(range(len(CLASSES)), key=lambda label: training[label])
-    for name, auc in list(planned.metadata.phenotype_auc.items())[:1]:
+    for name, auc in list(metadata.phenotype_auc.items())[:1]:
         if training[fewest] < MIN_PER_CLASS:
             few = f"{training[fewest]} training participants are of {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
-            print(f"Phenotype: whether a value separates the training labels is not known, since {few}.")
-            continue
-        print(f"Phenotype: no value separates the training labels better than {name}, AUC {auc:.2f}.")
-
-
-def print_records(planned: "PlannedCohort", path: Path) -> None:
-    """Prints how many records there are."""
-    from data.cohorts.records import CLASSES
-
-    counts = Counter(f"{row.split} {CLASSES[int(row.label)] if row.known else 'unknown'}" for row in planned.rows)
-    counted = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    print(f"{len(planned.rows)} records in {path}: {counted}", flush=True)
+            yield "phenotype", f"whether a value separates the training labels is not known, since {few}"
+        else:
+            yield "phenotype", f"no value separates the training labels better than {name}, AUC {auc:.2f}"
 
 
 def derive(args: argparse.Namespace) -> None:
@@ -125,14 +111,14 @@ def derive(args: argparse.Namespace) -> None:
 
     options = options_of(args, DerivationOptions)
     planned = job.plan(args.bold, args.out, options)
-    print("\n".join(planned.notes), flush=True)
+    print_facts(joined(planned.facts))
     if options.dry_run:
         from data.derivation.preview import preview
 
-        print("\n".join(preview(planned)))
+        print_facts(preview(planned))
         return
-    notes, failed = job.run(planned)
-    print("\n".join(notes), flush=True)
+    facts, failed = job.run(planned)
+    print_facts(facts)
     if failed:
         raise InputError(
             f"{len(failed)} participants failed, for the reasons above: {listed(failed)}. Do what these say, then "
@@ -152,7 +138,7 @@ def check(args: argparse.Namespace) -> int:
     with checks.read_maps(args.cohort) if maps else nullcontext(open_cohort(args.cohort)) as cohort:
         pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
         findings = (checks.of_folder if maps else checks.full_and_stored)(cohort, pictures)
-        print("\n".join([*findings.lines(), findings.conclusion]), flush=True)
+        print_facts([*findings.counted(), *findings.judged(args.cohort), ("checked", findings.conclusion)])
         if pictures:
             check_page.write(args.html, cohort, findings, pictures)
     return 1 if findings.every("problems") else 0

@@ -18,7 +18,7 @@ import pandas as pd
 from data.base import manifest, tables
 from data.base.errors import InputError
 from data.base.pool import Pool
-from data.base.terminal import progress
+from data.base.terminal import joined, print_facts, progress
 from data.cohorts import atlas, near_duplicates, records, resampling
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
@@ -63,7 +63,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
     if cohort.tables:
         reason = write_verdict(cohort.tables, cohort.identity, findings)
     if reason:
-        print(f"The verdict is not stored, so that no later job can tell it: {reason}.", flush=True)
+        print_facts([("note", f"the verdict is not stored, so that no later job can tell it: {reason}")])
     return findings
 
 
@@ -77,7 +77,7 @@ def read_maps(folder: Path) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
     source = read_source(folder, SourceOptions(maps=EVERY_MAP), optional=True)
-    print("\n".join(source.notes), flush=True)
+    print_facts(joined(source.notes))
     subjects, maps = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
     with tempfile.TemporaryDirectory() as work, Pool() as pool:
         paths = [Path(work) / f"{subject}.bin" for subject in subjects]
@@ -108,9 +108,9 @@ def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
     if (cohort.path / DERIVED).is_file():
         derived = tables.read_frame(cohort.path / DERIVED)
         failed = derived["failed"].ne("")
-        findings.people.counts.append(f"derived: {len(derived)} participants, {failed.sum()} failed")
+        findings.participants.counts.append(f"derived: {len(derived)} participants, {failed.sum()} failed")
         for why, people in derived[failed].groupby("failed")["subject"]:
-            findings.people.notes.append(f"not derived, {why}: {listed(people.tolist())}")
+            findings.participants.notes.append(f"not derived, {why}: {listed(people.tolist())}")
     check_maps(cohort, findings, pictures)
     return findings
 
@@ -121,7 +121,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
     scans, usable, people = read_volumes(cohort, findings.files, pictures)
     if len(people.subjects) < 2:  # nobody to compare with
         return
-    check_near_duplicates(cohort, people, findings.people)
+    check_near_duplicates(cohort, people, findings.participants)
     names = atlas.load_atlas(None, cohort.grid).names
     for name, lacking in zip(cohort.maps, scans.lacking.sum(0), strict=True):
         of_regions = {names[at]: int(lacking[at]) for at in np.flatnonzero(lacking).tolist()}

@@ -56,18 +56,10 @@ def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictur
     ]
     sections = [
         Section("Pictures of participants", [PICTURES], kind="warning"),
-        Section(
-            "Conclusion",
-            [findings.conclusion, *problems],
-            kind="warning" if problems or findings.site_unknown else "conclusion",
-        ),
-        *(
-            [Section("What these participants can show", findings.forecast, kind="conclusion")]
-            if findings.forecast
-            else []
-        ),
+        *([Section("Problems", problems, kind="warning")] if problems else []),
         *not_known(cohort, motion),
         Section("Everybody", about_tiles(motion, pictures), markup=mosaic.markup, open=True),
+        *([Section("What these participants can show", findings.forecast[:1], open=True)] if findings.forecast else []),
         *of_group(pictures),
         *of_motion(people, motion),
         *of_derivation(cohort.path / DERIVED),
@@ -77,8 +69,9 @@ def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictur
     ]
     mark = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
     title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{mark}"  # which may be `.`
+    verdict = " ".join([findings.conclusion, *findings.forecast[1:]])
     with files.replacing(page) as file:
-        file.write(render(Page(KIND, title, findings.title, sections, numbers=numbers_shown, script=SCRIPT)))
+        file.write(render(Page(KIND, title, findings.title, sections, verdict, numbers_shown, script=SCRIPT)))
 
 
 def tiles_of(

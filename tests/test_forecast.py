@@ -12,7 +12,7 @@ from commands import ROOT, done
 pytestmark = pytest.mark.slow
 
 STUDIES = pd.read_csv(ROOT / "docs" / "evidence" / "planning.csv").query("question == 'chance' and people < 150")
-WAYS = {"new people": "a model of other people", "sites left out": "--folds site", "ten folds": "--folds 10"}
+WAYS = {"new people": "a model of other participants", "sites left out": "--folds site", "ten folds": "--folds 10"}
 
 
 def cohort_of(folder: Path, labels, sites, split: str = "train") -> Path:
@@ -31,10 +31,11 @@ def cohort_of(folder: Path, labels, sites, split: str = "train") -> Path:
 
 
 def forecast_of(folder: Path) -> str:
-    """The two lines of a check."""
+    """The row of a check."""
     done("abide-data pack {of} {of}-packed --zip", of=folder)
     told = done("abide-data check {of}-packed", of=folder)
-    return "\n".join(line for line in told.splitlines() if line.startswith(("Forecast", "Advice")))
+    (found,) = (line for line in told.splitlines() if line.startswith("forecast "))
+    return found
 
 
 def drawn(count: int, sites: int) -> tuple[np.ndarray, list[str]]:
@@ -55,10 +56,10 @@ def test_the_auc_is_that_of_simulated_studies(count, sites, tmp_path):
 
 
 CASES = [
-    ((12, 1), {}, "too few for an interval", "join"),
-    ((150, 15), {}, "--folds site compares 150 within 15 sites", "use --folds site"),
+    ((12, 1), {}, "too few for an interval", "Too few participants"),
+    ((150, 15), {}, "--folds site compares 150 within 15 sites", "Use --folds site"),
     ((60, 2), {}, "10 compares 60 within 2 sites and", "expect no conclusion"),
-    ((60, 2), {"split": "test"}, "a model of other people compares 60 within 2 sites", "own test had a higher AUC"),
+    ((60, 2), {"split": "test"}, "a model of other participants compares 60 within 2 sites", "own test had a higher AUC"),
 ]
 
 

@@ -23,7 +23,7 @@ from scipy.stats import beta
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from data.base.terminal import duration, print_unless_quiet, progress, quietly
+from data.base.terminal import duration, print_facts, print_unless_quiet, progress, quietly
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permuted_folds
 from utils.machines import devices
@@ -171,10 +171,8 @@ class Series:
         took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.record()).wall_time_s]
         mean = sum(took) / max(len(took), 1)
         at_most = f"at most about {duration(count * len(self.runs) * mean)}, by {duration(mean)} a training"
-        told = (
-            f"Permutations: {count} more at most, each in {len(self.runs)} folds; {EXCEEDANCES} as high end it early."
-        )
-        return f"{told} Time: {at_most if took else 'not known yet; the first one tells'}."
+        told = f"{count} more at most, each in {len(self.runs)} folds; {EXCEEDANCES} as high end it early"
+        return f"{told}; time {at_most if took else 'not known yet: the first one tells'}"
 
 
 def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
@@ -191,7 +189,7 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
         if records[0] is None or records[0].key != series.key or edited:
             record.claim(series.folder, series.record)
     if not is_child():
-        print(series.expected(), flush=True)
+        print_facts([("permutations", series.expected())])
     if jobs == 1:
         with redirect_stdout(None) if is_child() else nullcontext():
             device = devices.choose_device(share_gpu)

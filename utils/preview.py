@@ -1,10 +1,8 @@
-"""`run.py --dryRun`: what was settled -> who, what is read, how many trainings, in lines.
-
-Nothing is written.
-"""
+"""`run.py --dryRun`: what was settled -> who, what is read, how many trainings; nothing is written."""
 
 from collections.abc import Iterator, Sequence
 
+from data.base.terminal import Fact
 from data.cohorts.folds import inner_folds
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
@@ -12,19 +10,18 @@ from utils.permutations import Series
 from utils.runs.run import Run, pooled
 
 
-def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[str]:
-    """Lines on what the command would do."""
+def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[Fact]:
+    """Facts on what the command would do."""
     run = pooled(runs)
     todo = [one for one in runs if one.is_asked and one.is_due()]
     yield from who(run)
-    yield reads(run)
-    what = "Networks to train" if trains(run) else f"Networks for {run.job.flag}"
+    yield "reads", reads(run)
+    what = f"to train, of {run.num_iters} batches" if trains(run) else f"for {run.job.flag}"
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
-    batches = f", of {run.num_iters} batches" if trains(run) else ""
-    yield f"{what}: {sum(map(cost, todo))} of {sum(map(cost, runs))}{batches}{at_a_time}."
+    yield "networks", f"{sum(map(cost, todo))} of {sum(map(cost, runs))} {what}{at_a_time}"
     if permutations:
-        yield Series(runs, permutations).expected()
-    yield "Dry run: nothing was written."
+        yield "permutations", Series(runs, permutations).expected()
+    yield "dry run", "nothing was written"
 
 
 def trains(run: Run) -> bool:
@@ -38,17 +35,17 @@ def cost(run: Run) -> int:
     return 1 + len(run.candidates) * len(inner_folds(run.folds, run.cohort, run.seed).names)
 
 
-def who(run: Run) -> Iterator[str]:
+def who(run: Run) -> Iterator[Fact]:
     """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
     show; and who was left out when the cohort was converted."""
     cohort = run.folds.whole if run.folds else run.cohort
+    how, fold_of = (run.folds.how, run.folds.fold_of) if run.folds else ("", None)
     if not trains(run):
-        yield from cohort.census(run.folds.fold_of if run.folds else None).lines()
+        yield from cohort.census(fold_of).counted()
     if run.model.classifies:
-        how, fold_of = (run.folds.how, run.folds.fold_of) if run.folds else ("", None)
-        yield from forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome)
+        yield "forecast", " ".join(forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome))
     if reasons := cohort.metadata.left_out:
-        yield f"Left out by convert: {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}."
+        yield "left out", f"by convert: {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}"
 
 
 def reads(run: Run) -> str:
@@ -58,4 +55,4 @@ def reads(run: Run) -> str:
         "phenotype": f"phenotype {listed(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
-    return f"{run.model.name} reads: {'; '.join(told[name] for name in run.model.inputs(run.config))}."
+    return "; ".join(told[name] for name in run.model.inputs(run.config))

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
@@ -13,8 +13,10 @@ from data.base.processes import interrupt_once
 
 LINE_INTERVAL_S = 10.0
 LONGEST = 1000  # letters of a line where there is no terminal
+ABOUT = len("participants")  # the widest of what facts are about
 TOLD_INTERVAL_S = 0.5  # between what is told of progress
 Tell = Callable[[str], object]
+Fact = tuple[str, str]  # what it is about, and a text
 TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
 
 
@@ -65,7 +67,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
-    if TELL.get():
+    if TELL.get() or not (rows and sys.stdout):
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
@@ -75,6 +77,19 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     with console.capture() as printed:
         console.print(table)
     print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)
+
+
+def print_facts(facts: Iterable[Fact]) -> None:
+    """Prints facts, each a row: what it is about, and the text. Those of several calls are aligned."""
+    print_table([(f"{about:{ABOUT}}", text) for about, text in facts])
+
+
+def joined(facts: Iterable[Fact]) -> list[Fact]:
+    """One fact for all that are about the same."""
+    found: dict[str, list[str]] = {}
+    for about, text in dict.fromkeys(facts):
+        found.setdefault(about, []).append(text)
+    return [(about, "; ".join(texts)) for about, texts in found.items()]
 
 
 def duration(seconds: float) -> str:

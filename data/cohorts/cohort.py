@@ -72,12 +72,12 @@ class Cohort:
         """What the cohort is, and its subjects counted; see `findings.census`."""
         found = census(str(self), self.rows, fold_of)
         if leaks := self.metadata.accepted_leaks:
-            found.people.problems.append(
+            found.participants.problems.append(
                 f"accepted by convert --allowLeak, though they tell the diagnosis: {listed(leaks)}"
             )
         if families := self.metadata.families:
             told = duplicates.counted_families(families, len({row.subject for row in self.rows}))
-            found.people.counts.append(f"families by {self.metadata.family_column}: {told}")
+            found.participants.counts.append(f"families by {self.metadata.family_column}: {told}")
         return found
 
     def problems(self, fold_of: Mapping[str, str] | None = None, of_labels: bool = True) -> list[str]:

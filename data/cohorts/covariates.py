@@ -149,7 +149,7 @@ def told(table: pd.DataFrame, phenotype: pd.DataFrame, rows: Sequence[Row], name
     added = ", ".join(every.columns[table.shape[1] :])
     unknown = [] if known_sites(row.site for row in rows) else ["site"]
     unknown += [name for name, kind in KINDS.items() if not kind.of(every)]
-    parts = [f"Covariates{', as named' if named else ''}: {', '.join(table) or 'none'}"]
+    parts = [f"{'as named: ' if named else ''}{', '.join(table) or 'none'}"]
     parts += [f"{'not named, so left out' if named else 'from the phenotype'}: {added}"] if added else []
     parts += [f"not known: {', '.join(unknown)}"] if unknown else []
-    return "; ".join(parts) + "."
+    return "; ".join(parts)

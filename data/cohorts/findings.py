@@ -11,11 +11,12 @@ from data import __version__
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import printable
+from data.base.terminal import Fact
 from data.cohorts import records
 from data.cohorts.rows import LISTED, SITE_IS_UNKNOWN, SPLITS, Row, known_sites, listed
 
 VERDICT = "check.json"  # beside a cohort's records, without a sum
-SHOWN = 3  # problems in a line
+SHOWN, NOTES = 3, 2  # problems of a command, and notes
 FEW_PARTS = 2  # maps whose names stand below a person's picture
 SITES_SHOWN = 50
 
@@ -50,7 +51,7 @@ class CohortFindings:
     """The findings on a cohort by heading."""
 
     title: str
-    people: Findings = field(default_factory=Findings)
+    participants: Findings = field(default_factory=Findings)
     sites: Findings = field(default_factory=Findings)
     maps: Findings = field(default_factory=Findings)
     connectomes: Findings = field(default_factory=Findings)
@@ -59,7 +60,7 @@ class CohortFindings:
     site_unknown: bool = False  # of everybody
     # How many people lack the signal of a region, by map, or of a parcel, by series
     without_signal: dict[str, Counter[str]] = field(default_factory=dict)
-    forecast: list[str] = field(default_factory=list)  # lines on what can be concluded
+    forecast: list[str] = field(default_factory=list)  # sentences on what can be concluded
 
     @property
     def headings(self) -> dict[str, Findings]:
@@ -77,20 +78,20 @@ class CohortFindings:
         site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
         return (f"{invalidating(number)}." if number else "No problem was found in the records themselves.") + site
 
-    def lines(self, counts: bool = True) -> Iterator[str]:
-        """The findings as lines of text, the problems first, the forecast last; without the conclusion."""
-        if counts:
-            yield self.title
-        yield from map("PROBLEM: {}".format, self.every("problems"))
-        for heading, part in self.headings.items():
-            if (
-                told := [heading + ":", "; ".join(part.counts)]
-                if counts and part.counts
-                else [heading] * bool(part.notes)
-            ):
-                yield " ".join(told)
-                yield from map("  note: {}".format, part.notes)
-        yield from self.forecast
+    def counted(self) -> Iterator[Fact]:
+        """Facts for `print_facts`: what there is."""
+        yield "cohort", self.title
+        yield from ((heading, "; ".join(part.counts)) for heading, part in self.headings.items() if part.counts)
+
+    def judged(self, path: object) -> Iterator[Fact]:
+        """The same of problems, notes and the forecast of the cohort at `path`; the first few, and how many more."""
+        for kind, about, most in (("problems", "PROBLEM", SHOWN), ("notes", "note", NOTES)):
+            texts = self.every(kind)
+            yield from ((about, text) for text in texts[:most])
+            if (more := len(texts) - most) > 0:
+                yield "", f"{more} more {kind}: {check_command(path)} --html FILE"
+        if self.forecast:
+            yield "forecast", " ".join(self.forecast)
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,17 @@ def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) ->
 
 
 def check_line(verdict: Verdict | None, problems: Sequence[str], folder: Path) -> str:
-    """What every job says of its cohort: the verdict of its check, and the `problems` that matter to the run."""
+    """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
     named = listed(list(map(printable, problems)), SHOWN, "; ")
     found = f"{invalidating(len(problems))}: {named}" if problems else ""
-    command = f"abide-data check {shlex.quote(str(folder))}"
     if verdict is None:
-        return f"{found}. Not checked further: {command}" if found else f"Not checked: {command}"
+        return f"{found}; not checked further: {check_command(folder)}" if found else f"no: {check_command(folder)}"
     nothing = f"no problem was found in the records themselves, {verdict.notes} notes"
-    return f"Checked on {printable(verdict.when)[:10]}: {found or nothing}."
+    return f"on {printable(verdict.when)[:10]}: {found or nothing}"
+
+
+def check_command(folder: object) -> str:
+    return f"abide-data check {shlex.quote(str(folder))}"
 
 
 def invalidating(number: int) -> str:
@@ -146,12 +150,11 @@ def invalidating(number: int) -> str:
 def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = None) -> CohortFindings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
     findings = CohortFindings(title)
-    people, of_sites = findings.people, findings.sites
+    people, of_sites = findings.participants, findings.sites
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()
-        several = f"{len(sizes)} folds of {min(sizes)} to {max(sizes)} participants"
-        people.counts.append(f"{several}, each tested by the others")
+        people.counts.append(f"{len(sizes)} folds of {min(sizes)} to {max(sizes)}, each tested by the others")
     else:
         labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
         for row in subjects.values():
@@ -161,7 +164,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
         for split, counts in labels_in.items():
             named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
             named += f", {counts[None]} unknown" if counts[None] else ""
-            people.counts.append(f"{split}: {counts.total()} participants ({named})")
+            people.counts.append(f"{split} {counts.total()} ({named})")
             if split == "test" and not counts:
                 people.notes.append("no test participants: a model can be trained on this cohort, not tested")
             elif min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):

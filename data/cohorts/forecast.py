@@ -1,4 +1,4 @@
-"""What a cohort can conclude, before anybody trains: people, sites and relatives -> two lines."""
+"""What a cohort can conclude, before anybody trains: people, sites and relatives -> two sentences."""
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
@@ -16,7 +16,7 @@ PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: it
 REACHED = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
 MEANS = "in 8 of 10 such studies, if that is the true one"
-MORE = "use these data to learn the program, or join them with others"
+MORE = "join them with others"
 
 
 class Way(NamedTuple):
@@ -33,9 +33,9 @@ class Way(NamedTuple):
 def forecast(
     rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None, connectome: str = ""
 ) -> list[str]:
-    """Two lines on the folds `how` that are given, or else on `--folds 10`, by the seed 0, and `--folds site`; without
-    training people, on their test by a model of others. `connectome` is empty for a cohort without one. None where a
-    label is unknown or regions were swapped, which folds refuse."""
+    """Two sentences: what is shown by the folds `how` that are given, or else by `--folds 10` of the seed 0 and by
+    `--folds site`, without training people by a model of others; and what to do. `connectome` is empty for a cohort
+    without one. None where a label is unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
     people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other participants": None})
@@ -46,9 +46,9 @@ def forecast(
     first = every[: len(asked)]
     told = "; ".join(map(what_is_shown, first)) or "no folds are possible"
     means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in first) else ""
-    of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN[0].lower()}{SITE_IS_UNKNOWN[1:]}; "
-    counted = f"Forecast for {len(people.subjects)} participants: {told}{means}."
-    return [counted, f"Advice: {of_site}{advice(every, connectome)}."]
+    of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN}; "
+    advised = f"{of_site}{advice(every, connectome)}."
+    return [f"{told}{means}.", advised[0].upper() + advised[1:]]
 
 
 def usual_folds(people: Subjects) -> dict[str, np.ndarray | None]:

@@ -17,6 +17,7 @@ import pandas as pd
 from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.pool import Pool
+from data.base.terminal import Fact
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.derivation import keep
@@ -69,8 +70,8 @@ class Conversion:
         covariates = covariate_columns(source, self.options)
         return plan(subjects, same_scan, source.rows, self.options, covariates, source.site_column, list(source.maps))
 
-    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[str]]:
-        """Writes the cohort into a folder; returns it with notes on people and maps."""
+    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[Fact]]:
+        """Writes the cohort into a folder; returns it with facts on people and maps."""
         source, like = self.source, self.like.cohort if self.like else None
         subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
         with TemporaryDirectory(dir=folder) as place, Pool() as pool:
@@ -87,7 +88,7 @@ class Conversion:
                 check_new_scans(source, like, people)
             planned = self.plan(people, search(people).same_scan)
             measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
-            notes, leaks = self.check_maps(measured, planned)
+            facts, leaks = self.check_maps(measured, planned)
             planned = replace(planned, metadata=self.described(planned, found, leaks))
             if edges:
                 planned = replace(planned, metadata=edges.planned(planned.metadata))
@@ -99,7 +100,7 @@ class Conversion:
         measures.write_measures(folder / MAPS, subjects, measured)
         planned.write_tables(folder, [of.of_record for of in found])
         open_cohort(folder)  # nothing is called done that cannot be read
-        return planned, [*notes, *(edges.notes if edges else [])]
+        return planned, [*facts, *(edges.facts if edges else [])]
 
     def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
         """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
@@ -116,14 +117,14 @@ class Conversion:
             metadata = replace(metadata, accepted_leaks=leaks)
         return replace(metadata, provenance=made_of | taken, derivation=source.derivation)
 
-    def check_maps(self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort) -> tuple[list[str], list[str]]:
-        """Notes on the maps by their measures, and those measures that separate the training labels. Raises InputError,
+    def check_maps(self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort) -> tuple[list[Fact], list[str]]:
+        """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,
         naming the map if there are several, if they are of several kinds, or not of that of `like`, or if they separate
         the labels and that is not allowed."""
         training = np.array([row.split == "train" for row in planned.rows])
         label = np.array([row.label for row in planned.rows])[training]
         known = self.like.measured if self.like else None
-        notes, leaks = list[str](), list[str]()
+        facts, leaks = list[Fact](), list[str]()
         for name, of_map in measured.items():
             prefix = f"{name}: " if len(measured) > 1 else ""
             try:
@@ -131,33 +132,34 @@ class Conversion:
                 separating = check_measures(of_map[training], label, self.options.allow_leak)
             except InputError as error:
                 raise InputError(f"{prefix}{error}") from error
-            notes.append(f"{prefix}Maps: {kind}.")
+            facts.append(("maps", f"{prefix}{kind}"))
             leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
         if self.like and known is None:
-            notes.append(f"{self.like.cohort.path} has no {MAPS}, so whether its maps were of this kind is not known.")
-        return notes, leaks
+            told = f"whether those of {self.like.cohort.path} were of this kind is not known, since it has no {MAPS}"
+            facts.append(("maps", told))
+        return facts, leaks
 
 
 def convert(
     source: Source, target: Path | None, options: ConversionOptions, command: str, like: TemplateCohort | None = None
-) -> tuple[PlannedCohort, list[str]]:
-    """Writes the new cohort `target`, using every core, and returns it with notes on people and maps. Without a target
+) -> tuple[PlannedCohort, list[Fact]]:
+    """Writes the new cohort `target`, using every core, and returns it with facts on people and maps. Without a target
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
-    source, notes = check_new_people(source, options, like) if like else check_table(source, options)
+    source, facts = check_new_people(source, options, like) if like else check_table(source, options)
     earlier = KeptSplit(sealed(options.keep_split)) if options.keep_split else None
     conversion = Conversion(source, options, command, like, earlier)
     planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
         with files.new_folder(target) as folder:
             planned, of_maps = conversion.write(folder, records.GRID_OF_SHAPE[planned.metadata.grid])
-            notes += of_maps
+            facts += of_maps
     if conversion.earlier:
-        notes += conversion.earlier.notes(planned.rows, planned.metadata)
-    return planned, notes
+        facts += conversion.earlier.facts(planned.rows, planned.metadata)
+    return planned, facts
 
 
-def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[str]]:
-    """The source with its families, and notes on the table. Raises InputError for columns that are not there, tell the
+def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[Fact]]:
+    """The source with its families, and facts on the table. Raises InputError for columns that are not there, tell the
     diagnosis, or tell nothing, and for numbers that are no measurements."""
     rows, label = source.rows, source.subjects["label"].to_numpy()
     phenotypes, own = options.phenotype or (), options.covariates or ()
@@ -173,28 +175,29 @@ def check_table(source: Source, options: ConversionOptions) -> tuple[Source, lis
     used = [name for name in dict.fromkeys([*named, *covariate_columns(source, options)]) if name in rows]
     check_measurements(source, used)
     told = [*units_by_site(rows, used, source.subjects["site"]), *mixed_codings(rows, used)]
-    told += [f"Nothing can be learnt from {what}." for what in uninformative(rows, people, used).values()]
+    if nothing := uninformative(rows, people, used):
+        told.append(f"nothing can be learnt from {', '.join(nothing.values())}")
     source = families.added(source, options.family, used)
-    return source, [*told, *families.notes(source)]
+    return source, [*(("phenotype", text) for text in told), *families.facts(source)]
 
 
-def check_new_people(source: Source, options: ConversionOptions, like: TemplateCohort) -> tuple[Source, list[str]]:
-    """The source with its families, and notes on the table of new people. Raises InputError if they cannot be prepared
+def check_new_people(source: Source, options: ConversionOptions, like: TemplateCohort) -> tuple[Source, list[Fact]]:
+    """The source with its families, and facts on the table of new people. Raises InputError if they cannot be prepared
     as `like`, or are its training subjects."""
     cohort, metadata = like.cohort, like.cohort.metadata
     check_like(source, cohort)
     used = (*metadata.phenotype_columns, *metadata.covariate_columns)
     check_measurements(source, used)
     source = families.added(source, options.family, used, cohort)
-    told = [*like.notes, *compared(source, cohort)]
+    told = [*like.facts, *compared(source, cohort)]
     labelled = source.subjects["label"].notna().to_numpy()
     check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
-    told += families.notes(source, cohort)
+    told += families.facts(source, cohort)
     if absent := [name for name in metadata.covariate_columns if name not in source.rows]:
-        told.append(f"Covariates that {source.table} lacks are empty: {', '.join(absent)}.")
+        told.append(("covariates", f"those that {source.table} lacks are empty: {', '.join(absent)}"))
     for name, values in unknown_categories(source.rows, metadata).items():
         known = listed(metadata.phenotype_categories[name])
-        told.append(f"{name} {listed(values)} is none of {known}, and taken as unknown.")
+        told.append(("phenotype", f"{name} {listed(values)} is none of {known}, and taken as unknown"))
     return source, told
 
 

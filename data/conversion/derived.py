@@ -14,6 +14,7 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError, shown
 from data.base.manifest import sum_of
+from data.base.terminal import Fact
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION
 from data.cohorts.derivation import NAMES_BESIDE, Derivation, called, derivation_in, differing
@@ -50,8 +51,8 @@ def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
     return [[*zip(people, map(said_beside, paths), strict=True)] for paths in dict.fromkeys(kinds)]
 
 
-def common(source: "Source") -> tuple[Derivation | None, list[str]]:
-    """How the files of all people were derived, None if that is not known of all or is not one way; and notes. Raises
+def common(source: "Source") -> tuple[Derivation | None, list[Fact]]:
+    """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
     said = said_of(source)
     counts = [Counter(one for _, one in of_people if one) for of_people in said]
@@ -66,38 +67,40 @@ def common(source: "Source") -> tuple[Derivation | None, list[str]]:
     unknown = {who for of_people in said for who, one in of_people if one is None}
     if known and unknown:
         who = listed([one for one in source.subjects["subject"] if one in unknown])
-        return None, [f"How all maps were derived is not known of {len(unknown)} participants, so not kept: {who}."]
+        return None, [("derived", f"how is not known of {len(unknown)} participants, so not kept: {who}")]
     if not known:
         return None, []
     shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
     if told := differing((one.product, how, shared[0]) for one, how in zip(known, shared, strict=True)):
-        return None, [f"Maps were derived in several ways, so how is not kept: {told}."]
+        return None, [("derived", f"in several ways, so how is not kept: {told}")]
     measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in known)))
     images: dict[str, Any] = {name: of for one in known for name in NAMES_BESIDE if (of := getattr(one, name))}
     return replace(shared[0], measures=measures, **images), []
 
 
-def images_of(derivation: Derivation | None, listing: Listing, given: Path | None) -> tuple[dict[str, Path], list[str]]:
-    """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; notes on
+def images_of(
+    derivation: Derivation | None, listing: Listing, given: Path | None
+) -> tuple[dict[str, Path], list[Fact]]:
+    """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
     wanted = {name: image for name in NAMES_BESIDE if (image := getattr(derivation, name, None))}
     there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
     known = {sum_of(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
-    notes = [
-        f"The {called(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it."
+    missing = [
+        ("derived", f"the {called(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it")
         for name, image in wanted.items()
         if image.sha256 not in known
     ]
-    return {name: known[image.sha256] for name, image in wanted.items() if image.sha256 in known}, notes
+    return {name: known[image.sha256] for name, image in wanted.items() if image.sha256 in known}, missing
 
 
-def compared(source: "Source", like: Cohort) -> list[str]:
-    """A note on what could not be compared with a cohort. Raises InputError if a file of new people was derived
+def compared(source: "Source", like: Cohort) -> list[Fact]:
+    """What could not be compared with a cohort. Raises InputError if a file of new people was derived
     otherwise."""
     expected = like.metadata.derivation
     if expected is None:
-        told = f"How the maps of {like.path} were derived is not known, so that could not be compared."
-        return [told] if source.derivation else []
+        told = f"how the maps of {like.path} were is not known, so that could not be compared"
+        return [("derived", told)] if source.derivation else []
     known = [(who, one) for of_people in said_of(source) for who, one in of_people if one]
     if told := differing((who, one, expected.of(one.product)) for who, one in known):
         raise InputError(
@@ -106,12 +109,12 @@ def compared(source: "Source", like: Cohort) -> list[str]:
         )
     if source.derivation:
         return []
-    return ["How all the new maps were derived is not known, so that could not be compared."]
+    return [("derived", "how all the new maps were is not known, so that could not be compared")]
 
 
-def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[Fact]]:
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
-    a note. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
+    a fact. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
     for each map, rows as in the table. Raises InputError for what is no number."""
     if maps.empty or any(map(HEAD_MOTION.names, rows)):
         return rows, []
@@ -119,8 +122,9 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     known = sum(value is not None for value in values)
     if not known:
         return rows, []
-    told = f"Head motion: {MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} participants."
-    return rows.assign(**{MOTION_COLUMN: ["" if value is None else f"{value:g}" for value in values]}), [told]
+    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} participants"
+    texts = ["" if value is None else f"{value:g}" for value in values]
+    return rows.assign(**{MOTION_COLUMN: texts}), [("head motion", told)]
 
 
 def motion_beside(path: Path) -> float | None:

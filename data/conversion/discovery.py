@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
 from data.base.files import LEDGER
+from data.base.terminal import Fact
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 
@@ -191,7 +192,7 @@ class Listing:
 
 def find(
     listing: Listing, product: Product, name: str = "", only: str | None = None, maps: Iterable[str] = ()
-) -> tuple[list[Found], dict[str, str], list[str]]:
+) -> tuple[list[Found], dict[str, str], list[Fact]]:
     """The files of a product, or of one kind of it, as `settled`; if an error must advise a glob, it chooses among the
     `maps` of these names, too. Raises InputError if there are none."""
     there = listing.found(product, name)
@@ -239,8 +240,8 @@ def chosen(found: Sequence[Found], only: str | None) -> list[Found]:
 
 def settled(
     folder: Path, found: Sequence[Found], only: str | None, others: Iterable[Sequence[Found]] = ()
-) -> tuple[list[Found], dict[str, str], list[str]]:
-    """The files that are `chosen`; of people of whom it is unclear which to take, why; and notes. Raises InputError if
+) -> tuple[list[Found], dict[str, str], list[Fact]]:
+    """The files that are `chosen`; of people of whom it is unclear which to take, why; and facts. Raises InputError if
     there are none, and as `check_clear`, with a glob that chooses among these and `others`."""
     product, files = found[0].row.product, chosen(found, only)
     taken, left = {one.path for one in files}, dict[str, list[PurePosixPath]]()
@@ -259,8 +260,9 @@ def settled(
         )
     unclear = check_clear(folder, files, chain([found], others))
     kind = next(one.kind for one in files if one.person not in unclear)
-    notes = [f"Layout: {kind}: {len(files)} {product.name} of {len(by_person(files))} participants."]
-    return files, unclear, [*notes, f"Left alone: {counted}; choose with --only."] if left else notes
+    facts = [("layout", f"{kind}: {len(files)} {product.name} of {len(by_person(files))} participants")]
+    facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
+    return files, unclear, facts
 
 
 def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[Found]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.terminal import Fact
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import counted_families
 from data.cohorts.phenotype import clean
@@ -50,26 +51,25 @@ def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     return {str(family): tuple(of) for family, of in known.groupby("family", sort=False)["subject"]}
 
 
-def notes(source: Source, like: Cohort | None = None) -> list[str]:
+def facts(source: Source, like: Cohort | None = None) -> list[Fact]:
     """How the column was read: how many families it has, the largest, how many people have no value, and who is a
     relative of people of `like`. Without one, which columns look like it; or that it lacks the one of `like`."""
     name, people, families = source.family_column, len(source.subjects), families_of(source.subjects)
     if like and not name:
         there = like.metadata.family_column
-        lacking = f"{source.table} lacks {there}, so families are not known; --family names a column."
-        return [lacking] if there and people > 1 else []
+        lacking = f"not known, since {source.table} lacks {there}; --family names a column"
+        return [("families", lacking)] if there and people > 1 else []
     if not name:
         return [
-            f"{other} looks like a column of families; if it is, name it with --family, or relatives are on both sides."
+            ("families", f"{other} looks like their column; if it is, name it with --family, or they are on both sides")
             for other in source.rows
             if FAMILY.fullmatch(other) and clean(source.rows[other]).dropna().duplicated().any()
         ]
     unknown = people - sum(map(len, families.values()))
     largest = max(families.values(), key=len, default=("nobody",))
     told = [
-        f"Families by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in "
-        f"one split, and in one fold. {unknown} of {people} participants have no value of {name}, and so no known "
-        "relatives."
+        f"by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in one "
+        f"split, and in one fold. {unknown} of {people} participants have no value, and so no known relatives"
     ]
     if like and (shared := families.keys() & like.metadata.families.keys()):
         split = {row.subject: row.split for row in like.rows}
@@ -77,7 +77,7 @@ def notes(source: Source, like: Cohort | None = None) -> list[str]:
         each = zip(source.subjects["subject"], source.subjects["family"], strict=True)
         relatives = [f"{one} of {first[of]} ({split[first[of]]})" for one, of in each if of in first]
         told.append(
-            f"Relatives of participants of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good "
-            "for a model that these trained; leave them out with --exclude."
+            f"relatives of participants of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good "
+            "for a model that these trained; leave them out with --exclude"
         )
-    return told
+    return [("families", text) for text in told]

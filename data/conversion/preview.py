@@ -1,4 +1,4 @@
-"""`convert --dryRun`: a planned cohort -> who and how long, in lines; nothing is written."""
+"""`convert --dryRun`: a planned cohort -> who and how long; nothing is written."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.base.processes import cpu_count
-from data.base.terminal import duration
+from data.base.terminal import Fact, duration
 from data.cohorts import records
 from data.cohorts.duplicates import told_groups
 from data.cohorts.findings import census
@@ -17,19 +17,20 @@ from data.conversion.source import Source
 from data.conversion.volumes import read_person
 
 
-def preview(source: Source, planned: PlannedCohort) -> Iterator[str]:
-    """Lines on the cohort that would be made. The maps of one person are read, to know how long it takes. Raises
-    InputError if one cannot be read."""
-    yield from census("Who it would be", planned.rows).lines()
-    yield from forecast(planned.rows, told_groups(planned.metadata), connectome=planned.metadata.connectome)
-    maps, people = source.maps.to_numpy().tolist(), len(planned.rows)
-    yield f"Maps of each: {', '.join(source.maps)}. Who shares a scan is known once all are read."
+def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[Fact]:
+    """Facts on the cohort that would be made at `path`. The maps of one person are read, to know how long it takes.
+    Raises InputError if one cannot be read."""
+    of_each, metadata = list(source.maps), planned.metadata
     if source.series is not None:
-        parcels = len(parcels_of(source.series.tolist()))
-        yield f"Series of each: {source.series.name}, {parcels} parcels."
-    started = time.monotonic()
+        of_each.append(f"{source.series.name} of {len(parcels_of(source.series.tolist()))} parcels")
+    title = f"{path}: {', '.join(of_each)} of each; who shares a scan is known once all are read"
+    findings = census(title, planned.rows)
+    findings.forecast = forecast(planned.rows, told_groups(metadata), connectome=metadata.connectome)
+    yield from findings.counted()
+    yield from findings.judged(path)
+    maps, people, started = source.maps.to_numpy().tolist(), len(planned.rows), time.monotonic()
     read_person(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], Path(os.devnull))
     seconds, cores = time.monotonic() - started, cpu_count()
     of_all = duration(seconds * people / min(cores, people))
-    yield f"Time: about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s."
-    yield "Dry run: nothing was written."
+    yield "time", f"about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s"
+    yield "dry run", "nothing was written"

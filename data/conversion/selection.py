@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.terminal import Fact
 from data.cohorts.phenotype import clean, mostly_numbers, numbers
 from data.cohorts.rows import listed
 from data.conversion.options import SourceOptions
@@ -57,7 +58,7 @@ class Condition:
     text: str
     table: pd.DataFrame
     path: Path  # of the table
-    notes: list[str] = field(default_factory=list)  # on values that no row has
+    facts: list[Fact] = field(default_factory=list)  # on values that no row has
 
     def truth(self) -> pd.Series:
         """Whether each row meets it (boolean), NA if a missing value decides. Raises InputError for what does not
@@ -106,7 +107,7 @@ class Condition:
         found = COMPARE[type(how)](one, other)
         if values and type(how) in EQUAL and not (found if isinstance(how, ast.Eq) else ~found).any():
             there = listed(sorted(clean(columns[0]).dropna().unique())) or "always missing"
-            self.notes.append(f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}.")
+            self.facts.append(("left out", f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}"))
         return found
 
     def side(self, node: ast.expr) -> pd.Series | str | float:
@@ -163,18 +164,18 @@ def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional:
     return LabelCoding(name, positive, options.negative)
 
 
-def label_notes(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> list[str]:
+def of_labels(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> Fact:
     """How the labels of those who are kept were read, and how many of them have none."""
     if coding is None:
-        notes = ["Label: no column is used; --labelColumn and --positive name one."]
+        told = "no column is used; --labelColumn and --positive name one"
     else:
         autism, control = (
-            ", ".join(f"{value} ({count} participants)" for value, count in of.value_counts().sort_index().items())
+            ", ".join(f"{value} ({count})" for value, count in of.value_counts().sort_index().items())
             for of in (diagnosis[label == 1], diagnosis[label == 0])
         )
-        notes = [f"Label: {coding.name}, {autism or 'nobody'} autism, {control or 'nobody'} control."]
+        told = f"{coding.name}: {autism or 'nobody'} autism, {control or 'nobody'} control"
     unknown = diagnosis.isna().sum()
-    return [*notes, f"{unknown} participants of unknown diagnosis are kept."] if unknown else notes
+    return "label", told + (f"; {unknown} of unknown diagnosis are kept" if unknown else "")
 
 
 def named_values(text: str, known: set[str]) -> set[str]:

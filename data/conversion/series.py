@@ -17,6 +17,7 @@ from data.base.errors import InputError, is_plain, shown, whole_number
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
 from data.base.processes import ahead
+from data.base.terminal import Fact
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
@@ -43,7 +44,7 @@ class Correlated:
     rows: tuple[Path, ...]  # of each subject
     sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
     measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series
-    notes: list[str]
+    facts: list[Fact]
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
         """What is known of each person's files, with the series and the connectome among them."""
@@ -65,14 +66,14 @@ def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, 
     """The connectomes of all subjects, from the paths of their series and of the image of `labels`; the rows are
     written into `folder`. All are of the parcels of the most complete series, or of those of `like`. Raises InputError,
     naming the file, for one that is not as expected."""
-    paths, notes, known = series.tolist(), list[str](), like.connectomes if like else None
+    paths, facts, known = series.tolist(), list[Fact](), like.connectomes if like else None
     parcels, image = (parcels_of(paths), None) if known is None else (known.parcels, known.image)
     if labels:
-        image, notes = parcel_image(labels, parcels)
+        image, facts = parcel_image(labels, parcels)
     rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
     tasks = [(path, parcels, row) for path, row in zip(paths, rows, strict=True)]
     sums, measured = zip(*pool.run("Correlating", write_edges, tasks), strict=True)
-    return Correlated(str(series.name), parcels, image, rows, sums, measured, notes)
+    return Correlated(str(series.name), parcels, image, rows, sums, measured, facts)
 
 
 def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -164,9 +165,9 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
     return (path.name, sum_of(path)), edges.of_series(series)
 
 
-def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[str]]:
+def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[Fact]]:
     """The image of the parcels of a kind of series: the one that is `given`, or the one of `seg-<atlas>` that XCP-D
-    leaves in `atlases/`. If there is none: None and a note. Raises InputError if there are several."""
+    leaves in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
     if given or name is None:
         return given, []
     label = re.escape(name.removeprefix("seg-"))
@@ -177,11 +178,11 @@ def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Pa
         raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
     if there:
         return there[0], []
-    return None, ["Where the parcels lie is not known, so a blackout leaves the edges as they are; --parcels names it."]
+    return None, [("parcels", "where they lie is not known, so a blackout leaves the edges as they are; see --parcels")]
 
 
-def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and notes; from
+def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[Fact]]:
+    """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and facts; from
     an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
     else its name if that is a number. Raises InputError if a parcel is not in it."""
     labels, known = label_image(path)
@@ -199,8 +200,8 @@ def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[s
         position[number] = at
     image = position[labels]
     lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
-    notes = [f"Parcels without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}."] if lost else []
-    return image, [f"Parcels: {path}, {len(parcels)} of its {len(known)} labels.", *notes]
+    without = f"; without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}" if lost else ""
+    return image, [("parcels", f"{path}, {len(parcels)} of its {len(known)} labels{without}")]
 
 
 def labels_beside(path: Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ from shlex import quote
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.terminal import Fact
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
 from data.conversion.tables import column
@@ -33,9 +34,9 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
 
 def read_sites(
     rows: pd.DataFrame, named: str | None, known: Sequence[str], others: Sequence[str | None], path: Path
-) -> tuple[str | None, pd.Series, str]:
+) -> tuple[str | None, pd.Series, Fact]:
     """The column of sites that is `named` (empty: none), or else the first of those `known`; the site of each of these
-    rows; which column that is, and which others look like one, in words. Raises InputError if it is one of `others`, or
+    rows; which column that is, and which others look like one. Raises InputError if it is one of `others`, or
     if another one than these looks like the site and none is named."""
     if named and named in others:
         raise InputError(
@@ -52,11 +53,11 @@ def read_sites(
     if found:
         sites = clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" ")
         count = len(known_sites(sites))
-        note = f"Site: {found}, {count} site{'s'[: count != 1]}."
+        told = f"{found}, {count} site{'s'[: count != 1]}"
     else:
-        sites, note = pd.Series(UNKNOWN_SITE, rows.index), f"Site: no column is used. {SITE_IS_UNKNOWN}."
-    more = f" {listed(alike)} looks like a site; if it is, use --siteColumn." if alike else ""
-    return found or None, sites, note + more
+        sites, told = pd.Series(UNKNOWN_SITE, rows.index), f"no column is used. {SITE_IS_UNKNOWN}"
+    more = f"; {listed(alike)} looks like a site; if it is, use --siteColumn" if alike else ""
+    return found or None, sites, ("site", told + more)
 
 
 def is_like_sites(column: pd.Series) -> bool:

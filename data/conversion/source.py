@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base.errors import InputError, shown
+from data.base.terminal import Fact
 from data.cohorts.derivation import Derivation
 from data.cohorts.rows import listed
 from data.conversion import derived
@@ -19,8 +20,8 @@ from data.conversion.selection import (
     Condition,
     coding_of,
     excluded,
-    label_notes,
     labels,
+    of_labels,
 )
 from data.conversion.series import image_of
 from data.conversion.sites import SITE_COLUMNS, check_known, read_sites
@@ -52,7 +53,7 @@ class Source:
     rows: pd.DataFrame  # the table's text
     measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `with_motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
-    notes: list[str]
+    facts: list[Fact]  # how all of this was found
     series: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
     parcels: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
@@ -70,7 +71,7 @@ class JoinedTable:
     id_column: str
     maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
     wanted: list[str]  # maps in these files
-    notes: list[str]
+    facts: list[Fact]
     stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
 
@@ -106,7 +107,7 @@ def read_source(
     coding = coding_of(table, options, path, optional)
     diagnosis, label = labels(table, coding, path, optional)
     labelled = label.notna() | (diagnosis.isna() & optional)
-    unwanted, unwanted_notes = unwanted_rows(joined, options)
+    unwanted, of_unwanted = unwanted_rows(joined, options)
     if options.maps == EVERY_MAP:
         joined = of_everybody(joined, labelled & (unwanted == ""))
     reasons = left_out(joined, diagnosis, labelled, unwanted)
@@ -119,16 +120,17 @@ def read_source(
     check_identifiers(identifier[kept], path)
     check_own_maps(joined, kept, options.map_column or joined.id_column)
     others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *(options.map_column or "").split(",")]
-    site_column, sites, site_note = read_sites(table[kept], options.site_column, site_columns, others, path)
+    site_column, sites, of_sites = read_sites(table[kept], options.site_column, site_columns, others, path)
     if not optional:
         check_known(sites, site_column, identifier, path)
     subjects = pd.DataFrame({"subject": identifier, "site": sites, "label": label})[kept]
     subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
-    maps, volume_notes = maps_in(joined.maps.loc[subjects.index].reset_index(drop=True), joined.wanted, folder)
-    image, image_notes = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    rows, motion_notes = derived.with_motion(table.loc[subjects.index], maps)
+    maps, of_volumes = maps_in(joined.maps.loc[subjects.index].reset_index(drop=True), joined.wanted, folder)
+    image, of_image = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
+    rows, of_motion = derived.with_motion(table.loc[subjects.index], maps)
     here = set(subjects["subject"])
     twice = {reason: shared for reason, names in reasons.items() if (shared := [one for one in names if one in here])}
+    absent = {reason: [name for name in names if name not in here] for reason, names in reasons.items()}
     source = Source(
         table=path,
         label_column=coding.name if coding else None,
@@ -137,44 +139,49 @@ def read_source(
         maps=maps,
         rows=rows,
         measured=tuple(rows.columns.difference(table.columns)),
-        left_out={reason: [name for name in names if name not in here] for reason, names in reasons.items()},
-        notes=[
-            f"Table {path}, joined by {joined.id_column}.",
-            *unwanted_notes,
-            *label_notes(coding, diagnosis[kept], label[kept]),
+        left_out=absent,
+        facts=[
+            *joined.facts,
+            *of_volumes,
+            ("layout", f"table {path}, joined by {joined.id_column}"),
+            of_labels(coding, diagnosis[kept], label[kept]),
+            of_sites,
+            *of_motion,
+            *of_image,
+            *of_unwanted,
             *(
-                f"Another row or map of {listed(names)}, who have a record, is not used: {reason}."
+                ("left out", f"another row or map of {listed(names)}, who have a record: {reason}")
                 for reason, names in twice.items()
             ),
-            site_note,
+            *(("left out", f"{len(names)}, {reason}: {listed(names)}") for reason, names in absent.items() if names),
         ],
         series=None if joined.series is None else joined.series[subjects.index],
         parcels=image,
         odd_allowed=options.missing is not None,
     )
-    derivation, derivation_notes = derived.common(source)
+    derivation, of_derivation = derived.common(source)
     images, missing = derived.images_of(derivation, listing, options.parcels)
-    first = [*joined.notes, *volume_notes, *image_notes, *motion_notes, *derivation_notes, *missing]
-    return replace(source, derivation=derivation, images=images, notes=[*first, *source.notes])
+    return replace(source, derivation=derivation, images=images, facts=[*source.facts, *of_derivation, *missing])
 
 
-def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[str]]:
-    """Why --exclude or --where leaves out each row, empty where they do not; notes on either. Raises InputError."""
-    reason, notes = pd.Series("", joined.table.index), list[str]()
+def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[Fact]]:
+    """Why --exclude or --where leaves out each row, empty where they do not; facts on either. Raises InputError."""
+    reason, facts = pd.Series("", joined.table.index), list[Fact]()
     if options.where:
         condition = Condition(options.where, joined.table, joined.path)
         truth = condition.truth()
         reason = reason.mask(~truth.fillna(True), f"--where {options.where} is false")
         reason = reason.mask(truth.isna(), f"--where {options.where} depends on a missing value")
-        notes += dict.fromkeys(condition.notes)
+        facts += condition.facts
     if options.exclude:
         named = excluded(options.exclude)
         ids = [joined.identifier, joined.table[joined.id_column].map(key)]
         reason = reason.mask(ids[0].isin(named) | ids[1].isin(named), "named by --exclude")
         known = {*ids[0], *ids[1], *joined.stray}
         if nobody := [text for identifier, text in named.items() if identifier not in known]:
-            notes.append(f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {listed(nobody)}.")
-    return reason, notes
+            told = f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {listed(nobody)}"
+            facts.append(("left out", told))
+    return reason, facts
 
 
 def left_out(
@@ -207,11 +214,11 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
             raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
         return joined
     names = [] if options.map_column else list(joined.maps)
-    files, _, notes = find(listing, SERIES, options.connectome, options.only, names)
+    files, _, facts = find(listing, SERIES, options.connectome, options.only, names)
     found = {one.identifier: one.path for one in files}
     subject = options.id_column or matching_column(table, set(found), path)
     series = column(table, subject, path).map(key).map(found).rename(options.connectome)
-    return replace(joined, series=series, notes=[*joined.notes, *notes])
+    return replace(joined, series=series, facts=[*joined.facts, *facts])
 
 
 def join_found(listing: Listing, options: SourceOptions) -> JoinedTable:
@@ -231,8 +238,8 @@ def join_found(listing: Listing, options: SourceOptions) -> JoinedTable:
     of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
     if of_row.isna().all(axis=None):
         raise unmatched(table, subject, identifiers, path)
-    notes = [note for _, _, of_map in found.values() for note in of_map]
-    return JoinedTable(path, table, subject, of_row, list(names), notes, stray=sorted(identifiers - set(keys)))
+    facts = [fact for _, _, of_map in found.values() for fact in of_map]
+    return JoinedTable(path, table, subject, of_row, list(names), facts, stray=sorted(identifiers - set(keys)))
 
 
 def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
@@ -259,8 +266,8 @@ def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
         there = listed([shown(name) for name in named.iloc[:, 0]], 2) or "nothing"
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
-    notes = [f"Layout: maps that the column {map_column} names{assumed}."]
-    return JoinedTable(path, table, subject, maps, list(names), notes)
+    facts = [("layout", f"maps that the column {map_column} names{assumed}")]
+    return JoinedTable(path, table, subject, maps, list(names), facts)
 
 
 def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
@@ -272,20 +279,21 @@ def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
 
 
 def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
-    """The table with those maps only that all of the `chosen` rows with any map have; notes say which, and who lacks
+    """The table with those maps only that all of the `chosen` rows with any map have; facts say which, and who lacks
     another. Raises InputError if there are none."""
     people = chosen & joined.maps.notna().any(axis=1)
     lacking = {name: joined.identifier[people & of_map.isna()].tolist() for name, of_map in joined.maps.items()}
     kept = [name for name, subjects in lacking.items() if not subjects]
-    notes = [
-        f"Left out: {name}, which {len(subjects)} of {people.sum()} participants lack, {listed(subjects)}."
+    without = [
+        f"without {name}, which {len(subjects)} of {people.sum()} participants lack, {listed(subjects)}"
         for name, subjects in lacking.items()
         if subjects
     ]
     if not kept:
-        raise InputError(f"No map is there for everybody. {' '.join(notes)} Name those to use with --maps.")
-    notes.append(f"Maps that all {people.sum()} participants have: {', '.join(kept)}. Name others with --maps.")
-    return replace(joined, maps=joined.maps[kept], wanted=kept, notes=[*joined.notes, *notes])
+        raise InputError(f"No map is there for everybody: {'; '.join(without)}. Name those to use with --maps.")
+    told = [f"{', '.join(kept)}, which all {people.sum()} participants have; --maps names others", *without]
+    facts = [*joined.facts, *(("layout", text) for text in told)]
+    return replace(joined, maps=joined.maps[kept], wanted=kept, facts=facts)
 
 
 def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 
 from data.base.errors import InputError
+from data.base.terminal import Fact
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups, People, in_common, leaders, people_of, tie, told_groups
 from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
@@ -84,15 +85,13 @@ class KeptSplit:
             )
         return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
 
-    def notes(self, rows: Sequence[Row], metadata: Metadata) -> list[str]:
+    def facts(self, rows: Sequence[Row], metadata: Metadata) -> list[Fact]:
         """How many people it decided, and whose split could not be kept."""
-        told = [
-            f"Split: {len(self.kept)} participants as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn."
-        ]
+        told = [f"{len(self.kept)} participants as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn"]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
             groups = tuple(group for group in told_groups(metadata) if {*group} & {*moved})
             told.append(
-                f"Not kept: {listed(moved)}, test participants there, {tie(groups, metadata)} with training "
-                "participants and are training participants now."
+                f"not kept: {listed(moved)}, test participants there, {tie(groups, metadata)} with training "
+                "participants and are training participants now"
             )
-        return told
+        return [("split", text) for text in told]

@@ -15,6 +15,7 @@ import pandas as pd
 from data.base import files
 from data.base.archive import Archive, npz, opened
 from data.base.errors import InputError
+from data.base.terminal import Fact
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import Connectomes
@@ -60,9 +61,9 @@ class TemplateCohort:
         return found
 
     @property
-    def notes(self) -> list[str]:
+    def facts(self) -> list[Fact]:
         """What could not be compared."""
-        return [OVERLAP.format(self.cohort.path)] if self.data else []
+        return [("note", OVERLAP.format(self.cohort.path))] if self.data else []
 
     @cached_property
     def measured(self) -> dict[str, pd.DataFrame] | None:

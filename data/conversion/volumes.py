@@ -13,6 +13,7 @@ import pandas as pd
 
 from data.base import files, manifest
 from data.base.errors import InputError, shown
+from data.base.terminal import Fact
 from data.cohorts import near_duplicates, nifti, records, resampling
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
@@ -36,23 +37,23 @@ def files_of(listing: Listing, name: str) -> str:
     return next((of for of in beginnings if listing.found(MAPS, of)), name)  # without any, it is reported as missing
 
 
-def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[str]]:
+def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[Fact]]:
     """The `paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is `wanted`;
-    notes on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
+    facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
     or the names of volumes, or a map is missing."""
-    maps, of_files, notes = dict[str, pd.Series](), dict[str, list[str]](), list[str]()
+    maps, of_files, facts = dict[str, pd.Series](), dict[str, list[str]](), list[Fact]()
     for name, files_of_people in paths.items():
         labels = volume_names(files_of_people.tolist(), str(name), folder)
         of_files[str(name)] = [f"{name}_{label}" for label in labels] or [str(name)]
         if labels:
-            notes.append(f"{name}: {len(labels)} volumes a participant: {', '.join(of_files[str(name)])}.")
+            facts.append(("layout", f"{name}: {len(labels)} volumes a participant: {', '.join(of_files[str(name)])}"))
         for number, one in enumerate(of_files[str(name)]):
             maps[one] = files_of_people.map(lambda path, at=number if labels else None: MapOnDisk(path, at))
     names = [one for name in wanted for one in of_files.get(name, [name])]
     if absent := [name for name in names if name not in maps]:
         raise InputError(f"{folder} holds no {absent[0]} maps; it holds {', '.join(maps)}. Name these with --maps.")
     check_map_names(names)
-    return pd.DataFrame({name: maps[name] for name in names}), notes
+    return pd.DataFrame({name: maps[name] for name in names}), facts
 
 
 def check_map_names(names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ array may write one folder.
 
 import atexit
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,6 +15,7 @@ from data.base.archive import opened
 from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.processes import cpu_count
+from data.base.terminal import Fact
 from data.cohorts.derivation import DUAL_REGRESSION, FOLDER, NETWORKS, PARCELS, Derivation, Image, differences, kept_in
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
@@ -44,7 +45,7 @@ class Plan:
     there: int  # people of whom nothing is missing
     failed: list[Done]  # who cannot be done
     jobs: int
-    notes: list[str]
+    facts: list[Fact]
 
 
 def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
@@ -52,19 +53,19 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
     output.check_folder(target)
-    everybody, notes = find_people(folder, options)
+    everybody, facts = find_people(folder, options)
     clear = [one for one in everybody if not one.unclear]
     made = output.made_in(target)
     entities = output.entities_of_all(clear, made)
     wanted = replace(wanted_of(target, options, clear), entities=entities)
     wanted.check_options(made)
     if "task" not in dict(entities) and any("task" in scan.entities for one in clear for scan in one.scans):
-        notes.append("Participants have scans of several tasks, so no name holds one; choose with --only.")
+        facts.append(("tasks", "participants have scans of several, so no name holds one; choose with --only"))
     table = table_of(folder, clear, options)
     number, of = options.share
     share = everybody[number - 1 :: of]
     if of > 1:
-        notes.append(f"Share {number} of {of}: {len(share)} of {len(everybody)} participants.")
+        facts.append(("share", f"{number} of {of}: {len(share)} of {len(everybody)} participants"))
     threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks, failed = list[PersonTask](), list[Done]()
     for one in share:
@@ -75,8 +76,8 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
             failed.append(Done(one.label, failure=str(error)))
     there = len(share) - len(tasks) - len(failed)
     labels = [one.label for one in everybody]
-    notes += described(clear, wanted.derivation)
-    return Plan(wanted, folder, table, labels, tasks, there, failed, options.jobs, notes)
+    facts += described(clear, wanted.derivation)
+    return Plan(wanted, folder, table, labels, tasks, there, failed, options.jobs, facts)
 
 
 def wanted_of(target: Path, options: DerivationOptions, people: Sequence[ScannedPerson]) -> Output:
@@ -153,22 +154,20 @@ def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationO
     return table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
 
 
-def described(people: Sequence[ScannedPerson], derivation: Derivation) -> list[str]:
-    """Notes on how scans are treated, and on what is missing beside them."""
+def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[Fact]:
+    """How scans are treated, and on what is missing beside them."""
     files = [(one.label, scan) for one in people for scan in one.scans]
-    notes = [f"Derived: {', '.join(derivation.measures) or 'series'}; {derivation}."]
-    notes += filter(None, [derivation.uncleaned])
+    yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
+    if derivation.uncleaned:
+        yield "WARNING", derivation.uncleaned
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
-        notes.append(
-            f"No mask: {len(without)} participants, {listed(without)}; voxels that vary are taken, or, where nearly "
-            "all do, those of nilearn's compute_epi_mask."
-        )
-    return notes
+        voxels = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
+        yield "no mask", f"{len(without)} participants, {listed(without)}; {voxels}"
 
 
-def run(planned: Plan) -> tuple[list[str], list[str]]:
-    """Does the plan; lines on it, of failures one a reason, and who failed."""
-    told = [output.write_dataset(planned.output, planned.scans, planned.table)]
+def run(planned: Plan) -> tuple[list[Fact], list[str]]:
+    """Does the plan; facts on it, of failures one a reason, and who failed."""
+    carried = output.write_dataset(planned.output, planned.scans, planned.table)
     with Pool(planned.jobs) as pool:
         done = pool.run("Deriving", derive_person, [(task,) for task in planned.tasks]) if planned.tasks else []
     every = [*planned.failed, *done]
@@ -180,21 +179,23 @@ def run(planned: Plan) -> tuple[list[str], list[str]]:
     table = output.write_table(planned.output.folder, planned.everybody, {one.label: one.failure for one in every})
     derived = len(every) - len(failed)
     return [
-        *told,
+        ("table", carried),
         *why_failed(every),
-        *(f"{len(labels)} participants: {note}: {listed(labels)}." for note, labels in notes.items()),
-        f"Head motion, volumes kept, who failed: {table}",
-        f"{derived} participants derived, {planned.there} were there, {len(failed)} failed.",
+        *(("note", f"{note}: {len(labels)} participants, {listed(labels)}") for note, labels in notes.items()),
+        ("participants", f"{derived} derived, {planned.there} were there, {len(failed)} failed; see {table}"),
     ], failed
 
 
-def why_failed(done: Iterable[Done]) -> list[str]:
-    """A line for each reason, with all whom it befell."""
+def why_failed(done: Iterable[Done]) -> list[Fact]:
+    """A fact for each reason, with all whom it befell."""
     reasons = dict[str, list[Done]]()
     for one in done:
         if one.failure:
             reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
     return [
-        f"{', '.join(f'sub-{one.label}' for one in whose)}: {reason if len(whose) > 1 else whose[0].failure}"
+        (
+            "FAILED",
+            f"{', '.join(f'sub-{one.label}' for one in whose)}: {reason if len(whose) > 1 else whose[0].failure}",
+        )
         for reason, whose in reasons.items()
     ]

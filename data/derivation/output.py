@@ -184,7 +184,8 @@ def check_folder(folder: Path) -> None:
 
 
 def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
-    """Writes what all people share, unless it is there, and returns a note. Several processes may do so."""
+    """Writes what all people share, unless it is there, and returns what became of the table. Several processes may do
+    so."""
     folder = output.folder
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, wait=True):
@@ -197,12 +198,12 @@ def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
         for name, image in output.images.items():
             copy_image(folder, name, image)
         if table is None:
-            return "No table of participants is carried over; name one with --table, also for convert."
+            return "none of participants is carried over; name one with --table, also for convert"
         target = folder / table.name
         if target.exists() and target.read_bytes() != table.read_bytes():
-            return f"{target} differs from {table} and stays as it is."
+            return f"{target} differs from {table} and stays as it is"
         copy(table, target)
-        return f"Table {table}, carried over."
+        return f"{table}, carried over"
 
 
 def description(folder: Path, scans: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data.base.errors import InputError, shown
+from data.base.terminal import Fact
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.discovery import (
@@ -88,30 +89,28 @@ class ScannedPerson:
     unclear: str  # why it is not known which scans to take; empty if it is
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[str]]:
-    """The people with scans, sorted, and notes. Raises InputError as `settled`."""
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[Fact]]:
+    """The people with scans, sorted, and facts. Raises InputError as `settled`."""
     if options.bold_column:
         found, named = named_scans(folder, options)
-        files, unclear, notes = settled(folder, found, options.only)
-        notes = [*named, *notes]
+        files, unclear, facts = settled(folder, found, options.only)
+        facts = [*named, *facts]
     elif options.id_column:
         raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
     else:
-        files, unclear, notes = find(Listing(folder), SCANS, only=options.only)
+        files, unclear, facts = find(Listing(folder), SCANS, only=options.only)
     people = list[ScannedPerson]()
     for person, of_person in by_person(files).items():
         scans = sorted((ScanFile(**vars(one)) for one in of_person), key=lambda scan: os.path.abspath(scan.path))
         people.append(ScannedPerson(scans[0].label, tuple(scans), unclear.get(person, "")))
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
-        notes.append(
-            f"{len(several)} participants have several runs or sessions, whose maps are averaged, by the volumes kept: "
-            f"{listed(several)}. Choose with --only."
-        )
-    return people, notes
+        told = f"{len(several)} participants have several, or sessions, whose maps are averaged, by the volumes kept: "
+        facts.append(("runs", f"{told}{listed(several)}; choose with --only"))
+    return people, facts
 
 
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[str]]:
+def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[Fact]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
     path = options.table or find_table(folder)
@@ -134,7 +133,8 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     for label, inside in zip(rows["label"], rows["path"].map(PurePosixPath), strict=True):
         one = recognised(folder, inside, patterns) or Found(folder / inside, inside, NAMED, label)
         found.append(replace(one, label=label, row=replace(one.row, space=NAMED.space)))
-    notes = [f"{len(absent)} rows without a scan: {listed(absent)}."] if absent else []
+    facts = [("left out", f"{len(absent)} rows without a scan: {listed(absent)}")] if absent else []
     if guessed := sum("space" not in one.entities for one in found):
-        notes.append(f"The names of {guessed} scans do not say their space; it is taken to be {NAMED.space}.")
-    return found, notes
+        told = f"the names of {guessed} scans do not say their space; it is taken to be {NAMED.space}"
+        facts.append(("layout", told))
+    return found, facts

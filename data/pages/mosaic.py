@@ -80,4 +80,4 @@ def left_out(reasons: Mapping[str, Sequence[str]], everybody: str) -> Section:
 
 
 def counted(people: int) -> str:
-    return "1 person" if people == 1 else f"{people:,} participants"
+    return "1 participant" if people == 1 else f"{people:,} participants"

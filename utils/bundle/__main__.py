@@ -1,14 +1,13 @@
 """abide-bundle CHECKPOINT OUT.zip: a trained model as one file that can leave the lab."""
 
 import os
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
-from data.base.terminal import start
+from data.base.terminal import print_facts, start
 
 PROGRAM = "abide-bundle"
 EXAMPLES = {
@@ -54,10 +53,8 @@ def bundle() -> int:
         parts = make.parts_of(folder, saved, cohort, args.licence)
         with files.unfinished(args.out) as path:
             archive.write(path, parts)
-    with zipfile.ZipFile(args.out) as found:
-        rows = [f"  {of.file_size:>12,}  {of.compress_size:>12,}  {of.filename}" for of in found.infolist()]
-    size = f"{args.out}: {args.out.stat().st_size:,} bytes; its parts, in bytes and compressed:"
-    print(*BundleFolder(args.out).lines(), size, *rows, sep="\n")
+    size = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
+    print_facts([*BundleFolder(args.out).facts(), ("size", size)])
     return 0
 
 

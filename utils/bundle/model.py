@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from data.base import files
 from data.base.archive import Archive, opened
 from data.base.errors import InputError
+from data.base.terminal import Fact, print_facts
 from data.cohorts.atlas import aal_sha256
 from data.conversion.template import OVERLAP
 from data.likeness.reference import Constants, Reference
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MODEL, WEIGHTS, CARD = "model.json", "weights.npz", "card.md"
 LIKENESS, MEANS = "likeness.json", "likeness.npz"
 PEOPLE, AAL = "people", "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.aal_sha256`
-NO_SCORE = "It goes without a score: no test on folds was given when it was made."
+NO_SCORE = "none: no test on folds was given when it was made"
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,16 @@ class BundleFolder(CheckpointFolder):
                 f"{use_its_version(self.record())}"
             ) from error
 
-    def lines(self) -> list[str]:
+    def facts(self) -> list[Fact]:
         """What a user must know of it."""
         found = self.record()
         assert found.settings
         people = found.told[PEOPLE]
+        trained = f"{people['autism']} participants with autism, {people['control']} controls{found.caveats.marks}"
         return [
-            f"{self.path}: {found.model}, preset {found.settings.preset}, trained on {people['autism']} participants "
-            f"with autism and {people['control']} controls{found.caveats.marks}; SHA-256 {self.digest()}.",
-            f"Its score is that of folds: {found.cross_validation}." if found.cross_validation else NO_SCORE,
+            ("bundle", f"{self.path}: {found.model}, preset {found.settings.preset}; SHA-256 {self.digest()}"),
+            ("trained on", trained),
+            ("score", f"that of folds: {found.cross_validation}" if found.cross_validation else NO_SCORE),
         ]
 
 
@@ -125,5 +127,5 @@ def with_bundle(asked: Asked, path: Path) -> Asked:
     model = trained.record().model
     if "model" in asked.given and asked.model != model:
         raise InputError(f"{path} is of {model}, not {asked.model}; leave --model out.")
-    print(*trained.lines(), sep="\n")
+    print_facts(trained.facts())
     return replace(asked, model=model, trained=trained)

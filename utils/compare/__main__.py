@@ -5,7 +5,7 @@ from pathlib import Path
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
-from data.base.terminal import start
+from data.base.terminal import print_table, start
 
 PROGRAM = "abide-compare"
 EXAMPLES = {
@@ -38,8 +38,9 @@ def compare() -> int:
     with files.locked(args.outDir):
         claim(args.outDir, Record(job=page.JOB))
         pairs = runs.compared(opened)
-        print(*page.conclusions(pairs), sep="\n")
-        print(f"Comparison{page.marks(opened)}: {page.write(args.outDir, opened, pairs)}")
+        path = page.write(args.outDir, opened, pairs)
+        print_table(page.decisive(opened, pairs))
+        print(f"Comparison{page.marks(opened)}: {path}")
     return 0
 
 

@@ -13,29 +13,34 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import write_frame
+from data.cohorts.rows import listed
 from data.pages.page import Link, Page, Row, Section, render
 from utils.compare.runs import MINUS, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
 from utils.report.build import cautions
-from utils.report.columns import spelled
+from utils.report.columns import section
 from utils.runs import record
 from utils.scores.conclusion import SAME, UNKNOWN
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import INTERVAL, Estimate
+from utils.scores.results import INTERVAL, Estimate, flat
 from utils.scores.results import PAGE as REPORT
 
 JOB, PAGE, TABLE = "compare", "compare.html", "compare.csv"
 SHOWN = (*HEADLINES, "brier")
-VERDICTS = {
-    "a is better": "{a} is better than {b}",
-    "b is better": "{b} is better than {a}",
-    SAME: "Between {a} and {b} no difference is shown, which does not say that they are equally good",
-    UNKNOWN: "It is unknown which of {a} and {b} is better",
+ROWS, NAMED = 8, 3  # of the terminal; pairs in a verdict
+BETTER = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
+OTHERS = {
+    SAME: "No difference is shown between {}, which does not say that they are equally good",
+    UNKNOWN: "It is unknown which is better of {}",
 }
 PAIRED = (
     "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
     "of the Brier score speaks for the first run."
+)
+TOGETHER = (
+    "The intervals hold for all {} pairs together (Bonferroni). If all runs were equally good, one pair or more would "
+    "seem to differ in one of twenty comparisons at most."
 )
 DECISIVE = (  # what `run.json` says of what decides a result
     *("model", "preset", "config", "seed", "step", "precision", "grid", "folds"),
@@ -80,35 +85,28 @@ def minus(pair: dict[str, Any]) -> str:
 
 
 def verdict(pairs: Sequence[dict[str, Any]]) -> str:
-    """What is concluded of one pair, or in how many pairs a difference is shown."""
-    if len(pairs) == 1:
-        return conclusions(pairs)[0]
-    differ = sum(pair["conclusion"] not in (SAME, UNKNOWN) for pair in pairs)
-    return f"A difference is shown in {differ} of {len(pairs)} pairs."
+    """Who is better than whom, of whom no difference is shown, and of whom it is unknown."""
+    found = [listed([BETTER[of].format(**pair) for pair in pairs if (of := pair["conclusion"]) in BETTER], NAMED, "; ")]
+    for conclusion, told in OTHERS.items():
+        named = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["conclusion"] == conclusion]
+        found += [told.format(listed(named, NAMED, "; "))] * bool(named)
+    return " ".join(f"{text}." for text in found if text)
 
 
-def conclusions(pairs: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence a pair, and one on what holds together if there are several."""
-    found = []
-    for pair in pairs:
-        less = difference(pair, pair["by"]).text(undefined="undefined, since no two participants can be compared")
-        verdict = VERDICTS[pair["conclusion"]].format(**pair)
-        found.append(f"{verdict}. {HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {less}.")
-    if len(pairs) > 1:
-        found.append(
-            f"The intervals hold for all {len(pairs)} pairs together (Bonferroni). If all runs were equally good, one "
-            "pair or more would seem to differ in one of twenty comparisons at most."
-        )
-    return found
+def decisive(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows of the terminal: the score that decides, of each run; its difference in each pair, and the verdict."""
+    by = pairs[0]["by"]
+    rows = [[str(run.folder), run.scores[by].text(), ""] for run in runs]
+    rows += [[minus(pair), difference(pair, by).text(), pair["conclusion"]] for pair in pairs]
+    more = [["", f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
+    return [["", f"{HEADLINES[by]}, {INTERVAL}", ""], *rows[:ROWS], *more]
 
 
 def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
     """In the order of the page."""
     if about := warnings(runs):
         yield Section("Warnings", about, kind="warning")
-    if len(pairs) > 1:
-        yield Section("Pairs", conclusions(pairs), open=True)
-    yield Section("Scores and differences", [PAIRED], table=scores(runs, pairs), open=True)
+    yield scores(runs, pairs)
     if table := differing(runs):
         yield Section("What differs between the runs", table=table, open=True)
 
@@ -122,12 +120,17 @@ def warnings(runs: Sequence[FinishedTest]) -> list[str]:
     return [f"{', '.join(folders)}: {text}" for text, folders in found.items()]
 
 
-def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> list[Row]:
+def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Section:
     """The scores of each run, and their difference in each pair."""
     names = [name for name in SHOWN if f"{MINUS}{name}" in pairs[0]]
-    rows = {str(run.folder): {name: run.scores[name] for name in names} for run in runs}
-    rows |= {minus(pair): {name: difference(pair, name) for name in names} for pair in pairs}
-    return [{"run": run} | {spelled(name): score.text() for name, score in of.items()} for run, of in rows.items()]
+    rows = [{"run": str(run.folder)} | flat({name: run.scores[name] for name in names}) for run in runs]
+    rows += [
+        {"run": minus(pair), "conclusion": pair["conclusion"]} | flat({name: difference(pair, name) for name in names})
+        for pair in pairs
+    ]
+    notes = {"": TOGETHER.format(len(pairs))} if len(pairs) > 1 else {}
+    shown = ["run", *names, "conclusion"]
+    return section("Scores and differences", pd.DataFrame(rows), shown, PAIRED, open=True, notes=notes)
 
 
 def differing(runs: Sequence[FinishedTest]) -> list[Row]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from data.base.cli import MAX_SEED, flags, option, positive
 from data.base.cli import seed as a_seed
 from data.base.errors import InputError
+from data.base.terminal import print_facts
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
@@ -464,20 +465,17 @@ def check_grid(asked: Asked, cohort: Cohort) -> None:
 def print_before(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort, folds = run.cohort, run.folds
+    census = cohort.census(folds.fold_of if folds else None)
+    facts = [] if run.job.needs_checkpoint else [*census.counted(), *(("note", text) for text in census.every("notes"))]
     if cohort.simulated:
-        print("Data: the demo cohort. It is SIMULATED; its results say nothing about people.", flush=True)
+        facts.append(("SIMULATED", "the results say nothing about people"))
     if run.transductive:
-        sites = len({row.site for row in cohort.rows})
-        print(
-            f"TRANSDUCTIVE: each of {sites} site{'s' if sites > 1 else ''} is standardised by its own participants, "
-            "tested ones too (their volumes, not their labels).",
-            flush=True,
-        )
+        how = "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
+        facts.append(("TRANSDUCTIVE", how))
     usual = run.checkpoints.path.is_relative_to(USUAL_CHECKPOINTS)
     if usual and not (run.job.needs_checkpoint or USUAL_CHECKPOINTS.exists()):
-        print(f"Checkpoints go to {USUAL_CHECKPOINTS}, which does not exist yet; --chkPointDir names another folder.")
-    if not run.job.needs_checkpoint:
-        print("\n".join(cohort.census(folds.fold_of if folds else None).lines()), flush=True)
+        facts.append(("checkpoints", f"{USUAL_CHECKPOINTS} is made for them; --chkPointDir names another folder"))
     if run.data_dir:
         checked = folds.unchecked if folds else cohort
-        print(check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path), flush=True)
+        facts.append(("checked", check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path)))
+    print_facts(facts)
