@@ -157,8 +157,8 @@ def pack(args: argparse.Namespace) -> int:
     from data.pack import pack as run
 
     form, changes, problems = run(opened(args.cohort, args.tables), args.out, args.form, args.tables)
-    print("".join(f"{change}\n" for change in changes) + f"Packed as {form}: {args.out}")
-    print("".join(f"PROBLEM: {text}; edit both\n" for text in problems), end="")
+    wrong = [("PROBLEM", f"{text}; edit both") for text in problems]
+    print_facts([*(("changed", change) for change in changes), ("packed", f"as {form}: {args.out}"), *wrong])
     return 1 if problems else 0
 
 

@@ -63,7 +63,7 @@ def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortF
     if cohort.tables:
         reason = write_verdict(cohort.tables, cohort.identity, findings)
     if reason:
-        print_facts([("note", f"the verdict is not stored, so that no later job can tell it: {reason}")])
+        print_facts([("verdict", f"not stored, so that no later job can tell it: {reason}")])
     return findings
 
 
@@ -77,7 +77,7 @@ def read_maps(folder: Path) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
     source = read_source(folder, SourceOptions(maps=EVERY_MAP), optional=True)
-    print_facts(joined(source.notes))
+    print_facts(joined(source.facts))
     subjects, maps = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
     with tempfile.TemporaryDirectory() as work, Pool() as pool:
         paths = [Path(work) / f"{subject}.bin" for subject in subjects]

@@ -54,7 +54,7 @@ def pack(
             from data.check import check_agreement  # pandas, as above
 
             check_agreement(made, findings)
-    told = ["{participant} {column}: {before} -> {after}".format(**change) for change in changes]
+    told = ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
     return form, told, findings.problems
 
 

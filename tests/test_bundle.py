@@ -237,7 +237,7 @@ def test_problems_of_the_cohort_are_counted_and_nobody_is_named(delicate):
         assert not re.search(ID, text), name
     card = parts_of(path)["card.md"].decode()
     assert "(PROBLEMS: 3)" in said and "(PROBLEMS: 3)\n" in card and card.count("problem of the cohort invalid") == 3
-    assert re.findall("one about (\\w+)", card) == ["people", "maps", "connectomes"]
+    assert re.findall("one about (\\w+)", card) == ["participants", "maps", "connectomes"]
 
 
 def test_no_id_is_in_what_folds_said_and_chose(tmp_path, delicate):

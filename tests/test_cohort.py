@@ -12,7 +12,7 @@ import lab
 import nibabel
 import numpy as np
 import pytest
-from commands import ROOT, done, listing, run
+from commands import ROOT, done, listing, run, text_of
 
 SHAPES = {"reduced": (31, 37, 31), "full": (91, 109, 91)}
 PLAN = "run.py --train --model nn --dryRun --dataDir {of} --chkPointDir {of}-ckpt"
@@ -179,7 +179,8 @@ def test_every_form_has_sums_of_all_its_files_and_the_digests_of_its_records(for
 
 def test_that_bare_records_have_no_sums_is_noted(tmp_path):
     of = lab.records(tmp_path / "records", 2)
-    assert "so damage cannot be detected: 1.bin, 2.bin" in done("abide-data check {of}", of=of)
+    done("abide-data check {of} --html check.html", of=of)
+    assert "so damage cannot be detected: 1.bin, 2.bin" in text_of(Path("check.html"))
 
 
 @pytest.mark.slow
@@ -190,7 +191,7 @@ def test_a_flipped_bit_is_told_by_name_whoever_wrote_the_cohort(cohort, tmp_path
         lab.edit(victim, "flipped")
         outcome = run("abide-data check {of}", of=of)
         assert outcome.status == 1
-        assert f"PROBLEM: {victim} is not what was written, its sum in SHA256SUMS says." in outcome.out
+        assert f"PROBLEM       {victim} is not what was written, its sum in SHA256SUMS says." in outcome.out
 
 
 # What a check says
@@ -203,14 +204,14 @@ def test_people_are_counted_and_the_verdict_is_of_this_cohort(converted, tmp_pat
     table = lab.read_table(of / "subjects.csv")
     for split, rows in table.groupby("split"):
         labels = rows["label"].value_counts()
-        assert f"{split}: {len(rows)} participants ({labels['0']} control, {labels['1']} autism)" in told
+        assert f"{split} {len(rows)} ({labels['0']} control, {labels['1']} autism)" in told
     sites = [f"{name} {sum(of == '1')}/{sum(of == '0')}" for name, of in table.groupby("site")["label"]]
     assert f"autism/control by site: {', '.join(sites)}" in told
     verdict = json.loads((of / "check.json").read_text())
     assert verdict["cohort_sha256"] == sha256((of / "SHA256SUMS").read_bytes())
-    assert f"Checked on {verdict['when'][:10]}: 1 problem" in done(PLAN, of=of)
+    assert f"on {verdict['when'][:10]}: 1 problem" in done(PLAN, of=of)
     lab.edit(of / "check.json", {"cohort_sha256": "0" * 64})
-    assert "Not checked" in done(PLAN, of=of)
+    assert " no: abide-data check " in done(PLAN, of=of)
     (of / "check.json").unlink()
     (of / "check.json").mkdir()  # such a file cannot be replaced
     assert "check.json: Is a directory" in done("abide-data check {of}", of=of)
@@ -220,7 +221,7 @@ def test_what_is_wrong_with_bare_records_is_told(tmp_path):
     """The site is unknown; one subject has both labels; a split that lacks a class matters unless there are folds."""
     of = bare(tmp_path / "of", MEMBERS | {"3_b.bin": lab.record(77, 0.0)})
     told = run("abide-data check {of}", of=of)
-    assert told.status == 1 and "PROBLEM: both labels for one participant, of 1 participants: 3" in told.out
+    assert told.status == 1 and "PROBLEM       both labels for one participant, of 1 participants: 3" in told.out
     assert "Site is unknown" in told.out and "9 records of 8 participants" in told.out
     few = bare(tmp_path / "few", {f"{number}.bin": lab.record(number, float(number > 4)) for number in range(1, 9)})
     split = lab.read_table(packed(few, tmp_path / "packed", "bin") / "subjects.csv")

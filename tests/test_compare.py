@@ -15,6 +15,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from utils.scores.metrics import Predictions, differences
 
 pytestmark = pytest.mark.slow
+HOSTILE = "</script><script>alert(1)</script>$x_{$ & <b>額"
 
 
 def people(count: int = 160, folds: int = 5) -> pd.DataFrame:
@@ -72,16 +73,17 @@ def test_scores_and_differences_are_those_of_scikit_learn_and_their_intervals_pa
     assert (row["subjects"], row["records"]) == (152, 160)
 
 
-ONE_CLASS = people().assign(label=lambda of: (of["site"] == "NYU").astype(int).astype(str))
-
-
 @pytest.mark.parametrize(
     "effects, of, conclusion",
     [
         ((3, 0), people(), "a is better"),
         ((1, 1), people(), "no difference shown"),
         ((3, 0), people(18), "cannot be told"),  # no interval
-        ((3, 0), ONE_CLASS, "cannot be told"),  # no value
+        (
+            (3, 0),
+            people().assign(label=(people()["site"] == "NYU").astype(int).astype(str)),
+            "cannot be told",
+        ),  # no value
     ],
 )
 def test_the_conclusion_follows_from_the_interval(effects, of, conclusion, folder):
@@ -96,10 +98,8 @@ def test_the_intervals_of_three_pairs_hold_together(two, tmp_path):
     alone, together = compared(*two), compared(*two, shutil.copytree(two[1], tmp_path / "c"))
     assert [*alone["among"], *together["among"]] == [1, 3, 3, 3]
     equal = together.iloc[2]
-    assert (
-        equal["conclusion"] == "no difference shown"
-        and equal["a_minus_b_auc_sites"] == equal["a_minus_b_auc_sites_low"] == 0
-    )
+    assert equal["conclusion"] == "no difference shown"
+    assert equal["a_minus_b_auc_sites"] == equal["a_minus_b_auc_sites_low"] == 0
     for name in ("auc_sites", "auc"):
         value, *ends = (alone.loc[0, f"a_minus_b_{name}{end}"] for end in ("", "_low", "_high"))
         wider = [value + norm.ppf(1 - 0.025 / 3) / norm.ppf(0.975) * (end - value) for end in ends]
@@ -145,6 +145,15 @@ def test_records_are_matched_by_name_and_those_of_unknown_label_take_no_part(fol
     assert row["auc_b"] == pytest.approx(roc_auc_score(known["label"].astype(int), known["probability"]))
     unknown = [folder(name, people().assign(label="", probability=0.5)) for name in ("c", "d")]
     refused("abide-compare {a} {b} --outDir {to}", "{a}", "no known label", a=unknown[0], b=unknown[1], to="missing")
+
+
+def test_names_that_are_markup_are_text(folder):
+    table = people(80).assign(site=lambda of: of["site"].replace({"NYU": HOSTILE, "PITT": "=cmd|' /C calc'!A0"}))
+    table["subject"] = table["subject"] + HOSTILE
+    more = {"packages": {"<script>": HOSTILE}, "cohort": HOSTILE}
+    compared(folder("a", predicted(table, 0, 1)), folder("b", predicted(table, 1, 1), **more))
+    page = Path("out/compare.html").read_text()
+    assert page.count("<script") == 1 and "<b>額" not in page and "&lt;script&gt;" in page
 
 
 def test_runs_are_left_alone_and_an_earlier_comparison_is_moved_aside(two):

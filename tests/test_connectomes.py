@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done, refused, run
+from commands import done, refused, run, text_of
 from lab import PARCELS, read_table
 
 PEOPLE = labs.people(12)
@@ -76,7 +76,7 @@ def source(tmp_path_factory) -> Path:
 def made(source, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("made") / "cohort"
     told = done(f"{PCP} --parcels {{source}}/parcels.nii.gz", source=source, to=to)
-    assert "parcels without a signal, by how many of 11 people: 3 in 1, 4 in 1" in told
+    assert "parcels without a signal, by how many of 11 participants: 3 in 1, 4 in 1" in told
     return to
 
 
@@ -169,7 +169,7 @@ def test_two_runs_of_a_person_are_told_apart_by_only(tmp_path):
         for other in ("_run-2_seg", "_space-fsLR_seg"):  # of surfaces is left alone
             path.with_name(path.name.replace("_seg", other)).write_text("not chosen")
     line = refused(SEG, "for 50002, 50003, 50004, 50005 of 4", "several series that differ in run", **places)
-    (advice,) = re.findall(r"such as with (--only .*) \(4 people\)", line)
+    (advice,) = re.findall(r"such as with (--only .*) \(4 participants\)", line)
     done(f"{SEG} {advice.replace('run-2_', '')}", **places)
 
 
@@ -187,7 +187,8 @@ def checked(folder: Path, change: dict[str, np.ndarray]) -> str:
     for subject, series in change.items():
         pd.DataFrame(series, columns=NAMES).to_csv(path_of(folder / "lab", subject), sep="\t", index=False)
     run(f"{PCP} --keepDuplicates", source=folder / "lab", to=folder / "cohort")
-    return run("abide-data check {of}", of=folder / "cohort").out
+    run("abide-data check {of} --html {of}.html", of=folder / "cohort")
+    return text_of(folder / "cohort.html")
 
 
 @pytest.mark.slow
@@ -201,10 +202,10 @@ def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, 
     change |= {name: np.cumsum(series[name], axis=0) for name in smooth}
     told = checked(tmp_path, change | {test: series[train]}).splitlines()
     (note,) = [line for line in told if "as if only their global signal had been removed" in line]
-    assert "8 of 40 people correlate far less" in note and note.endswith(", ".join(flat))
+    assert "8 of 40 participants correlate far less" in note and note.endswith(", ".join(flat))
     (note,) = [line for line in told if "far smoother in time" in line]
-    assert "8 of 40 people have series" in note and note.endswith(", ".join(smooth))
-    (line,) = [line for line in told if "PROBLEM: one scan under several IDs" in line]
+    assert "8 of 40 participants have series" in note and note.endswith(", ".join(smooth))
+    (line,) = [line for line in told if line.startswith("one scan under several IDs")]
     assert f"{train} (train)" in line and f"{test} (test)" in line and "one scan in train and test" in line
 
 
@@ -212,7 +213,7 @@ def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, 
 def test_connectomes_that_tell_the_label_are_a_problem(converted, tmp_path):
     autism = [of for of in labs.people(40).to_dict("records") if of["DX_GROUP"] == "1"]
     told = checked(tmp_path, {of["SUB_ID"]: global_removed(labs.series_of(of).to_numpy()) for of in autism})
-    assert re.search(r"PROBLEM: whole connectomes separate the training labels by .*mean_\w \(AUC 1\.00\)", told)
+    assert re.search(r"whole connectomes separate the training labels by .*mean_\w \(AUC 1\.00\)", told)
     alike = run("abide-data check {of}", of=converted)
-    assert "connectomes: rois_made, 12 parcels of 40 people" in alike.out
+    assert "rois_made, 12 parcels of 40 participants" in alike.out
     assert "far less" not in alike.out and "far smoother" not in alike.out

@@ -176,7 +176,7 @@ def test_a_dry_run_says_who_and_writes_nothing(source, reduced, tmp_path):
     assert (listing(source.parent), listing(tmp_path)) == before
     splits = read_table(reduced / "subjects.csv")["split"].value_counts()
     for split, count in splits.items():
-        assert f"{split}: {count} participants" in told
+        assert f"{split} {count} (" in told
 
 
 @pytest.mark.slow
@@ -241,7 +241,7 @@ def test_people_are_left_out_by_name_and_by_a_condition(tmp_path):
     """Counted apart where the condition depends on a missing value; whom --exclude does not find is told."""
     people, condition = labs.people(40), "AGE_AT_SCAN < 30 and iq > 90"
     cohort, told = chosen(tmp_path, people, f"--exclude 50002,X_0050003,99999 --where '{condition}'")
-    assert "neither a row nor a map: 99999." in told
+    assert "neither a row nor a map: 99999" in told
     named = {"50002", "50003"}
     others = people[~people["SUB_ID"].isin(named)]
     age, iq = pd.to_numeric(others["AGE_AT_SCAN"]), pd.to_numeric(others["iq"])
@@ -264,7 +264,7 @@ def test_who_has_a_record_is_not_told_as_left_out(tmp_path):
     coding = "--labelColumn DX_GROUP --positive 1 --negative 2"
     cohort, told = chosen(tmp_path, pd.concat([people, twice]), coding)
     assert left_out_of(cohort) == {} and len(read_table(cohort / "subjects.csv")) == 12
-    assert "Another row or map of 50002" in told
+    assert "another row or map of 50002" in told
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ def test_own_columns_are_encoded_in_order(tmp_path):
     tested = read_table(first / "subjects.csv")["split"] == "test"
     people["hand"] = np.where(tested, "both", people["hand"])  # which nobody learns from
     cohort, told = chosen(tmp_path / "again", people, words)
-    assert "hand is text and became 2 categories: L, R\n" in told and "AGE_AT_SCAN is text" not in told
+    assert "hand is text and became 2 categories: L, R" in told and "AGE_AT_SCAN is text" not in told
     iq, age = (pd.to_numeric(people[name]) for name in ("iq", "AGE_AT_SCAN"))
     columns = {"iq": iq, "iq_missing": iq.isna(), "hand_L": people["hand"] == "L", "hand_R": people["hand"] == "R"}
     raw = pd.DataFrame(columns | {"AGE_AT_SCAN": age}).astype(float)
@@ -334,4 +334,4 @@ def test_codes_of_a_missing_value_are_asked_for(tmp_path):
     ]
     cohort, told = chosen(tmp_path / "right", people, "--phenotype age --missing ''")
     assert "999.0" in read_table(cohort / "phenotype.csv")["age"].tolist()
-    assert "note: codes of a missing value" in told
+    assert "note          codes of a missing value" in told

@@ -128,7 +128,7 @@ def cohorts(tmp_path_factory) -> Path:
 
 
 def problems(outcome: Outcome) -> list[str]:
-    return [line for line in outcome.out.splitlines() if line.startswith("PROBLEM: ")]
+    return [line for line in outcome.out.splitlines() if line.startswith("PROBLEM       ")]
 
 
 PLAN = "run.py --train --dryRun --dataDir {copy} --chkPointDir {copy}-ckpt"

@@ -52,9 +52,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
     assert told["families"]["C"] == ["50013"]  # so that a relative is known who comes later
     assert "FAM" not in (*told["covariate_columns"], *told["phenotype_columns"])
     assert "FAM" not in read_table(cohort / "covariates.csv")
-    assert "3 of two people or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
-    assert "31 of 40 people have no value of FAM" in said
-    assert "3 of two people or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
+    assert "3 of two participants or more, 7 of 40 in all" in said and "50002 and 50003 and 50004" in said
+    assert "31 of 40 participants have no value" in said
+    assert "3 of two participants or more, 7 of 40 in all" in done("abide-data check {of}", of=cohort)
     for verb in ("pack {of} {to} --zip", "swap {of} {to} --copies 1"):
         to = tmp_path / verb[:4]
         done(f"abide-data {verb}", of=cohort, to=to)
@@ -65,15 +65,15 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
 
 
 def test_a_column_that_looks_like_families_is_told(source, tmp_path):
-    assert "FAM looks like a column of families" in done(f"{CONVERT} --dryRun", lab=source, to=tmp_path / "out")
+    assert "FAM looks like their column" in done(f"{CONVERT} --dryRun", lab=source, to=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ("--family KIN", ("no column KIN", "SUB_ID")),
-        ("--family SUB_ID", ("no value for more than 1 of 40 people", "one for each family")),
-        ("--family SEX --covariates '' --phenotype ''", ("of 40 people", "not of most")),
+        ("--family SUB_ID", ("no value for more than 1 of 40 participants", "one for each family")),
+        ("--family SEX --covariates '' --phenotype ''", ("of 40 participants", "not of most")),
         ("--family DX_GROUP", ("also the site, the diagnosis",)),
         ("--family FAM --covariates FAM", ("also the site, the diagnosis",)),
     ],
@@ -98,7 +98,7 @@ def test_a_kept_split_gives_way_to_families_and_says_so(source, tmp_path):
     command = f"{CONVERT} --family FAM --keepSplit {{before}}"
     said = done(command, lab=folder, to=tmp_path / "kept", before=tmp_path / "plain")
     after = read_table(tmp_path / "kept" / "subjects.csv").set_index("subject")["split"]
-    assert after[tested] == after[trained] == "train" and f"Not kept: {tested}" in said
+    assert after[tested] == after[trained] == "train" and f"not kept: {tested}" in said
 
 
 def test_new_people_have_families_of_their_own_and_relatives_of_training_people_are_named(made, tmp_path):
@@ -107,7 +107,7 @@ def test_new_people_have_families_of_their_own_and_relatives_of_training_people_
     pcp(tmp_path / "new", related(5, 60002, {0: name, 1: "N", 2: "N", 3: "M"}))
     like = "abide-data convert {lab} {to} --like {of}"
     said = done(like, lab=tmp_path / "new", to=tmp_path / "cohort", of=made[0])
-    assert re_found(said, "Relatives of people") == ["60002", member]
+    assert re_found(said, "relatives of participants") == ["60002", member]
     assert families_of(tmp_path / "cohort") == [["60003", "60004"]]
     pcp(tmp_path / "other", people(3, 60002).assign(kin="N"))
     said = done(like, lab=tmp_path / "other", to=tmp_path / "lacking", of=made[0])

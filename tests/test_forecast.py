@@ -59,7 +59,12 @@ CASES = [
     ((12, 1), {}, "too few for an interval", "Too few participants"),
     ((150, 15), {}, "--folds site compares 150 within 15 sites", "Use --folds site"),
     ((60, 2), {}, "10 compares 60 within 2 sites and", "expect no conclusion"),
-    ((60, 2), {"split": "test"}, "a model of other participants compares 60 within 2 sites", "own test had a higher AUC"),
+    (
+        (60, 2),
+        {"split": "test"},
+        "a model of other participants compares 60 within 2 sites",
+        "own test had a higher AUC",
+    ),
 ]
 
 

@@ -99,7 +99,7 @@ def test_a_folder_with_much_else_gives_the_same_records(reference, tmp_path):
     words = "--labelColumn group --positive A"
     assert records(converted(folder, words)) == records(reference)
     told = run(f"abide-data convert {{folder}} {{to}} --dryRun {words}", folder=folder, to=tmp_path / "x").out
-    assert re.search("Left alone: 1 in space T1w, such as .*, 1 of DPABI, such as fALFFMap_1.nii", told)
+    assert re.search("left alone: 1 in space T1w, such as .*, 1 of DPABI, such as fALFFMap_1.nii", told)
 
 
 # Tables
@@ -154,7 +154,7 @@ def test_the_site_is_as_it_is_told(tmp_path):
     rename = {"SITE_ID": "CENTRE"}
     labs.edit(folder / "Phenotypic.csv", lambda of: of.replace("NYU", " New  York ").rename(columns=rename))
     told = done("abide-data convert {of} {to} --siteColumn CENTRE --dryRun", of=folder, to=tmp_path / "x")
-    assert "Site: CENTRE, 3 sites. MRI_system looks like a site" in told
+    assert "CENTRE, 3 sites; MRI_system looks like a site" in told
     converted(folder, "--siteColumn CENTRE")
     expected = PEOPLE["SITE_ID"].replace("NYU", "New York").tolist()
     assert read_table(tmp_path / "cohort-pcp/subjects.csv")["site"].tolist() == expected
@@ -312,9 +312,8 @@ def test_a_map_is_found_by_its_name_in_each_layout(name, wanted, other, tmp_path
     table = pd.DataFrame({"ID": [f"00{n}" for n in ALL], "FILE_ID": [f"NYU_00{n}" for n in ALL], "dx": [*"abab"]})
     table.to_csv(folder / "people.csv", index=False)
     words = f"--maps {name} --labelColumn dx --positive a --phenotype '' --grid reduced --dryRun"
-    assert ": 4 maps of 4 participants" in done(
-        f"abide-data convert {{folder}} {{to}} {words}", folder=folder, to=tmp_path / "to"
-    )
+    told = done(f"abide-data convert {{folder}} {{to}} {words}", folder=folder, to=tmp_path / "to")
+    assert ": 4 maps" in told and "train 2 (" in told
 
 
 @pytest.mark.slow
@@ -325,4 +324,4 @@ def test_tensorflow_is_never_imported(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "data", "convert", "pcp", "cohort", "--grid", "reduced"]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode in (0, 1) and "Forecast" in finished.stdout, finished.stderr
+    assert finished.returncode in (0, 1) and "forecast" in finished.stdout, finished.stderr

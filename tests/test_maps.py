@@ -136,7 +136,7 @@ def test_all_takes_what_everybody_has_and_says_so(source, tmp_path):
     for path in folder.rglob("*50006_*"):  # who has no map keeps nobody from theirs
         path.unlink()
     told = done(f"{REDUCED} --maps all --exclude 50004", source=folder, to=tmp_path / "to")
-    assert "Left out: reho, which 1 of 6 people lack, 50003." in told
+    assert "without reho, which 1 of 6 participants lack, 50003" in told
     said = json.loads((tmp_path / "to/cohort.json").read_text())
     assert said["maps"] == ["falff", *(f"dual_regression_{number}" for number in range(3))]
     assert said["provenance"]["left_out"]["no map"] == ["50006"] and len(read_table(tmp_path / "to/subjects.csv")) == 6
@@ -217,7 +217,7 @@ def test_check_looks_at_each_map(tmp_path):
     assert outcome.status == 1 and people_of(tmp_path / "cohort").equals(people_of(tmp_path / "before"))
     outcome = run("abide-data check {of}", of=tmp_path / "cohort")
     assert outcome.status == 1
-    (line,) = [line for line in outcome.out.splitlines() if "PROBLEM: one scan under several IDs" in line]
+    (line,) = [line for line in outcome.out.splitlines() if "PROBLEM       one scan under several IDs" in line]
     assert f"{first} (train)" in line and f"{other} (test)" in line and "one scan in train and test" in line
 
 

@@ -221,7 +221,7 @@ def test_maps_that_tell_the_label_are_not_converted(data_cli, tmp_path):
     assert open_cohort(tmp_path / "out").metadata.accepted_leaks == ("the maps' y_mm (AUC 1.00)",)
     checked = data_cli("check", tmp_path / "out")
     assert checked.status == 1
-    assert "PROBLEM: whole maps separate the training labels by y_mm (AUC 1.00)" in checked.out
+    assert "PROBLEM       whole maps separate the training labels by y_mm (AUC 1.00)" in checked.out
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
     checked = data_cli("check", tmp_path / "out")
-    assert not re.search("PROBLEM: .*(kinds|separate|likeness)", checked.out)
+    assert not re.search("PROBLEM       .*(kinds|separate|likeness)", checked.out)
     assert "maps: falff: values from 0 to 1\n" in checked.out
     (tmp_path / "out" / "maps.csv").write_text("subject,mean\n1001,high\n")
     resealed(tmp_path / "out")

@@ -173,7 +173,7 @@ def trained_on_folds(of: Path, to: Path, how: str) -> tuple[pd.Series, str]:
 def test_who_shares_one_map_or_the_connectome_is_in_one_split_and_fold(made, tmp_path):
     folder, told = made
     assert pairs_in(told) == TOGETHER
-    assert "PROBLEM: one scan" not in told
+    assert "PROBLEM       one scan" not in told
     assert kept_together(TOGETHER, lab.read_table(folder / "subjects.csv").set_index("subject")["split"])
     fold, _ = trained_on_folds(folder, tmp_path / "3", "3")
     assert kept_together(TOGETHER, fold)
@@ -195,7 +195,7 @@ def test_keep_duplicates_parts_them(copied, tmp_path):
     of = lab.copy(copied, tmp_path / "lab")
     lab.edit(of / "Phenotypic.csv", of_other_label)
     told = done(f"{CONVERT} --keepDuplicates", of=of, to=tmp_path / "apart")
-    assert "which folds may part" in told and re.search("PROBLEM: .*60003.* both labels", told)
+    assert "which folds may part" in told and re.search("PROBLEM       .*60003.* both labels", told)
     _, told = trained_on_folds(tmp_path / "apart", tmp_path, "2")
     assert "share a scan" not in told
 
@@ -213,7 +213,7 @@ def test_new_people_with_a_map_of_the_training_are_refused_by_name(copied, tmp_p
     assert outcome.status == 2 and known and not (tmp_path / "new").exists()
     assert all(f"{name} has that of" in outcome.err for name in known) and "--exclude" in outcome.err
     kept = done(f"{CONVERT} --keepSplit {{first}}", of=copied, to=tmp_path / "kept", first=tmp_path / "first")
-    assert "Split: 27 subjects as in" in kept  # one of whom has nothing but the series in common
+    assert "27 participants as in" in kept  # one of whom has nothing but the series in common
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path)
         covariates=cell(subject, "AGE_AT_SCAN", "44.50"),
     )
     after = values_of(tmp_path / "out")
-    assert after.loc[subject, "age"] == 44.5 and "PROBLEM: covariates" not in told
+    assert after.loc[subject, "age"] == 44.5 and "PROBLEM" not in told
     assert np.isnan(after.loc[known, "fiq"]) and after.loc[known, "fiq_missing"] == 1
     assert {*training_of(tmp_path / "out")} == {*training_of(converted), tested}
     np.testing.assert_allclose(stored(tmp_path / "out"), scaled(after, training_of(tmp_path / "out")), atol=1e-4)
@@ -80,7 +80,7 @@ def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path)
 
 def test_tables_that_then_differ_are_told(converted, tmp_path):
     told = packed(converted, tmp_path / "out", covariates=cell("50005", "AGE_AT_SCAN", "50"))
-    differ = "PROBLEM: covariates.csv and phenotype.csv differ in the age of 50005"
+    differ = "PROBLEM       covariates.csv and phenotype.csv differ in the age of 50005"
     assert differ in told
     assert differ not in packed(tmp_path / "out", tmp_path / "both", phenotype=cell("50005", "age", "50"))
 

@@ -180,7 +180,7 @@ def test_what_is_overridden_is_used_until_the_new_one_has_saved(train, seen_two,
     again = training(folder, cohort, "nn", ENDLESS, "--overrideChkpt", "--seed", "1")
     assert disturbed(again, signal.SIGKILL, save_every=ENDLESS).returncode == -signal.SIGKILL
     assert (folder / "out/history.csv").read_bytes() != old
-    done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {participants}", of=folder, people=cohort)
+    done("run.py --test --model nn --chkPointDir {of}/ckpt --dataDir {people}", of=folder, people=cohort)
     assert "at iteration 2." in train("one", "nn", 3).out
     assert [row["step"] for row in read_rows(folder / "out/history.csv")] == ["1", "2", "3"]
     earlier = [path.read_bytes() for path in (folder / "out").glob("earlier/*/history.csv")]

@@ -162,6 +162,6 @@ def tie(groups: Groups, metadata: Metadata) -> str:
 
 
 def counted_families(families: Mapping[str, Sequence[str]], people: int) -> str:
-    """How many of so many people are of families of two or more: `3 of two people or more, 8 of 60 in all`."""
+    """How many of so many people are of families of two or more: `3 of two participants or more, 8 of 60 in all`."""
     sizes = [len(members) for members in families.values() if len(members) > 1]
     return f"{len(sizes)} of two participants or more, {sum(sizes)} of {people} in all"

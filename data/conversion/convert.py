@@ -176,7 +176,7 @@ def check_table(source: Source, options: ConversionOptions) -> tuple[Source, lis
     check_measurements(source, used)
     told = [*units_by_site(rows, used, source.subjects["site"]), *mixed_codings(rows, used)]
     if nothing := uninformative(rows, people, used):
-        told.append(f"nothing can be learnt from {', '.join(nothing.values())}")
+        told.append(f"nothing can be learnt from {', '.join(nothing)}")
     source = families.added(source, options.family, used)
     return source, [*(("phenotype", text) for text in told), *families.facts(source)]
 

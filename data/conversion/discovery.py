@@ -260,7 +260,9 @@ def settled(
         )
     unclear = check_clear(folder, files, chain([found], others))
     kind = next(one.kind for one in files if one.person not in unclear)
-    facts = [("layout", f"{kind}: {len(files)} {product.name} of {len(by_person(files))} participants")]
+    people = len(by_person(files))
+    several = f" of {people} participants" if people < len(files) else ""
+    facts = [("layout", f"{kind}: {len(files)} {product.name}{several}")]
     facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
     return files, unclear, facts
 

@@ -75,7 +75,7 @@ def check_names(named: Mapping[str, Sequence[str]], label_column: str | None) ->
 def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mapping[str, Sequence[str]]) -> None:
     """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
     found = {flag: uninformative(table, subjects, columns) for flag, columns in named.items()}
-    told = [f"{flag} {', '.join(columns.values())}" for flag, columns in found.items() if columns]
+    told = [f"{flag} {', '.join(columns)}" for flag, columns in found.items() if columns]
     if told:
         raise InputError(
             f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
@@ -93,11 +93,14 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> No
         )
 
 
-def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
-    """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: each with
-    what it holds. Missing values are set aside; numbers may all differ, as measurements do."""
-    told = {name: told_by(clean(table[name]), subjects) for name in columns if name in table}
-    return {name: f"{name} ({what})" for name, what in told.items() if what}
+def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: by what
+    they hold. Missing values are set aside; numbers may all differ, as measurements do."""
+    found: dict[str, list[str]] = {}
+    for name in filter(table.__contains__, columns):
+        if what := told_by(clean(table[name]), subjects):
+            found.setdefault(what, []).append(name)
+    return [f"{', '.join(names)} ({what})" for what, names in found.items()]
 
 
 def told_by(text: pd.Series, subjects: Sequence[str]) -> str:

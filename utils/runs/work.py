@@ -16,7 +16,7 @@ from data.base import files
 from data.base.cli import error_line
 from data.base.errors import InputError
 from data.base.processes import cpu_count, handled
-from data.base.terminal import Progress, duration, progress, quietly
+from data.base.terminal import Progress, print_facts, progress, quietly
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -51,7 +51,7 @@ def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             (f"Fold {fold}", [f"--fold={fold}"]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
         if commands:
-            print(f"To do: {len(commands)} folds, {jobs} at a time; each prints a row when it ends.", flush=True)
+            print_facts([("to do", f"{len(commands)} folds, {jobs} at a time")])
             if status := beside(commands, environments(jobs, share_gpu)):
                 return status
         return pool(runs, device)
@@ -65,20 +65,15 @@ def perform_here(runs: Sequence[Run], device: str) -> int:
     due = [run for run in todo if run.is_due()]
     in_rows = is_chief and len(todo) > 1 and not is_child()
     if in_rows and due:
-        print(f"To do: {len(due)} of {len(todo)} folds; each prints a row when it ends.", flush=True)
-    began = time.monotonic()
+        print_facts([("to do", f"{len(due)} of {len(todo)} folds")])
     with progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown:
-        for count, run in enumerate(due, 1):
+        for run in due:
             with quietly(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
                 status = perform_one(run, device)
             if status:
                 return status
-            if in_rows or is_child():
-                left = duration((time.monotonic() - began) / count * (len(due) - count))
-                told = f", {left} left for all" if count < len(due) and shown else ""
-                print(f"Fold {run.part}: {people(run)}{told}", flush=True)
             if shown:
-                shown.advance()
+                shown.advance(f"Fold {run.part}")
     return pool(runs, device) if is_chief else 0
 
 
@@ -92,15 +87,6 @@ def perform_one(run: Run, device: str) -> int:
     """Does a run, unless another process has done it meanwhile."""
     with run.locked() as own:
         return own.call(device) if own.is_due() else 0
-
-
-def people(run: Run) -> str:
-    """How many a fold tests, or trains on; a full pass takes all."""
-    if not run.job.has_flag:
-        return "reduced"
-    split, named = ("test", "tested") if run.job.needs_checkpoint else ("train", "trained on")
-    count = len(run.cohort.subjects(split))
-    return f"{count} {'subject' if count == 1 else 'subjects'} {named}"
 
 
 def claim_all(runs: Sequence[Run]) -> None:
