@@ -106,11 +106,8 @@ def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
         f"{cohort.path}: {', '.join(cohort.maps)} of {len(cohort.rows)} participants, not converted"
     )
     if (cohort.path / DERIVED).is_file():
-        derived = tables.read_frame(cohort.path / DERIVED)
-        failed = derived["failed"].ne("")
-        findings.participants.counts.append(f"derived: {len(derived)} participants, {failed.sum()} failed")
-        for why, people in derived[failed].groupby("failed")["subject"]:
-            findings.participants.notes.append(f"not derived, {why}: {listed(people.tolist())}")
+        failed = tables.read_frame(cohort.path / DERIVED).query("failed != ''")["subject"].tolist()
+        findings.participants.notes += [f"not derived: {listed(failed)}"] * bool(failed)
     check_maps(cohort, findings, pictures)
     return findings
 

@@ -85,11 +85,12 @@ def print_facts(facts: Iterable[Fact]) -> None:
 
 
 def joined(facts: Iterable[Fact]) -> list[Fact]:
-    """One fact for all that are about the same."""
-    found: dict[str, list[str]] = {}
+    """One fact for all that are about the same; what begins alike up to a colon does so once."""
+    found: dict[str, dict[str, list[str]]] = {}
     for about, text in dict.fromkeys(facts):
-        found.setdefault(about, []).append(text)
-    return [(about, "; ".join(texts)) for about, texts in found.items()]
+        start, colon, rest = text.partition(": ")
+        found.setdefault(about, {}).setdefault(start + colon, []).append(rest)
+    return [(about, "; ".join(start + ", ".join(of) for start, of in texts.items())) for about, texts in found.items()]
 
 
 def duration(seconds: float) -> str:

@@ -51,12 +51,12 @@ class CohortFindings:
     """The findings on a cohort by heading."""
 
     title: str
+    files: Findings = field(default_factory=Findings)  # first: what it says is about all
     participants: Findings = field(default_factory=Findings)
     sites: Findings = field(default_factory=Findings)
     maps: Findings = field(default_factory=Findings)
     connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
-    files: Findings = field(default_factory=Findings)
     site_unknown: bool = False  # of everybody
     # How many people lack the signal of a region, by map, or of a parcel, by series
     without_signal: dict[str, Counter[str]] = field(default_factory=dict)

@@ -259,10 +259,10 @@ def settled(
             f"again in it, or, if they are in it all the same, name them in a column of paths: {product.column}."
         )
     unclear = check_clear(folder, files, chain([found], others))
-    kind = next(one.kind for one in files if one.person not in unclear)
+    where, _, name = next(one.kind for one in files if one.person not in unclear).rpartition(", ")
     people = len(by_person(files))
     several = f" of {people} participants" if people < len(files) else ""
-    facts = [("layout", f"{kind}: {len(files)} {product.name}{several}")]
+    facts = [("layout", f"{where}: {len(files)} {product.name}{several} ({name})")]
     facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
     return files, unclear, facts
 
