@@ -74,7 +74,7 @@ VOLUMES = {  # change of a volume, and what is told
 TABLES = {
     "scale": ("maps.csv", {"mean": "1.2", "sd": "0.18"}, "falff: the (spread|mean) is (0.18|1.2), usually"),
     "z-scores": ("maps.csv", {"mean": "0.01", "sd": "1"}, "falff: the mean in standard deviations is 0.01"),
-    "sex": ("covariates.csv", {"SEX": "3"}, "^SEX 3, training people 1, 2, unknown$"),
+    "sex": ("covariates.csv", {"SEX": "3"}, "^SEX 3, training participants 1, 2, unknown$"),
     "motion": ("covariates.csv", {"func_mean_fd": "25.5"}, r"^func_mean_fd 25.5, usually 0.0\d+ to 0.\d+$"),
     "unknown": ("covariates.csv", {"SEX": "", "func_mean_fd": ""}, None),
     "site": ("covariates.csv", {"SITE_ID": "elsewhere"}, None),

@@ -37,7 +37,7 @@ def source(tmp_path_factory) -> Path:
 def together(source, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("together") / "cohort"
     told = done(f"{REDUCED} --maps falff,net", source=source, to=to)
-    assert "net_2: Maps: of either sign.\n" in told and "falff: Maps: from 0 to 1.\n" in told
+    assert "net_2: of either sign" in told and "falff: from 0 to 1" in told
     return to
 
 
@@ -99,7 +99,7 @@ def test_integers_are_scaled_as_nibabel_does(source, tmp_path):
 def dry(source: Path, to: Path, words: str) -> str:
     """The names of maps that a record would have."""
     told = done(f"{REDUCED} --dryRun {words}", source=source, to=to)
-    return told.partition("Maps of each: ")[2].partition(". ")[0]
+    return told.partition(f"{to}: ")[2].partition(" of each")[0]
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     folder = write_maps(tmp_path / "maps", ["f"] * COUNT, [shifted(15 * (number == 3)) for number in range(COUNT)])
     outcome = data_cli("convert", folder, tmp_path / "out", *TOLD)
     assert outcome.status < 2, outcome.err
-    assert "Maps: from 0 to 1.\n" in outcome.out
+    assert " from 0 to 1\n" in outcome.out
     assert "1004.bin is unlike the others: falff: the centre of the brain is 15 mm too far to the front" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
     assert list(rows[0]) == ["subject", *measures.MEASURES]

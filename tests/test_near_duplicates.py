@@ -52,7 +52,7 @@ def test_people_are_compared_across_blocks():
     means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
     found = near_duplicates.alike(names(1100), means)
     assert found.same_scan == (("p2", "p600", "p1099"),) and found.same_person == (("p13", "p1030"),)
-    assert found.notes() == ["possibly two sessions of one person, by region means: p13 and p1030"]
+    assert found.notes() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_conditions_by_hand(text, expected):
 def test_a_value_that_nobody_has_is_told():
     condition = Condition("site == 'nyu' or site in ('SBL',)", TABLE, PATH)
     condition.truth()
-    assert condition.notes == ["--where: nobody's site is nyu; it is NYU, SBL, USM."]
+    assert condition.facts == [("left out", "--where: nobody's site is nyu; it is NYU, SBL, USM")]
 
 
 NUMBERS = st.sampled_from(["age", "fd", "sex", "3", "0.2", "-1", "18"])

@@ -89,7 +89,7 @@ class CohortFindings:
             texts = self.every(kind)
             yield from ((about, text) for text in texts[:most])
             if (more := len(texts) - most) > 0:
-                yield "", f"{more} more {kind}: {check_command(path)} --html FILE"
+                yield "", f"and {more} more: {check_command(path)} --html FILE"
         if self.forecast:
             yield "forecast", " ".join(self.forecast)
 
@@ -154,7 +154,8 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     subjects = {row.subject: row for row in rows}
     if fold_of:
         sizes = Counter(fold_of.values()).values()
-        people.counts.append(f"{len(sizes)} folds of {min(sizes)} to {max(sizes)}, each tested by the others")
+        several = " to ".join(map(str, dict.fromkeys((min(sizes), max(sizes)))))
+        people.counts.append(f"{len(sizes)} folds of {several}, each tested by the others")
     else:
         labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
         for row in subjects.values():
