@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from data.base import files
 from data.base.tables import printable
-from data.base.terminal import print_unless_quiet
+from data.base.terminal import print_facts
 from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.records import Grid
@@ -53,7 +53,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     values = {name: np.array([of[name] for of in found], float) for name in names}
     means = {name: or_none(float(count @ value / count.sum())) for name, value in values.items()}
     files.write_json(whole.out_dir / METRICS, means | {"baseline": found[0]["baseline"], "folds": parts} | held)
-    print_unless_quiet(f"{in_words({name: value for name, value in means.items() if value is not None})}, no intervals")
+    tell(means, found[0]["baseline"])
     whole.finish(Headline("explained_variance", Estimate.of(means["explained_variance"])))
 
 
@@ -80,13 +80,16 @@ def evaluate(run: Run, network: keras.Model) -> None:
     files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.held)
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
-    print_unless_quiet(f"{in_words(metrics)} ({named}), no intervals")
+    tell(metrics, named)
     run.finish(Headline("explained_variance", Estimate.of(metrics["explained_variance"])))
 
 
-def in_words(metrics: dict[str, float | None]) -> str:
-    """`mse 0.1234, explained_variance undefined`."""
-    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
+def tell(metrics: dict[str, float | None], baseline: str) -> None:
+    """Prints metrics, and what the baseline is."""
+    shown = {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}
+    explained = "explained variance {explained_variance}, no interval; mse {mse}".format(**shown)
+    of_baseline = f"{baseline}: explained variance {shown['explained_variance_baseline']}"
+    print_facts([("autoencoder", explained), ("baseline", of_baseline)])
 
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from data.base import files
 from data.base.errors import InputError
 from data.base.processes import handled
-from data.base.terminal import print_unless_quiet, progress
+from data.base.terminal import print_facts, print_unless_quiet, progress
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
@@ -101,7 +101,7 @@ def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
     """Prints what each part of the trained networks counts, if that was learned."""
     if shares := mean_of_shares([folder.record().shares for folder in folders]):
         told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print_unless_quiet(f"What the parts count, learned from training participants: {told}.")
+        print_facts([("parts", f"what they count, learned from training participants: {told}")])
 
 
 def loop(training: Training, done: int, saver: Saver, history: "History", described: Callable[[], Record]) -> int:
