@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, done, listing, run
+from commands import ROOT, done, listing
 from lab import read_record, read_table
 from oracles import BY_HAND, PCP_COLUMNS, PCP_ROWS
 from scipy import ndimage
@@ -204,15 +204,6 @@ def test_interrupted_for_real_it_leaves_nothing_and_is_repeated(times, source, r
 
 def few(folder: Path, count: int) -> Path:
     return labs.pcp(folder, labs.people(count))
-
-
-@pytest.mark.slow
-def test_problems_are_an_exit_status_as_check_has_it(tmp_path):
-    """Three people cannot be trained and tested on."""
-    outcome = run(REDUCED, source=few(tmp_path / "lab", 3), to=tmp_path / "out")
-    assert (outcome.status, outcome.err) == (1, "")
-    assert (tmp_path / "out/subjects.csv").is_file()
-    assert run("abide-data check {to}", to=tmp_path / "out").status == 1
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ PRINTED = {  # by rung, of what commands
     "several": ["compare", "index"],
     "dry": ["convert", "train", "test", "blackout", "permutations"],
 }
-UNSTEADY = re.compile(r", \d+ s left for all$|^.* s left\n|^Fold .* Blacking out .*\n", re.M)  # progress
+UNSTEADY = re.compile(r"^.* s left\n|^Fold .* Blacking out .*\n", re.M)  # progress
 REGION = re.compile(r"\b[A-Z][A-Za-z]+_(?:\w+_)?[LR]\b|\bVermis_[\d_]+|(?<=\| )(?:left|right|both)(?= \|)")  # of AAL
 ROWS = re.compile(r"^((?:<region> \| .*\n){5})(?:<region> \| .*\n)+", re.M)  # of which the first are enough
 

@@ -32,5 +32,5 @@ def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[Fact
     read_person(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], Path(os.devnull))
     seconds, cores = time.monotonic() - started, cpu_count()
     of_all = duration(seconds * people / min(cores, people))
-    yield "time", f"about {of_all} on {cores} cores to read the maps; {planned.rows[0].subject} took {seconds:.1f} s"
-    yield "dry run", "nothing was written"
+    took = f"{planned.rows[0].subject} took {seconds:.1f} s"
+    yield "dry run", f"nothing was written; to read the maps takes about {of_all} on {cores} cores, {took}"

@@ -67,7 +67,7 @@ class Condition:
         try:
             with warnings.catch_warnings(action="ignore"):
                 return self.of_node(ast.parse(text, mode="eval").body)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except (SyntaxError, ValueError) as error:
             raise self.wrong(getattr(error, "msg", None) or str(error)) from error
 
     def wrong(self, reason: str) -> InputError:

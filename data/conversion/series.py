@@ -178,7 +178,7 @@ def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Pa
         raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
     if there:
         return there[0], []
-    return None, [("parcels", "where they lie is not known, so a blackout leaves the edges as they are; see --parcels")]
+    return None, [("maps", "parcels: where they lie is not known, so a blackout leaves the edges alone; see --parcels")]
 
 
 def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[Fact]]:
@@ -201,7 +201,7 @@ def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[F
     image = position[labels]
     lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
     without = f"; without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}" if lost else ""
-    return image, [("parcels", f"{path}, {len(parcels)} of its {len(known)} labels{without}")]
+    return image, [("maps", f"parcels: {path}, {len(parcels)} of its {len(known)} labels{without}")]
 
 
 def labels_beside(path: Path) -> dict[str, int]:
