@@ -90,6 +90,9 @@ def verdict(pairs: Sequence[dict[str, Any]]) -> str:
     for conclusion, told in OTHERS.items():
         named = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["conclusion"] == conclusion]
         found += [told.format(listed(named, NAMED, "; "))] * bool(named)
+    if len(pairs) == 1:
+        (pair,) = pairs
+        found.append(f"{HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {difference(pair, pair['by']).text()}")
     return " ".join(f"{text}." for text in found if text)
 
 
