@@ -41,7 +41,7 @@ def who(run: Run) -> Iterator[Fact]:
     cohort = run.folds.whole if run.folds else run.cohort
     how, fold_of = (run.folds.how, run.folds.fold_of) if run.folds else ("", None)
     if not trains(run):
-        yield from cohort.census(fold_of).counted()
+        yield from cohort.census(fold_of).counted("sites")
     if run.model.classifies:
         yield "forecast", " ".join(forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome))
     if reasons := cohort.metadata.left_out:

@@ -78,10 +78,11 @@ class CohortFindings:
         site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
         return (f"{invalidating(number)}." if number else "No problem was found in the records themselves.") + site
 
-    def counted(self) -> Iterator[Fact]:
-        """Facts for `print_facts`: what there is."""
+    def counted(self, without: str = "") -> Iterator[Fact]:
+        """Facts for `print_facts`: what there is, `without` those of a heading."""
         yield "cohort", self.title
-        yield from ((heading, "; ".join(part.counts)) for heading, part in self.headings.items() if part.counts)
+        parts = ((heading, part.counts) for heading, part in self.headings.items() if heading != without)
+        yield from ((heading, "; ".join(counts)) for heading, counts in parts if counts)
 
     def judged(self, path: object) -> Iterator[Fact]:
         """The same of problems, notes and the forecast of the cohort at `path`; the first few, and how many more."""

@@ -466,7 +466,8 @@ def print_before(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort, folds = run.cohort, run.folds
     census = cohort.census(folds.fold_of if folds else None)
-    facts = [] if run.job.needs_checkpoint else [*census.counted(), *(("note", text) for text in census.every("notes"))]
+    facts = [] if run.job.needs_checkpoint else [*census.counted("sites")]
+    facts += [("note", text) for text in census.every("notes") if facts]
     if cohort.simulated:
         facts.append(("SIMULATED", "the results say nothing about people"))
     if run.transductive:
