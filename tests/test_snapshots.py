@@ -135,7 +135,7 @@ SENTENCE = re.compile(r"(?<=[.;!?])\s+")
     "rung, page",
     [
         *((rung, "test/report.html") for rung in ("on_folds", "split", "by_bundle")),
-        *(("several", page) for page in PAGES["several"]),
+        *((rung, page) for rung in ("blackout", "several") for page in PAGES[rung]),
     ],
 )
 def test_a_page_says_nothing_twice_and_hides_no_caveat(rung, page, lab, request):
