@@ -57,7 +57,7 @@ def check(folder: Path, sealed: bool = True) -> tuple[list[str], list[str]]:
     outcome = run("abide-data check {of} --html {page}", of=resealed(folder) if sealed else folder, page=page)
     lines = text_of(page).splitlines()
     after = lines[lines.index("Problems") + 1 :] if "Problems" in lines else []
-    problems = [*takewhile(lambda line: line not in ("What is not known", "Everybody"), after)]
+    problems = [*takewhile(lambda line: line not in ("What is not known", "participants"), after)]
     notes = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
     assert (outcome.status, outcome.err) == (1 if problems else 0, "")
     assert (SOUND in outcome.out) == (not problems)

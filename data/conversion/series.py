@@ -178,7 +178,8 @@ def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Pa
         raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
     if there:
         return there[0], []
-    return None, [("maps", "parcels: where they lie is not known, so a blackout leaves the edges alone; see --parcels")]
+    told = "parcels: where they lie is not known, so a blackout leaves the edges as they are; --parcels names it"
+    return None, [("maps", told)]
 
 
 def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[Fact]]:
