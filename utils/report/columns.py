@@ -48,7 +48,11 @@ COLUMNS = {
         "Brier score", SCORE, "The mean squared distance of probability and diagnosis; always 0.5 has 0.25."
     ),
     "slope": Column("calibration slope", ".2f", "1: probabilities are as sure as they should be. Below 1: too sure."),
-    "intercept": Column("calibration intercept", ".2f", "0: as many have autism as predicted. Above 0: more have it."),
+    "intercept": Column(
+        "calibration intercept",
+        ".2f",
+        "0: as many have autism as predicted. Above 0 more have it, as where it is more common than in the training.",
+    ),
     "value": Column("value", SCORE),
     "p": Column("p", ".2g", "The chance of a value at least as far from none, if there were nothing to find."),
     "subjects": Column("participants", PEOPLE),

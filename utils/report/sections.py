@@ -297,7 +297,9 @@ def flow(tables: Tables) -> Section:
         step("tested, with a known diagnosis", autism=int((tested == 1).sum()), control=int((tested == 0).sum()))
     )
     about = (
-        "Who was left out counts once, by the first reason that held." if left else "Nobody is recorded as left out."
+        "Who was left out counts once, by the first reason that held."
+        if left
+        else "Nobody is recorded as left out; who was scanned and is in no table is not known here."
     )
     return Section("Flow of participants", [about], table=rows)
 
