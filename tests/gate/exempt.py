@@ -38,6 +38,8 @@ CHOSEN = "Inner folds choose within a training: no candidate is tested by itself
 ONE_NETWORK = "A bundle is one network and holds no baselines, of which one of the folds is quoted."
 IN_ROWS = "A permutation leaves its score; which are as high as the observed one follows from it."
 ONE_TABLE = "Every family of a blackout has the columns of regions."
+BINNED = "The calibration error is gone: slope, intercept and Brier score say how probabilities agree with labels."
+ONE_CALIBRATION = "New people have the slope, the intercept and the Brier score of calibration.csv, by one method."
 ROUNDED = "Regions change averages of voxels, on which the network is computed again: it rounds otherwise."
 EXEMPTIONS: tuple[Exemption, ...] = (
     *(
@@ -69,6 +71,13 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption("*/blackout/group/*", "gone", "blobs", BLOBS),
     Exemption("*/test/confounds/*/reliability", "gone", "reliability", MOTION),
     *(Exemption("bundle/of-new/external/*/shift of *", how, "likeness", ONE_ENGINE) for how in HOWS),
+    Exemption("*/metrics/*calibration_error/*", "gone", "calibration", BINNED),
+    Exemption("*/repeats/calibration_error*/*", "gone", "calibration", BINNED),
+    Exemption("bundle/of-new/external/*/calibration/in_the_large", "gone", "calibration", ONE_CALIBRATION),
+    *(
+        Exemption(f"bundle/of-new/external/*/calibration/{measure}", "new", "calibration", ONE_CALIBRATION)
+        for measure in ("intercept", "brier")
+    ),
     *(
         Exemption(f"bundle/of-new/{table}/*", "gone", "bundle", ONE_NETWORK)
         for table in ("baseline_predictions", "baselines", "people/low", "people/high")
