@@ -560,9 +560,7 @@ def told(test: Predictions, baselines: list[np.ndarray], random: np.random.Gener
     score = with_intervals(test, 0)
     rows = [*table, flat(score), *({name: row[name] for name in row.keys() - count} for row in by)]
     rows += [{f"difference {name}": value for name, value in flat(differences(test, other, 0)).items()}]
-    rows += [
-        {row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, external.Known(), 0)
-    ]
+    rows += [{row["measure"] + end: row[end] for end in columns_of()} for row in external.scored(test, 0)]
     rows += [probabilities.share(pd.Series(random.random(len(test.label)) < 0.8), pd.Series(test.unit))]
     return rows, [comparisons.conclusion(score, test, table, ("volume",)).verdict]
 

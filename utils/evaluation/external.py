@@ -6,7 +6,6 @@ says in what these people differ from the training people, and `out_of_distribut
 these. What a model of everybody says of each of them goes to `participants.csv`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -31,16 +30,6 @@ COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # tha
 Row = dict[str, object]
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What is known of the people who trained a model; None for what is not."""
-
-    score: CrossValidation | None = None
-    reference: Reference | None = None
-    calibration: Calibration | None = None
-    notes: tuple[str, ...] = ()  # why something is not known
-
-
 def write_beside(results: Results) -> list[str]:
     """Writes `baseline_predictions.csv`. If no tested person was used for training, it also writes `external.csv` and
     `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns what
@@ -48,55 +37,45 @@ def write_beside(results: Results) -> list[str]:
     run = results.run
     if run.cohort.subjects("train") and not run.everybody:
         return write_baselines(results)
-    known, predictions = known_of(run), read_table(run, "predictions")
-    notes = [*known.notes, *write_baselines(results)]
-    found, unlike = tables(run.cohort, predictions, known, run.seed)
-    if len(found):
-        results.add("external", found)
-    if known.reference:
+    predictions, calibration, unlike = read_table(run, "predictions"), people.calibration_of(run), None
+    reference, notes = reference_of(run)
+    notes += write_baselines(results)
+    labelled = predictions[predictions["label"].notna()]
+    rows = [*scored(Predictions.of(labelled), run.seed, run.cross_validation, calibration)] if len(labelled) else []
+    if reference:
+        unlike, shifted = beside_training(reference, run.cohort)
         results.add("out_of_distribution", unlike)
-    if run.everybody:
-        notes = [*people.write(run, predictions, known.calibration, unlike if known.reference else None), *notes]
-    return notes
+        rows += shifted
+    if rows:
+        results.add("external", pd.DataFrame(rows))
+    return [*people.write(run, predictions, calibration, unlike), *notes] if run.everybody else notes
 
 
-def known_of(run: Run) -> Known:
-    """Of the people who trained a network, as far as their cohort is there as it was, or a bundle says what they are
-    like, and has the same maps."""
-    score, source = run.cross_validation, run.checkpoints.training_cohort()
+def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
+    """What the people who trained a network are like, as far as their cohort is there as it was, or a bundle says it,
+    and has the same maps; and what is not known of them."""
+    source = run.checkpoints.training_cohort()
     notes = [] if source and source.maps == run.cohort.maps else [run.checkpoints.overlap]
     why = "what these are like is not known, or is known of other maps."
     try:
         found = run.checkpoints.reference()
     except InputError as error:  # too few people
         found, why = None, str(error)
-    if found is None or found.constants.maps != run.cohort.maps:
-        found = None
-        notes.append(f"Nobody is compared with the training participants: {why}")
-    return Known(score, found, people.calibration_of(run), tuple(notes))
+    if found and found.constants.maps == run.cohort.maps:
+        return found, notes
+    return None, [*notes, f"Nobody is compared with the training participants: {why}"]
 
 
-def tables(cohort: Cohort, table: pd.DataFrame, known: Known, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`external.csv` and `out_of_distribution.csv` of a cohort's test records; `table` is `predictions.csv`, a row for
-    each."""
-    labelled = table[table["label"].notna()]
-    found = [*scored(Predictions.of(labelled), known, seed)] if len(labelled) else []
-    told = pd.DataFrame(columns=OUT_COLUMNS)
-    if known.reference:
-        indices = cohort.indices("test")
-        beside, tested = compared(known.reference, cohort, indices), [cohort.rows[at] for at in indices]
-        cells = [
-            (row.file, row.subject, "; ".join(reasons))
-            for row, reasons in zip(tested, beside.reasons, strict=True)
-            if reasons
-        ]
-        told = pd.DataFrame(cells, columns=OUT_COLUMNS)
-        first = ~pd.Series([row.subject for row in tested]).duplicated().to_numpy()  # each person once
-        about, ends = {"kind": UNLIKE, "measure": UNLIKE, "participants": len(tested)}, wilson(len(told), len(tested))
-        found += [about | Estimate.of(len(told) / len(tested), *ends).columns()]
-        found += shifts(known.reference, beside.values[first], beside.table[first])
-    table = pd.DataFrame(found)
-    return table.fillna({"how": ""}) if "how" in table else table, told
+def beside_training(of: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[Row]]:
+    """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
+    indices = cohort.indices("test")
+    found, tested = compared(of, cohort, indices), [cohort.rows[at] for at in indices]
+    table = pd.DataFrame([(row.file, row.subject) for row in tested], columns=OUT_COLUMNS[:2])
+    table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons]
+    told, first = table[table[OUT_COLUMNS[2]] != ""], ~table["subject"].duplicated().to_numpy()
+    share = Estimate.of(len(told) / len(table), *wilson(len(told), len(table)))
+    row: Row = {"kind": UNLIKE, "measure": UNLIKE, **share.columns(), "participants": len(table)}
+    return told, [row, *shifts(of, found.values[first], found.table[first])]  # each person once
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -104,20 +83,25 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
 
 
-def scored(predictions: Predictions, known: Known, seed: int) -> Iterator[Row]:
-    """Rows of the scores, those of the training beside them, and how right probabilities are, as the networks give them
-    and `calibrated`."""
-    found, before = with_intervals(predictions, seed), known.score
+def scored(
+    predictions: Predictions,
+    seed: int,
+    before: CrossValidation | None = None,
+    calibration: Calibration | None = None,
+) -> Iterator[Row]:
+    """Rows of the scores, those of the training `before` beside them, and how right probabilities are, as the networks
+    give them and `calibrated`."""
+    found = with_intervals(predictions, seed)
     for name in COMPARED:
         score = before.scores.get(name) if before else None
-        if name not in found and score is None:
-            continue
-        training = score.columns("training") if score else {}
-        about = {"training_people": before.conclusion.participants, "how": before.how} if before and score else {}
-        yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **training, **about}
+        about: Row = {}
+        if before and score:
+            about = {"training_people": before.conclusion.participants, "how": before.how, **score.columns("training")}
+        if name in found or score:
+            yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **about}
     kinds = {"calibration": agreement(predictions, seed)}
-    if known.calibration:
-        calibrated = known.calibration.probability(predictions.probabilities)
+    if calibration:
+        calibrated = calibration.probability(predictions.probabilities)
         kinds["calibrated"] = agreement(predictions.with_probabilities(calibrated), seed, FLAT)
     for kind, numbers in kinds.items():
         for name, estimate in numbers.items():
