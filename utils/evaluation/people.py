@@ -19,7 +19,9 @@ NO_CALIBRATION = (
     "with this model."
 )
 NO_SCORE = "How good this network is nobody knows: what it says of a participant may be chance."
-AT_CHANCE = "No test on folds shows that such networks beat chance: what this one says of a participant may be chance."
+AT_CHANCE = (
+    "The test on folds does not show that such networks beat chance: what this one says of a participant may be chance."
+)
 DIGITS = 6
 
 
@@ -39,7 +41,10 @@ def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike
         sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
         people["probability"] = calibration.probability(raw, prevalence)
         people["labels"] = [" or ".join(of) or "none" for of in sets]
-    notes = [*doubts(run.cross_validation), promises_of(run.cross_validation, calibration, prevalence)]
+    score, notes = run.cross_validation, []
+    if score is None or not score.score.beats_chance:
+        notes.append(AT_CHANCE if score else NO_SCORE)
+    notes.append(promises_of(score, calibration, prevalence))
     if unlike is not None:
         reasons = people["file"].map(unlike.set_index("file")["reasons"])
         people["out_of_distribution"] = reasons.astype(object).fillna("")
@@ -48,13 +53,6 @@ def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike
         notes.append(f"Out of distribution: {len(flagged)} of {people['subject'].nunique()} participants{why}.")
     write_frame(run.out_dir / name, people, DIGITS)
     return notes
-
-
-def doubts(score: CrossValidation | None) -> list[str]:
-    """Why what a network says of a person may be chance; nothing if a test on folds shows that it is not."""
-    if score is None:
-        return [NO_SCORE]
-    return [] if score.score.beats_chance else [AT_CHANCE]
 
 
 def promises_of(score: CrossValidation | None, calibration: Calibration | None, prevalence: float | None) -> str:
