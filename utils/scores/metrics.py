@@ -243,11 +243,6 @@ def averaged(predictions: Predictions, scored: Scored, weight: np.ndarray) -> di
         return {name: np.nansum(of, axis=0) / (~np.isnan(of)).sum(axis=0) for name, of in found.items()}
 
 
-def least_of_all(units: int) -> float:
-    """Low end of the share that passes, if all of so many units did (Clopper & Pearson 1934)."""
-    return ((1 - CONFIDENCE) / 2) ** (1 / max(units, 1))
-
-
 def intervals(
     predictions: Predictions, statistics: Statistics, seed: int, lowest: float = 0.0, among: int = 1
 ) -> dict[str, Estimate]:
@@ -267,7 +262,7 @@ def intervals(
         fewest = min(predictions.units(rows) for one in predictions.repeats for rows in needed_groups(one, name))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
-            perfect = least_of_all(fewest)
+            perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
             low, high = min(low, perfect), max(high, 1 - perfect)
         within = np.clip((low, high), lowest, 1)
         result[name] = Estimate.of(at, *within) if fewest >= MIN_PER_CLASS else Estimate.of(at)
