@@ -17,7 +17,7 @@ from types import SimpleNamespace
 # Before anything is imported; processes that are started have it, too.
 os.environ["ABIDE_EFFORT"] = json.dumps(
     {
-        **{"strengths": 2, "penalties": 3, "inner_folds": 2, "resamples": 200, "curve_resamples": 2},
+        **{"strengths": 2, "penalties": 3, "inner_folds": 2, "resamples": 200},
         **{"calibrate_from": 5, "describe_from": 5},
     }
 )

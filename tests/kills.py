@@ -37,7 +37,7 @@ import pandas as pd
 from commands import PROGRAMS, ROOT
 from tried import APART, SIDE_BY_SIDE, head
 
-EFFORT = {"resamples": 200, "curve_resamples": 2, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
+EFFORT = {"resamples": 200, "inner_folds": 2, "strengths": 2, "penalties": 2, "save_every": 10}
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # itself, or one that does a fold for it
 TIMES = {"kill": 4, "full_disk": 3, "read_only": 1}  # of each row
 ON_COHORT = "--dataDir cohort --chkPointDir ckpt --outDir"

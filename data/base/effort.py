@@ -10,7 +10,6 @@ class Effort:
     """Numbers that make a command slow and its result sure."""
 
     resamples: int = 2000  # of an interval
-    curve_resamples: int = 500  # of the band of a curve: each draws a whole curve
     inner_folds: int = 5  # in which baselines choose penalties and calibrate; of fewer people a class, as many
     strengths: int = 5  # of a logistic regression, from which the best is chosen
     penalties: int = 7  # of a ridge regression

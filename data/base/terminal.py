@@ -61,15 +61,17 @@ def print_unless_quiet(text: str) -> None:
         print(text, flush=True)
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows of texts in aligned columns, unless `quietly`. Where there is a terminal, a text wraps in its column;
-    elsewhere a row is a line, however long."""
+def print_table(rows: Sequence[Sequence[str]], cut: bool = False) -> None:
+    """Prints rows of texts in aligned columns, unless `quietly`. Where there is a terminal, a text wraps in its column,
+    or is `cut`, if it stands in a file, too; elsewhere a row is a line, however long."""
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
     if TELL.get() or not (rows and sys.stdout):
         return
     table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in max(rows, key=len):
+        table.add_column(no_wrap=cut, overflow="ellipsis" if cut else "fold")
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else LONGEST

@@ -27,7 +27,7 @@ all("[popover].meaning").forEach(meaning => meaning.addEventListener("toggle", (
 // Tables are sorted by their headings: by numbers where a column has some. Rows without one come last.
 function key(row, column) {
   const cell = row.cells[column], text = cell.textContent.trim();
-  const found = /^[<>]?\s*([-+]?[\d.,]+(e-?\d+)?)%?(?=[\s(]|$)/.exec(cell.dataset.value ?? text);  // no date, no code
+  const found = /^[<>]?\s*([-+]?[\d.,]+(e-?\d+)?)%?(?=[\s(]|$)/.exec(text);  // no date, no code
   return { number: found ? parseFloat(found[1].replaceAll(",", "")) : NaN, text };
 }
 all("th .sort").forEach(button => button.onclick = () => {

@@ -9,16 +9,17 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import known_sites
+from data.cohorts.records import CLASSES
+from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites, listed
 from data.cohorts.variants import standardised
 from utils.report.tables import MINUS, Results, Tested
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
-from utils.scores.conclusion import Baseline, Conclusion, notes_of, standing, why_not
+from utils.scores.conclusion import Baseline, Conclusion, standing
 from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
-from utils.scores.results import MAJORITY, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
+from utils.scores.results import MAJORITY, MIN_PER_CLASS, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
@@ -47,9 +48,8 @@ def write_baselines(results: Results) -> list[str]:
 
 def training_people(run: Run) -> Cohort | None:
     """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
-    are
-    of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as it
-    was, or was prepared otherwise."""
+    are of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as
+    it was, or was prepared otherwise."""
     cohort, source, people = run.cohort, run.checkpoints.training_cohort(), run.checkpoints.record().people
     if source is None or people is None or prepared(source) != prepared(cohort):
         return None
@@ -110,20 +110,7 @@ def conclusion(
 ) -> Conclusion:
     """What a test shows, by its metrics and the rows of `baselines_table`; without any, the baseline is that of the
     test `of_folds` that goes with the network."""
-    metric, everybody = headline(score), predictions.label >= 0
-    people = predictions.count(everybody)
-    fewest = min(predictions.count(predictions.label == value) for value in (0, 1))
-    small, tied = predictions.in_small_sites, predictions.units(everybody) < people
-    sites = known_sites(predictions.site)
-    notes = notes_of(
-        metric,
-        small_sites=small,
-        one_class=predictions.in_one_class_sites,
-        participants=people,
-        new_sites=new_sites(predictions),
-        unknown_site=not sites,
-        repeats=len(predictions.repeats),
-    )
+    metric = headline(score)
     minus = {row["baseline"]: Estimate.in_row(row, f"{MINUS}{metric}") for row in rows}
     candidates = [name for name in minus if name != MAJORITY]
     first = named(candidates, inputs)
@@ -137,14 +124,60 @@ def conclusion(
     return Conclusion(
         metric=metric,
         score=score[metric],
-        participants=people,
-        sites=len(sites),
-        small_sites=small,
-        why=why_not(score[metric], metric, fewest, small, tied),
-        notes=notes,
+        participants=predictions.count(predictions.label >= 0),
+        small_sites=predictions.in_small_sites,
+        why=why_not(score[metric], metric, predictions),
+        notes=notes_of(metric, predictions),
         baseline=found,
         others=dict(others),
     )
+
+
+def why_not(score: Estimate, metric: str, predictions: Predictions) -> str:
+    """Why nothing can be concluded of a score; empty if something can."""
+    small, everybody = predictions.in_small_sites, predictions.label >= 0
+    if score.value is None and not all((predictions.label == value).any() for value in range(len(CLASSES))):
+        return f"the test participants are of one class, not of {listed(CLASSES)}"
+    if score.value is None and metric == "auc_folds":
+        return "in each fold all test participants have the same diagnosis"
+    if score.value is None:
+        where = " of a fold" if small else ""
+        return (
+            f"at each site all test participants{where} have the same diagnosis, and a network that tells sites apart "
+            "would seem to tell diagnoses"
+        )
+    if score.low is None:
+        tied = predictions.units(everybody) < predictions.count(everybody)
+        once = " (a family, or participants who share a scan, count once)" if tied else ""
+        both = f" at sites{' and folds' if small else ''} that have both" if metric == "auc_sites" else ""
+        return f"an interval needs {MIN_PER_CLASS} participants of each class{once}{both}"
+    return ""
+
+
+def notes_of(metric: str, predictions: Predictions) -> list[str]:
+    """Footnotes of a score: whom it compares, and what it does not say."""
+    people, repeats = predictions.count(predictions.label >= 0), len(predictions.repeats)
+    found = [] if known_sites(predictions.site) else [f"{SITE_IS_UNKNOWN}."]
+    alone = predictions.in_one_class_sites
+    if metric == "auc_sites" and predictions.in_small_sites:
+        found.append(
+            "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
+            "in the wrong direction: only those of the same site and fold are compared."
+        )
+        found += [f"{alone} of {people} have nobody of the other class there."] if alone else []
+        found.append("If each site has several of both classes, --folds site compares all of them.")
+    elif metric == "auc_sites":
+        found.append("Compares participants of the same site, averaged over sites.")
+        found += [f"{alone} of {people} are at sites of one class, and not in it."] if alone else []
+        if (new := new_sites(predictions)) is not None:
+            found.append(
+                "Each site was tested by a model that had not seen it."
+                if new
+                else "Participants of the tested sites were in the training: this says nothing of a new site."
+            )
+    elif metric == "auc_folds":
+        found.append("Compares participants whom the same model tested, averaged over folds.")
+    return [*found, *([f"The mean over {repeats} repeats, of those that have one."] if repeats > 1 else [])]
 
 
 def new_sites(predictions: Predictions) -> bool | None:

@@ -152,10 +152,8 @@ def told(result: dict | None) -> Covariates | None:
     return Covariates(
         names=[*result["beside"].whole],
         partial=result.get("partial", UNDEFINED),
-        p=result.get("p"),
         reason=result.get("reason", ""),
         left_out=result["left_out"],
-        motion=result.get("correlation", UNDEFINED),
     )
 
 

@@ -23,9 +23,9 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import FLAT, Calibration
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, OUT_COLUMNS, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, OUT, OUT_COLUMNS, UNDEFINED, Estimate
+from utils.scores.statistics import share_of
 
-UNLIKE = "out of distribution"
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
 Row = dict[str, object]
 
@@ -48,7 +48,7 @@ def write_beside(results: Results) -> list[str]:
         rows += shifted
     if rows:
         results.add("external", pd.DataFrame(rows))
-    return [*people.write(run, predictions, calibration, unlike), *notes] if run.everybody else notes
+    return [*people.add(results, predictions, calibration, unlike), *notes] if run.everybody else notes
 
 
 def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
@@ -73,14 +73,9 @@ def beside_training(of: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[R
     table = pd.DataFrame([(row.file, row.subject) for row in tested], columns=OUT_COLUMNS[:2])
     table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons]
     told, first = table[table[OUT_COLUMNS[2]] != ""], ~table["subject"].duplicated().to_numpy()
-    share = Estimate.of(len(told) / len(table), *wilson(len(told), len(table)))
-    row: Row = {"kind": UNLIKE, "measure": UNLIKE, **share.columns(), "participants": len(table)}
+    share = share_of(len(told), len(table))
+    row: Row = {"kind": OUT, "measure": OUT, **share.columns(), "participants": len(table)}
     return told, [row, *shifts(of, found.values[first], found.table[first])]  # each person once
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Both ends of the interval of a share."""
-    return stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
 
 
 def scored(
@@ -126,8 +121,8 @@ def shifts(of: Reference, values: pd.DataFrame, table: pd.DataFrame) -> Iterator
         before /= before.sum()  # of those who are known
         for category, share in before[-1:].items() if len(before) == 2 else before.items():
             if count := len(text):
-                had, sd = int((text == category).sum()), np.sqrt(max(share * (1 - share), 1e-4))
-                of_category = shift(had / count, wilson(had, count), share, sd, count)
+                had, *ends = share_of((text == category).sum(), count).numbers
+                of_category = shift(had, ends, share, np.sqrt(max(share * (1 - share), 1e-4)), count)
                 yield {"kind": "shift", "measure": f"{name} {category}"} | of_category
 
 

@@ -1,17 +1,15 @@
 """What a model of everybody says of each person -> `participants.csv`: the probability, calibrated; a set of labels;
-why the person is unlike the training people."""
+why the person is out of distribution."""
 
 import pandas as pd
 
 from data.base import files
-from data.base.tables import write_frame
 from data.cohorts.records import CLASSES
-from data.cohorts.rows import listed
 from utils.evaluation.options import TestOptions
+from utils.report.tables import Results
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import LEVELS, Calibration
-from utils.scores.results import TABLES
 
 LEVEL = LEVELS[0]
 NO_CALIBRATION = (
@@ -22,7 +20,6 @@ NO_SCORE = "How good this network is nobody knows: what it says of a participant
 AT_CHANCE = (
     "The test on folds does not show that such networks beat chance: what this one says of a participant may be chance."
 )
-DIGITS = 6
 
 
 def calibration_of(run: Run) -> Calibration | None:
@@ -31,34 +28,32 @@ def calibration_of(run: Run) -> Calibration | None:
     return files.typed(files.json_text(found), Calibration) if found else None
 
 
-def write(run: Run, table: pd.DataFrame, calibration: Calibration | None, unlike: pd.DataFrame | None) -> list[str]:
-    """Writes `participants.csv` of a test, whose `predictions.csv` is `table`, with the reasons of
-    `out_of_distribution.csv`, if anybody could be compared; returns what must be said of it."""
+def add(
+    results: Results, table: pd.DataFrame, calibration: Calibration | None, unlike: pd.DataFrame | None
+) -> list[str]:
+    """Adds `participants.csv` of a test, whose `predictions.csv` is `table`, with the reasons of
+    `out_of_distribution.csv`, if anybody could be compared, and what it promises; returns what speaks against it."""
+    run, raw = results.run, table["probability"].to_numpy()
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
-    raw, name = table["probability"].to_numpy(), TABLES["participants"].file
     people = table[["file", "subject"]].assign(raw=raw, probability=None, labels="")
     if calibration:
         sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
         people["probability"] = calibration.probability(raw, prevalence)
         people["labels"] = [" or ".join(of) or "none" for of in sets]
-    score, notes = run.cross_validation, []
-    if score is None or not score.score.beats_chance:
-        notes.append(AT_CHANCE if score else NO_SCORE)
-    notes.append(promises_of(score, calibration, prevalence))
     if unlike is not None:
         reasons = people["file"].map(unlike.set_index("file")["reasons"])
         people["out_of_distribution"] = reasons.astype(object).fillna("")
-        flagged = unlike["subject"].unique().tolist()
-        why = f"; less is known of their predictions, and {name} says why: {listed(flagged)}" if flagged else ""
-        notes.append(f"Out of distribution: {len(flagged)} of {people['subject'].nunique()} participants{why}.")
-    write_frame(run.out_dir / name, people, DIGITS)
-    return notes
-
-
-def promises_of(score: CrossValidation | None, calibration: Calibration | None, prevalence: float | None) -> str:
-    """What probabilities and sets promise, and to whom."""
+    results.add("participants", people)
+    score = run.cross_validation
+    doubts = [] if score and score.score.beats_chance else [AT_CHANCE if score else NO_SCORE]
     if score is None or calibration is None:
-        return NO_CALIBRATION
+        return [*doubts, NO_CALIBRATION]
+    results.promise = promise_of(score, calibration, prevalence)
+    return doubts
+
+
+def promise_of(score: CrossValidation, calibration: Calibration, prevalence: float | None) -> str:
+    """What probabilities and sets promise, and to whom."""
     share = f"{prevalence or calibration.prevalence:.3g}"
     share += "" if prevalence else ", as in the training; --prevalence names another one"
     whom = "of participants of sites that trained the network; at a new site nobody knows"

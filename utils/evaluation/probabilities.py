@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from data.base.effort import EFFORT
 from data.cohorts.records import CLASSES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, enough, left_out
 from utils.scores.metrics import Predictions
-from utils.scores.results import CALIBRATION_COLUMNS, CONFIDENCE, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, UNITS, Estimate
+from utils.scores.results import CALIBRATION_COLUMNS, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, UNITS, Estimate
+from utils.scores.statistics import share_of
 
 Row = dict[str, object]
 NAMES = ("probabilities", "group", "diagnosis")  # columns of text that not every row has
@@ -84,9 +84,8 @@ def share(holds: pd.Series, unit: pd.Series) -> Row:
     undefined."""
     if not len(holds):
         return told(0, UNDEFINED)
-    units = unit.nunique()
-    ends = binomtest(round(holds.mean() * units), units).proportion_ci(CONFIDENCE, method="wilson")
-    return told(len(holds), Estimate.of(holds.mean(), ends.low, ends.high))
+    of_units = share_of(holds.mean() * unit.nunique(), unit.nunique())
+    return told(len(holds), Estimate.of(holds.mean(), of_units.low, of_units.high))
 
 
 def told(count: int, estimate: Estimate) -> Row:

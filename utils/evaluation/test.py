@@ -9,7 +9,7 @@ import keras
 import pandas as pd
 
 from data.base import files
-from data.base.tables import add_row
+from data.base.tables import add_row, printable
 from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
@@ -39,7 +39,17 @@ from utils.runs.run import Run
 from utils.scores import baselines
 from utils.scores.conclusion import OF_FOLD, UNLABELLED, Conclusion
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import MASKED, METRICS, POOLED, PREDICTION_COLUMNS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import (
+    MASKED,
+    METRICS,
+    OUT,
+    OUT_COLUMNS,
+    POOLED,
+    PREDICTION_COLUMNS,
+    SAME_SCAN,
+    Estimate,
+    Headline,
+)
 from utils.training.network import predicted, restored_network
 
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
@@ -124,7 +134,7 @@ def conclude(
         "baseline_settings": baselines.SETTINGS,
         "shares": mean_of_shares([of.shares for _, of in trained]),
         "chosen": {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told},
-        "small_sites": bool(found and found.small_sites),
+        "promise": results.promise,
         "conclusion": None if run.fold or found is None else asdict(found),
     }
     about = described(run.record(**summary), run.out_dir)
@@ -134,8 +144,15 @@ def conclude(
     else:
         who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}"
         cut = f"folds: {run.cut}" if run.folds else "trained on everybody" if run.everybody else ""
-        rows = found.rows(problems=run.caveats.problems, warnings=notes) if found else [("", "", UNLABELLED)]
-        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows])
+        odd = results.tables.get("out_of_distribution", pd.DataFrame(columns=OUT_COLUMNS))
+        told = {
+            "problems": run.caveats.problems,
+            "warnings": notes,
+            OUT: (odd["file"] + ": " + odd["reasons"]).tolist(),
+        }
+        beside = [(name, str(len(texts)), printable(texts[0])) for name, texts in told.items() if texts]
+        rows = found.rows if found else [("", "", UNLABELLED)]
+        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows, *beside], cut=True)
     run.finish(Headline(found.metric, found.score) if found else None, **summary)
     return {} if run.is_pooled else score
 
@@ -183,13 +200,12 @@ def calibrate(results: Results, mean: pd.DataFrame) -> None:
 
 
 def warnings_of(run: Run, unlabelled: int, every: int, notes_before: list[str]) -> list[str]:
-    """What is wrong with the data, or must be known of the results."""
+    """What is wrong with the data, or must be known of the results, the gravest first."""
     derivation = run.cohort.metadata.derivation
-    notes = [f"{unlabelled} of {every} test records have no label and are in no metric."] if unlabelled else []
-    gaps = missing_in(run.cohort.raw_phenotype, run.cohort.rows)
-    notes += [f"Missing values tell the label: {text}." for text in gaps]
-    notes += filter(None, [derivation.uncleaned] if derivation else [])
-    return [*notes, *notes_before, *(run.folds.notes if run.folds else [])]
+    uncleaned = [derivation.uncleaned] if derivation and derivation.uncleaned else []
+    gaps = [f"Missing values tell the label: {text}." for text in missing_in(run.cohort.raw_phenotype, run.cohort.rows)]
+    none = [f"{unlabelled} of {every} test records have no label and are in no metric."] if unlabelled else []
+    return [*gaps, *uncleaned, *notes_before, *none, *(run.folds.notes if run.folds else [])]
 
 
 def prepared(run: Run) -> Prepared:

@@ -171,6 +171,8 @@ def sections_of(tables: Tables) -> Iterator[Section]:
         yield Section("Permutations", [run.permutations.sentence], open=True)
     if found := warnings(tables):
         yield Section("Warnings", found, kind="warning")
+    if run.promise:
+        yield Section("Predictions of participants", [run.promise, "They are in participants.csv."], open=True)
     if tables.external is not None:
         yield from sections.external(tables, tables.external)
     if tables.scores:

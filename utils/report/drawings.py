@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from data.base.tables import printable
@@ -27,6 +26,7 @@ from utils.scores.results import (
     UNDEFINED,
     Estimate,
 )
+from utils.scores.statistics import share_of
 
 DARK = 0.6  # share of a class from which on its cell takes white letters
 WIDTH = 4.2  # inches
@@ -147,7 +147,5 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     rows = []
     for number in np.unique(index):
         positive, count = int(label[index == number].sum()), int((index == number).sum())
-        ends = binomtest(positive, count).proportion_ci(CONFIDENCE, method="wilson")
-        predicted = probability[index == number].mean()
-        rows.append((number, count, predicted, positive / count, ends.low, ends.high))
+        rows.append((number, count, probability[index == number].mean(), *share_of(positive, count).numbers))
     return pd.DataFrame(rows, columns=["bin", "count", "predicted", "observed", "low", "high"])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
+from data.base.effort import EFFORT
 from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import known_sites
 from data.pages.page import Row, Section
@@ -14,12 +15,13 @@ from utils.report import drawings
 from utils.report.adjusted import adjusted_section
 from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelled
 from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
-from utils.scores.calibration import MIN_GROUPS
+from utils.scores.calibration import LEVELS, MIN_GROUPS
 from utils.scores.metrics import HEADLINES, Predictions, headline
 from utils.scores.results import (
     NAMED,
     NO_INTERVAL,
     OTHER,
+    OUT,
     PRESPECIFIED_BASELINE,
     ROLE,
     SITE_COUNTS,
@@ -31,7 +33,7 @@ from utils.scores.results import (
 
 AUTISM, CONTROL = reversed(CLASSES)
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
-LEVEL, OTHER_LEVEL = 0.8, 0.9  # of the sets that the page shows, and of those that it names
+LEVEL = LEVELS[0]  # of the sets that the page shows
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
 MOST_PEOPLE = 50  # of those out of distribution on the page
@@ -73,6 +75,8 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield chosen(run)
     if known["label"].nunique() == len(CLASSES):
         about = "Of all participants together; the verdict rests on the AUC above."
+        if run.repeats > 1:
+            about = "Of the mean probabilities over repeats; the AUC beside it is the mean of those of the repeats."
         yield Section("ROC curve", [about], drawings.roc(predictions, tables.scores))
     yield from of_probabilities(tables)
     yield confusion(predictions, tables)
@@ -224,9 +228,8 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
     if people is None or table is None:
         known = tables.labelled
         drawn = drawings.calibrated(known["label"].to_numpy(), {"as predicted": known["probability"].to_numpy()})
-        yield Section(
-            "Probabilities", ["They are not calibrated here: that takes --folds and participants enough."], drawn
-        )
+        few = f"that takes --folds, and {EFFORT.calibrate_from} participants of each class outside of each fold"
+        yield Section("Probabilities", [f"They are not calibrated here: {few}."], drawn)
         return
     label, share = people["label"].to_numpy(), people["label"].mean()
     drawn = drawings.calibrated(label, {name: people[of].to_numpy() for name, of in KINDS.items()})
@@ -370,8 +373,8 @@ def external(tables: Tables, table: pd.DataFrame) -> Iterator[Section]:
         about = "In standard deviations of these. The intervals are of the tested participants only; nothing is tested."
         notes = {"measure": f"Of measures of maps the {MOST_MAPS} that differ most; external.csv has all."}
         yield section(title, shifts, ["measure", "value"], about, OF_PAGE, notes=notes)
-    if tables.out_of_distribution is not None and "out of distribution" in of_kind:
-        yield out_of_distribution(tables.out_of_distribution, of_kind["out of distribution"].iloc[0])
+    if tables.out_of_distribution is not None and OUT in of_kind:
+        yield out_of_distribution(tables.out_of_distribution, of_kind[OUT].iloc[0])
 
 
 def beside_training(table: pd.DataFrame) -> Section:
@@ -395,5 +398,7 @@ def out_of_distribution(table: pd.DataFrame, share: pd.Series) -> Section:
     little = ". The training's scores say little of them." if count else "."
     about = f"{count} of {every} records, {Estimate.in_row(share).text('.0%')}{little}"
     notes = {"": "Nearly one in 20 of those like the training participants is called so, too."}
+    if count > MOST_PEOPLE:
+        notes["file"] = f"The first {MOST_PEOPLE}; out_of_distribution.csv has all."
     rows = rows_of(table[:MOST_PEOPLE], ["file", "reasons"]) if count else None
     return Section("Out of distribution", [about], table=rows, notes=notes, open=True)

@@ -25,6 +25,7 @@ PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covaria
 LABELS = ("autism", "control", "unknown")
 KINDS = {"as predicted": "probability", "calibrated": "calibrated"}  # of it, and their columns in probabilities.csv
 COVERAGE, NONE, ONE, BOTH = "coverage", "none", "one", "both"  # measures there
+FOLDS = "folds"  # of metrics.json: the scores of each
 DIGITS = 8  # of numbers in tables, significant ones
 MINUS = "model_minus_baseline_"  # before the name of an AUC, a column of `baselines.csv`
 
@@ -122,10 +123,14 @@ class Described(Choices, Caveats):
     chosen: dict[str, Chosen] = field(default_factory=dict)  # in each fold, among candidates
     permutations: Permuted | None = None
     prepared: Prepared
-    small_sites: bool = False  # whether the AUC within sites compares people of one fold only, see `Predictions`
+    promise: str = ""  # what probabilities and sets of labels promise to new people
     baseline_settings: dict[str, str]  # of each classifier that is a baseline
     shares: dict[str, float]  # what each part of the networks counts, if it was learned
     cross_validation: CrossValidation | None = None  # the test on folds that goes with a model of everybody
+
+    @property
+    def small_sites(self) -> bool:
+        return bool(self.conclusion and self.conclusion.small_sites)
 
     @property
     def cohort_name(self) -> str:
@@ -153,12 +158,11 @@ class Tables:
         """Of typed tables by name, and the content of `metrics.json`."""
         others = {name: table for name, table in tables.items() if len(table) or name == "out_of_distribution"}
         predictions = mean_of(by_repeat(others.pop("predictions")))
-        scores = {name: Estimate(**of) for name, of in metrics.items() if isinstance(of, dict) and "low" in of}
-        folds = {
-            fold: {name: Estimate(**score) for name, score in of.items()}
-            for fold, of in metrics.get("folds", {}).items()
-        }
-        return cls(run, predictions, scores, folds, others)
+        of_all = {name: of for name, of in metrics.items() if name != FOLDS and isinstance(of, dict)}
+        scores, *folds = (
+            {name: Estimate(**of) for name, of in found.items()} for found in (of_all, *metrics.get(FOLDS, {}).values())
+        )
+        return cls(run, predictions, scores, dict(zip(metrics.get(FOLDS, {}), folds, strict=True)), others)
 
     def __getattr__(self, name: str) -> pd.DataFrame | None:
         """One of `others`. Raises AttributeError if no table has this name."""
@@ -259,6 +263,7 @@ class Results:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tables = dict[str, pd.DataFrame]()
+        self.promise = ""  # see `Described`
 
     def add(self, name: str, table: pd.DataFrame) -> None:
         """A table by its name in `TABLES`."""

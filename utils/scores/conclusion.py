@@ -1,15 +1,13 @@
 """What a test shows: one record, in `run.json`, from which the terminal, the page and the card of a bundle speak."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from data.base.tables import printable
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import SITE_IS_UNKNOWN, listed
+from data.cohorts.rows import listed
 from data.pages.page import Number
 from utils.figures import number
 from utils.scores.metrics import HEADLINES
-from utils.scores.results import CHANCE, INTERVAL, MIN_PER_CLASS, NAMED, UNDEFINED, Estimate
+from utils.scores.results import CHANCE, INTERVAL, NAMED, UNDEFINED, Estimate
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."
@@ -61,15 +59,13 @@ class Baseline:
 @dataclass(frozen=True, kw_only=True)
 class Covariates:
     """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both beside these
-    `names`, and its p; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since
-    their site has one class. `motion`: the correlation of output and head motion."""
+    `names`; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since their site has
+    one class."""
 
     names: list[str] = field(default_factory=list)
     partial: Estimate = UNDEFINED
-    p: float | None = None
     reason: str = ""
     left_out: int = 0
-    motion: Estimate = UNDEFINED
 
     @property
     def more(self) -> str:
@@ -95,7 +91,6 @@ class Conclusion:
     metric: str
     score: Estimate
     participants: int
-    sites: int  # known ones
     small_sites: bool = False  # whether only participants of one fold are compared, see `Predictions`
     why: str = ""
     notes: list[str] = field(default_factory=list)
@@ -142,19 +137,20 @@ class Conclusion:
     def of_baselines(self) -> str:
         if self.why or self.words == BELOW:
             return ""
-        if self.baseline is None:
-            return "No baseline reads what it reads, so none is pre-specified." if self.others else ""
-        less = self.baseline.less.text(".3f")
-        told = {
-            BETTER: f"It is better than the pre-specified baseline{{}}: {less}",
-            SAME: f"No difference from the pre-specified baseline is shown{{}}: {less}",
-            WORSE: f"It is worse than the pre-specified baseline{{}}: {less}",
-            UNKNOWN: "Whether it differs from the pre-specified baseline cannot be told{}",
-        }[standing(self.baseline.less)]
-        told = told.format(" in the training's own test" if self.baseline.where else "")
         worse, every = self.others.get(WORSE, 0), sum(self.others.values())
         others = f"; {worse} of {every} others {'is' if worse == 1 else 'are'} better" if worse else ""
-        return f"{told}{others}."
+        if self.baseline is None:
+            return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
+        less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
+        its = f"the pre-specified baseline{f', which lacks the {listed(lacks)},' if lacks else ''}"
+        told = {
+            BETTER: f"It is better than {its}{{}}: {less}",
+            SAME: f"No difference from {its} is shown{{}}: {less}",
+            WORSE: f"It is worse than {its}{{}}: {less}",
+            UNKNOWN: f"Whether it differs from {its} cannot be told{{}}",
+        }[standing(self.baseline.less)]
+        where = " in the training's own test" if self.baseline.where else ""
+        return f"{told.format(where)}{others}."
 
     @property
     def of_confounds(self) -> list[str]:
@@ -165,13 +161,14 @@ class Conclusion:
             told.append(f"With missingness masked: {self.masked.text('.2f')}.")
         return told
 
-    def rows(self, **told: Sequence[str]) -> list[tuple[str, ...]]:
-        """What the terminal shows; of what is `told`, such as problems, how many there are, and the first."""
-        found = [(self.area, self.score.text(".2f", "undefined"), self.words)]
-        if self.why:
-            found.append(("", "", self.why))
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """What the terminal shows."""
+        words = f"{self.words}: {self.why}" if self.why else self.words
+        found = [(self.area, self.score.text(".2f", "undefined"), words)]
         if of := self.baseline:
-            found.append((f"{NAMED} baseline", of.auc.text(".2f", "undefined"), of.spoken))
+            lacks = f", which lacks the {listed(of.lacks)}" if of.lacks else ""
+            found.append((f"{NAMED} baseline", of.auc.text(".2f", "undefined"), f"{of.spoken}{lacks}"))
             found.append(("model minus baseline", of.less.text(".3f", "undefined"), of.standing))
         if of_covariates := self.covariates:
             names = listed(of_covariates.names, NAMES)
@@ -183,7 +180,6 @@ class Conclusion:
         if self.masked.value is not None:
             masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', 'undefined')}"
             found.append(("missingness masked", self.masked.text(".2f", "undefined"), masked))
-        found += [(name, str(len(texts)), texts[0]) for name, texts in told.items() if texts]
         return [tuple(map(printable, row)) for row in found]
 
     @property
@@ -195,53 +191,3 @@ class Conclusion:
             name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
             found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found
-
-
-def why_not(score: Estimate, metric: str, fewest: int, small_sites: bool, tied: bool) -> str:
-    """Why nothing can be concluded of a score; `fewest`: participants of the rarer class; `tied`: whether some are
-    relatives or share a scan. Empty if something can."""
-    if score.value is None and not fewest:
-        return f"the test participants are of one class, not of {listed(CLASSES)}"
-    if score.value is None:
-        where = " of a fold" if small_sites else ""
-        return (
-            f"at each site all test participants{where} have the same diagnosis, and a network that tells sites apart "
-            "would seem to tell diagnoses"
-        )
-    if score.low is None:
-        once = " (a family, or participants who share a scan, count once)" if tied else ""
-        both = f" at sites{' and folds' if small_sites else ''} that have both" if metric == "auc_sites" else ""
-        return f"an interval needs {MIN_PER_CLASS} participants of each class{once}{both}"
-    return ""
-
-
-def notes_of(
-    metric: str,
-    small_sites: bool,
-    one_class: int,
-    participants: int,
-    new_sites: bool | None,
-    unknown_site: bool,
-    repeats: int,
-) -> list[str]:
-    """Footnotes of a score: whom it compares, and what it does not say. `one_class`: participants who are compared with
-    nobody; `new_sites`: whether each site was tested by a model that had not seen it, None without folds."""
-    found = [f"{SITE_IS_UNKNOWN}."] if unknown_site else []
-    if metric == "auc_sites" and small_sites:
-        alone = f" {one_class} of {participants} have nobody of the other class there." if one_class else ""
-        found.append(
-            "Sites have few participants of a class, and a model that has seen some of such a site predicts the others "
-            f"in the wrong direction: only those of the same site and fold are compared.{alone}"
-        )
-    elif metric == "auc_sites":
-        alone = f" {one_class} of {participants} are at sites of one class, and not in it." if one_class else ""
-        found.append(f"Compares participants of the same site, averaged over sites.{alone}")
-        if new_sites is not None:
-            found.append(
-                "Each site was tested by a model that had not seen it."
-                if new_sites
-                else "Participants of the tested sites were in the training: this says nothing of a new site."
-            )
-    elif metric == "auc_folds":
-        found.append("Compares participants whom the same model tested, averaged over folds.")
-    return [*found, *([f"The mean over {repeats} repeats."] if repeats > 1 else [])]

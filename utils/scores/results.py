@@ -101,6 +101,7 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
+OUT = "out of distribution"
 OUT_COLUMNS = ("file", "subject", "reasons")
 SITE_COUNTS = ("subjects", "autism", "control")
 UNITS = "units"  # people, of whom those of a group count as one

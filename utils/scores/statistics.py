@@ -6,8 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 from scipy.special import logit
+from scipy.stats import binomtest
 
-from utils.scores.results import CONFIDENCE, MIN_SUBJECTS
+from utils.scores.results import CONFIDENCE, MIN_SUBJECTS, UNDEFINED, Estimate
 
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
@@ -86,6 +87,14 @@ def mean_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, gro
         records += size
     with np.errstate(invalid="ignore"):
         return total / records
+
+
+def share_of(count: float, total: int) -> Estimate:
+    """A share of people with the interval of Wilson (1927); undefined of nobody."""
+    if not total:
+        return UNDEFINED
+    ends = binomtest(round(count), total).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate.of(count / total, ends.low, ends.high)
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
