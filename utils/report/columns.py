@@ -48,9 +48,7 @@ COLUMNS = {
         "Brier score", SCORE, "The mean squared distance of probability and diagnosis; always 0.5 has 0.25."
     ),
     "slope": Column(
-        "calibration slope",
-        ".2f",
-        "1: probabilities are as sure as they should be; below 1 too sure; below 0 look for exchanged labels.",
+        "calibration slope", ".2f", "1: as sure as they should be; below 1 too sure; below 0 look for exchanged labels."
     ),
     "intercept": Column(
         "calibration intercept",
