@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import Any, NoReturn, Protocol
 
 from data.base.processes import interrupt_once
 
 LINE_INTERVAL_S = 10.0
+LEAST = 20  # letters of a text that is cut
 LONGEST = 1000  # letters of a line where there is no terminal
 ABOUT = len("participants")  # the widest of what facts are about
 TOLD_INTERVAL_S = 0.5  # between what is told of progress
@@ -69,13 +71,15 @@ def print_table(rows: Sequence[Sequence[str]], cut: bool = False) -> None:
 
     if TELL.get() or not (rows and sys.stdout):
         return
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for _ in max(rows, key=len):
-        table.add_column(no_wrap=cut, overflow="ellipsis" if cut else "fold")
-    for row in rows:
-        table.add_row(*row)
     width = None if sys.stdout.isatty() else LONGEST
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console, table = Console(width=width, markup=False, highlight=False, emoji=False), Table.grid(padding=(0, 2, 0, 0))
+    *first, _ = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    room = max(console.width - sum(first) - 2 * len(first), LEAST)
+    for _ in first:
+        table.add_column(no_wrap=True)
+    table.add_column()  # it is the last one that gives way
+    for *cells, text in rows:
+        table.add_row(*cells, f"{text[: room - 1]}…" if cut and len(text) > room else text)
     with console.capture() as printed:
         console.print(table)
     print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)
