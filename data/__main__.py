@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.files import check_new
-from data.base.terminal import Fact, joined, print_facts, start
+from data.base.terminal import Fact, joined, participants, print_facts, start
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
@@ -99,7 +99,7 @@ def of_columns(planned: "PlannedCohort") -> Iterator[Fact]:
     fewest = min(range(len(CLASSES)), key=lambda label: training[label])
     for name, auc in list(metadata.phenotype_auc.items())[:1]:
         if training[fewest] < MIN_PER_CLASS:
-            few = f"{training[fewest]} training participants are of {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
+            few = f"{participants(training[fewest], 'training')} of {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
             yield "phenotype", f"whether a value separates the training labels is not known, since {few}"
         else:
             yield "phenotype", f"no value separates the training labels better than {name}, AUC {auc:.2f}"
@@ -121,7 +121,7 @@ def derive(args: argparse.Namespace) -> None:
     print_facts(facts)
     if failed:
         raise InputError(
-            f"{len(failed)} participants failed, for the reasons above: {listed(failed)}. Do what these say, then "
+            f"{participants(len(failed))} failed, for the reasons above: {listed(failed)}. Do what these say, then "
             "repeat the command."
         )
 

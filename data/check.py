@@ -18,7 +18,7 @@ import pandas as pd
 from data.base import manifest, tables
 from data.base.errors import InputError
 from data.base.pool import Pool
-from data.base.terminal import joined, print_facts, progress
+from data.base.terminal import joined, participants, print_facts, progress
 from data.cohorts import atlas, near_duplicates, records, resampling
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
@@ -38,6 +38,8 @@ from data.conversion.options import SourceOptions
 from data.conversion.source import EVERY_MAP, read_source
 from data.conversion.template import encode_like
 from data.conversion.volumes import read_person
+from data.derivation.job import why_failed
+from data.derivation.person import Done
 from data.likeness.reasons import ADVICE
 from data.likeness.reference import ranges_of, reasons
 from data.likeness.scans import MIN_COVERED, Scans, before_conversion
@@ -103,11 +105,12 @@ def read_maps(folder: Path) -> Iterator[Cohort]:
 def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
     """The findings on what `read_maps` gives."""
     findings = CohortFindings(
-        f"{cohort.path}: {', '.join(cohort.maps)} of {len(cohort.rows)} participants, not converted"
+        f"{cohort.path}: {', '.join(cohort.maps)} of {participants(len(cohort.rows))}, not converted"
     )
     if (cohort.path / DERIVED).is_file():
-        failed = tables.read_frame(cohort.path / DERIVED).query("failed != ''")["subject"].tolist()
-        findings.participants.notes += [f"not derived: {listed(failed)}"] * bool(failed)
+        rows = tables.read_frame(cohort.path / DERIVED).itertuples()
+        told = why_failed(Done(row.subject, failure=row.failed) for row in rows)
+        findings.participants.notes += [f"not derived, {text}" for _, text in told]
     check_maps(cohort, findings, pictures)
     return findings
 
@@ -131,7 +134,7 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
         stored = values.loc[first, name][[*COMPARED]]
         check_kinds(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
         if few := [f"{region} in {count}" for region, count in findings.without_signal[name].most_common()]:
-            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {len(first)} participants"
+            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {participants(len(first))}"
             of_map.notes.append(f"regions with signal {where}: {listed(few)}")
     findings.maps.add_parts(of_maps)
     if len(of_maps) == 1:
@@ -275,7 +278,7 @@ def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[
     by_count = sorted(unlike, key=lambda file: -len(unlike[file]))
     findings.notes += [f"{file} is unlike the others: {'; '.join(unlike[file])}" for file in by_count[:PEOPLE_TOLD]]
     if (more := len(by_count) - PEOPLE_TOLD) > 0:
-        findings.notes.append(f"{more} more participants are unlike the others; the page, --html, names all")
+        findings.notes.append(f"{participants(more, 'more')} unlike the others; the page, --html, names all")
 
 
 def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:

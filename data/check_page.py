@@ -12,6 +12,7 @@ import pandas as pd
 from data.base import files, tables
 from data.base.errors import InputError
 from data.base.tables import printable
+from data.base.terminal import participants
 from data.check import DERIVED
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
@@ -21,7 +22,7 @@ from data.cohorts.phenotype import numbers
 from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import SITE_UNKNOWN, Row
 from data.likeness.scans import MIN_COVERED
-from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, counted, left_out, url
+from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, left_out, url
 from data.pages.page import Number, Page, Section, is_page, render
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def of_group(pictures: Pictures) -> Iterator[Section]:
     """Mean and spread of each map over people."""
     if pictures.of_people:
         text = (
-            f"Of {counted(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values are as "
+            f"Of {participants(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values are as "
             "records hold them: z-scores over the whole volume."
         )
         yield Section("Mean and spread of the group", [text], drawn_group(pictures), open=True)
@@ -168,7 +169,7 @@ def of_motion(people: dict[str, Row], motion: pd.Series | None) -> Iterator[Sect
         {"site": site, "participants": str(counts[site]), **medians.loc[site].add_prefix("median, ")}
         for site in sorted(medians.index, key=lambda site: (site != "all sites", site))
     ]
-    text = f"{motion.name}, known of {len(known):,} of {len(rows):,} participants."
+    text = f"{motion.name}, known of {len(known)} of {participants(len(rows))}."
     yield Section("Head motion by site and group", [text], drawn_motion(known, str(motion.name)), table, open=True)
 
 
@@ -195,7 +196,7 @@ def of_derivation(path: Path) -> Iterator[Section]:
     if path.is_file():
         table = tables.read_frame(path)
         failed = table["failed"].ne("")
-        text = f"{counted(int(failed.sum()))} of {len(table):,} could not be derived. Head motion is mean FD in mm."
+        text = f"{participants(failed.sum())} of {len(table)} could not be derived. Head motion is mean FD in mm."
         rows = [{name: value or "-" for name, value in row.items()} for row in table.to_dict("records")]
         first = sorted(zip(~failed, rows, strict=True), key=lambda pair: bool(pair[0]))
         yield Section("Derivation", [text], table=[row for _, row in first], open=bool(failed.any()), filtered=True)

@@ -511,6 +511,15 @@ def test_the_penalty_has_the_least_error_in_the_inner_folds_and_the_log_odds_are
     np.testing.assert_allclose(np.polyfit(decision, found, 1), platt, rtol=1e-3, atol=1e-3)
 
 
+def test_a_fit_finds_a_difference_in_new_people_and_none_where_there_is_none():
+    values, label = two_classes(400, 0)
+    new, truth = two_classes(400, 1)
+    folds = ridge.inner_folds(label, np.arange(COUNT))
+    assert metrics.roc_auc_score(truth, ridge.fit(values, label, ONE_SITE, folds).log_odds(new)) > 0.75
+    noise, _ = two_classes(400, 2, signal=0)
+    assert np.abs(ridge.fit(noise, label, ONE_SITE, folds).log_odds(new)).mean() < 1
+
+
 def test_too_few_people_give_how_common_autism_is():
     label = np.array([1.0, 1, 1, 0])
     assert ridge.inner_folds(label, np.arange(4)) == []
@@ -547,6 +556,17 @@ def test_a_fit_on_edges_is_that_on_their_z_scores(block_bytes, cohort, monkeypat
     expected = ridge.fit(scores[train], label[train], np.array([made.rows[at].site for at in train]), folds)
     found = ridge.fit_edges(made, made.connectomes, train)
     np.testing.assert_allclose(found.log_odds(made.connectomes, test), expected.log_odds(scores[test]), atol=1e-7)
+
+
+def test_a_constant_edge_and_an_unknown_one_count_nothing():
+    edges = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    edges[:, 1], edges[:, 2] = 0.25, np.nan
+    fake = SimpleNamespace(num_edges=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ridge, "blocks", lambda *_: [(np.arange(9), edges.astype(float))])
+        scale = ridge.edge_scale(fake, np.arange(9))
+    assert scale.scale[1:].tolist() == [0, 0] and scale.scale[0] > 0
+    assert not scale.of(np.full((2, 3), 7.0))[:, 1:].any()
 
 
 # Which baseline is pre-specified, case by case as the docs list them, whatever the order

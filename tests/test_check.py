@@ -420,7 +420,7 @@ def test_a_folder_of_maps_is_checked_before_it_is_converted(tmp_path):
     assert (outcome.status, outcome.err) == (1, "")
     assert f" reho: values look negated in {negated}; make" in outcome.out
     assert "alff, reho of 30 participants, not converted" in outcome.out
-    assert "not derived: 50999" in outcome.out
+    assert "not derived, sub-50999: too few volumes" in outcome.out
     page = text_of(tmp_path / "check.html")
     derivation = page.partition("could not be derived")[2]
     assert derivation.index("50999") < derivation.index("0.12") and "Everybody" in page

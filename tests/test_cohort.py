@@ -221,7 +221,7 @@ def test_what_is_wrong_with_bare_records_is_told(tmp_path):
     """The site is unknown; one subject has both labels; a split that lacks a class matters unless there are folds."""
     of = bare(tmp_path / "of", MEMBERS | {"3_b.bin": lab.record(77, 0.0)})
     told = run("abide-data check {of}", of=of)
-    assert told.status == 1 and "PROBLEM       both labels for one participant, of 1 participants: 3" in told.out
+    assert told.status == 1 and "PROBLEM       both labels for one participant, of 1 participant: 3" in told.out
     assert "Site is unknown" in told.out and "9 records of 8 participants" in told.out
     few = bare(tmp_path / "few", {f"{number}.bin": lab.record(number, float(number > 4)) for number in range(1, 9)})
     split = lab.read_table(packed(few, tmp_path / "packed", "bin") / "subjects.csv")

@@ -147,6 +147,15 @@ def test_records_are_matched_by_name_and_those_of_unknown_label_take_no_part(fol
     refused("abide-compare {a} {b} --outDir {to}", "{a}", "no known label", a=unknown[0], b=unknown[1], to="missing")
 
 
+def test_of_many_runs_the_terminal_says_which_pairs_differ_in_ten_lines(folder):
+    runs = [folder(f"run-{at}", predicted(people(), at, 3 * (at == 4)), problems=["a"] * (at == 0)) for at in range(5)]
+    told = done(f"abide-compare {' '.join(map(str, runs))} --outDir out")
+    verdict, head, *rows, path = told.splitlines()
+    assert len(rows) <= 7 and path.endswith("out/compare.html") and head.strip().startswith("AUC")
+    assert verdict.startswith(f"Problems invalidate this. {runs[4]} is better than {runs[0]} and 3 more.")
+    assert rows[0].endswith(f"  {runs[0]} minus {runs[4]}")
+
+
 def test_names_that_are_markup_are_text(folder):
     table = people(80).assign(site=lambda of: of["site"].replace({"NYU": HOSTILE, "PITT": "=cmd|' /C calc'!A0"}))
     table["subject"] = table["subject"] + HOSTILE

@@ -298,7 +298,7 @@ def test_runs_and_sessions_are_averaged_by_volumes_kept_and_their_series_joined(
     for path in (tmp_path / "longer").rglob("*_ses-2_*space*"):
         shutil.copy(path, bare / "sub-1/func")
     told = done("abide-data derive {of} out --only '*sub-1_*' --series {of}/my_atlas.nii.gz --maps falff", of=bare)
-    assert "1 participants have several, or sessions, whose maps are averaged, by the volumes kept: 1;" in told
+    assert "1 participant with several runs or sessions, whose maps are averaged by the volumes kept: 1;" in told
     nearly(values("out", 1), sum(volumes * falff(1, volumes=volumes) for volumes in (120, 160)) / 280)
     series = pd.read_csv(one(Path("out"), "sub-1_*timeseries.tsv"), sep="\t").to_numpy()
     for run_ in (series[:120], series[120:]):
@@ -531,7 +531,7 @@ def test_xcp_ds_censored_volumes_are_left_out_of_the_spectrum(bare):
         table = pd.DataFrame({"framewise_displacement": values_})
         table.to_csv(path.with_name(f"sub-1_task-rest_{name}.tsv"), sep="\t", index=False)
     told = derive(bare, "--only '*denoised*'")
-    assert told.status == 0 and "1 participants, 1; voxels that vary are taken" in told.out
+    assert told.status == 0 and "1 participant, 1; voxels that vary are taken" in told.out
     nearly(values("out", 1), falff(1, kept=~moved))
     assert facts("out", 1)["MeanFramewiseDisplacement"] == 0.25
 
@@ -548,7 +548,7 @@ def test_a_scan_that_was_not_masked_is_measured_in_the_mask_of_its_mean(tmp_path
     lab.edit(scan(bold, 1), lambda of, _: (np.where(of > 0, of, noise), np.diag([8.0, 8, 8, 1])))
     lab.edit(scan(bold, 2), lambda _, affine: (noise[:8, :9, :8] + 950, affine))
     told = done("abide-data derive bold out --confounds none")
-    assert "compute_epi_mask finds no brain, so all voxels that vary are taken: 1 participants, 2\n" in told
+    assert "compute_epi_mask finds no brain, so all voxels that vary are taken: 1 participant, 2\n" in told
     assert (values("out", 2) > 0).all()
     found, brain = values("out", 1) != 0, lab.brain(shape)
     assert (found & brain).sum() > 0.9 * brain.sum() and (found & ~brain).sum() < 0.1 * found.sum()
@@ -761,7 +761,7 @@ def test_forms_of_the_same_scan_give_the_same_map(tmp_path):
         mask[4, 4, 4] &= fault != "no number"
         np.testing.assert_allclose(values("out", label), falff(label, mask), rtol=5e-3, atol=1e-4, err_msg=fault)
         assert facts("out", label)["NumberOfVoxels"] == mask.sum()
-        assert not words or re.search(f"(?m)^note .*{words}.*: 1 participants, {label}$", told), fault
+        assert not words or re.search(f"(?m)^note .*{words}.*: 1 participant, {label}$", told), fault
 
 
 @pytest.mark.slow
@@ -835,7 +835,7 @@ def test_they_are_converted_like_it_and_what_no_json_says_is_not_compared(new, o
     for path in (maps / "sub-4").rglob("*_boldmap.json"):
         lab.edit(path, {"Derivation": None})
     told = done("abide-data convert maps one --like {of}", of=of_scans)
-    assert "how is not known of 1 participants, so not kept: 4" in told
+    assert "how is not known of 1 participant, so not kept: 4" in told
     assert "how all the new maps were is not known, so that could not be compared" in told
     assert "derivation" not in json.loads(Path("one/cohort.json").read_text())
     for path in maps.rglob("*_timeseries.json"):

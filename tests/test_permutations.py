@@ -66,6 +66,12 @@ def test_the_bound_holds_the_p_of_infinitely_many_permutations():
         assert np.mean([of.bound >= true for of in each]) >= 0.95 - 3 * (0.95 * 0.05 / 2000) ** 0.5
 
 
+def test_the_smallest_and_the_largest_p():
+    assert (permuted(1, [0.5] * 19, 19, "auc").p, permuted(1, [0.5] * 19, 19, "auc").high) == (1 / 20, 0)
+    assert permuted(0, [0.5] * 10, 99, "auc").p == 1 and permuted(0, [0.5] * 9, 99, "auc") is None
+    assert permuted(0, [0.5] * 3, 3, "auc").p == permuted(0, [0.5] * 3, 3, "auc").bound == 1
+
+
 # By commands
 
 

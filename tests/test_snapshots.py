@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import PROGRAMS, done, record_of, run, text_of
+from commands import PROGRAMS, ROOT, done, record_of, run, text_of
 from conftest import NUMBER, kept
 
 pytestmark = pytest.mark.slow
@@ -115,16 +115,27 @@ def show(lab, snapshot, request) -> Callable[..., None]:
     return compare
 
 
+def name_of(rung: str, page: str) -> str:
+    return f"page-{rung}-{page.replace('/', '-').removesuffix('.html')}"
+
+
 @pytest.mark.parametrize("rung, page", [(rung, page) for rung, pages in PAGES.items() for page in pages])
 def test_a_page(rung, page, show):
-    name = page.replace("/", "-").removesuffix(".html")
-    show(f"page-{rung}-{name}", rung, text_of, page)
+    show(name_of(rung, page), rung, text_of, page)
 
 
 @pytest.mark.parametrize("rung", PRINTED)
 def test_what_commands_print(rung, show):
     for name in PRINTED[rung]:
         show(f"{rung}-{name}", rung, Path.read_text, f"{name}.out")
+
+
+def test_each_snapshot_is_compared():
+    names = {"bundle-card", *(f"report-{name}" for name in OTHERS)}
+    names |= {name_of(rung, page) for rung, pages in PAGES.items() for page in pages}
+    names |= {f"{rung}-{name}" for rung, commands in PRINTED.items() for name in commands}
+    names |= {f"help-{command.replace(' ', '-')}" for command in HELPED}
+    assert {path.stem for path in (ROOT / "tests/snapshots").iterdir()} == names
 
 
 OPEN = ("baselines", "confounds", "covariates", "external-validity", "out-of-distribution", "warnings")  # sections
@@ -205,15 +216,18 @@ def unlabelled(folder: Path) -> None:
     labs.say(folder / "run.json", conclusion=None)
 
 
-@pytest.mark.parametrize("other", [otherwise, unlabelled, "split", "by_bundle"])
-def test_what_a_report_says_of_other_tests(other, on_folds, request, tmp_path, show):
+OTHERS = {"otherwise": otherwise, "unlabelled": unlabelled, "split": None, "by_bundle": None}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_report_says_of_other_tests(name, on_folds, request, tmp_path, show):
     """Lines that stand in it, but not in the usual one."""
-    if isinstance(other, str):
-        name, folder = other, request.getfixturevalue(other) / "test"
-    else:
-        name, folder = other.__name__, tmp_path / "other"
-        other(labs.copy(on_folds / "test", tmp_path / "copy"))
+    if change := OTHERS[name]:
+        folder = tmp_path / "other"
+        change(labs.copy(on_folds / "test", tmp_path / "copy"))
         done("abide-report {of}", of=labs.tested(tmp_path / "copy", folder))
+    else:
+        folder = request.getfixturevalue(name) / "test"
     usual = {NUMBER.sub("#", line) for line in text_of(on_folds / "test/report.html").splitlines()}
     lines = [of for of in text_of(folder / "report.html").splitlines() if NUMBER.sub("#", of) not in usual]
     show(f"report-{name}", "on_folds", lambda _: "\n".join(lines), "")
@@ -228,7 +242,10 @@ def card(bundle: Path) -> str:
         return parts.read("card.md").decode()
 
 
-@pytest.mark.parametrize("command", [*PROGRAMS, *(f"abide-data {verb}" for verb in VERBS)])
+HELPED = [*PROGRAMS, *(f"abide-data {verb}" for verb in VERBS)]
+
+
+@pytest.mark.parametrize("command", HELPED)
 def test_help(command, snapshot, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     outcome = run(f"{command} --help")

@@ -106,6 +106,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def participants(count: int, kind: str = "") -> str:
+    """`1 participant`, `2 test participants`."""
+    return " ".join(filter(None, (str(count), kind, "participant" if count == 1 else "participants")))
+
+
 class Progress(Protocol):
     """Shows that steps are done, and a note on what is being done."""
 

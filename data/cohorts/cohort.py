@@ -11,6 +11,7 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.processes import ahead
+from data.base.terminal import participants
 from data.cohorts import duplicates, records
 from data.cohorts import rows as rows_of
 from data.cohorts.connectomes import Connectomes
@@ -66,7 +67,7 @@ class Cohort:
         maps = f", maps {', '.join(self.maps)}" if self.num_maps > 1 else ""
         of_edges = f", connectomes {self.metadata.connectome}" if self.metadata.connectome else ""
         simulated = ", SIMULATED" if self.simulated else ""
-        return f"{self.path}: {len(self.rows)} records of {subjects} participants, {shape}{maps}{of_edges}{simulated}"
+        return f"{self.path}: {len(self.rows)} records of {participants(subjects)}, {shape}{maps}{of_edges}{simulated}"
 
     def census(self, fold_of: Mapping[str, str] | None = None) -> CohortFindings:
         """What the cohort is, and its subjects counted; see `findings.census`."""

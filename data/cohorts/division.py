@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from data.base.errors import InputError
+from data.base.terminal import participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups, leaders, tie
 from data.cohorts.rows import Row, listed
@@ -52,7 +53,7 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     fewest = people.smaller_class
     if not 2 <= count <= fewest:
         raise InputError(
-            f"--folds {how} cannot cut {cohort.path}: its smaller class has {fewest} participants; expected 2 to "
+            f"--folds {how} cannot cut {cohort.path}: its smaller class has {participants(fewest)}; expected 2 to "
             f"{fewest}."
         )
     fold = numbered_folds(people.label, people.site, people.unit, count, seed)
@@ -88,7 +89,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     if table is not None and how in table:
         value = table[how].replace("", UNKNOWN_FOLD).to_dict()
         if unknown := (table[how] == "").sum():
-            print(f"{how} is not known of {unknown} participants, who are a fold of their own, {UNKNOWN_FOLD}.")
+            print(f"{how} is not known of {participants(unknown)}, in a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
         known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
@@ -99,7 +100,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     names = sorted(set(fold_of.values()))
     if not 2 <= len(names) <= len(fold_of) / 2:
         raise InputError(
-            f"--folds {how} has {len(names)} values among {len(fold_of)} participants of {cohort.path}, "
+            f"--folds {how} has {len(names)} values among {participants(len(fold_of))} of {cohort.path}, "
             f"{listed(names, 3)}; expected two groups or more. {people.advice}"
         )
     return fold_of

@@ -11,7 +11,7 @@ from data import __version__
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import printable
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts import records
 from data.cohorts.rows import LISTED, SITE_IS_UNKNOWN, SPLITS, Row, known_sites, listed
 
@@ -176,7 +176,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     for row in rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
     if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        people.problems.append(f"both labels for one participant, of {len(both)} participants: {listed(both)}")
+        people.problems.append(f"both labels for one participant, of {participants(len(both))}: {listed(both)}")
     sites: dict[str, Counter] = defaultdict(Counter)
     for row in subjects.values():
         sites[row.site][row.label if row.known else None] += 1
@@ -187,7 +187,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
         of_sites.notes.append(f"{SITE_IS_UNKNOWN}: name its column with convert --siteColumn, also if it has one value")
         return findings
     if unknown:
-        of_sites.notes.append(f"site unknown of {unknown} participants, who are compared as if they were of one")
+        of_sites.notes.append(f"site unknown of {participants(unknown)}, compared as if of one site")
     shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
     by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
     of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")

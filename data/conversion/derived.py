@@ -14,7 +14,7 @@ import pandas as pd
 from data.base import files
 from data.base.errors import InputError, shown
 from data.base.manifest import sum_of
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION
 from data.cohorts.derivation import NAMES_BESIDE, Derivation, called, derivation_in, differing
@@ -67,7 +67,7 @@ def common(source: "Source") -> tuple[Derivation | None, list[Fact]]:
     unknown = {who for of_people in said for who, one in of_people if one is None}
     if known and unknown:
         who = listed([one for one in source.subjects["subject"] if one in unknown])
-        return None, [("derived", f"how is not known of {len(unknown)} participants, so not kept: {who}")]
+        return None, [("derived", f"how is not known of {participants(len(unknown))}, so not kept: {who}")]
     if not known:
         return None, []
     shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
@@ -122,7 +122,7 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     known = sum(value is not None for value in values)
     if not known:
         return rows, []
-    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {len(values)} participants"
+    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {participants(len(values))}"
     texts = ["" if value is None else f"{value:g}" for value in values]
     return rows.assign(**{MOTION_COLUMN: texts}), [("head motion", told)]
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from data.base.errors import InputError
 from data.base.files import LEDGER
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 
@@ -261,7 +261,7 @@ def settled(
     unclear = check_clear(folder, files, chain([found], others))
     where, _, name = next(one.kind for one in files if one.person not in unclear).rpartition(", ")
     people = len(by_person(files))
-    several = f" of {people} participants" if people < len(files) else ""
+    several = f" of {participants(people)}" if people < len(files) else ""
     facts = [("layout", f"{where}: {len(files)} {product.name}{several} ({name})")]
     facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
     return files, unclear, facts
@@ -279,7 +279,7 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[
     told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
     labels = [of_person[0].label for some in alike.values() for of_person in some]
     if labels and (not averaged or 2 * len(labels) >= len(people)):
-        raise InputError(f"{folder} has, for {listed(labels)} of {len(people)} participants, {next(told)}")
+        raise InputError(f"{folder} has, for {listed(labels)} of {participants(len(people))}, {next(told)}")
     unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
@@ -319,7 +319,7 @@ def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
     number, people = useful(best, groups), min(len(by_person(chosen(group, None))) for group in groups)
     advice = "Remove or rename one"
     if number and number * len(rivals) >= people:
-        advice = f"Choose, such as with --only {shlex.quote(best)} ({number} participants)"
+        advice = f"Choose, such as with --only {shlex.quote(best)} ({participants(number)})"
     apart = ", ".join(f"{part} ({listed(values, 3)})" for part, values in differing(rivals).items())
     such = f"that differ in {apart}" if apart else f"alike in name, {rivals[0].inside} and {rivals[1].inside}"
     runs = ", but for runs and sessions" if product.averaged else ""

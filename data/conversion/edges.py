@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import progress
+from data.base.terminal import participants, progress
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import read_by_subject
@@ -67,10 +67,10 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
                 continue
             found[index] = measured(edges)
             lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
-    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {len(found)} participants")
+    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {participants(len(found))}")
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
-        findings.notes.append(f"parcels without a signal, by how many of {len(found)} participants: {listed(few)}")
+        findings.notes.append(f"parcels without a signal, by how many of {participants(len(found))}: {listed(few)}")
     check_measures(cohort, pd.DataFrame.from_dict(found, orient="index"), findings)
     return lacking
 

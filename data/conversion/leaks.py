@@ -16,6 +16,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
+from data.base.terminal import participants
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import clean, matches, mostly_numbers
@@ -218,7 +219,7 @@ def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], 
         values = views[-1].get(measure)
         if values is not None and (below := measures.far_below(np.log(values.to_numpy()))).size:
             people = sorted(rows[at].subject for at in below)
-            findings.notes.append(f"{below.size} of {len(rows)} participants {looks}: {listed(people)}")
+            findings.notes.append(f"{below.size} of {participants(len(rows))} {looks}: {listed(people)}")
             findings.mark(f"{measure} of the {what} far below all others'", people)
     if by_site := measures.by_site(views[0], [row.site for row in rows]):
         findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")

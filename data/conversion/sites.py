@@ -8,7 +8,7 @@ from shlex import quote
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
 from data.conversion.tables import column
@@ -26,7 +26,7 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
     unknown = ~sites.isin(known_sites(sites))
     if unknown.any() and not unknown.all():
         raise InputError(
-            f"The {column} of {unknown.sum()} of {len(unknown)} participants of {path} is unknown: "
+            f"The {column} of {unknown.sum()} of {participants(len(unknown))} of {path} is unknown: "
             f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
             "site. Fill it in, or leave them out with --exclude."
         )

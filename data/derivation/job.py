@@ -15,7 +15,7 @@ from data.base.archive import opened
 from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.processes import cpu_count
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts.derivation import DUAL_REGRESSION, FOLDER, NETWORKS, PARCELS, Derivation, Image, differences, kept_in
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
@@ -60,12 +60,12 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     wanted = replace(wanted_of(target, options, clear), entities=entities)
     wanted.check_options(made)
     if "task" not in dict(entities) and any("task" in scan.entities for one in clear for scan in one.scans):
-        facts.append(("tasks", "participants have scans of several, so no name holds one; choose with --only"))
+        facts.append(("tasks", "participants have scans of several tasks, so no name holds one; choose with --only"))
     table = table_of(folder, clear, options)
     number, of = options.share
     share = everybody[number - 1 :: of]
     if of > 1:
-        facts.append(("share", f"{number} of {of}: {len(share)} of {len(everybody)} participants"))
+        facts.append(("share", f"{number} of {of}: {len(share)} of {participants(len(everybody))}"))
     threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks, failed = list[PersonTask](), list[Done]()
     for one in share:
@@ -162,7 +162,7 @@ def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterat
         yield "WARNING", derivation.uncleaned
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         voxels = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
-        yield "no mask", f"{len(without)} participants, {listed(without)}; {voxels}"
+        yield "no mask", f"{participants(len(without))}, {listed(without)}; {voxels}"
 
 
 def run(planned: Plan) -> tuple[list[Fact], list[str]]:
@@ -181,7 +181,7 @@ def run(planned: Plan) -> tuple[list[Fact], list[str]]:
     return [
         ("table", carried),
         *why_failed(every),
-        *(("note", f"{note}: {len(labels)} participants, {listed(labels)}") for note, labels in notes.items()),
+        *(("note", f"{note}: {participants(len(labels))}, {listed(labels)}") for note, labels in notes.items()),
         ("participants", f"{derived} derived, {planned.there} were there, {len(failed)} failed; see {table}"),
     ], failed
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data.base.errors import InputError, shown
-from data.base.terminal import Fact
+from data.base.terminal import Fact, participants
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.discovery import (
@@ -105,8 +105,8 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
         people.append(ScannedPerson(scans[0].label, tuple(scans), unclear.get(person, "")))
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
-        told = f"{len(several)} participants have several, or sessions, whose maps are averaged, by the volumes kept: "
-        facts.append(("runs", f"{told}{listed(several)}; choose with --only"))
+        how = "with several runs or sessions, whose maps are averaged by the volumes kept"
+        facts.append(("runs", f"{participants(len(several))} {how}: {listed(several)}; choose with --only"))
     return people, facts
 
 

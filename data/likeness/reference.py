@@ -16,7 +16,7 @@ from scipy import stats
 
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.base.terminal import progress
+from data.base.terminal import participants, progress
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER, clean, mostly_numbers
@@ -93,8 +93,8 @@ def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     chosen = people_at(cohort, indices)
     if len(chosen) < EFFORT.describe_from:
         raise InputError(
-            f"{cohort.path} has {len(chosen)} training participants; expected {EFFORT.describe_from} to tell who is "
-            "unlike."
+            f"{cohort.path} has {participants(len(chosen), 'training')}; expected {EFFORT.describe_from} to "
+            "tell who is out of distribution."
         )
     scans = Scans(cohort, chosen)
     with progress("Measuring training participants", len(chosen)) as shown:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from data.base.tables import printable
+from data.base.terminal import participants
 from data.pages.page import Section, templates
 
 RATIO = "94 / 36"  # of the sides of a picture
@@ -75,9 +76,7 @@ def left_out(reasons: Mapping[str, Sequence[str]], everybody: str) -> Section:
     if not most:
         return Section(title, [everybody])
     fold = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
-    names = Markup("").join(fold.format(printable(why), counted(len(of)), printable(", ".join(of))) for why, of in most)
-    return Section(title, [f"{counted(sum(map(len, reasons.values())))}."], markup=names, open=True)
-
-
-def counted(people: int) -> str:
-    return "1 participant" if people == 1 else f"{people:,} participants"
+    names = Markup("").join(
+        fold.format(printable(why), participants(len(of)), printable(", ".join(of))) for why, of in most
+    )
+    return Section(title, [f"{participants(sum(map(len, reasons.values())))}."], markup=names, open=True)

@@ -108,7 +108,7 @@ DERIVE: list[Row] = [
     row(NEW, "differ in task (nback, rest)", "--only '*_task-", spoil={"scans": again("task-rest", "task-nback")}),
     row(NEW, "each for other participants", "XCP-D", "--only", spoil={"scans/sub-3": renamed("preproc", "denoised")}),
     row(NAMED, "has the participants 'P-1', 'P 3'", "letters", spoil={"table": scans_named("P-1", "P2", "P 3")}),
-    row(NAMED, "for 1 of 1 participants", "alike in name", "Remove", spoil={"table": scans_named("1", "1")}),
+    row(NAMED, "for 1 of 1 participant,", "alike in name", "Remove", spoil={"table": scans_named("1", "1")}),
     row(
         f"{NEW} --series {{scans}}/my_atlas.nii.gz",
         "does not name each parcel",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.tables import printable
+from data.base.terminal import participants
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout import options
@@ -132,8 +133,8 @@ class BlackoutResults:
     def sample(self) -> str:
         """How many subjects and records the mean is over."""
         subjects, count = len(self.people.label), len(self.effects.rows)
-        counted = "1 test participant" if subjects == 1 else f"{subjects} test participants"
-        return counted if count == subjects else f"{counted}, {count} records"
+        told = participants(subjects, "test")
+        return told if count == subjects else f"{told}, {count} records"
 
     @property
     def title(self) -> str:

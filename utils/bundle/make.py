@@ -159,7 +159,7 @@ def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
     try:
         found = reference(cohort, cohort.indices("train"))
     except InputError as error:
-        print(f"Nobody can be told to be unlike the training participants: {error}")
+        print(f"Nobody can be told to be out of distribution: {error}")
         return {}
     means = {"volume": found.volume} | ({} if found.edges is None else {"edges": found.edges})
     return {LIKENESS: files.json_text(asdict(found.constants)).encode(), MEANS: npz(**means)}

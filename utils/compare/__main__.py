@@ -39,7 +39,8 @@ def compare() -> int:
         claim(args.outDir, Record(job=page.JOB))
         pairs = runs.compared(opened)
         path = page.write(args.outDir, opened, pairs)
-        print_table(page.decisive(opened, pairs))
+        print(page.verdict(opened, pairs, most=1))
+        print_table(page.decisive(opened, pairs), cut=True)
         print(f"Comparison{page.marks(opened)}: {path}")
     return 0
 

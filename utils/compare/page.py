@@ -13,12 +13,13 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import write_frame
+from data.base.terminal import participants
 from data.cohorts.rows import listed
 from data.pages.page import Link, Page, Row, Section, render
 from utils.compare.runs import MINUS, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
-from utils.report.build import cautions
+from utils.report.build import INVALID, cautions
 from utils.report.columns import section
 from utils.runs import record
 from utils.scores.conclusion import SAME, UNKNOWN
@@ -28,7 +29,8 @@ from utils.scores.results import PAGE as REPORT
 
 JOB, PAGE, TABLE = "compare", "compare.html", "compare.csv"
 SHOWN = (*HEADLINES, "brier")
-ROWS, NAMED = 8, 3  # of the terminal; pairs in a verdict
+ROWS = 3  # of the terminal
+NAMED = 3  # pairs in a sentence of the page
 BETTER = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
 OTHERS = {
     SAME: "No difference is shown between {}, which does not say that they are equally good",
@@ -53,10 +55,10 @@ def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, 
     path, started = folder / PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
     write_frame(folder / TABLE, pd.DataFrame(pairs), digits=8)
     title = f"Comparison of {len(runs)} tests{marks(runs)}"
-    about = f"{pairs[0]['subjects']} participants, {pairs[0]['records']} records, {started}"
+    about = f"{participants(pairs[0]['subjects'])}, {pairs[0]['records']} records, {started}"
     reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
     links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
-    page = Page("compare", title, about, [*sections(runs, pairs)], verdict(pairs), links=links)
+    page = Page("compare", title, about, [*sections(runs, pairs)], verdict(runs, pairs), links=links)
     with files.replacing(path) as file:
         file.write(render(page))
     finished = record.Record(
@@ -84,25 +86,33 @@ def minus(pair: dict[str, Any]) -> str:
     return f"{pair['a']} minus {pair['b']}"
 
 
-def verdict(pairs: Sequence[dict[str, Any]]) -> str:
-    """Who is better than whom, of whom no difference is shown, and of whom it is unknown."""
-    found = [listed([BETTER[of].format(**pair) for pair in pairs if (of := pair["conclusion"]) in BETTER], NAMED, "; ")]
-    for conclusion, told in OTHERS.items():
-        named = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["conclusion"] == conclusion]
-        found += [told.format(listed(named, NAMED, "; "))] * bool(named)
+def conclusion(pair: dict[str, Any]) -> str:
+    """Which one is better, if either is."""
+    return BETTER[pair["conclusion"]].format(**pair) if pair["conclusion"] in BETTER else pair["conclusion"]
+
+
+def verdict(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]], most: int = NAMED) -> str:
+    """Who is better than whom, of whom no difference is shown, and of whom it is unknown, of each so many pairs; with
+    whether problems invalidate it."""
+    found = [listed([conclusion(pair) for pair in pairs if pair["conclusion"] in BETTER], most, "; ")]
+    for unclear, told in OTHERS.items():
+        named = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["conclusion"] == unclear]
+        found += [told.format(listed(named, most, "; "))] * bool(named)
     if len(pairs) == 1:
         (pair,) = pairs
         found.append(f"{HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {difference(pair, pair['by']).text()}")
-    return " ".join(f"{text}." for text in found if text)
+    invalid = INVALID if any(run.described.problems for run in runs) else ""
+    return invalid + " ".join(f"{text}." for text in found if text)
 
 
 def decisive(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of the terminal: the score that decides, of each run; its difference in each pair, and the verdict."""
-    by = pairs[0]["by"]
-    rows = [[str(run.folder), run.scores[by].text(), ""] for run in runs]
-    rows += [[minus(pair), difference(pair, by).text(), pair["conclusion"]] for pair in pairs]
-    more = [["", f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
-    return [["", f"{HEADLINES[by]}, {INTERVAL}", ""], *rows[:ROWS], *more]
+    """The rows of the terminal below the verdict: the score that decides, where several pairs have a difference this
+    difference first, then that of each run."""
+    by, several = pairs[0]["by"], len(pairs) > 1
+    rows = [[difference(pair, by).text(), minus(pair)] for pair in pairs if several and pair["conclusion"] in BETTER]
+    rows += [[run.scores[by].text(), str(run.folder)] for run in runs]
+    more = [[f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
+    return [[f"{HEADLINES[by]}, {INTERVAL}", ""], *rows[:ROWS], *more]
 
 
 def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
@@ -128,7 +138,7 @@ def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Sec
     names = [name for name in SHOWN if f"{MINUS}{name}" in pairs[0]]
     rows = [{"run": str(run.folder)} | flat({name: run.scores[name] for name in names}) for run in runs]
     rows += [
-        {"run": minus(pair), "conclusion": pair["conclusion"]} | flat({name: difference(pair, name) for name in names})
+        {"run": minus(pair), "conclusion": conclusion(pair)} | flat({name: difference(pair, name) for name in names})
         for pair in pairs
     ]
     notes = {"": TOGETHER.format(len(pairs))} if len(pairs) > 1 else {}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import add_row, printable
-from data.base.terminal import print_table, print_unless_quiet
+from data.base.terminal import participants, print_table, print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
@@ -142,7 +142,7 @@ def conclude(
     if run.fold:
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
-        who = f"{table['subject'].nunique()} participants, {told_sites(table['site'])}"
+        who = f"{participants(table['subject'].nunique())}, {told_sites(table['site'])}"
         cut = f"folds: {run.cut}" if run.folds else "trained on everybody" if run.everybody else ""
         odd = results.tables.get("out_of_distribution", pd.DataFrame(columns=OUT_COLUMNS))
         told = {

@@ -35,6 +35,7 @@ SEEN_BY_AUTHORS = "The preset was made by results on ABIDE I, on whose participa
 PUBLISHED = 0.70  # accuracy of the best honest results on ABIDE
 SUSPICIOUS = 0.80  # accuracy that is far above it, however wide its interval
 SHOWN = 5  # problems
+INVALID = "Problems invalidate this. "
 
 
 def write(folder: Path, tables: Tables) -> list[Path]:
@@ -81,8 +82,7 @@ def verdict(run: Described) -> str:
     """What a reader takes away, with whether problems invalidate it."""
     if run.conclusion is None:
         return OF_FOLD if run.fold else UNLABELLED
-    invalid = "Problems invalidate this. " if run.problems else ""
-    return f"{invalid}{run.conclusion.verdict}"
+    return f"{INVALID if run.problems else ''}{run.conclusion.verdict}"
 
 
 def numbers(run: Described) -> list[Number]:

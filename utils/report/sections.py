@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from data.base.effort import EFFORT
+from data.base.terminal import participants
 from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import known_sites
 from data.pages.page import Row, Section
@@ -58,7 +59,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     """The sections that need labels."""
     known, run = tables.labelled, tables.run
     predictions = Predictions.of(known)
-    about = f"{len(known)} records of {known['subject'].nunique()} participants with a known diagnosis."
+    about = f"{len(known)} records of {participants(known['subject'].nunique())} with a known diagnosis."
     scores = pd.DataFrame([{"metric": name, **score.columns()} for name, score in tables.scores.items()])
     yield section("Scores", scores, ["metric", "value"], about, OF_PAGE, open=True)
     if tables.baselines is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from data.base.terminal import participants
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
 
@@ -67,4 +68,4 @@ class CrossValidation:
 
     def __str__(self) -> str:
         score, of = self.score.text(undefined="undefined"), self.conclusion
-        return f"{of.area} {score} {self.how}, {of.participants} participants{self.marks}"
+        return f"{of.area} {score} {self.how}, {participants(of.participants)}{self.marks}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.base.cli import MAX_SEED, flags, option, positive
 from data.base.cli import seed as a_seed
 from data.base.errors import InputError
-from data.base.terminal import print_facts
+from data.base.terminal import participants, print_facts
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import folder_name
@@ -343,7 +343,7 @@ def of_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
     found = everybody(cohort)
     if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
-        print(f"Not trained on, since no label is known of them: {len(set(unlabelled))} participants.")
+        print(f"Not trained on, since no label is known of them: {participants(len(set(unlabelled)))}.")
     if found.raw_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
     return found
