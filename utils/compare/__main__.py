@@ -5,7 +5,7 @@ from pathlib import Path
 from data.base import files
 from data.base.cli import Parser, guarded
 from data.base.errors import InputError
-from data.base.terminal import print_table, start
+from data.base.terminal import start
 
 PROGRAM = "abide-compare"
 EXAMPLES = {
@@ -39,8 +39,7 @@ def compare() -> int:
         claim(args.outDir, Record(job=page.JOB))
         pairs = runs.compared(opened)
         path = page.write(args.outDir, opened, pairs)
-        print(page.verdict(opened, pairs, most=1))
-        print_table(page.decisive(opened, pairs), cut=True)
+        page.tell(opened, pairs)
         print(f"Comparison{page.marks(opened)}: {path}")
     return 0
 

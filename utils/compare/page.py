@@ -13,7 +13,7 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import write_frame
-from data.base.terminal import participants
+from data.base.terminal import participants, print_table
 from data.cohorts.rows import listed
 from data.pages.page import Link, Page, Row, Section, render
 from utils.compare.runs import MINUS, FinishedTest
@@ -105,14 +105,16 @@ def verdict(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]], most:
     return invalid + " ".join(f"{text}." for text in found if text)
 
 
-def decisive(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of the terminal below the verdict: the score that decides, where several pairs have a difference this
-    difference first, then that of each run."""
+def tell(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> None:
+    """Prints the verdict, and below it the score that decides: where several pairs have a difference this difference
+    first, then that of each run."""
     by, several = pairs[0]["by"], len(pairs) > 1
     rows = [[difference(pair, by).text(), minus(pair)] for pair in pairs if several and pair["conclusion"] in BETTER]
     rows += [[run.scores[by].text(), str(run.folder)] for run in runs]
     more = [[f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
-    return [[f"{HEADLINES[by]}, {INTERVAL}", ""], *rows[:ROWS], *more]
+    print(verdict(runs, pairs, most=1))
+    print(f"{HEADLINES[by]}, {INTERVAL}:")
+    print_table([*rows[:ROWS], *more], cut=True)
 
 
 def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
