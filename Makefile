@@ -31,7 +31,7 @@ demo: setup
 	.venv/bin/python run.py --train --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/train
 	.venv/bin/python run.py --test --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/test
 	.venv/bin/python run.py --blackout --chkPointDir $(DEMO)/ckpt --outDir $(DEMO)/blackout
-	@echo "Results: $(DEMO)/test/metrics.json, $(DEMO)/blackout/regions.csv (simulated data)"
+	@echo "Open $(DEMO)/test/report.html and $(DEMO)/blackout/blackout.html (simulated data)"
 
 lint: develop
 	.venv/bin/ruff check .

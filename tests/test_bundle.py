@@ -265,6 +265,7 @@ def test_simulated_people_are_marked_wherever_their_network_speaks(converted, ne
     said.append(done(TEST, model=tmp_path / "a.zip", of=newcomers, to=tmp_path / "test"))
     said += [parts_of(tmp_path / "a.zip")["card.md"].decode(), text_of(tmp_path / "test/report.html")]
     assert all("(SIMULATED" in text for text in said)
+    assert "nothing here says anything about people" in said[2]
 
 
 # What cannot be bundled or tested; most of it stands in test_refusals

@@ -31,6 +31,7 @@ from utils.figures import shortened
 from utils.report.adjusted import adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
+from utils.scores.results import BLACKOUT_PAGE
 from utils.training.network import restored_network
 
 STORE = "blackout.h5"
@@ -83,13 +84,14 @@ def show(found: BlackoutResults, **told: object) -> None:
     tables.write_frame(run.out_dir / "adjusted.csv", adjusted, digits=6)
     write_store(found)
     figures.save(figure.draw(found), run.out_dir / "blackout.png")
-    with files.replacing(run.out_dir / "blackout.html") as file:
+    with files.replacing(run.out_dir / BLACKOUT_PAGE) as file:
         file.write(page.render(found, adjusted))
     print_unless_quiet(found.predicts)
-    if not found.at_chance:
-        print_table(strongest(found))
-    print_unless_quiet(" ".join(filter(None, [people.verdict, found.published, *found.cautions])))
-    print_unless_quiet(f"Page: {run.out_dir / 'blackout.html'}")
+    if found.is_open:
+        print_table(strongest(found), cut=True)
+    print_unless_quiet(f"{people.verdict} {found.published}".strip())
+    if found.cautions:
+        print_table([("warnings", f"{len(found.cautions)}", found.cautions[0])], cut=True)
     run.finish(
         headline=found.judged,
         subjects=len(people.label),
@@ -103,17 +105,14 @@ def show(found: BlackoutResults, **told: object) -> None:
 
 
 def strongest(found: BlackoutResults) -> list[list[str]]:
-    """The table of the terminal, a row a family. Where nothing is concluded, nothing has a p."""
-    heading = ["", "significant", "replicate in\nsplit halves", "strongest by reliance, with family-wise p"]
-    rows = [heading if found.is_open else ["", "strongest by reliance (nothing is concluded)"]]
+    """The table of the terminal, a row a family."""
+    rows = [["significant", "replicate", "strongest, with family-wise p"]]
     for family in found.families:
         count, order = found.counted.loc[family.kind.name], family.order[:TOP]
-        things, p = [shortened(family.things[at], NAME_WIDTH) for at in order], family.reliance.p[order]
-        row = [f"{count['things']:,} {count['family']}"]
-        if found.is_open:
-            row += [f"{count[RELIANCE]}", f"{count[HALVES]}" if count[RELIANCE] else "-"]
-            things = [f"{thing} {of:.2g}" for thing, of in zip(things, p, strict=True)]
-        rows.append([*row, ", ".join(things)])
+        significant = f"{count[RELIANCE]} of {count['things']:,} {count['family']}"
+        names, p = [shortened(family.things[at], NAME_WIDTH) for at in order], family.reliance.p[order]
+        named = ", ".join(f"{name} {of:.2g}" for name, of in zip(names, p, strict=True))
+        rows.append([significant, f"{count[HALVES]}" if count[RELIANCE] else "-", named])
     return rows
 
 

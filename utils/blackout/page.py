@@ -104,7 +104,7 @@ def mistrusted(found: BlackoutResults) -> list[str]:
     """Why nothing of this may be believed."""
     caveats, told = found.run.caveats, list[str]()
     if caveats.simulated:
-        told.append("The data are SIMULATED: nothing here is about participants.")
+        told.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
         told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}")
     return told

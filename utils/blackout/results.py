@@ -21,7 +21,7 @@ from utils.blackout.replication import HALVES, MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
-from utils.scores.results import ALPHA, CHANCE, INTERVAL, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
 
 UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
@@ -42,10 +42,6 @@ class BlackoutResults:
     def is_open(self) -> bool:
         return self.people.verdict is Verdict.OPEN
 
-    @property
-    def at_chance(self) -> bool:
-        return self.people.verdict is Verdict.CHANCE
-
     @cached_property
     def counted(self) -> pd.DataFrame:
         """A row a family, by the name of its kind: what its things are called, how many there are, how many are
@@ -65,7 +61,7 @@ class BlackoutResults:
     @property
     def verdict(self) -> str:
         """What a reader takes away: how well the network predicts, how much of the first family is significant, and
-        whether a list may be published."""
+        of what no list should be published."""
         return f"{self.predicts} {self.people.verdict or self.found} {self.published}"
 
     @property
@@ -74,14 +70,14 @@ class BlackoutResults:
         auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.name
         if auc.low is None or auc.high is None:
             known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
-            return f"It is not known whether {model} predicts these participants better than chance. {known}."
+            return f"It is not known whether {model} predicts better than chance. {known}."
         if auc.high < CHANCE:
-            said = "ranks these participants the wrong way round"
+            said = "ranks participants the wrong way round"
         elif auc.low <= CHANCE:
-            said = "is not shown to predict these participants better than chance"
+            said = "is not shown to predict better than chance"
         else:
-            said = "predicts these participants better than chance"
-        return f"{model} {said}: {name} {auc.value:.2f} ({INTERVAL} {auc.ends('.2f')})."
+            said = "predicts better than chance"
+        return f"{model} {said}: {name} {auc.text('.2f')}."
 
     @property
     def found(self) -> str:
@@ -98,22 +94,27 @@ class BlackoutResults:
 
     @property
     def published(self) -> str:
-        """Whether a list or map may be published, and of which families. What an unknown site or a leak does
-        replicates, too."""
+        """Of what no list or map should be published. What an unknown site, a leak or head motion does replicates,
+        too."""
         counted, caveats = self.counted, self.run.caveats
         may = (counted[RELIANCE] > 0) & (2 * counted[HALVES] >= counted[RELIANCE])
-        if not may.any() or caveats.unknown_site or caveats.problems or caveats.accepted_leaks:
+        if not may.any() or self.uncleaned or caveats.unknown_site or caveats.problems or caveats.accepted_leaks:
             return "No list or map should be published from this."
         others = " or ".join(counted.loc[~may, "family"])
-        but = f"; no list or map of {others} should be published" if others else ""
-        return f"A list or map may be published, only of what replicates in split halves{but}."
+        nor = f", nor of {others}" if others else ""
+        return f"No list or map should be published of what does not replicate in split halves{nor}."
+
+    @property
+    def uncleaned(self) -> str:
+        """A warning if the scans are not known to be cleaned of confounds, or nothing."""
+        derivation = options.cohort_of(self.run).metadata.derivation
+        return derivation.uncleaned if derivation else ""
 
     @property
     def cautions(self) -> list[str]:
         """What stands beside every number."""
-        derivation, label = options.cohort_of(self.run).metadata.derivation, self.people.label
-        rarer = min(label.mean(), 1 - label.mean())
-        told = [derivation.uncleaned if derivation else ""]
+        rarer = min(self.people.label.mean(), 1 - self.people.label.mean())
+        told = [self.uncleaned]
         told.append(f"{SITE_IS_UNKNOWN}." if self.run.caveats.unknown_site else "")
         if self.people.verdict is not Verdict.ONE_CLASS and not self.people.adjusted.beside.covariates:
             told.append(f"No p is adjusted for covariates: {self.people.adjusted.beside.reason}.")
@@ -141,7 +142,7 @@ class BlackoutResults:
         """Model, the name of the cohort, and the warnings that belong beside every result."""
         run = self.run
         cohort = printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
-        at_chance = " (MODEL AT CHANCE)" if self.at_chance else ""
+        at_chance = " (MODEL AT CHANCE)" if self.people.verdict is Verdict.CHANCE else ""
         return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
 
 

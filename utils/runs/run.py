@@ -26,10 +26,13 @@ from utils.runs.candidates import Candidate
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices, People, Record
-from utils.scores.results import UNDEFINED, Headline
+from utils.scores.results import BLACKOUT_PAGE, PAGE, UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
+
+
+PAGES = (PAGE, BLACKOUT_PAGE)
 
 
 @dataclass(frozen=True)
@@ -326,7 +329,9 @@ class Run:
         return self.caveats.marks
 
     def announce(self) -> None:
-        print_unless_quiet(f"Results: {self.out_dir}{self.marks}")
+        """Prints where the results are, and the page if there is one."""
+        pages = [path for name in PAGES if (path := self.out_dir / name).is_file()]
+        print_unless_quiet(f"Results: {pages[0] if pages else self.out_dir}{self.marks}")
 
 
 def pooled(runs: Sequence[Run]) -> Run:

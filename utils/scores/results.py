@@ -98,7 +98,7 @@ class Headline(NamedTuple):
 
 
 METRICS = "metrics.json"
-PAGE = "report.html"
+PAGE, BLACKOUT_PAGE = "report.html", "blackout.html"
 SAME_SCAN = "same_scan"  # the first of a group: who shares a scan, or is of one family; a column where some do
 PREDICTION_COLUMNS = ("file", "subject", "site", "label", "probability")
 OUT = "out of distribution"
