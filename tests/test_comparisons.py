@@ -136,27 +136,77 @@ SITES = np.array(["A", "B"] * 20)
 PAIRS = np.arange(40) // 2
 
 
-def test_nothing_is_concluded_without_an_interval_and_each_reason_is_another():
-    tests = [
-        people(20, 0),
-        people(site=["A"] * 20 + ["B"] * 20),
-        people(site=["A"] * 18 + ["B"] * 22),
-        people(site=SITES, same_scan=PAIRS),
-        replace(people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_small_sites=True),
-    ]
-    scores = [UNDEFINED, UNDEFINED, ALONE, ALONE, ALONE]
-    found = [comparisons.conclusion({"auc_sites": of}, test, [], BOTH) for of, test in zip(scores, tests, strict=True)]
-    assert len({of.why for of in found} - {""}) == 5 and {of.words for of in found} == {"cannot be told"}
+SMALL = replace(people(site=SITES, same_scan=PAIRS, fold=np.arange(40) % 5), in_small_sites=True)
 
 
-def test_whom_the_score_is_of():
-    """Sites that are known; whether each was tested by a model that had not seen it."""
-    counts = [
-        comparisons.conclusion({"auc": HIGH}, people(site=of), [], BOTH).sites for of in (SITES, ["unknown"] * 40)
-    ]
-    assert counts == [2, 0]
-    for fold, expected in ((SITES, True), (np.arange(40) // 8, False), ("0", None)):
-        assert comparisons.new_sites(people(site=SITES, fold=fold)) is expected
+@pytest.mark.parametrize(
+    "area, score, test, here, elsewhere",
+    [
+        ("auc_sites", UNDEFINED, people(20, 0), ("are of one class", "autism"), "site"),
+        ("auc_folds", UNDEFINED, people(), ("in each fold", "the same diagnosis"), "site"),
+        ("auc_sites", UNDEFINED, people(), ("at each site", "the same diagnosis"), "fold"),
+        ("auc_sites", UNDEFINED, SMALL, ("at each site", "of a fold"), "class"),
+        ("auc", ALONE, people(), ("10 participants", "each class"), "site"),
+        ("auc_sites", ALONE, people(), ("10 participants", "at sites that have both"), "family"),
+        ("auc", ALONE, people(same_scan=PAIRS), ("10 participants", "a family"), "site"),
+        ("auc_sites", ALONE, SMALL, ("a family", "at sites and folds that have both"), "diagnosis"),
+    ],
+)
+def test_nothing_is_concluded_without_an_interval_and_the_reason_is_told(area, score, test, here, elsewhere):
+    found = comparisons.conclusion({area: score}, test, [], BOTH)
+    assert all(words in found.why for words in here) and elsewhere not in found.why, found.why
+    assert found.words == "cannot be told" and found.why in found.verdict and found.rows[0][2].endswith(found.why)
+
+
+ONE_CLASS = ["A"] * 5 + ["B", "C"] * 15 + ["D"] * 5  # ten people are alone at A and D
+NOTES = {  # key words of each, two of those of a pair that excludes each other
+    "unknown": ("Site is unknown",),
+    "within": ("same site", "averaged over sites"),
+    "few": ("few participants", "same site and fold"),
+    "at sites": ("10 of 40", "at sites of one class"),
+    "there": ("10 of 40", "nobody of the other class there"),
+    "new": ("had not seen",),
+    "seen": ("were in the training", "nothing of a new site"),
+    "folds": ("the same model", "averaged over folds"),
+    "site": ("--folds site",),
+    "repeats": ("over 2 repeats",),
+}
+
+
+def of_repeats(count: int) -> Predictions:
+    return replace(people(site=SITES), probabilities=np.zeros((count, 40)), folds=np.full((count, 40), ""))
+
+
+@pytest.mark.parametrize(
+    "area, test, expected",
+    [
+        ("auc", people(site=SITES), ""),
+        ("auc", people(site=["unknown"] * 40), "unknown"),
+        ("auc", people(), "unknown"),
+        ("auc_sites", people(site=SITES), "within"),
+        ("auc_sites", people(site=ONE_CLASS), "within, at sites"),
+        ("auc_sites", people(site=SITES, fold=SITES), "within, new"),
+        ("auc_sites", replace(people(site=SITES, fold=np.arange(40) // 8), in_small_sites=False), "within, seen"),
+        ("auc_sites", replace(people(site=SITES), in_small_sites=True), "few, site"),
+        ("auc_sites", replace(people(site=ONE_CLASS), in_small_sites=True), "few, there, site"),
+        ("auc_folds", people(fold=np.arange(40) % 5), "unknown, folds"),
+        ("auc", of_repeats(2), "repeats"),
+        ("auc_sites", of_repeats(2), "within, repeats"),
+    ],
+)
+def test_footnotes_say_whom_the_score_compares(area, test, expected):
+    said = " ".join(comparisons.conclusion({area: HIGH}, test, [], BOTH).notes)
+    assert [name for name, words in NOTES.items() if all(of in said for of in words)] == [
+        name for name in NOTES if name in expected.split(", ")
+    ], said
+
+
+def test_a_pre_specified_baseline_that_lacks_an_input_says_so():
+    """In the verdict and in the terminal."""
+    for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "lacks the phenotype")):
+        found = comparisons.conclusion({"auc": HIGH}, people(), rows, BOTH)
+        printed = next(text for name, _, text in found.rows if name.endswith(" baseline"))
+        assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (found.verdict, printed))
 
 
 def test_a_network_that_reads_the_site_alone_is_not_shown_to_do_better_than_chance():
@@ -202,9 +252,8 @@ def test_its_words_claim_no_more_than_intervals_and_are_few(area, score, rows, c
     """The example claims all."""
     found = comparisons.conclusion({area: score}, people(site=SITES), [row(*one, area=area) for one in rows], BOTH)
     found = replace(found, covariates=covariates, masked=masked, minus_masked=less)
-    told = found.rows(problems=["one", "two"], warnings=["three"])
-    said = "; ".join([found.verdict, *map(" ".join, told)])
-    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(told) <= 8
+    said = "; ".join([found.verdict, *map(" ".join, found.rows)])
+    assert len(f"Problems invalidate this. {found.verdict}".split()) <= 60 and len(found.rows) <= 6
     its = {"score": score, "less": found.baseline and found.baseline.less, "partial": covariates.partial}
     claimed = [words for words in CLAIMS if words in said]
     assert all(its[of].low > bound for of, bound in map(CLAIMS.get, claimed)), claimed

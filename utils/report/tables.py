@@ -269,7 +269,7 @@ class Results:
         """A table by its name in `TABLES`."""
         path = self.run.out_dir / TABLES[name].file
         write_frame(path, table, DIGITS)
-        self.tables[name] = typed(read_frame(path), TABLES[name])
+        self.tables[name] = typed(read_frame(path, list(table)), TABLES[name])
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
