@@ -27,7 +27,7 @@ STRATEGIES = {  # of nilearn's load_confounds_strategy: its name, and the parame
 }
 STOP = (
     "With real scans, stop here: head motion is in the maps. So derive again with fMRIPrep's tables beside the scans, "
-    "and without --confounds none."
+    "and, if you named --confounds none, without it."
 )
 SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image
 MEASURES = "measures"

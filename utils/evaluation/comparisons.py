@@ -125,6 +125,7 @@ def conclusion(
         metric=metric,
         score=score[metric],
         participants=predictions.count(predictions.label >= 0),
+        alone=predictions.in_one_class_sites if metric == "auc_sites" else 0,
         small_sites=predictions.in_small_sites,
         why=why_not(score[metric], metric, predictions),
         notes=notes_of(metric, predictions),

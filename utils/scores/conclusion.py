@@ -91,6 +91,7 @@ class Conclusion:
     metric: str
     score: Estimate
     participants: int
+    alone: int = 0  # participants whom it compares with nobody
     small_sites: bool = False  # whether only participants of one fold are compared, see `Predictions`
     why: str = ""
     notes: list[str] = field(default_factory=list)
@@ -164,7 +165,8 @@ class Conclusion:
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """What the terminal shows."""
-        words = f"{self.words}: {self.why}" if self.why else self.words
+        compared = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
+        words = f"{self.words}: {self.why}" if self.why else f"{self.words}{compared}"
         found = [(self.area, self.score.text(".2f", "undefined"), words)]
         if of := self.baseline:
             lacks = f", which lacks the {listed(of.lacks)}" if of.lacks else ""
