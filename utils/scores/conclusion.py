@@ -181,7 +181,7 @@ class Conclusion:
         else:
             found.append(("more than covariates", UNKNOWN, "no covariates are known"))
         if self.masked.value is not None:
-            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', 'undefined')}"
+            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', *SHORT)}"
             found.append(("missingness masked", self.masked.text(".2f", *SHORT), masked))
         return [tuple(map(printable, row)) for row in found]
 
