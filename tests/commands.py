@@ -4,15 +4,18 @@ import argparse
 import importlib
 import io
 import json
+import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -49,9 +52,9 @@ def run(command: str, **places: object) -> Outcome:
     return run_words(*words_of(command, **places))
 
 
-def run_words(program: str, *arguments: object) -> Outcome:
-    """Does a command of these words."""
-    out, err = io.StringIO(), io.StringIO()
+def run_words(program: str, *arguments: object, out: TextIO | None = None) -> Outcome:
+    """Does a command of these words, which prints to `out`."""
+    out, err = out or io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
         if program == "abide-data":
@@ -60,7 +63,32 @@ def run_words(program: str, *arguments: object) -> Outcome:
             status = importlib.import_module(PROGRAMS[program]).main()
         except SystemExit as exit_:
             status = exit_.code
-    return Outcome(status, out.getvalue(), err.getvalue())
+    return Outcome(status, out.getvalue() if isinstance(out, io.StringIO) else "", err.getvalue())
+
+
+def end_in_terminal(command: str, **places: object) -> list[str]:
+    """The lines that a command, which must succeed, shows after its last bar of progress in a terminal of 80 columns;
+    one that is longer is several."""
+    main, terminal = os.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # it is closed
+            while part := os.read(main, 1 << 16):
+                shown.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch, open(terminal, "w") as file:
+        patch.setenv("COLUMNS", "80")
+        patch.setenv("TERM", "xterm")
+        outcome = run_words(*words_of(command, **places), out=file)
+    reader.join()
+    os.close(main)
+    assert (outcome.status, outcome.err) == (0, "")
+    *_, end = re.split(r"\x1b\[\?25h|No GPU.*", b"".join(shown).decode())  # where the cursor is back
+    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", end).replace("\r", "").strip("\n").splitlines()
+    return [line[at : at + 80] for line in lines for at in range(0, max(len(line), 1), 80)]
 
 
 def in_this_process(_: object, function: Callable, *arguments: object) -> Future:

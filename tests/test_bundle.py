@@ -103,11 +103,11 @@ def test_baselines_are_of_those_who_trained_the_model_though_new_people_have_a_t
 
 
 def test_without_a_score_nothing_is_calibrated(bundle, newcomers, tmp_path):
-    assert "20 participants with autism and 20 controls" in done(
-        TEST, model=bundle, of=newcomers, to=tmp_path / "first"
-    )
+    said = done(TEST, model=bundle, of=newcomers, to=tmp_path / "first")
+    assert "20 participants with autism" in said and "20 controls" in said
     path = remade(bundle, tmp_path / "plain.zip", cross_validation=None)
-    assert "without a score" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
+    assert "nobody knows" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
+    assert "without a score" in text_of(tmp_path / "out/report.html")
     people = read(tmp_path / "out", "participants")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
     refused(f"{TEST} --prevalence 0.01", "--prevalence", "{model}", model=path, of=newcomers, to=tmp_path / "no")

@@ -76,6 +76,9 @@ def test_calibration_is_that_of_statsmodels(found, predicted):
     expected = {"slope": slope.params.iloc[1], "intercept": large.params.iloc[0], "brier": brier_score_loss(label, p)}
     assert of["value"].to_dict() == pytest.approx(expected, rel=1e-3, abs=1e-3)
     assert (of["low"] < of["value"]).all() and (of["value"] < of["high"]).all()
+    for name, (low, high) in (("slope", slope.conf_int().iloc[1]), ("intercept", large.conf_int().iloc[0])):
+        print(name, low, high, of.loc[name, ["low", "high"]].tolist())
+        assert of.loc[name, ["low", "high"]].tolist() == pytest.approx([low, high], abs=(high - low) / 2)  # of Wald
     assert [*found.index[found["kind"] == "calibrated"]] == ["slope", "intercept", "brier"]
 
 

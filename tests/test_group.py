@@ -10,7 +10,7 @@ import lab as labs
 import numpy as np
 import pandas as pd
 import pytest
-from commands import Outcome, done, record_of, run
+from commands import Outcome, done, record_of, run, text_of
 from conftest import TINY, without_drawing
 from helpers import assert_bit_equal
 from oracles import within
@@ -44,6 +44,20 @@ def tested(nn_on_folds) -> Path:
 def people_of(path: Path) -> pd.DataFrame:
     """A table with a row a record, or a record and repeat."""
     return pd.read_csv(path, dtype={"subject": str})
+
+
+@pytest.mark.slow
+def test_a_value_of_a_column_may_have_the_name_of_an_end_of_an_interval(tmp_path):
+    table = labs.people(24).assign(dose=[("low", "medium", "high")[at % 3] for at in range(24)])
+    labs.pcp(tmp_path / "lab", table)
+    done("abide-data convert {of}/lab {of}/cohort --grid reduced --covariates SITE_ID,dose", of=tmp_path)
+    succeeded(tmp_path, tmp_path / "cohort", "--train --folds dose", "--test --folds dose")
+    done("abide-report {of}/test", of=tmp_path)
+    folds = json.loads((tmp_path / "test/metrics.json").read_text())["folds"]
+    said = text_of(tmp_path / "test/report.html").splitlines()
+    assert {*folds} == {"low", "medium", "high"} and all(
+        any(of.startswith(f"{name} | ") for of in said) for name in folds
+    )
 
 
 @pytest.mark.slow

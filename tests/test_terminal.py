@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lab as labs
 import pytest
-from commands import ROOT, run
+from commands import ROOT, end_in_terminal, run
 
 BROKEN = """
 import warnings
@@ -79,3 +79,24 @@ def test_progress_is_a_bar_in_a_terminal_and_lines_in_a_log(undrawn, cohort, mon
     monkeypatch.setenv("TERM", "xterm")
     out = run(f"{command} 8", of=cohort).out
     assert "8/8" in out and "\x1b[" in out and "loss" in out
+
+
+RUN = "run.py {how} --folds 3 --dataDir {of} --chkPointDir {by}/ckpt --outDir out"
+ENDS = {
+    "test on folds": RUN.replace("{how}", "--test"),
+    "test by a bundle": "run.py --test --bundle {model} --dataDir {others} --outDir out",
+    "blackout": RUN.replace("{how}", "--blackout --donors 1"),
+    "compare": "abide-compare {by}/test {other}/test --outDir out",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ENDS)
+def test_a_command_ends_in_ten_lines_of_80_columns(
+    command, undrawn, on_folds, nn_on_folds, bundle, newcomers, converted
+):
+    """A test by a bundle warns in long sentences, and says why nothing can be concluded."""
+    places = {"by": on_folds, "other": nn_on_folds, "of": converted, "model": bundle, "others": newcomers}
+    lines = end_in_terminal(ENDS[command], **places)
+    print(*lines, sep="\n")
+    assert 2 <= len(lines) <= 10

@@ -15,6 +15,7 @@ BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot
 ABOVE, BELOW = "better than chance", "worse than chance"
 YES, NOT_SHOWN = "yes, as measured", "not shown"
 NAMES = 3  # in a row of the terminal
+SHORT = "undefined", "no interval"  # there, where the first row says why
 
 
 def standing(less: Estimate) -> str:
@@ -167,11 +168,11 @@ class Conclusion:
         """What the terminal shows."""
         compared = f", {self.alone} of {self.participants} compared with nobody" if self.alone else ""
         words = f"{self.words}: {self.why}" if self.why else f"{self.words}{compared}"
-        found = [(self.area, self.score.text(".2f", "undefined"), words)]
+        found = [(self.area, self.score.text(".2f", *SHORT), words)]
         if of := self.baseline:
             lacks = f", which lacks the {listed(of.lacks)}" if of.lacks else ""
-            found.append((f"{NAMED} baseline", of.auc.text(".2f", "undefined"), f"{of.spoken}{lacks}"))
-            found.append(("model minus baseline", of.less.text(".3f", "undefined"), of.standing))
+            found.append((f"{NAMED} baseline", of.auc.text(".2f", *SHORT), f"{of.spoken}{lacks}"))
+            found.append(("model minus baseline", of.less.text(".3f", *SHORT), of.standing))
         if of_covariates := self.covariates:
             names = listed(of_covariates.names, NAMES)
             beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
@@ -180,8 +181,8 @@ class Conclusion:
         else:
             found.append(("more than covariates", UNKNOWN, "no covariates are known"))
         if self.masked.value is not None:
-            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', 'undefined')}"
-            found.append(("missingness masked", self.masked.text(".2f", "undefined"), masked))
+            masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', *SHORT)}"
+            found.append(("missingness masked", self.masked.text(".2f", *SHORT), masked))
         return [tuple(map(printable, row)) for row in found]
 
     @property
