@@ -25,9 +25,10 @@ SYNONYMS = {  # of files, columns and rows; an earlier word -> that of today
     "named": "significant",
     "unlike": "out_of_distribution",
     "missing values alike": "missingness masked",
+    "people": "participants",
 }
 TABLES = {  # the columns that say what a row is of -> the tables
-    ("subject",): "subjects phenotype covariates series predictions people baseline_predictions",
+    ("subject",): "subjects phenotype covariates series predictions participants baseline_predictions",
     ("subject", "map"): "maps",
     ("repeat", "subject"): "folds",
     ("repeat", "fold", "step"): "history training",
