@@ -117,7 +117,8 @@ def test_people_without_labels_are_predicted_and_not_blacked_out(tested, bundle,
     source = lab.copy(newcomers.parent / "lab", tmp_path / "lab")
     lab.edit(source / "Phenotypic.csv", lambda table: table.assign(DX_GROUP=""))
     done("abide-data convert {source} {to} --like {model}", source=source, to=tmp_path / "new", model=bundle)
-    done(TEST, model=bundle, of=tmp_path / "new", to=tmp_path / "out")
+    printed = done(TEST, model=bundle, of=tmp_path / "new", to=tmp_path / "out")
+    assert re.search(r"^problems +1 ", printed, re.M) and re.search(r"^warnings +\d ", printed, re.M)
     found = read(tmp_path / "out", "predictions")
     assert found["label"].isna().all()
     assert found["probability"].tolist() == read(tested, "predictions")["probability"].tolist()
@@ -215,7 +216,7 @@ def delicate(tmp_path_factory) -> tuple[Path, str]:
     done(f"{CONVERT} --phenotype FIQ,hand,AGE_AT_SCAN", **places)
     done("abide-data check {of}/cohort", **places)
     problems = ["50006 and 0050007 share a scan", "50008 has no signal", "50009: half of the connectome is empty"]
-    lab.edit(folder / "cohort" / "check.json", {"problems": problems, "about": ["people", "maps", "connectomes"]})
+    lab.edit(folder / "cohort" / "check.json", {"problems": problems, "about": ["participants", "maps", "connectomes"]})
     command = "run.py --train --everybody --model nn --numIters 1 --set members=1 --dataDir {of}/cohort"
     done(f"{command} --chkPointDir {{of}}/ckpt --outDir {{of}}/out", **places)
     said = done("abide-bundle {of}/ckpt/nn/everybody {of}/a.zip", **places)

@@ -1,6 +1,7 @@
 """External validity: a test of people of whom nobody was trained on, against statsmodels, SciPy and numbers by hand."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 import statsmodels.api as sm
 from commands import done, refused
 from conftest import ALL, without_drawing
+from helpers import predictions
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
+
+from utils.evaluation.external import scored
 
 COUNT = 30
 TEST = "run.py --test --everybody --chkPointDir {ckpt} --dataDir {of} --outDir {to}"
@@ -29,7 +33,8 @@ def strangers(everybody, converted, tmp_path_factory) -> Path:
     labs.pcp(folder / "lab", table, ("falff", "alff"), series=True)
     with without_drawing():
         done("abide-data convert {to}/lab {to}/cohort --like {of}", of=converted, to=folder)
-        done(TEST, ckpt=everybody / "ckpt", of=folder / "cohort", to=folder / "test")
+        printed = done(TEST, ckpt=everybody / "ckpt", of=folder / "cohort", to=folder / "test")
+        (folder / "test.out").write_text(printed)
     return folder
 
 
@@ -76,10 +81,22 @@ def test_calibration_is_that_of_statsmodels(found, predicted):
     expected = {"slope": slope.params.iloc[1], "intercept": large.params.iloc[0], "brier": brier_score_loss(label, p)}
     assert of["value"].to_dict() == pytest.approx(expected, rel=1e-3, abs=1e-3)
     assert (of["low"] < of["value"]).all() and (of["value"] < of["high"]).all()
-    for name, (low, high) in (("slope", slope.conf_int().iloc[1]), ("intercept", large.conf_int().iloc[0])):
-        print(name, low, high, of.loc[name, ["low", "high"]].tolist())
-        assert of.loc[name, ["low", "high"]].tolist() == pytest.approx([low, high], abs=(high - low) / 2)  # of Wald
     assert [*found.index[found["kind"] == "calibrated"]] == ["slope", "intercept", "brier"]
+
+
+def test_intervals_of_calibration_are_like_those_of_wald():
+    """Of many people, whose probabilities are too sure and too high."""
+    random = np.random.default_rng(0)
+    odds = random.normal(0, 1, 500)
+    label = (random.random(500) < 1 / (1 + np.exp(-odds))).astype(float)
+    told = 1.5 * odds + 0.4
+    rows = scored(predictions(label, 1 / (1 + np.exp(-told))), 0)
+    of = {row["measure"]: row for row in rows if row["kind"] == "calibration"}
+    slope = sm.Logit(label, sm.add_constant(told)).fit(disp=0).conf_int()[1]
+    large = sm.GLM(label, np.ones(500), sm.families.Binomial(), offset=told).fit().conf_int()[0]
+    for name, (low, high) in (("slope", slope), ("intercept", large)):
+        ends = [of[name]["low"], of[name]["high"]]
+        assert ends == pytest.approx([low, high], abs=(high - low) / 5)
 
 
 def sex_and_age(folder: Path) -> pd.DataFrame:
@@ -112,6 +129,7 @@ def test_who_is_unlike_is_listed_with_reasons(found, strangers):
     expected = proportion_confint(len(unlike), COUNT, method="wilson")
     assert ends_of(share) == pytest.approx([len(unlike) / COUNT, *expected]) and share["participants"] == COUNT
     assert unlike.set_index("subject").loc["70009", "reasons"].startswith("age 95, usually ")
+    assert f"\nout of distribution  {len(unlike)} " in re.sub("  +", "  ", (strangers / "test.out").read_text())
 
 
 @pytest.mark.slow

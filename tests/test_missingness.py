@@ -47,4 +47,4 @@ def test_what_separates_the_labels_is_not_said_of_few_people(tmp_path):
     people["DX_GROUP"] = ["1" if at % 7 == 0 else "2" for at in range(len(people))]
     labs.pcp(tmp_path / "lab", people)
     printed = done("abide-data convert {lab} {to} --grid reduced --dryRun", lab=tmp_path / "lab", to=tmp_path / "new")
-    assert "Phenotype: whether a value separates the training labels is not known, since 5 training" in printed
+    assert "whether a value separates the training labels is not known, since 5 training" in printed
