@@ -107,7 +107,10 @@ def baselines(table: pd.DataFrame) -> Section:
     names = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
     table = prespecified_first(table)
     marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
-    wide = f"The interval of the {NAMED} baseline holds for itself, those of the {others} others, without the majority, for all together."
+    wide = (
+        f"The interval of the {NAMED} baseline holds for itself, those of the {others} others (without the majority) for "
+        "all together."
+    )
     notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
     about = "Plain classifiers of the same participants, trained on the same others."
     shown = ["baseline", *(name for name in names if set(columns_of(name)) <= set(table))]
