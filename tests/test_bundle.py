@@ -107,7 +107,7 @@ def test_without_a_score_nothing_is_calibrated(bundle, newcomers, tmp_path):
     assert "20 participants with autism" in said and "20 controls" in said
     path = remade(bundle, tmp_path / "plain.zip", cross_validation=None)
     assert "nobody knows" in done(TEST, model=path, of=newcomers, to=tmp_path / "out")
-    assert "without a score" in text_of(tmp_path / "out/report.html")
+    assert "not calibrated" in text_of(tmp_path / "out/report.html")
     people = read(tmp_path / "out", "participants")
     assert len(people) == 12 and people[["probability", "labels"]].isna().all(axis=None)
     refused(f"{TEST} --prevalence 0.01", "--prevalence", "{model}", model=path, of=newcomers, to=tmp_path / "no")

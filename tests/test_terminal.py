@@ -87,16 +87,17 @@ ENDS = {
     "test by a bundle": "run.py --test --bundle {model} --dataDir {others} --outDir out",
     "blackout": RUN.replace("{how}", "--blackout --donors 1"),
     "compare": "abide-compare {by}/test {other}/test --outDir out",
+    "convert": "abide-data convert {lab} cohort --grid reduced",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ENDS)
 def test_a_command_ends_in_ten_lines_of_80_columns(
-    command, undrawn, on_folds, nn_on_folds, bundle, newcomers, converted
+    command, undrawn, lab, converted, on_folds, nn_on_folds, bundle, newcomers
 ):
     """A test by a bundle warns in long sentences, and says why nothing can be concluded."""
-    places = {"by": on_folds, "other": nn_on_folds, "of": converted, "model": bundle, "others": newcomers}
+    places = {"by": on_folds, "other": nn_on_folds, "of": converted, "model": bundle, "others": newcomers, "lab": lab}
     lines = end_in_terminal(ENDS[command], **places)
     print(*lines, sep="\n")
     assert 2 <= len(lines) <= 10
