@@ -99,5 +99,4 @@ def test_a_command_ends_in_ten_lines_of_80_columns(
     """A test by a bundle warns in long sentences, and says why nothing can be concluded."""
     places = {"by": on_folds, "other": nn_on_folds, "of": converted, "model": bundle, "others": newcomers, "lab": lab}
     lines = end_in_terminal(ENDS[command], **places)
-    print(*lines, sep="\n")
-    assert 2 <= len(lines) <= 10
+    assert 2 <= len(lines) <= 10, "\n".join(lines)
