@@ -108,8 +108,8 @@ def baselines(table: pd.DataFrame) -> Section:
     table = prespecified_first(table)
     marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
     wide = (
-        f"The interval of the {NAMED} baseline holds for itself, those of the {others} others (without the majority) for "
-        "all together."
+        f"The interval of the {NAMED} baseline holds for itself, those of the {others} others (without the majority) "
+        "for all together."
     )
     notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
     about = "Plain classifiers of the same participants, trained on the same others."
