@@ -23,8 +23,7 @@ from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
 from utils.report.adjusted import adjusted_section
 from utils.report.columns import rows_of, section
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import ALPHA, INTERVAL, Estimate
+from utils.scores.results import ALPHA, HEADLINES, INTERVAL, Estimate
 
 HERE = Path(__file__).parent
 SHOWN = 5  # problems

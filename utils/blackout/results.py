@@ -20,8 +20,8 @@ from utils.blackout.kinds import families_of
 from utils.blackout.replication import HALVES, MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
-from utils.scores.metrics import HEADLINES, Predictions, headline, with_intervals
-from utils.scores.results import ALPHA, CHANCE, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
+from utils.scores.metrics import Predictions, headline, with_intervals
+from utils.scores.results import ALPHA, CHANCE, HEADLINES, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
 
 UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 

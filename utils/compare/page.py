@@ -23,8 +23,7 @@ from utils.report.build import INVALID, cautions
 from utils.report.columns import section
 from utils.runs import record
 from utils.scores.conclusion import SAME, UNKNOWN
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import INTERVAL, Estimate, flat
+from utils.scores.results import HEADLINES, INTERVAL, Estimate, flat
 from utils.scores.results import PAGE as REPORT
 
 JOB, PAGE, TABLE = "compare", "compare.html", "compare.csv"

@@ -17,9 +17,9 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores import baselines
 from utils.scores.conclusion import Baseline, Conclusion, standing
-from utils.scores.metrics import HEADLINES, Predictions, differences, headline, with_intervals
+from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
-from utils.scores.results import MAJORITY, MIN_PER_CLASS, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
+from utils.scores.results import HEADLINES, MAJORITY, MIN_PER_CLASS, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "

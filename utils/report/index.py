@@ -16,8 +16,7 @@ from data.pages.page import Number, Page, Row, Section, is_page, render
 from utils.figures import number
 from utils.report.columns import spelled
 from utils.runs.record import RECORD, Record, read
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import NO_INTERVAL, Estimate
+from utils.scores.results import HEADLINES, NO_INTERVAL, Estimate
 from utils.scores.results import PAGE as REPORT
 
 PAGE, KIND = "index.html", "index"

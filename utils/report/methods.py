@@ -19,8 +19,7 @@ from models import MODELS
 from utils.figures import number
 from utils.report.tables import Described, Tables
 from utils.scores import results
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import NAMED, ROLE, Estimate
+from utils.scores.results import HEADLINES, NAMED, ROLE, Estimate
 
 BATCHES = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
 CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evidence.md

@@ -17,8 +17,9 @@ from utils.report.adjusted import adjusted_section
 from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelled
 from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
 from utils.scores.calibration import LEVELS, MIN_GROUPS
-from utils.scores.metrics import HEADLINES, Predictions, headline
+from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
+    HEADLINES,
     NAMED,
     NO_INTERVAL,
     OTHER,
@@ -152,7 +153,7 @@ def repeats(table: pd.DataFrame) -> Section:
     shown = [name for name in dict.fromkeys((area, f"{MINUS}{area}", *OF_FOLDS)) if name in table]
     names = ["repeat", "seed", *shown, *({PRESPECIFIED_BASELINE} & set(table))]
     spread = table[area].std()
-    notes = {spelled(area): f"SD over repeats {spread:.3f}: no interval over participants."} if spread == spread else {}
+    notes = {spelled(area): f"SD over repeats {spread:.3f}: no interval over participants."} if pd.notna(spread) else {}
     about = f"Report the mean: the best of {len(table)} repeats is picked, and so too good."
     return section("Repeats", table, names, about, notes=notes)
 

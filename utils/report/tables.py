@@ -17,8 +17,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices, Record
 from utils.runs.run import Run
 from utils.scores.conclusion import Conclusion
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import CONFIDENCE, METRICS, ROWS, TABLES, Estimate, Table
+from utils.scores.results import CONFIDENCE, HEADLINES, METRICS, ROWS, TABLES, Estimate, Table
 
 PERMUTATIONS = "permutations"  # of run.json
 PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covariates

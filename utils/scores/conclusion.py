@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from data.base.tables import printable
 from data.cohorts.rows import listed
 from data.pages.page import Number
-from utils.figures import number
-from utils.scores.metrics import HEADLINES
-from utils.scores.results import CHANCE, INTERVAL, NAMED, UNDEFINED, Estimate
+from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."
@@ -123,7 +121,8 @@ class Conclusion:
     @property
     def of_score(self) -> str:
         if self.why:
-            known = f" The {self.area} is {number(self.score.value, '.2f')}." if self.score.value is not None else ""
+            value, *_ = self.score.numbers
+            known = f" The {self.area} is {value:.2f}." if self.score.value is not None else ""
             return f"Nothing can be concluded: {self.why}.{known}"
         value, *_ = self.score.numbers
         interval = f"{value:.2f} ({INTERVAL} {self.score.ends('.2f')})"

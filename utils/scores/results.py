@@ -23,6 +23,7 @@ MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability 
 PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
+HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `metrics.headline`
 INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few participants"
 
 
