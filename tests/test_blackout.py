@@ -108,7 +108,7 @@ def test_a_blackout_is_due_once_its_atlas_says_otherwise(exact, bundle, six, atl
     for content in (names, names.replace("3 ", "3 new "), names):
         (atlas / "own.txt").write_text(content)
         due = int(content != names)
-        assert f"Networks for --blackout: {due} of 1" in done(f"{BLACKOUT}{ALL}--dryRun", **places)
+        assert f"{due} of 1 for --blackout" in done(f"{BLACKOUT}{ALL}--dryRun", **places)
 
 
 def of_regions(passes: Passes) -> Iterator[Callable[[np.ndarray], People]]:

@@ -189,8 +189,7 @@ def test_a_dry_run_says_what_is_read_and_writes_nothing(cohort, converted, tmp_p
     monkeypatch.chdir(odd)
     command = "run.py --train --dryRun --model {model} --dataDir {of} --chkPointDir ckpt"
     out = done(command, model="nn", of=cohort)
-    assert "SIMULATED" in out and "people: train: 36 participants" in out
-    assert "Networks to train: 1 of 1, of 200 batches." in out
+    assert "SIMULATED" in out and "train 36 (" in out and "1 of 1 to train, of 200 batches" in out
     out = done(f"{command} --preset regions --set standardise=site --numIters 9", model="cnn", of=converted)
-    assert "TRANSDUCTIVE: each of 3 sites is standardised by its own participants" in out and "of 9 batches" in out
+    assert "TRANSDUCTIVE" in out and "of 9 batches" in out
     assert "SIMULATED" not in out and not list(odd.iterdir())
