@@ -28,7 +28,8 @@ SYNONYMS = {  # of files, columns and rows; an earlier word -> that of today
     "people": "participants",
 }
 TABLES = {  # the columns that say what a row is of -> the tables
-    ("subject",): "subjects phenotype covariates series predictions participants baseline_predictions",
+    ("subject",): "subjects phenotype covariates series predictions participants baseline_predictions "
+    "out_of_distribution",
     ("subject", "map"): "maps",
     ("repeat", "subject"): "folds",
     ("repeat", "fold", "step"): "history training",
