@@ -25,6 +25,7 @@ from utils.report import drawings
 from utils.report.adjusted import adjusted_table
 from utils.report.methods import told_sites
 from utils.report.tables import (
+    FOLDS,
     Prepared,
     Results,
     Tables,
@@ -102,7 +103,9 @@ def evaluate(run: Run, network: keras.Model) -> None:
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
         for row, probability in zip(rows, found, strict=True)
     ]
-    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS).assign(**dict.fromkeys([MASKED][: len(masked)], *masked))
+    table = pd.DataFrame(cells, columns=PREDICTION_COLUMNS)
+    if masked:
+        table[MASKED] = masked[0]
     if groups := run.cohort.groups:
         table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
     results.add("predictions", table)
@@ -120,14 +123,14 @@ def conclude(
     """The predictions of each repeat -> all other results; returns the metrics. `notes_before` are those of baselines
     and people; `parts` are the runs whose networks predicted."""
     run, table = results.run, each[0].predictions
-    known, metrics = table["file"][table["label"].notna()], dict[str, Any]()
+    known = table["file"][table["label"].notna()]
     if not run.fold and len(people := table1(run.cohort)):
         results.add("table1", people)
-    score, found = measure(results, [of.of_records(known) for of in each], metrics) if len(known) else ({}, None)
+    score, metrics, found = measure(results, [of.of_records(known) for of in each]) if len(known) else ({}, {}, None)
     notes = warnings_of(run, len(table) - len(known), len(table), notes_before)
     trained = [(part, part.checkpoints.record()) for part in parts]
     summary: dict[str, Any] = {
-        "subjects": counts(run, bool(metrics.get("folds"))),
+        "subjects": counts(run, FOLDS in metrics),
         "left_out": run.cohort.metadata.left_out,
         "warnings": notes,
         "prepared": asdict(prepared(run)),
@@ -157,17 +160,15 @@ def conclude(
     return {} if run.is_pooled else score
 
 
-def measure(
-    results: Results, every: Sequence[Tested], metrics: dict[str, Any]
-) -> tuple[dict[str, Estimate], Conclusion]:
-    """Adds every result that needs labels, by the records whose label is known, and fills `metrics`, the content of
-    `metrics.json`; returns the scores, and what they show."""
+def measure(results: Results, every: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
+    """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
+    `metrics.json`, without caveats, and what the scores show."""
     run, inputs = results.run, results.run.model.inputs(results.run.config)
     predictions = Predictions.of(*(of.predictions for of in every))
     score = with_intervals(predictions, run.seed)
     same_folds = predictions.trained.any() and (predictions.folds == predictions.folds[0]).all()
     folds = {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()} if same_folds else {}
-    metrics |= in_json(score) | ({"folds": folds} if folds else {})
+    metrics = in_json(score) | ({FOLDS: folds} if folds else {})
     files.write_json(run.out_dir / METRICS, metrics | run.caveats.held)
     results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
     drawings.classification(predictions, score, run.out_dir, run.marks)
@@ -185,7 +186,7 @@ def measure(
     if motion:
         results.add("adjusted", adjusted_table(motion["beside"]))
     found = comparisons.conclusion(score, predictions, compared, inputs, run.cross_validation)
-    return score, replace(found, covariates=confounds.told(motion), masked=masked[0], minus_masked=masked[1])
+    return score, metrics, replace(found, covariates=confounds.told(motion), masked=masked[0], minus_masked=masked[1])
 
 
 def calibrate(results: Results, mean: pd.DataFrame) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pandas as pd
 
 from data.pages.page import Section
-from utils.report.columns import PEOPLE, Column, section
+from utils.report.columns import COUNT, Column, section
 from utils.scores.adjustment import MOST_IMPUTED, Adjustment
 
 ADJUSTED = ("covariate", "in_the_test", "missing", "why_not")
 COLUMNS = {
     "covariate": Column("covariate"),
     "in_the_test": Column("in the test"),
-    "missing": Column("missing in", PEOPLE, "Unknown numbers are the median, with a mark; unknown texts a category."),
+    "missing": Column("missing in", COUNT, "Unknown numbers are the median, with a mark; unknown texts a category."),
     "why_not": Column("why not, or not wholly"),
 }
 FEW = "known for too few, the same in all, or too few participants"

@@ -87,9 +87,9 @@ def verdict(run: Described) -> str:
 
 def numbers(run: Described) -> list[Number]:
     """The score and its baseline, with their footnotes."""
-    first, *others = run.conclusion.numbers if run.conclusion else [None]
-    if first is None:
+    if run.conclusion is None:
         return []
+    first, *others = run.conclusion.numbers
     seen = [f"{SEEN_BY_AUTHORS}."] if seen_by_authors(run) else []
     return [replace(first, notes=[*first.notes, *seen]), *others]
 

@@ -11,12 +11,12 @@ from data.pages.page import Row, Section
 from utils.figures import number
 from utils.scores.results import NO_INTERVAL, Estimate, columns_of, counted
 
-PEOPLE, NAME = "people", "name"  # forms of cells: a number of participants, the label of another column
+COUNT, NAME = "count", "name"  # forms of cells: a number of participants, the label of another column
 
 
 @dataclass(frozen=True)
 class Column:
-    """Its heading; the format of its numbers, PEOPLE or NAME, or none where it holds text; what it means."""
+    """Its heading; the format of its numbers, COUNT or NAME, or none where it holds text; what it means."""
 
     label: str
     form: str = ""
@@ -57,10 +57,10 @@ COLUMNS = {
     ),
     "value": Column("value", SCORE),
     "p": Column("p", ".2g", "The chance of a value at least as far from none, if there were nothing to find."),
-    "subjects": Column("participants", PEOPLE),
-    "autism": Column("autism", PEOPLE),
-    "control": Column("control", PEOPLE),
-    "participants": Column("participants", PEOPLE),
+    "subjects": Column("participants", COUNT),
+    "autism": Column("autism", COUNT),
+    "control": Column("control", COUNT),
+    "participants": Column("participants", COUNT),
     "repeat": Column("repeat", ".0f"),
     "seed": Column("seed", ".0f"),
 }
@@ -76,7 +76,7 @@ def cell(row: Mapping[str, Any], name: str, column: Column, no_interval: str = N
     value = row[name]
     if column.form in ("", NAME):
         return "" if pd.isna(value) else spelled(value) if column.form else str(value)
-    if column.form == PEOPLE:
+    if column.form == COUNT:
         return "" if pd.isna(value) else counted(value)
     of = "" if name == "value" else name  # of a table that holds one estimate a row
     if columns_of(of)[1] in row:
@@ -102,6 +102,10 @@ def section(
     **of: Any,
 ) -> Section:
     """A section: a sentence about a table, and these columns of it."""
-    meanings = {column.label: column.meaning for column in columns.values() if column.meaning}
     rows = rows_of(table, names, columns)
-    return Section(title, [about] if about else None, table=rows, meanings=meanings, **of)
+    return Section(title, [about] if about else None, table=rows, meanings=meanings(columns), **of)
+
+
+def meanings(columns: Mapping[str, Column] = COLUMNS) -> dict[str, str]:
+    """What columns mean, by their headings."""
+    return {column.label: column.meaning for column in columns.values() if column.meaning}

@@ -14,7 +14,7 @@ from data.pages.page import Row, Section
 from utils.figures import number
 from utils.report import drawings
 from utils.report.adjusted import adjusted_section
-from utils.report.columns import COLUMNS, NAME, Column, rows_of, section, spelled
+from utils.report.columns import COLUMNS, NAME, Column, meanings, rows_of, section, spelled
 from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE, PEOPLE, SITE, Count, Described, Tables
 from utils.scores.calibration import LEVELS, MIN_GROUPS
 from utils.scores.metrics import Predictions, headline
@@ -203,11 +203,10 @@ def groups(
     table: pd.DataFrame, names: list[str], scores: list[str], columns: Mapping[str, Column] = COLUMNS
 ) -> list[Row]:
     """A row a group: its participants and its scores; a dash where fewer than TELLING of a class decide one."""
-    people = table["subjects"].where(table["subjects"] >= TELLING)
     smaller = table[["autism", "control"]].min(axis=1)
     known = table.copy()
     for name in scores:
-        few = people.isna() if name == "accuracy" else smaller < TELLING
+        few = (table["subjects"] if name == "accuracy" else smaller) < TELLING
         known.loc[few, columns_of(name)] = math.nan
     return rows_of(known, [*names, *SITE_COUNTS, *scores], columns)
 
@@ -243,12 +242,11 @@ def of_probabilities(tables: Tables) -> Iterator[Section]:
         {"measure": spelled(measure)} | {of["probabilities"]: Estimate.in_row(of).text() for _, of in part.iterrows()}
         for measure, part in wide.groupby("measure", sort=False)
     ]
-    meanings = {column.label: column.meaning for column in COLUMNS.values() if column.meaning}
     about = f"Calibrated ones hold where autism is as common as here, {share:.0%}; elsewhere their odds move with it."
     how = (
         "By Platt scaling of the predictions of all other folds (Platt 1999); of each participant in probabilities.csv."
     )
-    yield Section("Probabilities", [about], drawn, rows, meanings=meanings, notes={"calibrated": how})
+    yield Section("Probabilities", [about], drawn, rows, meanings=meanings(), notes={"calibrated": how})
     yield sets(table, f"all {len(people)}")
 
 

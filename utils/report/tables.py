@@ -158,10 +158,8 @@ class Tables:
         others = {name: table for name, table in tables.items() if len(table) or name == "out_of_distribution"}
         predictions = mean_of(by_repeat(others.pop("predictions")))
         of_all = {name: of for name, of in metrics.items() if name != FOLDS and isinstance(of, dict)}
-        scores, *folds = (
-            {name: Estimate(**of) for name, of in found.items()} for found in (of_all, *metrics.get(FOLDS, {}).values())
-        )
-        return cls(run, predictions, scores, dict(zip(metrics.get(FOLDS, {}), folds, strict=True)), others)
+        folds = {fold: estimates(of) for fold, of in metrics.get(FOLDS, {}).items()}
+        return cls(run, predictions, estimates(of_all), folds, others)
 
     def __getattr__(self, name: str) -> pd.DataFrame | None:
         """One of `others`. Raises AttributeError if no table has this name."""
@@ -173,6 +171,11 @@ class Tables:
     def labelled(self) -> pd.DataFrame:
         """The predictions whose label is known."""
         return self.predictions[self.predictions["label"].notna()]
+
+
+def estimates(of: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Scores by name, of `metrics.json`."""
+    return {name: Estimate(**values) for name, values in of.items()}
 
 
 def read_test(folder: Path) -> Tables:

@@ -120,11 +120,10 @@ class Conclusion:
 
     @property
     def of_score(self) -> str:
+        value, *_ = self.score.numbers
         if self.why:
-            value, *_ = self.score.numbers
             known = f" The {self.area} is {value:.2f}." if self.score.value is not None else ""
             return f"Nothing can be concluded: {self.why}.{known}"
-        value, *_ = self.score.numbers
         interval = f"{value:.2f} ({INTERVAL} {self.score.ends('.2f')})"
         told = f"{self.area} {interval}, {self.participants} participants."
         does = {BELOW: "does worse", ABOVE: "does better"}.get(self.words, "is not shown to do better")
@@ -144,14 +143,14 @@ class Conclusion:
             return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
         less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
         its = f"the pre-specified baseline{f', which lacks the {listed(lacks)},' if lacks else ''}"
-        told = {
-            BETTER: f"It is better than {its}{{}}: {less}",
-            SAME: f"No difference from {its} is shown{{}}: {less}",
-            WORSE: f"It is worse than {its}{{}}: {less}",
-            UNKNOWN: f"Whether it differs from {its} cannot be told{{}}",
-        }[standing(self.baseline.less)]
         where = " in the training's own test" if self.baseline.where else ""
-        return f"{told.format(where)}{others}."
+        told = {
+            BETTER: f"It is better than {its}{where}: {less}",
+            SAME: f"No difference from {its} is shown{where}: {less}",
+            WORSE: f"It is worse than {its}{where}: {less}",
+            UNKNOWN: f"Whether it differs from {its} cannot be told{where}",
+        }[standing(self.baseline.less)]
+        return f"{told}{others}."
 
     @property
     def of_confounds(self) -> list[str]:
