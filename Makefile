@@ -1,13 +1,12 @@
 # Needs only Python 3.11 to 3.13, make and the package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || echo python3)
 DEMO = results/demo
-BASE = d4bbe646a261
 # Where it is set, each of hundreds of processes compiles every module anew.
 export PYTHONDONTWRITEBYTECODE =
 # Two processes, each with one thread for TensorFlow.
 PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: setup develop demo images lint check test bits torture gate gpu container pages
+.PHONY: setup develop demo images lint check test bits torture gpu container pages docs
 
 # What runs the program.
 setup: .venv/installed
@@ -46,17 +45,13 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# What docs/evidence.md calls equal, as a processor without AVX-512 computes it; BITS are some of the files.
+# What is equal on every processor, as one without AVX-512 computes it; BITS are some of the files.
 bits: develop
 	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTEST) -m bits $(BITS)
 
 # Kills, full disks and disks that cannot be written: says in a table what was lost, within half an hour on 2 cores.
 torture: develop
 	.venv/bin/python tests/kills.py
-
-# Whether this code computes what that of BASE computed; STEPS are some of the steps, REAL a folder of real maps.
-gate: develop
-	.venv/bin/python tests/gate $(BASE) $(if $(STEPS),--steps $(STEPS)) $(if $(REAL),--real $(REAL))
 
 # What a GPU does: memory, speed, precision, and whether it is left to others, in a table; says so where there is none.
 gpu: develop
@@ -72,6 +67,16 @@ pages: .venv/pages
 
 .venv/pages: .venv/developed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[pages]"
+	touch $@
+
+# The documentation as a site, which is read and searched from disk; every warning is an error.
+docs: .venv/docs
+	rm -rf site
+	.venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo "Open site/index.html"
+
+.venv/docs: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	touch $@
 
 # Makes the figures in images/ from the demo cohort.

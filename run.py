@@ -98,7 +98,7 @@ def check_together(args: argparse.Namespace) -> None:
     if named := next((what for what, is_alone in alone.items() if is_alone), None):
         raise InputError(
             f"{named} is for one process, but srun or TF_CONFIG names several, which only train a network together. "
-            "Start one (srun --ntasks=1); an array over --fold shares folds among machines: docs/scale.md."
+            "Start one (srun --ntasks=1); an array over --fold shares folds among machines: docs/howto/run.md."
         )
 
 

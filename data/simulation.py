@@ -37,7 +37,7 @@ class Simulation:
     unknown: float = 1.0  # so many times as often as in ABIDE, IQ and handedness are unknown
 
 
-# 150 are tested, so that the difference in each region shows in half of them, too (docs/cohort.md).
+# 150 are tested, so that the difference in each region shows in half of them, too (docs/howto/cohort.md).
 SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=1500, effect=0.055, unknown=0.3)}
 
 

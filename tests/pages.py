@@ -8,7 +8,7 @@ from commands import ROOT
 from helpers import SMALL_BATCH, TINY_NN
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:run\.py|abide-\w+|python -m (?:data|utils\.\w+)) .*")
 CLUSTER = "#SBATCH"  # in the blocks that are scripts for Slurm

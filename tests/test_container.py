@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 from container import APPTAINER, DOCKERFILE, HOME, Image, copied, instructions, of_apptainer, of_dockerfile
+from pages import PAGES, text_of
 
 DOCKER, OF_APPTAINER = of_dockerfile(DOCKERFILE.read_text()), of_apptainer(APPTAINER.read_text())
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
@@ -46,8 +47,8 @@ def test_the_image_does_not_run_as_root():
 
 def test_the_version_for_a_gpu_is_that_of_the_requirements():
     pinned = re.search(r"(?m)^tensorflow==(\S+)$", REQUIREMENTS)[1]
-    named = re.findall(r"tensorflow\[and-cuda\]==([\d.]+)", (ROOT / "docs/container.md").read_text() + REQUIREMENTS)
-    assert named == [pinned] * 3
+    named = re.findall(r"tensorflow\[and-cuda\]==([\d.]+)", "".join(map(text_of, PAGES)) + REQUIREMENTS)
+    assert named and {*named} == {pinned}
 
 
 def test_instructions_without_comments_and_broken_lines():

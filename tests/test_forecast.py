@@ -1,4 +1,5 @@
-"""What a cohort can conclude: against the people that a test compares, and simulated studies (docs/planning.md)."""
+"""What a cohort can conclude, as docs/understand/planning.md says: against the people that a test compares, and
+simulated studies."""
 
 import re
 from pathlib import Path
@@ -11,8 +12,8 @@ from commands import ROOT, done
 
 pytestmark = pytest.mark.slow
 
-STUDIES = pd.read_csv(ROOT / "docs" / "evidence" / "planning.csv").query("question == 'chance' and people < 150")
-WAYS = {"new people": "a model of other participants", "sites left out": "--folds site", "ten folds": "--folds 10"}
+STUDIES = pd.read_csv(ROOT / "docs" / "evidence" / "planning.csv").query("question == 'chance' and participants < 150")
+WAYS = {"sites left out": "--folds site", "ten folds": "--folds 10", "new participants": "a model of other"}
 
 
 def cohort_of(folder: Path, labels, sites, split: str = "train") -> Path:
@@ -43,13 +44,13 @@ def drawn(count: int, sites: int) -> tuple[np.ndarray, list[str]]:
     return label, [f"S{at % sites}" for at in range(count)]
 
 
-@pytest.mark.parametrize("count, sites", STUDIES[["people", "sites"]].drop_duplicates().values.tolist())
+@pytest.mark.parametrize("count, sites", STUDIES[["participants", "sites"]].drop_duplicates().values.tolist())
 def test_the_auc_is_that_of_simulated_studies(count, sites, tmp_path):
     """From which AUC on 8 of 10 studies find it."""
     of = drawn(count, sites)
     told = "; ".join(forecast_of(cohort_of(tmp_path / split, *of, split)) for split in ("train", "test"))
     found = {way: re.search(rf"{name} compares [^;]*? AUC of (0\.\d+)", told) for way, name in WAYS.items()}
-    for way, value in STUDIES.query("people == @count and sites == @sites")[["way", "value"]].values:
+    for way, value in STUDIES.query("participants == @count and sites == @sites")[["way", "value"]].values:
         if found[way] and value == value:
             assert float(found[way][1]) == pytest.approx(value, abs=0.05), (way, told)
     assert any(found.values())

@@ -12,7 +12,7 @@ from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
 from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
 
 POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
-PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/planning.md
+PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/understand/planning.md
 REACHED = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
 MEANS = "in 8 of 10 such studies, if that is the true one"
@@ -87,7 +87,7 @@ def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
 
     `counts` (2, groups) are of people of each class, `relatives` is how many people a unit has. The variance is that of
     Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval is widened as that of a run.
-    Resamples may lack a class of a small group; how many do not enters by its root, chosen by docs/planning.md.
+    Resamples may lack a class of a small group; how many do not enters by its root, see docs/understand/planning.md.
     """
     (autism, control), size, area = counts, counts.sum(0), AREAS[:, None]
     of_autism = (autism - 1) * (area / (2 - area) - area**2)

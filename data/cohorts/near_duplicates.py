@@ -10,8 +10,8 @@ Measured on the reduced grid, on 737 people of ABIDE I (271,216 pairs) whose map
 people reach 0.52 by fALFF, 0.69 by ALFF, 0.58 by degree centrality, 0.46 by the three together, 0.25 by fifteen maps.
 Two people of ABIDE, 50578 and 50602, share a scan, which their time series confirm (r = 0.94): 0.90, 0.77, 0.78, 0.81
 and 0.77. By one of the other twelve maps alone, they are not always found. Which copies are found stands in
-`docs/evidence.md`. Tails of more people than 737 are not known; that they rise as `RISE` says is a guess from 65, 200
-and 735 of these.
+`docs/reference/evidence.md`. Tails of more people than 737 are not known; that they rise as `RISE` says is a guess from
+65, 200 and 735 of these.
 """
 
 import math

@@ -22,7 +22,7 @@ from utils.scores import results
 from utils.scores.results import HEADLINES, NAMED, ROLE, Estimate
 
 BATCHES = ("batch_size", "optimizer", "learning_rate", "decay")  # hyper-parameters that have a place in a sentence
-CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/evidence.md
+CHOSEN_ON_ABIDE = ("combined", "regions")  # presets, see docs/reference/evidence.md
 MEASURES = {  # of maps, by the beginning of their names: the work that defines it
     "alff": "Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002",
     "degree": "Zuo et al. 2012, doi:10.1093/cercor/bhr269",
