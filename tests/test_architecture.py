@@ -39,7 +39,7 @@ def test_whatever_it_names_exists():
 
 def test_the_rows_that_it_shows_are_refusals():
     """A row, and the file that has it in the comment behind it."""
-    shown = re.findall(r"^(row\(.+),  # (\w+\.py)", text_of(PAGE), re.MULTILINE)
+    shown = re.findall(r"^(row\(.+)  # (\w+\.py)", text_of(PAGE), re.MULTILINE)
     assert len(shown) == 2
     for row, name in shown:
         assert f"    {row},\n" in text_of(ROOT / "tests/refusals" / name)
