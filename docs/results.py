@@ -155,7 +155,7 @@ def of_scores(_: str) -> list[list[str]]:
     columns.append("partial correlation with the diagnosis")
     rows = [["network", "tested by", *columns[:3], "partial correlation", "commit"]]
     for run in table.index.unique("run"):
-        if (run, columns[0]) in table.index:
+        if (run, columns[0]) in table.index and (f"{run} --repeats 3", columns[0]) not in table.index:
             model, _, folds, *repeats = run.split()
             how = "each site held out" if folds == "site" else f"{folds} folds" + ", three repeats" * bool(repeats)
             cells = [interval(table.loc[(run, name)]) if (run, name) in table.index else "" for name in columns]
