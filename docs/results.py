@@ -21,7 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs/evidence"
 PAGES = (ROOT / "README.md", ROOT / "docs/reference/evidence.md")
 TABLE = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-NETWORKS = {"mmnn": "`mmnn`: maps, phenotype, connectome", "cnn": "`cnn`: maps", "nn": "`nn`: phenotype"}
+MAIN = "mmnn --folds 10 --repeats 3"
+BLACKED_OUT = ("mmnn --folds 10", "mmnn --folds site")
+TESTS = {
+    MAIN: "`mmnn`, ten folds",
+    "mmnn --folds site": "`mmnn`, sites held out",
+    "cnn --folds 10": "`cnn`, ten folds",
+    "cnn --folds site": "`cnn`, sites held out",
+    "nn --folds 10": "`nn`, ten folds",
+    "nn --folds site": "`nn`, sites held out",
+}
 FAMILIES = {
     "values": "groups of phenotype values",
     "regions": "regions",
@@ -151,15 +160,15 @@ def of_readme(_: str) -> list[list[str]]:
 def of_scores(_: str) -> list[list[str]]:
     """A row for each network and each way to test it."""
     table = participants()
-    columns = ["AUC within sites", "pre-specified baseline", "missingness masked"]
-    columns.append("partial correlation with the diagnosis")
-    rows = [["network", "tested by", *columns[:3], "partial correlation", "commit"]]
-    for run in table.index.unique("run"):
-        if (run, columns[0]) in table.index and (f"{run} --repeats 3", columns[0]) not in table.index:
-            model, _, folds, *repeats = run.split()
-            how = "each site held out" if folds == "site" else f"{folds} folds" + ", three repeats" * bool(repeats)
-            cells = [interval(table.loc[(run, name)]) if (run, name) in table.index else "" for name in columns]
-            rows.append([NETWORKS[model], how, *cells, f"{table.loc[(run, columns[0]), 'commit']}"])
+    columns = {"AUC within sites": "AUC within sites", "pre-specified baseline": "baseline"}
+    columns |= {
+        "missingness masked": "missingness masked",
+        "partial correlation with the diagnosis": "partial correlation",
+    }
+    rows = [[f"commit {table['commit'].iloc[0]}", *columns.values()]]
+    for run, text in TESTS.items():
+        cells = [interval(table.loc[(run, name)]) if (run, name) in table.index else "" for name in columns]
+        rows.append([text, *cells])
     return rows
 
 
@@ -187,8 +196,6 @@ def of_values(_: str) -> list[list[str]]:
 
 
 SITES = ["sites", "way"]
-MAIN = "mmnn --folds 10 --repeats 3"
-BLACKED_OUT = ("mmnn --folds 10", "mmnn --folds site")
 Maker = Callable[[str], list[list[str]]]
 MAKERS: dict[str, Maker] = {
     "readme": of_readme,
