@@ -138,9 +138,10 @@ LOGS = ("runs.csv", "checkpoint_results.csv")  # folds end in any order, one tha
 MASKED = "|".join(
     (
         r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?( ?[+-]\d{4})?)?",
-        r"\b\d{8}T\d{6}\b|\b\d+:\d\d(:\d\d)?\b|[\d.,]+ (?=s\b|ms\b|min\b|h\b|samples/s|seconds|minutes|MB/s)",
-        r".*events\.out\.tfevents.*",  # of TensorBoard, whose names are times
-        r".*timestamp.*",  # of TensorFlow's state file
+        r"\b\d{8}T\d{6}\b|\b\d+:\d\d(:\d\d)?\b",
+        r"(?<![\d.,])[\d.,]+ (?=s\b|ms\b|min\b|h\b|samples/s|seconds|minutes|MB/s)",
+        r"^.*events\.out\.tfevents.*",  # of TensorBoard, whose names are times; `^` keeps pages of one long line linear
+        r"^.*timestamp.*",  # of TensorFlow's state file
         r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])",  # names that nilearn draws for the parts of its viewer
     )
 )
@@ -168,7 +169,7 @@ def settled(path: Path, content: bytes) -> str:
         text = content.decode().replace("><", ">\n<")
     else:
         return hashlib.sha256(content).hexdigest()
-    return re.sub(MASKED, "", text)
+    return re.sub(MASKED, "", text, flags=re.MULTILINE)
 
 
 def state(folder: Path) -> dict[str, str]:
