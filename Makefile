@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 .venv/bin/python -m pytest -
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
-	@echo "Installing into .venv what runs the program: 0.75 GB to download, 2.6 GB on disk."
+	@echo "Installing into .venv what runs the program: 0.75 GB to download, 2.7 GB on disk."
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --editable .
 	@.venv/bin/run.py --version && du -sh .venv
