@@ -10,7 +10,6 @@ RESULTS is a folder of `run.py --test` and `--blackout` on folds of one cohort. 
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -124,9 +123,8 @@ def shown(row: pd.Series) -> str:
 def of_simulations(name: str) -> list[list[str]]:
     """The rows that shown.csv names for a table: what, its value, and the commit that computed it."""
     rows = [["", "result (95 % interval)", "commit"]]
-    for row in (
-        pd.read_csv(EVIDENCE / "shown.csv", dtype=str, keep_default_na=False).query("table == @name").itertuples()
-    ):
+    chosen = pd.read_csv(EVIDENCE / "shown.csv", dtype=str, keep_default_na=False)
+    for row in chosen[chosen["table"] == name].itertuples():
         table = pd.read_csv(EVIDENCE / f"{row.file}.csv", dtype=str).fillna({"unit": ""})
         (found,) = table[(table["case"] == row.case) & (table["measure"] == row.measure)].to_dict("records")
         found["unit"] = found["unit"] or (f"of {row.repetitions}" if row.repetitions else "")
@@ -144,7 +142,7 @@ def interval(row: pd.Series) -> str:
     return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
-def of_readme(_: str) -> list[list[str]]:
+def of_readme() -> list[list[str]]:
     """The scores of the default network in ten folds, beside those of its baseline."""
     of = participants().loc[MAIN]
     names = {
@@ -157,22 +155,19 @@ def of_readme(_: str) -> list[list[str]]:
     return [first, *([text, interval(of.loc[name])] for name, text in names.items())]
 
 
-def of_scores(_: str) -> list[list[str]]:
+def of_scores() -> list[list[str]]:
     """A row for each network and each way to test it."""
     table = participants()
-    columns = {"AUC within sites": "AUC within sites", "pre-specified baseline": "baseline"}
-    columns |= {
-        "missingness masked": "missingness masked",
-        "partial correlation with the diagnosis": "partial correlation",
-    }
-    rows = [[f"commit {table['commit'].iloc[0]}", *columns.values()]]
+    columns = ["AUC within sites", "pre-specified baseline", "missingness masked"]
+    rows = [[f"commit {table['commit'].iloc[0]}", *columns, "partial correlation"]]
+    columns.append("partial correlation with the diagnosis")
     for run, text in TESTS.items():
         cells = [interval(table.loc[(run, name)]) if (run, name) in table.index else "" for name in columns]
         rows.append([text, *cells])
     return rows
 
 
-def of_blackout(_: str) -> list[list[str]]:
+def of_blackout() -> list[list[str]]:
     """A row for each family: how many are significant, and replicate, in both designs."""
     table = participants()
     counts, commit = table["value"].map("{:.0f}".format), table.loc[BLACKED_OUT[0], "commit"].iloc[0]
@@ -185,7 +180,7 @@ def of_blackout(_: str) -> list[list[str]]:
     return rows
 
 
-def of_values(_: str) -> list[list[str]]:
+def of_values() -> list[list[str]]:
     """Groups of phenotype values that are significant with sites held out, and their effects in both designs."""
     table, rows = participants(), [["effect on the logit", "ten folds", "sites held out"]]
     for run, name in table.index:
@@ -196,20 +191,15 @@ def of_values(_: str) -> list[list[str]]:
 
 
 SITES = ["sites", "way"]
-Maker = Callable[[str], list[list[str]]]
-MAKERS: dict[str, Maker] = {
-    "readme": of_readme,
-    "scores": of_scores,
-    "blackout": of_blackout,
-    "values": of_values,
-}
+MAKERS = {"readme": of_readme, "scores": of_scores, "blackout": of_blackout, "values": of_values}
 
 
 def with_tables(text: str) -> str:
     """A page with all its tables made anew."""
 
     def made(match: re.Match) -> str:
-        first, *rows = MAKERS.get(match[2], of_simulations)(match[2])
+        name = match[2]
+        first, *rows = MAKERS[name]() if name in MAKERS else of_simulations(name)
         lines = [first, ["---"] * len(first), *rows]
         return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[3]
 
@@ -222,12 +212,8 @@ def draw_planning(target: Path) -> None:
     training = table[table["question"].str.match("training: (?!.*minus)")]
     panels = {
         "More training participants": (training, ["question"], "AUC within sites"),
-        "Precision of an AUC": (
-            table[table["question"] == "width of the interval"],
-            SITES,
-            "width of the 95 % interval",
-        ),
-        "AUC that 8 of 10 studies tell from chance": (table[table["question"] == "chance"], SITES, "AUC"),
+        "Precision of an AUC": (table[table["question"] == "width of the interval"], SITES, "width of the interval"),
+        "AUC that 8 of 10 studies distinguish from chance": (table[table["question"] == "chance"], SITES, "AUC"),
         "Difference that 8 of 10 comparisons find": (table[table["question"] == "difference"], SITES, "gain over 0.70"),
     }
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
