@@ -96,6 +96,8 @@ def test_a_folder_with_much_else_gives_the_same_records(reference, tmp_path):
     for name in ("sub-50002/func/._sub-50002_task-rest_falff.nii.gz", "sub-50003/sub-50003_space-T1w_falff.nii.gz"):
         (lab / name).write_bytes(b"no map")
     (folder / "fALFFMap_1.nii").write_bytes(b"no map")
+    (folder / "participants.tsv").rename(folder / "people.tsv")
+    (folder / "derived.csv").write_text("participant,status\n50002,done\n")  # as `derive` leaves it beside the table
     words = "--labelColumn group --positive A"
     assert records(converted(folder, words)) == records(reference)
     told = run(f"abide-data convert {{folder}} {{to}} --dryRun {words}", folder=folder, to=tmp_path / "x").out

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from data.base.errors import InputError
 from data.base.files import LEDGER
 from data.base.terminal import Fact, participants
+from data.cohorts import derivation
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 
@@ -87,6 +88,7 @@ SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w
 MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 OF_PARCELS = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
+OURS = (LEDGER, derivation.TABLE)  # tables that this program leaves in folders of maps and results
 OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
 
 
@@ -363,7 +365,7 @@ def table_near(folder: Path, files: Iterable[Path], patterns: Sequence[str] = TA
     for places in (sorted(inside | {folder}), list(folder.resolve().parents)[:2]):
         for pattern in patterns:
             there = sorted(path for place in places for path in place.glob(pattern))
-            tables = [path for path in there if path.name != LEDGER and not OF_A_SCAN.search(path.name)]
+            tables = [path for path in there if path.name not in OURS and not OF_A_SCAN.search(path.name)]
             if len(tables) > 1:
                 raise InputError(
                     f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table."
