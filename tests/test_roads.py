@@ -339,10 +339,7 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
 def test_the_demo_is_augmented_packed_and_trained_on(tmp_path, data_cli, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    commands = [
-        re.sub("^run.py --train  ", "run.py --train --chkPointDir ckpt  ", at) for at in block_with(COHORT, "data swap")
-    ]
-    outcomes = walk(tmp_path, [*commands, "run.py --test --chkPointDir ckpt"], data_cli)
+    outcomes = walk(tmp_path, [*block_with(COHORT, "data swap"), "run.py --test --chkPointDir chkpt"], data_cli)
     assert all("SIMULATED" in outcomes[at].out for at in (0, -2, -1))
 
 
