@@ -37,6 +37,7 @@ FAMILIES = {
     "connections": "pairs of systems",
 }
 ENDS = ["value", "low", "high"]
+SITES = ["sites", "way"]  # by which planning.csv is drawn
 
 
 # From results
@@ -62,7 +63,7 @@ def rows_of_test(folder: Path, record: dict) -> list[tuple]:
     rows = [(text, *(metrics[name][end] for end in ENDS)) for name, text in names.items()]
     for of, text in (("auc", "pre-specified baseline"), ("less", "difference from the pre-specified baseline")):
         rows.append((text, *(conclusion["baseline"][of][end] for end in ENDS)))
-    names = {"masked": "missingness masked", "partial": "partial correlation with the diagnosis"}
+    names = {"masked": "missingness masked", "partial": "partial correlation"}
     return rows + [(text, *confounds.loc[name, ENDS]) for name, text in names.items() if name in confounds.index]
 
 
@@ -82,13 +83,14 @@ def collected(results: Path) -> pd.DataFrame:
     for name, (folder, record) in runs_of(results, "blackout").items():
         replication = pd.read_csv(folder / "replication.csv").query("between == 'halves' and significant == 1")
         again = replication[replication["replicates"] > 0.5].dropna(subset="thing")
-        for family, table in families_of(folder).items():
+        families = families_of(folder)
+        for family, table in families.items():
             found[family, name] = set(table.index[table["p_reliance"] < 0.05])
             counts = {"tested": len(table), "significant": len(found[family, name])}
             counts["replicate"] = (again["family"] == family).sum()
             counts["in both"] = len(set.intersection(*(found[of] for of in found if of[0] == family)))
             rows += [(name, record, f"{FAMILIES[family]}: {what}", n, None, None) for what, n in counts.items()]
-        values = families_of(folder)["values"].query("p_reliance < 0.05")
+        values = families["values"].query("p_reliance < 0.05")
         ends = values[["reliance", "reliance_low", "reliance_high"]].itertuples()
         rows += [(name, record, f"effect of {group}", *effect) for group, *effect in ends]
     columns = ["run", "record", "measure", *ENDS]
@@ -158,9 +160,8 @@ def of_readme() -> list[list[str]]:
 def of_scores() -> list[list[str]]:
     """A row for each network and each way to test it."""
     table = participants()
-    columns = ["AUC within sites", "pre-specified baseline", "missingness masked"]
-    rows = [[f"commit {table['commit'].iloc[0]}", *columns, "partial correlation"]]
-    columns.append("partial correlation with the diagnosis")
+    columns = ["AUC within sites", "pre-specified baseline", "missingness masked", "partial correlation"]
+    rows = [[f"commit {table['commit'].iloc[0]}", *columns]]
     for run, text in TESTS.items():
         cells = [interval(table.loc[(run, name)]) if (run, name) in table.index else "" for name in columns]
         rows.append([text, *cells])
@@ -190,7 +191,6 @@ def of_values() -> list[list[str]]:
     return rows
 
 
-SITES = ["sites", "way"]
 MAKERS = {"readme": of_readme, "scores": of_scores, "blackout": of_blackout, "values": of_values}
 
 

@@ -231,9 +231,16 @@ def test_the_blocks_of_the_pages_go_on_from_the_readmes(commands, walked, tmp_pa
 
 @pytest.mark.slow
 def test_the_road_of_abide_ends_with_a_blackout(tmp_path, data_cli):
+    """In folds as on the page, and leaving sites out."""
     write_abide(tmp_path, 10)
-    walk(tmp_path, block_with(TUTORIAL, "convert abide"), data_cli)
-    assert len(pd.read_csv(tmp_path / "results/mmnn-blackout-folds-2/regions.csv")) == 116
+    commands = block_with(TUTORIAL, "convert abide")
+    walk(tmp_path, commands, data_cli)
+    by_site = [re.sub("--folds 10", "--folds site", at.partition(" #")[0]) for at in commands if "--folds" in at]
+    assert len(by_site) == 3
+    walk(tmp_path, by_site, data_cli)
+    for how in ("2", "site"):
+        assert len(pd.read_csv(tmp_path / f"results/mmnn-blackout-folds-{how}/regions.csv")) == 116
+        assert (tmp_path / f"results/mmnn-test-folds-{how}/report.html").is_file()
 
 
 def write_fmriprep(folder: Path, rows: list[dict]) -> None:

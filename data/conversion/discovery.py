@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from data.base.errors import InputError
 from data.base.files import LEDGER
 from data.base.terminal import Fact, participants
-from data.cohorts import derivation
+from data.cohorts.derivation import TABLE as DERIVED
 from data.cohorts.rows import listed
 from data.conversion.tables import key
 
@@ -88,7 +88,7 @@ SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w
 MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
 TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
 OF_PARCELS = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
-OURS = (LEDGER, derivation.TABLE)  # tables that this program leaves in folders of maps and results
+OURS = (LEDGER, DERIVED)  # tables that this program leaves in folders of maps and results
 OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
 
 
