@@ -40,9 +40,10 @@ SHOWN = 2  # of a level of a table, and what is named
 Predicted = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def planted(path: Path, predicted: Predicted) -> None:
+def planted(path: Path, predicted: Predicted, scattered: bool) -> None:
     """Effects of a fold: of the first region, in all and in one map; of what is unique of the second; of the pair of
-    both, and of age. The network may have predicted otherwise."""
+    both, and of age. The network may have predicted otherwise. If effects are `scattered`, those of the second and the
+    third region are larger, but differ between people: the second is significant, the third is not."""
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)  # no link any more
@@ -53,6 +54,9 @@ def planted(path: Path, predicted: Predicted) -> None:
         for name, at in strong.items():
             effect = random.normal(0, 0.1, file[name].shape)
             effect[:, *np.atleast_1d(at)] += 1
+            if scattered and name == "reliance":
+                sign = random.permutation(np.resize([1, -1], len(effect)))
+                effect[:, 1:3] = np.column_stack([1.5 + 2 * sign, 2 + 20 * sign])
             file[name][...] = effect
         file["probability"][...] = predicted(file["probability"][()], random)
 
@@ -61,11 +65,11 @@ def planted(path: Path, predicted: Predicted) -> None:
 def pooled(of_few_regions, converted, on_folds, tmp_path_factory) -> Callable[..., tuple[Path, str]]:
     """`pooled()` are the results of a blackout whose folds found such effects, and what was printed."""
 
-    def results(predicted: Predicted = lambda of, _: of) -> tuple[Path, str]:
+    def results(predicted: Predicted = lambda of, _: of, scattered: bool = False) -> tuple[Path, str]:
         to = tmp_path_factory.mktemp("pooled") / "out"
         labs.copy(of_few_regions / "blackout", to)
         for fold in to.glob("fold-*"):
-            planted(fold / "blackout.h5", predicted)
+            planted(fold / "blackout.h5", predicted, scattered)
         labs.edit(to / "run.json", {"finished": False})
         places = "--folds 3 --donors 1 --dataDir {of} --chkPointDir {ckpt}/ckpt --outDir {to}"
         more = "--atlas {atlas}/atlas/own.nii.gz --systems {atlas}/atlas/systems.csv"
@@ -105,8 +109,27 @@ def test_page_and_terminal_count_what_the_tables_hold(named):
         row = re.search(rf"^{many} \| (.*)$", page, re.M)[1].replace(" ", "").split("|")
         assert row[:3] + row[5:] == [*map(str, (things, found, (table["p_reliance_plain"] < 0.05).sum(), replicate))]
         assert f"{found} of {things} {replicate} replicates" in page
-        p = rf"{re.escape(f'{table.p_reliance.iloc[0]:.2g}')}"
-        assert re.search(rf"^{found} of {things} {many} +{replicate} +.*? {p}, ", printed, re.M)
+        p = rf"{re.escape(f'{table.p_reliance.min():.2g}')}"
+        assert re.search(rf"^{found} of {things} {many} +{replicate} +.*? {p}$", printed, re.M)
+
+
+def test_significant_things_come_first_by_p_though_others_have_larger_effects(pooled):
+    folder, printed = pooled(scattered=True)
+    regions = read(folder, "regions")
+    assert regions["region"].tolist()[:3] == [5, 4, 3] and regions["reliance"].is_monotonic_decreasing
+    significant, others = regions.query("p_reliance < 0.05"), regions.query("p_reliance >= 0.05")
+    assert sorted(significant["region"]) == [3, 4] and significant["p_reliance"].is_unique
+    expected = pd.concat([significant.sort_values("p_reliance"), others])
+    told = re.search(r"^2 of 4 regions +\d (.*)$", printed, re.M)[1]
+    assert re.findall(r"(\S+)(?:, |$)", told) == [f"{p:.2g}" for p in expected["p_reliance"][:2]]
+    assert told.endswith("Frontal 4 " + f"{expected['p_reliance'].iloc[1]:.2g}")
+    page, order = text_of(folder / "blackout.html"), expected["name"].tolist()
+    first = {name: page.index(f"\n{name} ") for name in order}  # beside its bar
+    assert sorted(order, key=first.__getitem__) == order
+    rows = {name: page.index(f"\n{name} | ") for name in order}  # of the table
+    assert sorted(order, key=rows.__getitem__) == order
+    bars = next(panel for panel in panels(folder) if panel.bars)
+    assert bars.names("ytick")[::-1] == [name[:LETTERS] for name in order]
 
 
 @pytest.mark.parametrize("name", HEADINGS)

@@ -62,6 +62,5 @@ def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
 
 
 def ranked(family: Family, atlas: Atlas) -> list[int]:
-    """The regions of an atlas by reliance, but those that are significant first."""
-    order = family.order[np.argsort(~family.significant, kind="stable")]
-    return np.array(atlas.regions)[order].tolist()
+    """The regions of an atlas by reliance, but those that are significant first, by p."""
+    return np.array(atlas.regions)[family.significant_first].tolist()

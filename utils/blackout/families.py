@@ -226,22 +226,31 @@ class Family:
         """Things by reliance (things,); equal ones as they come."""
         return np.argsort(-self.reliance.of_people.mean(0), kind="stable")
 
-    @property
-    def significant(self) -> np.ndarray:
-        """Which rows of the table, those of `inner` left out, are significant."""
-        return self.reliance.significant[self.order]
+    @cached_property
+    def significant_first(self) -> np.ndarray:
+        """Things (things,) as they are shown where not all are: significant ones by p, then the others by reliance."""
+        p = np.where(self.reliance.significant, self.reliance.p, 1)
+        return np.lexsort((-self.reliance.of_people.mean(0), p))
 
     @cached_property
-    def table(self) -> pd.DataFrame:
-        """A row a thing, by reliance, then those of `inner`: `rank`, who it is, its effects, the same adjusted, which
+    def rows(self) -> pd.DataFrame:
+        """A row a thing, in the order of `things`: `rank` by reliance, who it is, its effects, the same adjusted, which
         way people differ there and how that is read."""
         parts = [self.place, *(effect.columns for effect in self.effects)]
         parts += [effect.adjusted_columns for effect in self.tested]
         read = self.reliance.on_autism if self.read is None else self.read
-        found = pd.concat([*parts, self.remark, direction.columns(self.value, read, self.people)], axis=1)
-        found = found.iloc[self.order]
-        found.insert(0, "rank", np.arange(1, len(found) + 1))
-        return pd.concat([found, self.inner.table] if self.inner else [found], ignore_index=True)
+        rank = pd.Series(np.argsort(self.order) + 1, name="rank")
+        return pd.concat([rank, *parts, self.remark, direction.columns(self.value, read, self.people)], axis=1)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The rows by reliance, then those of `inner`."""
+        by_reliance = self.rows.iloc[self.order]
+        return pd.concat([by_reliance, self.inner.table] if self.inner else [by_reliance], ignore_index=True)
+
+    def first(self, count: int) -> np.ndarray:
+        """So many things, `significant_first`; more if more are significant."""
+        return self.significant_first[: max(count, self.reliance.significant.sum())]
 
     @property
     def remark(self) -> pd.DataFrame:

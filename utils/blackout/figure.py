@@ -84,8 +84,8 @@ def draw(found: BlackoutResults) -> Figure:
 
 
 def draw_family(part: SubFigure, family: Family) -> Axes:
-    """A matrix, or bars of each tested effect of what is strongest, beside which way people differ. The axes beside
-    these."""
+    """A matrix, or bars of each tested effect of what is significant or strongest, beside which way people differ. The
+    axes beside these."""
     largest = largest_effect(family.reliance.of_people.mean(0))
     if family.axes:
         effects, marked = (grid.iloc[:CELLS, :CELLS] for grid in matrix(family, family.axes))
@@ -94,7 +94,7 @@ def draw_family(part: SubFigure, family: Family) -> Axes:
         draw_matrix(axis, effects, marked, largest)
         place = (0.05, 0.75, 0.35, 0.12)
     else:
-        order, count = family.order[:BARS][::-1], len(family.tested)
+        order, count = family.significant_first[:BARS][::-1], len(family.tested)
         *axes, beside = part.subplots(1, count + 1, width_ratios=[*[1] * count, 5 - count])
         for axis, of in zip(axes, family.tested, strict=True):
             draw_bars(axis, of, order)
@@ -112,9 +112,9 @@ def draw_family(part: SubFigure, family: Family) -> Axes:
 
 
 def write_directions(axis: Axes, family: Family) -> None:
-    """Which way people differ in what is strongest, beside its bars."""
+    """Which way people differ in what has bars, beside these."""
     axis.set_title("autism minus control (within sites, where known), in standard deviations", loc="left")
-    rows = family.table.head(min(BARS, len(family.things))).to_dict("records")
+    rows = family.rows.iloc[family.significant_first[:BARS]].to_dict("records")
     axis.set_ylim(len(rows) - 0.4, -0.6)
     for at, row in enumerate(rows):
         told = (Estimate.in_row(row, "difference").text(".2f"), row.get("difference_of", ""), row["direction"])
@@ -140,7 +140,7 @@ def legend_handles(found: BlackoutResults) -> list[Patch | Line2D]:
     kinds = [Patch(color="0.6", label="not significant, or pale" if found.is_open else "nothing is concluded")]
     if found.is_open:
         kinds.insert(0, Patch(color="C3", label=f"family-wise p < {ALPHA:g}"))
-    if any(family.axes and family.significant.any() for family in found.families):
+    if any(family.axes and family.reliance.significant.any() for family in found.families):
         kinds.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
     if len(found.people.label) == 1:
         return [*kinds, Patch(alpha=0, label="no whiskers: one participant")]
@@ -160,7 +160,7 @@ def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:
     options |= {"axes": (left, low + 0.35 * high, wide, 0.55 * high), "figure": figure}
     options |= {"black_bg": False, "annotate": False}
     display = plot_stat_map(image, display_mode="z", cut_coords=slices, **options)
-    if family.significant.any():
+    if family.reliance.significant.any():
         display.add_contours(image, levels=[0.5], colors="black", linewidths=0.6)
     display.annotate(left_right=True, positions=False, size=FONT)
     for z, cut in display.axes.items():

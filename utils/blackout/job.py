@@ -18,6 +18,7 @@ from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
 from data.cohorts.records import CLASSES
+from data.cohorts.rows import listed
 from utils import figures
 from utils.blackout import figure, options, page
 from utils.blackout.effects import Effects, averaged, joined
@@ -35,7 +36,7 @@ from utils.scores.results import BLACKOUT_PAGE
 from utils.training.network import restored_network
 
 STORE = "blackout.h5"
-NAME_WIDTH, TOP = 24, 5  # letters of a name in the terminal, things of a family there
+NAME_WIDTH, NAMED = 24, 5  # letters of a name in the terminal, significant things of a family there
 LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay float32
 
 
@@ -73,7 +74,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
 
 def show(found: BlackoutResults, **told: object) -> None:
     """Writes all results and finishes the run, of which `run.json` also says what is `told`; prints how well the
-    network predicts, and of each family what is significant and strongest."""
+    network predicts, and of each family what is significant."""
     run, people = found.run, found.people
     for family in found.families:
         tables.write_frame(run.out_dir / f"{family.kind.table}.csv", family.table, digits=6)
@@ -88,7 +89,7 @@ def show(found: BlackoutResults, **told: object) -> None:
         file.write(page.render(found, adjusted))
     print_unless_quiet(found.predicts)
     if found.is_open:
-        print_table(strongest(found), cut=True)
+        print_table(significant_rows(found), cut=True)
     print_unless_quiet(f"{people.verdict} {found.published}".strip())
     if found.cautions:
         print_table([("warnings", f"{len(found.cautions)}", found.cautions[0])], cut=True)
@@ -104,15 +105,17 @@ def show(found: BlackoutResults, **told: object) -> None:
     )
 
 
-def strongest(found: BlackoutResults) -> list[list[str]]:
+def significant_rows(found: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
-    rows = [["significant", "replicate", "strongest, with family-wise p"]]
+    rows = [["significant", "replicate", "which, by family-wise p"]]
     for family in found.families:
-        count, order = found.counted.loc[family.kind.name], family.order[:TOP]
-        significant = f"{count[RELIANCE]} of {count['things']:,} {count['family']}"
-        names, p = [shortened(family.things[at], NAME_WIDTH) for at in order], family.reliance.p[order]
-        named = ", ".join(f"{name} {of:.2g}" for name, of in zip(names, p, strict=True))
-        rows.append([significant, f"{count[HALVES]}" if count[RELIANCE] else "-", named])
+        counted, p = found.counted.loc[family.kind.name], family.reliance.p
+        count = counted[RELIANCE]
+        named = [f"{shortened(family.things[thing], NAME_WIDTH)} {p[thing]:.2g}" for thing in family.first(0)]
+        which = listed(named, NAMED) if named else f"none; the smallest p is {p.min():.2g}"
+        rows.append(
+            [f"{count} of {counted['things']:,} {counted['family']}", f"{counted[HALVES]}" if count else "-", which]
+        )
     return rows
 
 

@@ -67,20 +67,19 @@ def number_of(found: BlackoutResults, family: Family) -> Number:
 
 
 def forest(found: BlackoutResults) -> Forest | None:
-    """The strongest things of the first family, and those that are significant; None if nothing is concluded."""
+    """The significant things of the first family, then the strongest; None if nothing is concluded."""
     if not found.is_open:
         return None
     family, bars = found.families[0], list[Bar]()
-    named = family.table.head(len(family.things)).assign(thing=np.array(family.things)[family.order])
-    for row in named[family.significant | (named["rank"] <= STRONGEST)].to_dict("records"):
-        reliance = Estimate.in_row(row, RELIANCE)
+    for thing in family.first(STRONGEST):
+        reliance = Estimate.in_row(family.rows.iloc[thing], RELIANCE)
         value, low, high = reliance.numbers
-        bars.append(
-            Bar(row["thing"], value, low, high, reliance.text(), "main" if row[f"p_{RELIANCE}"] < ALPHA else "")
-        )
-    bold = f"; bold: significant, p < {ALPHA:g} over all" if family.significant.any() else ""
-    what = f"Reliance on the strongest of {len(family.things)} {family.kind.many}"
-    return Forest(f"{what}, {INTERVAL} of each alone{bold}.", bars, 0)
+        kind = "main" if family.reliance.significant[thing] else ""
+        bars.append(Bar(family.things[thing], value, low, high, reliance.text(), kind))
+    what = f"{len(family.things)} {family.kind.many}, {INTERVAL} of each alone"
+    if family.reliance.significant.any():
+        return Forest(f"Reliance on {what}; bold and first: significant, p < {ALPHA:g} over all, by p.", bars, 0)
+    return Forest(f"Reliance on the strongest of {what}.", bars, 0)
 
 
 def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section]:
@@ -120,23 +119,23 @@ def of_counts(found: BlackoutResults) -> Section:
 
 
 def of_family(family: Family, background: str, told: Set[str]) -> Section:
-    """What is significant or strongest. Columns of `told` are explained before."""
-    kind, table, names = family.kind, family.table, columns.columns_of(family)
+    """What is significant, by p, then what is strongest. Columns of `told` are explained before."""
+    kind, names = family.kind, columns.columns_of(family)
     notes = columns.notes_of(family, told)
-    significant = np.concatenate([of.significant for of in (family, family.inner) if of])
+    levels = [level for level in (family, family.inner) if level]
     explained = {
         name: replace(of, meaning="" if name in told else of.meaning.replace("{background}", background))
         for name, of in columns.COLUMNS.items()
     }
     return section(
         kind.many.capitalize(),
-        table[significant | (table["rank"] <= ROWS)],
+        pd.concat([level.rows.iloc[level.first(ROWS)] for level in levels]),
         names,
         in_file(kind.about, kind.table),
         explained,
         notes={columns.label(name): notes[name] for name in names if name in notes},
         open=True,
-        filtered=len(table) > STRONGEST,
+        filtered=len(family.table) > STRONGEST,
     )
 
 
