@@ -742,6 +742,34 @@ def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path)
     assert derive("bold", "--confounds simple-6").status == 0
 
 
+@pytest.mark.slow
+def test_an_atlas_without_a_parcel_in_the_scan_fails_and_one_with_few_is_a_warning(bare):
+    """Of 20 parcels, six lie where two people have a brain, and seven where the third has one; then none does."""
+    places = np.argwhere(INSIDE)
+    lab.edit(one(bare, "sub-3_*mask*"), lambda of, affine: (of * (np.indices(SHAPE)[0] != places[-1][0]), affine))
+    atlas, outside = np.zeros(SHAPE, np.int16), np.argwhere(~INSIDE)
+    atlas[tuple(places[-1])] = 1
+    atlas[tuple(places[20:26].T)] = range(2, 8)
+    atlas[tuple(outside[:13].T)] = range(8, 21)
+    lab.save(bare / "off.nii.gz", atlas)
+    lab.save(bare / "elsewhere.nii.gz", np.where(INSIDE, 0, atlas))
+    for dry in ("--dryRun", ""):
+        told = derive(bare, f"--series {{of}}/off.nii.gz {dry}")
+        assert told.status == 0
+        assert re.search(r"WARNING +13 to 14 of 20 parcels of off.nii.gz .* MNI152NLin6Asym: 3 participants", told.out)
+    lacking = {
+        path.parts[1]: pd.read_csv(path, sep="\t").isna().all().sum()
+        for path in Path("out").rglob("*.tsv")
+        if path.name.endswith("timeseries.tsv")
+    }
+    assert lacking == {"sub-1": 13, "sub-2": 13, "sub-3": 14}
+    for dry, status in (("--dryRun", 0), ("", 2)):
+        told = derive(bare, f"--series {{of}}/elsewhere.nii.gz {dry}", "elsewhere")
+        assert told.status == status
+        assert re.search("FAILED +sub-1, sub-2, sub-3: .*none of the 13 parcels .* MNI152NLin6Asym", told.out)
+    assert not [path for path in Path("elsewhere").rglob("sub-*") if path.is_file()]
+
+
 # What is read rightly
 
 

@@ -16,6 +16,7 @@ from data.base import files
 from data.base.errors import InputError, shown
 from data.cohorts.derivation import STRATEGIES
 from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
+from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile
 
 MAX_VOLUMES = 100_000
@@ -35,7 +36,7 @@ class Bold:
     path: Path
     image: nibabel.Nifti1Pair
     tr_s: float
-    notes: list[str]
+    remarks: list[Remark]
 
     @property
     def volumes(self) -> int:
@@ -62,12 +63,12 @@ def open_bold(path: Path) -> Bold:
     image = open_image(path, MAX_VOLUMES)
     if num_volumes(image) is None:
         raise InputError(f"{path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD.")
-    tr_s, notes = repetition_time(image, path)
-    return Bold(path, image, tr_s, notes)
+    tr_s, remarks = repetition_time(image, path)
+    return Bold(path, image, tr_s, remarks)
 
 
-def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[str]]:
-    """In seconds, of the JSON beside a scan, or else of its header, and a note if these differ. Raises InputError if
+def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[Remark]]:
+    """In seconds, of the JSON beside a scan, or else of its header, and a remark if these differ. Raises InputError if
     neither says it."""
     described, header = beside(path, ".json"), header_tr(image)
     said = files.read_json(described, dict).get("RepetitionTime") if described.is_file() else None
@@ -84,7 +85,8 @@ def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[
             f"{described}: RepetitionTime is {said!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
         )
     differs = header is not None and abs(header - said) > SAME_TR * said
-    return float(said), ["header and JSON differ in the repetition time; that of the JSON is taken"] * differs
+    differ = Remark("header and JSON differ in the repetition time; that of the JSON is taken")
+    return float(said), [differ] * differs
 
 
 def header_tr(image: nibabel.Nifti1Pair) -> float | None:
@@ -111,9 +113,10 @@ def read_mask(path: Path, bold: Bold) -> np.ndarray:
     return mask
 
 
-def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
+def found_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     """The voxels (x, y, z) bool that vary. If that is nearly all of the grid, the scan was not masked: then those that
-    nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, which a note says."""
+    nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, and a remark says
+    so."""
     shape = bold.grid[0]
     sums, low, high = np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf)
     for block in bold.blocks():
@@ -127,11 +130,11 @@ def found_mask(bold: Bold) -> tuple[np.ndarray, list[str]]:
     from nilearn.masking import compute_epi_mask
 
     mean = nibabel.Nifti1Image(np.nan_to_num(sums / bold.volumes), bold.image.affine)
-    with warnings.catch_warnings(action="ignore"):  # of an empty one, which a note tells
+    with warnings.catch_warnings(action="ignore"):  # of an empty one, which the remark below tells
         found = compute_epi_mask(mean).get_fdata() > 0
     if found.mean() >= LEAST_OF_GRID:
         return found, []
-    return varies, ["compute_epi_mask finds no brain, so all voxels that vary are taken"]
+    return varies, [Remark("compute_epi_mask finds no brain, so all voxels that vary are taken")]
 
 
 def check_varies(bold: Bold, finite: np.ndarray, varies: np.ndarray) -> None:
@@ -145,9 +148,9 @@ def check_varies(bold: Bold, finite: np.ndarray, varies: np.ndarray) -> None:
         )
 
 
-def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Remark]]:
     """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
-    the mask of these voxels, and a note on the others. Raises InputError if none is left."""
+    the mask of these voxels, and a remark on the others. Raises InputError if none is left."""
     series, at = np.empty((bold.volumes, int(mask.sum())), np.float32), 0
     for block in bold.blocks():
         series[at : at + block.shape[-1]] = block[mask].T
@@ -156,12 +159,13 @@ def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, l
     finite = np.isfinite(low) & np.isfinite(high)
     used = finite & (high > low)
     check_varies(bold, finite, used)
-    notes = ["voxels without a number in some volume are left out of the mask"] * bool((~finite).any())
+    lacking = Remark("voxels without a number in some volume are left out of the mask")
+    remarks = [lacking] * bool((~finite).any())
     if used.all():
-        return series, mask, notes
+        return series, mask, remarks
     smaller = mask.copy()
     smaller[mask] = used
-    return series[:, used], smaller, notes
+    return series[:, used], smaller, remarks
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from data.derivation.measures import MEASURES
 from data.derivation.options import DerivationOptions
 from data.derivation.output import Output
 from data.derivation.person import Done, PersonTask, derive_person
+from data.derivation.remarks import remark_facts
 from data.derivation.scans import ScannedPerson, find_people
 
 DEFAULT_MAPS = ("falff",)
@@ -171,17 +172,13 @@ def run(planned: Plan) -> tuple[list[Fact], list[str]]:
     with Pool(planned.jobs) as pool:
         done = pool.run("Deriving", derive_person, [(task,) for task in planned.tasks]) if planned.tasks else []
     every = [*planned.failed, *done]
-    notes = dict[str, list[str]]()
-    for one in done:
-        for note in dict.fromkeys(one.notes):
-            notes.setdefault(note, []).append(one.label)
     failed = [one.label for one in every if one.failure]
     table = output.write_table(planned.output.folder, planned.everybody, {one.label: one.failure for one in every})
     derived = len(every) - len(failed)
     return [
         ("table", carried),
         *why_failed(every),
-        *(("note", f"{note}: {participants(len(labels))}, {listed(labels)}") for note, labels in notes.items()),
+        *remark_facts((one.label, remark) for one in done for remark in one.remarks),
         ("participants", f"{derived} derived, {planned.there} were there, {len(failed)} failed; see {table}"),
     ], failed
 

@@ -21,10 +21,12 @@ from data.derivation.cleaning import Acquisition, Scan, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import SOURCES, Output, json_of, linked, made_in, picture_of, sources_of, write_series
+from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile, ScannedPerson
 
 FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
 PICTURE_MM = 3.0  # between points of a small picture
+LACKING = 0.1  # of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
 WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
 
 
@@ -39,11 +41,25 @@ class PersonTask:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a person: what is worth a note; why it failed, if it did."""
+    """What became of a person: what is worth a remark; why it failed, if it did."""
 
     label: str
-    notes: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     failure: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedScan:
+    """A scan whose header, tables and mask are in order; no voxel of it is read yet."""
+
+    bold: Bold
+    confounds: Confounds
+    mask: np.ndarray | None  # (x, y, z) bool; None if none lies beside the scan
+    parcel_remarks: list[Remark]  # by this mask
+
+    @property
+    def remarks(self) -> list[Remark]:
+        return [*self.bold.remarks, *self.parcel_remarks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +71,7 @@ class DerivedScan:
     affine: np.ndarray
     tr_s: float
     confounds: Confounds
-    notes: list[str]
+    remarks: list[Remark]
 
     @property
     def weight(self) -> int:
@@ -79,8 +95,8 @@ def derive_person(task: PersonTask) -> Done:
         return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
 
 
-def complete(task: PersonTask) -> list[str]:
-    """Writes what is missing of a person; notes. Raises InputError as `Output.missing`, and for a scan."""
+def complete(task: PersonTask) -> list[Remark]:
+    """Writes what is missing of a person; remarks. Raises InputError as `Output.missing`, and for a scan."""
     person, output = task.person, task.output
     for leftover in output.of_person(person.label).glob("*/.unfinished.*"):  # of killed processes
         files.remove(leftover)
@@ -97,22 +113,54 @@ def complete(task: PersonTask) -> list[str]:
         labels = {"LabelMap": derivation.networks.names} if derivation.networks else {}
         said = {"Measure": product, KEY: asdict(derivation), **labels, **about, **facts(scans)}
         files.write_json(json_of(path), said)
-    return [note for scan in scans for note in scan.notes]
+    return [remark for scan in scans for remark in scan.remarks]
 
 
-def opened(file: ScanFile, confounds: str) -> tuple[Bold, Confounds]:
-    """A scan, of which the header is read, and its tables. Raises InputError, naming the file, for what is wrong with
-    them."""
+def opened(file: ScanFile, output: Output) -> OpenedScan:
+    """Raises InputError, naming the file, for what is wrong with a scan, as far as its header, its tables and its mask
+    tell."""
     bold = open_bold(file.path)
-    return bold, confounds_of(file, confounds, bold.volumes)
+    confounds = confounds_of(file, output.derivation.confounds, bold.volumes)
+    mask = read_mask(file.mask, bold) if file.mask else None
+    lacking = parcel_remarks(file, mask, bold.image.affine, output) if mask is not None else []
+    return OpenedScan(bold, confounds, mask, lacking)
+
+
+def parcel_remarks(file: ScanFile, mask: np.ndarray, affine: np.ndarray, output: Output) -> list[Remark]:
+    """A warning if more than a tenth of the parcels have no voxel in a mask (x, y, z). Raises InputError, naming the
+    scan, if none has: the atlas lies elsewhere."""
+    if PARCELS not in output.images:
+        return []
+    parcels = output.images[PARCELS]
+    count = len(parcels.numbers)
+    try:
+        labels = labels_on(parcels, mask.shape, affine)
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from error
+    lacking = count - int(np.isin(parcels.numbers, labels[mask]).sum())
+    if lacking == count:
+        raise InputError(
+            f"{file.path}: none of the {count} parcels of {parcels.path} has a voxel in the scan's mask; expected an "
+            f"atlas in the scan's space, {file.space}. Check the affine of the atlas, or name another one."
+        )
+    if lacking <= LACKING * count:
+        return []
+    text = (
+        f"{{}} of {count} parcels of {parcels.path.name} have no signal (n/a); expected an atlas in the scans' space, "
+        f"{file.space}"
+    )
+    return [Remark(text, lacking, warning=True)]
 
 
 def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
-    bold, confounds = opened(file, task.output.derivation.confounds)
-    mask, unsure = (read_mask(file.mask, bold), []) if file.mask else found_mask(bold)
-    series, mask, notes = read_series(bold, mask)
-    affine = bold.image.affine
+    scan_file = opened(file, task.output)
+    bold, confounds, affine = scan_file.bold, scan_file.confounds, scan_file.bold.image.affine
+    mask, unsure = (scan_file.mask, []) if scan_file.mask is not None else found_mask(bold)
+    series, mask, incomplete = read_series(bold, mask)
+    remarks = [*bold.remarks, *unsure, *incomplete]
+    if SERIES in products:
+        remarks += parcel_remarks(file, mask, affine, task.output)
     try:
         acquisition = Acquisition(mask, affine, confounds.kept, bold.tr_s, task.output.derivation.band)
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
@@ -120,7 +168,7 @@ def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> Derive
         values = {product: measure(scan, product, task.output) for product in products}
     except InputError as error:
         raise InputError(f"{file.path}: {error}") from error
-    return DerivedScan(values, mask, affine, bold.tr_s, confounds, [*bold.notes, *unsure, *notes])
+    return DerivedScan(values, mask, affine, bold.tr_s, confounds, remarks)
 
 
 def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -10,21 +10,25 @@ from data.base.terminal import Fact, duration
 from data.derivation import person
 from data.derivation.job import Plan, why_failed
 from data.derivation.person import Done, PersonTask
+from data.derivation.remarks import Remark, remark_facts
 
 
 def preview(planned: Plan) -> list[Fact]:
-    """Facts on what `job.run` would do. Each scan's header and tables are read as there, and one scan is derived, to
-    know how long it takes."""
+    """Facts on what `job.run` would do. Each scan's header, tables and mask are read as there, and one scan is derived,
+    to know how long it takes."""
     todo, failed = list[PersonTask](), list(planned.failed)
+    remarks = list[tuple[str, Remark]]()
     for task in planned.tasks:
+        label = task.person.label
         try:
-            for scan in task.person.scans:
-                person.opened(scan, task.output.derivation.confounds)
+            scans = [person.opened(scan, task.output) for scan in task.person.scans]
             todo.append(task)
+            remarks += [(label, remark) for scan in scans for remark in scan.remarks]
         except InputError as error:
-            failed.append(Done(task.person.label, failure=str(error)))
+            failed.append(Done(label, failure=str(error)))
     return [
         *why_failed(failed),
+        *remark_facts(remarks),
         ("participants", f"{len(todo)} to derive, {planned.there} are there, {len(failed)} cannot be derived"),
         ("table", f"{planned.table or 'none'} of participants"),
         *(expected(todo, planned.jobs) if todo else []),
