@@ -15,7 +15,7 @@ SHAPE = (4, 5, 3)
 
 def acquisition(kept, tr_s=2.0, band=BAND):
     kept = np.ones(kept, bool) if isinstance(kept, int) else kept
-    return Acquisition(np.ones(SHAPE, bool), np.diag([3.0, 3, 3, 1]), kept, tr_s, band)
+    return Acquisition(kept, tr_s, band, np.ones(SHAPE, bool), np.diag([3.0, 3, 3, 1]))
 
 
 def noise(volumes, voxels=60, seed=0):

@@ -770,6 +770,43 @@ def test_an_atlas_without_a_parcel_in_the_scan_fails_and_one_with_few_is_a_warni
     assert not [path for path in Path("elsewhere").rglob("sub-*") if path.is_file()]
 
 
+def scanned(path: Path, volumes: int, edge_mm: float, header: tuple[float, str], said: dict | None = None) -> None:
+    """A scan of so many volumes, in cubes of this edge, with a repetition time and its unit in the header; and a JSON
+    that says this, or none."""
+    affine = np.diag([edge_mm, edge_mm, edge_mm, 1])
+    mask_of(path, INSIDE, affine)
+    image = nibabel.Nifti1Image(nibabel.load(path).get_fdata(dtype=np.float32)[..., :volumes], affine)
+    image.header.set_xyzt_units("mm", header[1])
+    image.header["pixdim"][4] = header[0]
+    nibabel.save(image, path)
+    beside = path.with_name(path.name.replace(".nii.gz", ".json"))
+    beside.unlink()
+    if said is not None:
+        beside.write_text(json.dumps(said))
+
+
+@pytest.mark.slow
+def test_doubtful_scans_are_done_with_a_warning_each_and_good_ones_without(bare, tmp_path):
+    """7 frequencies are 14 degrees of freedom, and 10 are enough."""
+    good = lab.bold(tmp_path / "good", lab.people(3, 1), volumes=120)
+    for path in good.rglob("*confounds*"):
+        path.unlink()
+    for folder, how in {
+        good: [(110, 6, (1000, "msec")), (120, 6, (1, "sec"), {"RepetitionTime": 1}), (60, 2, (2, "unknown"))],
+        bare: [(120, 6, (1, "sec")), (38, 6, (2, "sec")), (120, 7.5, (2, "sec"))],
+    }.items():
+        for label, of in enumerate(how, 1):
+            scanned(scan(folder, label), *of)
+    for dry in ("--dryRun", ""):
+        told = derive(good, f"--confounds none {dry}", "good_maps")
+        assert told.status == 0 and told.out.count("WARNING") == 1 and "NOT CLEANED" in told.out
+        told = derive(bare, dry)
+        assert told.status == 0 and told.out.count("WARNING") == 4
+        assert re.search("WARNING +repetition time of exactly 1 s, by the header alone.*: 1 participant, 1\n", told.out)
+        assert re.search("WARNING +14 degrees of freedom in the band.*: 1 participant, 2\n", told.out)
+        assert re.search("WARNING +voxels of 7.5 mm.*: 1 participant, 3\n", told.out)
+
+
 # What is read rightly
 
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import nibabel
 import numpy as np
 import pandas as pd
+from nibabel.affines import voxel_sizes
 
 from data.base import files
 from data.base.errors import InputError, shown
@@ -23,6 +24,13 @@ MAX_VOLUMES = 100_000
 FEW_BYTES = 2**26  # read at once, as float64
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # NIfTI's units of time
 MAX_TR_S = 30.0  # of a repetition time; more is milliseconds
+DEFAULT_TR = 1.0  # in the unit of a header: what programs write that do not know it
+UNSURE_TR = Remark(
+    "repetition time of exactly 1 s, by the header alone, as programs write that do not know it. Look it up, and write "
+    "it as RepetitionTime into a JSON beside each scan",
+    warning=True,
+)
+COARSE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which networks read; scans have 2 to 5
 SAME_TR = 0.01  # share by which header and JSON may differ, as rounded numbers do
 MOST_OF_GRID = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
 LEAST_OF_GRID = 0.05  # a brain fills more; of a slab nilearn finds less
@@ -64,6 +72,10 @@ def open_bold(path: Path) -> Bold:
     if num_volumes(image) is None:
         raise InputError(f"{path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD.")
     tr_s, remarks = repetition_time(image, path)
+    edge_mm = round(float(voxel_sizes(image.affine).max()), 2)
+    if edge_mm > COARSE_MM:
+        text = f"voxels of {{}} mm; expected at most {COARSE_MM:g} mm, since larger ones mix regions. Take finer scans"
+        remarks = [*remarks, Remark(text, edge_mm, warning=True)]
     return Bold(path, image, tr_s, remarks)
 
 
@@ -79,7 +91,7 @@ def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[
                 f"({image.header.get_xyzt_units()[1]}), and RepetitionTime in {described.name} is missing. Write it "
                 "there, in seconds."
             )
-        return header, []
+        return header, [UNSURE_TR] * bool(image.header["pixdim"][4] == DEFAULT_TR)
     if not isinstance(said, int | float) or not 0 < said <= MAX_TR_S:
         raise InputError(
             f"{described}: RepetitionTime is {said!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
@@ -90,11 +102,11 @@ def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[
 
 
 def header_tr(image: nibabel.Nifti1Pair) -> float | None:
-    """The repetition time in a header, s; None if it holds none: 0, 1 without a unit, which programs write that do not
-    know it, or more than a scan could have."""
+    """The repetition time in a header, s; None if it holds none: 0, the default without a unit, or more than a scan
+    could have."""
     value, unit = float(image.header["pixdim"][4]), image.header.get_xyzt_units()[1]
     seconds = value * SECONDS.get(unit, 0)
-    unset = unit == "unknown" and value == 1
+    unset = unit == "unknown" and value == DEFAULT_TR
     return round(seconds, 6) if 0 < seconds <= MAX_TR_S and not unset else None
 
 

@@ -34,11 +34,9 @@ class Amplitudes(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Acquisition:
-    """Where and when a scan was measured, and the band that is wanted of it."""
+class Sampling:
+    """When a scan was measured, and the band that is wanted of it."""
 
-    mask: np.ndarray  # (x, y, z) bool; the voxels of a series are those of the mask in C order
-    affine: np.ndarray  # (4, 4), voxel -> mm in MNI space, in any orientation
     kept: np.ndarray  # (volumes,) bool: after the steady state was reached, and not scrubbed
     tr_s: float  # repetition time
     band: tuple[float, float]  # Hz, both ends included
@@ -60,6 +58,14 @@ class Acquisition:
         k = np.arange(1, self.count // 2 + 1)
         hertz = k / (self.count * self.tr_s)
         return k[(hertz >= self.band[0] * (1 - ROUNDING)) & (hertz <= self.band[1] * (1 + ROUNDING))]
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition(Sampling):
+    """When and where a scan was measured."""
+
+    mask: np.ndarray  # (x, y, z) bool; the voxels of a series are those of the mask in C order
+    affine: np.ndarray  # (4, 4), voxel -> mm in MNI space, in any orientation
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +130,15 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
             "exact. Was it scaled by mistake? Check scl_slope in its header."
         )
     of = acquisition
-    return Scan(of.mask, of.affine, of.kept, of.tr_s, of.band, cleaned, basis)
+    return Scan(of.kept, of.tr_s, of.band, of.mask, of.affine, cleaned, basis)
 
 
-def unit_regressors(confounds: np.ndarray | None, acquisition: Acquisition) -> np.ndarray:
+def unit_regressors(confounds: np.ndarray | None, sampling: Sampling) -> np.ndarray:
     """Orthonormal directions (kept, regressors) float64 of the constant and of the confounds on the kept volumes."""
-    constant = np.full((len(acquisition.times), 1), len(acquisition.times) ** -0.5)
+    constant = np.full((len(sampling.times), 1), len(sampling.times) ** -0.5)
     if confounds is None:
         return constant
-    values = kept_confounds(confounds, acquisition.kept)
+    values = kept_confounds(confounds, sampling.kept)
     size = np.linalg.norm(values, axis=0)
     values = values - values.mean(0)
     length = np.linalg.norm(values, axis=0)
@@ -161,44 +167,44 @@ def directions(columns: np.ndarray, least: float = ROUNDING) -> np.ndarray:
     return left[:, size > least]
 
 
-def band_basis(acquisition: Acquisition, regressors: np.ndarray) -> np.ndarray:
+def band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
     orthogonal to the regressors themselves, too. For b in the band and a regressor z, filtered Pz: b . z = b . Pz = 0.
     Raises InputError if the band has no frequency, or too few directions are left."""
-    sinusoids = sinusoids_of(acquisition)
+    sinusoids = sinusoids_of(sampling)
     in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
     basis = in_band @ left[:, int((size > ROUNDING).sum()) :]
     if basis.shape[1] < LEAST_DIRECTIONS:
         raise InputError(
             f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
-            f"freedom in {acquisition.band[0]:g}-{acquisition.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
+            f"freedom in {sampling.band[0]:g}-{sampling.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
             f"{LESS[regressors.shape[1] > 1]}"
         )
     return basis
 
 
-def sinusoids_of(acquisition: Acquisition) -> np.ndarray:
+def sinusoids_of(sampling: Sampling) -> np.ndarray:
     """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or the
     band ends above the highest frequency of the scan. It does, too, if they are as many as kept volumes, since they
     would then fit whatever these hold."""
-    low, high = acquisition.band
-    if high * 2 * acquisition.tr_s > 1 + ROUNDING:
+    low, high = sampling.band
+    if high * 2 * sampling.tr_s > 1 + ROUNDING:
         raise InputError(
-            f"{low:g}-{high:g} Hz ends above the highest frequency of a scan of {acquisition.tr_s:g} s a volume, "
-            f"{0.5 / acquisition.tr_s:g} Hz; expected a band below it. Choose one with --band."
+            f"{low:g}-{high:g} Hz ends above the highest frequency of a scan of {sampling.tr_s:g} s a volume, "
+            f"{0.5 / sampling.tr_s:g} Hz; expected a band below it. Choose one with --band."
         )
-    sinusoids = sinusoids_at(acquisition.times, acquisition.bins, acquisition.count)
+    sinusoids = sinusoids_at(sampling.times, sampling.bins, sampling.count)
     if not sinusoids.size:
         raise InputError(
-            f"{acquisition.count} volumes of {acquisition.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
+            f"{sampling.count} volumes of {sampling.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
             "one at least. Take a wider --band, for all in another folder, or move the scan away."
         )
-    if len(sinusoids) < min(sinusoids.shape[1] + 1, acquisition.count):
+    if len(sinusoids) < min(sinusoids.shape[1] + 1, sampling.count):
         raise InputError(
-            f"{len(sinusoids)} of {acquisition.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
+            f"{len(sinusoids)} of {sampling.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
             f"sinusoids in {low:g}-{high:g} Hz. Scrub less (--confounds simple takes no volume out) or take a narrower "
             "--band, for all in another folder, or move the scan away."
         )

@@ -23,7 +23,7 @@ def preview(planned: Plan) -> list[Fact]:
         try:
             scans = [person.opened(scan, task.output) for scan in task.person.scans]
             todo.append(task)
-            remarks += [(label, remark) for scan in scans for remark in scan.remarks]
+            remarks += [(label, remark) for scan in scans for remark in [*scan.remarks, *scan.parcel_remarks]]
         except InputError as error:
             failed.append(Done(label, failure=str(error)))
     return [
