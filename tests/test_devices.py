@@ -1,12 +1,14 @@
 """GPU manners, against a fake NVML: never a GPU that somebody else holds, unless told to share."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import run
+from commands import ROOT, record_of, run
+from helpers import training
 
 from utils.machines import devices
 
@@ -93,7 +95,18 @@ def test_what_decides_the_last_bits_is_told(monkeypatch):
         monkeypatch.setenv(name, value)
     told = devices.processor()
     assert (told["onednn"], told["onednn_max_cpu_isa"], told["threads"]) == (False, "SSE41", 3)
-    assert told["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    assert told["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+
+
+@pytest.mark.slow
+def test_a_processor_that_has_only_what_numpy_needs_trains(cohort, tmp_path):
+    """Such as one without AVX2; NumPy reads at its import what it may use."""
+    beyond = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(beyond)}
+    command = training(tmp_path, cohort, "nn", 1)
+    ended = subprocess.run([sys.executable, ROOT / "run.py", *command], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert record_of(tmp_path / "out")["processor"]["instruction_sets"] == []
 
 
 @pytest.mark.slow

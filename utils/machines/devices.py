@@ -129,7 +129,8 @@ def processor() -> dict[str, Any]:
     from threadpoolctl import threadpool_info
 
     return {
-        "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
+        # NumPy leaves "found" out where there is nothing beyond what it needs, as on a processor without AVX2.
+        "instruction_sets": np.show_config(mode="dicts")["SIMD Extensions"].get("found", []),
         "openblas": sorted({of["architecture"] for of in threadpool_info() if of["internal_api"] == "openblas"}),
         "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"].lower() in ("1", "true"),
         "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
