@@ -38,10 +38,11 @@ lint: develop
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/mypy
 
-# What to run before every commit: a minute in place of six.
+# What to run before every commit: a minute in place of eight.
 check: lint
 	$(PYTEST) -m "not slow"
 
+# Everything; .ci/run calls it.
 test: lint
 	$(PYTEST)
 

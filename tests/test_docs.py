@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT
-from pages import COMMAND, FENCED, PAGES, module_of, text_of
+from pages import COMMAND, FENCED, PAGES, README, module_of, text_of
 
 import data
 import run
@@ -115,6 +115,11 @@ def test_files_named_in_the_text_exist(page):
         assert (ROOT / path).is_file(), path
     for target in re.findall(r"`make (\w+)", text_of(page)):
         assert re.search(rf"^{target}:", text_of(ROOT / "Makefile"), re.MULTILINE), target
+
+
+def test_the_readme_names_what_shows_that_the_program_works_and_computes_right():
+    assert {"demo", "test"} <= set(re.findall(r"`make (\w+)`", text_of(README)))
+    assert "make test" in text_of(ROOT / ".ci/run").splitlines()
 
 
 def test_the_tables_of_results_are_those_of_their_files():
