@@ -153,13 +153,21 @@ def swap(args: argparse.Namespace) -> None:
 
 
 def pack(args: argparse.Namespace) -> int:
-    from data.pack import opened
+    from data.cohorts.stored import open_cohort
+    from data.pack import is_unsealed, opened
     from data.pack import pack as run
 
-    form, changes, problems = run(opened(args.cohort, args.tables), args.out, args.form, args.tables)
-    wrong = [("PROBLEM", f"{text}; edit both") for text in problems]
-    print_facts([*(("changed", change) for change in changes), ("packed", f"as {form}: {args.out}"), *wrong])
-    return 1 if problems else 0
+    cohort = opened(args.cohort, args.tables)
+    form, changes = run(cohort, args.out, args.form, args.tables)
+    print_facts([*(("changed", change) for change in changes), ("packed", f"as {form}: {args.out}")])
+    if not args.tables and not is_unsealed(cohort):
+        return 0
+    from data import check as checks  # which a mere copy can do without
+
+    findings = checks.full_and_stored(open_cohort(args.out))
+    findings.forecast = []
+    print_facts([*findings.judged(args.out), ("checked", findings.conclusion)])
+    return 1 if findings.every("problems") else 0
 
 
 def export(args: argparse.Namespace) -> None:
@@ -201,7 +209,9 @@ def parser() -> argparse.ArgumentParser:
     copies = "new records for each training record (default 10)"
     add("--copies", type=positive, default=10, metavar="N", help=copies)
     add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
-    packed = verb(pack, "write a cohort in another form, bit by bit the same, or with edited tables")
+    packed = verb(
+        pack, "write a cohort in another form, or with edited tables; exit 1 if anything is then wrong with it"
+    )
     packed.add_argument("cohort", type=Path)
     packed.add_argument("out", type=Path, help="folder to write, in the form of the cohort without --zip or --bin")
     form = packed.add_mutually_exclusive_group()

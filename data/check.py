@@ -46,6 +46,8 @@ from data.likeness.scans import MIN_COVERED, Scans, before_conversion
 
 OWN_SPACE_MM = 6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
 PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
+UNCHECKED = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
+EDIT_BOTH = "edit both"  # tables that differ
 PEOPLE_TOLD = 10  # of those who are unlike the others; the page has all
 COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "below", "roughness", "alike")
 
@@ -199,8 +201,21 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
         if cohort.tables and (derivation := cohort.metadata.derivation):
             findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
             findings.notes += filter(None, [derivation.uncleaned])
+        check_sealing(cohort.metadata, findings)
     except InputError as error:
         findings.problems.append(str(error))
+
+
+def check_sealing(metadata: Metadata, findings: Findings) -> None:
+    """Tables that were sealed without sums are worth a note; if the records said otherwise, that is a problem."""
+    if metadata.unsealed:
+        findings.notes.append(f"sealed without {manifest.SUMS}: {UNCHECKED}")
+    if unlike := metadata.unlike_records:
+        cells = ["{subject} {column} ({before} in the record, {after} in the table)".format(**cell) for cell in unlike]
+        findings.problems.append(
+            f"tables and records differed when this was sealed without {manifest.SUMS}: {listed(cells)}; correct them, "
+            "or seal the original by pack --tables if its tables are right"
+        )
 
 
 def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
@@ -223,7 +238,8 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
         sites = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(table.index)
         named = table[metadata.site_column].str.split().str.join(" ")
         if wrong := sites.index[named.ne("") & named.ne(sites)].tolist():
-            findings.problems.append(f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}")
+            text = f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}; {EDIT_BOTH}"
+            findings.problems.append(text)
     if table is None or raw is None:
         return
     whole = table.reindex(columns=table.columns.union(metadata.phenotype_columns), fill_value="")
@@ -234,7 +250,8 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
         known = clean(table[column]).notna().to_numpy()
         for name in told.columns[(told.ne(without) & told.notna()).any()]:
             if wrong := raw.index[known & ~np.isclose(told[name], raw[name], rtol=1e-6)].tolist():
-                findings.problems.append(f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}")
+                text = f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}; {EDIT_BOTH}"
+                findings.problems.append(text)
 
 
 def check_near_duplicates(cohort: Cohort, people: People, findings: Findings) -> None:

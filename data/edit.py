@@ -1,42 +1,103 @@
-"""A cohort and tables of its people that were edited -> the cohort as these say, and what was changed."""
+"""A cohort and tables of its people that were edited -> the cohort as these say, and what was changed.
 
-from collections.abc import Collection, Sequence
+What a table said before is known by the sums of its cohort or, without these, by the records: their first values are
+label and phenotype, as the tables said them when they were written.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data.base import tables
 from data.base.errors import InputError
+from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import PHENOTYPE, Cohort
-from data.cohorts.phenotype import SUBJECT, clean, mostly_numbers, numbers
-from data.cohorts.rows import TABLE, UNKNOWN_SITE, Row, listed
+from data.cohorts.phenotype import SUBJECT, Scaler, clean, mostly_numbers, numbers
+from data.cohorts.rows import TABLE, UNKNOWN_SITE, UNLIKE_RECORDS, Row, listed
 from data.cohorts.stored import EDITABLE
 from data.cohorts.variants import resplit
 
 FREE = ["site", "label", "split"]  # columns of the table of records that may change
 MISSING = "_missing"  # ends the name of a value that says whether another one is missing
+TOLERANCE = 1e-4  # between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
 Change = dict[str, str]  # subject, column, before, after
 
 
-def with_tables(cohort: Cohort, edited: Path, folder: Path) -> tuple[Cohort, list[Change]]:
+def key_of(name: str) -> str:
+    """The column that names the rows of one of EDITABLE."""
+    return "file" if name == TABLE else SUBJECT
+
+
+def recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
+    """The tables of a cohort that its records can contradict, as text by `key_of`, each cell that they do contradict as
+    they have it: the labels, and the phenotype if they hold what its table says. In no record is a value that was
+    equal in all training people; in place of an unknown one their median is. Raises InputError."""
+    headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
+    tables_by_name = {TABLE: read_table(cohort, TABLE)}
+    in_records, in_table = np.array([label for label, _ in headers]), np.array([row.label for row in cohort.rows])
+    differs = ~((in_records == in_table) | (np.isnan(in_records) & np.isnan(in_table)))
+    texts = pd.Series(in_records, tables_by_name[TABLE].index).map("{:g}".format, na_action="ignore").fillna("")
+    tables_by_name[TABLE]["label"] = tables_by_name[TABLE]["label"].mask(differs, texts)
+
+    scaler, first_records = Scaler.of(cohort.metadata), cohort.first_records(range(len(cohort.rows)))
+    if PHENOTYPE not in cohort.side_tables or scaler is None:
+        return tables_by_name
+    table = read_table(cohort, PHENOTYPE)
+    if tuple(table) != cohort.metadata.phenotype or sorted(table.index) != sorted(first_records):
+        return tables_by_name  # whoever reads the values refuses them
+    table = table.loc[[*first_records]]
+    values = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    scaled = np.stack([headers[index][1] for index in first_records.values()]).astype(float)
+    differs = ~np.isclose(scaler.transform(values), scaled, atol=TOLERANCE) & (scaler.scale > 0)
+    raw = pd.DataFrame(scaled * scaler.scale + scaler.mean, table.index, table.columns)
+    texts = raw.map("{:.6g}".format)
+    for name in [name for name in texts if f"{name}{MISSING}" in texts]:
+        texts[name] = texts[name].mask(raw[f"{name}{MISSING}"].round() == 1, "")
+    tables_by_name[PHENOTYPE] = table.mask(differs, texts)
+    return tables_by_name
+
+
+def read_table(cohort: Cohort, name: str) -> pd.DataFrame:
+    """One of EDITABLE of a cohort, as text by `key_of`. Raises InputError if it is not there."""
+    path = (cohort.tables or cohort.path) / name
+    if not path.is_file():
+        raise InputError(f"{cohort.path} has no {name} that could be replaced. Leave it out.")
+    return tables.read_frame(path, [key_of(name)]).set_index(key_of(name))
+
+
+def unlike_records(cohort: Cohort, recorded: Mapping[str, pd.DataFrame], taken: Collection[str]) -> list[Change]:
+    """The cells of a cohort's tables that its `recorded_tables` contradict, but for those of tables that are `taken`
+    from elsewhere or by the user's word."""
+    changes = list[Change]()
+    for name in [name for name in recorded if name not in taken]:
+        now = read_table(cohort, name).loc[recorded[name].index]
+        changes += changed_cells(recorded[name], now, cohort.rows if name == TABLE else [])
+    return changes
+
+
+def with_tables(
+    cohort: Cohort, edited: Path, folder: Path, recorded: Mapping[str, pd.DataFrame]
+) -> tuple[Cohort, list[Change]]:
     """The cohort with those of EDITABLE that the folder `edited` holds, which are written into its new `folder`; its
-    phenotype is scaled anew on the training people. And each changed cell. Raises InputError for a table of other
-    people, records or columns, and for values that cannot be."""
+    phenotype is scaled anew on the training people. And each changed cell: what tables said before is known by the
+    `recorded` ones, if there are any. Raises InputError for a table of other people, records or columns, and for values
+    that cannot be."""
     if cohort.tables is None:
         raise InputError(f"{cohort.path} has no tables that {edited} could replace. Pack it without --tables first.")
-    if not (found := [name for name in EDITABLE if (edited / name).is_file()]):
+    if not (taken := tables_in(edited)):
         raise InputError(f"{edited} has none of {', '.join(EDITABLE)}; expected tables of {cohort.path}, edited.")
     rows, changes = list(cohort.rows), list[Change]()
-    for name in found:
-        key, path = "file" if name == TABLE else SUBJECT, edited / name
-        if not (cohort.tables / name).is_file():
-            raise InputError(f"{cohort.path} has no {name} that {path} could replace. Leave it out.")
-        before, after = (tables.read_frame(place / name, [key]) for place in (cohort.tables, edited))
-        before = before.set_index(key)
+    for name in taken:
+        path = edited / name
+        before = recorded[name] if name in recorded else read_table(cohort, name)
+        after = tables.read_frame(path, [key_of(name)]).set_index(key_of(name))
         people = before.index if name == TABLE else [*cohort.first_records(range(len(rows)))]
-        after = merged(before, after.set_index(key), people, path)
+        after = merged(before, after, people, path)
         if name == TABLE:
             rows = edited_rows(cohort, before, after, path)
         else:
@@ -45,12 +106,22 @@ def with_tables(cohort: Cohort, edited: Path, folder: Path) -> tuple[Cohort, lis
         changes += changed_cells(before, after, rows if name == TABLE else [])
     if not changes and edited.resolve() != cohort.path.resolve():
         raise InputError(f"{edited} says what {cohort.path} says already; expected other values. Correct the tables.")
-    told = {"changed": changes or "in place, so not known", "source_sha256": cohort.identity}
-    provenance = {"pack": told, "source": cohort.metadata.provenance}
+    told = {"changed": changes, "source_sha256": cohort.identity}
+    if edited.resolve() == cohort.path.resolve():
+        told["edited_in_place"] = taken  # other cells of theirs may have been changed, too
+    provenance: dict[str, Any] = {"pack": told, "source": cohort.metadata.provenance}
+    if unlike := cohort.metadata.unlike_records:  # but for those that were looked at since
+        cells = {(change["subject"], change["column"]) for change in changes}
+        provenance[UNLIKE_RECORDS] = [cell for cell in unlike if (cell["subject"], cell["column"]) not in cells]
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
     made = replace(cohort, rows=tuple(rows), metadata=metadata, tables=folder)
     split = {row.subject: row.split for row in rows}
     return resplit(made, split) if "train" in split.values() else made, changes
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Which of EDITABLE a folder holds."""
+    return [name for name in EDITABLE if (folder / name).is_file()]
 
 
 def merged(before: pd.DataFrame, after: pd.DataFrame, people: Collection[str], path: Path) -> pd.DataFrame:

@@ -10,52 +10,75 @@ from data.base.errors import InputError
 from data.base.files import check_new, locked, new_folder
 from data.base.manifest import DIFFERENT, SUMS
 from data.base.terminal import progress
-from data.cohorts.cohort import Cohort, in_one_folder
+from data.cohorts.cohort import PHENOTYPE, Cohort, in_one_folder
 from data.cohorts.findings import Findings
-from data.cohorts.rows import Row, listed
+from data.cohorts.rows import TABLE, UNLIKE_RECORDS, UNSEALED, Row, listed
 from data.cohorts.stored import EDITABLE, carry_tables, compared, open_cohort, write_tables
 
 CHUNK_BYTES = 250_000_000
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
+IN_RECORDS = {TABLE: ", but for the labels", PHENOTYPE: ", but for what the records hold"}  # of tables edited in place
 
 
 def opened(path: Path, edited: Path | None = None) -> Cohort:
     """The cohort at `path`, to be packed. All its files are verified but, if the folder of `edited` tables is its own,
-    these tables; what a script wrote, without `SHA256SUMS`, is taken as it is. Raises InputError for damage."""
-    in_place = EDITABLE if edited and edited.resolve() == path.resolve() else ()
+    these tables; what has no `SHA256SUMS` is taken as it is. Raises InputError for damage."""
+    in_place = EDITABLE if is_own(path, edited) else ()
     cohort = open_cohort(path, unverified=(SUMS, *in_place))
     different, _ = compared(cohort)
     if damaged := [name for name in different if name not in in_place]:
         raise InputError(f"{path / damaged[0]} {DIFFERENT}")
     for name in different:
-        print(f"{path / name} was edited in place: what it said before is not known.")
+        print(f"{path / name} was edited in place: what it said before is not known{IN_RECORDS.get(name, '')}.")
     return cohort
 
 
-def pack(
-    cohort: Cohort, target: Path, form: str | None = None, edited: Path | None = None
-) -> tuple[str, list[str], list[str]]:
+def is_own(path: Path, edited: Path | None) -> bool:
+    """Whether the edited tables are those in the folder of the cohort itself."""
+    return edited is not None and edited.resolve() == path.resolve()
+
+
+def is_unsealed(cohort: Cohort) -> bool:
+    """Whether a cohort has tables, and no sums that tell whether these are as they were written."""
+    return cohort.tables is not None and not cohort.identity
+
+
+def pack(cohort: Cohort, target: Path, form: str | None = None, edited: Path | None = None) -> tuple[str, list[str]]:
     """Writes `cohort` into the new folder `target` in one of FORMS, or in its own, with its tables or those of them
-    that lie in the folder `edited`; returns the form, each changed cell in words, and in what the tables then differ.
-    Volumes are copied bit by bit, label and phenotype of records are written anew. Raises InputError for a damaged
-    record, and for a table that says what cannot be."""
+    that lie in the folder `edited`; returns the form, and each changed cell in words. Volumes are copied bit by bit,
+    label and phenotype of records are written anew; of a cohort without sums, `cohort.json` then says in which cells
+    the tables and the records differed. Raises InputError for a damaged record, and for a table that says what cannot
+    be."""
     form = form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
-    cohort, changes, findings = in_one_folder(cohort), list[dict[str, str]](), Findings()
+    cohort, changes = in_one_folder(cohort), list[dict[str, str]]()
+    unsealed, in_place = is_unsealed(cohort), is_own(cohort.path, edited)
     with new_folder(target) as folder:
         carry_tables(cohort, folder)
-        if edited:
-            from data.edit import with_tables  # pandas, which packing alone can do without
+        if edited or unsealed:
+            from data import edit  # pandas, which packing alone can do without
 
-            cohort, changes = with_tables(cohort, edited, folder)
+            recorded = edit.recorded_tables(cohort) if unsealed or (in_place and cohort.tables) else {}
+            unlike = edit.unlike_records(cohort, recorded, edit.tables_in(edited) if edited else [])
+            if edited:
+                cohort, changes = edit.with_tables(cohort, edited, folder, recorded)
+            if unsealed:
+                cohort = sealed_as_it_is(cohort, unlike, edited is not None)
         FORMS[form](cohort, folder)
         write_tables(folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.known_digests)
         made = open_cohort(folder)  # nothing is called done that cannot be read
         if edited:
             from data.check import check_agreement  # pandas, as above
 
-            check_agreement(made, findings)
-    told = ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
-    return form, told, findings.problems
+            check_agreement(made, Findings())  # raises for what a conversion would not take
+    return form, ["{subject} {column}: {before} -> {after}".format(**change) for change in changes]
+
+
+def sealed_as_it_is(cohort: Cohort, unlike: list[dict[str, str]], is_edited: bool) -> Cohort:
+    """A cohort without sums, whose provenance says so from now on, and names the cells that its records contradict."""
+    earlier = cohort.metadata.provenance
+    cells = [*cohort.metadata.unlike_records, *unlike]
+    provenance = (earlier if is_edited else {"source": earlier}) | {UNSEALED: True, UNLIKE_RECORDS: cells}
+    return replace(cohort, metadata=replace(cohort.metadata, provenance=provenance))
 
 
 def pack_bin(cohort: Cohort, folder: Path) -> None:

@@ -8,7 +8,7 @@ import lab
 import numpy as np
 import pandas as pd
 import pytest
-from commands import done
+from commands import done, run
 from test_phenotype import scaled, stored, training_of, values_of
 
 pytestmark = pytest.mark.slow
@@ -31,6 +31,12 @@ def packed(cohort: Path, to: Path, **edits: Edit) -> str:
         (edited / f"{name}.csv").write_bytes((cohort / f"{name}.csv").read_bytes())
         lab.edit(edited / f"{name}.csv", edit)
     return done("abide-data pack {of} {to} --tables {edited}", of=cohort, to=to, edited=edited)
+
+
+def wrong(told: str) -> list[str]:
+    """The problems among these lines, but for the one that the made-up people have."""
+    lines = [line for line in told.splitlines() if line.startswith("PROBLEM")]
+    return [line for line in lines if "whole connectomes separate" not in line]
 
 
 def test_a_label_and_a_site_change_in_tables_and_records_and_are_kept_in_the_metadata(converted, tmp_path):
@@ -56,7 +62,7 @@ def test_a_label_and_a_site_change_in_tables_and_records_and_are_kept_in_the_met
     provenance = json.loads((tmp_path / "out/cohort.json").read_text())["provenance"]
     change = {"subject": "50003", "column": "label", "before": own, "after": other}
     assert change in provenance["pack"]["changed"] and len(provenance["pack"]["changed"]) == 3
-    assert "PROBLEM" not in told and "Checked" not in told
+    assert not wrong(told)
     assert {path.name: path.read_bytes() for path in converted.iterdir()} == before
 
 
@@ -72,7 +78,7 @@ def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path)
         covariates=cell(subject, "AGE_AT_SCAN", "44.50"),
     )
     after = values_of(tmp_path / "out")
-    assert after.loc[subject, "age"] == 44.5 and "PROBLEM" not in told
+    assert after.loc[subject, "age"] == 44.5 and not wrong(told)
     assert np.isnan(after.loc[known, "fiq"]) and after.loc[known, "fiq_missing"] == 1
     assert {*training_of(tmp_path / "out")} == {*training_of(converted), tested}
     np.testing.assert_allclose(stored(tmp_path / "out"), scaled(after, training_of(tmp_path / "out")), atol=1e-4)
@@ -80,9 +86,60 @@ def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path)
 
 def test_tables_that_then_differ_are_told(converted, tmp_path):
     told = packed(converted, tmp_path / "out", covariates=cell("50005", "AGE_AT_SCAN", "50"))
-    differ = "PROBLEM       covariates.csv and phenotype.csv differ in the age of 50005"
-    assert differ in told
-    assert differ not in packed(tmp_path / "out", tmp_path / "both", phenotype=cell("50005", "age", "50"))
+    assert ["differ in the age of 50005" in line for line in wrong(told)] == [True]
+    assert not wrong(packed(tmp_path / "out", tmp_path / "both", phenotype=cell("50005", "age", "50")))
+
+
+UNSEALED = "sealed without SHA256SUMS"
+
+
+def unsealed(cohort: Path, to: Path, **edits: Edit) -> Path:
+    """A copy of the cohort without sums, these of its tables edited in place."""
+    lab.copy(cohort, to)
+    lab.edit(to / "SHA256SUMS", "gone")
+    for name, edit in edits.items():
+        lab.edit(to / f"{name}.csv", edit)
+    return to
+
+
+def test_tables_without_sums_are_held_against_the_records(converted, tmp_path):
+    """Each cell is named, now and whenever the new cohort is checked, until it says again what the record said."""
+    own, age = table_of(converted).loc["50003", "label"], values_of(converted).loc["50005", "age"]
+    other = str(1 - int(own))
+    edits = {"subjects": cell("50003", "label", other), "phenotype": cell("50005", "age", "44.5")}
+    of = unsealed(converted, tmp_path / "of", **edits, covariates=cell("50006", "SITE_ID", "PITT"))
+    places = {"of": of, "to": tmp_path}
+    outcome = run("abide-data pack {of} {to}/new", **places)
+    assert outcome.status == 1 and UNSEALED in outcome.out and "site, split and covariates cannot" in outcome.out
+    again = run("abide-data check {to}/new", **places)
+    for told in (outcome, again):
+        assert f"50003 label ({own} in the record, {other} in the table)" in told.out and told.status == 1
+        assert f"50005 age ({age:.6g} in the record, 44.5 in the table)" in told.out
+        assert "differ in the site of 50006" in told.out
+    said = json.loads((tmp_path / "new/cohort.json").read_text())["provenance"]
+    assert said["sealed_without_sums"] is True
+    assert [(of["subject"], of["column"]) for of in said["unlike_records"]] == [("50003", "label"), ("50005", "age")]
+
+    back = {"subjects": cell("50003", "label", own), "phenotype": cell("50005", "age", str(age))}
+    told = packed(tmp_path / "new", tmp_path / "back", **back, covariates=cell("50006", "SITE_ID", "NYU"))
+    assert not wrong(told) and UNSEALED in told
+
+
+def test_tables_without_sums_count_if_they_are_named(converted, tmp_path):
+    """Then what they say otherwise than the records is a change; what is read from elsewhere is compared likewise."""
+    own = table_of(converted).loc["50003", "label"]
+    other = str(1 - int(own))
+    of = unsealed(converted, tmp_path / "of", subjects=cell("50003", "label", other))
+    told = done("abide-data pack {of} {to} --tables {of}", of=of, to=tmp_path / "named")
+    assert f"changed       50003 label: {own} -> {other}\n" in told and UNSEALED in told and not wrong(told)
+    told = packed(of, tmp_path / "elsewhere", covariates=cell("50005", "func_mean_fd", "0.5"))
+    assert f"50003 label ({own} in the record, {other} in the table)" in told and "50005 func_mean_fd: " in told
+
+
+def test_tables_without_sums_that_nobody_edited_are_only_told(converted, tmp_path):
+    told = done("abide-data pack {of} {to}", of=unsealed(converted, tmp_path / "of"), to=tmp_path / "to")
+    assert UNSEALED in told and not wrong(told)
+    np.testing.assert_array_equal(stored(tmp_path / "to"), stored(converted))
 
 
 def saved_by_a_spreadsheet(path: Path, other: str) -> None:

@@ -23,6 +23,8 @@ CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
 MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
 TEST_SHARE = 10  # one subject in ten is a test subject
 TYPED = "converted_by"  # in a provenance: the command
+UNSEALED = "sealed_without_sums"  # in it: true if its tables may be other than they were written
+UNLIKE_RECORDS = "unlike_records"  # in it: the cells of these that the records contradicted
 LISTED = 10  # names in a line
 NAMED = 4  # members of a group in it
 TOGETHER, APART = "together", "apart"  # subjects who share a scan
@@ -226,6 +228,16 @@ class Metadata(Preparation):
         while source and isinstance(source, dict):
             yield source
             source = source.get("source")
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether it was sealed without sums, or made from what was."""
+        return any(source.get(UNSEALED) for source in self.lineage)
+
+    @property
+    def unlike_records(self) -> list[dict[str, str]]:
+        """The cells (subject, column, before, after) that tables without sums had other than the records."""
+        return next((source[UNLIKE_RECORDS] for source in self.lineage if UNLIKE_RECORDS in source), [])
 
     @property
     def people_left_out(self) -> dict[str, list[str]]:

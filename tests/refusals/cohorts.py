@@ -250,6 +250,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row(TABLES_OF, "age holds 'old'", "expected numbers", spoil={"edited/phenotype.csv": of_first("age", "old")}),
     row(TABLES_OF, "'0,13'", "expected numbers", spoil={"edited/covariates.csv": of_first("AGE_AT_SCAN", "0,13")}),
     row(TABLES_OF, "SEX holds 3", "expected 1, 2", spoil={"edited/covariates.csv": of_first("SEX", "3")}),
+    row(IN_PLACE, "age holds 'old'", "expected numbers", spoil={"converted/phenotype.csv": of_first("age", "old")}),
     row(IN_PLACE, "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
     row(IN_PLACE, "other rows", "50002", spoil={"converted/covariates.csv": lambda table: table[1:]}),
 ]
