@@ -131,7 +131,12 @@ def mean_interval(
 
 
 def permutation_test(
-    beside: "Beside", seed: int, unit: np.ndarray | None = None, widening: float = 1, permutations: int = RESAMPLES
+    beside: "Beside",
+    seed: int,
+    unit: np.ndarray | None = None,
+    widening: float = 1,
+    permutations: int = RESAMPLES,
+    site: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One-sided p-values, family-wise, and false discovery rates q (things,): whether things speak for the true class.
 
@@ -139,6 +144,9 @@ def permutation_test(
     labels are permuted over subjects, alike for all things, which keeps the dependence between these. Effects may be
     skewed and classes unequal. People of a `unit`, see `sums`, keep together and change places with units of as many
     people. `widening` is how much wider the spread of a mean is than that of independent people.
+
+    With a `site` (subjects,) labels change places only within it: how residuals of labels are spread depends on the
+    share of autism at a site, and effects may be larger at some sites.
 
     p compares the studentised covariance with the largest over things (Winkler et al. 2014). It is studentised since
     effects of one class may vary more (Chung & Romano 2013, Annals of Statistics 41:484). q is that of Benjamini &
@@ -152,12 +160,13 @@ def permutation_test(
     size[size <= TOLD * np.abs(beside.effect).max(0)] = np.inf  # a thing without any effect has no evidence
     label, effect = label.astype(np.float32), (effect / size).astype(np.float32)
     unit = np.arange(count) if unit is None else unit
+    site = np.zeros(count, int) if site is None else np.unique(site, return_inverse=True)[1]
     observed = studentised(label, effect, unit, np.arange(count)[None])[0]
     rest = np.sqrt(np.maximum(1 - np.square(observed), 0))
     observed /= np.hypot(observed, widening * beside.widening * rest)
     random, (alone, family_wise) = np.random.default_rng(seed), np.ones((2, things))
     for block in blocks(permutations, count):
-        found = studentised(label, effect, unit, orders(unit, block.stop - block.start, random))
+        found = studentised(label, effect, unit, orders(unit, site, block.stop - block.start, random))
         alone += (found >= observed - ROUNDING).sum(0)
         family_wise += (found.max(1)[:, None] >= observed - ROUNDING).sum(0)
     return family_wise / (1 + permutations), stats.false_discovery_control(alone / (1 + permutations))
@@ -180,15 +189,22 @@ def studentised(label: np.ndarray, effect: np.ndarray, unit: np.ndarray, order: 
     return found
 
 
-def orders(unit: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Orders of people (count, subjects) in which units of as many people change places, and people within each."""
+def orders(unit: np.ndarray, site: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Orders of people (count, subjects) in which units of as many people at the same sites change places, and people
+    of one site within each unit."""
     _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
-    people, found = np.argsort(member, kind="stable"), np.empty((count, len(unit)), int)
+    by_unit, order = np.lexsort((site, member)), np.empty((count, len(unit)), int)
     for number in np.unique(size):
-        own = people[size[member[people]] == number].reshape(-1, number)
-        place = random.permuted(np.tile(np.arange(len(own)), (count, 1)), axis=1)
-        found[:, own] = random.permuted(own[place], axis=2) if number > 1 else own[place]
-    return found
+        units = by_unit[size[member[by_unit]] == number].reshape(-1, number)  # a row of people each
+        site_lists, kind = np.unique(site[units], axis=0, return_inverse=True)
+        for at, sites in enumerate(site_lists):
+            people = units[kind == at]
+            places = random.permuted(np.tile(np.arange(len(people)), (count, 1)), axis=1)
+            drawn = people[places]
+            for name in np.unique(sites) if number > 1 else ():
+                drawn[..., sites == name] = random.permuted(drawn[..., sites == name], axis=2)
+            order[:, people] = drawn
+    return order
 
 
 class Beside(NamedTuple):

@@ -59,9 +59,15 @@ class People:
         """The mean of effects (subjects, things) with the ends of its 95 % interval, (things, 3)."""
         return np.column_stack(mean_interval(widened(effect, self.widening()), self.seed, self.unit))
 
-    def test(self, beside: Beside) -> tuple[np.ndarray, np.ndarray]:
-        """Family-wise p and false discovery rate q of effects, (things,) each."""
-        return permutation_test(beside, self.seed, self.unit, self.widening())
+    @property
+    def exchanged_within(self) -> np.ndarray | None:
+        """The site (n,) of each subject, within which residuals of labels are permuted where these are adjusted for it;
+        None where they are not."""
+        return self.site if "site" in self.adjusted.beside.covariates else None
+
+    def test(self, beside: Beside, site: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Family-wise p and false discovery rate q of effects, (things,) each; labels are permuted within a `site`."""
+        return permutation_test(beside, self.seed, self.unit, self.widening(), site=site)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ class Effect:
 
     @cached_property
     def _tested(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.people.test(self.beside)
+        return self.people.test(self.beside, self.people.exchanged_within)
 
     @cached_property
     def p(self) -> np.ndarray:

@@ -48,7 +48,8 @@ def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLIT
     for split, side in np.argwhere(pairs.any(2) & (people.verdict is Verdict.OPEN)):
         half, seed = pairs[split, side][people.unit], int(seeds[split, side])
         own, unit, widening = effect.beside.of(half), people.unit[half], people.widening(share=0.5)
-        p, _ = permutation_test(own, seed, unit, widening, PERMUTATIONS)
+        site = None if people.exchanged_within is None else people.exchanged_within[half]
+        p, _ = permutation_test(own, seed, unit, widening, PERMUTATIONS, site)
         named[split, side] = p < ALPHA
     means = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in means])
