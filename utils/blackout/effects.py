@@ -19,7 +19,7 @@ from scipy import stats
 from data.cohorts.duplicates import Groups, leaders
 from data.cohorts.rows import Row
 from utils.scores.adjustment import TOLD, Adjustment, residuals
-from utils.scores.statistics import blocks, bootstrap
+from utils.scores.statistics import blocks, bootstrap, orders
 
 RESAMPLES = 5000
 ROUNDING = 1e-5  # of what lies between -1 and 1, in float32
@@ -187,24 +187,6 @@ def studentised(label: np.ndarray, effect: np.ndarray, unit: np.ndarray, order: 
         scale = (drawn[:, one] * drawn[:, other]) @ twice[:, things] + np.square(drawn, out=drawn) @ square[:, things]
         found[:, things] /= np.sqrt((size > 0).sum() * np.maximum(scale, ROUNDING))
     return found
-
-
-def orders(unit: np.ndarray, site: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Orders of people (count, subjects) in which units of as many people at the same sites change places, and people
-    of one site within each unit."""
-    _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
-    by_unit, order = np.lexsort((site, member)), np.empty((count, len(unit)), int)
-    for number in np.unique(size):
-        units = by_unit[size[member[by_unit]] == number].reshape(-1, number)  # a row of people each
-        site_lists, kind = np.unique(site[units], axis=0, return_inverse=True)
-        for at, sites in enumerate(site_lists):
-            people = units[kind == at]
-            places = random.permuted(np.tile(np.arange(len(people)), (count, 1)), axis=1)
-            drawn = people[places]
-            for name in np.unique(sites) if number > 1 else ():
-                drawn[..., sites == name] = random.permuted(drawn[..., sites == name], axis=2)
-            order[:, people] = drawn
-    return order
 
 
 class Beside(NamedTuple):

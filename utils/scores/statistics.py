@@ -56,6 +56,24 @@ def blocks(resamples: int, count: int) -> list[slice]:
     return [slice(start, min(start + size, resamples)) for start in range(0, resamples, size)]
 
 
+def orders(unit: np.ndarray, site: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Orders of people (count, subjects) in which units of as many people at the same sites change places, and people
+    of one site within each unit."""
+    _, member, size = np.unique(unit, return_inverse=True, return_counts=True)
+    by_unit, order = np.lexsort((site, member)), np.empty((count, len(unit)), int)
+    for number in np.unique(size):
+        units = by_unit[size[member[by_unit]] == number].reshape(-1, number)  # a row of people each
+        site_lists, kind = np.unique(site[units], axis=0, return_inverse=True)
+        for at, sites in enumerate(site_lists):
+            people = units[kind == at]
+            places = random.permuted(np.tile(np.arange(len(people)), (count, 1)), axis=1)
+            drawn = people[places]
+            for name in np.unique(sites) if number > 1 else ():
+                drawn[..., sites == name] = random.permuted(drawn[..., sites == name], axis=2)
+            order[:, people] = drawn
+    return order
+
+
 def simultaneous(among: int) -> float:
     """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
     normal = NormalDist()
