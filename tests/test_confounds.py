@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from utils.evaluation.confounds import correlated, groups, motion, rows, told, within_sites
+from utils.evaluation.confounds import correlated, given_diagnosis, groups, motion, rows, told
 from utils.report.adjusted import adjusted_table
 from utils.scores.adjustment import adjustment, residuals, spanned
 from utils.scores.features import covariates
@@ -59,7 +59,9 @@ def test_an_output_that_reads_motion_carries_nothing_more_and_one_that_reads_the
     probability = output(known, 0, 2)
     assert roc_auc_score(known["label"], probability) > 0.7
     found = of(known, probability)
-    assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05 and found["correlation"].low > 0.5
+    assert found["partial"].low < 0 < found["partial"].high and found["p"] > 0.05
+    correlation, p = found["given_diagnosis"]["log func_mean_fd"]
+    assert correlation.low > 0.5 and p < 0.01 < found["given_diagnosis"]["age"][1]
     assert told(found).more == "not shown" and told(found).names == ["site", "age", "log func_mean_fd"]
     found = of(known, output(known, 2, 0))
     assert (found["subjects"], found["left_out"], found["beside"].without) == (200, 0, ())
@@ -135,8 +137,9 @@ def test_everybody_twice_as_pairs_has_the_intervals_of_everybody_once():
     twice["subject"] = [*known["subject"], *(f"x{one}" for one in known["subject"])]
     twice["table"] = pd.concat([known["table"], known["table"]]).set_axis(twice["subject"])
     found = of(twice, np.tile(probability, 2))
-    width, single = (of["correlation"].high - of["correlation"].low for of in (found, once))
-    assert width == pytest.approx(single, rel=0.05)
+    (of_pairs, p), (alone, same_p) = (of["given_diagnosis"]["log func_mean_fd"] for of in (found, once))
+    assert of_pairs.high - of_pairs.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    assert p == pytest.approx(same_p, abs=0.1)
     width, single = (of["partial"].high - of["partial"].low for of in (found, once))
     assert width == pytest.approx(single, rel=0.06)
 
@@ -150,20 +153,43 @@ def test_intervals_of_folds_are_wider():
     assert 1.2 < widths[1] / widths[0] < 1.5
 
 
-def test_the_correlation_with_motion_is_of_people_of_the_same_site():
+def test_the_correlation_given_the_diagnosis_is_of_people_of_one_diagnosis_and_site():
+    """By pandas; and p by SciPy's permutations of a single cell."""
     random = np.random.default_rng(0)
-    site = np.repeat(["A", "B", "C"], 50)
-    level = np.repeat([0.0, 5.0, 10.0], 50)
+    site, label = np.repeat(["A", "B", "C"], 50), np.arange(150) % 2.0
+    level = np.repeat([0.0, 5.0, 10.0], 50) + 3 * label
     moved = random.normal(size=150)
-    logits = 0.5 * moved + random.normal(size=150) + level
-    people = pd.DataFrame({"site": site, "logit": logits, "unit": np.arange(150)})
-    found = within_sites(people, pd.Series(moved - level).mask(np.arange(150) == 149), 0)
-    kept = people[:149].assign(moved=(moved - level)[:149]).groupby("site")[["logit", "moved"]]
-    expected = np.corrcoef(kept.transform(lambda of: of - of.mean()).to_numpy().T)[0, 1]
-    assert found.value == pytest.approx(expected)
-    assert found.low < found.value < found.high and found.high - found.low < 0.35
-    few = within_sites(people[:5], pd.Series(moved), 0)
-    assert few.value is not None and few.low is few.high is None
+    logits = 0.2 * moved + random.normal(size=150) + level
+    people = pd.DataFrame({"site": site, "label": label, "logit": logits, "unit": np.arange(150)})
+    known = pd.DataFrame({"motion": pd.Series(moved - level).mask(np.arange(150) == 149), "sex": ["F", "M", "M"] * 50})
+    found = given_diagnosis(people, known, 0)
+    assert list(found) == ["motion", "sex (M)"]
+    correlation, p = found["motion"]
+    left = people.assign(moved=known["motion"])[:149].groupby(["site", "label"])[["logit", "moved"]]
+    expected = left.transform(lambda of: of - of.mean()).corr().iloc[0, 1]
+    assert correlation.value == pytest.approx(expected)
+    assert correlation.low < correlation.value < correlation.high and correlation.high - correlation.low < 0.4
+    alone = people[(people["site"] == "A") & (people["label"] == 1)]
+    (_, p), values = given_diagnosis(alone, known.loc[alone.index, ["motion"]], 0)["motion"], moved[alone.index]
+    independent = stats.permutation_test(
+        (values,), lambda of: np.corrcoef(of, alone["logit"])[0, 1], permutation_type="pairings", n_resamples=5000,
+        rng=np.random.default_rng(1),
+    ).pvalue  # fmt: skip
+    assert p == pytest.approx(independent, abs=0.08)  # of 200 permutations
+    few, p = given_diagnosis(people[:5], known[:5], 0)["motion"]
+    assert few.value is not None and few.low is few.high is None and np.isnan(p)
+
+
+@pytest.mark.slow
+def test_an_output_that_follows_the_diagnosis_alone_is_not_accused_of_motion_that_goes_with_it():
+    accused = np.zeros(2, int)
+    for seed in range(100):
+        known, random = moving(150, seed), np.random.default_rng((seed, 1))
+        fd = np.log(known["table"]["func_mean_fd"].astype(float).to_numpy())
+        for number, follows in enumerate((2 * known["label"], fd)):
+            odds = follows + random.normal(size=150)
+            accused[number] += of(known, 1 / (1 + np.exp(-odds)))["given_diagnosis"]["log func_mean_fd"][1] <= 0.05
+    assert stats.binomtest(int(accused[0]), 100, 0.05).pvalue > 0.01 and accused[1] > 95
 
 
 def test_several_records_of_a_subject_count_once():
@@ -174,8 +200,10 @@ def test_several_records_of_a_subject_count_once():
     found = of(twice, 1 / (1 + np.exp(-spread)))
     once = of(known, probability)
     assert found.keys() == once.keys()
-    for name in ("partial", "correlation"):
-        assert astuple(found[name]) == pytest.approx(astuple(once[name]))
+    assert astuple(found["partial"]) == pytest.approx(astuple(once["partial"]))
+    for name, (correlation, p) in once["given_diagnosis"].items():
+        assert astuple(found["given_diagnosis"][name][0]) == pytest.approx(astuple(correlation))
+        assert found["given_diagnosis"][name][1] == p
 
 
 def test_who_is_left_out_is_counted_and_what_is_not_used_is_named():
@@ -305,7 +333,7 @@ def test_unknown_covariates_and_unknown_motion_are_told():
     probability = output(known, 1, 0)
     known["table"] = known["table"][["age"]]
     found = of(known, probability)
-    assert "correlation" not in found and told(found).partial.value is not None
+    assert list(found["given_diagnosis"]) == ["age"] and told(found).partial.value is not None
     assert left_open(found) == ["sex", "IQ", "handedness", "head motion", "products of three"]
 
 
@@ -315,9 +343,10 @@ def test_rows_are_of_what_is_known():
     still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     masked, nothing = (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0, 0.2)), (UNDEFINED, UNDEFINED)
     found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
-    assert [row["measure"] for row in found] == ["partial", "correlation", "auc"]
-    assert found[0] == {"measure": "partial", **result["partial"].columns(), "p": result["p"]}
-    assert found[2]["value"] == 0.7
+    covariates = [("partial", ""), ("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd"), ("auc", "")]
+    assert [(row["measure"], row["covariate"]) for row in found] == covariates
+    assert found[0] == {"measure": "partial", "covariate": "", **result["partial"].columns(), "p": result["p"]}
+    assert found[3]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
     assert [row["measure"] for row in rows(None, [still | within], masked)] == ["auc_sites", "masked", "minus_masked"]
     assert rows(None, [], nothing) == []

@@ -599,8 +599,9 @@ def test_of_small_calibrations_and_covariates_no_number_is_outside_of_its_range(
         covariates = pd.DataFrame({"age": random.normal(size=170), "mean_fd": random.random(170)}, range(170))
         test = predictions(label, said * 0.9 + 0.05 * random.random(170), fold=np.arange(170) % 3, site=site)
         result = confounds.motion(test, covariates.astype(str), 0)
-        for name in ("partial", "correlation"):
-            assert not [of for of in astuple(result.get(name, UNDEFINED)) if outside(name, of)]
+        given = [correlation for correlation, _ in result["given_diagnosis"].values()]
+        for estimate in (result.get("partial", UNDEFINED), *given):
+            assert not [end for end in astuple(estimate) if outside("correlation", end)]
         rows = confounds.groups(test, covariates.astype(str), 0)
         counts = {"subjects", "autism", "control"}
         assert not [(of, value) for row in rows for of, value in row.items() if of not in counts and outside(of, value)]

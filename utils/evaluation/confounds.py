@@ -22,8 +22,8 @@ from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residu
 from utils.scores.conclusion import Covariates
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, UNDEFINED, Estimate, flat
-from utils.scores.statistics import bootstrap, log_odds
+from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat, or_none
+from utils.scores.statistics import bootstrap, log_odds, orders
 
 
 def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> dict | None:
@@ -35,7 +35,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
       computed;
     - `subjects`, and `left_out`: how many are at a site of one class;
     - `beside`: the Adjustment;
-    - where head motion is known: `correlation` as in `within_sites`.
+    - `given_diagnosis`: as of the function.
     """
     if table is None:
         return None
@@ -44,9 +44,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     people, beside = chosen(everybody, known)
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
     result |= more(people, beside, predictions.widening("auc"))
-    measures = HEAD_MOTION.of(known[enough(known.select_dtypes("number"))])
-    if measures:
-        result["correlation"] = within_sites(everybody, known[measures[0]], seed)
+    result["given_diagnosis"] = given_diagnosis(everybody, known, seed)
     return result
 
 
@@ -122,27 +120,59 @@ def correlated(
     return Estimate.of(value, max(value - reach, -1), min(value + reach, 1)), float(chance)
 
 
-def within_sites(everybody: pd.DataFrame, measure: pd.Series, seed: int) -> Estimate:
-    """The correlation of the logit and a `measure`, both minus the mean of their site; bootstrap over subjects, of whom
-    those of a unit are drawn together. There is no interval of fewer units than MIN_PER_CLASS.
+def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> dict[str, tuple[Estimate, float]]:
+    """Of each number among the covariates, and of the sex, its correlation with the logit among people of one diagnosis
+    and site, and a two-sided p of the permutations of its values among these people.
 
-    The interval is that of these networks; it does not say what others, trained anew, would have.
+    An output that follows the diagnosis alone goes with whatever goes with the diagnosis. It does not when the
+    diagnosis is given (a partial confounder test; Spisak 2022, arXiv 2111.00814). Families are exchanged as a whole. An
+    interval, of these networks, and a p need MIN_PER_CLASS units; p is NaN without.
     """
-    people = everybody.assign(measure=measure).dropna(subset="measure")
-    columns = people[["logit", "measure"]]
-    logits, values = (columns - columns.groupby(people["site"]).transform("mean")).to_numpy().T
+    correlations = {}
+    for name, values in measures(known).items():
+        people = everybody.assign(value=values).dropna(subset="value")
+        cell = people.groupby(["label", "site"]).ngroup()
+        columns = people[["logit", "value"]]
+        within = columns - columns.groupby(cell).transform("mean")
+        if (within.std() > TOLD * columns.std()).all():  # neither is the same in all people of a cell
+            logit, value = within.to_numpy().T
+            correlations[name] = correlated_within(logit, value, cell.to_numpy(), people["unit"].to_numpy(), seed)
+    return correlations
+
+
+def measures(known: pd.DataFrame) -> dict[str, pd.Series]:
+    """The covariates that are a number and known for enough people; and of a sex of two codes whether it is the second,
+    `sex (M)`."""
+    numbers = {}
+    for name in enough(known):
+        values = known[name]
+        if pd.api.types.is_numeric_dtype(values):
+            numbers[name] = values
+        elif SEX.names(name) and values.nunique() == 2:
+            second = max(values.dropna())
+            numbers[f"{name} ({second})"] = (values == second).astype(float).where(values.notna())
+    return numbers
+
+
+def correlated_within(
+    logit: np.ndarray, value: np.ndarray, cell: np.ndarray, unit: np.ndarray, seed: int
+) -> tuple[Estimate, float]:
+    """The correlation of two columns (n,) that have the mean 0 in each `cell` (n,), within which values change places;
+    people of a `unit` (n,) stay together."""
+    first, place = first_and_place(unit)
+    observed = logit @ value / np.sqrt((logit @ logit) * (value @ value))
+    if len(first) < MIN_PER_CLASS:
+        return Estimate.of(np.clip(observed, -1, 1)), np.nan
 
     def correlation(weight: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return weight @ (logits * values) / np.sqrt((weight @ logits**2) * (weight @ values**2))
+            return weight @ (logit * value) / np.sqrt((weight @ logit**2) * (weight @ value**2))
 
-    first, place = first_and_place(people["unit"].to_numpy())
-    value, low, high = correlation(np.ones((1, len(people))))[0], np.nan, np.nan
-    if len(first) >= MIN_PER_CLASS:
-        random = np.random.default_rng(seed)
-        ends = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, EFFORT.resamples)
-        low, high = map(float, ends)
-    return Estimate.of(*np.clip([value, low, high], -1, 1))
+    random = np.random.default_rng(seed)
+    low, high = bootstrap(lambda weight: correlation(weight[:, place]), len(first), random, EFFORT.resamples)
+    permuted = value[orders(place, cell, EFFORT.resamples, random)] @ logit
+    extreme = np.count_nonzero(np.abs(permuted) >= np.abs(value @ logit) * (1 - TOLD))
+    return Estimate.of(*np.clip([observed, low, high], -1, 1)), float((1 + extreme) / (1 + EFFORT.resamples))
 
 
 def told(result: dict | None) -> Covariates | None:
@@ -158,17 +188,22 @@ def told(result: dict | None) -> Covariates | None:
 
 
 def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estimate]) -> list[dict]:
-    """Rows of `confounds.csv`: the test, the correlation with motion, the half that moved least, and where missingness
-    is `masked`: the AUC, and the score minus it."""
-    found = result or {}
-    still = next((row for row in groups if row["group"] == MOVED_LESS), {})
-    area = "auc_sites" if still.get("auc_sites") is not None else "auc"
-    measures = {name: found[name] for name in ("partial", "correlation") if name in found}
-    measures |= {area: Estimate.in_row(still, area)} if still else {}
-    measures |= dict(zip(("masked", "minus_masked"), masked, strict=True))
+    """Rows of `confounds.csv`: the test; the correlation with each covariate given the diagnosis; the half that moved
+    least; and where missingness is `masked`: the AUC, and the score minus it."""
+    result = result or {}
+    estimates: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
+    if "partial" in result:
+        estimates.append(("partial", "", result["partial"], result["p"]))
+    for covariate, (correlation, p) in result.get("given_diagnosis", {}).items():
+        estimates.append((GIVEN_DIAGNOSIS, covariate, correlation, or_none(p)))
+    if still := next((row for row in groups if row["group"] == MOVED_LESS), None):
+        area = "auc_sites" if still.get("auc_sites") is not None else "auc"
+        estimates.append((area, "", Estimate.in_row(still, area), None))
+    for name, estimate in zip(("masked", "minus_masked"), masked, strict=True):
+        estimates.append((name, "", estimate, None))
     return [
-        {"measure": name} | estimate.columns() | {"p": found["p"] if name == "partial" else None}
-        for name, estimate in measures.items()
+        {"measure": measure, "covariate": covariate} | estimate.columns() | {"p": p}
+        for measure, covariate, estimate, p in estimates
         if estimate.value is not None
     ]
 

@@ -19,6 +19,7 @@ from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE,
 from utils.scores.calibration import LEVELS, MIN_GROUPS
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
+    GIVEN_DIAGNOSIS,
     HEADLINES,
     NAMED,
     NO_INTERVAL,
@@ -48,11 +49,11 @@ OF_PAGE = COLUMNS | {  # columns of one table each
 }
 CONFOUNDS = {
     "partial": "partial correlation of output and diagnosis beside the covariates",
-    "correlation": "correlation of output and head motion within sites",
+    GIVEN_DIAGNOSIS: "correlation of output and {covariate}, given diagnosis and site",
     "auc_sites": "AUC within sites, of those who moved less",
     "auc": "AUC, of those who moved less",
-    "masked": "{}, missingness masked",
-    "minus_masked": "{}, minus that with missingness masked",
+    "masked": "{area}, missingness masked",
+    "minus_masked": "{area}, minus that with missingness masked",
 }
 
 
@@ -126,25 +127,34 @@ def prespecified_first(table: pd.DataFrame) -> pd.DataFrame:
 def confounds(tables: Tables, table: pd.DataFrame) -> Section:
     """Whether the output says more than the covariates, head motion, and what is missing."""
     area = HEADLINES[headline(tables.scores)]
-    names = {name: told.format(area) for name, told in CONFOUNDS.items()}
-    of = tables.run.conclusion.covariates if tables.run.conclusion else None
-    alone = f" {of.left_out} participants, at sites of one class, are not in it." if of and of.left_out else ""
+    names = [
+        CONFOUNDS[measure].format(area=area, covariate=covariate)
+        for measure, covariate in zip(table["measure"], table["covariate"], strict=True)
+    ]
+    tested = tables.run.conclusion.covariates if tables.run.conclusion else None
+    left_out = ""
+    if tested and tested.left_out:
+        left_out = f" {tested.left_out} participants, at sites of one class, are not in it."
     half = "Half of the participants of each site, whatever their AUC."
-    notes = {
-        names["partial"]: "If its interval lies above 0, the output carries more than the covariates, as far as these "
-        f"are known and measured without error.{alone}",
-        names["auc_sites"]: half,
-        names["auc"]: half,
-        names[
-            "masked"
-        ]: "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
+    tests = int((table["measure"] == GIVEN_DIAGNOSIS).sum())
+    meanings = {
+        "partial": "If its interval lies above 0, the output carries more than the covariates, as far as these are "
+        f"known and measured without error.{left_out}",
+        GIVEN_DIAGNOSIS: "If p is small, the output follows this, or what goes with it, beyond what the diagnosis "
+        f"explains. p is two-sided and not corrected for the number of {tests} tests.",
+        "auc_sites": half,
+        "auc": half,
+        "masked": "At the test, what marks missing values, and which test measured the IQ, was set for everybody "
         "to what most training participants have.",
-        names["minus_masked"]: "If its interval lies above 0, some of the score is due to how records were kept.",
+        "minus_masked": "If its interval lies above 0, some of the score is due to how records were kept.",
     }
-    told = table.assign(measure=table["measure"].map(names))
-    kept = {name: note for name, note in notes.items() if name in set(told["measure"])}
+    first_row: dict[str, str] = {}  # of each measure
+    for measure, name in zip(table["measure"], names, strict=True):
+        first_row.setdefault(measure, name)
+    notes = {name: meanings[measure] for measure, name in first_row.items()}
     about = "What the score may owe to covariates, to head motion and to how records were kept."
-    return section("Confounds", told, ["measure", "value", "p"], about, OF_PAGE, open=True, notes=kept)
+    shown = ["measure", "value", "p"]
+    return section("Confounds", table.assign(measure=names), shown, about, OF_PAGE, open=True, notes=notes)
 
 
 def repeats(table: pd.DataFrame) -> Section:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ALPHA = 0.05  # family-wise p below which a region is significant
 MAJORITY = "majority"  # the row of `baselines.csv` that reads nothing
 ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
+GIVEN_DIAGNOSIS = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
 MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
 PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
@@ -129,7 +130,9 @@ ROWS = (
     Table("baselines", ("baseline", ROLE)),
     Table("sites", ("site",)),
     Table("groups", ("kind", "group")),  # by motion, sex and age
-    Table("confounds", ("measure",)),  # whether the output says more than covariates, motion and what is missing
+    Table(
+        "confounds", ("measure", "covariate")
+    ),  # whether the output says more than covariates, motion and what is missing
     Table("adjusted", ("covariate", "in_the_test", "why_not")),  # which covariates are in that test
     Table("repeats", (PRESPECIFIED_BASELINE,)),  # the scores of each
     Table("probabilities", ("file", "subject", "site", "fold", SAME_SCAN)),  # calibrated on other folds, sets of labels
