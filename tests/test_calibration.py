@@ -117,3 +117,45 @@ def test_each_group_is_calibrated_by_all_others():
         np.testing.assert_array_equal(probability[own], others.probability(raw[own]))
         np.testing.assert_array_equal(sets[1, own], others.sets(raw[own], 0.9))
         assert set(prevalence[own]) == {label[~own].mean()}
+
+
+def known_sites(seed, shares=(0.2, 0.8, 0.5, 0.5), size=60):
+    """Labels, sites, ten folds, and probabilities of models that know how common autism is at each site."""
+    random = np.random.default_rng(seed)
+    site, fold = np.repeat(np.arange(len(shares)), size), np.arange(len(shares) * size) % 10
+    label = (random.random(len(site)) < np.array(shares)[site]).astype(float)
+    odds = random.normal(size=len(site)) + 1.2 * label - 0.6 + logit(np.array(shares))[site]
+    return label, site, fold, expit(odds)
+
+
+@pytest.mark.slow
+def test_at_a_known_site_sets_hold_the_rarer_class_as_often_as_the_other():
+    held = []
+    for seed in range(30):
+        label, site, fold, raw = known_sites(seed)
+        for where in (None, site):
+            sets = calibration.left_out(label, raw, fold, where)[2][0]
+            right = sets[np.arange(len(label)), label.astype(int)]
+            held.append([[right[(site == name) & (label == value)].mean() for value in (0, 1)] for name in (0, 1)])
+    before, after = np.reshape(held, (30, 2, 2, 2)).mean(0)
+    assert before[0, 1] < 0.6 and before[1, 0] < 0.6  # the rarer class of each
+    np.testing.assert_allclose(after, 0.8, atol=0.05)
+
+
+def test_sets_at_known_sites_are_those_of_a_loop_over_people():
+    """Each person is compared with the middle of both classes at the site, by other folds than the person's own, and
+    than the one that is calibrated."""
+    label, site, fold, raw = known_sites(3)
+    label[site == 3] = 1  # a site of one class
+    odds, (_, _, sets) = logit(raw), calibration.left_out(label, raw, fold, site)
+
+    def middle(of: int, rows: np.ndarray) -> float:
+        here = [rows & (site == site[of]) & (label == value) for value in (0, 1)]
+        classes = here if all(rows.any() for rows in here) else [rows & (label == value) for value in (0, 1)]
+        return np.mean([odds[rows].mean() for rows in classes])
+
+    for name in (0, 7):
+        rest = fold != name
+        moved = expit([odds[of] - middle(of, rest & (fold != fold[of])) for of in range(len(label))])
+        others = calibration.fit(label[rest], moved[rest])
+        np.testing.assert_array_equal(sets[0, ~rest], others.sets(moved[~rest], 0.8))

@@ -28,7 +28,9 @@ def people(predictions: pd.DataFrame) -> pd.DataFrame:
     label, raw, groups = (own[name].to_numpy() for name in ("label", "probability", "fold"))
     if not enough(label, groups):
         return own.iloc[:0]
-    calibrated, prevalence, found = left_out(label, raw, groups)
+    folds_of_site = own.groupby("site")["fold"].nunique()
+    are_known = len(folds_of_site) > 1 and folds_of_site.max() > 1  # to the models that predict others of a site
+    calibrated, prevalence, found = left_out(label, raw, groups, own["site"].to_numpy() if are_known else None)
     names = np.array([[NONE, CLASSES[1]], [CLASSES[0], BOTH]])  # by whether control is in the set, and autism
     sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found, strict=True)}
     return own.assign(calibrated=calibrated, prevalence=prevalence, **sets)

@@ -272,10 +272,7 @@ def sets(table: pd.DataFrame, everybody: str) -> Section:
             | {f"{name}: held": of_people(row) for name, row in held.items()}
             | {told: number(value, ".0%") for told, value in sizes.items()}
         )
-    about = (
-        f"A set of labels is made to hold the diagnosis of {LEVEL:.0%} of each class, however common autism is "
-        "(Vovk, Gammerman and Shafer 2005)."
-    )
+    about = f"A set of labels is made to hold the diagnosis of {LEVEL:.0%} of each class (cross-conformal; Vovk 2015)."
     promise = "That is promised for participants drawn like these from all such groups together, and for no single one."
     if len(rows) <= MIN_GROUPS:  # of which the first is of everybody
         promise = f"With so few groups that is not promised for others: {MIN_GROUPS} are needed."

@@ -4,10 +4,10 @@ can be used for other people.
 Probabilities are calibrated by Platt scaling of their log odds (Platt 1999). The odds move them to the share of autism
 of the place of use (Saerens, Latinne and Decaestecker 2002, Neural Computation 14:21).
 
-Sets of labels are those of split-conformal prediction with thresholds of each class (Mondrian; Vovk, Gammerman and
-Shafer 2005). Take a person who is drawn like those of the same class who gave the threshold. The person's set then
-holds the true label with at least the probability of the level, whatever the classifier. Sets do not depend on the
-share of autism.
+Sets of labels are those of conformal prediction with thresholds of each class (Mondrian; Vovk, Gammerman and Shafer
+2005). Take a person who is drawn like those of the same class who gave the threshold. The person's set then holds the
+true label with at least the probability of the level, whatever the classifier. In folds, each group has thresholds of
+all others, whom other models predicted: cross-conformal prediction (Vovk 2015), whose guarantee is weaker.
 
 All that is stored are constants. How well they work for people of other sites is observed by leaving one group out
 (`left_out`). The constants of all other groups are applied to it. The models that predicted the other groups had seen
@@ -111,17 +111,53 @@ def threshold(own: np.ndarray, level: float) -> float:
     return float(np.floor(lowest * 10**DIGITS) / 10**DIGITS)
 
 
-def left_out(label: np.ndarray, probability: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, ...]:
+def left_out(
+    label: np.ndarray, probability: np.ndarray, group: np.ndarray, site: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Calibrates each group (n,) by all others -> the probabilities (n,), the `prevalence` of those others (n,), and
-    sets (levels, n, 2) bool."""
+    sets (levels, n, 2) bool. With a `site` (n,), which models of other groups know, sets are of `centred`
+    probabilities."""
     calibrated, prevalence = np.empty((2, len(label)))
     sets = np.empty((len(LEVELS), len(label), CLASSES), bool)
     for name in np.unique(group):
         own = group == name
         others = fit(label[~own], probability[~own])
         calibrated[own], prevalence[own] = others.probability(probability[own]), others.prevalence
-        sets[:, own] = [others.sets(probability[own], level) for level in LEVELS]
+        of_sets = probability if site is None else centred(probability, label, site, group, name)
+        for_sets = others if site is None else fit(label[~own], of_sets[~own])
+        sets[:, own] = [for_sets.sets(of_sets[own], level) for level in LEVELS]
     return calibrated, prevalence, sets
+
+
+def centred(
+    probability: np.ndarray, label: np.ndarray, site: np.ndarray, group: np.ndarray, name: object
+) -> np.ndarray:
+    """Probabilities (n,) whose log odds are taken from the middle of the site, by nobody of the `group` (n,) that
+    `name` is, nor of the person's own."""
+    odds, others = log_odds(probability), group != name
+    middle = site_middle(odds, label, site, others)
+    for other in np.unique(group[others]):
+        members = group == other
+        middle[members] = site_middle(odds, label, site, others & ~members)[members]
+    return expit(odds - middle)
+
+
+def site_middle(odds: np.ndarray, label: np.ndarray, site: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The middle between the mean log odds of both classes at each person's site (n,), by the people in `rows` (n,)
+    bool; that of all of them where a site lacks a class.
+
+    A model that knows a site predicts its more common class for most of its people. Sets by one threshold for all sites
+    then hold the rarer class of such a site too seldom. Without its middle they hold both classes alike.
+    """
+    _, place = np.unique(site, return_inverse=True)
+    sums, counts = np.empty((2, CLASSES, place.max() + 1))  # by class and site
+    for value in range(CLASSES):
+        members = rows & (label == value)
+        sums[value] = np.bincount(place[members], odds[members], len(sums[value]))
+        counts[value] = np.bincount(place[members], minlength=len(counts[value]))
+    everywhere = (sums.sum(1) / counts.sum(1)).mean()
+    at_site = (sums / np.maximum(counts, 1)).mean(0)
+    return np.where((counts > 0).all(0), at_site, everywhere)[place]
 
 
 def agreements(
