@@ -107,10 +107,13 @@ def test_page_and_terminal_count_what_the_tables_hold(named):
         things, found, replicate = len(table), (table["p_reliance"] < 0.05).sum(), (of["replicates"] > 0.5).sum()
         assert found == replicate == 1
         row = re.search(rf"^{many} \| (.*)$", page, re.M)[1].replace(" ", "").split("|")
-        assert row[:3] + row[5:] == [*map(str, (things, found, (table["p_reliance_plain"] < 0.05).sum(), replicate))]
-        assert f"{found} of {things} {replicate} replicates" in page
+        expected = f"{of['expected'].sum():.1f}"
+        plain = (table["p_reliance_plain"] < 0.05).sum()
+        assert row[:3] + row[5:] == [*map(str, (things, found, plain, replicate, expected))]
+        with_half = f"{replicate} also with half of the participants ({expected} expected of true effects)"
+        assert f"{found} of {things} {with_half}" in page
         p = rf"{re.escape(f'{table.p_reliance.min():.2g}')}"
-        assert re.search(rf"^{found} of {things} {many} +{replicate} +.*? {p}$", printed, re.M)
+        assert re.search(rf"^{found} of {things} {many} +{replicate}, {expected} expected +.*? {p}$", printed, re.M)
 
 
 def test_significant_things_come_first_by_p_though_others_have_larger_effects(pooled):
@@ -120,7 +123,7 @@ def test_significant_things_come_first_by_p_though_others_have_larger_effects(po
     significant, others = regions.query("p_reliance < 0.05"), regions.query("p_reliance >= 0.05")
     assert sorted(significant["region"]) == [3, 4] and significant["p_reliance"].is_unique
     expected = pd.concat([significant.sort_values("p_reliance"), others])
-    told = re.search(r"^2 of 4 regions +\d (.*)$", printed, re.M)[1]
+    told = re.search(r"^2 of 4 regions +\d, \d\.\d expected (.*)$", printed, re.M)[1]
     assert re.findall(r"(\S+)(?:, |$)", told) == [f"{p:.2g}" for p in expected["p_reliance"][:2]]
     assert told.endswith("Frontal 4 " + f"{expected['p_reliance'].iloc[1]:.2g}")
     page, order = text_of(folder / "blackout.html"), expected["name"].tolist()
@@ -163,7 +166,7 @@ def test_what_is_significant_is_marked(named):
 
 
 @pytest.mark.parametrize("uncleaned", ["", "NOT CLEANED"])
-def test_what_was_not_cleaned_should_not_be_published_though_it_replicates(uncleaned, pooled, monkeypatch):
+def test_what_was_not_cleaned_should_not_be_published_though_it_is_significant(uncleaned, pooled, monkeypatch):
     """Of a cohort without problems, so that folds are blacked out anew; it is simulated, which the page tells."""
     monkeypatch.setattr("utils.runs.run.Run.caveats", Caveats(simulated=True))
     monkeypatch.setattr("utils.blackout.results.BlackoutResults.uncleaned", uncleaned)
@@ -171,9 +174,9 @@ def test_what_was_not_cleaned_should_not_be_published_though_it_replicates(uncle
     assert read(folder, "replication").query("significant == 1")["replicates"].max() > 0.5
     assert ("NOT CLEANED" in printed) == bool(uncleaned)
     assert "nothing here is about people" in text_of(folder / "blackout.html")
-    said = "of what does not replicate in split halves" if not uncleaned else "from this"
+    said = "No list or map should be published from this" if uncleaned else "name only what is significant"
     for text in (printed, text_of(folder / "blackout.html"), record_of(folder)["conclusion"]):
-        assert f"No list or map should be published {said}" in text
+        assert said in text
 
 
 def test_names_of_a_user_are_text(named):

@@ -179,7 +179,7 @@ def test_p_is_of_effects_beside_covariates(family):
     table = family.table
     for name, effect in family.tested.items():
         beside = family.beside(effect)
-        p, q = permutation_test(beside, 0, widening=WIDER)
+        p, q, *_ = permutation_test(beside, 0, widening=WIDER)
         np.testing.assert_allclose(table[[f"p_{name}", f"q_{name}"]].T, [p, q], atol=1e-4)
         names = [f"{name}_adjusted", f"{name}_adjusted_low", f"{name}_adjusted_high"]
         np.testing.assert_allclose(table[names].T, mean_interval(widened(beside.net, WIDER), 0), atol=1e-5)

@@ -6,7 +6,7 @@ from data.cohorts.rows import listed
 from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
 from utils.blackout.families import Family, Verdict
 from utils.blackout.fills import FILLS, RELIANCE, UNIQUE
-from utils.blackout.replication import HALVES, REPEATS
+from utils.blackout.replication import EXPECTED, HALVES, REPEATS
 from utils.report.columns import Column
 
 FEW = 5  # things to name in a footnote
@@ -59,6 +59,12 @@ OF_REPLICATION = {
         "The share of halves or repeats in which it is significant, too. Of the whole family, the share of significant "
         "things of which this is more than one half.",
     ),
+    EXPECTED: Column(
+        "expected of true effects",
+        ".2f",
+        "The chance that a true effect of this size is significant in more than half of all halves. Of the whole "
+        "family, the mean over its significant things.",
+    ),
     "positive_agreement": Column(
         "positive agreement",
         ".2f",
@@ -78,13 +84,14 @@ OF_COUNTS = {  # of `BlackoutResults.counted`
     f"{RELIANCE}_plain": Column("before adjustment", ".0f"),
     UNIQUE: Column("unique", ".0f"),
     f"{UNIQUE}_plain": Column("unique before adjustment", ".0f"),
-    HALVES: Column("replicate in split halves", ".0f"),
+    HALVES: Column("also with half of the participants", ".0f"),
+    EXPECTED: Column("expected of true effects", ".1f"),
     REPEATS: Column("replicate in repeats", ".0f"),
 }
 COUNT_NOTES = {  # footnotes of these
     UNIQUE: "They say what the rest of the brain does not.",
-    HALVES: "Significant in more than half of all halves, too, each of half of these participants. Both halves have "
-    "the same networks.",
+    HALVES: "Significant in more than half of all halves, too: a second, stricter threshold on the same participants, "
+    "which many true effects miss. Both halves have the same networks.",
     REPEATS: "Significant in more than half of the repeats, too. The participants are the same, the networks others.",
 }
 

@@ -19,6 +19,7 @@ from scipy import stats
 from data.cohorts.duplicates import Groups, leaders
 from data.cohorts.rows import Row
 from utils.scores.adjustment import TOLD, Adjustment, residuals
+from utils.scores.results import ALPHA
 from utils.scores.statistics import blocks, bootstrap, orders
 
 RESAMPLES = 5000
@@ -130,6 +131,16 @@ def mean_interval(
     return effect.mean(0), low, high
 
 
+class FamilyTest(NamedTuple):
+    """A test of things that are tested together: family-wise `p` and false discovery rate `q` (things,), the statistic
+    `t` (things,), and the `critical` t from which on a thing is significant. NaN where labels do not differ."""
+
+    p: np.ndarray
+    q: np.ndarray
+    t: np.ndarray
+    critical: float
+
+
 def permutation_test(
     beside: "Beside",
     seed: int,
@@ -137,8 +148,8 @@ def permutation_test(
     widening: float = 1,
     permutations: int = RESAMPLES,
     site: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One-sided p-values, family-wise, and false discovery rates q (things,): whether things speak for the true class.
+) -> FamilyTest:
+    """One-sided p-values: whether things speak for the true class.
 
     If a thing tells nothing of the label beside covariates, anybody could have anybody's label. So the residuals of
     labels are permuted over subjects, alike for all things, which keeps the dependence between these. Effects may be
@@ -155,7 +166,8 @@ def permutation_test(
     label, effect = (of - of.mean(0) for of in (beside.label, beside.effect))
     count, things = effect.shape
     if np.ptp(label, axis=0).min() <= TOLD:
-        return np.full(things, np.nan), np.full(things, np.nan)
+        undefined = np.full(things, np.nan)
+        return FamilyTest(undefined, undefined, undefined, np.nan)
     size = np.sqrt(np.square(effect).mean(0))
     size[size <= TOLD * np.abs(beside.effect).max(0)] = np.inf  # a thing without any effect has no evidence
     label, effect = label.astype(np.float32), (effect / size).astype(np.float32)
@@ -164,12 +176,21 @@ def permutation_test(
     observed = studentised(label, effect, unit, np.arange(count)[None])[0]
     rest = np.sqrt(np.maximum(1 - np.square(observed), 0))
     observed /= np.hypot(observed, widening * beside.widening * rest)
-    random, (alone, family_wise) = np.random.default_rng(seed), np.ones((2, things))
+    random, alone, largest = np.random.default_rng(seed), np.ones(things), []
     for block in blocks(permutations, count):
-        found = studentised(label, effect, unit, orders(unit, site, block.stop - block.start, random))
-        alone += (found >= observed - ROUNDING).sum(0)
-        family_wise += (found.max(1)[:, None] >= observed - ROUNDING).sum(0)
-    return family_wise / (1 + permutations), stats.false_discovery_control(alone / (1 + permutations))
+        permuted = studentised(label, effect, unit, orders(unit, site, block.stop - block.start, random))
+        alone += (permuted >= observed - ROUNDING).sum(0)
+        largest.append(permuted.max(1))
+    maxima = np.sort(np.concatenate(largest))
+    as_large = len(maxima) - np.searchsorted(maxima, observed - ROUNDING)
+    p, q = (1 + as_large) / (1 + permutations), stats.false_discovery_control(alone / (1 + permutations))
+    units = len(np.unique(unit))
+    return FamilyTest(p, q, as_t(observed, units), float(as_t(np.quantile(maxima, 1 - ALPHA), units)))
+
+
+def as_t(studentised: np.ndarray, units: int) -> np.ndarray:
+    """A studentised covariance between -1 and 1 as a t statistic of so many units."""
+    return np.sqrt(units) * studentised / np.sqrt(np.maximum(1 - np.square(studentised), ROUNDING))
 
 
 def studentised(label: np.ndarray, effect: np.ndarray, unit: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import CLASSES
 from utils.blackout import direction, options
-from utils.blackout.effects import Adjusted, Beside, Effects, mean_interval, permutation_test, widened
+from utils.blackout.effects import Adjusted, Beside, Effects, FamilyTest, mean_interval, permutation_test, widened
 from utils.blackout.fills import RELIANCE, UNIQUE, Fill
 from utils.runs.run import Run
 from utils.scores.results import ALPHA, MIN_PER_CLASS, columns_of
@@ -65,8 +65,8 @@ class People:
         None where they are not."""
         return self.site if "site" in self.adjusted.beside.covariates else None
 
-    def test(self, beside: Beside, site: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Family-wise p and false discovery rate q of effects, (things,) each; labels are permuted within a `site`."""
+    def test(self, beside: Beside, site: np.ndarray | None = None) -> FamilyTest:
+        """Whether effects (subjects, things) speak for the true class; labels are permuted within a `site`."""
         return permutation_test(beside, self.seed, self.unit, self.widening(), site=site)
 
 
@@ -97,23 +97,24 @@ class Effect:
         return self.beside.net
 
     @cached_property
-    def _tested(self) -> tuple[np.ndarray, np.ndarray]:
+    def tested(self) -> FamilyTest:
+        """The test of the adjusted effects."""
         return self.people.test(self.beside, self.people.exchanged_within)
 
     @cached_property
     def p(self) -> np.ndarray:
         """Family-wise p-values (things,) of the adjusted effects."""
-        return np.maximum(self._tested[0], self.least)
+        return np.maximum(self.tested.p, self.least)
 
     @property
     def q(self) -> np.ndarray:
         """Their false discovery rates (things,)."""
-        return self._tested[1]
+        return self.tested.q
 
     @cached_property
     def plain(self) -> np.ndarray:
         """Family-wise p-values (things,) of the effects before adjustment."""
-        return self.people.test(self.people.adjusted.plain(self.of_people))[0]
+        return self.people.test(self.people.adjusted.plain(self.of_people)).p
 
     @property
     def significant(self) -> np.ndarray:

@@ -24,7 +24,7 @@ from utils.blackout import figure, options, page
 from utils.blackout.effects import Effects, averaged, joined
 from utils.blackout.fills import BACKGROUND, FILLS, RELIANCE
 from utils.blackout.kinds import effects_of, measure
-from utils.blackout.replication import HALVES
+from utils.blackout.replication import EXPECTED, HALVES
 from utils.blackout.results import BlackoutResults, concluded
 from utils.blackout.setup import Setup
 from utils.blackout.verify import verify
@@ -107,15 +107,14 @@ def show(found: BlackoutResults, **told: object) -> None:
 
 def significant_rows(found: BlackoutResults) -> list[list[str]]:
     """The table of the terminal, a row a family."""
-    rows = [["significant", "replicate", "which, by family-wise p"]]
+    rows = [["significant", "also with half", "which, by family-wise p"]]
     for family in found.families:
         counted, p = found.counted.loc[family.kind.name], family.reliance.p
         count = counted[RELIANCE]
         named = [f"{shortened(family.things[thing], NAME_WIDTH)} {p[thing]:.2g}" for thing in family.first(0)]
         which = listed(named, NAMED) if named else f"none; the smallest p is {p.min():.2g}"
-        rows.append(
-            [f"{count} of {counted['things']:,} {counted['family']}", f"{counted[HALVES]}" if count else "-", which]
-        )
+        with_half = f"{counted[HALVES]}, {counted[EXPECTED]:.1f} expected" if count else "-"
+        rows.append([f"{count} of {counted['things']:,} {counted['family']}", with_half, which])
     return rows
 
 

@@ -1,7 +1,8 @@
 """Effects of things (`families.py`) -> whether they replicate: `replication.csv`.
 
-`halves`   These people are cut into two halves many times. The networks are the same in both. So this says how much the
-           list hangs on who is tested. It does not say how much it hangs on who was trained on.
+`halves`   These people are cut into two halves many times. Significant in most halves is a second, stricter threshold
+           on the same people, which most true effects miss that are found with a power of 80 %. The networks are the
+           same in both halves. So this says how much the list hangs on who is tested, not on who was trained on.
 `repeats`  The same people with other networks and other cuts.
 
 Things that are significant nowhere have no row. The first row of a family is of all its things.
@@ -13,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from utils.blackout.effects import permutation_test, sums
 from utils.blackout.families import Effect, Family, People, Verdict
@@ -21,8 +23,11 @@ from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, colu
 SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
 FEWEST = 4  # numbers that have a range
 MOST = 0.5  # share of halves or repeats from which on a thing replicates
-HALVES, REPEATS = "halves", "repeats"
-COLUMNS = ["between", "family", "thing", "significant", "replicates", "positive_agreement", *columns_of("correlation")]
+HALVES, REPEATS, EXPECTED = "halves", "repeats", "expected"
+COLUMNS = [
+    *("between", "family", "thing", "significant", "replicates", "expected", "positive_agreement"),
+    *columns_of("correlation"),
+]
 
 
 def replication_of(families: Sequence[Family], repeats: Iterable[Sequence[Family]]) -> pd.DataFrame:
@@ -45,16 +50,27 @@ def halves(name: str, things: Sequence[str], effect: Effect, splits: int = SPLIT
     pairs = np.stack([chosen, ~chosen], axis=1)  # (splits, 2, units)
     seeds = random.integers(2**32, size=pairs.shape[:2])
     named = np.zeros((*pairs.shape[:2], len(things)), bool)
+    critical = []
     for split, side in np.argwhere(pairs.any(2) & (people.verdict is Verdict.OPEN)):
         half, seed = pairs[split, side][people.unit], int(seeds[split, side])
         own, unit, widening = effect.beside.of(half), people.unit[half], people.widening(share=0.5)
         site = None if people.exchanged_within is None else people.exchanged_within[half]
-        p, _ = permutation_test(own, seed, unit, widening, PERMUTATIONS, site)
-        named[split, side] = p < ALPHA
+        test = permutation_test(own, seed, unit, widening, PERMUTATIONS, site)
+        named[split, side] = test.p < ALPHA
+        critical.append(test.critical)
     means = (pairs @ total) / (pairs @ size)[..., None]
     found = spread([correlation(one, other) for one, other in means])
     counts = Counts(named.sum((0, 1)), 2 * named.all(1).sum(0), 2 * len(named))
-    return table(HALVES, name, things, effect.significant, counts, found)
+    expected = in_most_halves(effect, float(np.mean(critical))) if critical else np.full(len(things), np.nan)
+    return table(HALVES, name, things, effect.significant, counts, found, expected)
+
+
+def in_most_halves(effect: Effect, critical: float) -> np.ndarray:
+    """The chance (things,) that a true effect of this size is significant in most halves of other people like these: of
+    half of them, t is smaller by the root of two, and has to reach the `critical` t of a half."""
+    people = effect.people
+    needed = critical * np.sqrt(2) * people.widening(share=0.5) / people.widening()
+    return stats.norm.cdf(effect.tested.t - needed)
 
 
 def between_repeats(
@@ -79,17 +95,25 @@ class Counts:
 
 
 def table(
-    between: str, name: str, things: Sequence[str], significant: np.ndarray, counts: Counts, found: Estimate
+    between: str,
+    name: str,
+    things: Sequence[str],
+    significant: np.ndarray,
+    counts: Counts,
+    found: Estimate,
+    expected: np.ndarray | float = np.nan,
 ) -> pd.DataFrame:
     """The row of a family, then those of the things that are significant anywhere. In the row of the family
-    `significant` is the number of things that are. `replicates` is the share of these that are in most trials.
-    `positive_agreement` is over all things."""
+    `significant` is the number of things that are. `replicates` is the share of these that are in most trials, and
+    `expected` the share that would be if all of them were true. `positive_agreement` is over all things."""
     share = counts.times / max(counts.trials, 1)
     other = np.divide(counts.both, counts.times, where=counts.times > 0, out=np.full(len(share), np.nan))
-    rows = pd.DataFrame({"thing": things, "significant": significant, "replicates": share, "positive_agreement": other})
+    rows = pd.DataFrame({"thing": things, "significant": significant, "replicates": share, "expected": expected})
+    rows = rows.assign(positive_agreement=other)
     rows = rows[significant | (counts.times > 0)].astype({"significant": int})
     come = share[significant] > MOST
     whole = {"thing": "", "significant": len(come), "replicates": come.mean() if len(come) else np.nan}
+    whole["expected"] = rows.loc[rows["significant"] == 1, "expected"].mean()
     whole["positive_agreement"] = counts.both.sum() / counts.times.sum() if counts.times.any() else np.nan
     head = pd.DataFrame([whole | found.columns("correlation")])
     rows = pd.concat([head, rows], ignore_index=True)

@@ -22,7 +22,7 @@ from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residu
 from utils.scores.conclusion import Covariates
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
-from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat, or_none
+from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat
 from utils.scores.statistics import bootstrap, log_odds, orders
 
 
@@ -125,8 +125,8 @@ def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> 
     and site, and a two-sided p of the permutations of its values among these people.
 
     An output that follows the diagnosis alone goes with whatever goes with the diagnosis. It does not when the
-    diagnosis is given (a partial confounder test; Spisak 2022, arXiv 2111.00814). Families are exchanged as a whole. An
-    interval, of these networks, and a p need MIN_PER_CLASS units; p is NaN without.
+    diagnosis is given (a partial confounder test; Spisak 2022, arXiv 2111.00814). Families are exchanged as a whole. The
+    interval is that of these networks. Of fewer than MIN_PER_CLASS units nothing is said.
     """
     correlations = {}
     for name, values in measures(known).items():
@@ -134,7 +134,8 @@ def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> 
         cell = people.groupby(["label", "site"]).ngroup()
         columns = people[["logit", "value"]]
         within = columns - columns.groupby(cell).transform("mean")
-        if (within.std() > TOLD * columns.std()).all():  # neither is the same in all people of a cell
+        varies = (within.std() > TOLD * columns.std()).all()  # neither is the same in all people of a cell
+        if varies and people["unit"].nunique() >= MIN_PER_CLASS:
             logit, value = within.to_numpy().T
             correlations[name] = correlated_within(logit, value, cell.to_numpy(), people["unit"].to_numpy(), seed)
     return correlations
@@ -161,8 +162,6 @@ def correlated_within(
     people of a `unit` (n,) stay together."""
     first, place = first_and_place(unit)
     observed = logit @ value / np.sqrt((logit @ logit) * (value @ value))
-    if len(first) < MIN_PER_CLASS:
-        return Estimate.of(np.clip(observed, -1, 1)), np.nan
 
     def correlation(weight: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -195,7 +194,7 @@ def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estima
     if "partial" in result:
         estimates.append(("partial", "", result["partial"], result["p"]))
     for covariate, (correlation, p) in result.get("given_diagnosis", {}).items():
-        estimates.append((GIVEN_DIAGNOSIS, covariate, correlation, or_none(p)))
+        estimates.append((GIVEN_DIAGNOSIS, covariate, correlation, p))
     if still := next((row for row in groups if row["group"] == MOVED_LESS), None):
         area = "auc_sites" if still.get("auc_sites") is not None else "auc"
         estimates.append((area, "", Estimate.in_row(still, area), None))
