@@ -125,7 +125,7 @@ def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> 
     and site, and a two-sided p of the permutations of its values among these people.
 
     An output that follows the diagnosis alone goes with whatever goes with the diagnosis. It does not when the
-    diagnosis is given (a partial confounder test; Spisak 2022, arXiv 2111.00814). Families are exchanged as a whole. The
+    diagnosis is given (a partial confounder test; arXiv 2111.00814). Families are exchanged as a whole. The
     interval is that of these networks. Of fewer than MIN_PER_CLASS units nothing is said.
     """
     correlations = {}
