@@ -112,3 +112,15 @@ def test_more_people_take_no_more_memory(command, tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] - peaks[1] < 16 * 4 * np.prod(lab.GRID)
+
+
+@pytest.mark.slow
+def test_claims_prints_and_adds_the_share_of_its_sets(tmp_path):
+    """Of two sets a claim holds in none, one or both; shares of people are their mean."""
+    shown = printed("claims", "--sets", 2, "--only", "sets: 10 sites", "--table", tmp_path / "said.csv")
+    shown += printed("claims", "--sets", 2, "--only", "triple: the output follows a product of 3")
+    said = pd.read_csv(tmp_path / "said.csv")
+    for row in said.to_dict("records"):
+        assert f"{row['measure']}: {row['value']:.1f} % ({row['low']:.1f} to {row['high']:.1f})" in shown
+    assert set(re.findall(r"more than covariates: (\S+) %", shown)) <= {"0.0", "50.0", "100.0"}
+    assert len(said) == 4 and said["value"].between(said["low"], said["high"]).all() and (said["sets"] == 2).all()

@@ -1,0 +1,246 @@
+"""How often claims of reports and blackouts are right where the truth is known: simulated outputs and effects.
+
+`python tests/benchmarks/claims.py [--only TEXT] [--sets 300] [--seed 0] [--table CSV]`
+
+unequal     Effects are skewed, and larger at sites with more autism; nothing differs, or one region does.
+halves      One of 40 regions differs; how often it is significant, and with half of the participants, too.
+motion      Head motion goes with the diagnosis. The output follows the diagnosis alone, or motion alone.
+reliability The output follows a covariate that the diagnosis goes with, and that is measured with error.
+triple      The output follows a product of three covariates, or of four.
+sets        Sets of labels in ten folds, by models that know how common autism is at each site.
+
+Each scenario calls the program's own functions on made-up people and prints how often something is claimed, with its
+95 % interval (Wilson), or of shares of people their mean. `--table` adds these rows to a CSV file. The sets of a
+scenario have the seeds `--seed` and up.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import binomtest, zscore
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from data.cohorts.division import numbered_folds
+from utils.blackout.effects import Adjusted, permutation_test
+from utils.blackout.families import Effect, People
+from utils.blackout.fills import FILLS, RELIANCE
+from utils.blackout.replication import MOST, halves
+from utils.evaluation.confounds import given_diagnosis, motion, told
+from utils.scores.adjustment import Adjustment, adjustment
+from utils.scores.calibration import LEVELS, left_out
+from utils.scores.conclusion import YES
+from utils.scores.metrics import Predictions
+from utils.scores.results import ALPHA
+
+ROOT = Path(__file__).resolve().parents[2]
+Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out
+REGIONS, MANY_REGIONS, PERMUTATIONS, SPLITS = 20, 40, 199, 20
+
+
+def unequal_sites(largest: float, planted: float, seed: int, people: int = 240, sites: int = 8) -> Claims:
+    """Effects are log-normal, and `largest` times as large at the site of most autism (76 %) as at that of least
+    (24 %). Of the first region the label adds `planted` to them."""
+    random = np.random.default_rng([seed, 1])
+    site = np.arange(people) % sites
+    label = (random.random(people) < np.linspace(0.24, 0.76, sites)[site]).astype(float)
+    size = np.geomspace(1, largest, sites)[site]
+    on_autism = size[:, None] * (random.lognormal(size=(people, REGIONS)) - np.exp(0.5))
+    on_autism[:, 0] += planted * size * (label - label.mean())
+    known = pd.DataFrame({"site": site.astype(str).astype(object), "age": random.gamma(2, 3, people)})
+    adjusted = Adjusted(adjustment(known), label)((2 * label[:, None] - 1) * on_autism)
+    claims: Claims = {}
+    for where, within in (("all participants", None), ("participants of a site", site)):
+        p = permutation_test(adjusted, seed, permutations=PERMUTATIONS, site=within).p
+        claims[f"another region significant: labels permuted among {where}"] = bool(p[1:].min() < ALPHA)
+        if planted:
+            claims[f"the one that differs significant: labels permuted among {where}"] = bool(p[0] < ALPHA)
+    return claims
+
+
+def in_halves(planted: float, seed: int, people: int = 200) -> Claims:
+    """Effects are normal; the first differs by `planted` standard errors of its mean."""
+    random = np.random.default_rng([seed, 2])
+    label = (np.arange(people) % 2).astype(float)
+    effect = random.normal(size=(people, MANY_REGIONS))
+    effect[:, 0] += planted / np.sqrt(people)
+    nowhere, alone = np.full(people, "A"), np.arange(people)
+    adjusted = Adjusted(Adjustment(reason="no covariates"), label)
+    everybody = People(label=label, site=nowhere, fold=nowhere, unit=alone, adjusted=adjusted, seed=seed)
+    fill = next(fill for fill in FILLS if fill.name == RELIANCE)
+    names = [str(region) for region in range(MANY_REGIONS)]
+    rows = halves("regions", names, Effect(fill, effect, everybody, adjusted), SPLITS).set_index("thing")
+    if "0" not in rows.index or not rows.loc["0", "significant"]:
+        return {"significant": False}
+    return {
+        "significant": True,
+        "if so, with half of the participants, too": bool(rows.loc["0", "replicates"] > MOST),
+        "if so, the chance of that as it is printed": float(rows.loc["0", "expected"]),
+    }
+
+
+def people_of_sites(random: np.random.Generator, people: int, sites: int = 6) -> tuple[np.ndarray, pd.DataFrame]:
+    """Site, and age, head motion and IQ in standard deviations, sex as -1 and 1."""
+    site = random.integers(sites, size=people)
+    known = pd.DataFrame(random.normal(size=(people, 3)), columns=["age", "motion", "iq"])
+    return site, known.assign(sex=np.where(random.random(people) < 0.8, 1, -1))
+
+
+def labels(risk: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return (random.random(len(risk)) < expit(risk)).astype(float)
+
+
+def table_of(known: pd.DataFrame) -> pd.DataFrame:
+    """Covariates as a cohort has them, text by subject."""
+    sex = np.where(known["sex"] > 0, "M", "F")
+    numbers = {"age": 20 + 5 * known["age"], "func_mean_fd": np.exp(known["motion"] / 2), "FIQ": 100 + 15 * known["iq"]}
+    return pd.DataFrame(numbers).round(6).astype(str).assign(sex=sex).set_index(known.index.map("s{:04}".format))
+
+
+def claimed_of(label: np.ndarray, odds: np.ndarray, site: np.ndarray, table: pd.DataFrame, seed: int) -> bool:
+    """Whether a report says that the output carries more than the covariates; of ten folds."""
+    records = {"label": label, "probability": expit(odds), "subject": table.index, "site": site.astype(str)}
+    records["fold"] = numbered_folds(label, site, np.arange(len(label)), 10, seed)
+    covariates = told(motion(Predictions.of(pd.DataFrame(records)), table, seed))
+    return covariates is not None and covariates.more == YES
+
+
+def going_with_motion(people: int, seed: int) -> Claims:
+    """Motion goes with the diagnosis, whose log odds rise by one for each standard deviation of it."""
+    random = np.random.default_rng([seed, people, 3])
+    site, known = people_of_sites(random, people)
+    label = labels(known["motion"].to_numpy(), random)
+    claims: Claims = {}
+    for follows, read in {"the diagnosis": 2 * label - 1, "head motion": known["motion"]}.items():
+        logits = np.asarray(read) + random.normal(size=people)
+        everybody = pd.DataFrame({"label": label, "site": site, "unit": np.arange(people), "logit": logits})
+        plain = everybody[["logit"]].assign(motion=known["motion"])
+        apart = plain - plain.groupby(site).transform("mean")
+        z = np.arctanh(apart.corr().iloc[0, 1]) * np.sqrt(people - len(np.unique(site)) - 3)
+        claims[f"output follows {follows}: correlates with motion within sites"] = bool(abs(z) > 1.96)
+        _, p = given_diagnosis(everybody, known[["motion"]], seed)["motion"]
+        claims[f"output follows {follows}: correlates with motion, given the diagnosis"] = bool(p <= ALPHA)
+    return claims
+
+
+def with_error(covariate: str, reliability: float, people: int, seed: int) -> Claims:
+    """The diagnosis and the output follow the true covariate; the table has it with an error."""
+    random = np.random.default_rng([seed, people, int(100 * reliability), 4])
+    site, known = people_of_sites(random, people)
+    true = known[covariate].to_numpy()
+    label = labels(true, random)
+    odds = 2 * true + 0.3 * random.normal(size=people)
+    measured = np.sqrt(reliability) * true + np.sqrt(1 - reliability) * random.normal(size=people)
+    return {
+        "carries more than covariates": claimed_of(
+            label, odds, site, table_of(known.assign(**{covariate: measured})), seed
+        )
+    }
+
+
+def product_of(factors: list[str], people: int, seed: int) -> Claims:
+    random = np.random.default_rng([seed, people, len(factors), 5])
+    site, known = people_of_sites(random, people)
+    product = zscore(known[factors].prod(axis=1).to_numpy())
+    label, odds = labels(product, random), 2 * product + 0.3 * random.normal(size=people)
+    return {"carries more than covariates": claimed_of(label, odds, site, table_of(known), seed)}
+
+
+def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
+    """Sites of one `size` with these shares of autism. The output tells the diagnosis by 1.2 standard deviations, and
+    how common autism is at the site in other folds."""
+    random = np.random.default_rng([seed, size, 6])
+    site = np.repeat(np.arange(len(shares)), size)
+    label = (random.random(len(site)) < np.array(shares)[site]).astype(float)
+    fold = numbered_folds(label, site, np.arange(len(site)), 10, seed)
+    odds = 1.2 * (random.normal(size=len(site)) + 1.2 * label - 0.6)
+    for name in np.unique(fold):
+        rest = fold != name
+        known = [np.mean(np.append(label[rest & (site == number)], [0, 1])) for number in range(len(shares))]
+        odds[~rest] += logit(known)[site[~rest]]
+    claims: Claims = {}
+    for way, where in (("by one threshold", None), ("minus the middle of the site", site)):
+        sets = left_out(label, expit(odds), fold, where)[2][LEVELS.index(0.8)]
+        held = sets[np.arange(len(label)), label.astype(int)]
+        share = np.array(shares)[site]
+        rarer = np.where(share < 0.5, label == 1, label == 0) & (share != 0.5)
+        claims[f"80 % sets {way}: hold the rarer class of unequal sites"] = float(held[rarer].mean())
+        claims[f"80 % sets {way}: hold the others"] = float(held[~rarer].mean())
+    return claims
+
+
+def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
+    """Title, participants, and what makes a set of a seed."""
+    for largest in (14, 6, 1):
+        about = f"unequal: effects {largest} times as large at sites with more autism"
+        yield about, 240, lambda seed, largest=largest: unequal_sites(largest, 0, seed)
+        yield f"{about}, one region differs", 240, lambda seed, largest=largest: unequal_sites(largest, 1.2, seed)
+    for planted in (4, 5, 6):
+        title = f"halves: one of {MANY_REGIONS} regions differs by {planted} standard errors"
+        yield title, 200, lambda seed, planted=planted: in_halves(planted, seed)
+    for people in (80, 300, 737):
+        yield "motion", people, lambda seed, people=people: going_with_motion(people, seed)
+    for people in (80, 200, 737):
+        title = "reliability: the output follows head motion, measured with reliability 0.7"
+        yield title, people, lambda seed, people=people: with_error("motion", 0.7, people, seed)
+    for reliability in (0.8, 0.9, 0.95):
+        title = f"reliability: the output follows IQ, measured with reliability {reliability}"
+        yield title, 737, lambda seed, reliability=reliability: with_error("iq", reliability, 737, seed)
+    for factors in (["age", "motion", "sex"], ["age", "motion", "sex", "iq"]):
+        for people in (200, 737):
+            title = f"triple: the output follows a product of {len(factors)} covariates"
+            yield title, people, lambda seed, factors=factors, people=people: product_of(factors, people, seed)
+    for shares, size in (([0.2, 0.8, *[0.5] * 6], 50), ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20), ([0.2, 0.8] * 4, 40)):
+        title = f"sets: {len(shares)} sites of {size}, {min(shares):.0%} to {max(shares):.0%} autism"
+        yield title, size * len(shares), lambda seed, shares=shares, size=size: sets_at_known_sites(shares, size, seed)
+
+
+def rows_of(title: str, people: int, sets: pd.DataFrame, seed: int) -> list[dict]:
+    """A row for each claim: its rate with its interval, or the mean of shares with that of its standard error; in
+    percent."""
+    rows = []
+    for claim, values in sets.items():
+        known = values.dropna().astype(float)
+        if set(known) <= {0.0, 1.0}:
+            ends = binomtest(int(known.sum()), len(known)).proportion_ci(method="wilson")
+            low, high = ends.low, ends.high
+        else:
+            error = 1.96 * known.std() / np.sqrt(len(known))
+            low, high = known.mean() - error, known.mean() + error
+        value, low, high = (f"{100 * number:.1f}" for number in (known.mean(), low, high))
+        row = {"case": title, "measure": claim, "value": value, "low": low, "high": high, "unit": "%"}
+        rows.append(row | {"participants": people, "sets": len(known), "seed": seed})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=300, help="of each scenario (default 300)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="scenarios with this text in their title")
+    parser.add_argument("--seed", type=int, default=0, help="of the first set of each scenario (default 0)")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="to which rows are added")
+    args = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    command = f"python tests/benchmarks/claims.py --sets {args.sets} --seed {args.seed}"
+    for title, people, one_set in scenarios():
+        if args.only not in title:
+            continue
+        start = time.time()
+        sets = pd.DataFrame([one_set(args.seed + number) for number in range(args.sets)])
+        rows = rows_of(title, people, sets, args.seed)
+        print(f"{title}; {people} participants, {args.sets} sets, {time.time() - start:.0f} s", flush=True)
+        for row in rows:
+            print(f"  {row['measure']}: {row['value']} % ({row['low']} to {row['high']})", flush=True)
+        if args.table:
+            table = pd.DataFrame(rows).assign(commit=commit.strip(), command=command)
+            table.to_csv(args.table, mode="a", header=not args.table.exists(), index=False)
+
+
+if __name__ == "__main__":
+    main()
