@@ -121,6 +121,14 @@ def check_new(target: Path) -> None:
         raise InputError(f"{target} exists; remove it or name another folder.")
 
 
+def check_regular(path: Path) -> None:
+    """Raises InputError for a pipe, a device or a socket, of which a reader may wait without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(
+            f"{path} is a pipe, a device or a socket, not a file; remove it, or put a copy of the file there."
+        )
+
+
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Gives this process exclusive access to `folder`, which need not exist, until the block ends. Raises InputError

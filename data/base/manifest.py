@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.files import replacing
+from data.base.files import check_regular, replacing
 
 SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
@@ -17,6 +17,7 @@ THREADS = 2  # that compute sums
 
 def sum_of(path: Path) -> str:
     """SHA-256 of a file. Raises InputError if it cannot be read."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError, is_plain, shown, whole_number
+from data.base.files import check_regular
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
 from data.base.processes import ahead
@@ -84,6 +85,7 @@ def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
 def header_of(path: Path) -> tuple[tuple[str, ...], str]:
     """The names of a series' columns, `#12` as `12`, and the pattern of what separates them. Raises InputError, naming
     the file, if it has none."""
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             line = file.readline()

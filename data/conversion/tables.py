@@ -10,6 +10,7 @@ from shlex import quote
 import pandas as pd
 
 from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
+from data.base.files import check_regular
 from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
 
@@ -41,6 +42,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for two columns of
     one name, a row longer than the header, or a cell that is not plain text."""
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
         delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -39,6 +40,17 @@ def broken_link(folder: Path) -> None:
     path = folder / "cpac/X_0050003_falff.nii.gz"
     path.unlink()
     path.symlink_to("nowhere")
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    """A named pipe in place of a file: who opens it waits for somebody who writes."""
+
+    def replace(folder: Path) -> None:
+        path = folder / name
+        path.unlink()
+        os.mkfifo(path)
+
+    return replace
 
 
 def with_column(**columns: Sequence[str] | str) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -364,6 +376,15 @@ CONVERT: list[Row] = [
         spoil={"few/cpac/X_0050002_falff.nii.gz": "gone", "few/cpac/X_0050003_alff.nii.gz": "gone"},
     ),
     row(FROM, "X_0050003_falff.nii.gz", "No such file", spoil={"few": broken_link}),
+    row(FROM, "X_0050003_falff.nii.gz", "pipe", spoil={"few": pipe("cpac/X_0050003_falff.nii.gz")}),
+    row("abide-data check {few}", "X_0050003_falff.nii.gz", "pipe", spoil={"few": pipe("cpac/X_0050003_falff.nii.gz")}),
+    row(FROM, "Phenotypic.csv", "pipe", spoil={"few": pipe("Phenotypic.csv")}),
+    row(
+        f"{FROM} --connectome rois_made",
+        "X_0050003_rois_made.1D",
+        "pipe",
+        spoil={"few": pipe("cpac/X_0050003_rois_made.1D")},
+    ),
     row(
         f"{PACK} {{converted}} {{missing}}",
         "says 1 maps",
