@@ -1,7 +1,6 @@
 """The installed commands, in a module whose name no folder of a lab has: each runs a program that lies beside it."""
 
 import os
-import runpy
 import sys
 
 HOME = os.path.dirname(os.path.abspath(__file__))
@@ -12,7 +11,19 @@ def start(module: str) -> None:
     even if an empty entry of PYTHONPATH stands for that; processes that it starts do likewise."""
     sys.path[:] = [HOME, *outside(sys.path)]
     os.environ["PYTHONPATH"] = os.pathsep.join(outside(os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    import signal  # that of Python, now
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup has it
+        signal.signal(signal.SIGINT, end_at_once)
+    import runpy
+
     runpy.run_module(module, run_name="__main__")
+
+
+def end_at_once(*_: object) -> None:
+    """Ctrl-C while modules are imported, when nothing has begun; `data.base.terminal.start` takes over."""
+    os.write(2, f"{os.path.basename(sys.argv[0])}: interrupted; repeat the command.\n".encode())
+    os._exit(130)
 
 
 def outside(places: list[str]) -> list[str]:

@@ -2,10 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import lab as labs
 import pytest
@@ -14,6 +17,28 @@ from commands import ROOT
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 DECOYS = ("data/__init__", "utils", "models", "run", "numpy", "pandas", "keras", "tensorflow", "random", "signal")
 TRAIN = ["--train", "--model", "nn", "--folds", "2", "--jobs", "2", "--chkPointDir", "ckpt", "--dataDir"]
+PRESSED = """
+import atexit, os, signal, time
+
+def press(wait_s=10):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(wait_s)
+
+class Thing:
+    def __del__(self):
+        press()
+
+"""
+MOMENTS = {  # when Ctrl-C comes: the module of others that presses it, how, and the exit status
+    "while modules are imported": ("numpy", "press()", 130),
+    "while a library makes another error of it": (
+        "pandas",
+        "try:\n    press()\nexcept KeyboardInterrupt:\n    raise ImportError('a bad installation') from None",
+        130,
+    ),
+    "in a destructor": ("pandas", "Thing()\ntime.sleep(10)", 130),
+    "at the end": ("sitecustomize", "atexit.register(press, 0)", -signal.SIGINT),
+}
 SCRIPT = "import sys\nfrom {} import {}\nif __name__ == '__main__':\n    sys.exit({}())\n"  # as pip writes it
 
 
@@ -34,7 +59,9 @@ def installed(tmp_path):
     """`installed("abide-data", "check", ...)` runs a command as its script in the `bin` of an environment does, where
     this program is found after all else."""
 
-    def run(name: str, *arguments: object, python_path: str = "") -> subprocess.CompletedProcess:
+    def run(
+        name: str, *arguments: object, python_path: str = "", out: int | TextIO = subprocess.PIPE
+    ) -> subprocess.CompletedProcess:
         (tmp_path / "bin").mkdir(exist_ok=True)
         module, function = SCRIPTS[name].split(":")
         script = tmp_path / "bin" / name
@@ -42,9 +69,32 @@ def installed(tmp_path):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         environment |= {"PYTHONPATH": python_path} if python_path else {}
         command = [sys.executable, script, *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits it ignored
+        how = {"stdout": out, "stderr": subprocess.PIPE, "text": True, "timeout": 300, "preexec_fn": heard}
+        return subprocess.run(command, env=environment, **how)
 
     return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_ends_a_command_in_one_line_whenever_it_comes(moment, tmp_path, installed):
+    name, how, status = MOMENTS[moment]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / f"{name}.py").write_text(PRESSED + how)
+    words = ("--version",) if name == "sitecustomize" else ("check", tmp_path / "missing")
+    ended = installed("abide-data", *words, python_path=str(tmp_path / "others"))
+    expected = "abide-data: interrupted; repeat the command.\n" if status > 0 else ""
+    assert (ended.returncode, ended.stderr) == (status, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_full_disk_under_what_an_option_prints_is_an_error(name, option, tmp_path, installed):
+    with open("/dev/full", "w") as full:
+        ended = installed(name, option, out=full)
+    assert ended.returncode == 2 and re.fullmatch(rf"{name}: error: .*No space left.*\n", ended.stderr)
 
 
 @pytest.mark.slow

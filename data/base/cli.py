@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 from data import __version__
 from data.base.errors import InputError, shown, whole_number
 from data.base.files import DISK_FULL
-from data.base.terminal import flush_or_discard
+from data.base.processes import INTERRUPTED, INTERRUPTED_STATUS
+from data.base.terminal import flush_or_discard, interrupted_line
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
@@ -130,18 +131,29 @@ def guarded(program: str, work: Callable[[], int]) -> int:
 def answered(program: str, work: Callable[[], int]) -> int:
     """`guarded`, with the streams as they are."""
     try:
-        status = work()
+        status = status_of(work)
         print(end="", flush=True)
         return status
     except BrokenPipeError:
         return UNREAD
-    except (InputError, OSError, MemoryError) as error:
-        status, told = 2, error_line(program, message_of(error))
-    except KeyboardInterrupt:
-        status, told = 130, f"{program}: interrupted; repeat the command."
+    except (Exception, KeyboardInterrupt) as error:
+        if INTERRUPTED.is_set() or isinstance(error, KeyboardInterrupt):  # of which libraries make other errors
+            status, told = INTERRUPTED_STATUS, interrupted_line(program)
+        elif isinstance(error, (InputError, OSError, MemoryError)):
+            status, told = 2, error_line(program, message_of(error))
+        else:
+            raise
     with suppress(OSError):  # of a full disk, to which the errors are written, too
         print(told, file=sys.stderr)
     return status
+
+
+def status_of(work: Callable[[], int]) -> int:
+    """What `work` returns; or the status with which it ends the process, as --help does."""
+    try:
+        return work()
+    except SystemExit as ended:
+        return int(ended.code or 0)
 
 
 def message_of(error: Exception) -> str:

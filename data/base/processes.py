@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,9 @@ from typing import Any
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks a run to stop
 Handler = Callable[[int, FrameType | None], Any]
 READ_AHEAD = 2  # batches
+RAISED_AGAIN_S = 0.05
+INTERRUPTED = threading.Event()  # by Ctrl-C
+INTERRUPTED_STATUS = 130  # the exit status of a process that was, as a shell has it
 
 
 def cpu_count() -> int:
@@ -58,13 +63,32 @@ def handled(handler: Handler | signal.Handlers, numbers: Sequence[signal.Signals
 
 def interrupt_once() -> None:
     """Of several Ctrl-C only the first is heard from here on, so that the process can clean up."""
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
+
+
+def interrupt(*_: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
+def interrupt_again(unraisable: Any) -> None:
+    """As `sys.unraisablehook`: Python prints and drops an error in a destructor or a callback. A Ctrl-C is not dropped,
+    but raised again a moment later."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    timer = threading.Timer(RAISED_AGAIN_S, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.daemon = True
+    timer.start()
+
+
+def end_at_interrupt() -> None:
+    """From here on Ctrl-C ends the process at once: it has done all but end."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or INTERRUPTED.is_set():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:

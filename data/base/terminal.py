@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from itertools import zip_longest
 from typing import Any, NoReturn, Protocol
 
-from data.base.processes import interrupt_once
+from data.base.processes import INTERRUPTED_STATUS, end_at_interrupt, interrupt_again, interrupt_once
 
 LINE_INTERVAL_S = 10.0
 LEAST = 20  # letters of a text that is cut
@@ -38,8 +38,19 @@ def start(main: Callable[[], int], program: str) -> NoReturn:
     os.environ["PYTHONSAFEPATH"] = "1"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # which outlives a killed command, and complains
     interrupt_once()
+    sys.unraisablehook = interrupt_again
     warn_in_one_line(program)
-    sys.exit(main())
+    try:
+        status = main()
+        end_at_interrupt()
+    except KeyboardInterrupt:  # before or after what `main` guards
+        print(interrupted_line(program), file=sys.stderr)
+        status = INTERRUPTED_STATUS
+    sys.exit(status)
+
+
+def interrupted_line(program: str) -> str:
+    return f"{program}: interrupted; repeat the command."
 
 
 def warn_in_one_line(program: str) -> None:
