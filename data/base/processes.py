@@ -86,8 +86,8 @@ def interrupt_again(unraisable: Any) -> None:
 
 
 def end_at_interrupt() -> None:
-    """From here on Ctrl-C ends the process at once: it has done all but end."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or INTERRUPTED.is_set():
+    """From here on the first Ctrl-C ends the process at once: it has done all but end."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
