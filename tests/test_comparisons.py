@@ -232,7 +232,13 @@ def estimates(low: float) -> st.SearchStrategy[Estimate]:
 
 NAMES = st.sampled_from([MAJORITY, "all, SVM", "regions, ridge", "phenotype, SVM", "covariates, SVM"])
 ROWS = st.lists(st.tuples(NAMES, estimates(0), estimates(-1)), unique_by=lambda of: of[0])
-COVARIATES = st.builds(Covariates, names=st.just(["site", "age"]), partial=estimates(-1), reason=st.just("few " * 30))
+COVARIATES = st.builds(
+    Covariates,
+    names=st.just(["site", "age", "sex", "IQ", "hand", "log mean_fd"]),
+    partial=estimates(-1),
+    reason=st.just("few " * 30),
+    reliability=st.just(0.58),
+)
 
 
 CLAIMS = {  # what they rest on, and above what its interval must lie

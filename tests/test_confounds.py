@@ -342,10 +342,13 @@ def test_rows_are_of_what_is_known():
     still = {"kind": "head motion", "group": "moved less", "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
     masked, nothing = (Estimate(0.6, 0.5, 0.7), Estimate(0.1, 0, 0.2)), (UNDEFINED, UNDEFINED)
     found = rows(result, [still, still | {"group": "moved more", "auc": 0.5}], nothing)
-    covariates = [("partial", ""), ("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd"), ("auc", "")]
-    assert [(row["measure"], row["covariate"]) for row in found] == covariates
+    strong = result["unmeasured"]
+    limits = [("reliability", ""), ("unmeasured", strong.strongest)]
+    given = [("given_diagnosis", "age"), ("given_diagnosis", "log func_mean_fd")]
+    assert [(row["measure"], row["covariate"]) for row in found] == [("partial", ""), *limits, *given, ("auc", "")]
+    assert (found[1]["value"], found[2]["value"]) == (result["reliability"], strong.correlation)
     assert found[0] == {"measure": "partial", "covariate": "", **result["partial"].columns(), "p": result["p"]}
-    assert found[3]["value"] == 0.7
+    assert found[5]["value"] == 0.7
     within = {"auc_sites": 0.65, "auc_sites_low": None, "auc_sites_high": None}
     assert [row["measure"] for row in rows(None, [still | within], masked)] == ["auc_sites", "masked", "minus_masked"]
     assert rows(None, [], nothing) == []

@@ -18,11 +18,12 @@ from scipy import stats
 
 from data.base.effort import EFFORT
 from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
+from utils.evaluation import sensitivity
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.conclusion import Covariates
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
-from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat
+from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat, or_none
 from utils.scores.statistics import bootstrap, log_odds, orders
 
 
@@ -35,6 +36,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
       computed;
     - `subjects`, and `left_out`: how many are at a site of one class;
     - `beside`: the Adjustment;
+    - where the correlation is shown: `reliability` and `unmeasured`, as of `sensitivity.py`;
     - `given_diagnosis`: as of the function.
     """
     if table is None:
@@ -43,7 +45,7 @@ def motion(predictions: Predictions, table: pd.DataFrame | None, seed: int) -> d
     known = covariates(everybody.index.tolist(), everybody["site"].tolist(), table)
     people, beside = chosen(everybody, known)
     result: dict[str, Any] = {"subjects": len(people), "left_out": len(everybody) - len(people), "beside": beside}
-    result |= more(people, beside, predictions.widening("auc"))
+    result |= more(people, known.loc[people.index], beside, predictions.widening("auc"))
     result["given_diagnosis"] = given_diagnosis(everybody, known, seed)
     return result
 
@@ -77,7 +79,7 @@ def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, 
     return people, replace(beside, unknown=unknown(known, everybody["site"]))
 
 
-def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
+def more(people: pd.DataFrame, known: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     """The `partial` correlation of label and logit beside the covariates, and its `p`; or the `reason` why there is
     none.
 
@@ -93,14 +95,23 @@ def more(people: pd.DataFrame, beside: Adjustment, wider: float) -> dict:
     if both[:, 1].std() < TOLD:
         return {"reason": "the network's output is the same for everybody"}
     both = (both - both.mean(axis=0)) / both.std(axis=0)
-    span = beside.basis(beside.followed(both[:, 0]) | beside.followed(both[:, 1]))
+    terms = frozenset(beside.followed(both[:, 0]) | beside.followed(both[:, 1]))
+    span = beside.basis(terms)
     label, output = residuals(both, span).T
     if output.std() < TOLD:
         return {"reason": "the network's output follows from the covariates"}
     if label.std() < TOLD:
         return {"reason": "the diagnosis follows from the covariates"}
     partial, chance = correlated(label, output, span, wider, people["unit"])
-    return {"partial": partial, "p": chance}
+    result = {"partial": partial, "p": chance}
+    if partial.low is not None and partial.low > 0:
+        units = people["unit"].factorize()[0]
+        tested = sensitivity.Tested(both[:, 0], both[:, 1], units, known, beside, terms, wider)
+        freedom = max(units.max() + 1 - span.shape[1] - 1, 2)
+        t = stats.t.isf(max(chance, SMALLEST_P) / 2, freedom)
+        result["reliability"] = sensitivity.least_reliability(tested)
+        result["unmeasured"] = sensitivity.unmeasured(tested, t, freedom)
+    return result
 
 
 def correlated(
@@ -183,6 +194,10 @@ def told(result: dict | None) -> Covariates | None:
         partial=result.get("partial", UNDEFINED),
         reason=result.get("reason", ""),
         left_out=result["left_out"],
+        reliability=result.get("reliability"),
+        unmeasured=result["unmeasured"].correlation if "unmeasured" in result else None,
+        strongest=result["unmeasured"].strongest if "unmeasured" in result else "",
+        times_strongest=or_none(result["unmeasured"].times) if "unmeasured" in result else None,
     )
 
 
@@ -193,6 +208,10 @@ def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estima
     estimates: list[tuple[str, str, Estimate, float | None]] = []  # measure, covariate, estimate, p
     if "partial" in result:
         estimates.append(("partial", "", result["partial"], result["p"]))
+    if "unmeasured" in result:
+        strong = result["unmeasured"]
+        estimates.append(("reliability", "", Estimate.of(result["reliability"]), None))
+        estimates.append(("unmeasured", strong.strongest, Estimate.of(strong.correlation), None))
     for covariate, (correlation, p) in result.get("given_diagnosis", {}).items():
         estimates.append((GIVEN_DIAGNOSIS, covariate, correlation, p))
     if still := next((row for row in groups if row["group"] == MOVED_LESS), None):
@@ -207,6 +226,7 @@ def rows(result: dict | None, groups: list[dict], masked: tuple[Estimate, Estima
     ]
 
 
+SMALLEST_P = 1e-300  # whose t is finite
 THIRDS = ("youngest", "middle", "oldest")
 GROUPED = ("head motion", "sex", "age")
 MOVED_LESS, MOVED_MORE = "moved less", "moved more"

@@ -127,11 +127,13 @@ def prespecified_first(table: pd.DataFrame) -> pd.DataFrame:
 def confounds(tables: Tables, table: pd.DataFrame) -> Section:
     """Whether the output says more than the covariates, head motion, and what is missing."""
     area = HEADLINES[headline(tables.scores)]
+    table = table[table["measure"].isin([*CONFOUNDS])]  # others are in the footnotes
     names = [
         CONFOUNDS[measure].format(area=area, covariate=covariate)
         for measure, covariate in zip(table["measure"], table["covariate"], strict=True)
     ]
     tested = tables.run.conclusion.covariates if tables.run.conclusion else None
+    limits = f" {tested.limits}" if tested and tested.limits else ""
     left_out = ""
     if tested and tested.left_out:
         left_out = f" {tested.left_out} participants, at sites of one class, are not in it."
@@ -139,7 +141,7 @@ def confounds(tables: Tables, table: pd.DataFrame) -> Section:
     tests = int((table["measure"] == GIVEN_DIAGNOSIS).sum())
     meanings = {
         "partial": "If its interval lies above 0, the output carries more than the covariates, as far as these are "
-        f"known and measured without error.{left_out}",
+        f"known and measured without error.{limits}{left_out}",
         GIVEN_DIAGNOSIS: "If p is small, the output follows this, or what goes with it, beyond what the diagnosis "
         f"explains. p is two-sided and not corrected for the number of {tests} tests.",
         "auc_sites": half,

@@ -11,7 +11,7 @@ UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good 
 OF_FOLD = "What counts is the result of all folds together."
 BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot be told"
 ABOVE, BELOW = "better than chance", "worse than chance"
-YES, NOT_SHOWN = "yes, as measured", "not shown"
+YES, NOT_SHOWN = "yes", "not shown"
 NAMES = 3  # in a row of the terminal
 SHORT = "undefined", "no interval"  # there, where the first row says why
 
@@ -59,12 +59,31 @@ class Baseline:
 class Covariates:
     """Whether the output says more of the diagnosis than covariates do: the `partial` correlation of both beside these
     `names`; or the `reason` why it cannot be computed. `left_out`: how many are not in the test, since their site has
-    one class."""
+    one class. It would not be shown if numbers had this `reliability`, or if an `unmeasured` covariate had this partial
+    correlation with diagnosis and output: so many `times_strongest` that of the `strongest` measured one."""
 
     names: list[str] = field(default_factory=list)
     partial: Estimate = UNDEFINED
     reason: str = ""
     left_out: int = 0
+    reliability: float | None = None
+    unmeasured: float | None = None
+    strongest: str = ""
+    times_strongest: float | None = None
+
+    @property
+    def limits(self) -> str:
+        """How far "carries more" can be trusted; nothing where that is not shown."""
+        if self.unmeasured is None:
+            return ""
+        times = f", {self.times_strongest:.1f} times that of {self.strongest}" if self.times_strongest else ""
+        told = (
+            f"A covariate that was not measured would explain it with a partial correlation of {self.unmeasured:.2f} "
+            f"with both diagnosis and output{times}."
+        )
+        if self.reliability is not None:
+            told = f"It holds if numbers were measured with a reliability above {self.reliability:.2f}. {told}"
+        return told
 
     @property
     def more(self) -> str:
@@ -74,8 +93,11 @@ class Covariates:
 
     @property
     def sentence(self) -> str:
+        beside = listed(self.names, NAMES) or "the covariates"
+        several = ", with pairs and curves" if len(self.names) > 1 else ""
+        needs = f", at reliabilities above {self.reliability:.2f}" if self.reliability else ""
         return {
-            YES: "It carries more than the covariates tested, as measured.",
+            YES: f"It carries more than {beside}{several}{needs}.",
             NOT_SHOWN: "It is not shown to carry more than the covariates.",
             UNKNOWN: "Whether it carries more than covariates cannot be told.",
         }[self.more]
@@ -173,9 +195,12 @@ class Conclusion:
             found.append(("model minus baseline", of.less.text(".3f", *SHORT), of.standing))
         if of_covariates := self.covariates:
             names = listed(of_covariates.names, NAMES)
+            needs = f", if reliability > {of_covariates.reliability:.2f}" if of_covariates.reliability else ""
             beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
             more = of_covariates.more
-            found.append(("more than covariates", more, of_covariates.reason if more == UNKNOWN else beyond))
+            found.append(
+                ("more than covariates", f"{more}{needs}", of_covariates.reason if more == UNKNOWN else beyond)
+            )
         else:
             found.append(("more than covariates", UNKNOWN, "no covariates are known"))
         if self.masked.value is not None:
