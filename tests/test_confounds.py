@@ -1,6 +1,6 @@
 """The test of an output beside covariates against statsmodels' and simulated truths, and what is not in it."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from utils.evaluation.confounds import correlated, given_diagnosis, groups, motion, rows, told
+from utils.evaluation.sensitivity import BesideCovariates, least_reliability, unmeasured
 from utils.report.adjusted import adjusted_table
 from utils.scores.adjustment import adjustment, residuals, spanned
 from utils.scores.features import covariates
@@ -588,3 +589,36 @@ def test_slopes_at_many_sites_enter_together_where_each_is_too_small():
     assert left.std() < 1e-6 and residuals(term, found.span).std() > 0.5
     few = adjustment(covaried(120, 16)[0])
     assert few.no_room == {"site": ["age", "sex"]}
+
+
+def test_what_would_explain_a_result_is_the_robustness_value_of_sensemakr():
+    """Cinelli and Hazlett's own example: t 4.18 of 783 degrees of freedom has 0.076 at a level of 5 %."""
+    known, random = pd.DataFrame({"age": np.arange(800.0)}), np.random.default_rng(0)
+    label = (random.random(800) < 0.5).astype(float)
+    output, unit = label + random.normal(size=800), np.arange(800)
+    tested = BesideCovariates(
+        stats.zscore(label), stats.zscore(output), unit, known, adjustment(known), frozenset(), 1.0
+    )
+    found = unmeasured(tested, 4.18, 783)
+    assert found.correlation**2 == pytest.approx(0.076, abs=0.0005) and found.strongest == "age"
+    assert found.times * min(abs(np.corrcoef(known["age"], of)[0, 1]) for of in (label, output)) == pytest.approx(
+        found.correlation
+    )
+
+
+@pytest.mark.parametrize("reliability", [0.6, 0.9])
+def test_a_covariate_explains_an_output_down_to_the_reliability_that_it_has(reliability):
+    """Of so many people that chance hardly matters; the output follows the true IQ, or the diagnosis itself."""
+    random, count = np.random.default_rng(1), 20_000
+    iq, motion_of = random.normal(size=(2, count))
+    label = (random.random(count) < 1 / (1 + np.exp(-iq))).astype(float)
+    seen = np.sqrt(reliability) * iq + np.sqrt(1 - reliability) * random.normal(size=count)
+    known = pd.DataFrame({"age": random.normal(size=count), "fiq": seen, "log mean_fd": motion_of})
+    for output, expected in ((iq, reliability), (label, 0.3)):
+        noisy = output + 0.5 * random.normal(size=count)
+        tested = BesideCovariates(
+            stats.zscore(label), stats.zscore(noisy), np.arange(count), known, adjustment(known), frozenset(), 1.0
+        )
+        assert least_reliability(tested) == pytest.approx(expected, abs=0.05)
+    alone = adjustment(known[["age"]])
+    assert least_reliability(replace(tested, known=known[["age"]], adjustment=alone)) is None

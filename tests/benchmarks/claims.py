@@ -6,6 +6,7 @@ unequal     Effects are skewed, and larger at sites with more autism; nothing di
 halves      One of 40 regions differs; how often it is significant, and with half of the participants, too.
 motion      Head motion goes with the diagnosis. The output follows the diagnosis alone, or motion alone.
 reliability The output follows a covariate that the diagnosis goes with, and that is measured with error.
+curve       The output follows the square of age, up in men and down in women; also the diagnosis.
 triple      The output follows a product of three covariates, or of four.
 sets        Sets of labels in ten folds, by models that know how common autism is at each site.
 
@@ -152,6 +153,19 @@ def product_of(factors: list[str], people: int, seed: int) -> Claims:
     return {"carries more than covariates": claimed_of(label, odds, site, table_of(known), seed)}
 
 
+def curve_by_sex(people: int, seed: int) -> Claims:
+    """The square of age, which counts the other way in women."""
+    random = np.random.default_rng([seed, people, 7])
+    site, known = people_of_sites(random, people)
+    curve = zscore(((known["age"] ** 2 - 1) * known["sex"]).to_numpy())
+    label, noise = labels(curve, random), 0.3 * random.normal(size=people)
+    table = table_of(known)
+    return {
+        "carries more than covariates": claimed_of(label, 2 * curve + noise, site, table, seed),
+        "follows the diagnosis, too: carries more": claimed_of(label, 2 * curve + label + noise, site, table, seed),
+    }
+
+
 def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
     """Sites of one `size` with these shares of autism. The output tells the diagnosis by 1.2 standard deviations, and
     how common autism is at the site in other folds."""
@@ -196,6 +210,9 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
         for people in (200, 737):
             title = f"triple: the output follows a product of {len(factors)} covariates"
             yield title, people, lambda seed, factors=factors, people=people: product_of(factors, people, seed)
+    for people in (200, 737):
+        title = "curve: the output follows the square of age, the other way in women"
+        yield title, people, lambda seed, people=people: curve_by_sex(people, seed)
     for shares, size in (([0.2, 0.8, *[0.5] * 6], 50), ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20), ([0.2, 0.8] * 4, 40)):
         title = f"sets: {len(shares)} sites of {size}, {min(shares):.0%} to {max(shares):.0%} autism"
         yield title, size * len(shares), lambda seed, shares=shares, size=size: sets_at_known_sites(shares, size, seed)

@@ -106,7 +106,7 @@ def more(people: pd.DataFrame, known: pd.DataFrame, beside: Adjustment, wider: f
     result = {"partial": partial, "p": chance}
     if partial.low is not None and partial.low > 0:
         units = people["unit"].factorize()[0]
-        tested = sensitivity.Tested(both[:, 0], both[:, 1], units, known, beside, terms, wider)
+        tested = sensitivity.BesideCovariates(both[:, 0], both[:, 1], units, known, beside, terms, wider)
         freedom = max(units.max() + 1 - span.shape[1] - 1, 2)
         t = stats.t.isf(max(chance, SMALLEST_P) / 2, freedom)
         result["reliability"] = sensitivity.least_reliability(tested)

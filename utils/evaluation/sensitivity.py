@@ -34,7 +34,7 @@ class Unmeasured:
 
 
 @dataclass(frozen=True)
-class Tested:
+class BesideCovariates:
     """What the test beside covariates was of: `label` and `output` (n,), z-scored; the `unit` (n,) of each person; the
     `known` covariates, a row a person; the `adjustment`, and which of its `terms` entered; how much `wider` the spread
     is than that of independent people."""
@@ -56,7 +56,7 @@ class Tested:
         return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE) / 2, free) * error)
 
 
-def measured_with_error(tested: Tested) -> list[str]:
+def measured_with_error(tested: BesideCovariates) -> list[str]:
     """The numbers among the covariates in the test, but for the age, which is known exactly."""
     names = tested.adjustment.covariates
     return [
@@ -66,7 +66,7 @@ def measured_with_error(tested: Tested) -> list[str]:
     ]
 
 
-def least_reliability(tested: Tested) -> float | None:
+def least_reliability(tested: BesideCovariates) -> float | None:
     """The highest reliability, the same of all numbers, at which the output no longer carries more than the covariates;
     None if no number is measured with error, and the lowest of RELIABILITIES if it does at all of them."""
     names = measured_with_error(tested)
@@ -92,7 +92,7 @@ def least_reliability(tested: Tested) -> float | None:
     return float(RELIABILITIES[-1])
 
 
-def unmeasured(tested: Tested, t: float, freedom: int) -> Unmeasured:
+def unmeasured(tested: BesideCovariates, t: float, freedom: int) -> Unmeasured:
     """How strong a covariate would have to be that nobody measured, where the test beside all others has this `t`, of
     so many degrees of freedom; and the strongest of those that were measured."""
     needed = abs(t) / np.sqrt(freedom) - stats.t.ppf((1 + CONFIDENCE) / 2, freedom - 1) / np.sqrt(freedom - 1)
@@ -104,7 +104,7 @@ def unmeasured(tested: Tested, t: float, freedom: int) -> Unmeasured:
     return Unmeasured(correlation, strongest if most else "", correlation / most if most else np.nan)
 
 
-def strength(tested: Tested, name: str) -> float:
+def strength(tested: BesideCovariates, name: str) -> float:
     """The multiple partial correlation of a covariate with the label, or with the output if that is less, beside all
     other covariates."""
     others = [linear(tested.known[other]) for other in tested.adjustment.covariates if other != name]

@@ -1,10 +1,10 @@
 """Covariates of people -> what they leave of values, for tests that ask for more than covariates.
 
 Each covariate enters a least-squares regression as it is: numbers as lines, text as dummies. There are many more terms:
-products of every two covariates, of each with the site, and curves of numbers (squares, kinks and steps). Those enter
-that one of the values follows. A lasso picks them. Its penalty is not tuned: chance alone makes none of so many terms
-larger. So the number of terms costs little, and few people suffice (Belloni, Chernozhukov & Hansen 2014, Review of
-Economic Studies 81:608).
+products of every two covariates, of each with the site, and curves of numbers: squares, kinks and steps, and squares
+and kinks within each category of another covariate. Those enter that one of the values follows. A lasso picks them. Its
+penalty is not tuned: chance alone makes none of so many terms larger. So the number of terms costs little, and few
+people suffice (Belloni, Chernozhukov & Hansen 2014, Review of Economic Studies 81:608).
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -188,6 +188,9 @@ def further(known: pd.DataFrame, blocks: dict[str, np.ndarray]) -> Iterator[tupl
             cuts = np.quantile(value, np.linspace(0, 1, parts + 1)[1:-1])
             curves = [np.square(value), np.maximum(value - cuts, 0), (value > cuts).astype(float)]
             yield (name,), np.column_stack(curves)
+            for other in others:
+                if other != name and known[other].nunique() <= FEW_VALUES:  # the curve may differ between categories
+                    yield (name,), product(np.column_stack([np.square(value), np.maximum(value, 0)]), blocks[other])
 
 
 def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
