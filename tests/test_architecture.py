@@ -14,6 +14,36 @@ from pages import FENCED, text_of
 PAGE = ROOT / "ARCHITECTURE.md"
 FILE = re.compile(r"# (\S+\.py)(?:, (at the end|after the line .+))?")  # the first line of a block
 RESULT = re.compile(r"# (results/\S+)")  # what the comment behind a command promises
+OF_EDGES = [  # a model as a user may add it
+    """# models/edges.py
+from dataclasses import dataclass
+
+from models import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    members = 1
+
+
+PRESETS = {"dense": Config()}
+
+
+def build(config, grid, maps=1, edges=0):
+    import keras
+
+    from models import averaging, layers, parts
+
+    connectome = keras.Input((edges,), name="connectome")
+    known = keras.ops.where(keras.ops.isnan(connectome), 0.0, connectome)
+    features = keras.layers.Reshape((1, edges))(known)
+    part = parts.Part("edges", lambda members: features, config.layer_settings(0.1), even=True, within_sites=True)
+    return averaging.classifier("edges", {"connectome": connectome}, [part], config.members)
+""",
+    """# models/__init__.py, after the line Model("nn",
+        Model("edges", ("connectome",), "label", "cross_entropy"),
+""",
+]
 LEFT_OUT = ("docs/evidence/", "images/", "tests/snapshots/")
 
 
@@ -100,3 +130,16 @@ def test_the_model_that_it_adds_is_trained_tested_and_blacked_out(added, cohort)
         ends_well(added, *words, *few.get(words[1], ()), "--dataDir", str(cohort))
         for result in RESULT.findall(command):
             assert (added / result).is_file(), result
+
+
+@pytest.mark.slow
+def test_a_model_of_connectomes_alone_is_trained_and_tested_and_its_blackout_refused(added, converted, tmp_path):
+    folder = shutil.copytree(added, tmp_path / "source", ignore=shutil.ignore_patterns("tests", "docs", "results"))
+    for block in OF_EDGES:
+        put(folder, block)
+    places = ("--model", "edges", "--dataDir", str(converted), "--chkPointDir", "ckpt")
+    ends_well(folder, "run.py", "--train", "--numIters", "1", *places)
+    ends_well(folder, "run.py", "--test", *places)
+    command = [sys.executable, "run.py", "--blackout", *places]
+    refused = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert refused.returncode == 2 and re.fullmatch(r"run.py: error: .*connectomes.*--model mmnn.*\n", refused.stderr)

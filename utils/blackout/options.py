@@ -127,10 +127,16 @@ def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
 
 
 def possible_blackout(run: Run) -> None:
-    """The labels of all test subjects are known, since an effect is that on the true class; `--maps` are maps of the
-    cohort; there are two people or more, to predict one's region from another's; covariates and atlas can
-    be read; `--systems` have edges to replace, and `--maps` and `--atlas` a volume."""
-    cohort, options = run.cohort, of(run)
+    """The network reads more than connectomes. The labels of all test subjects are known, since an effect is that on
+    the true class; `--maps` are maps of the cohort; there are two people or more, to predict one's region from
+    another's; covariates and atlas can be read; `--systems` have edges to replace, and `--maps` and `--atlas` a
+    volume."""
+    cohort, options, inputs = run.cohort, of(run), run.model.inputs(run.config)
+    if CONNECTOME in inputs and "volume" not in inputs:
+        raise InputError(
+            f"{run.model.name} reads connectomes and no maps, and there is no blackout of connectomes alone. Black out "
+            "a network that reads both, such as --model mmnn."
+        )
     tested = [cohort.rows[index] for index in cohort.indices("test")]
     if unknown := [row for row in tested if not row.known]:
         raise InputError(
