@@ -152,6 +152,24 @@ def test_half_of_the_people_turned_are_named_in_full(to, what, copy):
     assert set(re.findall(r"[^ ,]+\.bin", told)) == {path.name for path in turned}
 
 
+def blurred_to_the_back(volume: np.ndarray) -> np.ndarray:
+    """A faint tail behind the brain, as smoothing leaves it: 2 % of the difference from the background."""
+    background = volume[0, 0, 0]
+    tail = np.maximum.accumulate(np.abs(volume - background)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(volume == background, background + 0.02 * tail, volume)
+
+
+@pytest.mark.slow
+def test_a_faint_tail_behind_a_brain_moves_no_centre(copy):
+    every, blurred = halves(copy)
+    moved = every[-1]
+    for path in blurred[:5]:
+        change(path, blurred_to_the_back)
+    change(moved, lambda of: np.roll(of, 1, axis=1))
+    told = [note for note in check(copy)[1] if "the centre of the brain" in note]
+    assert [note.split()[0] for note in told] == [moved.name] and "6 mm too far to the front" in told[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True])
 def test_volumes_8_mm_further_left_are_not_called_exchanged(many, copy):

@@ -36,13 +36,15 @@ MIN_OF_SITE = 5  # subjects
 MOST_BY_SITE = 0.5  # of the variance of ranks
 APART, APART_FEW = 3.5, 40.0  # standard deviations between smoothed and plain maps; more by this / people, as by chance
 SMALLEST = 1e-9  # of a spread
+FAINT = 0.1  # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
 EXAMPLES = 3  # names of maps of each kind
 
 
 def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     """Measures of a map (x, y, z) within its brain (x, y, z) bool; `affine` gives mm."""
     inside = values.T[brain.T].astype(np.float64)
-    planes = [brain.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    body = body_of(values, brain)
+    planes = [body.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     voxel = [np.average(np.arange(len(counts)), weights=counts) for counts in planes]
     centre = affine[:3, :3] @ voxel + affine[:3, 3]
     volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
@@ -56,6 +58,20 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
         "coverage": brain.sum() * volume_mm3 / full_mm3,
         **dict(zip(("x_mm", "y_mm", "z_mm"), centre, strict=True)),
     }
+
+
+def body_of(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """The voxels of a map (x, y, z) by which its place is told, (x, y, z) bool: those of its brain (x, y, z) bool that
+    are not FAINT, and gaps of a voxel or two between them, such as where z-scores change their sign.
+
+    The outline of a smoothed map is no such measure: it lies where the tail of smoothing reaches the precision of the
+    file, and moves with the strength of a few voxels. By it, 11 of 220 good maps of grey matter lay 4 to 6 mm away.
+    """
+    from scipy import ndimage  # slow, and only here needed by the processes that read maps
+
+    difference = np.abs(values - records.background(values))
+    body = brain & (difference > FAINT * np.median(difference.T[brain.T]))
+    return ndimage.grey_closing(body.view(np.uint8), 3, mode="nearest").astype(bool)
 
 
 def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:

@@ -25,6 +25,9 @@ OF_PERSON, OF_AVERAGE = 4.0, 5.0  # the same of numbers of people, and of what a
 LEAST_AVERAGE = 0.12  # of a mean z over maps, its SD counts as so much at least
 TURNED = 0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
 UNRELATED = 0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+# mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.7 from the middle;
+# six times this tells 95 % of those maps of grey matter that are shifted by 6 mm, and all by 8 mm
+LEAST_CENTRE = 0.8
 ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
 SLIGHT = 0.1  # of a range; each half counts as so much at least
 NAMED = 3  # maps, regions in a reason
@@ -53,7 +56,9 @@ MEASURES = {
     "side": Measure("correlation of what differs between left and right", 0.03),
     "values": Measure("correlation within the brain", 0.03),
     **{f"shift_{axis}": Measure(f"place in mm, from {low} to {high}", 0.6) for axis, (low, high) in WAYS.items()},
-    **{f"{axis}_mm": Measure(f"centre in mm, from {low} to {high}", 0.6) for axis, (low, high) in WAYS.items()},
+    **{
+        f"{axis}_mm": Measure(f"centre in mm, from {low} to {high}", LEAST_CENTRE) for axis, (low, high) in WAYS.items()
+    },
     "log coverage": Measure("share of the grid that the brain fills", 0.03, as_told=np.exp),
     "log roughness": Measure("roughness", 0.03, as_told=np.exp),
     "lacking_regions": Measure("number of missing regions", 0.16),
