@@ -62,7 +62,7 @@ def without_region(volume: np.ndarray) -> np.ndarray:
     return np.where(region("Frontal_Inf_Tri_L"), volume[0, 0, 0], volume)
 
 
-VOLUMES = {  # change of a volume, and what is told; people's own centres lie within 1 mm
+VOLUMES = {  # change of a volume, and what is told, about so far: people's own centres differ
     "as they are": (lambda volume: volume, None),
     "right": (shift(0, 1), "falff: the centre of the brain is [5-7] mm too far to the right"),
     "front": (shift(1, 1), "falff: the centre of the brain is [5-7] mm too far to the front"),

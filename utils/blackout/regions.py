@@ -21,6 +21,7 @@ from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
 from utils.blackout import options
+from utils.blackout.direction import DIRECTION
 from utils.blackout.donors import control_variate_mean
 from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import MAX_PEOPLE, regions_of_parcels
@@ -34,6 +35,7 @@ OF_MAPS = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
     "alone are replaced."
 )
+LEVEL_REMOVED = "Each map was z-scored, which removed its global level: lower is lower relative to the rest of the map."
 ONE_SIDED = 0.7  # share of a region's voxels in one hemisphere that makes it left or right
 
 
@@ -168,7 +170,7 @@ def family(of: Blackout) -> Family | None:
         effects,
         value,
         atlas=atlas,
-        notes={"name": said} if (said := " ".join(filter(None, told))) else {},
+        notes=({"name": said} if (said := " ".join(filter(None, told))) else {}) | {DIRECTION: LEVEL_REMOVED},
         stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
     )
 
@@ -193,7 +195,7 @@ def family_by_map(of: Blackout) -> Family | None:
         [effect],
         value.reshape(len(value), -1),
         axes=("name", "map"),
-        notes={"map": OF_MAPS},
+        notes={"map": OF_MAPS, DIRECTION: LEVEL_REMOVED},
         stored={"map": np.array(maps, object)},
     )
 
