@@ -31,6 +31,7 @@ from data.conversion.tables import read_table
 from data.conversion.volumes import PersonMaps
 
 MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
+ROUNDED = 1e-4  # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
 LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
 ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
@@ -118,6 +119,11 @@ def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         values = values[:, :-1]
     if values.shape[1] != len(names):
         raise InputError(f"{path} has {values.shape[1]} columns, its header {len(names)} names; expected as many.")
+    if is_matrix(values):
+        raise InputError(
+            f"{path} is a matrix of {len(values)} parcels, such as of their correlations, and not their series; "
+            "expected a row a volume. Give the series, or leave --connectome out."
+        )
     values = values[~np.isnan(values).all(axis=1)]
     partly = np.isnan(values).any(axis=0) & ~np.isnan(values).all(axis=0)
     if partly.any() or np.isinf(values).any():
@@ -132,6 +138,16 @@ def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
             "person out with --exclude."
         )
     return names, values
+
+
+def is_matrix(values: np.ndarray) -> bool:
+    """Whether a table (rows, columns) is square, and symmetric or with one value in its diagonal, also NaN or inf."""
+    sizes = np.abs(values[np.isfinite(values)])
+    if values.shape[0] != values.shape[1] or not sizes.any():
+        return False
+    diagonal = np.diagonal(values)
+    symmetric = np.allclose(values, values.T, rtol=0, atol=ROUNDED * sizes.max(), equal_nan=True)
+    return symmetric or np.array_equal(diagonal, np.full_like(diagonal, diagonal[0]), equal_nan=True)
 
 
 def fisher_z(values: np.ndarray) -> np.ndarray:

@@ -115,6 +115,14 @@ def series_file(rows: str, header: str = "a\tb\n", more: int = 0) -> bytes:
     return (header + "1\t2\n" * more + rows).encode()
 
 
+def matrix_file(values: np.ndarray) -> bytes:
+    """A table of this matrix, whose header numbers the columns."""
+    lines = ["\t".join(f"#{number}" for number in range(1, len(values) + 1))]
+    lines += ["\t".join(f"{value:.4f}" for value in row) for row in values]
+    return "\n".join(lines).encode()
+
+
+SQUARE = np.random.default_rng(0).normal(size=(30, 60))
 TABLE, MAP, SERIES = "few/Phenotypic.csv", "few/cpac/X_0050003_falff.nii.gz", "few/cpac/X_0050002_rois_made.1D"
 NET = "networks/cpac/X_0050003_net.nii.gz"
 FROM = "abide-data convert {few} {missing}"
@@ -306,6 +314,9 @@ CONVERT: list[Row] = [
             ("missing or infinite", series_file("inf\t1\n", more=30)),
             ("has 9 volumes that are not censored", series_file("n/a\tn/a\n" * 20, more=9)),
             ("has other parcels than the rest", series_file("1\t2\n", more=30)),
+            ("is a matrix of 30 parcels", matrix_file(np.corrcoef(SQUARE))),
+            ("is a matrix of 30 parcels", matrix_file(np.cov(SQUARE))),
+            ("is a matrix of 30 parcels", matrix_file(np.triu(SQUARE[:, :30], 1))),
         )
     ),
     # new people like those of a cohort
