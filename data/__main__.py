@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,11 +68,15 @@ def convert(args: argparse.Namespace) -> int:
     from data.conversion.source import read_source
     from data.conversion.template import TemplateCohort
 
-    like = TemplateCohort.of(args.like) if args.like else None
+    like, likeness = TemplateCohort.of(args.like) if args.like else None, None
+    if like:
+        from data.likeness.reference import parts_like
+
+        likeness = partial(parts_like, like)
     source = read_source(args.source, source_options, like)
     print_facts(joined(source.facts))
     command, target = shlex.join(["abide-data", *sys.argv[1:]]), None if options.dry_run else args.cohort
-    planned, facts = conversion.convert(source, target, options, command, like)
+    planned, facts = conversion.convert(source, target, options, command, like, likeness)
     print_facts(joined([*of_columns(planned), *facts]))
     if options.dry_run:
         from data.conversion.preview import preview

@@ -32,7 +32,7 @@ from data.cohorts.pictures import Pictures
 from data.cohorts.rows import APART, METADATA, Metadata, Row, listed, named_groups
 from data.cohorts.stored import compared
 from data.conversion import measures
-from data.conversion.edges import check_connectomes
+from data.conversion.edges import OPPOSED, check_connectomes
 from data.conversion.leaks import check_groups
 from data.conversion.options import SourceOptions
 from data.conversion.source import EVERY_MAP, read_source
@@ -40,7 +40,8 @@ from data.conversion.template import encode_like
 from data.conversion.volumes import read_person
 from data.derivation.job import why_failed
 from data.derivation.person import Done
-from data.likeness.reasons import ADVICE
+from data.likeness.newcomers import check_newcomers
+from data.likeness.reasons import OTHER_ATLAS, advice_on
 from data.likeness.reference import ranges_of, reasons
 from data.likeness.scans import MIN_COVERED, Scans, before_conversion
 
@@ -121,7 +122,9 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
     """Findings on all volumes, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
     scans, usable, people = read_volumes(cohort, findings.files, pictures)
+    invalid = check_newcomers(cohort, usable, findings)
     if len(people.subjects) < 2:  # nobody to compare with
+        check_people(cohort, usable, invalid or [], findings.maps, doubtful=False)
         return
     check_near_duplicates(cohort, people, findings.participants)
     names = atlas.load_atlas(None, cohort.grid).names
@@ -142,7 +145,9 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
     if len(of_maps) == 1:
         findings.maps.counts = [f"{cohort.maps[0]}: {text}" for text in findings.maps.counts]
     values = pd.concat([values, before_conversion(cohort, usable)], axis=1)
-    check_people(cohort, usable, reasons(cohort, values, ranges_of(values.loc[first]), regions), findings.maps)
+    unlike = reasons(cohort, values, ranges_of(values.loc[first]), regions)
+    told = told_of_each(cohort, usable, unlike, invalid, findings.connectomes)
+    check_people(cohort, usable, told, findings.maps, doubtful=invalid is None)
 
 
 def check_sites(sites: set[str], findings: Findings) -> None:
@@ -276,22 +281,42 @@ def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
     return f"{labels}, {PARTED}" if cohort.metadata.duplicates == APART else labels
 
 
-def check_people(cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[str]], findings: Findings) -> None:
+def told_of_each(
+    cohort: Cohort,
+    usable: Sequence[int],
+    unlike: Sequence[Sequence[str]],
+    invalid: Sequence[Sequence[str]] | None,
+    of_connectomes: Findings,
+) -> list[list[str]]:
+    """The sentences on each record: in what it is `unlike` the others, what makes it `invalid` beside the training
+    people, if that is known, in place of what does beside the others. A group whose connectomes oppose those of others
+    is told as one."""
+    opposed = {subject for subject, what in of_connectomes.odd if what == OPPOSED}
+    told = list[list[str]]()
+    for at, (index, sentences) in enumerate(zip(usable, unlike, strict=True)):
+        as_group = cohort.rows[index].subject in opposed
+        kept = [text for text in sentences if not (as_group and text.endswith(OTHER_ATLAS))]
+        told.append(kept if invalid is None else [*(text for text in kept if not advice_on(text)), *invalid[at]])
+    return told
+
+
+def check_people(
+    cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[str]], findings: Findings, doubtful: bool
+) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
-    problem with the names of all."""
+    problem with the names of all. If many are named, it is `doubtful` whether they or the others are."""
     wrong, unlike = defaultdict[str, list[Row]](list), dict[str, list[str]]()
     for index, sentences in zip(usable, told, strict=True):
         row = cohort.rows[index]
         for text in sentences:
             findings.mark(text, [row.subject])
-            if text.partition(": ")[2] in ADVICE:
+            if advice_on(text):
                 wrong[text].append(row)
             else:
                 unlike.setdefault(row.file, []).append(text)
     for text, rows in wrong.items():
-        others = " (or in all others)" if len(rows) > len(usable) / 3 else ""
-        advice = ADVICE[text.partition(": ")[2]]
-        findings.problems.append(f"{text} in {', '.join(row.file for row in rows)}{others}; {advice}")
+        others = " (or in all others)" if doubtful and len(rows) > len(usable) / 3 else ""
+        findings.problems.append(f"{text} in {', '.join(row.file for row in rows)}{others}; {advice_on(text)}")
     by_count = sorted(unlike, key=lambda file: -len(unlike[file]))
     findings.notes += [f"{file} is unlike the others: {'; '.join(unlike[file])}" for file in by_count[:PEOPLE_TOLD]]
     if (more := len(by_count) - PEOPLE_TOLD) > 0:

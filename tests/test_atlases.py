@@ -1,4 +1,4 @@
-"""Series that are not those of one atlas: turned, or of two atlases."""
+"""Series that are not those of one atlas: turned, of two atlases, of another one than that of the training people."""
 
 import re
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from test_connectomes import PCP, global_removed, path_of
 
 PARCELS, VOLUMES, PEOPLE = 24, 60, labs.people(12)
 IDS = PEOPLE["SUB_ID"].tolist()
+LIKE = "abide-data convert {source} {to} --like {of}"
 OTHER_ORDER = np.random.default_rng(1).permutation(PARCELS)
 NETWORKS = np.random.default_rng(2).normal(size=(4, PARCELS))  # what the parcels of everybody have of four signals
 
@@ -35,8 +36,9 @@ def source_of(folder: Path, table: pd.DataFrame, change: Callable[[int, np.ndarr
     return folder
 
 
-def converted_by(command: str, change: Callable[[int, np.ndarray], np.ndarray], folder: Path) -> Outcome:
-    return run(command, source=source_of(folder / "source", PEOPLE, change), to=folder / "to")
+def converted_by(command: str, change: Callable[[int, np.ndarray], np.ndarray], folder: Path, **places) -> Outcome:
+    table = PEOPLE if command == PCP else labs.people(4, 70002)
+    return run(command, source=source_of(folder / "source", table, change), to=folder / "to", **places)
 
 
 def problems_of(outcome: Outcome) -> list[str]:
@@ -72,3 +74,25 @@ def test_the_people_of_each_of_two_atlases_are_named(others, tmp_path):
     groups = {frozenset(names.split(", ")) for names in re.findall(r"\(([\d, ]+)\)", told)}
     second = frozenset(IDS[at] for at in others)
     assert "of 2 atlases" in told and groups == {second, frozenset(IDS) - second}
+
+
+@pytest.fixture(scope="module")
+def like(tmp_path_factory) -> Path:
+    """A cohort of which all but one are training people."""
+    folder = tmp_path_factory.mktemp("like")
+    assert problems_of(converted_by(PCP, GOOD["one atlas"], folder)) == []
+    return folder / "to"
+
+
+def test_new_people_are_compared_with_the_training_people(like, tmp_path):
+    assert problems_of(converted_by(LIKE, GOOD["one atlas"], tmp_path / "alike", of=like)) == []
+    outcome = converted_by(LIKE, lambda at, values: values[:, OTHER_ORDER], tmp_path / "other", of=like)
+    (told,) = problems_of(outcome)
+    assert "connectomes of 4 new participants" in told and "another atlas" in told
+    assert run("abide-data check {of}", of=tmp_path / "other/to").status == 1  # also without the training people
+
+
+def test_a_single_new_person_of_another_atlas_is_told(like, tmp_path):
+    outcome = converted_by(LIKE, lambda at, values: values if at else values[:, OTHER_ORDER], tmp_path, of=like)
+    (told,) = problems_of(outcome)
+    assert "70002.bin" in told and "another atlas" in told and "70003" not in told

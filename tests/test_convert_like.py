@@ -228,6 +228,64 @@ def test_a_bundle_of_everybody_scales_as_on_everybody(converted, newcomers, tmp_
         assert (first["image"][:] == second["image"][:]).all()
 
 
+# New people beside those of the cohort
+
+
+def problems_of(new: Path, to: Path, of: Path) -> list[str]:
+    """What convert --like tells to be a problem of new people, and so does a check of a packed copy."""
+    outcome = run(LIKE, new=new, of=of, to=to)
+    found = re.findall(r"^PROBLEM +(.*)$", outcome.out, re.MULTILINE)
+    assert (outcome.status, outcome.err) == (1 if found else 0, "")
+    done("abide-data pack {to} {to}-packed --zip", to=to)
+    checked = run("abide-data check {to}-packed", to=to)
+    assert checked.status == outcome.status and all(text in checked.out for text in found)
+    return found
+
+
+def lopsided(folder: Path, mirrored: int = 0) -> Path:
+    """A folder in which the left of all maps is brighter than the right; the maps of the first people are mirrored."""
+    for at, path in enumerate(sorted(folder.rglob("*_falff.nii.gz"))):
+        step = -1 if at < mirrored else 1
+        labs.edit(
+            path, lambda values, affine, step=step: ((values * np.linspace(1, 0.4, 8)[:, None, None])[::step], affine)
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lopsided_cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lopsided")
+    lopsided(labs.pcp(folder / "lab", labs.people(12)))
+    done("abide-data convert {to}/lab {to}/cohort --grid reduced", to=folder)
+    return folder / "cohort"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people, mirrored", [(6, 6), (6, 3), (1, 1), (6, 0)])
+def test_mirrored_maps_are_told_though_other_new_ones_are_mirrored(people, mirrored, lopsided_cohort, tmp_path):
+    new = lopsided(labs.pcp(tmp_path / "new", labs.people(people, 70002)), mirrored)
+    names = ", ".join(f"{number}.bin" for number in range(70002, 70002 + mirrored))
+    found = problems_of(new, tmp_path / "to", lopsided_cohort)
+    assert len(found) == bool(mirrored) and all(f"exchanged in {names}; check" in text for text in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [12, 1 / 12])
+def test_numbers_in_another_unit_are_told(factor, converted, tmp_path):
+    ages = labs.people(6, 70002)["AGE_AT_SCAN"].astype(float) * factor
+    new = write(tmp_path / "new", labs.people(6, 70002), lambda table: table.assign(AGE_AT_SCAN=ages))
+    (told,) = problems_of(new, tmp_path / "to", converted)
+    assert told.startswith(f"age has the median {ages.median():.3g}") and "another unit" in told
+
+
+@pytest.mark.slow
+def test_beside_too_few_nobody_is_compared_which_is_told(effort, lopsided_cohort, tmp_path):
+    effort(describe_from=20)
+    new = lopsided(labs.pcp(tmp_path / "new", labs.people(2, 70002)))
+    told = done(LIKE, new=new, of=lopsided_cohort, to=tmp_path / "to")
+    assert "Nobody is compared with the training participants" in told and "expected 20" in told
+
+
 @pytest.mark.slow
 def test_new_people_have_the_maps_and_volumes_of_the_cohort(tmp_path):
     labs.networks(tmp_path / "lab", labs.people(8))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 COVARIATES, PHENOTYPE, MAPS = "covariates.csv", "phenotype.csv", "maps.csv"  # of each subject, beside the records
 SERIES = "series.csv"  # of each subject with a connectome
-SIDE_TABLES = (COVARIATES, PHENOTYPE, MAPS, SERIES)
+LIKENESS, MEANS = "likeness.json", "likeness.npz"  # what those are like whom new people were prepared like
+SIDE_TABLES = (COVARIATES, PHENOTYPE, MAPS, SERIES, LIKENESS, MEANS)
 UNKNOWN_LABEL = -1  # in a batch
 WITHOUT = {  # a split: what to do
     "train": "Train on others: participants whom convert --like made are for tests only.",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.base.errors import InputError
 
-OTHER_FILES = {".json", ".csv", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+OTHER_FILES = {".json", ".csv", ".npz", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
 HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
 DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)

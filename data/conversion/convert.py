@@ -5,7 +5,7 @@ and the phenotype is scaled. All is written into a folder beside the target, whi
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -48,15 +48,19 @@ from data.conversion.tables import check_columns, column
 from data.conversion.template import TemplateCohort, unknown_categories
 from data.conversion.volumes import PersonMaps, read_person
 
+Likeness = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; if there are none, why
+
 
 @dataclass(frozen=True)
 class Conversion:
-    """People to convert, and how. New people are prepared as `like`, and nothing is learnt of them."""
+    """People to convert, and how. New people are prepared as `like`, and nothing is learnt of them; `likeness` makes
+    the files that tell what those of `like` are like."""
 
     source: Source
     options: ConversionOptions
     command: str  # as it was typed
     like: TemplateCohort | None
+    likeness: Likeness | None
     earlier: KeptSplit | None
 
     def plan(self, people: People | None = None, same_scan: Groups = ()) -> PlannedCohort:
@@ -96,11 +100,21 @@ class Conversion:
                 with open(volume, "r+b") as file:
                     file.write(records.pack_header(row.label, scaled))
                 volume.rename(folder / row.file)
+        facts += self.keep_likeness(folder)
         keep(folder, source.images)
         measures.write_measures(folder / MAPS, subjects, measured)
         planned.write_tables(folder, [of.of_record for of in found])
         open_cohort(folder)  # nothing is called done that cannot be read
         return planned, [*facts, *(edges.facts if edges else [])]
+
+    def keep_likeness(self, folder: Path) -> list[Fact]:
+        """Writes what those of `like` are like into the folder of a cohort, or tells why that is not known."""
+        if self.likeness is None:
+            return []
+        contents, why = self.likeness()
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        return [] if contents else [("note", f"Nobody is compared with the training participants: {why}")]
 
     def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
         """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
@@ -141,13 +155,18 @@ class Conversion:
 
 
 def convert(
-    source: Source, target: Path | None, options: ConversionOptions, command: str, like: TemplateCohort | None = None
+    source: Source,
+    target: Path | None,
+    options: ConversionOptions,
+    command: str,
+    like: TemplateCohort | None = None,
+    likeness: Likeness | None = None,
 ) -> tuple[PlannedCohort, list[Fact]]:
     """Writes the new cohort `target`, using every core, and returns it with facts on people and maps. Without a target
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
     source, facts = check_new_people(source, options, like) if like else check_table(source, options)
     earlier = KeptSplit(sealed(options.keep_split)) if options.keep_split else None
-    conversion = Conversion(source, options, command, like, earlier)
+    conversion = Conversion(source, options, command, like, likeness, earlier)
     planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
         with files.new_folder(target) as folder:

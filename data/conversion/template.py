@@ -52,6 +52,7 @@ class TemplateCohort:
 
     cohort: Cohort
     data: BundledData | None = None
+    bundle: Archive | None = None
 
     @classmethod
     def of(cls, path: Path) -> "TemplateCohort":
@@ -147,4 +148,4 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     cohort = Cohort(
         bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256
     )
-    return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data)
+    return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data, bundle)

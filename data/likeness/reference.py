@@ -8,20 +8,23 @@ Quantiles are those of Harrell and Davis (1982, Biometrika 69:635): means over m
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from data.base import files
+from data.base.archive import Archive, npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import participants, progress
 from data.cohorts import atlas
-from data.cohorts.cohort import Cohort
+from data.cohorts.cohort import LIKENESS, MEANS, Cohort
 from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER, clean, mostly_numbers
 from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
+from data.conversion.template import TemplateCohort
 from data.likeness.reasons import (
     MAD_SD,
     MEASURES,
@@ -86,16 +89,60 @@ class Reference:
         of_maps = zip(self.constants.maps, np.moveaxis(self.volume, -1, 0), strict=True)
         return Means({name: MeanVolume(mean) for name, mean in of_maps}, self.edges, self.constants.regions)
 
+    @property
+    def parts(self) -> dict[str, bytes]:
+        """The files that `reference_in` reads."""
+        means = {"volume": self.volume} | ({} if self.edges is None else {"edges": self.edges})
+        return {LIKENESS: files.json_text(asdict(self.constants)).encode(), MEANS: npz(**means)}
+
+
+def reference_in(archive: Archive) -> Reference | None:
+    """What a bundle says of training people, or the folder of people who were prepared like these; None if it says
+    nothing. Raises InputError for damage."""
+    if LIKENESS not in archive.parts:
+        return None
+    means = archive.arrays(MEANS)
+    return Reference(archive.json(LIKENESS, Constants), means["volume"], means.get("edges"))
+
+
+def parts_like(like: TemplateCohort) -> tuple[dict[str, bytes], str]:
+    """The `parts` of the training people whom new people are prepared `like`; if there are none, why. Raises InputError
+    for a record that cannot be read."""
+    cohort = like.cohort
+    if like.bundle:
+        told = reference_in(like.bundle)
+        return (told.parts, "") if told else ({}, f"{cohort.path} does not say what these are like.")
+    training = [index for index, row in enumerate(cohort.rows) if row.split == "train"]
+    if why := too_few(cohort, people_at(cohort, training)):
+        return {}, why
+    return reference(cohort, training).parts, ""
+
+
+def kept_reference(cohort: Cohort) -> Reference | None:
+    """What those are like whom the people of a cohort were prepared like; None if it does not say that, or holds the
+    volumes of an encoder. Raises InputError for damage."""
+    paths = [cohort.side_tables[name] for name in (LIKENESS, MEANS) if name in cohort.side_tables]
+    if cohort.metadata.reduction.startswith("encoder"):
+        return None
+    return reference_in(Archive(cohort.path, {path.name: path.read_bytes() for path in paths}))
+
+
+def too_few(cohort: Cohort, chosen: Sequence[int]) -> str:
+    """Why people, at these positions, are too few to be described; empty if they are enough."""
+    if len(chosen) >= EFFORT.describe_from:
+        return ""
+    return (
+        f"{cohort.path} has {participants(len(chosen), 'training')}; expected {EFFORT.describe_from} to tell who is "
+        "out of distribution."
+    )
+
 
 def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
     """The training people whose records are at these positions. Raises InputError if they are too few, or if a record
     cannot be read."""
     chosen = people_at(cohort, indices)
-    if len(chosen) < EFFORT.describe_from:
-        raise InputError(
-            f"{cohort.path} has {participants(len(chosen), 'training')}; expected {EFFORT.describe_from} to "
-            "tell who is out of distribution."
-        )
+    if why := too_few(cohort, chosen):
+        raise InputError(why)
     scans = Scans(cohort, chosen)
     with progress("Measuring training participants", len(chosen)) as shown:
         for index in chosen:

@@ -25,7 +25,7 @@ from data.cohorts.rows import SITE_IS_UNKNOWN, Row, listed
 from data.conversion import template
 from data.likeness.reference import quantiles, reference
 from models import MODELS
-from utils.bundle.model import AAL, CARD, LIKENESS, MEANS, MODEL, PEOPLE, WEIGHTS
+from utils.bundle.model import AAL, CARD, MODEL, PEOPLE, WEIGHTS
 from utils.report.build import INTENDED_USE
 from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
@@ -157,12 +157,10 @@ def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> di
 def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
     """What the training people are like; nothing if they are too few, which is printed."""
     try:
-        found = reference(cohort, cohort.indices("train"))
+        return reference(cohort, cohort.indices("train")).parts
     except InputError as error:
         print(f"Nobody can be told to be out of distribution: {error}")
         return {}
-    means = {"volume": found.volume} | ({} if found.edges is None else {"edges": found.edges})
-    return {LIKENESS: files.json_text(asdict(found.constants)).encode(), MEANS: npz(**means)}
 
 
 def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:

@@ -13,7 +13,7 @@ from data.base.errors import InputError
 from data.base.terminal import Fact, print_facts
 from data.cohorts.atlas import aal_sha256
 from data.conversion.template import OVERLAP
-from data.likeness.reference import Constants, Reference
+from data.likeness.reference import Reference, reference_in
 from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import keras
 
 MODEL, WEIGHTS, CARD = "model.json", "weights.npz", "card.md"
-LIKENESS, MEANS = "likeness.json", "likeness.npz"
 PEOPLE, AAL = "people", "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.aal_sha256`
 NO_SCORE = "none: no test on folds was given when it was made"
 
@@ -79,10 +78,7 @@ class BundleFolder(CheckpointFolder):
         """Its people stay where it was made."""
 
     def reference(self) -> Reference | None:
-        if LIKENESS not in self.archive.parts:
-            return None
-        means = self.archive.arrays(MEANS)
-        return Reference(self.archive.json(LIKENESS, Constants), means["volume"], means.get("edges"))
+        return reference_in(self.archive)
 
     def restore(self, network: "keras.Model") -> None:
         try:
