@@ -27,7 +27,7 @@ from data.cohorts.duplicates import People, known_groups, search
 from data.cohorts.entries import Entry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
 from data.cohorts.forecast import forecast
-from data.cohorts.phenotype import clean, missing_in, write_by_subject
+from data.cohorts.phenotype import clean, impossible_values, missing_in, write_by_subject
 from data.cohorts.pictures import Pictures
 from data.cohorts.rows import APART, METADATA, Metadata, Row, listed, named_groups
 from data.cohorts.stored import compared
@@ -227,7 +227,9 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     """Values missing in one class of a site and odd numbers are worth a note; unreadable records are told already."""
     try:
         check_agreement(cohort, findings.phenotype)
-        findings.phenotype.notes += missing_in(cohort.raw_phenotype, cohort.rows)
+        if (values := cohort.raw_phenotype) is not None:
+            findings.phenotype.problems += impossible_values(values, cohort.metadata)
+        findings.phenotype.notes += missing_in(values, cohort.rows)
         if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
             findings.phenotype.notes.append(
                 f"{ODD}: {listed(odd)} participants; correct them, or convert with --missing"

@@ -17,13 +17,27 @@ from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import PHENOTYPE, Cohort
-from data.cohorts.phenotype import SUBJECT, Scaler, clean, mostly_numbers, numbers
-from data.cohorts.rows import TABLE, UNKNOWN_SITE, UNLIKE_RECORDS, Row, listed
+from data.cohorts.phenotype import (
+    SUBJECT,
+    Scaler,
+    clean,
+    impossible_values,
+    indicators,
+    mostly_numbers,
+    numbers,
+    values_of_indicators,
+)
+from data.cohorts.rows import TABLE, UNKNOWN_SITE, UNLIKE_RECORDS, Metadata, Row, known_sites, listed
 from data.cohorts.stored import EDITABLE
 from data.cohorts.variants import resplit
+from data.conversion import leaks
+from data.conversion.sites import check_known
+from data.conversion.template import encode_like
 
 FREE = ["site", "label", "split"]  # columns of the table of records that may change
-MISSING = "_missing"  # ends the name of a value that says whether another one is missing
+NUMBERS = (
+    "Correct them, or leave cells empty that are unknown. If the numbers are right, convert again with --missing ''."
+)
 TOLERANCE = 1e-4  # between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
 Change = dict[str, str]  # subject, column, before, after
 
@@ -56,8 +70,9 @@ def recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     differs = ~np.isclose(scaler.transform(values), scaled, atol=TOLERANCE) & (scaler.scale > 0)
     raw = pd.DataFrame(scaled * scaler.scale + scaler.mean, table.index, table.columns)
     texts = raw.map("{:.6g}".format)
-    for name in [name for name in texts if f"{name}{MISSING}" in texts]:
-        texts[name] = texts[name].mask(raw[f"{name}{MISSING}"].round() == 1, "")
+    for indicator, names in values_of_indicators(cohort.metadata).items():
+        if len(names) == 1:  # a number, in place of which the median is
+            texts[names[0]] = texts[names[0]].mask(raw[indicator].round() == 1, "")
     tables_by_name[PHENOTYPE] = table.mask(differs, texts)
     return tables_by_name
 
@@ -97,11 +112,12 @@ def with_tables(
         before = recorded[name] if name in recorded else read_table(cohort, name)
         after = tables.read_frame(path, [key_of(name)]).set_index(key_of(name))
         people = before.index if name == TABLE else [*cohort.first_records(range(len(rows)))]
-        after = merged(before, after, people, path)
+        after = merged(before, after, people, path, cohort.metadata)
         if name == TABLE:
             rows = edited_rows(cohort, before, after, path)
         else:
-            check_numbers(before, after, name == PHENOTYPE, path)
+            is_known = not recorded or name in recorded  # what it said before, beside which every cell is new
+            check_table(cohort, before, after, path, before.ne(after) if is_known else None)
             tables.write_frame(folder / name, after.reset_index())
         changes += changed_cells(before, after, rows if name == TABLE else [])
     if not changes and edited.resolve() != cohort.path.resolve():
@@ -116,7 +132,10 @@ def with_tables(
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
     made = replace(cohort, rows=tuple(rows), metadata=metadata, tables=folder)
     split = {row.subject: row.split for row in rows}
-    return resplit(made, split) if "train" in split.values() else made, changes
+    if "train" not in split.values():
+        return made, changes
+    made = resplit(made, split)
+    return replace(made, metadata=replace(made.metadata, phenotype_auc=separations_of(made, edited))), changes
 
 
 def tables_in(folder: Path) -> list[str]:
@@ -124,10 +143,12 @@ def tables_in(folder: Path) -> list[str]:
     return [name for name in EDITABLE if (folder / name).is_file()]
 
 
-def merged(before: pd.DataFrame, after: pd.DataFrame, people: Collection[str], path: Path) -> pd.DataFrame:
+def merged(
+    before: pd.DataFrame, after: pd.DataFrame, people: Collection[str], path: Path, metadata: Metadata
+) -> pd.DataFrame:
     """The edited table in the order of the one before; a cell that says the same keeps its text, a missing value is an
-    empty cell; where a value was edited, so is what says whether it is missing. Raises InputError for other rows than
-    of these people, and for other columns."""
+    empty cell; where values were edited, so is what says whether they are missing. Raises InputError for other rows
+    than of these people, and for other columns."""
     for what, there, here in (("rows", people, after.index), ("columns", before.columns, after.columns)):
         if odd := sorted({*there} ^ {*here}) or here[here.duplicated()].tolist():
             raise InputError(f"{path} has other {what} than the cohort, or one twice: {listed(odd)}. Edit cells only.")
@@ -135,9 +156,10 @@ def merged(before: pd.DataFrame, after: pd.DataFrame, people: Collection[str], p
     number = before.apply(pd.to_numeric, errors="coerce").eq(after.apply(pd.to_numeric, errors="coerce"))
     kept = before.eq(after) | number
     after = after.apply(clean).fillna("").where(~kept, before)
-    for name in [name for name in after if f"{name}{MISSING}" in after]:
-        told = after[name].eq("").map({True: "1.0", False: "0.0"})
-        after[f"{name}{MISSING}"] = told.where(~kept[name], after[f"{name}{MISSING}"])
+    if tuple(after) == metadata.phenotype:
+        expected = indicators(after.apply(pd.to_numeric, errors="coerce"), metadata).map("{:.1f}".format)
+        for name, names in values_of_indicators(metadata).items():
+            after[name] = after[name].where(kept[names].all(axis=1), expected[name])
     return after
 
 
@@ -150,11 +172,44 @@ def edited_rows(cohort: Cohort, before: pd.DataFrame, after: pd.DataFrame, path:
     if several.any():
         raise InputError(f"{path} gives {listed(several.index[several].tolist())} two of {', '.join(FREE)}; give one.")
     check_numbers(before[["label"]], after[["label"]], True, path)
+    sites = after["site"].replace("", UNKNOWN_SITE)
+    if (sites.eq(UNKNOWN_SITE) & before["site"].isin(known_sites(before["site"]))).any():
+        check_known(sites, "site", after["subject"], path)
     found = []
     for row, of in zip(cohort.rows, after[FREE].to_dict("records"), strict=True):
         edited = replace(row, site=of["site"] or UNKNOWN_SITE, label=float(of["label"] or "nan"), split=of["split"])
         found.append(rows_of.checked(f"{path}, {row.file}", edited))
     return found
+
+
+def check_table(
+    cohort: Cohort, before: pd.DataFrame, after: pd.DataFrame, path: Path, changed: pd.DataFrame | None
+) -> None:
+    """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give, among
+    the `changed` cells (bool), if it is known which these are."""
+    metadata, is_phenotype = cohort.metadata, path.name == PHENOTYPE
+    check_numbers(before, after, is_phenotype, path)
+    is_coded = is_phenotype and tuple(after) == metadata.phenotype
+    if is_coded and (wrong := impossible_values(after.apply(pd.to_numeric, errors="coerce"), metadata)):
+        raise InputError(f"{path}: {wrong[0]}. Correct it.")
+    measured = [name for name in after if name != metadata.site_column]
+    leaks.check_numbers(after, measured, path, NUMBERS, changed)
+    if not is_phenotype:  # which it must be possible to code
+        columns = after.columns.union(metadata.phenotype_columns)
+        encode_like(after.reindex(columns=columns, fill_value=""), metadata)
+
+
+def separations_of(cohort: Cohort, edited: Path) -> dict[str, float]:
+    """How well each value of the phenotype separates the training labels, see `leaks.separations`. Raises InputError if
+    one does so too well, as a conversion does, unless it was accepted there."""
+    if cohort.raw_phenotype is None or not cohort.metadata.phenotype_columns:
+        return {}
+    label = {row.subject: row.label for row in cohort.rows if row.split == "train"}
+    values = cohort.raw_phenotype.loc[list(label)]
+    allowed = [name for name in values if any(leak.startswith(f"{name} (") for leak in cohort.metadata.accepted_leaks)]
+    advice = f"Correct the tables in {edited}, or convert again."
+    leaks.check_values(values.drop(columns=allowed), np.array([*label.values()]), False, advice)
+    return leaks.check_values(values, np.array([*label.values()]), True)
 
 
 def check_numbers(before: pd.DataFrame, after: pd.DataFrame, every: bool, path: Path) -> None:

@@ -12,6 +12,7 @@ from commands import done, run
 from test_phenotype import scaled, stored, training_of, values_of
 
 pytestmark = pytest.mark.slow
+HANDS = ("right", "left", "ambidextrous", "mixed")
 Edit = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -82,6 +83,30 @@ def test_the_phenotype_is_scaled_anew_as_a_conversion_would(converted, tmp_path)
     assert np.isnan(after.loc[known, "fiq"]) and after.loc[known, "fiq_missing"] == 1
     assert {*training_of(tmp_path / "out")} == {*training_of(converted), tested}
     np.testing.assert_allclose(stored(tmp_path / "out"), scaled(after, training_of(tmp_path / "out")), atol=1e-4)
+
+
+def test_what_says_that_values_are_unknown_follows_them(converted, tmp_path):
+    values = values_of(converted)
+    subject, other = (values.index[values["handedness_unknown"] == of][0] for of in (1, 0))
+    none = [cell(other, name, "0") for name in values if name.startswith("handedness_") and name[11:] in HANDS]
+
+    def edit(table: pd.DataFrame) -> pd.DataFrame:
+        for change in (cell(subject, "handedness_left", "1"), *none, cell(other, "wisc_psi", "101")):
+            table = change(table)
+        return table
+
+    packed(converted, tmp_path / "out", phenotype=edit)
+    after = values_of(tmp_path / "out")
+    assert after.loc[[subject, other], "handedness_unknown"].tolist() == [0, 1]
+    assert after.loc[other, "wisc_missing"] == 0 and (after["wisc_missing"].drop(other) == 1).all()
+
+
+def test_values_that_no_conversion_gives_are_a_problem(converted, tmp_path):
+    of = unsealed(converted, tmp_path / "of", phenotype=cell("50003", "eyes_open", "7"))
+    outcome = run("abide-data pack {of} {to}", of=of, to=tmp_path / "to")
+    assert outcome.status == 1
+    again = done("abide-data check {of} --html {of}/check.html", of=tmp_path / "to")
+    assert "PROBLEM" in again and "eyes_open of 50003 is 7; expected 1 for one of" in again
 
 
 def test_tables_that_then_differ_are_told(converted, tmp_path):

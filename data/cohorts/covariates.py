@@ -59,8 +59,9 @@ HEAD_MOTION = Kind(f"{LOGARITHMIC.pattern}|fd_?mean")
 KINDS = {"age": AGE, "sex": SEX, "IQ": IQ, "handedness": HANDEDNESS, "head motion": HEAD_MOTION}
 
 
-def odd_numbers(table: pd.DataFrame | None) -> list[str]:
+def odd_numbers(table: pd.DataFrame | None, among: pd.DataFrame | None = None) -> list[str]:
     """By column of numbers, those of people (rows, text or numbers) that are likely no measurements: `age 999 (2)`.
+    Nothing is said of cells that are not `among` these (bool), if they are given.
 
     They are codes of a missing value that lie above all others, or below 0 where no other does; numbers that are far
     from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
@@ -73,8 +74,11 @@ def odd_numbers(table: pd.DataFrame | None) -> list[str]:
         values = pd.to_numeric(text, errors="coerce").dropna().astype(float)
         if values.empty or not mostly_numbers(text.dropna()):
             continue
-        odd = values[are_odd(values.to_numpy(), name)].map("{:.12g}".format).value_counts()
-        found += [f"{name} {value} ({count})" for value, count in odd.items()]
+        odd = values[are_odd(values.to_numpy(), name)]
+        if among is not None:
+            odd = odd[among.loc[odd.index, name]]
+        counts = odd.map("{:.12g}".format).value_counts()
+        found += [f"{name} {value} ({count})" for value, count in counts.items()]
     return found
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts.records import PHENOTYPE_SIZE
-from data.cohorts.rows import Preparation, Row, listed
+from data.cohorts.rows import Metadata, Preparation, Row, listed
 
 MISSING_VALUE = re.compile(
     r"|`|\.|\?|--?|na|n/a|#n/a|<na>|-?nan|null|#null!|#(div/0|value|ref|num)!|#name\?|-9{3,5}([.,]0*)?", re.IGNORECASE
@@ -29,6 +29,18 @@ HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
 MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
+CATEGORIES: dict[
+    str, Mapping[str, tuple]
+] = {  # by the first half of a value's name, the second, and the codes it is 1 for
+    "sex": {"male": (1,), "female": (2,)},
+    "handedness": HANDEDNESS,
+    "iq_test": {name: (name,) for name in (*IQ_TESTS, "other")},
+    "eyes": {"open": (1,), "closed": (2,)},
+}
+UNKNOWN_TOGETHER = {  # by the name of ABIDE's indicator, the values that are all unknown where it is 1
+    "handedness_unknown": tuple(f"handedness_{name}" for name in HANDEDNESS),
+    "wisc_missing": tuple(f"wisc_{index.lower()}" for index in WISC_INDICES),
+}
 ABIDE_COLUMNS = [
     *("AGE_AT_SCAN", "SEX", "HANDEDNESS_CATEGORY", "HANDEDNESS_SCORES", "FIQ", "VIQ", "PIQ"),
     *("FIQ_TEST_TYPE", "EYE_STATUS_AT_SCAN", "BMI", *(f"WISC_IV_{index}" for index in WISC_INDICES)),
@@ -97,8 +109,8 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
         family = family.mask(test.str.startswith(prefixes, na=False), name)
     columns = {
         "age": numbers(table, "AGE_AT_SCAN"),
-        **one_hot(numbers(table, "SEX"), {"male": (1,), "female": (2,)}, "sex"),
-        **one_hot(hand, HANDEDNESS, "handedness"),
+        **one_hot(numbers(table, "SEX"), CATEGORIES["sex"], "sex"),
+        **one_hot(hand, CATEGORIES["handedness"], "handedness"),
         "handedness_score": score,
         **{name: measured[name] for name in ("fiq", "viq", "piq")},
         "handedness_unknown": hand.isna().astype(float),
@@ -106,9 +118,9 @@ def abide_values(table: pd.DataFrame) -> pd.DataFrame:
         **{f"{name}_missing": measured[name].isna().astype(float) for name in ("fiq", "viq", "piq")},
         "wisc_missing": pd.DataFrame(wisc).isna().all(axis=1).astype(float),
         "bmi_missing": measured["bmi"].isna().astype(float),
-        **one_hot(family, {name: (name,) for name in (*IQ_TESTS, "other")}, TEST.strip("_")),
+        **one_hot(family, CATEGORIES["iq_test"], "iq_test"),
         **wisc,
-        **one_hot(numbers(table, "EYE_STATUS_AT_SCAN"), {"open": (1,), "closed": (2,)}, "eyes"),
+        **one_hot(numbers(table, "EYE_STATUS_AT_SCAN"), CATEGORIES["eyes"], "eyes"),
         "bmi": measured["bmi"],
     }
     return pd.DataFrame(columns)
@@ -158,6 +170,53 @@ def categories(table: pd.DataFrame, columns: Sequence[str], training: np.ndarray
     """The columns that are text, each with the values that the `training` rows (n,) bool have."""
     texts = {name: clean(table[name])[training] for name in columns if not mostly_numbers(table[name])}
     return {name: tuple(sorted(text.dropna().unique())) for name, text in texts.items()}
+
+
+def values_of_categories(metadata: Metadata) -> dict[str, list[str]]:
+    """By variable, the names of the 0/1 values that its categories became."""
+    if metadata.phenotype == abide_names():
+        return {variable: [f"{variable}_{name}" for name in codes] for variable, codes in CATEGORIES.items()}
+    texts = metadata.phenotype_categories.items()
+    return {variable: [f"{variable}_{category}" for category in categories] for variable, categories in texts}
+
+
+def values_of_indicators(metadata: Metadata) -> dict[str, list[str]]:
+    """By value that is 1 where others are unknown and 0 elsewhere, the names of these."""
+    about = {f"{name}_missing": [name] for name in metadata.phenotype}
+    if metadata.phenotype == abide_names():
+        about |= {indicator: list(names) for indicator, names in UNKNOWN_TOGETHER.items()}
+    added = set(metadata.phenotype) - set(metadata.phenotype_columns)  # not a column of the user's own
+    return {indicator: names for indicator, names in about.items() if indicator in added}
+
+
+def indicators(values: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+    """What `values_of_indicators` must be beside raw values (people, 29), 0.0 or 1.0."""
+    codes = [name for names in values_of_categories(metadata).values() for name in names]
+    known = values.notna() & ~(values.eq(0) & values.columns.isin(codes))  # no category is 1
+    about = values_of_indicators(metadata)
+    return pd.DataFrame({name: (~known[names].any(axis=1)).astype(float) for name, names in about.items()}, known.index)
+
+
+def impossible_values(values: pd.DataFrame, metadata: Metadata) -> list[str]:
+    """Sentences on raw values (people, 29) that no conversion gives: categories other than 0 and 1, several of one
+    variable, indicators that contradict what they are about. Nothing is said of what no conversion made."""
+    if not metadata.phenotype_columns:
+        return []
+    sentences = list[str]()
+    for names in values_of_categories(metadata).values():
+        rule = f"expected 1 for one of {listed(names)} and 0 for others, or 0 for all where it is unknown"
+        for name in names:
+            if (wrong := values[name][~values[name].isin([0, 1])]).size:
+                told = f"{wrong.iloc[0]:g}" if wrong.notna().iloc[0] else "empty"
+                sentences.append(f"{name} of {listed(wrong.index.tolist())} is {told}; {rule}")
+        if (several := values[names].eq(1).sum(axis=1).loc[lambda count: count > 1]).size:
+            sentences.append(f"{listed(several.index.tolist())} has several of one variable; {rule}")
+    expected, about = indicators(values, metadata), values_of_indicators(metadata)
+    for name in expected:
+        if (wrong := values[name][values[name].ne(expected[name])]).size:
+            rule = f"expected 1 if {listed(about[name])} is unknown, else 0"
+            sentences.append(f"{name} of {listed(wrong.index.tolist())} is {wrong.iloc[0]:g}; {rule}")
+    return sentences
 
 
 @dataclass(frozen=True)

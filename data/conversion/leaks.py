@@ -84,14 +84,16 @@ def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mappi
         )
 
 
-def check_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
-    """Raises InputError for numbers in these columns of a table of text that are likely no measurements."""
-    if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))]):
+def check_numbers(
+    table: pd.DataFrame, columns: Sequence[str], path: Path, advice: str = "", among: pd.DataFrame | None = None
+) -> None:
+    """Raises InputError for numbers in these columns of a table of text that are likely no measurements, `among` these
+    cells (bool) if they are given; with an `advice` in place of --missing."""
+    if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))], among):
         name, value, _ = odd[0].rsplit(" ", 2)
-        raise InputError(
-            f"{path} holds {ODD}: {listed(odd)} participants. Correct them in the table, or say which mean unknown, "
-            f"such as --missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
-        )
+        code = f"such as --missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
+        advice = advice or f"Correct them in the table, or say which mean unknown, {code}"
+        raise InputError(f"{path} holds {ODD}: {listed(odd)} participants. {advice}")
 
 
 def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -168,14 +170,18 @@ def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
     return dict(sorted(result.items(), key=lambda item: -item[1]))
 
 
-def check_values(values: pd.DataFrame, label: np.ndarray, allow: bool) -> dict[str, float]:
+def check_values(
+    values: pd.DataFrame,
+    label: np.ndarray,
+    allow: bool,
+    advice: str = f"Leave these columns out, or {GO_AHEAD}.",
+) -> dict[str, float]:
     """AUC of each column that varies, on training subjects. Raises InputError if one is above 0.85, unless allowed."""
     found = separations(values.loc[:, values.nunique(dropna=False) > 1], label)
     leaks = with_auc(found, above=MAX_AUC)
     if leaks and not allow:
         raise InputError(
-            f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. "
-            f"Leave these columns out, or {GO_AHEAD}."
+            f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. {advice}"
         )
     return found
 

@@ -28,7 +28,7 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
         raise InputError(
             f"The {column} of {unknown.sum()} of {participants(len(unknown))} of {path} is unknown: "
             f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
-            "site. Fill it in, or leave them out with --exclude."
+            "site. Fill it in, or leave them out with convert --exclude."
         )
 
 

@@ -168,6 +168,19 @@ def of_first(column: str, text: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda table: table.assign(**{column: [text, *table[column][1:]]})
 
 
+def of_both_sexes(table: pd.DataFrame) -> pd.DataFrame:
+    return of_first("sex_female", "1")(of_first("sex_male", "1")(table))
+
+
+def contradicted(table: pd.DataFrame) -> pd.DataFrame:
+    return of_first("fiq_missing", str(1 - float(table["fiq_missing"][0])))(table)
+
+
+def told_by_bmi(table: pd.DataFrame) -> pd.DataFrame:
+    """Everybody's BMI by the label, which alternates in pairs."""
+    return table.assign(bmi=[("20", "21", "30", "31")[at % 4] for at in range(len(table))], bmi_missing="0")
+
+
 def with_value(place: int, value: float) -> bytes:
     """A record with another number in one place."""
     values = np.frombuffer(lab.record(3), "<f4").copy()
@@ -250,6 +263,15 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row(TABLES_OF, "age holds 'old'", "expected numbers", spoil={"edited/phenotype.csv": of_first("age", "old")}),
     row(TABLES_OF, "'0,13'", "expected numbers", spoil={"edited/covariates.csv": of_first("AGE_AT_SCAN", "0,13")}),
     row(TABLES_OF, "SEX holds 3", "expected 1, 2", spoil={"edited/covariates.csv": of_first("SEX", "3")}),
+    row(TABLES_OF, "age 999 (1)", "leave cells empty", spoil={"edited/phenotype.csv": of_first("age", "999")}),
+    row(TABLES_OF, "AGE_AT_SCAN 9999", spoil={"edited/covariates.csv": of_first("AGE_AT_SCAN", "9999")}),
+    row(TABLES_OF, "sex_male of 50002 is 7", "0 for", spoil={"edited/phenotype.csv": of_first("sex_male", "7")}),
+    row(TABLES_OF, "eyes_open of 50002 is empty", spoil={"edited/phenotype.csv": of_first("eyes_open", "")}),
+    row(TABLES_OF, "50002 has several", "sex_female", spoil={"edited/phenotype.csv": of_both_sexes}),
+    row(TABLES_OF, "fiq_missing of 50002 is", "expected 1 if fiq", spoil={"edited/phenotype.csv": contradicted}),
+    row(TABLES_OF, "separates the training labels: bmi", spoil={"edited/phenotype.csv": told_by_bmi}),
+    row(TABLES_OF, "The site of 1 of 40", "Fill it in", spoil={"edited/subjects.csv": of_first("site", "")}),
+    row(IN_PLACE, "AGE_AT_SCAN 9999", spoil={"converted/covariates.csv": of_first("AGE_AT_SCAN", "9999")}),
     row(IN_PLACE, "age holds 'old'", "expected numbers", spoil={"converted/phenotype.csv": of_first("age", "old")}),
     row(IN_PLACE, "50002.bin", "sum", spoil={"converted/50002.bin": "flipped"}),
     row(IN_PLACE, "other rows", "50002", spoil={"converted/covariates.csv": lambda table: table[1:]}),
