@@ -12,7 +12,7 @@ OF_FOLD = "What counts is the result of all folds together."
 BETTER, SAME, WORSE, UNKNOWN = "better", "no difference shown", "worse", "cannot be told"
 ABOVE, BELOW = "better than chance", "worse than chance"
 YES, NOT_SHOWN = "yes", "not shown"
-NAMES = 3  # in a row of the terminal
+NAMES, SPOKEN = 3, 2  # of covariates in a row of the terminal, and in the verdict
 SHORT = "undefined", "no interval"  # there, where the first row says why
 
 
@@ -92,12 +92,18 @@ class Covariates:
         return YES if self.partial.low > 0 else NOT_SHOWN
 
     @property
+    def short(self) -> str:
+        """The same in few words."""
+        return "It carries more than the covariates." if self.more == YES else self.sentence
+
+    @property
     def sentence(self) -> str:
-        beside = listed(self.names, NAMES) or "the covariates"
-        several = ", with pairs and curves" if len(self.names) > 1 else ""
-        needs = f", at reliabilities above {self.reliability:.2f}" if self.reliability else ""
+        beside = ", ".join(self.names[:SPOKEN]) or "the covariates"
+        beside += f", {len(self.names) - SPOKEN} more" if len(self.names) > SPOKEN else ""
+        beside += ", pairs and curves" if len(self.names) > 1 else ""
+        needs = f" (reliability > {self.reliability:.2f})" if self.reliability else ""
         return {
-            YES: f"It carries more than {beside}{several}{needs}.",
+            YES: f"It carries more than {beside}{needs}.",
             NOT_SHOWN: "It is not shown to carry more than the covariates.",
             UNKNOWN: "Whether it carries more than covariates cannot be told.",
         }[self.more]
@@ -160,11 +166,11 @@ class Conclusion:
         if self.why or self.words == BELOW:
             return ""
         worse, every = self.others.get(WORSE, 0), sum(self.others.values())
-        others = f"; {worse} of {every} others {'is' if worse == 1 else 'are'} better" if worse else ""
+        others = f"; {worse} of {every} others better" if worse else ""
         if self.baseline is None:
             return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
         less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
-        its = f"the pre-specified baseline{f', which lacks the {listed(lacks)},' if lacks else ''}"
+        its = f"the pre-specified baseline{f' (lacks the {listed(lacks)})' if lacks else ''}"
         where = " in the training's own test" if self.baseline.where else ""
         told = {
             BETTER: f"It is better than {its}{where}: {less}",
@@ -178,9 +184,11 @@ class Conclusion:
     def of_confounds(self) -> list[str]:
         if self.why or self.words == BELOW:
             return []
-        told = [self.covariates.sentence if self.covariates else "Covariates are unknown."]
+        told = ["Covariates are unknown."]
+        if self.covariates:
+            told = [self.covariates.sentence if self.words == ABOVE else self.covariates.short]
         if self.minus_masked.low is not None:
-            told.append(f"With missingness masked: {self.masked.text('.2f')}.")
+            told.append(f"Missingness masked: {self.masked.text('.2f', *SHORT)}.")
         return told
 
     @property
