@@ -16,6 +16,7 @@ from lab import read_record, read_table
 
 PEOPLE, MAPS = labs.people(40), ("falff", "alff")
 LIKE = "abide-data convert {new} {to} --like {of}"
+MAP_BY_COLUMN = {"file": "falff"}
 PREPARED = ("maps", "normalisation", "reduction", "phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale")
 LEARNT = (
     "duplicates",
@@ -129,12 +130,26 @@ def test_where_the_kind_of_maps_is_not_known_it_is_said(converted, tested, tmp_p
 # Columns of the user's own, by a cohort and by a bundle
 
 
+def by_columns(folder: Path, columns: dict[str, str] = MAP_BY_COLUMN, **renamed: str) -> Path:
+    """A folder whose maps have names that only columns of its table tell."""
+
+    def with_paths(table: pd.DataFrame) -> pd.DataFrame:
+        for column, name in columns.items():
+            paths = [folder / f"cpac/{of}_{name}.nii.gz" for of in table["FILE_ID"]]
+            moved = [path.rename(folder / f"{column}{7 * at}.nii.gz").name for at, path in enumerate(paths)]
+            table = table.assign(**{column: moved})
+        return table.drop(columns="FILE_ID").rename(columns=renamed)
+
+    labs.edit(folder / "Phenotypic.csv", with_paths)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
     """A folder with `cohort`, whose site is the hand, all to be trained on, and `model.zip` of a network of them."""
     folder = tmp_path_factory.mktemp("own")
-    labs.pcp(folder / "lab", PEOPLE)
-    columns = "--phenotype AGE_AT_SCAN,hand,iq --covariates hand,func_mean_fd --siteColumn hand"
+    by_columns(labs.pcp(folder / "lab", PEOPLE))
+    columns = "--phenotype AGE_AT_SCAN,hand,iq --covariates hand,func_mean_fd --siteColumn hand --mapColumn file"
     done(f"abide-data convert {{to}}/lab {{to}}/split --grid reduced {columns}", to=folder)
     (folder / "tables").mkdir()
     read_table(folder / "split/subjects.csv").assign(split="train").to_csv(folder / "tables/subjects.csv", index=False)
@@ -202,6 +217,30 @@ def test_a_bundle_gives_what_the_cohort_gives_byte_for_byte(own, tmp_path):
     assert [bool(re.search(note, text)) for text in printed] == [False, True]
     done(LIKE, new=new, of=bundle, to=tmp_path / "c")
     assert len(read_table(tmp_path / "c/subjects.csv")) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["cohort", "model.zip"])
+def test_the_column_of_maps_need_not_be_named_again(of, own, tmp_path):
+    named, found = (labs.pcp(tmp_path / name, labs.people(3, 70002)) for name in ("named", "found"))
+    told = done(LIKE, new=by_columns(named), of=own / of, to=tmp_path / "by-column")
+    assert "maps that the column file names" in told
+    done(LIKE, new=found, of=own / of, to=tmp_path / "by-name")  # a table without that column
+    for name in ("70002.bin", "70003.bin", "70004.bin"):
+        assert (tmp_path / "by-column" / name).read_bytes() == (tmp_path / "by-name" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_columns_of_ids_and_of_4d_maps_need_not_be_named_again(tmp_path):
+    columns = {"networks": "net", "file": "falff"}
+    for name, table in {"old": labs.people(8), "new": labs.people(4, 70002)}.items():
+        labs.networks(tmp_path / name, table)
+        by_columns(tmp_path / name, columns, SUB_ID="code", DX_GROUP="dx")
+    how = "--mapColumn networks,file --maps net,falff --idColumn code --labelColumn dx --positive 1 --phenotype ''"
+    done(f"abide-data convert {{to}}/old {{to}}/cohort --grid reduced {how}", to=tmp_path)
+    done("abide-data convert {to}/new {to}/like --like {to}/cohort", to=tmp_path)
+    assert cohort_json(tmp_path / "like")["maps"] == ["net_0", "net_1", "net_2", "falff"]
+    assert read_table(tmp_path / "like/subjects.csv")["subject"].tolist() == [f"7000{number}" for number in range(2, 6)]
 
 
 @pytest.mark.slow

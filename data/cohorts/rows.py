@@ -203,6 +203,9 @@ class Metadata(Preparation):
     phenotype_columns: tuple[str, ...] = ()
     phenotype_categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     covariate_columns: tuple[str, ...] = ()
+    id_column: str = ""  # as --idColumn named it
+    map_column: str = ""  # as --mapColumn named it
+    column_maps: tuple[str, ...] = ()  # what files that its columns name are called; a 4-D file holds several maps
     site_column: str = ""  # of the covariates, which holds the sites
     covariates_named: bool = False  # by the user, so that the phenotype adds none
     same_scan: tuple[tuple[str, ...], ...] = ()

@@ -129,7 +129,14 @@ class Conversion:
             chosen = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
             leaks = (*accepted(list(chosen), source.label_column, metadata.phenotype_auc), *leaks)
             metadata = replace(metadata, accepted_leaks=leaks)
-        return replace(metadata, provenance=made_of | taken, derivation=source.derivation)
+        return replace(
+            metadata,
+            id_column=source.id_column,
+            map_column=source.map_column,
+            column_maps=source.column_maps,
+            provenance=made_of | taken,
+            derivation=source.derivation,
+        )
 
     def check_maps(self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort) -> tuple[list[Fact], list[str]]:
         """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,

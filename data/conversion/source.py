@@ -11,7 +11,7 @@ import pandas as pd
 from data.base.errors import InputError, shown
 from data.base.terminal import Fact
 from data.cohorts.derivation import Derivation
-from data.cohorts.rows import listed
+from data.cohorts.rows import Metadata, listed
 from data.conversion import derived
 from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, find_table
 from data.conversion.options import SourceOptions
@@ -60,6 +60,9 @@ class Source:
     images: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
     odd_allowed: bool = False  # whether --missing says which numbers are codes, and so that all others are right
     family_column: str | None = None  # of which `subjects` have the column `family`
+    id_column: str = ""  # that was named, now or of those who were prepared before, as the next two
+    map_column: str = ""
+    column_maps: tuple[str, ...] = ()  # what the files that its columns name are called
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class JoinedTable:
     facts: list[Fact]
     stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
+    named_id: str = ""  # the column of IDs, if it was named
+    map_column: str = ""  # that of paths, if one was
 
     @property
     def complete(self) -> pd.Series:
@@ -96,13 +101,13 @@ def read_source(
         raise InputError(
             f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
         )
-    site_columns = list(SITE_COLUMNS)
+    site_columns, before = list(SITE_COLUMNS), Metadata()
     if like:
-        optional = True
+        optional, before = True, like.cohort.metadata
         options = replace(options, maps=like.cohort.maps, connectome=like.cohort.metadata.connectome or None)
         site_columns = [like.cohort.metadata.site_column, *site_columns]
     listing = Listing(folder)
-    joined = join(listing, options)
+    joined = join(listing, options, before)
     path, table, identifier = joined.path, joined.table, joined.identifier
     coding = coding_of(table, options, path, optional)
     diagnosis, label = labels(table, coding, path, optional)
@@ -118,8 +123,8 @@ def read_source(
             f"Nobody of {path} can be converted: {why or 'it has no rows'}. Expected maps and a diagnosis of some."
         )
     check_identifiers(identifier[kept], path)
-    check_own_maps(joined, kept, options.map_column or joined.id_column)
-    others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *(options.map_column or "").split(",")]
+    check_own_maps(joined, kept, joined.map_column or joined.id_column)
+    others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *joined.map_column.split(",")]
     site_column, sites, of_sites = read_sites(table[kept], options.site_column, site_columns, others, path)
     if not optional:
         check_known(sites, site_column, identifier, path)
@@ -158,6 +163,9 @@ def read_source(
         series=None if joined.series is None else joined.series[subjects.index],
         parcels=image,
         odd_allowed=options.missing is not None,
+        id_column=joined.named_id,
+        map_column=joined.map_column,
+        column_maps=tuple(map(str, joined.maps)) if joined.map_column else (),
     )
     derivation, of_derivation = derived.common(source)
     images, missing = derived.images_of(derivation, listing, options.parcels)
@@ -203,10 +211,16 @@ def left_out(
     return {reason: subjects for reason, subjects in found.items() if subjects}
 
 
-def join(listing: Listing, options: SourceOptions) -> JoinedTable:
+def join(listing: Listing, options: SourceOptions, before: Metadata) -> JoinedTable:
     """Finds the table, the maps, by their names or by the column that names them, and the series that --connectome
-    asks for; cells that --missing names are empty. Raises InputError."""
-    joined = join_named(listing.folder, options) if options.map_column else join_found(listing, options)
+    asks for; cells that --missing names are empty. Columns of IDs and of paths that are not named are those of
+    `before`, as far as the table has them. Raises InputError."""
+    if before.map_column and not options.map_column:
+        table = read_table(options.table or find_table(listing.folder))
+        has_them = {*map_columns_of(table, before.map_column)} <= {*table}
+        options = replace(options, map_column=before.map_column if has_them else None)
+    by_column = join_named(listing.folder, options, before) if options.map_column else None
+    joined = by_column or join_found(listing, options, before)
     table, path = joined.table, joined.path
     joined = replace(joined, table=without_codes(table, options.missing or (), path))
     if not options.connectome:
@@ -216,12 +230,22 @@ def join(listing: Listing, options: SourceOptions) -> JoinedTable:
     names = [] if options.map_column else list(joined.maps)
     files, _, facts = find(listing, SERIES, options.connectome, options.only, names)
     found = {one.identifier: one.path for one in files}
-    subject = options.id_column or matching_column(table, set(found), path)
+    subject = joined.named_id or matching_column(table, set(found), path)
     series = column(table, subject, path).map(key).map(found).rename(options.connectome)
     return replace(joined, series=series, facts=[*joined.facts, *facts])
 
 
-def join_found(listing: Listing, options: SourceOptions) -> JoinedTable:
+def named_id(table: pd.DataFrame, options: SourceOptions, before: Metadata) -> str:
+    """The column of IDs that is named, or that of `before`, if the table has it; empty without any."""
+    return options.id_column or (before.id_column if before.id_column in table else "")
+
+
+def map_columns_of(table: pd.DataFrame, named: str) -> list[str]:
+    """The columns that --mapColumn names: one, whose name may have a comma, or several."""
+    return [named] if named in table else named.split(",")
+
+
+def join_found(listing: Listing, options: SourceOptions, before: Metadata) -> JoinedTable:
     """The table and the maps that are recognised by their names."""
     names = options.maps or DEFAULT_MAPS
     if names == EVERY_MAP:  # if there are none, the error says what is expected
@@ -233,31 +257,35 @@ def join_found(listing: Listing, options: SourceOptions) -> JoinedTable:
     path = options.table or find_table(listing.folder, [place for of_map in maps.values() for place in of_map.values()])
     table = read_table(path)
     identifiers = set().union(*maps.values())
-    subject = options.id_column or matching_column(table, identifiers, path)
+    id_column = named_id(table, options, before)
+    subject = id_column or matching_column(table, identifiers, path)
     keys = column(table, subject, path).map(key)
     of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
     if of_row.isna().all(axis=None):
         raise unmatched(table, subject, identifiers, path)
     facts = [fact for _, _, of_map in found.values() for fact in of_map]
-    return JoinedTable(path, table, subject, of_row, list(names), facts, stray=sorted(identifiers - set(keys)))
+    stray = sorted(identifiers - set(keys))
+    return JoinedTable(path, table, subject, of_row, list(names), facts, stray, named_id=id_column)
 
 
-def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
-    """The table and the maps whose paths its columns hold."""
+def join_named(folder: Path, options: SourceOptions, before: Metadata) -> JoinedTable:
+    """The table and the maps whose paths its columns hold; those of `before` say what their files are called."""
     map_column = options.map_column or ""
     if options.maps == EVERY_MAP or (options.only and not options.connectome):
         raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
     path = options.table or find_table(folder)
     table = read_table(path)
-    map_columns = [map_column] if map_column in table else map_column.split(",")
-    names = options.maps or (DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns))
+    map_columns = map_columns_of(table, map_column)
+    unnamed = DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns)
+    names = before.column_maps or options.maps or unnamed
     if len(names) != len(map_columns):
         raise InputError(
-            f"--maps names {len(names)} maps, {', '.join(names)}; expected a name for each column of --mapColumn, "
-            f"{', '.join(map_columns)}."
+            f"{'--like' if before.maps else '--maps'} names {len(names)} maps, {', '.join(names)}; expected a name for "
+            f"each column of --mapColumn, {', '.join(map_columns)}."
         )
     check_map_names(names)
-    subject = subject_column(table, options.id_column, path)
+    id_column = named_id(table, options, before)
+    subject = subject_column(table, id_column, path)
     named = pd.DataFrame({name: column(table, of, path) for name, of in zip(names, map_columns, strict=True)})
     column(table, subject, path)
     # Path.is_file raises for a name that is too long
@@ -267,7 +295,8 @@ def join_named(folder: Path, options: SourceOptions) -> JoinedTable:
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     facts = [("layout", f"maps that the column {map_column} names{assumed}")]
-    return JoinedTable(path, table, subject, maps, list(names), facts)
+    wanted = list(options.maps or names)
+    return JoinedTable(path, table, subject, maps, wanted, facts, named_id=id_column, map_column=map_column)
 
 
 def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
