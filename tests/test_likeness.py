@@ -62,11 +62,11 @@ def without_region(volume: np.ndarray) -> np.ndarray:
     return np.where(region("Frontal_Inf_Tri_L"), volume[0, 0, 0], volume)
 
 
-VOLUMES = {  # change of a volume, and what is told, about so far: people's own centres differ
+VOLUMES = {  # change of a volume, and what is told
     "as they are": (lambda volume: volume, None),
-    "right": (shift(0, 1), "falff: the centre of the brain is [5-7] mm too far to the right"),
-    "front": (shift(1, 1), "falff: the centre of the brain is [5-7] mm too far to the front"),
-    "bottom": (shift(2, -1), "falff: the centre of the brain is [5-7] mm too far to the bottom"),
+    "right": (shift(0, 1), "falff: the centre of the brain is 6 mm too far to the right"),
+    "front": (shift(1, 1), "falff: the centre of the brain is 6 mm too far to the front"),
+    "bottom": (shift(2, -1), "falff: the centre of the brain is 6 mm too far to the bottom"),
     "exchanged": (lambda volume: volume[::-1], "falff: left and right look exchanged"),
     "negated": (np.negative, "falff: values look negated"),
     "region": (without_region, "falff: 1 region is missing: Frontal_Inf_Tri_L"),

@@ -71,7 +71,8 @@ def body_of(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
     difference = np.abs(values - records.background(values))
     body = brain & (difference > FAINT * np.median(difference.T[brain.T]))
-    return ndimage.grey_closing(body.view(np.uint8), 3, mode="nearest").astype(bool)
+    edged = np.pad(body.astype(np.uint8), 1)  # so that a body is neither cut nor widened where the volume ends
+    return ndimage.grey_closing(edged, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
 
 
 def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:

@@ -25,8 +25,8 @@ OF_PERSON, OF_AVERAGE = 4.0, 5.0  # the same of numbers of people, and of what a
 LEAST_AVERAGE = 0.12  # of a mean z over maps, its SD counts as so much at least
 TURNED = 0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
 UNRELATED = 0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
-# mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.7 from the middle;
-# six times this tells 95 % of those maps of grey matter that are shifted by 6 mm, and all by 8 mm
+# mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
+# six times this tells 95 % of them if they are shifted by 6 mm, and all if by 8 mm
 LEAST_CENTRE = 0.8
 ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
 SLIGHT = 0.1  # of a range; each half counts as so much at least
