@@ -53,7 +53,11 @@ NII, PERSON = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
 SCAN = PERSON + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NII
 SEGMENTED = rf"(?i:{PERSON}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
 UNNAMED = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NII}"
-NAMELESS = Row(SCANS, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNNAMED, "")
+NAMELESS = Row(
+    SCANS, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNNAMED, ""
+)  # as sub-A_1_* or sub-A.1_*
+OLD = Row(SCANS, "of fMRIPrep 1.0 or 1.1, which is not read", f"{PERSON}(?:[^_]+_)*bold_(?:[^_]+_)*preproc{NII}", "")
+UNREAD = (NAMELESS, OLD)
 ROWS = (  # of maps, those of the first pipeline that has any are taken
     Row(MAPS, "BIDS", f"(?i:{PERSON}(?:.*_)?{{bids}}{NII})", "sub-*_{name}.nii.gz"),
     Row(MAPS, "PCP", f"(.+)_{{name}}{NII}", "*_{name}.nii.gz"),
@@ -62,7 +66,7 @@ ROWS = (  # of maps, those of the first pipeline that has any are taken
     Row(SCANS, "XCP-D", SCAN.format("denoised"), "sub-*_desc-denoised_bold.nii.gz", True, ""),
     Row(SCANS, "C-PAC", SCAN.format("cleaned"), "sub-*_desc-cleaned_bold.nii.gz", True, ""),
     Row(SCANS, "PCP", f"(?:.+_)?([A-Za-z0-9]+)_func_preproc{NII}", "*_func_preproc.nii.gz", True),
-    NAMELESS,  # as sub-A_1_* or sub-A.1_*
+    *UNREAD,
     Row(SERIES, "BIDS", SEGMENTED, "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>)"),
     Row(SERIES, "PCP", r"(.+)_(?=rois_){name}\.1D", "*_rois_cc200.1D (--connectome rois_cc200)"),
 )
@@ -114,8 +118,8 @@ class Found:
 
     @property
     def unfit(self) -> str:
-        """Why it is left alone, if it does not lie in MNI space, or is nobody's."""
-        if self.row is NAMELESS:
+        """Why it is left alone, if it does not lie in MNI space, is nobody's, or is too old."""
+        if self.row in UNREAD:
             return self.row.pipeline
         in_space = f"in space {self.space}" if self.space else "in no space"
         return "" if MNI_SPACE.fullmatch(self.space) else in_space
@@ -254,6 +258,11 @@ def settled(
     if not files and not left:
         raise InputError(
             f"--only {only!r} matches none of the {len(found)} {product.name} in {folder}, such as {found[0].inside}."
+        )
+    if not files and [*left] == [OLD.pipeline]:
+        raise InputError(
+            f"{folder} has no scans but {counted}; expected those of fMRIPrep 1.2 or newer, whose tables of confounds "
+            "nilearn reads. Preprocess them again with a newer fMRIPrep."
         )
     if not files:
         raise InputError(

@@ -14,8 +14,8 @@ from data.base.terminal import Fact, participants
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.discovery import (
-    NAMELESS,
     SCANS,
+    UNREAD,
     Found,
     Listing,
     Row,
@@ -51,7 +51,17 @@ class ScanFile(Found):
 
     @cached_property
     def confounds(self) -> Path | None:
-        return self.companion("_timeseries.tsv", ("confounds",)) or self.companion("_regressors.tsv", ("confounds",))
+        """fMRIPrep's table, named as since 20.2, since 1.2 or before; else the smaller one that data sets such as
+        nilearn's `fetch_development_fmri` have."""
+        named = (
+            ("_timeseries.tsv", "confounds"),
+            ("_regressors.tsv", "confounds"),
+            ("_timeseries.tsv", "reducedConfounds"),
+            ("_regressors.tsv", "reducedConfounds"),
+            ("_confounds.tsv", None),
+        )
+        found = (self.companion(ending, (desc,)) for ending, desc in named)
+        return next(filter(None, found), None)
 
     @cached_property
     def motion(self) -> Path | None:
@@ -129,7 +139,8 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     if rows.empty:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
     patterns, found = patterns_of(SCANS), list[Found]()
-    del patterns[NAMELESS]
+    for row in UNREAD:
+        del patterns[row]
     for label, inside in zip(rows["label"], rows["path"].map(PurePosixPath), strict=True):
         one = recognised(folder, inside, patterns) or Found(folder / inside, inside, NAMED, label)
         found.append(replace(one, label=label, row=replace(one.row, space=NAMED.space)))

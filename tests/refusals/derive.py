@@ -19,6 +19,12 @@ def renamed(old: str, new: str) -> Callable[[Path], None]:
     return rename
 
 
+def named_as_before(folder: Path) -> None:
+    """As fMRIPrep did until 1.1."""
+    for path in list(folder.rglob(f"*_{lab.REST}.nii.gz")):
+        path.rename(path.with_name(path.name.replace(lab.REST, f"task-rest_bold_{lab.SPACE}_preproc")))
+
+
 def again(old: str, new: str) -> Callable[[Path], None]:
     """Another scan of two of three people."""
 
@@ -102,6 +108,7 @@ DERIVE: list[Row] = [
     ),
     row(NEW, "no scans in MNI space: 3 in space T1w", spoil={"scans": renamed("space-MNI152NLin6Asym", "space-T1w")}),
     row(NEW, "no scans in MNI space: 3 in no space", spoil={"scans": renamed("_space-MNI152NLin6Asym", "")}),
+    row(NEW, "no scans but 3 of fMRIPrep 1.0", "Preprocess them again", spoil={"scans": named_as_before}),
     row(NEW, "{scans}", "holds no scans by their names", spoil={"scans": renamed("bold.nii", "boldref.nii")}),
     row(NEW, "{scans}", "whose names do not say whose", spoil={"scans": renamed("sub-", "sub-A_")}),
     row(NEW, "for 1, 2 of 3 participants", "differ in space", "--only", spoil={"scans": again("6Asym", "2009cAsym")}),
