@@ -684,7 +684,7 @@ FAULTS = {
     "no number": (lambda path: edit(path, lambda of: np.nan * of), "NaN or infinity in 168 of 168 voxels"),
     "four volumes": (lambda path: edit(path, lambda of: of[..., :4]), "(4 volumes|no frequency|degrees of freedom)"),
     "short table": (lambda path: table_of(path, lambda of: of[:50]), "50 rows, .* 120 volumes"),
-    "lacking columns": (lambda path: table_of(path, lambda of: of[["csf"]]), "not serve --confounds simple: .*Take"),
+    "lacking columns": (lambda path: table_of(path, lambda of: of[["csf"]]), "not serve --confounds simple: .*Neither"),
     "text": (lambda path: table_of(path, lambda of: of.assign(csf="x")), "holds 'x' in the column csf; expected num"),
     "too large": (lambda path: edit(path, lambda of: of * np.float32(1e30)), "varies by .*Was it scaled by mistake"),
     "filtered": (lambda path: table_of(path, still) or edit(path, filtered), "was filtered before, so fALFF says no"),
@@ -729,16 +729,49 @@ def test_who_has_no_table_of_confounds_or_moved_too_much_is_a_line(bold):
     assert (table["failed"] != "").tolist() == [True, True, False]
 
 
+def followed(told: Outcome) -> str:
+    """The option that a failure advises."""
+    return re.search(r"FAILED .*?(--(?:confounds|band) \S+) serves: take it", told.out)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["", "--confounds scrubbing", "--confounds compcor"])
+def test_a_reduced_table_is_read_and_the_advice_on_what_it_lacks_works(asked, tmp_path):
+    """As nilearn's `fetch_development_fmri` has them: of head motion, six parameters only."""
+    bold = lab.bold(tmp_path / "bold", lab.people(2, 1))
+    for label in (1, 2):
+        table = confounds(bold, label)
+        lab.edit(table, lambda of: of[[name for name in of if "derivative" not in name and "power2" not in name]])
+        table.rename(table.with_name(table.name.replace("desc-confounds", "desc-reducedConfounds")))
+    told = derive("bold", asked)
+    assert told.status == 2 and "NOT CLEANED" not in told.out and "/tmp" not in told.out.replace(str(tmp_path), "")
+    assert re.search("FAILED .*sub-.*desc-reducedConfounds_timeseries.(tsv|json) ", told.out)
+    assert followed(told) == "--confounds simple-6"
+    assert "2 derived" in done(f"abide-data derive bold again {followed(told)}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["task-rest_bold_confounds", "task-rest_desc-confounds_regressors"])
+def test_a_table_of_an_old_version_is_named_as_such(name, bold):
+    table = confounds(bold, 1)
+    lab.edit(table, lambda of: of[["csf"]].assign(FramewiseDisplacement=0.1, RotX=0.0))
+    table.rename(table.with_name(f"sub-1_{name}.tsv"))
+    told = derive(bold, "")
+    assert re.search(rf"FAILED +sub-1: .*{name}.tsv is of fMRIPrep 1.0 or 1.1.*Preprocess", told.out)
+    assert "2 derived" in told.out
+
+
 @pytest.mark.slow
 def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path):
     """48 volumes have 18 sinusoids in the band: 27 confounds leave nothing of them, 9 leave enough."""
     lab.bold(tmp_path / "bold", lab.people(2, 1), volumes=48)
     told = derive("bold").out
     assert "with 27 confounds leave 0 degrees of freedom" in told
-    assert "Take fewer confounds (--confounds simple-6, or none)" in told
+    assert "--confounds simple-6 serves: take it for all" in told
     save = lab.save(tmp_path / "ten.nii.gz", np.random.default_rng(0).random((*SHAPE, 10), np.float32))
     told = derive("bold", "--confounds simple-6 --maps dual_regression --networks {ten}", ten=save).out
     assert "has 9 degrees of freedom in the band; expected one for each of 10 networks" in told
+    assert "--band 0.01,0.25 serves" in told and "--confounds" not in told.partition("10 networks")[2].partition(")")[0]
     assert derive("bold", "--confounds simple-6").status == 0
 
 

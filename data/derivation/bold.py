@@ -1,6 +1,7 @@
 """A preprocessed 4-D scan on disk and the tables beside it -> its repetition time and the series of the voxels in its
 mask; which volumes are kept, what is regressed out, how much the head moved."""
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from data.base import files
 from data.base.errors import InputError, shown
 from data.cohorts.derivation import STRATEGIES
 from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
+from data.cohorts.rows import listed
+from data.derivation.cleaning import UnsuitedError
 from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile
 
@@ -34,6 +37,7 @@ COARSE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which ne
 SAME_TR = 0.01  # share by which header and JSON may differ, as rounded numbers do
 MOST_OF_GRID = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
 LEAST_OF_GRID = 0.05  # a brain fills more; of a slab nilearn finds less
+OLD_COLUMNS = ("FramewiseDisplacement", "RotX", "aCompCor00")  # names that fMRIPrep gave up with 1.2
 MOTION = "framewise_displacement"  # mm; in XCP-D's table of outliers 1 where a volume moved too far
 
 
@@ -190,7 +194,8 @@ class Confounds:
 
 
 def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
-    """Raises InputError, naming the table, if it does not fit the scan or lacks a column, or if there is none."""
+    """Raises InputError, naming the table, if it does not fit the scan or is not read, or if there is none. Raises
+    UnsuitedError if another strategy may serve: a column is lacking, or no volume is kept."""
     everything = Confounds(np.ones(volumes, bool), None, None)
     if scan.row.cleaned:
         moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
@@ -208,34 +213,46 @@ def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
             f"{scan.confounds} has {len(table)} rows, {scan.path.name} {volumes} volumes; expected a row a volume. Was "
             "one of them cut after it was written?"
         )
+    if strategy != "none" and (old := [name for name in OLD_COLUMNS if name in table]):
+        raise InputError(
+            f"{scan.confounds} is of fMRIPrep 1.0 or 1.1, by its column {old[0]}; expected one of 1.2 or newer, which "
+            "nilearn reads. Preprocess the scan again with a newer fMRIPrep, or move it away."
+        )
     unsteady = table[[name for name in table if name.startswith("non_steady_state")]].sum(axis=1) > 0
     kept, regressors = ~unsteady.to_numpy(bool), None
     if strategy != "none":
         kept, regressors = chosen(scan.confounds, strategy, volumes)
     if not kept.any():
-        raise InputError(
-            f"{scan.confounds}: no volume is kept by --confounds {strategy}, since the head moved; expected some. Take "
-            "--confounds simple for all, in another folder, or move the scan away."
+        raise UnsuitedError(
+            f"{scan.confounds}: no volume is kept by --confounds {strategy}, since the head moved; expected some."
         )
     return Confounds(kept, regressors, mean_motion(table))
 
 
 def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndarray]:
     """Volumes that are kept (volumes,) bool and regressors (volumes, n) by one of nilearn's strategies, from a table
-    of fMRIPrep's."""
+    of fMRIPrep's. Raises UnsuitedError if it lacks columns, or the JSON that some need."""
     from nilearn.interfaces.fmriprep import load_confounds_strategy
 
     name, motion = STRATEGIES[strategy]
-    scan = path.name.replace("_timeseries.tsv", "").replace("_regressors.tsv", "").replace("confounds", "preproc")
-    try:  # the scan's name only serves to find the table, by itself, since nilearn would find that of another run, too
+    described = path.with_suffix(".json")
+    if name == "compcor" and not described.is_file():
+        raise UnsuitedError(
+            f"{described} is missing; expected it beside the table, since it names the components for --confounds "
+            f"{strategy}. fMRIPrep writes it from 1.4 on: copy it there if you have it."
+        )
+    if described.is_file():
+        files.read_json(described, dict)
+    try:  # under a name of its own, by itself, since nilearn would find the table of another run, too
         with warnings.catch_warnings(action="ignore"), TemporaryDirectory() as alone:
-            for of in filter(Path.is_file, (path, path.with_suffix(".json"))):
-                shutil.copy(of, alone)
-            table, sample = load_confounds_strategy(f"{alone}/{scan}_bold.nii.gz", name, motion=motion)
+            for file in filter(Path.is_file, (path, described)):
+                shutil.copy(file, f"{alone}/sub-1_desc-confounds_timeseries{file.suffix}")
+            table, sample = load_confounds_strategy(f"{alone}/sub-1_desc-preproc_bold.nii.gz", name, motion=motion)
     except (ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"{path} does not serve --confounds {strategy}: {' '.join(str(error).split())} Expected "
-            "fMRIPrep's columns. Take another of --confounds, such as none, for all in another folder."
+        lacking = sorted(set(re.findall(r"'(\w+)'", str(error))))  # nilearn names columns, or all of a kind, in quotes
+        columns = f"it lacks {listed(lacking, 3)}; " if lacking else ""
+        raise UnsuitedError(
+            f"{path} does not serve --confounds {strategy}: {columns}expected fMRIPrep's columns."
         ) from error
     kept = np.ones(volumes, bool)
     if sample is not None:

@@ -17,13 +17,17 @@ LEAST_DIRECTIONS = 3  # of the series in the band; correlations of two values ar
 ON_KEPT = 0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
 ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
 BLOCK = 4096  # voxels at a time
-LESS = {  # what helps where too little is left of a scan, and whether confounds were regressed out of it here
-    True: "Take fewer confounds (--confounds simple-6, or none) or a wider --band, for all in another folder, or move "
-    "the scan away.",
-    False: "Take a wider --band, for all in another folder, or move the scan away.",
-}
 LEAST_CHANGE, MOST_CHANGE = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
 NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
+
+
+class UnsuitedError(InputError):
+    """A scan of which the confounds, or the band, leave too little; what would leave enough is for the caller to find.
+    `least` is the number of directions in the band that are needed."""
+
+    def __init__(self, text: str, least: int = LEAST_DIRECTIONS):
+        super().__init__(text)
+        self.least = least
 
 
 class Amplitudes(NamedTuple):
@@ -147,7 +151,8 @@ def unit_regressors(confounds: np.ndarray | None, sampling: Sampling) -> np.ndar
 
 
 def kept_confounds(confounds: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Confounds (volumes, regressors) of the kept volumes, float64. Raises InputError if values are missing."""
+    """Confounds (volumes, regressors) of the kept volumes, float64. Raises InputError if rows are missing,
+    UnsuitedError if values are."""
     if len(confounds) != len(kept):
         raise InputError(
             f"The confounds have {len(confounds)} rows, the scan has {len(kept)} volumes; expected a row for each "
@@ -156,7 +161,7 @@ def kept_confounds(confounds: np.ndarray, kept: np.ndarray) -> np.ndarray:
     values = np.array(confounds, np.float64)
     values[:1] = np.where(np.isnan(values[:1]), values[1:2], values[:1])
     if not np.isfinite(values[kept]).all():
-        raise InputError("The confounds lack a value after the first row; expected numbers. Take other confounds.")
+        raise UnsuitedError("The confounds lack a value after the first row; expected numbers.")
     return values[kept]
 
 
@@ -172,24 +177,23 @@ def band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
     orthogonal to the regressors themselves, too. For b in the band and a regressor z, filtered Pz: b . z = b . Pz = 0.
-    Raises InputError if the band has no frequency, or too few directions are left."""
+    Raises InputError if the band has no frequency, UnsuitedError if too few directions are left."""
     sinusoids = sinusoids_of(sampling)
     in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
     left, size, _ = np.linalg.svd(in_band.T @ regressors)
     basis = in_band @ left[:, int((size > ROUNDING).sum()) :]
     if basis.shape[1] < LEAST_DIRECTIONS:
-        raise InputError(
+        raise UnsuitedError(
             f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
-            f"freedom in {sampling.band[0]:g}-{sampling.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least. "
-            f"{LESS[regressors.shape[1] > 1]}"
+            f"freedom in {sampling.band[0]:g}-{sampling.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least."
         )
     return basis
 
 
 def sinusoids_of(sampling: Sampling) -> np.ndarray:
     """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or the
-    band ends above the highest frequency of the scan. It does, too, if they are as many as kept volumes, since they
-    would then fit whatever these hold."""
+    band ends above the highest frequency of the scan. Raises UnsuitedError if they are as many as kept volumes, since
+    they would then fit whatever these hold."""
     low, high = sampling.band
     if high * 2 * sampling.tr_s > 1 + ROUNDING:
         raise InputError(
@@ -203,10 +207,9 @@ def sinusoids_of(sampling: Sampling) -> np.ndarray:
             "one at least. Take a wider --band, for all in another folder, or move the scan away."
         )
     if len(sinusoids) < min(sinusoids.shape[1] + 1, sampling.count):
-        raise InputError(
+        raise UnsuitedError(
             f"{len(sinusoids)} of {sampling.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
-            f"sinusoids in {low:g}-{high:g} Hz. Scrub less (--confounds simple takes no volume out) or take a narrower "
-            "--band, for all in another folder, or move the scan away."
+            f"sinusoids in {low:g}-{high:g} Hz."
         )
     return sinusoids
 

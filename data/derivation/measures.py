@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from data.base.errors import InputError
 from data.derivation import centrality
-from data.derivation.cleaning import BLOCK, ROUNDING, Amplitudes, Scan
+from data.derivation.cleaning import BLOCK, ROUNDING, Amplitudes, Scan, UnsuitedError
 
 FWHM = np.sqrt(8 * np.log(2))  # of a Gaussian, in standard deviations
 LEAST_VOXELS = 9  # for ReHo, of the 27 around a voxel and itself
@@ -115,15 +115,15 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
     Filtered series are brought to variance 1. Their regression on the maps and a constant, volume by volume, gives the
     networks' time courses, which are brought to variance 1, too. The regression of each voxel's series on all of them
     together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not
-    differ in the mask, or there are more of them than degrees of freedom.
+    differ in the mask, UnsuitedError if there are more of them than degrees of freedom.
     """
     varies = scan.points.any(1)
     maps = centred_maps(networks[scan.mask][varies].astype(np.float64))
     if scan.points.shape[1] < maps.shape[1]:
-        raise InputError(
+        raise UnsuitedError(
             f"The scan has {scan.points.shape[1]} degrees of freedom in the band; expected one for each of "
-            f"{maps.shape[1]} networks. Take fewer confounds (--confounds simple-6, or none), a wider --band or fewer "
-            "networks, for all in another folder, or move the scan away."
+            f"{maps.shape[1]} networks, or fewer networks.",
+            maps.shape[1],
         )
     courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points[varies]  # (networks, directions)
     courses /= np.maximum(np.linalg.norm(courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)

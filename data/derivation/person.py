@@ -16,8 +16,9 @@ from data.base.errors import InputError
 from data.cohorts.derivation import DUAL_REGRESSION, KEY, NETWORKS, PARCELS, PROGRAM, SERIES
 from data.cohorts.nifti import MNI152, save
 from data.cohorts.pictures import picture, webp
-from data.derivation.bold import Bold, Confounds, confounds_of, found_mask, open_bold, read_mask, read_series
-from data.derivation.cleaning import Acquisition, Sampling, Scan, band_basis, scan_of, unit_regressors
+from data.derivation.advice import advice, left_by
+from data.derivation.bold import Bold, Confounds, found_mask, open_bold, read_mask, read_series
+from data.derivation.cleaning import Acquisition, Scan, UnsuitedError, scan_of
 from data.derivation.images import labels_on, networks_on
 from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
 from data.derivation.output import SOURCES, Output, json_of, linked, made_in, picture_of, sources_of, write_series
@@ -121,12 +122,10 @@ def opened(file: ScanFile, output: Output) -> OpenedScan:
     """Raises InputError, naming the file, for what is wrong with a scan, as far as its header, its tables and its mask
     tell."""
     bold = open_bold(file.path)
-    confounds = confounds_of(file, output.derivation.confounds, bold.volumes)
-    sampling = Sampling(confounds.kept, bold.tr_s, output.derivation.band)
     try:
-        directions = band_basis(sampling, unit_regressors(confounds.regressors, sampling)).shape[1]
-    except InputError as error:
-        raise InputError(f"{file.path}: {error}") from error
+        confounds, directions = left_by(output.derivation, file, bold)
+    except UnsuitedError as error:
+        raise InputError(f"{error} {advice(output.derivation, file, bold, error.least)}") from error
     remarks = list(bold.remarks)
     if directions < FEW_DIRECTIONS:
         more = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
@@ -180,6 +179,8 @@ def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> Derive
         scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
         del series
         values = {product: measure(scan, product, task.output) for product in products}
+    except UnsuitedError as error:
+        raise InputError(f"{file.path}: {error} {advice(task.output.derivation, file, bold, error.least)}") from error
     except InputError as error:
         raise InputError(f"{file.path}: {error}") from error
     return DerivedScan(values, mask, affine, bold.tr_s, confounds, remarks)

@@ -1,0 +1,51 @@
+"""What leaves enough of a scan of which confounds, or the band, leave too little: other options, tried out on it."""
+
+import math
+from dataclasses import replace
+
+from data.base.errors import InputError
+from data.cohorts.derivation import STRATEGIES, Derivation
+from data.derivation.bold import Bold, Confounds, confounds_of
+from data.derivation.cleaning import Sampling, band_basis, unit_regressors
+from data.derivation.scans import ScanFile
+
+
+def left_by(derivation: Derivation, scan: ScanFile, bold: Bold) -> tuple[Confounds, int]:
+    """The confounds of a scan, and how many directions in the band they leave. Raises InputError as `confounds_of` and
+    `band_basis`, naming the table or the scan."""
+    confounds = confounds_of(scan, derivation.confounds, bold.volumes)
+    sampling = Sampling(confounds.kept, bold.tr_s, derivation.band)
+    try:
+        return confounds, band_basis(sampling, unit_regressors(confounds.regressors, sampling)).shape[1]
+    except InputError as error:
+        raise type(error)(f"{scan.path}: {error}") from error
+
+
+def advice(derivation: Derivation, scan: ScanFile, bold: Bold, least: int) -> str:
+    """Which other option leaves at least so many directions of this scan; that none does."""
+    for option, other in others(derivation, bold):
+        try:
+            enough = left_by(other, scan, bold)[1] >= least
+        except InputError:
+            continue
+        if enough:
+            return f"{option} serves: take it for all, in another folder (without --like), or move the scan away."
+    return "Neither another --confounds nor another --band serves: move the scan away."
+
+
+def others(derivation: Derivation, bold: Bold) -> list[tuple[str, Derivation]]:
+    """Other options to try, first those that change least: of confounds, which are then those of everybody, the
+    strategy simple, then 6 parameters of head motion; else the whole band or half of it."""
+    wanted = list[tuple[str, Derivation]]()
+    if derivation.confounds in STRATEGIES:
+        name, motion = STRATEGIES[derivation.confounds]
+        strategies = {strategy: key for key, strategy in STRATEGIES.items()}
+        first = [strategies["simple", motion], strategies[name, "basic"], strategies["simple", "basic"]]
+        for key in dict.fromkeys([*first, *STRATEGIES]):
+            wanted.append((f"--confounds {key}", replace(derivation, confounds=key)))
+    low, high = derivation.band
+    highest = math.floor(500 / bold.tr_s) / 1000  # half the sampling rate, in Hz
+    for end in (highest, (low + high) / 2):
+        if end > low:
+            wanted.append((f"--band {low:g},{end:g}", replace(derivation, band=(low, end))))
+    return wanted
