@@ -807,8 +807,10 @@ def scanned(path: Path, volumes: int, edge_mm: float, header: tuple[float, str],
     """A scan of so many volumes, in cubes of this edge, with a repetition time and its unit in the header; and a JSON
     that says this, or none."""
     affine = np.diag([edge_mm, edge_mm, edge_mm, 1])
-    mask_of(path, INSIDE, affine)
     image = nibabel.Nifti1Image(nibabel.load(path).get_fdata(dtype=np.float32)[..., :volumes], affine)
+    for linked in (path, path.with_name(path.name.replace("preproc_bold", "brain_mask"))):
+        linked.unlink()  # so that what it was copied from keeps its own
+    mask_of(path, INSIDE, affine)
     image.header.set_xyzt_units("mm", header[1])
     image.header["pixdim"][4] = header[0]
     nibabel.save(image, path)
