@@ -5,6 +5,7 @@ that was censored, a column of them a parcel that the scan lacks.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from data.conversion.volumes import PersonMaps
 
 MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
 ROUNDED = 1e-4  # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
+VALUE = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
 LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
 ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
@@ -93,15 +95,29 @@ def header_of(path: Path) -> tuple[tuple[str, ...], str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
     separator = next((one for one in "\t," if one in line), r"\s+")
-    cells = re.split(separator, re.sub(r"^#\s+", "", line).strip())
+    cells = re.split(separator, re.sub(r"^(#\s+| +)", "", line).rstrip())
     names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells)
-    numbers = [name for name in names if not is_plain(name) or re.fullmatch(r"[-+]?\d*\.\d+(e.*)?", name)]
-    if numbers or not all(names) or not 2 <= len(names) == len(set(names)) <= MAX_PARCELS:
-        raise InputError(
-            f"{path} has {shown(line.strip())} in its first line; expected the names of 2 to {MAX_PARCELS} parcels, "
-            "each once."
-        )
+    if wrong := wrong_names(names):
+        raise InputError(f"{path} {wrong}")
     return names, separator
+
+
+def wrong_names(names: Sequence[str]) -> str:
+    """What is wrong with the names of parcels in the first line of a file; empty if nothing is."""
+    if values := [name for name in names if not is_plain(name) or VALUE.fullmatch(name)]:
+        return f"has {shown(values[0])} in its first line; expected the names of parcels. Write a line of these above."
+    if not all(names) and any(names):
+        place = names.index("") + 1
+        return f"has no name for column {place} of {len(names)}; expected that of a parcel. Name it, or take it out."
+    if not 2 <= len(names) <= MAX_PARCELS:
+        return f"has {len(names)} columns in its first line; expected the names of 2 to {MAX_PARCELS} parcels."
+    if twice := [f"{name} ({count} times)" for name, count in Counter(names).items() if count > 1]:
+        first = next(name for name, count in Counter(names).items() if count > 1)
+        return (
+            f"names {listed(twice)} in its first line; expected each parcel once. Rename these columns, such as to "
+            f"{first}_1 and {first}_2, in the files of everybody."
+        )
+    return ""
 
 
 def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:

@@ -306,7 +306,10 @@ CONVERT: list[Row] = [
         row(f"{FROM} --connectome rois_made", "X_0050002_rois_made.1D", words, spoil={SERIES: content})
         for words, content in (
             ("expected the names of 2 to", b""),
-            ("each once", series_file("1\t2\n", "#1\t#1\n")),
+            ("names b b (3 times), a (2 times)", series_file("1\t2\n", '"b b"\ta\tb b\tc\tb b\ta\n')),
+            ("no name for column 1 of 3", series_file("0\t1\t2\n", "\ta\tb\n")),
+            ("no name for column 2 of 3", series_file("1,2,3\n", "a,,b\n")),
+            ("has 1 columns", series_file("1\n" * 30, "a\n")),
             ("in its first line", series_file("1\t2\n", "0.5\t0.25\n")),
             ("not the series of 2 parcels", series_file("1\tx\n")),
             ("has 3 columns, its header 2 names", series_file("1\t2\t3\n")),
