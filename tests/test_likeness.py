@@ -244,3 +244,21 @@ def test_where_people_do_not_differ_a_least_spread_is_the_measure(name, far):
     values = pd.DataFrame({("falff", name): [0.9] * 60})
     new = pd.DataFrame({("falff", name): [0.9 - 0.97 * far, 0.9 - 1.03 * far]})
     assert [bool(of) for of in reasons.findings(new, reference.ranges_of(values))] == [False, True]
+
+
+def halves_of(values: np.ndarray, side: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({("contrast", "values"): values, ("contrast", "side"): side})
+
+
+def test_maps_whose_sign_differs_between_people_are_not_called_negated_nor_mirrored():
+    """As contrasts of a task: some lie between. Where none does, what is turned is told."""
+    random = np.random.default_rng(0)
+    strength = random.normal(0.5, 0.35, 80)
+    varied = halves_of(np.tanh(strength), np.tanh(strength + random.normal(0, 0.05, 80)))
+    alike = halves_of(*random.normal(0.7, 0.08, (2, 80)))
+    turned = halves_of(np.array([-0.7, 0.7]), np.array([-0.7, -0.6]))
+    assert (varied < -0.3).any(axis=None)
+    told = " ".join(text for one in sentences_of(varied, reference.ranges_of(varied)) for text in one)
+    assert not re.search("negated|exchanged", told)
+    (negated,), (mirrored,) = sentences_of(turned, reference.ranges_of(alike))
+    assert negated == "contrast: values look negated" and mirrored == "contrast: left and right look exchanged"
