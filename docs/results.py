@@ -172,7 +172,7 @@ def of_blackout() -> list[list[str]]:
     """A row for each family: how many are significant, and replicate, in both designs."""
     table = participants()
     counts, commit = table["value"].map("{:.0f}".format), table.loc[BLACKED_OUT[0], "commit"].iloc[0]
-    first = [f"commit {commit}", "ten folds: significant", "replicate", "sites held out: significant", "replicate"]
+    first = [f"commit {commit}", "ten folds: significant", "half", "sites held out: significant", "half"]
     rows = [[*first, "significant in both"]]
     for text in FAMILIES.values():
         cells = [counts[run, f"{text}: {what}"] for run in BLACKED_OUT for what in ("significant", "replicate")]
