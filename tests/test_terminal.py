@@ -50,6 +50,9 @@ def test_a_full_disk_under_the_output_is_bad_input_and_a_reader_that_goes_is_no_
     ended = shell(tmp_path, f"abide-data check {converted} >/dev/full")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert shell(tmp_path, f"abide-data check {converted} >/dev/full 2>/dev/full").returncode == 2
+    ended = shell(tmp_path, f"ulimit -f 10; abide-data pack {converted} packed --zip")
+    assert ended.returncode == 2 and re.search(r"packed.*\(ulimit -f\)", ended.stderr)
+    assert "space" not in ended.stderr and not (tmp_path / "packed").exists()
     ended = shell(tmp_path, f"abide-data check {converted} | true")
     assert ended.stderr == "" and not list(tmp_path.glob("*.log"))
     ended = shell(tmp_path, "abide-data check Zürich", PYTHONIOENCODING="ascii")

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import io
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from data import __version__
 from data.base.errors import InputError, shown, whole_number
-from data.base.files import DISK_FULL
+from data.base.files import DISK_FULL, TOO_LARGE
 from data.base.processes import INTERRUPTED, INTERRUPTED_STATUS
 from data.base.terminal import flush_or_discard, interrupted_line
 
@@ -160,7 +161,9 @@ def message_of(error: Exception) -> str:
     """What a user can do about an error of the input, the disk or the memory."""
     if isinstance(error, OSError):
         advice = " Free space and repeat the command." if error.errno in DISK_FULL else ""
-        return f"{error.filename or 'input or output'}: {error.strerror or error}.{advice}"
+        advice = f" {TOO_LARGE}" if error.errno == errno.EFBIG else advice
+        name = error.filename2 or error.filename or "input or output"  # of a copy, what is written
+        return f"{name}: {error.strerror or error}.{advice}"
     if isinstance(error, MemoryError):
         return "The memory is full; close other programs or use a machine with more."
     return str(error)

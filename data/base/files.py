@@ -11,6 +11,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 Content = TypeVar("Content")
 LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes
+TOO_LARGE = "Files may not be so large here: raise the limit (ulimit -f), or name another disk, and repeat the command."
+SUMS = "SHA256SUMS"  # what is written last into a folder that is complete
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
 FORMAT = 1  # of what this program writes and reads again; nothing of another number is read
 
@@ -116,9 +119,31 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def check_new(target: Path) -> None:
-    """Raises InputError if there is anything at `target`."""
+    """Raises InputError if there is anything at `target`; a complete one, as a command leaves that is killed at its
+    last step, need not be made again."""
+    if (target / SUMS).is_file():
+        raise InputError(
+            f"{target} exists and is complete, by its {SUMS}: check it (abide-data check {shlex.quote(str(target))}), "
+            "or remove it or name another folder."
+        )
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists; remove it or name another folder.")
+
+
+def check_writable(target: Path, advice: str = "name another folder") -> None:
+    """Raises InputError with `advice` unless a file can be made in the folder `target`; if it is none, in the nearest
+    one above it. Permissions do not tell: those of /proc allow it."""
+    above = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    nearest = target if target.is_dir() else above
+    if not nearest.is_dir():
+        raise InputError(f"{target} cannot be written ({nearest} is a file); {advice}.")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            reason = f"no file can be made in {nearest}: {error.strerror}"
+            raise InputError(f"{target} cannot be written ({reason}); {advice}.") from error
 
 
 def check_regular(path: Path) -> None:
@@ -138,6 +163,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
     path = folder.with_name(f".{folder.name}.lock")
+    if not folder.is_dir():
+        check_writable(folder)  # where no file can be made, a lock would be waited for without end
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, fallback_to_soft=False)
     try:

@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.base.errors import InputError
-from data.base.files import check_regular, replacing
+from data.base.files import SUMS, check_regular, replacing
 
-SUMS = "SHA256SUMS"
 DIFFERENT = f"is not what was written, its sum in {SUMS} says. Was it damaged? Copy it again."
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 THREADS = 2  # that compute sums

@@ -187,6 +187,7 @@ def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
     """Writes what all people share, unless it is there, and returns what became of the table. Several processes may do
     so."""
     folder = output.folder
+    files.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, wait=True):
         for leftover in folder.glob(".unfinished.*"):  # of killed processes

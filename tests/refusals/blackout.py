@@ -33,6 +33,7 @@ BLACKOUT: list[Row] = [
 
 EVERYBODY = "everybody/ckpt/mmnn/everybody"
 OF_EVERYBODY = "abide-bundle {everybody}/ckpt/mmnn/everybody {empty}/a.zip"
+OF_NEWCOMERS = "run.py --test --everybody --dataDir {newcomers}"
 BY_BUNDLE = "run.py --test --bundle {bundle} --dataDir {newcomers}"
 
 
@@ -77,6 +78,14 @@ BUNDLES: list[Row] = [
     row(OF_EVERYBODY, "gone or was changed", spoil={f"{EVERYBODY}/ckpt-4.json": {"cohort": "gone"}}),
     row(OF_EVERYBODY, "predicts no label", spoil={f"{EVERYBODY}/ckpt-4.json": partial(lab.say, model="ae")}),
     row(OF_EVERYBODY, "not as it was saved", spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"}),
+    row(
+        f"{OF_NEWCOMERS} --chkPointDir {{everybody}}/ckpt",
+        "not as it was saved",
+        "/converted",
+        "--everybody --overrideChkpt",
+        spoil={f"{EVERYBODY}/ckpt-4.data-00000-of-00001": "cut"},
+    ),
+    row(f"{OF_NEWCOMERS} --chkPointDir {{empty}}", "holds no checkpoint", "--dataDir COHORT"),
     row(BY_BUNDLE, "{bundle}", "Copy it again", spoil={"bundle": "cut"}),
     row(BY_BUNDLE, "{bundle}", "no bundle", spoil={"bundle": b"PK precious"}),
     row(BY_BUNDLE, "format 2", "format 1", spoil={"bundle": model_with(format=2)}),

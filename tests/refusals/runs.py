@@ -97,6 +97,7 @@ RUNS: list[Row] = [
     row(f"{NEW} --folds 2 --outDir {{repository}}", "{repository} holds analysis.py", "--outDir"),
     row(f"{TEST} --outDir {{file}}", "{file} is a file", "--outDir"),
     row(f"{TEST} --outDir {{file}}/x", "{file} is a file", "--outDir"),
+    row(f"{TEST} --outDir /proc/x", "/proc/x cannot be written", "--outDir"),  # though its permissions allow it
     row(f"{WRITES} {{file}}/ckpt", "{file}/ckpt/nn cannot be written", "--chkPointDir"),
     row(f"{NEW} --outDir {{missing}}", "--chkPointDir {missing}/", "--outDir {missing}"),
     row(f"{TEST} --outDir {{cohort}}", "--outDir {cohort}", "--dataDir {cohort}"),

@@ -17,6 +17,7 @@ SCORES: list[Row] = [  # report, compare, choice, permutations
     row("abide-compare {on_folds}/test {on_folds}/../on-folds/test", "nothing to compare", "each once"),
     row("abide-compare {on_folds}/test {on_folds}/train", "train of mmnn", "run.py --test"),
     row("abide-compare {on_folds}/test {missing}", "{missing}", "not there"),
+    row("abide-compare {on_folds}/test {file}", "{file} is a file", "expected the folder"),
     row("abide-compare {on_folds}/test {split}/test", "differ in participants", "such rows"),
     row(TWO_TESTS, "not as it was written", "predictions.csv", spoil={"on_folds/test/predictions.csv": "cut"}),
     row(TWO_TESTS, "not finished", "{on_folds}", spoil={"on_folds/test/run.json": {"finished": False}}),

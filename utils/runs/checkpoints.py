@@ -133,6 +133,14 @@ class CheckpointFolder:
         """That of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
         return self.at(self.latest())
 
+    @property
+    def cohort_of_training(self) -> str:
+        """Where the cohort of the training lay, as the latest record says that can be read; empty if none can."""
+        for prefix in self.prefixes:
+            with suppress(InputError):
+                return self.at(prefix).cohort
+        return ""
+
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
         return record.sha256(*files_of(self.latest()))
@@ -249,5 +257,6 @@ def digests(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def short(error: Exception) -> str:
-    """An error's first line, cut to a readable length."""
-    return (str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__])[0][:160]
+    """An error's first line, without TensorFlow's names of operations, cut to a readable length."""
+    text = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(getattr(error, "message", error)))
+    return (text.strip().splitlines() or [type(error).__name__])[0][:160]

@@ -3,7 +3,6 @@
 A guard looks at a run and at `saved`, the record of its checkpoint, if there is one.
 """
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +34,7 @@ THEIR_SCORE = (
     "Test other participants; what is known of these is a test on folds, which --train --everybody --score names."
 )
 CHECKPOINT = "this checkpoint"
+YOUR_OWN = "name a folder of your own with {}"
 
 
 def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
@@ -225,14 +225,6 @@ def excerpt(value: object, other: object) -> str:
     return f"{value[at]} as entry {at + 1}"
 
 
-def check_writable(folder: Path, flag: str) -> None:
-    """Raises InputError unless a folder can be made, and written."""
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "Permission denied" if nearest.is_dir() else f"{nearest} is a file"
-        raise InputError(f"{folder} cannot be written ({reason}); name a folder of your own with {flag}.")
-
-
 def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
     labels = {run.cohort.rows[index].label for index in run.cohort.indices("train")}
@@ -247,15 +239,15 @@ def free_output(run: Run) -> None:
     """The output folder holds nothing but what a run of this job and model wrote, and can be written; so can that of
     the checkpoints of a training."""
     record.check_free(run.out_dir, run.job.name, run.model.name)
-    check_writable(run.out_dir, "--outDir")
+    files.check_writable(run.out_dir, YOUR_OWN.format("--outDir"))
     if not run.job.needs_checkpoint:
-        check_writable(run.checkpoints.path, "--chkPointDir")
+        files.check_writable(run.checkpoints.path, YOUR_OWN.format("--chkPointDir"))
 
 
 def new_output(run: Run) -> None:
     """The reduced cohort does not exist yet."""
     files.check_new(run.out_dir)
-    check_writable(run.out_dir, "--outDir")
+    files.check_writable(run.out_dir, YOUR_OWN.format("--outDir"))
 
 
 def distinct_names(run: Run) -> None:

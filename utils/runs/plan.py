@@ -290,7 +290,7 @@ def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
 def runs_of(asked: Asked) -> Iterator[Run]:
     """Each run, not checked yet."""
     parts = [*parts_of(asked)]
-    folders = [asked.trained or CheckpointFolder(part.kept, asked.training_command) for part in parts]
+    folders = [asked.trained or checkpoints_of(asked, part) for part in parts]
     saved = [asked_record(asked, part, folder) for part, folder in zip(parts, folders, strict=True)]
     usual = next(filter(None, saved), None)  # a fold that is not trained yet is as one that is
     moments = None
@@ -300,6 +300,16 @@ def runs_of(asked: Asked) -> Iterator[Run]:
             moments = moments or run.cohort.moments
             run = replace(run, cohort=replace(run.cohort, moments=moments))
         yield run
+
+
+def checkpoints_of(asked: Asked, part: Part) -> CheckpointFolder:
+    """The folder of a run's checkpoints. New people, as of `convert --like`, do not train them: the command that does
+    names the cohort of the training, or COHORT if that is not known."""
+    folder = CheckpointFolder(part.kept, asked.training_command)
+    if part.cohort.subjects("train"):
+        return folder
+    trained = replace(asked, data_dir=Path(folder.cohort_of_training or "COHORT"))
+    return replace(folder, training=trained.training_command)
 
 
 def parts_of(asked: Asked) -> Iterator[Part]:

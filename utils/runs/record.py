@@ -144,7 +144,7 @@ def read(path: Path) -> Record | None:
     path = path / RECORD if path.is_dir() else path
     if not path.is_file():
         return None
-    otherwise = f"move {path.parent} away and repeat the run"
+    otherwise = f"move {path.parent if path.parent.name else path.parent.absolute()} away and repeat the run"
     try:
         files.check_format(path, files.read_json(path, dict).get("format"), otherwise)
         return files.read_json(path, Record)
@@ -173,6 +173,8 @@ def changed(folder: Path, record: Record) -> list[str]:
 def check_finished(folder: Path, expected: str) -> Record:
     """The record of the finished run in a folder. Raises InputError that says what is `expected`: unless the run is
     finished, and its outputs are as it wrote them."""
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; {expected}.")
     found = read(folder)
     if found is None or not found.finished:
         state = "is not finished" if folder.is_dir() else "is not there"

@@ -3,6 +3,8 @@
 What averages volumes over parcels is not run again for each batch: the cohort keeps these means.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit
 
+from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import progress
 from data.cohorts.atlas import Parcels, cubes, means_of
@@ -56,9 +59,11 @@ class Saver:
         except (tf.errors.OpError, OSError) as error:
             self.folder.prepare(anew=False)
             kept = "the one before is intact" if before else "there is none before it"
+            is_limit = os.strerror(errno.EFBIG) in str(error)  # TensorFlow's errors have no number
+            advice = files.TOO_LARGE if is_limit else "Make room for it and repeat the command."
             raise InputError(
                 f"{self.folder.path} cannot take a checkpoint at iteration {record.step} ({short(error)}); {kept}. "
-                "Make room for it and repeat the command."
+                f"{advice}"
             ) from error
 
 
