@@ -176,8 +176,10 @@ def test_covariates_are_known_by_any_usual_name_and_by_no_other(tmp_path):
 ODD = {  # numbers beside plausible ones, and those that are told
     "AGE_AT_SCAN": ([999, 99, 45000, -1], {"999", "99", "45000", "-1"}),
     "FIQ": ([99, 70, 999, -1], {"999", "-1"}),
-    "func_mean_fd": ([-9, 99, 0.9], {"-9", "99"}),
+    "VIQ": ([0, 0, 0, 45], {"0"}),
+    "func_mean_fd": ([-9, 99, 0.9, 0], {"-9", "99", "0"}),
     "score": ([-99, 999, 99], {"-99", "999"}),
+    "volume": ([0, 0, 900], {"0"}),
 }
 
 
@@ -187,16 +189,32 @@ def test_numbers_that_are_likely_no_measurements_are_asked_for(name, tmp_path):
     more, odd = ODD[name]
     table = lab.people(40)
     usual = {"AGE_AT_SCAN": 9 + np.arange(40) % 30, "FIQ": 80 + 7 * np.arange(40) % 50, "score": np.arange(40) * 2.5}
+    usual |= {"VIQ": 80 + np.arange(40) % 20, "volume": 1000 + 7.5 * np.arange(40)}
     usual["func_mean_fd"] = np.geomspace(0.02, 0.8, 40).round(3)
     table[name] = [*map(str, more), *map(str, usual[name][len(more) :])]
     lab.pcp(tmp_path / "lab", table)
     command = f"{CONVERT} --labelColumn DX_GROUP --positive 1 --phenotype {name}"
-    outcome = run(f"{command} --dryRun", of=tmp_path)
-    told = outcome.out + outcome.err
+    told = run(f"{command} --dryRun", of=tmp_path).err
     assert {text for text in odd if re.search(rf"(?<![\d.]){re.escape(text)}(?![\d.])", told)} == odd, told
     done(f"{command} --missing {','.join(f'{name}={of}' for of in sorted(odd))}", of=tmp_path)
     values = values_of(tmp_path / "out")[name]
     assert values[: len(more)].isna().tolist() == [str(of) in odd for of in more]
+
+
+def test_zeros_among_small_numbers_are_not_asked_for(tmp_path):
+    """Counts, scores around 0, scores that only patients have, categories, ages of babies, motion in tenths."""
+    at, random = np.arange(40), np.random.default_rng(0)
+    columns = {
+        "count": random.poisson(3, 40),
+        "hand_score": 10 * (at % 21 - 10),
+        "severity": np.where(at % 3, 0, 7 + at % 15),
+        "group_code": np.array([0, 3, 4, 5])[at // 4 % 4],
+        "age": at // 4 % 4,
+        "mean_fd": at % 6 / 10,
+        "percent_iq": np.linspace(0, 99, 40).round(1),
+    }
+    lab.pcp(tmp_path / "lab", lab.people(40).assign(**{name: of.astype(str) for name, of in columns.items()}))
+    done(f"{CONVERT} --labelColumn DX_GROUP --positive 1 --phenotype {','.join(columns)} --dryRun", of=tmp_path)
 
 
 # Gaps

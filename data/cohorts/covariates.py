@@ -54,6 +54,8 @@ class Kind:
 AGE = Kind("(?<![a-z])age(?![a-z])", "onset|diagnos|maternal|paternal|mother|father|parent|gestation|mental")
 SEX = Kind("(?<![a-z])(sex|gender)(?![a-z])", may_be_text=True)
 IQ = Kind("(?<![a-z])(f|fs|full_?scale_?|v|p)?iq(?![a-z])(?!_(missing|test))", "verbal|performance|(?<![a-z])[vp]iq")
+STANDARD_SCORE = Kind(f"{IQ.pattern}|(?<![a-z])(wasi|wisc|wais)(?![a-z])(?!.*raw)")  # of an IQ, also of a part
+BODY = Kind("(?<![a-z])(bmi|height|weight)(?![a-z])")
 HANDEDNESS = Kind("(?<![a-z])hand(ed(ness)?)?(?![a-z])", may_be_text=True)
 HEAD_MOTION = Kind(f"{LOGARITHMIC.pattern}|fd_?mean")
 KINDS = {"age": AGE, "sex": SEX, "IQ": IQ, "handedness": HANDEDNESS, "head motion": HEAD_MOTION}
@@ -63,8 +65,8 @@ def odd_numbers(table: pd.DataFrame | None, among: pd.DataFrame | None = None) -
     """By column of numbers, those of people (rows, text or numbers) that are likely no measurements: `age 999 (2)`.
     Nothing is said of cells that are not `among` these (bool), if they are given.
 
-    They are codes of a missing value that lie above all others, or below 0 where no other does; numbers that are far
-    from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
+    They are codes of a missing value that lie above all others, or below 0 where no other does; 0 far below all others;
+    numbers that are far from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
     """
     if table is None:
         return []
@@ -89,6 +91,9 @@ def are_odd(values: np.ndarray, name: str) -> np.ndarray:
     far = np.zeros(len(values), bool)
     far[~code] = are_far(values[~code])
     others = values[~(code | far)]
+    if zero_is_code(others[others != 0], name):
+        far |= values == 0
+        others = others[others != 0]
     if others.size >= FEWEST:
         above = values > others.max() + BEYOND * np.ptp(others)
         below = (values < 0) & (others.min() >= 0) & (measured | (values != -1))
@@ -96,6 +101,20 @@ def are_odd(values: np.ndarray, name: str) -> np.ndarray:
     if measured and (values >= 0).mean() > MOSTLY:
         far |= values < 0
     return far | (values >= EXCEL_DATE) & AGE.names(name)
+
+
+def zero_is_code(others: np.ndarray, name: str) -> bool:
+    """Whether 0 beside these other numbers (n,) of a column of this name is likely the code of a missing value. Ages,
+    IQs, heights, weights and mean head motions are not 0, unless that is the next step. Elsewhere it is a code if it
+    lies farther from all others than these lie apart. Scores of ABIDE and of OpenNeuro's ds002748 that may be 0 lie at
+    most a third as far. Fewer than FEWEST_FAR different numbers may be codes themselves."""
+    numbers = np.unique(others)
+    if others.size < FEWEST or numbers.size < 2 or numbers[0] < 0:
+        return False
+    is_mean_motion = HEAD_MOTION.names(name) and "mean" in name.lower()
+    if is_mean_motion or any(kind.names(name) for kind in (AGE, STANDARD_SCORE, BODY)):
+        return bool(numbers[0] > 1.5 * np.diff(numbers).min())  # more than a step, as rounding may have it
+    return numbers.size >= FEWEST_FAR and bool(numbers[0] > np.ptp(numbers))
 
 
 def are_far(values: np.ndarray) -> np.ndarray:
