@@ -771,8 +771,11 @@ def test_a_short_scan_is_told_to_take_fewer_confounds_and_then_is_done(tmp_path)
     save = lab.save(tmp_path / "ten.nii.gz", np.random.default_rng(0).random((*SHAPE, 10), np.float32))
     told = derive("bold", "--confounds simple-6 --maps dual_regression --networks {ten}", ten=save).out
     assert "has 9 degrees of freedom in the band; expected one for each of 10 networks" in told
-    assert "--band 0.01,0.25 serves" in told and "--confounds" not in told.partition("10 networks")[2].partition(")")[0]
+    assert "--band 0.01,0.2 serves" in told and "--confounds" not in told.partition("10 networks")[2].partition(")")[0]
     assert derive("bold", "--confounds simple-6").status == 0
+    assert done("abide-data derive bold wide --confounds simple-6 --band 0.01,0.2 --maps falff")
+    shares = nibabel.load(next(Path("wide").rglob("*falff*.nii.gz"))).get_fdata()[INSIDE]
+    assert shares.max() < 0.99  # a share of all frequencies, which tells nothing, would be 1
 
 
 @pytest.mark.slow

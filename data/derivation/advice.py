@@ -9,6 +9,8 @@ from data.derivation.bold import Bold, Confounds, confounds_of
 from data.derivation.cleaning import Sampling, band_basis, unit_regressors
 from data.derivation.scans import ScanFile
 
+WIDEST = 0.8  # of half the sampling rate: the end of a band that is advised
+
 
 def left_by(derivation: Derivation, scan: ScanFile, bold: Bold) -> tuple[Confounds, int]:
     """The confounds of a scan, and how many directions in the band they leave. Raises InputError as `confounds_of` and
@@ -35,7 +37,7 @@ def advice(derivation: Derivation, scan: ScanFile, bold: Bold, least: int) -> st
 
 def others(derivation: Derivation, bold: Bold) -> list[tuple[str, Derivation]]:
     """Other options to try, first those that change least: of confounds, which are then those of everybody, the
-    strategy simple, then 6 parameters of head motion; else the whole band or half of it."""
+    strategy simple, then 6 parameters of head motion; else twice the band or half of it."""
     wanted = list[tuple[str, Derivation]]()
     if derivation.confounds in STRATEGIES:
         name, motion = STRATEGIES[derivation.confounds]
@@ -44,8 +46,9 @@ def others(derivation: Derivation, bold: Bold) -> list[tuple[str, Derivation]]:
         for key in dict.fromkeys([*first, *STRATEGIES]):
             wanted.append((f"--confounds {key}", replace(derivation, confounds=key)))
     low, high = derivation.band
-    highest = math.floor(500 / bold.tr_s) / 1000  # half the sampling rate, in Hz
-    for end in (highest, (low + high) / 2):
+    # A band of nearly all frequencies would say nothing of the slow ones: their share, fALFF, would be 1 everywhere.
+    widest = min(2 * high, math.floor(WIDEST * 500 / bold.tr_s) / 1000)
+    for end in (widest, (low + high) / 2):
         if end > low:
             wanted.append((f"--band {low:g},{end:g}", replace(derivation, band=(low, end))))
     return wanted
