@@ -159,3 +159,10 @@ def test_sets_at_known_sites_are_those_of_a_loop_over_people():
         moved = expit([odds[of] - middle(of, rest & (fold != fold[of])) for of in range(len(label))])
         others = calibration.fit(label[rest], moved[rest])
         np.testing.assert_array_equal(sets[0, ~rest], others.sets(moved[~rest], 0.8))
+
+
+def test_two_folds_at_known_sites_have_sets():
+    """Beside the one that is calibrated and a person's own there is none."""
+    label, site, _, raw = known_sites(4)
+    sets = calibration.left_out(label, raw, np.arange(len(label)) % 2, site)[2][0]
+    assert 0.7 < sets[np.arange(len(label)), label.astype(int)].mean() < 0.9

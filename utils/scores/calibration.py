@@ -138,7 +138,10 @@ def centred(
     middle = site_middle(odds, label, site, others)
     for other in np.unique(group[others]):
         members = group == other
-        middle[members] = site_middle(odds, label, site, others & ~members)[members]
+        rest = others & ~members
+        if len(np.unique(label[rest])) < CLASSES:  # of two groups nobody is left
+            rest = others
+        middle[members] = site_middle(odds, label, site, rest)[members]
     return expit(odds - middle)
 
 
