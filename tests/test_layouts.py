@@ -1,11 +1,13 @@
 """abide-data convert: the same people in every layout, orientation and form of a table have the same records."""
 
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -327,3 +329,44 @@ def test_tensorflow_is_never_imported(tmp_path):
     command = [sys.executable, "-m", "data", "convert", "pcp", "cohort", "--grid", "reduced"]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert finished.returncode in (0, 1) and "forecast" in finished.stdout, finished.stderr
+
+
+def apart(text: str) -> str:
+    """With accents in characters of their own, as a Mac stores names of files."""
+    return unicodedata.normalize("NFD", text)
+
+
+def test_both_spellings_of_an_accent_are_one(tmp_path):
+    """In sites, categories, IDs, names of columns and of files, on disk, in the table or as typed."""
+    table = labs.people(24).rename(columns={"SITE_ID": "Größe"})
+    table["Größe"] = [spelt("Zürich") for spelt in (apart, str) * 12]
+    table["hand"] = [spelt(hand) for spelt in (apart, str, str) for hand in ("größer", "á", "á", "größer") * 2]
+    table["FILE_ID"] = [apart(f"Zoë{number}") for number in range(24)]
+    labs.pcp(tmp_path / "named", table)
+    table["FILE_ID"] = table["FILE_ID"].map(lambda name: unicodedata.normalize("NFC", name))
+    table["path"] = [f"cpac/{name}_falff.nii.gz" for name in table["FILE_ID"]]
+    table.drop(columns="SUB_ID").to_csv(tmp_path / "named/Phenotypic.csv", index=False)
+    words = f"--labelColumn DX_GROUP --positive 1 --siteColumn {apart('Größe')} --phenotype hand"
+    by_name = converted(tmp_path / "named", words)
+    rows = pd.read_csv(io.BytesIO(by_name["subjects.csv"]))
+    assert {*rows["site"]} == {"Zürich"} and {*rows["subject"]} == {f"Zoë{number}" for number in range(24)}
+    header = by_name["phenotype.csv"].decode().splitlines()[0]
+    assert header.startswith("subject,hand_größer,hand_á,unused_3,")
+    (tmp_path / "named").rename(tmp_path / "by_column")
+    assert converted(tmp_path / "by_column", f"{words} --mapColumn path --idColumn FILE_ID") == by_name
+
+
+def test_a_cohort_of_a_script_has_one_site_for_both_spellings(tmp_path):
+    labs.records(tmp_path / "script", 4)
+    (tmp_path / "script/4.bin").rename(tmp_path / f"script/{apart('Zoë')}.bin")
+    names = ["1", "2", "3", apart("Zoë")]
+    lines = [
+        f"{name}.bin,{name},{of('Zürich')},{int(at % 2 == 0)},train"
+        for at, (name, of) in enumerate(zip(names, (apart, str) * 2, strict=True))
+    ]
+    (tmp_path / "script/subjects.csv").write_text("\n".join(["file,subject,site,label,split", *lines, ""]))
+    (tmp_path / "script/cohort.json").write_text('{"grid": [31, 37, 31]}')
+    done("abide-data pack {of}/script {of}/sealed", of=tmp_path)
+    rows = read_table(tmp_path / "sealed/subjects.csv")
+    assert {*rows["site"]} == {"Zürich"} and rows["file"].tolist() == ["1.bin", "2.bin", "3.bin", "Zoë.bin"]
+    assert "Zürich 2/2" in done("abide-data check {of}/sealed", of=tmp_path)

@@ -19,6 +19,12 @@ class InputError(Exception):
         super().__init__(" ".join(text.splitlines()))
 
 
+def composed(text: str) -> str:
+    """The text with each accent in one character with its letter (Unicode's NFC), as most programs write it. A Mac
+    stores them apart in names of files, so that one name has two spellings."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def is_plain(text: str) -> bool:
     return len(text) <= MAX_TEXT and not NOT_PLAIN.search(text)
 
@@ -38,7 +44,7 @@ def taken_for_one(names: Iterable[str], compared: Callable[[str], str] = str) ->
     encoding of accents only. Each group has all its spellings. What is `compared` of a name may be a part of it."""
     groups: dict[str, Counter[str]] = {}
     for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", compared(name).casefold()), Counter())[name] += 1
+        groups.setdefault(composed(compared(name).casefold()), Counter())[name] += 1
     return [
         " and ".join(shown(name) + (f" ({times} times)" if times > 1 else "") for name, times in group.items())
         for group in groups.values()

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from data.base.errors import InputError
+from data.base.errors import InputError, composed
 
 if TYPE_CHECKING:
     import h5py
@@ -144,6 +144,20 @@ def check_writable(target: Path, advice: str = "name another folder") -> None:
         if error.errno not in DISK_FULL:
             reason = f"no file can be made in {nearest}: {error.strerror}"
             raise InputError(f"{target} cannot be written ({reason}); {advice}.") from error
+
+
+def file_in(folder: Path, name: str) -> Path | None:
+    """The file at a path in a folder, also if its accents are written otherwise on disk, see `composed`; None if there
+    is none."""
+    if name and os.path.isfile(folder / name):  # Path.is_file raises for a name that is too long
+        return folder / name
+    place = folder
+    for part in () if name.isascii() else Path(name).parts:
+        names = os.listdir(place) if os.path.isdir(place) else []
+        if part not in ("..", *names):
+            part = next((other for other in names if composed(other) == composed(part)), part)
+        place = place / part
+    return place if not name.isascii() and os.path.isfile(place) else None
 
 
 def check_regular(path: Path) -> None:

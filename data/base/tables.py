@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, composed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +19,8 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> dict[int, dict[str, st
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            rows = [(reader.line_num, row) for row in reader if row]
+            header = list(map(composed, next(reader, [])))
+            rows = [(reader.line_num, list(map(composed, row))) for row in reader if row]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError
+from data.base.errors import InputError, composed
 from data.cohorts.rows import Metadata, Row
 
 CONNECTOMES = "connectomes.h5"
@@ -117,7 +117,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
         raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error
     if shape != expected or parcels_sha256(parcels, image) != metadata.parcels_sha256:
         raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
-    row_of = {subject: row for row, subject in enumerate(people)}
+    row_of = {composed(subject): row for row, subject in enumerate(people)}
     if odd := sorted(row_of.keys() ^ set(subjects)):
         raise InputError(f"{path} or the table of records lacks participant {odd[0]} ({len(odd)} such). {AGAIN}")
     rows = np.array([row_of[subject] for subject in subjects], int)

@@ -15,7 +15,7 @@ from glob import escape
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from data.base.errors import InputError
+from data.base.errors import InputError, composed
 from data.base.files import LEDGER
 from data.base.terminal import Fact, participants
 from data.cohorts.derivation import TABLE as DERIVED
@@ -228,7 +228,8 @@ def nothing(listing: Listing, product: Product, name: str) -> str:
 
 def matching(inside: PurePosixPath, only: str | None) -> bool:
     """Whether a path in a folder matches `only`, a glob or one of several as `A,B`; without any all do."""
-    return not only or any(fnmatchcase(str(inside), glob) for glob in {only, *only.split(",")})
+    path = composed(str(inside))
+    return not only or any(fnmatchcase(path, composed(glob)) for glob in {only, *only.split(",")})
 
 
 def chosen(found: Sequence[Found], only: str | None) -> list[Found]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.base.cli import names, option, seed
+from data.base.errors import composed
 from data.cohorts.records import GRIDS
 
 
 def columns(text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
-    return tuple(name for name in text.split(",") if name)
+    return tuple(name for name in composed(text).split(",") if name)
 
 
 def series_name(text: str) -> str:
@@ -26,17 +27,34 @@ class SourceOptions:
         None, type=Path, help="CSV or TSV with a row a participant (default: the one beside the maps)"
     )
     id_column: str | None = option(
-        None, metavar="NAME", help="column of participant IDs (default: the one that matches the maps)"
+        None,
+        type=composed,
+        metavar="NAME",
+        help="column of participant IDs (default: the one that matches the maps)",
     )
     label_column: str | None = option(
-        None, metavar="NAME", help="column of the diagnosis (ABIDE's own table: DX_GROUP)"
+        None,
+        type=composed,
+        metavar="NAME",
+        help="column of the diagnosis (ABIDE's own table: DX_GROUP)",
     )
-    positive: str | None = option(None, metavar="A,B,...", help="its values for autism (ABIDE's own table: 1)")
+    positive: str | None = option(
+        None,
+        type=composed,
+        metavar="A,B,...",
+        help="its values for autism (ABIDE's own table: 1)",
+    )
     negative: str | None = option(
-        None, metavar="A,B,...", help="its values for control; others are left out (default: the only other value)"
+        None,
+        type=composed,
+        metavar="A,B,...",
+        help="its values for control; others are left out (default: the only other value)",
     )
     site_column: str | None = option(
-        None, metavar="NAME", help="column of sites (default SITE_ID or site, if there is one); '' if none tells it"
+        None,
+        type=composed,
+        metavar="NAME",
+        help="column of sites (default SITE_ID or site, if there is one); '' if none tells it",
     )
     missing: tuple[str, ...] | None = option(
         None,
@@ -62,13 +80,21 @@ class SourceOptions:
         metavar="FILE",
         help="where these parcels lie: labels as NIfTI (default: those in atlases/)",
     )
-    map_column: str | None = option(None, metavar="A,B,...", help="columns of paths in the folder, one for each map")
+    map_column: str | None = option(
+        None,
+        type=composed,
+        metavar="A,B,...",
+        help="columns of paths in the folder, one for each map",
+    )
     only: str | None = option(None, metavar="GLOB,...", help="use only maps whose path matches, such as '*/zfALFF*'")
     exclude: str | None = option(
         None, metavar="FILE|ID,ID", help="leave these participants out; a file holds one ID a line"
     )
     where: str | None = option(
-        None, metavar="CONDITION", help="use only rows for which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'"
+        None,
+        type=composed,
+        metavar="CONDITION",
+        help="use only rows for which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'",
     )
 
 
@@ -87,7 +113,10 @@ class ConversionOptions:
         help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )
     family: str | None = option(
-        None, metavar="NAME", help="column with one value for all of a family, who stay together in splits and folds"
+        None,
+        type=composed,
+        metavar="NAME",
+        help="column with one value for all of a family, who stay together in splits and folds",
     )
     seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
     keep_split: Path | None = option(

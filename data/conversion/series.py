@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from data.base.errors import InputError, is_plain, shown, whole_number
+from data.base.errors import InputError, composed, is_plain, shown, whole_number
 from data.base.files import check_regular
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
@@ -91,7 +91,7 @@ def header_of(path: Path) -> tuple[tuple[str, ...], str]:
     check_regular(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
-            line = file.readline()
+            line = composed(file.readline())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
     separator = next((one for one in "\t," if one in line), r"\s+")

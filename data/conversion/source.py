@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.base.errors import InputError, shown
+from data.base.files import file_in
 from data.base.terminal import Fact
 from data.cohorts.derivation import Derivation
 from data.cohorts.rows import Metadata, listed
@@ -288,8 +289,7 @@ def join_named(folder: Path, options: SourceOptions, before: Metadata) -> Joined
     subject = subject_column(table, id_column, path)
     named = pd.DataFrame({name: column(table, of, path) for name, of in zip(names, map_columns, strict=True)})
     column(table, subject, path)
-    # Path.is_file raises for a name that is too long
-    maps = named.map(lambda name: folder / name if name and os.path.isfile(folder / name) else math.nan)
+    maps = named.map(lambda name: file_in(folder, name) or math.nan)
     if maps.isna().all(axis=None):
         there = listed([shown(name) for name in named.iloc[:, 0]], 2) or "nothing"
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")

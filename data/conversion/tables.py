@@ -9,7 +9,7 @@ from shlex import quote
 
 import pandas as pd
 
-from data.base.errors import PLAIN, InputError, is_plain, shown, taken_for_one
+from data.base.errors import PLAIN, InputError, composed, is_plain, shown, taken_for_one
 from data.base.files import check_regular
 from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
@@ -52,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
         ) from error
-    rows = rows.fillna("").map(lambda cell: " ".join(cell.split()))
+    rows = rows.fillna("").map(lambda cell: composed(" ".join(cell.split())))
     names = pd.Series([name or f"column {number}" for number, name in enumerate(rows.iloc[0], 1)])
     if (twice := names[names.duplicated()]).size:
         raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
@@ -80,8 +80,9 @@ def with_points(column: pd.Series) -> pd.Series:
 
 
 def key(identifier: str) -> str:
-    """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`."""
-    bare = re.sub(r"^sub[-_]?(?=.)", "", identifier.strip(), flags=re.IGNORECASE)
+    """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`, accents
+    `composed`."""
+    bare = re.sub(r"^sub[-_]?(?=.)", "", composed(identifier.strip()), flags=re.IGNORECASE)
     bare = re.sub(r"^(\d+)\.0*$", r"\1", bare)
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from data.base.errors import InputError, shown
+from data.base.files import file_in
 from data.base.terminal import Fact, participants
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
@@ -129,8 +130,8 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     rows = pd.DataFrame(
         {"label": column(table, named, path).map(key), "path": column(table, str(options.bold_column), path)}
     )
-    # Path.is_file raises for a name that is too long
-    there = rows["path"].map(lambda name: bool(name) and os.path.isfile(folder / name)).astype(bool)
+    rows["path"] = rows["path"].map(lambda name: file_in(folder, name))
+    there = rows["path"].notna()
     absent, rows = rows["label"][~there].tolist(), rows[there]
     if odd := [shown(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
         raise InputError(
@@ -141,7 +142,8 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     patterns, found = patterns_of(SCANS), list[Found]()
     for row in UNREAD:
         del patterns[row]
-    for label, inside in zip(rows["label"], rows["path"].map(PurePosixPath), strict=True):
+    for label, scan in zip(rows["label"], rows["path"], strict=True):
+        inside = PurePosixPath(scan.relative_to(folder) if scan.is_relative_to(folder) else scan)
         one = recognised(folder, inside, patterns) or Found(folder / inside, inside, NAMED, label)
         found.append(replace(one, label=label, row=replace(one.row, space=NAMED.space)))
     facts = [("left out", f"{len(absent)} rows without a scan: {listed(absent)}")] if absent else []
