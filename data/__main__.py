@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.base.cli import Parser, add_options, guarded, options_of, positive, seed
+from data.base.cli import Parser, add_options, flag_of, guarded, options_of, positive, seed
 from data.base.errors import InputError
 from data.base.files import check_new
 from data.base.terminal import Fact, joined, participants, print_facts, start
@@ -139,8 +139,12 @@ def check(args: argparse.Namespace) -> int:
 
     if args.html:
         check_page.check_place(args.html)
-    maps = checks.holds_maps(args.cohort)
-    with checks.read_maps(args.cohort) if maps else nullcontext(open_cohort(args.cohort)) as cohort:
+    maps, options = checks.holds_maps(args.cohort), options_of(args, SourceOptions)
+    if not maps and (given := [name for name, value in vars(options).items() if value is not None]):
+        raise InputError(
+            f"--{flag_of(given[0])} is about a folder of maps and their table; {args.cohort} is none. Leave it out."
+        )
+    with checks.read_maps(args.cohort, options) if maps else nullcontext(open_cohort(args.cohort)) as cohort:
         pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
         findings = (checks.of_folder if maps else checks.full_and_stored)(cohort, pictures)
         print_facts([*findings.counted(), *findings.judged(args.cohort), ("checked", findings.conclusion)])
@@ -204,9 +208,12 @@ def parser() -> argparse.ArgumentParser:
     add("--like", type=Path, metavar="COHORT", help=like)
     add_options(new, SourceOptions)
     add_options(new, ConversionOptions)
-    add = verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is").add_argument
-    add("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
-    add("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
+    checked = verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is")
+    checked.add_argument("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
+    checked.add_argument("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
+    add_options(
+        checked, SourceOptions, "of a folder of maps, as for convert", without=("connectome", "parcels", "missing")
+    )
     add = verb(swap, "augment: swap regions between training participants of the same label").add_argument
     add("cohort", type=Path)
     add("out", type=Path, help="cohort to write")

@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +79,11 @@ def holds_maps(folder: Path) -> bool:
 
 
 @contextmanager
-def read_maps(folder: Path) -> Iterator[Cohort]:
+def read_maps(folder: Path, options: SourceOptions) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
-    source = read_source(folder, SourceOptions(maps=EVERY_MAP), optional=True)
+    every_map = None if options.map_column else EVERY_MAP
+    source = read_source(folder, replace(options, maps=options.maps or every_map), optional=True)
     print_facts(joined(source.facts))
     subjects, maps = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
     with tempfile.TemporaryDirectory() as work, Pool() as pool:

@@ -31,6 +31,7 @@ from data.cohorts.rows import TABLE, UNKNOWN_SITE, UNLIKE_RECORDS, Metadata, Row
 from data.cohorts.stored import EDITABLE
 from data.cohorts.variants import resplit
 from data.conversion import leaks
+from data.conversion import tables as user_tables
 from data.conversion.sites import check_known
 from data.conversion.template import encode_like
 
@@ -110,7 +111,7 @@ def with_tables(
     for name in taken:
         path = edited / name
         before = recorded[name] if name in recorded else read_table(cohort, name)
-        after = tables.read_frame(path, [key_of(name)]).set_index(key_of(name))
+        after = read_edited(path)
         people = before.index if name == TABLE else [*cohort.first_records(range(len(rows)))]
         after = merged(before, after, people, path, cohort.metadata)
         if name == TABLE:
@@ -136,6 +137,13 @@ def with_tables(
         return made, changes
     made = resplit(made, split)
     return replace(made, metadata=replace(made.metadata, phenotype_auc=separations_of(made, edited))), changes
+
+
+def read_edited(path: Path) -> pd.DataFrame:
+    """One of EDITABLE as an editor or a spreadsheet saved it, as text by `key_of`. Raises InputError."""
+    table = user_tables.read_table(path)
+    user_tables.check_columns(table, {"": [key_of(path.name)]}, path)
+    return table.astype(object).set_index(key_of(path.name))
 
 
 def tables_in(folder: Path) -> list[str]:

@@ -336,3 +336,12 @@ def test_new_people_have_the_maps_and_volumes_of_the_cohort(tmp_path):
     for name in ("70002.bin", "70003.bin"):
         found, wanted = (read_record(tmp_path / of / name, 4)[2] for of in ("like", "alone"))
         assert (found == wanted).all()
+
+
+@pytest.mark.slow
+def test_people_of_one_class_have_it_if_it_is_named(converted, tmp_path):
+    """As the refusal that they get without --negative advises, see tests/refusals/convert.py."""
+    new = write(tmp_path / "new", labs.people(4, 70002), lambda table: table.assign(dx="TD"))
+    words = "--labelColumn dx --positive ASD --negative TD"
+    done(f"{LIKE} {words}", new=new, of=converted, to=tmp_path / "to")
+    assert {*read_table(tmp_path / "to/subjects.csv")["label"]} == {"0"}

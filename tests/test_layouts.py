@@ -370,3 +370,24 @@ def test_a_cohort_of_a_script_has_one_site_for_both_spellings(tmp_path):
     rows = read_table(tmp_path / "sealed/subjects.csv")
     assert {*rows["site"]} == {"Zürich"} and rows["file"].tolist() == ["1.bin", "2.bin", "3.bin", "Zoë.bin"]
     assert "Zürich 2/2" in done("abide-data check {of}/sealed", of=tmp_path)
+
+
+def test_of_the_tables_above_one_counts_that_has_the_people(tmp_path):
+    """Of maps that were not converted, too; others are as good as none, and --table names one, as is then advised."""
+    maps = tmp_path / "study/maps"
+    labs.flat(maps, PEOPLE)
+    (tmp_path / "study/maps.csv").rename(tmp_path / "people.csv")
+    (tmp_path / "study/budget.csv").write_text("year,costs\n2,30000\n3,40000\n")
+    for command in ("check {maps}", "convert {maps} {maps}/to --grid reduced --dryRun"):
+        assert "people.csv" in done(f"abide-data {command}", maps=maps)
+        (tmp_path / "people.csv").rename(tmp_path / "others")
+        refused(f"abide-data {command}", "no table of participants", "--table", maps=maps)
+        assert "others" in done(f"abide-data {command} --table {tmp_path}/others", maps=maps)
+        (tmp_path / "others").rename(tmp_path / "people.csv")
+
+
+def test_maps_that_a_column_names_are_checked(tmp_path):
+    folder = labs.named_by_column(tmp_path / "named", labs.people(12))
+    refused("abide-data check {of}", "--mapColumn", of=folder)
+    told = done("abide-data check {of} --mapColumn path --where 'AGE_AT_SCAN > 0'", of=folder)
+    assert "12 participants, not converted" in told

@@ -175,6 +175,22 @@ def saved_by_a_spreadsheet(path: Path, other: str) -> None:
     lab.edit(path, b"\xef\xbb\xbf" + table.to_csv(index=False, quoting=1, lineterminator="\r\n").encode())
 
 
+def test_a_table_with_semicolons_and_decimal_commas_is_read(converted, tmp_path):
+    def european(table: pd.DataFrame) -> bytes:
+        points = cell("50005", "AGE_AT_SCAN", "35.5")(table)
+        return (
+            points.assign(AGE_AT_SCAN=points["AGE_AT_SCAN"].str.replace(".", ",")).to_csv(sep=";", index=False).encode()
+        )
+
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/covariates.csv").write_bytes(european(lab.read_table(converted / "covariates.csv")))
+    told = done("abide-data pack {of} {to}/new --tables {to}/tables", of=converted, to=tmp_path)
+    assert next(line for line in told.splitlines() if line.startswith("changed")).endswith(" -> 35.5")
+    assert told.count("\nchanged ") == 1
+    before, after = (table_of(folder, "covariates.csv").drop("50005") for folder in (converted, tmp_path / "new"))
+    pd.testing.assert_frame_equal(after, before)
+
+
 def test_a_table_that_was_edited_in_place_is_told_and_taken_if_it_is_named(converted, tmp_path):
     of = lab.copy(converted, tmp_path / "of")
     saved_by_a_spreadsheet(of / "covariates.csv", "50")

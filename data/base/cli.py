@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
@@ -79,10 +79,11 @@ def flags(kind: type) -> list[str]:
     return [flag_of(field.name) for field in options_in(kind)]
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "") -> None:
-    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet; in a group if that
-    has a title."""
-    known, groups = parser._option_string_actions, {group.title: group for group in parser._action_groups}
+def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "", without: Collection[str] = ()) -> None:
+    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet, `without` those of
+    these names; in a group if that has a title."""
+    known = {*parser._option_string_actions, *(f"--{name}" for name in without)}
+    groups = {group.title: group for group in parser._action_groups}
     for field in (one for one in options_in(kind) if f"--{flag_of(one.name)}" not in known):
         how = dict(field.metadata)
         name = how.pop("group", title)
@@ -92,8 +93,9 @@ def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "") ->
 
 
 def options_of(args: argparse.Namespace, kind: type[Options], **more: Any) -> Options:
-    """The dataclass with what the user said, and `more`."""
-    return kind(**{field.name: getattr(args, flag_of(field.name)) for field in options_in(kind)}, **more)  # type: ignore
+    """The dataclass with what the user said, and `more`; its defaults for options that the parser is without."""
+    told = {field.name: getattr(args, flag_of(field.name), field.default) for field in options_in(kind)}
+    return kind(**told, **more)  # type: ignore
 
 
 def names(text: str) -> tuple[str, ...]:

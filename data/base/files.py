@@ -258,8 +258,10 @@ def typed(text: str | bytes, kind: type[Content], strict: bool = True) -> Conten
         return adapter(checked).validate_json(text, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where + ': ' if where else ''}{first['msg']}") from None
+        where, reason = ".".join(map(str, first["loc"])), first["msg"]
+        if first["type"] == "too_short":
+            reason = f"expected {first['ctx']['min_length']} or more values, got {first['ctx']['actual_length']}"
+        raise ValueError(f"{where + ': ' if where else ''}{reason}") from None
 
 
 @cache

@@ -37,6 +37,8 @@ class Subjects(NamedTuple):
     @property
     def advice(self) -> str:
         """Which number of folds is possible."""
+        if self.smaller_class < 2:
+            return f"Folds take two participants of each class; the smaller class has {self.smaller_class}. Add others."
         return f"Use --folds {min(USUAL_FOLDS, self.smaller_class)}."
 
 
@@ -52,10 +54,8 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     people, count = subjects_of(cohort.rows, cohort.groups), int(how)
     fewest = people.smaller_class
     if not 2 <= count <= fewest:
-        raise InputError(
-            f"--folds {how} cannot cut {cohort.path}: its smaller class has {participants(fewest)}; expected 2 to "
-            f"{fewest}."
-        )
+        bounds = f"Its smaller class has {participants(fewest)}; expected 2 to {fewest}." if fewest > 1 else ""
+        raise InputError(f"--folds {how} cannot cut {cohort.path}. {bounds or people.advice}")
     fold = numbered_folds(people.label, people.site, people.unit, count, seed)
     return dict(zip(people.subjects, map(str, fold), strict=True))
 
@@ -91,7 +91,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
         if unknown := (table[how] == "").sum():
             print(f"{how} is not known of {participants(unknown)}, in a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
-        known = listed([SITE_COLUMN, *([] if table is None else table.columns)])
+        known = listed(list(dict.fromkeys([SITE_COLUMN, *([] if table is None else table.columns)])))
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
     fold_of = {subject: value[first] for subject, first in zip(people.subjects, people.unit.tolist(), strict=True)}
     if moved := [f"{one} ({value[one]}) to {fold}" for one, fold in fold_of.items() if fold != value[one]]:

@@ -7,7 +7,7 @@ Project as `nilearn.datasets.fetch_abide_pcp` stores it, and DPABI. A column of 
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,12 +15,14 @@ from glob import escape
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
 from data.base.errors import InputError, composed
 from data.base.files import LEDGER
 from data.base.terminal import Fact, participants
 from data.cohorts.derivation import TABLE as DERIVED
-from data.cohorts.rows import listed
-from data.conversion.tables import key
+from data.cohorts.rows import LISTED, listed
+from data.conversion.tables import key, read_table
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map wa
 )
 SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
 MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
-TABLES = ("participants.tsv", "Phenotypic_*.csv", "*.csv", "*.tsv")
+ANY_TABLES = ("*.csv", "*.tsv")
+TABLES = ("participants.tsv", "Phenotypic_*.csv", *ANY_TABLES)
 OF_PARCELS = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
 OURS = (LEDGER, DERIVED)  # tables that this program leaves in folders of maps and results
 OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
@@ -361,21 +364,33 @@ def globs_of(found: Found) -> Iterator[str]:
     yield from (name, f"*/{name}", f"*{name}", whole, "/".join([*folders, name]))
 
 
-def find_table(folder: Path, files: Iterable[Path] = ()) -> Path:
-    """The only table beside files or above them. Raises InputError if there is none, or several."""
-    if found := table_near(folder, files):
+def find_table(folder: Path, files: Iterable[Path], fits: Callable[[pd.DataFrame], bool]) -> Path:
+    """The only table beside files or above them, see `table_near`. Raises InputError if there is none, or several."""
+    if found := table_near(folder, files, fits=fits):
         return found
-    raise InputError(f"{folder} has no table of participants; expected a CSV or TSV. Name it with --table.")
+    raise InputError(
+        f"{folder} has no table of participants; expected a CSV or TSV in it, or above it with their IDs or paths. "
+        "Name it with --table."
+    )
 
 
-def table_near(folder: Path, files: Iterable[Path], patterns: Sequence[str] = TABLES) -> Path | None:
+def table_near(
+    folder: Path,
+    files: Iterable[Path],
+    patterns: Sequence[str] = TABLES,
+    fits: Callable[[pd.DataFrame], bool] = lambda table: True,
+) -> Path | None:
     """The only table of the first pattern of which there is any, beside files or else up to two folders above; None
-    without one. Raises InputError if there are several."""
+    without one. What lies above and is not called as tables of participants are must be one that `fits`: much else may
+    lie there. Raises InputError if there are several."""
     inside = {parent for path in files for parent in path.parents if parent.is_relative_to(folder)}
-    for places in (sorted(inside | {folder}), list(folder.resolve().parents)[:2]):
+    beside, above = sorted(inside | {folder}), list(folder.resolve().parents)[:2]
+    for places in (beside, above):
         for pattern in patterns:
             there = sorted(path for place in places for path in place.glob(pattern))
             tables = [path for path in there if path.name not in OURS and not OF_A_SCAN.search(path.name)]
+            if places is above and pattern in ANY_TABLES and len(tables) <= LISTED:
+                tables = [path for path in tables if is_fit(path, fits)]
             if len(tables) > 1:
                 raise InputError(
                     f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table."
@@ -383,3 +398,11 @@ def table_near(folder: Path, files: Iterable[Path], patterns: Sequence[str] = TA
             if tables:
                 return tables[0]
     return None
+
+
+def is_fit(path: Path, fits: Callable[[pd.DataFrame], bool]) -> bool:
+    """Whether a file is a table that fits; what cannot be read does not."""
+    try:
+        return fits(read_table(path))
+    except InputError:
+        return False

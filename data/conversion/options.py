@@ -66,7 +66,8 @@ class SourceOptions:
         None,
         type=names,
         metavar="A,B,...",
-        help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff)",
+        help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff; in "
+        "check all)",
     )
     connectome: str | None = option(
         None,

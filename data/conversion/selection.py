@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -203,6 +204,12 @@ def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional
             f"{path}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
             "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
             f"or name each, as in {side} {','.join(lost[0])}."
+        )
+    if optional and coding.negative is None and len(known) == 1 and not positive & known:
+        value = next(iter(known))
+        raise InputError(
+            f"{path}: {values.name} holds {value} only, and --positive {coding.positive} is nobody's. If {value} is "
+            f"control, say so with --negative {quote(value)}; if it is autism, with --positive {quote(value)}."
         )
     absent = positive | negative if optional and coding.negative else set()
     too_many = coding.negative is None and len(negative) > 1

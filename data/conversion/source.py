@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -217,7 +217,8 @@ def join(listing: Listing, options: SourceOptions, before: Metadata) -> JoinedTa
     asks for; cells that --missing names are empty. Columns of IDs and of paths that are not named are those of
     `before`, as far as the table has them. Raises InputError."""
     if before.map_column and not options.map_column:
-        table = read_table(options.table or find_table(listing.folder))
+        path = options.table or find_table(listing.folder, (), lambda table: True)
+        table = read_table(path)
         has_them = {*map_columns_of(table, before.map_column)} <= {*table}
         options = replace(options, map_column=before.map_column if has_them else None)
     by_column = join_named(listing.folder, options, before) if options.map_column else None
@@ -255,9 +256,10 @@ def join_found(listing: Listing, options: SourceOptions, before: Metadata) -> Jo
     of_files = list(dict.fromkeys(files_of(listing, name) for name in names))
     found = {name: find(listing, MAPS, name, options.only, of_files) for name in of_files}
     maps = {name: {one.identifier: one.path for one in files} for name, (files, _, _) in found.items()}
-    path = options.table or find_table(listing.folder, [place for of_map in maps.values() for place in of_map.values()])
-    table = read_table(path)
     identifiers = set().union(*maps.values())
+    places = [place for of_map in maps.values() for place in of_map.values()]
+    path = options.table or find_table(listing.folder, places, lambda table: names_some(table, identifiers))
+    table = read_table(path)
     id_column = named_id(table, options, before)
     subject = id_column or matching_column(table, identifiers, path)
     keys = column(table, subject, path).map(key)
@@ -269,12 +271,17 @@ def join_found(listing: Listing, options: SourceOptions, before: Metadata) -> Jo
     return JoinedTable(path, table, subject, of_row, list(names), facts, stray, named_id=id_column)
 
 
+def names_some(table: pd.DataFrame, identifiers: Collection[str]) -> bool:
+    """Whether a column of a table holds the ID of somebody."""
+    return any(table[name].map(key).isin(identifiers).any() for name in table)
+
+
 def join_named(folder: Path, options: SourceOptions, before: Metadata) -> JoinedTable:
     """The table and the maps whose paths its columns hold; those of `before` say what their files are called."""
     map_column = options.map_column or ""
     if options.maps == EVERY_MAP or (options.only and not options.connectome):
         raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
-    path = options.table or find_table(folder)
+    path = options.table or find_table(folder, (), lambda table: {*map_columns_of(table, map_column)} <= {*table})
     table = read_table(path)
     map_columns = map_columns_of(table, map_column)
     unnamed = DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns)

@@ -124,7 +124,7 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
 def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[Fact]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
-    path = options.table or find_table(folder)
+    path = options.table or find_table(folder, (), lambda table: options.bold_column in table)
     table = read_table(path)
     named = subject_column(table, options.id_column, path)
     rows = pd.DataFrame(

@@ -8,6 +8,7 @@ from pathlib import Path
 import lab
 import numpy as np
 import pandas as pd
+from commands import done
 
 from refusals import Row, row
 
@@ -26,6 +27,20 @@ def scripted(path: Path) -> None:
     lines = [f"{number}.bin,{number},NYU,{number % 2},train" for number in range(1, 5)]
     (path / "subjects.csv").write_text("\n".join(["file,subject,site,label,split", *lines, ""]))
     (path / "cohort.json").write_text('{"grid": [31, 37, 31]}')
+
+
+def of_one_label(path: Path) -> None:
+    lab.records(path, 4)
+    for number in range(1, 5):
+        lab.edit(path / f"{number}.bin", lab.record(number, 1.0))
+
+
+def with_sites(path: Path) -> None:
+    """The same with covariates, whose column of sites is called so."""
+    script = path.with_name("script")
+    scripted(script)
+    (script / "covariates.csv").write_text("subject,site,age\n" + "".join(f"{at},NYU,1{at}\n" for at in range(1, 5)))
+    done("abide-data pack {of} {to}", of=script, to=path)
 
 
 def twice(path: Path) -> None:
@@ -217,6 +232,7 @@ COHORTS: list[Row] = [  # what every command finds on opening one
         spoil={ROWS_OF: lambda table: table.assign(subject="1", split=["test", *["train"] * 3])},
     ),
     row(SCRIPTED, "the label nan", spoil={ROWS_OF: lambda table: table.assign(label="")}),  # nobody can learn from it
+    row("abide-data check {converted} --table {file}", "--table is about a folder of maps", "Leave it out"),
     row(CHECKED.replace("converted", "scripted"), "no SHA256SUMS", "abide-data pack {scripted}"),
     row(SCRIPTED, "format 2", "format 1", spoil={"scripted/cohort.json": b'{"format": 2, "grid": [31, 37, 31]}'}),
     row(CHECKED, "subjects.csv missing", "Copy it again", spoil={"converted/subjects.csv": "gone"}),
@@ -231,8 +247,10 @@ COHORTS: list[Row] = [  # what every command finds on opening one
     row("abide-data swap {converted} {missing}", "50002.bin", "volume", spoil={"converted/50002.bin": "flipped"}),
     row(f"{CUT_INTO} 1", "--folds 1", "expected 2 to"),
     row(f"{CUT_INTO} 400", "--folds 400"),
+    row(f"{CUT_INTO} 3".replace("converted", "of_one_label"), "two participants of each class", "has 0"),
     row(f"{CUT_INTO} AGE_AT_SCAN", "values among 40 participants", "expected two groups"),
     row(f"{CUT_INTO} planet", "--folds planet", "neither a number nor a column"),
+    row(f"{CUT_INTO} planet".replace("converted", "with_sites"), "it has site, age"),
     row(f"{CUT_INTO} DX_GROUP", "--folds DX_GROUP", "neither a number nor a column"),
     row(f"{CUT_INTO} 3 --fold 7", "--fold 7", "none of the folds"),
     row(f"{BARE} --folds site", "has 1 values", "unknown"),
@@ -296,6 +314,8 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "chunks": lab.chunks,
     "colliding": colliding,
     "scripted": scripted,
+    "of_one_label": of_one_label,
+    "with_sites": with_sites,
     "flat": lambda path: lab.flat(path, lab.people(24, 1)),
 }
 ROWS = [*TABLES, *COHORTS, *DAMAGE]

@@ -356,6 +356,12 @@ CONVERT: list[Row] = [
         spoil={"others/Phenotypic.csv": with_column(dx=["ASD"])},
     ),
     row(
+        f"{LIKE} --labelColumn dx --positive ASD",
+        "dx holds TD only",
+        "--negative TD",
+        spoil={"others/Phenotypic.csv": with_column(dx=["TD"])},
+    ),
+    row(
         "abide-data convert {others} {missing} --like {bundle}",
         "holds no alff maps",
         "alff",

@@ -76,6 +76,7 @@ RUNS: list[Row] = [
     row("run.py --model cae --verify 3", "--verify", "the full pass"),
     row("run.py --blackout --model ae", "ae cannot be blacked out", "mmnn"),
     row("run.py --train --model nn --set depth=3", "--set depth", "learning_rate"),
+    row("run.py --train --model cnn --set kernels=", "--set kernels=", "1 or more values"),
     row("run.py --train --model nn --set phenotype_units=1000000000", "1000000000", "4096"),
     row("run.py --train --model cae --preset deep", "deep", "stride3-bn, stride3, stride1"),
     row(f"{WRITES} {{empty}}/a*", "*", "pattern"),

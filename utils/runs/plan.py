@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data.base.cli import MAX_SEED, flags, option, positive
 from data.base.cli import seed as a_seed
-from data.base.errors import InputError
+from data.base.errors import InputError, composed
 from data.base.terminal import participants, print_facts
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
@@ -101,9 +101,15 @@ class Asked:
         None, "results (default results/<model>-<job>)", type=Path, metavar="DIR", group="data"
     )
     folds: str | None = option(
-        None, "test everybody: in N folds, or leaving out one value of COLUMN at a time", metavar="N|COLUMN", group=CUT
+        None,
+        "test everybody: in N folds, or leaving out one value of COLUMN at a time",
+        type=composed,
+        metavar="N|COLUMN",
+        group=CUT,
     )
-    fold: str | None = option(None, "do one fold only: its number from 0, or its site", metavar="K", group=CUT)
+    fold: str | None = option(
+        None, "do one fold only: its number from 0, or its site", type=composed, metavar="K", group=CUT
+    )
     repeats: int = option(
         1,
         "do it R times, each with the next seed, and take the mean (default 1)",
