@@ -181,11 +181,13 @@ def global_removed(series: np.ndarray) -> np.ndarray:
     return series - shared @ np.linalg.lstsq(shared, series, rcond=None)[0]
 
 
-def checked(folder: Path, change: dict[str, np.ndarray]) -> str:
-    """What check says of 40 people, of whom some have other series."""
+def checked(folder: Path, change: dict[str, np.ndarray], beside: dict[str, dict] | None = None) -> str:
+    """What check says of 40 people, of whom some have other series, or a JSON beside them."""
     labs.pcp(folder / "lab", labs.people(40), series=True)
     for subject, series in change.items():
         pd.DataFrame(series, columns=NAMES).to_csv(path_of(folder / "lab", subject), sep="\t", index=False)
+    for subject, said in (beside or {}).items():
+        path_of(folder / "lab", subject).with_suffix(".json").write_text(json.dumps(said))
     run(f"{PCP} --keepDuplicates", source=folder / "lab", to=folder / "cohort")
     run("abide-data check {of} --html {of}.html", of=folder / "cohort")
     return text_of(folder / "cohort.html")
@@ -203,10 +205,31 @@ def test_who_was_processed_otherwise_and_equal_connectomes_are_named(converted, 
     told = checked(tmp_path, change | {test: series[train]}).splitlines()
     (note,) = [line for line in told if "as if only their global signal had been removed" in line]
     assert "8 of 40 participants correlate far less" in note and note.endswith(", ".join(flat))
-    (note,) = [line for line in told if "far smoother in time" in line]
+    (note,) = [line for line in told if "series far smoother" in line]
     assert "8 of 40 participants have series" in note and note.endswith(", ".join(smooth))
     (line,) = [line for line in told if line.startswith("one scan under several IDs")]
     assert f"{train} (train)" in line and f"{test} (test)" in line and "one scan in train and test" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False])
+def test_series_that_are_smoother_by_a_shorter_repetition_time_are_not_called_filtered(known, tmp_path):
+    """Half of the people are scanned faster; of these some were filtered."""
+    series = {of["SUB_ID"]: labs.series_of(of).to_numpy() for of in labs.people(40).to_dict("records")}
+    fast, filtered = [*series][:20], [*series][:6]
+    change = {name: np.cumsum(series[name], axis=0) for name in fast}
+    change |= {name: np.cumsum(change[name], axis=0) for name in filtered} if known else {}
+    said = {name: {"SamplingFrequency": 1.25} if name in fast else {"RepetitionTime": 2.0} for name in series}
+    told = checked(tmp_path, change, said if known else {})
+    (note,) = [line for line in told.splitlines() if "series far smoother" in line]
+    table = read_table(tmp_path / "cohort/series.csv").set_index("subject")
+    if known:
+        assert "6 of 20 participants with a repetition time of 0.8 s" in note and "had been filtered" in note
+        assert note.endswith(", ".join(filtered))
+        assert table["repetition_time_s"].astype(float).value_counts().to_dict() == {0.8: 20, 2.0: 20}
+    else:
+        assert "20 of 40 participants" in note and "repetition time, which is not known" in note
+        assert "as if only these" not in note and "repetition_time_s" not in table
 
 
 @pytest.mark.slow

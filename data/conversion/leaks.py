@@ -6,7 +6,7 @@ Columns of which nothing can be learnt are refused, too: one value, dates, IDs, 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -54,6 +54,11 @@ MIXTURES = {  # by measure: what those who are far below all others look like
         "roughness": "have series far smoother in time than all others, as if only these had been filtered",
     },
 }
+REPETITION_TIME = "repetition_time_s"  # of series, which are smoother from volume to volume if it is shorter
+UNKNOWN_TIME = (
+    "have series far smoother from volume to volume than all others: these were filtered, or their repetition time, "
+    "which is not known, is shorter"
+)
 
 
 def measures_diagnosis(name: str) -> str | None:
@@ -221,14 +226,29 @@ def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], 
     if leaks := {name: auc for view in views for name, auc in separating(view[training], label).items()}:
         named = ", ".join(with_auc(leaks))
         findings.problems.append(f"whole {what} separate the training labels by {named}; were all made alike?")
+    measured = views[-1].reset_index(drop=True)
     for measure, looks in MIXTURES[what].items():
-        values = views[-1].get(measure)
-        if values is not None and (below := measures.far_below(np.log(values.to_numpy()))).size:
+        for among, same in comparable(what, measure, measured) if measure in measured else ():
+            below = same.index[measures.far_below(np.log(same[measure].to_numpy()))]
+            if below.empty:
+                continue
             people = sorted(rows[at].subject for at in below)
-            findings.notes.append(f"{below.size} of {participants(len(rows))} {looks}: {listed(people)}")
+            words = UNKNOWN_TIME if among is None else f"{among}{looks}"
+            findings.notes.append(f"{len(people)} of {participants(len(same))} {words}: {listed(people)}")
             findings.mark(f"{measure} of the {what} far below all others'", people)
     if by_site := measures.by_site(views[0], [row.site for row in rows]):
         findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")
+
+
+def comparable(what: str, measure: str, measured: pd.DataFrame) -> Iterator[tuple[str | None, pd.DataFrame]]:
+    """Those of the people who are compared with each other by a measure of whole maps or connectomes, and what they
+    share in words: all, but by the roughness of series those of one repetition time; None if that is not known."""
+    if what != "connectomes" or measure != "roughness":
+        yield "", measured
+        return
+    times = measured[REPETITION_TIME] if REPETITION_TIME in measured else pd.Series(np.nan, measured.index)
+    for seconds, same in measured.groupby(times.round(1), dropna=False):
+        yield None if np.isnan(seconds) else f"with a repetition time of {seconds:g} s ", same
 
 
 def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:

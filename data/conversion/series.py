@@ -15,7 +15,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError, composed, is_plain, shown, whole_number
-from data.base.files import check_regular
+from data.base.files import check_regular, read_json
 from data.base.manifest import sum_of, sums_of
 from data.base.pool import Pool
 from data.base.processes import ahead
@@ -28,6 +28,7 @@ from data.cohorts.phenotype import write_by_subject
 from data.cohorts.rows import Metadata, listed
 from data.conversion import edges
 from data.conversion.discovery import Listing
+from data.conversion.leaks import REPETITION_TIME
 from data.conversion.tables import read_table
 from data.conversion.volumes import PersonMaps
 
@@ -47,7 +48,7 @@ class Correlated:
     image: np.ndarray | None
     rows: tuple[Path, ...]  # of each subject
     sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
-    measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series
+    measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series, and its REPETITION_TIME
     facts: list[Fact]
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
@@ -63,7 +64,7 @@ class Correlated:
         """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
         rows = (np.fromfile(path, DTYPE) for path in self.rows)
         write(target / CONNECTOMES, subjects, self.parcels, self.image, rows)
-        write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects))
+        write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects).dropna(axis=1, how="all"))
 
 
 def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, like: Cohort | None) -> Correlated:
@@ -196,7 +197,18 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
     if np.isnan(found).all():
         raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
     row.write_bytes(found.tobytes())
-    return (path.name, sum_of(path)), edges.of_series(series)
+    return (path.name, sum_of(path)), edges.of_series(series) | {REPETITION_TIME: repetition_time(path)}
+
+
+def repetition_time(path: Path) -> float:
+    """The seconds from one volume of a series to the next, by the JSON beside it; NaN if that does not say one number.
+    Raises InputError if it is damaged."""
+    described = path.with_suffix(".json")
+    said = read_json(described, dict) if described.is_file() else {}
+    seconds, per_second = (said.get(name) for name in ("RepetitionTime", "SamplingFrequency"))
+    if isinstance(seconds, int | float) and seconds > 0:
+        return float(seconds)
+    return 1 / per_second if isinstance(per_second, int | float) and per_second > 0 else np.nan
 
 
 def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[Fact]]:
