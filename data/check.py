@@ -334,9 +334,10 @@ def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, 
     rows = [cohort.rows[index] for index in stored.index]
     names, views, kinds = [row.file for row in rows], [stored], measures.stored_kinds(stored)
     if raw is not None:  # which tells kinds better
-        views, kinds = [raw, stored], measures.kinds(raw)
+        views, kinds = [raw[[*measures.COMPARED]], stored], measures.kinds(raw)
         findings.counts.append(f"values {', '.join(sorted(set(kinds)))}")
-        findings.notes += filter(None, [measures.voxel_sizes(raw, names)])
+        told = [measures.two_sides(raw, names), measures.filled(raw, names), measures.voxel_sizes(raw, names)]
+        findings.notes += filter(None, told)
     if mixed := measures.mixture(kinds, names):
         findings.problems.append(f"maps of several kinds: {mixed}; convert maps of one kind")
     places = stored[["x_mm", "y_mm", "z_mm"]]

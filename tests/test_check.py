@@ -9,11 +9,13 @@ from itertools import takewhile
 from pathlib import Path
 
 import lab
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from commands import done, record_of, run, text_of
 from helpers import read_rows, resealed
+from nilearn.image import math_img
 from PIL import Image
 from scipy import ndimage
 from scipy.stats import pearsonr
@@ -443,3 +445,43 @@ def test_a_folder_of_maps_is_checked_before_it_is_converted(tmp_path):
     derivation = page.partition("could not be derived")[2]
     assert derivation.index("50999") < derivation.index("0.12") and "Everybody" in page
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".json") and "cohort" in path.name]
+
+
+def two_sided(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """The sform stays; the qform has its first axis to the other side."""
+    image.set_sform(image.affine, 4)
+    image.set_qform(image.affine * np.array([[-1], [1], [1], [1]]), 4)
+    return image
+
+
+def test_another_background_and_two_sides_are_told_and_the_advice_helps(tmp_path):
+    """As ReHo is where nothing varies, in three maps; two affines in another."""
+    table = lab.people(30)
+    folder = lab.bids(tmp_path / "maps", table, ("reho", "alff"))
+    *filled, turned = sorted(folder.rglob("*reho*.nii.gz"))[4:8]
+    for path in filled:
+        lab.edit(path, lambda values, affine: (np.where(values == 0, 1, values), affine))
+    image = nibabel.load(turned)
+    shares = [np.mean(np.asarray(nibabel.load(path).dataobj) == 1) for path in filled]
+    nibabel.save(two_sided(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)), turned)
+
+    def notes() -> list[str]:
+        run("abide-data check {of} --html {to}/check.html", of=folder, to=tmp_path)
+        told = [line for line in text_of(tmp_path / "check.html").splitlines() if line.startswith("note: reho: ")]
+        return [line for line in told if "sform" in line or "fills" in line]
+
+    sides, fills = notes()
+    first, _, third, fourth = table["SUB_ID"][4:8]
+    assert fourth in sides and first not in sides and "set_qform(image.affine)" in sides
+    assert (
+        f"{min(shares):.0%} to {max(shares):.0%} of the voxels" in fills
+        and f"{first}, " in fills
+        and f"{third}, 1 in the first" in fills
+    )
+    (formula,) = re.findall(r'nilearn.image.math_img\("(.*)", img=FILE\)', fills)
+    for path in filled:
+        nibabel.save(math_img(formula, img=path), path)
+    image = nibabel.load(turned)
+    image.set_qform(image.affine)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), turned)
+    assert notes() == []

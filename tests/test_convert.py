@@ -157,6 +157,7 @@ def test_metadata_say_what_the_records_are_and_of_what(source, full, reduced):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     assert cohort_json(reduced)["provenance"]["input_sha256"] == digest.hexdigest()
     columns = "subject,background,mean,sd,min,max,coverage,x_mm,y_mm,z_mm,voxel_mm3"
+    columns += ",common_value,common_share,sides_differ"
     assert (reduced / "maps.csv").read_text().splitlines()[0] == columns
 
 

@@ -845,6 +845,20 @@ def test_doubtful_scans_are_done_with_a_warning_each_and_good_ones_without(bare,
         assert re.search("WARNING +voxels of 7.5 mm.*: 1 participant, 3\n", told.out)
 
 
+@pytest.mark.slow
+def test_two_affines_that_disagree_on_left_and_right_are_a_warning(bare):
+    path = scan(bare, 2)
+    image = nibabel.load(path)
+    image = nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, image.header)
+    image.set_sform(image.affine, 4)
+    image.set_qform(image.affine * np.array([[-1], [1], [1], [1]]), 4)
+    path.unlink()
+    nibabel.save(image, path)
+    told = derive(bare, "--dryRun")
+    assert told.status == 0
+    assert re.search("WARNING +qform and sform of the scan disagree .* left.*: 1 participant, 2\n", told.out)
+
+
 # What is read rightly
 
 

@@ -20,7 +20,10 @@ from data.likeness import reasons, reference
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 TRAINING = 110
-MEASURES = ("background", "mean", "sd", "min", "max", "voxel_mm3", "x_mm", "y_mm", "z_mm", "coverage")
+MEASURES = (
+    *("background", "mean", "sd", "min", "max", "voxel_mm3", "x_mm", "y_mm", "z_mm", "coverage"),
+    *("common_value", "common_share", "sides_differ"),
+)
 EACH = 3  # people are changed in one way
 
 

@@ -87,6 +87,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
+    expected |= {"common_value": -2, "common_share": 1 - 6 / values.size, "sides_differ": 0}
     assert found == pytest.approx(expected, rel=1e-5)
     assert tuple(found) == measures.MEASURES
 

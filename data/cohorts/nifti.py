@@ -29,6 +29,7 @@ UNREADABLE = (  # what nibabel raises for damaged files
     *(ImageFileError, HeaderDataError, OrientationError, zlib.error),
     *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError),
 )
+SIDES_DIFFER = "sides_differ"  # in `extra` of an image: see `sides_differ`
 MNI152 = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
@@ -97,8 +98,9 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_images(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
-    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. If maps in a row
-    are of one file, it is read once, a volume at a time. Raises InputError, naming the file."""
+    """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. Its `extra` holds
+    SIDES_DIFFER. If maps in a row are of one file, it is read once, a volume at a time. Raises InputError, naming the
+    file."""
     for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
         image, wanted = open_image(path), list(of_file)
         for of_map in wanted:
@@ -146,7 +148,20 @@ def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1I
         raise InputError(
             f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected a map or labels. Compute it again."
         )
-    return nibabel.Nifti1Image(values, canonical.affine)
+    return nibabel.Nifti1Image(values, canonical.affine, extra={SIDES_DIFFER: sides_differ(image)})
+
+
+def sides_differ(image: nibabel.Nifti1Pair) -> bool:
+    """Whether a header holds two affines, a qform and an sform, of which one calls left what the other calls right.
+    nibabel takes the sform, some programs take the qform."""
+    try:
+        forms = image.get_qform(coded=True), image.get_sform(coded=True)
+        if not all(code for _, code in forms):
+            return False
+        (one, other) = (nibabel.aff2axcodes(affine) for affine, _ in forms)
+    except UNREADABLE:  # a qform that is no rotation
+        return False
+    return any({*ends} == {"L", "R"} for ends in zip(one, other, strict=True))
 
 
 def share_outside(brain: np.ndarray, affine: np.ndarray) -> float:

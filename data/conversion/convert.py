@@ -150,7 +150,7 @@ class Conversion:
             prefix = f"{name}: " if len(measured) > 1 else ""
             try:
                 kind = check_kind(of_map, [of.name for of in self.source.maps[name]], known[name] if known else None)
-                separating = check_measures(of_map[training], label, self.options.allow_leak)
+                separating = check_measures(of_map.loc[training, [*measures.COMPARED]], label, self.options.allow_leak)
             except InputError as error:
                 raise InputError(f"{prefix}{error}") from error
             facts.append(("maps", f"{prefix}{kind}"))

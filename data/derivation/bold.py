@@ -17,7 +17,7 @@ from nibabel.affines import voxel_sizes
 from data.base import files
 from data.base.errors import InputError, shown
 from data.cohorts.derivation import STRATEGIES
-from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable
+from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable, sides_differ
 from data.cohorts.rows import listed
 from data.derivation.cleaning import UnsuitedError
 from data.derivation.remarks import Remark
@@ -31,6 +31,11 @@ DEFAULT_TR = 1.0  # in the unit of a header: what programs write that do not kno
 UNSURE_TR = Remark(
     "repetition time of exactly 1 s, by the header alone, as programs write that do not know it. Look it up, and write "
     "it as RepetitionTime into a JSON beside each scan",
+    warning=True,
+)
+TWO_SIDES = Remark(
+    "qform and sform of the scan disagree on which side is left; the sform is taken. Check which is right, and write "
+    "it as both",
     warning=True,
 )
 COARSE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which networks read; scans have 2 to 5
@@ -80,6 +85,8 @@ def open_bold(path: Path) -> Bold:
     if edge_mm > COARSE_MM:
         text = f"voxels of {{}} mm; expected at most {COARSE_MM:g} mm, since larger ones mix regions. Take finer scans"
         remarks = [*remarks, Remark(text, edge_mm, warning=True)]
+    if sides_differ(image):
+        remarks = [*remarks, TWO_SIDES]
     return Bold(path, image, tr_s, remarks)
 
 
