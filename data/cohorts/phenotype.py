@@ -29,9 +29,8 @@ HANDEDNESS = {"right": ("R",), "left": ("L",), "ambidextrous": ("Ambi",), "mixed
 IQ_TESTS = {"wasi": ("WASI",), "wisc": ("WISC", "HAWIK"), "wais": ("WAIS",)}  # HAWIK is the German WISC
 MAX_NUMBER = 1e12  # float32 can still sum its squares
 WISC_INDICES = ("VCI", "PRI", "WMI", "PSI")
-CATEGORIES: dict[
-    str, Mapping[str, tuple]
-] = {  # by the first half of a value's name, the second, and the codes it is 1 for
+# By the first half of a value's name, the second, and the codes that it is 1 for.
+CATEGORIES: dict[str, Mapping[str, tuple]] = {
     "sex": {"male": (1,), "female": (2,)},
     "handedness": HANDEDNESS,
     "iq_test": {name: (name,) for name in (*IQ_TESTS, "other")},

@@ -189,15 +189,20 @@ def told(result: dict | None) -> Covariates | None:
     """The result of `motion` as part of what a test shows."""
     if result is None:
         return None
+    limits: dict[str, Any] = {}
+    if unmeasured := result.get("unmeasured"):
+        limits = {
+            "reliability": result["reliability"],
+            "unmeasured": unmeasured.correlation,
+            "strongest": unmeasured.strongest,
+            "times_strongest": or_none(unmeasured.times),
+        }
     return Covariates(
         names=[*result["beside"].whole],
         partial=result.get("partial", UNDEFINED),
         reason=result.get("reason", ""),
         left_out=result["left_out"],
-        reliability=result.get("reliability"),
-        unmeasured=result["unmeasured"].correlation if "unmeasured" in result else None,
-        strongest=result["unmeasured"].strongest if "unmeasured" in result else "",
-        times_strongest=or_none(result["unmeasured"].times) if "unmeasured" in result else None,
+        **limits,
     )
 
 
