@@ -16,6 +16,7 @@ class Effort:
     save_every: int = 150  # batches from checkpoint to checkpoint
     calibrate_from: int = 50  # people of each class: what an 80 % set then holds varies by 6 % (SD) with them
     describe_from: int = 20  # people whose limits may be passed on
+    told_from_s: int = 600  # of trainings, from which on it is said how long they take
 
 
 EFFORT = Effort(**json.loads(os.environ.get("ABIDE_EFFORT", "{}")))

@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NoReturn, Protocol
 
 from data.base.processes import INTERRUPTED_STATUS, end_at_interrupt, interrupt_again, interrupt_once
 
 LINE_INTERVAL_S = 10.0
+MOST_LINES = 60  # of progress, about, in the first ten minutes, and in each three times as long
 LEAST = 20  # letters of a text that is cut
 LONGEST = 1000  # letters of a line where there is no terminal
 ABOUT = len("participants")  # the widest of what facts are about
@@ -74,13 +76,13 @@ def print_unless_quiet(text: str) -> None:
         print(text, flush=True)
 
 
-def print_table(rows: Sequence[Sequence[str]], cut: bool = False) -> None:
-    """Prints rows of texts in aligned columns, unless `quietly`. Where there is a terminal, a text wraps in its column,
-    or is `cut`, if it stands in a file, too; elsewhere a row is a line, however long."""
+def print_table(rows: Sequence[Sequence[str]], cut: bool = False, aloud: bool = False) -> None:
+    """Prints rows of texts in aligned columns, unless `quietly`; `aloud` even then. Where there is a terminal, a text
+    wraps in its column, or is `cut`, if it stands in a file, too; elsewhere a row is a line, however long."""
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
-    if TELL.get() or not (rows and sys.stdout):
+    if (TELL.get() and not aloud) or not (rows and sys.stdout):
         return
     width = None if sys.stdout.isatty() else LONGEST
     console, table = Console(width=width, markup=False, highlight=False, emoji=False), Table.grid(padding=(0, 2, 0, 0))
@@ -96,9 +98,9 @@ def print_table(rows: Sequence[Sequence[str]], cut: bool = False) -> None:
     print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)
 
 
-def print_facts(facts: Iterable[Fact]) -> None:
+def print_facts(facts: Iterable[Fact], aloud: bool = False) -> None:
     """Prints facts, each a row: what it is about, and the text. Those of several calls are aligned."""
-    print_table([(f"{about:{ABOUT}}", text) for about, text in facts])
+    print_table([(f"{about:{ABOUT}}", text) for about, text in facts], aloud=aloud)
 
 
 def joined(facts: Iterable[Fact]) -> list[Fact]:
@@ -129,24 +131,25 @@ class Progress(Protocol):
 
 
 class Lines:
-    """One line at the first step, every ten seconds and at the end. Who is told it elsewhere has it twice a second."""
+    """One line at the first step, every ten seconds, of what takes long less often, and at the end; also if it is begun
+    before progress within it goes elsewhere. Who is told it elsewhere has it twice a second."""
 
     def __init__(self, title: str, total: int, done: int, tell: Tell | None):
         self.title, self.total, self.done = title, total, done
-        self.tell = tell or print_unless_quiet
+        self.tell = tell or partial(print, flush=True)
         self.interval_s = TOLD_INTERVAL_S if tell else LINE_INTERVAL_S
         self.started, self.started_at, self.printed = time.monotonic(), done, float("-inf")
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self.printed < self.interval_s and self.done < self.total:
+        if now - self.printed < max(self.interval_s, (now - self.started) / MOST_LINES) and self.done < self.total:
             return
         self.printed = now
         text = f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}"
         if self.done > self.started_at:
             left = (now - self.started) / (self.done - self.started_at) * (self.total - self.done)
-            text += f", {left:.0f} s left"
+            text += f", {duration(left)} left"
         self.tell(text)
 
 

@@ -1,16 +1,18 @@
 """Runs are done one after another here, or several at a time by the same command with `--fold K` in other processes, as
 an array of Slurm shares them. Each is locked; whoever finds all of them done pools the results, under a lock, too."""
 
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from data.base import files
 from data.base.cli import error_line
@@ -20,9 +22,12 @@ from data.base.terminal import Progress, print_facts, progress, quietly
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
+from utils.runs.duration import Ahead, looking_ahead
 from utils.runs.run import Run, pooled
 
-IS_CHILD = "ABIDE_IS_CHILD"  # set in the environment of a process that does a part of what another one was asked for
+# Set in the environment of a process that does a part of what another one was asked for: how many such parts are to
+# follow one another, if this process is to say how long they take; else 0
+IS_CHILD = "ABIDE_IS_CHILD"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 INTERVAL_S = 0.2
 KILLED = 137  # the exit status of a process that was, as a shell has it
@@ -66,7 +71,11 @@ def perform_here(runs: Sequence[Run], device: str) -> int:
     in_rows = is_chief and len(todo) > 1 and not is_child()
     if in_rows and due:
         print_facts([("to do", f"{len(due)} of {len(todo)} folds")])
-    with progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown:
+    ahead = Ahead(int(os.environ.get(IS_CHILD, 1)) * len(due))
+    with (
+        looking_ahead(ahead),
+        progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown,
+    ):
         for run in due:
             with quietly(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
                 status = perform_one(run, device)
@@ -143,7 +152,12 @@ def beside(
         try:
             while busy or (waiting and not any(statuses)):
                 while free and waiting and not any(statuses):
+                    is_first = len(waiting) == len(commands)
                     (name, options), environment = waiting.pop(0), free.pop()
+                    environment = {
+                        **environment,
+                        IS_CHILD: str(math.ceil(len(commands) / len(each)) if is_first else 0),
+                    }
                     output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
                     busy[start_process(options, environment, *output)] = name, environment, output
                 time.sleep(INTERVAL_S)
@@ -151,10 +165,13 @@ def beside(
                     statuses += stopped
                     for process in busy:
                         process.terminate()
+                for _, _, (out, _) in busy.values():
+                    tell_lines(whole_lines(out), sys.stdout, said)
                 for process in [process for process in busy if process.poll() is not None]:
                     name, environment, output = busy.pop(process)
                     free.append(environment)
-                    tell(output, said)
+                    for path, stream in zip(output, (sys.stdout, sys.stderr), strict=True):
+                        tell_lines(path.read_text(errors="replace").splitlines(), stream, said)
                     if process.returncode < 0 and not any(statuses):
                         wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
                         print(error_line("run.py", wrong), file=sys.stderr, flush=True)
@@ -171,20 +188,25 @@ def beside(
 def start_process(options: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> subprocess.Popen:
     """This command with more options, in a process that a signal to this one does not reach."""
     command = [sys.executable, "-m", "utils", *sys.argv[1:], *options, "--jobs", "1"]
-    added = os.environ | environment | {IS_CHILD: "1"}
+    added = os.environ | environment
     with open(out, "w") as told, open(errors, "w") as wrong:
         return subprocess.Popen(
             command, env=added, stdin=subprocess.DEVNULL, stdout=told, stderr=wrong, start_new_session=True
         )
 
 
-def tell(output: Sequence[Path], said: set[str]) -> None:
-    """Prints what a process said, but for lines that another one has said."""
-    for path, stream in zip(output, (sys.stdout, sys.stderr), strict=True):
-        for line in path.read_text(errors="replace").splitlines():
-            if line not in said:
-                said.add(line)
-                print(line, file=stream, flush=True)
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that another process still writes."""
+    text, _, _ = path.read_text(errors="replace").rpartition("\n")
+    return text.splitlines()
+
+
+def tell_lines(lines: Iterable[str], stream: TextIO, said: set[str]) -> None:
+    """Prints lines, but for those that were said before, by whichever process."""
+    for line in lines:
+        if line not in said:
+            said.add(line)
+            print(line, file=stream, flush=True)
 
 
 def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:

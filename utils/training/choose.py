@@ -18,6 +18,7 @@ from data.base.terminal import progress
 from data.cohorts.cohort import in_order
 from data.cohorts.folds import InnerFolds, inner_folds
 from utils.runs.candidates import Candidate
+from utils.runs.duration import ahead_of_this, looking_ahead
 from utils.runs.run import Run
 from utils.scores.metrics import Predictions, headline_of
 from utils.training.network import outputs_of, probability_of_autism
@@ -55,7 +56,8 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     known = {of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.files(of[1])}
     with progress("Choosing", len(todo), len(known)) as shown:
         for name, fold, batches in [of for of in todo if of not in known]:
-            found = predicted(replace(runs[name], cohort=inner.cohort(fold, runs[name].cohort)))
+            with looking_ahead(ahead_of_this().times(len(inner.names))):
+                found = predicted(replace(runs[name], cohort=inner.cohort(fold, runs[name].cohort)))
             known[name, fold, batches] = found
             if store:
                 rows = [(*of, *one) for of in todo for one in known.get(of, {}).items()]

@@ -21,6 +21,7 @@ from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.cohorts.rows import listed
 from models import Settings, averaging, losses
+from utils.runs.duration import BatchTimer
 from utils.runs.run import Run
 from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
 from utils.training import shares
@@ -118,7 +119,7 @@ class Training:
     def steps(self, done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
         """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
         training stops there because a worker has caught a signal."""
-        run, last = self.run, time.perf_counter()
+        run, last, timer = self.run, time.perf_counter(), BatchTimer(self.run, done)
         dropouts = [layer for layer in self.layers_of(keras.layers.Dropout) if layer.rate]
         for of_devices in self.batches(done):
             for layer in dropouts:  # what it draws next is a function of the seed and of the batches seen
@@ -131,13 +132,17 @@ class Training:
             self.check_loss(done, values["loss"])
             now = time.perf_counter()
             values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
+            timer.tick()
             yield done, values, stopped
             if stopped:
                 return
 
-    def calibrate(self, done: int) -> dict[str, float]:
+    def calibrate(
+        self, done: int, most_s: float = math.inf, note: Callable[[str], object] = lambda text: None
+    ) -> dict[str, float]:
         """Learns what the parts of a classifier count, and returns their shares, see `shares.learn`. Before that, it
-        replaces batch norm's running statistics by the exact means over the last batches.
+        replaces batch norm's running statistics by the exact means over the last batches, or over as many of them as
+        `most_s` seconds allow; `note` is told of it.
 
         The running ones lag behind the weights. All brains look alike, so a small lag moves every prediction the same
         way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight
@@ -146,19 +151,28 @@ class Training:
         if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
             raise self.diverged(f"Weights are not finite after iteration {done}")
         if found := self.layers_of(keras.layers.BatchNormalization):
-            self.take_means(done, found)
+            self.take_means(done, found, most_s, note)
         if self.mean is None or not self.mean.learned:
             return {}
         return shares.learn(self.run, self.mean, self.reading, self.beside_labels["weight"])
 
-    def take_means(self, done: int, normalisations: list[keras.layers.BatchNormalization]) -> None:
-        """Gives layers the exact means and variances of the last batches."""
-        usual = [layer.momentum for layer in normalisations]
-        selections = self.records_of(max(done - CALIBRATION, 0), done)
-        for seen, batch in enumerate(self.reading.batches(selections)):
+    def take_means(
+        self,
+        done: int,
+        normalisations: list[keras.layers.BatchNormalization],
+        most_s: float,
+        note: Callable[[str], object],
+    ) -> None:
+        """Gives layers the exact means and variances of the last batches, see `calibrate`."""
+        usual, end = [layer.momentum for layer in normalisations], time.monotonic() + most_s
+        first = max(done - CALIBRATION, 0)
+        for seen, batch in enumerate(self.reading.batches(self.records_of(first, done))):
             for layer in normalisations:
                 layer.momentum = seen / (seen + 1)
             self.reading.network(self.reading.inputs(batch), training=True)
+            note(f"means for batch norm: {seen + 1} of {done - first} batches")
+            if time.monotonic() > end:
+                break
         for layer, momentum in zip(normalisations, usual, strict=True):
             layer.momentum = momentum
 

@@ -1,6 +1,7 @@
 """--train: a cohort's training subjects -> a checkpoint, `history.csv`, `history.png`, TensorBoard events."""
 
 import csv
+import math
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ from utils.training.network import Saver, reading
 
 HISTORY = "history.csv"
 INNER = "inner.csv"
+STOPPING_S = 5.0  # for batch norm, of a training that is stopped: Slurm kills 30 s after SIGTERM, Docker after 10
 STEP = re.compile(r"\d{1,18}")  # of a history
 
 
@@ -114,7 +116,8 @@ def loop(training: Training, done: int, saver: Saver, history: "History", descri
             stopping |= bool(training.caught) and run.workers.count == 1  # several stop together, at the next batch
             history.add(done, values)
             if stopping or is_due(done, run.num_iters):
-                shares = training.calibrate(done)
+                most_s = math.inf if is_due(done, run.num_iters) else STOPPING_S
+                shares = training.calibrate(done, most_s, lambda text: shown.advance(text, 0))
                 history.keep(run.checkpoints.history(saver.name))  # first: rows after it are dropped on continuing
                 took = round(time.time() - run.started, 2)
                 saver.save(replace(described(), shares=shares, step=done, wall_time_s=took))

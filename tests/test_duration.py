@@ -1,0 +1,90 @@
+"""How long a training takes: what is said of it before, what moves meanwhile, and how soon it stops."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from commands import ROOT, done, run, words_of
+from helpers import assert_bit_equal
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
+BATCH_S = 30
+TRAIN = "run.py --train --model {model} --dataDir {of} --chkPointDir {to}/ckpt --outDir {to}/out "
+FORECAST = re.compile(r"^time +about (.+) for (.+) of (\w+ \w+), measured over 3 batches of (.+?);", re.MULTILINE)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Each batch takes half a minute, but for the second, which waited for something else."""
+    clock = itertools.accumulate(itertools.cycle([BATCH_S, 20 * BATCH_S, BATCH_S, BATCH_S]))
+    monkeypatch.setattr("utils.runs.duration.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+
+
+@pytest.mark.parametrize(
+    "how, expected",
+    [
+        ("--numIters 20", [("10 min", "the training", "nn sine", "30 s")]),
+        ("--numIters 20 --folds 3", [("30 min", "3 trainings", "nn sine", "30 s")]),
+        ("--numIters 20 --folds 2 --choose {lines}", [("40 min", "4 trainings", "nn sine", "30 s")] * 2),
+    ],
+)
+def test_the_first_batches_tell_once_how_long_it_takes(how, expected, slow, cohort, tmp_path, effort):
+    """Of a choice, for each of two candidates: two folds of two inner ones."""
+    effort(told_from_s=599)
+    (tmp_path / "lines").write_text("--set members=1\n--set members=2\n")
+    members = "" if "--choose" in how else "--set members=1 "
+    outcome = run(TRAIN + members + how, model="nn", of=cohort, to=tmp_path, lines=tmp_path / "lines")
+    assert outcome.status == 0, outcome.err
+    assert FORECAST.findall(outcome.out) == expected
+
+
+def test_nothing_is_said_of_what_takes_less_than_ten_minutes(slow, cohort, tmp_path):
+    told = done(f"{TRAIN}--set members=1 --numIters 19", model="nn", of=cohort, to=tmp_path)
+    assert "time " not in told
+
+
+def test_folds_side_by_side_are_forecast_by_the_first(cohort, tmp_path):
+    """Three folds, two at a time, take as long as two; that is said before the first one ends."""
+    effort = json.loads(os.environ["ABIDE_EFFORT"]) | {"told_from_s": 0}
+    how = "--set members=1 --numIters 1500 --folds 3 --jobs 2"
+    command = [sys.executable, *words_of(TRAIN + how, model="nn", of=cohort, to=tmp_path)]
+    environment = os.environ | {"ABIDE_EFFORT": json.dumps(effort)}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    forecasts = re.findall("^time .*", ended.stdout, re.MULTILINE)
+    assert len(forecasts) == 1 and "for 2 trainings of nn sine" in forecasts[0]
+    assert ended.stdout.index("\ntime ") < ended.stdout.index("Folds 1/3")
+
+
+def test_in_a_log_folds_say_how_far_the_training_is(cohort, tmp_path):
+    told = done(f"{TRAIN}--set members=1 --numIters 3 --folds 2", model="nn", of=cohort, to=tmp_path)
+    assert re.search(r"^Folds 0/2, Fold 0: Training nn \d/3, loss", told, re.MULTILINE)
+
+
+def test_a_training_that_is_stopped_does_not_wait_for_the_means_of_many_batches(cohort, tmp_path, monkeypatch):
+    """And ends, continued, with the weights of one that was not stopped."""
+    monkeypatch.setattr("data.base.terminal.LINE_INTERVAL_S", 0)
+    means = re.compile(r"means for batch norm: (\d of \d)")
+    whole = done(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "whole")
+    assert means.findall(whole) == [f"{batch} of 6" for batch in range(1, 7)]
+
+    from utils.training.loop import Training
+
+    def check_loss(training: Training, seen: int, loss: float) -> None:
+        if seen == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "check_loss", check_loss)
+        patch.setattr("utils.training.train.STOPPING_S", 0)
+        stopped = run(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "parts")
+    assert stopped.status == 128 + signal.SIGTERM and "Stopped at iteration 4 and saved" in stopped.out
+    assert means.findall(stopped.out) == ["1 of 4"]
+    done(f"{TRAIN}--numIters 6", model="ae", of=cohort, to=tmp_path / "parts")
+    assert_bit_equal(tmp_path / "whole/ckpt/ae", tmp_path / "parts/ckpt/ae")
