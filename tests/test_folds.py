@@ -11,6 +11,7 @@ from commands import done, refused
 
 from data.base.errors import InputError
 from data.cohorts import folds
+from data.cohorts.division import site_folds
 
 GROUPS = (("50002", "50005"), ("50006", "50009"), ("50010", "50011"), ("50012", "50013", "50014"))
 LABELS, SITES = "0110100101101001011010010110", "A" * 16 + "B" * 12
@@ -152,6 +153,95 @@ def test_groups_who_share_a_scan_stay_together(how, cut, grouped):
         for group in GROUPS:
             assert len({found.fold_of[of] for of in group}) == 1
             assert len({inner.fold_of.get(of) for of in group}) == 1
+
+
+# Whole sites
+
+TEN, LINKED = [f"SITE{number}" for number in range(10)], ("SITE0", "SITE7")
+
+
+@pytest.mark.parametrize("sizes", [[3, 8] * 20, [100, 82, 61, 56, 55, 42, 38, 36, 35, 30, 30, 28, 27, 25, 23, 20, 16]])
+def test_a_site_is_in_one_fold_and_folds_are_alike(sizes):
+    """In size, as far as whole sites can be: a greedy division leaves no more than the last site between two folds."""
+    site, drawn = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(0)
+    for seed in range(10):
+        label = (drawn.random(len(site)) < drawn.uniform(0.3, 0.7, len(sizes))[site]).astype(float)
+        fold = site_folds(label, site, 5, seed)
+        assert (pd.Series(fold).groupby(site).nunique() == 1).all() and set(fold) == set(range(5))
+        assert np.ptp(np.bincount(fold)) <= max(sizes) / 3
+        assert abs(pd.Series(label).groupby(fold).mean() - label.mean()).max() < 0.2
+        assert (fold == site_folds(label, site, 5, seed)).all()
+    others = [tuple(site_folds(label, site, 5, seed)) for seed in range(5)]
+    assert len(set(others)) > 1 or len(set(sizes)) > 2
+
+
+@pytest.mark.parametrize("label", [[0.0] * 3 + [1.0] * 3, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+def test_as_many_folds_as_sites_have_a_site_each(label):
+    assert sorted(site_folds(np.array(label), np.arange(6), 6, 0)) == list(range(6))
+
+
+@pytest.fixture(scope="module")
+def ten_sites(tmp_path_factory) -> Path:
+    """A cohort of 40 people of ten sites, of whom two of different sites share a map."""
+    folder = tmp_path_factory.mktemp("sites")
+    table = lab.people(40).assign(SITE_ID=[TEN[at // 4] for at in range(40)], DX_GROUP=list("1122") * 10)
+    lab.pcp(folder / "lab", table)
+    first, other = (folder / f"lab/cpac/X_00{table['SUB_ID'][at]}_falff.nii.gz" for at in (1, 30))
+    other.write_bytes(first.read_bytes())
+    done("abide-data convert {of}/lab {of}/cohort --grid reduced --seed 1", of=folder)
+    return folder / "cohort"
+
+
+@pytest.mark.slow
+def test_sites_that_share_a_scan_are_in_one_fold_also_of_inner_ones(cut, ten_sites):
+    found = cut(ten_sites, "4-wholeSites")
+    site = {row.subject: row.site for row in found.whole.rows}
+    table = pd.DataFrame({"site": site, "fold": found.fold_of})
+    assert (table.groupby("site")["fold"].nunique() == 1).all() and found.names == list("0123")
+    assert table.loc[table["site"].isin(LINKED), "fold"].nunique() == 1
+    assert any(all(name in note for name in LINKED) for note in found.notes)
+    assert folds.repeated(found, 1, Path("nowhere")).fold_of != found.fold_of
+    permuted = folds.permuted_folds(found, 0, 1)
+    assert permuted.fold_of == found.fold_of == folds.cut_anew(permuted.whole, "4-wholeSites", 0).fold_of
+    assert labels_of(permuted.whole) != labels_of(found.whole)
+    for name in found.names:
+        inner = folds.inner_folds(found, found.cohort(name), 0)
+        assert set(inner.fold_of) == set(table.index[table["fold"] != name])
+        there = table["site"][list(inner.fold_of)]
+        assert (pd.Series(inner.fold_of).groupby(there).nunique() == 1).all()
+
+
+@pytest.mark.slow
+def test_more_folds_than_sites_are_refused_with_a_number_that_is_possible(cut, ten_sites):
+    with pytest.raises(InputError, match=r"9 sites.*count once.*Use --folds 9 --wholeSites"):
+        cut(ten_sites, "10-wholeSites")
+    assert len(cut(ten_sites, "9-wholeSites").names) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn", "no_baselines")
+def test_a_training_and_test_on_whole_sites_are_apart_from_those_on_people(ten_sites, tmp_path):
+    """In their own folders, and told as what holds sites out."""
+    places = {"of": ten_sites, "to": tmp_path}
+    command = (
+        "run.py --{} --model nn --folds 3 --wholeSites --dataDir {{of}} --chkPointDir {{to}}/ckpt --outDir {{to}}/{}"
+    )
+    train = "--numIters 2 --set members=1 --set batch_size=8"
+    done(f"{command.format('train', 'train')} {train} --jobs 2", **places)
+    told = done(f"{command.format('test', 'test')} --permutations 2", **places)
+    assert "3-wholeSites" in told
+    assert {path.name for path in (tmp_path / "ckpt/nn").iterdir()} == {"folds-3-wholeSites"}
+    fold = lab.read_table(tmp_path / "ckpt/nn/folds-3-wholeSites/folds.csv").set_index("subject")["fold"]
+    predictions = lab.read_table(tmp_path / "test/predictions.csv")
+    assert predictions.set_index("subject")["fold"].to_dict() == fold.to_dict()
+    assert (predictions.groupby("site")["fold"].nunique() == 1).all() and predictions["subject"].is_unique
+    page = (tmp_path / "test/report.html").read_text()
+    assert "model that had not seen it" in page and "3 folds of whole sites" in page
+    refused(command.format("test", "test").replace(" --wholeSites", ""), "folds-3-wholeSites", "--wholeSites", **places)
+    done(f"{command.format('train', 'people').replace(' --wholeSites', '')} {train}", **places)
+    assert {path.name for path in (tmp_path / "ckpt/nn").iterdir()} == {"folds-3", "folds-3-wholeSites"}
+    scored = "run.py --train --everybody --score {to}/test --model nn --dataDir {of} --chkPointDir {to}/ckpt"
+    assert "in 3 folds of whole sites" in done(f"{scored} --outDir {{to}}/everybody", **places)
 
 
 # Permuted labels

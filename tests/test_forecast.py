@@ -13,7 +13,11 @@ from commands import ROOT, done
 pytestmark = pytest.mark.slow
 
 STUDIES = pd.read_csv(ROOT / "docs" / "evidence" / "planning.csv").query("question == 'chance' and participants < 150")
-WAYS = {"sites left out": "--folds site", "ten folds": "--folds 10", "new participants": "a model of other"}
+WAYS = {
+    "sites left out": r"--folds (?:site|10 --wholeSites)",
+    "ten folds": "--folds 10",
+    "new participants": "a model of other",
+}
 
 
 def cohort_of(folder: Path, labels, sites, split: str = "train") -> Path:
@@ -58,7 +62,8 @@ def test_the_auc_is_that_of_simulated_studies(count, sites, tmp_path):
 
 CASES = [
     ((12, 1), {}, "too few for an interval", "Too few participants"),
-    ((150, 15), {}, "--folds site compares 150 within 15 sites", "Use --folds site"),
+    ((150, 15), {}, "--folds 10 --wholeSites compares 150 within 15 sites", "Use --folds 10 --wholeSites"),
+    ((60, 6), {}, "--folds site compares 60 within 6 sites", "Use --folds site"),
     ((60, 2), {}, "10 compares 60 within 2 sites and", "expect no conclusion"),
     (
         (60, 2),
@@ -83,3 +88,18 @@ def test_those_whom_a_test_compares_are_counted(on_folds, converted):
     groups = table.groupby(["fold", "site"])["label"]
     assert compared == sum(len(of) for _, of in groups if of.nunique() == 2)
     assert "--folds site compares" not in told
+
+
+def test_where_ten_folds_compare_few_a_dry_run_advises_folds_of_whole_sites(tmp_path):
+    """That advice can be followed, and compares so many: those at sites of both classes."""
+    label, site = drawn(120, 20)
+    of = cohort_of(tmp_path / "of", label, site)
+    done("abide-data pack {of} {of}-packed", of=of)
+    dry_run = "run.py --train --model nn --dryRun --dataDir {of}-packed --chkPointDir {of}-ckpt --folds 10"
+    told = done(dry_run, of=of)
+    few, many = (int(re.search(rf"--folds {how} compares (\d+)", told)[1]) for how in ("10", "10 --wholeSites"))
+    classes = pd.DataFrame({"site": site, "label": label}).groupby("site")["label"].nunique()
+    assert many == pd.Series(site).isin(classes.index[classes == 2]).sum() > 2 * few
+    assert "Use --folds 10 --wholeSites" in told
+    followed = done(f"{dry_run} --wholeSites", of=of)
+    assert f"--folds 10 --wholeSites compares {many}" in followed and "--folds 10 compares" not in followed

@@ -1,22 +1,56 @@
-"""Ways to divide the subjects of a cohort: into numbered folds, or by a column, such as the site."""
+"""Ways to divide the subjects of a cohort: into numbered folds, of participants or of whole sites, or by a column."""
 
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
-from data.base.errors import InputError
+from data.base.errors import InputError, whole_number
 from data.base.terminal import participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import Groups, leaders, tie
+from data.cohorts.duplicates import Groups, leaders, tie, united
 from data.cohorts.rows import Row, listed
 
 SITE_COLUMN = "site"  # of subjects.csv
 USUAL_FOLDS = 10  # where the classes are large enough
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
+WHOLE_SITES = "-wholeSites"  # ends the name of numbered folds of whole sites
+
+
+@dataclass(frozen=True)
+class Division:
+    """How people are divided: into `count` folds, of participants or of whole sites, or, if that is 0, by a column."""
+
+    count: int
+    whole_sites: bool
+    column: str
+
+    @classmethod
+    def parse(cls, name: str) -> "Division":
+        """`10`, `10-wholeSites` or a column, as `folds` in `run.json` has it."""
+        count = whole_number(name.removesuffix(WHOLE_SITES))
+        return cls(0, False, name) if count is None else cls(count, name.endswith(WHOLE_SITES), "")
+
+    @property
+    def flags(self) -> str:
+        """The options of run.py that say it."""
+        return f"--folds {self.column or self.count}{' --wholeSites' if self.whole_sites else ''}"
+
+    @property
+    def holds_groups_out(self) -> bool:
+        """Whether each person is predicted by a model that has seen nobody of the same site, or value of a column."""
+        return self.whole_sites or bool(self.column)
+
+    @property
+    def words(self) -> str:
+        """How people are left out."""
+        if self.column:
+            return f"leaving out one {self.column} at a time"
+        return f"in {self.count} folds{' of whole sites' if self.whole_sites else ''}"
 
 
 class Subjects(NamedTuple):
@@ -66,6 +100,53 @@ def numbered_folds(label: np.ndarray, site: np.ndarray, unit: np.ndarray, count:
     if max(Counter(stratum.tolist()).values()) < count:  # scikit-learn wants one that can be in every fold
         stratum = label
     return stratified(stratum, unit, count, seed)
+
+
+def by_whole_sites(cohort: Cohort, count: int, seed: int) -> dict[str, str]:
+    """`count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
+    people = subjects_of(cohort.rows, cohort.groups)
+    site = joined_sites(people)
+    sites = len(np.unique(site))
+    if not 2 <= count <= sites:
+        joined = ", of which those that share participants count once" if sites < len(np.unique(people.site)) else ""
+        expected = f"expected 2 to {sites}. Use --folds {sites} --wholeSites."
+        raise InputError(
+            f"--folds {count} --wholeSites cannot cut {cohort.path}. It has {sites} site{'s'[: sites != 1]}{joined}; "
+            f"{expected if sites > 1 else f'expected several. {people.advice}'}"
+        )
+    return dict(zip(people.subjects, map(str, site_folds(people.label, site, count, seed)), strict=True))
+
+
+def joined_sites(people: Subjects) -> np.ndarray:
+    """The site of each person (n,); of sites that share a family or a scan, the first."""
+    units: dict[str, set[str]] = {}
+    for unit, site in zip(people.unit.tolist(), people.site.tolist(), strict=True):
+        units.setdefault(unit, set()).add(site)
+    sites = np.unique(people.site).tolist()
+    first = leaders(sites, united([sorted(names) for names in units.values() if len(names) > 1]))
+    return np.array([first[site] for site in people.site.tolist()])
+
+
+def site_folds(label: np.ndarray, site: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The number of the fold of each of n people, of whole sites: the largest first, each goes to the fold that has
+    fewest of the people that it adds, by class and in all. The seed orders sites of one size.
+
+    scikit-learn's StratifiedGroupKFold takes large sites with as many of both classes last: ten folds of sites of 16 to
+    150 people then had 55 to 178, these 65 to 150.
+    """
+    names, place = np.unique(site, return_inverse=True)
+    kinds = (label == 0, label == 1, np.ones(len(label)))
+    sizes = np.stack([np.bincount(place, kind, len(names)) for kind in kinds], axis=1)  # (sites, kinds)
+    weight = 1 / np.maximum(sizes.sum(0), 1) ** 2
+
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    largest_first = shuffled[np.argsort(-sizes[shuffled, -1], kind="stable")]
+    fold_of_site = np.zeros(len(names), int)
+    held = np.zeros((count, len(kinds)))  # by each fold so far
+    for number in largest_first:
+        fold_of_site[number] = np.argmin(held @ (weight * sizes[number]))
+        held[fold_of_site[number]] += sizes[number]
+    return fold_of_site[place]
 
 
 def stratified(stratum: np.ndarray, unit: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Folds: the subjects of a cohort, divided so that each of them is tested once; kept on disk, divided again, permuted.
 
-N folds hold each label and site in proportion; or one site, or one value of any covariate, is left out at a time.
+N folds hold each label and site in proportion, or whole sites. Or one site, or one value of any covariate, is left out
+at a time.
 `folds.csv` holds each subject's fold, `folds.json` beside it names the cohort. An encoder for each fold makes a set of
 reduced cohorts: a folder with both files, and a cohort `fold-<K>` for each fold.
 
 Inner folds divide the training subjects of a fold. What is chosen by them has not seen whom the outer fold tests. If
-the outer folds are the values of a column, such as sites, the inner ones are groups of the other values. So here, too,
-models are tested at sites that they have not seen.
+the outer folds are whole sites, or the values of a column, the inner ones are groups of the other sites or values. So
+here, too, models are tested at sites that they have not seen.
 
 Labels are permuted within sites. There is nothing to find then, with the same people, scans and sites.
 """
@@ -23,7 +24,17 @@ from data.base.effort import EFFORT
 from data.base.errors import InputError, whole_number
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import by_column, by_number, check_classes, folder_name, stratified, subjects_of
+from data.cohorts.division import (
+    Division,
+    by_column,
+    by_number,
+    by_whole_sites,
+    check_classes,
+    folder_name,
+    joined_sites,
+    stratified,
+    subjects_of,
+)
 from data.cohorts.duplicates import Groups, tie, with_groups
 from data.cohorts.rows import listed, named_groups
 from data.cohorts.stored import FOLDS, sealed
@@ -48,7 +59,7 @@ class Cut:
 class Folds:
     """`fold_of` gives each subject's fold; `reduced` are the cohorts of a set of reduced ones, by fold."""
 
-    how: str  # as the user says it: a number, or a column
+    how: str  # the name of a `Division`
     whole: Cohort  # of a set of reduced cohorts the first one, under the name of the set
     identity: str  # of the cohort, or of a set
     fold_of: Mapping[str, str]
@@ -71,9 +82,13 @@ class Folds:
         return sorted(set(self.fold_of.values()), key=int if self.are_numbered else str)
 
     @property
+    def division(self) -> Division:
+        return Division.parse(self.how)
+
+    @property
     def are_numbered(self) -> bool:
         """Whether the seed says who is in which fold, not a column."""
-        return whole_number(self.how) is not None
+        return self.division.count > 0
 
     @property
     def unchecked(self) -> Cohort:
@@ -89,6 +104,12 @@ class Folds:
                 f"Participants who {tie(self.groups, self.whole.metadata)} are in one fold: "
                 f"{named_groups(self.groups)}."
             )
+        if self.division.whole_sites:
+            people = subjects_of(self.whole.rows, self.groups)
+            site = joined_sites(people)
+            for name in np.unique(site[site != people.site]):
+                joined = listed(np.unique(people.site[site == name]).tolist())
+                notes.append(f"Sites {joined} are in one fold, since they have such participants in common.")
         if not self.reduced and self.whole.raw_phenotype is None:
             notes.append(
                 f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was "
@@ -178,7 +199,13 @@ def saved_folds(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds | Non
 
 def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
-    fold_of = by_column(cohort, how) if whole_number(how) is None else by_number(cohort, how, seed)
+    division = Division.parse(how)
+    if division.column:
+        fold_of = by_column(cohort, how)
+    elif division.whole_sites:
+        fold_of = by_whole_sites(cohort, division.count, seed)
+    else:
+        fold_of = by_number(cohort, how, seed)
     check_classes(cohort, fold_of)
     return Folds(how, cohort, cohort.identity, fold_of, seed)
 
@@ -215,7 +242,8 @@ def open_reduced(path: Path, how: str, seed: int) -> Folds:
     manifest.verify(path, manifest.read(path))
     cut, fold_of = read_folds(path)
     if cut.folds != how:
-        raise InputError(f"{path} was reduced with --folds {cut.folds}, this run has --folds {how}; use the same.")
+        made, wanted = Division.parse(cut.folds).flags, Division.parse(how).flags
+        raise InputError(f"{path} was reduced with {made}, this run has {wanted}; use the same.")
     parts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
     cohorts = {name: replace(cohort, groups=cut.same_scan) for name, cohort in parts.items()}
     for name, cohort in cohorts.items():
@@ -264,16 +292,25 @@ class InnerFolds:
 def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
     training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
-    values = {folds.fold_of[row.subject] for row in training.rows}
-    most = subjects_of(training.rows, training.groups).smaller_class if folds.are_numbered else len(values)
+    people, division = subjects_of(training.rows, training.groups), folds.division
+    if division.column:
+        most, what = len({folds.fold_of[subject] for subject in people.subjects}), f"value of {folds.how}"
+    elif division.whole_sites:
+        most, what = len(np.unique(joined_sites(people))), "site"
+    else:
+        most, what = people.smaller_class, "participants of a class"
     count = min(EFFORT.inner_folds, most)
     if count < MIN_INNER_FOLDS:
-        what = "participants of a class" if folds.are_numbered else f"value of {folds.how}"
         raise InputError(
             f"--choose cuts the training participants of a fold into {MIN_INNER_FOLDS} inner folds at least. "
             f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
         )
-    fold_of = by_number(training, str(count), seed) if folds.are_numbered else by_value(training, folds, count, seed)
+    if division.column:
+        fold_of = by_value(training, folds, count, seed)
+    elif division.whole_sites:
+        fold_of = by_whole_sites(training, count, seed)
+    else:
+        fold_of = by_number(training, str(count), seed)
     check_classes(training, fold_of, "inner fold")
     return InnerFolds(cohort, fold_of)
 
@@ -306,10 +343,11 @@ def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, floa
 
 def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
     """The folds of the cohort with permuted labels; `number` tells one permutation of a seed. Numbered folds are cut
-    anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay."""
+    anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do whole sites,
+    which have as many of both labels as before."""
     label = permuted_labels(folds, np.random.default_rng((seed, number)))
     whole, fold_of = folds.whole.relabelled(label), folds.fold_of
-    if folds.are_numbered and not folds.reduced:
+    if folds.are_numbered and not (folds.division.whole_sites or folds.reduced):
         fold_of = by_number(whole, folds.how, seed)
     check_classes(whole, fold_of)
     reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}

@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.cohorts.division import USUAL_FOLDS, Subjects, numbered_folds, subjects_of
+from data.cohorts.division import (
+    USUAL_FOLDS,
+    WHOLE_SITES,
+    Division,
+    Subjects,
+    joined_sites,
+    numbered_folds,
+    site_folds,
+    subjects_of,
+)
 from data.cohorts.duplicates import Groups
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
 from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
@@ -33,36 +42,48 @@ class Way(NamedTuple):
 def forecast(
     rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None, connectome: str = ""
 ) -> list[str]:
-    """Two sentences: what is shown by the folds `how` that are given, or else by `--folds 10` of the seed 0 and by
-    `--folds site`, without training people by a model of others; and what to do. `connectome` is empty for a cohort
-    without one. None where a label is unknown or regions were swapped, which folds refuse."""
+    """Two sentences: what is shown by the folds `how` that are given, or else by `--folds 10` of the seed 0, and of
+    whole sites or `--folds site`, without training people by a model of others; and what to do. `connectome` is empty
+    for a cohort without one. None where a label is unknown or regions were swapped, which folds refuse."""
     if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
         return []
     people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other participants": None})
     if any(row.split == "train" for row in rows):
         ways = usual_folds(people)
-    asked = {f"--folds {how}": np.array([fold_of[name] for name in people.subjects])} if fold_of else ways
+    asked = {Division.parse(how).flags: np.array([fold_of[name] for name in people.subjects])} if fold_of else ways
     every = [way_of(name, people, fold) for name, fold in (asked | ways | asked).items()]
-    first = every[: len(asked)]
+    best = best_way(every)
+    first = [way for way in every if way.named in asked or way is best]
     told = "; ".join(map(what_is_shown, first)) or "no folds are possible"
     means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in first) else ""
     of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN}; "
-    advised = f"{of_site}{advice(every, connectome)}."
+    advised = f"{of_site}{advice(best, connectome)}."
     return [f"{told}{means}.", advised[0].upper() + advised[1:]]
 
 
 def usual_folds(people: Subjects) -> dict[str, np.ndarray | None]:
-    """Those that are possible, by their name."""
+    """Those that are possible, by their name: numbered ones, then those that hold sites out. These are numbered, too,
+    if they compare more people, and there are sites enough."""
     found: dict[str, np.ndarray | None] = {}
     subjects, label, site, unit = people
     if (count := min(USUAL_FOLDS, people.smaller_class)) > 1:
-        found[f"--folds {count}"] = numbered_folds(label, site, unit, count, 0)
+        fold = found[f"--folds {count}"] = numbered_folds(label, site, unit, count, 0)
+        joined = joined_sites(people)
+        if len(np.unique(joined)) >= count:
+            by_site = site_folds(label, joined, count, 0)
+            more = way_of("", people, by_site).people > way_of("", people, fold).people
+            if more and trains_on_both_classes(label, by_site):
+                return found | {Division.parse(f"{count}{WHOLE_SITES}").flags: by_site}
     site_of = dict(zip(subjects, site, strict=True))
     tested = np.array([site_of[first] for first in unit])
-    names = np.unique(tested)
-    if 1 < len(names) <= len(subjects) / 2 and all(len(np.unique(label[tested != name])) == 2 for name in names):
+    if 1 < len(np.unique(tested)) <= len(subjects) / 2 and trains_on_both_classes(label, tested):
         found["--folds site"] = tested
     return found
+
+
+def trains_on_both_classes(label: np.ndarray, fold: np.ndarray) -> bool:
+    """Whether people outside of each fold are of both classes; both are (n,)."""
+    return all(len(np.unique(label[fold != name])) == 2 for name in np.unique(fold))
 
 
 def way_of(named: str, people: Subjects, fold: np.ndarray | None) -> Way:
@@ -110,12 +131,17 @@ def what_is_shown(one: Way) -> str:
     return f"{said} and shows {'no AUC' if np.isinf(one.auc) else f'an AUC of {one.auc:.2f} or more'}"
 
 
-def advice(ways: Sequence[Way], connectome: str) -> str:
-    """What follows; of the first way, unless another shows clearly more."""
-    if not any(np.isfinite(one.auc) for one in ways):
+def best_way(ways: Sequence[Way]) -> Way | None:
+    """The first way, unless another shows clearly more; None if nothing is shown by any."""
+    if not any(np.isfinite(way.auc) for way in ways):
+        return None
+    auc = dict(zip(ways, np.nan_to_num([way.auc for way in ways], nan=np.inf), strict=True))
+    return min(ways, key=lambda way: auc[way] + CLEARLY * (way is not ways[0]))
+
+
+def advice(best: Way | None, connectome: str) -> str:
+    if best is None:
         return f"too few participants for a conclusion: {MORE}"
-    auc = dict(zip(ways, np.nan_to_num([one.auc for one in ways], nan=np.inf), strict=True))
-    best = min(ways, key=lambda one: auc[one] + CLEARLY * (one is not ways[0]))
     if not best.training:
         return "expect a conclusion only if the model's own test had a higher AUC"
     training, data = np.clip(best.training, PEOPLE[0], PEOPLE[-1]), f"with{'' if connectome else 'out'} connectomes"

@@ -10,6 +10,7 @@ reliability The output follows a covariate that the diagnosis goes with, and tha
 curve       The output follows the square of age, up in men and down in women; also the diagnosis.
 triple      The output follows a product of three covariates, or of four.
 sets        Sets of labels in ten folds, by models that know how common autism is at each site.
+tiny        The AUC within 40 sites of 3 to 8 participants, of ten folds and of ten folds of whole sites.
 
 Each scenario calls the program's own functions on made-up people and prints how often something is claimed, with its
 95 % interval (Wilson), or of shares of people their mean. `--table` adds these rows to a CSV file. The sets of a
@@ -26,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import binomtest, zscore
+from scipy.stats import binomtest, norm, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.division import numbered_folds
+from data.cohorts.division import numbered_folds, site_folds
 from utils.blackout.effects import Adjusted, permutation_test
 from utils.blackout.families import Effect, People
 from utils.blackout.fills import FILLS, RELIANCE
@@ -38,8 +39,8 @@ from utils.evaluation.confounds import given_diagnosis, motion, told
 from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.calibration import LEVELS, left_out
 from utils.scores.conclusion import YES
-from utils.scores.metrics import Predictions
-from utils.scores.results import ALPHA
+from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.results import ALPHA, CHANCE
 
 ROOT = Path(__file__).resolve().parents[2]
 Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out
@@ -201,6 +202,41 @@ def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
     return claims
 
 
+def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int = 40) -> Claims:
+    """Sites of 3 to 8. Classes are `difference` standard deviations apart in features that the site moves, too; the
+    output is how much nearer a person is to the mean of one class in other folds. Its true AUC is known of each fold.
+    """
+    random = np.random.default_rng([seed, sites, 9])
+    site = np.repeat(np.arange(sites), random.integers(3, 9, sites))
+    label = (random.random(len(site)) < 0.5).astype(float)
+    apart = difference * np.ones(features) / np.sqrt(features)
+    of_site = 0.5 * random.normal(size=(sites, features))
+    measured = label[:, None] * apart + of_site[site] + random.normal(size=(len(site), features))
+    alone = np.arange(len(site))
+    folds = {
+        "ten folds": numbered_folds(label, site, alone, 10, seed),
+        "ten folds of whole sites": site_folds(label, site, 10, seed),
+    }
+    claims: Claims = {}
+    for way, fold in folds.items():
+        output, true = np.zeros(len(site)), np.zeros(len(site))
+        for name in np.unique(fold):
+            rest = fold != name
+            direction = measured[rest & (label == 1)].mean(0) - measured[rest & (label == 0)].mean(0)
+            direction /= np.linalg.norm(direction)
+            middle = measured[rest].mean(0)
+            output[~rest] = (measured[~rest] - middle) @ direction
+            true[~rest] = norm.cdf(apart @ direction / np.sqrt(2))
+        records = pd.DataFrame({"label": label, "probability": expit(output), "subject": alone})
+        predictions = Predictions.of(records.assign(site=site.astype(str), fold=fold))
+        area = with_intervals(predictions, seed)["auc_sites"]
+        claims[f"{way}: participants compared"] = 1 - predictions.in_one_class_sites / len(site)
+        claims[f"{way}: better than chance"] = area.low is not None and area.low > CHANCE
+        if area.low is not None and area.high is not None:
+            claims[f"{way}: the interval, if there is one, covers the true AUC"] = area.low <= true.mean() <= area.high
+    return claims
+
+
 def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     """Title, participants, and what makes a set of a seed."""
     for largest in (14, 6, 1):
@@ -228,6 +264,12 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     for shares, size in (([0.2, 0.8, *[0.5] * 6], 50), ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20), ([0.2, 0.8] * 4, 40)):
         title = f"sets: {len(shares)} sites of {size}, {min(shares):.0%} to {max(shares):.0%} autism"
         yield title, size * len(shares), lambda seed, shares=shares, size=size: sets_at_known_sites(shares, size, seed)
+    for title, difference in {"true AUC about 0.87": 1.8, "nothing to find": 0.0}.items():
+        yield (
+            f"tiny: 40 sites of 3 to 8, {title}",
+            220,
+            lambda seed, difference=difference: at_tiny_sites(difference, seed),
+        )
 
 
 def rows_of(title: str, people: int, sets: pd.DataFrame, seed: int) -> list[dict]:

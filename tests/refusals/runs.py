@@ -87,6 +87,9 @@ RUNS: list[Row] = [
     row("run.py --model cae --folds 2 --repeats 2", "--repeats 2", "the full pass"),
     row(f"{NEW} --folds 2 --repeats 2 --seed 4294967295", "4294967295", "leaves no seeds"),
     row(f"{NEW} --folds 3 --fold 7", "--fold 7", "0, 1, 2"),
+    row("run.py --train --wholeSites", "--wholeSites", "--folds"),
+    row("run.py --train --folds site --wholeSites", "number of folds", "--folds site"),
+    row("run.py --train --folds 10-wholeSites", "name of a folder", "--folds 10 --wholeSites"),
     row("run.py --train --everybody --folds 3", "--everybody", "--folds"),
     row("run.py --train --everybody --choose", "--choose", "--folds"),
     row("run.py --train --score {empty}", "--score", "--everybody"),
@@ -206,6 +209,7 @@ DEFAULTS: list[Row] = [  # where results go is told where something else is ther
         ("--train --model nn", "nn-train"),
         ("--train --model nn --folds 3", "nn-train-folds-3"),
         ("--train --model nn --folds 3 --repeats 2", "nn-train-folds-3-repeats"),
+        ("--train --model nn --folds 3 --wholeSites", "nn-train-folds-3-wholeSites"),
         ("--train --model nn --everybody", "nn-train-everybody"),
         ("--test --model cnn", "cnn-test"),
     )

@@ -166,7 +166,7 @@ def notes_of(metric: str, predictions: Predictions) -> list[str]:
             "in the wrong direction: only those of the same site and fold are compared."
         )
         found += [f"{alone} of {people} have nobody of the other class there."] if alone else []
-        found.append("If each site has several of both classes, --folds site compares all of them.")
+        found.append("Folds of whole sites (--wholeSites) compare all who are at sites of both classes.")
     elif metric == "auc_sites":
         found.append("Compares participants of the same site, averaged over sites.")
         found += [f"{alone} of {people} are at sites of one class, and not in it."] if alone else []

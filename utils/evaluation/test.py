@@ -195,9 +195,8 @@ def calibrate(results: Results, mean: pd.DataFrame) -> None:
     people, folds = probabilities.people(mean), results.run.folds
     if len(people) and folds:
         results.add("probabilities", people)
-        results.add(
-            "calibration", probabilities.observed(people, "site" if folds.are_numbered else "fold", results.run.seed)
-        )
+        groups = "fold" if folds.division.column else "site"
+        results.add("calibration", probabilities.observed(people, groups, results.run.seed))
 
 
 def warnings_of(run: Run, unlabelled: int, every: int, notes_before: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from data.base.errors import InputError
+from data.cohorts.division import Division
 from utils.report.tables import COVERAGE, Tables, read_test
 from utils.runs import record
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
@@ -64,7 +65,7 @@ def lowest_coverage(found: Tables) -> float | None:
     """The lowest share of a class whose sets of the first level held their label, at a group that was left out; None
     of random folds, or if no group has enough people."""
     table = found.calibration
-    if table is None or str(found.run.folds).isdigit():
+    if table is None or not Division.parse(found.run.folds or "").holds_groups_out:
         return None
     of_groups = table[
         (table["measure"] == COVERAGE) & (table["level"] == calibration.LEVELS[0]) & (table["group"] != "")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from data.base.effort import EFFORT
 from data.base.tables import printable
+from data.cohorts.division import Division
 from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import known_sites
 from models import MODELS
@@ -53,6 +54,7 @@ class Facts:
     run: Described
     scores: Mapping[str, Estimate]
     folds: int  # 0: one split
+    division: Division  # how people are divided into them
     same_folds: bool  # in all repeats, if there are some
     grid: Grid | None  # of the volumes that the model reads
     reads_phenotype: bool
@@ -81,6 +83,7 @@ def facts(tables: Tables) -> Facts:
         run=run,
         scores=tables.scores,
         folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
+        division=Division.parse(run.folds or ""),
         same_folds=bool(tables.folds),
         grid=GRIDS.get(run.grid or ""),
         reads_phenotype="phenotype" in model.reads,

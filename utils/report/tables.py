@@ -111,7 +111,7 @@ class Described(Choices, Caveats):
     packages: dict[str, str]
     started: str
     step: int
-    folds: str | None  # how many, or the covariate whose values are left out one at a time
+    folds: str | None  # the name of a `Division`
     fold: str | None  # the one that was tested, if only one was
     conclusion: Conclusion | None = None  # None without labels, and of one fold
     warnings: list[str]

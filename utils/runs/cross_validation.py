@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.base.terminal import participants
+from data.cohorts.division import Division
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
 
@@ -24,7 +25,7 @@ class GroupScore:
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
     """A test on folds of the same people with the same settings: its scores, with 95 % intervals, and what it
-    concluded. `folds` is their number, or the covariate whose values were left out one at a time. It holds aggregates,
+    concluded. `folds` is the name of a `Division`. It holds aggregates,
     nothing of a single person."""
 
     folder: str
@@ -49,11 +50,6 @@ class CrossValidation:
         return self.conclusion.score
 
     @property
-    def by_left_out_groups(self) -> bool:
-        """Whether each person was predicted by a model that had seen nobody of the same site, or value of a column."""
-        return not self.folds.isdigit()
-
-    @property
     def choice(self) -> str:
         """Which of several candidates is meant, if folds chose among them."""
         name, count = max(self.chosen.items(), key=lambda one: one[1], default=("", 0))
@@ -64,7 +60,7 @@ class CrossValidation:
     @property
     def how(self) -> str:
         """How people were left out, in words."""
-        return f"leaving out one {self.folds} at a time" if self.by_left_out_groups else f"in {self.folds} folds"
+        return Division.parse(self.folds).words
 
     def __str__(self) -> str:
         score, of = self.score.text(undefined="undefined"), self.conclusion

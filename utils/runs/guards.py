@@ -45,8 +45,8 @@ def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
     found += ["one of a split"] if CheckpointFolder(of_model).exists else []
     if found := [name for name in found if name not in folder.path.parts]:
         raise InputError(
-            f"{folder.path} holds no checkpoint, but {of_model} has {listed(found)}; say so with --folds or "
-            f"--everybody, or make this one: {folder.training}"
+            f"{folder.path} holds no checkpoint, but {of_model} has {listed(found)}; say so with --folds, --wholeSites "
+            f"or --everybody, or make this one: {folder.training}"
         )
 
 

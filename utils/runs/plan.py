@@ -19,7 +19,7 @@ from data.base.errors import InputError, composed
 from data.base.terminal import participants, print_facts
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import folder_name
+from data.cohorts.division import WHOLE_SITES, Division, folder_name
 from data.cohorts.findings import check_line
 from data.cohorts.folds import Folds, open_folds, part_folder, repeated, saved_seed
 from data.cohorts.records import REDUCED
@@ -42,7 +42,7 @@ REPEAT = "repeat-{}"  # the name of a repeat's folders
 PATTERN = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
 JOB, CUT = "job", "folds"  # groups of options
 OF_LABELS = {"choose", "permutations"}
-NEEDS = dict.fromkeys(("fold", "jobs", "repeats", "choose", "permutations"), "folds")
+NEEDS = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
 NEEDS |= {"score": "everybody"}
 EXCLUDES = {
     "jobs": ["fold"],
@@ -107,6 +107,9 @@ class Asked:
         metavar="N|COLUMN",
         group=CUT,
     )
+    whole_sites: bool = option(
+        False, "with --folds N: a site's participants are all in one fold", action="store_true", group=CUT
+    )
     fold: str | None = option(
         None, "do one fold only: its number from 0, or its site", type=composed, metavar="K", group=CUT
     )
@@ -156,11 +159,16 @@ class Asked:
         return () if text is None else candidates(text, self.network)
 
     @property
+    def division(self) -> str:
+        """The name of the `Division`; empty without folds."""
+        return f"{self.folds or ''}{WHOLE_SITES if self.whole_sites else ''}"
+
+    @property
     def kept(self) -> Path:
         """Where the checkpoints are: of all folds, or of the one network."""
         folder = self.chk_point_dir / self.model
         if self.folds:
-            return folder / f"{OF_FOLDS}{folder_name(self.folds)}"
+            return folder / f"{OF_FOLDS}{folder_name(self.division)}"
         return folder / EVERYBODY if self.everybody else folder
 
     @property
@@ -176,6 +184,7 @@ class Asked:
         given += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
         given += [("--repeats", self.repeats if self.repeats > 1 else None)]
         words = [str(word) for pair in given if pair[1] for word in pair]
+        words += ["--wholeSites"] if self.whole_sites else []
         words += ["--everybody"] if self.everybody else []
         return shlex.join(["run.py", "--train", "--model", self.model, *words])
 
@@ -193,7 +202,7 @@ class Asked:
         template = self.job.out_dir if self.data_dir else USUAL_RESULTS
         if template == USUAL_RESULTS:
             template += "-everybody" if self.everybody else ""
-            template += f"-folds-{folder_name(self.folds)}" if self.folds else ""
+            template += f"-folds-{folder_name(self.division)}" if self.folds else ""
             template += "-repeats" if self.repeats > 1 else ""
         return Path(template.format(model=self.model, job=self.job.name, data=beside.parent / beside.name))
 
@@ -291,6 +300,12 @@ def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
     for name, others in EXCLUDES.items():
         if name in given and (odd := [other for other in others if other in given]):
             raise InputError(f"--{name} and --{odd[0]} exclude each other; leave one out.")
+    if asked.folds and asked.folds.endswith(WHOLE_SITES):
+        raise InputError(f"--folds {asked.folds} is the name of a folder; write {Division.parse(asked.folds).flags}.")
+    if asked.whole_sites and asked.folds and Division.parse(asked.folds).column:
+        raise InputError(
+            f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {asked.folds}; leave it out."
+        )
 
 
 def runs_of(asked: Asked) -> Iterator[Run]:
@@ -328,7 +343,7 @@ def parts_of(asked: Asked) -> Iterator[Part]:
         yield Part(cohort, asked.kept, out_dir)
         return
     seed = asked.seed or 0
-    folds = open_folds(asked.source, asked.folds, seed, asked.places[0])
+    folds = open_folds(asked.source, asked.division, seed, asked.places[0])
     for note in folds.notes:
         print(note, flush=True)
     if asked.repeats > 1 and (folds.reduced or not folds.are_numbered):
