@@ -247,7 +247,7 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
         title = f"halves: one of {MANY_REGIONS} regions differs by {planted} standard errors"
         yield title, 200, lambda seed, planted=planted: in_halves(planted, seed)
     for people in (80, 300, 737):
-        yield "motion", people, lambda seed, people=people: going_with_motion(people, seed)
+        yield f"motion: {people} participants", people, lambda seed, people=people: going_with_motion(people, seed)
     for people in (80, 200, 737):
         title = "reliability: the output follows head motion, measured with reliability 0.7"
         yield title, people, lambda seed, people=people: with_error("motion", 0.7, people, seed)
