@@ -94,6 +94,21 @@ def test_the_conclusion_follows_from_the_interval(effects, of, conclusion, folde
     assert pd.isna(row["auc_sites_a"]) == (of["label"].groupby(of["site"]).nunique() == 1).all()
 
 
+def test_where_no_difference_is_shown_the_one_that_most_such_studies_would_show_is_said(folder, tmp_path):
+    """1.96 and 0.84 standard errors, and more where three pairs hold together; nothing of a run beside its equal."""
+    runs = [folder(str(at), predicted(people(), at, 1)) for at in range(2)]
+    runs.append(shutil.copytree(runs[1], tmp_path / "c"))
+    told = done(f"abide-compare {runs[0]} {runs[1]} --outDir out")
+    (alone,) = pd.read_csv("out/compare.csv").to_dict("records")
+    together = compared(*runs)
+    detectable = "minimum_detectable_difference"
+    for row, tail in ((alone, 0.025), (together.loc[0], 0.025 / 3)):
+        error = (row["a_minus_b_auc_sites_high"] - row["a_minus_b_auc_sites_low"]) / 2 / norm.isf(tail)
+        assert row[detectable] == pytest.approx((norm.isf(tail) + norm.isf(0.2)) * error)
+    assert f"would show one of {alone[detectable]:.3f}" in told and pd.isna(together.loc[2, detectable])
+    assert "minimum detectable" in Path("out/compare.html").read_text()
+
+
 def test_the_intervals_of_three_pairs_hold_together(two, tmp_path):
     alone, together = compared(*two), compared(*two, shutil.copytree(two[1], tmp_path / "c"))
     assert [*alone["among"], *together["among"]] == [1, 3, 3, 3]

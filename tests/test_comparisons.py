@@ -168,7 +168,7 @@ NOTES = {  # key words of each, two of those of a pair that excludes each other
     "new": ("had not seen",),
     "seen": ("were in the training", "nothing of a new site"),
     "folds": ("the same model", "averaged over folds"),
-    "site": ("--folds site",),
+    "site": ("--wholeSites",),
     "repeats": ("over 2 repeats",),
 }
 
@@ -203,7 +203,7 @@ def test_footnotes_say_whom_the_score_compares(area, test, expected):
 
 def test_a_pre_specified_baseline_that_lacks_an_input_says_so():
     """In the verdict and in the terminal."""
-    for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "lacks the phenotype")):
+    for rows, lacks in (([LR, REGIONS, SVM], ""), ([REGIONS], "phenotype")):
         found = comparisons.conclusion({"auc": HIGH}, people(), rows, BOTH)
         printed = next(text for name, _, text in found.rows if name.endswith(" baseline"))
         assert all(("lacks" in text) == bool(lacks) and lacks in text for text in (found.verdict, printed))

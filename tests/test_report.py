@@ -26,7 +26,10 @@ def rows(page: Path, first: str) -> dict[str, list[str]]:
     """The rows of the table whose first heading is this, with or without a footnote, by their first cells."""
     lines = text_of(page).splitlines()
     start = next(at for at, line in enumerate(lines) if re.match(rf"{re.escape(first)}\d? \| ", line))
-    cells = [line.split(" | ") for line in takewhile(lambda line: " | " in line, lines[start + 1 :])]
+    cells = [
+        list(map(str.strip, re.split(r" \|(?= |$)", line)))
+        for line in takewhile(lambda line: " | " in line, lines[start + 1 :])
+    ]
     return {name: values for name, *values in cells}
 
 
@@ -47,10 +50,13 @@ def test_scores_baselines_folds_and_sites_are_those_of_the_tables(tested):
     names = {"accuracy": "accuracy", "auc": "AUC, all participants together", "auc_sites": "AUC within sites"}
     found = rows(page, "metric")
     assert {name: found[spelled] for name, spelled in names.items()} == {name: [shown(metrics[name])] for name in names}
+    least = "minimum_detectable_difference"
     beside, names = rows(page, "baseline"), ("auc_sites", "model_minus_baseline_auc_sites", "auc", "accuracy")
     for row in pd.read_csv(tested / "baselines.csv").to_dict("records"):
         marked = " (pre-specified)" if row["role"] == "pre-specified" else ""
-        assert beside[f"{row['baseline']}{marked}"] == [shown(row, name) for name in names]
+        score, less, *others = (shown(row, name) for name in names)
+        cells = [score, less, f"{row[least]:.3f}" if row[least] == row[least] else "", *others]
+        assert beside[f"{row['baseline']}{marked}"] == cells
     for fold, row in metrics["folds"].items():
         assert rows(page, "fold")[fold][1:3] == [shown(row["auc"]), shown(row["accuracy"])]
     for row in pd.read_csv(tested / "sites.csv").to_dict("records"):

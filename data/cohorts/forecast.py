@@ -18,9 +18,9 @@ from data.cohorts.division import (
 )
 from data.cohorts.duplicates import Groups
 from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
-from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
+from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, POWER, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
 
-POWER, AREAS = 0.8, np.linspace(CHANCE, 0.99, 491)  # of 10 studies 8; the AUCs among which one is looked for
+AREAS = np.linspace(CHANCE, 0.99, 491)  # the AUCs among which one is looked for
 PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/understand/planning.md
 REACHED = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
 CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised

@@ -20,6 +20,7 @@ SPLITS = ("train", "test")
 HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
 CHANCE = 0.5  # AUC of guessing
 CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
+POWER = 0.8  # of studies that show what is there: the share in forecasts and minimum detectable differences
 MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
 TEST_SHARE = 10  # one subject in ten is a test subject
 TYPED = "converted_by"  # in a provenance: the command

@@ -9,6 +9,8 @@ reliability The output follows a covariate that the diagnosis goes with, and tha
             diagnosis. A claim that names a reliability above the true one is right.
 curve       The output follows the square of age, up in men and down in women; also the diagnosis.
 triple      The output follows a product of three covariates, or of four.
+difference  Two ridge regressions, trained in ten folds, equally good, or one by the minimum detectable difference.
+forecast    A model of the AUC that a forecast calls enough for 8 of 10 studies, trained anew for each of them.
 sets        Sets of labels in ten folds, by models that know how common autism is at each site.
 tiny        The AUC within 40 sites of 3 to 8 participants, of ten folds and of ten folds of whole sites.
 
@@ -22,15 +24,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.division import numbered_folds, site_folds
+from data.cohorts.division import Subjects, numbered_folds, site_folds
+from data.cohorts.forecast import way_of
+from tests.benchmarks.coverage import FEATURES, tested
 from utils.blackout.effects import Adjusted, permutation_test
 from utils.blackout.families import Effect, People
 from utils.blackout.fills import FILLS, RELIANCE
@@ -38,12 +45,19 @@ from utils.blackout.replication import MOST, halves
 from utils.evaluation.confounds import given_diagnosis, motion, told
 from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.calibration import LEVELS, left_out
-from utils.scores.conclusion import YES
-from utils.scores.metrics import Predictions, with_intervals
+from utils.scores.conclusion import BETTER, SAME, YES, standing
+from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals, with_intervals
 from utils.scores.results import ALPHA, CHANCE
+from utils.scores.statistics import minimum_detectable_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out
+TWO_MODELS = {  # people, sites, share of features: separations of equal models, and of a better and a worse one
+    (150, 5, 0.0): ((2.3, 2.3), (2.85, 1.63)),  # chosen on seeds below 5000
+    (300, 5, 0.0): ((1.95, 1.95), (2.32, 1.54)),
+    (300, 5, 0.5): ((1.95, 1.95), (2.26, 1.63)),
+}
+LARGE_SITES, NOISY = 5, 100  # sites where they are few; features of a classifier, of which one tells the diagnosis
 REGIONS, MANY_REGIONS, PERMUTATIONS, SPLITS = 20, 40, 199, 20
 
 
@@ -237,6 +251,64 @@ def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int =
     return claims
 
 
+def two_models(people: int, sites: int, separations: tuple[float, float], shared: float, seed: int) -> Claims:
+    """Ridge regressions of features in which the classes lie so far apart, and of which this share is read by both."""
+    random = np.random.default_rng([seed, people, sites, int(100 * shared), 8])
+    site, label = np.arange(people) % sites, (random.random(people) < 0.5).astype(float)
+    values = random.normal(size=(2, people, FEATURES))
+    values[1, :, : round(shared * FEATURES)] = values[0, :, : round(shared * FEATURES)]
+    fold = numbered_folds(label, site, np.arange(people), 10, seed)
+    outputs, truths = [], []
+    for value, separation in zip(values, separations, strict=True):
+        shift = separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
+        output, truth = tested(label, fold, value + shift, separation)
+        outputs.append(output)
+        truths.append(truth)
+    records = {"label": label, "subject": np.arange(people), "site": site, "fold": fold}
+    a, b = (Predictions.of(pd.DataFrame(records | {"probability": output})) for output in outputs)
+    less = differences(a, b, seed)
+    difference = less[headline(less)]
+    differ = standing(difference)
+    detectable = minimum_detectable_difference(difference)
+    claims: Claims = {"called different": differ != SAME, "the better one called better": differ == BETTER}
+    claims["true difference of AUC"] = truths[0] - truths[1]
+    return claims | {"minimum detectable difference as printed": np.nan if detectable is None else detectable}
+
+
+def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -> Claims:
+    """A classifier by the difference of the classes' means, trained in `folds`. Its expected AUC is the one that the
+    forecast of these people and folds names."""
+    random = np.random.default_rng([seed, people, many_sites, int(100 * autism), 9])
+    sizes = random.integers(2, 9, people) if many_sites else np.full(LARGE_SITES, -(-people // LARGE_SITES))
+    site = np.repeat(np.arange(len(sizes)), sizes)[:people]
+    label, everybody = (random.random(people) < autism).astype(float), np.arange(people)
+    fold = site if folds == "site" else numbered_folds(label, site, everybody, 10, seed)
+    forecast = way_of("", Subjects(everybody, label, site, everybody), fold).auc
+    if not np.isfinite(forecast):
+        return {"a conclusion is forecast": False}
+    trains = 1 - 1 / len(np.unique(fold))  # the share of a class
+    noise = sum(1 / (np.sum(label == value) * trains) for value in (0, 1))  # variance of a difference of means
+    apart = brentq(lambda d: d**2 / np.sqrt(2 * (d**2 + NOISY * noise)) - norm.ppf(forecast), 1e-3, 50)
+    values = random.normal(size=(people, NOISY))
+    values[:, 0] += apart * label
+    output = np.zeros(people)
+    for name in np.unique(fold):
+        rest = fold != name
+        means = [values[rest & (label == value)].mean(axis=0) for value in (0, 1)]
+        weight = means[1] - means[0]
+        output[~rest] = (values[~rest] - np.mean(means, axis=0)) @ weight / np.linalg.norm(weight)
+    records = {"label": label, "probability": expit(output), "subject": everybody, "site": site, "fold": fold}
+    predictions = Predictions.of(pd.DataFrame(records))
+    scores = intervals(predictions, partial(averaged, predictions, aucs), seed)
+    score = scores[headline(scores)]
+    return {
+        "a conclusion is forecast": True,
+        "AUC of the forecast": forecast,
+        "AUC, mean": np.nan if score.value is None else score.value,
+        "called better than chance": bool(score.beats_chance),
+    }
+
+
 def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     """Title, participants, and what makes a set of a seed."""
     for largest in (14, 6, 1):
@@ -261,6 +333,18 @@ def scenarios() -> Iterator[tuple[str, int, Callable[[int], Claims]]]:
     for people in (200, 737):
         title = "curve: the output follows the square of age, the other way in women"
         yield title, people, lambda seed, people=people: curve_by_sex(people, seed)
+    for (people, sites, shared), (equal, unequal) in TWO_MODELS.items():
+        title = f"difference: {sites} sites, {shared:.0%} of the features read by both"
+        for truth, pair in {"none": equal, "the minimum detectable one": unequal}.items():
+            yield (
+                f"{title}; true difference: {truth}",
+                people,
+                lambda seed, of=(people, sites, pair, shared): two_models(*of, seed),
+            )
+    for people, many_sites, autism, folds in product((60, 150, 400), (False, True), (0.5, 0.25), ("10", "site")):
+        layout = "sites of 2 to 8" if many_sites else f"{LARGE_SITES} equal sites"
+        title = f"forecast: {layout}, {autism:.0%} autism, --folds {folds}"
+        yield title, people, lambda seed, of=(people, many_sites, autism, folds): study(*of, seed)
     for shares, size in (([0.2, 0.8, *[0.5] * 6], 50), ([0.2, 0.35, 0.5, 0.65, 0.8] * 2, 20), ([0.2, 0.8] * 4, 40)):
         title = f"sets: {len(shares)} sites of {size}, {min(shares):.0%} to {max(shares):.0%} autism"
         yield title, size * len(shares), lambda seed, shares=shares, size=size: sets_at_known_sites(shares, size, seed)

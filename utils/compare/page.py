@@ -22,8 +22,8 @@ from utils.report import methods
 from utils.report.build import INVALID, cautions
 from utils.report.columns import section
 from utils.runs import record
-from utils.scores.conclusion import SAME, UNKNOWN
-from utils.scores.results import HEADLINES, INTERVAL, Estimate, flat
+from utils.scores.conclusion import SAME, UNKNOWN, would_show
+from utils.scores.results import DETECTABLE, HEADLINES, INTERVAL, Estimate, flat
 from utils.scores.results import PAGE as REPORT
 
 JOB, PAGE, TABLE = "compare", "compare.html", "compare.csv"
@@ -32,8 +32,8 @@ ROWS = 3  # of the terminal
 NAMED = 3  # pairs in a sentence of the page
 BETTER = {"a is better": "{a} is better than {b}", "b is better": "{b} is better than {a}"}
 OTHERS = {
-    SAME: "No difference is shown between {}, which does not say that they are equally good",
-    UNKNOWN: "It is unknown which is better of {}",
+    SAME: "No difference is shown between {}, which does not say that they are equally good{}",
+    UNKNOWN: "It is unknown which is better of {}{}",
 }
 PAIRED = (
     "A difference is paired: both runs are scored on the same resamples of participants, within folds. Below 0, that "
@@ -95,8 +95,11 @@ def verdict(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]], most:
     whether problems invalidate it."""
     found = [listed([conclusion(pair) for pair in pairs if pair["conclusion"] in BETTER], most, "; ")]
     for unclear, told in OTHERS.items():
-        named = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["conclusion"] == unclear]
-        found += [told.format(listed(named, most, "; "))] * bool(named)
+        alike = [pair for pair in pairs if pair["conclusion"] == unclear]
+        named = [f"{pair['a']} and {pair['b']}" for pair in alike]
+        largest = max((pair[DETECTABLE] or 0 for pair in alike), default=0)
+        detectable = would_show(largest) if unclear == SAME and largest else ""
+        found += [told.format(listed(named, most, "; "), detectable)] * bool(named)
     if len(pairs) == 1:
         (pair,) = pairs
         found.append(f"{HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {difference(pair, pair['by']).text()}")
@@ -139,11 +142,12 @@ def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Sec
     names = [name for name in SHOWN if f"{MINUS}{name}" in pairs[0]]
     rows = [{"run": str(run.folder)} | flat({name: run.scores[name] for name in names}) for run in runs]
     rows += [
-        {"run": minus(pair), "conclusion": conclusion(pair)} | flat({name: difference(pair, name) for name in names})
+        {"run": minus(pair), "conclusion": conclusion(pair), DETECTABLE: pair[DETECTABLE]}
+        | flat({name: difference(pair, name) for name in names})
         for pair in pairs
     ]
     notes = {"": TOGETHER.format(len(pairs))} if len(pairs) > 1 else {}
-    shown = ["run", *names, "conclusion"]
+    shown = ["run", *names, DETECTABLE, "conclusion"]
     return section("Scores and differences", pd.DataFrame(rows), shown, PAIRED, open=True, notes=notes)
 
 

@@ -16,7 +16,8 @@ from utils.report.tables import Described, described, read_predictions
 from utils.runs.record import check_finished
 from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
-from utils.scores.results import TABLES, Estimate, flat
+from utils.scores.results import DETECTABLE, TABLES, Estimate, flat
+from utils.scores.statistics import minimum_detectable_difference
 
 PREDICTIONS = TABLES["predictions"].file
 EXPECTED = "expected the folder of a classifier's finished `run.py --test`"
@@ -89,11 +90,12 @@ def compared(runs: Sequence[FinishedTest]) -> list[dict[str, Any]]:
     for a, b in combinations(runs, 2):
         less = differences(a.predictions, b.predictions, SEED, among)
         area = headline(less)
-        known = {
+        known: dict[str, Any] = {
             "a": str(a.folder),
             "b": str(b.folder),
             "conclusion": CONCLUSIONS[standing(less[area])],
             "by": area,
+            DETECTABLE: minimum_detectable_difference(less[area], among),
             "among": among,
             "subjects": len(set(a.predictions.subject)),
             "records": len(a.predictions.label),

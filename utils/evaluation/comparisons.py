@@ -19,7 +19,18 @@ from utils.scores import baselines
 from utils.scores.conclusion import Baseline, Conclusion, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.named import named, roles
-from utils.scores.results import HEADLINES, MAJORITY, MIN_PER_CLASS, OTHER, PRESPECIFIED_BASELINE, ROLE, Estimate, flat
+from utils.scores.results import (
+    DETECTABLE,
+    HEADLINES,
+    MAJORITY,
+    MIN_PER_CLASS,
+    OTHER,
+    PRESPECIFIED_BASELINE,
+    ROLE,
+    Estimate,
+    flat,
+)
+from utils.scores.statistics import minimum_detectable_difference
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "
@@ -95,9 +106,11 @@ def baselines_table(
         if name == MAJORITY:  # its constants differ between folds, but they rank nobody
             baseline = baseline.with_probabilities(np.zeros_like(baseline.probabilities))
             found |= {key: value for key, value in with_intervals(baseline, seed).items() if key in HEADLINES}
-        less = differences(predictions, baseline, seed, among if role.get(name) == OTHER else 1)
+        of_pairs = among if role.get(name) == OTHER else 1
+        less = differences(predictions, baseline, seed, of_pairs)
         minus = {f"{MINUS}{area}": less[area] for area in ("auc", *predictions.groups)}
-        rows.append({"baseline": name, ROLE: role.get(name, "")} | flat({key: found[key] for key in names} | minus))
+        row = {"baseline": name, ROLE: role.get(name, "")} | flat({key: found[key] for key in names} | minus)
+        rows.append(row | {DETECTABLE: minimum_detectable_difference(less[headline(less)], of_pairs)})
     return rows
 
 

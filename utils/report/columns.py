@@ -9,7 +9,7 @@ import pandas as pd
 
 from data.pages.page import Row, Section
 from utils.figures import number
-from utils.scores.results import NO_INTERVAL, Estimate, columns_of, counted
+from utils.scores.results import DETECTABLE, NO_INTERVAL, Estimate, columns_of, counted
 
 COUNT, NAME = "count", "name"  # forms of cells: a number of participants, the label of another column
 
@@ -36,6 +36,12 @@ COLUMNS = {
         f"model_minus_baseline_{name}": Column(f"{label}, model minus baseline", SCORE, DIFFERENCE)
         for name, label in {"auc": "AUC", "auc_sites": "AUC within sites", "auc_folds": "AUC within folds"}.items()
     },
+    DETECTABLE: Column(
+        "minimum detectable difference",
+        SCORE,
+        "The true difference of this AUC that 8 of 10 such studies would show. Of smaller ones, no difference shown "
+        "says little.",
+    ),
     "accuracy": Column(
         "accuracy", SCORE, "The share whose diagnosis is predicted; compare the share of the larger class."
     ),

@@ -19,6 +19,7 @@ from utils.report.tables import BOTH, COVERAGE, KINDS, LABELS, MINUS, NONE, ONE,
 from utils.scores.calibration import LEVELS, MIN_GROUPS
 from utils.scores.metrics import Predictions, headline
 from utils.scores.results import (
+    DETECTABLE,
     GIVEN_DIAGNOSIS,
     HEADLINES,
     NAMED,
@@ -106,7 +107,7 @@ def few_apart(rows: list[Row]) -> dict:
 def baselines(table: pd.DataFrame) -> Section:
     """The AUC of the verdict, the model's minus it, then the pooled AUC and the accuracy of each baseline."""
     area, others = headline(table), int((table[ROLE] == OTHER).sum())
-    names = dict.fromkeys((area, f"{MINUS}{area}", "auc", "accuracy"))
+    names = dict.fromkeys((area, f"{MINUS}{area}", DETECTABLE, "auc", "accuracy"))
     table = prespecified_first(table)
     marked = table["baseline"] + table[ROLE].map({NAMED: f" ({NAMED})"}).fillna("")
     wide = (
@@ -115,7 +116,7 @@ def baselines(table: pd.DataFrame) -> Section:
     )
     notes = {spelled(f"{MINUS}{area}"): wide} if others > 1 else {}
     about = "Plain classifiers of the same participants, trained on the same others."
-    shown = ["baseline", *(name for name in names if set(columns_of(name)) <= set(table))]
+    shown = ["baseline", *(name for name in names if name in table)]
     return section("Baselines", table.assign(baseline=marked), shown, about, open=True, notes=notes)
 
 

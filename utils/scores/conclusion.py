@@ -6,6 +6,7 @@ from data.base.tables import printable
 from data.cohorts.rows import listed
 from data.pages.page import Number
 from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate
+from utils.scores.statistics import minimum_detectable_difference
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."
@@ -21,6 +22,11 @@ def standing(less: Estimate) -> str:
     if less.low is None or less.high is None:
         return UNKNOWN
     return BETTER if less.low > 0 else WORSE if less.high < 0 else SAME
+
+
+def would_show(detectable: float | None) -> str:
+    """What follows "no difference is shown": the difference that is large enough to be."""
+    return "" if detectable is None else f"; 8 of 10 such studies would show one of {detectable:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,12 @@ class Baseline:
     @property
     def standing(self) -> str:
         """What the difference says, and of whom, if not of these participants."""
-        return f"{standing(self.less)}{', in the training' if self.where else ''}"
+        return f"{standing(self.less)}{', in the training' if self.where else ''}{would_show(self.detectable)}"
+
+    @property
+    def detectable(self) -> float | None:
+        """The minimum detectable difference, where none is shown."""
+        return minimum_detectable_difference(self.less) if standing(self.less) == SAME else None
 
     @property
     def note(self) -> str:
@@ -170,11 +181,13 @@ class Conclusion:
         if self.baseline is None:
             return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
         less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
-        its = f"the pre-specified baseline{f' (lacks the {listed(lacks)})' if lacks else ''}"
+        its = f"the pre-specified baseline{f' (lacks {listed(lacks)})' if lacks else ''}"
         where = " in the training's own test" if self.baseline.where else ""
+        detectable = self.baseline.detectable if not others and not where else None  # else 60 words are too few
+        least = "" if detectable is None else f", minimum detectable {detectable:.3f}"
         told = {
             BETTER: f"It is better than {its}{where}: {less}",
-            SAME: f"No difference from {its} is shown{where}: {less}",
+            SAME: f"No difference from {its} is shown{where}: {less}{least}",
             WORSE: f"It is worse than {its}{where}: {less}",
             UNKNOWN: f"Whether it differs from {its} cannot be told{where}",
         }[standing(self.baseline.less)]

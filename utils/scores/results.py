@@ -12,6 +12,7 @@ from data.cohorts.records import TELLING
 from data.cohorts.rows import CHANCE
 from data.cohorts.rows import CONFIDENCE as CONFIDENCE
 from data.cohorts.rows import MIN_PER_CLASS as MIN_PER_CLASS
+from data.cohorts.rows import POWER as POWER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ MAJORITY = "majority"  # the row of `baselines.csv` that reads nothing
 ROLE, NAMED, OTHER = "role", "pre-specified", "other"  # a column of it, and what it says of baselines
 GIVEN_DIAGNOSIS = "given_diagnosis"  # a measure of `confounds.csv`, of each covariate
 MASKED = "missingness_masked"  # a column of `predictions.csv`: the probability where missingness is masked
+DETECTABLE = "minimum_detectable_difference"  # a column of `baselines.csv` and `compare.csv`
 PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
