@@ -47,8 +47,7 @@ from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.calibration import LEVELS, left_out
 from utils.scores.conclusion import BETTER, SAME, YES, standing
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals, with_intervals
-from utils.scores.results import ALPHA, CHANCE
-from utils.scores.statistics import minimum_detectable_difference
+from utils.scores.results import ALPHA, CHANCE, minimum_detectable_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out

@@ -16,8 +16,7 @@ from utils.report.tables import Described, described, read_predictions
 from utils.runs.record import check_finished
 from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
-from utils.scores.results import DETECTABLE, TABLES, Estimate, flat
-from utils.scores.statistics import minimum_detectable_difference
+from utils.scores.results import DETECTABLE, TABLES, Estimate, flat, minimum_detectable_difference
 
 PREDICTIONS = TABLES["predictions"].file
 EXPECTED = "expected the folder of a classifier's finished `run.py --test`"

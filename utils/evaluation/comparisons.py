@@ -29,8 +29,8 @@ from utils.scores.results import (
     ROLE,
     Estimate,
     flat,
+    minimum_detectable_difference,
 )
-from utils.scores.statistics import minimum_detectable_difference
 
 NONE_FITTED = (
     "No baseline could be fitted beside the score: the participants who trained the model, of {}, are not at hand, "

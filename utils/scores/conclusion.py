@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from data.base.tables import printable
 from data.cohorts.rows import listed
 from data.pages.page import Number
-from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate
-from utils.scores.statistics import minimum_detectable_difference
+from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate, minimum_detectable_difference
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."

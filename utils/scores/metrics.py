@@ -20,8 +20,17 @@ from numpy.typing import ArrayLike
 
 from data.base.effort import EFFORT
 from data.cohorts.peers import MOST_LOST, MOST_PULL, of_both_classes, pull, within_folds
-from utils.scores.results import CHANCE, CONFIDENCE, HEADLINES, MIN_PER_CLASS, SAME_SCAN, THRESHOLD, Estimate
-from utils.scores.statistics import Statistic, auc, bootstrap, mean_auc, simultaneous
+from utils.scores.results import (
+    CHANCE,
+    CONFIDENCE,
+    HEADLINES,
+    MIN_PER_CLASS,
+    SAME_SCAN,
+    THRESHOLD,
+    Estimate,
+    simultaneous,
+)
+from utils.scores.statistics import Statistic, auc, bootstrap, mean_auc
 
 COLUMNS = ("label", "probability", "subject", "site", "fold", SAME_SCAN)  # of `predictions.csv`, that are read
 Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]  # weights of the records (k, n) -> (k,) each

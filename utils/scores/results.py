@@ -6,6 +6,7 @@ The outputs of `--test`, writing, reading and the report follow from `ROWS`.
 import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.cohorts.records import TELLING
@@ -87,6 +88,22 @@ class Estimate:
 
 
 UNDEFINED = Estimate(None, None, None)
+
+
+def simultaneous(among: int) -> float:
+    """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - (1 - CONFIDENCE) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE) / 2)
+
+
+def minimum_detectable_difference(difference: Estimate, among: int = 1) -> float | None:
+    """The true difference, of a score that is 1 at most, which 8 of 10 studies with intervals of this width would show
+    (POWER); None without an interval. `among` how many the interval is `simultaneous`."""
+    if difference.low is None or difference.high is None or difference.low == difference.high:
+        return None
+    half, normal = (difference.high - difference.low) / 2, NormalDist()
+    errors = simultaneous(among) * normal.inv_cdf((1 + CONFIDENCE) / 2)  # standard errors in `half`
+    return min(half * (1 + normal.inv_cdf(POWER) / errors), 1.0)
 
 
 def flat(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:

@@ -2,13 +2,12 @@
 
 import warnings
 from collections.abc import Callable
-from statistics import NormalDist
 
 import numpy as np
 from scipy.special import logit
 from scipy.stats import binomtest
 
-from utils.scores.results import CONFIDENCE, MIN_SUBJECTS, POWER, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE, MIN_SUBJECTS, UNDEFINED, Estimate
 
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
@@ -72,22 +71,6 @@ def orders(unit: np.ndarray, site: np.ndarray, count: int, random: np.random.Gen
                 drawn[..., sites == name] = random.permuted(drawn[..., sites == name], axis=2)
             order[:, people] = drawn
     return order
-
-
-def simultaneous(among: int) -> float:
-    """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
-    normal = NormalDist()
-    return normal.inv_cdf(1 - (1 - CONFIDENCE) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE) / 2)
-
-
-def minimum_detectable_difference(difference: Estimate, among: int = 1) -> float | None:
-    """The true difference, of a score that is 1 at most, which 8 of 10 studies with intervals of this width would show
-    (POWER); None without an interval. `among` how many the interval is `simultaneous`."""
-    if difference.low is None or difference.high is None or difference.low == difference.high:
-        return None
-    half, normal = (difference.high - difference.low) / 2, NormalDist()
-    errors = simultaneous(among) * normal.inv_cdf((1 + CONFIDENCE) / 2)  # standard errors in `half`
-    return min(half * (1 + normal.inv_cdf(POWER) / errors), 1.0)
 
 
 def auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
