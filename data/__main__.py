@@ -10,21 +10,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.base.cli import Parser, add_options, flag_of, guarded, options_of, positive, seed
+from data.base.cli import (
+    Parser,
+    add_options,
+    format_flag,
+    make_options,
+    parse_positive_int,
+    parse_seed_option,
+    run_guarded,
+)
 from data.base.errors import InputError
 from data.base.files import check_new
-from data.base.terminal import Fact, joined, participants, print_facts, start
+from data.base.terminal import SummaryRow, format_participants, merge_summary_rows, print_summary, run_program
 from data.conversion.options import ConversionOptions, SourceOptions
 from data.derivation.options import DerivationOptions
 
 if TYPE_CHECKING:
     from data.conversion.plan import PlannedCohort
 
-DECIDED_BY_LIKE = (
+OPTIONS_SET_BY_TEMPLATE = (
     *("maps", "connectome", "parcels", "grid", "phenotype", "covariates"),
     *("seed", "keepSplit", "keepDuplicates", "allowLeak"),
 )  # options of convert
-EXAMPLES = {
+EXAMPLES_BY_VERB = {
     "derive": {
         "four maps and the series of an atlas, of what fMRIPrep left": "fmriprep maps "
         "--maps falff,alff,reho,degree_weighted --series atlas.nii.gz --jobs 4",
@@ -58,9 +66,13 @@ EXAMPLES = {
 
 
 def convert(args: argparse.Namespace) -> int:
-    options, source_options = options_of(args, ConversionOptions), options_of(args, SourceOptions)
-    if args.like and (taken := [name for name in DECIDED_BY_LIKE if getattr(args, name) not in (None, False)]):
-        raise InputError(f"--{taken[0]} does not go with --like: all is as in {args.like}. Leave it out.")
+    conversion_options, source_options = make_options(args, ConversionOptions), make_options(args, SourceOptions)
+    if args.like and (
+        conflicting_options := [
+            option_name for option_name in OPTIONS_SET_BY_TEMPLATE if getattr(args, option_name) not in (None, False)
+        ]
+    ):
+        raise InputError(f"--{conflicting_options[0]} does not go with --like: all is as in {args.like}. Leave it out.")
     check_new(args.cohort)
     from data import check as checks
     from data.cohorts.stored import open_cohort
@@ -68,66 +80,79 @@ def convert(args: argparse.Namespace) -> int:
     from data.conversion.source import read_source
     from data.conversion.template import TemplateCohort
 
-    like, likeness = TemplateCohort.of(args.like) if args.like else None, None
-    if like:
-        from data.likeness.reference import parts_like
+    template, likeness_maker = TemplateCohort.of(args.like) if args.like else None, None
+    if template:
+        from data.likeness.reference import make_template_likeness
 
-        likeness = partial(parts_like, like)
-    source = read_source(args.source, source_options, like)
-    print_facts(joined(source.facts))
-    command, target = shlex.join(["abide-data", *sys.argv[1:]]), None if options.dry_run else args.cohort
-    planned, facts = conversion.convert(source, target, options, command, like, likeness)
-    print_facts(joined([*of_columns(planned), *facts]))
-    if options.dry_run:
+        likeness_maker = partial(make_template_likeness, template)
+    source = read_source(args.source, source_options, template)
+    print_summary(merge_summary_rows(source.facts))
+    command_line, target_folder = (
+        shlex.join(["abide-data", *sys.argv[1:]]),
+        None if conversion_options.dry_run else args.cohort,
+    )
+    planned_cohort, summary_rows = conversion.convert(
+        source, target_folder, conversion_options, command_line, template, likeness_maker
+    )
+    print_summary(merge_summary_rows([*describe_columns(planned_cohort), *summary_rows]))
+    if conversion_options.dry_run:
         from data.conversion.preview import preview
 
-        print_facts(preview(source, planned, args.cohort))
+        print_summary(preview(source, planned_cohort, args.cohort))
         return 0
-    findings = checks.full_and_stored(open_cohort(args.cohort))
-    people = "; ".join([f"{len(planned.rows)} records", *findings.participants.counts])
-    written = f"{args.cohort}: {people}"
-    print_facts([("cohort", written), *findings.judged(args.cohort), ("checked", findings.conclusion)])
+    findings = checks.check_and_store_verdict(open_cohort(args.cohort))
+    counts_text = "; ".join([f"{len(planned_cohort.rows)} records", *findings.participants.counts])
+    cohort_sentence = f"{args.cohort}: {counts_text}"
+    print_summary([("cohort", cohort_sentence), *findings.judged(args.cohort), ("checked", findings.conclusion)])
     return 1 if findings.every("problems") else 0
 
 
-def of_columns(planned: "PlannedCohort") -> Iterator[Fact]:
+def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     """Covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
     from data.cohorts.records import CLASSES
     from data.cohorts.rows import MIN_PER_CLASS, listed
 
-    metadata = planned.metadata
-    yield "covariates", covariates.told(planned.covariates, planned.phenotype, planned.rows, metadata.covariates_named)
-    for name, values in metadata.phenotype_categories.items():
-        yield "phenotype", f"{name} is text and became {len(values)} categories: {listed(values)}"
-    training = Counter(int(row.label) for row in planned.rows if row.split == "train" and row.known)
-    fewest = min(range(len(CLASSES)), key=lambda label: training[label])
-    for name, auc in list(metadata.phenotype_auc.items())[:1]:
-        if training[fewest] < MIN_PER_CLASS:
-            few = f"{participants(training[fewest], 'training')} of {CLASSES[fewest]}; {MIN_PER_CLASS} are needed"
-            yield "phenotype", f"whether a value separates the training labels is not known, since {few}"
+    metadata = planned_cohort.metadata
+    yield (
+        "covariates",
+        covariates.told(
+            planned_cohort.covariates, planned_cohort.phenotype, planned_cohort.rows, metadata.covariates_named
+        ),
+    )
+    for column, categories in metadata.phenotype_categories.items():
+        yield "phenotype", f"{column} is text and became {len(categories)} categories: {listed(categories)}"
+    count_by_label = Counter(int(row.label) for row in planned_cohort.rows if row.split == "train" and row.known)
+    rarest_label = min(range(len(CLASSES)), key=lambda label: count_by_label[label])
+    for column, auc in list(metadata.phenotype_auc.items())[:1]:
+        if count_by_label[rarest_label] < MIN_PER_CLASS:
+            too_few_text = (
+                f"{format_participants(count_by_label[rarest_label], 'training')} of {CLASSES[rarest_label]}; "
+                f"{MIN_PER_CLASS} are needed"
+            )
+            yield "phenotype", f"whether a value separates the training labels is not known, since {too_few_text}"
         else:
-            yield "phenotype", f"no value separates the training labels better than {name}, AUC {auc:.2f}"
+            yield "phenotype", f"no value separates the training labels better than {column}, AUC {auc:.2f}"
 
 
 def derive(args: argparse.Namespace) -> None:
     from data.cohorts.rows import listed
     from data.derivation import job
 
-    options = options_of(args, DerivationOptions)
-    planned = job.plan(args.bold, args.out, options)
-    print_facts(joined(planned.facts))
-    if options.dry_run:
+    derivation_options = make_options(args, DerivationOptions)
+    derivation_plan = job.plan(args.bold, args.out, derivation_options)
+    print_summary(merge_summary_rows(derivation_plan.facts))
+    if derivation_options.dry_run:
         from data.derivation.preview import preview
 
-        print_facts(preview(planned))
+        print_summary(preview(derivation_plan))
         return
-    facts, failed = job.run(planned)
-    print_facts(facts)
-    if failed:
+    summary_rows, failed_subjects = job.run(derivation_plan)
+    print_summary(summary_rows)
+    if failed_subjects:
         raise InputError(
-            f"{participants(len(failed))} failed, for the reasons above: {listed(failed)}. Do what these say, then "
-            "repeat the command."
+            f"{format_participants(len(failed_subjects))} failed, for the reasons above: {listed(failed_subjects)}. Do "
+            "what these say, then repeat the command."
         )
 
 
@@ -138,18 +163,27 @@ def check(args: argparse.Namespace) -> int:
     from data.cohorts.stored import open_cohort
 
     if args.html:
-        check_page.check_place(args.html)
-    maps, options = checks.holds_maps(args.cohort), options_of(args, SourceOptions)
-    if not maps and (given := [name for name, value in vars(options).items() if value is not None]):
+        check_page.check_page_path(args.html)
+    is_map_folder, source_options = checks.holds_maps(args.cohort), make_options(args, SourceOptions)
+    if not is_map_folder and (
+        misplaced_options := [
+            option_name for option_name, option_value in vars(source_options).items() if option_value is not None
+        ]
+    ):
         raise InputError(
-            f"--{flag_of(given[0])} is about a folder of maps and their table; {args.cohort} is none. Leave it out."
+            f"--{format_flag(misplaced_options[0])} is about a folder of maps and their table; {args.cohort} is none. "
+            "Leave it out."
         )
-    with checks.read_maps(args.cohort, options) if maps else nullcontext(open_cohort(args.cohort)) as cohort:
+    with (
+        checks.read_maps_as_cohort(args.cohort, source_options)
+        if is_map_folder
+        else nullcontext(open_cohort(args.cohort)) as cohort
+    ):
         pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
-        findings = (checks.of_folder if maps else checks.full_and_stored)(cohort, pictures)
-        print_facts([*findings.counted(), *findings.judged(args.cohort), ("checked", findings.conclusion)])
+        findings = (checks.check_map_folder if is_map_folder else checks.check_and_store_verdict)(cohort, pictures)
+        print_summary([*findings.counted(), *findings.judged(args.cohort), ("checked", findings.conclusion)])
         if pictures:
-            check_page.write(args.html, cohort, findings, pictures)
+            check_page.write_check_page(args.html, cohort, findings, pictures)
     return 1 if findings.every("problems") else 0
 
 
@@ -157,96 +191,109 @@ def swap(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
     from data.swap import swap_regions
 
-    table = swap_regions(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
-    print(f"{len(table)} records in {args.out}")
+    rows = swap_regions(open_cohort(args.cohort), args.out, args.regions, args.copies, args.seed)
+    print(f"{len(rows)} records in {args.out}")
 
 
 def pack(args: argparse.Namespace) -> int:
     from data.cohorts.stored import open_cohort
-    from data.pack import is_unsealed, opened
-    from data.pack import pack as run
+    from data.pack import is_unsealed, open_for_packing
+    from data.pack import pack_cohort as write_packed_cohort
 
-    cohort = opened(args.cohort, args.tables)
-    form, changes = run(cohort, args.out, args.form, args.tables)
-    print_facts([*(("changed", change) for change in changes), ("packed", f"as {form}: {args.out}")])
+    cohort = open_for_packing(args.cohort, args.tables)
+    storage_form, cell_changes = write_packed_cohort(cohort, args.out, args.form, args.tables)
+    print_summary(
+        [*(("changed", cell_change) for cell_change in cell_changes), ("packed", f"as {storage_form}: {args.out}")]
+    )
     if not args.tables and not is_unsealed(cohort):
         return 0
     from data import check as checks  # which a mere copy can do without
 
-    findings = checks.full_and_stored(open_cohort(args.out))
+    findings = checks.check_and_store_verdict(open_cohort(args.out))
     findings.forecast = []
-    print_facts([*findings.judged(args.out), ("checked", findings.conclusion)])
+    print_summary([*findings.judged(args.out), ("checked", findings.conclusion)])
     return 1 if findings.every("problems") else 0
 
 
 def export(args: argparse.Namespace) -> None:
     from data.cohorts.stored import open_cohort
-    from data.pack import export as run
+    from data.pack import export_volume as write_volume
 
-    run(open_cohort(args.cohort), args.subject, args.out, args.map)
+    write_volume(open_cohort(args.cohort), args.subject, args.out, args.map)
     print(f"Written: {args.out}")
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(prog="abide-data", description=__doc__)
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    verb_parser = Parser(prog="abide-data", description=__doc__)
+    verb_parsers = verb_parser.add_subparsers(required=True, metavar="VERB")
 
-    def verb(run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(run.__name__, help=help, description=help, examples=EXAMPLES[run.__name__])
-        added.set_defaults(run=run)
-        return added
+    def add_verb(command: Callable[[argparse.Namespace], int | None], help_text: str) -> argparse.ArgumentParser:
+        verb_parser = verb_parsers.add_parser(
+            command.__name__, help=help_text, description=help_text, examples=EXAMPLES_BY_VERB[command.__name__]
+        )
+        verb_parser.set_defaults(run=command)
+        return verb_parser
 
-    made = verb(derive, "preprocessed 4-D scans -> NIfTI maps, and series of parcels")
-    made.add_argument("bold", type=Path, help="folder of scans: fMRIPrep, XCP-D, C-PAC, PCP, or see --boldColumn")
-    made.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
-    add_options(made, DerivationOptions)
-    new = verb(convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says")
-    add = new.add_argument
-    add("source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn")
-    add("cohort", type=Path, help="new folder to write")
-    like = "prepare new participants as in a cohort or bundle; labels are optional"
-    add("--like", type=Path, metavar="COHORT", help=like)
-    add_options(new, SourceOptions)
-    add_options(new, ConversionOptions)
-    checked = verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is")
-    checked.add_argument("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
-    checked.add_argument("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
-    add_options(
-        checked, SourceOptions, "of a folder of maps, as for convert", without=("connectome", "parcels", "missing")
+    derive_parser = add_verb(derive, "preprocessed 4-D scans -> NIfTI maps, and series of parcels")
+    derive_parser.add_argument(
+        "bold", type=Path, help="folder of scans: fMRIPrep, XCP-D, C-PAC, PCP, or see --boldColumn"
     )
-    add = verb(swap, "augment: swap regions between training participants of the same label").add_argument
-    add("cohort", type=Path)
-    add("out", type=Path, help="cohort to write")
-    add("--regions", type=positive, default=13, metavar="N", help="AAL regions swapped (default 13)")
-    copies = "new records for each training record (default 10)"
-    add("--copies", type=positive, default=10, metavar="N", help=copies)
-    add("--seed", type=seed, default=0, metavar="N", help="(default 0)")
-    packed = verb(
+    derive_parser.add_argument("out", type=Path, help="folder to write; a repeated command does what is missing")
+    add_options(derive_parser, DerivationOptions)
+    convert_parser = add_verb(
+        convert, "NIfTI maps and a table -> a cohort; exit 1 if anything is wrong with it, as check says"
+    )
+    add_argument = convert_parser.add_argument
+    add_argument(
+        "source", type=Path, help="folder of maps: BIDS, PCP (nilearn's fetch_abide_pcp), DPABI, or see --mapColumn"
+    )
+    add_argument("cohort", type=Path, help="new folder to write")
+    template_help = "prepare new participants as in a cohort or bundle; labels are optional"
+    add_argument("--like", type=Path, metavar="COHORT", help=template_help)
+    add_options(convert_parser, SourceOptions)
+    add_options(convert_parser, ConversionOptions)
+    check_parser = add_verb(check, "what is in a cohort or a folder of maps, and wrong with it; exit 1 if anything is")
+    check_parser.add_argument("cohort", type=Path, help="a cohort, or a folder of maps as convert reads it")
+    check_parser.add_argument("--html", type=Path, metavar="FILE", help="write a page, too, with pictures of everybody")
+    add_options(
+        check_parser,
+        SourceOptions,
+        "of a folder of maps, as for convert",
+        excluded_flags=("connectome", "parcels", "missing"),
+    )
+    add_argument = add_verb(swap, "augment: swap regions between training participants of the same label").add_argument
+    add_argument("cohort", type=Path)
+    add_argument("out", type=Path, help="cohort to write")
+    add_argument("--regions", type=parse_positive_int, default=13, metavar="N", help="AAL regions swapped (default 13)")
+    copies_help = "new records for each training record (default 10)"
+    add_argument("--copies", type=parse_positive_int, default=10, metavar="N", help=copies_help)
+    add_argument("--seed", type=parse_seed_option, default=0, metavar="N", help="(default 0)")
+    pack_parser = add_verb(
         pack, "write a cohort in another form, or with edited tables; exit 1 if anything is then wrong with it"
     )
-    packed.add_argument("cohort", type=Path)
-    packed.add_argument("out", type=Path, help="folder to write, in the form of the cohort without --zip or --bin")
-    form = packed.add_mutually_exclusive_group()
-    for name, what in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
-        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
-    edited = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
-    packed.add_argument("--tables", type=Path, metavar="FOLDER", help=edited)
-    add = verb(export, "one volume as NIfTI, with its true affine").add_argument
-    add("cohort", type=Path)
-    add("subject", help="a participant, or a record's file name")
-    add("out", type=Path, help="a .nii or .nii.gz file")
-    add("--map", metavar="NAME", help="which of several maps")
-    return top
+    pack_parser.add_argument("cohort", type=Path)
+    pack_parser.add_argument("out", type=Path, help="folder to write, in the form of the cohort without --zip or --bin")
+    form_flags = pack_parser.add_mutually_exclusive_group()
+    for form_name, form_help in (("zip", "zip chunks of about 250 MB"), ("bin", "a file a record")):
+        form_flags.add_argument(f"--{form_name}", dest="form", action="store_const", const=form_name, help=form_help)
+    tables_help = "folder with edited subjects.csv, covariates.csv or phenotype.csv: the phenotype is scaled anew"
+    pack_parser.add_argument("--tables", type=Path, metavar="FOLDER", help=tables_help)
+    add_argument = add_verb(export, "one volume as NIfTI, with its true affine").add_argument
+    add_argument("cohort", type=Path)
+    add_argument("subject", help="a participant, or a record's file name")
+    add_argument("out", type=Path, help="a .nii or .nii.gz file")
+    add_argument("--map", metavar="NAME", help="which of several maps")
+    return verb_parser
 
 
-def execute() -> int:
+def execute_verb() -> int:
     args = parser().parse_args()
     return args.run(args) or 0
 
 
 def main() -> int:
-    return guarded("abide-data", execute)
+    return run_guarded("abide-data", execute_verb)
 
 
 if __name__ == "__main__":
-    start(main, "abide-data")
+    run_program(main, "abide-data")

@@ -19,11 +19,11 @@ import pandas as pd
 from data.base import manifest, tables
 from data.base.errors import InputError
 from data.base.pool import Pool
-from data.base.terminal import joined, participants, print_facts, progress
+from data.base.terminal import format_participants, merge_summary_rows, open_progress_bar, print_summary
 from data.cohorts import atlas, near_duplicates, records, resampling
 from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
 from data.cohorts.covariates import ODD, odd_numbers
-from data.cohorts.derivation import TABLE as DERIVED
+from data.cohorts.derivation import TABLE as DERIVATION_TABLE
 from data.cohorts.duplicates import People, known_groups, search
 from data.cohorts.entries import Entry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
@@ -42,34 +42,49 @@ from data.conversion.volumes import read_person
 from data.derivation.job import why_failed
 from data.derivation.person import Done
 from data.likeness.newcomers import check_newcomers
-from data.likeness.reasons import OTHER_ATLAS, advice_on
-from data.likeness.reference import ranges_of, reasons
-from data.likeness.scans import MIN_COVERED, Scans, before_conversion
+from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
+from data.likeness.reference import compute_ranges, find_reasons
+from data.likeness.scans import MIN_COVERED_FRACTION, ScanSums, read_unconverted_measures
 
-OWN_SPACE_MM = 6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
-PARTED = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
-UNCHECKED = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
-EDIT_BOTH = "edit both"  # tables that differ
-PEOPLE_TOLD = 10  # of those who are unlike the others; the page has all
-COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "below", "roughness", "alike")
+MAX_MEDIAN_OFFSET_MM = (
+    6.0  # half of the brains may lie so far from the middle: 2 in MNI space, 8 or more in the people's own
+)
+SAME_SCAN_ADVICE = "which folds may part; leave all but one out with convert --exclude"  # people who share a scan
+UNSEALED_CAVEAT = "label and phenotype were compared with the records; site, split and covariates cannot be checked"
+EDIT_BOTH_ADVICE = "edit both"  # tables that differ
+MAX_PEOPLE_NOTED = 10  # of those who are unlike the others; the page has all
+CHECKED_MEASURES = (
+    "background",
+    "mean",
+    "sd",
+    "min",
+    "max",
+    "coverage",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "below",
+    "roughness",
+    "alike",
+)
 
 
-def full_and_stored(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
+def check_and_store_verdict(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
     """All findings on a cohort, its verdict stored beside the records, or a line that says why not. Every record is
     read twice to take little memory; `pictures` are made, if wanted."""
     findings = cohort.census()
     findings.forecast = forecast(cohort.rows, known_groups(cohort), connectome=cohort.metadata.connectome)
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings)
-    lacking = check_connectomes(cohort, findings.connectomes)
+    missing_count_by_parcel = check_connectomes(cohort, findings.connectomes)
     check_maps(cohort, findings, pictures)
     if cohort.connectomes:
-        findings.without_signal[cohort.connectomes.name] = lacking
-    reason: str | None = "records without tables have no place for it"
+        findings.without_signal[cohort.connectomes.name] = missing_count_by_parcel
+    unstored_reason: str | None = "records without tables have no place for it"
     if cohort.tables:
-        reason = write_verdict(cohort.tables, cohort.identity, findings)
-    if reason:
-        print_facts([("verdict", f"not stored, so that no later job can tell it: {reason}")])
+        unstored_reason = write_verdict(cohort.tables, cohort.identity, findings)
+    if unstored_reason:
+        print_summary([("verdict", f"not stored, so that no later job can tell it: {unstored_reason}")])
     return findings
 
 
@@ -79,43 +94,51 @@ def holds_maps(folder: Path) -> bool:
 
 
 @contextmanager
-def read_maps(folder: Path, options: SourceOptions) -> Iterator[Cohort]:
+def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
-    every_map = None if options.map_column else EVERY_MAP
-    source = read_source(folder, replace(options, maps=options.maps or every_map), optional=True)
-    print_facts(joined(source.facts))
-    subjects, maps = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
-    with tempfile.TemporaryDirectory() as work, Pool() as pool:
-        paths = [Path(work) / f"{subject}.bin" for subject in subjects]
-        people = zip(source.maps.to_numpy().tolist(), paths, strict=True)
-        found = pool.run("Reading maps", read_person, [(of, records.REDUCED, path) for of, path in people])
-        measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(maps)}
-        measures.write_measures(Path(work) / MAPS, subjects, measured)
-        table = source.rows.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
-        write_by_subject(Path(work) / COVARIATES, table)
+    default_maps = None if source_options.map_column else EVERY_MAP
+    source = read_source(folder, replace(source_options, maps=source_options.maps or default_maps), optional=True)
+    print_summary(merge_summary_rows(source.facts))
+    subjects, map_names = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
+    with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
+        record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
+        person_files = zip(source.maps.to_numpy().tolist(), record_paths, strict=True)
+        person_maps = pool.run(
+            "Reading maps",
+            read_person,
+            [(person, records.REDUCED, record_path) for person, record_path in person_files],
+        )
+        measures_by_map = {
+            map_name: pd.DataFrame([person.measured[map_index] for person in person_maps])
+            for map_index, map_name in enumerate(map_names)
+        }
+        measures.write_measures(Path(work_folder) / MAPS, subjects, measures_by_map)
+        covariate_table = source.rows.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
+        write_by_subject(Path(work_folder) / COVARIATES, covariate_table)
         yield Cohort(
             path=folder,
             grid=records.REDUCED,
             rows=tuple(
-                Row(row.subject, row.subject, row.site, row.label, "train") for row in source.subjects.itertuples()
+                Row(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
+                for subject_row in source.subjects.itertuples()
             ),
-            entries=tuple(Entry(path, path.stat().st_size) for path in paths),
-            metadata=Metadata(maps=maps, provenance={"left_out": source.left_out}),
-            tables=Path(work),
-            num_maps=len(maps),
+            entries=tuple(Entry(record_path, record_path.stat().st_size) for record_path in record_paths),
+            metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out}),
+            tables=Path(work_folder),
+            num_maps=len(map_names),
         )
 
 
-def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
-    """The findings on what `read_maps` gives."""
+def check_map_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
+    """The findings on what `read_maps_as_cohort` gives."""
     findings = CohortFindings(
-        f"{cohort.path}: {', '.join(cohort.maps)} of {participants(len(cohort.rows))}, not converted"
+        f"{cohort.path}: {', '.join(cohort.maps)} of {format_participants(len(cohort.rows))}, not converted"
     )
-    if (cohort.path / DERIVED).is_file():
-        rows = tables.read_frame(cohort.path / DERIVED).itertuples()
-        told = why_failed(Done(row.subject, failure=row.failed) for row in rows)
-        findings.participants.notes += [f"not derived, {text}" for _, text in told]
+    if (cohort.path / DERIVATION_TABLE).is_file():
+        derivation_rows = tables.read_frame(cohort.path / DERIVATION_TABLE).itertuples()
+        failures = why_failed(Done(row.subject, failure=row.failed) for row in derivation_rows)
+        findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failures]
     check_maps(cohort, findings, pictures)
     return findings
 
@@ -123,88 +146,123 @@ def of_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
 def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | None) -> None:
     """Findings on all volumes, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
-    scans, usable, people = read_volumes(cohort, findings.files, pictures)
-    invalid = check_newcomers(cohort, usable, findings)
+    scan_sums, usable_indices, people = read_volumes(cohort, findings.files, pictures)
+    invalidating_sentences = check_newcomers(cohort, usable_indices, findings)
     if len(people.subjects) < 2:  # nobody to compare with
-        check_people(cohort, usable, invalid or [], findings.maps, doubtful=False)
+        check_people(cohort, usable_indices, invalidating_sentences or [], findings.maps, is_doubtful=False)
         return
     check_near_duplicates(cohort, people, findings.participants)
-    names = atlas.load_atlas(None, cohort.grid).names
-    for name, lacking in zip(cohort.maps, scans.lacking.sum(0), strict=True):
-        of_regions = {names[at]: int(lacking[at]) for at in np.flatnonzero(lacking).tolist()}
-        findings.without_signal[name] = Counter(of_regions)
-    values, regions = scans.measured(usable)
-    first = [*cohort.first_records(usable).values()]
-    raw = measures.read_measures(cohort.tables, people.subjects, cohort.maps) if cohort.tables else None
-    of_maps = {name: Findings() for name in cohort.maps}
-    for name, of_map in of_maps.items():
-        stored = values.loc[first, name][[*COMPARED]]
-        check_kinds(cohort, raw[name].set_axis(first) if raw else None, stored, of_map)
-        if few := [f"{region} in {count}" for region, count in findings.without_signal[name].most_common()]:
-            where = f"in under {MIN_COVERED:.0%} of their voxels, by how many of {participants(len(first))}"
-            of_map.notes.append(f"regions with signal {where}: {listed(few)}")
-    findings.maps.add_parts(of_maps)
-    if len(of_maps) == 1:
-        findings.maps.counts = [f"{cohort.maps[0]}: {text}" for text in findings.maps.counts]
-    values = pd.concat([values, before_conversion(cohort, usable)], axis=1)
-    unlike = reasons(cohort, values, ranges_of(values.loc[first]), regions)
-    told = told_of_each(cohort, usable, unlike, invalid, findings.connectomes)
-    check_people(cohort, usable, told, findings.maps, doubtful=invalid is None)
+    name_by_region = atlas.load_atlas(None, cohort.grid).names
+    for map_name, missing_counts in zip(cohort.maps, scan_sums.missing_counts.sum(0), strict=True):
+        missing_count_by_region = {
+            name_by_region[region_number]: int(missing_counts[region_number])
+            for region_number in np.flatnonzero(missing_counts).tolist()
+        }
+        findings.without_signal[map_name] = Counter(missing_count_by_region)
+    measure_table, missing_regions_by_record = scan_sums.measure_records(usable_indices)
+    first_indices = [*cohort.first_records(usable_indices).values()]
+    raw_measures_by_map = measures.read_measures(cohort.tables, people.subjects, cohort.maps) if cohort.tables else None
+    findings_by_map = {map_name: Findings() for map_name in cohort.maps}
+    for map_name, map_findings in findings_by_map.items():
+        stored_measures = measure_table.loc[first_indices, map_name][[*CHECKED_MEASURES]]
+        check_kinds(
+            cohort,
+            raw_measures_by_map[map_name].set_axis(first_indices) if raw_measures_by_map else None,
+            stored_measures,
+            map_findings,
+        )
+        if region_counts := [
+            f"{region} in {people_count}" for region, people_count in findings.without_signal[map_name].most_common()
+        ]:
+            coverage_words = (
+                f"in under {MIN_COVERED_FRACTION:.0%} of their voxels, by how many of "
+                f"{format_participants(len(first_indices))}"
+            )
+            map_findings.notes.append(f"regions with signal {coverage_words}: {listed(region_counts)}")
+    findings.maps.add_parts(findings_by_map)
+    if len(findings_by_map) == 1:
+        findings.maps.counts = [f"{cohort.maps[0]}: {count_text}" for count_text in findings.maps.counts]
+    measure_table = pd.concat([measure_table, read_unconverted_measures(cohort, usable_indices)], axis=1)
+    reasons_per_record = find_reasons(
+        cohort, measure_table, compute_ranges(measure_table.loc[first_indices]), missing_regions_by_record
+    )
+    sentences_per_record = collect_sentences(
+        cohort, usable_indices, reasons_per_record, invalidating_sentences, findings.connectomes
+    )
+    check_people(
+        cohort, usable_indices, sentences_per_record, findings.maps, is_doubtful=invalidating_sentences is None
+    )
 
 
 def check_sites(sites: set[str], findings: Findings) -> None:
     """Two spellings of a site are worth a note."""
-    spelled = defaultdict[str, list[str]](list)
+    spellings_by_site = defaultdict[str, list[str]](list)
     for site in sorted(sites):
-        spelled[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
-    for names in spelled.values():
-        if len(names) > 1:
-            findings.notes.append(f"{' and '.join(names)} count as sites of their own; write one name for all")
+        spellings_by_site[re.sub(r"[\W_]", "", site).casefold()].append(repr(site))
+    for spellings in spellings_by_site.values():
+        if len(spellings) > 1:
+            findings.notes.append(f"{' and '.join(spellings)} count as sites of their own; write one name for all")
 
 
-def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) -> tuple[Scans, list[int], People]:
+def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) -> tuple[ScanSums, list[int], People]:
     """The scans; the positions of records that can be used: unreadable and constant ones are problems; by what people
     are recognised, of whom the first record counts."""
-    scans, usable = Scans(cohort, range(len(cohort.rows))), list[int]()
-    means, digests, stored = list[np.ndarray](), dict[str, set[str]](), cohort.scans()
-    with progress("Checking", len(cohort.rows)) as shown:
-        for index, row in enumerate(cohort.rows):
-            shown.advance()
+    scan_sums, usable_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
+    region_means_by_subject, digests_by_subject, stored_digests_by_subject = (
+        list[np.ndarray](),
+        dict[str, set[str]](),
+        cohort.scans(),
+    )
+    with open_progress_bar("Checking", len(cohort.rows)) as progress_bar:
+        for record_index, row in enumerate(cohort.rows):
+            progress_bar.advance()
             try:
-                volumes = list(np.moveaxis(cohort.volume(index), -1, 0))
+                map_volumes = list(np.moveaxis(cohort.volume(record_index), -1, 0))
             except InputError as error:
                 findings.problems.append(str(error))
                 findings.mark("cannot be read", [row.subject])
                 continue
-            named = zip(cohort.maps, volumes, strict=True)
-            if empty := [(name, of.flat[0]) for name, of in named if of.min() == of.max()]:
-                name, value = empty[0]
-                findings.problems.append(f"{row.file} is constant ({value:g}); its map of {name} was empty")
+            map_volume_pairs = zip(cohort.maps, map_volumes, strict=True)
+            if constant_maps := [
+                (map_name, volume.flat[0]) for map_name, volume in map_volume_pairs if volume.min() == volume.max()
+            ]:
+                map_name, constant_value = constant_maps[0]
+                findings.problems.append(
+                    f"{row.file} is constant ({constant_value:g}); its map of {map_name} was empty"
+                )
                 findings.mark("a map is constant", [row.subject])
                 continue
             try:
-                scans.add(index, volumes)
+                scan_sums.add_record(record_index, map_volumes)
             except InputError:  # of its connectome, which `check_connectomes` has told
                 continue
-            usable.append(index)
-            if row.subject in digests:
+            usable_indices.append(record_index)
+            if row.subject in digests_by_subject:
                 continue
-            small = [resampling.reduced(of_map) for of_map in volumes]
-            means.append(np.column_stack([near_duplicates.of_reduced(of_map) for of_map in small]))
-            digests[row.subject] = {hashlib.sha256(of_map.tobytes()).hexdigest() for of_map in small}
-            digests[row.subject] |= stored[row.subject]  # which know the connectome, too
+            reduced_volumes = [resampling.reduced(reduced_volume) for reduced_volume in map_volumes]
+            region_means_by_subject.append(
+                np.column_stack([near_duplicates.of_reduced(reduced_volume) for reduced_volume in reduced_volumes])
+            )
+            digests_by_subject[row.subject] = {
+                hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
+            }
+            digests_by_subject[row.subject] |= stored_digests_by_subject[row.subject]  # which know the connectome, too
             if pictures:
-                pictures.add(row.subject, volumes[0], small)
-    return scans, usable, People(digests, np.array(means))
+                pictures.add(row.subject, map_volumes[0], reduced_volumes)
+    return scan_sums, usable_indices, People(digests_by_subject, np.array(region_means_by_subject))
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
-        different, unknown = compared(cohort)
-        findings.problems += [f"{cohort.path / name} {manifest.DIFFERENT}" for name in different]
-        if unknown:
-            findings.notes.append(f"no sum in {manifest.SUMS}, so damage cannot be detected: {listed(unknown)}")
+        different_files, files_without_sum = compared(cohort)
+        findings.problems += [
+            f"{cohort.path / file_name} {manifest.DIFFERENT_MESSAGE}" for file_name in different_files
+        ]
+        if files_without_sum:
+            findings.notes.append(
+                f"no sum in {manifest.SUMS}, so damage cannot be detected: {listed(files_without_sum)}"
+            )
         if cohort.tables and (derivation := cohort.metadata.derivation):
             findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
             findings.notes += filter(None, [derivation.uncleaned])
@@ -216,12 +274,15 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 def check_sealing(metadata: Metadata, findings: Findings) -> None:
     """Tables that were sealed without sums are worth a note; if the records said otherwise, that is a problem."""
     if metadata.unsealed:
-        findings.notes.append(f"sealed without {manifest.SUMS}: {UNCHECKED}")
-    if unlike := metadata.unlike_records:
-        cells = ["{subject} {column} ({before} in the record, {after} in the table)".format(**cell) for cell in unlike]
+        findings.notes.append(f"sealed without {manifest.SUMS}: {UNSEALED_CAVEAT}")
+    if contradicted_cells := metadata.unlike_records:
+        cell_texts = [
+            "{subject} {column} ({before} in the record, {after} in the table)".format(**cell)
+            for cell in contradicted_cells
+        ]
         findings.problems.append(
-            f"tables and records differed when this was sealed without {manifest.SUMS}: {listed(cells)}; correct them, "
-            "or seal the original by pack --tables if its tables are right"
+            f"tables and records differed when this was sealed without {manifest.SUMS}: {listed(cell_texts)}; correct "
+            "them, or seal the original by pack --tables if its tables are right"
         )
 
 
@@ -229,12 +290,12 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     """Values missing in one class of a site and odd numbers are worth a note; unreadable records are told already."""
     try:
         check_agreement(cohort, findings.phenotype)
-        if (values := cohort.raw_phenotype) is not None:
-            findings.phenotype.problems += impossible_values(values, cohort.metadata)
-        findings.phenotype.notes += missing_in(values, cohort.rows)
-        if odd := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
+        if (raw_phenotype := cohort.raw_phenotype) is not None:
+            findings.phenotype.problems += impossible_values(raw_phenotype, cohort.metadata)
+        findings.phenotype.notes += missing_in(raw_phenotype, cohort.rows)
+        if outliers := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
             findings.phenotype.notes.append(
-                f"{ODD}: {listed(odd)} participants; correct them, or convert with --missing"
+                f"{ODD}: {listed(outliers)} participants; correct them, or convert with --missing"
             )
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
@@ -242,108 +303,158 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
 
 def check_agreement(cohort: Cohort, findings: Findings) -> None:
     """A person of whom two tables give another site, or another number, is a problem. Raises InputError."""
-    table, raw, metadata = cohort.covariates, cohort.raw_phenotype, cohort.metadata
-    if table is not None and metadata.site_column:
-        sites = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(table.index)
-        named = table[metadata.site_column].str.split().str.join(" ")
-        if wrong := sites.index[named.ne("") & named.ne(sites)].tolist():
-            text = f"{COVARIATES} and the table of records differ in the site of {listed(wrong)}; {EDIT_BOTH}"
-            findings.problems.append(text)
-    if table is None or raw is None:
+    covariates, raw_phenotype, metadata = cohort.covariates, cohort.raw_phenotype, cohort.metadata
+    if covariates is not None and metadata.site_column:
+        site_by_subject = pd.Series({row.subject: row.site for row in cohort.rows}).reindex(covariates.index)
+        covariate_sites = covariates[metadata.site_column].str.split().str.join(" ")
+        if differing_subjects := site_by_subject.index[
+            covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
+        ].tolist():
+            problem = (
+                f"{COVARIATES} and the table of records differ in the site of {listed(differing_subjects)}; "
+                f"{EDIT_BOTH_ADVICE}"
+            )
+            findings.problems.append(problem)
+    if covariates is None or raw_phenotype is None:
         return
-    whole = table.reindex(columns=table.columns.union(metadata.phenotype_columns), fill_value="")
-    told = encode_like(whole, metadata)
-    told = told[[name for name in told if not name.endswith(("_missing", "_unknown"))]].set_axis(raw.index)
-    for column in filter(table.__contains__, metadata.phenotype_columns):
-        without = encode_like(whole.assign(**{column: ""}), metadata).set_axis(raw.index)[told.columns]
-        known = clean(table[column]).notna().to_numpy()
-        for name in told.columns[(told.ne(without) & told.notna()).any()]:
-            if wrong := raw.index[known & ~np.isclose(told[name], raw[name], rtol=1e-6)].tolist():
-                text = f"{COVARIATES} and {PHENOTYPE} differ in the {name} of {listed(wrong)}; {EDIT_BOTH}"
-                findings.problems.append(text)
+    full_covariates = covariates.reindex(columns=covariates.columns.union(metadata.phenotype_columns), fill_value="")
+    encoded_phenotype = encode_like(full_covariates, metadata)
+    encoded_phenotype = encoded_phenotype[
+        [value_name for value_name in encoded_phenotype if not value_name.endswith(("_missing", "_unknown"))]
+    ].set_axis(raw_phenotype.index)
+    for column in filter(covariates.__contains__, metadata.phenotype_columns):
+        encoded_without_column = encode_like(full_covariates.assign(**{column: ""}), metadata).set_axis(
+            raw_phenotype.index
+        )[encoded_phenotype.columns]
+        has_value = clean(covariates[column]).notna().to_numpy()
+        for value_name in encoded_phenotype.columns[
+            (encoded_phenotype.ne(encoded_without_column) & encoded_phenotype.notna()).any()
+        ]:
+            if differing_subjects := raw_phenotype.index[
+                has_value & ~np.isclose(encoded_phenotype[value_name], raw_phenotype[value_name], rtol=1e-6)
+            ].tolist():
+                problem = (
+                    f"{COVARIATES} and {PHENOTYPE} differ in the {value_name} of {listed(differing_subjects)}; "
+                    f"{EDIT_BOTH_ADVICE}"
+                )
+                findings.problems.append(problem)
 
 
 def check_near_duplicates(cohort: Cohort, people: People, findings: Findings) -> None:
-    """Subjects who share a scan are a problem as `wrong_of` says, else worth a note; so are possible sessions of one
-    person."""
-    rows, found = {row.subject: row for row in reversed(cohort.rows)}, search(people)
-    told = defaultdict[str, list[Sequence[str]]](list)
-    for group in found.same_scan:
-        findings.mark("one scan under several IDs", group)
-        told[wrong_of(cohort, [rows[one] for one in group])].append(group)
-    for wrong, groups in told.items():
-        text = named_groups(groups, lambda one: f"{one} ({rows[one].split})")
-        (findings.problems if wrong else findings.notes).append(f"one scan under several IDs: {text}{wrong}")
-    findings.notes += found.notes()
+    """Subjects who share a scan are a problem as `describe_fault` says, else worth a note; so are possible sessions of
+    one person."""
+    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, search(people)
+    groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
+    for subject_group in duplicates.same_scan:
+        findings.mark("one scan under several IDs", subject_group)
+        groups_by_fault[describe_fault(cohort, [row_by_subject[subject] for subject in subject_group])].append(
+            subject_group
+        )
+    for fault, subject_groups in groups_by_fault.items():
+        groups_text = named_groups(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
+        (findings.problems if fault else findings.notes).append(f"one scan under several IDs: {groups_text}{fault}")
+    findings.notes += duplicates.notes()
 
 
-def wrong_of(cohort: Cohort, rows: Sequence[Row]) -> str:
+def describe_fault(cohort: Cohort, subject_rows: Sequence[Row]) -> str:
     """What is wrong with several subjects who share a scan; empty if nothing is."""
-    labels = ", one scan with both labels" if len({row.label for row in rows if row.known}) > 1 else ""
-    if len({row.split for row in rows}) > 1:
-        return f"{labels}, one scan in train and test"
-    return f"{labels}, {PARTED}" if cohort.metadata.duplicates == APART else labels
+    labels_fault = ", one scan with both labels" if len({row.label for row in subject_rows if row.known}) > 1 else ""
+    if len({row.split for row in subject_rows}) > 1:
+        return f"{labels_fault}, one scan in train and test"
+    return f"{labels_fault}, {SAME_SCAN_ADVICE}" if cohort.metadata.duplicates == APART else labels_fault
 
 
-def told_of_each(
+def collect_sentences(
     cohort: Cohort,
-    usable: Sequence[int],
-    unlike: Sequence[Sequence[str]],
-    invalid: Sequence[Sequence[str]] | None,
-    of_connectomes: Findings,
+    usable_indices: Sequence[int],
+    reasons_per_record: Sequence[Sequence[str]],
+    invalidating_sentences: Sequence[Sequence[str]] | None,
+    connectome_findings: Findings,
 ) -> list[list[str]]:
-    """The sentences on each record: in what it is `unlike` the others, what makes it `invalid` beside the training
-    people, if that is known, in place of what does beside the others. A group whose connectomes oppose those of others
-    is told as one."""
-    opposed = {subject for subject, what in of_connectomes.odd if what == OPPOSED}
-    told = list[list[str]]()
-    for at, (index, sentences) in enumerate(zip(usable, unlike, strict=True)):
-        as_group = cohort.rows[index].subject in opposed
-        kept = [text for text in sentences if not (as_group and text.endswith(OTHER_ATLAS))]
-        told.append(kept if invalid is None else [*(text for text in kept if not advice_on(text)), *invalid[at]])
-    return told
+    """The sentences on each record: in what it is `reasons_per_record` the others, what makes it
+    `invalidating_sentences` beside the training people, if that is known, in place of what does beside the others. A
+    group whose connectomes oppose those of others is told as one."""
+    opposed_subjects = {subject for subject, oddity in connectome_findings.odd if oddity == OPPOSED}
+    sentences_per_record = list[list[str]]()
+    for position, (record_index, sentences) in enumerate(zip(usable_indices, reasons_per_record, strict=True)):
+        is_in_opposed_group = cohort.rows[record_index].subject in opposed_subjects
+        remaining_sentences = [
+            sentence for sentence in sentences if not (is_in_opposed_group and sentence.endswith(OTHER_ATLAS_WORDS))
+        ]
+        sentences_per_record.append(
+            remaining_sentences
+            if invalidating_sentences is None
+            else [
+                *(sentence for sentence in remaining_sentences if not find_advice(sentence)),
+                *invalidating_sentences[position],
+            ]
+        )
+    return sentences_per_record
 
 
 def check_people(
-    cohort: Cohort, usable: Sequence[int], told: Sequence[Sequence[str]], findings: Findings, doubtful: bool
+    cohort: Cohort,
+    usable_indices: Sequence[int],
+    sentences_per_record: Sequence[Sequence[str]],
+    findings: Findings,
+    is_doubtful: bool,
 ) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
-    problem with the names of all. If many are named, it is `doubtful` whether they or the others are."""
-    wrong, unlike = defaultdict[str, list[Row]](list), dict[str, list[str]]()
-    for index, sentences in zip(usable, told, strict=True):
-        row = cohort.rows[index]
-        for text in sentences:
-            findings.mark(text, [row.subject])
-            if advice_on(text):
-                wrong[text].append(row)
+    problem with the names of all. If many are named, it is `is_doubtful` whether they or the others are."""
+    rows_by_problem, reasons_by_file = defaultdict[str, list[Row]](list), dict[str, list[str]]()
+    for record_index, sentences in zip(usable_indices, sentences_per_record, strict=True):
+        row = cohort.rows[record_index]
+        for sentence in sentences:
+            findings.mark(sentence, [row.subject])
+            if find_advice(sentence):
+                rows_by_problem[sentence].append(row)
             else:
-                unlike.setdefault(row.file, []).append(text)
-    for text, rows in wrong.items():
-        others = " (or in all others)" if doubtful and len(rows) > len(usable) / 3 else ""
-        findings.problems.append(f"{text} in {', '.join(row.file for row in rows)}{others}; {advice_on(text)}")
-    by_count = sorted(unlike, key=lambda file: -len(unlike[file]))
-    findings.notes += [f"{file} is unlike the others: {'; '.join(unlike[file])}" for file in by_count[:PEOPLE_TOLD]]
-    if (more := len(by_count) - PEOPLE_TOLD) > 0:
-        findings.notes.append(f"{participants(more, 'more')} unlike the others; the page, --html, names all")
-
-
-def check_kinds(cohort: Cohort, raw: pd.DataFrame | None, stored: pd.DataFrame, findings: Findings) -> None:
-    """Maps of several kinds, in the people's own space, or that separate the training labels, are problems; differences
-    by site are notes. One record a subject is checked: as `stored`, and as it was before its conversion, if that is
-    known."""
-    rows = [cohort.rows[index] for index in stored.index]
-    names, views, kinds = [row.file for row in rows], [stored], measures.stored_kinds(stored)
-    if raw is not None:  # which tells kinds better
-        views, kinds = [raw[[*measures.COMPARED]], stored], measures.kinds(raw)
-        findings.counts.append(f"values {', '.join(sorted(set(kinds)))}")
-        told = [measures.two_sides(raw, names), measures.filled(raw, names), measures.voxel_sizes(raw, names)]
-        findings.notes += filter(None, told)
-    if mixed := measures.mixture(kinds, names):
-        findings.problems.append(f"maps of several kinds: {mixed}; convert maps of one kind")
-    places = stored[["x_mm", "y_mm", "z_mm"]]
-    if (apart := np.median(np.linalg.norm(places - places.median(), axis=1))) > OWN_SPACE_MM:
+                reasons_by_file.setdefault(row.file, []).append(sentence)
+    for sentence, problem_rows in rows_by_problem.items():
+        doubt_words = " (or in all others)" if is_doubtful and len(problem_rows) > len(usable_indices) / 3 else ""
         findings.problems.append(
-            f"half of the brains lie more than {apart:.0f} mm from the middle of all, as in each participant's own "
-            "space; make maps in MNI space"
+            f"{sentence} in {', '.join(row.file for row in problem_rows)}{doubt_words}; {find_advice(sentence)}"
         )
-    check_groups("maps", views, rows, findings)
+    files_by_reason_count = sorted(reasons_by_file, key=lambda file_name: -len(reasons_by_file[file_name]))
+    findings.notes += [
+        f"{file_name} is unlike the others: {'; '.join(reasons_by_file[file_name])}"
+        for file_name in files_by_reason_count[:MAX_PEOPLE_NOTED]
+    ]
+    if (unlisted_count := len(files_by_reason_count) - MAX_PEOPLE_NOTED) > 0:
+        findings.notes.append(
+            f"{format_participants(unlisted_count, 'more')} unlike the others; the page, --html, names all"
+        )
+
+
+def check_kinds(
+    cohort: Cohort, raw_measures: pd.DataFrame | None, stored_measures: pd.DataFrame, findings: Findings
+) -> None:
+    """Maps of several kinds, in the people's own space, or that separate the training labels, are problems; differences
+    by site are notes. One record a subject is checked: as `stored_measures`, and as it was before its conversion, if
+    that is known."""
+    rows = [cohort.rows[record_index] for record_index in stored_measures.index]
+    file_names, measure_tables, map_kinds = (
+        [row.file for row in rows],
+        [stored_measures],
+        measures.stored_kinds(stored_measures),
+    )
+    if raw_measures is not None:  # which tells kinds better
+        measure_tables, map_kinds = [raw_measures[[*measures.COMPARED]], stored_measures], measures.kinds(raw_measures)
+        findings.counts.append(f"values {', '.join(sorted(set(map_kinds)))}")
+        kind_warnings = [
+            measures.two_sides(raw_measures, file_names),
+            measures.filled(raw_measures, file_names),
+            measures.voxel_sizes(raw_measures, file_names),
+        ]
+        findings.notes += filter(None, kind_warnings)
+    if mixture_text := measures.mixture(map_kinds, file_names):
+        findings.problems.append(f"maps of several kinds: {mixture_text}; convert maps of one kind")
+    brain_centres_mm = stored_measures[["x_mm", "y_mm", "z_mm"]]
+    if (
+        median_offset_mm := np.median(np.linalg.norm(brain_centres_mm - brain_centres_mm.median(), axis=1))
+    ) > MAX_MEDIAN_OFFSET_MM:
+        findings.problems.append(
+            f"half of the brains lie more than {median_offset_mm:.0f} mm from the middle of all, as in each "
+            "participant's own space; make maps in MNI space"
+        )
+    check_groups("maps", measure_tables, rows, findings)

@@ -11,9 +11,9 @@ import pandas as pd
 
 from data.base import files, tables
 from data.base.errors import InputError
-from data.base.tables import printable
-from data.base.terminal import participants
-from data.check import DERIVED
+from data.base.tables import make_printable
+from data.base.terminal import format_participants
+from data.check import DERIVATION_TABLE
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION, known_covariates
@@ -21,203 +21,282 @@ from data.cohorts.findings import CohortFindings
 from data.cohorts.phenotype import numbers
 from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
 from data.cohorts.rows import SITE_UNKNOWN, Row
-from data.likeness.scans import MIN_COVERED
-from data.pages.mosaic import LARGER, LEGEND, MOTION_UNKNOWN, PICTURES, SCRIPT, Mosaic, Tile, left_out, url
-from data.pages.page import Number, Page, Section, is_page, render
+from data.likeness.scans import MIN_COVERED_FRACTION
+from data.pages.mosaic import (
+    ENLARGE_HINT,
+    MOSAIC_LEGEND,
+    MOSAIC_SCRIPT,
+    MOTION_UNKNOWN_WARNING,
+    PICTURES_WARNING,
+    Mosaic,
+    Tile,
+    make_css_url,
+    make_left_out_section,
+)
+from data.pages.page import HeadlineNumber, Page, Section, is_page, render_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KIND = "check"
-BRIGHTEST = 99.5  # percent of the values of a mean map, or of a spread, that are told apart
-COLOURS = {"control": "C0", "autism": "C1", "unknown": "C2"}
+CHECK_PAGE_KIND = "check"
+BRIGHTEST_PERCENTILE = 99.5  # percent of the values of a mean map, or of a spread, that are told apart
+COLOUR_BY_GROUP = {"control": "C0", "autism": "C1", "unknown": "C2"}
 
 
-def check_place(page: Path) -> None:
-    """Raises InputError unless `page` can be written without replacing anything but the page of an earlier check."""
-    if not page.parent.is_dir() or page.is_dir():
-        raise InputError(f"{page} is no place for a page; name a file in a folder that exists, such as check.html.")
-    if page.exists() and not is_page(page, KIND):
-        raise InputError(f"{page} exists and is no page of a check; name another file.")
+def check_page_path(page_path: Path) -> None:
+    """Raises InputError unless `page_path` can be written without replacing anything but the page of an earlier
+    check."""
+    if not page_path.parent.is_dir() or page_path.is_dir():
+        raise InputError(
+            f"{page_path} is no place for a page; name a file in a folder that exists, such as check.html."
+        )
+    if page_path.exists() and not is_page(page_path, CHECK_PAGE_KIND):
+        raise InputError(f"{page_path} exists and is no page of a check; name another file.")
 
 
-def write(page: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> None:
+def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> None:
     """The page, in which all pictures lie."""
-    people, motion = {row.subject: row for row in reversed(cohort.rows)}, head_motion(cohort)
-    tiles = tiles_of(people, motion, findings, pictures)
-    shown = [pictures.of_people[tile.name] for tile in tiles if tile.name in pictures.of_people]
-    maps = pictures.maps if shown else []
-    images = [Sheet(len(shown)).image([of_maps[at] for of_maps in shown]) for at in range(len(maps))]
-    mosaic = Mosaic(tiles, maps, ";".join(f"--m{at}:{url(image)}" for at, image in enumerate(images)))
-    problems, odd = findings.every("problems"), sum(bool(tile.odd) for tile in tiles)
-    numbers_shown = [
-        Number(f"{len(tiles):,}", "participants", f"{len(shown):,} of them with pictures"),
-        Number(str(len(problems)), "problems", "invalidate results"),
-        Number(str(odd), "participants with something odd", "listed first"),
+    row_by_subject, motion_by_subject = {row.subject: row for row in reversed(cohort.rows)}, read_head_motion(cohort)
+    tiles = make_tiles(row_by_subject, motion_by_subject, findings, pictures)
+    people_images = [pictures.of_people[tile.name] for tile in tiles if tile.name in pictures.of_people]
+    map_names = pictures.maps if people_images else []
+    sheet_images = [
+        Sheet(len(people_images)).image([person_images[map_index] for person_images in people_images])
+        for map_index in range(len(map_names))
+    ]
+    mosaic = Mosaic(
+        tiles,
+        map_names,
+        ";".join(f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_images)),
+    )
+    problems, marked_count = findings.every("problems"), sum(bool(tile.odd) for tile in tiles)
+    headline_numbers = [
+        HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(people_images):,} of them with pictures"),
+        HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
+        HeadlineNumber(str(marked_count), "participants with something odd", "listed first"),
     ]
     sections = [
-        Section("Pictures of participants", [PICTURES], kind="warning"),
+        Section("Pictures of participants", [PICTURES_WARNING], kind="warning"),
         *([Section("Problems", problems, kind="warning")] if problems else []),
-        *not_known(cohort, motion),
-        Section("Everybody", about_tiles(motion, pictures), markup=mosaic.markup, open=True),
+        *make_caveat_sections(cohort, motion_by_subject),
+        Section("Everybody", describe_mosaic(motion_by_subject, pictures), markup=mosaic.markup, open=True),
         *([Section("What these participants can show", findings.forecast[:1], open=True)] if findings.forecast else []),
-        *of_group(pictures),
-        *of_motion(people, motion),
-        *of_derivation(cohort.path / DERIVED),
-        *of_signal(findings),
-        left_out(cohort.metadata.people_left_out, "The conversion names nobody."),
-        *of_headings(findings),
+        *make_group_sections(pictures),
+        *make_motion_sections(row_by_subject, motion_by_subject),
+        *make_derivation_sections(cohort.path / DERIVATION_TABLE),
+        *make_signal_sections(findings),
+        make_left_out_section(cohort.metadata.people_left_out, "The conversion names nobody."),
+        *make_heading_sections(findings),
     ]
-    mark = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
-    title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{mark}"  # which may be `.`
+    site_suffix = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
+    page_title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{site_suffix}"  # which may be `.`
     verdict = " ".join([findings.conclusion, *findings.forecast[1:]])
-    with files.replacing(page) as file:
-        file.write(render(Page(KIND, title, findings.title, sections, verdict, numbers_shown, script=SCRIPT)))
+    with files.open_replacement(page_path) as file:
+        file.write(
+            render_page(
+                Page(
+                    CHECK_PAGE_KIND,
+                    page_title,
+                    findings.title,
+                    sections,
+                    verdict,
+                    headline_numbers,
+                    script=MOSAIC_SCRIPT,
+                )
+            )
+        )
 
 
-def tiles_of(
-    people: dict[str, Row], motion: pd.Series | None, findings: CohortFindings, pictures: Pictures
+def make_tiles(
+    row_by_subject: dict[str, Row], motion_by_subject: pd.Series | None, findings: CohortFindings, pictures: Pictures
 ) -> list[Tile]:
     """People, those with something odd first, then by site."""
-    odd: dict[str, list[str]] = {}
-    for subject, what in chain.from_iterable(part.odd for part in findings.headings.values()):
-        odd.setdefault(subject, []).append(what)
-    sheet, at, tiles = Sheet(len(pictures.of_people)), 0, []
-    for row in sorted(people.values(), key=lambda row: (row.subject not in odd, row.site, row.subject)):
-        about = [row.site, group_of(row)]
-        if motion is not None and np.isfinite(moved := motion[row.subject]):
-            about.append(f"{moved:.3g}")
-        there = row.subject in pictures.of_people
-        style = sheet.style(at) if there else "background:#000"
-        tiles.append(Tile(row.subject, ", ".join(about), style, odd.get(row.subject, ())))
-        at += there
+    oddities_by_subject: dict[str, list[str]] = {}
+    for subject, oddity in chain.from_iterable(heading_findings.odd for heading_findings in findings.headings.values()):
+        oddities_by_subject.setdefault(subject, []).append(oddity)
+    sheet, picture_index, tiles = Sheet(len(pictures.of_people)), 0, []
+    for row in sorted(
+        row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
+    ):
+        caption_words = [row.site, name_group(row)]
+        if motion_by_subject is not None and np.isfinite(subject_motion := motion_by_subject[row.subject]):
+            caption_words.append(f"{subject_motion:.3g}")
+        has_picture = row.subject in pictures.of_people
+        tile_style = sheet.style(picture_index) if has_picture else "background:#000"
+        tiles.append(Tile(row.subject, ", ".join(caption_words), tile_style, oddities_by_subject.get(row.subject, ())))
+        picture_index += has_picture
     return tiles
 
 
-def group_of(row: Row) -> str:
+def name_group(row: Row) -> str:
     return records.CLASSES[int(row.label)] if row.known else "unknown"
 
 
-def head_motion(cohort: Cohort) -> pd.Series | None:
+def read_head_motion(cohort: Cohort) -> pd.Series | None:
     """By subject, float64, NaN where unknown; None if nothing is known, or tables are damaged, which the check says."""
     try:
-        table = known_covariates(cohort)
-        columns = [] if table is None else HEAD_MOTION.of(table)
-        values = numbers(table, columns[0]) if columns else None
+        covariates = known_covariates(cohort)
+        motion_columns = [] if covariates is None else HEAD_MOTION.of(covariates)
+        motion_by_subject = numbers(covariates, motion_columns[0]) if motion_columns else None
     except InputError:
         return None
-    return values if values is not None and values.notna().any() else None
+    return motion_by_subject if motion_by_subject is not None and motion_by_subject.notna().any() else None
 
 
-def not_known(cohort: Cohort, motion: pd.Series | None) -> Iterator[Section]:
+def make_caveat_sections(cohort: Cohort, motion_by_subject: pd.Series | None) -> Iterator[Section]:
     """What a check cannot see and a reader must know."""
     derivation = cohort.metadata.derivation
-    told = [derivation.uncleaned if derivation else "", "" if motion is not None else MOTION_UNKNOWN]
-    if any(told):
-        yield Section("What is not known", [*filter(None, told)], kind="warning")
+    caveats = [
+        derivation.uncleaned if derivation else "",
+        "" if motion_by_subject is not None else MOTION_UNKNOWN_WARNING,
+    ]
+    if any(caveats):
+        yield Section("What is not known", [*filter(None, caveats)], kind="warning")
 
 
-def about_tiles(motion: pd.Series | None, pictures: Pictures) -> list[str]:
+def describe_mosaic(motion_by_subject: pd.Series | None, pictures: Pictures) -> list[str]:
     """How to read the mosaic."""
-    number = [] if motion is None else [f"The number below a picture is head motion, {motion.name}."]
-    choose = ["Choose another map above the pictures."] if len(pictures.maps) > 1 else []
+    number_sentences = (
+        [] if motion_by_subject is None else [f"The number below a picture is head motion, {motion_by_subject.name}."]
+    )
+    map_choice_sentences = ["Choose another map above the pictures."] if len(pictures.maps) > 1 else []
     return [
-        f"A picture shows {CUTS}. {LEGEND}",
-        " ".join(["Marked participants come first.", *number, *choose, LARGER]),
+        f"A picture shows {CUTS}. {MOSAIC_LEGEND}",
+        " ".join(["Marked participants come first.", *number_sentences, *map_choice_sentences, ENLARGE_HINT]),
     ]
 
 
-def of_group(pictures: Pictures) -> Iterator[Section]:
+def make_group_sections(pictures: Pictures) -> Iterator[Section]:
     """Mean and spread of each map over people."""
     if pictures.of_people:
-        text = (
-            f"Of {participants(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values are as "
-            "records hold them: z-scores over the whole volume."
+        group_sentence = (
+            f"Of {format_participants(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values "
+            "are as records hold them: z-scores over the whole volume."
         )
-        yield Section("Mean and spread of the group", [text], drawn_group(pictures), open=True)
+        yield Section("Mean and spread of the group", [group_sentence], draw_group(pictures), open=True)
 
 
-def drawn_group(pictures: Pictures) -> "Figure":
+def draw_group(pictures: Pictures) -> "Figure":
     """A row a map: its mean and, of several people, its standard deviation over them, each with its scale."""
     from matplotlib.figure import Figure
 
-    rows = [pictures.mean_and_sd(at) for at in range(len(pictures.maps))]
-    figure = Figure(figsize=(4.2 * len(rows[0]), 0.3 + 1.5 * len(rows)), layout="constrained")
+    map_statistics = [pictures.mean_and_sd(map_index) for map_index in range(len(pictures.maps))]
+    figure = Figure(figsize=(4.2 * len(map_statistics[0]), 0.3 + 1.5 * len(map_statistics)), layout="constrained")
     figure.set_label("mean-and-spread-of-the-group")
-    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for at, name in enumerate(pictures.maps):
-        for axis, (what, volume) in zip(axes[at], rows[at].items(), strict=True):
-            values = cuts_of(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
-            low, high = values.min(), np.percentile(values, BRIGHTEST)
-            image = axis.imshow(values, cmap="inferno" if what == "SD" else "gray", vmin=low, vmax=high)
-            axis.set_axis_off()
-            axis.set_title(f"{printable(name)}, {what}")
-            figure.colorbar(image, ax=axis, shrink=0.9, aspect=12)
+    axes_grid = figure.subplots(len(map_statistics), len(map_statistics[0]), squeeze=False)
+    for map_index, map_name in enumerate(pictures.maps):
+        for panel_axes, (statistic, volume) in zip(
+            axes_grid[map_index], map_statistics[map_index].items(), strict=True
+        ):
+            slice_values = cuts_of(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
+            darkest, brightest = slice_values.min(), np.percentile(slice_values, BRIGHTEST_PERCENTILE)
+            image = panel_axes.imshow(
+                slice_values, cmap="inferno" if statistic == "SD" else "gray", vmin=darkest, vmax=brightest
+            )
+            panel_axes.set_axis_off()
+            panel_axes.set_title(f"{make_printable(map_name)}, {statistic}")
+            figure.colorbar(image, ax=panel_axes, shrink=0.9, aspect=12)
     return figure
 
 
-def of_motion(people: dict[str, Row], motion: pd.Series | None) -> Iterator[Section]:
+def make_motion_sections(row_by_subject: dict[str, Row], motion_by_subject: pd.Series | None) -> Iterator[Section]:
     """Head motion by site and group: each person a point, and medians."""
-    if motion is None:
+    if motion_by_subject is None:
         return
-    rows = [people[one] for one in motion.index]
-    known = pd.DataFrame({"site": [of.site for of in rows], "group": [*map(group_of, rows)], "motion": motion}).dropna()
-    everybody = pd.concat([known, known.assign(site="all sites")])
-    medians = everybody.groupby(["site", "group"])["motion"].median().map("{:.3g}".format).unstack(fill_value="-")
-    counts = everybody["site"].value_counts()
-    table = [
-        {"site": site, "participants": str(counts[site]), **medians.loc[site].add_prefix("median, ")}
-        for site in sorted(medians.index, key=lambda site: (site != "all sites", site))
+    rows = [row_by_subject[subject] for subject in motion_by_subject.index]
+    measured_motion = pd.DataFrame(
+        {"site": [row.site for row in rows], "group": [*map(name_group, rows)], "motion": motion_by_subject}
+    ).dropna()
+    motion_with_all_sites = pd.concat([measured_motion, measured_motion.assign(site="all sites")])
+    median_by_site_and_group = (
+        motion_with_all_sites.groupby(["site", "group"])["motion"].median().map("{:.3g}".format).unstack(fill_value="-")
+    )
+    count_by_site = motion_with_all_sites["site"].value_counts()
+    table_rows = [
+        {
+            "site": site,
+            "participants": str(count_by_site[site]),
+            **median_by_site_and_group.loc[site].add_prefix("median, "),
+        }
+        for site in sorted(median_by_site_and_group.index, key=lambda site: (site != "all sites", site))
     ]
-    text = f"{motion.name}, known of {len(known)} of {participants(len(rows))}."
-    yield Section("Head motion by site and group", [text], drawn_motion(known, str(motion.name)), table, open=True)
+    motion_sentence = f"{motion_by_subject.name}, known of {len(measured_motion)} of {format_participants(len(rows))}."
+    yield Section(
+        "Head motion by site and group",
+        [motion_sentence],
+        draw_motion(measured_motion, str(motion_by_subject.name)),
+        table_rows,
+        open=True,
+    )
 
 
-def drawn_motion(people: pd.DataFrame, name: str) -> "Figure":
+def draw_motion(motion_table: pd.DataFrame, motion_name: str) -> "Figure":
     """A row a site, by group."""
     from matplotlib.figure import Figure
 
-    sites = sorted(people["site"].unique())
+    sites = sorted(motion_table["site"].unique())
     figure = Figure(figsize=(7, 0.9 + 0.36 * len(sites)), layout="constrained")
     figure.set_label("head-motion-by-site-and-group")
-    axis, random = figure.subplots(), np.random.default_rng(0)
-    for number, (group, of_group) in enumerate(people.groupby("group")):
-        place = of_group["site"].map(sites.index) + 0.3 * (number - 0.5) + random.uniform(-0.12, 0.12, len(of_group))
-        axis.scatter(of_group["motion"], place, s=14, color=COLOURS[group], alpha=0.6, linewidths=0, label=group)
-    axis.set_yticks(range(len(sites)), [printable(site) for site in sites])
-    axis.set_ylim(len(sites) - 0.5, -0.5)
-    axis.set_xlabel(printable(name))
-    axis.legend(loc="best")
+    axes, random_generator = figure.subplots(), np.random.default_rng(0)
+    for group_index, (group, group_rows) in enumerate(motion_table.groupby("group")):
+        y_positions = (
+            group_rows["site"].map(sites.index)
+            + 0.3 * (group_index - 0.5)
+            + random_generator.uniform(-0.12, 0.12, len(group_rows))
+        )
+        axes.scatter(
+            group_rows["motion"], y_positions, s=14, color=COLOUR_BY_GROUP[group], alpha=0.6, linewidths=0, label=group
+        )
+    axes.set_yticks(range(len(sites)), [make_printable(site) for site in sites])
+    axes.set_ylim(len(sites) - 0.5, -0.5)
+    axes.set_xlabel(make_printable(motion_name))
+    axes.legend(loc="best")
     return figure
 
 
-def of_derivation(path: Path) -> Iterator[Section]:
+def make_derivation_sections(table_path: Path) -> Iterator[Section]:
     """What `derive` wrote of each person: head motion, volumes kept, what failed; who failed comes first."""
-    if path.is_file():
-        table = tables.read_frame(path)
-        failed = table["failed"].ne("")
-        text = f"{participants(failed.sum())} of {len(table)} could not be derived. Head motion is mean FD in mm."
-        rows = [{name: value or "-" for name, value in row.items()} for row in table.to_dict("records")]
-        first = sorted(zip(~failed, rows, strict=True), key=lambda pair: bool(pair[0]))
-        yield Section("Derivation", [text], table=[row for _, row in first], open=bool(failed.any()), filtered=True)
+    if table_path.is_file():
+        derivation_table = tables.read_frame(table_path)
+        is_failed = derivation_table["failed"].ne("")
+        failure_sentence = (
+            f"{format_participants(is_failed.sum())} of {len(derivation_table)} could not be derived. Head motion is "
+            "mean FD in mm."
+        )
+        table_rows = [
+            {column: cell or "-" for column, cell in row.items()} for row in derivation_table.to_dict("records")
+        ]
+        failed_first_rows = sorted(
+            zip(~is_failed, table_rows, strict=True), key=lambda status_and_row: bool(status_and_row[0])
+        )
+        yield Section(
+            "Derivation",
+            [failure_sentence],
+            table=[row for _, row in failed_first_rows],
+            open=bool(is_failed.any()),
+            filtered=True,
+        )
 
 
-def of_signal(findings: CohortFindings) -> Iterator[Section]:
+def make_signal_sections(findings: CohortFindings) -> Iterator[Section]:
     """Regions and parcels of which people lack the signal."""
-    table = [
-        {"of": name, "region or parcel": region, "participants": str(count)}
-        for name, counts in findings.without_signal.items()
-        for region, count in counts.most_common()
+    table_rows = [
+        {"of": map_or_series, "region or parcel": region, "participants": str(people_count)}
+        for map_or_series, count_by_region in findings.without_signal.items()
+        for region, people_count in count_by_region.most_common()
     ]
-    if table:
-        what = f"A region of the AAL atlas counts as without signal if under {MIN_COVERED:.0%} of its voxels hold any."
-        told = f"{what} A parcel of a connectome does if no correlation is known of it."
-        yield Section("Without signal", [told], table=table, filtered=True)
+    if table_rows:
+        region_sentence = (
+            f"A region of the AAL atlas counts as without signal if under {MIN_COVERED_FRACTION:.0%} of its voxels "
+            "hold any."
+        )
+        signal_text = f"{region_sentence} A parcel of a connectome does if no correlation is known of it."
+        yield Section("Without signal", [signal_text], table=table_rows, filtered=True)
 
 
-def of_headings(findings: CohortFindings) -> Iterator[Section]:
+def make_heading_sections(findings: CohortFindings) -> Iterator[Section]:
     """What the check says in the terminal, but for the problems."""
-    for heading, part in findings.headings.items():
-        if part.counts or part.notes:
-            texts = [*part.counts, *map("note: {}".format, part.notes)]
-            yield Section(heading.capitalize(), texts, open=bool(part.notes))
+    for heading, heading_findings in findings.headings.items():
+        if heading_findings.counts or heading_findings.notes:
+            sentences = [*heading_findings.counts, *map("note: {}".format, heading_findings.notes)]
+            yield Section(heading.capitalize(), sentences, open=bool(heading_findings.notes))

@@ -9,38 +9,64 @@ from data import simulation
 from data.base import files
 from data.cohorts import phenotype, records
 from data.cohorts.rows import Row
-from data.simulation import PLANTED, SIMULATIONS, Anatomy, Simulation, demographics
+from data.simulation import PLANTED_REGIONS, SIMULATIONS, Anatomy, Simulation, draw_demographics
 
 
-def simulate(target: Path, grid: records.Grid, drawn: Simulation, kind: type[Anatomy] = Anatomy) -> list[Row]:
-    """Writes the simulated cohort `drawn`, with a kind of anatomy, into the new folder `target`; returns its rows."""
+def simulate_cohort(
+    target_folder: Path, grid: records.Grid, simulation_settings: Simulation, anatomy_class: type[Anatomy] = Anatomy
+) -> list[Row]:
+    """Writes the simulated cohort `simulation_settings`, with a kind of anatomy, into the new folder
+    `target_folder`; returns its rows."""
     from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
     from data.conversion.plan import plan
 
-    table = demographics(drawn)
-    options = ConversionOptions(grid=grid.name, seed=drawn.seed)
-    planned = plan(table, (), table, options, phenotype.ABIDE_COVARIATES, "SITE_ID", kind.maps)
-    anatomy = kind(grid, drawn)
-    target.mkdir(parents=True)
-    for index, (row, scaled) in enumerate(zip(planned.rows, planned.scaled, strict=True)):
-        (target / row.file).write_bytes(records.pack(row.label, scaled, *anatomy.volumes(index, row.label)))
-    provenance = {"simulation": asdict(drawn), "planted": PLANTED, "seed": drawn.seed}
-    metadata = replace(planned.metadata, simulated=True, duplicates="", reduction="simulated", provenance=provenance)
-    replace(planned, metadata=metadata).write_tables(target)
-    return planned.rows
+    demographic_table = draw_demographics(simulation_settings)
+    conversion_options = ConversionOptions(grid=grid.name, seed=simulation_settings.seed)
+    planned_cohort = plan(
+        demographic_table,
+        (),
+        demographic_table,
+        conversion_options,
+        phenotype.ABIDE_COVARIATES,
+        "SITE_ID",
+        anatomy_class.maps,
+    )
+    anatomy = anatomy_class(grid, simulation_settings)
+    target_folder.mkdir(parents=True)
+    for subject_index, (row, scaled_phenotype) in enumerate(
+        zip(planned_cohort.rows, planned_cohort.scaled, strict=True)
+    ):
+        (target_folder / row.file).write_bytes(
+            records.pack(row.label, scaled_phenotype, *anatomy.volumes(subject_index, row.label))
+        )
+    provenance = {
+        "simulation": asdict(simulation_settings),
+        "planted": PLANTED_REGIONS,
+        "seed": simulation_settings.seed,
+    }
+    metadata = replace(
+        planned_cohort.metadata, simulated=True, duplicates="", reduction="simulated", provenance=provenance
+    )
+    replace(planned_cohort, metadata=metadata).write_tables(target_folder)
+    return planned_cohort.rows
 
 
-def demo_cohort(grid: records.Grid) -> Path:
+def load_demo_cohort(grid: records.Grid) -> Path:
     """The cached demo cohort on a grid; made at the first call. The cache is `$XDG_CACHE_HOME` or `~/.cache`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
-    drawn = SIMULATIONS[grid.name]
-    drawing = Path(__file__).with_name("conversion") / "split.py"
-    source = b"".join(Path(file).read_bytes() for file in (simulation.__file__, drawing, __file__))
-    target = cache / f"{grid.name}-{hashlib.sha256(source + repr((files.FORMAT, drawn)).encode()).hexdigest()[:12]}"
-    if target.exists():
-        return target
-    with files.locked(target, wait=True):
-        if not target.exists():  # another first run may have made it meanwhile
-            with files.unfinished(target) as folder:
-                simulate(folder, grid, drawn)
-    return target
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "falff-demo"
+    simulation_settings = SIMULATIONS[grid.name]
+    split_module_path = Path(__file__).with_name("conversion") / "split.py"
+    source_code = b"".join(
+        Path(module_path).read_bytes() for module_path in (simulation.__file__, split_module_path, __file__)
+    )
+    cohort_folder = (
+        cache_folder / f"{grid.name}-"
+        f"{hashlib.sha256(source_code + repr((files.FORMAT_VERSION, simulation_settings)).encode()).hexdigest()[:12]}"
+    )
+    if cohort_folder.exists():
+        return cohort_folder
+    with files.locked(cohort_folder, wait=True):
+        if not cohort_folder.exists():  # another first run may have made it meanwhile
+            with files.unfinished(cohort_folder) as unfinished_folder:
+                simulate_cohort(unfinished_folder, grid, simulation_settings)
+    return cohort_folder

@@ -15,7 +15,7 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import records
-from data.cohorts import rows as rows_of
+from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import PHENOTYPE, Cohort
 from data.cohorts.phenotype import (
     SUBJECT,
@@ -35,205 +35,302 @@ from data.conversion import tables as user_tables
 from data.conversion.sites import check_known
 from data.conversion.template import encode_like
 
-FREE = ["site", "label", "split"]  # columns of the table of records that may change
-NUMBERS = (
+EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records that may change
+NUMBERS_ADVICE = (
     "Correct them, or leave cells empty that are unknown. If the numbers are right, convert again with --missing ''."
 )
-TOLERANCE = 1e-4  # between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
-Change = dict[str, str]  # subject, column, before, after
+SCALED_TOLERANCE = (
+    1e-4  # between scaled values: of float32 and of tables with six digits; an age 0.01 years off is told
+)
+CellChange = dict[str, str]  # subject, column, before, after
 
 
-def key_of(name: str) -> str:
+def key_column(table_name: str) -> str:
     """The column that names the rows of one of EDITABLE."""
-    return "file" if name == TABLE else SUBJECT
+    return "file" if table_name == TABLE else SUBJECT
 
 
-def recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
-    """The tables of a cohort that its records can contradict, as text by `key_of`, each cell that they do contradict as
-    they have it: the labels, and the phenotype if they hold what its table says. In no record is a value that was
-    equal in all training people; in place of an unknown one their median is. Raises InputError."""
-    headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
-    tables_by_name = {TABLE: read_table(cohort, TABLE)}
-    in_records, in_table = np.array([label for label, _ in headers]), np.array([row.label for row in cohort.rows])
-    differs = ~((in_records == in_table) | (np.isnan(in_records) & np.isnan(in_table)))
-    texts = pd.Series(in_records, tables_by_name[TABLE].index).map("{:g}".format, na_action="ignore").fillna("")
-    tables_by_name[TABLE]["label"] = tables_by_name[TABLE]["label"].mask(differs, texts)
+def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
+    """The tables of a cohort that its records can contradict, as text by `key_column`, each cell that they do
+    contradict as they have it: the labels, and the phenotype if they hold what its table says. In no record is a value
+    that was equal in all training people; in place of an unknown one their median is. Raises InputError."""
+    record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
+    tables_by_name = {TABLE: read_editable_table(cohort, TABLE)}
+    recorded_labels, table_labels = (
+        np.array([label for label, _ in record_headers]),
+        np.array([row.label for row in cohort.rows]),
+    )
+    is_different = ~((recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels)))
+    recorded_texts = (
+        pd.Series(recorded_labels, tables_by_name[TABLE].index).map("{:g}".format, na_action="ignore").fillna("")
+    )
+    tables_by_name[TABLE]["label"] = tables_by_name[TABLE]["label"].mask(is_different, recorded_texts)
 
-    scaler, first_records = Scaler.of(cohort.metadata), cohort.first_records(range(len(cohort.rows)))
+    scaler, first_index_by_subject = Scaler.of(cohort.metadata), cohort.first_records(range(len(cohort.rows)))
     if PHENOTYPE not in cohort.side_tables or scaler is None:
         return tables_by_name
-    table = read_table(cohort, PHENOTYPE)
-    if tuple(table) != cohort.metadata.phenotype or sorted(table.index) != sorted(first_records):
+    phenotype_table = read_editable_table(cohort, PHENOTYPE)
+    if tuple(phenotype_table) != cohort.metadata.phenotype or sorted(phenotype_table.index) != sorted(
+        first_index_by_subject
+    ):
         return tables_by_name  # whoever reads the values refuses them
-    table = table.loc[[*first_records]]
-    values = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    scaled = np.stack([headers[index][1] for index in first_records.values()]).astype(float)
-    differs = ~np.isclose(scaler.transform(values), scaled, atol=TOLERANCE) & (scaler.scale > 0)
-    raw = pd.DataFrame(scaled * scaler.scale + scaler.mean, table.index, table.columns)
-    texts = raw.map("{:.6g}".format)
-    for indicator, names in values_of_indicators(cohort.metadata).items():
-        if len(names) == 1:  # a number, in place of which the median is
-            texts[names[0]] = texts[names[0]].mask(raw[indicator].round() == 1, "")
-    tables_by_name[PHENOTYPE] = table.mask(differs, texts)
+    phenotype_table = phenotype_table.loc[[*first_index_by_subject]]
+    table_values = phenotype_table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    scaled_values = np.stack(
+        [record_headers[record_index][1] for record_index in first_index_by_subject.values()]
+    ).astype(float)
+    is_different = ~np.isclose(scaler.transform(table_values), scaled_values, atol=SCALED_TOLERANCE) & (
+        scaler.scale > 0
+    )
+    recorded_values = pd.DataFrame(
+        scaled_values * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
+    )
+    recorded_texts = recorded_values.map("{:.6g}".format)
+    for indicator, value_columns in values_of_indicators(cohort.metadata).items():
+        if len(value_columns) == 1:  # a number, in place of which the median is
+            recorded_texts[value_columns[0]] = recorded_texts[value_columns[0]].mask(
+                recorded_values[indicator].round() == 1, ""
+            )
+    tables_by_name[PHENOTYPE] = phenotype_table.mask(is_different, recorded_texts)
     return tables_by_name
 
 
-def read_table(cohort: Cohort, name: str) -> pd.DataFrame:
-    """One of EDITABLE of a cohort, as text by `key_of`. Raises InputError if it is not there."""
-    path = (cohort.tables or cohort.path) / name
-    if not path.is_file():
-        raise InputError(f"{cohort.path} has no {name} that could be replaced. Leave it out.")
-    return tables.read_frame(path, [key_of(name)]).set_index(key_of(name))
+def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
+    """One of EDITABLE of a cohort, as text by `key_column`. Raises InputError if it is not there."""
+    table_path = (cohort.tables or cohort.path) / table_name
+    if not table_path.is_file():
+        raise InputError(f"{cohort.path} has no {table_name} that could be replaced. Leave it out.")
+    return tables.read_frame(table_path, [key_column(table_name)]).set_index(key_column(table_name))
 
 
-def unlike_records(cohort: Cohort, recorded: Mapping[str, pd.DataFrame], taken: Collection[str]) -> list[Change]:
-    """The cells of a cohort's tables that its `recorded_tables` contradict, but for those of tables that are `taken`
-    from elsewhere or by the user's word."""
-    changes = list[Change]()
-    for name in [name for name in recorded if name not in taken]:
-        now = read_table(cohort, name).loc[recorded[name].index]
-        changes += changed_cells(recorded[name], now, cohort.rows if name == TABLE else [])
-    return changes
+def find_contradicted_cells(
+    cohort: Cohort, recorded_tables: Mapping[str, pd.DataFrame], replaced_tables: Collection[str]
+) -> list[CellChange]:
+    """The cells of a cohort's tables that its `read_recorded_tables` contradict, but for those of tables that are
+    `replaced_tables` from elsewhere or by the user's word."""
+    contradicted_cells = list[CellChange]()
+    for table_name in [table_name for table_name in recorded_tables if table_name not in replaced_tables]:
+        current_table = read_editable_table(cohort, table_name).loc[recorded_tables[table_name].index]
+        contradicted_cells += find_changed_cells(
+            recorded_tables[table_name], current_table, cohort.rows if table_name == TABLE else []
+        )
+    return contradicted_cells
 
 
-def with_tables(
-    cohort: Cohort, edited: Path, folder: Path, recorded: Mapping[str, pd.DataFrame]
-) -> tuple[Cohort, list[Change]]:
-    """The cohort with those of EDITABLE that the folder `edited` holds, which are written into its new `folder`; its
-    phenotype is scaled anew on the training people. And each changed cell: what tables said before is known by the
-    `recorded` ones, if there are any. Raises InputError for a table of other people, records or columns, and for values
-    that cannot be."""
+def replace_tables(
+    cohort: Cohort, edited_folder: Path, target_folder: Path, recorded_tables: Mapping[str, pd.DataFrame]
+) -> tuple[Cohort, list[CellChange]]:
+    """The cohort with those of EDITABLE that the folder `edited_folder` holds, which are written into its new
+    `target_folder`; its phenotype is scaled anew on the training people. And each changed cell: what tables said
+    before is known by the `recorded_tables` ones, if there are any. Raises InputError for a table of other people,
+    records or columns, and for values that cannot be."""
     if cohort.tables is None:
-        raise InputError(f"{cohort.path} has no tables that {edited} could replace. Pack it without --tables first.")
-    if not (taken := tables_in(edited)):
-        raise InputError(f"{edited} has none of {', '.join(EDITABLE)}; expected tables of {cohort.path}, edited.")
-    rows, changes = list(cohort.rows), list[Change]()
-    for name in taken:
-        path = edited / name
-        before = recorded[name] if name in recorded else read_table(cohort, name)
-        after = read_edited(path)
-        people = before.index if name == TABLE else [*cohort.first_records(range(len(rows)))]
-        after = merged(before, after, people, path, cohort.metadata)
-        if name == TABLE:
-            rows = edited_rows(cohort, before, after, path)
+        raise InputError(
+            f"{cohort.path} has no tables that {edited_folder} could replace. Pack it without --tables first."
+        )
+    if not (table_names := list_editable_tables(edited_folder)):
+        raise InputError(
+            f"{edited_folder} has none of {', '.join(EDITABLE)}; expected tables of {cohort.path}, edited."
+        )
+    rows, cell_changes = list(cohort.rows), list[CellChange]()
+    for table_name in table_names:
+        table_path = edited_folder / table_name
+        table_before = (
+            recorded_tables[table_name] if table_name in recorded_tables else read_editable_table(cohort, table_name)
+        )
+        table_after = read_edited_table(table_path)
+        row_keys = table_before.index if table_name == TABLE else [*cohort.first_records(range(len(rows)))]
+        table_after = merge_edits(table_before, table_after, row_keys, table_path, cohort.metadata)
+        if table_name == TABLE:
+            rows = apply_row_edits(cohort, table_before, table_after, table_path)
         else:
-            is_known = not recorded or name in recorded  # what it said before, beside which every cell is new
-            check_table(cohort, before, after, path, before.ne(after) if is_known else None)
-            tables.write_frame(folder / name, after.reset_index())
-        changes += changed_cells(before, after, rows if name == TABLE else [])
-    if not changes and edited.resolve() != cohort.path.resolve():
-        raise InputError(f"{edited} says what {cohort.path} says already; expected other values. Correct the tables.")
-    told = {"changed": changes, "source_sha256": cohort.identity}
-    if edited.resolve() == cohort.path.resolve():
-        told["edited_in_place"] = taken  # other cells of theirs may have been changed, too
-    provenance: dict[str, Any] = {"pack": told, "source": cohort.metadata.provenance}
-    if unlike := cohort.metadata.unlike_records:  # but for those that were looked at since
-        cells = {(change["subject"], change["column"]) for change in changes}
-        provenance[UNLIKE_RECORDS] = [cell for cell in unlike if (cell["subject"], cell["column"]) not in cells]
+            is_comparable = (
+                not recorded_tables or table_name in recorded_tables
+            )  # what it said before, beside which every cell is new
+            check_edited_table(
+                cohort, table_before, table_after, table_path, table_before.ne(table_after) if is_comparable else None
+            )
+            tables.write_frame(target_folder / table_name, table_after.reset_index())
+        cell_changes += find_changed_cells(table_before, table_after, rows if table_name == TABLE else [])
+    if not cell_changes and edited_folder.resolve() != cohort.path.resolve():
+        raise InputError(
+            f"{edited_folder} says what {cohort.path} says already; expected other values. Correct the tables."
+        )
+    pack_provenance = {"changed": cell_changes, "source_sha256": cohort.identity}
+    if edited_folder.resolve() == cohort.path.resolve():
+        pack_provenance["edited_in_place"] = table_names  # other cells of theirs may have been changed, too
+    provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
+    if contradicted_cells := cohort.metadata.unlike_records:  # but for those that were looked at since
+        changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
+        provenance[UNLIKE_RECORDS] = [
+            cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
+        ]
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
-    made = replace(cohort, rows=tuple(rows), metadata=metadata, tables=folder)
-    split = {row.subject: row.split for row in rows}
-    if "train" not in split.values():
-        return made, changes
-    made = resplit(made, split)
-    return replace(made, metadata=replace(made.metadata, phenotype_auc=separations_of(made, edited))), changes
+    edited_cohort = replace(cohort, rows=tuple(rows), metadata=metadata, tables=target_folder)
+    split_by_subject = {row.subject: row.split for row in rows}
+    if "train" not in split_by_subject.values():
+        return edited_cohort, cell_changes
+    edited_cohort = resplit(edited_cohort, split_by_subject)
+    return replace(
+        edited_cohort,
+        metadata=replace(edited_cohort.metadata, phenotype_auc=compute_separations(edited_cohort, edited_folder)),
+    ), cell_changes
 
 
-def read_edited(path: Path) -> pd.DataFrame:
-    """One of EDITABLE as an editor or a spreadsheet saved it, as text by `key_of`. Raises InputError."""
-    table = user_tables.read_table(path)
-    user_tables.check_columns(table, {"": [key_of(path.name)]}, path)
-    return table.astype(object).set_index(key_of(path.name))
+def read_edited_table(table_path: Path) -> pd.DataFrame:
+    """One of EDITABLE as an editor or a spreadsheet saved it, as text by `key_column`. Raises InputError."""
+    table = user_tables.read_table(table_path)
+    user_tables.check_columns(table, {"": [key_column(table_path.name)]}, table_path)
+    return table.astype(object).set_index(key_column(table_path.name))
 
 
-def tables_in(folder: Path) -> list[str]:
+def list_editable_tables(folder: Path) -> list[str]:
     """Which of EDITABLE a folder holds."""
-    return [name for name in EDITABLE if (folder / name).is_file()]
+    return [table_name for table_name in EDITABLE if (folder / table_name).is_file()]
 
 
-def merged(
-    before: pd.DataFrame, after: pd.DataFrame, people: Collection[str], path: Path, metadata: Metadata
+def merge_edits(
+    table_before: pd.DataFrame,
+    table_after: pd.DataFrame,
+    row_keys: Collection[str],
+    table_path: Path,
+    metadata: Metadata,
 ) -> pd.DataFrame:
     """The edited table in the order of the one before; a cell that says the same keeps its text, a missing value is an
     empty cell; where values were edited, so is what says whether they are missing. Raises InputError for other rows
     than of these people, and for other columns."""
-    for what, there, here in (("rows", people, after.index), ("columns", before.columns, after.columns)):
-        if odd := sorted({*there} ^ {*here}) or here[here.duplicated()].tolist():
-            raise InputError(f"{path} has other {what} than the cohort, or one twice: {listed(odd)}. Edit cells only.")
-    after = after.loc[before.index, before.columns]
-    number = before.apply(pd.to_numeric, errors="coerce").eq(after.apply(pd.to_numeric, errors="coerce"))
-    kept = before.eq(after) | number
-    after = after.apply(clean).fillna("").where(~kept, before)
-    if tuple(after) == metadata.phenotype:
-        expected = indicators(after.apply(pd.to_numeric, errors="coerce"), metadata).map("{:.1f}".format)
-        for name, names in values_of_indicators(metadata).items():
-            after[name] = after[name].where(kept[names].all(axis=1), expected[name])
-    return after
+    for axis_name, expected_names, actual_names in (
+        ("rows", row_keys, table_after.index),
+        ("columns", table_before.columns, table_after.columns),
+    ):
+        if (
+            mismatched_names := sorted({*expected_names} ^ {*actual_names})
+            or actual_names[actual_names.duplicated()].tolist()
+        ):
+            raise InputError(
+                f"{table_path} has other {axis_name} than the cohort, or one twice: {listed(mismatched_names)}. Edit "
+                "cells only."
+            )
+    table_after = table_after.loc[table_before.index, table_before.columns]
+    is_equal_number = table_before.apply(pd.to_numeric, errors="coerce").eq(
+        table_after.apply(pd.to_numeric, errors="coerce")
+    )
+    is_unchanged = table_before.eq(table_after) | is_equal_number
+    table_after = table_after.apply(clean).fillna("").where(~is_unchanged, table_before)
+    if tuple(table_after) == metadata.phenotype:
+        expected_indicators = indicators(table_after.apply(pd.to_numeric, errors="coerce"), metadata).map(
+            "{:.1f}".format
+        )
+        for indicator, value_columns in values_of_indicators(metadata).items():
+            table_after[indicator] = table_after[indicator].where(
+                is_unchanged[value_columns].all(axis=1), expected_indicators[indicator]
+            )
+    return table_after
 
 
-def edited_rows(cohort: Cohort, before: pd.DataFrame, after: pd.DataFrame, path: Path) -> list[Row]:
+def apply_row_edits(
+    cohort: Cohort, table_before: pd.DataFrame, table_after: pd.DataFrame, table_path: Path
+) -> list[Row]:
     """The rows of the cohort with site, label and split of its edited table. Raises InputError for other edits, and for
     a subject with two of one."""
-    if odd := [name for name in after if name not in FREE and after[name].ne(before[name]).any()]:
-        raise InputError(f"{path} has other values of {listed(odd)}; only {', '.join(FREE)} may be edited.")
-    several = after.groupby("subject")[FREE].nunique().gt(1).any(axis=1)
-    if several.any():
-        raise InputError(f"{path} gives {listed(several.index[several].tolist())} two of {', '.join(FREE)}; give one.")
-    check_numbers(before[["label"]], after[["label"]], True, path)
-    sites = after["site"].replace("", UNKNOWN_SITE)
-    if (sites.eq(UNKNOWN_SITE) & before["site"].isin(known_sites(before["site"]))).any():
-        check_known(sites, "site", after["subject"], path)
-    found = []
-    for row, of in zip(cohort.rows, after[FREE].to_dict("records"), strict=True):
-        edited = replace(row, site=of["site"] or UNKNOWN_SITE, label=float(of["label"] or "nan"), split=of["split"])
-        found.append(rows_of.checked(f"{path}, {row.file}", edited))
-    return found
+    if changed_fixed_columns := [
+        column
+        for column in table_after
+        if column not in EDITABLE_COLUMNS and table_after[column].ne(table_before[column]).any()
+    ]:
+        raise InputError(
+            f"{table_path} has other values of {listed(changed_fixed_columns)}; only {', '.join(EDITABLE_COLUMNS)} may "
+            "be edited."
+        )
+    has_several_values = table_after.groupby("subject")[EDITABLE_COLUMNS].nunique().gt(1).any(axis=1)
+    if has_several_values.any():
+        raise InputError(
+            f"{table_path} gives {listed(has_several_values.index[has_several_values].tolist())} two of "
+            f"{', '.join(EDITABLE_COLUMNS)}; give one."
+        )
+    check_number_columns(table_before[["label"]], table_after[["label"]], True, table_path)
+    edited_sites = table_after["site"].replace("", UNKNOWN_SITE)
+    if (edited_sites.eq(UNKNOWN_SITE) & table_before["site"].isin(known_sites(table_before["site"]))).any():
+        check_known(edited_sites, "site", table_after["subject"], table_path)
+    edited_rows = []
+    for row, edited_cells in zip(cohort.rows, table_after[EDITABLE_COLUMNS].to_dict("records"), strict=True):
+        edited_row = replace(
+            row,
+            site=edited_cells["site"] or UNKNOWN_SITE,
+            label=float(edited_cells["label"] or "nan"),
+            split=edited_cells["split"],
+        )
+        edited_rows.append(cohort_rows.checked(f"{table_path}, {row.file}", edited_row))
+    return edited_rows
 
 
-def check_table(
-    cohort: Cohort, before: pd.DataFrame, after: pd.DataFrame, path: Path, changed: pd.DataFrame | None
+def check_edited_table(
+    cohort: Cohort,
+    table_before: pd.DataFrame,
+    table_after: pd.DataFrame,
+    table_path: Path,
+    is_changed: pd.DataFrame | None,
 ) -> None:
     """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give, among
-    the `changed` cells (bool), if it is known which these are."""
-    metadata, is_phenotype = cohort.metadata, path.name == PHENOTYPE
-    check_numbers(before, after, is_phenotype, path)
-    is_coded = is_phenotype and tuple(after) == metadata.phenotype
-    if is_coded and (wrong := impossible_values(after.apply(pd.to_numeric, errors="coerce"), metadata)):
-        raise InputError(f"{path}: {wrong[0]}. Correct it.")
-    measured = [name for name in after if name != metadata.site_column]
-    leaks.check_numbers(after, measured, path, NUMBERS, changed)
+    the `is_changed` cells (bool), if it is known which these are."""
+    metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE
+    check_number_columns(table_before, table_after, is_phenotype, table_path)
+    is_coded = is_phenotype and tuple(table_after) == metadata.phenotype
+    if is_coded and (problems := impossible_values(table_after.apply(pd.to_numeric, errors="coerce"), metadata)):
+        raise InputError(f"{table_path}: {problems[0]}. Correct it.")
+    measured_columns = [column for column in table_after if column != metadata.site_column]
+    leaks.check_numbers(table_after, measured_columns, table_path, NUMBERS_ADVICE, is_changed)
     if not is_phenotype:  # which it must be possible to code
-        columns = after.columns.union(metadata.phenotype_columns)
-        encode_like(after.reindex(columns=columns, fill_value=""), metadata)
+        all_columns = table_after.columns.union(metadata.phenotype_columns)
+        encode_like(table_after.reindex(columns=all_columns, fill_value=""), metadata)
 
 
-def separations_of(cohort: Cohort, edited: Path) -> dict[str, float]:
+def compute_separations(cohort: Cohort, edited_folder: Path) -> dict[str, float]:
     """How well each value of the phenotype separates the training labels, see `leaks.separations`. Raises InputError if
     one does so too well, as a conversion does, unless it was accepted there."""
     if cohort.raw_phenotype is None or not cohort.metadata.phenotype_columns:
         return {}
-    label = {row.subject: row.label for row in cohort.rows if row.split == "train"}
-    values = cohort.raw_phenotype.loc[list(label)]
-    allowed = [name for name in values if any(leak.startswith(f"{name} (") for leak in cohort.metadata.accepted_leaks)]
-    advice = f"Correct the tables in {edited}, or convert again."
-    leaks.check_values(values.drop(columns=allowed), np.array([*label.values()]), False, advice)
-    return leaks.check_values(values, np.array([*label.values()]), True)
+    label_by_subject = {row.subject: row.label for row in cohort.rows if row.split == "train"}
+    training_values = cohort.raw_phenotype.loc[list(label_by_subject)]
+    accepted_columns = [
+        column
+        for column in training_values
+        if any(accepted_leak.startswith(f"{column} (") for accepted_leak in cohort.metadata.accepted_leaks)
+    ]
+    advice = f"Correct the tables in {edited_folder}, or convert again."
+    leaks.check_values(
+        training_values.drop(columns=accepted_columns), np.array([*label_by_subject.values()]), False, advice
+    )
+    return leaks.check_values(training_values, np.array([*label_by_subject.values()]), True)
 
 
-def check_numbers(before: pd.DataFrame, after: pd.DataFrame, every: bool, path: Path) -> None:
-    """Raises InputError for a column of numbers that no longer holds numbers; `every` column is one, or those that most
-    values of tell."""
-    for name in after:
-        if every or (clean(before[name]).notna().any() and mostly_numbers(before[name])):
+def check_number_columns(
+    table_before: pd.DataFrame, table_after: pd.DataFrame, check_all_columns: bool, table_path: Path
+) -> None:
+    """Raises InputError for a column of numbers that no longer holds numbers; `check_all_columns` column is one, or
+    those that most values of tell."""
+    for column in table_after:
+        if check_all_columns or (clean(table_before[column]).notna().any() and mostly_numbers(table_before[column])):
             try:
-                numbers(after, str(name))
+                numbers(table_after, str(column))
             except InputError as error:
-                raise InputError(f"{path}: {error}") from None
+                raise InputError(f"{table_path}: {error}") from None
 
 
-def changed_cells(before: pd.DataFrame, after: pd.DataFrame, rows: Sequence[Row]) -> list[Change]:
+def find_changed_cells(table_before: pd.DataFrame, table_after: pd.DataFrame, rows: Sequence[Row]) -> list[CellChange]:
     """The cells that differ, those of a subject's several `rows` once."""
-    subject = {row.file: row.subject for row in rows}
-    differing = before.ne(after).stack().loc[lambda differs: differs].index
-    cells = [(subject.get(at, at), column, before.at[at, column], after.at[at, column]) for at, column in differing]
-    return [dict(zip(("subject", "column", "before", "after"), cell, strict=True)) for cell in dict.fromkeys(cells)]
+    subject_by_file = {row.file: row.subject for row in rows}
+    changed_index = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index
+    change_tuples = [
+        (
+            subject_by_file.get(row_key, row_key),
+            column,
+            table_before.at[row_key, column],
+            table_after.at[row_key, column],
+        )
+        for row_key, column in changed_index
+    ]
+    return [
+        dict(zip(("subject", "column", "before", "after"), change_tuple, strict=True))
+        for change_tuple in dict.fromkeys(change_tuples)
+    ]

@@ -11,17 +11,17 @@ import pandas as pd
 
 from data.cohorts import atlas, phenotype, records
 
-PLANTED = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
+PLANTED_REGIONS = ("Frontal_Mid_L", "Precuneus_R", "Temporal_Mid_R", "Cerebelum_Crus1_L")
 # ABIDE's sites with their share of subjects and mean age in years, rounded
-SITES = {
+PERCENT_AND_MEAN_AGE_BY_SITE = {
     "NYU": (18, 15), "UM_1": (11, 13), "USM": (10, 22), "UCLA_1": (8, 13), "PITT": (6, 19), "YALE": (6, 13),
     "MAX_MUN": (6, 26), "KKI": (6, 10), "TRINITY": (5, 17), "STANFORD": (5, 10), "CALTECH": (4, 28), "OLIN": (4, 17),
     "SDSU": (4, 14), "LEUVEN_1": (3, 22), "SBL": (3, 34), "OHSU": (3, 11),
 }  # fmt: skip
-MALE_SHARE = 0.85
-HANDEDNESS = {"R": 0.75, "L": 0.08, "Ambi": 0.02, "Mixed": 0.01, "": 0.14}  # shares
-IQ_TESTS = {"WASI": 0.5, "WISC_IV_FULL": 0.3, "WAIS_III": 0.1, "DAS_II_SA": 0.1}
-MOTION = 1  # the stream of random numbers for head motion
+MALE_FRACTION = 0.85
+HANDEDNESS_FREQUENCIES = {"R": 0.75, "L": 0.08, "Ambi": 0.02, "Mixed": 0.01, "": 0.14}  # shares
+IQ_TEST_FREQUENCIES = {"WASI": 0.5, "WISC_IV_FULL": 0.3, "WAIS_III": 0.1, "DAS_II_SA": 0.1}
+MOTION_SEED = 1  # the stream of random numbers for head motion
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,62 @@ class Simulation:
 SIMULATIONS = {"full": Simulation(subjects=64), "reduced": Simulation(subjects=1500, effect=0.055, unknown=0.3)}
 
 
-def subject_names(simulation: Simulation) -> list[str]:
+def make_subject_names(simulation: Simulation) -> list[str]:
     """The subjects: `0000001`, ..."""
-    return [f"{number:07d}" for number in range(1, simulation.subjects + 1)]
+    return [f"{subject_number:07d}" for subject_number in range(1, simulation.subjects + 1)]
 
 
-def demographics(simulation: Simulation) -> pd.DataFrame:
+def draw_demographics(simulation: Simulation) -> pd.DataFrame:
     """ABIDE's columns as text, and subject, site, label; a row a subject. Head motion is unrelated to all else."""
-    random = np.random.default_rng(simulation.seed)
-    count = simulation.subjects
-    share = np.array([site[0] for site in SITES.values()], float)
-    site = random.choice(list(SITES), count, p=share / share.sum())
-    label = random.permutation(np.arange(count) % 2)
-    mean_age = np.array([SITES[name][1] for name in site])
-    hand = HANDEDNESS | {"": simulation.unknown * HANDEDNESS[""]}
-    iq = {name: random.normal(108, 14, count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")}
-    table = pd.DataFrame(
+    random_generator = np.random.default_rng(simulation.seed)
+    subject_count = simulation.subjects
+    site_percentages = np.array([site[0] for site in PERCENT_AND_MEAN_AGE_BY_SITE.values()], float)
+    site = random_generator.choice(
+        list(PERCENT_AND_MEAN_AGE_BY_SITE), subject_count, p=site_percentages / site_percentages.sum()
+    )
+    labels = random_generator.permutation(np.arange(subject_count) % 2)
+    mean_ages = np.array([PERCENT_AND_MEAN_AGE_BY_SITE[name][1] for name in site])
+    handedness_frequencies = HANDEDNESS_FREQUENCIES | {"": simulation.unknown * HANDEDNESS_FREQUENCIES[""]}
+    iq_by_scale = {
+        name: random_generator.normal(108, 14, subject_count).round().astype(int) for name in ("FIQ", "VIQ", "PIQ")
+    }
+    demographic_table = pd.DataFrame(
         {
-            "subject": subject_names(simulation),
+            "subject": make_subject_names(simulation),
             "site": site,
-            "label": label.astype(float),
-            "AGE_AT_SCAN": np.clip(mean_age * random.lognormal(0, 0.2, count), 6, 64).round(2),
-            "SEX": np.where(random.random(count) < MALE_SHARE, 1, 2),
-            "HANDEDNESS_CATEGORY": random.choice(list(hand), count, p=np.array([*hand.values()]) / sum(hand.values())),
-            "HANDEDNESS_SCORES": np.where(random.random(count) < 0.2, random.integers(-100, 101, count), -9999),
-            **{name: np.where(random.random(count) < 0.1 * simulation.unknown, -9999, of) for name, of in iq.items()},
-            "FIQ_TEST_TYPE": random.choice(list(IQ_TESTS), count, p=list(IQ_TESTS.values())),
-            **{f"WISC_IV_{index}": random.normal(104, 14, count).round() for index in phenotype.WISC_INDICES},
-            "EYE_STATUS_AT_SCAN": np.where(random.random(count) < 0.66, 1, 2),
-            "BMI": random.normal(25, 4, count).round(1),
+            "label": labels.astype(float),
+            "AGE_AT_SCAN": np.clip(mean_ages * random_generator.lognormal(0, 0.2, subject_count), 6, 64).round(2),
+            "SEX": np.where(random_generator.random(subject_count) < MALE_FRACTION, 1, 2),
+            "HANDEDNESS_CATEGORY": random_generator.choice(
+                list(handedness_frequencies),
+                subject_count,
+                p=np.array([*handedness_frequencies.values()]) / sum(handedness_frequencies.values()),
+            ),
+            "HANDEDNESS_SCORES": np.where(
+                random_generator.random(subject_count) < 0.2, random_generator.integers(-100, 101, subject_count), -9999
+            ),
+            **{
+                name: np.where(random_generator.random(subject_count) < 0.1 * simulation.unknown, -9999, iq_values)
+                for name, iq_values in iq_by_scale.items()
+            },
+            "FIQ_TEST_TYPE": random_generator.choice(
+                list(IQ_TEST_FREQUENCIES), subject_count, p=list(IQ_TEST_FREQUENCIES.values())
+            ),
+            **{
+                f"WISC_IV_{wisc_index}": random_generator.normal(104, 14, subject_count).round()
+                for wisc_index in phenotype.WISC_INDICES
+            },
+            "EYE_STATUS_AT_SCAN": np.where(random_generator.random(subject_count) < 0.66, 1, 2),
+            "BMI": random_generator.normal(25, 4, subject_count).round(1),
         }
     ).astype(dict.fromkeys(phenotype.ABIDE_COLUMNS, str))
-    table.loc[random.random(count) > 0.06, [f"WISC_IV_{index}" for index in phenotype.WISC_INDICES]] = ""
-    table.loc[random.random(count) > 0.03, "BMI"] = "-9999"
-    motion_mm = np.random.default_rng([simulation.seed, MOTION]).lognormal(np.log(0.1), 0.5, count)
-    return table.assign(SITE_ID=site, func_mean_fd=motion_mm.round(4).astype(str))
+    demographic_table.loc[
+        random_generator.random(subject_count) > 0.06,
+        [f"WISC_IV_{wisc_index}" for wisc_index in phenotype.WISC_INDICES],
+    ] = ""
+    demographic_table.loc[random_generator.random(subject_count) > 0.03, "BMI"] = "-9999"
+    motion_mm = np.random.default_rng([simulation.seed, MOTION_SEED]).lognormal(np.log(0.1), 0.5, subject_count)
+    return demographic_table.assign(SITE_ID=site, func_mean_fd=motion_mm.round(4).astype(str))
 
 
 class Anatomy:
@@ -89,33 +110,35 @@ class Anatomy:
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
         self.atlas = atlas.load_atlas(None, grid)
-        self.brain = ndimage.binary_closing(np.pad(self.atlas.labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
-        number = {name: region for region, name in self.atlas.names.items()}
-        self.planted = [number[name] for name in PLANTED]
-        random = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
-        self.region_mean = random.normal(0.45, 0.05, len(self.atlas.names) + 1)
-        self.region_mean[0] = 0.30  # white matter has less slow signal than grey
+        self.is_brain = ndimage.binary_closing(np.pad(self.atlas.labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
+        region_by_name = {region_name: region for region, region_name in self.atlas.names.items()}
+        self.planted_regions = [region_by_name[region_name] for region_name in PLANTED_REGIONS]
+        random_generator = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
+        self.mean_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.names) + 1)
+        self.mean_by_region[0] = 0.30  # white matter has less slow signal than grey
 
-    def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
+    def region_values(self, subject_index: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         """One subject's mean fALFF in each region (regions + 1,), and the generator that draws the rest."""
         simulation = self.simulation
-        random = np.random.default_rng([simulation.seed, subject + 1000])
-        region = self.region_mean + random.normal(0, simulation.region_spread, self.region_mean.shape)
-        region[self.planted] += simulation.effect * (label - 0.5)
-        return region, random
+        random_generator = np.random.default_rng([simulation.seed, subject_index + 1000])
+        region_means = self.mean_by_region + random_generator.normal(
+            0, simulation.region_spread, self.mean_by_region.shape
+        )
+        region_means[self.planted_regions] += simulation.effect * (label - 0.5)
+        return region_means, random_generator
 
-    def volumes(self, subject: int, label: float) -> list[np.ndarray]:
+    def volumes(self, subject_index: int, label: float) -> list[np.ndarray]:
         """One subject's volume of each of `maps`."""
-        return [self.volume(subject, label)]
+        return [self.volume(subject_index, label)]
 
-    def volume(self, subject: int, label: float) -> np.ndarray:
+    def volume(self, subject_index: int, label: float) -> np.ndarray:
         """One subject's normalised volume (x, y, z) float32; the same subject on either grid."""
         simulation = self.simulation
-        region, random = self.region_values(subject, label)
-        noise = self.ndimage.gaussian_filter(random.normal(size=records.REDUCED.shape), 0.85)
+        region_means, random_generator = self.region_values(subject_index, label)
+        noise = self.ndimage.gaussian_filter(random_generator.normal(size=records.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
         if self.grid == records.FULL:
             noise = self.ndimage.zoom(noise, records.BLOCK, order=1, grid_mode=True, mode="nearest")
-            noise = noise[tuple(slice(1, 1 + length) for length in self.grid.shape)]
-        activity = region[self.atlas.labels] + random.normal(0, simulation.subject_spread) + noise
-        return records.normalise(np.where(self.brain, np.clip(activity, 0, 1), 0))
+            noise = noise[tuple(slice(1, 1 + axis_length) for axis_length in self.grid.shape)]
+        activity = region_means[self.atlas.labels] + random_generator.normal(0, simulation.subject_spread) + noise
+        return records.normalise(np.where(self.is_brain, np.clip(activity, 0, 1), 0))

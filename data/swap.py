@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.files import new_folder
-from data.base.terminal import progress
+from data.base.files import create_folder
+from data.base.terminal import open_progress_bar
 from data.cohorts import atlas, records
 from data.cohorts.cohort import Cohort, in_one_folder
 from data.cohorts.rows import MAX_RECORDS, Row, swapped_name
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
 
 
-def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, seed: int) -> list[Row]:
-    """Writes `cohort`, and `copies` new records for each training record, into the new folder `target`. Its connectomes
-    are left out, which is printed: they belong to scans as they were.
+def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_count: int, seed: int) -> list[Row]:
+    """Writes `cohort`, and `copy_count` new records for each training record, into the new folder `target_folder`. Its
+    connectomes are left out, which is printed: they belong to scans as they were.
 
     In each new record, `num_regions` random AAL regions come from other training subjects of the same label, in all
     maps. A donor is drawn for each region; the rest stays that of the base record. Returns the rows. Raises InputError
@@ -25,61 +25,68 @@ def swap_regions(cohort: Cohort, target: Path, num_regions: int, copies: int, se
     """
     if num_regions > atlas.AAL_REGIONS:
         raise InputError(f"--regions {num_regions} is more than AAL has; expected at most {atlas.AAL_REGIONS}.")
-    if (total := len(cohort.rows) + copies * len(cohort.indices("train"))) > MAX_RECORDS:
-        raise InputError(f"--copies {copies} makes {total:,} records; expected at most {MAX_RECORDS:,}.")
-    swapping = {"regions": num_regions, "copies": copies, "seed": seed, "source_sha256": cohort.identity}
-    provenance = {"swap": swapping, "source": cohort.metadata.provenance}
+    if (record_count := len(cohort.rows) + copy_count * len(cohort.indices("train"))) > MAX_RECORDS:
+        raise InputError(f"--copies {copy_count} makes {record_count:,} records; expected at most {MAX_RECORDS:,}.")
+    swap_provenance = {"regions": num_regions, "copies": copy_count, "seed": seed, "source_sha256": cohort.identity}
+    provenance = {"swap": swap_provenance, "source": cohort.metadata.provenance}
     if cohort.connectomes:
         print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
     cohort = in_one_folder(cohort.without_connectomes)
-    new = {swapped_name(row.file, copy) for row in cohort.rows for copy in range(copies)}
-    if taken := sorted(new & {row.file for row in cohort.rows}):
-        raise InputError(f"{cohort.path} already holds {taken[0]}; swap the cohort that it was made from.")
+    new_file_names = {swapped_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copy_count)}
+    if taken_file_names := sorted(new_file_names & {row.file for row in cohort.rows}):
+        raise InputError(f"{cohort.path} already holds {taken_file_names[0]}; swap the cohort that it was made from.")
     for label in (0.0, 1.0):
         subjects = {row.subject for row in cohort.rows if (row.split, row.label) == ("train", label)}
         if len(subjects) == 1:
-            named = subjects.pop()
-            raise InputError(f"{cohort.path} has no other training participant with the label of {named}; add some.")
-    with new_folder(target) as folder:
-        table = write_records(folder, cohort, num_regions, copies, np.random.default_rng(seed))
-        carry_tables(cohort, folder)
+            only_subject = subjects.pop()
+            raise InputError(
+                f"{cohort.path} has no other training participant with the label of {only_subject}; add some."
+            )
+    with create_folder(target_folder) as unfinished_folder:
+        rows = write_swapped_records(unfinished_folder, cohort, num_regions, copy_count, np.random.default_rng(seed))
+        carry_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_tables(folder, table, metadata, cohort.known_digests)
-        open_cohort(folder)  # nothing is called done that cannot be read
-    return table
+        write_tables(unfinished_folder, rows, metadata, cohort.known_digests)
+        open_cohort(unfinished_folder)  # nothing is called done that cannot be read
+    return rows
 
 
-def write_records(
-    folder: Path, cohort: Cohort, num_regions: int, copies: int, random: np.random.Generator
+def write_swapped_records(
+    folder: Path, cohort: Cohort, num_regions: int, copy_count: int, random_generator: np.random.Generator
 ) -> list[Row]:
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
-    paths = [folder / row.file for row in cohort.rows]
-    with progress("Copying", len(cohort.rows)) as shown:
-        for index, path in enumerate(paths):
-            path.write_bytes(cohort.record(index))
-            shown.advance()
+    record_paths = [folder / row.file for row in cohort.rows]
+    with open_progress_bar("Copying", len(cohort.rows)) as progress_bar:
+        for record_index, record_path in enumerate(record_paths):
+            record_path.write_bytes(cohort.record(record_index))
+            progress_bar.advance()
 
-    regions = atlas.load_atlas(None, cohort.grid)
-    places = [np.flatnonzero(regions.labels == region) for region in regions.regions]
-    training, table = cohort.indices("train"), list[Row]()
-    label, subject = (np.array([getattr(cohort.rows[at], name) for at in training]) for name in ("label", "subject"))
-    with progress("Swapping", len(cohort.rows)) as shown:
-        for index, row in enumerate(cohort.rows):
-            table.append(row)
-            donors = training[(label == row.label) & (subject != row.subject)]
-            for copy in range(copies if row.split == "train" else 0):
-                volume = np.array(volume_in(paths[index], cohort.num_maps))
-                for region in random.choice(len(places), num_regions, replace=False):
-                    donor = volume_in(paths[random.choice(donors)], cohort.num_maps)
-                    volume[:, places[region]] = donor[:, places[region]]
-                table.append(replace(row, file=swapped_name(row.file, copy)))
-                (folder / table[-1].file).write_bytes(cohort.record(index, volume.tobytes()))
-            shown.advance()
-    return table
+    region_atlas = atlas.load_atlas(None, cohort.grid)
+    region_voxels = [np.flatnonzero(region_atlas.labels == region) for region in region_atlas.regions]
+    training_indices, rows = cohort.indices("train"), list[Row]()
+    training_labels, training_subjects = (
+        np.array([getattr(cohort.rows[training_index], attribute) for training_index in training_indices])
+        for attribute in ("label", "subject")
+    )
+    with open_progress_bar("Swapping", len(cohort.rows)) as progress_bar:
+        for record_index, row in enumerate(cohort.rows):
+            rows.append(row)
+            donor_indices = training_indices[(training_labels == row.label) & (training_subjects != row.subject)]
+            for copy_index in range(copy_count if row.split == "train" else 0):
+                volume = np.array(read_written_volume(record_paths[record_index], cohort.num_maps))
+                for region in random_generator.choice(len(region_voxels), num_regions, replace=False):
+                    donor_volume = read_written_volume(
+                        record_paths[random_generator.choice(donor_indices)], cohort.num_maps
+                    )
+                    volume[:, region_voxels[region]] = donor_volume[:, region_voxels[region]]
+                rows.append(replace(row, file=swapped_name(row.file, copy_index)))
+                (folder / rows[-1].file).write_bytes(cohort.record(record_index, volume.tobytes()))
+            progress_bar.advance()
+    return rows
 
 
-def volume_in(path: Path, num_maps: int) -> np.ndarray:
+def read_written_volume(path: Path, num_maps: int) -> np.ndarray:
     """The volume of a written record, (maps, voxels); only the bytes that are used are read."""
     with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(content, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)
+        mapped_bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped_bytes, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)

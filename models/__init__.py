@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Interval, Len
 
 from data.base import files
-from data.base.errors import SHOWN, InputError
+from data.base.errors import MAX_QUOTED_LENGTH, InputError
 from data.base.processes import prepare_tensorflow
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import FULL, REDUCED, Grid
@@ -110,14 +110,16 @@ def override(config: Settings, assignments: list[str]) -> Settings:
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        require(bool(equals), f"--set {assignment[:SHOWN]} has no '='; expected KEY=VALUE.")
-        require(key in kinds, f"--set {key[:SHOWN]} is unknown; expected one of {', '.join(sorted(kinds))}.")
+        require(bool(equals), f"--set {assignment[:MAX_QUOTED_LENGTH]} has no '='; expected KEY=VALUE.")
+        require(
+            key in kinds, f"--set {key[:MAX_QUOTED_LENGTH]} is unknown; expected one of {', '.join(sorted(kinds))}."
+        )
         several = isinstance(getattr(config, key), tuple)
         given = [part for part in text.split(",") if part] if several else text
         try:
-            values[key] = files.typed(json.dumps(given), kinds[key], strict=False)
+            values[key] = files.parse_json(json.dumps(given), kinds[key], strict=False)
         except ValueError as error:
-            raise InputError(f"--set {assignment[:SHOWN]} does not fit ({error}).") from None
+            raise InputError(f"--set {assignment[:MAX_QUOTED_LENGTH]} does not fit ({error}).") from None
     changed = replace(config, **values)
     for key, needs in changed.idle().items():
         if key in values and values[key] != getattr(config, key):
@@ -150,7 +152,7 @@ class Model:
     def settings(self, config: dict[str, Any]) -> Settings:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
         try:
-            found = files.typed(json.dumps(config), self.module.Config)
+            found = files.parse_json(json.dumps(config), self.module.Config)
             if wrong := sorted(config.keys() ^ vars(found).keys()):
                 raise ValueError(f"{wrong[0]} is missing or unknown")
             return found

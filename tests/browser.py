@@ -31,7 +31,7 @@ import lab
 from pages import module_of
 from tried import APART, SIDE_BY_SIDE, head
 
-from data.base.cli import guarded
+from data.base.cli import run_guarded
 from data.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -342,4 +342,4 @@ def execute() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("browser.py", execute))
+    sys.exit(run_guarded("browser.py", execute))

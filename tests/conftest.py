@@ -360,21 +360,23 @@ def snapshot(request) -> Callable[..., None]:
 def cohort(once) -> Path:
     """40 simulated subjects on the reduced grid, 4 of them test subjects."""
     simulation = demo.Simulation(subjects=40, seed=1)
-    return once("cohort", lambda folder: demo.simulate(folder / "reduced", records.REDUCED, simulation)) / "reduced"
+    return (
+        once("cohort", lambda folder: demo.simulate_cohort(folder / "reduced", records.REDUCED, simulation)) / "reduced"
+    )
 
 
 @pytest.fixture(scope="session")
 def many(once) -> Path:
     """200 simulated subjects at 16 sites on the reduced grid."""
     simulation = demo.Simulation(subjects=200, seed=3)
-    return once("many", lambda folder: demo.simulate(folder / "many", records.REDUCED, simulation)) / "many"
+    return once("many", lambda folder: demo.simulate_cohort(folder / "many", records.REDUCED, simulation)) / "many"
 
 
 @pytest.fixture(scope="session")
 def full_cohort(once) -> Path:
     """6 simulated subjects at full size, one of them a test subject."""
     simulation = demo.Simulation(subjects=6, seed=2)
-    return once("full-cohort", lambda folder: demo.simulate(folder / "full", records.FULL, simulation)) / "full"
+    return once("full-cohort", lambda folder: demo.simulate_cohort(folder / "full", records.FULL, simulation)) / "full"
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from commands import ROOT
 from tried import prepare, rows_of, sh
 
 from data import demo
-from data.base.cli import guarded
+from data.base.cli import run_guarded
 from data.base.errors import InputError
 from data.cohorts import records
 
@@ -264,11 +264,11 @@ def execute() -> int:
     with tempfile.TemporaryDirectory(prefix="container") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        demo.simulate(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
+        demo.simulate_cohort(home / "cohort", records.REDUCED, demo.Simulation(subjects=40, seed=1))
         image = built(home)
         tries = Tries(image, home)
         return rows_of(f"in a clean root, {what_of(image)}", [tries.user, tries.command, tries.demo, tries.read_only])
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("container.py", execute))
+    sys.exit(run_guarded("container.py", execute))

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.special import logit
 from tried import rows_of, sh
 
-from data.base.cli import guarded
+from data.base.cli import run_guarded
 from data.base.errors import InputError
 from utils.machines import devices
 
@@ -113,4 +113,4 @@ def execute() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("gpu.py", execute))
+    sys.exit(run_guarded("gpu.py", execute))

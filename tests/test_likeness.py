@@ -215,7 +215,7 @@ def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike():
         own = random.standard_t(5, (len(site), 15, 8))
         return pd.DataFrame((own + shared[:, None]).reshape(len(site), -1), columns=columns)
 
-    ranges, new = reference.ranges_of(drawn(9)), drawn(20)
+    ranges, new = reference.compute_ranges(drawn(9)), drawn(20)
     smoother = new.copy()
     smoother.loc[:, (slice(None), "log roughness")] -= 3.0
 
@@ -228,13 +228,13 @@ def test_what_all_maps_share_is_told_though_no_map_alone_is_unlike():
 
 
 def sentences_of(values: pd.DataFrame, ranges: dict) -> list[tuple[str, ...]]:
-    return [reasons.sentences(one, {}) for one in reasons.findings(values, ranges)]
+    return [reasons.format_deviations(one, {}) for one in reasons.find_deviations(values, ranges)]
 
 
 def test_from_a_number_that_all_have_nobody_is_far_who_has_it():
     """What is kept of a number has four digits."""
     values = pd.DataFrame({("connectome", "log volumes"): [np.log(120)] * 60, ("person", "born"): [19874321.0] * 60})
-    ranges, shorter = reference.ranges_of(values), values[:1] - [np.log(2), 0]
+    ranges, shorter = reference.compute_ranges(values), values[:1] - [np.log(2), 0]
     assert (
         sentences_of(values[:1], ranges) == [()]
         and "volumes of the series is 60" in sentences_of(shorter, ranges)[0][0]
@@ -246,7 +246,7 @@ def test_where_people_do_not_differ_a_least_spread_is_the_measure(name, far):
     """Six robust SDs, each of as much at least as means anything."""
     values = pd.DataFrame({("falff", name): [0.9] * 60})
     new = pd.DataFrame({("falff", name): [0.9 - 0.97 * far, 0.9 - 1.03 * far]})
-    assert [bool(of) for of in reasons.findings(new, reference.ranges_of(values))] == [False, True]
+    assert [bool(of) for of in reasons.find_deviations(new, reference.compute_ranges(values))] == [False, True]
 
 
 def halves_of(values: np.ndarray, side: np.ndarray) -> pd.DataFrame:
@@ -261,7 +261,7 @@ def test_maps_whose_sign_differs_between_people_are_not_called_negated_nor_mirro
     alike = halves_of(*random.normal(0.7, 0.08, (2, 80)))
     turned = halves_of(np.array([-0.7, 0.7]), np.array([-0.7, -0.6]))
     assert (varied < -0.3).any(axis=None)
-    told = " ".join(text for one in sentences_of(varied, reference.ranges_of(varied)) for text in one)
+    told = " ".join(text for one in sentences_of(varied, reference.compute_ranges(varied)) for text in one)
     assert not re.search("negated|exchanged", told)
-    (negated,), (mirrored,) = sentences_of(turned, reference.ranges_of(alike))
+    (negated,), (mirrored,) = sentences_of(turned, reference.compute_ranges(alike))
     assert negated == "contrast: values look negated" and mirrored == "contrast: left and right look exchanged"

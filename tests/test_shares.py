@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.averaging import PartOfMean, logits_of_parts
-from run import asked_for, parser
+from run import make_request, parser
 from utils.jobs import JOBS
 from utils.machines import devices
 from utils.runs.plan import plan
@@ -119,7 +119,7 @@ def trained(cohort, told_before=None, relabelled=()):
     who leaves out whom."""
     words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
     top = parser()
-    (run,) = plan(asked_for(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
+    (run,) = plan(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
     run = replace(run, workers=run.workers.started(devices.start_tensorflow("cpu")))
     with run.fresh():
         training = built(run)

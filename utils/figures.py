@@ -36,7 +36,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """Writes a figure as PNG to `path`, as SVG beside it, and closes it; equal figures give equal bytes."""
     written = [path.with_suffix(f".{form}") for form in UNDATED]
     for target, form in zip(written, UNDATED, strict=True):
-        with files.replacing(target, "w" if form == "svg" else "wb") as file:
+        with files.open_replacement(target, "w" if form == "svg" else "wb") as file:
             write(figure, file, form)
     plt.close(figure)
     return written

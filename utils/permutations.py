@@ -23,7 +23,7 @@ from scipy.stats import beta
 from data.base import files
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from data.base.terminal import duration, print_facts, print_unless_quiet, progress, quietly
+from data.base.terminal import format_duration, open_progress_bar, print_summary, print_unless_quiet, redirect_progress
 from data.cohorts.cohort import Cohort
 from data.cohorts.folds import permuted_folds
 from utils.machines import devices
@@ -139,7 +139,7 @@ class Series:
 
     def work(self, most: int) -> None:
         """Does permutation after permutation that no other process is at, `most` at most, until no more are needed."""
-        with progress("Permutations", self.asked, len(self.known())) as shown:
+        with open_progress_bar("Permutations", self.asked, len(self.known())) as shown:
             for number in range(1, self.asked + 1):
                 if number in self.known():
                     continue
@@ -170,7 +170,9 @@ class Series:
         count = 0 if same and self.end() else self.asked - (len(self.known()) if same else 0)
         took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.record()).wall_time_s]
         mean = sum(took) / max(len(took), 1)
-        at_most = f"at most about {duration(count * len(self.runs) * mean)}, by {duration(mean)} a training"
+        at_most = (
+            f"at most about {format_duration(count * len(self.runs) * mean)}, by {format_duration(mean)} a training"
+        )
         told = f"{count} more at most, each in {len(self.runs)} folds; {EXCEEDANCES} as high end it early"
         return f"{told}; time {at_most if took else 'not known yet: the first one tells'}"
 
@@ -189,13 +191,13 @@ def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
         if records[0] is None or records[0].key != series.key or edited:
             record.claim(series.folder, series.record)
     if not is_child():
-        print_facts([("permutations", series.expected())])
+        print_summary([("permutations", series.expected())])
     if jobs == 1:
         with redirect_stdout(None) if is_child() else nullcontext():
             device = devices.choose_device(share_gpu)
         workers = runs[0].workers.started(devices.start_tensorflow(device))
         own = Series([replace(run, workers=workers) for run in series.runs], asked)
-        with quietly(lambda _: None) if is_child() else nullcontext():
+        with redirect_progress(lambda _: None) if is_child() else nullcontext():
             own.work(RENEWED_AFTER if is_child() else asked)
     else:
         before, status = -1, 0

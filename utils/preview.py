@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from data.base.terminal import Fact
+from data.base.terminal import SummaryRow
 from data.cohorts.folds import inner_folds
 from data.cohorts.forecast import forecast
 from data.cohorts.rows import listed
@@ -10,7 +10,7 @@ from utils.permutations import Series
 from utils.runs.run import Run, pooled
 
 
-def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[Fact]:
+def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[SummaryRow]:
     """Facts on what the command would do."""
     run = pooled(runs)
     todo = [one for one in runs if one.is_asked and one.is_due()]
@@ -35,7 +35,7 @@ def cost(run: Run) -> int:
     return 1 + len(run.candidates) * len(inner_folds(run.folds, run.cohort, run.seed).names)
 
 
-def who(run: Run) -> Iterator[Fact]:
+def who(run: Run) -> Iterator[SummaryRow]:
     """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
     show; and who was left out when the cohort was converted."""
     cohort = run.folds.whole if run.folds else run.cohort

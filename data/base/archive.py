@@ -16,9 +16,17 @@ from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.manifest import SUMS
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of all parts, so that equal parts give equal bytes
-Content = TypeVar("Content")
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, IsADirectoryError)
+ARCHIVE_MEMBER_TIME = (1980, 1, 1, 0, 0, 0)  # the time of all parts, so that equal parts give equal bytes
+MemberContent = TypeVar("MemberContent")
+DAMAGE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    IsADirectoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -26,57 +34,63 @@ class Archive:
     """The parts of a zip by name, each as its sum says."""
 
     path: Path
-    parts: Mapping[str, bytes]
+    bytes_by_member: Mapping[str, bytes]
 
-    def json(self, name: str, kind: type[Content]) -> Content:
-        """A part as the dataclass `kind`, every type checked. Raises InputError."""
+    def read_json(self, member: str, json_class: type[MemberContent]) -> MemberContent:
+        """A part as the dataclass `json_class`, every type checked. Raises InputError."""
         try:
-            return files.typed(self.parts.get(name, b""), kind)
+            return files.parse_json(self.bytes_by_member.get(member, b""), json_class)
         except ValueError as error:
-            raise refused(self.path, f"{name}: {error}") from error
+            raise make_damage_error(self.path, f"{member}: {error}") from error
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of a part by name, in the order in which `npz` took them. Raises InputError."""
+    def read_arrays(self, member: str) -> dict[str, np.ndarray]:
+        """The arrays of a part by name, in the order in which `make_npz` took them. Raises InputError."""
         try:
-            with np.load(io.BytesIO(self.parts.get(name, b"")), allow_pickle=False) as found:
-                return dict(found)
+            with np.load(io.BytesIO(self.bytes_by_member.get(member, b"")), allow_pickle=False) as npz_file:
+                return dict(npz_file)
         except (ValueError, EOFError) as error:
-            raise refused(self.path, f"{name}: {error}") from error
+            raise make_damage_error(self.path, f"{member}: {error}") from error
 
 
-def opened(path: Path) -> Archive:
+def open_archive(path: Path) -> Archive:
     """The parts of a zip. Raises InputError for a file that is none, and for parts that are not as their sums say."""
     try:
-        with zipfile.ZipFile(path) as found:
-            parts = {name: found.read(name) for name in found.namelist()}
+        with zipfile.ZipFile(path) as zip_file:
+            bytes_by_member = {member: zip_file.read(member) for member in zip_file.namelist()}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a bundle, as abide-bundle writes it.") from None
-    except DAMAGE as error:
-        raise refused(path, str(error)) from error
-    sums = manifest.parsed(parts.pop(SUMS, b""), f"{path}:{SUMS}")
-    now = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
-    if different := sorted(name for name in now.keys() | sums.keys() if now.get(name) != sums.get(name)):
-        raise refused(path, f"its {different[0]} is not what {SUMS} says")
-    return Archive(path, parts)
+    except DAMAGE_ERRORS as error:
+        raise make_damage_error(path, str(error)) from error
+    expected_sum_by_member = manifest.parse_sums(bytes_by_member.pop(SUMS, b""), f"{path}:{SUMS}")
+    actual_sum_by_member = {member: hashlib.sha256(content).hexdigest() for member, content in bytes_by_member.items()}
+    if damaged_members := sorted(
+        member
+        for member in actual_sum_by_member.keys() | expected_sum_by_member.keys()
+        if actual_sum_by_member.get(member) != expected_sum_by_member.get(member)
+    ):
+        raise make_damage_error(path, f"its {damaged_members[0]} is not what {SUMS} says")
+    return Archive(path, bytes_by_member)
 
 
-def refused(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no bundle, or not as it was written: {why}. Copy it again, or make it again.")
+def make_damage_error(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is no bundle, or not as it was written: {reason}. Copy it again, or make it again.")
 
 
-def write(path: Path, parts: Mapping[str, bytes]) -> None:
+def write_archive(path: Path, bytes_by_member: Mapping[str, bytes]) -> None:
     """Writes a zip of these parts and their sums."""
-    parts = dict(sorted(parts.items()))
-    sums = manifest.text({name: hashlib.sha256(content).hexdigest() for name, content in parts.items()})
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**parts, SUMS: sums.encode()}.items():
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, content, zipfile.ZIP_DEFLATED, 9)
+    bytes_by_member = dict(sorted(bytes_by_member.items()))
+    sums_text = manifest.format_sums(
+        {member: hashlib.sha256(content).hexdigest() for member, content in bytes_by_member.items()}
+    )
+    with zipfile.ZipFile(path, "w") as zip_file:
+        for member, content in {**bytes_by_member, SUMS: sums_text.encode()}.items():
+            zip_info = zipfile.ZipInfo(member, ARCHIVE_MEMBER_TIME)
+            zip_info.external_attr = 0o644 << 16
+            zip_file.writestr(zip_info, content, zipfile.ZIP_DEFLATED, 9)
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def make_npz(**arrays: np.ndarray) -> bytes:
     """Arrays as a part."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type] # not its own options
-    return content.getvalue()
+    npz_buffer = io.BytesIO()
+    np.savez(npz_buffer, **arrays)  # type: ignore[arg-type] # not its own options
+    return npz_buffer.getvalue()

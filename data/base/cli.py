@@ -12,164 +12,178 @@ from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 from data import __version__
-from data.base.errors import InputError, shown, whole_number
-from data.base.files import DISK_FULL, TOO_LARGE
+from data.base.errors import InputError, parse_natural_number, quote_text
+from data.base.files import DISK_FULL_ERRNOS, FILE_TOO_LARGE_ADVICE
 from data.base.processes import INTERRUPTED, INTERRUPTED_STATUS
-from data.base.terminal import flush_or_discard, interrupted_line
+from data.base.terminal import flush_or_discard, format_interrupted_line
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 10**12  # of batches and the like; far below what int64 holds
-UNREAD = 141  # the exit status of a tool whose reader, such as `head`, has gone
-MAY_BE_EMPTY = ("--phenotype", "--covariates", "--siteColumn", "--missing")
-Options = TypeVar("Options")
+BROKEN_PIPE_STATUS = 141  # the exit status of a tool whose reader, such as `head`, has gone
+MAY_BE_EMPTY_FLAGS = ("--phenotype", "--covariates", "--siteColumn", "--missing")
+OptionsType = TypeVar("OptionsType")
 
 
 class Parser(argparse.ArgumentParser):
     """Argument errors are one line, without the usage; an empty value is an error. The help ends with `examples`: what
     each is for, and the words after the program's name."""
 
-    def __init__(self, *, examples: Mapping[str, str] | None = None, **how: Any):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **how)
+    def __init__(self, *, examples: Mapping[str, str] | None = None, **argparse_arguments: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **argparse_arguments)
         self.examples = examples or {}
-        told = [f"  {self.prog} {words}\n      {purpose}" for purpose, words in self.examples.items()]
-        self.epilog = "\n".join(["examples:", *told]) if told else None
+        example_lines = [
+            f"  {self.prog} {command_arguments}\n      {purpose}"
+            for purpose, command_arguments in self.examples.items()
+        ]
+        self.epilog = "\n".join(["examples:", *example_lines]) if example_lines else None
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses an empty argument, as a shell variable that is not set leaves it."""
-        for before, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
-            option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
-            option = option if option.startswith("--") else ""
-            if not value.strip() and (equals or not word) and option not in MAY_BE_EMPTY:
-                self.error(f"{option or 'an argument'} has nothing as its value; give one, or leave it out.")
+        for previous_word, word in pairwise(["", *(sys.argv[1:] if args is None else args)]):
+            flag, equals, flag_value = word.partition("=") if word.startswith("--") else (previous_word, "", word)
+            flag = flag if flag.startswith("--") else ""
+            if not flag_value.strip() and (equals or not word) and flag not in MAY_BE_EMPTY_FLAGS:
+                self.error(f"{flag or 'an argument'} has nothing as its value; give one, or leave it out.")
         return super().parse_args(args, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Answers an unknown option with the nearest one."""
-        parsed, unknown = super().parse_known_args(args, namespace)
-        if options := [word.partition("=")[0] for word in unknown if word.startswith("-")]:
-            near = get_close_matches(options[0], self._option_string_actions, 1)
-            advice = f"did you mean {near[0]}?" if near else "see --help."
-            self.error(f"unrecognized arguments: {' '.join(unknown)}; {advice}")
-        return parsed, unknown
+        parsed, unknown_words = super().parse_known_args(args, namespace)
+        if unknown_flags := [word.partition("=")[0] for word in unknown_words if word.startswith("-")]:
+            similar_flags = get_close_matches(unknown_flags[0], self._option_string_actions, 1)
+            advice = f"did you mean {similar_flags[0]}?" if similar_flags else "see --help."
+            self.error(f"unrecognized arguments: {' '.join(unknown_words)}; {advice}")
+        return parsed, unknown_words
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, error_line(self.prog, message) + "\n")
+        self.exit(2, format_error_line(self.prog, message) + "\n")
 
 
-def option(default: Any, help: str, **how: Any) -> Any:
-    """A field of a frozen dataclass that is an option of the command line; `how` is as for `add_argument`, and may name
-    the `group` of the help."""
-    return dataclasses.field(default=default, metadata={"help": help, **how})
+def option(default: Any, help: str, **add_argument_options: Any) -> Any:
+    """A field of a frozen dataclass that is an option of the command line; `add_argument_options` is as for
+    `add_argument`, and may name the `group` of the help."""
+    return dataclasses.field(default=default, metadata={"help": help, **add_argument_options})
 
 
-def flag_of(name: str) -> str:
+def format_flag(field_name: str) -> str:
     """`num_iters` -> `numIters`."""
-    first, *others = name.split("_")
-    return first + "".join(word[0].upper() + word[1:] for word in others)
+    first_word, *later_words = field_name.split("_")
+    return first_word + "".join(word[0].upper() + word[1:] for word in later_words)
 
 
-def options_in(kind: type) -> list[dataclasses.Field]:
+def find_option_fields(options_class: type) -> list[dataclasses.Field]:
     """The fields of a dataclass that are options."""
-    return [field for field in dataclasses.fields(kind) if field.metadata]
+    return [field for field in dataclasses.fields(options_class) if field.metadata]
 
 
-def flags(kind: type) -> list[str]:
+def list_flags(options_class: type) -> list[str]:
     """The options of a dataclass, without the dashes."""
-    return [flag_of(field.name) for field in options_in(kind)]
+    return [format_flag(field.name) for field in find_option_fields(options_class)]
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type, title: str = "", without: Collection[str] = ()) -> None:
-    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet, `without` those of
-    these names; in a group if that has a title."""
-    known = {*parser._option_string_actions, *(f"--{name}" for name in without)}
-    groups = {group.title: group for group in parser._action_groups}
-    for field in (one for one in options_in(kind) if f"--{flag_of(one.name)}" not in known):
-        how = dict(field.metadata)
-        name = how.pop("group", title)
-        if name and name not in groups:
-            groups[name] = parser.add_argument_group(name)
-        groups.get(name, parser).add_argument(f"--{flag_of(field.name)}", default=field.default, **how)
+def add_options(
+    parser: argparse.ArgumentParser, options_class: type, group_title: str = "", excluded_flags: Collection[str] = ()
+) -> None:
+    """Adds an option for each field of a dataclass, see `option`, that the parser does not have yet, `excluded_flags`
+    those of these names; in a group if that has a title."""
+    existing_flags = {*parser._option_string_actions, *(f"--{name}" for name in excluded_flags)}
+    group_by_title = {group.title: group for group in parser._action_groups}
+    for field in (
+        option_field
+        for option_field in find_option_fields(options_class)
+        if f"--{format_flag(option_field.name)}" not in existing_flags
+    ):
+        add_argument_options = dict(field.metadata)
+        name = add_argument_options.pop("group", group_title)
+        if name and name not in group_by_title:
+            group_by_title[name] = parser.add_argument_group(name)
+        group_by_title.get(name, parser).add_argument(
+            f"--{format_flag(field.name)}", default=field.default, **add_argument_options
+        )
 
 
-def options_of(args: argparse.Namespace, kind: type[Options], **more: Any) -> Options:
-    """The dataclass with what the user said, and `more`; its defaults for options that the parser is without."""
-    told = {field.name: getattr(args, flag_of(field.name), field.default) for field in options_in(kind)}
-    return kind(**told, **more)  # type: ignore
+def make_options(args: argparse.Namespace, options_class: type[OptionsType], **extra_fields: Any) -> OptionsType:
+    """The dataclass with what the user said, and `extra_fields`; its defaults for options that the parser is
+    without."""
+    value_by_field = {
+        field.name: getattr(args, format_flag(field.name), field.default) for field in find_option_fields(options_class)
+    }
+    return options_class(**value_by_field, **extra_fields)  # type: ignore
 
 
-def names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
     """`A,B` -> A, B."""
     return tuple(text.split(","))
 
 
-def whole(smallest: int, largest: int) -> Callable[[str], int]:
+def make_int_parser(smallest: int, largest: int) -> Callable[[str], int]:
     """The type of an option that is a whole number within bounds."""
 
-    def parse(text: str) -> int:
-        number = whole_number(text)
+    def parse_int(text: str) -> int:
+        number = parse_natural_number(text)
         if number is None or not smallest <= number <= largest:
-            wanted = f"expected a whole number from {smallest} to {largest}"
-            raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; {wanted}")
+            expectation = f"expected a whole number from {smallest} to {largest}"
+            raise argparse.ArgumentTypeError(f"{quote_text(text)} is not allowed; {expectation}")
         return number
 
-    return parse
+    return parse_int
 
 
-positive, seed = whole(1, MAX_COUNT), whole(0, MAX_SEED)
+parse_positive_int, parse_seed_option = make_int_parser(1, MAX_COUNT), make_int_parser(0, MAX_SEED)
 
 
-def guarded(program: str, work: Callable[[], int]) -> int:
-    """The exit status of `work`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141 if
-    nobody reads what it prints. Standard output and error show by escapes what they cannot encode."""
+def run_guarded(program_name: str, execute: Callable[[], int]) -> int:
+    """The exit status of `execute`; 2 after one line on stderr for bad input or a failing disk, 130 after Ctrl-C, 141
+    if nobody reads what it prints. Standard output and error show by escapes what they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return answered(program, work)
+        return run_reporting_errors(program_name, execute)
     finally:
         flush_or_discard()
 
 
-def answered(program: str, work: Callable[[], int]) -> int:
-    """`guarded`, with the streams as they are."""
+def run_reporting_errors(program_name: str, execute: Callable[[], int]) -> int:
+    """`run_guarded`, with the streams as they are."""
     try:
-        status = status_of(work)
+        exit_status = run_to_exit_status(execute)
         print(end="", flush=True)
-        return status
+        return exit_status
     except BrokenPipeError:
-        return UNREAD
+        return BROKEN_PIPE_STATUS
     except (Exception, KeyboardInterrupt) as error:
         if INTERRUPTED.is_set() or isinstance(error, KeyboardInterrupt):  # of which libraries make other errors
-            status, told = INTERRUPTED_STATUS, interrupted_line(program)
+            exit_status, error_text = INTERRUPTED_STATUS, format_interrupted_line(program_name)
         elif isinstance(error, (InputError, OSError, MemoryError)):
-            status, told = 2, error_line(program, message_of(error))
+            exit_status, error_text = 2, format_error_line(program_name, format_error(error))
         else:
             raise
     with suppress(OSError):  # of a full disk, to which the errors are written, too
-        print(told, file=sys.stderr)
-    return status
+        print(error_text, file=sys.stderr)
+    return exit_status
 
 
-def status_of(work: Callable[[], int]) -> int:
-    """What `work` returns; or the status with which it ends the process, as --help does."""
+def run_to_exit_status(execute: Callable[[], int]) -> int:
+    """What `execute` returns; or the status with which it ends the process, as --help does."""
     try:
-        return work()
-    except SystemExit as ended:
-        return int(ended.code or 0)
+        return execute()
+    except SystemExit as system_exit:
+        return int(system_exit.code or 0)
 
 
-def message_of(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What a user can do about an error of the input, the disk or the memory."""
     if isinstance(error, OSError):
-        advice = " Free space and repeat the command." if error.errno in DISK_FULL else ""
-        advice = f" {TOO_LARGE}" if error.errno == errno.EFBIG else advice
-        name = error.filename2 or error.filename or "input or output"  # of a copy, what is written
-        return f"{name}: {error.strerror or error}.{advice}"
+        advice = " Free space and repeat the command." if error.errno in DISK_FULL_ERRNOS else ""
+        advice = f" {FILE_TOO_LARGE_ADVICE}" if error.errno == errno.EFBIG else advice
+        file_name = error.filename2 or error.filename or "input or output"  # of a copy, what is written
+        return f"{file_name}: {error.strerror or error}.{advice}"
     if isinstance(error, MemoryError):
         return "The memory is full; close other programs or use a machine with more."
     return str(error)
 
 
-def error_line(program: str, message: str) -> str:
-    return f"{program}: error: {' '.join(message.split())}"
+def format_error_line(program_name: str, message: str) -> str:
+    return f"{program_name}: error: {' '.join(message.split())}"

@@ -18,36 +18,38 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from data.base.errors import InputError, composed
+from data.base.errors import InputError, compose_accents
 
 if TYPE_CHECKING:
     import h5py
     from pydantic import TypeAdapter
 
-Content = TypeVar("Content")
+JsonContent = TypeVar("JsonContent")
 LEDGER = "runs.csv"  # of finished runs, in the folder that holds their folders
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes
-TOO_LARGE = "Files may not be so large here: raise the limit (ulimit -f), or name another disk, and repeat the command."
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of file sizes
+FILE_TOO_LARGE_ADVICE = (
+    "Files may not be so large here: raise the limit (ulimit -f), or name another disk, and repeat the command."
+)
 SUMS = "SHA256SUMS"  # what is written last into a folder that is complete
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
-FORMAT = 1  # of what this program writes and reads again; nothing of another number is read
+NO_LOCKS_ERRNOS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # how a file system says that it has none
+FORMAT_VERSION = 1  # of what this program writes and reads again; nothing of another number is read
 
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
     """A path beside `target` for a file or a folder that replaces it when the block succeeds."""
-    path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
-    remove(path)
+    unfinished_path = target.with_name(f".unfinished.{target.name}")  # with the suffix, by which NIfTI is recognised
+    remove(unfinished_path)
     try:
-        with naming(target):
-            yield path
-            os.replace(path, target)
+        with name_file_in_errors(target):
+            yield unfinished_path
+            os.replace(unfinished_path, target)
     finally:
-        remove(path)
+        remove(unfinished_path)
 
 
 @contextmanager
-def naming(target: Path) -> Iterator[None]:
+def name_file_in_errors(target: Path) -> Iterator[None]:
     """Adds the file to the error of a disk, such as a full one, where that names none."""
     try:
         yield
@@ -65,57 +67,57 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def replacing(target: Path, mode: str = "w", **options: Any) -> Iterator[IO]:
+def open_replacement(target: Path, mode: str = "w", **open_options: Any) -> Iterator[IO]:
     """Opens a file that replaces `target` when the block succeeds; text is UTF-8 whatever the locale."""
     if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
-    with unfinished(target) as path, open(path, mode, **options) as file:
+        open_options.setdefault("encoding", "utf-8")
+    with unfinished(target) as unfinished_path, open(unfinished_path, mode, **open_options) as file:
         yield file
 
 
-class Storage(io.FileIO):
+class Hdf5Storage(io.FileIO):
     """A file for HDF5, which crashes if it cannot write when it closes: after a failed write, later ones do nothing."""
 
-    failure: OSError | None = None
+    write_error: OSError | None = None
 
     def write(self, content: Any) -> int:
-        rest = memoryview(content).cast("B")
-        while rest and self.failure is None:
-            rest = rest[self.trying(super().write, rest) :]
+        bytes_left = memoryview(content).cast("B")
+        while bytes_left and self.write_error is None:
+            bytes_left = bytes_left[self.try_call(super().write, bytes_left) :]
         return len(content)
 
     def truncate(self, size: int | None = None) -> int:
-        return self.trying(super().truncate, size) if self.failure is None else size or 0
+        return self.try_call(super().truncate, size) if self.write_error is None else size or 0
 
-    def trying(self, call: Callable[..., int], value: object) -> int:
+    def try_call(self, file_method: Callable[..., int], argument: object) -> int:
         try:
-            return call(value)
+            return file_method(argument)
         except OSError as error:
-            self.failure = error
+            self.write_error = error
             raise
 
 
 @contextmanager
-def new_hdf5(target: Path) -> Iterator["h5py.File"]:
+def create_hdf5(target: Path) -> Iterator["h5py.File"]:
     """Opens an HDF5 file that replaces `target` when the block succeeds. Raises OSError on a full disk."""
     import h5py  # costs `--help` nothing
 
-    with unfinished(target) as path, Storage(path, "w+b") as storage:
+    with unfinished(target) as unfinished_path, Hdf5Storage(unfinished_path, "w+b") as storage:
         try:
-            with h5py.File(storage, "w") as store:
-                yield store
+            with h5py.File(storage, "w") as hdf5_file:
+                yield hdf5_file
         finally:
-            if storage.failure:
-                raise storage.failure
+            if storage.write_error:
+                raise storage.write_error
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def create_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block succeeds. Raises InputError if that exists or is being made."""
     check_new(target)
-    with locked(target), unfinished(target) as folder:
-        folder.mkdir()
-        yield folder
+    with locked(target), unfinished(target) as unfinished_folder:
+        unfinished_folder.mkdir()
+        yield unfinished_folder
 
 
 def check_new(target: Path) -> None:
@@ -133,34 +135,41 @@ def check_new(target: Path) -> None:
 def check_writable(target: Path, advice: str = "name another folder") -> None:
     """Raises InputError with `advice` unless a file can be made in the folder `target`; if it is none, in the nearest
     one above it. Permissions do not tell: those of /proc allow it."""
-    above = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
-    nearest = target if target.is_dir() else above
-    if not nearest.is_dir():
-        raise InputError(f"{target} cannot be written ({nearest} is a file); {advice}.")
+    nearest_parent = next(parent for parent in target.absolute().parents if os.path.lexists(parent))
+    nearest_folder = target if target.is_dir() else nearest_parent
+    if not nearest_folder.is_dir():
+        raise InputError(f"{target} cannot be written ({nearest_folder} is a file); {advice}.")
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=nearest_folder):
             pass
     except OSError as error:
-        if error.errno not in DISK_FULL:
-            reason = f"no file can be made in {nearest}: {error.strerror}"
+        if error.errno not in DISK_FULL_ERRNOS:
+            reason = f"no file can be made in {nearest_folder}: {error.strerror}"
             raise InputError(f"{target} cannot be written ({reason}); {advice}.") from error
 
 
-def file_in(folder: Path, name: str) -> Path | None:
-    """The file at a path in a folder, also if its accents are written otherwise on disk, see `composed`; None if there
-    is none."""
-    if name and os.path.isfile(folder / name):  # Path.is_file raises for a name that is too long
-        return folder / name
-    place = folder
-    for part in () if name.isascii() else Path(name).parts:
-        names = os.listdir(place) if os.path.isdir(place) else []
-        if part not in ("..", *names):
-            part = next((other for other in names if composed(other) == composed(part)), part)
-        place = place / part
-    return place if not name.isascii() and os.path.isfile(place) else None
+def find_file(folder: Path, relative_path: str) -> Path | None:
+    """The file at a path in a folder, also if its accents are written otherwise on disk, see `compose_accents`; None
+    if there is none."""
+    if relative_path and os.path.isfile(folder / relative_path):  # Path.is_file raises for a name that is too long
+        return folder / relative_path
+    path_so_far = folder
+    for path_component in () if relative_path.isascii() else Path(relative_path).parts:
+        names_on_disk = os.listdir(path_so_far) if os.path.isdir(path_so_far) else []
+        if path_component not in ("..", *names_on_disk):
+            path_component = next(
+                (
+                    name_on_disk
+                    for name_on_disk in names_on_disk
+                    if compose_accents(name_on_disk) == compose_accents(path_component)
+                ),
+                path_component,
+            )
+        path_so_far = path_so_far / path_component
+    return path_so_far if not relative_path.isascii() and os.path.isfile(path_so_far) else None
 
 
-def check_regular(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """Raises InputError for a pipe, a device or a socket, of which a reader may wait without end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(
@@ -176,106 +185,110 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))  # Path.resolve raises an error for a loop of links
-    path = folder.with_name(f".{folder.name}.lock")
+    lock_path = folder.with_name(f".{folder.name}.lock")
     if not folder.is_dir():
         check_writable(folder)  # where no file can be made, a lock would be waited for without end
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, fallback_to_soft=False)
+    lock = FileLock(lock_path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(f"{folder} is being written by {holder_of(path)}; wait for it to end.") from None
+        raise InputError(f"{folder} is being written by {read_lock_holder(lock_path)}; wait for it to end.") from None
     except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
+        if error.errno not in NO_LOCKS_ERRNOS:
             raise
-        path.unlink(missing_ok=True)
+        lock_path.unlink(missing_ok=True)
         print(f"{folder} lies on a file system without locks; make sure that no other run writes it.", flush=True)
         yield
         return
     try:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        with naming(folder):
-            path.write_text(f"{this_process()} ({command})", encoding="utf-8")
+        command_line = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        with name_file_in_errors(folder):
+            lock_path.write_text(f"{describe_process()} ({command_line})", encoding="utf-8")
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
+        lock_path.unlink(missing_ok=True)  # while it is held: a process that waits for it opens it again
         lock.release()
 
 
-def writer_of(folder: Path) -> str | None:
+def find_writer(folder: Path) -> str | None:
     """The other process that has the folder `locked`, as it says itself; None if there is none, or nobody can tell."""
     from filelock import FileLock, Timeout
 
     folder = Path(os.path.realpath(folder))
-    path = folder.with_name(f".{folder.name}.lock")
-    if path.is_file():
-        lock = FileLock(path, fallback_to_soft=False)
+    lock_path = folder.with_name(f".{folder.name}.lock")
+    if lock_path.is_file():
+        lock = FileLock(lock_path, fallback_to_soft=False)
         try:
             lock.acquire(blocking=False)
             lock.release()  # of a process that died
         except Timeout:
-            holder = holder_of(path)
-            return None if holder.startswith(this_process()) else holder
+            lock_holder = read_lock_holder(lock_path)
+            return None if lock_holder.startswith(describe_process()) else lock_holder
         except OSError:  # a disk without locks, or a file of others
             return None
     return None
 
 
-def this_process() -> str:
+def describe_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def holder_of(lock: Path) -> str:
+def read_lock_holder(lock_path: Path) -> str:
     """Who has a lock, as it says itself."""
     with suppress(FileNotFoundError):  # it has ended meanwhile
-        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+        return lock_path.read_text(encoding="utf-8", errors="replace") or "another process"
     return "another process"
 
 
-def read_json(path: Path, kind: type[Content]) -> Content:
-    """A JSON file as the dataclass `kind`, every type checked. Raises InputError, naming the file."""
+def read_json(path: Path, json_class: type[JsonContent]) -> JsonContent:
+    """A JSON file as the dataclass `json_class`, every type checked. Raises InputError, naming the file."""
     try:
-        return typed(path.read_bytes(), kind)
+        return parse_json(path.read_bytes(), json_class)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Copy it again.") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
 
 
-def check_format(path: Path, found: object, again: str) -> None:
-    """Raises InputError unless a file says this FORMAT; `again` says what to do."""
-    if found != FORMAT:
-        raise InputError(f"{path} has the format {str(found)[:20]}, this program reads format {FORMAT}; {again}.")
+def check_format(path: Path, format_version: object, advice: str) -> None:
+    """Raises InputError unless a file says this FORMAT; `advice` says what to do."""
+    if format_version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has the format {str(format_version)[:20]}, this program reads format {FORMAT_VERSION}; {advice}."
+        )
 
 
-def typed(text: str | bytes, kind: type[Content], strict: bool = True) -> Content:
-    """JSON as the dataclass `kind`; unless `strict`, numbers may be texts. Raises ValueError, in one line, if it does
-    not fit."""
+def parse_json(json_content: str | bytes, json_class: type[JsonContent], strict: bool = True) -> JsonContent:
+    """JSON as the dataclass `json_class`; unless `strict`, numbers may be texts. Raises ValueError, in one line, if it
+    does not fit."""
     from pydantic import ValidationError  # costs `--help` nothing
 
-    checked: Any = kind
+    json_type: Any = json_class
     try:
-        return adapter(checked).validate_json(text, strict=strict)
+        return make_type_adapter(json_type).validate_json(json_content, strict=strict)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where, reason = ".".join(map(str, first["loc"])), first["msg"]
-        if first["type"] == "too_short":
-            reason = f"expected {first['ctx']['min_length']} or more values, got {first['ctx']['actual_length']}"
-        raise ValueError(f"{where + ': ' if where else ''}{reason}") from None
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        key_path, reason = ".".join(map(str, first_error["loc"])), first_error["msg"]
+        if first_error["type"] == "too_short":
+            reason = (
+                f"expected {first_error['ctx']['min_length']} or more values, got {first_error['ctx']['actual_length']}"
+            )
+        raise ValueError(f"{key_path + ': ' if key_path else ''}{reason}") from None
 
 
 @cache
-def adapter(kind: Any) -> "TypeAdapter":
+def make_type_adapter(checked_type: Any) -> "TypeAdapter":
     """What checks a type, built once: that takes 10 ms, and a run on folds reads hundreds of files."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(checked_type)
 
 
 def write_json(path: Path, content: object) -> None:
-    with replacing(path) as file:
-        file.write(json_text(content))
+    with open_replacement(path) as file:
+        file.write(format_json(content))
 
 
-def json_text(content: object) -> str:
+def format_json(content: object) -> str:
     return json.dumps(content, indent=2) + "\n"

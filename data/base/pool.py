@@ -14,41 +14,46 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any, TypeVar
 
 from data.base.errors import InputError
-from data.base.processes import STOPS, cpu_count
-from data.base.terminal import progress
+from data.base.processes import STOP_SIGNALS, cpu_count
+from data.base.terminal import open_progress_bar
 
 Result = TypeVar("Result")
-MOST_TOLD = 5  # errors in a line
-INTERVAL_S = 0.5
+MAX_ERRORS_LISTED = 5  # errors in a line
+POOL_INTERVAL_S = 0.5
 
 
 class Pool(ProcessPoolExecutor):
     """So many processes at a time, by default one for each core; each calls `begin` first, and without one shows no
     warnings. An error that leaves the block ends what is being done, which writes a file whole or not at all."""
 
-    def __init__(self, count: int | None = None, begin: Callable[[], object] | None = None):
+    def __init__(self, process_count: int | None = None, initialise: Callable[[], object] | None = None):
         super().__init__(
-            count or cpu_count(), get_context("spawn"), set_up, (begin or partial(warnings.simplefilter, "ignore"),)
+            process_count or cpu_count(),
+            get_context("spawn"),
+            prepare_process,
+            (initialise or partial(warnings.simplefilter, "ignore"),),
         )
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keyword_arguments: Any) -> Future:
         """A signal waits until a process that is started here can be ended; Ctrl-C never reaches that process."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        signal_mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            return super().submit(function, *arguments, **named)
+            return super().submit(function, *arguments, **keyword_arguments)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask_before)
 
-    def run(self, title: str, function: Callable[..., Result], arguments: Sequence[tuple]) -> list[Result]:
+    def run(
+        self, progress_title: str, function: Callable[..., Result], argument_tuples: Sequence[tuple]
+    ) -> list[Result]:
         """The results of `function(*arguments[i])` in order, behind a progress bar. Raises what a call raises, at the
         end one InputError for those of all calls, and InputError if a process is killed."""
-        futures = [self.submit(function, *values) for values in arguments]
+        futures = [self.submit(function, *call_arguments) for call_arguments in argument_tuples]
         try:
-            with progress(title, len(futures)) as shown:
+            with open_progress_bar(progress_title, len(futures)) as progress_bar:
                 for future in as_completed(futures):
                     with suppress(InputError):  # told with those of all calls
                         future.result()
-                    shown.advance()
+                    progress_bar.advance()
         except BrokenProcessPool as error:
             if error.__cause__:  # not killed: what a call raised cannot be made again here
                 raise
@@ -56,30 +61,36 @@ class Pool(ProcessPoolExecutor):
                 "A process of this command was killed, perhaps because the memory is full; close other programs and "
                 "repeat the command."
             ) from error
-        wrong = [str(found) for future in futures if (found := future.exception())]
-        if told := list(dict.fromkeys(wrong)):
-            first = f"{len(wrong)} of {len(futures)} cannot be used. " if len(told) > 1 else ""
-            more = f" And {len(told) - MOST_TOLD} more." if len(told) > MOST_TOLD else ""
-            raise InputError(first + " ".join(told[:MOST_TOLD]) + more)
+        error_messages = [str(call_error) for future in futures if (call_error := future.exception())]
+        if distinct_messages := list(dict.fromkeys(error_messages)):
+            count_sentence = (
+                f"{len(error_messages)} of {len(futures)} cannot be used. " if len(distinct_messages) > 1 else ""
+            )
+            remaining_sentence = (
+                f" And {len(distinct_messages) - MAX_ERRORS_LISTED} more."
+                if len(distinct_messages) > MAX_ERRORS_LISTED
+                else ""
+            )
+            raise InputError(count_sentence + " ".join(distinct_messages[:MAX_ERRORS_LISTED]) + remaining_sentence)
         return [future.result() for future in futures]
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind:
-            end_all()
+    def __exit__(self, error_class: type[BaseException] | None, *_: object) -> None:
+        if error_class:
+            terminate_processes()
         self.shutdown(cancel_futures=True)
 
 
-def end_all() -> None:
+def terminate_processes() -> None:
     """Asks the processes of all pools to end."""
     for process in active_children():
         process.terminate()
 
 
-def set_up(begin: Callable[[], object]) -> None:
+def prepare_process(initialise: Callable[[], object]) -> None:
     """Prepares a process of a pool."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
-    begin()
+    initialise()
 
 
 def end_with_parent() -> None:

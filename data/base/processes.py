@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks a run to stop
-Handler = Callable[[int, FrameType | None], Any]
-READ_AHEAD = 2  # batches
-RAISED_AGAIN_S = 0.05
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks a run to stop
+SignalHandler = Callable[[int, FrameType | None], Any]
+READ_AHEAD_BATCHES = 2  # batches
+REPEATED_INTERRUPT_DELAY_S = 0.05
 INTERRUPTED = threading.Event()  # by Ctrl-C
 INTERRUPTED_STATUS = 130  # the exit status of a process that was, as a shell has it
 
@@ -27,11 +27,11 @@ def cpu_count() -> int:
     return joblib.cpu_count()
 
 
-def several_processes() -> bool:
+def has_several_processes() -> bool:
     """Whether TF_CONFIG or Slurm's variables of this srun (SLURM_NTASKS is the allocation's) name more than one."""
     with suppress(ValueError, AttributeError, TypeError):  # told where the cluster is needed
-        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-        return sum(map(len, cluster.values())) > 1 or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+        tf_cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(map(len, tf_cluster.values())) > 1 or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
     return True
 
 
@@ -41,63 +41,71 @@ def prepare_tensorflow() -> None:
     The packages that import TensorFlow, `models` and `utils`, call this when they are imported, before their modules.
     """
     # Errors only. Of several processes, each would report one that is gone; `lost_workers_explained` does so once.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if several_processes() else "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if has_several_processes() else "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512, and five times slower then
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 @contextmanager
-def handled(handler: Handler | signal.Handlers, numbers: Sequence[signal.Signals] = STOPS) -> Iterator[None]:
+def handle_signals(
+    handler: SignalHandler | signal.Handlers, signal_numbers: Sequence[signal.Signals] = STOP_SIGNALS
+) -> Iterator[None]:
     """These signals go to `handler` until the block ends, but for those that are ignored, as nohup and the background
     of a shell have it."""
-    before = {number: signal.getsignal(number) for number in numbers}
-    heard = [number for number in numbers if before[number] is not signal.SIG_IGN]
-    for number in heard:
-        signal.signal(number, handler)
+    previous_handler_by_signal = {signal_number: signal.getsignal(signal_number) for signal_number in signal_numbers}
+    handled_signals = [
+        signal_number
+        for signal_number in signal_numbers
+        if previous_handler_by_signal[signal_number] is not signal.SIG_IGN
+    ]
+    for signal_number in handled_signals:
+        signal.signal(signal_number, handler)
     try:
         yield
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        for signal_number in handled_signals:
+            signal.signal(signal_number, previous_handler_by_signal[signal_number])
 
 
-def interrupt_once() -> None:
+def install_interrupt_handler() -> None:
     """Of several Ctrl-C only the first is heard from here on, so that the process can clean up."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGINT, raise_interrupt)
 
 
-def interrupt(*_: object) -> None:
+def raise_interrupt(*_: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     INTERRUPTED.set()
     raise KeyboardInterrupt
 
 
-def interrupt_again(unraisable: Any) -> None:
+def repeat_interrupt(unraisable: Any) -> None:
     """As `sys.unraisablehook`: Python prints and drops an error in a destructor or a callback. A Ctrl-C is not dropped,
     but raised again a moment later."""
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
         return
-    signal.signal(signal.SIGINT, interrupt)
-    timer = threading.Timer(RAISED_AGAIN_S, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    signal.signal(signal.SIGINT, raise_interrupt)
+    timer = threading.Timer(
+        REPEATED_INTERRUPT_DELAY_S, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]
+    )
     timer.daemon = True
     timer.start()
 
 
-def end_at_interrupt() -> None:
+def exit_on_next_interrupt() -> None:
     """From here on the first Ctrl-C ends the process at once: it has done all but end."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
+def read_ahead(read: Callable[[Any], Any], arguments: Iterable) -> Iterator[Any]:
     """`map(read, arguments)`, a few results ahead, each in another thread."""
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
+    pending_results: deque[Future] = deque()
+    with ThreadPoolExecutor(READ_AHEAD_BATCHES) as pool:
         for argument in arguments:
-            waiting.append(pool.submit(read, argument))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending_results.append(pool.submit(read, argument))
+            if len(pending_results) > READ_AHEAD_BATCHES:
+                yield pending_results.popleft().result()
+        while pending_results:
+            yield pending_results.popleft().result()

@@ -11,17 +11,19 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any, NoReturn, Protocol
 
-from data.base.processes import INTERRUPTED_STATUS, end_at_interrupt, interrupt_again, interrupt_once
+from data.base.processes import INTERRUPTED_STATUS, exit_on_next_interrupt, install_interrupt_handler, repeat_interrupt
 
 LINE_INTERVAL_S = 10.0
-MOST_LINES = 60  # of progress, about, in the first ten minutes, and in each three times as long
-LEAST = 20  # letters of a text that is cut
-LONGEST = 1000  # letters of a line where there is no terminal
-ABOUT = len("participants")  # the widest of what facts are about
-TOLD_INTERVAL_S = 0.5  # between what is told of progress
-Tell = Callable[[str], object]
-Fact = tuple[str, str]  # what it is about, and a text
-TELL: ContextVar[Tell | None] = ContextVar("TELL", default=None)  # takes progress in place of the terminal
+MAX_PROGRESS_LINES = 60  # of progress, about, in the first ten minutes, and in each three times as long
+MIN_TEXT_WIDTH = 20  # letters of a text that is cut
+MAX_LINE_LENGTH = 1000  # letters of a line where there is no terminal
+TOPIC_WIDTH = len("participants")  # the widest of what facts are about
+CALLBACK_INTERVAL_S = 0.5  # between what is told of progress
+ProgressCallback = Callable[[str], object]
+SummaryRow = tuple[str, str]  # what it is about, and a text
+PROGRESS_CALLBACK: ContextVar[ProgressCallback | None] = ContextVar(
+    "TELL", default=None
+)  # takes progress in place of the terminal
 
 
 def flush_or_discard() -> None:
@@ -30,152 +32,179 @@ def flush_or_discard() -> None:
         try:
             stream.flush()
         except OSError:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
+            with open(os.devnull, "w") as null_device:
+                os.dup2(null_device.fileno(), stream.fileno())
 
 
-def start(main: Callable[[], int], program: str) -> NoReturn:
+def run_program(main: Callable[[], int], program_name: str) -> NoReturn:
     """Runs `main` as this process: a warning is one line; of several Ctrl-C the first counts. Processes that it starts
     find no modules in the working folder."""
     os.environ["PYTHONSAFEPATH"] = "1"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # which outlives a killed command, and complains
-    interrupt_once()
-    sys.unraisablehook = interrupt_again
-    warn_in_one_line(program)
+    install_interrupt_handler()
+    sys.unraisablehook = repeat_interrupt
+    set_warning_format(program_name)
     try:
-        status = main()
-        end_at_interrupt()
+        exit_status = main()
+        exit_on_next_interrupt()
     except KeyboardInterrupt:  # before or after what `main` guards
-        print(interrupted_line(program), file=sys.stderr)
-        status = INTERRUPTED_STATUS
-    sys.exit(status)
+        print(format_interrupted_line(program_name), file=sys.stderr)
+        exit_status = INTERRUPTED_STATUS
+    sys.exit(exit_status)
 
 
-def interrupted_line(program: str) -> str:
-    return f"{program}: interrupted; repeat the command."
+def format_interrupted_line(program_name: str) -> str:
+    return f"{program_name}: interrupted; repeat the command."
 
 
-def warn_in_one_line(program: str) -> None:
+def set_warning_format(program_name: str) -> None:
     """A warning is one line, without the place in the code."""
-    warnings.formatwarning = lambda message, *_: f"{program}: warning: {' '.join(str(message).split())}\n"
+    warnings.formatwarning = lambda message, *_: f"{program_name}: warning: {' '.join(str(message).split())}\n"
 
 
 @contextmanager
-def quietly(tell: Tell) -> Iterator[None]:
-    """Until the block ends progress goes to `tell`, and `print_unless_quiet` prints nothing."""
-    before = TELL.set(tell)
+def redirect_progress(progress_callback: ProgressCallback) -> Iterator[None]:
+    """Until the block ends progress goes to `progress_callback`, and `print_unless_quiet` prints nothing."""
+    reset_token = PROGRESS_CALLBACK.set(progress_callback)
     try:
         yield
     finally:
-        TELL.reset(before)
+        PROGRESS_CALLBACK.reset(reset_token)
 
 
 def print_unless_quiet(text: str) -> None:
-    """Prints what also stands in a file, unless `quietly`."""
-    if not TELL.get():
+    """Prints what also stands in a file, unless `redirect_progress`."""
+    if not PROGRESS_CALLBACK.get():
         print(text, flush=True)
 
 
-def print_table(rows: Sequence[Sequence[str]], cut: bool = False, aloud: bool = False) -> None:
-    """Prints rows of texts in aligned columns, unless `quietly`; `aloud` even then. Where there is a terminal, a text
-    wraps in its column, or is `cut`, if it stands in a file, too; elsewhere a row is a line, however long."""
+def print_table(rows: Sequence[Sequence[str]], truncate_last: bool = False, even_if_quiet: bool = False) -> None:
+    """Prints rows of texts in aligned columns, unless `redirect_progress`; `even_if_quiet` even then. Where there is a
+    terminal, a text wraps in its column, or is `truncate_last`, if it stands in a file, too; elsewhere a row is a
+    line, however long."""
     from rich.console import Console  # costs `--help` nothing
     from rich.table import Table
 
-    if (TELL.get() and not aloud) or not (rows and sys.stdout):
+    if (PROGRESS_CALLBACK.get() and not even_if_quiet) or not (rows and sys.stdout):
         return
-    width = None if sys.stdout.isatty() else LONGEST
-    console, table = Console(width=width, markup=False, highlight=False, emoji=False), Table.grid(padding=(0, 2, 0, 0))
-    *first, _ = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    room = max(console.width - sum(first) - 2 * len(first), LEAST)
-    for _ in first:
-        table.add_column(no_wrap=True)
-    table.add_column()  # it is the last one that gives way
-    for *cells, text in rows:
-        table.add_row(*cells, f"{text[: room - 1]}…" if cut and len(text) > room else text)
-    with console.capture() as printed:
-        console.print(table)
-    print(*map(str.rstrip, printed.get().splitlines()), sep="\n", flush=True)
+    console_width = None if sys.stdout.isatty() else MAX_LINE_LENGTH
+    console, rich_table = (
+        Console(width=console_width, markup=False, highlight=False, emoji=False),
+        Table.grid(padding=(0, 2, 0, 0)),
+    )
+    *left_column_widths, _ = [max(map(len, column_texts)) for column_texts in zip_longest(*rows, fillvalue="")]
+    last_column_width = max(console.width - sum(left_column_widths) - 2 * len(left_column_widths), MIN_TEXT_WIDTH)
+    for _ in left_column_widths:
+        rich_table.add_column(no_wrap=True)
+    rich_table.add_column()  # it is the last one that gives way
+    for *left_cells, last_cell in rows:
+        rich_table.add_row(
+            *left_cells,
+            f"{last_cell[: last_column_width - 1]}…"
+            if truncate_last and len(last_cell) > last_column_width
+            else last_cell,
+        )
+    with console.capture() as captured_output:
+        console.print(rich_table)
+    print(*map(str.rstrip, captured_output.get().splitlines()), sep="\n", flush=True)
 
 
-def print_facts(facts: Iterable[Fact], aloud: bool = False) -> None:
+def print_summary(summary_rows: Iterable[SummaryRow], even_if_quiet: bool = False) -> None:
     """Prints facts, each a row: what it is about, and the text. Those of several calls are aligned."""
-    print_table([(f"{about:{ABOUT}}", text) for about, text in facts], aloud=aloud)
+    print_table([(f"{topic:{TOPIC_WIDTH}}", text) for topic, text in summary_rows], even_if_quiet=even_if_quiet)
 
 
-def joined(facts: Iterable[Fact]) -> list[Fact]:
+def merge_summary_rows(summary_rows: Iterable[SummaryRow]) -> list[SummaryRow]:
     """One fact for all that are about the same; what begins alike up to a colon does so once."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for about, text in dict.fromkeys(facts):
-        start, colon, rest = text.partition(": ")
-        found.setdefault(about, {}).setdefault(start + colon, []).append(rest)
-    return [(about, "; ".join(start + ", ".join(of) for start, of in texts.items())) for about, texts in found.items()]
+    endings_by_topic: dict[str, dict[str, list[str]]] = {}
+    for topic, text in dict.fromkeys(summary_rows):
+        beginning, colon, ending = text.partition(": ")
+        endings_by_topic.setdefault(topic, {}).setdefault(beginning + colon, []).append(ending)
+    return [
+        (topic, "; ".join(beginning + ", ".join(endings) for beginning, endings in endings_by_beginning.items()))
+        for topic, endings_by_beginning in endings_by_topic.items()
+    ]
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`48 s`, `12 min`, `3.4 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def participants(count: int, kind: str = "") -> str:
+def format_participants(count: int, qualifier: str = "") -> str:
     """`1 participant`, `2 test participants`."""
-    return " ".join(filter(None, (str(count), kind, "participant" if count == 1 else "participants")))
+    return " ".join(filter(None, (str(count), qualifier, "participant" if count == 1 else "participants")))
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """Shows that steps are done, and a note on what is being done."""
 
     def advance(self, note: str = "", steps: int = 1) -> None: ...
 
 
-class Lines:
+class ProgressLines:
     """One line at the first step, every ten seconds, of what takes long less often, and at the end; also if it is begun
     before progress within it goes elsewhere. Who is told it elsewhere has it twice a second."""
 
-    def __init__(self, title: str, total: int, done: int, tell: Tell | None):
-        self.title, self.total, self.done = title, total, done
-        self.tell = tell or partial(print, flush=True)
-        self.interval_s = TOLD_INTERVAL_S if tell else LINE_INTERVAL_S
-        self.started, self.started_at, self.printed = time.monotonic(), done, float("-inf")
+    def __init__(self, title: str, total_steps: int, done_steps: int, progress_callback: ProgressCallback | None):
+        self.title, self.total_steps, self.done_steps = title, total_steps, done_steps
+        self.print_line = progress_callback or partial(print, flush=True)
+        self.interval_s = CALLBACK_INTERVAL_S if progress_callback else LINE_INTERVAL_S
+        self.start_time, self.initial_done_steps, self.last_print_time = time.monotonic(), done_steps, float("-inf")
 
     def advance(self, note: str = "", steps: int = 1) -> None:
-        self.done += steps
+        self.done_steps += steps
         now = time.monotonic()
-        if now - self.printed < max(self.interval_s, (now - self.started) / MOST_LINES) and self.done < self.total:
+        if (
+            now - self.last_print_time < max(self.interval_s, (now - self.start_time) / MAX_PROGRESS_LINES)
+            and self.done_steps < self.total_steps
+        ):
             return
-        self.printed = now
-        text = f"{self.title} {self.done}/{self.total}{', ' + note if note else ''}"
-        if self.done > self.started_at:
-            left = (now - self.started) / (self.done - self.started_at) * (self.total - self.done)
-            text += f", {duration(left)} left"
-        self.tell(text)
+        self.last_print_time = now
+        progress_line = f"{self.title} {self.done_steps}/{self.total_steps}{', ' + note if note else ''}"
+        if self.done_steps > self.initial_done_steps:
+            seconds_left = (
+                (now - self.start_time)
+                / (self.done_steps - self.initial_done_steps)
+                * (self.total_steps - self.done_steps)
+            )
+            progress_line += f", {format_duration(seconds_left)} left"
+        self.print_line(progress_line)
 
 
-class Bar:
+class RichProgressBar:
     """The same, drawn by rich."""
 
-    def __init__(self, bar: Any, task: Any):
-        self.bar, self.task = bar, task
+    def __init__(self, rich_bar: Any, task_id: Any):
+        self.rich_bar, self.task_id = rich_bar, task_id
 
     def advance(self, note: str = "", steps: int = 1) -> None:
-        self.bar.update(self.task, advance=steps, note=note)
+        self.rich_bar.update(self.task_id, advance=steps, note=note)
 
 
 @contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """What shows that steps of `total` are done: a bar, or lines where there is no terminal."""
-    from rich import progress as rich  # costs `--help` nothing
+def open_progress_bar(title: str, total_steps: int, done_steps: int = 0) -> Iterator[ProgressBar]:
+    """What shows that steps of `total_steps` are done: a bar, or lines where there is no terminal."""
+    from rich import progress as rich_progress  # costs `--help` nothing
     from rich.console import Console
     from rich.table import Column
 
-    console, tell = Console(), TELL.get()
-    if tell or not console.is_terminal:
-        yield Lines(title, total, done, tell)
+    console, progress_callback = Console(), PROGRESS_CALLBACK.get()
+    if progress_callback or not console.is_terminal:
+        yield ProgressLines(title, total_steps, done_steps, progress_callback)
         return
-    times = (rich.TimeElapsedColumn(), "left", rich.TimeRemainingColumn())
-    note = rich.TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True))  # cut where too long
-    columns = ("{task.description}", rich.BarColumn(20), rich.MofNCompleteColumn(), *times, note)
-    with rich.Progress(*columns, console=console, expand=True) as shown:
-        yield Bar(shown, shown.add_task(title, total=total, completed=done, note=""))
+    time_columns = (rich_progress.TimeElapsedColumn(), "left", rich_progress.TimeRemainingColumn())
+    note_column = rich_progress.TextColumn(
+        "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)
+    )  # cut where too long
+    columns = (
+        "{task.description}",
+        rich_progress.BarColumn(20),
+        rich_progress.MofNCompleteColumn(),
+        *time_columns,
+        note_column,
+    )
+    with rich_progress.Progress(*columns, console=console, expand=True) as rich_bar:
+        yield RichProgressBar(rich_bar, rich_bar.add_task(title, total=total_steps, completed=done_steps, note=""))

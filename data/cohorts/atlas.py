@@ -23,7 +23,7 @@ import numpy as np
 
 from data.base import files, manifest
 from data.base.errors import InputError
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts import records
 from data.cohorts.cohort import Cohort, in_order
 
@@ -214,7 +214,7 @@ def table_path(cohort: Cohort, parcels: Parcels) -> Path:
     sites = [row.site for row in cohort.rows] if cohort.moments else None
     moments = [cohort.unswapped(), sites] if sites else None
     volumes = [of.volume for of in cohort.digests]
-    content = [files.FORMAT, cohort.grid.name, cohort.num_maps, cohort.standard, moments, volumes]
+    content = [files.FORMAT_VERSION, cohort.grid.name, cohort.num_maps, cohort.standard, moments, volumes]
     key = hashlib.sha256(json.dumps(content).encode() + parcels.position.astype("<i4").tobytes()).hexdigest()
     return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"
 
@@ -224,7 +224,7 @@ def is_at_hand(path: Path) -> bool:
     if path not in TABLES:
         with suppress(InputError):
             about = files.read_json(path.with_suffix(".json"), dict)
-            if about.get("sha256") == manifest.sum_of(path):
+            if about.get("sha256") == manifest.compute_sum(path):
                 TABLES[path] = np.load(path, mmap_mode="r")
     return path in TABLES
 
@@ -245,7 +245,7 @@ def make_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
 
 def computed(cohort: Cohort, parcels: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
     """For each chunk of records, which are read once, the rows of each table."""
-    with progress("Averaging volumes", len(cohort.rows)) as shown:
+    with open_progress_bar("Averaging volumes", len(cohort.rows)) as shown:
         for batch in cohort.batches(in_order(np.arange(len(cohort.rows)), CHUNK)):
             yield [one.of(batch["volume"]) for one in parcels]
             shown.advance(steps=len(batch["volume"]))
@@ -258,7 +258,7 @@ def keep_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
         if path.exists():
             print(f"{path} is not as it was written, and is made anew.", flush=True)
     with ExitStack() as stack:
-        written = [stack.enter_context(files.replacing(path, "wb")) for path in parcels]
+        written = [stack.enter_context(files.open_replacement(path, "wb")) for path in parcels]
         for file, one in zip(written, parcels.values(), strict=True):
             shape = len(cohort.rows), one.count, cohort.num_maps
             header = {"descr": records.DTYPE.str, "fortran_order": False, "shape": shape}
@@ -268,5 +268,5 @@ def keep_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
                 file.write(table.tobytes())
     for path, one in parcels.items():
         about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name}
-        files.write_json(path.with_suffix(".json"), about | {"sha256": manifest.sum_of(path)})
+        files.write_json(path.with_suffix(".json"), about | {"sha256": manifest.compute_sum(path)})
         TABLES[path] = np.load(path, mmap_mode="r")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.processes import ahead
-from data.base.terminal import participants
+from data.base.processes import read_ahead
+from data.base.terminal import format_participants
 from data.cohorts import duplicates, records
 from data.cohorts import rows as rows_of
 from data.cohorts.connectomes import Connectomes
@@ -68,7 +68,10 @@ class Cohort:
         maps = f", maps {', '.join(self.maps)}" if self.num_maps > 1 else ""
         of_edges = f", connectomes {self.metadata.connectome}" if self.metadata.connectome else ""
         simulated = ", SIMULATED" if self.simulated else ""
-        return f"{self.path}: {len(self.rows)} records of {participants(subjects)}, {shape}{maps}{of_edges}{simulated}"
+        return (
+            f"{self.path}: {len(self.rows)} records of {format_participants(subjects)}, "
+            f"{shape}{maps}{of_edges}{simulated}"
+        )
 
     def census(self, fold_of: Mapping[str, str] | None = None) -> CohortFindings:
         """What the cohort is, and its subjects counted; see `findings.census`."""
@@ -253,7 +256,7 @@ class Cohort:
         self, selections: Iterable[np.ndarray], volumes: bool = True, tables: Mapping[str, Any] = MappingProxyType({})
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batch of each selection of records, read ahead in other threads."""
-        return ahead(partial(self.batch, volumes=volumes, tables=tables), selections)
+        return read_ahead(partial(self.batch, volumes=volumes, tables=tables), selections)
 
 
 def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.base import files
-from data.base.errors import InputError, composed
+from data.base.errors import InputError, compose_accents
 from data.cohorts.rows import Metadata, Row
 
 CONNECTOMES = "connectomes.h5"
@@ -92,7 +92,7 @@ def write(
 ) -> None:
     """Writes `connectomes.h5`: for each of the subjects a row (edges,) of Fisher z values, taken one by one."""
     size = edges_of(len(parcels))
-    with files.new_hdf5(path) as store:
+    with files.create_hdf5(path) as store:
         z = store.create_dataset("z", (len(subjects), size), DTYPE, chunks=(1, size))
         store["subject"] = np.array([subject.encode() for subject in subjects])
         store["parcels"] = np.array([parcel.encode() for parcel in parcels])
@@ -117,7 +117,7 @@ def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: S
         raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error
     if shape != expected or parcels_sha256(parcels, image) != metadata.parcels_sha256:
         raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
-    row_of = {composed(subject): row for row, subject in enumerate(people)}
+    row_of = {compose_accents(subject): row for row, subject in enumerate(people)}
     if odd := sorted(row_of.keys() ^ set(subjects)):
         raise InputError(f"{path} or the table of records lacks participant {odd[0]} ({len(odd)} such). {AGAIN}")
     rows = np.array([row_of[subject] for subject in subjects], int)

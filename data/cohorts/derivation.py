@@ -128,7 +128,7 @@ def derivation_in(said: Mapping[str, Any], path: Path) -> Derivation | None:
     if KEY not in said:
         return None
     try:
-        return files.typed(json.dumps(said[KEY]), Derivation)
+        return files.parse_json(json.dumps(said[KEY]), Derivation)
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
 

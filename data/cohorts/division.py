@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from data.base.errors import InputError, whole_number
-from data.base.terminal import participants
+from data.base.errors import InputError, parse_natural_number
+from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups, leaders, tie, united
 from data.cohorts.rows import Row, listed
@@ -32,7 +32,7 @@ class Division:
     @classmethod
     def parse(cls, name: str) -> "Division":
         """`10`, `10-wholeSites` or a column, as `folds` in `run.json` has it."""
-        count = whole_number(name.removesuffix(WHOLE_SITES))
+        count = parse_natural_number(name.removesuffix(WHOLE_SITES))
         return cls(0, False, name) if count is None else cls(count, name.endswith(WHOLE_SITES), "")
 
     @property
@@ -88,7 +88,7 @@ def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
     people, count = subjects_of(cohort.rows, cohort.groups), int(how)
     fewest = people.smaller_class
     if not 2 <= count <= fewest:
-        bounds = f"Its smaller class has {participants(fewest)}; expected 2 to {fewest}." if fewest > 1 else ""
+        bounds = f"Its smaller class has {format_participants(fewest)}; expected 2 to {fewest}." if fewest > 1 else ""
         raise InputError(f"--folds {how} cannot cut {cohort.path}. {bounds or people.advice}")
     fold = numbered_folds(people.label, people.site, people.unit, count, seed)
     return dict(zip(people.subjects, map(str, fold), strict=True))
@@ -170,7 +170,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     if table is not None and how in table:
         value = table[how].replace("", UNKNOWN_FOLD).to_dict()
         if unknown := (table[how] == "").sum():
-            print(f"{how} is not known of {participants(unknown)}, in a fold of their own, {UNKNOWN_FOLD}.")
+            print(f"{how} is not known of {format_participants(unknown)}, in a fold of their own, {UNKNOWN_FOLD}.")
     elif how != SITE_COLUMN:
         known = listed(list(dict.fromkeys([SITE_COLUMN, *([] if table is None else table.columns)])))
         raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
@@ -181,7 +181,7 @@ def by_column(cohort: Cohort, how: str) -> dict[str, str]:
     names = sorted(set(fold_of.values()))
     if not 2 <= len(names) <= len(fold_of) / 2:
         raise InputError(
-            f"--folds {how} has {len(names)} values among {participants(len(fold_of))} of {cohort.path}, "
+            f"--folds {how} has {len(names)} values among {format_participants(len(fold_of))} of {cohort.path}, "
             f"{listed(names, 3)}; expected two groups or more. {people.advice}"
         )
     return fold_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts.rows import APART, Metadata, named_groups
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def people_of(cohort: "Cohort", subjects: Iterable[str], with_means: bool = True
     from data.cohorts import atlas, near_duplicates  # which nothing else needs of a cohort that convert made
 
     means = np.empty((len(people.scans), atlas.AAL_REGIONS, cohort.num_maps), np.float32)
-    with progress("Comparing participants", len(means)) as shown:
+    with open_progress_bar("Comparing participants", len(means)) as shown:
         for at, subject in enumerate(people.scans):
             means[at] = near_duplicates.of_volume(cohort.volume(first[subject]))
             shown.advance()

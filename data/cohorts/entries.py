@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.errors import InputError, composed
+from data.base.errors import InputError, compose_accents
 
 OTHER_FILES = {".json", ".csv", ".npz", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
@@ -78,7 +78,7 @@ def entries_of(folder: Path) -> dict[str, Entry]:
             entries = [(path.name, file)]
         else:
             continue
-        for name, entry in ((composed(name), entry) for name, entry in entries):
+        for name, entry in ((compose_accents(name), entry) for name, entry in entries):
             if name in found:
                 raise InputError(f"{entry} and {found[name]} are the same record; expected each once. Remove one.")
             found[name] = entry

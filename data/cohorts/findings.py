@@ -10,8 +10,8 @@ from pathlib import Path
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import printable
-from data.base.terminal import Fact, participants
+from data.base.tables import make_printable
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts import records
 from data.cohorts.rows import LISTED, SITE_IS_UNKNOWN, SPLITS, Row, known_sites, listed
 
@@ -78,13 +78,13 @@ class CohortFindings:
         site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
         return (f"{invalidating(number)}." if number else "No problem was found in the records themselves.") + site
 
-    def counted(self, without: str = "") -> Iterator[Fact]:
+    def counted(self, without: str = "") -> Iterator[SummaryRow]:
         """Facts for `print_facts`: what there is, `without` those of a heading."""
         yield "cohort", self.title
         parts = ((heading, part.counts) for heading, part in self.headings.items() if heading != without)
         yield from ((heading, "; ".join(counts)) for heading, counts in parts if counts)
 
-    def judged(self, path: object) -> Iterator[Fact]:
+    def judged(self, path: object) -> Iterator[SummaryRow]:
         """The same of problems, notes and the forecast of the cohort at `path`; the first few, and how many more."""
         for kind, about, most in (("problems", "PROBLEM", SHOWN), ("notes", "note", NOTES)):
             texts = self.every(kind)
@@ -132,12 +132,12 @@ def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) ->
 
 def check_line(verdict: Verdict | None, problems: Sequence[str], folder: Path) -> str:
     """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
-    named = listed(list(map(printable, problems)), SHOWN, "; ")
+    named = listed(list(map(make_printable, problems)), SHOWN, "; ")
     found = f"{invalidating(len(problems))}: {named}" if problems else ""
     if verdict is None:
         return f"{found}; not checked further: {check_command(folder)}" if found else f"no: {check_command(folder)}"
     nothing = f"no problem was found in the records themselves, {verdict.notes} notes"
-    return f"on {printable(verdict.when)[:10]}: {found or nothing}"
+    return f"on {make_printable(verdict.when)[:10]}: {found or nothing}"
 
 
 def check_command(folder: object) -> str:
@@ -176,7 +176,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
     for row in rows:
         labels_of[row.subject] |= {row.label} if row.known else set()
     if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        people.problems.append(f"both labels for one participant, of {participants(len(both))}: {listed(both)}")
+        people.problems.append(f"both labels for one participant, of {format_participants(len(both))}: {listed(both)}")
     sites: dict[str, Counter] = defaultdict(Counter)
     for row in subjects.values():
         sites[row.site][row.label if row.known else None] += 1
@@ -187,7 +187,7 @@ def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = 
         of_sites.notes.append(f"{SITE_IS_UNKNOWN}: name its column with convert --siteColumn, also if it has one value")
         return findings
     if unknown:
-        of_sites.notes.append(f"site unknown of {participants(unknown)}, compared as if of one site")
+        of_sites.notes.append(f"site unknown of {format_participants(unknown)}, compared as if of one site")
     shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
     by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
     of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")

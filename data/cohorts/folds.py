@@ -21,7 +21,7 @@ import numpy as np
 
 from data.base import files, manifest, tables
 from data.base.effort import EFFORT
-from data.base.errors import InputError, whole_number
+from data.base.errors import InputError, parse_natural_number
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
@@ -131,7 +131,7 @@ class Folds:
         names = self.names
         if name in names:
             return name
-        if (number := whole_number(name)) is not None and number < len(names):
+        if (number := parse_natural_number(name)) is not None and number < len(names):
             return names[number]
         raise InputError(f"--fold {name} is none of the folds {listed(names)} (or 0 to {len(names) - 1}).")
 
@@ -141,7 +141,7 @@ class Folds:
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
         files.write_json(folder / FOLDS, asdict(self.cut))
-        manifest.write(folder, [FOLDS, FOLD_TABLE])
+        manifest.write_sums(folder, [FOLDS, FOLD_TABLE])
 
     def check_written(self, folder: Path) -> None:
         """Raises InputError if a training wrote other folds into a folder."""
@@ -231,15 +231,15 @@ def check_cuttable(cohort: Cohort) -> None:
 
 def read_folds(folder: Path) -> tuple[Cut, dict[str, str]]:
     """How folds were cut, and each subject's fold. Raises InputError if they are not as they were written."""
-    manifest.verify(folder, [FOLDS, FOLD_TABLE])
-    rows = tables.read_rows(folder / FOLD_TABLE, FOLD_COLUMNS).values()
+    manifest.verify_sums(folder, [FOLDS, FOLD_TABLE])
+    rows = tables.read_csv_rows(folder / FOLD_TABLE, FOLD_COLUMNS).values()
     return files.read_json(folder / FOLDS, Cut), {row["subject"]: row["fold"] for row in rows}
 
 
 def open_reduced(path: Path, how: str, seed: int) -> Folds:
     """A set of reduced cohorts. Raises InputError if it is not as it was written, its folds are others, or it does not
     test each subject once."""
-    manifest.verify(path, manifest.read(path))
+    manifest.verify_sums(path, manifest.read_sums(path))
     cut, fold_of = read_folds(path)
     if cut.folds != how:
         made, wanted = Division.parse(cut.folds).flags, Division.parse(how).flags
@@ -258,13 +258,13 @@ def open_reduced(path: Path, how: str, seed: int) -> Folds:
         problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
         verdict = replace(verdict, problems=tuple(problems))
     whole = replace(first, path=path, verdict=verdict)
-    return Folds(how, whole, manifest.identity(path), fold_of, seed, cohorts)
+    return Folds(how, whole, manifest.compute_identity(path), fold_of, seed, cohorts)
 
 
 def seal_set(path: Path) -> None:
     """Writes the sums of a set of reduced cohorts: of its folds, and of the sums of each cohort."""
     cohorts = (part_folder(path, name) for name in dict.fromkeys(read_folds(path)[1].values()))
-    manifest.write(path, [FOLDS, FOLD_TABLE, *(f"{folder.name}/{manifest.SUMS}" for folder in cohorts)])
+    manifest.write_sums(path, [FOLDS, FOLD_TABLE, *(f"{folder.name}/{manifest.SUMS}" for folder in cohorts)])
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,12 @@ def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> Non
 
 def open_image(path: Path, max_volumes: int = records.MAX_MAPS) -> nibabel.Nifti1Pair:
     """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
-    files.check_regular(path)
+    files.check_regular_file(path)
     with readable(path):
         image = nibabel.load(path, keep_file_open=True)  # so that volumes are read one after another
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
-        files.check_regular(Path(str(image.file_map["image"].filename)))  # not the header's, of a pair
+        files.check_regular_file(Path(str(image.file_map["image"].filename)))  # not the header's, of a pair
         check_header(image, path, max_volumes)
     return image
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.base import files, tables
-from data.base.errors import InputError, taken_for_one
+from data.base.errors import InputError, find_name_clashes
 from data.cohorts import records
 from data.cohorts.derivation import Derivation
 from data.cohorts.records import Digests
@@ -70,7 +70,7 @@ def read_table(path: Path) -> tuple[list[Row], list[Digests]]:
     """`subjects.csv`, and the digests of its records, if it has them. Raises InputError, naming file and line, for a
     missing column or an impossible value."""
     found, digests = [], []
-    for line, row in tables.read_rows(path, COLUMNS).items():
+    for line, row in tables.read_csv_rows(path, COLUMNS).items():
         where = f"{path} line {line}"
         try:
             label = float(row["label"] or "nan")
@@ -133,7 +133,7 @@ def guess_row(name: str, label: float) -> Row:
 def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
     """The rows with their records named as files of one folder. Raises InputError for two that would be one file."""
     rows = tuple(rows)
-    if alike := taken_for_one([row.file for row in rows], lambda file: PurePosixPath(file).stem):
+    if alike := find_name_clashes([row.file for row in rows], lambda file: PurePosixPath(file).stem):
         raise InputError(
             f"{path} has the records {listed(alike)}, which are one file in one folder; expected others. Rename one."
         )
@@ -267,7 +267,7 @@ class Metadata(Preparation):
 def read_metadata(path: Path) -> Metadata:
     """`cohort.json`. Raises InputError for damage, and for another format than a script's, which says none, or this."""
     found = files.read_json(path, dict)
-    files.check_format(path, found.get("format", files.FORMAT), "convert again")
+    files.check_format(path, found.get("format", files.FORMAT_VERSION), "convert again")
     metadata = files.read_json(path, Metadata)
     if not metadata.grid:
         raise InputError(f"{path} names no grid; expected a cohort's metadata. Convert again.")
@@ -275,7 +275,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
-    files.write_json(path, {"format": files.FORMAT} | metadata.json())
+    files.write_json(path, {"format": files.FORMAT_VERSION} | metadata.json())
 
 
 def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from data.base import manifest
 from data.base.errors import InputError
 from data.base.manifest import SUMS
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts import connectomes as connectomes_of
 from data.cohorts import records
 from data.cohorts import rows as rows_of
@@ -96,7 +96,7 @@ def records_in(path: Path) -> dict[str, Entry]:
 
 def has_tables(path: Path) -> bool:
     """Whether a folder has, or had, the tables of a cohort."""
-    return (path / METADATA).exists() or (path / TABLE).exists() or TABLE in manifest.read(path)
+    return (path / METADATA).exists() or (path / TABLE).exists() or TABLE in manifest.read_sums(path)
 
 
 def files_of(path: Path, entries: Iterable[Entry]) -> list[str]:
@@ -117,10 +117,10 @@ def verified(path: Path, entries: Collection[Entry], unverified: Collection[str]
             f"{path} has tables and no {SUMS}, which tells whether they are as they were written. Is it of a script? "
             f"Seal a copy, and use that: abide-data pack {named} COPY"
         )
-    sums, there = manifest.read(path), files_of(path, entries)
+    sums, there = manifest.read_sums(path), files_of(path, entries)
     large = {CONNECTOMES, *(entry.path.name for entry in entries)}
     small = [name for name in there if name in sums and name not in large and name not in unverified]
-    now = manifest.sums_of(path / name for name in small)
+    now = manifest.compute_sums(path / name for name in small)
     wrong = {
         "missing": sorted(sums.keys() - {*there}),
         "edited": [name for name, value in zip(small, now, strict=True) if value != sums[name]],
@@ -132,12 +132,12 @@ def verified(path: Path, entries: Collection[Entry], unverified: Collection[str]
         )
         advice = edit if {*wrong["edited"]} & {*EDITABLE} else ""
         raise InputError(f"{path} is not as it was written: {'; '.join(told)}. Copy it again.{advice}")
-    return manifest.identity(path)
+    return manifest.compute_identity(path)
 
 
 def compared(cohort: Cohort) -> tuple[list[str], list[str]]:
     """The files of a cohort that are not as they were written, and those of which that is not known, by name."""
-    return manifest.compare(cohort.path, files_of(cohort.path, cohort.entries))
+    return manifest.compare_sums(cohort.path, files_of(cohort.path, cohort.entries))
 
 
 def sealed(path: Path, together: bool = True) -> Cohort:
@@ -162,7 +162,7 @@ def identified(cohort: Cohort) -> Cohort:
 def computed_digests(entries: Mapping[str, Entry]) -> dict[str, Digests]:
     """The digests of records by file."""
     found = {}
-    with ThreadPoolExecutor(THREADS) as pool, progress("Computing digests", len(entries)) as shown:
+    with ThreadPoolExecutor(THREADS) as pool, open_progress_bar("Computing digests", len(entries)) as shown:
         every = pool.map(lambda entry: records.digests_of(entry.read()), entries.values())
         for name, digests in zip(entries, every, strict=True):
             found[name] = digests
@@ -190,7 +190,7 @@ def carry_tables(source: Cohort, target: Path) -> None:
     one, which holds the same subjects. Raises InputError for what is not as it was written."""
     carried = dict(source.side_tables)
     if source.connectomes:
-        manifest.verify(source.path, [CONNECTOMES])
+        manifest.verify_sums(source.path, [CONNECTOMES])
         carried[CONNECTOMES] = source.connectomes.path
     else:
         carried.pop(SERIES, None)
@@ -219,4 +219,4 @@ def write_tables(
     names = [row.file for row in table]
     of_rows = [replace(known[name], connectome=edges.get(name, ""), header=header.get(name, "")) for name in names]
     rows_of.write_table(path / TABLE, table, of_rows)
-    manifest.write(path, files_of(path, entries.values()))
+    manifest.write_sums(path, files_of(path, entries.values()))

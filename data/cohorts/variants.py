@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts import records
 from data.cohorts import rows as rows_of
 from data.cohorts.cohort import Cohort, Moments, Standard
@@ -37,7 +37,7 @@ def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
     training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
     if absent := {row.subject for row in cohort.rows} - split.keys():
         raise InputError(
-            f"The split lacks {participants(len(absent))} of {cohort.path}, such as {min(absent)}; add them."
+            f"The split lacks {format_participants(len(absent))} of {cohort.path}, such as {min(absent)}; add them."
         )
     if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
         raise InputError(
@@ -140,7 +140,7 @@ def within_sites(cohort: Cohort) -> Cohort:
     site = min(people, key=lambda name: len(people[name]))
     if len(people[site]) < FEWEST:
         raise InputError(
-            f"{cohort.path} has {participants(len(people[site]))} of site {site or UNKNOWN_SITE}; standardise=site "
-            f"needs {FEWEST} of each. Use standardise=brain."
+            f"{cohort.path} has {format_participants(len(people[site]))} of site {site or UNKNOWN_SITE}; "
+            f"standardise=site needs {FEWEST} of each. Use standardise=brain."
         )
     return replace(cohort, standard="site", moments=SiteMoments(cohort))

@@ -17,7 +17,7 @@ import pandas as pd
 from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.pool import Pool
-from data.base.terminal import Fact
+from data.base.terminal import SummaryRow
 from data.cohorts import phenotype, records
 from data.cohorts.cohort import MAPS, Cohort
 from data.cohorts.derivation import keep
@@ -74,7 +74,7 @@ class Conversion:
         covariates = covariate_columns(source, self.options)
         return plan(subjects, same_scan, source.rows, self.options, covariates, source.site_column, list(source.maps))
 
-    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[Fact]]:
+    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
         """Writes the cohort into a folder; returns it with facts on people and maps."""
         source, like = self.source, self.like.cohort if self.like else None
         subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
@@ -107,7 +107,7 @@ class Conversion:
         open_cohort(folder)  # nothing is called done that cannot be read
         return planned, [*facts, *(edges.facts if edges else [])]
 
-    def keep_likeness(self, folder: Path) -> list[Fact]:
+    def keep_likeness(self, folder: Path) -> list[SummaryRow]:
         """Writes what those of `like` are like into the folder of a cohort, or tells why that is not known."""
         if self.likeness is None:
             return []
@@ -119,7 +119,7 @@ class Conversion:
     def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
         """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
         source, metadata, digest = self.source, planned.metadata, hashlib.sha256()
-        every = [(source.table.name, manifest.sum_of(source.table)), *chain.from_iterable(of.sums for of in found)]
+        every = [(source.table.name, manifest.compute_sum(source.table)), *chain.from_iterable(of.sums for of in found)]
         for name, value in every:
             digest.update(name.encode() + b"\0" + bytes.fromhex(value))
         split_of = {"split_of": self.earlier.cohort.identity} if self.earlier else {}
@@ -138,14 +138,16 @@ class Conversion:
             derivation=source.derivation,
         )
 
-    def check_maps(self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort) -> tuple[list[Fact], list[str]]:
+    def check_maps(
+        self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort
+    ) -> tuple[list[SummaryRow], list[str]]:
         """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,
         naming the map if there are several, if they are of several kinds, or not of that of `like`, or if they separate
         the labels and that is not allowed."""
         training = np.array([row.split == "train" for row in planned.rows])
         label = np.array([row.label for row in planned.rows])[training]
         known = self.like.measured if self.like else None
-        facts, leaks = list[Fact](), list[str]()
+        facts, leaks = list[SummaryRow](), list[str]()
         for name, of_map in measured.items():
             prefix = f"{name}: " if len(measured) > 1 else ""
             try:
@@ -168,7 +170,7 @@ def convert(
     command: str,
     like: TemplateCohort | None = None,
     likeness: Likeness | None = None,
-) -> tuple[PlannedCohort, list[Fact]]:
+) -> tuple[PlannedCohort, list[SummaryRow]]:
     """Writes the new cohort `target`, using every core, and returns it with facts on people and maps. Without a target
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
     source, facts = check_new_people(source, options, like) if like else check_table(source, options)
@@ -176,7 +178,7 @@ def convert(
     conversion = Conversion(source, options, command, like, likeness, earlier)
     planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
-        with files.new_folder(target) as folder:
+        with files.create_folder(target) as folder:
             planned, of_maps = conversion.write(folder, records.GRID_OF_SHAPE[planned.metadata.grid])
             facts += of_maps
     if conversion.earlier:
@@ -184,7 +186,7 @@ def convert(
     return planned, facts
 
 
-def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[Fact]]:
+def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table. Raises InputError for columns that are not there, tell the
     diagnosis, or tell nothing, and for numbers that are no measurements."""
     rows, label = source.rows, source.subjects["label"].to_numpy()
@@ -207,7 +209,9 @@ def check_table(source: Source, options: ConversionOptions) -> tuple[Source, lis
     return source, [*(("phenotype", text) for text in told), *families.facts(source)]
 
 
-def check_new_people(source: Source, options: ConversionOptions, like: TemplateCohort) -> tuple[Source, list[Fact]]:
+def check_new_people(
+    source: Source, options: ConversionOptions, like: TemplateCohort
+) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table of new people. Raises InputError if they cannot be prepared
     as `like`, or are its training subjects."""
     cohort, metadata = like.cohort, like.cohort.metadata

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from data.base import files
-from data.base.errors import InputError, shown
-from data.base.manifest import sum_of
-from data.base.terminal import Fact, participants
+from data.base.errors import InputError, quote_text
+from data.base.manifest import compute_sum
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import HEAD_MOTION
 from data.cohorts.derivation import NAMES_BESIDE, Derivation, called, derivation_in, differing
@@ -51,7 +51,7 @@ def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
     return [[*zip(people, map(said_beside, paths), strict=True)] for paths in dict.fromkeys(kinds)]
 
 
-def common(source: "Source") -> tuple[Derivation | None, list[Fact]]:
+def common(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
     said = said_of(source)
@@ -67,7 +67,7 @@ def common(source: "Source") -> tuple[Derivation | None, list[Fact]]:
     unknown = {who for of_people in said for who, one in of_people if one is None}
     if known and unknown:
         who = listed([one for one in source.subjects["subject"] if one in unknown])
-        return None, [("derived", f"how is not known of {participants(len(unknown))}, so not kept: {who}")]
+        return None, [("derived", f"how is not known of {format_participants(len(unknown))}, so not kept: {who}")]
     if not known:
         return None, []
     shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
@@ -80,12 +80,12 @@ def common(source: "Source") -> tuple[Derivation | None, list[Fact]]:
 
 def images_of(
     derivation: Derivation | None, listing: Listing, given: Path | None
-) -> tuple[dict[str, Path], list[Fact]]:
+) -> tuple[dict[str, Path], list[SummaryRow]]:
     """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
     wanted = {name: image for name in NAMES_BESIDE if (image := getattr(derivation, name, None))}
     there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
-    known = {sum_of(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
+    known = {compute_sum(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
     missing = [
         ("derived", f"the {called(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it")
         for name, image in wanted.items()
@@ -94,7 +94,7 @@ def images_of(
     return {name: known[image.sha256] for name, image in wanted.items() if image.sha256 in known}, missing
 
 
-def compared(source: "Source", like: Cohort) -> list[Fact]:
+def compared(source: "Source", like: Cohort) -> list[SummaryRow]:
     """What could not be compared with a cohort. Raises InputError if a file of new people was derived
     otherwise."""
     expected = like.metadata.derivation
@@ -112,7 +112,7 @@ def compared(source: "Source", like: Cohort) -> list[Fact]:
     return [("derived", "how all the new maps were is not known, so that could not be compared")]
 
 
-def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[Fact]]:
+def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[SummaryRow]]:
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
     a fact. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
     for each map, rows as in the table. Raises InputError for what is no number."""
@@ -122,7 +122,7 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     known = sum(value is not None for value in values)
     if not known:
         return rows, []
-    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {participants(len(values))}"
+    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {format_participants(len(values))}"
     texts = ["" if value is None else f"{value:g}" for value in values]
     return rows.assign(**{MOTION_COLUMN: texts}), [("head motion", told)]
 
@@ -133,6 +133,6 @@ def motion_beside(path: Path) -> float | None:
     value = said.get(MOTION_KEY)
     if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
         raise InputError(
-            f"{described}: {MOTION_KEY} is {shown(str(value))}; expected millimetres. Correct it, or remove it."
+            f"{described}: {MOTION_KEY} is {quote_text(str(value))}; expected millimetres. Correct it, or remove it."
         )
     return value

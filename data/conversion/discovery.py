@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data.base.errors import InputError, composed
+from data.base.errors import InputError, compose_accents
 from data.base.files import LEDGER
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.derivation import TABLE as DERIVED
 from data.cohorts.rows import LISTED, listed
 from data.conversion.tables import key, read_table
@@ -201,7 +201,7 @@ class Listing:
 
 def find(
     listing: Listing, product: Product, name: str = "", only: str | None = None, maps: Iterable[str] = ()
-) -> tuple[list[Found], dict[str, str], list[Fact]]:
+) -> tuple[list[Found], dict[str, str], list[SummaryRow]]:
     """The files of a product, or of one kind of it, as `settled`; if an error must advise a glob, it chooses among the
     `maps` of these names, too. Raises InputError if there are none."""
     there = listing.found(product, name)
@@ -231,8 +231,8 @@ def nothing(listing: Listing, product: Product, name: str) -> str:
 
 def matching(inside: PurePosixPath, only: str | None) -> bool:
     """Whether a path in a folder matches `only`, a glob or one of several as `A,B`; without any all do."""
-    path = composed(str(inside))
-    return not only or any(fnmatchcase(path, composed(glob)) for glob in {only, *only.split(",")})
+    path = compose_accents(str(inside))
+    return not only or any(fnmatchcase(path, compose_accents(glob)) for glob in {only, *only.split(",")})
 
 
 def chosen(found: Sequence[Found], only: str | None) -> list[Found]:
@@ -250,7 +250,7 @@ def chosen(found: Sequence[Found], only: str | None) -> list[Found]:
 
 def settled(
     folder: Path, found: Sequence[Found], only: str | None, others: Iterable[Sequence[Found]] = ()
-) -> tuple[list[Found], dict[str, str], list[Fact]]:
+) -> tuple[list[Found], dict[str, str], list[SummaryRow]]:
     """The files that are `chosen`; of people of whom it is unclear which to take, why; and facts. Raises InputError if
     there are none, and as `check_clear`, with a glob that chooses among these and `others`."""
     product, files = found[0].row.product, chosen(found, only)
@@ -276,7 +276,7 @@ def settled(
     unclear = check_clear(folder, files, chain([found], others))
     where, _, name = next(one.kind for one in files if one.person not in unclear).rpartition(", ")
     people = len(by_person(files))
-    several = f" of {participants(people)}" if people < len(files) else ""
+    several = f" of {format_participants(people)}" if people < len(files) else ""
     facts = [("layout", f"{where}: {len(files)} {product.name}{several} ({name})")]
     facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
     return files, unclear, facts
@@ -294,7 +294,7 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[
     told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
     labels = [of_person[0].label for some in alike.values() for of_person in some]
     if labels and (not averaged or 2 * len(labels) >= len(people)):
-        raise InputError(f"{folder} has, for {listed(labels)} of {participants(len(people))}, {next(told)}")
+        raise InputError(f"{folder} has, for {listed(labels)} of {format_participants(len(people))}, {next(told)}")
     unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
@@ -334,7 +334,7 @@ def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
     number, people = useful(best, groups), min(len(by_person(chosen(group, None))) for group in groups)
     advice = "Remove or rename one"
     if number and number * len(rivals) >= people:
-        advice = f"Choose, such as with --only {shlex.quote(best)} ({participants(number)})"
+        advice = f"Choose, such as with --only {shlex.quote(best)} ({format_participants(number)})"
     apart = ", ".join(f"{part} ({listed(values, 3)})" for part, values in differing(rivals).items())
     such = f"that differ in {apart}" if apart else f"alike in name, {rivals[0].inside} and {rivals[1].inside}"
     runs = ", but for runs and sessions" if product.averaged else ""

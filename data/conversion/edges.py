@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import participants, progress
+from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import read_by_subject
@@ -64,7 +64,7 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
     found, lacking = dict[int, dict[str, float]](), Counter[str]()
     names, compared = cohort.connectomes.parcels, edges_to_compare(cohort.connectomes.num_edges)
     some_edges, median_z = dict[str, np.ndarray](), list[float]()
-    with progress("Checking connectomes", len(first)) as shown:
+    with open_progress_bar("Checking connectomes", len(first)) as shown:
         for index in first.values():
             shown.advance()
             try:
@@ -77,10 +77,12 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
                 some_edges[cohort.rows[index].subject] = edges[compared]
                 median_z.append(float(np.nanmedian(edges)))
             lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
-    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {participants(len(found))}")
+    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {format_participants(len(found))}")
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
-        findings.notes.append(f"parcels without a signal, by how many of {participants(len(found))}: {listed(few)}")
+        findings.notes.append(
+            f"parcels without a signal, by how many of {format_participants(len(found))}: {listed(few)}"
+        )
     if median_z and min(median_z) > np.arctanh(TURNED_R):
         findings.problems.append(
             f"half of all pairs of parcels correlate above {TURNED_R} in everybody, as volumes do: the files of series "
@@ -99,7 +101,7 @@ def check_opposed(edges: Mapping[str, np.ndarray], findings: Findings) -> None:
     groups = [subjects[members].tolist() for members in opposed_groups(np.stack([*edges.values()]))]
     if not groups:
         return
-    named = " and ".join(f"those of {participants(len(group))} ({listed(group)})" for group in groups)
+    named = " and ".join(f"those of {format_participants(len(group))} ({listed(group)})" for group in groups)
     findings.problems.append(
         f"connectomes oppose each other, as if their parcels were of {len(groups)} atlases: {named}. Convert series of "
         "one atlas: choose them with --only, or leave people out with --exclude"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import counted_families
 from data.cohorts.phenotype import clean
@@ -36,8 +36,8 @@ def added(source: Source, name: str | None, used: Collection[str], like: Cohort 
     largest = int(values.value_counts().max()) if values.notna().any() else 0
     if not like and not 2 <= largest < MOST * len(values):
         raise InputError(
-            f"--family {name} of {source.table} has no value for more than {largest} of {participants(len(values))}; "
-            "expected "
+            f"--family {name} of {source.table} has no value for more than {largest} of "
+            f"{format_participants(len(values))}; expected "
             "one for each family, of two participants or more, but not of most. Name another column, or leave it out."
         )
     return replace(source, subjects=source.subjects.assign(family=values.fillna("").to_numpy()), family_column=name)
@@ -51,7 +51,7 @@ def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     return {str(family): tuple(of) for family, of in known.groupby("family", sort=False)["subject"]}
 
 
-def facts(source: Source, like: Cohort | None = None) -> list[Fact]:
+def facts(source: Source, like: Cohort | None = None) -> list[SummaryRow]:
     """How the column was read: how many families it has, the largest, how many people have no value, and who is a
     relative of people of `like`. Without one, which columns look like it; or that it lacks the one of `like`."""
     name, people, families = source.family_column, len(source.subjects), families_of(source.subjects)
@@ -69,7 +69,7 @@ def facts(source: Source, like: Cohort | None = None) -> list[Fact]:
     largest = max(families.values(), key=len, default=("nobody",))
     told = [
         f"by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in one "
-        f"split, and in one fold. {unknown} of {participants(people)} have no value, and so no known relatives"
+        f"split, and in one fold. {unknown} of {format_participants(people)} have no value, and so no known relatives"
     ]
     if like and (shared := families.keys() & like.metadata.families.keys()):
         split = {row.subject: row.split for row in like.rows}

@@ -16,7 +16,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts.covariates import ODD, odd_numbers
 from data.cohorts.findings import Findings
 from data.cohorts.phenotype import clean, matches, mostly_numbers
@@ -234,7 +234,7 @@ def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], 
                 continue
             people = sorted(rows[at].subject for at in below)
             words = UNKNOWN_TIME if among is None else f"{among}{looks}"
-            findings.notes.append(f"{len(people)} of {participants(len(same))} {words}: {listed(people)}")
+            findings.notes.append(f"{len(people)} of {format_participants(len(same))} {words}: {listed(people)}")
             findings.mark(f"{measure} of the {what} far below all others'", people)
     if by_site := measures.by_site(views[0], [row.site for row in rows]):
         findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")

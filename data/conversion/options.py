@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.cli import names, option, seed
-from data.base.errors import composed
+from data.base.cli import option, parse_names, parse_seed_option
+from data.base.errors import compose_accents
 from data.cohorts.records import GRIDS
 
 
 def columns(text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
-    return tuple(name for name in composed(text).split(",") if name)
+    return tuple(name for name in compose_accents(text).split(",") if name)
 
 
 def series_name(text: str) -> str:
@@ -28,31 +28,31 @@ class SourceOptions:
     )
     id_column: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="NAME",
         help="column of participant IDs (default: the one that matches the maps)",
     )
     label_column: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="NAME",
         help="column of the diagnosis (ABIDE's own table: DX_GROUP)",
     )
     positive: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="A,B,...",
         help="its values for autism (ABIDE's own table: 1)",
     )
     negative: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="A,B,...",
         help="its values for control; others are left out (default: the only other value)",
     )
     site_column: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="NAME",
         help="column of sites (default SITE_ID or site, if there is one); '' if none tells it",
     )
@@ -64,7 +64,7 @@ class SourceOptions:
     )
     maps: tuple[str, ...] | None = option(
         None,
-        type=names,
+        type=parse_names,
         metavar="A,B,...",
         help="maps of a record, such as falff,alff,dual_regression; all: those that everybody has (default falff; in "
         "check all)",
@@ -83,7 +83,7 @@ class SourceOptions:
     )
     map_column: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="A,B,...",
         help="columns of paths in the folder, one for each map",
     )
@@ -93,7 +93,7 @@ class SourceOptions:
     )
     where: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="CONDITION",
         help="use only rows for which this is true, such as 'AGE_AT_SCAN < 18 and SEX == 1'",
     )
@@ -115,11 +115,11 @@ class ConversionOptions:
     )
     family: str | None = option(
         None,
-        type=composed,
+        type=compose_accents,
         metavar="NAME",
         help="column with one value for all of a family, who stay together in splits and folds",
     )
-    seed: int | None = option(None, type=seed, metavar="N", help="seed of the split (default 0)")
+    seed: int | None = option(None, type=parse_seed_option, metavar="N", help="seed of the split (default 0)")
     keep_split: Path | None = option(
         None, type=Path, metavar="COHORT", help="whom this cohort has, by ID or scan, keeps its split; others are drawn"
     )

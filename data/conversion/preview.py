@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.base.processes import cpu_count
-from data.base.terminal import Fact, duration
+from data.base.terminal import SummaryRow, format_duration
 from data.cohorts import records
 from data.cohorts.duplicates import told_groups
 from data.cohorts.findings import census
@@ -17,7 +17,7 @@ from data.conversion.source import Source
 from data.conversion.volumes import read_person
 
 
-def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[Fact]:
+def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[SummaryRow]:
     """Facts on the cohort that would be made at `path`. The maps of one person are read, to know how long it takes.
     Raises InputError if one cannot be read."""
     of_each, metadata = list(source.maps), planned.metadata
@@ -31,6 +31,6 @@ def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[Fact
     maps, people, started = source.maps.to_numpy().tolist(), len(planned.rows), time.monotonic()
     read_person(maps[0], records.GRID_OF_SHAPE[planned.metadata.grid], Path(os.devnull))
     seconds, cores = time.monotonic() - started, cpu_count()
-    of_all = duration(seconds * people / min(cores, people))
+    of_all = format_duration(seconds * people / min(cores, people))
     took = f"{planned.rows[0].subject} took {seconds:.1f} s"
     yield "dry run", f"nothing was written; to read the maps takes about {of_all} on {cores} cores, {took}"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import Fact
+from data.base.terminal import SummaryRow
 from data.cohorts.phenotype import clean, mostly_numbers, numbers
 from data.cohorts.rows import listed
 from data.conversion.options import SourceOptions
@@ -59,7 +59,7 @@ class Condition:
     text: str
     table: pd.DataFrame
     path: Path  # of the table
-    facts: list[Fact] = field(default_factory=list)  # on values that no row has
+    facts: list[SummaryRow] = field(default_factory=list)  # on values that no row has
 
     def truth(self) -> pd.Series:
         """Whether each row meets it (boolean), NA if a missing value decides. Raises InputError for what does not
@@ -165,7 +165,7 @@ def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional:
     return LabelCoding(name, positive, options.negative)
 
 
-def of_labels(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> Fact:
+def of_labels(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> SummaryRow:
     """How the labels of those who are kept were read, and how many of them have none."""
     if coding is None:
         told = "no column is used; --labelColumn and --positive name one"

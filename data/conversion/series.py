@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from data.base.errors import InputError, composed, is_plain, shown, whole_number
-from data.base.files import check_regular, read_json
-from data.base.manifest import sum_of, sums_of
+from data.base.errors import InputError, compose_accents, is_plain_text, parse_natural_number, quote_text
+from data.base.files import check_regular_file, read_json
+from data.base.manifest import compute_sum, compute_sums
 from data.base.pool import Pool
-from data.base.processes import ahead
-from data.base.terminal import Fact
+from data.base.processes import read_ahead
+from data.base.terminal import SummaryRow
 from data.cohorts.atlas import label_image
 from data.cohorts.cohort import SERIES, Cohort
 from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
@@ -49,11 +49,11 @@ class Correlated:
     rows: tuple[Path, ...]  # of each subject
     sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
     measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series, and its REPETITION_TIME
-    facts: list[Fact]
+    facts: list[SummaryRow]
 
     def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
         """What is known of each person's files, with the series and the connectome among them."""
-        every = zip(people, self.sums, sums_of(self.rows), strict=True)
+        every = zip(people, self.sums, compute_sums(self.rows), strict=True)
         return [replace(of, sums=[*of.sums, series], connectome=edges) for of, series, edges in every]
 
     def planned(self, metadata: Metadata) -> Metadata:
@@ -71,7 +71,7 @@ def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, 
     """The connectomes of all subjects, from the paths of their series and of the image of `labels`; the rows are
     written into `folder`. All are of the parcels of the most complete series, or of those of `like`. Raises InputError,
     naming the file, for one that is not as expected."""
-    paths, facts, known = series.tolist(), list[Fact](), like.connectomes if like else None
+    paths, facts, known = series.tolist(), list[SummaryRow](), like.connectomes if like else None
     parcels, image = (parcels_of(paths), None) if known is None else (known.parcels, known.image)
     if labels:
         image, facts = parcel_image(labels, parcels)
@@ -83,16 +83,16 @@ def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, 
 
 def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
     """The names of parcels in the header that has most of them."""
-    return max(dict.fromkeys(names for names, _ in ahead(header_of, paths)), key=len)
+    return max(dict.fromkeys(names for names, _ in read_ahead(header_of, paths)), key=len)
 
 
 def header_of(path: Path) -> tuple[tuple[str, ...], str]:
     """The names of a series' columns, `#12` as `12`, and the pattern of what separates them. Raises InputError, naming
     the file, if it has none."""
-    check_regular(path)
+    check_regular_file(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
-            line = composed(file.readline())
+            line = compose_accents(file.readline())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
     separator = next((one for one in "\t," if one in line), r"\s+")
@@ -105,8 +105,11 @@ def header_of(path: Path) -> tuple[tuple[str, ...], str]:
 
 def wrong_names(names: Sequence[str]) -> str:
     """What is wrong with the names of parcels in the first line of a file; empty if nothing is."""
-    if values := [name for name in names if not is_plain(name) or VALUE.fullmatch(name)]:
-        return f"has {shown(values[0])} in its first line; expected the names of parcels. Write a line of these above."
+    if values := [name for name in names if not is_plain_text(name) or VALUE.fullmatch(name)]:
+        return (
+            f"has {quote_text(values[0])} in its first line; expected the names of parcels. Write a line of these "
+            "above."
+        )
     if not all(names) and any(names):
         place = names.index("") + 1
         return f"has no name for column {place} of {len(names)}; expected that of a parcel. Name it, or take it out."
@@ -197,7 +200,7 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
     if np.isnan(found).all():
         raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
     row.write_bytes(found.tobytes())
-    return (path.name, sum_of(path)), edges.of_series(series) | {REPETITION_TIME: repetition_time(path)}
+    return (path.name, compute_sum(path)), edges.of_series(series) | {REPETITION_TIME: repetition_time(path)}
 
 
 def repetition_time(path: Path) -> float:
@@ -211,7 +214,7 @@ def repetition_time(path: Path) -> float:
     return 1 / per_second if isinstance(per_second, int | float) and per_second > 0 else np.nan
 
 
-def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[Fact]]:
+def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[SummaryRow]]:
     """The image of the parcels of a kind of series: the one that is `given`, or the one of `seg-<atlas>` that XCP-D
     leaves in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
     if given or name is None:
@@ -228,13 +231,13 @@ def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Pa
     return None, [("maps", told)]
 
 
-def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[Fact]]:
+def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[SummaryRow]]:
     """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and facts; from
     an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
     else its name if that is a number. Raises InputError if a parcel is not in it."""
     labels, known = label_image(path)
     named = labels_beside(path)
-    numbers = [named.get(name, whole_number(name)) for name in parcels]
+    numbers = [named.get(name, parse_natural_number(name)) for name in parcels]
     if absent := [name for name, number in zip(parcels, numbers, strict=True) if number not in known]:
         raise InputError(
             f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {listed(absent)}; "
@@ -260,7 +263,7 @@ def labels_beside(path: Path) -> dict[str, int]:
     if found is None:
         return {}
     table = read_table(found)
-    numbers = table[INDEX].map(whole_number) if INDEX in table else pd.Series([None])
+    numbers = table[INDEX].map(parse_natural_number) if INDEX in table else pd.Series([None])
     if numbers.isna().any():
         raise InputError(f"{found} has no column {INDEX} of whole numbers; expected {INDEX},name of each label.")
     cells = (zip(table[name], numbers, strict=True) for name in table.columns.drop(INDEX)[::-1])

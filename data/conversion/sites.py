@@ -8,7 +8,7 @@ from shlex import quote
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.phenotype import clean
 from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
 from data.conversion.tables import column
@@ -26,7 +26,7 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
     unknown = ~sites.isin(known_sites(sites))
     if unknown.any() and not unknown.all():
         raise InputError(
-            f"The {column} of {unknown.sum()} of {participants(len(unknown))} of {path} is unknown: "
+            f"The {column} of {unknown.sum()} of {format_participants(len(unknown))} of {path} is unknown: "
             f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
             "site. Fill it in, or leave them out with convert --exclude."
         )
@@ -34,7 +34,7 @@ def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, pat
 
 def read_sites(
     rows: pd.DataFrame, named: str | None, known: Sequence[str], others: Sequence[str | None], path: Path
-) -> tuple[str | None, pd.Series, Fact]:
+) -> tuple[str | None, pd.Series, SummaryRow]:
     """The column of sites that is `named` (empty: none), or else the first of those `known`; the site of each of these
     rows; which column that is, and which others look like one. Raises InputError if it is one of `others`, or
     if another one than these looks like the site and none is named."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.base.errors import InputError, shown
-from data.base.files import file_in
-from data.base.terminal import Fact
+from data.base.errors import InputError, quote_text
+from data.base.files import find_file
+from data.base.terminal import SummaryRow
 from data.cohorts.derivation import Derivation
 from data.cohorts.rows import Metadata, listed
 from data.conversion import derived
@@ -54,7 +54,7 @@ class Source:
     rows: pd.DataFrame  # the table's text
     measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `with_motion`
     left_out: dict[str, list[str]]  # for each reason, the subjects without a record
-    facts: list[Fact]  # how all of this was found
+    facts: list[SummaryRow]  # how all of this was found
     series: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
     parcels: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
@@ -75,7 +75,7 @@ class JoinedTable:
     id_column: str
     maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
     wanted: list[str]  # maps in these files
-    facts: list[Fact]
+    facts: list[SummaryRow]
     stray: list[str] = field(default_factory=list)  # IDs of maps without a row
     series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
     named_id: str = ""  # the column of IDs, if it was named
@@ -173,9 +173,9 @@ def read_source(
     return replace(source, derivation=derivation, images=images, facts=[*source.facts, *of_derivation, *missing])
 
 
-def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[Fact]]:
+def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[SummaryRow]]:
     """Why --exclude or --where leaves out each row, empty where they do not; facts on either. Raises InputError."""
-    reason, facts = pd.Series("", joined.table.index), list[Fact]()
+    reason, facts = pd.Series("", joined.table.index), list[SummaryRow]()
     if options.where:
         condition = Condition(options.where, joined.table, joined.path)
         truth = condition.truth()
@@ -296,9 +296,9 @@ def join_named(folder: Path, options: SourceOptions, before: Metadata) -> Joined
     subject = subject_column(table, id_column, path)
     named = pd.DataFrame({name: column(table, of, path) for name, of in zip(names, map_columns, strict=True)})
     column(table, subject, path)
-    maps = named.map(lambda name: file_in(folder, name) or math.nan)
+    maps = named.map(lambda name: find_file(folder, name) or math.nan)
     if maps.isna().all(axis=None):
-        there = listed([shown(name) for name in named.iloc[:, 0]], 2) or "nothing"
+        there = listed([quote_text(name) for name in named.iloc[:, 0]], 2) or "nothing"
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     facts = [("layout", f"maps that the column {map_column} names{assumed}")]

@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 
 from data.base.errors import InputError
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import Groups, People, in_common, leaders, people_of, tie, told_groups
 from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
@@ -85,9 +85,11 @@ class KeptSplit:
             )
         return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
 
-    def facts(self, rows: Sequence[Row], metadata: Metadata) -> list[Fact]:
+    def facts(self, rows: Sequence[Row], metadata: Metadata) -> list[SummaryRow]:
         """How many people it decided, and whose split could not be kept."""
-        told = [f"{participants(len(self.kept))} as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn"]
+        told = [
+            f"{format_participants(len(self.kept))} as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn"
+        ]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
             groups = tuple(group for group in told_groups(metadata) if {*group} & {*moved})
             told.append(

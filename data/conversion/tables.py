@@ -9,8 +9,15 @@ from shlex import quote
 
 import pandas as pd
 
-from data.base.errors import PLAIN, InputError, composed, is_plain, shown, taken_for_one
-from data.base.files import check_regular
+from data.base.errors import (
+    PLAIN_TEXT_EXPECTED,
+    InputError,
+    compose_accents,
+    find_name_clashes,
+    is_plain_text,
+    quote_text,
+)
+from data.base.files import check_regular_file
 from data.cohorts.phenotype import matches, mostly_numbers
 from data.cohorts.rows import listed
 
@@ -42,7 +49,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for two columns of
     one name, a row longer than the header, or a cell that is not plain text."""
-    check_regular(path)
+    check_regular_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
         delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")
@@ -52,13 +59,13 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
         ) from error
-    rows = rows.fillna("").map(lambda cell: composed(" ".join(cell.split())))
+    rows = rows.fillna("").map(lambda cell: compose_accents(" ".join(cell.split())))
     names = pd.Series([name or f"column {number}" for number, name in enumerate(rows.iloc[0], 1)])
     if (twice := names[names.duplicated()]).size:
         raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
     table = rows[1:].set_axis(names.to_list(), axis=1).loc[lambda body: (body != "").any(axis=1)]
-    if odd := next((cell for cell in [*names, *table.to_numpy().ravel()] if not is_plain(cell)), None):
-        raise InputError(f"{path} holds {shown(odd)}; {PLAIN}. Correct it.")
+    if odd := next((cell for cell in [*names, *table.to_numpy().ravel()] if not is_plain_text(cell)), None):
+        raise InputError(f"{path} holds {quote_text(odd)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
     return (table.apply(with_points) if delimiter == ";" else table).reset_index(drop=True)
 
 
@@ -81,8 +88,8 @@ def with_points(column: pd.Series) -> pd.Series:
 
 def key(identifier: str) -> str:
     """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`, accents
-    `composed`."""
-    bare = re.sub(r"^sub[-_]?(?=.)", "", composed(identifier.strip()), flags=re.IGNORECASE)
+    `compose_accents`."""
+    bare = re.sub(r"^sub[-_]?(?=.)", "", compose_accents(identifier.strip()), flags=re.IGNORECASE)
     bare = re.sub(r"^(\d+)\.0*$", r"\1", bare)
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
@@ -161,7 +168,7 @@ def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path)
     """The error that no row has the ID of a map, with examples of both: of the column that was named, or of one that is
     called as columns of IDs are."""
     shown_column = name or max(table.columns, key=names_subjects)
-    there = [shown(value) for value in table[shown_column] if value][:EXAMPLES]
+    there = [quote_text(value) for value in table[shown_column] if value][:EXAMPLES]
     nowhere = f"The column {name} of {path} holds none of" if name else f"No column of {path} holds"
     return InputError(
         f"{nowhere} the IDs of the maps, such as "
@@ -172,8 +179,8 @@ def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path)
 
 def check_identifiers(identifier: pd.Series, path: Path) -> None:
     """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
-    odd = [shown(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
-    if wrong := [*odd, *taken_for_one(identifier)]:
+    odd = [quote_text(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
+    if wrong := [*odd, *find_name_clashes(identifier)]:
         raise InputError(
             f"{path} has the participants {listed(wrong)}; expected one row each, with an ID of 1 to 100 letters, "
             "digits, "

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from data.base import files
-from data.base.archive import Archive, npz, opened
+from data.base.archive import Archive, make_npz, open_archive
 from data.base.errors import InputError
-from data.base.terminal import Fact
+from data.base.terminal import SummaryRow
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import Connectomes
@@ -57,12 +57,12 @@ class TemplateCohort:
     @classmethod
     def of(cls, path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
-        found = of_bundle(opened(path)) if is_bundle(path) else cls(open_cohort(path))
+        found = of_bundle(open_archive(path)) if is_bundle(path) else cls(open_cohort(path))
         check_prepared(found.cohort)
         return found
 
     @property
-    def facts(self) -> list[Fact]:
+    def facts(self) -> list[SummaryRow]:
         """What could not be compared."""
         return [("note", OVERLAP.format(self.cohort.path))] if self.data else []
 
@@ -130,9 +130,9 @@ def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, lis
 
 def parts_of(cohort: Cohort) -> dict[str, bytes]:
     """What a bundle says of a cohort, as its parts; the images by which the maps were derived among them."""
-    parts = {DATA: files.json_text(asdict(of_cohort(cohort))).encode()}
+    parts = {DATA: files.format_json(asdict(of_cohort(cohort))).encode()}
     if cohort.connectomes and cohort.connectomes.image is not None:
-        parts[PARCELS] = npz(image=cohort.connectomes.image)
+        parts[PARCELS] = make_npz(image=cohort.connectomes.image)
     if cohort.tables and cohort.metadata.derivation:
         images = sorted((cohort.tables / FOLDER).glob("*.*"))
         parts |= {f"{FOLDER}/{path.name}": path.read_bytes() for path in images}
@@ -141,9 +141,9 @@ def parts_of(cohort: Cohort) -> dict[str, bytes]:
 
 def of_bundle(bundle: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError for a damaged part."""
-    data = bundle.json(DATA, BundledData)
+    data = bundle.read_json(DATA, BundledData)
     metadata = data.metadata
-    image = bundle.arrays(PARCELS)["image"] if PARCELS in bundle.parts else None
+    image = bundle.read_arrays(PARCELS)["image"] if PARCELS in bundle.bytes_by_member else None
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(
         bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256

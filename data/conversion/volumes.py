@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from data.base import files, manifest
-from data.base.errors import InputError, shown
-from data.base.terminal import Fact
+from data.base.errors import InputError, quote_text
+from data.base.terminal import SummaryRow
 from data.cohorts import near_duplicates, nifti, records, resampling
 from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
 from data.cohorts.records import MAX_MAPS
@@ -37,11 +37,11 @@ def files_of(listing: Listing, name: str) -> str:
     return next((of for of in beginnings if listing.found(MAPS, of)), name)  # without any, it is reported as missing
 
 
-def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[Fact]]:
+def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[SummaryRow]]:
     """The `paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is `wanted`;
     facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
     or the names of volumes, or a map is missing."""
-    maps, of_files, facts = dict[str, pd.Series](), dict[str, list[str]](), list[Fact]()
+    maps, of_files, facts = dict[str, pd.Series](), dict[str, list[str]](), list[SummaryRow]()
     for name, files_of_people in paths.items():
         labels = volume_names(files_of_people.tolist(), str(name), folder)
         of_files[str(name)] = [f"{name}_{label}" for label in labels] or [str(name)]
@@ -60,8 +60,8 @@ def check_map_names(names: Sequence[str]) -> None:
     """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
     if not is_each_once(names) or len(names) > MAX_MAPS:
         raise InputError(
-            f"The maps are called {listed(list(map(shown, names)))}; expected each once, of letters, digits, '.', '_' "
-            f"and '-', at most {MAX_MAPS}. Name them with --maps."
+            f"The maps are called {listed(list(map(quote_text, names)))}; expected each once, of letters, digits, '.', "
+            f"'_' and '-', at most {MAX_MAPS}. Name them with --maps."
         )
 
 
@@ -102,8 +102,8 @@ def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
             )
     if len(labels) != count or not is_each_once(labels):
         raise InputError(
-            f"{source} names {len(labels)} volumes, {listed(list(map(shown, labels)))}; expected {count} different "
-            "names, of letters, digits, '.', '_' and '-'. Correct it."
+            f"{source} names {len(labels)} volumes, {listed(list(map(quote_text, labels)))}; expected {count} "
+            "different names, of letters, digits, '.', '_' and '-'. Correct it."
         )
     return labels
 
@@ -135,7 +135,7 @@ class PersonMaps:
 def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
     """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
     0. Raises InputError, naming the file."""
-    sums = [(path.name, manifest.sum_of(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
+    sums = [(path.name, manifest.compute_sum(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
     measured, means, digests, of_all = [], [], list[str](), hashlib.sha256()
     with open(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))

@@ -15,7 +15,7 @@ import pandas as pd
 from nibabel.affines import voxel_sizes
 
 from data.base import files
-from data.base.errors import InputError, shown
+from data.base.errors import InputError, quote_text
 from data.cohorts.derivation import STRATEGIES
 from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable, sides_differ
 from data.cohorts.rows import listed
@@ -294,5 +294,7 @@ def read_tsv(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())}). Copy it again.") from error
     for name, column in table.select_dtypes(exclude=["number", "bool"]).items():
         text = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()].iloc[0]
-        raise InputError(f"{path} holds {shown(str(text))} in the column {name}; expected numbers, or n/a. Correct it.")
+        raise InputError(
+            f"{path} holds {quote_text(str(text))} in the column {name}; expected numbers, or n/a. Correct it."
+        )
     return table

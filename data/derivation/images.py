@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.manifest import sum_of
+from data.base.manifest import compute_sum
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.derivation import Image
 from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
@@ -46,7 +46,7 @@ def open_parcels(path: Path, file: str = "") -> ImageFile:
     if numbers.size > MAX_REGIONS:
         raise InputError(f"{path} has {numbers.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?")
     whole = tuple(numbers.astype(int).tolist())
-    said = Image(file=file or path.name, sha256=sum_of(path))
+    said = Image(file=file or path.name, sha256=compute_sum(path))
     return ImageFile(path, said, names_beside(path, whole), whole)
 
 
@@ -74,7 +74,7 @@ def open_networks(path: Path, file: str = "") -> ImageFile:
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
     names = tuple(labels_of([path], beside(path, ".txt"), volumes))
-    return ImageFile(path, Image(file=file or path.name, sha256=sum_of(path), names=names), names)
+    return ImageFile(path, Image(file=file or path.name, sha256=compute_sum(path), names=names), names)
 
 
 @lru_cache(GRIDS_KEPT)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from data.base.archive import opened
+from data.base.archive import open_archive
 from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.processes import cpu_count
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.derivation import DUAL_REGRESSION, FOLDER, NETWORKS, PARCELS, Derivation, Image, differences, kept_in
 from data.cohorts.rows import listed
 from data.cohorts.stored import open_cohort
@@ -46,7 +46,7 @@ class Plan:
     there: int  # people of whom nothing is missing
     failed: list[Done]  # who cannot be done
     jobs: int
-    facts: list[Fact]
+    facts: list[SummaryRow]
 
 
 def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
@@ -66,7 +66,7 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     number, of = options.share
     share = everybody[number - 1 :: of]
     if of > 1:
-        facts.append(("share", f"{number} of {of}: {len(share)} of {participants(len(everybody))}"))
+        facts.append(("share", f"{number} of {of}: {len(share)} of {format_participants(len(everybody))}"))
     threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
     tasks, failed = list[PersonTask](), list[Done]()
     for one in share:
@@ -128,14 +128,14 @@ def automatic(people: Sequence[ScannedPerson]) -> str:
 def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
     """How the maps of a cohort, or of that of a bundle, were derived, with its images. Raises InputError if that is not
     known."""
-    bundle = opened(path) if is_bundle(path) else None
+    bundle = open_archive(path) if is_bundle(path) else None
     cohort = of_bundle(bundle).cohort if bundle else open_cohort(path)
     found, folder = cohort.metadata.derivation, cohort.tables
     if bundle:
         folder = Path(mkdtemp())  # which lasts as long as this process
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         (folder / FOLDER).mkdir()
-        for name, content in bundle.parts.items():
+        for name, content in bundle.bytes_by_member.items():
             if name.startswith(f"{FOLDER}/"):
                 (folder / name).write_bytes(content)
     if found is None or folder is None:
@@ -155,7 +155,7 @@ def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationO
     return table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
 
 
-def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[Fact]:
+def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:
     """How scans are treated, and on what is missing beside them."""
     files = [(one.label, scan) for one in people for scan in one.scans]
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
@@ -163,10 +163,10 @@ def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterat
         yield "WARNING", derivation.uncleaned
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         voxels = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
-        yield "no mask", f"{participants(len(without))}, {listed(without)}; {voxels}"
+        yield "no mask", f"{format_participants(len(without))}, {listed(without)}; {voxels}"
 
 
-def run(planned: Plan) -> tuple[list[Fact], list[str]]:
+def run(planned: Plan) -> tuple[list[SummaryRow], list[str]]:
     """Does the plan; facts on it, of failures one a reason, and who failed."""
     carried = output.write_dataset(planned.output, planned.scans, planned.table)
     with Pool(planned.jobs) as pool:
@@ -183,7 +183,7 @@ def run(planned: Plan) -> tuple[list[Fact], list[str]]:
     ], failed
 
 
-def why_failed(done: Iterable[Done]) -> list[Fact]:
+def why_failed(done: Iterable[Done]) -> list[SummaryRow]:
     """A fact for each reason, with all whom it befell."""
     reasons = dict[str, list[Done]]()
     for one in done:

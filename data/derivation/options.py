@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.base.cli import names, option, positive
-from data.base.errors import shown, whole_number
+from data.base.cli import option, parse_names, parse_positive_int
+from data.base.errors import parse_natural_number, quote_text
 from data.cohorts.derivation import STRATEGIES
 
 MAX_SMOOTHING_MM = 30.0
@@ -19,7 +19,9 @@ def hertz(text: str) -> tuple[float, float]:
     except ValueError:
         low, high = 0.0, 0.0
     if not 0 <= low < high <= 10:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1")
+        raise argparse.ArgumentTypeError(
+            f"{quote_text(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1"
+        )
     return low, high
 
 
@@ -29,16 +31,18 @@ def millimetres(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= MAX_SMOOTHING_MM:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected a width in mm, such as 6")
+        raise argparse.ArgumentTypeError(f"{quote_text(text)} is not allowed; expected a width in mm, such as 6")
     return value
 
 
 def one_of_shares(text: str) -> tuple[int, int]:
     """`2/8` -> 2, 8."""
     parts = re.fullmatch("([0-9]+)/([0-9]+)", text)
-    number, of = (whole_number(part) or 0 for part in parts.groups()) if parts else (0, 0)
+    number, of = (parse_natural_number(part) or 0 for part in parts.groups()) if parts else (0, 0)
     if not 1 <= number <= of:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8")
+        raise argparse.ArgumentTypeError(
+            f"{quote_text(text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8"
+        )
     return number, of
 
 
@@ -48,7 +52,7 @@ class DerivationOptions:
 
     maps: tuple[str, ...] | None = option(
         None,
-        type=names,
+        type=parse_names,
         metavar="A,B,...",
         help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
         "(default falff; none with --series alone)",
@@ -72,7 +76,7 @@ class DerivationOptions:
     bold_column: str | None = option(None, metavar="NAME", help="column of a table with paths of scans in BOLD")
     table: Path | None = option(None, type=Path, help="CSV or TSV of participants (default: the one beside the scans)")
     id_column: str | None = option(None, metavar="NAME", help="its column of participant IDs, for --boldColumn")
-    jobs: int = option(1, type=positive, metavar="N", help="participants at a time, in processes (default 1)")
+    jobs: int = option(1, type=parse_positive_int, metavar="N", help="participants at a time, in processes (default 1)")
     share: tuple[int, int] = option(
         (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )

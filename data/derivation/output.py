@@ -193,7 +193,7 @@ def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
         for leftover in folder.glob(".unfinished.*"):  # of killed processes
             files.remove(leftover)
         if not (folder / DESCRIPTION).exists():
-            with files.replacing(folder / ".bidsignore") as file:
+            with files.open_replacement(folder / ".bidsignore") as file:
                 file.write("\n".join([*NOT_BIDS, ""]))
             files.write_json(folder / DESCRIPTION, description(folder, scans))
         for name, image in output.images.items():
@@ -225,7 +225,7 @@ def copy_image(folder: Path, name: str, image: ImageFile) -> None:
     if source.is_file():
         copy(source, names)
     elif image.said.names:  # which a JSON gave
-        with files.replacing(names) as file:
+        with files.open_replacement(names) as file:
             file.write("\n".join([*image.said.names, ""]))
 
 
@@ -251,7 +251,7 @@ def write_table(folder: Path, everybody: Iterable[str], failures: Mapping[str, s
         made = made_in(folder)
         labels = sorted({*everybody, *made, *failures}, key=lambda label: label.zfill(20))
         rows = [row_of(label, made.get(label, []), failures.get(label, "")) for label in labels]
-        with files.replacing(path, newline="") as file:
+        with files.open_replacement(path, newline="") as file:
             pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(file, index=False)
     return path
 
@@ -270,5 +270,5 @@ def row_of(label: str, made: Sequence[Made], failed: str) -> dict[str, Any]:
 
 def write_series(path: Path, series: np.ndarray, names: Sequence[str]) -> None:
     """A table (volumes, parcels) with a header of names, `n/a` for NaN, as XCP-D has it."""
-    with files.replacing(path, newline="") as file:
+    with files.open_replacement(path, newline="") as file:
         pd.DataFrame(series, columns=names).to_csv(file, sep="\t", index=False, na_rep="n/a", float_format="%.8g")

@@ -92,7 +92,7 @@ def derive_person(task: PersonTask) -> Done:
     except MemoryError:
         return Done(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
     except OSError as error:
-        if error.errno in files.DISK_FULL:
+        if error.errno in files.DISK_FULL_ERRNOS:
             raise  # which would befall the others, too
         return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
 
@@ -274,7 +274,7 @@ def write_product(path: Path, product: str, scans: Sequence[DerivedScan], output
 def write_picture(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
     """A small picture of a map (x, y, z), or of the first of several networks, for the page of all people."""
     path.parent.mkdir(exist_ok=True)
-    with files.replacing(path, "wb") as file:
+    with files.open_replacement(path, "wb") as file:
         file.write(webp(picture(volume, affine, PICTURE_MM)))
 
 

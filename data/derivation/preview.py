@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from threadpoolctl import threadpool_limits
 
 from data.base.errors import InputError
-from data.base.terminal import Fact, duration
+from data.base.terminal import SummaryRow, format_duration
 from data.derivation import person
 from data.derivation.job import Plan, why_failed
 from data.derivation.person import Done, PersonTask
 from data.derivation.remarks import Remark, remark_facts
 
 
-def preview(planned: Plan) -> list[Fact]:
+def preview(planned: Plan) -> list[SummaryRow]:
     """Facts on what `job.run` would do. Each scan's header, tables and mask are read as there, and one scan is derived,
     to know how long it takes."""
     todo, failed = list[PersonTask](), list(planned.failed)
@@ -36,7 +36,7 @@ def preview(planned: Plan) -> list[Fact]:
     ]
 
 
-def expected(todo: Sequence[PersonTask], jobs: int) -> Iterator[Fact]:
+def expected(todo: Sequence[PersonTask], jobs: int) -> Iterator[SummaryRow]:
     """Products and time; the latter by one scan, and the sizes of all."""
     first = todo[0]
     scan, names = first.person.scans[0], first.output.products
@@ -51,4 +51,4 @@ def expected(todo: Sequence[PersonTask], jobs: int) -> Iterator[Fact]:
     seconds = time.monotonic() - started
     of_all = sum(of.path.stat().st_size for task in todo for of in task.person.scans)
     total = seconds * of_all / scan.path.stat().st_size / min(jobs, len(todo))
-    yield "time", f"about {duration(total)}, {jobs} at a time; {scan.path.name} took {seconds:.1f} s"
+    yield "time", f"about {format_duration(total)}, {jobs} at a time; {scan.path.name} took {seconds:.1f} s"

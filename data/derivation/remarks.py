@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data.base.terminal import Fact, participants
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.rows import listed
 
 
@@ -16,7 +16,7 @@ class Remark:
     warning: bool = False  # whether results may be wrong
 
 
-def remark_facts(remarks: Iterable[tuple[str, Remark]]) -> list[Fact]:
+def remark_facts(remarks: Iterable[tuple[str, Remark]]) -> list[SummaryRow]:
     """A fact for each text, warnings first, of remarks and the people they are about; of several people who differ in
     the number, the lowest and the highest."""
     people = dict[tuple[bool, str], dict[str, None]]()
@@ -26,12 +26,14 @@ def remark_facts(remarks: Iterable[tuple[str, Remark]]) -> list[Fact]:
         people.setdefault(kind, {})[label] = None
         if remark.number is not None:
             numbers.setdefault(kind, []).append(remark.number)
-    facts = list[Fact]()
+    facts = list[SummaryRow]()
     for kind in sorted(people, key=lambda kind: kind[0]):
         is_note, text = kind
         if values := numbers.get(kind):
             ends = dict.fromkeys([f"{min(values):g}", f"{max(values):g}"])
             text = text.replace("{}", " to ".join(ends))
         labels = [*people[kind]]
-        facts.append(("note" if is_note else "WARNING", f"{text}: {participants(len(labels))}, {listed(labels)}"))
+        facts.append(
+            ("note" if is_note else "WARNING", f"{text}: {format_participants(len(labels))}, {listed(labels)}")
+        )
     return facts

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from data.base.errors import InputError, shown
-from data.base.files import file_in
-from data.base.terminal import Fact, participants
+from data.base.errors import InputError, quote_text
+from data.base.files import find_file
+from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.nifti import beside
 from data.cohorts.rows import listed
 from data.conversion.discovery import (
@@ -100,7 +100,7 @@ class ScannedPerson:
     unclear: str  # why it is not known which scans to take; empty if it is
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[Fact]]:
+def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[SummaryRow]]:
     """The people with scans, sorted, and facts. Raises InputError as `settled`."""
     if options.bold_column:
         found, named = named_scans(folder, options)
@@ -117,11 +117,11 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
         how = "with several runs or sessions, whose maps are averaged by the volumes kept"
-        facts.append(("runs", f"{participants(len(several))} {how}: {listed(several)}; choose with --only"))
+        facts.append(("runs", f"{format_participants(len(several))} {how}: {listed(several)}; choose with --only"))
     return people, facts
 
 
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[Fact]]:
+def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[SummaryRow]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
     path = options.table or find_table(folder, (), lambda table: options.bold_column in table)
@@ -130,10 +130,10 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     rows = pd.DataFrame(
         {"label": column(table, named, path).map(key), "path": column(table, str(options.bold_column), path)}
     )
-    rows["path"] = rows["path"].map(lambda name: file_in(folder, name))
+    rows["path"] = rows["path"].map(lambda name: find_file(folder, name))
     there = rows["path"].notna()
     absent, rows = rows["label"][~there].tolist(), rows[there]
-    if odd := [shown(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
+    if odd := [quote_text(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
         raise InputError(
             f"{path} has the participants {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
         )

@@ -1,7 +1,7 @@
 """New people beside those whom they were prepared like -> findings: what each would be invalid by, and what all are.
 
-The comparison is that of a test (`reference.compared`), with means and ranges that `convert --like` keeps beside the
-records. So a mirrored map is told though all other new ones are mirrored, too.
+The comparison is that of a test (`reference.compare_with_reference`), with means and ranges that `convert --like`
+keeps beside the records. So a mirrored map is told though all other new ones are mirrored, too.
 """
 
 from collections.abc import Sequence
@@ -9,79 +9,98 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings
 from data.conversion.leaks import MIN_OF_SITE, MIN_RATIO
 from data.conversion.opposed import LEAST_IN_COMMON, MIN_GROUP, MIN_PARCELS
-from data.likeness.reasons import OTHER_ATLAS, PERSON, Range, Ranges, advice_on, measure_of
-from data.likeness.reference import compared, kept_reference
-from data.likeness.scans import CONNECTOME
+from data.likeness.reasons import OTHER_ATLAS_WORDS, PERSON_VIEW, Range, Ranges, find_advice, find_measure
+from data.likeness.reference import compare_with_reference, load_reference
+from data.likeness.scans import CONNECTOME_VIEW
 
-REASONS = 2  # of the person who is named
-LEAST_USUAL = 0.3  # correlation of training people with their mean connectome; without any likeness nothing can oppose
+MAX_REASONS = 2  # of the person who is named
+MIN_TRAINING_CORRELATION = (
+    0.3  # correlation of training people with their mean connectome; without any likeness nothing can oppose
+)
 
 
-def check_newcomers(cohort: Cohort, usable: Sequence[int], findings: CohortFindings) -> list[list[str]] | None:
-    """Findings on the new people of a cohort, and for each record at the `usable` positions the sentences that
+def check_newcomers(cohort: Cohort, usable_indices: Sequence[int], findings: CohortFindings) -> list[list[str]] | None:
+    """Findings on the new people of a cohort, and for each record at the `usable_indices` positions the sentences that
     invalidate it; None if those are not known whom the people were prepared like. Raises InputError for damage."""
-    reference = kept_reference(cohort)
-    if reference is None or not usable:
+    reference = load_reference(cohort)
+    if reference is None or not usable_indices:
         return None
-    beside = compared(reference, cohort, usable)
-    ranges, reasons = reference.constants.ranges, [list(of_record) for of_record in beside.reasons]
-    rows = [cohort.rows[index] for index in usable]
-    if atypical := [(row, texts) for row, texts in zip(rows, reasons, strict=True) if texts]:
-        row, texts = atypical[0]
+    comparison = compare_with_reference(reference, cohort, usable_indices)
+    ranges, sentences_per_record = (
+        reference.constants.ranges,
+        [list(record_sentences) for record_sentences in comparison.reasons_per_record],
+    )
+    rows = [cohort.rows[record_index] for record_index in usable_indices]
+    if atypical_records := [
+        (row, sentences) for row, sentences in zip(rows, sentences_per_record, strict=True) if sentences
+    ]:
+        row, sentences = atypical_records[0]
         findings.participants.notes.insert(
             0,
-            f"unlike the training participants, as a test will list: {len(atypical)} of {participants(len(rows))}, "
-            f"such as {row.file}: {'; '.join(texts[:REASONS])}",
+            f"unlike the training participants, as a test will list: {len(atypical_records)} of "
+            f"{format_participants(len(rows))}, such as {row.file}: {'; '.join(sentences[:MAX_REASONS])}",
         )
-    of_people = beside.values[~pd.Series([row.subject for row in rows]).duplicated().to_numpy()]
-    check_units(of_people, ranges, findings.phenotype)
-    invalid = [[text for text in texts if advice_on(text)] for texts in reasons]
-    if check_parcels(cohort, of_people, ranges, findings.connectomes):  # which tells all of them as one
-        invalid = [[text for text in texts if not text.endswith(OTHER_ATLAS)] for texts in invalid]
-    return invalid
+    person_measures = comparison.measure_table[~pd.Series([row.subject for row in rows]).duplicated().to_numpy()]
+    check_units(person_measures, ranges, findings.phenotype)
+    invalidating_sentences = [
+        [sentence for sentence in sentences if find_advice(sentence)] for sentences in sentences_per_record
+    ]
+    if check_parcels(cohort, person_measures, ranges, findings.connectomes):  # which tells all of them as one
+        invalidating_sentences = [
+            [sentence for sentence in sentences if not sentence.endswith(OTHER_ATLAS_WORDS)]
+            for sentences in invalidating_sentences
+        ]
+    return invalidating_sentences
 
 
-def check_units(values: pd.DataFrame, ranges: Ranges, findings: Findings) -> None:
+def check_units(person_measures: pd.DataFrame, ranges: Ranges, findings: Findings) -> None:
     """Numbers of new people that are all far above or below those of the training people, as in another unit, are a
-    problem. `values` have a row a person and columns (view, measure)."""
-    for name, usual in ranges.get(PERSON, {}).items():
-        if (PERSON, name) not in values:
+    problem. `person_measures` have a row a person and columns (view, measure)."""
+    for measure_name, usual_range in ranges.get(PERSON_VIEW, {}).items():
+        if (PERSON_VIEW, measure_name) not in person_measures:
             continue
-        as_told = measure_of(PERSON, name).as_told
-        numbers = values[PERSON, name].dropna().map(as_told)
-        low, middle, high = map(as_told, (usual.low, usual.middle, usual.high))
-        if len(numbers) < MIN_OF_SITE or min(numbers.min(), middle) <= 0:
+        to_plain_units = find_measure(PERSON_VIEW, measure_name).to_plain_units
+        plain_values = person_measures[PERSON_VIEW, measure_name].dropna().map(to_plain_units)
+        usual_low, usual_middle, usual_high = map(
+            to_plain_units, (usual_range.low, usual_range.middle, usual_range.high)
+        )
+        if len(plain_values) < MIN_OF_SITE or min(plain_values.min(), usual_middle) <= 0:
             continue
-        is_above = numbers.median() > MIN_RATIO * middle and numbers.min() > high
-        is_below = middle > MIN_RATIO * numbers.median() and numbers.max() < low
+        is_above = plain_values.median() > MIN_RATIO * usual_middle and plain_values.min() > usual_high
+        is_below = usual_middle > MIN_RATIO * plain_values.median() and plain_values.max() < usual_low
         if is_above or is_below:
             findings.problems.append(
-                f"{name} has the median {numbers.median():.3g}, that of the training participants {middle:.3g} "
-                f"(usually {low:.3g} to {high:.3g}): another unit, as months in place of years? Write the same, and "
-                "convert again"
+                f"{measure_name} has the median {plain_values.median():.3g}, that of the training participants "
+                f"{usual_middle:.3g} (usually {usual_low:.3g} to {usual_high:.3g}): another unit, as months in place "
+                "of years? Write the same, and convert again"
             )
 
 
-def check_parcels(cohort: Cohort, values: pd.DataFrame, ranges: Ranges, findings: Findings) -> bool:
+def check_parcels(cohort: Cohort, person_measures: pd.DataFrame, ranges: Ranges, findings: Findings) -> bool:
     """Whether the connectomes of several new people have too little in common with the mean of the training people,
-    which is a problem. `values` are those of `check_units`."""
-    usual: Range | None = ranges.get(CONNECTOME, {}).get("alike")
+    which is a problem. `person_measures` are those of `check_units`."""
+    usual_range: Range | None = ranges.get(CONNECTOME_VIEW, {}).get("alike")
     if cohort.connectomes is None or len(cohort.connectomes.parcels) < MIN_PARCELS:
         return False
-    if usual is None or (CONNECTOME, "alike") not in values or np.tanh(usual.middle) < LEAST_USUAL:
+    if (
+        usual_range is None
+        or (CONNECTOME_VIEW, "alike") not in person_measures
+        or np.tanh(usual_range.middle) < MIN_TRAINING_CORRELATION
+    ):
         return False
-    likeness = np.tanh(values[CONNECTOME, "alike"].dropna())
-    middle = likeness.median()
-    if len(likeness) < MIN_GROUP or middle > LEAST_IN_COMMON * np.tanh(usual.middle):
+    correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())
+    median_correlation = correlations.median()
+    if len(correlations) < MIN_GROUP or median_correlation > LEAST_IN_COMMON * np.tanh(usual_range.middle):
         return False
     findings.problems.append(
-        f"the connectomes of {participants(len(likeness), 'new')} correlate by {max(middle, 0):.2f} with the mean "
-        f"of the training participants, who do by {np.tanh(usual.middle):.2f}, as if their parcels were those of "
-        "another atlas, or in another order. Make the series again with the atlas of the training, and convert again"
+        f"the connectomes of {format_participants(len(correlations), 'new')} correlate by "
+        f"{max(median_correlation, 0):.2f} with the mean of the training participants, who do by "
+        f"{np.tanh(usual_range.middle):.2f}, as if their parcels were those of another atlas, or in another order. "
+        "Make the series again with the atlas of the training, and convert again"
     )
     return True

@@ -15,83 +15,114 @@ from scipy import stats
 
 from data.cohorts.phenotype import LOGARITHMIC
 from data.cohorts.rows import listed
-from data.likeness.scans import CONNECTOME, HALVES
+from data.likeness.scans import CONNECTOME_VIEW, HALF_MEASURES
 
-PERSON, AVERAGE = "person", "maps on average"  # views beside maps and connectomes
-SDS = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
-MAD_SD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
-LIMIT = 6.0  # robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
-OF_PERSON, OF_AVERAGE = 4.0, 5.0  # the same of numbers of people, and of what all maps share: there are fewer of these
-LEAST_AVERAGE = 0.12  # of a mean z over maps, its SD counts as so much at least
-TURNED = 0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
-UNRELATED = 0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
+SDS_TO_RANGE_END = float(stats.norm.ppf(0.95))  # robust standard deviations from the middle to the end of a range
+NORMAL_MAD = float(stats.norm.ppf(0.75))  # the median absolute deviation of a normal distribution with SD 1
+MEASURE_LIMIT_SDS = (
+    6.0  # robust SDs: beyond that of any measure of three maps were 2 of 192 people of ABIDE, and none of 48 others
+)
+PERSON_LIMIT_SDS, AVERAGE_LIMIT_SDS = (
+    4.0,
+    5.0,
+)  # the same of numbers of people, and of what all maps share: there are fewer of these
+MIN_AVERAGE_SD = 0.12  # of a mean z over maps, its SD counts as so much at least
+MIN_TURNED_CORRELATION = (
+    0.3  # correlation with the halves of others: of real maps 0.5 to 1, or as much below 0 if they are turned
+)
+UNRELATED_MAP_CORRELATION = (
+    0.5  # correlation with the mean of others: if it is far below theirs, a volume is elsewhere, or another map
+)
 # mm: centres of 220 maps of grey matter and 1,080 of ABIDE, plain or smoothed with 8 mm, lay up to 3.6 from the middle;
 # six times this tells 95 % of them if they are shifted by 6 mm, and all if by 8 mm
-LEAST_CENTRE = 0.8
-ROUNDED = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
-SLIGHT = 0.1  # of a range; each half counts as so much at least
-NO_CONNECTOME = 0.1  # correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, even if most volumes
+MIN_CENTRE_SD_MM = 0.8
+MIN_RELATIVE_HALF_RANGE = 1e-3  # of a number, how much its kept digits may leave out at most; half a range is no less
+MIN_HALF_RANGE_FRACTION = 0.1  # of a range; each half counts as so much at least
+UNRELATED_CONNECTOME_CORRELATION = (
+    0.1  # correlation with the mean connectome: of 784 people of ABIDE 0.25 at least, even if most volumes
+)
 # are left out 0.11; 0.08 at most if the parcels are in another order
-NAMED = 3  # maps, regions in a reason
-NEGATED, EXCHANGED = "values look negated", "left and right look exchanged"
+MAX_NAMES_IN_REASON = 3  # maps, regions in a reason
+NEGATED_WORDS, EXCHANGED_WORDS = "values look negated", "left and right look exchanged"
 UNRELATED_WORDS = "no likeness to the mean of the others"
-OTHER_ATLAS = "no likeness to the mean of the others, as if its parcels were those of another atlas"
-ADVICE = {  # what makes results invalid, and what to do
-    EXCHANGED: "check their affines",
-    NEGATED: "make these maps again, as those of the others",
+OTHER_ATLAS_WORDS = "no likeness to the mean of the others, as if its parcels were those of another atlas"
+ADVICE_BY_WORDS = {  # what makes results invalid, and what to do
+    EXCHANGED_WORDS: "check their affines",
+    NEGATED_WORDS: "make these maps again, as those of the others",
     UNRELATED_WORDS: "check their affines, and what they are maps of",
-    OTHER_ATLAS: "check of which parcels their series are",
+    OTHER_ATLAS_WORDS: "check of which parcels their series are",
 }
-WAYS = {"x": ("left", "right"), "y": ("back", "front"), "z": ("bottom", "top")}  # below the middle, above it
+DIRECTIONS_BY_AXIS = {
+    "x": ("left", "right"),
+    "y": ("back", "front"),
+    "z": ("bottom", "top"),
+}  # below the middle, above it
 
 
-def advice_on(sentence: str) -> str | None:
+def find_advice(sentence: str) -> str | None:
     """What to do about a sentence on a record that makes results invalid; None if it does not."""
-    return ADVICE.get(sentence.partition(": ")[2])
+    return ADVICE_BY_WORDS.get(sentence.partition(": ")[2])
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What people are compared by. Its robust SD counts as `least` at least: less means nothing."""
+    """What people are compared by. Its robust SD counts as `min_sd` at least: less means nothing."""
 
-    words: str
-    least: float
-    limit: float = LIMIT
-    as_told: Callable[[float], float] = float  # as people know it, not as a logarithm, nor as Fisher z
+    description: str
+    min_sd: float
+    limit_sds: float = MEASURE_LIMIT_SDS
+    to_plain_units: Callable[[float], float] = float  # as people know it, not as a logarithm, nor as Fisher z
 
 
-MEASURES = {
-    "alike": Measure("correlation with the mean of the others", 0.06, as_told=np.tanh),
+MEASURE_BY_NAME = {
+    "alike": Measure("correlation with the mean of the others", 0.06, to_plain_units=np.tanh),
     "side": Measure("correlation of what differs between left and right", 0.03),
     "values": Measure("correlation within the brain", 0.03),
-    **{f"shift_{axis}": Measure(f"place in mm, from {low} to {high}", 0.6) for axis, (low, high) in WAYS.items()},
     **{
-        f"{axis}_mm": Measure(f"centre in mm, from {low} to {high}", LEAST_CENTRE) for axis, (low, high) in WAYS.items()
+        f"shift_{axis}": Measure(f"place in mm, from {low_side} to {high_side}", 0.6)
+        for axis, (low_side, high_side) in DIRECTIONS_BY_AXIS.items()
     },
-    "log coverage": Measure("share of the grid that the brain fills", 0.03, as_told=np.exp),
-    "log roughness": Measure("roughness", 0.03, as_told=np.exp),
+    **{
+        f"{axis}_mm": Measure(f"centre in mm, from {low_side} to {high_side}", MIN_CENTRE_SD_MM)
+        for axis, (low_side, high_side) in DIRECTIONS_BY_AXIS.items()
+    },
+    "log coverage": Measure("share of the grid that the brain fills", 0.03, to_plain_units=np.exp),
+    "log roughness": Measure("roughness", 0.03, to_plain_units=np.exp),
     "lacking_regions": Measure("number of missing regions", 0.16),
-    "log sd": Measure("spread", 0.06, as_told=np.exp),
-    "log mean": Measure("mean", 0.06, as_told=np.exp),
+    "log sd": Measure("spread", 0.06, to_plain_units=np.exp),
+    "log mean": Measure("mean", 0.06, to_plain_units=np.exp),
     "mean_in_sds": Measure("mean in standard deviations", 0.06),
     "level_in_sds": Measure("background in standard deviations", 0.06),
-    "log voxel_mm3": Measure("size of a voxel in mm3", 0.06, as_told=np.exp),
+    "log voxel_mm3": Measure("size of a voxel in mm3", 0.06, to_plain_units=np.exp),
     "mean_z": Measure("mean Fisher z", 0.012),
     "sd_z": Measure("spread of Fisher z", 0.012),
-    "log mean_r": Measure("mean correlation", 0.06, as_told=np.exp),
+    "log mean_r": Measure("mean correlation", 0.06, to_plain_units=np.exp),
     "lacking_parcels": Measure("share of parcels without a signal", 0.006),
-    "log volumes": Measure("number of volumes of the series", 0.06, as_told=np.exp),
+    "log volumes": Measure("number of volumes of the series", 0.06, to_plain_units=np.exp),
 }
-OF_PLACE = [name for name in MEASURES if name.startswith("shift_") or name[1:] == "_mm"]
-SHARED = [*OF_PLACE, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
-OF_CUT = [*HALVES, "log coverage", "x_mm", "y_mm", "z_mm"]  # what else is unusual of a brain that is cut
+PLACE_MEASURES = [
+    measure_name for measure_name in MEASURE_BY_NAME if measure_name.startswith("shift_") or measure_name[1:] == "_mm"
+]
+SHARED_MEASURES = [*PLACE_MEASURES, "log coverage", "lacking_regions"]  # by all maps, which are of one scan
+CUT_BRAIN_MEASURES = [
+    *HALF_MEASURES,
+    "log coverage",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+]  # what else is unusual of a brain that is cut
 
 
-def measure_of(view: str, name: str) -> Measure:
+def find_measure(view: str, measure_name: str) -> Measure:
     """A measure in the table, its mean over maps, or a number of the person."""
-    if view == PERSON:
-        return Measure(name, 0.0, OF_PERSON, np.exp if LOGARITHMIC.search(name) else float)
-    return Measure(MEASURES[name].words, LEAST_AVERAGE, OF_AVERAGE) if view == AVERAGE else MEASURES[name]
+    if view == PERSON_VIEW:
+        return Measure(measure_name, 0.0, PERSON_LIMIT_SDS, np.exp if LOGARITHMIC.search(measure_name) else float)
+    return (
+        Measure(MEASURE_BY_NAME[measure_name].description, MIN_AVERAGE_SD, AVERAGE_LIMIT_SDS)
+        if view == AVERAGE_VIEW
+        else MEASURE_BY_NAME[measure_name]
+    )
 
 
 @dataclass(frozen=True)
@@ -102,145 +133,210 @@ class Range:
     middle: float
     high: float
 
-    def halves(self, least: float) -> tuple[float, float]:
+    def half_ranges(self, minimum: float) -> tuple[float, float]:
         """The half ranges below and above the middle, of which each is SDS robust SDs."""
-        least = max(least * SDS, SLIGHT * (self.high - self.low), ROUNDED * max(abs(self.low), abs(self.high)), 1e-9)
-        return max(self.middle - self.low, least), max(self.high - self.middle, least)
+        minimum = max(
+            minimum * SDS_TO_RANGE_END,
+            MIN_HALF_RANGE_FRACTION * (self.high - self.low),
+            MIN_RELATIVE_HALF_RANGE * max(abs(self.low), abs(self.high)),
+            1e-9,
+        )
+        return max(self.middle - self.low, minimum), max(self.high - self.middle, minimum)
 
-    def z(self, values: np.ndarray, least: float) -> np.ndarray:
+    def robust_z(self, measure_values: np.ndarray, min_sd: float) -> np.ndarray:
         """How far values (n,) lie from the middle, in robust SDs; 0 where unknown."""
-        below, above = self.halves(least)
-        return np.nan_to_num(SDS * (values - self.middle) / np.where(values < self.middle, below, above))
+        half_range_below, half_range_above = self.half_ranges(min_sd)
+        return np.nan_to_num(
+            SDS_TO_RANGE_END
+            * (measure_values - self.middle)
+            / np.where(measure_values < self.middle, half_range_below, half_range_above)
+        )
 
 
 Ranges = dict[str, dict[str, Range]]  # by view (a map, the connectome, the person), then by measure
 
 
 @dataclass(frozen=True)
-class Finding:
+class Deviation:
     """A measure of a record, and how many robust SDs it lies from the middle of the others."""
 
     view: str
-    measure: str
+    measure_name: str
     value: float
-    range: Range
-    z: float
-    turned: bool  # see `looks_turned`
+    usual_range: Range
+    robust_z: float
+    is_turned: bool  # see `looks_turned`
 
     @property
-    def of_one_scan(self) -> bool:
-        return self.view not in (PERSON, AVERAGE)
+    def is_scan_measure(self) -> bool:
+        return self.view not in (PERSON_VIEW, AVERAGE_VIEW)
 
     @property
     def is_far(self) -> bool:
-        return abs(self.z) > measure_of(self.view, self.measure).limit or self.turned
+        return abs(self.robust_z) > find_measure(self.view, self.measure_name).limit_sds or self.is_turned
 
     @property
-    def numbers(self) -> str:
+    def value_with_range(self) -> str:
         """The value and the range as people know them."""
-        told = measure_of(self.view, self.measure).as_told
-        value, low, high = (f"{told(of):.3g}" for of in (self.value, self.range.low, self.range.high))
-        return f"{value}, usually {low} to {high}"
+        to_plain_units = find_measure(self.view, self.measure_name).to_plain_units
+        value_text, low_text, high_text = (
+            f"{to_plain_units(number):.3g}" for number in (self.value, self.usual_range.low, self.usual_range.high)
+        )
+        return f"{value_text}, usually {low_text} to {high_text}"
 
 
-def looks_turned(view: str, measure: str, record: Mapping[tuple[str, str], float], usual: Range, z: float) -> bool:
+def looks_turned(
+    view: str, measure_name: str, value_by_measure: Mapping[tuple[str, str], float], usual_range: Range, robust_z: float
+) -> bool:
     """Whether one of HALVES has another sign in a record, whose measures are given, than in most, whose sign is clear.
 
     Contrasts of a task really differ in sign between people, and some lie between. So values look negated only if they
     are far from those of all others, and sides exchanged only if the values are not doubtful themselves. Of 155
     of 2,800 simulated contrasts, 18 are still told; of maps of ABIDE that are negated or mirrored, as many as without.
     """
-    is_opposite = measure in HALVES and usual.middle > TURNED and record[view, measure] < -TURNED
-    if view == AVERAGE or not is_opposite:
+    has_opposite_sign = (
+        measure_name in HALF_MEASURES
+        and usual_range.middle > MIN_TURNED_CORRELATION
+        and value_by_measure[view, measure_name] < -MIN_TURNED_CORRELATION
+    )
+    if view == AVERAGE_VIEW or not has_opposite_sign:
         return False
-    return z < -LIMIT if measure == "values" else record.get((view, "values"), 1.0) > TURNED
+    return (
+        robust_z < -MEASURE_LIMIT_SDS
+        if measure_name == "values"
+        else value_by_measure.get((view, "values"), 1.0) > MIN_TURNED_CORRELATION
+    )
 
 
-def z_of(values: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
+def compute_robust_z(measure_table: pd.DataFrame, ranges: Ranges) -> pd.DataFrame:
     """Robust z of the columns (view, measure) that have a range. Those of AVERAGE, if there is a range, are of the mean
     over maps, which tells what several maps share, such as more smoothing, though each may lie within its limit."""
-    found = {
-        (view, name): ranges[view][name].z(values[view, name].to_numpy(), measure_of(view, name).least)
-        for view, name in values
-        if name in ranges.get(view, {})
+    z_by_column = {
+        (view, measure_name): ranges[view][measure_name].robust_z(
+            measure_table[view, measure_name].to_numpy(), find_measure(view, measure_name).min_sd
+        )
+        for view, measure_name in measure_table
+        if measure_name in ranges.get(view, {})
     }
-    means = mean_over_maps(pd.DataFrame(found, index=values.index))
-    found |= {
-        of: ranges[AVERAGE][of[1]].z(values_of.to_numpy(), LEAST_AVERAGE)
-        for of, values_of in means.items()
-        if of[1] in ranges.get(AVERAGE, {})
+    mean_z = average_z_over_maps(pd.DataFrame(z_by_column, index=measure_table.index))
+    z_by_column |= {
+        column: ranges[AVERAGE_VIEW][column[1]].robust_z(column_means.to_numpy(), MIN_AVERAGE_SD)
+        for column, column_means in mean_z.items()
+        if column[1] in ranges.get(AVERAGE_VIEW, {})
     }
-    return pd.DataFrame(found, index=values.index)
+    return pd.DataFrame(z_by_column, index=measure_table.index)
 
 
-def mean_over_maps(z: pd.DataFrame) -> pd.DataFrame:
+def average_z_over_maps(z_table: pd.DataFrame) -> pd.DataFrame:
     """The mean z of each measure that several maps have."""
-    of_maps = defaultdict[str, list[str]](list)
-    for view, name in z:
-        if view not in (PERSON, AVERAGE, CONNECTOME) and name not in SHARED:
-            of_maps[name].append(view)
-    means = {
-        (AVERAGE, name): z[[(view, name) for view in views]].mean(axis=1)
-        for name, views in of_maps.items()
+    views_by_measure = defaultdict[str, list[str]](list)
+    for view, measure_name in z_table:
+        if view not in (PERSON_VIEW, AVERAGE_VIEW, CONNECTOME_VIEW) and measure_name not in SHARED_MEASURES:
+            views_by_measure[measure_name].append(view)
+    mean_z_by_column = {
+        (AVERAGE_VIEW, measure_name): z_table[[(view, measure_name) for view in views]].mean(axis=1)
+        for measure_name, views in views_by_measure.items()
         if len(views) > 1
     }
-    return pd.DataFrame(means, index=z.index)
+    return pd.DataFrame(mean_z_by_column, index=z_table.index)
 
 
-def findings(values: pd.DataFrame, ranges: Ranges) -> list[list[Finding]]:
+def find_deviations(measure_table: pd.DataFrame, ranges: Ranges) -> list[list[Deviation]]:
     """For each row of measures those that are far from the others, the farthest first."""
-    z = z_of(values, ranges)
-    every = pd.concat([values, mean_over_maps(z)], axis=1)[[*z]]
-    known = [ranges[view][name] for view, name in z]
-    found = []
-    for of_row, far in zip(every.to_numpy().tolist(), z.to_numpy().tolist(), strict=True):
-        record, one = dict(zip(z, of_row, strict=True)), list[Finding]()
-        for (view, name), usual, distance in zip(z, known, far, strict=True):
-            turned = looks_turned(view, name, record, usual, distance)
-            one.append(Finding(view, name, record[view, name], usual, distance, turned))
-        found.append(sorted((of for of in one if of.is_far), key=lambda of: -abs(of.z)))
-    return found
+    z_table = compute_robust_z(measure_table, ranges)
+    measures_and_means = pd.concat([measure_table, average_z_over_maps(z_table)], axis=1)[[*z_table]]
+    usual_ranges = [ranges[view][measure_name] for view, measure_name in z_table]
+    deviations_per_row = []
+    for row_values, row_z in zip(measures_and_means.to_numpy().tolist(), z_table.to_numpy().tolist(), strict=True):
+        value_by_measure, row_deviations = dict(zip(z_table, row_values, strict=True)), list[Deviation]()
+        for (view, measure_name), usual_range, robust_z in zip(z_table, usual_ranges, row_z, strict=True):
+            is_turned = looks_turned(view, measure_name, value_by_measure, usual_range, robust_z)
+            row_deviations.append(
+                Deviation(view, measure_name, value_by_measure[view, measure_name], usual_range, robust_z, is_turned)
+            )
+        deviations_per_row.append(
+            sorted(
+                (deviation for deviation in row_deviations if deviation.is_far),
+                key=lambda deviation: -abs(deviation.robust_z),
+            )
+        )
+    return deviations_per_row
 
 
-def sentences(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Findings on a record in plain words; `regions` names the regions that it lacks, by map. A measure is told once
-    for all maps. It is not told if it follows from negated values, exchanged sides, a shift or missing regions."""
-    turned, far = {of.measure for of in found if of.turned}, {of.measure for of in found if of.of_one_scan}
-    cause = "values" if "values" in turned else "side" if turned else ""
-    follows = {"alike", *HALVES, *OF_PLACE} - {cause} if cause else {*HALVES} if far & {*OF_PLACE} else set()
-    follows |= {*OF_CUT} - {cause} if {"lacking_regions", "log coverage"} <= far else set()
-    follows |= {f"shift_{axis}" for axis in WAYS if f"{axis}_mm" in far - follows}
-    of_measure: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
-    for of in found:
-        if of.view == PERSON or of.measure not in (follows | far if of.view == AVERAGE else follows):
-            of_measure[of.view == PERSON, of.measure].append(of)
-    return tuple(sentence(same, regions) for same in of_measure.values())
+def format_deviations(
+    deviations: Sequence[Deviation], missing_regions_by_map: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Findings on a record in plain words; `missing_regions_by_map` names the regions that it lacks, by map. A measure
+    is told once for all maps. It is not told if it follows from negated values, exchanged sides, a shift or missing
+    regions."""
+    turned_measures, far_measures = (
+        {deviation.measure_name for deviation in deviations if deviation.is_turned},
+        {deviation.measure_name for deviation in deviations if deviation.is_scan_measure},
+    )
+    cause_measure = "values" if "values" in turned_measures else "side" if turned_measures else ""
+    consequent_measures = (
+        {"alike", *HALF_MEASURES, *PLACE_MEASURES} - {cause_measure}
+        if cause_measure
+        else {*HALF_MEASURES}
+        if far_measures & {*PLACE_MEASURES}
+        else set()
+    )
+    consequent_measures |= (
+        {*CUT_BRAIN_MEASURES} - {cause_measure} if {"lacking_regions", "log coverage"} <= far_measures else set()
+    )
+    consequent_measures |= {
+        f"shift_{axis}" for axis in DIRECTIONS_BY_AXIS if f"{axis}_mm" in far_measures - consequent_measures
+    }
+    deviations_by_measure: dict[tuple[bool, str], list[Deviation]] = defaultdict(list)
+    for deviation in deviations:
+        if deviation.view == PERSON_VIEW or deviation.measure_name not in (
+            consequent_measures | far_measures if deviation.view == AVERAGE_VIEW else consequent_measures
+        ):
+            deviations_by_measure[deviation.view == PERSON_VIEW, deviation.measure_name].append(deviation)
+    return tuple(
+        format_measure_deviations(same_measure_deviations, missing_regions_by_map)
+        for same_measure_deviations in deviations_by_measure.values()
+    )
 
 
-def sentence(found: Sequence[Finding], regions: Mapping[str, Sequence[str]]) -> str:
+def format_measure_deviations(
+    deviations: Sequence[Deviation], missing_regions_by_map: Mapping[str, Sequence[str]]
+) -> str:
     """Findings on one measure of several maps, with the numbers of the first."""
-    first = found[0]
-    words, maps = measure_of(first.view, first.measure).words, listed([of.view for of in found], NAMED)
-    if first.view == PERSON:
-        return f"{words} {first.numbers}"
-    if first.view == AVERAGE:
-        return f"{AVERAGE}: the {words} is {'lower' if first.value < first.range.middle else 'higher'} than usual"
-    return f"{maps}: {said(first, words, regions)}"
+    first_deviation = deviations[0]
+    description, maps_text = (
+        find_measure(first_deviation.view, first_deviation.measure_name).description,
+        listed([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON),
+    )
+    if first_deviation.view == PERSON_VIEW:
+        return f"{description} {first_deviation.value_with_range}"
+    if first_deviation.view == AVERAGE_VIEW:
+        return (
+            f"{AVERAGE_VIEW}: the {description} is "
+            f"{'lower' if first_deviation.value < first_deviation.usual_range.middle else 'higher'} than usual"
+        )
+    return f"{maps_text}: {describe_deviation(first_deviation, description, missing_regions_by_map)}"
 
 
-def said(of: Finding, words: str, regions: Mapping[str, Sequence[str]]) -> str:
+def describe_deviation(
+    deviation: Deviation, description: str, missing_regions_by_map: Mapping[str, Sequence[str]]
+) -> str:
     """What is far from the others in a map or connectome."""
-    if of.turned:
-        return NEGATED if of.measure == "values" else EXCHANGED
-    if of.measure == "alike" and of.value < (NO_CONNECTOME if of.view == CONNECTOME else UNRELATED):
-        return OTHER_ATLAS if of.view == CONNECTOME else UNRELATED_WORDS
-    if of.measure in OF_PLACE:
-        off = of.value - of.range.middle
-        what = "" if of.measure.startswith("shift_") else "the centre of the brain is "
-        axis = of.measure.removeprefix("shift_")[0]
-        return f"{what}{abs(off):.0f} mm too far to the {WAYS[axis][int(off > 0)]}"
-    if of.measure == "lacking_regions":
-        lacking = regions[of.view]
-        missing = "1 region is missing" if len(lacking) == 1 else f"{len(lacking)} regions are missing"
-        return f"{missing}: {listed(lacking, NAMED)}"
-    return f"the {words} is {of.numbers}"
+    if deviation.is_turned:
+        return NEGATED_WORDS if deviation.measure_name == "values" else EXCHANGED_WORDS
+    if deviation.measure_name == "alike" and deviation.value < (
+        UNRELATED_CONNECTOME_CORRELATION if deviation.view == CONNECTOME_VIEW else UNRELATED_MAP_CORRELATION
+    ):
+        return OTHER_ATLAS_WORDS if deviation.view == CONNECTOME_VIEW else UNRELATED_WORDS
+    if deviation.measure_name in PLACE_MEASURES:
+        offset_mm = deviation.value - deviation.usual_range.middle
+        opening_words = "" if deviation.measure_name.startswith("shift_") else "the centre of the brain is "
+        axis = deviation.measure_name.removeprefix("shift_")[0]
+        return f"{opening_words}{abs(offset_mm):.0f} mm too far to the {DIRECTIONS_BY_AXIS[axis][int(offset_mm > 0)]}"
+    if deviation.measure_name == "lacking_regions":
+        missing_regions = missing_regions_by_map[deviation.view]
+        missing_count_text = (
+            "1 region is missing" if len(missing_regions) == 1 else f"{len(missing_regions)} regions are missing"
+        )
+        return f"{missing_count_text}: {listed(missing_regions, MAX_NAMES_IN_REASON)}"
+    return f"the {description} is {deviation.value_with_range}"

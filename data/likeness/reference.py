@@ -15,10 +15,10 @@ import pandas as pd
 from scipy import stats
 
 from data.base import files
-from data.base.archive import Archive, npz
+from data.base.archive import Archive, make_npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.base.terminal import participants, progress
+from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts import atlas
 from data.cohorts.cohort import LIKENESS, MEANS, Cohort
 from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER, clean, mostly_numbers
@@ -26,42 +26,42 @@ from data.cohorts.records import TELLING
 from data.cohorts.rows import listed
 from data.conversion.template import TemplateCohort
 from data.likeness.reasons import (
-    MAD_SD,
-    MEASURES,
-    PERSON,
-    SDS,
+    MEASURE_BY_NAME,
+    NORMAL_MAD,
+    PERSON_VIEW,
+    SDS_TO_RANGE_END,
     Range,
     Ranges,
-    findings,
-    mean_over_maps,
-    sentences,
-    z_of,
+    average_z_over_maps,
+    compute_robust_z,
+    find_deviations,
+    format_deviations,
 )
 from data.likeness.scans import (
-    HALVES,
-    NEARLY_ALL,
-    Lacking,
+    HALF_MEASURES,
+    NEARLY_ALL_FRACTION,
     Means,
     MeanVolume,
-    Scans,
-    before_conversion,
-    measured,
-    volumes_of,
+    MissingRegions,
+    ScanSums,
+    iterate_map_volumes,
+    measure_against_means,
+    read_unconverted_measures,
 )
 
-MOST_PEOPLE = 2000  # of whom they are taken, drawn at random
-MIDDLE = 0.05, 0.5, 0.95  # the quantiles that are kept of a number
-DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
+MAX_REFERENCE_PEOPLE = 2000  # of whom they are taken, drawn at random
+RANGE_QUANTILES = 0.05, 0.5, 0.95  # the quantiles that are kept of a number
+CONSTANT_DIGITS = 4  # significant ones of constants: fewer than those of most people's IDs
 SHARE_DIGITS = 3  # the same of a share
-FEW_VALUES = 5  # of a number; it counts as a category
-MIN_OF_CATEGORY = 2  # training people who have it, so that it is not that of one person
-MIN_KNOWN = 20  # of whom a number is known
-UNKNOWN = "unknown"
-UNUSED = "unused_"  # begins the name of a phenotype value that is always 0
+MAX_DISTINCT_CATEGORIES = 5  # of a number; it counts as a category
+MIN_PEOPLE_PER_CATEGORY = 2  # training people who have it, so that it is not that of one person
+MIN_PEOPLE_WITH_NUMBER = 20  # of whom a number is known
+UNKNOWN_VALUE = "unknown"
+UNUSED_PREFIX = "unused_"  # begins the name of a phenotype value that is always 0
 
 
 @dataclass(frozen=True)
-class Constants:
+class LikenessConstants:
     """What is kept of training people; nobody can be recognised by it. `regions` are those that nearly all maps cover,
     by map; `categories`, by column, those that several people have, with their shares; `known` the phenotype's columns
     of numbers that hardly anybody lacks."""
@@ -77,106 +77,130 @@ class Constants:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Training people: constants, and two means. `volume` (x, y, z, maps) float32 has the mean of each map on the
-    reduced grid; `edges` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
+    """Training people: constants, and two means. `mean_volumes` (x, y, z, maps) float32 has the mean of each map on the
+    reduced grid; `mean_edges` (edges,) float32 is the mean connectome in Fisher z, None if there is none."""
 
-    constants: Constants
-    volume: np.ndarray
-    edges: np.ndarray | None
+    constants: LikenessConstants
+    mean_volumes: np.ndarray
+    mean_edges: np.ndarray | None
 
     @functools.cached_property
     def means(self) -> Means:
-        of_maps = zip(self.constants.maps, np.moveaxis(self.volume, -1, 0), strict=True)
-        return Means({name: MeanVolume(mean) for name, mean in of_maps}, self.edges, self.constants.regions)
+        map_volume_pairs = zip(self.constants.maps, np.moveaxis(self.mean_volumes, -1, 0), strict=True)
+        return Means(
+            {map_name: MeanVolume(mean_volume) for map_name, mean_volume in map_volume_pairs},
+            self.mean_edges,
+            self.constants.regions,
+        )
 
     @property
-    def parts(self) -> dict[str, bytes]:
-        """The files that `reference_in` reads."""
-        means = {"volume": self.volume} | ({} if self.edges is None else {"edges": self.edges})
-        return {LIKENESS: files.json_text(asdict(self.constants)).encode(), MEANS: npz(**means)}
+    def bytes_by_file(self) -> dict[str, bytes]:
+        """The files that `read_reference` reads."""
+        array_by_name = {"volume": self.mean_volumes} | ({} if self.mean_edges is None else {"edges": self.mean_edges})
+        return {LIKENESS: files.format_json(asdict(self.constants)).encode(), MEANS: make_npz(**array_by_name)}
 
 
-def reference_in(archive: Archive) -> Reference | None:
+def read_reference(archive: Archive) -> Reference | None:
     """What a bundle says of training people, or the folder of people who were prepared like these; None if it says
     nothing. Raises InputError for damage."""
-    if LIKENESS not in archive.parts:
+    if LIKENESS not in archive.bytes_by_member:
         return None
-    means = archive.arrays(MEANS)
-    return Reference(archive.json(LIKENESS, Constants), means["volume"], means.get("edges"))
+    array_by_name = archive.read_arrays(MEANS)
+    return Reference(
+        archive.read_json(LIKENESS, LikenessConstants), array_by_name["volume"], array_by_name.get("edges")
+    )
 
 
-def parts_like(like: TemplateCohort) -> tuple[dict[str, bytes], str]:
-    """The `parts` of the training people whom new people are prepared `like`; if there are none, why. Raises InputError
-    for a record that cannot be read."""
-    cohort = like.cohort
-    if like.bundle:
-        told = reference_in(like.bundle)
-        return (told.parts, "") if told else ({}, f"{cohort.path} does not say what these are like.")
-    training = [index for index, row in enumerate(cohort.rows) if row.split == "train"]
-    if why := too_few(cohort, people_at(cohort, training)):
-        return {}, why
-    return reference(cohort, training).parts, ""
+def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], str]:
+    """The `parts` of the training people whom new people are prepared `template`; if there are none, why. Raises
+    InputError for a record that cannot be read."""
+    cohort = template.cohort
+    if template.bundle:
+        bundle_reference = read_reference(template.bundle)
+        return (
+            (bundle_reference.bytes_by_file, "")
+            if bundle_reference
+            else ({}, f"{cohort.path} does not say what these are like.")
+        )
+    training_indices = [record_index for record_index, row in enumerate(cohort.rows) if row.split == "train"]
+    if reason := explain_too_few_training_people(cohort, sample_people(cohort, training_indices)):
+        return {}, reason
+    return make_reference(cohort, training_indices).bytes_by_file, ""
 
 
-def kept_reference(cohort: Cohort) -> Reference | None:
+def load_reference(cohort: Cohort) -> Reference | None:
     """What those are like whom the people of a cohort were prepared like; None if it does not say that, or holds the
     volumes of an encoder. Raises InputError for damage."""
-    paths = [cohort.side_tables[name] for name in (LIKENESS, MEANS) if name in cohort.side_tables]
+    reference_paths = [
+        cohort.side_tables[file_name] for file_name in (LIKENESS, MEANS) if file_name in cohort.side_tables
+    ]
     if cohort.metadata.reduction.startswith("encoder"):
         return None
-    return reference_in(Archive(cohort.path, {path.name: path.read_bytes() for path in paths}))
+    return read_reference(Archive(cohort.path, {path.name: path.read_bytes() for path in reference_paths}))
 
 
-def too_few(cohort: Cohort, chosen: Sequence[int]) -> str:
+def explain_too_few_training_people(cohort: Cohort, person_indices: Sequence[int]) -> str:
     """Why people, at these positions, are too few to be described; empty if they are enough."""
-    if len(chosen) >= EFFORT.describe_from:
+    if len(person_indices) >= EFFORT.describe_from:
         return ""
     return (
-        f"{cohort.path} has {participants(len(chosen), 'training')}; expected {EFFORT.describe_from} to tell who is "
-        "out of distribution."
+        f"{cohort.path} has {format_participants(len(person_indices), 'training')}; expected {EFFORT.describe_from} to "
+        "tell who is out of distribution."
     )
 
 
-def reference(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Reference:
+def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> Reference:
     """The training people whose records are at these positions. Raises InputError if they are too few, or if a record
     cannot be read."""
-    chosen = people_at(cohort, indices)
-    if why := too_few(cohort, chosen):
-        raise InputError(why)
-    scans = Scans(cohort, chosen)
-    with progress("Measuring training participants", len(chosen)) as shown:
-        for index in chosen:
-            scans.add(index, volumes_of(cohort, index))
-            shown.advance()
-    table, sites = table_of(cohort, chosen), [cohort.rows[index].site for index in chosen]
-    numbers, means = numeric_columns(table, sites), scans.means()
-    values = all_measures(cohort, chosen, scans.measured(chosen)[0], numbers)
-    phenotype = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
-    constants = Constants(
-        len(chosen),
+    person_indices = sample_people(cohort, record_indices)
+    if reason := explain_too_few_training_people(cohort, person_indices):
+        raise InputError(reason)
+    scan_sums = ScanSums(cohort, person_indices)
+    with open_progress_bar("Measuring training participants", len(person_indices)) as progress_bar:
+        for record_index in person_indices:
+            scan_sums.add_record(record_index, iterate_map_volumes(cohort, record_index))
+            progress_bar.advance()
+    people_table, sites = (
+        make_people_table(cohort, person_indices),
+        [cohort.rows[record_index].site for record_index in person_indices],
+    )
+    number_columns, people_means = find_number_columns(people_table, sites), scan_sums.compute_means()
+    measure_table = collect_measures(
+        cohort, person_indices, scan_sums.measure_records(person_indices)[0], number_columns
+    )
+    phenotype_columns = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
+    constants = LikenessConstants(
+        len(person_indices),
         cohort.maps,
         cohort.metadata.parcels_sha256 if cohort.connectomes else "",
-        ranges_of(values),
-        means.regions,
-        categories_of(table, sites, phenotype),
-        tuple(name for name in numbers if name in phenotype and numbers[name].notna().mean() >= NEARLY_ALL),
+        compute_ranges(measure_table),
+        people_means.common_regions_by_map,
+        find_categories(people_table, sites, phenotype_columns),
+        tuple(
+            column
+            for column in number_columns
+            if column in phenotype_columns and number_columns[column].notna().mean() >= NEARLY_ALL_FRACTION
+        ),
     )
-    return Reference(constants, means.volume, means.edges)
+    return Reference(constants, people_means.mean_volumes, people_means.mean_edges)
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
-    """People beside training people, a row a record. `values` are measures, with columns (view, measure); `table` is
-    what `table_of` gives; `reasons` say in plain words why somebody is atypical, and are empty for most."""
+class Comparison:
+    """People beside training people, a row a record. `measure_table` are measures, with columns (view, measure);
+    `people_table` is what `make_people_table` gives; `reasons_per_record` say in plain words why somebody is
+    atypical, and are empty for most."""
 
-    values: pd.DataFrame
-    table: pd.DataFrame
-    reasons: list[tuple[str, ...]]
+    measure_table: pd.DataFrame
+    people_table: pd.DataFrame
+    reasons_per_record: list[tuple[str, ...]]
 
 
-def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray) -> Compared:
+def compare_with_reference(
+    reference: Reference, cohort: Cohort, record_indices: Sequence[int] | np.ndarray
+) -> Comparison:
     """The records at these positions beside training people. Raises InputError if the cohort has other maps."""
-    constants, chosen = of.constants, [int(index) for index in indices]
+    constants, int_indices = reference.constants, [int(record_index) for record_index in record_indices]
     if cohort.maps != constants.maps:
         raise InputError(
             f"{cohort.path} holds the maps {listed(cohort.maps)}; the training participants have "
@@ -184,151 +208,225 @@ def compared(of: Reference, cohort: Cohort, indices: Sequence[int] | np.ndarray)
         )
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
-    with progress("Comparing participants", len(chosen)) as shown:
-        scans, lacking = measured(cohort, chosen, of.means, shown)
-    table = table_of(cohort, chosen)
-    numbers = table[[name for name in constants.ranges.get(PERSON, {}) if name in table]].apply(as_number)
-    values = all_measures(cohort, chosen, scans, numbers)
-    found = reasons(cohort, values, constants.ranges, lacking)
-    other = atypical_values(constants, table)
-    return Compared(values, table, [(*one, *more) for one, more in zip(found, other, strict=True)])
+    with open_progress_bar("Comparing participants", len(int_indices)) as progress_bar:
+        scan_measures, missing_regions_by_record = measure_against_means(
+            cohort, int_indices, reference.means, progress_bar
+        )
+    people_table = make_people_table(cohort, int_indices)
+    number_columns = people_table[
+        [column for column in constants.ranges.get(PERSON_VIEW, {}) if column in people_table]
+    ].apply(parse_numbers)
+    measure_table = collect_measures(cohort, int_indices, scan_measures, number_columns)
+    deviation_reasons = find_reasons(cohort, measure_table, constants.ranges, missing_regions_by_record)
+    value_reasons = find_atypical_values(constants, people_table)
+    return Comparison(
+        measure_table,
+        people_table,
+        [
+            (*deviation_sentences, *value_sentences)
+            for deviation_sentences, value_sentences in zip(deviation_reasons, value_reasons, strict=True)
+        ],
+    )
 
 
-def reasons(cohort: Cohort, values: pd.DataFrame, ranges: Ranges, lacking: Lacking) -> list[tuple[str, ...]]:
-    """In plain words what is far from the others in each row of measures; `lacking` regions by record."""
-    names = atlas.load_atlas(None, cohort.grid).names
-    named = [
-        {name: [names[of] for of in regions] for name, regions in lacking[index].items()} for index in values.index
+def find_reasons(
+    cohort: Cohort, measure_table: pd.DataFrame, ranges: Ranges, missing_regions_by_record: MissingRegions
+) -> list[tuple[str, ...]]:
+    """In plain words what is far from the others in each row of measures; `missing_regions_by_record` regions by
+    record."""
+    name_by_region = atlas.load_atlas(None, cohort.grid).names
+    missing_names_per_record = [
+        {
+            map_name: [name_by_region[region] for region in regions]
+            for map_name, regions in missing_regions_by_record[record_index].items()
+        }
+        for record_index in measure_table.index
     ]
-    return [sentences(one, regions) for one, regions in zip(findings(values, ranges), named, strict=True)]
+    return [
+        format_deviations(row_deviations, regions)
+        for row_deviations, regions in zip(
+            find_deviations(measure_table, ranges), missing_names_per_record, strict=True
+        )
+    ]
 
 
-def people_at(cohort: Cohort, indices: Sequence[int] | np.ndarray) -> list[int]:
+def sample_people(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
     """The positions of the first record of each person among these, of MOST_PEOPLE at most. Records of swapped regions
     do not count."""
-    kept = np.intersect1d(indices, cohort.unswapped())
-    first = np.array(list(cohort.first_records(kept.tolist()).values()), int)
-    return np.sort(np.random.default_rng(0).permutation(first)[:MOST_PEOPLE]).tolist()
+    unswapped_indices = np.intersect1d(record_indices, cohort.unswapped())
+    first_indices = np.array(list(cohort.first_records(unswapped_indices.tolist()).values()), int)
+    return np.sort(np.random.default_rng(0).permutation(first_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
 
 
-def all_measures(cohort: Cohort, indices: Sequence[int], scans: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
+def collect_measures(
+    cohort: Cohort, record_indices: Sequence[int], scan_measures: pd.DataFrame, number_columns: pd.DataFrame
+) -> pd.DataFrame:
     """Measures of scans, those of maps before their conversion, and numbers of the person, (view, measure)."""
-    person = pd.DataFrame({(PERSON, name): values.to_numpy(float) for name, values in numbers.items()}, list(indices))
-    return pd.concat([scans, before_conversion(cohort, indices), person], axis=1)
+    person_measures = pd.DataFrame(
+        {(PERSON_VIEW, column): column_values.to_numpy(float) for column, column_values in number_columns.items()},
+        list(record_indices),
+    )
+    return pd.concat([scan_measures, read_unconverted_measures(cohort, record_indices), person_measures], axis=1)
 
 
-def quantiles(values: np.ndarray, shares: Sequence[float] | float) -> np.ndarray:
+def compute_quantiles(values: np.ndarray, levels: Sequence[float] | float) -> np.ndarray:
     """The quantiles by Harrell and Davis: of values (n,), or of each column (n, columns) -> (shares, columns)."""
-    of = np.reshape(shares, (-1, *np.ones(values.ndim - 1, int)))
-    return stats.quantile(values, of, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
+    level_column = np.reshape(levels, (-1, *np.ones(values.ndim - 1, int)))
+    return stats.quantile(values, level_column, method="harrell-davis", axis=0, nan_policy="omit", keepdims=True)
 
 
-def ranges_of(values: pd.DataFrame) -> Ranges:
+def compute_ranges(measure_values: pd.DataFrame) -> Ranges:
     """The ranges of the columns (view, measure) that nearly all people have, and of their means over maps; of numbers
     of persons in any case."""
-    found: Ranges = {}
+    ranges: Ranges = {}
 
-    def add(of: list[tuple[str, str]], ends: np.ndarray) -> None:
-        for (view, measure), of_measure in zip(of, ends.T.tolist(), strict=True):
-            found.setdefault(view, {})[measure] = Range(*(float(f"{end:.{DIGITS}g}") for end in of_measure))
+    def add_ranges(columns: list[tuple[str, str]], range_ends: np.ndarray) -> None:
+        for (view, measure_name), measure_ends in zip(columns, range_ends.T.tolist(), strict=True):
+            ranges.setdefault(view, {})[measure_name] = Range(
+                *(float(f"{range_end:.{CONSTANT_DIGITS}g}") for range_end in measure_ends)
+            )
 
-    persons = [column for column in values if column[0] == PERSON]
-    nearly_all = values.notna().mean() >= NEARLY_ALL
-    scans = values[[column for column in values if column[1] in MEASURES and nearly_all[column]]]
-    sizes = {of: values.abs() if of[1] in HALVES else values for of, values in scans.items()}  # many may be turned
-    add([*scans], by_deviation(pd.DataFrame(sizes, scans.index).to_numpy()))
-    means = mean_over_maps(z_of(scans, found))
-    add([*means], by_deviation(means.to_numpy()))
-    add(persons, quantiles(values[persons].to_numpy(), MIDDLE))
-    return found
+    person_columns = [column for column in measure_values if column[0] == PERSON_VIEW]
+    is_nearly_complete = measure_values.notna().mean() >= NEARLY_ALL_FRACTION
+    scan_measures = measure_values[
+        [column for column in measure_values if column[1] in MEASURE_BY_NAME and is_nearly_complete[column]]
+    ]
+    magnitude_by_column = {
+        measure_column: measure_values.abs() if measure_column[1] in HALF_MEASURES else measure_values
+        for measure_column, measure_values in scan_measures.items()
+    }  # many may be turned
+    add_ranges(
+        [*scan_measures], compute_deviation_ranges(pd.DataFrame(magnitude_by_column, scan_measures.index).to_numpy())
+    )
+    mean_z = average_z_over_maps(compute_robust_z(scan_measures, ranges))
+    add_ranges([*mean_z], compute_deviation_ranges(mean_z.to_numpy()))
+    add_ranges(person_columns, compute_quantiles(measure_values[person_columns].to_numpy(), RANGE_QUANTILES))
+    return ranges
 
 
-def by_deviation(values: np.ndarray) -> np.ndarray:
+def compute_deviation_ranges(measure_values: np.ndarray) -> np.ndarray:
     """Ends and middle (3, columns) of values (n, columns) by their medians and median absolute deviations."""
-    if not values.size:
+    if not measure_values.size:
         return np.empty((3, 0))
-    middle = quantiles(values, 0.5)
-    half = quantiles(np.abs(values - middle), 0.5) * SDS / MAD_SD
-    return np.concatenate([middle - half, middle, middle + half])
+    medians = compute_quantiles(measure_values, 0.5)
+    half_ranges = compute_quantiles(np.abs(measure_values - medians), 0.5) * SDS_TO_RANGE_END / NORMAL_MAD
+    return np.concatenate([medians - half_ranges, medians, medians + half_ranges])
 
 
-def table_of(cohort: Cohort, indices: Sequence[int]) -> pd.DataFrame:
+def make_people_table(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataFrame:
     """Raw phenotype and covariates of the people with these records, a row a record: text, empty where unknown. A
     column that is in both is that of the phenotype."""
-    subjects, parts = [cohort.rows[index].subject for index in indices], []
-    if (raw := cohort.raw_phenotype) is not None:
-        parts.append(raw[[name for name in raw if not name.startswith(UNUSED)]].map("{:.12g}".format))
+    subjects, source_tables = [cohort.rows[record_index].subject for record_index in record_indices], []
+    if (raw_phenotype := cohort.raw_phenotype) is not None:
+        source_tables.append(
+            raw_phenotype[[column for column in raw_phenotype if not column.startswith(UNUSED_PREFIX)]].map(
+                "{:.12g}".format
+            )
+        )
     if cohort.covariates is not None:
-        parts.append(cohort.covariates.drop(columns=[name for part in parts for name in part], errors="ignore"))
-    rows = [part.loc[subjects].reset_index(drop=True) for part in parts]
-    return pd.concat(rows, axis=1) if rows else pd.DataFrame(index=range(len(subjects)))
+        source_tables.append(
+            cohort.covariates.drop(
+                columns=[column for source_table in source_tables for column in source_table], errors="ignore"
+            )
+        )
+    record_tables = [source_table.loc[subjects].reset_index(drop=True) for source_table in source_tables]
+    return pd.concat(record_tables, axis=1) if record_tables else pd.DataFrame(index=range(len(subjects)))
 
 
-def as_number(column: pd.Series) -> pd.Series:
+def parse_numbers(text_column: pd.Series) -> pd.Series:
     """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
-    values = pd.to_numeric(clean(column), errors="coerce").astype(float)
-    values = values.where(values.abs() <= MAX_NUMBER)
-    return np.log(values.where(values > 0)) if LOGARITHMIC.search(str(column.name)) else values
+    numbers = pd.to_numeric(clean(text_column), errors="coerce").astype(float)
+    numbers = numbers.where(numbers.abs() <= MAX_NUMBER)
+    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC.search(str(text_column.name)) else numbers
 
 
-def as_category(column: pd.Series) -> pd.Series:
+def parse_categories(text_column: pd.Series) -> pd.Series:
     """A column of text, each number written in one way."""
-    text = clean(column)
-    values = pd.to_numeric(text, errors="coerce")
-    return text.where(values.isna(), values.map("{:g}".format)).fillna(UNKNOWN)
+    cleaned_text = clean(text_column)
+    numbers = pd.to_numeric(cleaned_text, errors="coerce")
+    return cleaned_text.where(numbers.isna(), numbers.map("{:g}".format)).fillna(UNKNOWN_VALUE)
 
 
-def numeric_columns(table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
-    """The columns of a `table_of` training people at these sites that are numbers of many values, float64. A column
-    that repeats an earlier one is left out. So is one that names the sites: a new site is nothing unusual."""
-    found: dict[str, pd.Series] = {}
-    for name, column in table.items():
-        values = as_number(column)
-        several = values.nunique() > FEW_VALUES and values.notna().sum() >= MIN_KNOWN and mostly_numbers(column)
-        if several and column.tolist() != list(sites) and not any(values.equals(other) for other in found.values()):
-            found[str(name)] = values
-    return pd.DataFrame(found, table.index)
+def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.DataFrame:
+    """The columns of a `make_people_table` training people at these sites that are numbers of many values, float64. A
+    column that repeats an earlier one is left out. So is one that names the sites: a new site is nothing unusual."""
+    numbers_by_column: dict[str, pd.Series] = {}
+    for column_name, text_column in people_table.items():
+        numbers = parse_numbers(text_column)
+        has_many_numbers = (
+            numbers.nunique() > MAX_DISTINCT_CATEGORIES
+            and numbers.notna().sum() >= MIN_PEOPLE_WITH_NUMBER
+            and mostly_numbers(text_column)
+        )
+        if (
+            has_many_numbers
+            and text_column.tolist() != list(sites)
+            and not any(numbers.equals(earlier_numbers) for earlier_numbers in numbers_by_column.values())
+        ):
+            numbers_by_column[str(column_name)] = numbers
+    return pd.DataFrame(numbers_by_column, people_table.index)
 
 
-def categories_of(table: pd.DataFrame, sites: Sequence[str], phenotype: set[str]) -> dict[str, dict[str, float]]:
-    """The categories in a `table_of` training people at these sites, with their shares, by column.
+def find_categories(
+    people_table: pd.DataFrame, sites: Sequence[str], phenotype_columns: set[str]
+) -> dict[str, dict[str, float]]:
+    """The categories in a `make_people_table` training people at these sites, with their shares, by column.
 
     A column is left out if its categories tell the site, if hardly anybody shares them, or if it is the same for all.
     The share of fewer than TELLING people, or of all but these, is told as if they were so many. A column of the
     phenotype must be known.
     """
-    found: dict[str, dict[str, float]] = {}
-    for name, column in table.items():
-        text, most = as_category(column), max(TELLING, len(column) - TELLING)
-        if as_number(column).nunique() > FEW_VALUES or text.nunique() == 1:
+    frequencies_by_column: dict[str, dict[str, float]] = {}
+    for column_name, text_column in people_table.items():
+        categories, max_count = parse_categories(text_column), max(TELLING, len(text_column) - TELLING)
+        if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or categories.nunique() == 1:
             continue
-        counts = text.value_counts()
-        common = {
-            value: min(max(count, TELLING), most) / len(text)
-            for value, count in counts[counts >= MIN_OF_CATEGORY].items()
+        count_by_category = categories.value_counts()
+        frequency_by_category = {
+            category: min(max(count, TELLING), max_count) / len(categories)
+            for category, count in count_by_category[count_by_category >= MIN_PEOPLE_PER_CATEGORY].items()
         }
-        common |= {} if name in phenotype else {UNKNOWN: common.get(UNKNOWN, 0.0)}
-        if text.isin(common.keys()).mean() >= NEARLY_ALL and not tells_site(text, sites):
-            found[str(name)] = {value: float(f"{common[value]:.{SHARE_DIGITS}g}") for value in sorted(common)}
-    return found
+        frequency_by_category |= (
+            {} if column_name in phenotype_columns else {UNKNOWN_VALUE: frequency_by_category.get(UNKNOWN_VALUE, 0.0)}
+        )
+        if categories.isin(frequency_by_category.keys()).mean() >= NEARLY_ALL_FRACTION and not identifies_site(
+            categories, sites
+        ):
+            frequencies_by_column[str(column_name)] = {
+                category: float(f"{frequency_by_category[category]:.{SHARE_DIGITS}g}")
+                for category in sorted(frequency_by_category)
+            }
+    return frequencies_by_column
 
 
-def tells_site(text: pd.Series, sites: Sequence[str]) -> bool:
+def identifies_site(categories: pd.Series, sites: Sequence[str]) -> bool:
     """Whether the column is the site, or, if there are several sites, each of its categories is of one site only."""
-    site = pd.Series(list(sites), text.index)
-    named = text[text != UNKNOWN]
-    apart = site.nunique() > 1 and site[named.index].groupby(named).nunique().max() == 1
-    return bool(apart or (text == site).all())
+    site_by_person = pd.Series(list(sites), categories.index)
+    categories_without_unknown = categories[categories != UNKNOWN_VALUE]
+    is_site_specific = (
+        site_by_person.nunique() > 1
+        and site_by_person[categories_without_unknown.index].groupby(categories_without_unknown).nunique().max() == 1
+    )
+    return bool(is_site_specific or (categories == site_by_person).all())
 
 
-def atypical_values(constants: Constants, table: pd.DataFrame) -> list[list[str]]:
-    """For each row of a `table_of` people, the values that hardly any training person has, in words."""
-    found: list[list[str]] = [[] for _ in range(len(table))]
-    for name in constants.known:
-        for at in np.flatnonzero(as_number(table[name]).isna()) if name in table else ():
-            found[at].append(f"{name} is unknown, which is known of training participants")
-    for name, common in constants.categories.items():
-        text = as_category(table[name]) if name in table else pd.Series([*common][:1] * len(table))
-        for at in np.flatnonzero(~text.isin(common.keys())):
-            found[at].append(f"{name} {text.iloc[at]}, training participants {', '.join(common)}")
-    return found
+def find_atypical_values(constants: LikenessConstants, people_table: pd.DataFrame) -> list[list[str]]:
+    """For each row of a `make_people_table` people, the values that hardly any training person has, in words."""
+    reasons_per_row: list[list[str]] = [[] for _ in range(len(people_table))]
+    for column_name in constants.known:
+        for row_position in (
+            np.flatnonzero(parse_numbers(people_table[column_name]).isna()) if column_name in people_table else ()
+        ):
+            reasons_per_row[row_position].append(f"{column_name} is unknown, which is known of training participants")
+    for column_name, frequency_by_category in constants.categories.items():
+        categories = (
+            parse_categories(people_table[column_name])
+            if column_name in people_table
+            else pd.Series([*frequency_by_category][:1] * len(people_table))
+        )
+        for row_position in np.flatnonzero(~categories.isin(frequency_by_category.keys())):
+            reasons_per_row[row_position].append(
+                f"{column_name} {categories.iloc[row_position]}, training participants "
+                f"{', '.join(frequency_by_category)}"
+            )
+    return reasons_per_row

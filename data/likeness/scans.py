@@ -9,233 +9,316 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from data.base.terminal import Progress, progress
+from data.base.terminal import ProgressBar, open_progress_bar
 from data.cohorts import atlas, records, resampling
 from data.cohorts.cohort import SERIES, Cohort
 from data.conversion import edges, measures
 
-CONNECTOME = "connectome"  # a view beside the maps
-PARTS = 10  # of people, each of which is compared with the means of the others
-NEARLY_ALL = 0.99  # of people; a region that holds signal in so many is expected of everybody
-MIN_COVERED = 0.5  # share of a region's voxels that must hold signal
-LEAST_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is told with less weight
-MOST_ALIKE = 0.99999  # a correlation, so that Fisher z stays finite
-TINY = np.finfo(float).tiny  # a divisor in place of 0
-HALVES = ("side", "values")  # what tells how a volume was turned
-Lacking = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
+CONNECTOME_VIEW = "connectome"  # a view beside the maps
+MAX_SUBSETS = 10  # of people, each of which is compared with the means of the others
+NEARLY_ALL_FRACTION = 0.99  # of people; a region that holds signal in so many is expected of everybody
+MIN_COVERED_FRACTION = 0.5  # share of a region's voxels that must hold signal
+MIN_GAIN = 0.5  # share of the mean volume in a volume; below it, its place is told with less weight
+MAX_FINITE_CORRELATION = 0.99999  # a correlation, so that Fisher z stays finite
+TINY_DIVISOR = np.finfo(float).tiny  # a divisor in place of 0
+HALF_MEASURES = ("side", "values")  # what tells how a volume was turned
+MissingRegions = dict[int, dict[str, list[int]]]  # the regions without signal, by record and map
 
 
-def unit(values: np.ndarray) -> np.ndarray:
+def scale_to_unit_length(values: np.ndarray) -> np.ndarray:
     """Values of any shape, divided by the root of the sum of their squares; 0 if all are 0. Without the threads of a
     BLAS, which cost more than they save here."""
-    return values / max(float(np.sqrt(np.square(values).sum())), TINY)
+    return values / max(float(np.sqrt(np.square(values).sum())), TINY_DIVISOR)
 
 
-def centred(values: np.ndarray) -> np.ndarray:
+def centre_to_unit_length(values: np.ndarray) -> np.ndarray:
     """Values of any shape -> (n,) with mean 0 and length 1; 0 if they are constant."""
-    return unit(values.ravel() - values.mean(dtype=np.float64))
+    return scale_to_unit_length(values.ravel() - values.mean(dtype=np.float64))
 
 
-def fisher_z(correlation: float) -> float:
-    return float(np.arctanh(np.clip(correlation, -MOST_ALIKE, MOST_ALIKE)))
+def compute_fisher_z(correlation: float) -> float:
+    return float(np.arctanh(np.clip(correlation, -MAX_FINITE_CORRELATION, MAX_FINITE_CORRELATION)))
 
 
-def uncovered(volume: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The numbers of the regions in `labels` (x, y, z) int of which a volume (x, y, z) holds little signal."""
-    inside = np.flatnonzero(labels)
-    region, signal = labels.ravel()[inside], volume.ravel()[inside] != records.background(volume)
-    sizes = np.bincount(region)
-    return np.flatnonzero(np.bincount(region[signal], minlength=len(sizes)) < MIN_COVERED * sizes).tolist()
+def find_uncovered_regions(volume: np.ndarray, region_labels: np.ndarray) -> list[int]:
+    """The numbers of the regions in `region_labels` (x, y, z) int of which a volume (x, y, z) holds little signal."""
+    labelled_voxels = np.flatnonzero(region_labels)
+    voxel_regions, has_signal = (
+        region_labels.ravel()[labelled_voxels],
+        volume.ravel()[labelled_voxels] != records.background(volume),
+    )
+    region_sizes = np.bincount(voxel_regions)
+    return np.flatnonzero(
+        np.bincount(voxel_regions[has_signal], minlength=len(region_sizes)) < MIN_COVERED_FRACTION * region_sizes
+    ).tolist()
 
 
-def halves(volume: np.ndarray) -> np.ndarray:
+def compute_halves(volume: np.ndarray) -> np.ndarray:
     """HALVES of a volume (x, y, z), (2, voxels), each of length 1, within the brain, whose middle is moved to that of
     the grid. In a mirrored volume the first has the other sign; in a negated one, both have; in one that is shifted,
     neither: what a shift changes is taken from what differs between left and right."""
-    middle = np.argwhere(records.brain_of(volume)).mean(axis=0)
-    off = (np.array(volume.shape) - 1) / 2 - middle
-    inside = ndimage.shift(records.within_brain(volume[..., None])[..., 0], off, order=1)
-    own, *slopes = ((of - of[::-1].astype(np.float64)).ravel() for of in (inside, *np.gradient(inside)))
-    products = np.array([[(one * other).sum() for other in (*slopes, own)] for one in slopes])
-    by_slope = np.linalg.pinv(products[:, :-1], hermitian=True) @ products[:, -1]
-    side = own - sum(share * slope for share, slope in zip(by_slope, slopes, strict=True))
-    return np.stack([unit(side), centred(inside + inside[::-1])])
+    brain_centre = np.argwhere(records.brain_of(volume)).mean(axis=0)
+    centring_shift = (np.array(volume.shape) - 1) / 2 - brain_centre
+    centred_volume = ndimage.shift(records.within_brain(volume[..., None])[..., 0], centring_shift, order=1)
+    asymmetry, *slope_asymmetries = (
+        (image - image[::-1].astype(np.float64)).ravel() for image in (centred_volume, *np.gradient(centred_volume))
+    )
+    inner_products = np.array(
+        [
+            [(row_asymmetry * column_asymmetry).sum() for column_asymmetry in (*slope_asymmetries, asymmetry)]
+            for row_asymmetry in slope_asymmetries
+        ]
+    )
+    slope_weights = np.linalg.pinv(inner_products[:, :-1], hermitian=True) @ inner_products[:, -1]
+    side_half = asymmetry - sum(
+        slope_weight * slope_asymmetry
+        for slope_weight, slope_asymmetry in zip(slope_weights, slope_asymmetries, strict=True)
+    )
+    return np.stack([scale_to_unit_length(side_half), centre_to_unit_length(centred_volume + centred_volume[::-1])])
 
 
 class MeanVolume:
-    """The mean volume of a map over people, (x, y, z) on the reduced grid, and the mean of their `halves`, which are
-    those of the mean volume unless they are given: what a volume is compared with."""
+    """The mean volume of a map over people, (x, y, z) on the reduced grid, and the mean of their `mean_halves`, which
+    are those of the mean volume unless they are given: what a volume is compared with."""
 
-    def __init__(self, mean: np.ndarray, halves_of: np.ndarray | None = None) -> None:
-        self.mean = np.asarray(mean, np.float64)
-        self.pattern = centred(self.mean)
-        self.halves = np.stack([*map(unit, halves(self.mean) if halves_of is None else halves_of)])
+    def __init__(self, mean_volume: np.ndarray, mean_halves: np.ndarray | None = None) -> None:
+        self.mean_volume = np.asarray(mean_volume, np.float64)
+        self.unit_length_mean = centre_to_unit_length(self.mean_volume)
+        self.mean_halves = np.stack(
+            [*map(scale_to_unit_length, compute_halves(self.mean_volume) if mean_halves is None else mean_halves)]
+        )
 
     @cached_property
-    def shares(self) -> np.ndarray:
+    def least_squares_weights(self) -> np.ndarray:
         """Least squares, (5, voxels): the products with a volume say how much it holds of the mean volume, of its
         slopes along x, y and z, and of a constant; a slightly shifted volume is made of these."""
-        terms = np.stack([self.mean, *np.gradient(self.mean), np.ones(self.mean.shape)]).reshape(5, -1)
-        return np.linalg.pinv(terms @ terms.T, hermitian=True) @ terms
+        component_volumes = np.stack(
+            [self.mean_volume, *np.gradient(self.mean_volume), np.ones(self.mean_volume.shape)]
+        ).reshape(5, -1)
+        return np.linalg.pinv(component_volumes @ component_volumes.T, hermitian=True) @ component_volumes
 
-    def compare(self, volume: np.ndarray, of_volume: np.ndarray) -> dict[str, float]:
-        """`alike`, Fisher z of the correlation with a volume, whose `halves` are given; the correlations with each
-        half; how many mm the volume lies to the right, front and top."""
-        gain, *along, _ = (self.shares * volume.ravel()).sum(1)
-        shift = -records.REDUCED.spacing_mm * np.array(along) / max(gain, LEAST_GAIN)
-        alike = fisher_z(float((self.pattern * centred(volume)).sum()))
-        turned = (of_volume * self.halves).sum(1)
-        names = ("alike", *HALVES, "shift_x", "shift_y", "shift_z")
-        return dict(zip(names, [alike, *turned.tolist(), *shift.tolist()], strict=True))
+    def compare(self, volume: np.ndarray, volume_halves: np.ndarray) -> dict[str, float]:
+        """`similarity_z`, Fisher z of the correlation with a volume, whose `mean_halves` are given; the correlations
+        with each half; how many mm the volume lies to the right, front and top."""
+        mean_gain, *axis_slopes, _ = (self.least_squares_weights * volume.ravel()).sum(1)
+        shift_mm = -records.REDUCED.spacing_mm * np.array(axis_slopes) / max(mean_gain, MIN_GAIN)
+        similarity_z = compute_fisher_z(float((self.unit_length_mean * centre_to_unit_length(volume)).sum()))
+        half_correlations = (volume_halves * self.mean_halves).sum(1)
+        measure_names = ("alike", *HALF_MEASURES, "shift_x", "shift_y", "shift_z")
+        return dict(zip(measure_names, [similarity_z, *half_correlations.tolist(), *shift_mm.tolist()], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means over people: `maps` by name; `edges` (edges,) of connectomes in Fisher z, None without any. `regions` are
-    those that nearly all people have, by map."""
+    """Means over people: `mean_by_map` by name; `mean_edges` (edges,) of connectomes in Fisher z, None without any.
+    `common_regions_by_map` are those that nearly all people have, by map."""
 
-    maps: dict[str, MeanVolume]
-    edges: np.ndarray | None
-    regions: dict[str, tuple[int, ...]]
+    mean_by_map: dict[str, MeanVolume]
+    mean_edges: np.ndarray | None
+    common_regions_by_map: dict[str, tuple[int, ...]]
 
     @property
-    def volume(self) -> np.ndarray:
+    def mean_volumes(self) -> np.ndarray:
         """(x, y, z, maps) float32."""
-        return np.stack([of_map.mean for of_map in self.maps.values()], axis=-1).astype(np.float32)
+        return np.stack([map_mean.mean_volume for map_mean in self.mean_by_map.values()], axis=-1).astype(np.float32)
 
 
-class Scans:
+class ScanSums:
     """The scans of people, of whom each is compared with the means of those in other parts.
 
     Sums are kept by part and map: of people (parts,), of volumes (parts, maps, x, y, z) on the reduced grid, of
-    `halves` (parts, maps, 2, voxels), of those who lack a region (parts, maps, regions), and of edges (parts, 2,
+    `half_sums` (parts, maps, 2, voxels), of those who lack a region (parts, maps, regions), and of edges (parts, 2,
     edges), with how many are known. Halves are turned to the sign of those before: any number of people may be turned.
     """
 
-    def __init__(self, cohort: Cohort, indices: Iterable[int]) -> None:
+    def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
         """Those whose records are at these positions; the first record of each person counts in the means."""
-        self.cohort, self.labels = cohort, atlas.load_atlas(None, cohort.grid).labels
-        first = cohort.first_records(indices)
-        self.first, parts, maps = set(first.values()), min(PARTS, len(first)), cohort.num_maps
-        self.part = {subject: at % parts for at, subject in enumerate(first)}
-        shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
-        self.people, self.volumes = np.zeros(parts, int), np.zeros((parts, maps, *shape))
-        self.halves = np.zeros((parts, maps, len(HALVES), np.prod(shape)))
-        self.lacking = np.zeros((parts, maps, atlas.AAL_REGIONS + 1), int)
-        self.edges = np.zeros((parts, 2, num_edges))
+        self.cohort, self.region_labels = cohort, atlas.load_atlas(None, cohort.grid).labels
+        first_index_by_subject = cohort.first_records(record_indices)
+        self.first_indices, subset_count, map_count = (
+            set(first_index_by_subject.values()),
+            min(MAX_SUBSETS, len(first_index_by_subject)),
+            cohort.num_maps,
+        )
+        self.subset_by_subject = {
+            subject: subject_position % subset_count for subject_position, subject in enumerate(first_index_by_subject)
+        }
+        grid_shape, num_edges = records.REDUCED.shape, cohort.connectomes.num_edges if cohort.connectomes else 0
+        self.people_counts, self.volume_sums = (
+            np.zeros(subset_count, int),
+            np.zeros((subset_count, map_count, *grid_shape)),
+        )
+        self.half_sums = np.zeros((subset_count, map_count, len(HALF_MEASURES), np.prod(grid_shape)))
+        self.missing_counts = np.zeros((subset_count, map_count, atlas.AAL_REGIONS + 1), int)
+        self.edge_sums = np.zeros((subset_count, 2, num_edges))
 
-    def add(self, index: int, volumes: Iterable[np.ndarray]) -> None:
+    def add_record(self, record_index: int, map_volumes: Iterable[np.ndarray]) -> None:
         """Adds the record at this position, with the volume (x, y, z) of each map. Raises InputError if its connectome
         cannot be read."""
-        if index not in self.first:
+        if record_index not in self.first_indices:
             return
-        part = self.part[self.cohort.rows[index].subject]
+        subset = self.subset_by_subject[self.cohort.rows[record_index].subject]
         if self.cohort.connectomes:
-            (row,) = self.cohort.connectomes[[index]]
-            self.edges[part] += np.nan_to_num(row), np.isfinite(row)
-        self.people[part] += 1
-        for at, volume in enumerate(volumes):
-            small = resampling.reduced(volume)
-            self.volumes[part, at] += small
-            self.lacking[part, at, uncovered(volume, self.labels)] += 1
-            self.halves[part, at] += oriented(halves(small), self.halves[:, at].sum(0))
+            (edge_values,) = self.cohort.connectomes[[record_index]]
+            self.edge_sums[subset] += np.nan_to_num(edge_values), np.isfinite(edge_values)
+        self.people_counts[subset] += 1
+        for map_index, volume in enumerate(map_volumes):
+            reduced_volume = resampling.reduced(volume)
+            self.volume_sums[subset, map_index] += reduced_volume
+            self.missing_counts[subset, map_index, find_uncovered_regions(volume, self.region_labels)] += 1
+            self.half_sums[subset, map_index] += orient_halves(
+                compute_halves(reduced_volume), self.half_sums[:, map_index].sum(0)
+            )
 
-    def means(self, without: int | None = None) -> Means:
+    def compute_means(self, left_out_subset: int | None = None) -> Means:
         """Over all parts, or all but one. The mean volumes are rounded to float32, in which they are kept."""
-        kept = np.array([part != without for part in range(len(self.people))])
-        count, maps = self.people[kept].sum(), self.cohort.maps
-        volumes = (self.volumes[kept].sum(0) / max(count, 1)).astype(np.float32)
-        turned = self.halves[kept].sum(0) if without is not None else [None] * len(maps)
-        have = count - self.lacking[kept].sum(0)
-        common = [np.flatnonzero(of_map[1:] >= NEARLY_ALL * count) + 1 for of_map in have]
-        total, known = self.edges[kept].sum(0)
+        is_used_subset = np.array([subset != left_out_subset for subset in range(len(self.people_counts))])
+        people_count, map_names = self.people_counts[is_used_subset].sum(), self.cohort.maps
+        mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
+        half_sums = self.half_sums[is_used_subset].sum(0) if left_out_subset is not None else [None] * len(map_names)
+        people_with_region = people_count - self.missing_counts[is_used_subset].sum(0)
+        common_regions = [
+            np.flatnonzero(map_counts[1:] >= NEARLY_ALL_FRACTION * people_count) + 1
+            for map_counts in people_with_region
+        ]
+        edge_totals, edge_counts = self.edge_sums[is_used_subset].sum(0)
         return Means(
-            {name: MeanVolume(*both) for name, *both in zip(maps, volumes, turned, strict=True)},
-            (total / np.maximum(known, 1)).astype(np.float32) if self.cohort.connectomes else None,
-            {name: tuple(regions.tolist()) for name, regions in zip(maps, common, strict=True)},
+            {
+                map_name: MeanVolume(*volume_and_halves)
+                for map_name, *volume_and_halves in zip(map_names, mean_volumes, half_sums, strict=True)
+            },
+            (edge_totals / np.maximum(edge_counts, 1)).astype(np.float32) if self.cohort.connectomes else None,
+            {
+                map_name: tuple(region_numbers.tolist())
+                for map_name, region_numbers in zip(map_names, common_regions, strict=True)
+            },
         )
 
-    def measured(self, indices: Iterable[int]) -> tuple[pd.DataFrame, Lacking]:
-        """`measured` of the records at these positions, each beside the means of the parts of other people."""
-        of_part: dict[int, list[int]] = {}
-        for index in indices:
-            of_part.setdefault(self.part[self.cohort.rows[index].subject], []).append(index)
-        if len(self.people) < 2:
+    def measure_records(self, record_indices: Iterable[int]) -> tuple[pd.DataFrame, MissingRegions]:
+        """`measure_records` of the records at these positions, each beside the means of the parts of other people."""
+        indices_by_subset: dict[int, list[int]] = {}
+        for record_index in record_indices:
+            indices_by_subset.setdefault(self.subset_by_subject[self.cohort.rows[record_index].subject], []).append(
+                record_index
+            )
+        if len(self.people_counts) < 2:
             return pd.DataFrame(), {}
-        with progress("Comparing", sum(map(len, of_part.values()))) as shown:
-            found = [measured(self.cohort, of, self.means(part), shown) for part, of in of_part.items()]
-        lacking = {index: regions for _, of in found for index, regions in of.items()}
-        values = pd.concat([table for table, _ in found]).sort_index()
-        of_halves = [column for column in values if column[1] in HALVES]
-        values[of_halves] *= np.where(values[of_halves].median() < 0, -1, 1)  # most are not turned
-        return values, lacking
+        with open_progress_bar("Comparing", sum(map(len, indices_by_subset.values()))) as progress_bar:
+            subset_results = [
+                measure_against_means(self.cohort, subset_records, self.compute_means(subset), progress_bar)
+                for subset, subset_records in indices_by_subset.items()
+            ]
+        missing_regions_by_record = {
+            record_index: regions_by_map
+            for _, subset_records in subset_results
+            for record_index, regions_by_map in subset_records.items()
+        }
+        measure_table = pd.concat([subset_table for subset_table, _ in subset_results]).sort_index()
+        half_columns = [column for column in measure_table if column[1] in HALF_MEASURES]
+        measure_table[half_columns] *= np.where(measure_table[half_columns].median() < 0, -1, 1)  # most are not turned
+        return measure_table, missing_regions_by_record
 
 
-def oriented(values: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """`halves` (2, voxels), each turned to the sign of those in sums (2, voxels) of others."""
-    return np.where((values * sums).sum(1, keepdims=True) < 0, -values, values)
+def orient_halves(halves: np.ndarray, half_sums: np.ndarray) -> np.ndarray:
+    """`compute_halves` (2, voxels), each turned to the sign of those in sums (2, voxels) of others."""
+    return np.where((halves * half_sums).sum(1, keepdims=True) < 0, -halves, halves)
 
 
-def volumes_of(cohort: Cohort, index: int) -> Iterator[np.ndarray]:
+def iterate_map_volumes(cohort: Cohort, record_index: int) -> Iterator[np.ndarray]:
     """The volume (x, y, z) of each map of a record."""
-    return iter(np.moveaxis(cohort.volume(index), -1, 0))
+    return iter(np.moveaxis(cohort.volume(record_index), -1, 0))
 
 
-def measured(cohort: Cohort, indices: Iterable[int], others: Means, shown: Progress) -> tuple[pd.DataFrame, Lacking]:
+def measure_against_means(
+    cohort: Cohort, record_indices: Iterable[int], reference_means: Means, progress_bar: ProgressBar
+) -> tuple[pd.DataFrame, MissingRegions]:
     """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
     that each record lacks, by map. Raises InputError, naming a file that cannot be read."""
-    labels = atlas.load_atlas(None, cohort.grid).labels
-    rows: dict[int, dict[tuple[str, str], float]] = {}
-    lacking: Lacking = {}
-    for index in indices:
-        row: dict[tuple[str, str], float] = {}
-        rows[index], lacking[index] = row, {}
-        for (name, mean), volume in zip(others.maps.items(), volumes_of(cohort, index), strict=True):
-            small = resampling.reduced(volume)
-            gone = sorted(set(others.regions[name]) & set(uncovered(volume, labels)))
-            lacking[index][name] = gone
-            found = of_volume(small) | mean.compare(small, halves(small)) | {"lacking_regions": len(gone)}
-            row |= {(name, measure): value for measure, value in found.items()}
-        if cohort.connectomes and others.edges is not None:
-            (of_edges,) = cohort.connectomes[[index]]
-            found = of_connectome(of_edges, others.edges, cohort.connectomes.pairs)
-            row |= {(CONNECTOME, measure): value for measure, value in found.items()}
-        shown.advance()
-    return pd.DataFrame.from_dict(rows, orient="index"), lacking
+    region_labels = atlas.load_atlas(None, cohort.grid).labels
+    measures_by_record: dict[int, dict[tuple[str, str], float]] = {}
+    missing_regions_by_record: MissingRegions = {}
+    for record_index in record_indices:
+        value_by_column: dict[tuple[str, str], float] = {}
+        measures_by_record[record_index], missing_regions_by_record[record_index] = value_by_column, {}
+        for (map_name, mean_volume), volume in zip(
+            reference_means.mean_by_map.items(), iterate_map_volumes(cohort, record_index), strict=True
+        ):
+            reduced_volume = resampling.reduced(volume)
+            missing_regions = sorted(
+                set(reference_means.common_regions_by_map[map_name])
+                & set(find_uncovered_regions(volume, region_labels))
+            )
+            missing_regions_by_record[record_index][map_name] = missing_regions
+            value_by_measure = (
+                measure_reduced_volume(reduced_volume)
+                | mean_volume.compare(reduced_volume, compute_halves(reduced_volume))
+                | {"lacking_regions": len(missing_regions)}
+            )
+            value_by_column |= {(map_name, measure_name): value for measure_name, value in value_by_measure.items()}
+        if cohort.connectomes and reference_means.mean_edges is not None:
+            (edge_values,) = cohort.connectomes[[record_index]]
+            value_by_measure = measure_connectome(edge_values, reference_means.mean_edges, cohort.connectomes.pairs)
+            value_by_column |= {
+                (CONNECTOME_VIEW, measure_name): value for measure_name, value in value_by_measure.items()
+            }
+        progress_bar.advance()
+    return pd.DataFrame.from_dict(measures_by_record, orient="index"), missing_regions_by_record
 
 
-def of_volume(volume: np.ndarray) -> dict[str, float]:
+def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
     """Measures of a stored volume (x, y, z) on the reduced grid as a whole."""
-    found = measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
-    return found | logarithms({name: found[name] for name in ("coverage", "roughness")})
+    value_by_measure = measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
+    return value_by_measure | take_logarithms(
+        {measure_name: value_by_measure[measure_name] for measure_name in ("coverage", "roughness")}
+    )
 
 
-def of_connectome(found: np.ndarray, mean: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+def measure_connectome(edge_values: np.ndarray, mean_edges: np.ndarray, parcel_pairs: np.ndarray) -> dict[str, float]:
     """Measures of a connectome (edges,) beside a mean one; NaN without any edge."""
-    known = ~np.isnan(found)
-    values = edges.measured(found)
-    parcels = len(edges.lacking_parcels(found, pairs)) / (pairs.max() + 1)
-    alike = fisher_z((centred(found[known]) @ centred(mean[known])).item()) if known.any() else np.nan
-    some = {"mean_z": values["mean_z"], "sd_z": values["sd_z"], "alike": alike, "lacking_parcels": parcels}
-    return some | logarithms({"mean_r": values["mean_r"]})
+    is_measured = ~np.isnan(edge_values)
+    edge_measures = edges.measured(edge_values)
+    missing_parcel_fraction = len(edges.lacking_parcels(edge_values, parcel_pairs)) / (parcel_pairs.max() + 1)
+    similarity_z = (
+        compute_fisher_z(
+            (centre_to_unit_length(edge_values[is_measured]) @ centre_to_unit_length(mean_edges[is_measured])).item()
+        )
+        if is_measured.any()
+        else np.nan
+    )
+    value_by_measure = {
+        "mean_z": edge_measures["mean_z"],
+        "sd_z": edge_measures["sd_z"],
+        "alike": similarity_z,
+        "lacking_parcels": missing_parcel_fraction,
+    }
+    return value_by_measure | take_logarithms({"mean_r": edge_measures["mean_r"]})
 
 
-def before_conversion(cohort: Cohort, indices: Sequence[int]) -> pd.DataFrame:
+def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataFrame:
     """What is known of maps and series before their conversion, a row a record; no columns if nothing is."""
-    subjects = [cohort.rows[index].subject for index in indices]
-    columns: dict[tuple[str, str], np.ndarray] = {}
-    known = measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables else None
-    for name, of_map in (known or {}).items():
-        sd = of_map["sd"].clip(lower=measures.SMALLEST)
-        found = {"mean_in_sds": of_map["mean"] / sd, "level_in_sds": of_map["background"] / sd}
-        found |= logarithms({"sd": sd, "mean": of_map["mean"], "voxel_mm3": of_map["voxel_mm3"]})
-        columns |= {(name, measure): np.asarray(values) for measure, values in found.items()}
+    subjects = [cohort.rows[record_index].subject for record_index in record_indices]
+    values_by_column: dict[tuple[str, str], np.ndarray] = {}
+    measures_by_map = measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables else None
+    for name, map_measures in (measures_by_map or {}).items():
+        sd = map_measures["sd"].clip(lower=measures.SMALLEST)
+        values_by_measure = {"mean_in_sds": map_measures["mean"] / sd, "level_in_sds": map_measures["background"] / sd}
+        values_by_measure |= take_logarithms(
+            {"sd": sd, "mean": map_measures["mean"], "voxel_mm3": map_measures["voxel_mm3"]}
+        )
+        values_by_column |= {
+            (name, measure_name): np.asarray(values) for measure_name, values in values_by_measure.items()
+        }
     if cohort.tables and cohort.connectomes:
-        series = edges.read_series_table(cohort.tables / SERIES, subjects)
-        columns |= {(CONNECTOME, name): values for name, values in logarithms(dict(series.items())).items()}
-    return pd.DataFrame(columns, index=list(indices))
+        series_table = edges.read_series_table(cohort.tables / SERIES, subjects)
+        values_by_column |= {
+            (CONNECTOME_VIEW, name): values for name, values in take_logarithms(dict(series_table.items())).items()
+        }
+    return pd.DataFrame(values_by_column, index=list(record_indices))
 
 
-def logarithms(values: Mapping[str, Any]) -> dict[str, Any]:
+def take_logarithms(numbers_by_name: Mapping[str, Any]) -> dict[str, Any]:
     """The logarithms of numbers, or of columns of them; NaN where a number is not above 0."""
-    return {f"log {name}": np.log(np.where(np.asarray(of) > 0, of, np.nan)) for name, of in values.items()}
+    return {
+        f"log {name}": np.log(np.where(np.asarray(numbers) > 0, numbers, np.nan))
+        for name, numbers in numbers_by_name.items()
+    }

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from data.base.tables import printable
-from data.base.terminal import participants
-from data.pages.page import Section, templates
+from data.base.tables import make_printable
+from data.base.terminal import format_participants
+from data.pages.page import Section, load_templates
 
-RATIO = "94 / 36"  # of the sides of a picture
-PICTURES = (
+PICTURE_ASPECT_RATIO = "94 / 36"  # of the sides of a picture
+PICTURES_WARNING = (
     "This page shows pictures of participants' brains. Keep it where their scans are, and do not publish it. "
     "Neither a bundle nor a packed cohort takes it along."
 )
-MOTION_UNKNOWN = (
+MOTION_UNKNOWN_WARNING = (
     "Head motion is known of nobody here, so nobody can tell later whether a result is motion. Tables of confounds "
     "beside the scans, or a column of the table of participants, would tell it."
 )
-LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
-LARGER = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
-SCRIPT = Markup("""
+MOSAIC_LEGEND = "Black is outside the brain. The values of each brain range from dark to bright."
+ENLARGE_HINT = "Point at a picture, or go to it by Tab and arrow keys, to see it larger."
+MOSAIC_SCRIPT = Markup("""
 // Arrow keys go from picture to picture.
 all(".mosaic ul").forEach(list => list.onkeydown = event => {
   const tiles = all(".tile", list), top = tile => tile.getBoundingClientRect().top;
@@ -37,9 +37,9 @@ all(".mosaic ul").forEach(list => list.onkeydown = event => {
 """)
 
 
-def url(image: bytes) -> str:
+def make_css_url(webp_image: bytes) -> str:
     """A WebP file as CSS has it in a page."""
-    return f"url(data:image/webp;base64,{base64.b64encode(image).decode()})"
+    return f"url(data:image/webp;base64,{base64.b64encode(webp_image).decode()})"
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,27 @@ class Mosaic:
 
     @property
     def markup(self) -> Markup:
-        return Markup(templates().get_template("mosaic.html").render(mosaic=self, ratio=RATIO))  # noqa: S704
+        return Markup(load_templates().get_template("mosaic.html").render(mosaic=self, ratio=PICTURE_ASPECT_RATIO))  # noqa: S704
 
 
-def left_out(reasons: Mapping[str, Sequence[str]], everybody: str) -> Section:
-    """Who is missing by the reason, most people first; `everybody` says that nobody is."""
-    title, most = "Who was left out, and why", sorted(reasons.items(), key=lambda pair: -len(pair[1]))
-    if not most:
-        return Section(title, [everybody])
-    fold = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
-    names = Markup("").join(
-        fold.format(printable(why), participants(len(of)), printable(", ".join(of))) for why, of in most
+def make_left_out_section(subjects_by_reason: Mapping[str, Sequence[str]], nobody_sentence: str) -> Section:
+    """Who is missing by the reason, most people first; `nobody_sentence` says that nobody is."""
+    section_title, sorted_reasons = (
+        "Who was left out, and why",
+        sorted(subjects_by_reason.items(), key=lambda reason_and_subjects: -len(reason_and_subjects[1])),
     )
-    return Section(title, [f"{participants(sum(map(len, reasons.values())))}."], markup=names, open=True)
+    if not sorted_reasons:
+        return Section(section_title, [nobody_sentence])
+    details_template = Markup("<details><summary>{}: {}</summary><p>{}</p></details>")
+    details_markup = Markup("").join(
+        details_template.format(
+            make_printable(reason), format_participants(len(subjects)), make_printable(", ".join(subjects))
+        )
+        for reason, subjects in sorted_reasons
+    )
+    return Section(
+        section_title,
+        [f"{format_participants(sum(map(len, subjects_by_reason.values())))}."],
+        markup=details_markup,
+        open=True,
+    )

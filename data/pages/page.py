@@ -14,24 +14,27 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from data.base.errors import InputError
-from data.base.tables import printable
-from data.pages.drawings import Forest, Picture, svg
+from data.base.tables import make_printable
+from data.pages.drawings import Forest, PageImage, make_svg
 
 if TYPE_CHECKING:
     import jinja2
     from matplotlib.figure import Figure
 
-    Drawing = Figure | Forest | Picture
+    Drawing = Figure | Forest | PageImage
 
-Row = dict[str, str]  # heading -> cell, text or `Markup`
-TEMPLATE = "page.html"
-BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every page; the kind of page follows
-SORTED, LONG = 5, 40  # rows from which on a table can be sorted; after which it scrolls in a box
-INTERVAL = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
+CellByHeading = dict[str, str]  # heading -> cell, text or `Markup`
+PAGE_TEMPLATE = "page.html"
+PAGE_BEGINNING = b'<!doctype html>\n<html lang="en" data-page="'  # of every page; the kind of page follows
+MIN_SORTABLE_ROWS, MAX_UNSCROLLED_ROWS = (
+    5,
+    40,
+)  # rows from which on a table can be sorted; after which it scrolls in a box
+VALUE_WITH_INTERVAL_PATTERN = re.compile(r"(?P<value>[^()]+?) \((?P<ends>[^()]+ to [^()]+)\)")
 
 
 @dataclass(frozen=True)
-class Number:
+class HeadlineNumber:
     """One of the large numbers of a headline, what it is, and a line below: its interval, what it counts. `notes` are
     its footnotes."""
 
@@ -62,39 +65,43 @@ class Section:
     title: str
     texts: list[str] | None = None
     figure: "Drawing | None" = None
-    table: Sequence[Row] | None = None
-    facts: Row | None = None
+    table: Sequence[CellByHeading] | None = None
+    facts: CellByHeading | None = None
     command: str | None = None
     markup: Markup | None = None
     kind: str = ""
     open: bool = False
     meanings: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
-    rest: tuple[str, Sequence[Row]] | None = None
+    rest: tuple[str, Sequence[CellByHeading]] | None = None
     filtered: bool = False  # a field above the table, in which words choose rows
 
     def __post_init__(self) -> None:
-        every = (self.texts, self.figure, self.table, self.facts, self.command, self.markup)
-        parts = [part for part in every if part is not None]
-        if not parts or not all(parts) or not all(map(str.strip, self.texts or ["-"])):
+        all_contents = (self.texts, self.figure, self.table, self.facts, self.command, self.markup)
+        present_contents = [content for content in all_contents if content is not None]
+        if not present_contents or not all(present_contents) or not all(map(str.strip, self.texts or ["-"])):
             raise InputError(f"The section '{self.title}' of a page would be empty; run the command again.")
 
     @property
     def defined(self) -> dict[str, str]:
         """The `meanings` of what the section names: of columns, rows and facts."""
-        rows = [*(self.table or []), *(self.rest[1] if self.rest else [])]
-        named = {*(rows[0] if rows else ()), *(next(iter(row.values())) for row in rows), *(self.facts or ())}
-        return {name: text for name, text in self.meanings.items() if name in named}
+        table_rows = [*(self.table or []), *(self.rest[1] if self.rest else [])]
+        used_headings = {
+            *(table_rows[0] if table_rows else ()),
+            *(next(iter(row.values())) for row in table_rows),
+            *(self.facts or ()),
+        }
+        return {heading: meaning for heading, meaning in self.meanings.items() if heading in used_headings}
 
-    def mark(self, name: str) -> str:
+    def mark(self, heading: str) -> str:
         """The number of the footnote of a column, a row or a fact; empty without one."""
-        marked = [key for key in self.notes if key]
-        return str(marked.index(name) + 1) if name in marked else ""
+        marked_headings = [note_heading for note_heading in self.notes if note_heading]
+        return str(marked_headings.index(heading) + 1) if heading in marked_headings else ""
 
     @property
     def id(self) -> str:
         """What links to the section say after their #."""
-        return slug(self.title)
+        return make_slug(self.title)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class Page:
     about: str
     sections: Sequence[Section]
     verdict: str = ""
-    numbers: Sequence[Number] = ()
+    numbers: Sequence[HeadlineNumber] = ()
     figure: "Drawing | None" = None
     links: Sequence[Link] = ()
     script: str = ""  # JavaScript
@@ -116,47 +123,51 @@ class Page:
     @property
     def defined(self) -> dict[str, str]:
         """The meanings of what its sections name, each once."""
-        return {name: text for section in self.sections for name, text in section.defined.items()}
+        return {heading: meaning for section in self.sections for heading, meaning in section.defined.items()}
 
 
-def slug(name: str) -> str:
+def make_slug(name: str) -> str:
     """A name as a part of an address."""
     return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def render(page: Page) -> str:
+def render_page(page: Page) -> str:
     """The page as HTML. Text loses control, bidirectional and invisible characters; `Markup` stays as it is."""
-    return templates().get_template(TEMPLATE).render(page=page)
+    return load_templates().get_template(PAGE_TEMPLATE).render(page=page)
 
 
 @cache
-def templates() -> "jinja2.Environment":
+def load_templates() -> "jinja2.Environment":
     import jinja2  # costs a command that makes no page nothing
 
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=lambda template_value: (
+            make_printable(template_value) if type(template_value) is str else template_value
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(svg=svg, sorted_from=SORTED, long_from=LONG)
-    found.filters.update(cell=cell, slug=slug)
-    found.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
-    found.tests["worded"] = lambda text: text[:1].isalpha()
-    found.tests["picture"] = lambda drawing: isinstance(drawing, Picture)
-    return found
+    environment.globals.update(svg=make_svg, sorted_from=MIN_SORTABLE_ROWS, long_from=MAX_UNSCROLLED_ROWS)
+    environment.filters.update(cell=format_page_cell, slug=make_slug)
+    environment.tests["forest"] = lambda drawing: isinstance(drawing, Forest)
+    environment.tests["worded"] = lambda heading: heading[:1].isalpha()
+    environment.tests["picture"] = lambda drawing: isinstance(drawing, PageImage)
+    return environment
 
 
-def cell(text: Any) -> Any:
+def format_page_cell(cell_text: Any) -> Any:
     """A cell of a table: a value's interval stands below it, in small letters."""
-    if type(text) is str and (found := INTERVAL.fullmatch(text)):
-        return Markup("{} <small>{}</small>").format(escape(printable(found["value"])), printable(found["ends"]))
-    return text
+    if type(cell_text) is str and (interval_match := VALUE_WITH_INTERVAL_PATTERN.fullmatch(cell_text)):
+        return Markup("{} <small>{}</small>").format(
+            escape(make_printable(interval_match["value"])), make_printable(interval_match["ends"])
+        )
+    return cell_text
 
 
-def is_page(path: Path, kind: str) -> bool:
+def is_page(path: Path, page_kind: str) -> bool:
     """Whether a file begins as a page of this kind does."""
     with open(path, "rb") as file:
-        return file.read(len(BEGINNING) + len(kind) + 1) == BEGINNING + kind.encode() + b'"'
+        return file.read(len(PAGE_BEGINNING) + len(page_kind) + 1) == PAGE_BEGINNING + page_kind.encode() + b'"'

@@ -22,7 +22,7 @@ from data.cohorts import records
 from data.cohorts.atlas import load_atlas
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_cohort
-from data.demo import demo_cohort
+from data.demo import load_demo_cohort
 from models import MODELS
 from utils.machines import devices
 
@@ -61,7 +61,7 @@ def main() -> None:
     network = network_of(args.model, args.preset, args.maps, random)
     atlas = load_atlas(None, REDUCED)
     masks = [atlas.labels == region for region in atlas.regions[: args.regions]]
-    batch = open_cohort(demo_cohort(REDUCED)).batch(range(args.subjects))
+    batch = open_cohort(load_demo_cohort(REDUCED)).batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
     inputs = {name: batch[name] for name in MODELS[args.model].reads} | {"volume": volume}
     background = np.array([records.background(values) for values in batch["volume"][..., 0]], np.float32)

@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
 from data.cohorts.division import numbered_folds
 from data.cohorts.stored import open_cohort
-from data.simulation import SITES
+from data.simulation import PERCENT_AND_MEAN_AGE_BY_SITE
 from tests.benchmarks.planted import relabelled
 from utils.scores import baselines
 from utils.scores.features import encoder
@@ -118,7 +118,7 @@ def simulated(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label, site, and the features of a model and its rival (2, people, FEATURES); those of a family are alike, and of
     one site."""
-    share = np.sort([size for size, *_ in SITES.values()])[::-1].astype(float)
+    share = np.sort([size for size, *_ in PERCENT_AND_MEAN_AGE_BY_SITE.values()])[::-1].astype(float)
     share = share[: max(4, min(len(share), setting.people // 30))]
     share = np.ones(setting.people // setting.size) if setting.size else share
     site = random.choice(len(share), setting.people, p=share / share.sum())

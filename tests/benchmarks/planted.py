@@ -21,7 +21,7 @@ from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import BLOCK, DTYPE, FULL, REDUCED
 from data.cohorts.stored import carry_tables, open_cohort, write_tables
-from data.simulation import demographics
+from data.simulation import draw_demographics
 from utils.blackout.systems import AAL
 
 PEOPLE = 240
@@ -51,15 +51,15 @@ class Suppressed(demo.Anatomy):
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
         number = {name: value for value, name in self.atlas.names.items()}
-        deviation = region - self.region_mean
+        deviation = region - self.mean_by_region
         for name, leading in number.items():
-            leads = name in demo.PLANTED or (name.endswith("_L") and mirror(name) not in demo.PLANTED)
+            leads = name in demo.PLANTED_REGIONS or (name.endswith("_L") and mirror(name) not in demo.PLANTED_REGIONS)
             if not leads or name[-1] not in "LR":
                 continue
-            planted = self.simulation.effect * (label - 0.5) * (name in demo.PLANTED) * (not self.inherits)
+            planted = self.simulation.effect * (label - 0.5) * (name in demo.PLANTED_REGIONS) * (not self.inherits)
             own = deviation[number[mirror(name)]] * np.sqrt(1 - CORRELATION**2)
             deviation[number[mirror(name)]] = CORRELATION * (deviation[leading] - planted) + own
-        return self.region_mean + deviation, random
+        return self.mean_by_region + deviation, random
 
 
 class Inherited(Suppressed):
@@ -84,7 +84,7 @@ class Confounded(demo.Anatomy):
     @classmethod
     def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, np.ndarray]:
         """The table, with labels that go with the covariate, and the covariate as z-scores (subjects,)."""
-        table, random = demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
+        table, random = draw_demographics(simulation), np.random.default_rng([simulation.seed, STREAM])
         values = zscore(cls.covariate(table, random))
         risk = cls.strength * values + random.logistic(size=len(values))
         return table.assign(label=(risk > np.quantile(risk, 1 - cls.share)).astype(float)), values
@@ -158,7 +158,7 @@ class LowerIQ(demo.Anatomy):
 
     @classmethod
     def people(cls, simulation: demo.Simulation) -> tuple[pd.DataFrame, None]:
-        table = demographics(simulation)
+        table = draw_demographics(simulation)
         for name in ("FIQ", "VIQ", "PIQ"):
             known = table[name] != "-9999"
             lower = table[name].astype(int) - (IQ_EFFECT * table["label"]).astype(int)
@@ -167,9 +167,9 @@ class LowerIQ(demo.Anatomy):
 
 
 def simulated(folder: Path, seed: int, kind: type[demo.Anatomy], effect: float = EFFECT) -> None:
-    made = (lambda simulation: kind.people(simulation)[0]) if hasattr(kind, "people") else demographics
-    with mock.patch.object(demo, "demographics", made):
-        demo.simulate(folder, REDUCED, demo.Simulation(PEOPLE, seed, effect), kind)
+    made = (lambda simulation: kind.people(simulation)[0]) if hasattr(kind, "people") else draw_demographics
+    with mock.patch.object(demo, "draw_demographics", made):
+        demo.simulate_cohort(folder, REDUCED, demo.Simulation(PEOPLE, seed, effect), kind)
 
 
 def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray:
@@ -266,7 +266,9 @@ class OneMap(demo.Anatomy):
         drawn = [replace(simulation, seed=seed, effect=one) for seed, one in zip(seeds, effects, strict=True)]
         self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
         for anatomy in self.of_maps:
-            anatomy.planted = [number for number, name in self.atlas.names.items() if name == self.planted_region]
+            anatomy.planted_regions = [
+                number for number, name in self.atlas.names.items() if name == self.planted_region
+            ]
 
     def volumes(self, subject: int, label: float) -> list[np.ndarray]:
         return [anatomy.volume(subject, label) for anatomy in self.of_maps]
@@ -278,7 +280,7 @@ KINDS = {"motion": Motion, "site": Site, "sex-age": SexByAge, "age-site": AgeByS
 def few_regions(folder: Path, count: int) -> Path:
     """A label image of so many regions of AAL: those that differ or carry something first, then one of each system."""
     aal, of_edges = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
-    wanted = dict.fromkeys((*demo.PLANTED, CARRIER, *of_edges, *map(mirror, demo.PLANTED)))
+    wanted = dict.fromkeys((*demo.PLANTED_REGIONS, CARRIER, *of_edges, *map(mirror, demo.PLANTED_REGIONS)))
     every = list(dict.fromkeys((*wanted, *aal.names.values())))
     of_system = {AAL[name]: name for name in reversed(every)}
     names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]

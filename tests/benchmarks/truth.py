@@ -111,7 +111,7 @@ def joining(pairs: planted.Pairs) -> Truth:
 
 
 def scenarios(real: Path | None) -> dict[str, Scenario]:
-    four, mirrors = differing(demo.PLANTED), tuple(map(mirror, demo.PLANTED))
+    four, mirrors = differing(demo.PLANTED_REGIONS), tuple(map(mirror, demo.PLANTED_REGIONS))
     volumes = partial(Scenario, planted=four, model="cnn")
     of_kind = partial(partial, planted.simulated)
     ends = differing({name for pair in planted.PLANTED_EDGES for name in pair}, where="connectome")
@@ -133,7 +133,7 @@ def scenarios(real: Path | None) -> dict[str, Scenario]:
         "repeated": Scenario(
             made(kind=planted.Inherited, effect=planted.EFFECT),
             20,
-            planted=differing((*demo.PLANTED, *mirrors), [RELIANCE]) | {UNIQUE: four[UNIQUE]},
+            planted=differing((*demo.PLANTED_REGIONS, *mirrors), [RELIANCE]) | {UNIQUE: four[UNIQUE]},
         ),
         "age-edges": Scenario(made(kind=planted.Age, effect=planted.EFFECT), 20, planted=four | {VALUES: {"age": 1}}),
         "sex-age-edges": Scenario(

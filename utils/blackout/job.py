@@ -77,22 +77,22 @@ def show(found: BlackoutResults, **told: object) -> None:
     network predicts, and of each family what is significant."""
     run, people = found.run, found.people
     for family in found.families:
-        tables.write_frame(run.out_dir / f"{family.kind.table}.csv", family.table, digits=6)
+        tables.write_frame(run.out_dir / f"{family.kind.table}.csv", family.table, significant_digits=6)
         if family.atlas:
             write_maps(run.out_dir, family.atlas, found.effects)
-    tables.write_frame(run.out_dir / "replication.csv", found.replication, digits=6)
+    tables.write_frame(run.out_dir / "replication.csv", found.replication, significant_digits=6)
     adjusted = adjusted_table(people.adjusted.beside)
-    tables.write_frame(run.out_dir / "adjusted.csv", adjusted, digits=6)
+    tables.write_frame(run.out_dir / "adjusted.csv", adjusted, significant_digits=6)
     write_store(found)
     figures.save(figure.draw(found), run.out_dir / "blackout.png")
-    with files.replacing(run.out_dir / BLACKOUT_PAGE) as file:
+    with files.open_replacement(run.out_dir / BLACKOUT_PAGE) as file:
         file.write(page.render(found, adjusted))
     print_unless_quiet(found.predicts)
     if found.is_open:
-        print_table(significant_rows(found), cut=True)
+        print_table(significant_rows(found), truncate_last=True)
     print_unless_quiet(f"{people.verdict} {found.published}".strip())
     if found.cautions:
-        print_table([("warnings", f"{len(found.cautions)}", found.cautions[0])], cut=True)
+        print_table([("warnings", f"{len(found.cautions)}", found.cautions[0])], truncate_last=True)
     run.finish(
         headline=found.judged,
         subjects=len(people.label),
@@ -121,7 +121,7 @@ def significant_rows(found: BlackoutResults) -> list[list[str]]:
 def write_store(found: BlackoutResults) -> None:
     """`blackout.h5`: the effects, one row per record, and what its rows and columns are."""
     effects = found.effects
-    with files.new_hdf5(found.run.out_dir / STORE) as store:
+    with files.create_hdf5(found.run.out_dir / STORE) as store:
         for name, values in effects.arrays.items():
             store[name] = values.astype(np.float32)
         store["subject"] = effects.subject

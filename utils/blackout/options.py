@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.base.cli import names, option, positive, whole
+from data.base.cli import make_int_parser, option, parse_names, parse_positive_int
 from data.base.errors import InputError
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import leaders
@@ -37,7 +37,7 @@ class BlackoutOptions(BundleOptions):
     """Which regions and maps are blacked out, and with whose regions."""
 
     maps: tuple[str, ...] | None = option(
-        None, "regions of these maps only, the others stay (default all)", type=names, metavar="A,B"
+        None, "regions of these maps only, the others stay (default all)", type=parse_names, metavar="A,B"
     )
     atlas: Path | None = option(None, "the regions of this label image (default AAL)", type=Path, metavar="FILE")
     systems: Path | None = option(
@@ -47,9 +47,14 @@ class BlackoutOptions(BundleOptions):
         type=Path,
         metavar="FILE",
     )
-    donors: int = option(5, "participants whose regions fill each blackout (default 5)", type=positive, metavar="N")
+    donors: int = option(
+        5, "participants whose regions fill each blackout (default 5)", type=parse_positive_int, metavar="N"
+    )
     verify: int = option(
-        0, "recompute N participants in full, print the largest difference", type=whole(1, MAX_VERIFIED), metavar="N"
+        0,
+        "recompute N participants in full, print the largest difference",
+        type=make_int_parser(1, MAX_VERIFIED),
+        metavar="N",
     )
 
     def settings(self) -> dict[str, Any]:
@@ -94,10 +99,10 @@ class BlackoutOptions(BundleOptions):
 def loaded(path: Path | None, grid: Grid) -> Atlas:
     """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
     atlas = load_atlas(path, grid)
-    names = {region: printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    names = {region: make_printable(name) or f"region {region}" for region, name in atlas.names.items()}
     while often := [name for name, count in Counter(names.values()).items() if count > 1]:
         names = {region: f"{name} {region}" if name in often else name for region, name in names.items()}
-    return replace(atlas, names=names, vanished=[printable(name) for name in atlas.vanished])
+    return replace(atlas, names=names, vanished=[make_printable(name) for name in atlas.vanished])
 
 
 def of(run: Run) -> BlackoutOptions:

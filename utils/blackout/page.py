@@ -14,8 +14,8 @@ from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
 from data.pages import page
-from data.pages.drawings import Bar, Forest
-from data.pages.page import Number, Page, Section
+from data.pages.drawings import Forest, ForestBar
+from data.pages.page import HeadlineNumber, Page, Section
 from utils.blackout import columns
 from utils.blackout.colours import largest_effect, painted, ranked
 from utils.blackout.families import Family
@@ -36,7 +36,7 @@ EXPECTED = "Warning: 'partition' will ignore the 'mask'"  # nilearn on its own m
 def render(found: BlackoutResults, adjusted: pd.DataFrame) -> str:
     """The page; `adjusted` is what the tests are adjusted for, as in `adjusted.csv`."""
     script, style = (Markup((HERE / f"brain.{form}").read_text(encoding="utf-8")) for form in ("js", "css"))  # noqa: S704
-    return page.render(
+    return page.render_page(
         Page(
             "blackout",
             found.title,
@@ -51,31 +51,33 @@ def render(found: BlackoutResults, adjusted: pd.DataFrame) -> str:
     )
 
 
-def numbers(found: BlackoutResults) -> list[Number]:
+def numbers(found: BlackoutResults) -> list[HeadlineNumber]:
     """How well the network predicts; how many things of each family are significant, and replicate."""
     judged = found.judged
-    score = Number(judged.score.text(".2f", "undefined"), f"{HEADLINES[judged.metric]}, {INTERVAL}")
+    score = HeadlineNumber(judged.score.text(".2f", "undefined"), f"{HEADLINES[judged.metric]}, {INTERVAL}")
     return [score, *(number_of(found, family) for family in found.families)] if found.is_open else [score]
 
 
-def number_of(found: BlackoutResults, family: Family) -> Number:
+def number_of(found: BlackoutResults, family: Family) -> HeadlineNumber:
     """How many things of a family are significant, and replicate."""
     row, kind = found.counted.loc[family.kind.name], family.kind
     by_any = any(effect.significant.any() for effect in family.tested)
     notes = [] if by_any or not kind.none else [kind.none]
-    return Number(f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", found.replicates(family), notes)
+    return HeadlineNumber(
+        f"{row[RELIANCE]} of {row['things']:,}", f"{kind.many} significant", found.replicates(family), notes
+    )
 
 
 def forest(found: BlackoutResults) -> Forest | None:
     """The significant things of the first family, then the strongest; None if nothing is concluded."""
     if not found.is_open:
         return None
-    family, bars = found.families[0], list[Bar]()
+    family, bars = found.families[0], list[ForestBar]()
     for thing in family.first(STRONGEST):
         reliance = Estimate.in_row(family.rows.iloc[thing], RELIANCE)
         value, low, high = reliance.numbers
         kind = "main" if family.reliance.significant[thing] else ""
-        bars.append(Bar(family.things[thing], value, low, high, reliance.text(), kind))
+        bars.append(ForestBar(family.things[thing], value, low, high, reliance.text(), kind))
     what = f"{len(family.things)} {family.kind.many}, {INTERVAL} of each alone"
     if family.reliance.significant.any():
         return Forest(f"Reliance on {what}; bold and first: significant, p < {ALPHA:g} over all, by p.", bars, 0)

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from data.base.processes import ahead
-from data.base.tables import printable
-from data.base.terminal import progress
+from data.base.processes import read_ahead
+from data.base.tables import make_printable
+from data.base.terminal import open_progress_bar
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.rows import listed
@@ -67,8 +67,8 @@ def measure(setup: Setup) -> Measured:
     fills, tested = setup.volume.fills, setup.donors.tested
     parts, batches = [], np.array_split(tested, math.ceil(len(tested) / TOGETHER))
     substitutions = sum(setup.donors.count if fill.by_donor else 1 for fill in FILLS)
-    with progress("Blacking out", len(batches) * substitutions) as bar:
-        for filled in ahead(fills.of, batches):
+    with open_progress_bar("Blacking out", len(batches) * substitutions) as bar:
+        for filled in read_ahead(fills.of, batches):
             found = occluded(setup.volume, setup.edges, filled, bar.advance)
             check_finite(setup.run, "outputs", found)
             parts.append(found)
@@ -178,7 +178,7 @@ def family(of: Blackout) -> Family | None:
 def family_by_map(of: Blackout) -> Family | None:
     """Its values are means over a region; edges that are replaced alone have none."""
     chosen, cohort = options.of(of.run), of.cohort
-    maps = [printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    maps = [make_printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
     maps += [CONNECTOME] if chosen.replaces_edges(cohort) else []
     if RELIANCE not in of.effects or not maps:
         return None
@@ -225,7 +225,7 @@ def maps_sentence(of: Blackout) -> str:
     replaced = options.of(of.run).replaced_maps(of.cohort)
     if replaced.all():
         return ""
-    chosen, kept = (", ".join(map(printable, np.array(of.cohort.maps)[which])) for which in (replaced, ~replaced))
+    chosen, kept = (", ".join(map(make_printable, np.array(of.cohort.maps)[which])) for which in (replaced, ~replaced))
     return f"Only {chosen} of each region was replaced; {kept} stayed."
 
 

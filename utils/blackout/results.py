@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.base.tables import printable
-from data.base.terminal import participants
+from data.base.tables import make_printable
+from data.base.terminal import format_participants
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import SITE_IS_UNKNOWN
 from utils.blackout import options
@@ -143,14 +143,14 @@ class BlackoutResults:
     def sample(self) -> str:
         """How many subjects and records the mean is over."""
         subjects, count = len(self.people.label), len(self.effects.rows)
-        told = participants(subjects, "test")
+        told = format_participants(subjects, "test")
         return told if count == subjects else f"{told}, {count} records"
 
     @property
     def title(self) -> str:
         """Model, the name of the cohort, and the warnings that belong beside every result."""
         run = self.run
-        cohort = printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
+        cohort = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
         at_chance = " (MODEL AT CHANCE)" if self.people.verdict is Verdict.CHANCE else ""
         return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
 

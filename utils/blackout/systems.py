@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.base.errors import InputError
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.atlas import Atlas, held_by, label_image
 from data.cohorts.rows import listed
 
@@ -93,7 +93,7 @@ def systems(of_regions: Sequence[str], known: Iterable[str]) -> Systems:
 def by_majority(atlas: Atlas, labels: np.ndarray, named: dict[int, str]) -> Systems:
     """A region belongs to the system that holds more of its voxels on the full grid than any other, and than lie
     outside. Without such a system it is outside. `labels` (91, 109, 91) of one name are one system."""
-    names = {label: printable(name) or f"system {label}" for label, name in named.items()}
+    names = {label: make_printable(name) or f"system {label}" for label, name in named.items()}
     known = [*dict.fromkeys(names.values())]
     values, at = np.unique(labels, return_inverse=True)
     places = np.array([known.index(names[label]) if label else len(known) for label in values.tolist()])
@@ -115,7 +115,7 @@ def by_table(atlas: Atlas, path: Path) -> Systems:
             raise InputError(f"{path} names the region {name} twice; expected each once. Remove a row.")
         if not system:
             raise InputError(f"{path} has no system for the region {name}; expected a name. Fill it in.")
-        found[regions[name]] = printable(system)
+        found[regions[name]] = make_printable(system)
     if missing := [f"{region} {name}" for region, name in sorted(atlas.names.items()) if region not in found]:
         raise InputError(
             f"{path} lacks {len(missing)} of the {len(atlas.names)} regions ({listed(missing)}); expected each. "

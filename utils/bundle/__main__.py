@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.base import files
-from data.base.cli import Parser, guarded
+from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
-from data.base.terminal import print_facts, start
+from data.base.terminal import print_summary, run_program
 
 PROGRAM = "abide-bundle"
 EXAMPLES = {
@@ -17,7 +17,7 @@ EXAMPLES = {
 
 
 def main() -> int:
-    return guarded(PROGRAM, bundle)
+    return run_guarded(PROGRAM, bundle)
 
 
 def parser() -> Parser:
@@ -52,11 +52,11 @@ def bundle() -> int:
         start_tensorflow("cpu")
         parts = make.parts_of(folder, saved, cohort, args.licence)
         with files.unfinished(args.out) as path:
-            archive.write(path, parts)
+            archive.write_archive(path, parts)
     size = f"{args.out.stat().st_size:,} bytes, without scans, IDs or tables of anybody"
-    print_facts([*BundleFolder(args.out).facts(), ("size", size)])
+    print_summary([*BundleFolder(args.out).facts(), ("size", size)])
     return 0
 
 
 if __name__ == "__main__":
-    start(main, PROGRAM)
+    run_program(main, PROGRAM)

@@ -12,10 +12,10 @@ import pandas as pd
 
 from data import __version__
 from data.base import files
-from data.base.archive import npz
+from data.base.archive import make_npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.atlas import aal_sha256
 from data.cohorts.cohort import Cohort
 from data.cohorts.covariates import known_covariates
@@ -23,7 +23,7 @@ from data.cohorts.derivation import PROGRAM
 from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import SITE_IS_UNKNOWN, Row, listed
 from data.conversion import template
-from data.likeness.reference import quantiles, reference
+from data.likeness.reference import compute_quantiles, make_reference
 from models import MODELS
 from utils.bundle.model import AAL, CARD, MODEL, PEOPLE, WEIGHTS
 from utils.report.build import INTENDED_USE
@@ -42,7 +42,7 @@ TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
     autoescape=False,  # noqa: S701  Markdown, of plain text
-    finalize=lambda value: printable(value) if type(value) is str else value,
+    finalize=lambda value: make_printable(value) if type(value) is str else value,
 )
 MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
@@ -101,7 +101,7 @@ def cross_validation_of(saved: Record, folder: Path | None) -> CrossValidation |
 def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: str) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started. Raises InputError for damaged weights."""
     bundled = without_people(saved, cohort)
-    texts = {MODEL: files.json_text(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
+    texts = {MODEL: files.format_json(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
     parts = {name: text.encode() for name, text in texts.items()}
     return parts | weights_parts(folder, saved, cohort) | template.parts_of(cohort) | likeness_parts(cohort)
 
@@ -151,13 +151,13 @@ def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> di
     weights = network.get_weights()
     if not all(np.isfinite(values).all() for values in weights):
         raise InputError(f"{folder.path} has weights that are not finite: its training diverged. Train again.")
-    return {WEIGHTS: npz(**{f"{number:04}": values for number, values in enumerate(weights)})}
+    return {WEIGHTS: make_npz(**{f"{number:04}": values for number, values in enumerate(weights)})}
 
 
 def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
     """What the training people are like; nothing if they are too few, which is printed."""
     try:
-        return reference(cohort, cohort.indices("train")).parts
+        return make_reference(cohort, cohort.indices("train")).bytes_by_file
     except InputError as error:
         print(f"Nobody can be told to be out of distribution: {error}")
         return {}
@@ -203,7 +203,7 @@ def variables_table(cohort: Cohort, rows: Sequence[Row]) -> list[dict[str, str]]
     for name, values in table.drop(columns="site", errors="ignore").items():
         known = values.dropna()
         if pd.api.types.is_numeric_dtype(values) and known.nunique() > 2:
-            low, high = quantiles(known.to_numpy(float), MIDDLE).tolist()
+            low, high = compute_quantiles(known.to_numpy(float), MIDDLE).tolist()
             told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
         else:
             shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()

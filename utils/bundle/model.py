@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.base import files
-from data.base.archive import Archive, opened
+from data.base.archive import Archive, open_archive
 from data.base.errors import InputError
-from data.base.terminal import Fact, print_facts
+from data.base.terminal import SummaryRow, print_summary
 from data.cohorts.atlas import aal_sha256
 from data.conversion.template import OVERLAP
-from data.likeness.reference import Reference, reference_in
+from data.likeness.reference import Reference, read_reference
 from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
@@ -37,13 +37,13 @@ class BundleFolder(CheckpointFolder):
 
     @cached_property
     def archive(self) -> Archive:
-        return opened(self.path)
+        return open_archive(self.path)
 
     @cached_property
     def saved(self) -> Record:
         again = "make the bundle again"
-        files.check_format(self.path, self.archive.json(MODEL, dict).get("format"), again)
-        found = replace(self.archive.json(MODEL, Record), cohort=str(self.path))
+        files.check_format(self.path, self.archive.read_json(MODEL, dict).get("format"), again)
+        found = replace(self.archive.read_json(MODEL, Record), cohort=str(self.path))
         if not is_known(found.settings):
             raise InputError(
                 f"{self.path} is of a model or of settings that this version does not have ({found.model or 'none'}); "
@@ -78,18 +78,18 @@ class BundleFolder(CheckpointFolder):
         """Its people stay where it was made."""
 
     def reference(self) -> Reference | None:
-        return reference_in(self.archive)
+        return read_reference(self.archive)
 
     def restore(self, network: "keras.Model") -> None:
         try:
-            network.set_weights([*self.archive.arrays(WEIGHTS).values()])
+            network.set_weights([*self.archive.read_arrays(WEIGHTS).values()])
         except ValueError as error:
             raise InputError(
                 f"{self.path} has weights of another network than this version builds of its settings; "
                 f"{use_its_version(self.record())}"
             ) from error
 
-    def facts(self) -> list[Fact]:
+    def facts(self) -> list[SummaryRow]:
         """What a user must know of it."""
         found = self.record()
         assert found.settings
@@ -123,5 +123,5 @@ def with_bundle(asked: Asked, path: Path) -> Asked:
     model = trained.record().model
     if "model" in asked.given and asked.model != model:
         raise InputError(f"{path} is of {model}, not {asked.model}; leave --model out.")
-    print_facts(trained.facts())
+    print_summary(trained.facts())
     return replace(asked, model=model, trained=trained)

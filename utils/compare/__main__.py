@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from data.base import files
-from data.base.cli import Parser, guarded
+from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
-from data.base.terminal import start
+from data.base.terminal import run_program
 
 PROGRAM = "abide-compare"
 EXAMPLES = {
@@ -15,7 +15,7 @@ EXAMPLES = {
 
 
 def main() -> int:
-    return guarded(PROGRAM, compare)
+    return run_guarded(PROGRAM, compare)
 
 
 def parser() -> Parser:
@@ -45,4 +45,4 @@ def compare() -> int:
 
 
 if __name__ == "__main__":
-    start(main, PROGRAM)
+    run_program(main, PROGRAM)

@@ -13,9 +13,9 @@ import pandas as pd
 
 from data.base import files
 from data.base.tables import write_frame
-from data.base.terminal import participants, print_table
+from data.base.terminal import format_participants, print_table
 from data.cohorts.rows import listed
-from data.pages.page import Link, Page, Row, Section, render
+from data.pages.page import CellByHeading, Link, Page, Section, render_page
 from utils.compare.runs import MINUS, FinishedTest
 from utils.machines.devices import git_commit
 from utils.report import methods
@@ -52,14 +52,14 @@ DECISIVE = (  # what `run.json` says of what decides a result
 def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Path:
     """Writes the table, the page, whose path is returned, and the record of a comparison."""
     path, started = folder / PAGE, time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_frame(folder / TABLE, pd.DataFrame(pairs), digits=8)
+    write_frame(folder / TABLE, pd.DataFrame(pairs), significant_digits=8)
     title = f"Comparison of {len(runs)} tests{marks(runs)}"
-    about = f"{participants(pairs[0]['subjects'])}, {pairs[0]['records']} records, {started}"
+    about = f"{format_participants(pairs[0]['subjects'])}, {pairs[0]['records']} records, {started}"
     reports = {run.folder: os.path.relpath(run.folder / REPORT, folder) for run in runs}
     links = [Link(f"report of {folder}", quote(report)) for folder, report in reports.items()]
     page = Page("compare", title, about, [*sections(runs, pairs)], verdict(runs, pairs), links=links)
-    with files.replacing(path) as file:
-        file.write(render(page))
+    with files.open_replacement(path) as file:
+        file.write(render_page(page))
     finished = record.Record(
         job=JOB,
         finished=True,
@@ -116,7 +116,7 @@ def tell(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> None:
     more = [[f"and {len(rows) - ROWS} more", ""]] if len(rows) > ROWS else []
     print(verdict(runs, pairs, most=1))
     print(f"{HEADLINES[by]}, {INTERVAL}:")
-    print_table([*rows[:ROWS], *more], cut=True)
+    print_table([*rows[:ROWS], *more], truncate_last=True)
 
 
 def sections(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Iterator[Section]:
@@ -151,7 +151,7 @@ def scores(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]]) -> Sec
     return section("Scores and differences", pd.DataFrame(rows), shown, PAIRED, open=True, notes=notes)
 
 
-def differing(runs: Sequence[FinishedTest]) -> list[Row]:
+def differing(runs: Sequence[FinishedTest]) -> list[CellByHeading]:
     """A row for each thing that decides results and is not the same in all runs, by its name in `run.json`."""
     facts = {}
     for run in runs:

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from data.base import files
-from data.base.tables import printable
-from data.base.terminal import print_facts
+from data.base.tables import make_printable
+from data.base.terminal import print_summary
 from data.cohorts import records, resampling
 from data.cohorts.cohort import Cohort, in_order
 from data.cohorts.records import Grid
@@ -89,13 +89,13 @@ def tell(metrics: dict[str, float | None], baseline: str) -> None:
     shown = {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}
     explained = "explained variance {explained_variance}, no interval; mse {mse}".format(**shown)
     of_baseline = f"{baseline}: explained variance {shown['explained_variance_baseline']}"
-    print_facts([("autoencoder", explained), ("baseline", of_baseline)])
+    print_summary([("autoencoder", explained), ("baseline", of_baseline)])
 
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
     row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
-    person = f"of participant {printable(row.subject)}{run.marks}"
+    person = f"of participant {make_printable(row.subject)}{run.marks}"
     unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel = f", channel 1 of {code.shape[-1]}" if code.shape[-1] > 1 else ""
     limits = (float(volume.min()), float(volume.max()))

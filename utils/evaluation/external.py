@@ -13,8 +13,8 @@ from scipy import stats
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.likeness.reasons import PERSON, SDS, measure_of
-from data.likeness.reference import UNKNOWN, Reference, as_category, compared
+from data.likeness.reasons import PERSON_VIEW, SDS_TO_RANGE_END, find_measure
+from data.likeness.reference import UNKNOWN_VALUE, Reference, compare_with_reference, parse_categories
 from utils.evaluation import people
 from utils.evaluation.comparisons import write_baselines
 from utils.evaluation.probabilities import agreement
@@ -69,13 +69,13 @@ def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
 def beside_training(of: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[Row]]:
     """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
     indices = cohort.indices("test")
-    found, tested = compared(of, cohort, indices), [cohort.rows[at] for at in indices]
+    found, tested = compare_with_reference(of, cohort, indices), [cohort.rows[at] for at in indices]
     table = pd.DataFrame([(row.file, row.subject) for row in tested], columns=OUT_COLUMNS[:2])
-    table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons]
+    table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons_per_record]
     told, first = table[table[OUT_COLUMNS[2]] != ""], ~table["subject"].duplicated().to_numpy()
     share = share_of(len(told), len(table))
     row: Row = {"kind": OUT, "measure": OUT, **share.columns(), "participants": len(table)}
-    return told, [row, *shifts(of, found.values[first], found.table[first])]  # each person once
+    return told, [row, *shifts(of, found.measure_table[first], found.people_table[first])]  # each person once
 
 
 def scored(
@@ -110,14 +110,14 @@ def shifts(of: Reference, values: pd.DataFrame, table: pd.DataFrame) -> Iterator
         known, found = column.dropna(), of.constants.ranges.get(view, {}).get(name)
         if found is None or known.empty:
             continue
-        measure = measure_of(view, name)
-        kind, words = ("shift", name) if view == PERSON else ("shift of maps", f"{view}: {measure.words}")
+        measure = find_measure(view, name)
+        kind, words = ("shift", name) if view == PERSON_VIEW else ("shift of maps", f"{view}: {measure.description}")
         ends = stats.quantile_test(known, p=0.5).confidence_interval(CONFIDENCE)
-        sd = sum(found.halves(measure.least)) / (2 * SDS)
+        sd = sum(found.half_ranges(measure.min_sd)) / (2 * SDS_TO_RANGE_END)
         yield {"kind": kind, "measure": words} | shift(known.median(), ends, found.middle, sd, len(known))
     for name, shares in of.constants.categories.items():
-        text = as_category(table[name]) if name in table else pd.Series(dtype=str)
-        text, before = text[text != UNKNOWN], pd.Series(shares, dtype=float).drop(UNKNOWN, errors="ignore")
+        text = parse_categories(table[name]) if name in table else pd.Series(dtype=str)
+        text, before = text[text != UNKNOWN_VALUE], pd.Series(shares, dtype=float).drop(UNKNOWN_VALUE, errors="ignore")
         before /= before.sum()  # of those who are known
         for category, share in before[-1:].items() if len(before) == 2 else before.items():
             if count := len(text):

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from data.base.cli import option, whole
-from data.base.errors import InputError, shown
+from data.base.cli import make_int_parser, option
+from data.base.errors import InputError, quote_text
 from utils.runs.run import BundleOptions, Run
 
 MOST = 100_000
@@ -18,7 +18,7 @@ def rate(text: str) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)} is not allowed; expected a share between 0 and 1, such as 0.01"
+            f"{quote_text(text)} is not allowed; expected a share between 0 and 1, such as 0.01"
         )
     return value
 
@@ -30,7 +30,7 @@ class TestOptions(BundleOptions):
     permutations: int | None = option(
         None,
         "the p-value: repeat the whole procedure on N permutations of the labels",
-        type=whole(1, MOST),
+        type=make_int_parser(1, MOST),
         metavar="N",
     )
     prevalence: float | None = option(

@@ -25,7 +25,7 @@ AT_CHANCE = (
 def calibration_of(run: Run) -> Calibration | None:
     """How probabilities become those of people whom the network has not seen; None if no test on folds tells."""
     found = run.cross_validation.calibration if run.cross_validation else None
-    return files.typed(files.json_text(found), Calibration) if found else None
+    return files.parse_json(files.format_json(found), Calibration) if found else None
 
 
 def add(

@@ -9,8 +9,8 @@ import keras
 import pandas as pd
 
 from data.base import files
-from data.base.tables import add_row, printable
-from data.base.terminal import participants, print_table, print_unless_quiet
+from data.base.tables import add_row, make_printable
+from data.base.terminal import format_participants, print_table, print_unless_quiet
 from data.cohorts.cohort import in_order
 from data.cohorts.covariates import known_covariates
 from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
@@ -145,7 +145,7 @@ def conclude(
     if run.fold:
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
-        who = f"{participants(table['subject'].nunique())}, {told_sites(table['site'])}"
+        who = f"{format_participants(table['subject'].nunique())}, {told_sites(table['site'])}"
         cut = f"folds: {run.cut}" if run.folds else "trained on everybody" if run.everybody else ""
         odd = results.tables.get("out_of_distribution", pd.DataFrame(columns=OUT_COLUMNS))
         told = {
@@ -153,9 +153,9 @@ def conclude(
             "warnings": notes,
             OUT: (odd["file"] + ": " + odd["reasons"]).tolist(),
         }
-        beside = [(name, str(len(texts)), printable(texts[0])) for name, texts in told.items() if texts]
+        beside = [(name, str(len(texts)), make_printable(texts[0])) for name, texts in told.items() if texts]
         rows = found.rows if found else [("", "", UNLABELLED)]
-        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows, *beside], cut=True)
+        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows, *beside], truncate_last=True)
     run.finish(Headline(found.metric, found.score) if found else None, **summary)
     return {} if run.is_pooled else score
 

@@ -63,7 +63,7 @@ class Workers:
         """Waits for all workers. Raises InputError if one of them was started for something else."""
         if self.count == 1:
             return
-        own = np.frombuffer(hashlib.sha256(files.json_text(settings).encode()).digest(), np.uint16).astype(np.int32)
+        own = np.frombuffer(hashlib.sha256(files.format_json(settings).encode()).digest(), np.uint16).astype(np.int32)
         found = self.strategy.reduce("SUM", self.of_replicas([own] * len(self.own_replicas)), axis=None)
         if (np.asarray(found) != self.replicas * own).any():
             raise InputError(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from data.base.errors import InputError
-from data.base.processes import handled
+from data.base.processes import handle_signals
 from data.cohorts.rows import listed
 from utils.machines.devices import Workers
 
@@ -33,7 +33,7 @@ def together() -> Workers:
     wait_for_all(addresses, index)
     # Signals end the process while TensorFlow connects and blocks Python; then come the handlers of before, since
     # TensorFlow installs its own for SIGTERM.
-    with handled(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM)):
+    with handle_signals(signal.SIG_DFL, (signal.SIGINT, signal.SIGTERM)):
         return Workers(len(addresses), index, tf.distribute.MultiWorkerMirroredStrategy(cluster))
 
 

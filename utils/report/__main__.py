@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data.base.cli import Parser, guarded
+from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
-from data.base.terminal import start
+from data.base.terminal import run_program
 from utils.runs.record import RECORD
 
 PROGRAM = "abide-report"
@@ -15,7 +15,7 @@ EXAMPLES = {
 
 
 def main() -> int:
-    return guarded(PROGRAM, build)
+    return run_guarded(PROGRAM, build)
 
 
 def parser() -> Parser:
@@ -44,4 +44,4 @@ def build() -> int:
 
 
 if __name__ == "__main__":
-    start(main, PROGRAM)
+    run_program(main, PROGRAM)

@@ -10,8 +10,8 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts.records import CLASSES
 from data.cohorts.rows import SITE_IS_UNKNOWN, listed
-from data.pages.drawings import Bar, Forest
-from data.pages.page import Number, Page, Section, render
+from data.pages.drawings import Forest, ForestBar
+from data.pages.page import HeadlineNumber, Page, Section, render_page
 from utils import figures
 from utils.report import drawings, sections
 from utils.report.columns import spelled
@@ -56,8 +56,8 @@ def write(folder: Path, tables: Tables) -> list[Path]:
         [*numbers(run), people(tables)],
         bars,
     )
-    with files.replacing(folder / PAGE) as file:
-        file.write(render(page))
+    with files.open_replacement(folder / PAGE) as file:
+        file.write(render_page(page))
     written = [folder / PAGE]
     for figure in [] if run.fold else drawn:
         if figure.get_label() != ROC:
@@ -85,7 +85,7 @@ def verdict(run: Described) -> str:
     return f"{INVALID if run.problems else ''}{run.conclusion.verdict}"
 
 
-def numbers(run: Described) -> list[Number]:
+def numbers(run: Described) -> list[HeadlineNumber]:
     """The score and its baseline, with their footnotes."""
     if run.conclusion is None:
         return []
@@ -94,13 +94,13 @@ def numbers(run: Described) -> list[Number]:
     return [replace(first, notes=[*first.notes, *seen]), *others]
 
 
-def people(tables: Tables) -> Number:
+def people(tables: Tables) -> HeadlineNumber:
     """Who was tested."""
     tested = tables.predictions.groupby("subject").first()
     classes = [f"{(tested['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
     unknown = tested["label"].isna().sum()
     of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
-    return Number(str(len(tested)), "participants tested", f"{told_sites(tested['site'])}; {of_each}")
+    return HeadlineNumber(str(len(tested)), "participants tested", f"{told_sites(tested['site'])}; {of_each}")
 
 
 def forest(tables: Tables) -> Forest | None:
@@ -119,9 +119,9 @@ def forest(tables: Tables) -> Forest | None:
     return Forest(f"{spelled(area)}, {INTERVAL}; {CHANCE:g} is guessing", bars, CHANCE) if bars else None
 
 
-def bar(name: str, score: Estimate, kind: str) -> Bar:
+def bar(name: str, score: Estimate, kind: str) -> ForestBar:
     value, low, high = score.numbers
-    return Bar(name, value, low, high, score.text(".2f"), kind)
+    return ForestBar(name, value, low, high, score.text(".2f"), kind)
 
 
 def cautions(caveats: Caveats) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.pages.page import Row, Section
+from data.pages.page import CellByHeading, Section
 from utils.figures import number
 from utils.scores.results import DETECTABLE, NO_INTERVAL, Estimate, columns_of, counted
 
@@ -92,7 +92,7 @@ def cell(row: Mapping[str, Any], name: str, column: Column, no_interval: str = N
 
 def rows_of(
     table: pd.DataFrame, names: Sequence[str], columns: Mapping[str, Column] = COLUMNS, no_interval: str = NO_INTERVAL
-) -> list[Row]:
+) -> list[CellByHeading]:
     """The rows of a page's table with these columns of a table."""
     shown = {name: columns.get(name, Column(name.replace("_", " "))) for name in names}
     rows = table.to_dict("records")

@@ -14,9 +14,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.records import CLASSES
-from data.pages.drawings import ON_PAGE, Forest
+from data.pages.drawings import PAGE_FIGURE_SETTINGS, Forest
 from utils import figures
 from utils.scores.metrics import Predictions
 from utils.scores.results import (
@@ -37,7 +37,7 @@ Scores = Mapping[str, Estimate]
 
 def axes(name: str, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of the common width with the label `name`, and its axes from top to bottom."""
-    with plt.rc_context(ON_PAGE):
+    with plt.rc_context(PAGE_FIGURE_SETTINGS):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")  # unknown to pyplot: nobody has to close it
         figure.set_label(name)
         return figure, figure.subplots(rows, squeeze=False, **options)[:, 0]
@@ -48,11 +48,11 @@ def forest(of: Forest) -> Figure:
     figure, (axis,) = axes("forest", 0.6 + 0.34 * len(of.bars))
     for place, bar in enumerate(of.bars):
         colour = {"main": "C0", "named": "C1"}.get(bar.kind, "0.35")
-        axis.plot([bar.low, bar.high], [place, place], color=colour, linewidth=1.8)
+        axis.plot([bar.interval_low, bar.interval_high], [place, place], color=colour, linewidth=1.8)
         axis.plot(bar.value, place, "o", color=colour, markersize=5)
         if bar.kind == "main":
-            axis.axvspan(bar.low, bar.high, color="C0", alpha=0.1, linewidth=0)
-    names = [textwrap.fill(figures.shortened(printable(bar.name), NAME_WIDTH), LINE_WIDTH) for bar in of.bars]
+            axis.axvspan(bar.interval_low, bar.interval_high, color="C0", alpha=0.1, linewidth=0)
+    names = [textwrap.fill(figures.shortened(make_printable(bar.name), NAME_WIDTH), LINE_WIDTH) for bar in of.bars]
     axis.axvline(of.line, color="0.3", linestyle=":", linewidth=1)
     axis.set_yticks(np.arange(len(of.bars)), names)
     axis.set_ylim(len(of.bars) - 0.5, -0.5)

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.tables import printable
-from data.pages.page import Number, Page, Row, Section, is_page, render
+from data.base.tables import make_printable
+from data.pages.page import CellByHeading, HeadlineNumber, Page, Section, is_page, render_page
 from utils.figures import number
 from utils.report.columns import spelled
 from utils.runs.record import RECORD, Record, read
@@ -68,16 +68,16 @@ def write(folder: Path, runs: Sequence[FinishedRun]) -> Path:
     if path.exists() and not is_page(path, KIND):
         raise InputError(f"{path} exists and is no index of runs; move it, or name another folder.")
     jobs = Counter(run.record.job for run in runs)
-    numbers = [Number(str(count), f"runs of {job}") for job, count in jobs.most_common()]
+    numbers = [HeadlineNumber(str(count), f"runs of {job}") for job, count in jobs.most_common()]
     rows = [row_of(run) for run in sorted(runs, key=lambda run: run.record.started, reverse=True)]
     listed = Section("Runs", table=rows, open=True, meanings=MEANINGS, filtered=True)
     about = f"{len(runs)} finished runs; abide-report makes this page anew"
-    with files.replacing(path) as file:
-        file.write(render(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers=numbers)))
+    with files.open_replacement(path) as file:
+        file.write(render_page(Page(KIND, f"Runs in {folder.absolute().name}", about, [listed], numbers=numbers)))
     return path
 
 
-def row_of(run: FinishedRun) -> Row:
+def row_of(run: FinishedRun) -> CellByHeading:
     """What its record says of a run; empty where it is silent."""
     of = run.record
     metric, *score = of.headline or ("",)
@@ -94,7 +94,7 @@ def row_of(run: FinishedRun) -> Row:
         "started": of.started[:16].replace("T", " "),
         "took": "" if of.wall_time_s is None else f"{number(of.wall_time_s, ',.0f')} s",
     }
-    return {name: cell if isinstance(cell, Markup) else printable(cell) for name, cell in cells.items()}
+    return {name: cell if isinstance(cell, Markup) else make_printable(cell) for name, cell in cells.items()}
 
 
 def people_of(of: Record) -> str:
@@ -109,7 +109,7 @@ def linked(run: FinishedRun) -> str:
     if run.page is None:
         return run.name
     target = quote(f"{run.name}/{run.page.name}")
-    return Markup('<a href="{}">{}</a>').format(target, printable(run.name))
+    return Markup('<a href="{}">{}</a>').format(target, make_printable(run.name))
 
 
 def picture(run: FinishedRun) -> str:
@@ -119,4 +119,4 @@ def picture(run: FinishedRun) -> str:
         return ""
     of, source = run.page.name if run.page else name, quote(f"{run.name}/{name}")
     shown = Markup('<a href="{}"><img src="{}" alt="{} of {}" width="120" loading="lazy"></a>')
-    return shown.format(quote(f"{run.name}/{of}"), source, name.removesuffix(".png"), printable(run.name))
+    return shown.format(quote(f"{run.name}/{of}"), source, name.removesuffix(".png"), make_printable(run.name))

@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from data.base.effort import EFFORT
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.division import Division
 from data.cohorts.records import GRIDS, Grid
 from data.cohorts.rows import known_sites
@@ -119,11 +119,11 @@ def methods(tables: Tables) -> list[str]:
         autoescape=jinja2.select_autoescape(["html"], default_for_string=False),
         undefined=jinja2.StrictUndefined,
     )
-    templates.filters.update(number=number, line=printable, told_sites=told_sites)
+    templates.filters.update(number=number, line=make_printable, told_sites=told_sites)
     templates.tests["in_text"] = lambda text, part: part in text
     templates.globals.update(BATCHES=BATCHES, HEADLINES=HEADLINES, results=results, effort=EFFORT)
     text = templates.get_template("methods.jinja").render(of=facts(tables))
-    return [printable(" ".join(part.split())) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [make_printable(" ".join(part.split())) for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
 def quoted(command: list[str]) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from data.base.effort import EFFORT
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts.records import CLASSES, TELLING
 from data.cohorts.rows import known_sites
-from data.pages.page import Row, Section
+from data.pages.page import CellByHeading, Section
 from utils.figures import number
 from utils.report import drawings
 from utils.report.adjusted import adjusted_section
@@ -62,7 +62,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     """The sections that need labels."""
     known, run = tables.labelled, tables.run
     predictions = Predictions.of(known)
-    about = f"{len(known)} records of {participants(known['subject'].nunique())} with a known diagnosis."
+    about = f"{len(known)} records of {format_participants(known['subject'].nunique())} with a known diagnosis."
     scores = pd.DataFrame([{"metric": name, **score.columns()} for name, score in tables.scores.items()])
     yield section("Scores", scores, ["metric", "value"], about, OF_PAGE, open=True)
     if tables.baselines is not None:
@@ -94,7 +94,7 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield by_group(tables.groups, run.small_sites)
 
 
-def few_apart(rows: list[Row]) -> dict:
+def few_apart(rows: list[CellByHeading]) -> dict:
     """Rows as the table of a section; those that hold nothing but counts are folded, if others hold more."""
     labels = {COLUMNS[name].label for name in SITE_COUNTS}
     full = [row for row in rows if any(map(str.isdigit, "".join(row[of] for of in [*row][1:] if of not in labels)))]
@@ -214,7 +214,7 @@ def by_fold(tables: Tables) -> Section:
 
 def groups(
     table: pd.DataFrame, names: list[str], scores: list[str], columns: Mapping[str, Column] = COLUMNS
-) -> list[Row]:
+) -> list[CellByHeading]:
     """A row a group: its participants and its scores; a dash where fewer than TELLING of a class decide one."""
     smaller = table[["autism", "control"]].min(axis=1)
     known = table.copy()
@@ -320,7 +320,7 @@ def flow(tables: Tables) -> Section:
     return Section("Flow of participants", [about], table=rows)
 
 
-def step(name: str, people: int | None = None, **of_label: int) -> Row:
+def step(name: str, people: int | None = None, **of_label: int) -> CellByHeading:
     counts = {"participants": sum(of_label.values()) if people is None else people, **of_label}
     return {"step": name} | {key: str(counts.get(key, "")) for key in ("participants", *LABELS)}
 

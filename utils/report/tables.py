@@ -197,7 +197,7 @@ def read_test(folder: Path) -> Tables:
 def described(found: Record, folder: Path) -> Described:
     """The record of the test in a folder. Raises InputError if it is damaged."""
     try:
-        return files.typed(files.json_text(found.flat), Described)
+        return files.parse_json(files.format_json(found.flat), Described)
     except ValueError as error:
         raise InputError(f"{folder / RECORD} is damaged ({error}). Copy it again.") from error
 

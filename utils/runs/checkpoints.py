@@ -151,7 +151,7 @@ class CheckpointFolder:
 
     def tell_of_training(self) -> None:
         """Prints it if a training still runs, whose later checkpoints are not used."""
-        if writer := files.writer_of(self.path):
+        if writer := files.find_writer(self.path):
             print(f"{self.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
 
     def prepare(self, anew: bool) -> str:
@@ -212,13 +212,13 @@ class CheckpointFolder:
     def reference(self) -> "Reference | None":
         """What those who trained the checkpoint are like; None if their cohort is not at hand as it was. Raises
         InputError if they are too few to tell."""
-        from data.likeness.reference import reference
+        from data.likeness.reference import make_reference
 
         people, source = self.record().people, self.training_cohort()
         if people is None or source is None:
             return None
         trained = set(people.subjects)
-        return reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained])
+        return make_reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained])
 
     def training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If the checkpoint was moved with it, it lies

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts.division import Division
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
@@ -64,4 +64,4 @@ class CrossValidation:
 
     def __str__(self) -> str:
         score, of = self.score.text(undefined="undefined"), self.conclusion
-        return f"{of.area} {score} {self.how}, {participants(of.participants)}{self.marks}"
+        return f"{of.area} {score} {self.how}, {format_participants(of.participants)}{self.marks}"

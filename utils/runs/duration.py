@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 from data.base.effort import EFFORT
-from data.base.terminal import duration, print_facts
+from data.base.terminal import format_duration, print_summary
 from utils.runs.run import Run
 
 MEASURED = 3  # batches at least, of which the median counts; the first one, for which the network is compiled, is none
@@ -70,8 +70,10 @@ class BatchTimer:
         total_s = batch_s * (ahead.trainings * self.run.num_iters - self.done)
         if total_s > EFFORT.told_from_s:
             trainings = f"{ahead.trainings} trainings" if ahead.trainings > 1 else "the training"
-            told = f"about {duration(total_s)} for {trainings} of {self.run.model.name} {self.run.choices.preset}"
+            told = (
+                f"about {format_duration(total_s)} for {trainings} of {self.run.model.name} {self.run.choices.preset}"
+            )
             told += f", measured over {batches} batches"
             if batch_s >= 1:
-                told += f" of {duration(batch_s)}; Ctrl-C and SIGTERM stop it after a batch"
-            print_facts([("time", told)], aloud=True)
+                told += f" of {format_duration(batch_s)}; Ctrl-C and SIGTERM stop it after a batch"
+            print_summary([("time", told)], even_if_quiet=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.terminal import participants
+from data.base.terminal import format_participants
 from data.cohorts.cohort import in_one_folder
 from data.cohorts.duplicates import People, in_common, people_of
 from data.cohorts.records import CLASSES, REDUCED
@@ -158,8 +158,8 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
         in_folds = EDITED if what == CHECKPOINT else IN_FOLDS
         advice = in_folds if run.folds else THEIR_SCORE if run.everybody else WITHOUT_THEM
         raise InputError(
-            f"{len(leaked)} of {participants(len(tested), 'test')} of {cohort.path} trained {what}: {listed(leaked)}."
-            f"{names} Results on them would be too good. {advice}"
+            f"{len(leaked)} of {format_participants(len(tested), 'test')} of {cohort.path} trained {what}: "
+            f"{listed(leaked)}.{names} Results on them would be too good. {advice}"
         )
 
 

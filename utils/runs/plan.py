@@ -13,10 +13,10 @@ from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 
-from data.base.cli import MAX_SEED, flags, option, positive
-from data.base.cli import seed as a_seed
-from data.base.errors import InputError, composed
-from data.base.terminal import participants, print_facts
+from data.base.cli import MAX_SEED, list_flags, option, parse_positive_int
+from data.base.cli import parse_seed_option as a_seed
+from data.base.errors import InputError, compose_accents
+from data.base.terminal import format_participants, print_summary
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import WHOLE_SITES, Division, folder_name
@@ -58,7 +58,7 @@ class TrainOptions(Options):
     """The options of --train: how long, from where, with which settings."""
 
     num_iters: int | None = option(
-        None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=positive, metavar="N"
+        None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=parse_positive_int, metavar="N"
     )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
@@ -103,7 +103,7 @@ class Asked:
     folds: str | None = option(
         None,
         "test everybody: in N folds, or leaving out one value of COLUMN at a time",
-        type=composed,
+        type=compose_accents,
         metavar="N|COLUMN",
         group=CUT,
     )
@@ -111,16 +111,16 @@ class Asked:
         False, "with --folds N: a site's participants are all in one fold", action="store_true", group=CUT
     )
     fold: str | None = option(
-        None, "do one fold only: its number from 0, or its site", type=composed, metavar="K", group=CUT
+        None, "do one fold only: its number from 0, or its site", type=compose_accents, metavar="K", group=CUT
     )
     repeats: int = option(
         1,
         "do it R times, each with the next seed, and take the mean (default 1)",
-        type=positive,
+        type=parse_positive_int,
         metavar="R",
         group=CUT,
     )
-    jobs: int = option(1, "do J folds at a time (default 1)", type=positive, metavar="J", group=CUT)
+    jobs: int = option(1, "do J folds at a time (default 1)", type=parse_positive_int, metavar="J", group=CUT)
     everybody: bool = option(
         False,
         "one model of all participants, for use elsewhere; --test and --blackout use it on others",
@@ -211,9 +211,9 @@ class Asked:
         """The cohort; the demo cohort on the grid that the model reads unless the user names one."""
         if self.data_dir:
             return self.data_dir
-        from data.demo import demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
+        from data.demo import load_demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
 
-        return demo_cohort(self.network.grid or REDUCED)
+        return load_demo_cohort(self.network.grid or REDUCED)
 
     def config(self, saved: Record | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as `saved` unless the user says. Raises InputError."""
@@ -283,8 +283,8 @@ def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
     if is_child():  # whoever started it has checked them
         return
     job, model, given = asked.job, asked.network, asked.given
-    for name in sorted(given - {*flags(job.options)}):
-        if takers := [other.flag for other in jobs if name in flags(other.options)]:
+    for name in sorted(given - {*list_flags(job.options)}):
+        if takers := [other.flag for other in jobs if name in list_flags(other.options)]:
             raise InputError(f"--{name} goes with {' or '.join(takers)}, not with {job.flag}; leave it out.")
     if job.needs and not getattr(model, job.needs):
         able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
@@ -374,7 +374,7 @@ def of_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
     found = everybody(cohort)
     if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
-        print(f"Not trained on, since no label is known of them: {participants(len(set(unlabelled)))}.")
+        print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled)))}.")
     if found.raw_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
     return found
@@ -510,4 +510,4 @@ def print_before(run: Run) -> None:
     if run.data_dir:
         checked = folds.unchecked if folds else cohort
         facts.append(("checked", check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path)))
-    print_facts(facts)
+    print_summary(facts)

@@ -89,7 +89,7 @@ class Record:
     job: str
     key: str = ""
     finished: bool = False
-    format: int = files.FORMAT
+    format: int = files.FORMAT_VERSION
     begun: str = ""  # of a training: tells those from zero apart
     settings: Choices | None = None
     candidates: tuple[str, ...] = ()  # among which inner folds chose the settings
@@ -135,7 +135,7 @@ class Record:
 
 def key_of(*parts: object) -> str:
     """SHA-256 of what decides results."""
-    return hashlib.sha256(files.json_text([files.FORMAT, *parts]).encode()).hexdigest()
+    return hashlib.sha256(files.format_json([files.FORMAT_VERSION, *parts]).encode()).hexdigest()
 
 
 def read(path: Path) -> Record | None:

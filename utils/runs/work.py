@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TextIO
 
 from data.base import files
-from data.base.cli import error_line
+from data.base.cli import format_error_line
 from data.base.errors import InputError
-from data.base.processes import cpu_count, handled
-from data.base.terminal import Progress, print_facts, progress, quietly
+from data.base.processes import cpu_count, handle_signals
+from data.base.terminal import ProgressBar, open_progress_bar, print_summary, redirect_progress
 from data.cohorts.rows import listed
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -56,7 +56,7 @@ def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
             (f"Fold {fold}", [f"--fold={fold}"]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
         if commands:
-            print_facts([("to do", f"{len(commands)} folds, {jobs} at a time")])
+            print_summary([("to do", f"{len(commands)} folds, {jobs} at a time")])
             if status := beside(commands, environments(jobs, share_gpu)):
                 return status
         return pool(runs, device)
@@ -70,14 +70,14 @@ def perform_here(runs: Sequence[Run], device: str) -> int:
     due = [run for run in todo if run.is_due()]
     in_rows = is_chief and len(todo) > 1 and not is_child()
     if in_rows and due:
-        print_facts([("to do", f"{len(due)} of {len(todo)} folds")])
+        print_summary([("to do", f"{len(due)} of {len(todo)} folds")])
     ahead = Ahead(int(os.environ.get(IS_CHILD, 1)) * len(due))
     with (
         looking_ahead(ahead),
-        progress("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown,
+        open_progress_bar("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown,
     ):
         for run in due:
-            with quietly(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
+            with redirect_progress(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
                 status = perform_one(run, device)
             if status:
                 return status
@@ -86,7 +86,7 @@ def perform_here(runs: Sequence[Run], device: str) -> int:
     return pool(runs, device) if is_chief else 0
 
 
-def note(shown: Progress | None, run: Run, text: str) -> None:
+def note(shown: ProgressBar | None, run: Run, text: str) -> None:
     """Shows what a fold is at."""
     if shown:
         shown.advance(f"Fold {run.part}: {text}", 0)
@@ -145,8 +145,8 @@ def beside(
     waiting, free, busy = [*commands], [*each], dict[subprocess.Popen, tuple]()
     said, statuses, stopped = set[str](), list[int](), list[int]()
     with (
-        handled(lambda number, _: stopped.append(128 + number)),
-        progress(title, len(commands)) as shown,
+        handle_signals(lambda number, _: stopped.append(128 + number)),
+        open_progress_bar(title, len(commands)) as shown,
         tempfile.TemporaryDirectory() as place,
     ):
         try:
@@ -174,7 +174,7 @@ def beside(
                         tell_lines(path.read_text(errors="replace").splitlines(), stream, said)
                     if process.returncode < 0 and not any(statuses):
                         wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
-                        print(error_line("run.py", wrong), file=sys.stderr, flush=True)
+                        print(format_error_line("run.py", wrong), file=sys.stderr, flush=True)
                     statuses.append(KILLED if process.returncode < 0 else process.returncode)
                     shown.advance(name)
         finally:

@@ -27,7 +27,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from data.base.effort import EFFORT
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import Cohort
 from data.cohorts.rows import Row
 from utils.scores import ridge
@@ -147,7 +147,7 @@ def fitted(
     result: dict[str, np.ndarray] = {}
     of_maps: list[np.ndarray] = []
     # Threads of linear algebra cost more than they gain at this size, much more where other programs run
-    with progress("Fitting baselines", len(tables)) as shown, threadpool_limits(1, "blas"):
+    with open_progress_bar("Fitting baselines", len(tables)) as shown, threadpool_limits(1, "blas"):
         for kind, table in tables.items():
             encoding = encoder().fit(table.iloc[train])
             known, new = (encoding.transform(table.iloc[rows]) for rows in (train, test))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from data.base.tables import printable
+from data.base.tables import make_printable
 from data.cohorts.rows import listed
-from data.pages.page import Number
+from data.pages.page import HeadlineNumber
 from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate, minimum_detectable_difference
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
@@ -226,14 +226,16 @@ class Conclusion:
         if self.masked.value is not None:
             masked = f"{self.area}, score minus this {self.minus_masked.text('.3f', *SHORT)}"
             found.append(("missingness masked", self.masked.text(".2f", *SHORT), masked))
-        return [tuple(map(printable, row)) for row in found]
+        return [tuple(map(make_printable, row)) for row in found]
 
     @property
-    def numbers(self) -> list[Number]:
+    def numbers(self) -> list[HeadlineNumber]:
         """The headline of the page."""
-        found = [Number(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, self.notes)]
+        found = [
+            HeadlineNumber(self.score.text(".2f", "undefined"), f"{self.area}, {INTERVAL}", self.words, self.notes)
+        ]
         if of := self.baseline:
             less = f"model minus this {of.less.text('.3f', 'undefined')}: {of.standing}"
             name = f"{NAMED} baseline, {INTERVAL}: {of.name}"
-            found.append(Number(of.auc.text(".2f", "undefined"), name, less, [of.note]))
+            found.append(HeadlineNumber(of.auc.text(".2f", "undefined"), name, less, [of.note]))
         return found

@@ -14,7 +14,7 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import in_order
 from data.cohorts.folds import InnerFolds, inner_folds
 from utils.runs.candidates import Candidate
@@ -54,7 +54,7 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     runs = {str(one): run.by(one) for one in run.candidates}
     todo = [(name, fold, str(run.num_iters)) for name in runs for fold in inner.names]
     known = {of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.files(of[1])}
-    with progress("Choosing", len(todo), len(known)) as shown:
+    with open_progress_bar("Choosing", len(todo), len(known)) as shown:
         for name, fold, batches in [of for of in todo if of not in known]:
             with looking_ahead(ahead_of_this().times(len(inner.names))):
                 found = predicted(replace(runs[name], cohort=inner.cohort(fold, runs[name].cohort)))

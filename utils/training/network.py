@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.terminal import progress
+from data.base.terminal import open_progress_bar
 from data.cohorts.atlas import Parcels, cubes, means_of
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRID_OF_SHAPE
@@ -60,7 +60,7 @@ class Saver:
             self.folder.prepare(anew=False)
             kept = "the one before is intact" if before else "there is none before it"
             is_limit = os.strerror(errno.EFBIG) in str(error)  # TensorFlow's errors have no number
-            advice = files.TOO_LARGE if is_limit else "Make room for it and repeat the command."
+            advice = files.FILE_TOO_LARGE_ADVICE if is_limit else "Make room for it and repeat the command."
             raise InputError(
                 f"{self.folder.path} cannot take a checkpoint at iteration {record.step} ({short(error)}); {kept}. "
                 f"{advice}"
@@ -148,7 +148,7 @@ def outputs_of(
     same with the phenotype of each of the `others`. Without a `title` no progress is shown."""
     reader = reading(run, network)
     forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
-    with progress(title, sum(map(len, selections))) if title else nullcontext() as shown:
+    with open_progress_bar(title, sum(map(len, selections))) if title else nullcontext() as shown:
         for selection, batch in zip(selections, reader.batches(selections), strict=True):
             for other in ({}, *(of.batch(selection, volumes=False) for of in others)):
                 outputs = forward(reader.inputs(batch | other))

@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from data.base import files
 from data.base.errors import InputError
-from data.base.processes import handled
-from data.base.terminal import print_facts, print_unless_quiet, progress
+from data.base.processes import handle_signals
+from data.base.terminal import open_progress_bar, print_summary, print_unless_quiet
 from data.cohorts.cohort import in_order
 from models import layers
 from models.connectomes import RidgeLogits
@@ -72,7 +72,7 @@ def train(run: Run) -> int:
         caught.append(number)
         silence_after_sighup(number)
 
-    with handled(stop):
+    with handle_signals(stop):
         try:
             training = replace(training, caught=caught)
             described = cache(lambda: replace(run.record(**told), people=run.people, weights=None))  # slow: when needed
@@ -103,13 +103,13 @@ def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
     """Prints what each part of the trained networks counts, if that was learned."""
     if shares := mean_of_shares([folder.record().shares for folder in folders]):
         told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print_facts([("parts", f"what they count, learned from training participants: {told}")])
+        print_summary([("parts", f"what they count, learned from training participants: {told}")])
 
 
 def loop(training: Training, done: int, saver: Saver, history: "History", described: Callable[[], Record]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
     run = training.run
-    with progress(f"Training {run.model.name}", run.num_iters, done) as shown:
+    with open_progress_bar(f"Training {run.model.name}", run.num_iters, done) as shown:
         for seen, values, stopping in training.steps(done):
             done = seen
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
@@ -184,7 +184,7 @@ class History:
         self.rows = earlier_history(kept, step) if step and kept.exists() else []
         if step and not self.rows:
             print(f"{kept} has no row of the {step} batches before; {self.path} begins with the next one.")
-        with files.replacing(self.path, newline="") as file:
+        with files.open_replacement(self.path, newline="") as file:
             if self.rows:
                 self.write(file, self.rows, header=True)
         self.file = open(self.path, "a", newline="")  # noqa: SIM115
