@@ -103,32 +103,34 @@ def convert(args: argparse.Namespace) -> int:
     findings = checks.check_and_store_verdict(open_cohort(args.cohort))
     counts_text = "; ".join([f"{len(planned_cohort.rows)} records", *findings.participants.counts])
     cohort_sentence = f"{args.cohort}: {counts_text}"
-    print_summary([("cohort", cohort_sentence), *findings.judged(args.cohort), ("checked", findings.conclusion)])
-    return 1 if findings.every("problems") else 0
+    print_summary(
+        [("cohort", cohort_sentence), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
+    )
+    return 1 if findings.list_texts("problems") else 0
 
 
 def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     """Covariates, what became of texts, and the value that separates labels best."""
     from data.cohorts import covariates
-    from data.cohorts.records import CLASSES
-    from data.cohorts.rows import MIN_PER_CLASS, listed
+    from data.cohorts.records import CLASS_NAMES
+    from data.cohorts.rows import MIN_CLASS_SUBJECTS, join_names
 
     metadata = planned_cohort.metadata
     yield (
         "covariates",
-        covariates.told(
+        covariates.describe_covariates(
             planned_cohort.covariates, planned_cohort.phenotype, planned_cohort.rows, metadata.covariates_named
         ),
     )
     for column, categories in metadata.phenotype_categories.items():
-        yield "phenotype", f"{column} is text and became {len(categories)} categories: {listed(categories)}"
-    count_by_label = Counter(int(row.label) for row in planned_cohort.rows if row.split == "train" and row.known)
-    rarest_label = min(range(len(CLASSES)), key=lambda label: count_by_label[label])
+        yield "phenotype", f"{column} is text and became {len(categories)} categories: {join_names(categories)}"
+    count_by_label = Counter(int(row.label) for row in planned_cohort.rows if row.split == "train" and row.is_labelled)
+    rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: count_by_label[label])
     for column, auc in list(metadata.phenotype_auc.items())[:1]:
-        if count_by_label[rarest_label] < MIN_PER_CLASS:
+        if count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:
             too_few_text = (
-                f"{format_participants(count_by_label[rarest_label], 'training')} of {CLASSES[rarest_label]}; "
-                f"{MIN_PER_CLASS} are needed"
+                f"{format_participants(count_by_label[rarest_label], 'training')} of {CLASS_NAMES[rarest_label]}; "
+                f"{MIN_CLASS_SUBJECTS} are needed"
             )
             yield "phenotype", f"whether a value separates the training labels is not known, since {too_few_text}"
         else:
@@ -136,7 +138,7 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
 
 
 def derive(args: argparse.Namespace) -> None:
-    from data.cohorts.rows import listed
+    from data.cohorts.rows import join_names
     from data.derivation import job
 
     derivation_options = make_options(args, DerivationOptions)
@@ -151,15 +153,15 @@ def derive(args: argparse.Namespace) -> None:
     print_summary(summary_rows)
     if failed_subjects:
         raise InputError(
-            f"{format_participants(len(failed_subjects))} failed, for the reasons above: {listed(failed_subjects)}. Do "
-            "what these say, then repeat the command."
+            f"{format_participants(len(failed_subjects))} failed, for the reasons above: "
+            f"{join_names(failed_subjects)}. Do what these say, then repeat the command."
         )
 
 
 def check(args: argparse.Namespace) -> int:
     from data import check as checks
     from data import check_page
-    from data.cohorts.pictures import Pictures
+    from data.cohorts.pictures import PeoplePictures
     from data.cohorts.stored import open_cohort
 
     if args.html:
@@ -179,12 +181,14 @@ def check(args: argparse.Namespace) -> int:
         if is_map_folder
         else nullcontext(open_cohort(args.cohort)) as cohort
     ):
-        pictures = Pictures(cohort.maps, len({row.subject for row in cohort.rows})) if args.html else None
+        pictures = PeoplePictures(cohort.map_names, len({row.subject for row in cohort.rows})) if args.html else None
         findings = (checks.check_map_folder if is_map_folder else checks.check_and_store_verdict)(cohort, pictures)
-        print_summary([*findings.counted(), *findings.judged(args.cohort), ("checked", findings.conclusion)])
+        print_summary(
+            [*findings.make_count_rows(), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
+        )
         if pictures:
             check_page.write_check_page(args.html, cohort, findings, pictures)
-    return 1 if findings.every("problems") else 0
+    return 1 if findings.list_texts("problems") else 0
 
 
 def swap(args: argparse.Namespace) -> None:
@@ -210,9 +214,9 @@ def pack(args: argparse.Namespace) -> int:
     from data import check as checks  # which a mere copy can do without
 
     findings = checks.check_and_store_verdict(open_cohort(args.out))
-    findings.forecast = []
-    print_summary([*findings.judged(args.out), ("checked", findings.conclusion)])
-    return 1 if findings.every("problems") else 0
+    findings.forecast_sentences = []
+    print_summary([*findings.make_problem_rows(args.out), ("checked", findings.conclusion)])
+    return 1 if findings.list_texts("problems") else 0
 
 
 def export(args: argparse.Namespace) -> None:

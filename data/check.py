@@ -21,17 +21,22 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.terminal import format_participants, merge_summary_rows, open_progress_bar, print_summary
 from data.cohorts import atlas, near_duplicates, records, resampling
-from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
-from data.cohorts.covariates import ODD, odd_numbers
-from data.cohorts.derivation import TABLE as DERIVATION_TABLE
-from data.cohorts.duplicates import People, known_groups, search
-from data.cohorts.entries import Entry
+from data.cohorts.cohort import COVARIATES_FILE, MAPS_FILE, PHENOTYPE_FILE, Cohort
+from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, find_implausible_numbers
+from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVATION_TABLE
+from data.cohorts.duplicates import PeopleScans, find_duplicates, find_groups_without_volumes
+from data.cohorts.entries import RecordEntry
 from data.cohorts.findings import CohortFindings, Findings, write_verdict
-from data.cohorts.forecast import forecast
-from data.cohorts.phenotype import clean, impossible_values, missing_in, write_by_subject
-from data.cohorts.pictures import Pictures
-from data.cohorts.rows import APART, METADATA, Metadata, Row, listed, named_groups
-from data.cohorts.stored import compared
+from data.cohorts.forecast import make_forecast
+from data.cohorts.phenotype import (
+    clean_column,
+    describe_impossible_values,
+    describe_missing_by_class,
+    write_subject_table,
+)
+from data.cohorts.pictures import PeoplePictures
+from data.cohorts.rows import DUPLICATES_APART, METADATA_FILE, Metadata, RecordRow, join_group_names, join_names
+from data.cohorts.stored import compare_with_sums
 from data.conversion import measures
 from data.conversion.edges import OPPOSED, check_connectomes
 from data.conversion.leaks import check_groups
@@ -69,20 +74,22 @@ CHECKED_MEASURES = (
 )
 
 
-def check_and_store_verdict(cohort: Cohort, pictures: Pictures | None = None) -> CohortFindings:
+def check_and_store_verdict(cohort: Cohort, pictures: PeoplePictures | None = None) -> CohortFindings:
     """All findings on a cohort, its verdict stored beside the records, or a line that says why not. Every record is
     read twice to take little memory; `pictures` are made, if wanted."""
-    findings = cohort.census()
-    findings.forecast = forecast(cohort.rows, known_groups(cohort), connectome=cohort.metadata.connectome)
+    findings = cohort.take_census()
+    findings.forecast_sentences = make_forecast(
+        cohort.rows, find_groups_without_volumes(cohort), connectome=cohort.metadata.connectome
+    )
     check_files(cohort, findings.files)
     check_phenotype(cohort, findings)
     missing_count_by_parcel = check_connectomes(cohort, findings.connectomes)
     check_maps(cohort, findings, pictures)
     if cohort.connectomes:
-        findings.without_signal[cohort.connectomes.name] = missing_count_by_parcel
+        findings.no_signal_counts_by_map[cohort.connectomes.series_name] = missing_count_by_parcel
     unstored_reason: str | None = "records without tables have no place for it"
-    if cohort.tables:
-        unstored_reason = write_verdict(cohort.tables, cohort.identity, findings)
+    if cohort.tables_folder:
+        unstored_reason = write_verdict(cohort.tables_folder, cohort.identity, findings)
     if unstored_reason:
         print_summary([("verdict", f"not stored, so that no later job can tell it: {unstored_reason}")])
     return findings
@@ -90,7 +97,7 @@ def check_and_store_verdict(cohort: Cohort, pictures: Pictures | None = None) ->
 
 def holds_maps(folder: Path) -> bool:
     """Whether a folder holds maps that were not converted."""
-    return not (folder / METADATA).exists() and any(folder.rglob("*.nii*"))
+    return not (folder / METADATA_FILE).exists() and any(folder.rglob("*.nii*"))
 
 
 @contextmanager
@@ -113,27 +120,27 @@ def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator
             map_name: pd.DataFrame([person.measured[map_index] for person in person_maps])
             for map_index, map_name in enumerate(map_names)
         }
-        measures.write_measures(Path(work_folder) / MAPS, subjects, measures_by_map)
+        measures.write_measures(Path(work_folder) / MAPS_FILE, subjects, measures_by_map)
         covariate_table = source.rows.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
-        write_by_subject(Path(work_folder) / COVARIATES, covariate_table)
+        write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
         yield Cohort(
             path=folder,
             grid=records.REDUCED,
             rows=tuple(
-                Row(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
+                RecordRow(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
                 for subject_row in source.subjects.itertuples()
             ),
-            entries=tuple(Entry(record_path, record_path.stat().st_size) for record_path in record_paths),
+            entries=tuple(RecordEntry(record_path, record_path.stat().st_size) for record_path in record_paths),
             metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out}),
-            tables=Path(work_folder),
+            tables_folder=Path(work_folder),
             num_maps=len(map_names),
         )
 
 
-def check_map_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFindings:
+def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortFindings:
     """The findings on what `read_maps_as_cohort` gives."""
     findings = CohortFindings(
-        f"{cohort.path}: {', '.join(cohort.maps)} of {format_participants(len(cohort.rows))}, not converted"
+        f"{cohort.path}: {', '.join(cohort.map_names)} of {format_participants(len(cohort.rows))}, not converted"
     )
     if (cohort.path / DERIVATION_TABLE).is_file():
         derivation_rows = tables.read_frame(cohort.path / DERIVATION_TABLE).itertuples()
@@ -143,7 +150,7 @@ def check_map_folder(cohort: Cohort, pictures: Pictures | None) -> CohortFinding
     return findings
 
 
-def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | None) -> None:
+def check_maps(cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures | None) -> None:
     """Findings on all volumes, and on the sites that they are compared by."""
     check_sites({row.site for row in cohort.rows}, findings.sites)
     scan_sums, usable_indices, people = read_volumes(cohort, findings.files, pictures)
@@ -152,17 +159,21 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
         check_people(cohort, usable_indices, invalidating_sentences or [], findings.maps, is_doubtful=False)
         return
     check_near_duplicates(cohort, people, findings.participants)
-    name_by_region = atlas.load_atlas(None, cohort.grid).names
-    for map_name, missing_counts in zip(cohort.maps, scan_sums.missing_counts.sum(0), strict=True):
+    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
+    for map_name, missing_counts in zip(cohort.map_names, scan_sums.missing_counts.sum(0), strict=True):
         missing_count_by_region = {
             name_by_region[region_number]: int(missing_counts[region_number])
             for region_number in np.flatnonzero(missing_counts).tolist()
         }
-        findings.without_signal[map_name] = Counter(missing_count_by_region)
+        findings.no_signal_counts_by_map[map_name] = Counter(missing_count_by_region)
     measure_table, missing_regions_by_record = scan_sums.measure_records(usable_indices)
-    first_indices = [*cohort.first_records(usable_indices).values()]
-    raw_measures_by_map = measures.read_measures(cohort.tables, people.subjects, cohort.maps) if cohort.tables else None
-    findings_by_map = {map_name: Findings() for map_name in cohort.maps}
+    first_indices = [*cohort.first_index_by_subject(usable_indices).values()]
+    raw_measures_by_map = (
+        measures.read_measures(cohort.tables_folder, people.subjects, cohort.map_names)
+        if cohort.tables_folder
+        else None
+    )
+    findings_by_map = {map_name: Findings() for map_name in cohort.map_names}
     for map_name, map_findings in findings_by_map.items():
         stored_measures = measure_table.loc[first_indices, map_name][[*CHECKED_MEASURES]]
         check_kinds(
@@ -172,16 +183,17 @@ def check_maps(cohort: Cohort, findings: CohortFindings, pictures: Pictures | No
             map_findings,
         )
         if region_counts := [
-            f"{region} in {people_count}" for region, people_count in findings.without_signal[map_name].most_common()
+            f"{region} in {people_count}"
+            for region, people_count in findings.no_signal_counts_by_map[map_name].most_common()
         ]:
             coverage_words = (
                 f"in under {MIN_COVERED_FRACTION:.0%} of their voxels, by how many of "
                 f"{format_participants(len(first_indices))}"
             )
-            map_findings.notes.append(f"regions with signal {coverage_words}: {listed(region_counts)}")
-    findings.maps.add_parts(findings_by_map)
+            map_findings.notes.append(f"regions with signal {coverage_words}: {join_names(region_counts)}")
+    findings.maps.add_map_findings(findings_by_map)
     if len(findings_by_map) == 1:
-        findings.maps.counts = [f"{cohort.maps[0]}: {count_text}" for count_text in findings.maps.counts]
+        findings.maps.counts = [f"{cohort.map_names[0]}: {count_text}" for count_text in findings.maps.counts]
     measure_table = pd.concat([measure_table, read_unconverted_measures(cohort, usable_indices)], axis=1)
     reasons_per_record = find_reasons(
         cohort, measure_table, compute_ranges(measure_table.loc[first_indices]), missing_regions_by_record
@@ -204,25 +216,27 @@ def check_sites(sites: set[str], findings: Findings) -> None:
             findings.notes.append(f"{' and '.join(spellings)} count as sites of their own; write one name for all")
 
 
-def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) -> tuple[ScanSums, list[int], People]:
+def read_volumes(
+    cohort: Cohort, findings: Findings, pictures: PeoplePictures | None
+) -> tuple[ScanSums, list[int], PeopleScans]:
     """The scans; the positions of records that can be used: unreadable and constant ones are problems; by what people
     are recognised, of whom the first record counts."""
     scan_sums, usable_indices = ScanSums(cohort, range(len(cohort.rows))), list[int]()
     region_means_by_subject, digests_by_subject, stored_digests_by_subject = (
         list[np.ndarray](),
         dict[str, set[str]](),
-        cohort.scans(),
+        cohort.scans_by_subject(),
     )
     with open_progress_bar("Checking", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
             progress_bar.advance()
             try:
-                map_volumes = list(np.moveaxis(cohort.volume(record_index), -1, 0))
+                map_volumes = list(np.moveaxis(cohort.read_volume(record_index), -1, 0))
             except InputError as error:
                 findings.problems.append(str(error))
-                findings.mark("cannot be read", [row.subject])
+                findings.mark_outliers("cannot be read", [row.subject])
                 continue
-            map_volume_pairs = zip(cohort.maps, map_volumes, strict=True)
+            map_volume_pairs = zip(cohort.map_names, map_volumes, strict=True)
             if constant_maps := [
                 (map_name, volume.flat[0]) for map_name, volume in map_volume_pairs if volume.min() == volume.max()
             ]:
@@ -230,7 +244,7 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
                 findings.problems.append(
                     f"{row.file} is constant ({constant_value:g}); its map of {map_name} was empty"
                 )
-                findings.mark("a map is constant", [row.subject])
+                findings.mark_outliers("a map is constant", [row.subject])
                 continue
             try:
                 scan_sums.add_record(record_index, map_volumes)
@@ -239,33 +253,35 @@ def read_volumes(cohort: Cohort, findings: Findings, pictures: Pictures | None) 
             usable_indices.append(record_index)
             if row.subject in digests_by_subject:
                 continue
-            reduced_volumes = [resampling.reduced(reduced_volume) for reduced_volume in map_volumes]
+            reduced_volumes = [resampling.reduce_volume(reduced_volume) for reduced_volume in map_volumes]
             region_means_by_subject.append(
-                np.column_stack([near_duplicates.of_reduced(reduced_volume) for reduced_volume in reduced_volumes])
+                np.column_stack(
+                    [near_duplicates.average_reduced_regions(reduced_volume) for reduced_volume in reduced_volumes]
+                )
             )
             digests_by_subject[row.subject] = {
                 hashlib.sha256(reduced_volume.tobytes()).hexdigest() for reduced_volume in reduced_volumes
             }
             digests_by_subject[row.subject] |= stored_digests_by_subject[row.subject]  # which know the connectome, too
             if pictures:
-                pictures.add(row.subject, map_volumes[0], reduced_volumes)
-    return scan_sums, usable_indices, People(digests_by_subject, np.array(region_means_by_subject))
+                pictures.add_person(row.subject, map_volumes[0], reduced_volumes)
+    return scan_sums, usable_indices, PeopleScans(digests_by_subject, np.array(region_means_by_subject))
 
 
 def check_files(cohort: Cohort, findings: Findings) -> None:
     """A file that differs from its sum is a problem; one without a sum is worth a note; derivation is counted."""
     try:
-        different_files, files_without_sum = compared(cohort)
+        different_files, files_without_sum = compare_with_sums(cohort)
         findings.problems += [
             f"{cohort.path / file_name} {manifest.DIFFERENT_MESSAGE}" for file_name in different_files
         ]
         if files_without_sum:
             findings.notes.append(
-                f"no sum in {manifest.SUMS}, so damage cannot be detected: {listed(files_without_sum)}"
+                f"no sum in {manifest.SUMS}, so damage cannot be detected: {join_names(files_without_sum)}"
             )
-        if cohort.tables and (derivation := cohort.metadata.derivation):
+        if cohort.tables_folder and (derivation := cohort.metadata.derivation):
             findings.counts.append(f"derived from scans: {', '.join(derivation.measures)}; {derivation}")
-            findings.notes += filter(None, [derivation.uncleaned])
+            findings.notes += filter(None, [derivation.uncleaned_warning])
         check_sealing(cohort.metadata, findings)
     except InputError as error:
         findings.problems.append(str(error))
@@ -273,7 +289,7 @@ def check_files(cohort: Cohort, findings: Findings) -> None:
 
 def check_sealing(metadata: Metadata, findings: Findings) -> None:
     """Tables that were sealed without sums are worth a note; if the records said otherwise, that is a problem."""
-    if metadata.unsealed:
+    if metadata.is_unsealed:
         findings.notes.append(f"sealed without {manifest.SUMS}: {UNSEALED_CAVEAT}")
     if contradicted_cells := metadata.unlike_records:
         cell_texts = [
@@ -281,8 +297,8 @@ def check_sealing(metadata: Metadata, findings: Findings) -> None:
             for cell in contradicted_cells
         ]
         findings.problems.append(
-            f"tables and records differed when this was sealed without {manifest.SUMS}: {listed(cell_texts)}; correct "
-            "them, or seal the original by pack --tables if its tables are right"
+            f"tables and records differed when this was sealed without {manifest.SUMS}: {join_names(cell_texts)}; "
+            "correct them, or seal the original by pack --tables if its tables are right"
         )
 
 
@@ -291,11 +307,12 @@ def check_phenotype(cohort: Cohort, findings: CohortFindings) -> None:
     try:
         check_agreement(cohort, findings.phenotype)
         if (raw_phenotype := cohort.raw_phenotype) is not None:
-            findings.phenotype.problems += impossible_values(raw_phenotype, cohort.metadata)
-        findings.phenotype.notes += missing_in(raw_phenotype, cohort.rows)
-        if outliers := [*odd_numbers(cohort.covariates), *odd_numbers(cohort.raw_phenotype)]:
+            findings.phenotype.problems += describe_impossible_values(raw_phenotype, cohort.metadata)
+        findings.phenotype.notes += describe_missing_by_class(raw_phenotype, cohort.rows)
+        if outliers := [*find_implausible_numbers(cohort.covariates), *find_implausible_numbers(cohort.raw_phenotype)]:
             findings.phenotype.notes.append(
-                f"{ODD}: {listed(outliers)} participants; correct them, or convert with --missing"
+                f"{IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(outliers)} participants; correct them, or convert with "
+                "--missing"
             )
     except InputError as error:
         findings.phenotype.problems += {str(error)} - set(findings.files.problems)
@@ -311,7 +328,7 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
             covariate_sites.ne("") & covariate_sites.ne(site_by_subject)
         ].tolist():
             problem = (
-                f"{COVARIATES} and the table of records differ in the site of {listed(differing_subjects)}; "
+                f"{COVARIATES_FILE} and the table of records differ in the site of {join_names(differing_subjects)}; "
                 f"{EDIT_BOTH_ADVICE}"
             )
             findings.problems.append(problem)
@@ -326,7 +343,7 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
         encoded_without_column = encode_like(full_covariates.assign(**{column: ""}), metadata).set_axis(
             raw_phenotype.index
         )[encoded_phenotype.columns]
-        has_value = clean(covariates[column]).notna().to_numpy()
+        has_value = clean_column(covariates[column]).notna().to_numpy()
         for value_name in encoded_phenotype.columns[
             (encoded_phenotype.ne(encoded_without_column) & encoded_phenotype.notna()).any()
         ]:
@@ -334,34 +351,36 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
                 has_value & ~np.isclose(encoded_phenotype[value_name], raw_phenotype[value_name], rtol=1e-6)
             ].tolist():
                 problem = (
-                    f"{COVARIATES} and {PHENOTYPE} differ in the {value_name} of {listed(differing_subjects)}; "
-                    f"{EDIT_BOTH_ADVICE}"
+                    f"{COVARIATES_FILE} and {PHENOTYPE_FILE} differ in the {value_name} of "
+                    f"{join_names(differing_subjects)}; {EDIT_BOTH_ADVICE}"
                 )
                 findings.problems.append(problem)
 
 
-def check_near_duplicates(cohort: Cohort, people: People, findings: Findings) -> None:
+def check_near_duplicates(cohort: Cohort, people: PeopleScans, findings: Findings) -> None:
     """Subjects who share a scan are a problem as `describe_fault` says, else worth a note; so are possible sessions of
     one person."""
-    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, search(people)
+    row_by_subject, duplicates = {row.subject: row for row in reversed(cohort.rows)}, find_duplicates(people)
     groups_by_fault = defaultdict[str, list[Sequence[str]]](list)
     for subject_group in duplicates.same_scan:
-        findings.mark("one scan under several IDs", subject_group)
+        findings.mark_outliers("one scan under several IDs", subject_group)
         groups_by_fault[describe_fault(cohort, [row_by_subject[subject] for subject in subject_group])].append(
             subject_group
         )
     for fault, subject_groups in groups_by_fault.items():
-        groups_text = named_groups(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
+        groups_text = join_group_names(subject_groups, lambda subject: f"{subject} ({row_by_subject[subject].split})")
         (findings.problems if fault else findings.notes).append(f"one scan under several IDs: {groups_text}{fault}")
-    findings.notes += duplicates.notes()
+    findings.notes += duplicates.make_warnings()
 
 
-def describe_fault(cohort: Cohort, subject_rows: Sequence[Row]) -> str:
+def describe_fault(cohort: Cohort, subject_rows: Sequence[RecordRow]) -> str:
     """What is wrong with several subjects who share a scan; empty if nothing is."""
-    labels_fault = ", one scan with both labels" if len({row.label for row in subject_rows if row.known}) > 1 else ""
+    labels_fault = (
+        ", one scan with both labels" if len({row.label for row in subject_rows if row.is_labelled}) > 1 else ""
+    )
     if len({row.split for row in subject_rows}) > 1:
         return f"{labels_fault}, one scan in train and test"
-    return f"{labels_fault}, {SAME_SCAN_ADVICE}" if cohort.metadata.duplicates == APART else labels_fault
+    return f"{labels_fault}, {SAME_SCAN_ADVICE}" if cohort.metadata.duplicates == DUPLICATES_APART else labels_fault
 
 
 def collect_sentences(
@@ -374,7 +393,7 @@ def collect_sentences(
     """The sentences on each record: in what it is `reasons_per_record` the others, what makes it
     `invalidating_sentences` beside the training people, if that is known, in place of what does beside the others. A
     group whose connectomes oppose those of others is told as one."""
-    opposed_subjects = {subject for subject, oddity in connectome_findings.odd if oddity == OPPOSED}
+    opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED}
     sentences_per_record = list[list[str]]()
     for position, (record_index, sentences) in enumerate(zip(usable_indices, reasons_per_record, strict=True)):
         is_in_opposed_group = cohort.rows[record_index].subject in opposed_subjects
@@ -401,11 +420,11 @@ def check_people(
 ) -> None:
     """People who are unlike the others are worth a note each, a few of them in full; what makes results invalid is a
     problem with the names of all. If many are named, it is `is_doubtful` whether they or the others are."""
-    rows_by_problem, reasons_by_file = defaultdict[str, list[Row]](list), dict[str, list[str]]()
+    rows_by_problem, reasons_by_file = defaultdict[str, list[RecordRow]](list), dict[str, list[str]]()
     for record_index, sentences in zip(usable_indices, sentences_per_record, strict=True):
         row = cohort.rows[record_index]
         for sentence in sentences:
-            findings.mark(sentence, [row.subject])
+            findings.mark_outliers(sentence, [row.subject])
             if find_advice(sentence):
                 rows_by_problem[sentence].append(row)
             else:

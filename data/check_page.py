@@ -16,11 +16,11 @@ from data.base.terminal import format_participants
 from data.check import DERIVATION_TABLE
 from data.cohorts import records
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import HEAD_MOTION, known_covariates
+from data.cohorts.covariates import HEAD_MOTION_KIND, load_all_covariates
 from data.cohorts.findings import CohortFindings
-from data.cohorts.phenotype import numbers
-from data.cohorts.pictures import CUTS, Pictures, Sheet, cuts_of
-from data.cohorts.rows import SITE_UNKNOWN, Row
+from data.cohorts.phenotype import parse_number_column
+from data.cohorts.pictures import SLICES_CAPTION, PeoplePictures, PictureSheet, sample_slices
+from data.cohorts.rows import SITE_UNKNOWN_MARK, RecordRow
 from data.likeness.scans import MIN_COVERED_FRACTION
 from data.pages.mosaic import (
     ENLARGE_HINT,
@@ -54,14 +54,16 @@ def check_page_path(page_path: Path) -> None:
         raise InputError(f"{page_path} exists and is no page of a check; name another file.")
 
 
-def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: Pictures) -> None:
+def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, pictures: PeoplePictures) -> None:
     """The page, in which all pictures lie."""
     row_by_subject, motion_by_subject = {row.subject: row for row in reversed(cohort.rows)}, read_head_motion(cohort)
     tiles = make_tiles(row_by_subject, motion_by_subject, findings, pictures)
-    people_images = [pictures.of_people[tile.name] for tile in tiles if tile.name in pictures.of_people]
-    map_names = pictures.maps if people_images else []
+    people_images = [
+        pictures.pictures_by_subject[tile.name] for tile in tiles if tile.name in pictures.pictures_by_subject
+    ]
+    map_names = pictures.map_names if people_images else []
     sheet_images = [
-        Sheet(len(people_images)).image([person_images[map_index] for person_images in people_images])
+        PictureSheet(len(people_images)).encode_pictures([person_images[map_index] for person_images in people_images])
         for map_index in range(len(map_names))
     ]
     mosaic = Mosaic(
@@ -69,7 +71,7 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         map_names,
         ";".join(f"--m{map_index}:{make_css_url(sheet_image)}" for map_index, sheet_image in enumerate(sheet_images)),
     )
-    problems, marked_count = findings.every("problems"), sum(bool(tile.odd) for tile in tiles)
+    problems, marked_count = findings.list_texts("problems"), sum(bool(tile.odd) for tile in tiles)
     headline_numbers = [
         HeadlineNumber(f"{len(tiles):,}", "participants", f"{len(people_images):,} of them with pictures"),
         HeadlineNumber(str(len(problems)), "problems", "invalidate results"),
@@ -80,17 +82,21 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
         *([Section("Problems", problems, kind="warning")] if problems else []),
         *make_caveat_sections(cohort, motion_by_subject),
         Section("Everybody", describe_mosaic(motion_by_subject, pictures), markup=mosaic.markup, open=True),
-        *([Section("What these participants can show", findings.forecast[:1], open=True)] if findings.forecast else []),
+        *(
+            [Section("What these participants can show", findings.forecast_sentences[:1], open=True)]
+            if findings.forecast_sentences
+            else []
+        ),
         *make_group_sections(pictures),
         *make_motion_sections(row_by_subject, motion_by_subject),
         *make_derivation_sections(cohort.path / DERIVATION_TABLE),
         *make_signal_sections(findings),
-        make_left_out_section(cohort.metadata.people_left_out, "The conversion names nobody."),
+        make_left_out_section(cohort.metadata.left_out_people_by_reason, "The conversion names nobody."),
         *make_heading_sections(findings),
     ]
-    site_suffix = f" ({SITE_UNKNOWN})" if findings.site_unknown else ""
+    site_suffix = f" ({SITE_UNKNOWN_MARK})" if findings.is_site_unknown else ""
     page_title = f"Check of {os.path.basename(os.path.abspath(cohort.path))}{site_suffix}"  # which may be `.`
-    verdict = " ".join([findings.conclusion, *findings.forecast[1:]])
+    verdict = " ".join([findings.conclusion, *findings.forecast_sentences[1:]])
     with files.open_replacement(page_path) as file:
         file.write(
             render_page(
@@ -108,36 +114,41 @@ def write_check_page(page_path: Path, cohort: Cohort, findings: CohortFindings, 
 
 
 def make_tiles(
-    row_by_subject: dict[str, Row], motion_by_subject: pd.Series | None, findings: CohortFindings, pictures: Pictures
+    row_by_subject: dict[str, RecordRow],
+    motion_by_subject: pd.Series | None,
+    findings: CohortFindings,
+    pictures: PeoplePictures,
 ) -> list[Tile]:
     """People, those with something odd first, then by site."""
     oddities_by_subject: dict[str, list[str]] = {}
-    for subject, oddity in chain.from_iterable(heading_findings.odd for heading_findings in findings.headings.values()):
+    for subject, oddity in chain.from_iterable(
+        heading_findings.outliers for heading_findings in findings.findings_by_heading.values()
+    ):
         oddities_by_subject.setdefault(subject, []).append(oddity)
-    sheet, picture_index, tiles = Sheet(len(pictures.of_people)), 0, []
+    sheet, picture_index, tiles = PictureSheet(len(pictures.pictures_by_subject)), 0, []
     for row in sorted(
         row_by_subject.values(), key=lambda row: (row.subject not in oddities_by_subject, row.site, row.subject)
     ):
         caption_words = [row.site, name_group(row)]
         if motion_by_subject is not None and np.isfinite(subject_motion := motion_by_subject[row.subject]):
             caption_words.append(f"{subject_motion:.3g}")
-        has_picture = row.subject in pictures.of_people
-        tile_style = sheet.style(picture_index) if has_picture else "background:#000"
+        has_picture = row.subject in pictures.pictures_by_subject
+        tile_style = sheet.make_css_style(picture_index) if has_picture else "background:#000"
         tiles.append(Tile(row.subject, ", ".join(caption_words), tile_style, oddities_by_subject.get(row.subject, ())))
         picture_index += has_picture
     return tiles
 
 
-def name_group(row: Row) -> str:
-    return records.CLASSES[int(row.label)] if row.known else "unknown"
+def name_group(row: RecordRow) -> str:
+    return records.CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"
 
 
 def read_head_motion(cohort: Cohort) -> pd.Series | None:
     """By subject, float64, NaN where unknown; None if nothing is known, or tables are damaged, which the check says."""
     try:
-        covariates = known_covariates(cohort)
-        motion_columns = [] if covariates is None else HEAD_MOTION.of(covariates)
-        motion_by_subject = numbers(covariates, motion_columns[0]) if motion_columns else None
+        covariates = load_all_covariates(cohort)
+        motion_columns = [] if covariates is None else HEAD_MOTION_KIND.find_columns(covariates)
+        motion_by_subject = parse_number_column(covariates, motion_columns[0]) if motion_columns else None
     except InputError:
         return None
     return motion_by_subject if motion_by_subject is not None and motion_by_subject.notna().any() else None
@@ -147,48 +158,48 @@ def make_caveat_sections(cohort: Cohort, motion_by_subject: pd.Series | None) ->
     """What a check cannot see and a reader must know."""
     derivation = cohort.metadata.derivation
     caveats = [
-        derivation.uncleaned if derivation else "",
+        derivation.uncleaned_warning if derivation else "",
         "" if motion_by_subject is not None else MOTION_UNKNOWN_WARNING,
     ]
     if any(caveats):
         yield Section("What is not known", [*filter(None, caveats)], kind="warning")
 
 
-def describe_mosaic(motion_by_subject: pd.Series | None, pictures: Pictures) -> list[str]:
+def describe_mosaic(motion_by_subject: pd.Series | None, pictures: PeoplePictures) -> list[str]:
     """How to read the mosaic."""
     number_sentences = (
         [] if motion_by_subject is None else [f"The number below a picture is head motion, {motion_by_subject.name}."]
     )
-    map_choice_sentences = ["Choose another map above the pictures."] if len(pictures.maps) > 1 else []
+    map_choice_sentences = ["Choose another map above the pictures."] if len(pictures.map_names) > 1 else []
     return [
-        f"A picture shows {CUTS}. {MOSAIC_LEGEND}",
+        f"A picture shows {SLICES_CAPTION}. {MOSAIC_LEGEND}",
         " ".join(["Marked participants come first.", *number_sentences, *map_choice_sentences, ENLARGE_HINT]),
     ]
 
 
-def make_group_sections(pictures: Pictures) -> Iterator[Section]:
+def make_group_sections(pictures: PeoplePictures) -> Iterator[Section]:
     """Mean and spread of each map over people."""
-    if pictures.of_people:
+    if pictures.pictures_by_subject:
         group_sentence = (
-            f"Of {format_participants(len(pictures.of_people))}, one record each, on the grid of 6 mm; {CUTS}. Values "
-            "are as records hold them: z-scores over the whole volume."
+            f"Of {format_participants(len(pictures.pictures_by_subject))}, one record each, on the grid of 6 mm; "
+            f"{SLICES_CAPTION}. Values are as records hold them: z-scores over the whole volume."
         )
         yield Section("Mean and spread of the group", [group_sentence], draw_group(pictures), open=True)
 
 
-def draw_group(pictures: Pictures) -> "Figure":
+def draw_group(pictures: PeoplePictures) -> "Figure":
     """A row a map: its mean and, of several people, its standard deviation over them, each with its scale."""
     from matplotlib.figure import Figure
 
-    map_statistics = [pictures.mean_and_sd(map_index) for map_index in range(len(pictures.maps))]
+    map_statistics = [pictures.compute_mean_and_sd(map_index) for map_index in range(len(pictures.map_names))]
     figure = Figure(figsize=(4.2 * len(map_statistics[0]), 0.3 + 1.5 * len(map_statistics)), layout="constrained")
     figure.set_label("mean-and-spread-of-the-group")
     axes_grid = figure.subplots(len(map_statistics), len(map_statistics[0]), squeeze=False)
-    for map_index, map_name in enumerate(pictures.maps):
+    for map_index, map_name in enumerate(pictures.map_names):
         for panel_axes, (statistic, volume) in zip(
             axes_grid[map_index], map_statistics[map_index].items(), strict=True
         ):
-            slice_values = cuts_of(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
+            slice_values = sample_slices(volume, records.REDUCED.affine, records.REDUCED.spacing_mm)
             darkest, brightest = slice_values.min(), np.percentile(slice_values, BRIGHTEST_PERCENTILE)
             image = panel_axes.imshow(
                 slice_values, cmap="inferno" if statistic == "SD" else "gray", vmin=darkest, vmax=brightest
@@ -199,7 +210,9 @@ def draw_group(pictures: Pictures) -> "Figure":
     return figure
 
 
-def make_motion_sections(row_by_subject: dict[str, Row], motion_by_subject: pd.Series | None) -> Iterator[Section]:
+def make_motion_sections(
+    row_by_subject: dict[str, RecordRow], motion_by_subject: pd.Series | None
+) -> Iterator[Section]:
     """Head motion by site and group: each person a point, and medians."""
     if motion_by_subject is None:
         return
@@ -282,7 +295,7 @@ def make_signal_sections(findings: CohortFindings) -> Iterator[Section]:
     """Regions and parcels of which people lack the signal."""
     table_rows = [
         {"of": map_or_series, "region or parcel": region, "participants": str(people_count)}
-        for map_or_series, count_by_region in findings.without_signal.items()
+        for map_or_series, count_by_region in findings.no_signal_counts_by_map.items()
         for region, people_count in count_by_region.most_common()
     ]
     if table_rows:
@@ -296,7 +309,7 @@ def make_signal_sections(findings: CohortFindings) -> Iterator[Section]:
 
 def make_heading_sections(findings: CohortFindings) -> Iterator[Section]:
     """What the check says in the terminal, but for the problems."""
-    for heading, heading_findings in findings.headings.items():
+    for heading, heading_findings in findings.findings_by_heading.items():
         if heading_findings.counts or heading_findings.notes:
             sentences = [*heading_findings.counts, *map("note: {}".format, heading_findings.notes)]
             yield Section(heading.capitalize(), sentences, open=bool(heading_findings.notes))

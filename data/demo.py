@@ -8,13 +8,13 @@ from pathlib import Path
 from data import simulation
 from data.base import files
 from data.cohorts import phenotype, records
-from data.cohorts.rows import Row
+from data.cohorts.rows import RecordRow
 from data.simulation import PLANTED_REGIONS, SIMULATIONS, Anatomy, Simulation, draw_demographics
 
 
 def simulate_cohort(
     target_folder: Path, grid: records.Grid, simulation_settings: Simulation, anatomy_class: type[Anatomy] = Anatomy
-) -> list[Row]:
+) -> list[RecordRow]:
     """Writes the simulated cohort `simulation_settings`, with a kind of anatomy, into the new folder
     `target_folder`; returns its rows."""
     from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
@@ -37,7 +37,7 @@ def simulate_cohort(
         zip(planned_cohort.rows, planned_cohort.scaled, strict=True)
     ):
         (target_folder / row.file).write_bytes(
-            records.pack(row.label, scaled_phenotype, *anatomy.volumes(subject_index, row.label))
+            records.pack_record(row.label, scaled_phenotype, *anatomy.volumes(subject_index, row.label))
         )
     provenance = {
         "simulation": asdict(simulation_settings),

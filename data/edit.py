@@ -16,19 +16,27 @@ from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts import rows as cohort_rows
-from data.cohorts.cohort import PHENOTYPE, Cohort
+from data.cohorts.cohort import PHENOTYPE_FILE, Cohort
 from data.cohorts.phenotype import (
-    SUBJECT,
+    SUBJECT_COLUMN,
     Scaler,
-    clean,
-    impossible_values,
-    indicators,
-    mostly_numbers,
-    numbers,
-    values_of_indicators,
+    clean_column,
+    compute_indicators,
+    describe_impossible_values,
+    is_mostly_numbers,
+    list_values_by_indicator,
+    parse_number_column,
 )
-from data.cohorts.rows import TABLE, UNKNOWN_SITE, UNLIKE_RECORDS, Metadata, Row, known_sites, listed
-from data.cohorts.stored import EDITABLE
+from data.cohorts.rows import (
+    SUBJECTS_FILE,
+    UNKNOWN_SITE,
+    UNLIKE_RECORDS_KEY,
+    Metadata,
+    RecordRow,
+    find_recorded_sites,
+    join_names,
+)
+from data.cohorts.stored import EDITABLE_TABLES
 from data.cohorts.variants import resplit
 from data.conversion import leaks
 from data.conversion import tables as user_tables
@@ -47,7 +55,7 @@ CellChange = dict[str, str]  # subject, column, before, after
 
 def key_column(table_name: str) -> str:
     """The column that names the rows of one of EDITABLE."""
-    return "file" if table_name == TABLE else SUBJECT
+    return "file" if table_name == SUBJECTS_FILE else SUBJECT_COLUMN
 
 
 def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
@@ -55,21 +63,26 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     contradict as they have it: the labels, and the phenotype if they hold what its table says. In no record is a value
     that was equal in all training people; in place of an unknown one their median is. Raises InputError."""
     record_headers = [records.unpack_header(entry.read(records.HEADER_BYTES), str(entry)) for entry in cohort.entries]
-    tables_by_name = {TABLE: read_editable_table(cohort, TABLE)}
+    tables_by_name = {SUBJECTS_FILE: read_editable_table(cohort, SUBJECTS_FILE)}
     recorded_labels, table_labels = (
         np.array([label for label, _ in record_headers]),
         np.array([row.label for row in cohort.rows]),
     )
     is_different = ~((recorded_labels == table_labels) | (np.isnan(recorded_labels) & np.isnan(table_labels)))
     recorded_texts = (
-        pd.Series(recorded_labels, tables_by_name[TABLE].index).map("{:g}".format, na_action="ignore").fillna("")
+        pd.Series(recorded_labels, tables_by_name[SUBJECTS_FILE].index)
+        .map("{:g}".format, na_action="ignore")
+        .fillna("")
     )
-    tables_by_name[TABLE]["label"] = tables_by_name[TABLE]["label"].mask(is_different, recorded_texts)
+    tables_by_name[SUBJECTS_FILE]["label"] = tables_by_name[SUBJECTS_FILE]["label"].mask(is_different, recorded_texts)
 
-    scaler, first_index_by_subject = Scaler.of(cohort.metadata), cohort.first_records(range(len(cohort.rows)))
-    if PHENOTYPE not in cohort.side_tables or scaler is None:
+    scaler, first_index_by_subject = (
+        Scaler.from_preparation(cohort.metadata),
+        cohort.first_index_by_subject(range(len(cohort.rows))),
+    )
+    if PHENOTYPE_FILE not in cohort.side_table_paths or scaler is None:
         return tables_by_name
-    phenotype_table = read_editable_table(cohort, PHENOTYPE)
+    phenotype_table = read_editable_table(cohort, PHENOTYPE_FILE)
     if tuple(phenotype_table) != cohort.metadata.phenotype or sorted(phenotype_table.index) != sorted(
         first_index_by_subject
     ):
@@ -86,18 +99,18 @@ def read_recorded_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         scaled_values * scaler.scale + scaler.mean, phenotype_table.index, phenotype_table.columns
     )
     recorded_texts = recorded_values.map("{:.6g}".format)
-    for indicator, value_columns in values_of_indicators(cohort.metadata).items():
+    for indicator, value_columns in list_values_by_indicator(cohort.metadata).items():
         if len(value_columns) == 1:  # a number, in place of which the median is
             recorded_texts[value_columns[0]] = recorded_texts[value_columns[0]].mask(
                 recorded_values[indicator].round() == 1, ""
             )
-    tables_by_name[PHENOTYPE] = phenotype_table.mask(is_different, recorded_texts)
+    tables_by_name[PHENOTYPE_FILE] = phenotype_table.mask(is_different, recorded_texts)
     return tables_by_name
 
 
 def read_editable_table(cohort: Cohort, table_name: str) -> pd.DataFrame:
     """One of EDITABLE of a cohort, as text by `key_column`. Raises InputError if it is not there."""
-    table_path = (cohort.tables or cohort.path) / table_name
+    table_path = (cohort.tables_folder or cohort.path) / table_name
     if not table_path.is_file():
         raise InputError(f"{cohort.path} has no {table_name} that could be replaced. Leave it out.")
     return tables.read_frame(table_path, [key_column(table_name)]).set_index(key_column(table_name))
@@ -112,7 +125,7 @@ def find_contradicted_cells(
     for table_name in [table_name for table_name in recorded_tables if table_name not in replaced_tables]:
         current_table = read_editable_table(cohort, table_name).loc[recorded_tables[table_name].index]
         contradicted_cells += find_changed_cells(
-            recorded_tables[table_name], current_table, cohort.rows if table_name == TABLE else []
+            recorded_tables[table_name], current_table, cohort.rows if table_name == SUBJECTS_FILE else []
         )
     return contradicted_cells
 
@@ -124,13 +137,13 @@ def replace_tables(
     `target_folder`; its phenotype is scaled anew on the training people. And each changed cell: what tables said
     before is known by the `recorded_tables` ones, if there are any. Raises InputError for a table of other people,
     records or columns, and for values that cannot be."""
-    if cohort.tables is None:
+    if cohort.tables_folder is None:
         raise InputError(
             f"{cohort.path} has no tables that {edited_folder} could replace. Pack it without --tables first."
         )
     if not (table_names := list_editable_tables(edited_folder)):
         raise InputError(
-            f"{edited_folder} has none of {', '.join(EDITABLE)}; expected tables of {cohort.path}, edited."
+            f"{edited_folder} has none of {', '.join(EDITABLE_TABLES)}; expected tables of {cohort.path}, edited."
         )
     rows, cell_changes = list(cohort.rows), list[CellChange]()
     for table_name in table_names:
@@ -139,9 +152,11 @@ def replace_tables(
             recorded_tables[table_name] if table_name in recorded_tables else read_editable_table(cohort, table_name)
         )
         table_after = read_edited_table(table_path)
-        row_keys = table_before.index if table_name == TABLE else [*cohort.first_records(range(len(rows)))]
+        row_keys = (
+            table_before.index if table_name == SUBJECTS_FILE else [*cohort.first_index_by_subject(range(len(rows)))]
+        )
         table_after = merge_edits(table_before, table_after, row_keys, table_path, cohort.metadata)
-        if table_name == TABLE:
+        if table_name == SUBJECTS_FILE:
             rows = apply_row_edits(cohort, table_before, table_after, table_path)
         else:
             is_comparable = (
@@ -151,7 +166,7 @@ def replace_tables(
                 cohort, table_before, table_after, table_path, table_before.ne(table_after) if is_comparable else None
             )
             tables.write_frame(target_folder / table_name, table_after.reset_index())
-        cell_changes += find_changed_cells(table_before, table_after, rows if table_name == TABLE else [])
+        cell_changes += find_changed_cells(table_before, table_after, rows if table_name == SUBJECTS_FILE else [])
     if not cell_changes and edited_folder.resolve() != cohort.path.resolve():
         raise InputError(
             f"{edited_folder} says what {cohort.path} says already; expected other values. Correct the tables."
@@ -162,11 +177,11 @@ def replace_tables(
     provenance: dict[str, Any] = {"pack": pack_provenance, "source": cohort.metadata.provenance}
     if contradicted_cells := cohort.metadata.unlike_records:  # but for those that were looked at since
         changed_keys = {(cell_change["subject"], cell_change["column"]) for cell_change in cell_changes}
-        provenance[UNLIKE_RECORDS] = [
+        provenance[UNLIKE_RECORDS_KEY] = [
             cell for cell in contradicted_cells if (cell["subject"], cell["column"]) not in changed_keys
         ]
     metadata = replace(cohort.metadata, phenotype_auc={}, provenance=provenance)
-    edited_cohort = replace(cohort, rows=tuple(rows), metadata=metadata, tables=target_folder)
+    edited_cohort = replace(cohort, rows=tuple(rows), metadata=metadata, tables_folder=target_folder)
     split_by_subject = {row.subject: row.split for row in rows}
     if "train" not in split_by_subject.values():
         return edited_cohort, cell_changes
@@ -186,7 +201,7 @@ def read_edited_table(table_path: Path) -> pd.DataFrame:
 
 def list_editable_tables(folder: Path) -> list[str]:
     """Which of EDITABLE a folder holds."""
-    return [table_name for table_name in EDITABLE if (folder / table_name).is_file()]
+    return [table_name for table_name in EDITABLE_TABLES if (folder / table_name).is_file()]
 
 
 def merge_edits(
@@ -208,20 +223,20 @@ def merge_edits(
             or actual_names[actual_names.duplicated()].tolist()
         ):
             raise InputError(
-                f"{table_path} has other {axis_name} than the cohort, or one twice: {listed(mismatched_names)}. Edit "
-                "cells only."
+                f"{table_path} has other {axis_name} than the cohort, or one twice: {join_names(mismatched_names)}. "
+                "Edit cells only."
             )
     table_after = table_after.loc[table_before.index, table_before.columns]
     is_equal_number = table_before.apply(pd.to_numeric, errors="coerce").eq(
         table_after.apply(pd.to_numeric, errors="coerce")
     )
     is_unchanged = table_before.eq(table_after) | is_equal_number
-    table_after = table_after.apply(clean).fillna("").where(~is_unchanged, table_before)
+    table_after = table_after.apply(clean_column).fillna("").where(~is_unchanged, table_before)
     if tuple(table_after) == metadata.phenotype:
-        expected_indicators = indicators(table_after.apply(pd.to_numeric, errors="coerce"), metadata).map(
+        expected_indicators = compute_indicators(table_after.apply(pd.to_numeric, errors="coerce"), metadata).map(
             "{:.1f}".format
         )
-        for indicator, value_columns in values_of_indicators(metadata).items():
+        for indicator, value_columns in list_values_by_indicator(metadata).items():
             table_after[indicator] = table_after[indicator].where(
                 is_unchanged[value_columns].all(axis=1), expected_indicators[indicator]
             )
@@ -230,7 +245,7 @@ def merge_edits(
 
 def apply_row_edits(
     cohort: Cohort, table_before: pd.DataFrame, table_after: pd.DataFrame, table_path: Path
-) -> list[Row]:
+) -> list[RecordRow]:
     """The rows of the cohort with site, label and split of its edited table. Raises InputError for other edits, and for
     a subject with two of one."""
     if changed_fixed_columns := [
@@ -239,18 +254,18 @@ def apply_row_edits(
         if column not in EDITABLE_COLUMNS and table_after[column].ne(table_before[column]).any()
     ]:
         raise InputError(
-            f"{table_path} has other values of {listed(changed_fixed_columns)}; only {', '.join(EDITABLE_COLUMNS)} may "
-            "be edited."
+            f"{table_path} has other values of {join_names(changed_fixed_columns)}; only {', '.join(EDITABLE_COLUMNS)} "
+            "may be edited."
         )
     has_several_values = table_after.groupby("subject")[EDITABLE_COLUMNS].nunique().gt(1).any(axis=1)
     if has_several_values.any():
         raise InputError(
-            f"{table_path} gives {listed(has_several_values.index[has_several_values].tolist())} two of "
+            f"{table_path} gives {join_names(has_several_values.index[has_several_values].tolist())} two of "
             f"{', '.join(EDITABLE_COLUMNS)}; give one."
         )
     check_number_columns(table_before[["label"]], table_after[["label"]], True, table_path)
     edited_sites = table_after["site"].replace("", UNKNOWN_SITE)
-    if (edited_sites.eq(UNKNOWN_SITE) & table_before["site"].isin(known_sites(table_before["site"]))).any():
+    if (edited_sites.eq(UNKNOWN_SITE) & table_before["site"].isin(find_recorded_sites(table_before["site"]))).any():
         check_known(edited_sites, "site", table_after["subject"], table_path)
     edited_rows = []
     for row, edited_cells in zip(cohort.rows, table_after[EDITABLE_COLUMNS].to_dict("records"), strict=True):
@@ -260,7 +275,7 @@ def apply_row_edits(
             label=float(edited_cells["label"] or "nan"),
             split=edited_cells["split"],
         )
-        edited_rows.append(cohort_rows.checked(f"{table_path}, {row.file}", edited_row))
+        edited_rows.append(cohort_rows.check_row(f"{table_path}, {row.file}", edited_row))
     return edited_rows
 
 
@@ -273,10 +288,12 @@ def check_edited_table(
 ) -> None:
     """Raises InputError for values in a table of people (rows, columns) that a conversion would not take or give, among
     the `is_changed` cells (bool), if it is known which these are."""
-    metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE
+    metadata, is_phenotype = cohort.metadata, table_path.name == PHENOTYPE_FILE
     check_number_columns(table_before, table_after, is_phenotype, table_path)
     is_coded = is_phenotype and tuple(table_after) == metadata.phenotype
-    if is_coded and (problems := impossible_values(table_after.apply(pd.to_numeric, errors="coerce"), metadata)):
+    if is_coded and (
+        problems := describe_impossible_values(table_after.apply(pd.to_numeric, errors="coerce"), metadata)
+    ):
         raise InputError(f"{table_path}: {problems[0]}. Correct it.")
     measured_columns = [column for column in table_after if column != metadata.site_column]
     leaks.check_numbers(table_after, measured_columns, table_path, NUMBERS_ADVICE, is_changed)
@@ -310,14 +327,18 @@ def check_number_columns(
     """Raises InputError for a column of numbers that no longer holds numbers; `check_all_columns` column is one, or
     those that most values of tell."""
     for column in table_after:
-        if check_all_columns or (clean(table_before[column]).notna().any() and mostly_numbers(table_before[column])):
+        if check_all_columns or (
+            clean_column(table_before[column]).notna().any() and is_mostly_numbers(table_before[column])
+        ):
             try:
-                numbers(table_after, str(column))
+                parse_number_column(table_after, str(column))
             except InputError as error:
                 raise InputError(f"{table_path}: {error}") from None
 
 
-def find_changed_cells(table_before: pd.DataFrame, table_after: pd.DataFrame, rows: Sequence[Row]) -> list[CellChange]:
+def find_changed_cells(
+    table_before: pd.DataFrame, table_after: pd.DataFrame, rows: Sequence[RecordRow]
+) -> list[CellChange]:
     """The cells that differ, those of a subject's several `rows` once."""
     subject_by_file = {row.file: row.subject for row in rows}
     changed_index = table_before.ne(table_after).stack().loc[lambda is_different: is_different].index

@@ -10,24 +10,24 @@ from data.base.errors import InputError
 from data.base.files import check_new, create_folder, locked
 from data.base.manifest import DIFFERENT_MESSAGE, SUMS
 from data.base.terminal import open_progress_bar
-from data.cohorts.cohort import PHENOTYPE, Cohort, in_one_folder
-from data.cohorts.rows import TABLE, UNLIKE_RECORDS, UNSEALED, Row, listed
-from data.cohorts.stored import EDITABLE, carry_tables, compared, open_cohort, write_tables
+from data.cohorts.cohort import PHENOTYPE_FILE, Cohort, flatten_cohort
+from data.cohorts.rows import SUBJECTS_FILE, UNLIKE_RECORDS_KEY, UNSEALED_KEY, RecordRow, join_names
+from data.cohorts.stored import EDITABLE_TABLES, compare_with_sums, copy_side_tables, open_cohort, write_cohort_tables
 
 CHUNK_BYTES = 250_000_000
 CHUNK_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of every zip entry, so that the same records give the same chunks
 EXCEPTION_BY_TABLE = {
-    TABLE: ", but for the labels",
-    PHENOTYPE: ", but for what the records hold",
+    SUBJECTS_FILE: ", but for the labels",
+    PHENOTYPE_FILE: ", but for what the records hold",
 }  # of tables edited in place
 
 
 def open_for_packing(cohort_path: Path, edited_folder: Path | None = None) -> Cohort:
     """The cohort at `cohort_path`, to be packed. All its files are verified but, if the folder of `edited_folder`
     tables is its own, these tables; what has no `SHA256SUMS` is taken as it is. Raises InputError for damage."""
-    tables_edited_in_place = EDITABLE if is_edited_in_place(cohort_path, edited_folder) else ()
-    cohort = open_cohort(cohort_path, unverified=(SUMS, *tables_edited_in_place))
-    different_files, _ = compared(cohort)
+    tables_edited_in_place = EDITABLE_TABLES if is_edited_in_place(cohort_path, edited_folder) else ()
+    cohort = open_cohort(cohort_path, unverified_files=(SUMS, *tables_edited_in_place))
+    different_files, _ = compare_with_sums(cohort)
     if damaged_files := [file_name for file_name in different_files if file_name not in tables_edited_in_place]:
         raise InputError(f"{cohort_path / damaged_files[0]} {DIFFERENT_MESSAGE}")
     for file_name in different_files:
@@ -45,7 +45,7 @@ def is_edited_in_place(cohort_path: Path, edited_folder: Path | None) -> bool:
 
 def is_unsealed(cohort: Cohort) -> bool:
     """Whether a cohort has tables, and no sums that tell whether these are as they were written."""
-    return cohort.tables is not None and not cohort.identity
+    return cohort.tables_folder is not None and not cohort.identity
 
 
 def pack_cohort(
@@ -57,15 +57,15 @@ def pack_cohort(
     which cells the tables and the records differed. Raises InputError for a damaged record, and for a table that says
     what cannot be."""
     storage_form = storage_form or ("zip" if any(entry.chunk for entry in cohort.entries) else "bin")
-    cohort, cell_changes = in_one_folder(cohort), list[dict[str, str]]()
+    cohort, cell_changes = flatten_cohort(cohort), list[dict[str, str]]()
     has_no_sums, is_in_place = is_unsealed(cohort), is_edited_in_place(cohort.path, edited_folder)
     with create_folder(target_folder) as unfinished_folder:
-        carry_tables(cohort, unfinished_folder)
+        copy_side_tables(cohort, unfinished_folder)
         if edited_folder or has_no_sums:
             from data import edit  # pandas, which packing alone can do without
 
             recorded_tables = (
-                edit.read_recorded_tables(cohort) if has_no_sums or (is_in_place and cohort.tables) else {}
+                edit.read_recorded_tables(cohort) if has_no_sums or (is_in_place and cohort.tables_folder) else {}
             )
             contradicted_cells = edit.find_contradicted_cells(
                 cohort, recorded_tables, edit.list_editable_tables(edited_folder) if edited_folder else []
@@ -75,8 +75,8 @@ def pack_cohort(
             if has_no_sums:
                 cohort = mark_unsealed(cohort, contradicted_cells, edited_folder is not None)
         PACK_BY_FORM[storage_form](cohort, unfinished_folder)
-        write_tables(
-            unfinished_folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.known_digests
+        write_cohort_tables(
+            unfinished_folder, cohort.rows, replace(cohort.metadata, grid=cohort.grid.shape), cohort.digests_by_file
         )
         open_cohort(unfinished_folder)  # nothing is called done that cannot be read
     return storage_form, [
@@ -89,8 +89,8 @@ def mark_unsealed(cohort: Cohort, contradicted_cells: list[dict[str, str]], is_e
     earlier_provenance = cohort.metadata.provenance
     all_contradicted_cells = [*cohort.metadata.unlike_records, *contradicted_cells]
     provenance = (earlier_provenance if is_edited else {"source": earlier_provenance}) | {
-        UNSEALED: True,
-        UNLIKE_RECORDS: all_contradicted_cells,
+        UNSEALED_KEY: True,
+        UNLIKE_RECORDS_KEY: all_contradicted_cells,
     }
     return replace(cohort, metadata=replace(cohort.metadata, provenance=provenance))
 
@@ -121,11 +121,11 @@ def pack_zip(cohort: Cohort, folder: Path, max_chunk_bytes: int = CHUNK_BYTES) -
 PACK_BY_FORM = {"bin": pack_bin, "zip": pack_zip}
 
 
-def iterate_records(cohort: Cohort) -> Iterator[tuple[Row, bytes]]:
+def iterate_records(cohort: Cohort) -> Iterator[tuple[RecordRow, bytes]]:
     """Every row with the bytes of its record, behind a progress bar."""
     with open_progress_bar("Packing", len(cohort.rows)) as progress_bar:
         for record_index, row in enumerate(cohort.rows):
-            yield row, cohort.record(record_index)
+            yield row, cohort.make_record_bytes(record_index)
             progress_bar.advance()
 
 
@@ -136,10 +136,10 @@ def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_n
 
     if not target_path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{target_path} is no NIfTI name; expected .nii or .nii.gz.")
-    if map_name not in cohort.maps and (map_name or cohort.num_maps > 1):
+    if map_name not in cohort.map_names and (map_name or cohort.num_maps > 1):
         map_problem = f"no map {map_name}" if map_name else "several maps"
-        raise InputError(f"{cohort.path} has {map_problem}; choose with --map one of {', '.join(cohort.maps)}.")
-    map_index = cohort.maps.index(map_name) if map_name else 0
+        raise InputError(f"{cohort.path} has {map_problem}; choose with --map one of {', '.join(cohort.map_names)}.")
+    map_index = cohort.map_names.index(map_name) if map_name else 0
     record_indices = [
         record_index
         for record_index, row in enumerate(cohort.rows)
@@ -150,7 +150,7 @@ def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_n
     ]
     if len(record_indices) != 1:
         candidates_text = (
-            f" ({listed([cohort.rows[record_index].file for record_index in record_indices], 5)})"
+            f" ({join_names([cohort.rows[record_index].file for record_index in record_indices], 5)})"
             if record_indices
             else ""
         )
@@ -160,7 +160,7 @@ def export_volume(cohort: Cohort, subject_or_file: str, target_path: Path, map_n
         )
     if not target_path.parent.is_dir():
         raise InputError(f"{target_path.parent} is no folder; make it or name another one.")
-    volume = cohort.volume(record_indices[0])
+    volume = cohort.read_volume(record_indices[0])
     with locked(target_path):
         check_new(target_path)
-        nifti.save(nifti.mni_image(volume[..., map_index], cohort.grid), target_path)
+        nifti.save_nifti(nifti.make_mni_image(volume[..., map_index], cohort.grid), target_path)

@@ -89,7 +89,7 @@ def draw_demographics(simulation: Simulation) -> pd.DataFrame:
             "EYE_STATUS_AT_SCAN": np.where(random_generator.random(subject_count) < 0.66, 1, 2),
             "BMI": random_generator.normal(25, 4, subject_count).round(1),
         }
-    ).astype(dict.fromkeys(phenotype.ABIDE_COLUMNS, str))
+    ).astype(dict.fromkeys(phenotype.ABIDE_PHENOTYPE_COLUMNS, str))
     demographic_table.loc[
         random_generator.random(subject_count) > 0.06,
         [f"WISC_IV_{wisc_index}" for wisc_index in phenotype.WISC_INDICES],
@@ -110,11 +110,11 @@ class Anatomy:
 
         self.grid, self.simulation, self.ndimage = grid, simulation, ndimage
         self.atlas = atlas.load_atlas(None, grid)
-        self.is_brain = ndimage.binary_closing(np.pad(self.atlas.labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
-        region_by_name = {region_name: region for region, region_name in self.atlas.names.items()}
+        self.is_brain = ndimage.binary_closing(np.pad(self.atlas.region_labels > 0, 4), iterations=3)[4:-4, 4:-4, 4:-4]
+        region_by_name = {region_name: region for region, region_name in self.atlas.name_by_region.items()}
         self.planted_regions = [region_by_name[region_name] for region_name in PLANTED_REGIONS]
         random_generator = np.random.default_rng([simulation.seed, records.PHENOTYPE_SIZE])
-        self.mean_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.names) + 1)
+        self.mean_by_region = random_generator.normal(0.45, 0.05, len(self.atlas.name_by_region) + 1)
         self.mean_by_region[0] = 0.30  # white matter has less slow signal than grey
 
     def region_values(self, subject_index: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
@@ -138,7 +138,9 @@ class Anatomy:
         noise = self.ndimage.gaussian_filter(random_generator.normal(size=records.REDUCED.shape), 0.85)
         noise *= simulation.voxel_spread / noise.std()
         if self.grid == records.FULL:
-            noise = self.ndimage.zoom(noise, records.BLOCK, order=1, grid_mode=True, mode="nearest")
+            noise = self.ndimage.zoom(noise, records.BLOCK_EDGE, order=1, grid_mode=True, mode="nearest")
             noise = noise[tuple(slice(1, 1 + axis_length) for axis_length in self.grid.shape)]
-        activity = region_means[self.atlas.labels] + random_generator.normal(0, simulation.subject_spread) + noise
-        return records.normalise(np.where(self.is_brain, np.clip(activity, 0, 1), 0))
+        activity = (
+            region_means[self.atlas.region_labels] + random_generator.normal(0, simulation.subject_spread) + noise
+        )
+        return records.z_score_volume(np.where(self.is_brain, np.clip(activity, 0, 1), 0))

@@ -10,12 +10,12 @@ from data.base.errors import InputError
 from data.base.files import create_folder
 from data.base.terminal import open_progress_bar
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, in_one_folder
-from data.cohorts.rows import MAX_RECORDS, Row, swapped_name
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.cohorts.cohort import Cohort, flatten_cohort
+from data.cohorts.rows import MAX_RECORDS, RecordRow, make_swapped_name
+from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 
 
-def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_count: int, seed: int) -> list[Row]:
+def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_count: int, seed: int) -> list[RecordRow]:
     """Writes `cohort`, and `copy_count` new records for each training record, into the new folder `target_folder`. Its
     connectomes are left out, which is printed: they belong to scans as they were.
 
@@ -25,14 +25,16 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
     """
     if num_regions > atlas.AAL_REGIONS:
         raise InputError(f"--regions {num_regions} is more than AAL has; expected at most {atlas.AAL_REGIONS}.")
-    if (record_count := len(cohort.rows) + copy_count * len(cohort.indices("train"))) > MAX_RECORDS:
+    if (record_count := len(cohort.rows) + copy_count * len(cohort.split_indices("train"))) > MAX_RECORDS:
         raise InputError(f"--copies {copy_count} makes {record_count:,} records; expected at most {MAX_RECORDS:,}.")
     swap_provenance = {"regions": num_regions, "copies": copy_count, "seed": seed, "source_sha256": cohort.identity}
     provenance = {"swap": swap_provenance, "source": cohort.metadata.provenance}
     if cohort.connectomes:
         print(f"The connectomes of {cohort.path} are left out: they are of scans whose regions are as they were.")
-    cohort = in_one_folder(cohort.without_connectomes)
-    new_file_names = {swapped_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copy_count)}
+    cohort = flatten_cohort(cohort.without_connectomes)
+    new_file_names = {
+        make_swapped_name(row.file, copy_index) for row in cohort.rows for copy_index in range(copy_count)
+    }
     if taken_file_names := sorted(new_file_names & {row.file for row in cohort.rows}):
         raise InputError(f"{cohort.path} already holds {taken_file_names[0]}; swap the cohort that it was made from.")
     for label in (0.0, 1.0):
@@ -44,26 +46,26 @@ def swap_regions(cohort: Cohort, target_folder: Path, num_regions: int, copy_cou
             )
     with create_folder(target_folder) as unfinished_folder:
         rows = write_swapped_records(unfinished_folder, cohort, num_regions, copy_count, np.random.default_rng(seed))
-        carry_tables(cohort, unfinished_folder)
+        copy_side_tables(cohort, unfinished_folder)
         metadata = replace(cohort.metadata, grid=cohort.grid.shape, provenance=provenance)
-        write_tables(unfinished_folder, rows, metadata, cohort.known_digests)
+        write_cohort_tables(unfinished_folder, rows, metadata, cohort.digests_by_file)
         open_cohort(unfinished_folder)  # nothing is called done that cannot be read
     return rows
 
 
 def write_swapped_records(
     folder: Path, cohort: Cohort, num_regions: int, copy_count: int, random_generator: np.random.Generator
-) -> list[Row]:
+) -> list[RecordRow]:
     """Writes every record, then its copies, which are made of the written ones; returns their rows."""
     record_paths = [folder / row.file for row in cohort.rows]
     with open_progress_bar("Copying", len(cohort.rows)) as progress_bar:
         for record_index, record_path in enumerate(record_paths):
-            record_path.write_bytes(cohort.record(record_index))
+            record_path.write_bytes(cohort.make_record_bytes(record_index))
             progress_bar.advance()
 
     region_atlas = atlas.load_atlas(None, cohort.grid)
-    region_voxels = [np.flatnonzero(region_atlas.labels == region) for region in region_atlas.regions]
-    training_indices, rows = cohort.indices("train"), list[Row]()
+    region_voxels = [np.flatnonzero(region_atlas.region_labels == region) for region in region_atlas.region_numbers]
+    training_indices, rows = cohort.split_indices("train"), list[RecordRow]()
     training_labels, training_subjects = (
         np.array([getattr(cohort.rows[training_index], attribute) for training_index in training_indices])
         for attribute in ("label", "subject")
@@ -79,8 +81,8 @@ def write_swapped_records(
                         record_paths[random_generator.choice(donor_indices)], cohort.num_maps
                     )
                     volume[:, region_voxels[region]] = donor_volume[:, region_voxels[region]]
-                rows.append(replace(row, file=swapped_name(row.file, copy_index)))
-                (folder / rows[-1].file).write_bytes(cohort.record(record_index, volume.tobytes()))
+                rows.append(replace(row, file=make_swapped_name(row.file, copy_index)))
+                (folder / rows[-1].file).write_bytes(cohort.make_record_bytes(record_index, volume.tobytes()))
             progress_bar.advance()
     return rows
 
@@ -89,4 +91,4 @@ def read_written_volume(path: Path, num_maps: int) -> np.ndarray:
     """The volume of a written record, (maps, voxels); only the bytes that are used are read."""
     with open(path, "rb", buffering=0) as file:  # several times as fast as numpy.memmap
         mapped_bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapped_bytes, records.DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)
+    return np.frombuffer(mapped_bytes, records.RECORD_DTYPE, offset=records.HEADER_BYTES).reshape(num_maps, -1)

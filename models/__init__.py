@@ -166,9 +166,9 @@ class Model:
     def batches(
         self, cohort: Cohort, selections: Iterable[np.ndarray], volumes: bool, tables: Mapping[str, Any]
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The batches (see `Cohort.batch`) of each selection of records, read ahead. For a model that reads maps one by
-        one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
-        for batch in cohort.batches(selections, volumes, tables):
+        """The batches (see `Cohort.make_batch`) of each selection of records, read ahead. For a model that reads maps
+        one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
+        for batch in cohort.iterate_batches(selections, volumes, tables):
             if self.map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch

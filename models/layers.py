@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers
 
-from data.cohorts.atlas import load_atlas, regions
-from data.cohorts.cohort import Moments
+from data.cohorts.atlas import load_atlas, make_region_parcels
+from data.cohorts.cohort import RunningMoments
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
 from models import LayerSettings
 from models.one_channel import Conv3D, Conv3DTranspose, Cropping3D
@@ -49,10 +49,10 @@ class RegionMeans(layers.Layer):
 
     def __init__(self, grid: Grid, **options: Any) -> None:
         super().__init__(**options)
-        self.grid, self.parcels = grid, regions(load_atlas(None, grid))
-        self.position = self.parcels.position  # (x, y, z); the last is no region
-        self.sizes = self.parcels.sizes  # voxels of each region
-        self.inside = np.flatnonzero(self.position < self.parcels.count)
+        self.grid, self.parcels = grid, make_region_parcels(load_atlas(None, grid))
+        self.position = self.parcels.parcel_indices  # (x, y, z); the last is no region
+        self.sizes = self.parcels.voxel_counts  # voxels of each region
+        self.inside = np.flatnonzero(self.position < self.parcels.parcel_count)
 
     def sums(self, values: Any, position: Any) -> Any:
         """Values (batch, voxels, maps) at the `position` (voxels,) of their regions -> sums (batch, regions, maps)."""
@@ -81,7 +81,7 @@ class Standardise(layers.Layer):
 
     def measure(self, batches: Iterable[np.ndarray]) -> None:
         """Sets the mean and the spread to those of all batches (n, ...); a constant value is only centred."""
-        moments = Moments()
+        moments = RunningMoments()
         for values in batches:
             moments.add(values)
         self.mean.assign(moments.mean)

@@ -10,7 +10,7 @@ import keras
 from keras import KerasTensor
 from keras.layers import Concatenate, Flatten, GlobalAveragePooling3D, MaxPooling3D, Permute, Reshape
 
-from data.cohorts.records import BLOCK, Grid
+from data.cohorts.records import BLOCK_EDGE, Grid
 from models import LayerSettings, cnn, layers, mmnn, nn
 
 MOST_MAPS = 3  # a brain of more maps has no more filters
@@ -104,7 +104,7 @@ def convolved(x: KerasTensor, config: cnn.Config, settings: LayerSettings, membe
 
 def pooled(x: KerasTensor, stride: int) -> KerasTensor:
     """The maximum of cubes of 3 voxels; as it is if the stride is 0."""
-    return MaxPooling3D(BLOCK, stride, padding="same")(x) if stride else x
+    return MaxPooling3D(BLOCK_EDGE, stride, padding="same")(x) if stride else x
 
 
 def of_phenotype(phenotype: KerasTensor, config: nn.Config) -> Part:

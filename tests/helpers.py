@@ -10,8 +10,8 @@ import pandas as pd
 
 from data.cohorts import connectomes
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import digests_of
-from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.records import compute_record_digests
+from data.cohorts.stored import open_cohort, write_cohort_tables
 from utils.runs.checkpoints import CheckpointFolder
 from utils.scores.metrics import Predictions
 
@@ -84,20 +84,22 @@ def add_connectomes(folder: Path, parcels: int = 8, image: np.ndarray | None = N
     of people with autism are larger by `difference`."""
     cohort, names = open_cohort(folder), tuple(f"#{number}" for number in range(1, parcels + 1))
     label = {row.subject: row.label for row in cohort.rows}
-    edges = np.random.default_rng(5).normal(0, 0.3, (len(label), connectomes.edges_of(parcels)))
+    edges = np.random.default_rng(5).normal(0, 0.3, (len(label), connectomes.count_edges(parcels)))
     edges[:, :3] += difference * np.array([*label.values()])[:, None]
     edges[:, 3:][np.random.default_rng(6).random(edges[:, 3:].shape) < 0.1] = np.nan
-    connectomes.write(folder / connectomes.CONNECTOMES, [*label], names, image, edges.astype(np.float32))
-    known = {"connectome": "rois_test", "parcels_sha256": connectomes.parcels_sha256(names, image)}
-    write_tables(folder, cohort.rows, replace(cohort.metadata, **known))
+    connectomes.write_connectomes(
+        folder / connectomes.CONNECTOMES_FILE, [*label], names, image, edges.astype(np.float32)
+    )
+    known = {"connectome": "rois_test", "parcels_sha256": connectomes.compute_parcels_sha256(names, image)}
+    write_cohort_tables(folder, cohort.rows, replace(cohort.metadata, **known))
     return open_cohort(folder)
 
 
 def resealed(folder: Path) -> Path:
     """The folder with sums over what a test has changed in it, as if it had been written so."""
     (folder / "SHA256SUMS").unlink(missing_ok=True)
-    cohort, digests = open_cohort(folder, unverified=["SHA256SUMS"]), {}
+    cohort, digests = open_cohort(folder, unverified_files=["SHA256SUMS"]), {}
     for row, entry, of in zip(cohort.rows, cohort.entries, cohort.digests, strict=False):
-        digests[row.file] = replace(digests_of(entry.read()), source=of.source, source_maps=of.source_maps)
-    write_tables(folder, cohort.rows, cohort.metadata, digests)
+        digests[row.file] = replace(compute_record_digests(entry.read()), source=of.source, source_maps=of.source_maps)
+    write_cohort_tables(folder, cohort.rows, cohort.metadata, digests)
     return folder

@@ -23,9 +23,9 @@ from sklearn.svm import SVC
 
 from data.base.effort import EFFORT
 from data.cohorts import atlas, records
-from data.cohorts.cohort import Cohort, in_order
-from data.cohorts.connectomes import Connectomes, write
-from data.cohorts.rows import Metadata, Row
+from data.cohorts.cohort import Cohort, split_into_batches
+from data.cohorts.connectomes import Connectomes, write_connectomes
+from data.cohorts.rows import Metadata, RecordRow
 from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.evaluation import comparisons
@@ -41,7 +41,7 @@ REGIONS = atlas.load_atlas(None, records.REDUCED)
 class MadeUp:
     """Stands for a cohort in memory: what baselines read of one, and `level` (n,), added to each whole volume."""
 
-    rows: list[Row]
+    rows: list[RecordRow]
     phenotype: np.ndarray
     level: np.ndarray
     covariates: pd.DataFrame | None = None
@@ -52,7 +52,7 @@ class MadeUp:
     simulated = False
     connectomes: Connectomes | None = None
 
-    indices = Cohort.indices
+    indices = Cohort.split_indices
 
     @property
     def label(self) -> np.ndarray:
@@ -61,22 +61,22 @@ class MadeUp:
     def batch(self, indices, volumes=True):
         random = np.random.default_rng(int(indices[0]))
         means = np.concatenate(
-            [np.zeros((len(indices), 1)), random.normal(size=(len(indices), len(REGIONS.names)))], axis=1
+            [np.zeros((len(indices), 1)), random.normal(size=(len(indices), len(REGIONS.name_by_region)))], axis=1
         )
-        volume = means[:, REGIONS.labels, None] + self.level[indices][:, None, None, None, None]
+        volume = means[:, REGIONS.region_labels, None] + self.level[indices][:, None, None, None, None]
         return {"phenotype": self.phenotype[indices].astype(np.float32), "volume": volume.astype(np.float32)}
 
 
 @pytest.fixture(autouse=True)
 def means_of_made_up(monkeypatch):
     """Those of what is made up are computed of its volumes."""
-    of_files = atlas.means_of
+    of_files = atlas.load_parcel_means
 
     def means_of(cohort, parcels):
         of_memory = isinstance(cohort, MadeUp)
         return [one.of(test_volumes(cohort)) for one in parcels] if of_memory else of_files(cohort, parcels)
 
-    monkeypatch.setattr(atlas, "means_of", means_of)
+    monkeypatch.setattr(atlas, "load_parcel_means", means_of)
 
 
 def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
@@ -84,7 +84,7 @@ def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
     random = np.random.default_rng(seed)
     site = np.arange(count) * 4 // count
     rows = [
-        Row(f"{number}.bin", f"s{number}", f"site {site[number]}", float(random.integers(2)),
+        RecordRow(f"{number}.bin", f"s{number}", f"site {site[number]}", float(random.integers(2)),
             "test" if site[number] == 3 else "train")
         for number in range(count)
     ]  # fmt: skip
@@ -103,7 +103,9 @@ def made_up(count: int = 240, seed: int = 0, covariates: bool = True) -> MadeUp:
 
 
 def test_volumes(made: MadeUp) -> np.ndarray:
-    return np.concatenate([made.batch(indices)["volume"] for indices in in_order(np.arange(len(made.rows)), 16)])
+    return np.concatenate(
+        [made.batch(indices)["volume"] for indices in split_into_batches(np.arange(len(made.rows)), 16)]
+    )
 
 
 test_volumes.__test__ = False
@@ -129,7 +131,9 @@ def by_hand(made: MadeUp) -> dict[str, np.ndarray]:
     scanner = table["scanner"].to_numpy(object)
     hot = [sites == name for name in sorted(set(sites[train]))] + [scanner == name for name in ("", "x", "y")]
     volumes = test_volumes(made)[..., 0]
-    regions = np.column_stack([volumes[:, REGIONS.labels == region].mean(1) for region in REGIONS.regions])
+    regions = np.column_stack(
+        [volumes[:, REGIONS.region_labels == region].mean(1) for region in REGIONS.region_numbers]
+    )
 
     def scaled(values):
         return (values - values[train].mean(0)) / values[train].std(0)
@@ -204,7 +208,7 @@ def test_of_several_maps_each_has_an_svm_of_its_own():
     regions = np.stack(of_map, axis=2).reshape(120, -1)
     phenotype = random.normal(size=(120, 3))
     train, test = np.arange(80), np.arange(80, 120)
-    rows = [Row(f"{at}.bin", str(at), "A", label[at], "train") for at in train]
+    rows = [RecordRow(f"{at}.bin", str(at), "A", label[at], "train") for at in train]
     fitting = baselines.training_sets(rows, train)
     tables = {"phenotype": pd.DataFrame(phenotype), "regions": pd.DataFrame(regions)}
     found = baselines.fitted(fitting, tables, train, test, 2)
@@ -327,7 +331,7 @@ def test_of_too_many_people_an_svm_is_fitted_on_some_and_that_is_said(monkeypatc
 def test_records_of_one_subject_share_an_inner_fold():
     subject, label = np.repeat(np.arange(30), 3), np.repeat(np.arange(30) % 2, 3)
     rows = [
-        Row(f"{at}.bin", str(one), "A", value, "train")
+        RecordRow(f"{at}.bin", str(one), "A", value, "train")
         for at, (one, value) in enumerate(zip(subject, label, strict=True))
     ]
     for of in baselines.training_sets(rows, subject):
@@ -350,7 +354,7 @@ def test_people_who_share_a_scan_share_an_inner_fold(monkeypatch):
 def new(cohort) -> Cohort:
     """The test people of the demo cohort as a cohort of new people, whose labels are not known."""
     opened = open_cohort(cohort)
-    test = opened.indices("test")
+    test = opened.split_indices("test")
     return replace(
         opened,
         rows=tuple(replace(opened.rows[at], label=float("nan")) for at in test),
@@ -372,7 +376,7 @@ class Trained(CheckpointFolder):
 def training_people(new: Cohort, opened: Cohort, subjects: Sequence[str] = (), **changes) -> Cohort | None:
     """Those of a checkpoint that some training people of a cohort trained, or all of them, for new people."""
     of_data = {"cohort": str(opened.path), "cohort_sha256": opened.identity}
-    people = People(subjects=tuple(subjects or opened.subjects("train")))
+    people = People(subjects=tuple(subjects or opened.split_subjects("train")))
     saved = Record(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | of_data | changes)
     return comparisons.training_people(SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved=saved)))
 
@@ -389,9 +393,9 @@ def test_new_people_get_the_baselines_of_the_checkpoints_training_people(cohort,
 
 def test_only_those_who_trained_the_checkpoint_train_baselines(cohort, new):
     opened = open_cohort(cohort)
-    trained = tuple(opened.subjects("train")[2:])
+    trained = tuple(opened.split_subjects("train")[2:])
     source = training_people(new, opened, trained)
-    assert tuple(source.subjects("train")) == trained
+    assert tuple(source.split_subjects("train")) == trained
 
 
 def test_without_the_cohort_as_it_was_no_baseline_is_fitted_for_new_people(cohort, new):
@@ -410,7 +414,7 @@ def edges_of_people(folder: Path, values: np.ndarray) -> Connectomes:
     """Connectomes (people, edges) of parcels called 1, 2, ..., in a file."""
     parcels = [str(at) for at in range(round((1 + np.sqrt(1 + 8 * values.shape[1])) / 2))]
     people = [str(at) for at in range(len(values))]
-    write(folder / "connectomes.h5", people, parcels, None, values)
+    write_connectomes(folder / "connectomes.h5", people, parcels, None, values)
     return Connectomes(folder / "connectomes.h5", "seg-p", tuple(parcels), None, np.arange(len(values)))
 
 
@@ -547,7 +551,7 @@ def test_a_fit_on_edges_is_that_on_their_z_scores(block_bytes, cohort, monkeypat
     monkeypatch.setattr(ridge, "BLOCK_BYTES", block_bytes)
     folder = shutil.copytree(cohort, tmp_path / "cohort")
     made = add_connectomes(folder)
-    train, test = made.indices("train"), made.indices("test")
+    train, test = made.split_indices("train"), made.split_indices("test")
     edges, label = made.connectomes[np.arange(len(made.rows))].astype(float), np.array([row.label for row in made.rows])
     scaler = StandardScaler().fit(edges[train])
     scores = np.nan_to_num((edges - scaler.mean_) / np.nanstd(np.where(np.isnan(edges), scaler.mean_, edges)[train], 0))

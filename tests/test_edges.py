@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import Row
+from data.cohorts.rows import RecordRow
 from utils.blackout import edges
 from utils.blackout.edges import Edges, ExpectedEdges, Replacement
 
@@ -58,7 +58,7 @@ def drawn():
     found = Rows(values.astype(np.float32))
     found.values[np.ix_([3, 8, 21], (found.pairs == 1).any(1))] = np.nan
     names = ["p1", *(f"p{at}" for at in range(1, PEOPLE))]
-    rows = [Row(f"{at}.bin", name, "A", 0.0, "test" if at > 19 else "train") for at, name in enumerate(names)]
+    rows = [RecordRow(f"{at}.bin", name, "A", 0.0, "test" if at > 19 else "train") for at, name in enumerate(names)]
     cohort = SimpleNamespace(rows=rows, unswapped=lambda: [*range(PEOPLE)], connectomes=found, groups=())
     return cohort, found, random.normal(size=(PEOPLE, len(REGIONS), MAPS))
 

@@ -219,7 +219,7 @@ def test_where_nothing_is_adjusted_effects_stay_as_they_are():
 
 def test_what_is_unknown_is_not_adjusted_for_what_is_unknown():
     """A covariate with unknown values has a mark of its own, which tells what the group of marks tells."""
-    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.abide_names())
+    random, metadata = np.random.default_rng(0), Metadata(phenotype=phenotype.list_abide_names())
     unknown = random.random(240) < 0.5
     iq = np.where(unknown, np.nan, random.normal(100, 15, 240))
     known = pd.DataFrame({"fiq": iq, "age": random.normal(size=240)})

@@ -60,7 +60,9 @@ def test_a_column_makes_groups_that_each_form_keeps(made, tmp_path):
         done(f"abide-data {verb}", of=cohort, to=to)
         assert families_of(to) == FAMILIES
     swapped = open_cohort(tmp_path / "swap")
-    files = [swapped.rows[at].file for at in swapped.unswapped()]  # whose regions are their own, such as of donors
+    files = [
+        swapped.rows[at].file for at in swapped.find_unswapped_indices()
+    ]  # whose regions are their own, such as of donors
     assert files == read_table(cohort / "subjects.csv")["file"].tolist() and len(swapped.rows) > len(files)
 
 

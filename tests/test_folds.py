@@ -95,7 +95,7 @@ def test_folds_are_saved_and_used_again(cut, converted, tmp_path):
     assert cut(converted, "4").fold_of == found.fold_of
     with pytest.raises(InputError, match="another --seed"):
         cut(converted, "4", seed=5)
-    assert folds.repeated(found, 1, tmp_path / "other").fold_of != found.fold_of
+    assert folds.open_repeat_folds(found, 1, tmp_path / "other").fold_by_subject != found.fold_of
 
 
 def test_the_phenotype_of_a_fold_is_scaled_on_its_training_people(cut, converted):
@@ -106,7 +106,7 @@ def test_the_phenotype_of_a_fold_is_scaled_on_its_training_people(cut, converted
     filled = raw.fillna(training.median()).fillna(0)
     spread = filled.loc[training.index].std(ddof=0)
     expected = ((filled - filled.loc[training.index].mean()) / spread.where(spread > 1e-9)).fillna(0)
-    found = one.batch(range(len(one.rows)), volumes=False)["phenotype"]
+    found = one.batch(range(len(one.rows)), with_volumes=False)["phenotype"]
     np.testing.assert_allclose(found, expected.loc[[row.subject for row in one.rows]], atol=1e-4)
 
 
@@ -116,31 +116,35 @@ def test_whom_the_outer_fold_tests_are_in_no_split(how, cut, converted):
     found = cut(converted, how)
     for name in found.names[:3]:
         outer = found.cohort(name)
-        inner = folds.inner_folds(found, outer, 0)
-        assert len(inner.names) == 2  # as conftest says
+        inner = folds.divide_into_inner_folds(found, outer, 0)
+        assert len(inner.fold_names) == 2  # as conftest says
         tested = []
-        for fold in inner.names:
-            splits = by_split(inner.cohort(fold, outer))
+        for fold in inner.fold_names:
+            splits = by_split(inner.make_inner_cohort(fold, outer))
             held_out = set.union(*(of for split, of in splits.items() if split not in ("train", "test")))
             assert held_out == by_split(outer)["test"] and splits["train"] and splits["test"]
             assert splits["train"] | splits["test"] == by_split(outer)["train"]
             tested += splits["test"]
         assert sorted(tested) == sorted(by_split(outer)["train"])
         if how == "site":
-            sites = {row.site for row in outer.rows if row.subject in inner.fold_of}
-            assert len({(row.site, inner.fold_of.get(row.subject)) for row in outer.rows if row.site != name}) == 2
+            sites = {row.site for row in outer.rows if row.subject in inner.fold_by_subject}
+            assert (
+                len({(row.site, inner.fold_by_subject.get(row.subject)) for row in outer.rows if row.site != name}) == 2
+            )
             assert len(sites) == 2
 
 
 def test_the_seed_decides_inner_folds_and_their_phenotype_is_scaled_on_inner_training_people(cut, converted):
     found = cut(converted, "3")
     outer = found.cohort("1")
-    inner, again, other = (folds.inner_folds(found, outer, seed) for seed in (0, 0, 1))
-    assert inner.fold_of == again.fold_of != other.fold_of
-    one = inner.cohort("0", outer)
-    trained = one.batch([at for at, row in enumerate(one.rows) if row.split == "train"], volumes=False)["phenotype"]
+    inner, again, other = (folds.divide_into_inner_folds(found, outer, seed) for seed in (0, 0, 1))
+    assert inner.fold_by_subject == again.fold_by_subject != other.fold_by_subject
+    one = inner.make_inner_cohort("0", outer)
+    trained = one.make_batch([at for at, row in enumerate(one.rows) if row.split == "train"], with_volumes=False)[
+        "phenotype"
+    ]
     np.testing.assert_allclose(trained.mean(0), 0, atol=1e-4)
-    assert abs(outer.batch(range(20), volumes=False)["phenotype"].mean(0)).max() > 1e-3
+    assert abs(outer.batch(range(20), with_volumes=False)["phenotype"].mean(0)).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -149,10 +153,10 @@ def test_groups_who_share_a_scan_stay_together(how, cut, grouped):
     found = cut(grouped, how)
     assert {frozenset(group) for group in found.groups} == set(map(frozenset, GROUPS))
     for name in found.names:
-        inner = folds.inner_folds(found, found.cohort(name), 0)
+        inner = folds.divide_into_inner_folds(found, found.cohort(name), 0)
         for group in GROUPS:
             assert len({found.fold_of[of] for of in group}) == 1
-            assert len({inner.fold_of.get(of) for of in group}) == 1
+            assert len({inner.fold_by_subject.get(of) for of in group}) == 1
 
 
 # Whole sites
@@ -200,15 +204,19 @@ def test_sites_that_share_a_scan_are_in_one_fold_also_of_inner_ones(cut, ten_sit
     assert (table.groupby("site")["fold"].nunique() == 1).all() and found.names == list("0123")
     assert table.loc[table["site"].isin(LINKED), "fold"].nunique() == 1
     assert any(all(name in note for name in LINKED) for note in found.notes)
-    assert folds.repeated(found, 1, Path("nowhere")).fold_of != found.fold_of
-    permuted = folds.permuted_folds(found, 0, 1)
-    assert permuted.fold_of == found.fold_of == folds.cut_anew(permuted.whole, "4-wholeSites", 0).fold_of
-    assert labels_of(permuted.whole) != labels_of(found.whole)
+    assert folds.open_repeat_folds(found, 1, Path("nowhere")).fold_by_subject != found.fold_of
+    permuted = folds.permute_folds(found, 0, 1)
+    assert (
+        permuted.fold_by_subject
+        == found.fold_of
+        == folds.make_new_folds(permuted.full_cohort, "4-wholeSites", 0).fold_by_subject
+    )
+    assert labels_of(permuted.full_cohort) != labels_of(found.whole)
     for name in found.names:
-        inner = folds.inner_folds(found, found.cohort(name), 0)
-        assert set(inner.fold_of) == set(table.index[table["fold"] != name])
-        there = table["site"][list(inner.fold_of)]
-        assert (pd.Series(inner.fold_of).groupby(there).nunique() == 1).all()
+        inner = folds.divide_into_inner_folds(found, found.cohort(name), 0)
+        assert set(inner.fold_by_subject) == set(table.index[table["fold"] != name])
+        there = table["site"][list(inner.fold_by_subject)]
+        assert (pd.Series(inner.fold_by_subject).groupby(there).nunique() == 1).all()
 
 
 @pytest.mark.slow
@@ -260,7 +268,7 @@ def test_units_of_a_shared_scan_are_exchanged_as_a_whole(cut, grouped):
     there = Counter(true[one] + true[other] for one, other in pairs)
     seen = set()
     for seed in range(200):
-        drawn = folds.permuted_labels(found, np.random.default_rng(seed))
+        drawn = folds.permute_labels(found, np.random.default_rng(seed))
         assert drawn.keys() == true.keys() and drawn != true
         assert Counter(drawn[one] + drawn[other] for one, other in pairs) == there
         assert sorted(drawn[of] for of in three) == sorted(true[of] for of in three)
@@ -278,7 +286,7 @@ def test_every_order_of_a_site_is_equally_likely(tmp_path, cut):
     lab.pcp(tmp_path / "lab", table)
     done("abide-data convert {of}/lab {of}/cohort --grid reduced", of=tmp_path)
     found, random = cut(tmp_path / "cohort", "2"), np.random.default_rng(0)
-    drawn = [folds.permuted_labels(found, random) for _ in range(3000)]
+    drawn = [folds.permute_labels(found, random) for _ in range(3000)]
     counts = Counter(tuple(of[subject] for subject in table["SUB_ID"][:4]) for of in drawn)
     assert len(counts) == 6
     assert sum((count - 500) ** 2 / 500 for count in counts.values()) < 20.5  # the 0.999 quantile of five degrees
@@ -286,22 +294,25 @@ def test_every_order_of_a_site_is_equally_likely(tmp_path, cut):
 
 def test_numbered_folds_are_cut_anew_and_those_of_a_column_stay(cut, converted):
     found = cut(converted, "3", 7)
-    again, same, other, seed = (folds.permuted_folds(found, *of) for of in ((7, 1), (7, 1), (7, 2), (8, 1)))
-    assert labels_of(again.whole) == labels_of(same.whole) and again.fold_of == same.fold_of != found.fold_of
-    assert len({tuple(labels_of(of.whole).items()) for of in (again, other, seed)}) == 3
-    for name in again.names:
-        tested = [row.label for row in again.cohort(name).rows if row.split == "test"]
+    again, same, other, seed = (folds.permute_folds(found, *of) for of in ((7, 1), (7, 1), (7, 2), (8, 1)))
+    assert (
+        labels_of(again.full_cohort) == labels_of(same.full_cohort)
+        and again.fold_by_subject == same.fold_by_subject != found.fold_of
+    )
+    assert len({tuple(labels_of(of.full_cohort).items()) for of in (again, other, seed)}) == 3
+    for name in again.fold_names:
+        tested = [row.label for row in again.make_fold_cohort(name).rows if row.split == "test"]
         assert abs(sum(tested) - sum(labels_of(found.whole).values()) / 3) <= 1
     sites = cut(converted, "site", 7)
-    assert folds.permuted_folds(sites, 7, 1).fold_of == sites.fold_of
+    assert folds.permute_folds(sites, 7, 1).fold_by_subject == sites.fold_of
 
 
 def test_what_is_read_stays_but_for_the_label(cut, converted):
     found = cut(converted, "site")
     name = found.names[0]
-    before, after = found.cohort(name), folds.permuted_folds(found, 0, 1).cohort(name)
+    before, after = found.cohort(name), folds.permute_folds(found, 0, 1).make_fold_cohort(name)
     at = [index for index, row in enumerate(before.rows) if row.label != after.rows[index].label]
-    one, other = before.batch(at), after.batch(at)
+    one, other = before.batch(at), after.make_batch(at)
     assert at and (one["label"] == 1 - other["label"]).all()
     for part in ("volume", "phenotype"):
         np.testing.assert_array_equal(one[part], other[part])

@@ -58,7 +58,7 @@ def shift(axis: int, voxels: int):
 def region(name: str) -> np.ndarray:
     """The voxels of a region on the reduced grid, (x, y, z) bool."""
     regions = atlas.load_atlas(None, atlas.records.REDUCED)
-    return regions.labels == next(number for number, other in regions.names.items() if other == name)
+    return regions.region_labels == next(number for number, other in regions.name_by_region.items() if other == name)
 
 
 def without_region(volume: np.ndarray) -> np.ndarray:

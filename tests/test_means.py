@@ -63,7 +63,7 @@ def test_tables_hold_the_means_of_a_loop_over_regions_and_cubes(trained, written
     kept = {name: means(path) for name, path in tables(trained).items()}
     assert [*kept] == ["cubes3", "regions"] and all(table.dtype == np.float32 for table in kept.values())
     aal, exact = load_atlas(None, MODELS["cnn"].grid), volumes(written).astype(float)
-    of_regions = np.stack([exact[:, aal.labels == region].mean(1) for region in aal.regions], axis=1)
+    of_regions = np.stack([exact[:, aal.region_labels == region].mean(1) for region in aal.region_numbers], axis=1)
     np.testing.assert_allclose(kept["regions"], of_regions, atol=1e-6)
     counts = [-(-length // 3) for length in lab.GRID]
     excess = [3 * count - length for count, length in zip(counts, lab.GRID, strict=True)]

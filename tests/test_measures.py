@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 from data.base.errors import InputError
 from data.cohorts import records
 from data.cohorts.findings import Findings
-from data.cohorts.nifti import MapOnDisk, read_brains
+from data.cohorts.nifti import MapOnDisk, read_brain_maps
 from data.cohorts.stored import open_cohort
 from data.conversion import leaks, measures
 
@@ -83,7 +83,7 @@ def test_measures_of_a_map_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
     nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
-    found = measures.of_image(next(read_brains([MapOnDisk(tmp_path / "map.nii")])))
+    found = measures.of_image(next(read_brain_maps([MapOnDisk(tmp_path / "map.nii")])))
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
@@ -279,7 +279,7 @@ def test_sites_are_told_by_a_site_apart():
 
 
 def of_volume(volume: np.ndarray) -> dict[str, float]:
-    return measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
+    return measures.of_volume(volume, records.find_brain(volume), records.REDUCED)
 
 
 def test_the_background_of_a_stored_volume_parts_z_scores():
@@ -291,7 +291,7 @@ def test_the_background_of_a_stored_volume_parts_z_scores():
 
 def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
     opened = open_cohort(cohort)
-    plain = [np.array(opened.volume(index)[..., 0]) for index in range(len(opened.rows))]
+    plain = [np.array(opened.read_volume(index)[..., 0]) for index in range(len(opened.rows))]
     names = [row.subject for row in opened.rows]
 
     def told(volumes):
@@ -301,7 +301,9 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
 
     assert told(plain) == []
     half = [
-        np.where(records.brain_of(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume) if at % 2 else volume
+        np.where(records.find_brain(volume), ndimage.gaussian_filter(volume, 8 / 2.355 / 6), volume)
+        if at % 2
+        else volume
         for at, volume in enumerate(plain)
     ]
     (found,) = told(half)

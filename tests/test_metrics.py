@@ -18,7 +18,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from data.cohorts.peers import MOST_PULL, pull
+from data.cohorts.peers import MAX_PULL, compute_pull
 from utils.evaluation import comparisons, confounds, external, probabilities
 from utils.evaluation.autoencoders import ExplainedVariance
 from utils.evaluation.confounds import by_fold, by_site
@@ -27,7 +27,7 @@ from utils.report.cross_validation import lowest_coverage
 from utils.report.tables import COVERAGE
 from utils.scores import calibration, statistics
 from utils.scores.metrics import Predictions, differences, headline, scores, with_intervals
-from utils.scores.results import CONFIDENCE, UNDEFINED, Estimate, columns_of, flat
+from utils.scores.results import CONFIDENCE_LEVEL, UNDEFINED, Estimate, columns_of, flat
 from utils.scores.statistics import bootstrap, log_odds
 
 
@@ -192,9 +192,9 @@ def test_people_of_small_sites_are_compared_in_their_fold_only(size, small):
     both = [at for at in np.unique(site) if len(set(label[site == at])) == 2]
     gaps = [own[(site == at) & (label == 0)].mean() - own[(site == at) & (label == 1)].mean() for at in both]
     slopes = [1 / label[site == at].var() for at in both]  # of log odds over a share
-    assert pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
+    assert compute_pull(label, site, fold) == pytest.approx(np.average(np.multiply(gaps, slopes)))
     found = predictions(label, own, fold=fold, site=site)
-    assert found.in_small_sites == small == (pull(label, site, fold) > MOST_PULL)
+    assert found.in_small_sites == small == (compute_pull(label, site, fold) > MAX_PULL)
     if small:
         assert auc_within(label, own, site) < 0.2
         assert with_intervals(found, 0)["auc_sites"].value == 0.5
@@ -454,7 +454,7 @@ def test_a_site_that_lies_in_one_fold_of_some_repeats_has_no_auc_within_folds():
 def test_the_bootstrap_is_scipys():
     values = np.random.default_rng(0).normal(size=25)
     low, high = bootstrap(lambda weight: weight @ values / 25, 25, np.random.default_rng(1), 20_000)
-    options = {"method": "percentile", "confidence_level": CONFIDENCE, "n_resamples": 20_000}
+    options = {"method": "percentile", "confidence_level": CONFIDENCE_LEVEL, "n_resamples": 20_000}
     expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
     assert (low, high) == pytest.approx(tuple(expected), abs=0.02)
 

@@ -31,7 +31,7 @@ def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
     means = random.normal(size=(116, maps)) + 0.2 * random.normal(size=(people, 116, maps))
     copied = means[-(people // 3) :] * 3 + 1  # in other units
     copied += noise * random.normal(size=copied.shape)
-    found = near_duplicates.alike(names(people + people // 3), np.concatenate([means, copied]))
+    found = near_duplicates.find_near_duplicates(names(people + people // 3), np.concatenate([means, copied]))
     expected = {(f"p{at}", f"p{at + people // 3}") for at in range(people - people // 3, people)}
     assert set(found.same_scan) == expected
 
@@ -40,7 +40,7 @@ def test_copies_are_found_and_nobody_else(people, maps, noise, seed):
 def test_a_cohort_of_nothing_but_copies_is_one_person(count, groups):
     random = np.random.default_rng(0)
     means = random.normal(size=(1, 116, 1)) + 1e-6 * random.normal(size=(count, 116, 1))
-    assert len(near_duplicates.alike(names(count), means).same_scan) == groups
+    assert len(near_duplicates.find_near_duplicates(names(count), means).same_scan) == groups
 
 
 @pytest.mark.slow
@@ -50,9 +50,9 @@ def test_people_are_compared_across_blocks():
     means = random.normal(size=(1100, 116, 1))
     means[[600, 1099]] = means[2]
     means[1030] = means[13] + 1.0 * random.normal(size=(116, 1))
-    found = near_duplicates.alike(names(1100), means)
+    found = near_duplicates.find_near_duplicates(names(1100), means)
     assert found.same_scan == (("p2", "p600", "p1099"),) and found.same_person == (("p13", "p1030"),)
-    assert found.notes() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
+    assert found.make_warnings() == ["possibly two sessions of one participant, by region means: p13 and p1030"]
 
 
 @pytest.mark.slow
@@ -62,18 +62,18 @@ def test_region_means_of_a_volume_are_those_of_its_block_means():
     share = ndimage.uniform_filter(np.ones(volume.shape[:3]), 3, mode="constant")[::3, ::3, ::3, None]
     sums = [ndimage.uniform_filter(volume[..., at].astype(float), 3, mode="constant") for at in (0, 1)]
     reduced = (np.stack(sums, -1)[::3, ::3, ::3] / share).astype(np.float32)
-    means = near_duplicates.of_volume(reduced)
-    np.testing.assert_allclose(near_duplicates.of_volume(volume), means, rtol=1e-4)
+    means = near_duplicates.average_volume_regions(reduced)
+    np.testing.assert_allclose(near_duplicates.average_volume_regions(volume), means, rtol=1e-4)
     inside = aal() == 5
     blocks = np.repeat(np.repeat(np.repeat(reduced, 3, 0), 3, 1), 3, 2)[1:92, 1:110, 1:92]
     for at, found in enumerate(means[4]):
         values = blocks[inside][:, at].astype(float)
         assert found == pytest.approx((values**3).sum() / (values**2).sum(), rel=1e-4)
-    turned = near_duplicates.of_volume(reduced[::-1])
+    turned = near_duplicates.average_volume_regions(reduced[::-1])
     np.testing.assert_allclose(turned[:108:2], means[1:108:2], rtol=1e-5)
     np.testing.assert_allclose(turned[108:], means[108:], rtol=1e-5)
     reduced[:, :, :12] = 0
-    lacking = near_duplicates.of_volume(reduced)
+    lacking = near_duplicates.average_volume_regions(reduced)
     assert np.isnan(lacking[90:108]).all() and np.isfinite(lacking[:4]).all()  # cerebellum, frontal
 
 
@@ -108,14 +108,18 @@ CHANGES = {
 def means_of(volumes: Iterable[np.ndarray]) -> np.ndarray:
     """Region means (people, regions, maps) of volumes (maps, x, y, z), as a conversion has them."""
     last = [np.moveaxis(values, 0, -1) for values in volumes]
-    return np.stack([near_duplicates.of_volume((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last])
+    return np.stack(
+        [near_duplicates.average_volume_regions((of - of.mean((0, 1, 2))) / of.std((0, 1, 2))) for of in last]
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("copies", [1, 10])
 def test_copies_of_another_extent_or_side_are_found_and_nobody_else(brains, change, copies):
-    found = near_duplicates.alike(names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])]))
+    found = near_duplicates.find_near_duplicates(
+        names(60 + copies), means_of([*brains[:60], *map(change, brains[:copies])])
+    )
     assert set(found.same_scan) == {(f"p{at}", f"p{60 + at}") for at in range(copies)}
     assert not found.same_person
 

@@ -122,7 +122,7 @@ def network_of(name, preset, maps=1, **more):
 
 def atlas_regions():
     atlas = load_atlas(None, REDUCED)
-    return np.stack([atlas.labels == region for region in atlas.regions])
+    return np.stack([atlas.region_labels == region for region in atlas.region_numbers])
 
 
 @pytest.mark.slow

@@ -50,12 +50,12 @@ AFFINES = {  # shape, affine, and the background of the map
 def test_volumes_are_those_of_nilearn(name):
     shape, affine, background = AFFINES[name]
     image = image_of(shape, affine, background)
-    full = records.normalise(nilearns(image))
+    full = records.z_score_volume(nilearns(image))
     within = WITHIN * max(1, background / 10)  # float32 has no more digits
-    np.testing.assert_allclose(nifti.stored_volume(image, records.FULL), full, atol=within, rtol=0)
-    reduced = nifti.stored_volume(image, records.REDUCED)
+    np.testing.assert_allclose(nifti.make_record_volume(image, records.FULL), full, atol=within, rtol=0)
+    reduced = nifti.make_record_volume(image, records.REDUCED)
     assert reduced.shape == records.REDUCED.shape and reduced.dtype == np.float32
-    np.testing.assert_allclose(reduced, resampling.block_mean(full), atol=within, rtol=0)
+    np.testing.assert_allclose(reduced, resampling.average_blocks(full), atol=within, rtol=0)
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_what_is_outside_is_so_for_scipy(step_mm, shift_mm, size, in_float32):
     transform = linalg.inv(affine) @ np.array(records.FULL.affine)
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     sampled = ndimage.affine_transform(values, transform[:1, :1], transform[0, 3], (91,), order=1)
-    x, _, _ = resampling.axis_aligned((size, 2, 2), affine.tobytes()).matrices
+    x, _, _ = resampling.make_aligned_resampler((size, 2, 2), affine.tobytes()).axis_matrices
     np.testing.assert_allclose(x @ values, sampled, atol=1e-6)
 
 
@@ -82,18 +82,18 @@ def test_an_oblique_map_has_no_matrices():
     affine = affine_of((3, 3, 3), (-90, -126, -72))
     affine[:2, :2] = 3 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     image = image_of((31, 37, 31), affine)
-    assert resampling.axis_aligned(image.shape, image.affine.tobytes()) is None
-    np.testing.assert_array_equal(nifti.on_full_grid(image, "linear"), nilearns(image))
-    reduced = nifti.stored_volume(image, records.REDUCED)
-    np.testing.assert_array_equal(reduced, resampling.block_mean(records.normalise(nilearns(image))))
+    assert resampling.make_aligned_resampler(image.shape, image.affine.tobytes()) is None
+    np.testing.assert_array_equal(nifti.resample_to_full_grid(image, "linear"), nilearns(image))
+    reduced = nifti.make_record_volume(image, records.REDUCED)
+    np.testing.assert_array_equal(reduced, resampling.average_blocks(records.z_score_volume(nilearns(image))))
 
 
 def test_interpolation_by_hand():
-    weights = resampling.between(np.array([-0.1, 0, 0.25, 1.5, 2, 2.1]), 3).toarray()
+    weights = resampling.make_interpolation_matrix(np.array([-0.1, 0, 0.25, 1.5, 2, 2.1]), 3).toarray()
     assert weights.tolist() == [[0, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 1], [0, 0, 0]]
 
 
 def test_blocks_hold_every_voxel_once():
-    assert resampling.block_sizes().sum() == np.prod(records.FULL.shape)
-    assert resampling.averages(91).sum(1).tolist() == pytest.approx([1] * 31)
-    assert (resampling.averages(91)[[0]].toarray() > 0).sum() == 2  # at the border
+    assert resampling.count_block_voxels().sum() == np.prod(records.FULL.shape)
+    assert resampling.make_averaging_matrix(91).sum(1).tolist() == pytest.approx([1] * 31)
+    assert (resampling.make_averaging_matrix(91)[[0]].toarray() > 0).sum() == 2  # at the border

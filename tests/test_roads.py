@@ -295,7 +295,7 @@ def test_each_job_leaves_what_its_page_says(does, leaves, home, walked, reduced)
     if "TensorBoard" in leaves:
         assert list(folder.rglob("events.out.tfevents*"))
     if does.startswith("no mode flag"):
-        assert open_cohort(folder).maps == MAPS
+        assert open_cohort(folder).map_names == MAPS
     else:
         assert record_of(folder)["finished"]
         assert folder.name.split("-")[1] in {row["job"] for row in read_rows(folder.parent / "runs.csv")}
@@ -315,7 +315,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
     assert of_folds["mse"] == pytest.approx(np.mean([fold["mse"] for fold in of_folds["folds"].values()]))
     for name in "01":
         cohort = open_cohort(tmp_path / "cohort_reduced" / f"fold-{name}")
-        assert set(cohort.metadata.encoder_subjects) == set(cohort.subjects("train"))
+        assert set(cohort.metadata.encoder_subjects) == set(cohort.split_subjects("train"))
     rows = read_rows(tmp_path / "results/cnn-test-folds-2/predictions.csv")
     assert sorted(row["subject"] for row in rows) == sorted(row.subject for row in open_cohort(full_cohort).rows)
     later = "run.py --train --model cnn --chkPointDir other --dataDir cohort_reduced"
@@ -332,11 +332,11 @@ def test_the_full_pass_encodes_each_map_alone(reduced):
     folder.restore(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):
-        volume = before.volume(3)[None, ..., at, None]
+        volume = before.read_volume(3)[None, ..., at, None]
         code = network({"volume": volume}, training=False)["code"].numpy()[0, ..., 0].astype(float)
-        np.testing.assert_allclose(after.volume(3)[..., at], (code - code.mean()) / code.std(), atol=1e-4)
-    tested = before.indices("test")
-    volumes = np.concatenate([np.moveaxis(before.volume(int(at)), -1, 0)[..., None] for at in tested])
+        np.testing.assert_allclose(after.read_volume(3)[..., at], (code - code.mean()) / code.std(), atol=1e-4)
+    tested = before.split_indices("test")
+    volumes = np.concatenate([np.moveaxis(before.read_volume(int(at)), -1, 0)[..., None] for at in tested])
     again = [network({"volume": volume[None]}, training=False)["reconstruction"].numpy()[0] for volume in volumes]
     said = json.loads((reduced / "results/cae-test/metrics.json").read_text())["mse"]
     assert said == pytest.approx(np.mean((np.stack(again) - volumes) ** 2), rel=1e-3)
@@ -382,13 +382,13 @@ def test_pipelines_that_write_bids_derivatives(maps, suffix, tmp_path, data_cli)
     write_bids(tmp_path, maps.split(","), suffix)
     command = next(command for layout, command in LAYOUTS if layout.startswith("BIDS"))
     walk(tmp_path, [f"{command} --maps {maps}"], data_cli)
-    assert open_cohort(tmp_path / "cohort").maps == tuple(maps.split(","))
+    assert open_cohort(tmp_path / "cohort").map_names == tuple(maps.split(","))
 
 
 @pytest.mark.slow
 def test_new_people_are_predicted(walked, tmp_path, data_cli):
     folder = shutil.copytree(walked, tmp_path / "walked")
-    aside = open_cohort(folder / "cohort").subjects("test")
+    aside = open_cohort(folder / "cohort").split_subjects("test")
     (folder / "maps").rename(folder / "NEW")
     for path in (folder / "NEW").glob("sub-*"):
         if path.name.removeprefix("sub-") not in aside:
@@ -403,13 +403,13 @@ def test_new_people_are_predicted(walked, tmp_path, data_cli):
 @pytest.mark.slow
 def test_new_people_are_derived_like_a_cohort(walked, tmp_path, data_cli):
     """To the bytes that the options of the README gave the same people."""
-    aside = open_cohort(walked / "cohort").subjects("test")
+    aside = open_cohort(walked / "cohort").split_subjects("test")
     shutil.copytree(walked / "cohort", tmp_path / "cohort")
     for subject in aside:
         shutil.copytree(walked / "fmriprep" / f"sub-{subject}", tmp_path / "NEW" / f"sub-{subject}")
     shutil.copy(walked / "fmriprep/participants.tsv", tmp_path / "NEW")
     walk(tmp_path, block_with(COHORT, "derive NEW"), data_cli)
-    assert set(open_cohort(tmp_path / "new").subjects("test")) == set(aside)
+    assert set(open_cohort(tmp_path / "new").split_subjects("test")) == set(aside)
     made = sorted((tmp_path / "new_maps").rglob("func/sub-*.*"))
     assert len(made) == 12 * len(aside)
     for path in made:
@@ -575,7 +575,7 @@ def test_folds_that_cannot_be_cut_are_cut_as_advised(how, in_walked):
     resealed(in_walked / "cohort")
     asked = run(f"run.py --train --model nn --folds {how} --dataDir cohort --chkPointDir other")
     count = advised(asked, r"Use --folds (\d+)\.")
-    assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").names) == int(count)
+    assert len(open_folds(in_walked / "cohort", count, 0, in_walked / "other").fold_names) == int(count)
 
 
 @pytest.mark.slow

@@ -166,11 +166,11 @@ def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(coho
     training = trained(cohort)
     run, last, told_of = training.run, training.mean, training.beside_labels
     parts, odds, kept = logits_of_parts(training.network), [], []
-    for record in run.cohort.indices("train"):
+    for record in run.cohort.split_indices("train"):
         members = np.flatnonzero(told_of["weight"][record] == 0)
         if not members.size:
             continue
-        batch = run.cohort.batch([record])
+        batch = run.cohort.make_batch([record])
         logits = parts({name: batch[name] for name in training.network.input})
         kept.append(record)
         of_networks = [logit[0, :, 1] - logit[0, :, 0] for logit in map(np.array, logits)]

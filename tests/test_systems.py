@@ -29,12 +29,12 @@ def of_regions(systems) -> list[str]:
 @pytest.mark.parametrize("grid", [FULL, REDUCED])
 def test_each_region_of_aal_is_in_one_lobe_of_its_hemisphere(grid):
     atlas = load_atlas(None, grid)
-    assert sorted(AAL) == sorted(atlas.names.values())
+    assert sorted(AAL) == sorted(atlas.name_by_region.values())
     found = systems_of(atlas, None)
     assert len(found.names) == 20 and found.names[-1] == OUTSIDE and not found.unplaced.size and not found.are_regions
-    system = dict(zip([*atlas.names.values(), None], of_regions(found), strict=True))
+    system = dict(zip([*atlas.name_by_region.values(), None], of_regions(found), strict=True))
     assert system[None] == OUTSIDE
-    for name in atlas.names.values():
+    for name in atlas.name_by_region.values():
         side = {"L": "left", "R": "right"}.get(name[-1])
         assert system[name].endswith(side) if side and "Vermis" not in name else system[name] == "vermis"
     sizes = {name: list(system.values()).count(name) for name in found.names}
@@ -49,8 +49,8 @@ def test_a_left_region_of_aal_lies_on_the_left():
     """The table of hemispheres against where the voxels are."""
     atlas = load_atlas(None, FULL)
     found = systems_of(atlas, None)
-    for place, region in enumerate(atlas.regions):
-        x = FULL.affine[0][0] * np.argwhere(atlas.full == region)[:, 0].mean() + FULL.affine[0][3]
+    for place, region in enumerate(atlas.region_numbers):
+        x = FULL.affine[0][0] * np.argwhere(atlas.full_region_labels == region)[:, 0].mean() + FULL.affine[0][3]
         name = found.names[found.of_region[place]]
         assert ("left" in name and x < 0) or ("right" in name and x > 0) or (name == "vermis" and abs(x) < 5)
 

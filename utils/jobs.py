@@ -3,7 +3,7 @@ row."""
 
 from collections.abc import Sequence
 
-from data.cohorts.folds import inner_folds
+from data.cohorts.folds import divide_into_inner_folds
 from utils.blackout import options as blackout
 from utils.evaluation.options import TestOptions, check_prevalence
 from utils.runs import guards
@@ -22,7 +22,7 @@ def check_train(run: Run, saved: Record | None) -> None:
         guards.same_training(run, saved)
         guards.no_leak(run, saved)
     if run.candidates and run.folds:  # there are people enough
-        inner_folds(run.folds, run.cohort, run.seed)
+        divide_into_inner_folds(run.folds, run.cohort, run.seed)
         for one in run.candidates:
             run.by(one)
 

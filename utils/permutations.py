@@ -25,7 +25,7 @@ from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from data.base.terminal import format_duration, open_progress_bar, print_summary, print_unless_quiet, redirect_progress
 from data.cohorts.cohort import Cohort
-from data.cohorts.folds import permuted_folds
+from data.cohorts.folds import permute_folds
 from utils.machines import devices
 from utils.report.tables import PERMUTATIONS, Permuted, read_predictions
 from utils.runs import record
@@ -33,7 +33,7 @@ from utils.runs.record import RECORD, Record
 from utils.runs.run import Run, pooled
 from utils.runs.work import beside, environments, is_child
 from utils.scores.metrics import Predictions, headline_of
-from utils.scores.results import CONFIDENCE, TABLES, Estimate, Headline
+from utils.scores.results import CONFIDENCE_LEVEL, TABLES, Estimate, Headline
 
 COLUMNS = ["permutation", "score"]
 EXCEEDANCES = 10  # permutations as high as the true labels, after which none is drawn
@@ -46,7 +46,7 @@ def read_alike(run: Run, cohort: Cohort) -> Run:
     """The run on another cohort of the same records, whose volumes are read as before."""
     own = run.cohort
     cohort = cohort if own.connectomes else cohort.without_connectomes
-    cohort = replace(cohort, standard=own.standard, moments=own.moments, kept_in=own.kept_in)
+    cohort = replace(cohort, standard=own.standard, moments_by_site=own.moments_by_site, means_folder=own.means_folder)
     return replace(run, cohort=cohort)
 
 
@@ -59,7 +59,7 @@ def permuted(observed: float, scores: Sequence[float], asked: int, metric: str) 
             stopped = high == EXCEEDANCES
             p = high / count if stopped else (high + 1) / (count + 1)
             others = count - high  # if it stopped, the last one was drawn because it was high
-            bound = beta.ppf(CONFIDENCE, high + (not stopped), others) if others else 1.0
+            bound = beta.ppf(CONFIDENCE_LEVEL, high + (not stopped), others) if others else 1.0
             return Permuted(
                 p=p,
                 bound=float(bound),
@@ -126,9 +126,9 @@ class Series:
 
         of = self.runs[0].folds
         assert of
-        folds, tables = permuted_folds(of, self.tested.seed, number), []
-        for name, run in zip(folds.names, self.runs, strict=True):
-            trained = replace(read_alike(run, folds.cohort(name)), folds=folds)
+        folds, tables = permute_folds(of, self.tested.seed, number), []
+        for name, run in zip(folds.fold_names, self.runs, strict=True):
+            trained = replace(read_alike(run, folds.make_fold_cohort(name)), folds=folds)
             found = predicted(trained)
             rows = {row.file: row for row in trained.cohort.rows}
             cells = [(rows[file], probability) for file, probability in found.items()]

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from data.base.terminal import SummaryRow
-from data.cohorts.folds import inner_folds
-from data.cohorts.forecast import forecast
-from data.cohorts.rows import listed
+from data.cohorts.folds import divide_into_inner_folds
+from data.cohorts.forecast import make_forecast
+from data.cohorts.rows import join_names
 from utils.permutations import Series
 from utils.runs.run import Run, pooled
 
@@ -32,27 +32,27 @@ def cost(run: Run) -> int:
     """How many networks a run trains, or uses."""
     if not (trains(run) and run.candidates and run.folds):
         return 1
-    return 1 + len(run.candidates) * len(inner_folds(run.folds, run.cohort, run.seed).names)
+    return 1 + len(run.candidates) * len(divide_into_inner_folds(run.folds, run.cohort, run.seed).fold_names)
 
 
 def who(run: Run) -> Iterator[SummaryRow]:
     """The people, by split or fold, class and site, unless they are printed before a training anyhow; what they can
     show; and who was left out when the cohort was converted."""
-    cohort = run.folds.whole if run.folds else run.cohort
-    how, fold_of = (run.folds.how, run.folds.fold_of) if run.folds else ("", None)
+    cohort = run.folds.full_cohort if run.folds else run.cohort
+    how, fold_of = (run.folds.folds_option, run.folds.fold_by_subject) if run.folds else ("", None)
     if not trains(run):
-        yield from cohort.census(fold_of).counted("sites")
+        yield from cohort.take_census(fold_of).make_count_rows("sites")
     if run.model.classifies:
-        yield "forecast", " ".join(forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome))
-    if reasons := cohort.metadata.left_out:
+        yield "forecast", " ".join(make_forecast(cohort.rows, cohort.groups, how, fold_of, cohort.metadata.connectome))
+    if reasons := cohort.metadata.left_out_count_by_reason:
         yield "left out", f"by convert: {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}"
 
 
 def reads(run: Run) -> str:
     metadata = run.cohort.metadata
     told = {
-        "volume": f"maps {', '.join(run.cohort.maps)}",
-        "phenotype": f"phenotype {listed(metadata.phenotype_columns or metadata.phenotype)}",
+        "volume": f"maps {', '.join(run.cohort.map_names)}",
+        "phenotype": f"phenotype {join_names(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
     return "; ".join(told[name] for name in run.model.inputs(run.config))

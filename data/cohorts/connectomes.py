@@ -2,7 +2,8 @@
 
 Kept in `connectomes.h5` beside the records: `z` (people, edges) float32, Fisher z; `subject` and `parcels`, text; and,
 if it is known where the parcels lie, `image` (91, 109, 91) int16. A row is verified each time it is read, by its digest
-in `subjects.csv`; the names of the parcels and the image when it is opened, by `parcels_sha256` in `cohort.json`.
+in `subjects.csv`; the names of the parcels and the image when it is opened, by `compute_parcels_sha256` in
+`cohort.json`.
 """
 
 import hashlib
@@ -18,130 +19,147 @@ import numpy as np
 
 from data.base import files
 from data.base.errors import InputError, compose_accents
-from data.cohorts.rows import Metadata, Row
+from data.cohorts.rows import Metadata, RecordRow
 
-CONNECTOMES = "connectomes.h5"
-DTYPE, IMAGE = np.dtype("<f4"), np.dtype("<i2")
+CONNECTOMES_FILE = "connectomes.h5"
+EDGE_DTYPE, PARCEL_IMAGE_DTYPE = np.dtype("<f4"), np.dtype("<i2")
 MAX_PARCELS = 2000  # which bounds the memory that a row takes
-BLOCK = 64  # rows read at once
-AGAIN = "Copy it again, or convert again."
-DAMAGES = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py tells them
+ROWS_PER_BLOCK = 64  # rows read at once
+COPY_AGAIN_ADVICE = "Copy it again, or convert again."
+HDF5_DAMAGE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # as h5py tells them
 HDF5_LOCK = threading.Lock()  # h5py reads a chunk without a lock of its own, and HDF5 does not bear two threads
 
 
 @dataclass(frozen=True, eq=False)
 class Connectomes:
-    """Fisher z correlations of parcel series, of all records of a cohort. `image` (91, 109, 91) int16 is, on the full
-    grid, 1 + the position in `parcels` of each voxel's parcel, 0 where there is none; None if that is not known."""
+    """Fisher z correlations of parcel series, of all records of a cohort. `parcel_image` (91, 109, 91) int16 is, on
+    the full grid, 1 + the position in `parcel_names` of each voxel's parcel, 0 where there is none; None if that is
+    not known."""
 
     path: Path
-    name: str  # such as rois_cc200, seg-<atlas>
-    parcels: tuple[str, ...]  # in the order of the columns of series
-    image: np.ndarray | None
-    rows: np.ndarray  # (records,) int: the row of each record's subject in the file
-    digests: tuple[str, ...] = ()  # of each record's row; empty as long as they are not known
+    series_name: str  # such as rois_cc200, seg-<atlas>
+    parcel_names: tuple[str, ...]  # in the order of the columns of series
+    parcel_image: np.ndarray | None
+    file_row_by_record: np.ndarray  # (records,) int: the row of each record's subject in the file
+    digest_by_record: tuple[str, ...] = ()  # of each record's row; empty as long as they are not known
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.file_row_by_record)
 
-    def __getitem__(self, indices: Any) -> np.ndarray:
+    def __getitem__(self, record_indices: Any) -> np.ndarray:
         """Positions of records -> their rows (n, edges) float32, NaN where a scan lacks a parcel. Raises InputError,
         naming the file and the row, if one is not what was written."""
-        chosen = np.arange(len(self))[indices]
-        found = read_rows(self.path, self.rows[chosen], self.num_edges)
-        for index, row in zip(chosen.tolist() if self.digests else (), found, strict=False):
-            if digest_of(row) != self.digests[index]:
+        chosen_records = np.arange(len(self))[record_indices]
+        edge_rows = read_connectome_rows(self.path, self.file_row_by_record[chosen_records], self.num_edges)
+        for index, edges in zip(chosen_records.tolist() if self.digest_by_record else (), edge_rows, strict=False):
+            if compute_row_digest(edges) != self.digest_by_record[index]:
                 raise InputError(
-                    f"{self.path} row {self.rows[index]} is not what was written: it differs from its digest. "
-                    f"Was it damaged or replaced? {AGAIN}"
+                    f"{self.path} row {self.file_row_by_record[index]} is not what was written: it differs from its "
+                    f"digest. Was it damaged or replaced? {COPY_AGAIN_ADVICE}"
                 )
-        return found
+        return edge_rows
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def iterate_blocks(self) -> Iterator[np.ndarray]:
         """The rows of all records (few, edges), one block after another; the file is opened once for each."""
-        for start in range(0, len(self), BLOCK):
-            yield self[start : start + BLOCK]
+        for block_start in range(0, len(self), ROWS_PER_BLOCK):
+            yield self[block_start : block_start + ROWS_PER_BLOCK]
 
     @property
     def num_edges(self) -> int:
-        return edges_of(len(self.parcels))
+        return count_edges(len(self.parcel_names))
 
     @cached_property
-    def pairs(self) -> np.ndarray:
+    def parcel_pairs(self) -> np.ndarray:
         """The positions of each edge's two parcels, (edges, 2) int: the upper triangle, row by row."""
-        return np.column_stack(np.triu_indices(len(self.parcels), 1))
+        return np.column_stack(np.triu_indices(len(self.parcel_names), 1))
 
 
-def edges_of(num_parcels: int) -> int:
-    return num_parcels * (num_parcels - 1) // 2
+def count_edges(parcel_count: int) -> int:
+    return parcel_count * (parcel_count - 1) // 2
 
 
-def digest_of(row: np.ndarray) -> str:
+def compute_row_digest(edges: np.ndarray) -> str:
     """SHA-256 of a person's edges (edges,) or (1, edges)."""
-    return hashlib.sha256(np.asarray(row, DTYPE).tobytes()).hexdigest()
+    return hashlib.sha256(np.asarray(edges, EDGE_DTYPE).tobytes()).hexdigest()
 
 
-def parcels_sha256(parcels: Sequence[str], image: np.ndarray | None) -> str:
+def compute_parcels_sha256(parcel_names: Sequence[str], parcel_image: np.ndarray | None) -> str:
     """SHA-256 over the names of parcels and where they lie."""
-    placed = b"" if image is None else np.ascontiguousarray(image, IMAGE).tobytes()
-    return hashlib.sha256(json.dumps(list(parcels)).encode() + placed).hexdigest()
+    image_bytes = b"" if parcel_image is None else np.ascontiguousarray(parcel_image, PARCEL_IMAGE_DTYPE).tobytes()
+    return hashlib.sha256(json.dumps(list(parcel_names)).encode() + image_bytes).hexdigest()
 
 
-def write(
-    path: Path, subjects: Sequence[str], parcels: Sequence[str], image: np.ndarray | None, rows: Iterable[np.ndarray]
+def write_connectomes(
+    connectomes_path: Path,
+    subjects: Sequence[str],
+    parcel_names: Sequence[str],
+    parcel_image: np.ndarray | None,
+    edge_rows: Iterable[np.ndarray],
 ) -> None:
     """Writes `connectomes.h5`: for each of the subjects a row (edges,) of Fisher z values, taken one by one."""
-    size = edges_of(len(parcels))
-    with files.create_hdf5(path) as store:
-        z = store.create_dataset("z", (len(subjects), size), DTYPE, chunks=(1, size))
-        store["subject"] = np.array([subject.encode() for subject in subjects])
-        store["parcels"] = np.array([parcel.encode() for parcel in parcels])
-        if image is not None:
-            store.create_dataset("image", data=np.asarray(image, IMAGE))
-        for at, (_, row) in enumerate(zip(subjects, rows, strict=True)):
-            z[at] = row
+    edge_count = count_edges(len(parcel_names))
+    with files.create_hdf5(connectomes_path) as hdf5_file:
+        z_dataset = hdf5_file.create_dataset("z", (len(subjects), edge_count), EDGE_DTYPE, chunks=(1, edge_count))
+        hdf5_file["subject"] = np.array([subject.encode() for subject in subjects])
+        hdf5_file["parcels"] = np.array([parcel_name.encode() for parcel_name in parcel_names])
+        if parcel_image is not None:
+            hdf5_file.create_dataset("image", data=np.asarray(parcel_image, PARCEL_IMAGE_DTYPE))
+        for row_index, (_, edges) in enumerate(zip(subjects, edge_rows, strict=True)):
+            z_dataset[row_index] = edges
 
 
-def opened(folder: Path, metadata: Metadata, subjects: Sequence[str], digests: Sequence[str] = ()) -> Connectomes:
-    """The connectomes of a cohort's folder, of the `subjects` of its records in their order. Raises InputError, naming
-    the file, if it is not what `write` writes, or of other people or parcels than the tables say."""
+def open_connectomes(
+    folder: Path, metadata: Metadata, record_subjects: Sequence[str], digest_by_record: Sequence[str] = ()
+) -> Connectomes:
+    """The connectomes of a cohort's folder, of the `record_subjects` of its records in their order. Raises InputError,
+    naming the file, if it is not what `write_connectomes` writes, or of other people or parcels than the tables say."""
     import h5py
 
-    path = folder / CONNECTOMES
+    connectomes_path = folder / CONNECTOMES_FILE
     try:
-        with HDF5_LOCK, h5py.File(path, "r") as store:
-            people, parcels = ([name.decode() for name in store[of][:].tolist()] for of in ("subject", "parcels"))
-            image = store["image"][:] if "image" in store else None
-            shape, expected = store["z"].shape, (len(people), edges_of(len(parcels)))
-    except DAMAGES as error:
-        raise InputError(f"{path} is not a readable file of connectomes: {error}. {AGAIN}") from error
-    if shape != expected or parcels_sha256(parcels, image) != metadata.parcels_sha256:
-        raise InputError(f"{path} has other parcels than cohort.json says. {AGAIN}")
-    row_of = {compose_accents(subject): row for row, subject in enumerate(people)}
-    if odd := sorted(row_of.keys() ^ set(subjects)):
-        raise InputError(f"{path} or the table of records lacks participant {odd[0]} ({len(odd)} such). {AGAIN}")
-    rows = np.array([row_of[subject] for subject in subjects], int)
-    return Connectomes(path, metadata.connectome, tuple(parcels), image, rows, tuple(digests))
+        with HDF5_LOCK, h5py.File(connectomes_path, "r") as hdf5_file:
+            stored_subjects, parcel_names = (
+                [name.decode() for name in hdf5_file[dataset_name][:].tolist()]
+                for dataset_name in ("subject", "parcels")
+            )
+            parcel_image = hdf5_file["image"][:] if "image" in hdf5_file else None
+            z_shape, expected_shape = hdf5_file["z"].shape, (len(stored_subjects), count_edges(len(parcel_names)))
+    except HDF5_DAMAGE_ERRORS as error:
+        raise InputError(
+            f"{connectomes_path} is not a readable file of connectomes: {error}. {COPY_AGAIN_ADVICE}"
+        ) from error
+    if z_shape != expected_shape or compute_parcels_sha256(parcel_names, parcel_image) != metadata.parcels_sha256:
+        raise InputError(f"{connectomes_path} has other parcels than cohort.json says. {COPY_AGAIN_ADVICE}")
+    row_by_subject = {compose_accents(subject): file_row for file_row, subject in enumerate(stored_subjects)}
+    if unmatched_subjects := sorted(row_by_subject.keys() ^ set(record_subjects)):
+        raise InputError(
+            f"{connectomes_path} or the table of records lacks participant {unmatched_subjects[0]} "
+            f"({len(unmatched_subjects)} such). {COPY_AGAIN_ADVICE}"
+        )
+    file_rows = np.array([row_by_subject[subject] for subject in record_subjects], int)
+    return Connectomes(
+        connectomes_path, metadata.connectome, tuple(parcel_names), parcel_image, file_rows, tuple(digest_by_record)
+    )
 
 
-def read_rows(path: Path, rows: np.ndarray, num_edges: int) -> np.ndarray:
+def read_connectome_rows(connectomes_path: Path, file_rows: np.ndarray, num_edges: int) -> np.ndarray:
     """Rows of the file (n, edges) float32, in the order asked for. Raises InputError, naming the file."""
     import h5py
 
-    found = np.empty((len(rows), num_edges), DTYPE)
+    edge_rows = np.empty((len(file_rows), num_edges), EDGE_DTYPE)
     try:
-        with HDF5_LOCK, h5py.File(path, "r") as store:
-            for at, row in enumerate(rows.tolist()):
-                store["z"].read_direct(found, np.s_[row], np.s_[at])
-    except DAMAGES as error:
-        raise InputError(f"{path} cannot be read: {error}. Was it cut off? {AGAIN}") from error
-    return found
+        with HDF5_LOCK, h5py.File(connectomes_path, "r") as hdf5_file:
+            for output_row, file_row in enumerate(file_rows.tolist()):
+                hdf5_file["z"].read_direct(edge_rows, np.s_[file_row], np.s_[output_row])
+    except HDF5_DAMAGE_ERRORS as error:
+        raise InputError(f"{connectomes_path} cannot be read: {error}. Was it cut off? {COPY_AGAIN_ADVICE}") from error
+    return edge_rows
 
 
-def digests_by_file(folder: Path, metadata: Metadata, rows: Sequence[Row]) -> dict[str, str]:
+def compute_connectome_digests(folder: Path, metadata: Metadata, rows: Sequence[RecordRow]) -> dict[str, str]:
     """The digests of a cohort's connectomes as they are in its folder, by the records' files; nothing without any."""
     if not metadata.connectome:
         return {}
-    found = opened(folder, metadata, [row.subject for row in rows])
-    every = (digest_of(edges) for block in found.blocks() for edges in block)
-    return {row.file: digest for row, digest in zip(rows, every, strict=True)}
+    connectomes = open_connectomes(folder, metadata, [row.subject for row in rows])
+    digests = (compute_row_digest(edges) for edge_block in connectomes.iterate_blocks() for edges in edge_block)
+    return {row.file: digest for row, digest in zip(rows, digests, strict=True)}

@@ -13,166 +13,222 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from data.cohorts.phenotype import INDICATOR, LOGARITHMIC, clean, mostly_numbers
-from data.cohorts.rows import Row, known_sites
+from data.cohorts.phenotype import INDICATOR_PATTERN, LOGARITHMIC_PATTERN, clean_column, is_mostly_numbers
+from data.cohorts.rows import RecordRow, find_recorded_sites
 
 if TYPE_CHECKING:
     from data.cohorts.cohort import Cohort
 
-ODD = "codes of a missing value, or numbers far from all others"
-FAR, FEWEST_FAR = 5, 10  # times the range of all others, of at least as many; `odd_numbers`
-FEWEST = 3  # others, beside which a code is told from a measurement
-BEYOND = 0.5  # times that range: how far a number lies above all others that may be a code of a missing value
-CODE = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
-EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
-MOSTLY = 0.9  # of the people
-WORD = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where one begins in AgeAtScan
+IMPLAUSIBLE_NUMBERS_TEXT = "codes of a missing value, or numbers far from all others"
+FAR_DISTANCE_IN_RANGES, MIN_NUMBERS_TO_CALL_FAR = (
+    5,
+    10,
+)  # times the range of all others, of at least as many; `find_implausible_numbers`
+MIN_PLAIN_NUMBERS = 3  # others, beside which a code is told from a measurement
+CODE_DISTANCE_IN_RANGES = (
+    0.5  # times that range: how far a number lies above all others that may be a code of a missing value
+)
+MISSING_CODE_PATTERN = re.compile(r"-?9{2,5}|-[19]")  # 99, 999, -9999, -1, ...
+MIN_EXCEL_DATE = 30_000  # days since 1900, in the year 1982; as days of age, 82 years
+MOST_PEOPLE_SHARE = 0.9  # of the people
+WORD_START_PATTERN = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where one begins in AgeAtScan
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is known of people, by the names of columns. In small letters these match the `pattern`, and do not match
-    `without`. It is a number, unless it `may_be_text`."""
+class CovariateKind:
+    """What is known of people, by the names of columns. In small letters these match the `name_pattern`, and do not
+    match `excluded_pattern`. It is a number, unless it `may_be_text`."""
 
-    pattern: str
-    without: str = "(?!)"  # nothing
+    name_pattern: str
+    excluded_pattern: str = "(?!)"  # nothing
     may_be_text: bool = False
 
-    def names(self, column: str) -> bool:
+    def matches_name(self, column_name: str) -> bool:
         """Whether a column is called so."""
-        name = f"{column} {WORD.sub('_', column)}".lower()
-        return bool(re.search(self.pattern, name)) and not re.search(f"{self.without}|{INDICATOR.pattern}", name)
+        spaced_name = f"{column_name} {WORD_START_PATTERN.sub('_', column_name)}".lower()
+        return bool(re.search(self.name_pattern, spaced_name)) and not re.search(
+            f"{self.excluded_pattern}|{INDICATOR_PATTERN.pattern}", spaced_name
+        )
 
-    def of(self, table: pd.DataFrame) -> list[str]:
+    def find_columns(self, table: pd.DataFrame) -> list[str]:
         """The columns of this kind. What must be a number is neither text nor 0 and 1, which are codes of text."""
-        names = [str(name) for name in table if self.names(str(name))]
+        column_names = [str(column_name) for column_name in table if self.matches_name(str(column_name))]
         if self.may_be_text:
-            return names
-        return [name for name in names if mostly_numbers(table[name].dropna()) and not table[name].isin([0, 1]).all()]
+            return column_names
+        return [
+            column_name
+            for column_name in column_names
+            if is_mostly_numbers(table[column_name].dropna()) and not table[column_name].isin([0, 1]).all()
+        ]
 
 
-AGE = Kind("(?<![a-z])age(?![a-z])", "onset|diagnos|maternal|paternal|mother|father|parent|gestation|mental")
-SEX = Kind("(?<![a-z])(sex|gender)(?![a-z])", may_be_text=True)
-IQ = Kind("(?<![a-z])(f|fs|full_?scale_?|v|p)?iq(?![a-z])(?!_(missing|test))", "verbal|performance|(?<![a-z])[vp]iq")
-STANDARD_SCORE = Kind(f"{IQ.pattern}|(?<![a-z])(wasi|wisc|wais)(?![a-z])(?!.*raw)")  # of an IQ, also of a part
-BODY = Kind("(?<![a-z])(bmi|height|weight)(?![a-z])")
-HANDEDNESS = Kind("(?<![a-z])hand(ed(ness)?)?(?![a-z])", may_be_text=True)
-HEAD_MOTION = Kind(f"{LOGARITHMIC.pattern}|fd_?mean")
-KINDS = {"age": AGE, "sex": SEX, "IQ": IQ, "handedness": HANDEDNESS, "head motion": HEAD_MOTION}
+AGE_KIND = CovariateKind(
+    "(?<![a-z])age(?![a-z])", "onset|diagnos|maternal|paternal|mother|father|parent|gestation|mental"
+)
+SEX_KIND = CovariateKind("(?<![a-z])(sex|gender)(?![a-z])", may_be_text=True)
+IQ_KIND = CovariateKind(
+    "(?<![a-z])(f|fs|full_?scale_?|v|p)?iq(?![a-z])(?!_(missing|test))", "verbal|performance|(?<![a-z])[vp]iq"
+)
+STANDARD_SCORE_KIND = CovariateKind(
+    f"{IQ_KIND.name_pattern}|(?<![a-z])(wasi|wisc|wais)(?![a-z])(?!.*raw)"
+)  # of an IQ, also of a part
+BODY_KIND = CovariateKind("(?<![a-z])(bmi|height|weight)(?![a-z])")
+HANDEDNESS_KIND = CovariateKind("(?<![a-z])hand(ed(ness)?)?(?![a-z])", may_be_text=True)
+HEAD_MOTION_KIND = CovariateKind(f"{LOGARITHMIC_PATTERN.pattern}|fd_?mean")
+COVARIATE_KIND_BY_NAME = {
+    "age": AGE_KIND,
+    "sex": SEX_KIND,
+    "IQ": IQ_KIND,
+    "handedness": HANDEDNESS_KIND,
+    "head motion": HEAD_MOTION_KIND,
+}
 
 
-def odd_numbers(table: pd.DataFrame | None, among: pd.DataFrame | None = None) -> list[str]:
+def find_implausible_numbers(table: pd.DataFrame | None, is_checked: pd.DataFrame | None = None) -> list[str]:
     """By column of numbers, those of people (rows, text or numbers) that are likely no measurements: `age 999 (2)`.
-    Nothing is said of cells that are not `among` these (bool), if they are given.
+    Nothing is said of cells that are not `is_checked` these (bool), if they are given.
 
     They are codes of a missing value that lie above all others, or below 0 where no other does; 0 far below all others;
     numbers that are far from all others; and negative ages, IQs or head motions, and ages that are dates of Excel.
     """
     if table is None:
         return []
-    found: list[str] = []
-    for name in map(str, table):
-        text = clean(table[name].dropna())
-        values = pd.to_numeric(text, errors="coerce").dropna().astype(float)
-        if values.empty or not mostly_numbers(text.dropna()):
+    descriptions: list[str] = []
+    for column_name in map(str, table):
+        column_text = clean_column(table[column_name].dropna())
+        column_numbers = pd.to_numeric(column_text, errors="coerce").dropna().astype(float)
+        if column_numbers.empty or not is_mostly_numbers(column_text.dropna()):
             continue
-        odd = values[are_odd(values.to_numpy(), name)]
-        if among is not None:
-            odd = odd[among.loc[odd.index, name]]
-        counts = odd.map("{:.12g}".format).value_counts()
-        found += [f"{name} {value} ({count})" for value, count in counts.items()]
-    return found
+        implausible_numbers = column_numbers[mark_implausible(column_numbers.to_numpy(), column_name)]
+        if is_checked is not None:
+            implausible_numbers = implausible_numbers[is_checked.loc[implausible_numbers.index, column_name]]
+        count_by_number = implausible_numbers.map("{:.12g}".format).value_counts()
+        descriptions += [f"{column_name} {number_text} ({count})" for number_text, count in count_by_number.items()]
+    return descriptions
 
 
-def are_odd(values: np.ndarray, name: str) -> np.ndarray:
-    """Which numbers (n,) of a column of this name are odd, see `odd_numbers`."""
-    measured = any(kind.names(name) for kind in (AGE, IQ, HEAD_MOTION))
-    code = np.array([CODE.fullmatch(f"{value:.12g}") is not None for value in values], bool)
-    far = np.zeros(len(values), bool)
-    far[~code] = are_far(values[~code])
-    others = values[~(code | far)]
-    if zero_is_code(others[others != 0], name):
-        far |= values == 0
-        others = others[others != 0]
-    if others.size >= FEWEST:
-        above = values > others.max() + BEYOND * np.ptp(others)
-        below = (values < 0) & (others.min() >= 0) & (measured | (values != -1))
-        far |= code & (above | below)
-    if measured and (values >= 0).mean() > MOSTLY:
-        far |= values < 0
-    return far | (values >= EXCEL_DATE) & AGE.names(name)
+def mark_implausible(column_numbers: np.ndarray, column_name: str) -> np.ndarray:
+    """Which numbers (n,) of a column of this name are odd, see `find_implausible_numbers`."""
+    is_measured_kind = any(kind.matches_name(column_name) for kind in (AGE_KIND, IQ_KIND, HEAD_MOTION_KIND))
+    is_code = np.array(
+        [MISSING_CODE_PATTERN.fullmatch(f"{number:.12g}") is not None for number in column_numbers], bool
+    )
+    is_implausible = np.zeros(len(column_numbers), bool)
+    is_implausible[~is_code] = mark_far_numbers(column_numbers[~is_code])
+    plain_numbers = column_numbers[~(is_code | is_implausible)]
+    if is_zero_missing_code(plain_numbers[plain_numbers != 0], column_name):
+        is_implausible |= column_numbers == 0
+        plain_numbers = plain_numbers[plain_numbers != 0]
+    if plain_numbers.size >= MIN_PLAIN_NUMBERS:
+        is_above = column_numbers > plain_numbers.max() + CODE_DISTANCE_IN_RANGES * np.ptp(plain_numbers)
+        is_below = (column_numbers < 0) & (plain_numbers.min() >= 0) & (is_measured_kind | (column_numbers != -1))
+        is_implausible |= is_code & (is_above | is_below)
+    if is_measured_kind and (column_numbers >= 0).mean() > MOST_PEOPLE_SHARE:
+        is_implausible |= column_numbers < 0
+    return is_implausible | (column_numbers >= MIN_EXCEL_DATE) & AGE_KIND.matches_name(column_name)
 
 
-def zero_is_code(others: np.ndarray, name: str) -> bool:
+def is_zero_missing_code(plain_numbers: np.ndarray, column_name: str) -> bool:
     """Whether 0 beside these other numbers (n,) of a column of this name is likely the code of a missing value. Ages,
     IQs, heights, weights and mean head motions are not 0, unless that is the next step. Elsewhere it is a code if it
     lies farther from all others than these lie apart. Scores of ABIDE and of OpenNeuro's ds002748 that may be 0 lie at
     most a third as far. Fewer than FEWEST_FAR different numbers may be codes themselves."""
-    numbers = np.unique(others)
-    if others.size < FEWEST or numbers.size < 2 or numbers[0] < 0:
+    distinct_numbers = np.unique(plain_numbers)
+    if plain_numbers.size < MIN_PLAIN_NUMBERS or distinct_numbers.size < 2 or distinct_numbers[0] < 0:
         return False
-    is_mean_motion = HEAD_MOTION.names(name) and "mean" in name.lower()
-    if is_mean_motion or any(kind.names(name) for kind in (AGE, STANDARD_SCORE, BODY)):
-        return bool(numbers[0] > 1.5 * np.diff(numbers).min())  # more than a step, as rounding may have it
-    return numbers.size >= FEWEST_FAR and bool(numbers[0] > np.ptp(numbers))
+    is_mean_motion = HEAD_MOTION_KIND.matches_name(column_name) and "mean" in column_name.lower()
+    if is_mean_motion or any(kind.matches_name(column_name) for kind in (AGE_KIND, STANDARD_SCORE_KIND, BODY_KIND)):
+        return bool(
+            distinct_numbers[0] > 1.5 * np.diff(distinct_numbers).min()
+        )  # more than a step, as rounding may have it
+    return distinct_numbers.size >= MIN_NUMBERS_TO_CALL_FAR and bool(distinct_numbers[0] > np.ptp(distinct_numbers))
 
 
-def are_far(values: np.ndarray) -> np.ndarray:
+def mark_far_numbers(column_numbers: np.ndarray) -> np.ndarray:
     """Which numbers (n,) are far from all others: beyond a gap of FAR times their range. The middle half is of them.
     Of 2,000 samples of 10 to 1,000 normal or log-normal values (0.6), 0.4 % or less had one."""
-    if len(values) < FEWEST_FAR:
-        return np.zeros(len(values), bool)
-    low, high = np.quantile(values, (0.25, 0.75), method="nearest")
-    while high > low:
-        near = values[np.abs(values - (low + high) / 2) <= (FAR + 0.5) * (high - low)]
-        if (near.min(), near.max()) == (low, high):
-            return (values < low) | (values > high)
-        low, high = near.min(), near.max()
-    return np.zeros(len(values), bool)
+    if len(column_numbers) < MIN_NUMBERS_TO_CALL_FAR:
+        return np.zeros(len(column_numbers), bool)
+    near_low, near_high = np.quantile(column_numbers, (0.25, 0.75), method="nearest")
+    while near_high > near_low:
+        near_numbers = column_numbers[
+            np.abs(column_numbers - (near_low + near_high) / 2)
+            <= (FAR_DISTANCE_IN_RANGES + 0.5) * (near_high - near_low)
+        ]
+        if (near_numbers.min(), near_numbers.max()) == (near_low, near_high):
+            return (column_numbers < near_low) | (column_numbers > near_high)
+        near_low, near_high = near_numbers.min(), near_numbers.max()
+    return np.zeros(len(column_numbers), bool)
 
 
-def known_covariates(cohort: "Cohort") -> pd.DataFrame | None:
+def load_all_covariates(cohort: "Cohort") -> pd.DataFrame | None:
     """All covariates, text by subject in the order of `Cohort.rows`, empty where unknown; None if there are none."""
-    return completed(cohort.covariates, None if cohort.metadata.covariates_named else cohort.raw_phenotype)
+    return add_phenotype_covariates(
+        cohort.covariates, None if cohort.metadata.covariates_named else cohort.raw_phenotype
+    )
 
 
-def completed(table: pd.DataFrame | None, phenotype: pd.DataFrame | None) -> pd.DataFrame | None:
+def add_phenotype_covariates(
+    covariates: pd.DataFrame | None, raw_phenotype: pd.DataFrame | None
+) -> pd.DataFrame | None:
     """`Cohort.covariates` with what they lack of KINDS, as far as `Cohort.raw_phenotype` tells it."""
-    if phenotype is None:
-        return table
-    table = pd.DataFrame(index=phenotype.index) if table is None else table
-    known = [of_kind(phenotype, kind) for kind in KINDS.values() if not kind.of(table)]
-    added = {str(of.name): of.map(in_text, "ignore").fillna("") for of in known if of is not None}
-    joined = table.assign(**{name: of for name, of in added.items() if name not in table})
-    return joined if joined.shape[1] else None
+    if raw_phenotype is None:
+        return covariates
+    covariates = pd.DataFrame(index=raw_phenotype.index) if covariates is None else covariates
+    phenotype_covariates = [
+        find_phenotype_covariate(raw_phenotype, kind)
+        for kind in COVARIATE_KIND_BY_NAME.values()
+        if not kind.find_columns(covariates)
+    ]
+    added_covariate_by_name = {
+        str(covariate.name): covariate.map(format_covariate, "ignore").fillna("")
+        for covariate in phenotype_covariates
+        if covariate is not None
+    }
+    all_covariates = covariates.assign(
+        **{
+            column_name: covariate
+            for column_name, covariate in added_covariate_by_name.items()
+            if column_name not in covariates
+        }
+    )
+    return all_covariates if all_covariates.shape[1] else None
 
 
-def in_text(value: float | str) -> str:
+def format_covariate(value: float | str) -> str:
     return f"{value:.12g}" if isinstance(value, float) else value
 
 
-def of_kind(phenotype: pd.DataFrame, kind: Kind) -> pd.Series | None:
+def find_phenotype_covariate(raw_phenotype: pd.DataFrame, kind: CovariateKind) -> pd.Series | None:
     """A value of the phenotype of this kind: a number, or the text of 0/1 values of one category, such as `sex_male`
     and `sex_female`. NaN where unknown; None if nothing is known."""
-    named = phenotype[kind.of(phenotype)]
-    codes = named.loc[:, named.isin([0, 1]).all()]
-    if codes.shape[1] > 1 and (codes.sum(axis=1) <= 1).all():
-        column = os.path.commonprefix(list(codes)).rpartition("_")[0]  # noqa: RUF071  text
-        text = codes.idxmax(axis=1).str.removeprefix(f"{column}_")
-        named = text.where(codes.any(axis=1)).to_frame(column or codes.columns[0])
-    known = [name for name in named if named[name].notna().any()]
-    return named[known[0]] if known else None
+    candidates = raw_phenotype[kind.find_columns(raw_phenotype)]
+    code_columns = candidates.loc[:, candidates.isin([0, 1]).all()]
+    if code_columns.shape[1] > 1 and (code_columns.sum(axis=1) <= 1).all():
+        variable = os.path.commonprefix(list(code_columns)).rpartition("_")[0]  # noqa: RUF071  text
+        category_text = code_columns.idxmax(axis=1).str.removeprefix(f"{variable}_")
+        candidates = category_text.where(code_columns.any(axis=1)).to_frame(variable or code_columns.columns[0])
+    measured_columns = [column_name for column_name in candidates if candidates[column_name].notna().any()]
+    return candidates[measured_columns[0]] if measured_columns else None
 
 
-def told(table: pd.DataFrame, phenotype: pd.DataFrame, rows: Sequence[Row], named: bool) -> str:
+def describe_covariates(
+    covariates: pd.DataFrame, raw_phenotype: pd.DataFrame, rows: Sequence[RecordRow], chosen_by_user: bool
+) -> str:
     """Which covariates the people of these rows have: those of the table, and those of the phenotype; and what is not
-    known. If the user `named` them, those of the phenotype are left out."""
-    every = completed(table, phenotype)
-    every = pd.DataFrame() if every is None else every
-    added = ", ".join(every.columns[table.shape[1] :])
-    unknown = [] if known_sites(row.site for row in rows) else ["site"]
-    unknown += [name for name, kind in KINDS.items() if not kind.of(every)]
-    parts = [f"{'as named: ' if named else ''}{', '.join(table) or 'none'}"]
-    parts += [f"{'not named, so left out' if named else 'from the phenotype'}: {added}"] if added else []
-    parts += [f"not known: {', '.join(unknown)}"] if unknown else []
-    return "; ".join(parts)
+    known. If the user `chosen_by_user` them, those of the phenotype are left out."""
+    all_covariates = add_phenotype_covariates(covariates, raw_phenotype)
+    all_covariates = pd.DataFrame() if all_covariates is None else all_covariates
+    added_names = ", ".join(all_covariates.columns[covariates.shape[1] :])
+    unmeasured_names = [] if find_recorded_sites(row.site for row in rows) else ["site"]
+    unmeasured_names += [
+        kind_name for kind_name, kind in COVARIATE_KIND_BY_NAME.items() if not kind.find_columns(all_covariates)
+    ]
+    sentences = [f"{'as named: ' if chosen_by_user else ''}{', '.join(covariates) or 'none'}"]
+    sentences += (
+        [f"{'not named, so left out' if chosen_by_user else 'from the phenotype'}: {added_names}"]
+        if added_names
+        else []
+    )
+    sentences += [f"not known: {', '.join(unmeasured_names)}"] if unmeasured_names else []
+    return "; ".join(sentences)

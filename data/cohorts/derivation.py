@@ -14,27 +14,28 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 
-PROGRAM = "autism-blackout"  # by which its folders are known
-KEY = "Derivation"  # in the JSON beside a file
-TABLE = "derived.csv"  # in the folder of `derive`, with these columns
-COLUMNS = ("subject", "products", "mean_fd", "volumes", "volumes_kept", "voxels", "failed")
-FOLDER, NETWORKS, PARCELS = "derivation", "networks", "parcels"
-NAMES_BESIDE = {NETWORKS: ".txt", PARCELS: ".tsv"}  # the file of names beside each image
-STRATEGIES = {  # of nilearn's load_confounds_strategy: its name, and the parameters of head motion, 24, 12 or 6
-    f"{name}{number}": (name, motion)
-    for name in ("simple", "scrubbing", "compcor")
-    for number, motion in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
+DERIVE_PROGRAM = "autism-blackout"  # by which its folders are known
+DERIVATION_KEY = "Derivation"  # in the JSON beside a file
+DERIVED_TABLE_FILE = "derived.csv"  # in the folder of `derive`, with these columns
+DERIVED_COLUMNS = ("subject", "products", "mean_fd", "volumes", "volumes_kept", "voxels", "failed")
+DERIVATION_FOLDER, NETWORKS_IMAGE, PARCELS_IMAGE = "derivation", "networks", "parcels"
+NAMES_SUFFIX_BY_IMAGE = {NETWORKS_IMAGE: ".txt", PARCELS_IMAGE: ".tsv"}  # the file of names beside each image
+# of nilearn's load_confounds_strategy: its name, and the parameters of head motion, 24, 12 or 6
+STRATEGY_BY_CONFOUNDS = {
+    f"{strategy_name}{motion_suffix}": (strategy_name, motion_kind)
+    for strategy_name in ("simple", "scrubbing", "compcor")
+    for motion_suffix, motion_kind in (("", "full"), ("-12", "derivatives"), ("-6", "basic"))
 }
-STOP = (
+STOP_ADVICE = (
     "With real scans, stop here: head motion is in the maps. So derive again with fMRIPrep's tables beside the scans, "
     "and, if you named --confounds none, without it."
 )
-SERIES, DUAL_REGRESSION = "series", "dual_regression"  # products that need an image
-MEASURES = "measures"
+SERIES_PRODUCT, DUAL_REGRESSION_MEASURE = "series", "dual_regression"  # products that need an image
+MEASURES_FIELD = "measures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class DerivationImage:
     """A file of networks or of parcels."""
 
     file: str  # its name
@@ -54,96 +55,126 @@ class Derivation:
     smoothing_mm: float | None = None  # of maps, full width at half maximum
     scans: str = "unknown"  # or "preprocessed", or "cleaned" if confounds were regressed out before
     confounds: str = "none"  # one of STRATEGIES
-    networks: Image | None = None  # for dual_regression
-    parcels: Image | None = None  # for series
+    networks: DerivationImage | None = None  # for dual_regression
+    parcels: DerivationImage | None = None  # for series
 
-    def of(self, product: str) -> "Derivation":
+    def for_product(self, product: str) -> "Derivation":
         """What decides the file of a map, or of the series."""
         return replace(
             self,
-            measures=() if product == SERIES else (product,),
-            networks=self.networks if product == DUAL_REGRESSION else None,
-            parcels=self.parcels if product == SERIES else None,
+            measures=() if product == SERIES_PRODUCT else (product,),
+            networks=self.networks if product == DUAL_REGRESSION_MEASURE else None,
+            parcels=self.parcels if product == SERIES_PRODUCT else None,
         )
 
     @property
     def product(self) -> str:
         """That of one file."""
-        return SERIES if self.parcels else self.measures[0] if self.measures else ""
+        return SERIES_PRODUCT if self.parcels else self.measures[0] if self.measures else ""
 
-    def words(self, name: str) -> str:
+    def format_option(self, option_name: str) -> str:
         """The value of a field."""
-        value = getattr(self, name)
-        if name == "band":
-            return "{:g}-{:g} Hz".format(*value)
-        if name == MEASURES:
-            return ", ".join(value) or "none"
-        return f"{value:g} mm" if isinstance(value, float) else str(value or "none")
+        option_value = getattr(self, option_name)
+        if option_name == "band":
+            return "{:g}-{:g} Hz".format(*option_value)
+        if option_name == MEASURES_FIELD:
+            return ", ".join(option_value) or "none"
+        return f"{option_value:g} mm" if isinstance(option_value, float) else str(option_value or "none")
 
     def __str__(self) -> str:
-        said = ("smoothing_mm", *(field.name for field in fields(self) if getattr(self, field.name)))
-        every = [field.name for field in fields(self) if field.name in said and field.name != MEASURES]
-        return ", ".join(f"{called(name)} {self.words(name)}" for name in every)
+        mentioned_options = ("smoothing_mm", *(field.name for field in fields(self) if getattr(self, field.name)))
+        option_names = [
+            field.name for field in fields(self) if field.name in mentioned_options and field.name != MEASURES_FIELD
+        ]
+        return ", ".join(
+            f"{option_label(option_name)} {self.format_option(option_name)}" for option_name in option_names
+        )
 
     @property
-    def uncleaned(self) -> str:
+    def uncleaned_warning(self) -> str:
         """A warning if no confounds were regressed out of the scans; empty if some were, here or before."""
-        unknown = ", and whether that was done before is not known" if self.scans == "unknown" else ""
-        warning = f"NOT CLEANED: no confounds were regressed out of the scans{unknown}. {STOP}"
+        unknown_text = ", and whether that was done before is not known" if self.scans == "unknown" else ""
+        warning = f"NOT CLEANED: no confounds were regressed out of the scans{unknown_text}. {STOP_ADVICE}"
         return warning if self.confounds == "none" and self.scans != "cleaned" else ""
 
     @property
-    def in_paper(self) -> str:
+    def methods_text(self) -> str:
         """All of it, with the confounds spelled out."""
-        parameters = {"full": 24, "derivatives": 12, "basic": 6}
-        strategy, motion = STRATEGIES.get(self.confounds, ("", ""))
-        of = f" (nilearn's strategy {strategy}, {parameters[motion]} parameters of head motion)" if strategy else ""
-        return f"{self}{of}"
+        parameter_count_by_motion = {"full": 24, "derivatives": 12, "basic": 6}
+        nilearn_strategy, motion_parameters = STRATEGY_BY_CONFOUNDS.get(self.confounds, ("", ""))
+        strategy_text = (
+            f" (nilearn's strategy {nilearn_strategy}, {parameter_count_by_motion[motion_parameters]} parameters of "
+            "head motion)"
+            if nilearn_strategy
+            else ""
+        )
+        return f"{self}{strategy_text}"
 
 
-def called(name: str) -> str:
+def option_label(option_name: str) -> str:
     """A field of `Derivation`, for people."""
-    return {MEASURES: "maps", "smoothing_mm": "smoothing", PARCELS: "atlas"}.get(name, name)
+    return {MEASURES_FIELD: "maps", "smoothing_mm": "smoothing", PARCELS_IMAGE: "atlas"}.get(option_name, option_name)
 
 
-def differences(one: Derivation, expected: Derivation) -> list[str]:
+def describe_option_differences(derivation: Derivation, expected_derivation: Derivation) -> list[str]:
     """In words, which options differ."""
-    names = [field.name for field in fields(one) if getattr(one, field.name) != getattr(expected, field.name)]
-    return [f"{called(name)} {one.words(name)}, not {expected.words(name)}" for name in names]
+    option_names = [
+        field.name
+        for field in fields(derivation)
+        if getattr(derivation, field.name) != getattr(expected_derivation, field.name)
+    ]
+    return [
+        f"{option_label(option_name)} {derivation.format_option(option_name)}, not "
+        f"{expected_derivation.format_option(option_name)}"
+        for option_name in option_names
+    ]
 
 
-def differing(people: Iterable[tuple[str, Derivation, Derivation]]) -> str:
+def summarise_option_differences(people_derivations: Iterable[tuple[str, Derivation, Derivation]]) -> str:
     """Of whom, how they were derived, and how they should have been: which options differ, and whose; empty if none."""
-    from data.cohorts.rows import listed  # which imports this module
+    from data.cohorts.rows import join_names  # which imports this module
 
-    found = dict[str, dict[str, None]]()
-    for who, one, expected in people:
-        for what in differences(one, expected):
-            found.setdefault(what, {})[who] = None
-    return "; ".join(f"{what}, of {listed([*whose])}" for what, whose in found.items())
+    subjects_by_difference = dict[str, dict[str, None]]()
+    for subject, derivation, expected_derivation in people_derivations:
+        for difference in describe_option_differences(derivation, expected_derivation):
+            subjects_by_difference.setdefault(difference, {})[subject] = None
+    return "; ".join(
+        f"{difference}, of {join_names([*subjects])}" for difference, subjects in subjects_by_difference.items()
+    )
 
 
-def derivation_in(said: Mapping[str, Any], path: Path) -> Derivation | None:
+def parse_derivation(sidecar: Mapping[str, Any], sidecar_path: Path) -> Derivation | None:
     """What the JSON beside a file says; None if `derive` did not write it. Raises InputError, naming it, for damage."""
-    if KEY not in said:
+    if DERIVATION_KEY not in sidecar:
         return None
     try:
-        return files.parse_json(json.dumps(said[KEY]), Derivation)
+        return files.parse_json(json.dumps(sidecar[DERIVATION_KEY]), Derivation)
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). Copy it again.") from error
+        raise InputError(f"{sidecar_path} is damaged ({error}). Copy it again.") from error
 
 
-def keep(folder: Path, images: Mapping[str, Path]) -> None:
+def copy_derivation_images(cohort_folder: Path, path_by_image: Mapping[str, Path]) -> None:
     """Copies NETWORKS and PARCELS, as far as they are given, with the names beside them into the folder of a cohort."""
-    from data.cohorts.nifti import beside  # imports SciPy, which `--help` can do without
+    from data.cohorts.nifti import make_sidecar_path  # imports SciPy, which `--help` can do without
 
-    for stem, path in images.items():
-        (folder / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / FOLDER / f"{stem}{'.nii.gz' if path.name.lower().endswith('.gz') else '.nii'}")
-        if (names := beside(path, NAMES_BESIDE[stem])).is_file():
-            shutil.copyfile(names, folder / FOLDER / f"{stem}{NAMES_BESIDE[stem]}")
+    for image_stem, image_path in path_by_image.items():
+        (cohort_folder / DERIVATION_FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(
+            image_path,
+            cohort_folder
+            / DERIVATION_FOLDER
+            / f"{image_stem}{'.nii.gz' if image_path.name.lower().endswith('.gz') else '.nii'}",
+        )
+        if (names_path := make_sidecar_path(image_path, NAMES_SUFFIX_BY_IMAGE[image_stem])).is_file():
+            shutil.copyfile(
+                names_path, cohort_folder / DERIVATION_FOLDER / f"{image_stem}{NAMES_SUFFIX_BY_IMAGE[image_stem]}"
+            )
 
 
-def kept_in(folder: Path) -> dict[str, Path]:
+def find_derivation_images(cohort_folder: Path) -> dict[str, Path]:
     """The images that the folder of a cohort keeps; they are as they were written if the cohort is."""
-    return {stem: path for stem in NAMES_BESIDE for path in (folder / FOLDER).glob(f"{stem}.nii*")}
+    return {
+        image_stem: image_path
+        for image_stem in NAMES_SUFFIX_BY_IMAGE
+        for image_path in (cohort_folder / DERIVATION_FOLDER).glob(f"{image_stem}.nii*")
+    }

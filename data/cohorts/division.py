@@ -12,11 +12,11 @@ import numpy as np
 from data.base.errors import InputError, parse_natural_number
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import Groups, leaders, tie, united
-from data.cohorts.rows import Row, listed
+from data.cohorts.duplicates import SubjectGroups, describe_tie, find_group_leaders, merge_groups
+from data.cohorts.rows import RecordRow, join_names
 
 SITE_COLUMN = "site"  # of subjects.csv
-USUAL_FOLDS = 10  # where the classes are large enough
+USUAL_FOLD_COUNT = 10  # where the classes are large enough
 UNKNOWN_FOLD = "unknown"  # of subjects whose value of a covariate is missing
 WHOLE_SITES = "-wholeSites"  # ends the name of numbered folds of whole sites
 
@@ -53,78 +53,96 @@ class Division:
         return f"in {self.count} folds{' of whole sites' if self.whole_sites else ''}"
 
 
-class Subjects(NamedTuple):
+class SubjectArrays(NamedTuple):
     """Subjects in the order of their first record, with their label and site, (n,) each; and the unit that is in one
     fold, by its first subject."""
 
     subjects: list[str]
-    label: np.ndarray
-    site: np.ndarray
-    unit: np.ndarray
+    labels: np.ndarray
+    sites: np.ndarray
+    clusters: np.ndarray
 
     @property
-    def smaller_class(self) -> int:
+    def smaller_class_size(self) -> int:
         """How many subjects it has; a unit counts as its first one."""
-        label = self.label[self.unit == np.array(self.subjects)]
-        return min(int(np.count_nonzero(label == value)) for value in (0, 1))
+        cluster_labels = self.labels[self.clusters == np.array(self.subjects)]
+        return min(int(np.count_nonzero(cluster_labels == class_label)) for class_label in (0, 1))
 
     @property
-    def advice(self) -> str:
+    def fold_advice(self) -> str:
         """Which number of folds is possible."""
-        if self.smaller_class < 2:
-            return f"Folds take two participants of each class; the smaller class has {self.smaller_class}. Add others."
-        return f"Use --folds {min(USUAL_FOLDS, self.smaller_class)}."
+        if self.smaller_class_size < 2:
+            return (
+                f"Folds take two participants of each class; the smaller class has {self.smaller_class_size}. Add "
+                "others."
+            )
+        return f"Use --folds {min(USUAL_FOLD_COUNT, self.smaller_class_size)}."
 
 
-def subjects_of(rows: Iterable[Row], groups: Groups) -> Subjects:
-    first = {row.subject: row for row in reversed([*rows])}
+def make_subject_arrays(rows: Iterable[RecordRow], groups: SubjectGroups) -> SubjectArrays:
+    first_row_by_subject = {row.subject: row for row in reversed([*rows])}
     subjects = list(dict.fromkeys(row.subject for row in rows))
-    label, site = (np.array([getattr(first[subject], name) for subject in subjects]) for name in ("label", "site"))
-    return Subjects(subjects, label, site, np.array(list(leaders(subjects, groups).values())))
+    labels, sites = (
+        np.array([getattr(first_row_by_subject[subject], field_name) for subject in subjects])
+        for field_name in ("label", "site")
+    )
+    return SubjectArrays(subjects, labels, sites, np.array(list(find_group_leaders(subjects, groups).values())))
 
 
-def by_number(cohort: Cohort, how: str, seed: int) -> dict[str, str]:
-    """`how` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
-    people, count = subjects_of(cohort.rows, cohort.groups), int(how)
-    fewest = people.smaller_class
-    if not 2 <= count <= fewest:
-        bounds = f"Its smaller class has {format_participants(fewest)}; expected 2 to {fewest}." if fewest > 1 else ""
-        raise InputError(f"--folds {how} cannot cut {cohort.path}. {bounds or people.advice}")
-    fold = numbered_folds(people.label, people.site, people.unit, count, seed)
-    return dict(zip(people.subjects, map(str, fold), strict=True))
+def divide_into_numbered_folds(cohort: Cohort, folds_option: str, seed: int) -> dict[str, str]:
+    """`folds_option` folds, 0, 1, ..., in proportion over labels and sites; a group is in one."""
+    subject_arrays, fold_count = make_subject_arrays(cohort.rows, cohort.groups), int(folds_option)
+    smaller_class_size = subject_arrays.smaller_class_size
+    if not 2 <= fold_count <= smaller_class_size:
+        bounds_text = (
+            f"Its smaller class has {format_participants(smaller_class_size)}; expected 2 to {smaller_class_size}."
+            if smaller_class_size > 1
+            else ""
+        )
+        raise InputError(
+            f"--folds {folds_option} cannot cut {cohort.path}. {bounds_text or subject_arrays.fold_advice}"
+        )
+    fold_numbers = assign_balanced_folds(
+        subject_arrays.labels, subject_arrays.sites, subject_arrays.clusters, fold_count, seed
+    )
+    return dict(zip(subject_arrays.subjects, map(str, fold_numbers), strict=True))
 
 
-def numbered_folds(label: np.ndarray, site: np.ndarray, unit: np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign_balanced_folds(
+    labels: np.ndarray, sites: np.ndarray, clusters: np.ndarray, fold_count: int, seed: int
+) -> np.ndarray:
     """The number of the fold of each of n people, in proportion over labels and sites; a unit is in one."""
-    stratum = np.array([f"{of} {where}" for of, where in zip(label, site, strict=True)])
-    if max(Counter(stratum.tolist()).values()) < count:  # scikit-learn wants one that can be in every fold
-        stratum = label
-    return stratified(stratum, unit, count, seed)
+    strata = np.array(
+        [f"{subject_label} {subject_site}" for subject_label, subject_site in zip(labels, sites, strict=True)]
+    )
+    if max(Counter(strata.tolist()).values()) < fold_count:  # scikit-learn wants one that can be in every fold
+        strata = labels
+    return assign_stratified_folds(strata, clusters, fold_count, seed)
 
 
 def by_whole_sites(cohort: Cohort, count: int, seed: int) -> dict[str, str]:
     """`count` folds, 0, 1, ..., of whole sites; sites that share a group are in one."""
-    people = subjects_of(cohort.rows, cohort.groups)
+    people = make_subject_arrays(cohort.rows, cohort.groups)
     site = joined_sites(people)
     sites = len(np.unique(site))
     if not 2 <= count <= sites:
-        joined = ", of which those that share participants count once" if sites < len(np.unique(people.site)) else ""
+        joined = ", of which those that share participants count once" if sites < len(np.unique(people.sites)) else ""
         expected = f"expected 2 to {sites}. Use --folds {sites} --wholeSites."
         raise InputError(
             f"--folds {count} --wholeSites cannot cut {cohort.path}. It has {sites} site{'s'[: sites != 1]}{joined}; "
-            f"{expected if sites > 1 else f'expected several. {people.advice}'}"
+            f"{expected if sites > 1 else f'expected several. {people.fold_advice}'}"
         )
-    return dict(zip(people.subjects, map(str, site_folds(people.label, site, count, seed)), strict=True))
+    return dict(zip(people.subjects, map(str, site_folds(people.labels, site, count, seed)), strict=True))
 
 
-def joined_sites(people: Subjects) -> np.ndarray:
+def joined_sites(people: SubjectArrays) -> np.ndarray:
     """The site of each person (n,); of sites that share a family or a scan, the first."""
     units: dict[str, set[str]] = {}
-    for unit, site in zip(people.unit.tolist(), people.site.tolist(), strict=True):
+    for unit, site in zip(people.clusters.tolist(), people.sites.tolist(), strict=True):
         units.setdefault(unit, set()).add(site)
-    sites = np.unique(people.site).tolist()
-    first = leaders(sites, united([sorted(names) for names in units.values() if len(names) > 1]))
-    return np.array([first[site] for site in people.site.tolist()])
+    sites = np.unique(people.sites).tolist()
+    first = find_group_leaders(sites, merge_groups([sorted(names) for names in units.values() if len(names) > 1]))
+    return np.array([first[site] for site in people.sites.tolist()])
 
 
 def site_folds(label: np.ndarray, site: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -149,53 +167,73 @@ def site_folds(label: np.ndarray, site: np.ndarray, count: int, seed: int) -> np
     return fold_of_site[place]
 
 
-def stratified(stratum: np.ndarray, unit: Sequence[str] | np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign_stratified_folds(
+    strata: np.ndarray, clusters: Sequence[str] | np.ndarray, fold_count: int, seed: int
+) -> np.ndarray:
     """The number of the fold of each of n people, in proportion over strata; a unit is in one."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fold = np.zeros(len(stratum), int)
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    fold_numbers = np.zeros(len(strata), int)
+    splitter = StratifiedGroupKFold(fold_count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # a small site cannot be everywhere
-        for number, (_, tested) in enumerate(splitter.split(stratum, stratum, unit)):
-            fold[tested] = number
-    return fold
+        for fold_number, (_, tested_indices) in enumerate(splitter.split(strata, strata, clusters)):
+            fold_numbers[tested_indices] = fold_number
+    return fold_numbers
 
 
-def by_column(cohort: Cohort, how: str) -> dict[str, str]:
+def divide_by_column(cohort: Cohort, folds_option: str) -> dict[str, str]:
     """A fold for each value of a column of `covariates.csv`, or for each site. A group goes to the fold of its first
     subject, which is printed."""
-    people, table = subjects_of(cohort.rows, cohort.groups), cohort.covariates
-    value = dict(zip(people.subjects, people.site.tolist(), strict=True))
-    if table is not None and how in table:
-        value = table[how].replace("", UNKNOWN_FOLD).to_dict()
-        if unknown := (table[how] == "").sum():
-            print(f"{how} is not known of {format_participants(unknown)}, in a fold of their own, {UNKNOWN_FOLD}.")
-    elif how != SITE_COLUMN:
-        known = listed(list(dict.fromkeys([SITE_COLUMN, *([] if table is None else table.columns)])))
-        raise InputError(f"--folds {how} is neither a number nor a column of {cohort.path}; it has {known}.")
-    fold_of = {subject: value[first] for subject, first in zip(people.subjects, people.unit.tolist(), strict=True)}
-    if moved := [f"{one} ({value[one]}) to {fold}" for one, fold in fold_of.items() if fold != value[one]]:
-        told = f"Participants who {tie(cohort.groups, cohort.metadata)} with one of another {how}"
-        print(f"{told}, and are tested there: {listed(moved)}.")
-    names = sorted(set(fold_of.values()))
-    if not 2 <= len(names) <= len(fold_of) / 2:
-        raise InputError(
-            f"--folds {how} has {len(names)} values among {format_participants(len(fold_of))} of {cohort.path}, "
-            f"{listed(names, 3)}; expected two groups or more. {people.advice}"
+    subject_arrays, covariates = make_subject_arrays(cohort.rows, cohort.groups), cohort.covariates
+    value_by_subject = dict(zip(subject_arrays.subjects, subject_arrays.sites.tolist(), strict=True))
+    if covariates is not None and folds_option in covariates:
+        value_by_subject = covariates[folds_option].replace("", UNKNOWN_FOLD).to_dict()
+        if unknown_count := (covariates[folds_option] == "").sum():
+            print(
+                f"{folds_option} is not known of {format_participants(unknown_count)}, in a fold of their own, "
+                f"{UNKNOWN_FOLD}."
+            )
+    elif folds_option != SITE_COLUMN:
+        available_columns = join_names(
+            list(dict.fromkeys([SITE_COLUMN, *([] if covariates is None else covariates.columns)]))
         )
-    return fold_of
+        raise InputError(
+            f"--folds {folds_option} is neither a number nor a column of {cohort.path}; it has {available_columns}."
+        )
+    fold_by_subject = {
+        subject: value_by_subject[first_subject]
+        for subject, first_subject in zip(subject_arrays.subjects, subject_arrays.clusters.tolist(), strict=True)
+    }
+    if moves := [
+        f"{moved_subject} ({value_by_subject[moved_subject]}) to {fold}"
+        for moved_subject, fold in fold_by_subject.items()
+        if fold != value_by_subject[moved_subject]
+    ]:
+        moved_sentence = (
+            f"Participants who {describe_tie(cohort.groups, cohort.metadata)} with one of another {folds_option}"
+        )
+        print(f"{moved_sentence}, and are tested there: {join_names(moves)}.")
+    fold_names = sorted(set(fold_by_subject.values()))
+    if not 2 <= len(fold_names) <= len(fold_by_subject) / 2:
+        raise InputError(
+            f"--folds {folds_option} has {len(fold_names)} values among {format_participants(len(fold_by_subject))} of "
+            f"{cohort.path}, {join_names(fold_names, 3)}; expected two groups or more. {subject_arrays.fold_advice}"
+        )
+    return fold_by_subject
 
 
-def check_classes(cohort: Cohort, fold_of: Mapping[str, str], what: str = "fold") -> None:
-    """Raises InputError if a fold would be trained on one class; `what` is it, in words."""
-    label = {row.subject: row.label for row in cohort.rows}
-    for name in set(fold_of.values()):
-        if len({label[subject] for subject, fold in fold_of.items() if fold != name}) < 2:
-            advice = subjects_of(cohort.rows, cohort.groups).advice
-            raise InputError(f"Without {what} {name}, {cohort.path} has one class only; cut it otherwise. {advice}")
+def check_fold_classes(cohort: Cohort, fold_by_subject: Mapping[str, str], fold_noun: str = "fold") -> None:
+    """Raises InputError if a fold would be trained on one class; `fold_noun` is it, in words."""
+    label_by_subject = {row.subject: row.label for row in cohort.rows}
+    for fold_name in set(fold_by_subject.values()):
+        if len({label_by_subject[subject] for subject, fold in fold_by_subject.items() if fold != fold_name}) < 2:
+            advice = make_subject_arrays(cohort.rows, cohort.groups).fold_advice
+            raise InputError(
+                f"Without {fold_noun} {fold_name}, {cohort.path} has one class only; cut it otherwise. {advice}"
+            )
 
 
-def folder_name(name: str) -> str:
+def encode_folder_name(fold_name: str) -> str:
     """A fold's name as the name of a folder, whatever characters a site's name has."""
-    return quote(name, safe=" ()+,").replace(".", "%2E", name.startswith("."))
+    return quote(fold_name, safe=" ()+,").replace(".", "%2E", fold_name.startswith("."))

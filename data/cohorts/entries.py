@@ -10,13 +10,21 @@ from pathlib import Path
 
 from data.base.errors import InputError, compose_accents
 
-OTHER_FILES = {".json", ".csv", ".npz", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
+NON_RECORD_SUFFIXES = {".json", ".csv", ".npz", ".md", ".txt"}  # by suffix: what may lie beside records, even zipped
 ZIP_MAGIC = b"PK\x03\x04"
-HIDDEN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
-DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)
+HIDDEN_FILE_PATTERN = re.compile(r"(^|/)\.[^/\\]*$")  # what a Mac adds to an archive
+ARCHIVE_DAMAGE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
-class Reopened:
+class ReopenedFile:
     """A file that is open only while it is read, so that any number of zip chunks takes one handle at a time."""
 
     def __init__(self, path: Path):
@@ -29,10 +37,10 @@ class Reopened:
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
-        if start + offset < 0:
-            raise OSError(f"position {start + offset}")
-        self.position = start + offset
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: os.path.getsize(self.name)}[whence]
+        if origin + offset < 0:
+            raise OSError(f"position {origin + offset}")
+        self.position = origin + offset
         return self.position
 
     def read(self, num_bytes: int = -1) -> bytes:
@@ -44,11 +52,11 @@ class Reopened:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordEntry:
     """Where a record's bytes lie: in a file, or in the `member` of a zip `chunk`."""
 
     path: Path
-    size: int
+    byte_count: int
     chunk: zipfile.ZipFile | None = None
     member: str = ""
 
@@ -56,42 +64,55 @@ class Entry:
         """The record, or its first bytes. Raises InputError if it cannot be read."""
         try:
             with self.chunk.open(self.member) if self.chunk else open(self.path, "rb") as file:
-                return file.read(self.size if num_bytes < 0 else num_bytes)
-        except DAMAGES as error:
+                return file.read(self.byte_count if num_bytes < 0 else num_bytes)
+        except ARCHIVE_DAMAGE_ERRORS as error:
             raise InputError(f"{self} cannot be read: {error}. Was it cut off? Copy it again.") from error
 
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.chunk else str(self.path)
 
 
-def entries_of(folder: Path) -> dict[str, Entry]:
+def find_entries(folder: Path) -> dict[str, RecordEntry]:
     """The records of a folder by file or member name, sorted. Other files are left alone. Raises InputError for a chunk
     that cannot be read, holds anything else, or has a record that is there already."""
-    found: dict[str, Entry] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix in OTHER_FILES or not path.is_file():
+    entry_by_name: dict[str, RecordEntry] = {}
+    for file_path in sorted(folder.iterdir()):
+        if file_path.name.startswith(".") or file_path.suffix in NON_RECORD_SUFFIXES or not file_path.is_file():
             continue
-        file = Entry(path, path.stat().st_size)
-        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            entries = members_of(path)
-        elif path.suffix == ".bin":
-            entries = [(path.name, file)]
+        file_entry = RecordEntry(file_path, file_path.stat().st_size)
+        if file_entry.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            name_entry_pairs = list_chunk_entries(file_path)
+        elif file_path.suffix == ".bin":
+            name_entry_pairs = [(file_path.name, file_entry)]
         else:
             continue
-        for name, entry in ((compose_accents(name), entry) for name, entry in entries):
-            if name in found:
-                raise InputError(f"{entry} and {found[name]} are the same record; expected each once. Remove one.")
-            found[name] = entry
-    return dict(sorted(found.items()))
+        for record_name, entry in ((compose_accents(record_name), entry) for record_name, entry in name_entry_pairs):
+            if record_name in entry_by_name:
+                raise InputError(
+                    f"{entry} and {entry_by_name[record_name]} are the same record; expected each once. Remove one."
+                )
+            entry_by_name[record_name] = entry
+    return dict(sorted(entry_by_name.items()))
 
 
-def members_of(path: Path) -> list[tuple[str, Entry]]:
+def list_chunk_entries(chunk_path: Path) -> list[tuple[str, RecordEntry]]:
     """The `.bin` records of one zip chunk by name. Raises InputError for anything else."""
     try:
-        chunk = zipfile.ZipFile(Reopened(path))
-    except DAMAGES as error:
-        raise InputError(f"{path} is not a readable zip chunk: {error}. Copy it again.") from error
-    members = [of for of in chunk.infolist() if not of.filename.endswith("/") and not HIDDEN.search(of.filename)]
-    if odd := next((of.filename for of in members if not of.filename.endswith(".bin")), None):
-        raise InputError(f"{path}:{odd} is not a record; expected only .bin files in a chunk. Pack it again.")
-    return [(of.filename, Entry(path, of.file_size, chunk, of.filename)) for of in members]
+        chunk = zipfile.ZipFile(ReopenedFile(chunk_path))
+    except ARCHIVE_DAMAGE_ERRORS as error:
+        raise InputError(f"{chunk_path} is not a readable zip chunk: {error}. Copy it again.") from error
+    member_infos = [
+        member_info
+        for member_info in chunk.infolist()
+        if not member_info.filename.endswith("/") and not HIDDEN_FILE_PATTERN.search(member_info.filename)
+    ]
+    if foreign_name := next(
+        (member_info.filename for member_info in member_infos if not member_info.filename.endswith(".bin")), None
+    ):
+        raise InputError(
+            f"{chunk_path}:{foreign_name} is not a record; expected only .bin files in a chunk. Pack it again."
+        )
+    return [
+        (member_info.filename, RecordEntry(chunk_path, member_info.file_size, chunk, member_info.filename))
+        for member_info in member_infos
+    ]

@@ -13,37 +13,49 @@ from data.base.errors import InputError
 from data.base.tables import make_printable
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts import records
-from data.cohorts.rows import LISTED, SITE_IS_UNKNOWN, SPLITS, Row, known_sites, listed
+from data.cohorts.rows import (
+    MAX_LISTED_NAMES,
+    SITE_UNKNOWN_SENTENCE,
+    SPLITS,
+    RecordRow,
+    find_recorded_sites,
+    join_names,
+)
 
-VERDICT = "check.json"  # beside a cohort's records, without a sum
-SHOWN, NOTES = 3, 2  # problems of a command, and notes
-FEW_PARTS = 2  # maps whose names stand below a person's picture
-SITES_SHOWN = 50
+VERDICT_FILE = "check.json"  # beside a cohort's records, without a sum
+MAX_PROBLEMS_IN_LINE, MAX_NOTES_IN_TERMINAL = 3, 2  # problems of a command, and notes
+MAX_MAPS_BELOW_PICTURE = 2  # maps whose names stand below a person's picture
+MAX_SITES_LISTED = 50
 
 
 @dataclass
 class Findings:
     """What is known of one side of a cohort: `counts` are facts, `problems` invalidate a result, `notes` are for the
-    researcher to judge. `odd` names the subjects that these two are about, each with what is odd."""
+    researcher to judge. `outliers` names the subjects that these two are about, each with what is odd."""
 
     counts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    odd: list[tuple[str, str]] = field(default_factory=list)
+    outliers: list[tuple[str, str]] = field(default_factory=list)
 
-    def mark(self, what: str, subjects: Iterable[str]) -> None:
-        self.odd += [(subject, what) for subject in subjects]
+    def mark_outliers(self, reason: str, subjects: Iterable[str]) -> None:
+        self.outliers += [(subject, reason) for subject in subjects]
 
-    def add_parts(self, parts: Mapping[str, "Findings"]) -> None:
+    def add_map_findings(self, findings_by_map: Mapping[str, "Findings"]) -> None:
         """Adds the findings on parts by their names; what holds for several parts is said once."""
         for kind, texts in vars(self).items():
-            names: dict[str | tuple[str, str], list[str]] = {}
-            for name, part in parts.items():
-                for text in getattr(part, kind):
-                    names.setdefault(text, []).append(name)
-            for found, of in names.items():
-                prefix, short = (f"{listed(of, most)}: " if len(parts) > 1 else "" for most in (LISTED, FEW_PARTS))
-                texts.append(prefix + found if isinstance(found, str) else (found[0], short + found[1]))
+            maps_by_text: dict[str | tuple[str, str], list[str]] = {}
+            for map_name, map_findings in findings_by_map.items():
+                for text in getattr(map_findings, kind):
+                    maps_by_text.setdefault(text, []).append(map_name)
+            for finding, map_names in maps_by_text.items():
+                long_prefix, short_prefix = (
+                    f"{join_names(map_names, max_names)}: " if len(findings_by_map) > 1 else ""
+                    for max_names in (MAX_LISTED_NAMES, MAX_MAPS_BELOW_PICTURE)
+                )
+                texts.append(
+                    long_prefix + finding if isinstance(finding, str) else (finding[0], short_prefix + finding[1])
+                )
 
 
 @dataclass
@@ -57,46 +69,62 @@ class CohortFindings:
     maps: Findings = field(default_factory=Findings)
     connectomes: Findings = field(default_factory=Findings)
     phenotype: Findings = field(default_factory=Findings)
-    site_unknown: bool = False  # of everybody
+    is_site_unknown: bool = False  # of everybody
     # How many people lack the signal of a region, by map, or of a parcel, by series
-    without_signal: dict[str, Counter[str]] = field(default_factory=dict)
-    forecast: list[str] = field(default_factory=list)  # sentences on what can be concluded
+    no_signal_counts_by_map: dict[str, Counter[str]] = field(default_factory=dict)
+    forecast_sentences: list[str] = field(default_factory=list)  # sentences on what can be concluded
 
     @property
-    def headings(self) -> dict[str, Findings]:
+    def findings_by_heading(self) -> dict[str, Findings]:
         """Those with something to say."""
-        parts = vars(self).items()
-        return {name: part for name, part in parts if isinstance(part, Findings) and part != Findings()}
+        field_items = vars(self).items()
+        return {
+            heading: findings
+            for heading, findings in field_items
+            if isinstance(findings, Findings) and findings != Findings()
+        }
 
-    def every(self, kind: str) -> list[str]:
+    def list_texts(self, kind: str) -> list[str]:
         """All `counts`, `problems` or `notes`."""
-        return [text for part in self.headings.values() for text in getattr(part, kind)]
+        return [text for findings in self.findings_by_heading.values() for text in getattr(findings, kind)]
 
     @property
     def conclusion(self) -> str:
-        number = len(self.every("problems"))
-        site = f" {SITE_IS_UNKNOWN}." if self.site_unknown else ""
-        return (f"{invalidating(number)}." if number else "No problem was found in the records themselves.") + site
+        problem_count = len(self.list_texts("problems"))
+        site_sentence = f" {SITE_UNKNOWN_SENTENCE}." if self.is_site_unknown else ""
+        return (
+            f"{format_problem_count(problem_count)}."
+            if problem_count
+            else "No problem was found in the records themselves."
+        ) + site_sentence
 
-    def counted(self, without: str = "") -> Iterator[SummaryRow]:
-        """Facts for `print_facts`: what there is, `without` those of a heading."""
+    def make_count_rows(self, excluded_heading: str = "") -> Iterator[SummaryRow]:
+        """Facts for `print_facts`: what there is, `excluded_heading` those of a heading."""
         yield "cohort", self.title
-        parts = ((heading, part.counts) for heading, part in self.headings.items() if heading != without)
-        yield from ((heading, "; ".join(counts)) for heading, counts in parts if counts)
+        counts_by_heading = (
+            (heading, findings.counts)
+            for heading, findings in self.findings_by_heading.items()
+            if heading != excluded_heading
+        )
+        yield from ((heading, "; ".join(counts)) for heading, counts in counts_by_heading if counts)
 
-    def judged(self, path: object) -> Iterator[SummaryRow]:
-        """The same of problems, notes and the forecast of the cohort at `path`; the first few, and how many more."""
-        for kind, about, most in (("problems", "PROBLEM", SHOWN), ("notes", "note", NOTES)):
-            texts = self.every(kind)
-            yield from ((about, text) for text in texts[:most])
-            if (more := len(texts) - most) > 0:
-                yield "", f"and {more} more: {check_command(path)} --html FILE"
-        if self.forecast:
-            yield "forecast", " ".join(self.forecast)
+    def make_problem_rows(self, cohort_path: object) -> Iterator[SummaryRow]:
+        """The same of problems, notes and the forecast of the cohort at `cohort_path`; the first few, and how many
+        more."""
+        for kind, row_name, max_texts in (
+            ("problems", "PROBLEM", MAX_PROBLEMS_IN_LINE),
+            ("notes", "note", MAX_NOTES_IN_TERMINAL),
+        ):
+            texts = self.list_texts(kind)
+            yield from ((row_name, text) for text in texts[:max_texts])
+            if (remaining_count := len(texts) - max_texts) > 0:
+                yield "", f"and {remaining_count} more: {format_check_command(cohort_path)} --html FILE"
+        if self.forecast_sentences:
+            yield "forecast", " ".join(self.forecast_sentences)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckVerdict:
     """What the full check of a cohort concluded, as `check.json` holds it."""
 
     cohort_sha256: str  # see `Cohort.identity`
@@ -107,92 +135,135 @@ class Verdict:
     about: tuple[str, ...] = ()  # the heading of each problem
 
 
-def read_verdict(folder: Path, cohort_sha256: str) -> Verdict | None:
+def read_verdict(cohort_folder: Path, cohort_sha256: str) -> CheckVerdict | None:
     """The verdict in the folder of a cohort; None if there is none, or it is of another one or damaged: the cohort can
     be checked again."""
     try:
-        found = files.read_json(folder / VERDICT, Verdict) if (folder / VERDICT).is_file() else None
+        verdict = (
+            files.read_json(cohort_folder / VERDICT_FILE, CheckVerdict)
+            if (cohort_folder / VERDICT_FILE).is_file()
+            else None
+        )
     except InputError:
         return None
-    return found if found and found.cohort_sha256 == cohort_sha256 else None
+    return verdict if verdict and verdict.cohort_sha256 == cohort_sha256 else None
 
 
-def write_verdict(folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
+def write_verdict(cohort_folder: Path, cohort_sha256: str, findings: CohortFindings) -> str | None:
     """Writes the verdict of a full check into the cohort's folder; returns the reason if it cannot be written."""
-    problems, when = tuple(findings.every("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    about = tuple(heading for heading, part in findings.headings.items() for _ in part.problems)
-    verdict = Verdict(cohort_sha256, when, __version__, problems, len(findings.every("notes")), about)
+    problems, check_time = tuple(findings.list_texts("problems")), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    problem_headings = tuple(
+        heading for heading, heading_findings in findings.findings_by_heading.items() for _ in heading_findings.problems
+    )
+    verdict = CheckVerdict(
+        cohort_sha256, check_time, __version__, problems, len(findings.list_texts("notes")), problem_headings
+    )
     try:
-        with files.locked(folder / VERDICT, wait=True):
-            files.write_json(folder / VERDICT, asdict(verdict))
+        with files.locked(cohort_folder / VERDICT_FILE, wait=True):
+            files.write_json(cohort_folder / VERDICT_FILE, asdict(verdict))
     except OSError as error:
-        return f"{folder / VERDICT}: {error.strerror}"
+        return f"{cohort_folder / VERDICT_FILE}: {error.strerror}"
     return None
 
 
-def check_line(verdict: Verdict | None, problems: Sequence[str], folder: Path) -> str:
+def format_check_line(verdict: CheckVerdict | None, problems: Sequence[str], cohort_folder: Path) -> str:
     """What every job says of whether its cohort was checked: when, and the `problems` that matter to the run."""
-    named = listed(list(map(make_printable, problems)), SHOWN, "; ")
-    found = f"{invalidating(len(problems))}: {named}" if problems else ""
+    problems_text = join_names(list(map(make_printable, problems)), MAX_PROBLEMS_IN_LINE, "; ")
+    invalid_text = f"{format_problem_count(len(problems))}: {problems_text}" if problems else ""
     if verdict is None:
-        return f"{found}; not checked further: {check_command(folder)}" if found else f"no: {check_command(folder)}"
-    nothing = f"no problem was found in the records themselves, {verdict.notes} notes"
-    return f"on {make_printable(verdict.when)[:10]}: {found or nothing}"
+        return (
+            f"{invalid_text}; not checked further: {format_check_command(cohort_folder)}"
+            if invalid_text
+            else f"no: {format_check_command(cohort_folder)}"
+        )
+    no_problem_text = f"no problem was found in the records themselves, {verdict.notes} notes"
+    return f"on {make_printable(verdict.when)[:10]}: {invalid_text or no_problem_text}"
 
 
-def check_command(folder: object) -> str:
-    return f"abide-data check {shlex.quote(str(folder))}"
+def format_check_command(cohort_folder: object) -> str:
+    return f"abide-data check {shlex.quote(str(cohort_folder))}"
 
 
-def invalidating(number: int) -> str:
-    return f"{number} problem{'s invalidate' if number > 1 else ' invalidates'} results"
+def format_problem_count(problem_count: int) -> str:
+    return f"{problem_count} problem{'s invalidate' if problem_count > 1 else ' invalidates'} results"
 
 
-def census(title: str, rows: Sequence[Row], fold_of: Mapping[str, str] | None = None) -> CohortFindings:
+def make_census(
+    title: str, rows: Sequence[RecordRow], fold_by_subject: Mapping[str, str] | None = None
+) -> CohortFindings:
     """Counts of subjects by split, or by fold where each has one, by label and by site, and what is wrong with them."""
     findings = CohortFindings(title)
-    people, of_sites = findings.participants, findings.sites
-    subjects = {row.subject: row for row in rows}
-    if fold_of:
-        sizes = Counter(fold_of.values()).values()
-        several = " to ".join(map(str, dict.fromkeys((min(sizes), max(sizes)))))
-        people.counts.append(f"{len(sizes)} folds of {several}, each tested by the others")
+    participant_findings, site_findings = findings.participants, findings.sites
+    row_by_subject = {row.subject: row for row in rows}
+    if fold_by_subject:
+        fold_sizes = Counter(fold_by_subject.values()).values()
+        sizes_text = " to ".join(map(str, dict.fromkeys((min(fold_sizes), max(fold_sizes)))))
+        participant_findings.counts.append(f"{len(fold_sizes)} folds of {sizes_text}, each tested by the others")
     else:
-        labels_in: dict[str, Counter] = {split: Counter() for split in SPLITS}
-        for row in subjects.values():
-            labels_in[row.split][row.label if row.known else None] += 1
-        if not (trains := bool(labels_in["train"])):
-            people.notes.append("no training participants: a model can be tested on this cohort, not trained")
-        for split, counts in labels_in.items():
-            named = ", ".join(f"{counts[value]} {name}" for value, name in enumerate(records.CLASSES))
-            named += f", {counts[None]} unknown" if counts[None] else ""
-            people.counts.append(f"{split} {counts.total()} ({named})")
-            if split == "test" and not counts:
-                people.notes.append("no test participants: a model can be trained on this cohort, not tested")
-            elif min(counts[0.0], counts[1.0]) == 0 and (trains or split == "test"):
-                lacking = people.problems if trains else people.notes
-                lacking.append(f"the {split} split lacks a class ({named})")
-    labels_of: dict[str, set[float]] = defaultdict(set)
+        label_counts_by_split: dict[str, Counter] = {split: Counter() for split in SPLITS}
+        for row in row_by_subject.values():
+            label_counts_by_split[row.split][row.label if row.is_labelled else None] += 1
+        if not (has_training := bool(label_counts_by_split["train"])):
+            participant_findings.notes.append(
+                "no training participants: a model can be tested on this cohort, not trained"
+            )
+        for split, label_counts in label_counts_by_split.items():
+            classes_text = ", ".join(
+                f"{label_counts[class_index]} {class_name}"
+                for class_index, class_name in enumerate(records.CLASS_NAMES)
+            )
+            classes_text += f", {label_counts[None]} unknown" if label_counts[None] else ""
+            participant_findings.counts.append(f"{split} {label_counts.total()} ({classes_text})")
+            if split == "test" and not label_counts:
+                participant_findings.notes.append(
+                    "no test participants: a model can be trained on this cohort, not tested"
+                )
+            elif min(label_counts[0.0], label_counts[1.0]) == 0 and (has_training or split == "test"):
+                class_texts = participant_findings.problems if has_training else participant_findings.notes
+                class_texts.append(f"the {split} split lacks a class ({classes_text})")
+    labels_by_subject: dict[str, set[float]] = defaultdict(set)
     for row in rows:
-        labels_of[row.subject] |= {row.label} if row.known else set()
-    if both := sorted(subject for subject, labels in labels_of.items() if len(labels) > 1):
-        people.problems.append(f"both labels for one participant, of {format_participants(len(both))}: {listed(both)}")
-    sites: dict[str, Counter] = defaultdict(Counter)
-    for row in subjects.values():
-        sites[row.site][row.label if row.known else None] += 1
-    known = {site: (sites[site][0.0], sites[site][1.0]) for site in known_sites(sites)}
-    unknown = sum(count.total() for site, count in sites.items() if site not in known)
-    findings.site_unknown = not known
-    if not known:
-        of_sites.notes.append(f"{SITE_IS_UNKNOWN}: name its column with convert --siteColumn, also if it has one value")
+        labels_by_subject[row.subject] |= {row.label} if row.is_labelled else set()
+    if ambiguous_subjects := sorted(subject for subject, labels in labels_by_subject.items() if len(labels) > 1):
+        participant_findings.problems.append(
+            f"both labels for one participant, of {format_participants(len(ambiguous_subjects))}: "
+            f"{join_names(ambiguous_subjects)}"
+        )
+    label_counts_by_site: dict[str, Counter] = defaultdict(Counter)
+    for row in row_by_subject.values():
+        label_counts_by_site[row.site][row.label if row.is_labelled else None] += 1
+    class_counts_by_site = {
+        site: (label_counts_by_site[site][0.0], label_counts_by_site[site][1.0])
+        for site in find_recorded_sites(label_counts_by_site)
+    }
+    unknown_site_count = sum(
+        site_counts.total() for site, site_counts in label_counts_by_site.items() if site not in class_counts_by_site
+    )
+    findings.is_site_unknown = not class_counts_by_site
+    if not class_counts_by_site:
+        site_findings.notes.append(
+            f"{SITE_UNKNOWN_SENTENCE}: name its column with convert --siteColumn, also if it has one value"
+        )
         return findings
-    if unknown:
-        of_sites.notes.append(f"site unknown of {format_participants(unknown)}, compared as if of one site")
-    shown = {1.0: "autism", 0.0: "control"} | ({} if all(row.known for row in rows) else {None: "unknown"})
-    by_site = [f"{site} {'/'.join(str(count[label]) for label in shown)}" for site, count in sorted(sites.items())]
-    of_sites.counts.append(f"{'/'.join(shown.values())} by site: {listed(by_site, SITES_SHOWN)}")
-    if single := [site for site, count in known.items() if min(count) == 0 and sum(count) > 1]:
-        of_sites.notes.append(
-            f"sites of several participants with one class only, where site tells the label: {listed(single)}"
+    if unknown_site_count:
+        site_findings.notes.append(
+            f"site unknown of {format_participants(unknown_site_count)}, compared as if of one site"
+        )
+    class_name_by_label = {1.0: "autism", 0.0: "control"} | (
+        {} if all(row.is_labelled for row in rows) else {None: "unknown"}
+    )
+    site_texts = [
+        f"{site} {'/'.join(str(site_counts[label]) for label in class_name_by_label)}"
+        for site, site_counts in sorted(label_counts_by_site.items())
+    ]
+    site_findings.counts.append(
+        f"{'/'.join(class_name_by_label.values())} by site: {join_names(site_texts, MAX_SITES_LISTED)}"
+    )
+    if single_class_sites := [
+        site for site, site_counts in class_counts_by_site.items() if min(site_counts) == 0 and sum(site_counts) > 1
+    ]:
+        site_findings.notes.append(
+            f"sites of several participants with one class only, where site tells the label: "
+            f"{join_names(single_class_sites)}"
         )
     return findings

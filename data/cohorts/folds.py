@@ -22,68 +22,71 @@ import numpy as np
 from data.base import files, manifest, tables
 from data.base.effort import EFFORT
 from data.base.errors import InputError, parse_natural_number
-from data.cohorts import rows as rows_of
+from data.cohorts import rows as cohort_rows
 from data.cohorts.cohort import Cohort
 from data.cohorts.division import (
     Division,
-    by_column,
-    by_number,
+    assign_stratified_folds,
     by_whole_sites,
-    check_classes,
-    folder_name,
+    check_fold_classes,
+    divide_by_column,
+    divide_into_numbered_folds,
+    encode_folder_name,
     joined_sites,
-    stratified,
-    subjects_of,
+    make_subject_arrays,
 )
-from data.cohorts.duplicates import Groups, tie, with_groups
-from data.cohorts.rows import listed, named_groups
-from data.cohorts.stored import FOLDS, sealed
+from data.cohorts.duplicates import SubjectGroups, add_groups, describe_tie
+from data.cohorts.rows import join_group_names, join_names
+from data.cohorts.stored import FOLDS_FILE, open_run_cohort
 from data.cohorts.variants import resplit
 
-FOLD_TABLE = "folds.csv"
+FOLD_TABLE_FILE = "folds.csv"
 FOLD_COLUMNS = ("subject", "fold")
 MIN_INNER_FOLDS = 2
 
 
 @dataclass(frozen=True)
-class Cut:
+class FoldsDescription:
     """The content of `folds.json`: how the subjects of `folds.csv` were divided, their cohort, and its groups."""
 
     folds: str
     cohort_sha256: str
-    same_scan: Groups  # all groups
+    same_scan: SubjectGroups  # all groups
     seed: int
 
 
 @dataclass(frozen=True)
 class Folds:
-    """`fold_of` gives each subject's fold; `reduced` are the cohorts of a set of reduced ones, by fold."""
+    """`fold_by_subject` gives each subject's fold; `reduced_cohort_by_fold` are the cohorts of a set of reduced
+    ones, by fold."""
 
-    how: str  # the name of a `Division`
-    whole: Cohort  # of a set of reduced cohorts the first one, under the name of the set
+    folds_option: str  # the name of a `Division`
+    full_cohort: Cohort  # of a set of reduced cohorts the first one, under the name of the set
     identity: str  # of the cohort, or of a set
-    fold_of: Mapping[str, str]
+    fold_by_subject: Mapping[str, str]
     seed: int  # that says who is in which fold, of numbered ones, and how networks start
-    reduced: Mapping[str, Cohort] = field(default_factory=dict)
-    made: dict[str, Cohort] = field(default_factory=dict, repr=False, compare=False)  # cohorts that were asked for
+    reduced_cohort_by_fold: Mapping[str, Cohort] = field(default_factory=dict)
+    cached_cohort_by_fold: dict[str, Cohort] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # cohorts that were asked for
 
     @property
-    def groups(self) -> Groups:
+    def groups(self) -> SubjectGroups:
         """Who is not independent; each group is in one fold."""
-        return self.whole.groups
+        return self.full_cohort.groups
 
     @property
-    def cut(self) -> Cut:
-        return Cut(self.how, self.identity, self.groups, self.seed)
+    def description(self) -> FoldsDescription:
+        return FoldsDescription(self.folds_option, self.identity, self.groups, self.seed)
 
     @property
-    def names(self) -> list[str]:
+    def fold_names(self) -> list[str]:
         """The folds: numbers from 0, or the values of the column, in order."""
-        return sorted(set(self.fold_of.values()), key=int if self.are_numbered else str)
+        return sorted(set(self.fold_by_subject.values()), key=int if self.are_numbered else str)
 
     @property
     def division(self) -> Division:
-        return Division.parse(self.how)
+        return Division.parse(self.folds_option)
 
     @property
     def are_numbered(self) -> bool:
@@ -91,264 +94,317 @@ class Folds:
         return self.division.count > 0
 
     @property
-    def unchecked(self) -> Cohort:
+    def unchecked_cohort(self) -> Cohort:
         """The cohort of which no verdict is known; the whole one if there is none."""
-        return next((cohort for cohort in self.reduced.values() if cohort.verdict is None), self.whole)
+        return next(
+            (cohort for cohort in self.reduced_cohort_by_fold.values() if cohort.verdict is None), self.full_cohort
+        )
 
     @property
-    def notes(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What a user must know of these folds: who is kept together, and how the phenotype is scaled."""
-        notes = []
+        warnings = []
         if self.groups:
-            notes.append(
-                f"Participants who {tie(self.groups, self.whole.metadata)} are in one fold: "
-                f"{named_groups(self.groups)}."
+            warnings.append(
+                f"Participants who {describe_tie(self.groups, self.full_cohort.metadata)} are in one fold: "
+                f"{join_group_names(self.groups)}."
             )
         if self.division.whole_sites:
-            people = subjects_of(self.whole.rows, self.groups)
+            people = make_subject_arrays(self.full_cohort.rows, self.groups)
             site = joined_sites(people)
-            for name in np.unique(site[site != people.site]):
-                joined = listed(np.unique(people.site[site == name]).tolist())
-                notes.append(f"Sites {joined} are in one fold, since they have such participants in common.")
-        if not self.reduced and self.whole.raw_phenotype is None:
-            notes.append(
-                f"{self.whole.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It was "
-                "imputed and scaled on the training participants of the cohort's own split."
+            for name in np.unique(site[site != people.sites]):
+                joined = join_names(np.unique(people.sites[site == name]).tolist())
+                warnings.append(f"Sites {joined} are in one fold, since they have such participants in common.")
+        if not self.reduced_cohort_by_fold and self.full_cohort.raw_phenotype is None:
+            warnings.append(
+                f"{self.full_cohort.path} has no phenotype.csv, so every fold uses the phenotype as it is stored. It "
+                "was imputed and scaled on the training participants of the cohort's own split."
             )
-        return notes
+        return warnings
 
-    def cohort(self, name: str) -> Cohort:
+    def make_fold_cohort(self, fold_name: str) -> Cohort:
         """The cohort with this fold's subjects as test subjects; its phenotype is scaled again on all others."""
-        if self.reduced:
-            return self.reduced[name]
-        if name not in self.made:
-            split = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
-            self.made[name] = resplit(self.whole, split)
-        return self.made[name]
+        if self.reduced_cohort_by_fold:
+            return self.reduced_cohort_by_fold[fold_name]
+        if fold_name not in self.cached_cohort_by_fold:
+            split_by_subject = {
+                subject: choose_split(fold, fold_name) for subject, fold in self.fold_by_subject.items()
+            }
+            self.cached_cohort_by_fold[fold_name] = resplit(self.full_cohort, split_by_subject)
+        return self.cached_cohort_by_fold[fold_name]
 
-    def named(self, name: str) -> str:
+    def find_fold(self, fold_name: str) -> str:
         """The fold that a user gives by its name, or by its number from 0. Raises InputError if there is none."""
-        names = self.names
-        if name in names:
-            return name
-        if (number := parse_natural_number(name)) is not None and number < len(names):
-            return names[number]
-        raise InputError(f"--fold {name} is none of the folds {listed(names)} (or 0 to {len(names) - 1}).")
+        fold_names = self.fold_names
+        if fold_name in fold_names:
+            return fold_name
+        if (fold_index := parse_natural_number(fold_name)) is not None and fold_index < len(fold_names):
+            return fold_names[fold_index]
+        raise InputError(
+            f"--fold {fold_name} is none of the folds {join_names(fold_names)} (or 0 to {len(fold_names) - 1})."
+        )
 
     def write(self, folder: Path) -> None:
-        """Writes `folds.csv`, `folds.json` and their sums. Raises InputError as `check_written` does."""
-        self.check_written(folder)
+        """Writes `folds.csv`, `folds.json` and their sums. Raises InputError as `check_same_folds` does."""
+        self.check_same_folds(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write_rows(folder / FOLD_TABLE, FOLD_COLUMNS, self.fold_of.items())
-        files.write_json(folder / FOLDS, asdict(self.cut))
-        manifest.write_sums(folder, [FOLDS, FOLD_TABLE])
+        tables.write_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS, self.fold_by_subject.items())
+        files.write_json(folder / FOLDS_FILE, asdict(self.description))
+        manifest.write_sums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
 
-    def check_written(self, folder: Path) -> None:
+    def check_same_folds(self, folder: Path) -> None:
         """Raises InputError if a training wrote other folds into a folder."""
-        if (folder / FOLDS).is_file() and read_folds(folder) != (self.cut, self.fold_of):
+        if (folder / FOLDS_FILE).is_file() and read_folds(folder) != (self.description, self.fold_by_subject):
             raise InputError(
-                f"{folder / FOLD_TABLE} belongs to other data than {self.whole.path}, to what these were before, or to "
-                "another --seed; use another --chkPointDir."
+                f"{folder / FOLD_TABLE_FILE} belongs to other data than {self.full_cohort.path}, to what these were "
+                "before, or to another --seed; use another --chkPointDir."
             )
 
 
-def split_of(fold: str | None, tested: str) -> str:
-    return "test" if fold == tested else "train"
+def choose_split(fold: str | None, tested_fold: str) -> str:
+    return "test" if fold == tested_fold else "train"
 
 
-def part_folder(folder: Path, name: str) -> Path:
+def make_fold_folder(parent_folder: Path, fold_name: str) -> Path:
     """The folder of a fold's results, or of its reduced cohort."""
-    return folder / f"fold-{folder_name(name)}"
+    return parent_folder / f"fold-{encode_folder_name(fold_name)}"
 
 
-def open_folds(path: Path, how: str, seed: int, saved: Path) -> Folds:
-    """The folds of the cohort, or of the set of reduced cohorts, at `path`; those that a training wrote into the folder
-    `saved` are used. Raises InputError if those are of another cohort, or the cohort cannot be divided like that."""
-    if (path / FOLDS).is_file():
-        folds = open_reduced(path, how, seed)
+def open_folds(cohort_path: Path, folds_option: str, seed: int, checkpoint_folder: Path) -> Folds:
+    """The folds of the cohort, or of the set of reduced cohorts, at `cohort_path`; those that a training wrote into
+    the folder `checkpoint_folder` are used. Raises InputError if those are of another cohort, or the cohort cannot
+    be divided like that."""
+    if (cohort_path / FOLDS_FILE).is_file():
+        folds = open_reduced_folds(cohort_path, folds_option, seed)
     else:
-        cohort = sealed(path, together=False)
-        folds = saved_folds(cohort, how, seed, saved) or cut_anew(with_groups(cohort), how, seed)
-    folds.check_written(saved)
+        cohort = open_run_cohort(cohort_path, unite_groups=False)
+        folds = read_saved_folds(cohort, folds_option, seed, checkpoint_folder) or make_new_folds(
+            add_groups(cohort), folds_option, seed
+        )
+    folds.check_same_folds(checkpoint_folder)
     return folds
 
 
-def repeated(folds: Folds, seed: int, saved: Path) -> Folds:
+def open_repeat_folds(folds: Folds, seed: int, checkpoint_folder: Path) -> Folds:
     """The folds of another repeat, as `open_folds`. Numbered ones are cut by another seed. Those of a column stay, and
     so do those of a set of reduced cohorts, to which encoders are bound."""
-    if folds.are_numbered and not folds.reduced:
-        folds = saved_folds(folds.whole, folds.how, seed, saved) or cut_anew(folds.whole, folds.how, seed)
+    if folds.are_numbered and not folds.reduced_cohort_by_fold:
+        folds = read_saved_folds(folds.full_cohort, folds.folds_option, seed, checkpoint_folder) or make_new_folds(
+            folds.full_cohort, folds.folds_option, seed
+        )
     folds = replace(folds, seed=seed)
-    folds.check_written(saved)
+    folds.check_same_folds(checkpoint_folder)
     return folds
 
 
-def saved_seed(folder: Path) -> int:
+def read_saved_seed(checkpoint_folder: Path) -> int:
     """The seed of the folds that a training has written into a folder; 0 if none has."""
-    return read_folds(folder)[0].seed if (folder / FOLDS).is_file() else 0
+    return read_folds(checkpoint_folder)[0].seed if (checkpoint_folder / FOLDS_FILE).is_file() else 0
 
 
-def saved_folds(cohort: Cohort, how: str, seed: int, saved: Path) -> Folds | None:
-    """The folds that a training has written into the folder `saved`, with their groups, if it has."""
-    check_cuttable(cohort)
-    if not (saved / FOLDS).is_file():
+def read_saved_folds(cohort: Cohort, folds_option: str, seed: int, checkpoint_folder: Path) -> Folds | None:
+    """The folds that a training has written into the folder `checkpoint_folder`, with their groups, if it has."""
+    check_divisible(cohort)
+    if not (checkpoint_folder / FOLDS_FILE).is_file():
         return None
-    cut, fold_of = read_folds(saved)
-    return Folds(how, replace(cohort, groups=cut.same_scan), cohort.identity, fold_of, seed)
+    description, fold_by_subject = read_folds(checkpoint_folder)
+    return Folds(folds_option, replace(cohort, groups=description.same_scan), cohort.identity, fold_by_subject, seed)
 
 
-def cut_anew(cohort: Cohort, how: str, seed: int) -> Folds:
+def make_new_folds(cohort: Cohort, folds_option: str, seed: int) -> Folds:
     """New folds of a cohort whose groups are known."""
-    division = Division.parse(how)
+    division = Division.parse(folds_option)
     if division.column:
-        fold_of = by_column(cohort, how)
+        fold_by_subject = divide_by_column(cohort, folds_option)
     elif division.whole_sites:
-        fold_of = by_whole_sites(cohort, division.count, seed)
+        fold_by_subject = by_whole_sites(cohort, division.count, seed)
     else:
-        fold_of = by_number(cohort, how, seed)
-    check_classes(cohort, fold_of)
-    return Folds(how, cohort, cohort.identity, fold_of, seed)
+        fold_by_subject = divide_into_numbered_folds(cohort, folds_option, seed)
+    check_fold_classes(cohort, fold_by_subject)
+    return Folds(folds_option, cohort, cohort.identity, fold_by_subject, seed)
 
 
-def check_cuttable(cohort: Cohort) -> None:
+def check_divisible(cohort: Cohort) -> None:
     """Raises InputError if subjects of a cohort cannot change between training and test."""
-    if unknown := [row.subject for row in cohort.rows if not row.known]:
+    if unlabelled_subjects := [row.subject for row in cohort.rows if not row.is_labelled]:
         raise InputError(
-            f"{cohort.path} has {len(unknown)} records without a label, {unknown[0]} among them; folds need one each."
+            f"{cohort.path} has {len(unlabelled_subjects)} records without a label, {unlabelled_subjects[0]} among "
+            "them; folds need one each."
         )
-    known = {row.subject: (row.label, row.site) for row in cohort.rows}
-    if several := sorted({row.subject for row in cohort.rows if (row.label, row.site) != known[row.subject]}):
+    label_and_site_by_subject = {row.subject: (row.label, row.site) for row in cohort.rows}
+    if contradicted_subjects := sorted(
+        {row.subject for row in cohort.rows if (row.label, row.site) != label_and_site_by_subject[row.subject]}
+    ):
         raise InputError(
-            f"{cohort.path} has two labels or sites for participant {listed(several)}; folds need one. Correct the "
-            "table."
+            f"{cohort.path} has two labels or sites for participant {join_names(contradicted_subjects)}; folds need "
+            "one. Correct the table."
         )
-    if any("swap" in source for source in cohort.metadata.lineage):
+    if any("swap" in provenance for provenance in cohort.metadata.lineage):
         raise InputError(
             f"{cohort.path} was augmented by swapping regions between its training participants, so that a fold's test "
             "participants would be in its training records; use the cohort that it was made from."
         )
 
 
-def read_folds(folder: Path) -> tuple[Cut, dict[str, str]]:
+def read_folds(folder: Path) -> tuple[FoldsDescription, dict[str, str]]:
     """How folds were cut, and each subject's fold. Raises InputError if they are not as they were written."""
-    manifest.verify_sums(folder, [FOLDS, FOLD_TABLE])
-    rows = tables.read_csv_rows(folder / FOLD_TABLE, FOLD_COLUMNS).values()
-    return files.read_json(folder / FOLDS, Cut), {row["subject"]: row["fold"] for row in rows}
+    manifest.verify_sums(folder, [FOLDS_FILE, FOLD_TABLE_FILE])
+    fold_rows = tables.read_csv_rows(folder / FOLD_TABLE_FILE, FOLD_COLUMNS).values()
+    return files.read_json(folder / FOLDS_FILE, FoldsDescription), {
+        fold_row["subject"]: fold_row["fold"] for fold_row in fold_rows
+    }
 
 
-def open_reduced(path: Path, how: str, seed: int) -> Folds:
+def open_reduced_folds(set_path: Path, folds_option: str, seed: int) -> Folds:
     """A set of reduced cohorts. Raises InputError if it is not as it was written, its folds are others, or it does not
     test each subject once."""
-    manifest.verify_sums(path, manifest.read_sums(path))
-    cut, fold_of = read_folds(path)
-    if cut.folds != how:
-        made, wanted = Division.parse(cut.folds).flags, Division.parse(how).flags
-        raise InputError(f"{path} was reduced with {made}, this run has {wanted}; use the same.")
-    parts = {name: sealed(part_folder(path, name), together=False) for name in dict.fromkeys(fold_of.values())}
-    cohorts = {name: replace(cohort, groups=cut.same_scan) for name, cohort in parts.items()}
-    for name, cohort in cohorts.items():
-        split = {row.subject: row.split for row in cohort.rows}
-        if split != {subject: split_of(fold, name) for subject, fold in fold_of.items()}:
+    manifest.verify_sums(set_path, manifest.read_sums(set_path))
+    description, fold_by_subject = read_folds(set_path)
+    if description.folds != folds_option:
+        made, wanted = Division.parse(description.folds).flags, Division.parse(folds_option).flags
+        raise InputError(f"{set_path} was reduced with {made}, this run has {wanted}; use the same.")
+    stored_cohort_by_fold = {
+        fold_name: open_run_cohort(make_fold_folder(set_path, fold_name), unite_groups=False)
+        for fold_name in dict.fromkeys(fold_by_subject.values())
+    }
+    cohort_by_fold = {
+        fold_name: replace(cohort, groups=description.same_scan) for fold_name, cohort in stored_cohort_by_fold.items()
+    }
+    for fold_name, cohort in cohort_by_fold.items():
+        split_by_subject = {row.subject: row.split for row in cohort.rows}
+        if split_by_subject != {subject: choose_split(fold, fold_name) for subject, fold in fold_by_subject.items()}:
             raise InputError(
-                f"{cohort.path} does not test the fold {name} of {path / FOLD_TABLE}. Repeat the full pass."
+                f"{cohort.path} does not test the fold {fold_name} of {set_path / FOLD_TABLE_FILE}. Repeat the full "
+                "pass."
             )
-    first = next(iter(cohorts.values()))
-    verdict = first.verdict
-    if verdict and all(cohort.verdict for cohort in cohorts.values()):
-        problems = dict.fromkeys(text for cohort in cohorts.values() for text in cohort.problems(fold_of))
+    first_cohort = next(iter(cohort_by_fold.values()))
+    verdict = first_cohort.verdict
+    if verdict and all(cohort.verdict for cohort in cohort_by_fold.values()):
+        problems = dict.fromkeys(
+            problem for cohort in cohort_by_fold.values() for problem in cohort.find_problems(fold_by_subject)
+        )
         verdict = replace(verdict, problems=tuple(problems))
-    whole = replace(first, path=path, verdict=verdict)
-    return Folds(how, whole, manifest.compute_identity(path), fold_of, seed, cohorts)
+    full_cohort = replace(first_cohort, path=set_path, verdict=verdict)
+    return Folds(folds_option, full_cohort, manifest.compute_identity(set_path), fold_by_subject, seed, cohort_by_fold)
 
 
-def seal_set(path: Path) -> None:
+def seal_reduced_set(set_path: Path) -> None:
     """Writes the sums of a set of reduced cohorts: of its folds, and of the sums of each cohort."""
-    cohorts = (part_folder(path, name) for name in dict.fromkeys(read_folds(path)[1].values()))
-    manifest.write_sums(path, [FOLDS, FOLD_TABLE, *(f"{folder.name}/{manifest.SUMS}" for folder in cohorts)])
+    cohort_folders = (
+        make_fold_folder(set_path, fold_name) for fold_name in dict.fromkeys(read_folds(set_path)[1].values())
+    )
+    manifest.write_sums(
+        set_path,
+        [FOLDS_FILE, FOLD_TABLE_FILE, *(f"{cohort_folder.name}/{manifest.SUMS}" for cohort_folder in cohort_folders)],
+    )
 
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """`outer` is the cohort of an outer fold; `fold_of` gives each of its training subjects an inner fold."""
+    """`outer_cohort` is the cohort of an outer fold; `fold_by_subject` gives each of its training subjects an inner
+    fold."""
 
-    outer: Cohort
-    fold_of: dict[str, str]
+    outer_cohort: Cohort
+    fold_by_subject: dict[str, str]
 
     @property
-    def names(self) -> list[str]:
-        return sorted(set(self.fold_of.values()), key=int)
+    def fold_names(self) -> list[str]:
+        return sorted(set(self.fold_by_subject.values()), key=int)
 
-    def files(self, name: str) -> set[str]:
+    def find_tested_files(self, fold_name: str) -> set[str]:
         """The records of those whom an inner fold tests."""
-        return {row.file for row in self.outer.rows if self.fold_of.get(row.subject) == name}
+        return {row.file for row in self.outer_cohort.rows if self.fold_by_subject.get(row.subject) == fold_name}
 
-    def cohort(self, name: str, outer: Cohort) -> Cohort:
+    def make_inner_cohort(self, fold_name: str, outer_cohort: Cohort) -> Cohort:
         """The cohort of the outer fold, as a model reads it, with an inner fold's subjects as test subjects. Those whom
         the outer fold tests are held out."""
-        inner = {subject: split_of(fold, name) for subject, fold in self.fold_of.items()}
-        return resplit(outer, {row.subject: inner.get(row.subject, rows_of.HELD_OUT) for row in outer.rows})
+        split_by_subject = {subject: choose_split(fold, fold_name) for subject, fold in self.fold_by_subject.items()}
+        return resplit(
+            outer_cohort,
+            {row.subject: split_by_subject.get(row.subject, cohort_rows.ASIDE_SPLIT) for row in outer_cohort.rows},
+        )
 
 
-def inner_folds(folds: Folds, cohort: Cohort, seed: int) -> InnerFolds:
+def divide_into_inner_folds(folds: Folds, outer_cohort: Cohort, seed: int) -> InnerFolds:
     """The inner folds of the cohort of one of these folds. Raises InputError if its training subjects are too few."""
-    training = replace(cohort, rows=tuple(row for row in cohort.rows if row.split == "train"))
-    people, division = subjects_of(training.rows, training.groups), folds.division
+    training_cohort = replace(outer_cohort, rows=tuple(row for row in outer_cohort.rows if row.split == "train"))
+    people, division = make_subject_arrays(training_cohort.rows, training_cohort.groups), folds.division
     if division.column:
-        most, what = len({folds.fold_of[subject] for subject in people.subjects}), f"value of {folds.how}"
+        max_fold_count, limit_noun = (
+            len({folds.fold_by_subject[subject] for subject in people.subjects}),
+            f"value of {folds.folds_option}",
+        )
     elif division.whole_sites:
-        most, what = len(np.unique(joined_sites(people))), "site"
+        max_fold_count, limit_noun = len(np.unique(joined_sites(people))), "site"
     else:
-        most, what = people.smaller_class, "participants of a class"
-    count = min(EFFORT.inner_folds, most)
-    if count < MIN_INNER_FOLDS:
+        max_fold_count, limit_noun = people.smaller_class_size, "participants of a class"
+    fold_count = min(EFFORT.inner_folds, max_fold_count)
+    if fold_count < MIN_INNER_FOLDS:
         raise InputError(
             f"--choose cuts the training participants of a fold into {MIN_INNER_FOLDS} inner folds at least. "
-            f"Without one fold, {cohort.path} has {count} {what} left; use fewer or other --folds."
+            f"Without one fold, {outer_cohort.path} has {fold_count} {limit_noun} left; use fewer or other --folds."
         )
     if division.column:
-        fold_of = by_value(training, folds, count, seed)
+        inner_fold_by_subject = group_values_into_folds(training_cohort, folds, fold_count, seed)
     elif division.whole_sites:
-        fold_of = by_whole_sites(training, count, seed)
+        inner_fold_by_subject = by_whole_sites(training_cohort, fold_count, seed)
     else:
-        fold_of = by_number(training, str(count), seed)
-    check_classes(training, fold_of, "inner fold")
-    return InnerFolds(cohort, fold_of)
+        inner_fold_by_subject = divide_into_numbered_folds(training_cohort, str(fold_count), seed)
+    check_fold_classes(training_cohort, inner_fold_by_subject, "inner fold")
+    return InnerFolds(outer_cohort, inner_fold_by_subject)
 
 
-def by_value(training: Cohort, folds: Folds, count: int, seed: int) -> dict[str, str]:
+def group_values_into_folds(training_cohort: Cohort, folds: Folds, fold_count: int, seed: int) -> dict[str, str]:
     """So many groups of values of the column, alike in size and in labels as far as that is possible."""
-    people = subjects_of(training.rows, training.groups)
-    value = [folds.fold_of[subject] for subject in people.subjects]
-    is_possible = min(Counter(people.label.tolist()).values()) >= count
-    stratum = people.label if is_possible else np.zeros(len(value))
-    return dict(zip(people.subjects, map(str, stratified(stratum, value, count, seed)), strict=True))
+    subject_arrays = make_subject_arrays(training_cohort.rows, training_cohort.groups)
+    outer_folds = [folds.fold_by_subject[subject] for subject in subject_arrays.subjects]
+    can_stratify = min(Counter(subject_arrays.labels.tolist()).values()) >= fold_count
+    strata = subject_arrays.labels if can_stratify else np.zeros(len(outer_folds))
+    return dict(
+        zip(
+            subject_arrays.subjects,
+            map(str, assign_stratified_folds(strata, outer_folds, fold_count, seed)),
+            strict=True,
+        )
+    )
 
 
-def permuted_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
+def permute_labels(folds: Folds, random: np.random.Generator) -> dict[str, float]:
     """Subject -> label, drawn anew. Units are exchanged within their site. The subjects of a group are one unit: their
     labels go together to one of as many subjects at the same sites. Those of a site come in any order."""
-    subjects, label, site, units = subjects_of(folds.whole.rows, folds.groups)
-    members, alike = defaultdict(list), defaultdict(list)
-    for at, unit in enumerate(units.tolist()):
-        members[unit].append(at)
-    for unit in members.values():  # of which those of a key may be exchanged
-        alike[tuple(sorted(site[unit]))].append(sorted(unit, key=site.__getitem__))
-    found: dict[str, float] = {}
-    for exchanged in alike.values():
-        for unit, of_others in zip(exchanged, random.permutation(np.array(exchanged)), strict=True):
-            source = sorted(random.permutation(of_others), key=site.__getitem__) if len(unit) > 1 else of_others
-            found |= {subjects[to]: float(label[of]) for to, of in zip(unit, source, strict=True)}
-    return found
+    subjects, labels, sites, clusters = make_subject_arrays(folds.full_cohort.rows, folds.groups)
+    indices_by_cluster, clusters_by_sites = defaultdict(list), defaultdict(list)
+    for index, cluster in enumerate(clusters.tolist()):
+        indices_by_cluster[cluster].append(index)
+    for cluster in indices_by_cluster.values():  # of which those of a key may be exchanged
+        clusters_by_sites[tuple(sorted(sites[cluster]))].append(sorted(cluster, key=sites.__getitem__))
+    label_by_subject: dict[str, float] = {}
+    for exchangeable_clusters in clusters_by_sites.values():
+        for cluster, donor_indices in zip(
+            exchangeable_clusters, random.permutation(np.array(exchangeable_clusters)), strict=True
+        ):
+            ordered_donors = (
+                sorted(random.permutation(donor_indices), key=sites.__getitem__) if len(cluster) > 1 else donor_indices
+            )
+            label_by_subject |= {
+                subjects[recipient_index]: float(labels[donor_index])
+                for recipient_index, donor_index in zip(cluster, ordered_donors, strict=True)
+            }
+    return label_by_subject
 
 
-def permuted_folds(folds: Folds, seed: int, number: int) -> Folds:
-    """The folds of the cohort with permuted labels; `number` tells one permutation of a seed. Numbered folds are cut
-    anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do whole sites,
-    which have as many of both labels as before."""
-    label = permuted_labels(folds, np.random.default_rng((seed, number)))
-    whole, fold_of = folds.whole.relabelled(label), folds.fold_of
-    if folds.are_numbered and not (folds.division.whole_sites or folds.reduced):
-        fold_of = by_number(whole, folds.how, seed)
-    check_classes(whole, fold_of)
-    reduced = {name: cohort.relabelled(label) for name, cohort in folds.reduced.items()}
-    return Folds(folds.how, whole, folds.identity, fold_of, folds.seed, reduced)
+def permute_folds(folds: Folds, seed: int, permutation_number: int) -> Folds:
+    """The folds of the cohort with permuted labels; `permutation_number` tells one permutation of a seed. Numbered
+    folds are cut anew by these labels, as before by the true ones. Others, and those of reduced cohorts, stay; so do
+    whole sites, which have as many of both labels as before."""
+    label_by_subject = permute_labels(folds, np.random.default_rng((seed, permutation_number)))
+    permuted_cohort, fold_by_subject = folds.full_cohort.relabel(label_by_subject), folds.fold_by_subject
+    if folds.are_numbered and not (folds.division.whole_sites or folds.reduced_cohort_by_fold):
+        fold_by_subject = divide_into_numbered_folds(permuted_cohort, folds.folds_option, seed)
+    check_fold_classes(permuted_cohort, fold_by_subject)
+    permuted_cohort_by_fold = {
+        fold_name: cohort.relabel(label_by_subject) for fold_name, cohort in folds.reduced_cohort_by_fold.items()
+    }
+    return Folds(
+        folds.folds_option, permuted_cohort, folds.identity, fold_by_subject, folds.seed, permuted_cohort_by_fold
+    )

@@ -7,78 +7,109 @@ from typing import NamedTuple
 import numpy as np
 
 from data.cohorts.division import (
-    USUAL_FOLDS,
+    USUAL_FOLD_COUNT,
     WHOLE_SITES,
     Division,
-    Subjects,
+    SubjectArrays,
+    assign_balanced_folds,
     joined_sites,
-    numbered_folds,
+    make_subject_arrays,
     site_folds,
-    subjects_of,
 )
-from data.cohorts.duplicates import Groups
-from data.cohorts.peers import MOST_LOST, of_both_classes, peers_of
-from data.cohorts.rows import CHANCE, CONFIDENCE, MIN_PER_CLASS, POWER, SITE_IS_UNKNOWN, Row, is_swapped, known_sites
+from data.cohorts.duplicates import SubjectGroups
+from data.cohorts.peers import MAX_LOST_SHARE, find_peer_groups, mark_mixed_groups
+from data.cohorts.rows import (
+    CHANCE_AUC,
+    CONFIDENCE_LEVEL,
+    MIN_CLASS_SUBJECTS,
+    POWER,
+    SITE_UNKNOWN_SENTENCE,
+    RecordRow,
+    find_recorded_sites,
+    is_swapped_file,
+)
 
-AREAS = np.linspace(CHANCE, 0.99, 491)  # the AUCs among which one is looked for
-PEOPLE = (100, 200, 400, 663)  # who train mmnn with connectomes, or without: its AUC, docs/understand/planning.md
-REACHED = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
-CLEARLY = 0.02  # by which an AUC must be less for other folds to be advised
-MEANS = "in 8 of 10 such studies, if that is the true one"
-MORE = "join them with others"
+CANDIDATE_AUCS = np.linspace(CHANCE_AUC, 0.99, 491)  # the AUCs among which one is looked for
+PLANNED_PEOPLE_COUNTS = (
+    100,
+    200,
+    400,
+    663,
+)  # who train mmnn with connectomes, or without: its AUC, docs/understand/planning.md
+MMNN_AUCS_BY_DATA = {"with connectomes": (0.66, 0.73, 0.78, 0.81), "without connectomes": (0.64, 0.71, 0.74, 0.78)}
+CLEAR_AUC_DIFFERENCE = 0.02  # by which an AUC must be less for other folds to be advised
+POWER_TEXT = "in 8 of 10 such studies, if that is the true one"
+MORE_PEOPLE_ADVICE = "join them with others"
 
 
-class Way(NamedTuple):
-    """How people are tested, whom the AUC compares, within what, and how many train (0: others). `auc` is the least
-    that is shown: infinite if none is enough, NaN without an interval."""
+class TestDesign(NamedTuple):
+    """How people are tested, whom the AUC compares, within what, and how many train (0: others). `least_auc` is the
+    least that is shown: infinite if none is enough, NaN without an interval."""
 
-    named: str
-    people: int
-    within: str
-    training: float
-    auc: float
+    design_name: str
+    compared_count: int
+    comparison_group: str
+    training_count: float
+    least_auc: float
 
 
-def forecast(
-    rows: Sequence[Row], groups: Groups, how: str = "", fold_of: Mapping[str, str] | None = None, connectome: str = ""
+def make_forecast(
+    rows: Sequence[RecordRow],
+    groups: SubjectGroups,
+    folds_option: str = "",
+    fold_by_subject: Mapping[str, str] | None = None,
+    connectome: str = "",
 ) -> list[str]:
-    """Two sentences: what is shown by the folds `how` that are given, or else by `--folds 10` of the seed 0, and of
-    whole sites or `--folds site`, without training people by a model of others; and what to do. `connectome` is empty
-    for a cohort without one. None where a label is unknown or regions were swapped, which folds refuse."""
-    if not rows or not all(row.known and not is_swapped(row.file) for row in rows):
+    """Two sentences: what is shown by the folds `folds_option` that are given, or else by `--folds 10` of the seed 0,
+    and of whole sites or `--folds site`, without training people by a model of others; and what to do. `connectome` is
+    empty for a cohort without one. None where a label is unknown or regions were swapped, which folds refuse."""
+    if not rows or not all(row.is_labelled and not is_swapped_file(row.file) for row in rows):
         return []
-    people, ways = subjects_of(rows, groups), dict[str, np.ndarray | None]({"a model of other participants": None})
+    subject_arrays, folds_by_design = (
+        make_subject_arrays(rows, groups),
+        dict[str, np.ndarray | None]({"a model of other participants": None}),
+    )
     if any(row.split == "train" for row in rows):
-        ways = usual_folds(people)
-    asked = {Division.parse(how).flags: np.array([fold_of[name] for name in people.subjects])} if fold_of else ways
-    every = [way_of(name, people, fold) for name, fold in (asked | ways | asked).items()]
-    best = best_way(every)
-    first = [way for way in every if way.named in asked or way is best]
-    told = "; ".join(map(what_is_shown, first)) or "no folds are possible"
-    means = f" ({MEANS})" if any(np.isfinite(one.auc) for one in first) else ""
-    of_site = "" if known_sites(people.site) else f"{SITE_IS_UNKNOWN}; "
-    advised = f"{of_site}{advice(best, connectome)}."
-    return [f"{told}{means}.", advised[0].upper() + advised[1:]]
+        folds_by_design = make_usual_folds(subject_arrays)
+    requested_folds_by_design = (
+        {Division.parse(folds_option).flags: np.array([fold_by_subject[name] for name in subject_arrays.subjects])}
+        if fold_by_subject
+        else folds_by_design
+    )
+    designs = [
+        assess_design(name, subject_arrays, subject_folds)
+        for name, subject_folds in (requested_folds_by_design | folds_by_design | requested_folds_by_design).items()
+    ]
+    best = best_way(designs)
+    requested_designs = [way for way in designs if way.design_name in requested_folds_by_design or way is best]
+    designs_text = "; ".join(map(describe_design, requested_designs)) or "no folds are possible"
+    power_text = f" ({POWER_TEXT})" if any(np.isfinite(design.least_auc) for design in requested_designs) else ""
+    site_text = "" if find_recorded_sites(subject_arrays.sites) else f"{SITE_UNKNOWN_SENTENCE}; "
+    advice_text = f"{site_text}{advise_design(best, connectome)}."
+    return [f"{designs_text}{power_text}.", advice_text[0].upper() + advice_text[1:]]
 
 
-def usual_folds(people: Subjects) -> dict[str, np.ndarray | None]:
+def make_usual_folds(subject_arrays: SubjectArrays) -> dict[str, np.ndarray | None]:
     """Those that are possible, by their name: numbered ones, then those that hold sites out. These are numbered, too,
     if they compare more people, and there are sites enough."""
-    found: dict[str, np.ndarray | None] = {}
-    subjects, label, site, unit = people
-    if (count := min(USUAL_FOLDS, people.smaller_class)) > 1:
-        fold = found[f"--folds {count}"] = numbered_folds(label, site, unit, count, 0)
-        joined = joined_sites(people)
-        if len(np.unique(joined)) >= count:
-            by_site = site_folds(label, joined, count, 0)
-            more = way_of("", people, by_site).people > way_of("", people, fold).people
-            if more and trains_on_both_classes(label, by_site):
-                return found | {Division.parse(f"{count}{WHOLE_SITES}").flags: by_site}
-    site_of = dict(zip(subjects, site, strict=True))
-    tested = np.array([site_of[first] for first in unit])
-    if 1 < len(np.unique(tested)) <= len(subjects) / 2 and trains_on_both_classes(label, tested):
-        found["--folds site"] = tested
-    return found
+    folds_by_design: dict[str, np.ndarray | None] = {}
+    subjects, labels, sites, clusters = subject_arrays
+    if (fold_count := min(USUAL_FOLD_COUNT, subject_arrays.smaller_class_size)) > 1:
+        fold = folds_by_design[f"--folds {fold_count}"] = assign_balanced_folds(labels, sites, clusters, fold_count, 0)
+        joined = joined_sites(subject_arrays)
+        if len(np.unique(joined)) >= fold_count:
+            by_site = site_folds(labels, joined, fold_count, 0)
+            more = (
+                assess_design("", subject_arrays, by_site).compared_count
+                > assess_design("", subject_arrays, fold).compared_count
+            )
+            if more and trains_on_both_classes(labels, by_site):
+                return folds_by_design | {Division.parse(f"{fold_count}{WHOLE_SITES}").flags: by_site}
+    site_by_subject = dict(zip(subjects, sites, strict=True))
+    tested = np.array([site_by_subject[first_subject] for first_subject in clusters])
+    if 1 < len(np.unique(tested)) <= len(subjects) / 2 and trains_on_both_classes(labels, tested):
+        folds_by_design["--folds site"] = tested
+    return folds_by_design
 
 
 def trains_on_both_classes(label: np.ndarray, fold: np.ndarray) -> bool:
@@ -86,67 +117,111 @@ def trains_on_both_classes(label: np.ndarray, fold: np.ndarray) -> bool:
     return all(len(np.unique(label[fold != name])) == 2 for name in np.unique(fold))
 
 
-def way_of(named: str, people: Subjects, fold: np.ndarray | None) -> Way:
+def assess_design(design_name: str, subject_arrays: SubjectArrays, subject_folds: np.ndarray | None) -> TestDesign:
     """Subjects who are tested in folds (n,) or by one model, compared as `utils.scores.metrics` does."""
-    _, label, site, unit = people
-    one_site, parts = len(np.unique(site)) == 1, np.zeros(len(label)) if fold is None else fold
-    group = parts if one_site else peers_of(label, site, fold)
-    both = of_both_classes(label, group)
-    sites = len(np.unique(site[both]))
-    within = f"within {sites} site{'s'[: sites != 1]}"
-    if one_site:
-        within = "in all" if fold is None else "within folds"
-    auc = np.nan
-    if min(len(np.unique(unit[both & (label == value)])) for value in (0, 1)) >= MIN_PER_CLASS:
-        counts = [np.unique(group[both & (label == value)], return_counts=True)[1] for value in (1, 0)]
-        auc = least_auc(np.array(counts), len(unit) / len(np.unique(unit)), fold is not None)
-    return Way(named, int(both.sum()), within, len(label) * (1 - 1 / len(np.unique(parts))), auc)
+    _, subject_labels, subject_sites, clusters = subject_arrays
+    has_single_site, folds_or_zeros = (
+        len(np.unique(subject_sites)) == 1,
+        np.zeros(len(subject_labels)) if subject_folds is None else subject_folds,
+    )
+    peer_groups = folds_or_zeros if has_single_site else find_peer_groups(subject_labels, subject_sites, subject_folds)
+    is_comparable = mark_mixed_groups(subject_labels, peer_groups)
+    site_count = len(np.unique(subject_sites[is_comparable]))
+    comparison_group = f"within {site_count} site{'s'[: site_count != 1]}"
+    if has_single_site:
+        comparison_group = "in all" if subject_folds is None else "within folds"
+    design_auc = np.nan
+    if (
+        min(len(np.unique(clusters[is_comparable & (subject_labels == class_label)])) for class_label in (0, 1))
+        >= MIN_CLASS_SUBJECTS
+    ):
+        class_counts = [
+            np.unique(peer_groups[is_comparable & (subject_labels == class_label)], return_counts=True)[1]
+            for class_label in (1, 0)
+        ]
+        design_auc = compute_least_auc(
+            np.array(class_counts), len(clusters) / len(np.unique(clusters)), subject_folds is not None
+        )
+    return TestDesign(
+        design_name,
+        int(is_comparable.sum()),
+        comparison_group,
+        len(subject_labels) * (1 - 1 / len(np.unique(folds_or_zeros))),
+        design_auc,
+    )
 
 
-def least_auc(counts: np.ndarray, relatives: float, folds: bool) -> float:
+def compute_least_auc(class_counts: np.ndarray, people_per_cluster: float, is_in_folds: bool) -> float:
     """The true AUC from which on 8 of 10 studies are called better than chance; infinite if none up to 0.99 is enough.
 
-    `counts` (2, groups) are of people of each class, `relatives` is how many people a unit has. The variance is that of
-    Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval is widened as that of a run.
-    Resamples may lack a class of a small group; how many do not enters by its root, see docs/understand/planning.md.
+    `class_counts` (2, groups) are of people of each class, `people_per_cluster` is how many people a unit has. The
+    variance is that of Hanley & McNeil (1982, Radiology 143:29), in folds twice as large. The interval is widened as
+    that of a run. Resamples may lack a class of a small group; how many do not enters by its root, see
+    docs/understand/planning.md.
     """
-    (autism, control), size, area = counts, counts.sum(0), AREAS[:, None]
-    of_autism = (autism - 1) * (area / (2 - area) - area**2)
-    of_control = (control - 1) * (2 * area**2 / (1 + area) - area**2)
-    variance = relatives * (size / size.sum()) ** 2 * (area * (1 - area) + of_autism + of_control) / (autism * control)
-    lost = min(2 * len(size) * relatives / size.sum(), MOST_LOST) if folds else 0
-    there = np.sqrt(np.prod(1 - np.exp(-counts), axis=0))
-    interval, error = (np.sqrt((1 + folds) * of.sum(1)) for of in (variance / there / (1 - lost), variance))
-    normal = NormalDist()
-    above = AREAS[AREAS - normal.inv_cdf((1 + CONFIDENCE) / 2) * interval > CHANCE]  # estimates
-    enough = AREAS[AREAS - normal.inv_cdf(POWER) * error >= min(above, default=np.inf)]
-    return float(min(enough, default=np.inf))
+    (autism_counts, control_counts), group_sizes, candidate_aucs = (
+        class_counts,
+        class_counts.sum(0),
+        CANDIDATE_AUCS[:, None],
+    )
+    autism_term = (autism_counts - 1) * (candidate_aucs / (2 - candidate_aucs) - candidate_aucs**2)
+    control_term = (control_counts - 1) * (2 * candidate_aucs**2 / (1 + candidate_aucs) - candidate_aucs**2)
+    variance = (
+        people_per_cluster
+        * (group_sizes / group_sizes.sum()) ** 2
+        * (candidate_aucs * (1 - candidate_aucs) + autism_term + control_term)
+        / (autism_counts * control_counts)
+    )
+    lost_share = (
+        min(2 * len(group_sizes) * people_per_cluster / group_sizes.sum(), MAX_LOST_SHARE) if is_in_folds else 0
+    )
+    presence_probability = np.sqrt(np.prod(1 - np.exp(-class_counts), axis=0))
+    interval_se, estimate_se = (
+        np.sqrt((1 + is_in_folds) * variances.sum(1))
+        for variances in (variance / presence_probability / (1 - lost_share), variance)
+    )
+    standard_normal = NormalDist()
+    significant_estimates = CANDIDATE_AUCS[
+        CANDIDATE_AUCS - standard_normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2) * interval_se > CHANCE_AUC
+    ]  # estimates
+    sufficient_aucs = CANDIDATE_AUCS[
+        CANDIDATE_AUCS - standard_normal.inv_cdf(POWER) * estimate_se >= min(significant_estimates, default=np.inf)
+    ]
+    return float(min(sufficient_aucs, default=np.inf))
 
 
-def what_is_shown(one: Way) -> str:
+def describe_design(design: TestDesign) -> str:
     """Whom a way compares, and what it shows."""
-    said = f"{one.named} compares {one.people} {one.within}"
-    if np.isnan(one.auc):
-        return f"{said}, too few for an interval"
-    return f"{said} and shows {'no AUC' if np.isinf(one.auc) else f'an AUC of {one.auc:.2f} or more'}"
+    comparison_text = f"{design.design_name} compares {design.compared_count} {design.comparison_group}"
+    if np.isnan(design.least_auc):
+        return f"{comparison_text}, too few for an interval"
+    return (
+        f"{comparison_text} and shows "
+        f"{'no AUC' if np.isinf(design.least_auc) else f'an AUC of {design.least_auc:.2f} or more'}"
+    )
 
 
-def best_way(ways: Sequence[Way]) -> Way | None:
+def best_way(ways: Sequence[TestDesign]) -> TestDesign | None:
     """The first way, unless another shows clearly more; None if nothing is shown by any."""
-    if not any(np.isfinite(way.auc) for way in ways):
+    if not any(np.isfinite(way.least_auc) for way in ways):
         return None
-    auc = dict(zip(ways, np.nan_to_num([way.auc for way in ways], nan=np.inf), strict=True))
-    return min(ways, key=lambda way: auc[way] + CLEARLY * (way is not ways[0]))
+    auc = dict(zip(ways, np.nan_to_num([way.least_auc for way in ways], nan=np.inf), strict=True))
+    return min(ways, key=lambda way: auc[way] + CLEAR_AUC_DIFFERENCE * (way is not ways[0]))
 
 
-def advice(best: Way | None, connectome: str) -> str:
-    if best is None:
-        return f"too few participants for a conclusion: {MORE}"
-    if not best.training:
+def advise_design(best_design: TestDesign | None, connectome_name: str) -> str:
+    if best_design is None:
+        return f"too few participants for a conclusion: {MORE_PEOPLE_ADVICE}"
+    if not best_design.training_count:
         return "expect a conclusion only if the model's own test had a higher AUC"
-    training, data = np.clip(best.training, PEOPLE[0], PEOPLE[-1]), f"with{'' if connectome else 'out'} connectomes"
-    usual = np.interp(np.log(training), np.log(PEOPLE), REACHED[data])
-    known = f"mmnn {data} reached {usual:.2f} when trained on {training:.0f} participants of ABIDE I"
-    if usual >= best.auc:
-        return f"use {best.named}; {known}"
-    return f"use {best.named}, but expect no conclusion, since {known}: {MORE}"
+    training_count, connectome_words = (
+        np.clip(best_design.training_count, PLANNED_PEOPLE_COUNTS[0], PLANNED_PEOPLE_COUNTS[-1]),
+        f"with{'' if connectome_name else 'out'} connectomes",
+    )
+    usual_auc = np.interp(np.log(training_count), np.log(PLANNED_PEOPLE_COUNTS), MMNN_AUCS_BY_DATA[connectome_words])
+    reached_text = (
+        f"mmnn {connectome_words} reached {usual_auc:.2f} when trained on {training_count:.0f} participants of ABIDE I"
+    )
+    if usual_auc >= best_design.least_auc:
+        return f"use {best_design.design_name}; {reached_text}"
+    return f"use {best_design.design_name}, but expect no conclusion, since {reached_text}: {MORE_PEOPLE_ADVICE}"

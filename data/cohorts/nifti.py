@@ -21,16 +21,16 @@ from data.base import files
 from data.base.errors import InputError
 from data.cohorts import records, resampling
 
-MAX_VALUE = 1e7  # far above any ALFF, and labels are exact
-SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two: pairs of NIfTI, or of ANALYZE, which has no affine
-MAX_OUTSIDE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
-SAMPLED = 2  # every second voxel along each axis suffices to locate a brain
-UNREADABLE = (  # what nibabel raises for damaged files
+MAX_VOXEL_VALUE = 1e7  # far above any ALFF, and labels are exact
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".img", ".hdr")  # the last two: pairs of NIfTI, or of ANALYZE, which has no affine
+MAX_OUTSIDE_SHARE = 0.1  # of a brain; the bottom of the brain stem is cut off by some templates
+SAMPLING_STEP = 2  # every second voxel along each axis suffices to locate a brain
+NIFTI_READ_ERRORS = (  # what nibabel raises for damaged files
     *(ImageFileError, HeaderDataError, OrientationError, zlib.error),
     *(OSError, EOFError, ValueError, KeyError, OverflowError, MemoryError),
 )
-SIDES_DIFFER = "sides_differ"  # in `extra` of an image: see `sides_differ`
-MNI152 = 4  # NIfTI's code for coordinates in MNI space
+SIDES_DIFFER_KEY = "sides_differ"  # in `extra` of an image: see `has_contradicting_sides`
+MNI152_CODE = 4  # NIfTI's code for coordinates in MNI space
 logger.disabled = True  # nibabel prints what it repairs in a header; what it cannot repair it raises
 
 
@@ -39,33 +39,38 @@ class MapOnDisk:
     """Where a map lies: a NIfTI file, and which volume of it, from 0, if it is 4-D; None if it is 3-D."""
 
     path: Path
-    number: int | None = None
+    volume_number: int | None = None
 
     @property
     def name(self) -> str:
         """The name of the file, and the number of the volume."""
-        return self.path.name + (f", volume {self.number}" if self.number is not None else "")
+        return self.path.name + (f", volume {self.volume_number}" if self.volume_number is not None else "")
 
     def __str__(self) -> str:
         return str(self.path.with_name(self.name))
 
 
-def num_volumes(image: nibabel.Nifti1Pair) -> int | None:
+def count_volumes(image: nibabel.Nifti1Pair) -> int | None:
     """How many volumes an image (x, y, z, volumes) has; None if it is 3-D but for axes of length 1."""
-    count = math.prod(image.shape[3:])
-    return count if count > 1 else None
+    volume_count = math.prod(image.shape[3:])
+    return volume_count if volume_count > 1 else None
 
 
-def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
+def check_nifti_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> None:
     """Raises InputError unless an image holds numbers and has an affine. It must be 3-D, or 4-D with at most so many
     volumes."""
-    shape, volumes = image.shape, math.prod(image.shape[3:])
-    if len(shape) < 3 or min(shape[:3]) < 2 or max(shape[3:], default=1) != volumes or volumes < 1:
-        raise InputError(f"{path} has the shape {shape}; expected one 3-D map, or several in a 4-D file.")
-    if volumes > max_volumes:
+    image_shape, volume_count = image.shape, math.prod(image.shape[3:])
+    if (
+        len(image_shape) < 3
+        or min(image_shape[:3]) < 2
+        or max(image_shape[3:], default=1) != volume_count
+        or volume_count < 1
+    ):
+        raise InputError(f"{path} has the shape {image_shape}; expected one 3-D map, or several in a 4-D file.")
+    if volume_count > max_volumes:
         raise InputError(
-            f"{path} holds {volumes} volumes, as a scan does; expected one map, or at most {max_volumes}. Make maps of "
-            "it first: abide-data derive does, or C-PAC, DPABI and XCP-D."
+            f"{path} holds {volume_count} volumes, as a scan does; expected one map, or at most {max_volumes}. Make "
+            "maps of it first: abide-data derive does, or C-PAC, DPABI and XCP-D."
         )
     if (dtype := image.get_data_dtype()).kind not in "iuf":
         raise InputError(f"{path} holds values of {dtype}; expected a map of numbers.")
@@ -74,155 +79,167 @@ def check_header(image: nibabel.Nifti1Pair, path: Path, max_volumes: int) -> Non
         raise InputError(f"{path} has no affine that places its voxels; expected a map in MNI space. Write its affine.")
 
 
-def open_image(path: Path, max_volumes: int = records.MAX_MAPS) -> nibabel.Nifti1Pair:
+def open_nifti(path: Path, max_volumes: int = records.MAX_MAPS) -> nibabel.Nifti1Pair:
     """An image whose header is in order; no voxel is read. Raises InputError, naming the file."""
     files.check_regular_file(path)
-    with readable(path):
+    with convert_nifti_errors(path):
         image = nibabel.load(path, keep_file_open=True)  # so that volumes are read one after another
         if not isinstance(image, nibabel.Nifti1Pair):
             raise InputError(f"{path} is {type(image).__name__}, not NIfTI; expected .nii. Convert it to NIfTI.")
         files.check_regular_file(Path(str(image.file_map["image"].filename)))  # not the header's, of a pair
-        check_header(image, path, max_volumes)
+        check_nifti_header(image, path, max_volumes)
     return image
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def convert_nifti_errors(path: Path) -> Iterator[None]:
     """Raises InputError for what nibabel raises."""
     try:
         yield
-    except UNREADABLE as error:
+    except NIFTI_READ_ERRORS as error:
         raise InputError(
             f"{path} is not a readable NIfTI map: {' '.join(str(error).split())}. Copy it again."
         ) from error
 
 
-def read_images(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+def read_map_images(maps: Iterable[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
     """Each map (x, y, z) float32, in Fortran order, in the nearest RAS+ orientation; NaN becomes 0. Its `extra` holds
     SIDES_DIFFER. If maps in a row are of one file, it is read once, a volume at a time. Raises InputError, naming the
     file."""
-    for path, of_file in groupby(maps, key=lambda of_map: of_map.path):
-        image, wanted = open_image(path), list(of_file)
-        for of_map in wanted:
-            volume = read_volume(image, of_map)
-            if of_map is wanted[-1] and path.name.lower().endswith(".gz"):
-                read_to_end(image, path)
-            yield volume
+    for nifti_path, file_group in groupby(maps, key=lambda map_on_disk: map_on_disk.path):
+        file_image, file_maps = open_nifti(nifti_path), list(file_group)
+        for map_on_disk in file_maps:
+            map_image = read_map(file_image, map_on_disk)
+            if map_on_disk is file_maps[-1] and nifti_path.name.lower().endswith(".gz"):
+                verify_compressed_end(file_image, nifti_path)
+            yield map_image
 
 
-def stem_of(path: Path) -> str:
+def strip_nifti_suffix(image_path: Path) -> str:
     """The name of an image without its ending."""
-    return next((path.name[: -len(end)] for end in SUFFIXES if path.name.lower().endswith(end)), path.name)
+    return next(
+        (image_path.name[: -len(suffix)] for suffix in NIFTI_SUFFIXES if image_path.name.lower().endswith(suffix)),
+        image_path.name,
+    )
 
 
-def beside(path: Path, ending: str) -> Path:
+def make_sidecar_path(image_path: Path, suffix: str) -> Path:
     """The file beside an image that has its name with another ending, such as `.json`."""
-    return path.with_name(stem_of(path) + ending)
+    return image_path.with_name(strip_nifti_suffix(image_path) + suffix)
 
 
-def read_to_end(image: nibabel.Nifti1Pair, path: Path) -> None:
+def verify_compressed_end(image: nibabel.Nifti1Pair, path: Path) -> None:
     """Reads on to the end of a compressed file, where the checksum of its values is: nibabel stops before. Raises
     InputError, naming the file, if they are not what was compressed."""
-    stored: Any = image.dataobj
-    with readable(path), stored._get_fileobj() as file:
-        while file.read(2**20):
+    array_proxy: Any = image.dataobj
+    with convert_nifti_errors(path), array_proxy._get_fileobj() as compressed_file:
+        while compressed_file.read(2**20):
             pass
 
 
 @np.errstate(all="ignore")  # what overflows becomes infinite, which is an error below
-def read_volume(image: nibabel.Nifti1Pair, of_map: MapOnDisk) -> nibabel.Nifti1Image:
-    """One map of an opened file, see `read_images`."""
-    if of_map.number is None and num_volumes(image):
-        raise InputError(f"{of_map} has the shape {image.shape}; expected one 3-D map.")
-    with readable(of_map.path):
-        stored = image.dataobj
-        if of_map.number is not None:
-            stored = stored[(..., *np.unravel_index(of_map.number, image.shape[3:]))]
-        values = np.asarray(stored, np.float32).reshape(image.shape[:3])
-        canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(values, image.affine))
-    values = np.asarray(canonical.dataobj)
-    if np.isnan(values.max()):
-        values = np.where(np.isnan(values), np.float32(0), values)
-    values = np.asfortranarray(values)  # as files have it, which is fastest to read through
-    if max(values.max(), -values.min()) > MAX_VALUE:
+def read_map(image: nibabel.Nifti1Pair, map_on_disk: MapOnDisk) -> nibabel.Nifti1Image:
+    """One map of an opened file, see `read_map_images`."""
+    if map_on_disk.volume_number is None and count_volumes(image):
+        raise InputError(f"{map_on_disk} has the shape {image.shape}; expected one 3-D map.")
+    with convert_nifti_errors(map_on_disk.path):
+        stored_values = image.dataobj
+        if map_on_disk.volume_number is not None:
+            stored_values = stored_values[(..., *np.unravel_index(map_on_disk.volume_number, image.shape[3:]))]
+        voxel_values = np.asarray(stored_values, np.float32).reshape(image.shape[:3])
+        canonical_image = nibabel.as_closest_canonical(nibabel.Nifti1Image(voxel_values, image.affine))
+    voxel_values = np.asarray(canonical_image.dataobj)
+    if np.isnan(voxel_values.max()):
+        voxel_values = np.where(np.isnan(voxel_values), np.float32(0), voxel_values)
+    voxel_values = np.asfortranarray(voxel_values)  # as files have it, which is fastest to read through
+    if max(voxel_values.max(), -voxel_values.min()) > MAX_VOXEL_VALUE:
         raise InputError(
-            f"{of_map} holds infinite values, or some above {MAX_VALUE:g}; expected a map or labels. Compute it again."
+            f"{map_on_disk} holds infinite values, or some above {MAX_VOXEL_VALUE:g}; expected a map or labels. "
+            "Compute it again."
         )
-    return nibabel.Nifti1Image(values, canonical.affine, extra={SIDES_DIFFER: sides_differ(image)})
+    return nibabel.Nifti1Image(
+        voxel_values, canonical_image.affine, extra={SIDES_DIFFER_KEY: has_contradicting_sides(image)}
+    )
 
 
-def sides_differ(image: nibabel.Nifti1Pair) -> bool:
+def has_contradicting_sides(image: nibabel.Nifti1Pair) -> bool:
     """Whether a header holds two affines, a qform and an sform, of which one calls left what the other calls right.
     nibabel takes the sform, some programs take the qform."""
     try:
-        forms = image.get_qform(coded=True), image.get_sform(coded=True)
-        if not all(code for _, code in forms):
+        coded_affines = image.get_qform(coded=True), image.get_sform(coded=True)
+        if not all(code for _, code in coded_affines):
             return False
-        (one, other) = (nibabel.aff2axcodes(affine) for affine, _ in forms)
-    except UNREADABLE:  # a qform that is no rotation
+        (qform_axes, sform_axes) = (nibabel.aff2axcodes(affine) for affine, _ in coded_affines)
+    except NIFTI_READ_ERRORS:  # a qform that is no rotation
         return False
-    return any({*ends} == {"L", "R"} for ends in zip(one, other, strict=True))
+    return any({*axis_ends} == {"L", "R"} for axis_ends in zip(qform_axes, sform_axes, strict=True))
 
 
-def share_outside(brain: np.ndarray, affine: np.ndarray) -> float:
-    """The share of a brain's voxels outside the full grid, by a sample of them; `brain` is (x, y, z) bool under
-    `affine`."""
-    to_grid = np.linalg.inv(np.array(records.FULL.affine)) @ affine
+def compute_outside_share(brain_mask: np.ndarray, brain_affine: np.ndarray) -> float:
+    """The share of a brain's voxels outside the full grid, by a sample of them; `brain_mask` is (x, y, z) bool under
+    `brain_affine`."""
+    to_grid_affine = np.linalg.inv(np.array(records.FULL.affine)) @ brain_affine
 
-    def within(voxels: np.ndarray) -> np.ndarray:
-        at = apply_affine(to_grid, voxels)
-        return ((at > -0.5) & (at < np.array(records.FULL.shape) - 0.5)).all(1)
+    def is_within_grid(voxel_indices: np.ndarray) -> np.ndarray:
+        grid_positions = apply_affine(to_grid_affine, voxel_indices)
+        return ((grid_positions > -0.5) & (grid_positions < np.array(records.FULL.shape) - 0.5)).all(1)
 
-    if within(np.array(list(product(*((0, size - 1) for size in brain.shape))))).all():
+    if is_within_grid(np.array(list(product(*((0, axis_length - 1) for axis_length in brain_mask.shape))))).all():
         return 0.0
-    voxels = SAMPLED * np.argwhere(brain.T[::SAMPLED, ::SAMPLED, ::SAMPLED])[:, ::-1]
-    return float(1 - within(voxels).mean()) if len(voxels) else 0.0
+    sampled_voxels = (
+        SAMPLING_STEP * np.argwhere(brain_mask.T[::SAMPLING_STEP, ::SAMPLING_STEP, ::SAMPLING_STEP])[:, ::-1]
+    )
+    return float(1 - is_within_grid(sampled_voxels).mean()) if len(sampled_voxels) else 0.0
 
 
-def read_brains(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
-    """`read_images`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
-    for of_map, image in zip(maps, read_images(maps), strict=True):
-        values = np.asarray(image.dataobj)
-        brain = values != records.background(values)
-        if not brain.any() or np.ptp(values.T[brain.T]) == 0:
+def read_brain_maps(maps: Sequence[MapOnDisk]) -> Iterator[nibabel.Nifti1Image]:
+    """`read_map_images`, each of which must hold a brain that lies mostly on the MNI grid. Raises InputError."""
+    for map_on_disk, image in zip(maps, read_map_images(maps), strict=True):
+        voxel_values = np.asarray(image.dataobj)
+        brain_mask = voxel_values != records.find_background(voxel_values)
+        if not brain_mask.any() or np.ptp(voxel_values.T[brain_mask.T]) == 0:
             raise InputError(
-                f"{of_map} is empty or constant (NaN is 0); expected the map of a brain. Compute it again."
+                f"{map_on_disk} is empty or constant (NaN is 0); expected the map of a brain. Compute it again."
             )
-        if (outside := share_outside(brain, image.affine)) > MAX_OUTSIDE:
-            raise InputError(f"{of_map}: {outside:.0%} of its brain lies outside the MNI grid; check its affine.")
+        if (outside_share := compute_outside_share(brain_mask, image.affine)) > MAX_OUTSIDE_SHARE:
+            raise InputError(
+                f"{map_on_disk}: {outside_share:.0%} of its brain lies outside the MNI grid; check its affine."
+            )
         yield image
 
 
-def stored_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
+def make_record_volume(image: nibabel.Nifti1Image, grid: records.Grid) -> np.ndarray:
     """What a record holds of a map: (x, y, z) float32 on a grid, z-scored over the full one."""
-    aligned = resampling.axis_aligned(image.shape, image.affine.tobytes())
-    if aligned and grid == records.REDUCED:
-        return aligned.z_scored_blocks(np.asarray(image.dataobj))
-    volume = records.normalise(on_full_grid(image, "linear"))
-    return volume if grid == records.FULL else resampling.block_mean(volume)
+    aligned_resampler = resampling.make_aligned_resampler(image.shape, image.affine.tobytes())
+    if aligned_resampler and grid == records.REDUCED:
+        return aligned_resampler.compute_z_scored_blocks(np.asarray(image.dataobj))
+    full_volume = records.z_score_volume(resample_to_full_grid(image, "linear"))
+    return full_volume if grid == records.FULL else resampling.average_blocks(full_volume)
 
 
-def on_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
+def resample_to_full_grid(image: nibabel.Nifti1Image, interpolation: str) -> np.ndarray:
     """An image sampled by its affine on the full grid, (91, 109, 91) float32, 0 outside; "linear", or "nearest"."""
-    if interpolation == "linear" and (aligned := resampling.axis_aligned(image.shape, image.affine.tobytes())):
-        return aligned.full(np.asarray(image.dataobj))
+    if interpolation == "linear" and (
+        aligned_resampler := resampling.make_aligned_resampler(image.shape, image.affine.tobytes())
+    ):
+        return aligned_resampler.resample_full(np.asarray(image.dataobj))
     from nilearn.image import resample_img
 
-    options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
-    resampled = resample_img(image, np.array(records.FULL.affine), records.FULL.shape, **options)
-    return resampled.get_fdata(dtype=np.float32)
+    resample_options = {"interpolation": interpolation, "copy_header": True, "force_resample": True}
+    resampled_image = resample_img(image, np.array(records.FULL.affine), records.FULL.shape, **resample_options)
+    return resampled_image.get_fdata(dtype=np.float32)
 
 
-def mni_image(values: np.ndarray, grid: records.Grid) -> nibabel.Nifti1Image:
+def make_mni_image(voxel_values: np.ndarray, grid: records.Grid) -> nibabel.Nifti1Image:
     """A volume or label image (x, y, z) on a grid as NIfTI, RAS+, with the grid's affine in MNI space, mm."""
-    image = nibabel.Nifti1Image(values, np.array(grid.affine))
-    image.set_sform(grid.affine, MNI152)
-    image.set_qform(grid.affine, MNI152)
+    image = nibabel.Nifti1Image(voxel_values, np.array(grid.affine))
+    image.set_sform(grid.affine, MNI152_CODE)
+    image.set_qform(grid.affine, MNI152_CODE)
     image.header.set_xyzt_units("mm")
     return image
 
 
-def save(image: nibabel.Nifti1Image, path: Path) -> None:
+def save_nifti(image: nibabel.Nifti1Image, path: Path) -> None:
     """Writes an image whole or not at all."""
-    with files.unfinished(path) as unfinished:
-        nibabel.save(image, unfinished)
+    with files.unfinished(path) as unfinished_path:
+        nibabel.save(image, unfinished_path)

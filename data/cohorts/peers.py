@@ -3,11 +3,15 @@
 import numpy as np
 import pandas as pd
 
-MOST_PULL = 0.08  # log odds, of a fold's own people on what their site tells, see `pull`; at half, a share of 0.02
-MOST_LOST = 0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
+MAX_PULL = (
+    0.08  # log odds, of a fold's own people on what their site tells, see `compute_pull`; at half, a share of 0.02
+)
+MAX_LOST_SHARE = (
+    0.25  # of the subjects of an AUC within groups: the bootstrap itself widens the interval of small groups
+)
 
 
-def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
+def compute_pull(labels: np.ndarray, sites: np.ndarray, folds: np.ndarray) -> float:
     """How much less autism there is in other folds at the site of a person with autism than at a control's, in log
     odds.
 
@@ -18,26 +22,42 @@ def pull(label: np.ndarray, site: np.ndarray, fold: np.ndarray) -> float:
     A model that knows these others predicts the person by them, in the wrong direction. The AUC within sites falls
     (`tests/benchmarks/coverage.py`). It is 0 if each site is in one fold, or each fold has its share of both classes.
     """
-    table = pd.DataFrame({"label": label, "site": site, "fold": fold})
-    whole, own = (table.groupby(names)["label"].transform for names in (["site"], ["site", "fold"]))
-    others = whole("size") - own("size")
-    share = ((whole("sum") - own("sum")) / others.where(others > 0)).groupby([table["site"], table["label"]]).mean()
-    by_class, autism = share.unstack().reindex(columns=[0, 1]), table.groupby("site")["label"].mean()
-    slope = autism * (1 - autism)
-    size = table["site"].value_counts()[by_class.index] * slope.gt(0)
-    return float(((by_class[0] - by_class[1]).fillna(0) / slope.where(slope > 0, 1) * size).sum() / max(size.sum(), 1))
+    table = pd.DataFrame({"label": labels, "site": sites, "fold": folds})
+    site_transform, site_fold_transform = (
+        table.groupby(key_columns)["label"].transform for key_columns in (["site"], ["site", "fold"])
+    )
+    remaining_count = site_transform("size") - site_fold_transform("size")
+    autism_share = (
+        ((site_transform("sum") - site_fold_transform("sum")) / remaining_count.where(remaining_count > 0))
+        .groupby([table["site"], table["label"]])
+        .mean()
+    )
+    share_by_class, autism_share_by_site = (
+        autism_share.unstack().reindex(columns=[0, 1]),
+        table.groupby("site")["label"].mean(),
+    )
+    logit_slope = autism_share_by_site * (1 - autism_share_by_site)
+    record_count_by_site = table["site"].value_counts()[share_by_class.index] * logit_slope.gt(0)
+    return float(
+        (
+            (share_by_class[0] - share_by_class[1]).fillna(0)
+            / logit_slope.where(logit_slope > 0, 1)
+            * record_count_by_site
+        ).sum()
+        / max(record_count_by_site.sum(), 1)
+    )
 
 
-def peers_of(label: np.ndarray, site: np.ndarray, fold: np.ndarray | None) -> np.ndarray:
-    """The site of each record (n,), or one for each site and fold if the `pull` is too large."""
-    return site if fold is None or pull(label, site, fold) <= MOST_PULL else within_folds(site, fold)
+def find_peer_groups(labels: np.ndarray, sites: np.ndarray, folds: np.ndarray | None) -> np.ndarray:
+    """The site of each record (n,), or one for each site and fold if the `compute_pull` is too large."""
+    return sites if folds is None or compute_pull(labels, sites, folds) <= MAX_PULL else number_site_folds(sites, folds)
 
 
-def within_folds(site: np.ndarray | None, fold: np.ndarray | None) -> np.ndarray:
+def number_site_folds(sites: np.ndarray | None, folds: np.ndarray | None) -> np.ndarray:
     """A number for each site and fold, of each record (n,)."""
-    return pd.DataFrame({"site": site, "fold": fold}).groupby(["site", "fold"]).ngroup().to_numpy()
+    return pd.DataFrame({"site": sites, "fold": folds}).groupby(["site", "fold"]).ngroup().to_numpy()
 
 
-def of_both_classes(label: np.ndarray, group: np.ndarray) -> np.ndarray:
+def mark_mixed_groups(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Which records (n,) bool are of a group (n,) that has both classes."""
-    return np.isin(group, np.intersect1d(group[label == 1], group[label == 0]))
+    return np.isin(groups, np.intersect1d(groups[labels == 1], groups[labels == 0]))

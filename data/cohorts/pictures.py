@@ -13,116 +13,144 @@ import numpy as np
 
 from data.cohorts import records
 
-CUTS_MM = (-6.0, -18.0, 6.0)  # x, y and z of the cuts
-SIDES_MM = ((-84.0, 84.0), (-120.0, 90.0), (-72.0, 96.0))  # what they show; a brain lies well within
-PLANES = ((1, 2), (0, 2), (0, 1))  # the axes to the right and up
-CUTS = "cuts at x = -6, y = -18 and z = 6 mm in MNI space; the participant's left is on the left"
-WINDOW = (1.0, 99.5)  # percent of a brain's values: the darkest and the brightest
-DARKEST = 40  # grey of what lies in the brain; outside it is black
-OUTSIDE_MM = 1e6
-QUALITY = 75  # of WebP, which has no more than 16,383 pixels along a side
-FEW, MOST_IN_ROW = 5000, 59  # people whose pictures, (106, 276) at 2 mm, one sheet holds; of a row of it
+SLICE_POSITIONS_MM = (-6.0, -18.0, 6.0)  # x, y and z of the cuts
+SLICE_EXTENTS_MM = ((-84.0, 84.0), (-120.0, 90.0), (-72.0, 96.0))  # what they show; a brain lies well within
+SLICE_PLANE_AXES = ((1, 2), (0, 2), (0, 1))  # the axes to the right and up
+SLICES_CAPTION = "cuts at x = -6, y = -18 and z = 6 mm in MNI space; the participant's left is on the left"
+BRIGHTNESS_PERCENTILES = (1.0, 99.5)  # percent of a brain's values: the darkest and the brightest
+DARKEST_BRAIN_GREY = 40  # grey of what lies in the brain; outside it is black
+OUTSIDE_POINT_MM = 1e6
+WEBP_QUALITY = 75  # of WebP, which has no more than 16,383 pixels along a side
+MAX_FULL_SIZE_PEOPLE, MAX_PICTURES_PER_ROW = (
+    5000,
+    59,
+)  # people whose pictures, (106, 276) at 2 mm, one sheet holds; of a row of it
 
 
 @lru_cache(maxsize=8)
-def sampled(shape: tuple[int, ...], affine: bytes, step_mm: float) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def locate_slice_voxels(
+    volume_shape: tuple[int, ...], affine: bytes, step_mm: float
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Where the cuts lie in volumes of this shape and affine (4, 4) float64. The indices of the voxel nearest to each
     point are three arrays (rows, columns); with them, which points (rows, columns) lie in a volume."""
-    axes = [np.arange(low, high + 1, step_mm) for low, high in SIDES_MM]
-    height, cuts = max(map(len, axes)), []
-    for right, up in PLANES:
-        points = np.empty((len(axes[up]), len(axes[right]), 3))
-        points[...] = CUTS_MM
-        points[..., right], points[..., up] = axes[right], axes[up][::-1, None]
-        above = (height - len(points)) // 2
-        below = height - len(points) - above
-        cuts.append(np.pad(points, ((above, below), (0, 0), (0, 0)), constant_values=OUTSIDE_MM))
+    axis_points_mm = [np.arange(low_mm, high_mm + 1, step_mm) for low_mm, high_mm in SLICE_EXTENTS_MM]
+    picture_height, padded_slices = max(map(len, axis_points_mm)), []
+    for right_axis, up_axis in SLICE_PLANE_AXES:
+        points_mm = np.empty((len(axis_points_mm[up_axis]), len(axis_points_mm[right_axis]), 3))
+        points_mm[...] = SLICE_POSITIONS_MM
+        points_mm[..., right_axis], points_mm[..., up_axis] = (
+            axis_points_mm[right_axis],
+            axis_points_mm[up_axis][::-1, None],
+        )
+        rows_above = (picture_height - len(points_mm)) // 2
+        rows_below = picture_height - len(points_mm) - rows_above
+        padded_slices.append(
+            np.pad(points_mm, ((rows_above, rows_below), (0, 0), (0, 0)), constant_values=OUTSIDE_POINT_MM)
+        )
     to_voxels = np.linalg.inv(np.frombuffer(affine).reshape(4, 4))
-    at = np.rint(np.concatenate(cuts, axis=1) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).astype(int)
-    inside = ((at >= 0) & (at < shape)).all(-1)
-    return tuple(np.moveaxis(np.where(inside[..., None], at, 0), -1, 0)), inside
+    voxel_indices = np.rint(np.concatenate(padded_slices, axis=1) @ to_voxels[:3, :3].T + to_voxels[:3, 3]).astype(int)
+    is_inside = ((voxel_indices >= 0) & (voxel_indices < volume_shape)).all(-1)
+    return tuple(np.moveaxis(np.where(is_inside[..., None], voxel_indices, 0), -1, 0)), is_inside
 
 
-def cuts_of(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
+def sample_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The values (rows, columns) of the cuts through a volume (x, y, z), its background outside of it."""
-    at, inside = sampled(volume.shape, np.asarray(affine, np.float64).tobytes(), step_mm)
-    return np.where(inside, volume[at], records.background(volume))
+    voxel_indices, is_inside = locate_slice_voxels(volume.shape, np.asarray(affine, np.float64).tobytes(), step_mm)
+    return np.where(is_inside, volume[voxel_indices], records.find_background(volume))
 
 
-def picture(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
+def draw_slices(volume: np.ndarray, affine: Sequence[Sequence[float]] | np.ndarray, step_mm: float) -> np.ndarray:
     """The cuts (rows, columns) uint8: black outside the brain, the brighter the greater within, by its own values."""
-    values, level = cuts_of(volume, affine, step_mm), records.background(volume)
-    brain = np.abs(values - level) > 1e-4 * np.ptp(values)
-    if not brain.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = np.percentile(values[brain], WINDOW)
-    share = np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
-    return np.where(brain, DARKEST + (255 - DARKEST) * share, 0).astype(np.uint8)
+    slice_values, background_value = sample_slices(volume, affine, step_mm), records.find_background(volume)
+    brain_mask = np.abs(slice_values - background_value) > 1e-4 * np.ptp(slice_values)
+    if not brain_mask.any():
+        return np.zeros(slice_values.shape, np.uint8)
+    darkest_value, brightest_value = np.percentile(slice_values[brain_mask], BRIGHTNESS_PERCENTILES)
+    brightness = np.clip(
+        (slice_values - darkest_value) / max(brightest_value - darkest_value, np.finfo(np.float32).tiny), 0, 1
+    )
+    return np.where(brain_mask, DARKEST_BRAIN_GREY + (255 - DARKEST_BRAIN_GREY) * brightness, 0).astype(np.uint8)
 
 
-def webp(image: np.ndarray) -> bytes:
+def encode_webp(pixels: np.ndarray) -> bytes:
     """A picture (rows, columns) uint8 as a WebP file."""
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", quality=QUALITY)
-    return file.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=WEBP_QUALITY)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
-class Sheet:
+class PictureSheet:
     """So many pictures of one size in one image, row by row."""
 
-    count: int
+    picture_count: int
 
     @property
-    def size(self) -> tuple[int, int]:
+    def row_and_column_count(self) -> tuple[int, int]:
         """Rows, and pictures in a row."""
-        width = max(1, min(math.ceil(math.sqrt(self.count)), MOST_IN_ROW))
-        return math.ceil(self.count / width), width
+        pictures_per_row = max(1, min(math.ceil(math.sqrt(self.picture_count)), MAX_PICTURES_PER_ROW))
+        return math.ceil(self.picture_count / pictures_per_row), pictures_per_row
 
-    def image(self, pictures: Sequence[np.ndarray]) -> bytes:
+    def encode_pictures(self, pictures: Sequence[np.ndarray]) -> bytes:
         """As a WebP file."""
-        (height, width), (rows, columns) = self.size, pictures[0].shape
-        places = np.zeros((height * width, rows, columns), np.uint8)
-        places[: len(pictures)] = pictures
-        return webp(places.reshape(height, width, rows, columns).swapaxes(1, 2).reshape(height * rows, -1))
+        (row_count, pictures_per_row), (pixel_rows, pixel_columns) = self.row_and_column_count, pictures[0].shape
+        picture_slots = np.zeros((row_count * pictures_per_row, pixel_rows, pixel_columns), np.uint8)
+        picture_slots[: len(pictures)] = pictures
+        return encode_webp(
+            picture_slots.reshape(row_count, pictures_per_row, pixel_rows, pixel_columns)
+            .swapaxes(1, 2)
+            .reshape(row_count * pixel_rows, -1)
+        )
 
-    def style(self, at: int) -> str:
+    def make_css_style(self, picture_index: int) -> str:
         """Where a picture lies, as CSS."""
-        height, width = self.size
-        row, column = divmod(at, width)
-        across, down = (f"{100 * of / max(most - 1, 1):.4f}%" for of, most in ((column, width), (row, height)))
-        return f"background-size:{100 * width}% {100 * height}%;background-position:{across} {down}"
+        row_count, pictures_per_row = self.row_and_column_count
+        sheet_row, sheet_column = divmod(picture_index, pictures_per_row)
+        across_percent, down_percent = (
+            f"{100 * slot_index / max(slot_count - 1, 1):.4f}%"
+            for slot_index, slot_count in ((sheet_column, pictures_per_row), (sheet_row, row_count))
+        )
+        return (
+            f"background-size:{100 * pictures_per_row}% {100 * row_count}%;background-position:{across_percent} "
+            f"{down_percent}"
+        )
 
 
 @dataclass
-class Pictures:
+class PeoplePictures:
     """What is kept of people's maps while these are read: pictures of each person, and sums over people."""
 
-    maps: Sequence[str]
-    people: int  # that are to be expected
-    of_people: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by subject, one a map
-    sums: np.ndarray = field(init=False)  # (maps, 2, x, y, z) on the reduced grid, of values and of their squares
+    map_names: Sequence[str]
+    expected_people_count: int  # that are to be expected
+    pictures_by_subject: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by subject, one a map
+    map_sums: np.ndarray = field(init=False)  # (maps, 2, x, y, z) on the reduced grid, of values and of their squares
 
     def __post_init__(self) -> None:
-        self.sums = np.zeros((len(self.maps), 2, *records.REDUCED.shape))
+        self.map_sums = np.zeros((len(self.map_names), 2, *records.REDUCED.shape))
 
-    def add(self, subject: str, first: np.ndarray, reduced: Sequence[np.ndarray]) -> None:
+    def add_person(self, subject: str, first_volume: np.ndarray, reduced_volumes: Sequence[np.ndarray]) -> None:
         """The maps of a person on the reduced grid, and the first one as it is stored."""
-        grid = records.GRID_OF_SHAPE[first.shape]
-        coarse = records.REDUCED
-        self.of_people[subject] = [
-            picture(first, grid.affine, grid.spacing_mm if self.people <= FEW else coarse.spacing_mm),
-            *(picture(volume, coarse.affine, coarse.spacing_mm) for volume in reduced[1:]),
+        first_grid = records.GRID_BY_SHAPE[first_volume.shape]
+        reduced_grid = records.REDUCED
+        self.pictures_by_subject[subject] = [
+            draw_slices(
+                first_volume,
+                first_grid.affine,
+                first_grid.spacing_mm
+                if self.expected_people_count <= MAX_FULL_SIZE_PEOPLE
+                else reduced_grid.spacing_mm,
+            ),
+            *(draw_slices(volume, reduced_grid.affine, reduced_grid.spacing_mm) for volume in reduced_volumes[1:]),
         ]
-        for of_map, volume in zip(self.sums, reduced, strict=True):
-            of_map += volume, np.square(volume, dtype=np.float64)
+        for map_sum, volume in zip(self.map_sums, reduced_volumes, strict=True):
+            map_sum += volume, np.square(volume, dtype=np.float64)
 
-    def mean_and_sd(self, at: int) -> dict[str, np.ndarray]:
+    def compute_mean_and_sd(self, map_index: int) -> dict[str, np.ndarray]:
         """Over people, of a map, each (x, y, z), by `mean` and `SD`; of one person there is no SD."""
-        count = len(self.of_people)
-        mean, squares = self.sums[at, 0] / count, self.sums[at, 1]
-        if count < 2:
+        people_count = len(self.pictures_by_subject)
+        mean, square_sums = self.map_sums[map_index, 0] / people_count, self.map_sums[map_index, 1]
+        if people_count < 2:
             return {"mean": mean}
-        return {"mean": mean, "SD": np.sqrt(np.maximum(squares - count * mean**2, 0) / (count - 1))}
+        return {"mean": mean, "SD": np.sqrt(np.maximum(square_sums - people_count * mean**2, 0) / (people_count - 1))}

@@ -14,17 +14,19 @@ import numpy as np
 
 from data.base.errors import InputError
 
-BLOCK = 3  # a reduced voxel stands for BLOCK^3 full-size voxels
-DTYPE = np.dtype("<f4")
+BLOCK_EDGE = 3  # a reduced voxel stands for BLOCK^3 full-size voxels
+RECORD_DTYPE = np.dtype("<f4")
 PHENOTYPE_SIZE = 29
-HEADER_SIZE = 1 + PHENOTYPE_SIZE
-HEADER_BYTES = DTYPE.itemsize * HEADER_SIZE
+HEADER_VALUE_COUNT = 1 + PHENOTYPE_SIZE
+HEADER_BYTES = RECORD_DTYPE.itemsize * HEADER_VALUE_COUNT
 MAX_MAPS = 64  # of a record, which bounds the memory that one takes
-TELLING = 5  # people of a group, such as a site or a category: what is told of fewer nearly tells who they are
-CLASSES = ("control", "autism")  # label 0.0, label 1.0
-SMALLEST_SPREAD = 1e-6  # of z-scores; below it is rounding
-LARGEST = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
-KEPT_DIGITS = 16  # of a volume's digest, in checkpoints
+MIN_DESCRIBED_PEOPLE = (
+    5  # people of a group, such as a site or a category: what is told of fewer nearly tells who they are
+)
+CLASS_NAMES = ("control", "autism")  # label 0.0, label 1.0
+MIN_SPREAD = 1e-6  # of z-scores; below it is rounding
+MAX_ABS_VALUE = 1e9  # of a value; the squares of greater ones, summed over a brain, may leave float32
+DIGEST_PREFIX_LENGTH = 16  # of a volume's digest, in checkpoints
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class Grid:
     @property
     def affine(self) -> list[list[float]]:
         """Voxel index -> mm, 4x4."""
-        rows = [[self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)]
-        return [*rows, [0.0, 0.0, 0.0, 1.0]]
+        affine_rows = [
+            [self.spacing_mm * (row == column) for column in range(3)] + [self.origin_mm[row]] for row in range(3)
+        ]
+        return [*affine_rows, [0.0, 0.0, 0.0, 1.0]]
 
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))
@@ -48,8 +52,8 @@ class Grid:
 
 FULL = Grid("full", (91, 109, 91), 2.0)
 REDUCED = Grid("reduced", (31, 37, 31), 6.0)
-GRIDS = {"full": FULL, "reduced": REDUCED}
-GRID_OF_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: REDUCED}
+GRID_BY_NAME = {"full": FULL, "reduced": REDUCED}
+GRID_BY_SHAPE: dict[tuple[int, ...], Grid] = {FULL.shape: FULL, REDUCED.shape: REDUCED}
 
 
 @dataclass(frozen=True)
@@ -66,157 +70,176 @@ class Digests:
     header: str = ""
 
     @property
-    def scans(self) -> set[str]:
+    def scan_digests(self) -> set[str]:
         """The beginnings of all digests by which a scan is known, as a whole or by one of its parts."""
-        every = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
-        return {digest[:KEPT_DIGITS] for digest in every if digest}
+        all_digests = (self.volume, self.source, self.connectome, *self.maps, *self.source_maps)
+        return {digest[:DIGEST_PREFIX_LENGTH] for digest in all_digests if digest}
 
-    def encoded(self, content: bytes) -> "Digests":
+    def make_encoded_digests(self, record_content: bytes) -> "Digests":
         """The digests of the record that an encoder made of this one."""
-        before = self.source or self.volume
-        return replace(digests_of(content), source=before, source_maps=self.source_maps or self.maps)
+        source_digest = self.source or self.volume
+        return replace(
+            compute_record_digests(record_content), source=source_digest, source_maps=self.source_maps or self.maps
+        )
 
 
-def digest_of(content: bytes | memoryview) -> str:
+def compute_digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def digests_of(content: bytes | memoryview) -> Digests:
+def compute_record_digests(record_content: bytes | memoryview) -> Digests:
     """The digests of a record's bytes."""
-    parts = memoryview(content)
-    header, volume = digest_of(parts[:HEADER_BYTES]), digest_of(parts[HEADER_BYTES:])
-    count = form_of_size(len(parts), "A record")[1]
-    maps = digests_of_maps(np.frombuffer(parts, DTYPE, offset=HEADER_BYTES).reshape(count, -1)) if count > 1 else ()
-    return Digests(volume, maps=maps, header=header)
+    record_view = memoryview(record_content)
+    header_digest, volume_digest = (
+        compute_digest(record_view[:HEADER_BYTES]),
+        compute_digest(record_view[HEADER_BYTES:]),
+    )
+    map_count = infer_record_form(len(record_view), "A record")[1]
+    map_digests = (
+        compute_map_digests(np.frombuffer(record_view, RECORD_DTYPE, offset=HEADER_BYTES).reshape(map_count, -1))
+        if map_count > 1
+        else ()
+    )
+    return Digests(volume_digest, maps=map_digests, header=header_digest)
 
 
-def digests_of_maps(volumes: np.ndarray) -> tuple[str, ...]:
+def compute_map_digests(map_volumes: np.ndarray) -> tuple[str, ...]:
     """SHA-256 of each of the stored volumes (maps, ...) that is not constant: those are alike in many people."""
-    return tuple(hashlib.sha256(of_map).hexdigest() for of_map in volumes if of_map.min() < of_map.max())
+    return tuple(
+        hashlib.sha256(map_volume).hexdigest() for map_volume in map_volumes if map_volume.min() < map_volume.max()
+    )
 
 
-def record_bytes(grid: Grid, num_maps: int = 1) -> int:
+def count_record_bytes(grid: Grid, num_maps: int = 1) -> int:
     """The size of one record."""
-    return HEADER_BYTES + DTYPE.itemsize * math.prod(grid.shape) * num_maps
+    return HEADER_BYTES + RECORD_DTYPE.itemsize * math.prod(grid.shape) * num_maps
 
 
-def kind(grid: Grid, num_maps: int) -> str:
+def describe_record_form(grid: Grid, num_maps: int) -> str:
     """A record's grid and number of maps, in words."""
     return f"{grid} record" + f" of {num_maps} maps" * (num_maps > 1)
 
 
-def form_of_size(num_bytes: int, name: str) -> tuple[Grid, int]:
+def infer_record_form(num_bytes: int, record_name: str) -> tuple[Grid, int]:
     """The grid and the number of maps of a record, from its size. Raises InputError if no record has this size."""
     forms = []
-    for grid in reversed(GRIDS.values()):
-        count = round((num_bytes - HEADER_BYTES) / (record_bytes(grid) - HEADER_BYTES))
-        forms.append((grid, min(max(1, count), MAX_MAPS)))
-    nearest = min(forms, key=lambda form: abs(record_bytes(*form) - num_bytes))
-    difference = num_bytes - record_bytes(*nearest)
-    if difference:
+    for grid in reversed(GRID_BY_NAME.values()):
+        map_count = round((num_bytes - HEADER_BYTES) / (count_record_bytes(grid) - HEADER_BYTES))
+        forms.append((grid, min(max(1, map_count), MAX_MAPS)))
+    nearest_form = min(forms, key=lambda form: abs(count_record_bytes(*form) - num_bytes))
+    byte_difference = num_bytes - count_record_bytes(*nearest_form)
+    if byte_difference:
         raise InputError(
-            f"{name} holds {num_bytes:,} bytes, {abs(difference):,} {'more' if difference > 0 else 'short'} "
-            f"{'than' if difference > 0 else 'of'} a {kind(*nearest)} ({record_bytes(*nearest):,}). "
-            "Was the copy cut off? Convert the participant again."
+            f"{record_name} holds {num_bytes:,} bytes, {abs(byte_difference):,} "
+            f"{'more' if byte_difference > 0 else 'short'} {'than' if byte_difference > 0 else 'of'} a "
+            f"{describe_record_form(*nearest_form)} ({count_record_bytes(*nearest_form):,}). Was the copy cut off? "
+            "Convert the participant again."
         )
-    return nearest
+    return nearest_form
 
 
-def check_label(label: float, name: str, unknown: bool = False) -> None:
-    """Raises InputError, naming the file, unless the label is 0.0 or 1.0, or NaN where it may be `unknown`."""
-    if label not in (0.0, 1.0) and not (unknown and math.isnan(label)):
+def check_label(label: float, record_name: str, allow_unknown: bool = False) -> None:
+    """Raises InputError, naming the file, unless the label is 0.0 or 1.0, or NaN where it may be `allow_unknown`."""
+    if label not in (0.0, 1.0) and not (allow_unknown and math.isnan(label)):
         raise InputError(
-            f"{name} has the label {label:g}; expected 1 (autism) or 0 (control). "
+            f"{record_name} has the label {label:g}; expected 1 (autism) or 0 (control). "
             "ABIDE's DX_GROUP (1 autism, 2 control) must be converted: abide-data convert."
         )
 
 
 def pack_header(label: float, phenotype: np.ndarray) -> bytes:
     """The first bytes of a record: its label and phenotype (29,)."""
-    return np.array([label, *phenotype], DTYPE).tobytes()
+    return np.array([label, *phenotype], RECORD_DTYPE).tobytes()
 
 
-def pack(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
+def pack_record(label: float, phenotype: np.ndarray, *volumes: np.ndarray) -> memoryview:
     """One record's bytes from a label, phenotype (29,) and the volume (x, y, z) of each map."""
-    values = np.empty(HEADER_SIZE + sum(volume.size for volume in volumes), DTYPE)
-    values[0], values[1:HEADER_SIZE] = label, phenotype
-    values[HEADER_SIZE:].reshape(-1, *volumes[0].shape)[...] = volumes
-    return values.data.cast("B")
+    record_values = np.empty(HEADER_VALUE_COUNT + sum(volume.size for volume in volumes), RECORD_DTYPE)
+    record_values[0], record_values[1:HEADER_VALUE_COUNT] = label, phenotype
+    record_values[HEADER_VALUE_COUNT:].reshape(-1, *volumes[0].shape)[...] = volumes
+    return record_values.data.cast("B")
 
 
-def check_finite(values: np.ndarray, name: str, what: str) -> None:
+def check_record_values(values: np.ndarray, record_name: str, value_noun: str) -> None:
     """Raises InputError, naming the file and the first value that is NaN, infinite, or no measurement."""
-    if not (values.min() >= -LARGEST and values.max() <= LARGEST):
-        at = int(np.argmin(np.abs(values) <= LARGEST))
+    if not (values.min() >= -MAX_ABS_VALUE and values.max() <= MAX_ABS_VALUE):
+        bad_index = int(np.argmin(np.abs(values) <= MAX_ABS_VALUE))
         raise InputError(
-            f"{name} holds {values[at]} as {what} {at}; expected finite numbers up to {LARGEST:g}. "
-            "Convert the participant again."
+            f"{record_name} holds {values[bad_index]} as {value_noun} {bad_index}; expected finite numbers up to "
+            f"{MAX_ABS_VALUE:g}. Convert the participant again."
         )
 
 
-def unpack_header(header: bytes, name: str) -> tuple[float, np.ndarray]:
+def unpack_header(header_bytes: bytes, record_name: str) -> tuple[float, np.ndarray]:
     """Label and phenotype (29,) of a record's first bytes. Raises InputError, naming the file, for a value that is not
     finite."""
-    label, *_ = phenotype = np.frombuffer(header, DTYPE, HEADER_SIZE)
-    check_finite(phenotype[1:], name, "phenotype value")
-    return float(label), phenotype[1:]
+    label, *_ = header_values = np.frombuffer(header_bytes, RECORD_DTYPE, HEADER_VALUE_COUNT)
+    check_record_values(header_values[1:], record_name, "phenotype value")
+    return float(label), header_values[1:]
 
 
-def unpack_volume(record: bytes, grid: Grid, num_maps: int, name: str) -> np.ndarray:
+def unpack_volume(record_content: bytes, grid: Grid, num_maps: int, record_name: str) -> np.ndarray:
     """The volume (x, y, z, maps) float32 of a record, a read-only view. Raises InputError, naming the file, for another
     size, and for a value that is not finite."""
-    if len(record) != (size := record_bytes(grid, num_maps)):
-        raise InputError(f"{name} holds {len(record):,} bytes; expected {size:,}, a {kind(grid, num_maps)}.")
-    volume = np.frombuffer(record, DTYPE, offset=HEADER_BYTES)
-    check_finite(volume, name, "volume value")
-    return np.moveaxis(volume.reshape(num_maps, *grid.shape), 0, -1)
-
-
-def check_digest(content: bytes | memoryview, digest: str, name: str, what: str) -> None:
-    """Raises InputError, naming the file, unless the content is what was written."""
-    if digest_of(content) != digest:
+    if len(record_content) != (expected_size := count_record_bytes(grid, num_maps)):
         raise InputError(
-            f"{name} is not what was written: its {what} differs from the digest. Was it damaged or replaced? "
-            "Copy it again, or convert again."
+            f"{record_name} holds {len(record_content):,} bytes; expected {expected_size:,}, a "
+            f"{describe_record_form(grid, num_maps)}."
+        )
+    volume_values = np.frombuffer(record_content, RECORD_DTYPE, offset=HEADER_BYTES)
+    check_record_values(volume_values, record_name, "volume value")
+    return np.moveaxis(volume_values.reshape(num_maps, *grid.shape), 0, -1)
+
+
+def check_digest(content: bytes | memoryview, digest: str, record_name: str, content_noun: str) -> None:
+    """Raises InputError, naming the file, unless the content is what was written."""
+    if compute_digest(content) != digest:
+        raise InputError(
+            f"{record_name} is not what was written: its {content_noun} differs from the digest. Was it damaged or "
+            "replaced? Copy it again, or convert again."
         )
 
 
-def stored(volume: np.ndarray) -> bytes:
+def volume_to_bytes(volume: np.ndarray) -> bytes:
     """A volume (x, y, z, maps) float32 as the bytes of a record: one map after another."""
     return np.moveaxis(volume, -1, 0).tobytes()
 
 
-def normalise(volume: np.ndarray) -> np.ndarray:
+def z_score_volume(volume: np.ndarray) -> np.ndarray:
     """z-scores over the whole volume, background included, (x, y, z) float32. A constant volume becomes zero."""
     volume = np.asarray(volume, np.float32)
     centred = volume - np.float32(volume.mean(dtype=np.float64))
-    spread = math.sqrt(np.vecdot(centred, centred).sum(dtype=np.float64) / volume.size)
-    centred /= spread if spread > 0 else 1.0
+    sd = math.sqrt(np.vecdot(centred, centred).sum(dtype=np.float64) / volume.size)
+    centred /= sd if sd > 0 else 1.0
     return centred
 
 
-def background(volume: np.ndarray) -> float:
+def find_background(volume: np.ndarray) -> float:
     """The value of the voxels outside the brain: the median over the six outer faces of a volume (x, y, z)."""
-    faces = np.concatenate([volume.swapaxes(0, axis)[index].ravel() for axis in range(3) for index in (0, -1)])
-    if 2 * np.count_nonzero(faces == faces[0]) > faces.size:  # without sorting, in almost every volume
-        return float(faces[0])
-    return float(np.median(faces))
+    face_values = np.concatenate(
+        [volume.swapaxes(0, axis)[face_index].ravel() for axis in range(3) for face_index in (0, -1)]
+    )
+    if (
+        2 * np.count_nonzero(face_values == face_values[0]) > face_values.size
+    ):  # without sorting, in almost every volume
+        return float(face_values[0])
+    return float(np.median(face_values))
 
 
-def brain_of(volume: np.ndarray) -> np.ndarray:
+def find_brain(volume: np.ndarray) -> np.ndarray:
     """The voxels of a stored volume that differ from its background, (x, y, z) bool; all if none do."""
-    brain = np.abs(volume - background(volume)) > 1e-4 * np.ptp(volume)
-    return brain if brain.any() else np.ones_like(brain)
+    brain_mask = np.abs(volume - find_background(volume)) > 1e-4 * np.ptp(volume)
+    return brain_mask if brain_mask.any() else np.ones_like(brain_mask)
 
 
-def within_brain(volume: np.ndarray) -> np.ndarray:
+def z_score_within_brain(volume: np.ndarray) -> np.ndarray:
     """z-scores of each map (x, y, z, maps) over the voxels that are not its background, which becomes 0, their mean."""
-    standardised = np.empty_like(volume)
-    for at in range(volume.shape[-1]):
-        brain = brain_of(volume[..., at])
-        voxels = np.count_nonzero(brain)
-        mean = np.where(brain, volume[..., at], 0).sum(dtype=np.float64) / voxels
-        centred = np.where(brain, volume[..., at] - np.float32(mean), np.float32(0))
-        spread = np.sqrt(np.square(centred).sum(dtype=np.float64) / voxels)
-        standardised[..., at] = centred / np.float32(spread if spread > SMALLEST_SPREAD else 1)
-    return standardised
+    z_scores = np.empty_like(volume)
+    for map_index in range(volume.shape[-1]):
+        brain_mask = find_brain(volume[..., map_index])
+        voxel_count = np.count_nonzero(brain_mask)
+        brain_mean = np.where(brain_mask, volume[..., map_index], 0).sum(dtype=np.float64) / voxel_count
+        centred = np.where(brain_mask, volume[..., map_index] - np.float32(brain_mean), np.float32(0))
+        sd = np.sqrt(np.square(centred).sum(dtype=np.float64) / voxel_count)
+        z_scores[..., map_index] = centred / np.float32(sd if sd > MIN_SPREAD else 1)
+    return z_scores

@@ -13,124 +13,138 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.cohorts.records import BLOCK, FULL, REDUCED
+from data.cohorts.records import BLOCK_EDGE, FULL, REDUCED
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-MAX_TILT = 1e-6  # voxels by which a map's axes may leave the grid's over their length: rounding of an affine
+MAX_TILT_VOXELS = 1e-6  # voxels by which a map's axes may leave the grid's over their length: rounding of an affine
 
 
-def product(values: np.ndarray, matrices: Sequence["csr_array"]) -> np.ndarray:
+def multiply_axes(map_values: np.ndarray, axis_matrices: Sequence["csr_array"]) -> np.ndarray:
     """Values (x, y, z), each axis multiplied by its matrix (new, old), in C order; fastest from Fortran order."""
-    result = values.T  # so that the slowest axis comes first, and is not copied
-    for axis, matrix in enumerate(reversed(matrices)):
-        moved = np.moveaxis(result, axis, 0)
-        result = (matrix @ moved.reshape(len(moved), -1)).reshape(-1, *moved.shape[1:])
-    return result
+    product_values = map_values.T  # so that the slowest axis comes first, and is not copied
+    for axis, matrix in enumerate(reversed(axis_matrices)):
+        leading_axis_values = np.moveaxis(product_values, axis, 0)
+        product_values = (matrix @ leading_axis_values.reshape(len(leading_axis_values), -1)).reshape(
+            -1, *leading_axis_values.shape[1:]
+        )
+    return product_values
 
 
-def outer(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def outer_product(vectors: Sequence[np.ndarray]) -> np.ndarray:
     """The products (x, y, z) of a vector for each axis."""
     x, y, z = vectors
     return x[:, None, None] * y[:, None] * z
 
 
 @dataclass(frozen=True)
-class AxisAligned:
+class AxisAlignedResampler:
     """Linear interpolation of maps (x, y, z) of one shape and affine; a matrix (91 or 109, voxels) float32 an axis."""
 
-    matrices: tuple["csr_array", ...]
+    axis_matrices: tuple["csr_array", ...]
 
-    def full(self, values: np.ndarray) -> np.ndarray:
+    def resample_full(self, map_values: np.ndarray) -> np.ndarray:
         """The volume (91, 109, 91) float32 on the full grid, 0 outside the map."""
-        return product(values, self.matrices)
+        return multiply_axes(map_values, self.axis_matrices)
 
-    def z_scored_blocks(self, values: np.ndarray) -> np.ndarray:
+    def compute_z_scored_blocks(self, map_values: np.ndarray) -> np.ndarray:
         """Block means (31, 37, 31) float32 of the volume on the full grid, after that is z-scored; it is not formed."""
-        level = values[0, 0, 0]  # of most voxels; without it, rounding is that of what differs from it
-        above, size = values - level, math.prod(FULL.shape)
-        blocks = product(above, self._blocks) - level * self._outside
-        mean = np.sum(blocks * block_sizes(), dtype=np.float64) / size
-        squares = np.sum(above * product(above, self._squares), dtype=np.float64)
-        squares += np.float64(level) ** 2 * np.sum(self._outside * block_sizes(), dtype=np.float64)
-        variance = squares / size - mean**2
-        return (blocks - np.float32(mean)) / np.float32(math.sqrt(variance) if variance > 0 else 1)
+        background_level = map_values[0, 0, 0]  # of most voxels; without it, rounding is that of what differs from it
+        above_level, voxel_count = map_values - background_level, math.prod(FULL.shape)
+        block_means = multiply_axes(above_level, self._block_matrices) - background_level * self._outside_share
+        full_mean = np.sum(block_means * count_block_voxels(), dtype=np.float64) / voxel_count
+        square_sum = np.sum(above_level * multiply_axes(above_level, self._square_matrices), dtype=np.float64)
+        square_sum += np.float64(background_level) ** 2 * np.sum(
+            self._outside_share * count_block_voxels(), dtype=np.float64
+        )
+        variance = square_sum / voxel_count - full_mean**2
+        return (block_means - np.float32(full_mean)) / np.float32(math.sqrt(variance) if variance > 0 else 1)
 
     @cached_property
-    def _blocks(self) -> tuple["csr_array", ...]:
+    def _block_matrices(self) -> tuple["csr_array", ...]:
         """Block means of the interpolated values, (31 or 37, voxels) for each axis."""
-        return tuple(averages(matrix.shape[0]) @ matrix for matrix in self.matrices)
+        return tuple(make_averaging_matrix(matrix.shape[0]) @ matrix for matrix in self.axis_matrices)
 
     @cached_property
-    def _squares(self) -> tuple["csr_array", ...]:
+    def _square_matrices(self) -> tuple["csr_array", ...]:
         """For each axis (voxels, voxels): v' S v is the sum of the squares of interpolated values v."""
-        return tuple((matrix.T @ matrix).tocsr() for matrix in self.matrices)
+        return tuple((matrix.T @ matrix).tocsr() for matrix in self.axis_matrices)
 
     @cached_property
-    def _outside(self) -> np.ndarray:
+    def _outside_share(self) -> np.ndarray:
         """The share of each block that lies outside the map, (31, 37, 31) float32; exactly 0 where none does."""
-        inside = [np.bincount(block_of(matrix.shape[0]), np.diff(matrix.indptr) > 0) for matrix in self.matrices]
-        return 1 - (outer(inside) / block_sizes()).astype(np.float32)
+        inside_counts = [
+            np.bincount(find_axis_blocks(matrix.shape[0]), np.diff(matrix.indptr) > 0) for matrix in self.axis_matrices
+        ]
+        return 1 - (outer_product(inside_counts) / count_block_voxels()).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
-def axis_aligned(shape: tuple[int, ...], affine: bytes) -> AxisAligned | None:
+def make_aligned_resampler(shape: tuple[int, ...], affine: bytes) -> AxisAlignedResampler | None:
     """For maps of this shape and affine (4x4 float64); None unless their axes are parallel to the grid's."""
-    to_map = np.linalg.inv(np.frombuffer(affine).reshape(4, 4)) @ np.array(FULL.affine)
-    steps = np.diag(to_map)[:3]
-    if ((np.abs(to_map[:3, :3] - np.diag(steps)) @ FULL.shape) > MAX_TILT).any():
+    grid_to_map = np.linalg.inv(np.frombuffer(affine).reshape(4, 4)) @ np.array(FULL.affine)
+    axis_steps = np.diag(grid_to_map)[:3]
+    if ((np.abs(grid_to_map[:3, :3] - np.diag(axis_steps)) @ FULL.shape) > MAX_TILT_VOXELS).any():
         return None
-    axes = zip(to_map[:3, 3], steps, FULL.shape, shape, strict=True)
-    return AxisAligned(tuple(between(start + step * np.arange(size), count) for start, step, size, count in axes))
+    axis_parameters = zip(grid_to_map[:3, 3], axis_steps, FULL.shape, shape, strict=True)
+    return AxisAlignedResampler(
+        tuple(
+            make_interpolation_matrix(start + step * np.arange(grid_length), map_length)
+            for start, step, grid_length, map_length in axis_parameters
+        )
+    )
 
 
-def between(at: np.ndarray, count: int) -> "csr_array":
-    """Linear interpolation between `count` values, two or more, (places, count) float32; `at` (places,) are indices.
-    As in `affine_transform`, it is 0 outside, even less than a voxel from the outer values."""
+def make_interpolation_matrix(positions: np.ndarray, value_count: int) -> "csr_array":
+    """Linear interpolation between `value_count` values, two or more, (places, count) float32; `positions` (places,)
+    are indices. As in `affine_transform`, it is 0 outside, even less than a voxel from the outer values."""
     from scipy.sparse import csr_array
 
-    (rows,) = np.nonzero((at >= 0) & (at <= count - 1))
-    below = np.minimum(at[rows].astype(int), count - 2)
-    share = at[rows] - below
-    entries = np.concatenate([1 - share, share]).astype(np.float32)
-    return csr_array((entries, (np.tile(rows, 2), np.concatenate([below, below + 1]))), (len(at), count))
+    (inside_rows,) = np.nonzero((positions >= 0) & (positions <= value_count - 1))
+    lower_indices = np.minimum(positions[inside_rows].astype(int), value_count - 2)
+    upper_weights = positions[inside_rows] - lower_indices
+    matrix_entries = np.concatenate([1 - upper_weights, upper_weights]).astype(np.float32)
+    return csr_array(
+        (matrix_entries, (np.tile(inside_rows, 2), np.concatenate([lower_indices, lower_indices + 1]))),
+        (len(positions), value_count),
+    )
 
 
-def block_of(size: int) -> np.ndarray:
+def find_axis_blocks(axis_length: int) -> np.ndarray:
     """The block of each voxel along an axis, (size,): of BLOCK around every third, fewer at the border."""
-    return (np.arange(size) + 1) // BLOCK
+    return (np.arange(axis_length) + 1) // BLOCK_EDGE
 
 
 @cache
-def averages(size: int) -> "csr_array":
+def make_averaging_matrix(axis_length: int) -> "csr_array":
     """Block means along an axis, (blocks, size) float32."""
     from scipy.sparse import csr_array
 
-    entries = (1 / np.bincount(block_of(size))[block_of(size)]).astype(np.float32)
-    return csr_array((entries, (block_of(size), np.arange(size))))
+    matrix_entries = (1 / np.bincount(find_axis_blocks(axis_length))[find_axis_blocks(axis_length)]).astype(np.float32)
+    return csr_array((matrix_entries, (find_axis_blocks(axis_length), np.arange(axis_length))))
 
 
 @cache
-def block_sizes() -> np.ndarray:
+def count_block_voxels() -> np.ndarray:
     """How many voxels of the full grid each block has, (31, 37, 31) float32."""
-    return outer([np.bincount(block_of(size)).astype(np.float32) for size in FULL.shape])
+    return outer_product([np.bincount(find_axis_blocks(axis_length)).astype(np.float32) for axis_length in FULL.shape])
 
 
-def block_mean(volume: np.ndarray) -> np.ndarray:
+def average_blocks(full_volume: np.ndarray) -> np.ndarray:
     """Full-size volume (91, 109, 91) -> (31, 37, 31) float32: voxel i is the mean of the full-size voxels 3i-1..3i+1
     that exist."""
-    matrices = [averages(size) for size in volume.shape]
-    return product(np.asarray(volume, np.float32).T, matrices[::-1]).T
+    averaging_matrices = [make_averaging_matrix(axis_length) for axis_length in full_volume.shape]
+    return multiply_axes(np.asarray(full_volume, np.float32).T, averaging_matrices[::-1]).T
 
 
-def reduced(volume: np.ndarray) -> np.ndarray:
+def reduce_volume(volume: np.ndarray) -> np.ndarray:
     """A volume (x, y, z) of either grid on the reduced one."""
-    return volume if volume.shape == REDUCED.shape else block_mean(volume)
+    return volume if volume.shape == REDUCED.shape else average_blocks(volume)
 
 
 def repeat_blocks(volume: np.ndarray) -> np.ndarray:
     """(31, 37, 31) -> (91, 109, 91): every full-size voxel takes the value of the block that holds it."""
-    for axis, size in enumerate(FULL.shape):
-        volume = np.take(volume, block_of(size), axis)
+    for axis, axis_length in enumerate(FULL.shape):
+        volume = np.take(volume, find_axis_blocks(axis_length), axis)
     return volume

@@ -13,26 +13,26 @@ from data.cohorts import records
 from data.cohorts.derivation import Derivation
 from data.cohorts.records import Digests
 
-METADATA = "cohort.json"
-TABLE = "subjects.csv"
+METADATA_FILE = "cohort.json"
+SUBJECTS_FILE = "subjects.csv"
 MAX_RECORDS = 1_000_000
 SPLITS = ("train", "test")
-HELD_OUT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
-CHANCE = 0.5  # AUC of guessing
-CONFIDENCE = 0.95  # of an interval: the share of the resamples that it holds
+ASIDE_SPLIT = "aside"  # the split, in memory only, of those whom an outer fold tests while inner folds are made
+CHANCE_AUC = 0.5  # AUC of guessing
+CONFIDENCE_LEVEL = 0.95  # of an interval: the share of the resamples that it holds
 POWER = 0.8  # of studies that show what is there: the share in forecasts and minimum detectable differences
-MIN_PER_CLASS = 10  # subjects, of an interval: percentiles of fewer are too narrow
-TEST_SHARE = 10  # one subject in ten is a test subject
-TYPED = "converted_by"  # in a provenance: the command
-UNSEALED = "sealed_without_sums"  # in it: true if its tables may be other than they were written
-UNLIKE_RECORDS = "unlike_records"  # in it: the cells of these that the records contradicted
-LISTED = 10  # names in a line
-NAMED = 4  # members of a group in it
-TOGETHER, APART = "together", "apart"  # subjects who share a scan
+MIN_CLASS_SUBJECTS = 10  # subjects, of an interval: percentiles of fewer are too narrow
+SUBJECTS_PER_TEST_SUBJECT = 10  # one subject in ten is a test subject
+COMMAND_KEY = "converted_by"  # in a provenance: the command
+UNSEALED_KEY = "sealed_without_sums"  # in it: true if its tables may be other than they were written
+UNLIKE_RECORDS_KEY = "unlike_records"  # in it: the cells of these that the records contradicted
+MAX_LISTED_NAMES = 10  # names in a line
+MAX_GROUP_MEMBERS_LISTED = 4  # members of a group in it
+DUPLICATES_TOGETHER, DUPLICATES_APART = "together", "apart"  # subjects who share a scan
 
 
 @dataclass(frozen=True)
-class Row:
+class RecordRow:
     """A row of `subjects.csv`. `label` is 1.0 autism, 0.0 control, NaN unknown; `split` is train or test."""
 
     file: str
@@ -42,13 +42,14 @@ class Row:
     split: str
 
     @property
-    def known(self) -> bool:
+    def is_labelled(self) -> bool:
         """Whether the label is known."""
         return self.label == self.label
 
 
-COLUMNS = tuple(column.name for column in fields(Row))
-DIGESTS = {  # by column, what it holds of `Digests`; those of several maps stand in one cell, with spaces between them
+SUBJECT_COLUMNS = tuple(row_field.name for row_field in fields(RecordRow))
+# by column, what it holds of `Digests`; those of several maps stand in one cell, with spaces between them
+DIGEST_FIELD_BY_COLUMN = {
     "volume_sha256": "volume",
     "source_sha256": "source",
     "connectome_sha256": "connectome",
@@ -57,96 +58,115 @@ DIGESTS = {  # by column, what it holds of `Digests`; those of several maps stan
     "header_sha256": "header",
 }
 UNKNOWN_SITE = "unknown"  # of people of whom no column tells it
-SITE_UNKNOWN = "SITE UNKNOWN"  # the mark of a result
-SITE_IS_UNKNOWN = "Site is unknown, and may be the whole result"
+SITE_UNKNOWN_MARK = "SITE UNKNOWN"  # the mark of a result
+SITE_UNKNOWN_SENTENCE = "Site is unknown, and may be the whole result"
 
 
-def known_sites(sites: Iterable[str]) -> list[str]:
+def find_recorded_sites(sites: Iterable[str]) -> list[str]:
     """Each site that is known, sorted: nothing may count people of none of them as one site."""
     return sorted({*sites} - {UNKNOWN_SITE, ""})
 
 
-def read_table(path: Path) -> tuple[list[Row], list[Digests]]:
+def read_subjects_table(table_path: Path) -> tuple[list[RecordRow], list[Digests]]:
     """`subjects.csv`, and the digests of its records, if it has them. Raises InputError, naming file and line, for a
     missing column or an impossible value."""
-    found, digests = [], []
-    for line, row in tables.read_csv_rows(path, COLUMNS).items():
-        where = f"{path} line {line}"
+    rows, digests = [], []
+    for line_number, cells in tables.read_csv_rows(table_path, SUBJECT_COLUMNS).items():
+        location = f"{table_path} line {line_number}"
         try:
-            label = float(row["label"] or "nan")
+            label = float(cells["label"] or "nan")
         except ValueError:
-            raise InputError(f"{where} has the label {row['label']!r}; expected 1 (autism) or 0 (control).") from None
-        found.append(checked(where, Row(row["file"], row["subject"], row["site"], label, row["split"])))
-        if row.get("volume_sha256"):
-            known = {name: row.get(column, "") for column, name in DIGESTS.items()}
-            maps, source_maps = (tuple(known.pop(name).split()) for name in ("maps", "source_maps"))
-            digests.append(Digests(**known, maps=maps, source_maps=source_maps))
-    return found, digests
+            raise InputError(
+                f"{location} has the label {cells['label']!r}; expected 1 (autism) or 0 (control)."
+            ) from None
+        rows.append(
+            check_row(location, RecordRow(cells["file"], cells["subject"], cells["site"], label, cells["split"]))
+        )
+        if cells.get("volume_sha256"):
+            digest_by_field = {
+                digest_field: cells.get(column, "") for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
+            }
+            map_digests, source_map_digests = (
+                tuple(digest_by_field.pop(digest_field).split()) for digest_field in ("maps", "source_maps")
+            )
+            digests.append(Digests(**digest_by_field, maps=map_digests, source_maps=source_map_digests))
+    return rows, digests
 
 
-def checked(where: str, row: Row) -> Row:
+def check_row(location: str, row: RecordRow) -> RecordRow:
     """The row. Raises InputError, naming where it stands, for an impossible label or split."""
-    records.check_label(row.label, where, unknown=row.split == "test")
+    records.check_label(row.label, location, allow_unknown=row.split == "test")
     if row.split not in SPLITS:
-        raise InputError(f"{where} has the split {row.split!r}; expected {' or '.join(SPLITS)}.")
+        raise InputError(f"{location} has the split {row.split!r}; expected {' or '.join(SPLITS)}.")
     return row
 
 
-def write_table(path: Path, rows: Sequence[Row], digests: Sequence[Digests]) -> None:
+def write_subjects_table(table_path: Path, rows: Sequence[RecordRow], digests: Sequence[Digests]) -> None:
     """Writes `subjects.csv` with those digests of the records that some have; an unknown label is empty."""
-    kept = {column: name for column, name in DIGESTS.items() if any(getattr(of, name) for of in digests)}
-    texts = [[row.file, row.subject, row.site, int(row.label) if row.known else "", row.split] for row in rows]
-    for text, of in zip(texts, digests, strict=True):
-        every = (getattr(of, name) for name in kept.values())
-        text += [value if isinstance(value, str) else " ".join(value) for value in every]
-    tables.write_rows(path, [*COLUMNS, *kept], texts)
+    digest_field_by_column = {
+        column: digest_field
+        for column, digest_field in DIGEST_FIELD_BY_COLUMN.items()
+        if any(getattr(record_digests, digest_field) for record_digests in digests)
+    }
+    table_rows = [
+        [row.file, row.subject, row.site, int(row.label) if row.is_labelled else "", row.split] for row in rows
+    ]
+    for cells, record_digests in zip(table_rows, digests, strict=True):
+        digest_values = (getattr(record_digests, digest_field) for digest_field in digest_field_by_column.values())
+        cells += [digest if isinstance(digest, str) else " ".join(digest) for digest in digest_values]
+    tables.write_rows(table_path, [*SUBJECT_COLUMNS, *digest_field_by_column], table_rows)
 
 
-def match_table(path: Path, table: Sequence[Row], files: Iterable[str]) -> None:
+def check_table_files(table_path: Path, rows: Sequence[RecordRow], record_files: Iterable[str]) -> None:
     """Raises InputError unless the table names each of the records' files once and no subject is in both splits."""
-    files, named = set(files), {row.file for row in table}
-    if len(named) < len(table):
-        raise InputError(f"{path} names a file twice; expected one row a record.")
-    if absent := sorted(named - files):
+    record_files, listed_files = set(record_files), {row.file for row in rows}
+    if len(listed_files) < len(rows):
+        raise InputError(f"{table_path} names a file twice; expected one row a record.")
+    if missing_files := sorted(listed_files - record_files):
         raise InputError(
-            f"{path.parent} lacks {absent[0]}, which {path.name} names ({len(absent)} missing). Copy it again."
+            f"{table_path.parent} lacks {missing_files[0]}, which {table_path.name} names ({len(missing_files)} "
+            "missing). Copy it again."
         )
-    if stray := sorted(files - named):
-        raise InputError(f"{path} has no row for {stray[0]} ({len(stray)} such records). Add it or remove the file.")
-    split_of: dict[str, str] = {}
-    for row in table:
-        if split_of.setdefault(row.subject, row.split) != row.split:
+    if unlisted_files := sorted(record_files - listed_files):
+        raise InputError(
+            f"{table_path} has no row for {unlisted_files[0]} ({len(unlisted_files)} such records). Add it or remove "
+            "the file."
+        )
+    split_by_subject: dict[str, str] = {}
+    for row in rows:
+        if split_by_subject.setdefault(row.subject, row.split) != row.split:
             raise InputError(
-                f"{path} has participant {row.subject} in train and in test; expected one split a participant."
+                f"{table_path} has participant {row.subject} in train and in test; expected one split a participant."
             )
 
 
-def guess_row(name: str, label: float) -> Row:
+def guess_row(file_name: str, label: float) -> RecordRow:
     """The row of a record without a table: the subject is the first number in its name, the split a hash of it."""
-    stem = Path(name).stem
-    number = re.search(r"\d+", stem)
-    subject = number.group().lstrip("0") or "0" if number else stem  # of any length, which int() is not
-    part = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % TEST_SHARE
-    return Row(name, subject, UNKNOWN_SITE, label, "test" if part == 0 else "train")
+    stem = Path(file_name).stem
+    number_match = re.search(r"\d+", stem)
+    subject = number_match.group().lstrip("0") or "0" if number_match else stem  # of any length, which int() is not
+    hash_remainder = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "big") % SUBJECTS_PER_TEST_SUBJECT
+    return RecordRow(file_name, subject, UNKNOWN_SITE, label, "test" if hash_remainder == 0 else "train")
 
 
-def flattened(rows: Iterable[Row], path: Path) -> tuple[Row, ...]:
+def flatten_rows(rows: Iterable[RecordRow], cohort_path: Path) -> tuple[RecordRow, ...]:
     """The rows with their records named as files of one folder. Raises InputError for two that would be one file."""
     rows = tuple(rows)
-    if alike := find_name_clashes([row.file for row in rows], lambda file: PurePosixPath(file).stem):
+    if colliding_files := find_name_clashes([row.file for row in rows], lambda file: PurePosixPath(file).stem):
         raise InputError(
-            f"{path} has the records {listed(alike)}, which are one file in one folder; expected others. Rename one."
+            f"{cohort_path} has the records {join_names(colliding_files)}, which are one file in one folder; expected "
+            "others. Rename one."
         )
     return tuple(replace(row, file=f"{PurePosixPath(row.file).stem}.bin") for row in rows)
 
 
-def swapped_name(file: str, copy: int) -> str:
+def make_swapped_name(file: str, copy_number: int) -> str:
     """The name of a copy of a record in which regions were swapped."""
-    return f"{Path(file).stem}_swap_{copy}.bin"
+    return f"{Path(file).stem}_swap_{copy_number}.bin"
 
 
-def is_swapped(file: str) -> bool:
-    """Whether `swapped_name` made a record's name."""
+def is_swapped_file(file: str) -> bool:
+    """Whether `make_swapped_name` made a record's name."""
     return re.search(r"_swap_\d+\.bin$", file) is not None
 
 
@@ -170,21 +190,25 @@ class Preparation:
     def has_constants(self) -> bool:
         """Whether it holds those that impute and scale each value of the phenotype."""
         constants = self.phenotype_median, self.phenotype_mean, self.phenotype_scale
-        return {len(values) for values in constants} == {records.PHENOTYPE_SIZE}
+        return {len(constant_values) for constant_values in constants} == {records.PHENOTYPE_SIZE}
 
-    def of_inputs(self, reads: Sequence[str]) -> dict[str, object]:
+    def select_for_inputs(self, input_names: Sequence[str]) -> dict[str, object]:
         """What matters to a model that reads these of PREPARED_BY: floats to nine digits, None if unknown or NaN."""
-        part: dict[str, object] = {}
-        for name in [name for inputs in reads for name in PREPARED_BY[inputs]]:
-            value = getattr(self, name)
-            if isinstance(value, tuple):
-                known = (None if entry != entry else entry for entry in value)
-                value = tuple(float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in known)
-            part[name] = value or None
-        return part
+        value_by_field: dict[str, object] = {}
+        for field_name in [
+            field_name for input_name in input_names for field_name in PREPARATION_FIELDS_BY_INPUT[input_name]
+        ]:
+            field_value = getattr(self, field_name)
+            if isinstance(field_value, tuple):
+                entries_or_none = (None if entry != entry else entry for entry in field_value)
+                field_value = tuple(
+                    float(f"{entry:.9g}") if isinstance(entry, float) else entry for entry in entries_or_none
+                )
+            value_by_field[field_name] = field_value or None
+        return value_by_field
 
 
-PREPARED_BY = {
+PREPARATION_FIELDS_BY_INPUT = {
     "volume": ("maps", "normalisation", "reduction"),
     "phenotype": ("phenotype", "phenotype_median", "phenotype_mean", "phenotype_scale"),
     "connectome": ("connectome", "parcels_sha256"),
@@ -218,74 +242,97 @@ class Metadata(Preparation):
     simulated: bool = False
     encoder_sha256: str = ""
     encoder_subjects: tuple[str, ...] = ()  # whom the encoder of these volumes was trained on
-    encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scans`
+    encoder_volumes: tuple[str, ...] = ()  # the digests of their volumes, see `Digests.scan_digests`
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(**{part.name: getattr(self, part.name) for part in fields(Preparation)})
+        return Preparation(
+            **{
+                preparation_field.name: getattr(self, preparation_field.name)
+                for preparation_field in fields(Preparation)
+            }
+        )
 
     @property
     def lineage(self) -> Iterator[dict[str, Any]]:
         """The provenance, and that of each cohort that this one was made from, the latest first."""
-        source: Any = self.provenance
-        while source and isinstance(source, dict):
-            yield source
-            source = source.get("source")
+        provenance: Any = self.provenance
+        while provenance and isinstance(provenance, dict):
+            yield provenance
+            provenance = provenance.get("source")
 
     @property
-    def unsealed(self) -> bool:
+    def is_unsealed(self) -> bool:
         """Whether it was sealed without sums, or made from what was."""
-        return any(source.get(UNSEALED) for source in self.lineage)
+        return any(provenance.get(UNSEALED_KEY) for provenance in self.lineage)
 
     @property
     def unlike_records(self) -> list[dict[str, str]]:
         """The cells (subject, column, before, after) that tables without sums had other than the records."""
-        return next((source[UNLIKE_RECORDS] for source in self.lineage if UNLIKE_RECORDS in source), [])
+        return next(
+            (provenance[UNLIKE_RECORDS_KEY] for provenance in self.lineage if UNLIKE_RECORDS_KEY in provenance), []
+        )
 
     @property
-    def people_left_out(self) -> dict[str, list[str]]:
+    def left_out_people_by_reason(self) -> dict[str, list[str]]:
         """Whom the conversion left out, for each reason that its provenance gives."""
-        given = next((source["left_out"] for source in self.lineage if "left_out" in source), None)
-        reasons = given.items() if isinstance(given, dict) else ()
-        return {reason: list(map(str, names)) for reason, names in reasons if names and isinstance(names, list)}
+        names_by_reason = next(
+            (provenance["left_out"] for provenance in self.lineage if "left_out" in provenance), None
+        )
+        reason_items = names_by_reason.items() if isinstance(names_by_reason, dict) else ()
+        return {
+            reason: list(map(str, subjects))
+            for reason, subjects in reason_items
+            if subjects and isinstance(subjects, list)
+        }
 
     @property
-    def left_out(self) -> dict[str, int]:
-        return {reason: len(names) for reason, names in self.people_left_out.items()}
+    def left_out_count_by_reason(self) -> dict[str, int]:
+        return {reason: len(subjects) for reason, subjects in self.left_out_people_by_reason.items()}
 
     @property
-    def command(self) -> str:
+    def conversion_command(self) -> str:
         """The command of the conversion, as it was typed; empty if that is not known."""
-        return next((source.get(TYPED, "") for source in self.lineage if "left_out" in source), "")
+        return next((provenance.get(COMMAND_KEY, "") for provenance in self.lineage if "left_out" in provenance), "")
 
-    def json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """All but the defaults."""
-        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value})
+        return asdict(
+            self,
+            dict_factory=lambda field_items: {
+                field_name: field_value for field_name, field_value in field_items if field_value
+            },
+        )
 
 
-def read_metadata(path: Path) -> Metadata:
+def read_metadata(metadata_path: Path) -> Metadata:
     """`cohort.json`. Raises InputError for damage, and for another format than a script's, which says none, or this."""
-    found = files.read_json(path, dict)
-    files.check_format(path, found.get("format", files.FORMAT_VERSION), "convert again")
-    metadata = files.read_json(path, Metadata)
+    content = files.read_json(metadata_path, dict)
+    files.check_format(metadata_path, content.get("format", files.FORMAT_VERSION), "convert again")
+    metadata = files.read_json(metadata_path, Metadata)
     if not metadata.grid:
-        raise InputError(f"{path} names no grid; expected a cohort's metadata. Convert again.")
+        raise InputError(f"{metadata_path} names no grid; expected a cohort's metadata. Convert again.")
     return metadata
 
 
-def write_metadata(path: Path, metadata: Metadata) -> None:
-    files.write_json(path, {"format": files.FORMAT_VERSION} | metadata.json())
+def write_metadata(metadata_path: Path, metadata: Metadata) -> None:
+    files.write_json(metadata_path, {"format": files.FORMAT_VERSION} | metadata.to_json())
 
 
-def listed(names: Sequence[str], most: int = LISTED, between: str = ", ") -> str:
+def join_names(names: Sequence[str], max_names: int = MAX_LISTED_NAMES, separator: str = ", ") -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return between.join(names[:most]) + more
+    remainder_text = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return separator.join(names[:max_names]) + remainder_text
 
 
-def named_groups(groups: Sequence[Sequence[str]], told: Callable[[str], str] = str) -> str:
-    """The first groups, and the first members of each as they are `told`."""
-    texts = [" and ".join(map(told, group[:NAMED])) for group in groups]
-    more = [f" and {len(group) - NAMED} more" if len(group) > NAMED else "" for group in groups]
-    return listed([text + rest for text, rest in zip(texts, more, strict=True)])
+def join_group_names(groups: Sequence[Sequence[str]], format_name: Callable[[str], str] = str) -> str:
+    """The first groups, and the first members of each as they are `format_name`."""
+    group_texts = [" and ".join(map(format_name, group[:MAX_GROUP_MEMBERS_LISTED])) for group in groups]
+    remainder_texts = [
+        f" and {len(group) - MAX_GROUP_MEMBERS_LISTED} more" if len(group) > MAX_GROUP_MEMBERS_LISTED else ""
+        for group in groups
+    ]
+    return join_names(
+        [group_text + remainder_text for group_text, remainder_text in zip(group_texts, remainder_texts, strict=True)]
+    )

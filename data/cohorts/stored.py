@@ -3,7 +3,7 @@
 A cohort is a folder of records, as `.bin` files or in zip chunks, and of tables. `SHA256SUMS` names all its files but
 the verdict of its check, and is written last: only a complete cohort has it, and its own SHA-256 tells the cohort. When
 a cohort is opened, its tables and the names of its files are verified; a record is when it is first read, a connectome
-whenever it is read, and all files are by `compared`. A bare folder of records has nothing that verifies it.
+whenever it is read, and all files are by `compare_with_sums`. A bare folder of records has nothing that verifies it.
 """
 
 import hashlib
@@ -20,203 +20,262 @@ from data.base import manifest
 from data.base.errors import InputError
 from data.base.manifest import SUMS
 from data.base.terminal import open_progress_bar
-from data.cohorts import connectomes as connectomes_of
+from data.cohorts import connectomes as cohort_connectomes
 from data.cohorts import records
-from data.cohorts import rows as rows_of
-from data.cohorts.cohort import COVARIATES, PHENOTYPE, SERIES, SIDE_TABLES, Cohort
-from data.cohorts.connectomes import CONNECTOMES
-from data.cohorts.derivation import FOLDER
-from data.cohorts.duplicates import kept_together, told_groups, with_groups
-from data.cohorts.entries import Entry, entries_of
+from data.cohorts import rows as cohort_rows
+from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, SERIES_FILE, SIDE_TABLES, Cohort
+from data.cohorts.connectomes import CONNECTOMES_FILE
+from data.cohorts.derivation import DERIVATION_FOLDER
+from data.cohorts.duplicates import add_groups, keep_groups_together, merge_recorded_groups
+from data.cohorts.entries import RecordEntry, find_entries
 from data.cohorts.findings import read_verdict
 from data.cohorts.records import HEADER_BYTES, Digests
-from data.cohorts.rows import METADATA, TABLE, Metadata, Row, listed
+from data.cohorts.rows import METADATA_FILE, SUBJECTS_FILE, Metadata, RecordRow, join_names
 
-FOLDS = "folds.json"  # of a set of cohorts, one a fold
-EDITABLE = (TABLE, COVARIATES, PHENOTYPE)  # what `abide-data pack --tables` takes
-THREADS = 2  # that compute digests
+FOLDS_FILE = "folds.json"  # of a set of cohorts, one a fold
+EDITABLE_TABLES = (SUBJECTS_FILE, COVARIATES_FILE, PHENOTYPE_FILE)  # what `abide-data pack --tables` takes
+DIGEST_THREADS = 2  # that compute digests
 
 
-def open_cohort(path: Path, unverified: Collection[str] = ()) -> Cohort:
+def open_cohort(cohort_path: Path, unverified_files: Collection[str] = ()) -> Cohort:
     """Opens any form of --dataDir. Raises InputError, naming the path, for what cannot be trained or tested on, and for
-    tables that are not as they were written, unless they are `unverified`; if `SHA256SUMS` is, it may be absent. Such
-    cohorts are to be packed."""
-    entries = records_in(path)
-    grid, num_maps = kind_of(entries.values())
-    if not has_tables(path):
-        rows = tuple(rows_of.guess_row(name, label_in(entry)) for name, entry in entries.items())
-        return Cohort(path, grid, rows, tuple(entries.values()), Metadata(), num_maps=num_maps)
-    identity = verified(path, entries.values(), unverified)
-    metadata, (table, digests) = rows_of.read_metadata(path / METADATA), rows_of.read_table(path / TABLE)
-    rows_of.match_table(path / TABLE, table, entries)
+    tables that are not as they were written, unless they are `unverified_files`; if `SHA256SUMS` is, it may be absent.
+    Such cohorts are to be packed."""
+    entry_by_file = find_records(cohort_path)
+    grid, num_maps = find_record_form(entry_by_file.values())
+    if not has_tables(cohort_path):
+        rows = tuple(
+            cohort_rows.guess_row(file_name, read_record_label(entry)) for file_name, entry in entry_by_file.items()
+        )
+        return Cohort(cohort_path, grid, rows, tuple(entry_by_file.values()), Metadata(), num_maps=num_maps)
+    identity = verify_cohort(cohort_path, entry_by_file.values(), unverified_files)
+    metadata, (table_rows, record_digests) = (
+        cohort_rows.read_metadata(cohort_path / METADATA_FILE),
+        cohort_rows.read_subjects_table(cohort_path / SUBJECTS_FILE),
+    )
+    cohort_rows.check_table_files(cohort_path / SUBJECTS_FILE, table_rows, entry_by_file)
     if (metadata.grid, len(metadata.maps) or num_maps) != (grid.shape, num_maps):
-        kept = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
-        raise InputError(f"{path / METADATA} says {kept}, its records hold {num_maps} on {grid}. Convert again.")
-    of_row, edges = tuple(entries[row.file] for row in table), None
+        maps_text = f"{len(metadata.maps)} maps on the grid {list(metadata.grid)}"
+        raise InputError(
+            f"{cohort_path / METADATA_FILE} says {maps_text}, its records hold {num_maps} on {grid}. Convert again."
+        )
+    row_entries, connectomes = tuple(entry_by_file[row.file] for row in table_rows), None
     if metadata.connectome:
-        known = [of.connectome for of in digests if of.connectome]
-        edges = connectomes_of.opened(path, metadata, [row.subject for row in table], known)
+        connectome_digests = [row_digests.connectome for row_digests in record_digests if row_digests.connectome]
+        connectomes = cohort_connectomes.open_connectomes(
+            cohort_path, metadata, [row.subject for row in table_rows], connectome_digests
+        )
     return Cohort(
-        path,
+        cohort_path,
         grid,
-        tuple(table),
-        of_row,
+        tuple(table_rows),
+        row_entries,
         metadata,
-        tables=path,
+        tables_folder=cohort_path,
         num_maps=num_maps,
-        digests=tuple(digests) if len(digests) == len(table) else (),
+        digests=tuple(record_digests) if len(record_digests) == len(table_rows) else (),
         identity=identity,
-        verdict=read_verdict(path, identity),
-        groups=told_groups(metadata),
-        connectomes=edges,
+        verdict=read_verdict(cohort_path, identity),
+        groups=merge_recorded_groups(metadata),
+        connectomes=connectomes,
     )
 
 
-def label_in(entry: Entry) -> float:
+def read_record_label(entry: RecordEntry) -> float:
     """The label of a record without tables. Raises InputError if it is none."""
     label, _ = records.unpack_header(entry.read(HEADER_BYTES), str(entry))
     records.check_label(label, str(entry))
     return label
 
 
-def records_in(path: Path) -> dict[str, Entry]:
+def find_records(cohort_path: Path) -> dict[str, RecordEntry]:
     """The records of any form of --dataDir by name. Raises InputError if there are none."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected a cohort or a folder of records.")
-    if (path / FOLDS).is_file():
+    if not cohort_path.exists():
+        raise InputError(f"{cohort_path} does not exist; expected a cohort or a folder of records.")
+    if (cohort_path / FOLDS_FILE).is_file():
         raise InputError(
-            f"{path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
+            f"{cohort_path} is a set of cohorts, one for each fold; use it in run.py with the --folds that made it."
         )
-    if not path.is_dir():
-        raise InputError(f"{path} is a file; expected a folder of records.")
-    if not (entries := entries_of(path)):
-        raise InputError(f"{path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert.")
-    return entries
+    if not cohort_path.is_dir():
+        raise InputError(f"{cohort_path} is a file; expected a folder of records.")
+    if not (entry_by_file := find_entries(cohort_path)):
+        raise InputError(
+            f"{cohort_path} holds no records; expected .bin files or zip chunks. Make them: abide-data convert."
+        )
+    return entry_by_file
 
 
-def has_tables(path: Path) -> bool:
+def has_tables(cohort_path: Path) -> bool:
     """Whether a folder has, or had, the tables of a cohort."""
-    return (path / METADATA).exists() or (path / TABLE).exists() or TABLE in manifest.read_sums(path)
+    return (
+        (cohort_path / METADATA_FILE).exists()
+        or (cohort_path / SUBJECTS_FILE).exists()
+        or SUBJECTS_FILE in manifest.read_sums(cohort_path)
+    )
 
 
-def files_of(path: Path, entries: Iterable[Entry]) -> list[str]:
+def list_cohort_files(cohort_path: Path, entries: Iterable[RecordEntry]) -> list[str]:
     """The names of all files that a cohort is made of, as `SHA256SUMS` has them."""
-    images = [f"{FOLDER}/{image.name}" for image in (path / FOLDER).glob("[!.]*")]
-    tables = [name for name in (METADATA, TABLE, *SIDE_TABLES, CONNECTOMES) if (path / name).is_file()]
-    return sorted({*images, *tables, *(entry.path.name for entry in entries)})
+    image_files = [
+        f"{DERIVATION_FOLDER}/{image_path.name}" for image_path in (cohort_path / DERIVATION_FOLDER).glob("[!.]*")
+    ]
+    table_files = [
+        file_name
+        for file_name in (METADATA_FILE, SUBJECTS_FILE, *SIDE_TABLES, CONNECTOMES_FILE)
+        if (cohort_path / file_name).is_file()
+    ]
+    return sorted({*image_files, *table_files, *(entry.path.name for entry in entries)})
 
 
-def verified(path: Path, entries: Collection[Entry], unverified: Collection[str] = ()) -> str:
+def verify_cohort(cohort_path: Path, entries: Collection[RecordEntry], unverified_files: Collection[str] = ()) -> str:
     """The identity of a cohort; empty without a `SHA256SUMS`. Raises InputError that names all files that are missing,
     edited or added; of records and connectomes only the names are known."""
-    named = shlex.quote(str(path))
-    if not (path / SUMS).exists():
-        if SUMS in unverified:
+    quoted_path = shlex.quote(str(cohort_path))
+    if not (cohort_path / SUMS).exists():
+        if SUMS in unverified_files:
             return ""
         raise InputError(
-            f"{path} has tables and no {SUMS}, which tells whether they are as they were written. Is it of a script? "
-            f"Seal a copy, and use that: abide-data pack {named} COPY"
+            f"{cohort_path} has tables and no {SUMS}, which tells whether they are as they were written. Is it of a "
+            f"script? Seal a copy, and use that: abide-data pack {quoted_path} COPY"
         )
-    sums, there = manifest.read_sums(path), files_of(path, entries)
-    large = {CONNECTOMES, *(entry.path.name for entry in entries)}
-    small = [name for name in there if name in sums and name not in large and name not in unverified]
-    now = manifest.compute_sums(path / name for name in small)
-    wrong = {
-        "missing": sorted(sums.keys() - {*there}),
-        "edited": [name for name, value in zip(small, now, strict=True) if value != sums[name]],
-        "added": [name for name in there if name not in sums],
+    sum_by_file, present_files = manifest.read_sums(cohort_path), list_cohort_files(cohort_path, entries)
+    record_files = {CONNECTOMES_FILE, *(entry.path.name for entry in entries)}
+    small_files = [
+        file_name
+        for file_name in present_files
+        if file_name in sum_by_file and file_name not in record_files and file_name not in unverified_files
+    ]
+    current_sums = manifest.compute_sums(cohort_path / file_name for file_name in small_files)
+    files_by_fault = {
+        "missing": sorted(sum_by_file.keys() - {*present_files}),
+        "edited": [
+            file_name
+            for file_name, current_sum in zip(small_files, current_sums, strict=True)
+            if current_sum != sum_by_file[file_name]
+        ],
+        "added": [file_name for file_name in present_files if file_name not in sum_by_file],
     }
-    if told := [f"{listed(names)} {what}" for what, names in wrong.items() if names]:
-        edit = (
-            f" To make an edit count: abide-data pack {named} NEW --tables {named}, or convert again --keepSplit OLD."
+    if fault_texts := [
+        f"{join_names(file_names)} {fault}" for fault, file_names in files_by_fault.items() if file_names
+    ]:
+        edit_advice = (
+            f" To make an edit count: abide-data pack {quoted_path} NEW --tables {quoted_path}, or convert again "
+            "--keepSplit OLD."
         )
-        advice = edit if {*wrong["edited"]} & {*EDITABLE} else ""
-        raise InputError(f"{path} is not as it was written: {'; '.join(told)}. Copy it again.{advice}")
-    return manifest.compute_identity(path)
+        advice = edit_advice if {*files_by_fault["edited"]} & {*EDITABLE_TABLES} else ""
+        raise InputError(f"{cohort_path} is not as it was written: {'; '.join(fault_texts)}. Copy it again.{advice}")
+    return manifest.compute_identity(cohort_path)
 
 
-def compared(cohort: Cohort) -> tuple[list[str], list[str]]:
+def compare_with_sums(cohort: Cohort) -> tuple[list[str], list[str]]:
     """The files of a cohort that are not as they were written, and those of which that is not known, by name."""
-    return manifest.compare_sums(cohort.path, files_of(cohort.path, cohort.entries))
+    return manifest.compare_sums(cohort.path, list_cohort_files(cohort.path, cohort.entries))
 
 
-def sealed(path: Path, together: bool = True) -> Cohort:
-    """The cohort at `path` for a run, which knows the digests of its records. With `together`, the people of a group
-    are put in one split; folds see to that themselves. Raises InputError as `open_cohort` does."""
-    cohort = open_cohort(path)
+def open_run_cohort(cohort_path: Path, unite_groups: bool = True) -> Cohort:
+    """The cohort at `cohort_path` for a run, which knows the digests of its records. With `unite_groups`, the people
+    of a group are put in one split; folds see to that themselves. Raises InputError as `open_cohort` does."""
+    cohort = open_cohort(cohort_path)
     if not cohort.identity:
-        cohort = identified(cohort)
-    return kept_together(with_groups(cohort)) if together else cohort
+        cohort = add_record_digests(cohort)
+    return keep_groups_together(add_groups(cohort)) if unite_groups else cohort
 
 
-def identified(cohort: Cohort) -> Cohort:
+def add_record_digests(cohort: Cohort) -> Cohort:
     """Records without tables, with their digests, which are computed and printed. Raises InputError for a record that
     cannot be read."""
-    names = [row.file for row in cohort.rows]
-    print(f"{cohort.path} has no tables: the digests of its {len(names)} records are computed.")
-    digests = computed_digests(dict(zip(names, cohort.entries, strict=True)))
-    said = json.dumps([[name, *astuple(of)] for name, of in digests.items()])
-    return replace(cohort, digests=tuple(digests.values()), identity=hashlib.sha256(said.encode()).hexdigest())
+    file_names = [row.file for row in cohort.rows]
+    print(f"{cohort.path} has no tables: the digests of its {len(file_names)} records are computed.")
+    digests_by_file = compute_digests_by_file(dict(zip(file_names, cohort.entries, strict=True)))
+    identity_json = json.dumps(
+        [[file_name, *astuple(record_digests)] for file_name, record_digests in digests_by_file.items()]
+    )
+    return replace(
+        cohort, digests=tuple(digests_by_file.values()), identity=hashlib.sha256(identity_json.encode()).hexdigest()
+    )
 
 
-def computed_digests(entries: Mapping[str, Entry]) -> dict[str, Digests]:
+def compute_digests_by_file(entry_by_file: Mapping[str, RecordEntry]) -> dict[str, Digests]:
     """The digests of records by file."""
-    found = {}
-    with ThreadPoolExecutor(THREADS) as pool, open_progress_bar("Computing digests", len(entries)) as shown:
-        every = pool.map(lambda entry: records.digests_of(entry.read()), entries.values())
-        for name, digests in zip(entries, every, strict=True):
-            found[name] = digests
-            shown.advance()
-    return found
-
-
-def kind_of(entries: Iterable[Entry]) -> tuple[records.Grid, int]:
-    """The grid and the number of maps of a cohort's records. Raises InputError if they differ."""
-    found: dict[tuple[records.Grid, int], Entry] = {}
-    for entry in entries:
-        found.setdefault(records.form_of_size(entry.size, str(entry)), entry)
-    (first, one), *others = found.items()
-    if others:
-        other, another = others[0]
-        raise InputError(
-            f"{one} is a {records.kind(*first)}, {another} a {records.kind(*other)}; expected one grid and one number "
-            "of maps. Separate them."
+    digests_by_file = {}
+    with (
+        ThreadPoolExecutor(DIGEST_THREADS) as thread_pool,
+        open_progress_bar("Computing digests", len(entry_by_file)) as progress_bar,
+    ):
+        digest_results = thread_pool.map(
+            lambda entry: records.compute_record_digests(entry.read()), entry_by_file.values()
         )
-    return first
+        for file_name, record_digests in zip(entry_by_file, digest_results, strict=True):
+            digests_by_file[file_name] = record_digests
+            progress_bar.advance()
+    return digests_by_file
 
 
-def carry_tables(source: Cohort, target: Path) -> None:
+def find_record_form(entries: Iterable[RecordEntry]) -> tuple[records.Grid, int]:
+    """The grid and the number of maps of a cohort's records. Raises InputError if they differ."""
+    entry_by_form: dict[tuple[records.Grid, int], RecordEntry] = {}
+    for entry in entries:
+        entry_by_form.setdefault(records.infer_record_form(entry.byte_count, str(entry)), entry)
+    (first_form, first_entry), *remaining_forms = entry_by_form.items()
+    if remaining_forms:
+        second_form, second_entry = remaining_forms[0]
+        raise InputError(
+            f"{first_entry} is a {records.describe_record_form(*first_form)}, {second_entry} a "
+            f"{records.describe_record_form(*second_form)}; expected one grid and one number of maps. Separate them."
+        )
+    return first_form
+
+
+def copy_side_tables(source_cohort: Cohort, target_folder: Path) -> None:
     """Copies a cohort's side tables, connectomes and images of its derivation byte by byte into the folder of another
     one, which holds the same subjects. Raises InputError for what is not as it was written."""
-    carried = dict(source.side_tables)
-    if source.connectomes:
-        manifest.verify_sums(source.path, [CONNECTOMES])
-        carried[CONNECTOMES] = source.connectomes.path
+    path_by_file = dict(source_cohort.side_table_paths)
+    if source_cohort.connectomes:
+        manifest.verify_sums(source_cohort.path, [CONNECTOMES_FILE])
+        path_by_file[CONNECTOMES_FILE] = source_cohort.connectomes.path
     else:
-        carried.pop(SERIES, None)
-    for name, path in carried.items():
-        shutil.copyfile(path, target / name)
-    if source.tables and (source.tables / FOLDER).is_dir():
-        shutil.copytree(source.tables / FOLDER, target / FOLDER, ignore=shutil.ignore_patterns(".*"))
+        path_by_file.pop(SERIES_FILE, None)
+    for file_name, file_path in path_by_file.items():
+        shutil.copyfile(file_path, target_folder / file_name)
+    if source_cohort.tables_folder and (source_cohort.tables_folder / DERIVATION_FOLDER).is_dir():
+        shutil.copytree(
+            source_cohort.tables_folder / DERIVATION_FOLDER,
+            target_folder / DERIVATION_FOLDER,
+            ignore=shutil.ignore_patterns(".*"),
+        )
 
 
-def write_tables(
-    path: Path,
-    table: Sequence[Row],
+def write_cohort_tables(
+    cohort_path: Path,
+    rows: Sequence[RecordRow],
     metadata: Metadata,
     digests: Mapping[str, Digests] = MappingProxyType({}),
 ) -> None:
     """Writes `cohort.json`, `subjects.csv` with the digests of the records, and `SHA256SUMS`; all other files are there
     before. Of the `digests` by record, those that are not known are computed."""
-    rows_of.write_metadata(path / METADATA, metadata)
-    entries, edges = entries_of(path), {name: of.connectome for name, of in digests.items()}
-    if metadata.connectome and not all(edges.get(row.file) for row in table):
-        edges = connectomes_of.digests_by_file(path, metadata, table)
-    unknown = {name: entry for name, entry in entries.items() if name not in digests}
-    known = {**digests, **(computed_digests(unknown) if unknown else {})}
-    said = metadata.has_constants and (path / PHENOTYPE).is_file()
-    header = {} if said else {name: records.digest_of(entry.read(HEADER_BYTES)) for name, entry in entries.items()}
-    names = [row.file for row in table]
-    of_rows = [replace(known[name], connectome=edges.get(name, ""), header=header.get(name, "")) for name in names]
-    rows_of.write_table(path / TABLE, table, of_rows)
-    manifest.write_sums(path, files_of(path, entries.values()))
+    cohort_rows.write_metadata(cohort_path / METADATA_FILE, metadata)
+    entry_by_file, connectome_digest_by_file = (
+        find_entries(cohort_path),
+        {file_name: record_digests.connectome for file_name, record_digests in digests.items()},
+    )
+    if metadata.connectome and not all(connectome_digest_by_file.get(row.file) for row in rows):
+        connectome_digest_by_file = cohort_connectomes.compute_connectome_digests(cohort_path, metadata, rows)
+    undigested_entries = {file_name: entry for file_name, entry in entry_by_file.items() if file_name not in digests}
+    digests_by_file = {**digests, **(compute_digests_by_file(undigested_entries) if undigested_entries else {})}
+    is_header_in_tables = metadata.has_constants and (cohort_path / PHENOTYPE_FILE).is_file()
+    header_digest_by_file = (
+        {}
+        if is_header_in_tables
+        else {file_name: records.compute_digest(entry.read(HEADER_BYTES)) for file_name, entry in entry_by_file.items()}
+    )
+    file_names = [row.file for row in rows]
+    digests_by_row = [
+        replace(
+            digests_by_file[file_name],
+            connectome=connectome_digest_by_file.get(file_name, ""),
+            header=header_digest_by_file.get(file_name, ""),
+        )
+        for file_name in file_names
+    ]
+    cohort_rows.write_subjects_table(cohort_path / SUBJECTS_FILE, rows, digests_by_row)
+    manifest.write_sums(cohort_path, list_cohort_files(cohort_path, entry_by_file.values()))

@@ -15,88 +15,111 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.terminal import format_participants
 from data.cohorts import records
-from data.cohorts import rows as rows_of
-from data.cohorts.cohort import Cohort, Moments, Standard
-from data.cohorts.duplicates import tie
-from data.cohorts.rows import UNKNOWN_SITE, Preparation, known_sites
+from data.cohorts import rows as cohort_rows
+from data.cohorts.cohort import Cohort, RunningMoments, Standard
+from data.cohorts.duplicates import describe_tie
+from data.cohorts.rows import UNKNOWN_SITE, Preparation, find_recorded_sites
 
 if TYPE_CHECKING:
     from data.cohorts.phenotype import Scaler
 
-BACKGROUND = {  # what a region becomes that is blacked out by it
+FILL_TEXT_BY_STANDARD = {  # what a region becomes that is blacked out by it
     "stored": "the value outside the brain",
     "brain": "0, the mean of the participant's brain",
     "site": "0, the mean of the participants of the site",
 }
-FEWEST = 5  # people of a site that is standardised by itself
+MIN_SITE_PEOPLE = 5  # people of a site that is standardised by itself
 
 
-def resplit(cohort: Cohort, split: Mapping[str, str]) -> Cohort:
+def resplit(cohort: Cohort, split_by_subject: Mapping[str, str]) -> Cohort:
     """The cohort with another split, subject -> train, test or HELD_OUT. Its phenotype is scaled on the training
     subjects, or stays if there is no `phenotype.csv`. Raises InputError for a subject without a split, a
     training subject of unknown label, or a group in both splits. Also if nobody is left to train."""
-    if absent := {row.subject for row in cohort.rows} - split.keys():
+    if absent_subjects := {row.subject for row in cohort.rows} - split_by_subject.keys():
         raise InputError(
-            f"The split lacks {format_participants(len(absent))} of {cohort.path}, such as {min(absent)}; add them."
+            f"The split lacks {format_participants(len(absent_subjects))} of {cohort.path}, such as "
+            f"{min(absent_subjects)}; add them."
         )
-    if parted := [group for group in cohort.groups if len({split.get(one) for one in group} - {None}) > 1]:
+    if torn_groups := [
+        group
+        for group in cohort.groups
+        if len({split_by_subject.get(group_member) for group_member in group} - {None}) > 1
+    ]:
         raise InputError(
-            f"The split parts {' and '.join(parted[0])} of {cohort.path}, who {tie((parted[0],), cohort.metadata)}; "
-            "keep them together."
+            f"The split parts {' and '.join(torn_groups[0])} of {cohort.path}, who "
+            f"{describe_tie((torn_groups[0],), cohort.metadata)}; keep them together."
         )
-    rows = [replace(row, split=split[row.subject]) for row in cohort.rows]
-    rows = [row if row.split == rows_of.HELD_OUT else rows_of.checked(str(cohort.path), row) for row in rows]
-    cut = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
-    cut.indices("train")
-    if (raw := cut.raw_phenotype) is None:
-        return cut
+    rows = [replace(row, split=split_by_subject[row.subject]) for row in cohort.rows]
+    rows = [
+        row if row.split == cohort_rows.ASIDE_SPLIT else cohort_rows.check_row(str(cohort.path), row) for row in rows
+    ]
+    resplit_cohort = replace(cohort, rows=tuple(rows), metadata=replace(cohort.metadata, phenotype_auc={}))
+    resplit_cohort.split_indices("train")
+    if (raw_phenotype := resplit_cohort.raw_phenotype) is None:
+        return resplit_cohort
     from data.cohorts.phenotype import fit_scaler  # pandas and scikit-learn, which `--help` can do without
 
-    training = set(cut.subjects("train"))
-    return rescaled(cut, fit_scaler(raw[[subject in training for subject in raw.index]].to_numpy()))
+    training_subjects = set(resplit_cohort.split_subjects("train"))
+    return rescale_phenotype(
+        resplit_cohort,
+        fit_scaler(raw_phenotype[[subject in training_subjects for subject in raw_phenotype.index]].to_numpy()),
+    )
 
 
-def everybody(cohort: Cohort) -> Cohort:
+def train_on_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on whose label is known, as are those of the others of a group."""
-    unknown = {row.subject for row in cohort.rows if not row.known}
-    unknown |= {one for group in cohort.groups if unknown & set(group) for one in group}
-    return resplit(cohort, {row.subject: "test" if row.subject in unknown else "train" for row in cohort.rows})
+    unlabelled_subjects = {row.subject for row in cohort.rows if not row.is_labelled}
+    unlabelled_subjects |= {subject for group in cohort.groups if unlabelled_subjects & set(group) for subject in group}
+    return resplit(
+        cohort, {row.subject: "test" if row.subject in unlabelled_subjects else "train" for row in cohort.rows}
+    )
 
 
-def prepared_as(cohort: Cohort, preparation: Preparation) -> Cohort:
+def scale_phenotype_as(cohort: Cohort, preparation: Preparation) -> Cohort:
     """The cohort with its phenotype imputed and scaled as another one's. It stays as it is if it is so already, if it
     has no `phenotype.csv`, or if that holds other values."""
     from data.cohorts.phenotype import Scaler
 
-    own, scaler = cohort.metadata, Scaler.of(preparation)
-    same = own.of_inputs(["phenotype"]) == preparation.of_inputs(["phenotype"])
-    if same or scaler is None or own.phenotype != preparation.phenotype or cohort.raw_phenotype is None:
+    metadata, scaler = cohort.metadata, Scaler.from_preparation(preparation)
+    is_same_preparation = metadata.select_for_inputs(["phenotype"]) == preparation.select_for_inputs(["phenotype"])
+    if (
+        is_same_preparation
+        or scaler is None
+        or metadata.phenotype != preparation.phenotype
+        or cohort.raw_phenotype is None
+    ):
         return cohort
-    return rescaled(cohort, scaler)
+    return rescale_phenotype(cohort, scaler)
 
 
-def rescaled(cohort: Cohort, scaler: "Scaler") -> Cohort:
+def rescale_phenotype(cohort: Cohort, scaler: "Scaler") -> Cohort:
     """The cohort, which has a `phenotype.csv`, with that imputed and scaled by these constants."""
-    metadata = replace(cohort.metadata, **scaler.constants())
-    return replace(cohort, metadata=metadata, scaled=cohort.scaled_by(scaler))
+    metadata = replace(cohort.metadata, **scaler.to_preparation_fields())
+    return replace(cohort, metadata=metadata, scaled_phenotype=cohort.scale_phenotype(scaler))
 
 
-def recorded_alike(cohort: Cohort) -> Cohort | None:
-    """The cohort with the values of `phenotype.recording` set to what most training people have, of families of tests
-    to the commonest. What is missing stays imputed. None if there are no such values, or no constants that scale
-    them."""
-    from data.cohorts.phenotype import TEST, Scaler, recording
+def equalise_recording(cohort: Cohort) -> Cohort | None:
+    """The cohort with the values of `phenotype.find_recording_values` set to what most training people have, of
+    families of tests to the commonest. What is missing stays imputed. None if there are no such values, or no
+    constants that scale them."""
+    from data.cohorts.phenotype import IQ_TEST_VALUE_PREFIX, Scaler, find_recording_values
 
-    where, scaler = recording(cohort.metadata), Scaler.of(cohort.metadata)
-    if not where or scaler is None:
+    recording_indices, scaler = find_recording_values(cohort.metadata), Scaler.from_preparation(cohort.metadata)
+    if not recording_indices or scaler is None:
         return None
-    usual = np.round(scaler.median)
-    tests = [at for at in where if cohort.metadata.phenotype[at].startswith(TEST)]
-    if tests and (shares := scaler.mean[tests]).max() >= 1 - shares.sum():  # more have it than have none
-        usual[tests] = np.arange(len(tests)) == shares.argmax()  # of equal ones the first
-    told = cohort.phenotype.copy()
-    told[:, where] = scaler.transform(usual)[where]
-    return replace(cohort, scaled=told)
+    usual_values = np.round(scaler.median)
+    iq_test_indices = [
+        index for index in recording_indices if cohort.metadata.phenotype[index].startswith(IQ_TEST_VALUE_PREFIX)
+    ]
+    if (
+        iq_test_indices and (iq_test_frequencies := scaler.mean[iq_test_indices]).max() >= 1 - iq_test_frequencies.sum()
+    ):  # more have it than have none
+        usual_values[iq_test_indices] = (
+            np.arange(len(iq_test_indices)) == iq_test_frequencies.argmax()
+        )  # of equal ones the first
+    equalised_phenotype = cohort.phenotype.copy()
+    equalised_phenotype[:, recording_indices] = scaler.transform(usual_values)[recording_indices]
+    return replace(cohort, scaled_phenotype=equalised_phenotype)
 
 
 @dataclass(frozen=True)
@@ -107,40 +130,49 @@ class SiteMoments(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     cohort: Cohort  # as it is stored
 
     def __getitem__(self, site: str) -> tuple[np.ndarray, np.ndarray]:
-        return self._of_site[site]
+        return self._moments_by_site[site]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._of_site)
+        return iter(self._moments_by_site)
 
     def __len__(self) -> int:
         return len({row.site for row in self.cohort.rows})
 
     @cached_property
-    def _of_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        moments: dict[str, Moments] = defaultdict(Moments)
-        for index in self.cohort.unswapped():
-            moments[self.cohort.rows[index].site].add(records.within_brain(self.cohort.volume(index))[None])
-        return {site: (of.mean.astype(np.float32), of.spread.astype(np.float32)) for site, of in moments.items()}
+    def _moments_by_site(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        running_moments_by_site: dict[str, RunningMoments] = defaultdict(RunningMoments)
+        for index in self.cohort.find_unswapped_indices():
+            running_moments_by_site[self.cohort.rows[index].site].add(
+                records.z_score_within_brain(self.cohort.read_volume(index))[None]
+            )
+        return {
+            site: (site_moments.mean.astype(np.float32), site_moments.spread.astype(np.float32))
+            for site, site_moments in running_moments_by_site.items()
+        }
 
 
-def standardised(cohort: Cohort, standard: Standard) -> Cohort:
+def standardise_cohort(cohort: Cohort, standard: Standard) -> Cohort:
     """The cohort whose volumes are read by a standard. Raises InputError if a site has too few people for its own."""
     if standard == cohort.standard:
         return cohort
-    return within_sites(cohort) if standard == "site" else replace(cohort, standard=standard, moments=None)
+    return (
+        standardise_within_sites(cohort)
+        if standard == "site"
+        else replace(cohort, standard=standard, moments_by_site=None)
+    )
 
 
-def within_sites(cohort: Cohort) -> Cohort:
+def standardise_within_sites(cohort: Cohort) -> Cohort:
     """The cohort whose batches are z-scored within each site. Raises InputError if a site has too few people."""
-    people = defaultdict(set)
+    people_by_site = defaultdict(set)
     for row in cohort.rows:
-        people[row.site].add(row.subject)
-    if not known_sites(people):
+        people_by_site[row.site].add(row.subject)
+    if not find_recorded_sites(people_by_site):
         raise InputError(f"{cohort.path} names no sites; use standardise=brain.")
-    site = min(people, key=lambda name: len(people[name]))
-    if len(people[site]) < FEWEST:
+    smallest_site = min(people_by_site, key=lambda site_name: len(people_by_site[site_name]))
+    if len(people_by_site[smallest_site]) < MIN_SITE_PEOPLE:
         raise InputError(
-            f"{cohort.path} has {format_participants(len(people[site]))} of site {site or UNKNOWN_SITE}; "
-            f"standardise=site needs {FEWEST} of each. Use standardise=brain."
+            f"{cohort.path} has {format_participants(len(people_by_site[smallest_site]))} of site "
+            f"{smallest_site or UNKNOWN_SITE}; standardise=site needs {MIN_SITE_PEOPLE} of each. Use standardise=brain."
         )
-    return replace(cohort, standard="site", moments=SiteMoments(cohort))
+    return replace(cohort, standard="site", moments_by_site=SiteMoments(cohort))

@@ -19,12 +19,18 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.terminal import SummaryRow
 from data.cohorts import phenotype, records
-from data.cohorts.cohort import MAPS, Cohort
-from data.cohorts.derivation import keep
-from data.cohorts.duplicates import Groups, People, in_common, people_of, search
-from data.cohorts.phenotype import ABIDE_COLUMNS, mostly_numbers, numbers
-from data.cohorts.rows import TYPED, Metadata, listed
-from data.cohorts.stored import open_cohort, sealed
+from data.cohorts.cohort import MAPS_FILE, Cohort
+from data.cohorts.derivation import copy_derivation_images
+from data.cohorts.duplicates import (
+    PeopleScans,
+    SubjectGroups,
+    find_duplicates,
+    find_people_in_common,
+    load_people_scans,
+)
+from data.cohorts.phenotype import ABIDE_PHENOTYPE_COLUMNS, is_mostly_numbers, parse_number_column
+from data.cohorts.rows import COMMAND_KEY, Metadata, join_names
+from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
 from data.conversion.derived import compared
 from data.conversion.leaks import (
@@ -63,7 +69,7 @@ class Conversion:
     likeness: Likeness | None
     earlier: KeptSplit | None
 
-    def plan(self, people: People | None = None, same_scan: Groups = ()) -> PlannedCohort:
+    def plan(self, people: PeopleScans | None = None, same_scan: SubjectGroups = ()) -> PlannedCohort:
         """The cohort of the subjects. What tells `people`, and who of them share a scan, is known once their maps are
         read."""
         source, subjects = self.source, self.source.subjects
@@ -86,11 +92,11 @@ class Conversion:
             if edges:
                 found = edges.beside(found)
                 edges.write(folder, subjects)
-            scans = {subject: of.of_record.scans for subject, of in zip(subjects, found, strict=True)}
-            people = People(scans, np.array([of.means for of in found]))
-            if like and like.subjects("train"):
+            scans = {subject: of.of_record.scan_digests for subject, of in zip(subjects, found, strict=True)}
+            people = PeopleScans(scans, np.array([of.means for of in found]))
+            if like and like.split_subjects("train"):
                 check_new_scans(source, like, people)
-            planned = self.plan(people, search(people).same_scan)
+            planned = self.plan(people, find_duplicates(people).same_scan)
             measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
             facts, leaks = self.check_maps(measured, planned)
             planned = replace(planned, metadata=self.described(planned, found, leaks))
@@ -101,8 +107,8 @@ class Conversion:
                     file.write(records.pack_header(row.label, scaled))
                 volume.rename(folder / row.file)
         facts += self.keep_likeness(folder)
-        keep(folder, source.images)
-        measures.write_measures(folder / MAPS, subjects, measured)
+        copy_derivation_images(folder, source.images)
+        measures.write_measures(folder / MAPS_FILE, subjects, measured)
         planned.write_tables(folder, [of.of_record for of in found])
         open_cohort(folder)  # nothing is called done that cannot be read
         return planned, [*facts, *(edges.facts if edges else [])]
@@ -124,7 +130,7 @@ class Conversion:
             digest.update(name.encode() + b"\0" + bytes.fromhex(value))
         split_of = {"split_of": self.earlier.cohort.identity} if self.earlier else {}
         taken = {"like": self.like.cohort.identity} if self.like else split_of | {"seed": self.options.seed or 0}
-        made_of = {TYPED: self.command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
+        made_of = {COMMAND_KEY: self.command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
         if self.options.allow_leak:
             chosen = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
             leaks = (*accepted(list(chosen), source.label_column, metadata.phenotype_auc), *leaks)
@@ -158,7 +164,9 @@ class Conversion:
             facts.append(("maps", f"{prefix}{kind}"))
             leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
         if self.like and known is None:
-            told = f"whether those of {self.like.cohort.path} were of this kind is not known, since it has no {MAPS}"
+            told = (
+                f"whether those of {self.like.cohort.path} were of this kind is not known, since it has no {MAPS_FILE}"
+            )
             facts.append(("maps", told))
         return facts, leaks
 
@@ -174,12 +182,12 @@ def convert(
     """Writes the new cohort `target`, using every core, and returns it with facts on people and maps. Without a target
     no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
     source, facts = check_new_people(source, options, like) if like else check_table(source, options)
-    earlier = KeptSplit(sealed(options.keep_split)) if options.keep_split else None
+    earlier = KeptSplit(open_run_cohort(options.keep_split)) if options.keep_split else None
     conversion = Conversion(source, options, command, like, likeness, earlier)
     planned = conversion.plan()  # what is wrong with the table is told before maps are read
     if target:
         with files.create_folder(target) as folder:
-            planned, of_maps = conversion.write(folder, records.GRID_OF_SHAPE[planned.metadata.grid])
+            planned, of_maps = conversion.write(folder, records.GRID_BY_SHAPE[planned.metadata.grid])
             facts += of_maps
     if conversion.earlier:
         facts += conversion.earlier.facts(planned.rows, planned.metadata)
@@ -199,7 +207,7 @@ def check_table(source: Source, options: ConversionOptions) -> tuple[Source, lis
     people = source.subjects["subject"].tolist()
     not_site = [name for name in own if name != source.site_column]
     check_informative(rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
-    named = ABIDE_COLUMNS if options.phenotype is None else options.phenotype
+    named = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
     used = [name for name in dict.fromkeys([*named, *covariate_columns(source, options)]) if name in rows]
     check_measurements(source, used)
     told = [*units_by_site(rows, used, source.subjects["site"]), *mixed_codings(rows, used)]
@@ -226,8 +234,8 @@ def check_new_people(
     if absent := [name for name in metadata.covariate_columns if name not in source.rows]:
         told.append(("covariates", f"those that {source.table} lacks are empty: {', '.join(absent)}"))
     for name, values in unknown_categories(source.rows, metadata).items():
-        known = listed(metadata.phenotype_categories[name])
-        told.append(("phenotype", f"{name} {listed(values)} is none of {known}, and taken as unknown"))
+        known = join_names(metadata.phenotype_categories[name])
+        told.append(("phenotype", f"{name} {join_names(values)} is none of {known}, and taken as unknown"))
     return source, told
 
 
@@ -247,16 +255,16 @@ def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, 
         named = tuple(name for name in (*known, *source.measured) if name in source.rows)
     for name in named:
         values = column(source.rows, name, source.table)
-        if name != source.site_column and mostly_numbers(values):
-            numbers(source.rows, name)
+        if name != source.site_column and is_mostly_numbers(values):
+            parse_number_column(source.rows, name)
     return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
 
 
-def check_new_scans(source: Source, like: Cohort, people: People) -> None:
+def check_new_scans(source: Source, like: Cohort, people: PeopleScans) -> None:
     """Raises InputError if new people have a scan of training subjects of `like`, or a map or connectome of one, under
     whatever ID."""
-    if leaked := in_common(people_of(like, like.subjects("train")), people):
-        pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
+    if leaked := find_people_in_common(load_people_scans(like, like.split_subjects("train")), people):
+        pairs = join_names([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} of {source.table} have a scan of training participants of {like.path}: {pairs}; "
             f"expected new participants. Leave them out: --exclude {','.join(leaked)}"

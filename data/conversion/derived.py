@@ -16,10 +16,16 @@ from data.base.errors import InputError, quote_text
 from data.base.manifest import compute_sum
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import HEAD_MOTION
-from data.cohorts.derivation import NAMES_BESIDE, Derivation, called, derivation_in, differing
-from data.cohorts.nifti import beside
-from data.cohorts.rows import listed
+from data.cohorts.covariates import HEAD_MOTION_KIND
+from data.cohorts.derivation import (
+    NAMES_SUFFIX_BY_IMAGE,
+    Derivation,
+    option_label,
+    parse_derivation,
+    summarise_option_differences,
+)
+from data.cohorts.nifti import make_sidecar_path
+from data.cohorts.rows import join_names
 from data.conversion.discovery import Listing
 from data.conversion.series import ATLASES
 
@@ -32,7 +38,7 @@ MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 def json_beside(path: Path) -> tuple[Path, dict[str, Any]]:
     """The JSON beside a map or a series, and what it says; nothing if it is not there."""
-    described = path.with_suffix(".json") if path.suffix == ".tsv" else beside(path, ".json")
+    described = path.with_suffix(".json") if path.suffix == ".tsv" else make_sidecar_path(path, ".json")
     return described, files.read_json(described, dict) if described.is_file() else {}
 
 
@@ -40,7 +46,7 @@ def said_beside(path: Path) -> Derivation | None:
     """How a map, or the series of a person, was derived; None if no JSON of `derive` says it. Raises InputError for one
     that is damaged."""
     described, said = json_beside(path)
-    return derivation_in(said, described)
+    return parse_derivation(said, described)
 
 
 def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
@@ -58,7 +64,7 @@ def common(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     counts = [Counter(one for _, one in of_people if one) for of_people in said]
     usual = [count.most_common(1)[0][0] if count else None for count in counts]
     pairs = zip(said, usual, strict=True)
-    if told := differing((who, one, most) for of, most in pairs for who, one in of if one and most):
+    if told := summarise_option_differences((who, one, most) for of, most in pairs for who, one in of if one and most):
         raise InputError(
             f"Participants' maps were derived in several ways: {told}. Expected one way. Derive them again with the "
             "same options, or leave participants out with --exclude."
@@ -66,15 +72,17 @@ def common(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     known = [one for one in usual if one]
     unknown = {who for of_people in said for who, one in of_people if one is None}
     if known and unknown:
-        who = listed([one for one in source.subjects["subject"] if one in unknown])
+        who = join_names([one for one in source.subjects["subject"] if one in unknown])
         return None, [("derived", f"how is not known of {format_participants(len(unknown))}, so not kept: {who}")]
     if not known:
         return None, []
     shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
-    if told := differing((one.product, how, shared[0]) for one, how in zip(known, shared, strict=True)):
+    if told := summarise_option_differences(
+        (one.product, how, shared[0]) for one, how in zip(known, shared, strict=True)
+    ):
         return None, [("derived", f"in several ways, so how is not kept: {told}")]
     measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in known)))
-    images: dict[str, Any] = {name: of for one in known for name in NAMES_BESIDE if (of := getattr(one, name))}
+    images: dict[str, Any] = {name: of for one in known for name in NAMES_SUFFIX_BY_IMAGE if (of := getattr(one, name))}
     return replace(shared[0], measures=measures, **images), []
 
 
@@ -83,11 +91,11 @@ def images_of(
 ) -> tuple[dict[str, Path], list[SummaryRow]]:
     """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
-    wanted = {name: image for name in NAMES_BESIDE if (image := getattr(derivation, name, None))}
+    wanted = {name: image for name in NAMES_SUFFIX_BY_IMAGE if (image := getattr(derivation, name, None))}
     there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
     known = {compute_sum(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
     missing = [
-        ("derived", f"the {called(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it")
+        ("derived", f"the {option_label(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it")
         for name, image in wanted.items()
         if image.sha256 not in known
     ]
@@ -102,7 +110,7 @@ def compared(source: "Source", like: Cohort) -> list[SummaryRow]:
         told = f"how the maps of {like.path} were is not known, so that could not be compared"
         return [("derived", told)] if source.derivation else []
     known = [(who, one) for of_people in said_of(source) for who, one in of_people if one]
-    if told := differing((who, one, expected.of(one.product)) for who, one in known):
+    if told := summarise_option_differences((who, one, expected.for_product(one.product)) for who, one in known):
         raise InputError(
             f"Maps were derived with {told}, as those of {like.path} were; expected the same. Derive them again: "
             f"abide-data derive BOLD OUT --like {like.path}"
@@ -116,7 +124,7 @@ def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, l
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
     a fact. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
     for each map, rows as in the table. Raises InputError for what is no number."""
-    if maps.empty or any(map(HEAD_MOTION.names, rows)):
+    if maps.empty or any(map(HEAD_MOTION_KIND.matches_name, rows)):
         return rows, []
     values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]
     known = sum(value is not None for value in values)

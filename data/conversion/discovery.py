@@ -20,8 +20,8 @@ import pandas as pd
 from data.base.errors import InputError, compose_accents
 from data.base.files import LEDGER
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.derivation import TABLE as DERIVED
-from data.cohorts.rows import LISTED, listed
+from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED
+from data.cohorts.rows import MAX_LISTED_NAMES, join_names
 from data.conversion.tables import key, read_table
 
 
@@ -294,7 +294,7 @@ def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[
     told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
     labels = [of_person[0].label for some in alike.values() for of_person in some]
     if labels and (not averaged or 2 * len(labels) >= len(people)):
-        raise InputError(f"{folder} has, for {listed(labels)} of {format_participants(len(people))}, {next(told)}")
+        raise InputError(f"{folder} has, for {join_names(labels)} of {format_participants(len(people))}, {next(told)}")
     unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
     kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
     if len(kinds) > 1:
@@ -335,7 +335,7 @@ def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
     advice = "Remove or rename one"
     if number and number * len(rivals) >= people:
         advice = f"Choose, such as with --only {shlex.quote(best)} ({format_participants(number)})"
-    apart = ", ".join(f"{part} ({listed(values, 3)})" for part, values in differing(rivals).items())
+    apart = ", ".join(f"{part} ({join_names(values, 3)})" for part, values in differing(rivals).items())
     such = f"that differ in {apart}" if apart else f"alike in name, {rivals[0].inside} and {rivals[1].inside}"
     runs = ", but for runs and sessions" if product.averaged else ""
     column = f", or name each in a column: {product.column}" if product.column else ""
@@ -389,11 +389,11 @@ def table_near(
         for pattern in patterns:
             there = sorted(path for place in places for path in place.glob(pattern))
             tables = [path for path in there if path.name not in OURS and not OF_A_SCAN.search(path.name)]
-            if places is above and pattern in ANY_TABLES and len(tables) <= LISTED:
+            if places is above and pattern in ANY_TABLES and len(tables) <= MAX_LISTED_NAMES:
                 tables = [path for path in tables if is_fit(path, fits)]
             if len(tables) > 1:
                 raise InputError(
-                    f"{folder} has several tables ({listed(list(map(str, tables)))}); name one with --table."
+                    f"{folder} has several tables ({join_names(list(map(str, tables)))}); name one with --table."
                 )
             if tables:
                 return tables[0]

@@ -16,10 +16,10 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.terminal import format_participants, open_progress_bar
-from data.cohorts.cohort import SERIES, Cohort
+from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.cohorts.findings import Findings
-from data.cohorts.phenotype import read_by_subject
-from data.cohorts.rows import listed
+from data.cohorts.phenotype import read_subject_table
+from data.cohorts.rows import join_names
 from data.conversion import measures
 from data.conversion.leaks import check_groups
 from data.conversion.opposed import MIN_PARCELS, edges_to_compare, opposed_groups
@@ -51,18 +51,18 @@ def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
     """`series.csv` for these subjects, in their order; no columns if it is not there, NaN for what is no number."""
     if not path.is_file():
         return pd.DataFrame(index=range(len(subjects)))
-    return read_by_subject(path, subjects).apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
+    return read_subject_table(path, subjects).apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
 
 
 def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
     """Findings on the connectomes, if there are any; each is read once. They may be damaged or empty, lack parcels,
     be of volumes in place of parcels, of several atlases, or of people who were processed otherwise, or tell the label
     or the site. Returns how many people lack each parcel."""
-    if cohort.connectomes is None or cohort.tables is None:
+    if cohort.connectomes is None or cohort.tables_folder is None:
         return Counter()
-    first = cohort.first_records(range(len(cohort.rows)))
+    first = cohort.first_index_by_subject(range(len(cohort.rows)))
     found, lacking = dict[int, dict[str, float]](), Counter[str]()
-    names, compared = cohort.connectomes.parcels, edges_to_compare(cohort.connectomes.num_edges)
+    names, compared = cohort.connectomes.parcel_names, edges_to_compare(cohort.connectomes.num_edges)
     some_edges, median_z = dict[str, np.ndarray](), list[float]()
     with open_progress_bar("Checking connectomes", len(first)) as shown:
         for index in first.values():
@@ -76,12 +76,14 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
             if np.isfinite(edges).any():
                 some_edges[cohort.rows[index].subject] = edges[compared]
                 median_z.append(float(np.nanmedian(edges)))
-            lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.pairs))
-    findings.counts.append(f"{cohort.connectomes.name}, {len(names)} parcels of {format_participants(len(found))}")
+            lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.parcel_pairs))
+    findings.counts.append(
+        f"{cohort.connectomes.series_name}, {len(names)} parcels of {format_participants(len(found))}"
+    )
     if lacking:
         few = [f"{name} in {count}" for name, count in lacking.most_common()]
         findings.notes.append(
-            f"parcels without a signal, by how many of {format_participants(len(found))}: {listed(few)}"
+            f"parcels without a signal, by how many of {format_participants(len(found))}: {join_names(few)}"
         )
     if median_z and min(median_z) > np.arctanh(TURNED_R):
         findings.problems.append(
@@ -101,13 +103,13 @@ def check_opposed(edges: Mapping[str, np.ndarray], findings: Findings) -> None:
     groups = [subjects[members].tolist() for members in opposed_groups(np.stack([*edges.values()]))]
     if not groups:
         return
-    named = " and ".join(f"those of {format_participants(len(group))} ({listed(group)})" for group in groups)
+    named = " and ".join(f"those of {format_participants(len(group))} ({join_names(group)})" for group in groups)
     findings.problems.append(
         f"connectomes oppose each other, as if their parcels were of {len(groups)} atlases: {named}. Convert series of "
         "one atlas: choose them with --only, or leave people out with --exclude"
     )
     for group in groups[1:]:
-        findings.mark(OPPOSED, group)
+        findings.mark_outliers(OPPOSED, group)
 
 
 def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
@@ -121,9 +123,11 @@ def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> N
     were processed otherwise, and differences by site, are notes."""
     rows = [cohort.rows[index] for index in found.index]
     found = found.reset_index(drop=True)
-    if cohort.tables:
-        found = pd.concat([found, read_series_table(cohort.tables / SERIES, [row.subject for row in rows])], axis=1)
+    if cohort.tables_folder:
+        found = pd.concat(
+            [found, read_series_table(cohort.tables_folder / SERIES_FILE, [row.subject for row in rows])], axis=1
+        )
     if empty := [row.subject for row, mean in zip(rows, found["mean_z"], strict=True) if np.isnan(mean)]:
-        findings.problems.append(f"connectomes without any edge: {listed(empty)}; convert again without them")
+        findings.problems.append(f"connectomes without any edge: {join_names(empty)}; convert again without them")
         return
     check_groups("connectomes", [found], rows, findings)

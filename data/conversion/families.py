@@ -9,9 +9,9 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import counted_families
-from data.cohorts.phenotype import clean
-from data.cohorts.rows import listed, named_groups
+from data.cohorts.duplicates import format_family_counts
+from data.cohorts.phenotype import clean_column
+from data.cohorts.rows import join_group_names, join_names
 from data.conversion.source import Source
 from data.conversion.tables import canonical_value, column
 
@@ -32,7 +32,7 @@ def added(source: Source, name: str | None, used: Collection[str], like: Cohort 
             f"--family {name} is also the site, the diagnosis, or of the phenotype or the covariates; expected a "
             "column that says no more than who is related."
         )
-    values = clean(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
+    values = clean_column(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
     largest = int(values.value_counts().max()) if values.notna().any() else 0
     if not like and not 2 <= largest < MOST * len(values):
         raise InputError(
@@ -63,13 +63,14 @@ def facts(source: Source, like: Cohort | None = None) -> list[SummaryRow]:
         return [
             ("families", f"{other} looks like their column; if it is, name it with --family, or they are on both sides")
             for other in source.rows
-            if FAMILY.fullmatch(other) and clean(source.rows[other]).dropna().duplicated().any()
+            if FAMILY.fullmatch(other) and clean_column(source.rows[other]).dropna().duplicated().any()
         ]
     unknown = people - sum(map(len, families.values()))
     largest = max(families.values(), key=len, default=("nobody",))
     told = [
-        f"by {name}: {counted_families(families, people)}; the largest: {named_groups([largest])}. Each is in one "
-        f"split, and in one fold. {unknown} of {format_participants(people)} have no value, and so no known relatives"
+        f"by {name}: {format_family_counts(families, people)}; the largest: {join_group_names([largest])}. Each is in "
+        f"one split, and in one fold. {unknown} of {format_participants(people)} have no value, and so no known "
+        "relatives"
     ]
     if like and (shared := families.keys() & like.metadata.families.keys()):
         split = {row.subject: row.split for row in like.rows}
@@ -77,7 +78,7 @@ def facts(source: Source, like: Cohort | None = None) -> list[SummaryRow]:
         each = zip(source.subjects["subject"], source.subjects["family"], strict=True)
         relatives = [f"{one} of {first[of]} ({split[first[of]]})" for one, of in each if of in first]
         told.append(
-            f"relatives of participants of {like.path}, by {name}: {listed(relatives)}. Scores on them are too good "
-            "for a model that these trained; leave them out with --exclude"
+            f"relatives of participants of {like.path}, by {name}: {join_names(relatives)}. Scores on them are too "
+            "good for a model that these trained; leave them out with --exclude"
         )
     return [("families", text) for text in told]

@@ -17,10 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from data.base.errors import InputError
 from data.base.terminal import format_participants
-from data.cohorts.covariates import ODD, odd_numbers
+from data.cohorts.covariates import IMPLAUSIBLE_NUMBERS_TEXT, find_implausible_numbers
 from data.cohorts.findings import Findings
-from data.cohorts.phenotype import clean, matches, mostly_numbers
-from data.cohorts.rows import MIN_PER_CLASS, Row, listed
+from data.cohorts.phenotype import clean_column, is_mostly_numbers, match_fully
+from data.cohorts.rows import MIN_CLASS_SUBJECTS, RecordRow, join_names
 from data.conversion import measures
 from data.conversion.tables import canonical_value, key, respelled
 
@@ -94,11 +94,11 @@ def check_numbers(
 ) -> None:
     """Raises InputError for numbers in these columns of a table of text that are likely no measurements, `among` these
     cells (bool) if they are given; with an `advice` in place of --missing."""
-    if odd := odd_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))], among):
+    if odd := find_implausible_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))], among):
         name, value, _ = odd[0].rsplit(" ", 2)
         code = f"such as --missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
         advice = advice or f"Correct them in the table, or say which mean unknown, {code}"
-        raise InputError(f"{path} holds {ODD}: {listed(odd)} participants. {advice}")
+        raise InputError(f"{path} holds {IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(odd)} participants. {advice}")
 
 
 def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -106,7 +106,7 @@ def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequenc
     they hold. Missing values are set aside; numbers may all differ, as measurements do."""
     found: dict[str, list[str]] = {}
     for name in filter(table.__contains__, columns):
-        if what := told_by(clean(table[name]), subjects):
+        if what := told_by(clean_column(table[name]), subjects):
             found.setdefault(what, []).append(name)
     return [f"{', '.join(names)} ({what})" for what, names in found.items()]
 
@@ -119,12 +119,12 @@ def told_by(text: pd.Series, subjects: Sequence[str]) -> str:
     alone = int((counts == 1).sum())
     if len(counts) < 2:
         return f"one value, {counts.index[0][:40]}" if len(counts) else "no value"
-    if matches(values, DATE).mean() > 0.5:
+    if match_fully(values, DATE).mean() > 0.5:
         return "dates"
-    if are_ids or (mostly_numbers(values) and number_people(values)):
+    if are_ids or (is_mostly_numbers(values) and number_people(values)):
         return "IDs, or numbers that count participants"
     is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
-    if is_free and not mostly_numbers(values):
+    if is_free and not is_mostly_numbers(values):
         return f"text, {alone} of whose {len(counts)} values one participant alone has"
     return ""
 
@@ -153,7 +153,7 @@ def with_auc(found: Mapping[str, float], above: float = 0.0) -> list[str]:
 
 def separation(value: np.ndarray, label: np.ndarray) -> float:
     """AUC of a value (n,) for label (n,) 0 or 1, in the better direction; 0.5 if there are too few subjects."""
-    if np.bincount(label.astype(int), minlength=2).min() < MIN_PER_CLASS:
+    if np.bincount(label.astype(int), minlength=2).min() < MIN_CLASS_SUBJECTS:
         return 0.5
     auc = roc_auc_score(label, value)
     return float(max(auc, 1 - auc))
@@ -186,7 +186,8 @@ def check_values(
     leaks = with_auc(found, above=MAX_AUC)
     if leaks and not allow:
         raise InputError(
-            f"The phenotype separates the training labels: {listed(leaks)}; at most {MAX_AUC} is believable. {advice}"
+            f"The phenotype separates the training labels: {join_names(leaks)}; at most {MAX_AUC} is believable. "
+            f"{advice}"
         )
     return found
 
@@ -218,7 +219,7 @@ def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> li
     return found
 
 
-def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], findings: Findings) -> None:
+def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[RecordRow], findings: Findings) -> None:
     """Measures of whole maps or connectomes, a row for each of `rows`, that separate the training labels are a problem.
     If those of the last view set some people apart, or those of the first differ by site, a note tells it."""
     training = np.array([row.split == "train" for row in rows])
@@ -234,8 +235,8 @@ def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[Row], 
                 continue
             people = sorted(rows[at].subject for at in below)
             words = UNKNOWN_TIME if among is None else f"{among}{looks}"
-            findings.notes.append(f"{len(people)} of {format_participants(len(same))} {words}: {listed(people)}")
-            findings.mark(f"{measure} of the {what} far below all others'", people)
+            findings.notes.append(f"{len(people)} of {format_participants(len(same))} {words}: {join_names(people)}")
+            findings.mark_outliers(f"{measure} of the {what} far below all others'", people)
     if by_site := measures.by_site(views[0], [row.site for row in rows]):
         findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")
 
@@ -257,7 +258,7 @@ def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | Non
     for name in table.columns:
         if measures_diagnosis(name) not in ("ADOS", "ADI", "ADIR"):
             continue
-        given = clean(table[name]).notna().to_numpy(float)
+        given = clean_column(table[name]).notna().to_numpy(float)
         if separation(given, label) > MAX_AUC and given[label == 0].mean() > given[label == 1].mean():
             raise InputError(
                 f"The labels look flipped: {name} is known for {given[label == 0].mean():.0%} of the controls and for "
@@ -269,7 +270,7 @@ def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[st
     """A sentence for each column of numbers that are, at some sites, all far above those of the others."""
     found = []
     for name in columns:
-        values = pd.to_numeric(clean(table[name]), errors="coerce").reset_index(drop=True)
+        values = pd.to_numeric(clean_column(table[name]), errors="coerce").reset_index(drop=True)
         sites = values[values > 0].groupby(np.asarray(site, str)[values > 0]).agg(["size", "min", "median", "max"])
         sites = sites[sites["size"] >= MIN_OF_SITE].sort_values("median")
         above = sites[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]  # of all sites with a larger median
@@ -278,7 +279,7 @@ def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[st
             low = apart.idxmax()
             high = sites.index[sites.index.get_loc(low) + 1 :].tolist()
             found.append(
-                f"{name} has the median {above['median'][low]:g} at {listed(high)}, {sites['median'][low]:g} "
+                f"{name} has the median {above['median'][low]:g} at {join_names(high)}, {sites['median'][low]:g} "
                 "elsewhere, and no value between: two units, as months and years? Write one."
             )
     return found
@@ -289,17 +290,17 @@ def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     whole words, as sex by M, F, 1 and 2. So does one with two spellings of one word."""
     found = []
     for name in columns:
-        counts = clean(table[name]).value_counts()
+        counts = clean_column(table[name]).value_counts()
         words = [str(word).casefold() for word in counts.index]
         are_numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").notna()
         initials = [word for word in words if len(word) == 1 and any(of != word and of[0] == word for of in words)]
-        if mostly_numbers(clean(table[name]).dropna()):
+        if is_mostly_numbers(clean_column(table[name]).dropna()):
             continue
         if are_numbers.any() or initials:
-            told = listed([f"{value} ({count})" for value, count in counts.items()])
+            told = join_names([f"{value} ({count})" for value, count in counts.items()])
             found.append(f"{name} holds {told}: two codings of one thing? Write one for all.")
         elif groups := respelled(counts.index):
-            told = listed([" and ".join(group) for group in groups])
+            told = join_names([" and ".join(group) for group in groups])
             found.append(
                 f"{name} holds {told}, which differ in spelling only. Each counts as a value of its own; write one "
                 "for all in the table, and convert again."

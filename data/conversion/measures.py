@@ -15,12 +15,12 @@ import pandas as pd
 from data.base import tables
 from data.base.errors import InputError
 from data.cohorts import records
-from data.cohorts.cohort import MAPS
-from data.cohorts.nifti import SIDES_DIFFER
-from data.cohorts.rows import listed
+from data.cohorts.cohort import MAPS_FILE
+from data.cohorts.nifti import SIDES_DIFFER_KEY
+from data.cohorts.rows import join_names
 
 COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")  # by group
-MEASURES = (*COMPARED, "common_value", "common_share", SIDES_DIFFER)
+MEASURES = (*COMPARED, "common_value", "common_share", SIDES_DIFFER_KEY)
 SIGNED = "of either sign"  # such as networks of a dual regression, or negated maps
 TO_ONE, Z_SCORED, AROUND_ONE = "from 0 to 1", "z-scored", "with a mean of 1"  # such as fALFF, ReHo; divided by the mean
 ABOVE_ONE = "from 0 to above 1"  # such as ALFF, degree centrality
@@ -55,7 +55,7 @@ def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[
     volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
     full_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
     return {
-        "background": records.background(values),
+        "background": records.find_background(values),
         "mean": inside.mean(),
         "sd": inside.std(),
         "min": inside.min(),
@@ -74,22 +74,23 @@ def body_of(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage  # slow, and only here needed by the processes that read maps
 
-    difference = np.abs(values - records.background(values))
+    difference = np.abs(values - records.find_background(values))
     body = brain & (difference > FAINT * np.median(difference.T[brain.T]))
     edged = np.pad(body.astype(np.uint8), 1)  # so that a body is neither cut nor widened where the volume ends
     return ndimage.grey_closing(edged, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
 
 
 def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
-    """MEASURES of a map as `nifti.read_images` reads it, before it is resampled or z-scored: those of `describe`, the
-    size of a voxel, the commonest value other than 0 with its share of all voxels, and whether SIDES_DIFFER, 0 or 1."""
+    """MEASURES of a map as `nifti.read_map_images` reads it, before it is resampled or z-scored: those of `describe`,
+    the size of a voxel, the commonest value other than 0 with its share of all voxels, and whether SIDES_DIFFER, 0
+    or 1."""
     values = np.asarray(image.dataobj)
     common = common_value(values)
-    measured = describe(values, values != records.background(values), image.affine) | {
+    measured = describe(values, values != records.find_background(values), image.affine) | {
         "voxel_mm3": abs(np.linalg.det(image.affine[:3, :3])),
         "common_value": common,
         "common_share": np.count_nonzero(values == common) / values.size,
-        SIDES_DIFFER: float(image.extra.get(SIDES_DIFFER, False)),
+        SIDES_DIFFER_KEY: float(image.extra.get(SIDES_DIFFER_KEY, False)),
     }
     return {name: float(f"{value:.6g}") for name, value in measured.items()}
 
@@ -104,7 +105,7 @@ def common_value(values: np.ndarray) -> float:
 def of_volume(volume: np.ndarray, brain: np.ndarray, grid: records.Grid) -> dict[str, float]:
     """`describe` for a stored volume (x, y, z), and its `roughness`. `below` is the share of its brain (x, y, z) bool
     that is below the background."""
-    below = (volume[brain] < records.background(volume)).mean()
+    below = (volume[brain] < records.find_background(volume)).mean()
     more = {"below": below, "roughness": roughness(volume, brain)}
     return describe(volume, brain, np.array(grid.affine)) | more
 
@@ -158,7 +159,7 @@ def mixture(found: pd.Series, names: Sequence[str]) -> str:
     """The kinds with counts and examples, if there are several; empty otherwise. `names` are those of the maps."""
     named = pd.Series(list(names), found.index)
     kinds = Counter(found.dropna()).most_common()
-    told = [f"{count} {kind} ({listed(named[found == kind].tolist(), EXAMPLES)})" for kind, count in kinds]
+    told = [f"{count} {kind} ({join_names(named[found == kind].tolist(), EXAMPLES)})" for kind, count in kinds]
     return " and ".join(told) if len(told) > 1 else ""
 
 
@@ -179,17 +180,17 @@ def filled(measured: pd.DataFrame, names: Sequence[str]) -> str:
     value = f"{measured['common_value'][odd].iloc[0]:g}"
     return (
         f"one value other than 0 fills {share} of the voxels, as outside of a brain, and enters the z-scores: in "
-        f"{listed(named_at(names, odd), EXAMPLES)}, {value} in the first. Set it to 0, such as by "
+        f"{join_names(named_at(names, odd), EXAMPLES)}, {value} in the first. Set it to 0, such as by "
         f'nilearn.image.math_img("np.where(np.isclose(img, {value}), 0, img)", img=FILE)'
     )
 
 
 def two_sides(measured: pd.DataFrame, names: Sequence[str]) -> str:
     """Which maps have two affines that disagree on left and right, and what to do; empty if none do."""
-    if not (odd := measured[SIDES_DIFFER] > 0).any():
+    if not (odd := measured[SIDES_DIFFER_KEY] > 0).any():
         return ""
     return (
-        f"qform and sform disagree on which side is left, and the sform was taken: {listed(named_at(names, odd))}. "
+        f"qform and sform disagree on which side is left, and the sform was taken: {join_names(named_at(names, odd))}. "
         "Check which is right and write it as both, such as by image.set_qform(image.affine) of nibabel"
     )
 
@@ -249,7 +250,7 @@ def write_measures(path: Path, subjects: Sequence[str], measured: Mapping[str, p
 
 def read_measures(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
     """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
-    path = folder / MAPS
+    path = folder / MAPS_FILE
     if not path.is_file():
         return None
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.base.cli import option, parse_names, parse_seed_option
 from data.base.errors import compose_accents
-from data.cohorts.records import GRIDS
+from data.cohorts.records import GRID_BY_NAME
 
 
 def columns(text: str) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class SourceOptions:
 class ConversionOptions:
     """How records are made of maps, and what is kept of the table."""
 
-    grid: str | None = option(None, choices=tuple(GRIDS), help="91x109x91 (default), or 3x3x3 block means of it")
+    grid: str | None = option(None, choices=tuple(GRID_BY_NAME), help="91x109x91 (default), or 3x3x3 block means of it")
     phenotype: tuple[str, ...] | None = option(
         None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
     )

@@ -17,8 +17,8 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow
-from data.cohorts.phenotype import clean, mostly_numbers, numbers
-from data.cohorts.rows import listed
+from data.cohorts.phenotype import clean_column, is_mostly_numbers, parse_number_column
+from data.cohorts.rows import join_names
 from data.conversion.options import SourceOptions
 from data.conversion.tables import canonical_value, check_columns, column, key, respelled
 
@@ -98,7 +98,7 @@ class Condition:
         values = [side for side in sides if not isinstance(side, pd.Series)]
         if type(how) not in COMPARE or not columns:
             raise self.wrong("expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets")
-        of_numbers = [mostly_numbers(column) for column in columns]
+        of_numbers = [is_mostly_numbers(column) for column in columns]
         as_text = any(isinstance(value, str) for value in values) or not all(of_numbers)
         mixed = any(isinstance(value, float) for value in values) or (any(of_numbers) and type(how) not in EQUAL)
         if as_text and mixed:
@@ -107,7 +107,7 @@ class Condition:
         one, other = (comparable(side, as_text) for side in sides)
         found = COMPARE[type(how)](one, other)
         if values and type(how) in EQUAL and not (found if isinstance(how, ast.Eq) else ~found).any():
-            there = listed(sorted(clean(columns[0]).dropna().unique())) or "always missing"
+            there = join_names(sorted(clean_column(columns[0]).dropna().unique())) or "always missing"
             self.facts.append(("left out", f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}"))
         return found
 
@@ -129,8 +129,8 @@ def comparable(side: pd.Series | str | float, as_text: bool) -> pd.Series | str 
     """A side of a comparison, of a column as text or as numbers, NA where it is missing."""
     if isinstance(side, pd.Series):
         if as_text:
-            return clean(side).map(canonical_value, na_action="ignore").astype("string")
-        return numbers(side.to_frame(), side.name).astype("Float64")
+            return clean_column(side).map(canonical_value, na_action="ignore").astype("string")
+        return parse_number_column(side.to_frame(), side.name).astype("Float64")
     return canonical_value(side) if isinstance(side, str) else side
 
 
@@ -191,7 +191,7 @@ def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional
     control. Named values may then be absent, if both sides are named."""
     if coding is None:
         return pd.Series(np.nan, table.index, object), pd.Series(np.nan, table.index)
-    values = clean(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
+    values = clean_column(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
     known = set(values.dropna())
     if optional and not known:
         return values, values.astype(float)
@@ -201,9 +201,9 @@ def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional
     if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
         side = "--positive" if positive & {*lost[0]} else "--negative"
         raise InputError(
-            f"{path}: {values.name} holds {listed([' and '.join(group) for group in lost])}, of which some are named "
-            "as autism or control, and others, which differ only in spelling, are not. Write one for all in the table, "
-            f"or name each, as in {side} {','.join(lost[0])}."
+            f"{path}: {values.name} holds {join_names([' and '.join(group) for group in lost])}, of which some are "
+            "named as autism or control, and others, which differ only in spelling, are not. Write one for all in the "
+            f"table, or name each, as in {side} {','.join(lost[0])}."
         )
     if optional and coding.negative is None and len(known) == 1 and not positive & known:
         value = next(iter(known))
@@ -217,7 +217,7 @@ def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional
     if too_many or too_few or positive & negative or not positive | negative <= known | absent:
         control = f"--negative {coding.negative}" if coding.negative else "one other"
         raise InputError(
-            f"{path}: {values.name} holds {listed(sorted(known), 6) or 'nothing'}; expected two values: --positive "
+            f"{path}: {values.name} holds {join_names(sorted(known), 6) or 'nothing'}; expected two values: --positive "
             f"{coding.positive} (autism) and {control} (control), none of them in both. Where there are more, name the "
             "controls with --negative; the others are left out."
         )

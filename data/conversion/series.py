@@ -20,12 +20,18 @@ from data.base.manifest import compute_sum, compute_sums
 from data.base.pool import Pool
 from data.base.processes import read_ahead
 from data.base.terminal import SummaryRow
-from data.cohorts.atlas import label_image
-from data.cohorts.cohort import SERIES, Cohort
-from data.cohorts.connectomes import CONNECTOMES, DTYPE, MAX_PARCELS, parcels_sha256, write
-from data.cohorts.nifti import beside
-from data.cohorts.phenotype import write_by_subject
-from data.cohorts.rows import Metadata, listed
+from data.cohorts.atlas import read_label_image
+from data.cohorts.cohort import SERIES_FILE, Cohort
+from data.cohorts.connectomes import (
+    CONNECTOMES_FILE,
+    EDGE_DTYPE,
+    MAX_PARCELS,
+    compute_parcels_sha256,
+    write_connectomes,
+)
+from data.cohorts.nifti import make_sidecar_path
+from data.cohorts.phenotype import write_subject_table
+from data.cohorts.rows import Metadata, join_names
 from data.conversion import edges
 from data.conversion.discovery import Listing
 from data.conversion.leaks import REPETITION_TIME
@@ -58,13 +64,13 @@ class Correlated:
 
     def planned(self, metadata: Metadata) -> Metadata:
         """The metadata of a cohort with these connectomes."""
-        return replace(metadata, connectome=self.name, parcels_sha256=parcels_sha256(self.parcels, self.image))
+        return replace(metadata, connectome=self.name, parcels_sha256=compute_parcels_sha256(self.parcels, self.image))
 
     def write(self, target: Path, subjects: list[str]) -> None:
         """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
-        rows = (np.fromfile(path, DTYPE) for path in self.rows)
-        write(target / CONNECTOMES, subjects, self.parcels, self.image, rows)
-        write_by_subject(target / SERIES, pd.DataFrame(self.measured, subjects).dropna(axis=1, how="all"))
+        rows = (np.fromfile(path, EDGE_DTYPE) for path in self.rows)
+        write_connectomes(target / CONNECTOMES_FILE, subjects, self.parcels, self.image, rows)
+        write_subject_table(target / SERIES_FILE, pd.DataFrame(self.measured, subjects).dropna(axis=1, how="all"))
 
 
 def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, like: Cohort | None) -> Correlated:
@@ -72,7 +78,7 @@ def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, 
     written into `folder`. All are of the parcels of the most complete series, or of those of `like`. Raises InputError,
     naming the file, for one that is not as expected."""
     paths, facts, known = series.tolist(), list[SummaryRow](), like.connectomes if like else None
-    parcels, image = (parcels_of(paths), None) if known is None else (known.parcels, known.image)
+    parcels, image = (parcels_of(paths), None) if known is None else (known.parcel_names, known.parcel_image)
     if labels:
         image, facts = parcel_image(labels, parcels)
     rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
@@ -118,7 +124,7 @@ def wrong_names(names: Sequence[str]) -> str:
     if twice := [f"{name} ({count} times)" for name, count in Counter(names).items() if count > 1]:
         first = next(name for name, count in Counter(names).items() if count > 1)
         return (
-            f"names {listed(twice)} in its first line; expected each parcel once. Rename these columns, such as to "
+            f"names {join_names(twice)} in its first line; expected each parcel once. Rename these columns, such as to "
             f"{first}_1 and {first}_2, in the files of everybody."
         )
     return ""
@@ -180,7 +186,7 @@ def fisher_z(values: np.ndarray) -> np.ndarray:
     with threadpool_limits(1, "blas"):
         correlation[np.ix_(usable, usable)] = unit.T @ unit
     of_pairs = correlation[np.triu_indices(values.shape[1], 1)]
-    return np.arctanh(np.clip(of_pairs, -LARGEST_R, LARGEST_R)).astype(DTYPE)
+    return np.arctanh(np.clip(of_pairs, -LARGEST_R, LARGEST_R)).astype(EDGE_DTYPE)
 
 
 def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[str, str], dict[str, float]]:
@@ -191,8 +197,9 @@ def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[
     place = {name: at for at, name in enumerate(parcels)}
     if other := [name for name in names if name not in place]:
         raise InputError(
-            f"{path} has other parcels than the rest: it has {listed(other, 3)}; expected {listed(parcels, 3)}. "
-            "Was it made with another atlas? Choose with --only, or leave the person out with --exclude."
+            f"{path} has other parcels than the rest: it has {join_names(other, 3)}; expected "
+            f"{join_names(parcels, 3)}. Was it made with another atlas? Choose with --only, or leave the person out "
+            "with --exclude."
         )
     values = np.full((len(series), len(parcels)), np.nan)
     values[:, [place[name] for name in names]] = series
@@ -223,7 +230,7 @@ def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Pa
     pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{label}_(?:.*_)?dseg\.nii(?:\.gz)?)")
     there = [path for path in listing.files if ATLASES in path.parts and pattern.fullmatch(path.name)]
     if len(there) > 1:
-        named = listed(list(map(str, there)))
+        named = join_names(list(map(str, there)))
         raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
     if there:
         return there[0], []
@@ -235,12 +242,12 @@ def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[S
     """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and facts; from
     an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
     else its name if that is a number. Raises InputError if a parcel is not in it."""
-    labels, known = label_image(path)
+    labels, known = read_label_image(path)
     named = labels_beside(path)
     numbers = [named.get(name, parse_natural_number(name)) for name in parcels]
     if absent := [name for name, number in zip(parcels, numbers, strict=True) if number not in known]:
         raise InputError(
-            f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {listed(absent)}; "
+            f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {join_names(absent)}; "
             "expected the image that the series were made with, and a table index,name beside it if parcels have names."
         )
     if len(set(numbers)) < len(numbers):
@@ -250,14 +257,14 @@ def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[S
         position[number] = at
     image = position[labels]
     lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
-    without = f"; without a voxel on the 2 mm grid: {listed([parcels[at - 1] for at in lost])}" if lost else ""
+    without = f"; without a voxel on the 2 mm grid: {join_names([parcels[at - 1] for at in lost])}" if lost else ""
     return image, [("maps", f"parcels: {path}, {len(parcels)} of its {len(known)} labels{without}")]
 
 
 def labels_beside(path: Path) -> dict[str, int]:
     """The numbers of labels by their names, in the `.tsv` beside an image or the only `*dseg.tsv` of its folder; empty
     without one. Raises InputError if it has no column of numbers."""
-    own = beside(path, ".tsv")
+    own = make_sidecar_path(path, ".tsv")
     others = list(path.parent.glob("*dseg.tsv"))
     found = own if own.is_file() else others[0] if len(others) == 1 else None
     if found is None:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.phenotype import clean
-from data.cohorts.rows import SITE_IS_UNKNOWN, UNKNOWN_SITE, known_sites, listed
+from data.cohorts.phenotype import clean_column
+from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, UNKNOWN_SITE, find_recorded_sites, join_names
 from data.conversion.tables import column
 
 SITE_COLUMNS = ("SITE_ID", "site")
@@ -23,11 +23,11 @@ SITE_WORDS = re.compile(
 
 def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, path: Path) -> None:
     """Raises InputError if the site of some people is known, and that of others is not."""
-    unknown = ~sites.isin(known_sites(sites))
+    unknown = ~sites.isin(find_recorded_sites(sites))
     if unknown.any() and not unknown.all():
         raise InputError(
             f"The {column} of {unknown.sum()} of {format_participants(len(unknown))} of {path} is unknown: "
-            f"{listed(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
+            f"{join_names(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
             "site. Fill it in, or leave them out with convert --exclude."
         )
 
@@ -47,20 +47,20 @@ def read_sites(
     alike = [name for name in rows if name not in (found, *others) and is_like_sites(rows[name])]
     if alike and found is None:
         raise InputError(
-            f"{listed(alike)} of {path} looks like the site, on which results depend; name the column of sites with "
-            f"--siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
+            f"{join_names(alike)} of {path} looks like the site, on which results depend; name the column of sites "
+            f"with --siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
         )
     if found:
-        sites = clean(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" ")
-        count = len(known_sites(sites))
+        sites = clean_column(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" ")
+        count = len(find_recorded_sites(sites))
         told = f"{found}, {count} site{'s'[: count != 1]}"
     else:
-        sites, told = pd.Series(UNKNOWN_SITE, rows.index), f"no column is used. {SITE_IS_UNKNOWN}"
-    more = f"; {listed(alike)} looks like a site; if it is, use --siteColumn" if alike else ""
+        sites, told = pd.Series(UNKNOWN_SITE, rows.index), f"no column is used. {SITE_UNKNOWN_SENTENCE}"
+    more = f"; {join_names(alike)} looks like a site; if it is, use --siteColumn" if alike else ""
     return found or None, sites, ("site", told + more)
 
 
 def is_like_sites(column: pd.Series) -> bool:
     """Whether a column looks like the site: by a word of its name, and by values that some people share."""
     words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(column.name)))  # scannerModel, SCAN_CENTRE
-    return any(map(SITE_WORDS.fullmatch, words)) and 1 < clean(column).nunique() < max(len(column), 3)
+    return any(map(SITE_WORDS.fullmatch, words)) and 1 < clean_column(column).nunique() < max(len(column), 3)

@@ -12,7 +12,7 @@ from data.base.errors import InputError, quote_text
 from data.base.files import find_file
 from data.base.terminal import SummaryRow
 from data.cohorts.derivation import Derivation
-from data.cohorts.rows import Metadata, listed
+from data.cohorts.rows import Metadata, join_names
 from data.conversion import derived
 from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, find_table
 from data.conversion.options import SourceOptions
@@ -105,7 +105,7 @@ def read_source(
     site_columns, before = list(SITE_COLUMNS), Metadata()
     if like:
         optional, before = True, like.cohort.metadata
-        options = replace(options, maps=like.cohort.maps, connectome=like.cohort.metadata.connectome or None)
+        options = replace(options, maps=like.cohort.map_names, connectome=like.cohort.metadata.connectome or None)
         site_columns = [like.cohort.metadata.site_column, *site_columns]
     listing = Listing(folder)
     joined = join(listing, options, before)
@@ -156,10 +156,14 @@ def read_source(
             *of_image,
             *of_unwanted,
             *(
-                ("left out", f"another row or map of {listed(names)}, who have a record: {reason}")
+                ("left out", f"another row or map of {join_names(names)}, who have a record: {reason}")
                 for reason, names in twice.items()
             ),
-            *(("left out", f"{len(names)}, {reason}: {listed(names)}") for reason, names in absent.items() if names),
+            *(
+                ("left out", f"{len(names)}, {reason}: {join_names(names)}")
+                for reason, names in absent.items()
+                if names
+            ),
         ],
         series=None if joined.series is None else joined.series[subjects.index],
         parcels=image,
@@ -188,7 +192,7 @@ def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Serie
         reason = reason.mask(ids[0].isin(named) | ids[1].isin(named), "named by --exclude")
         known = {*ids[0], *ids[1], *joined.stray}
         if nobody := [text for identifier, text in named.items() if identifier not in known]:
-            told = f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {listed(nobody)}"
+            told = f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {join_names(nobody)}"
             facts.append(("left out", told))
     return reason, facts
 
@@ -298,7 +302,7 @@ def join_named(folder: Path, options: SourceOptions, before: Metadata) -> Joined
     column(table, subject, path)
     maps = named.map(lambda name: find_file(folder, name) or math.nan)
     if maps.isna().all(axis=None):
-        there = listed([quote_text(name) for name in named.iloc[:, 0]], 2) or "nothing"
+        there = join_names([quote_text(name) for name in named.iloc[:, 0]], 2) or "nothing"
         raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
     assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
     facts = [("layout", f"maps that the column {map_column} names{assumed}")]
@@ -321,7 +325,7 @@ def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
     lacking = {name: joined.identifier[people & of_map.isna()].tolist() for name, of_map in joined.maps.items()}
     kept = [name for name, subjects in lacking.items() if not subjects]
     without = [
-        f"without {name}, which {len(subjects)} of {people.sum()} participants lack, {listed(subjects)}"
+        f"without {name}, which {len(subjects)} of {people.sum()} participants lack, {join_names(subjects)}"
         for name, subjects in lacking.items()
         if subjects
     ]
@@ -338,8 +342,8 @@ def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
     every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
     if (twice := every[every.duplicated(keep=False)]).size:
         owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).agg(list)
-        told = [f"{Path(file).name} to {listed(of, 3, ' and ')}" for file, of in owners.items()]
+        told = [f"{Path(file).name} to {join_names(of, 3, ' and ')}" for file, of in owners.items()]
         raise InputError(
-            f"The column {name} of {joined.path} gives the map {listed(told, 2)}; expected one of each participant's "
-            "own. Correct it, or name the right column with --idColumn or --mapColumn."
+            f"The column {name} of {joined.path} gives the map {join_names(told, 2)}; expected one of each "
+            "participant's own. Correct it, or name the right column with --idColumn or --mapColumn."
         )

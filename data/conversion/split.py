@@ -11,8 +11,16 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import Groups, People, in_common, leaders, people_of, tie, told_groups
-from data.cohorts.rows import TEST_SHARE, Metadata, Row, listed
+from data.cohorts.duplicates import (
+    PeopleScans,
+    SubjectGroups,
+    describe_tie,
+    find_group_leaders,
+    find_people_in_common,
+    load_people_scans,
+    merge_recorded_groups,
+)
+from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, Metadata, RecordRow, join_names
 from data.conversion.tables import key
 
 TRAIN, TEST, DRAWN = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
@@ -25,7 +33,7 @@ def draw(*named: object) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dict[str, str]:
+def assign_splits(subjects: pd.DataFrame, seed: int, groups: SubjectGroups = ()) -> dict[str, str]:
     """Subject -> train or test, whatever the order of `subjects` (subject, site, label and, where a split is kept,
     kept: one of PLACES). A group counts as one subject, a training subject if any of it is kept as one.
 
@@ -35,7 +43,7 @@ def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dic
     """
     kept = dict(zip(subjects["subject"], subjects.get("kept", [DRAWN] * len(subjects)), strict=True))
     drawn = {name: draw(seed, name) for name in kept}
-    of_group = leaders(kept, tuple(tuple(sorted(group, key=drawn.__getitem__)) for group in groups))
+    of_group = find_group_leaders(kept, tuple(tuple(sorted(group, key=drawn.__getitem__)) for group in groups))
     place = {name: 1 - (1 - drawn[name]) ** size for name, size in Counter(of_group.values()).items()}  # of the least
     for name, first in of_group.items():
         kept[first] = max(kept[first], kept[name])  # in the order of letters, train is the last
@@ -50,7 +58,7 @@ def assign_splits(subjects: pd.DataFrame, seed: int, groups: Groups = ()) -> dic
             offset = draw(seed, label, site)
             in_order = sorted(there, key=lambda name: (PLACES[kept[name]], place[name]))
             keys |= {name: (at + offset) / len(there) for at, name in enumerate(in_order)}
-        wanted = max(round(len(keys) / TEST_SHARE), 1 if len(keys) > 1 else 0)
+        wanted = max(round(len(keys) / SUBJECTS_PER_TEST_SUBJECT), 1 if len(keys) > 1 else 0)
         free = sorted((name for name in keys if kept[name] == DRAWN), key=keys.__getitem__)
         tested |= set(free[: max(wanted - len(tested & keys.keys()), 0)])
     return {name: TEST if of_group[name] in tested else TRAIN for name in kept}
@@ -63,7 +71,7 @@ class KeptSplit:
     cohort: Cohort
     kept: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
 
-    def added(self, subjects: pd.DataFrame, people: People | None = None) -> pd.DataFrame:
+    def added(self, subjects: pd.DataFrame, people: PeopleScans | None = None) -> pd.DataFrame:
         """The subjects with the column `kept`: the split of those whom the cohort has by the ID and, once it is known
         what tells `people`, also of those whose scan it has. Raises InputError if it has nobody."""
         names = subjects["subject"].tolist()
@@ -72,11 +80,11 @@ class KeptSplit:
         by_key = {key(subject): split for subject, split in split_of.items()}
         self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
         others = people.without(self.kept) if people else None
-        if others and others.scans and others.means is not None:
+        if others and others.scans_by_subject and others.region_means is not None:
             no_code = not self.cohort.metadata.reduction.startswith("encoder")
-            comparable = no_code and self.cohort.num_maps == others.means.shape[-1]
-            known = people_of(self.cohort, [row.subject for row in rows], comparable)
-            self.kept.update({name: split_of[other] for name, other in in_common(known, others).items()})
+            comparable = no_code and self.cohort.num_maps == others.region_means.shape[-1]
+            known = load_people_scans(self.cohort, [row.subject for row in rows], comparable)
+            self.kept.update({name: split_of[other] for name, other in find_people_in_common(known, others).items()})
         if people and not self.kept:
             raise InputError(
                 f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has "
@@ -85,15 +93,15 @@ class KeptSplit:
             )
         return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
 
-    def facts(self, rows: Sequence[Row], metadata: Metadata) -> list[SummaryRow]:
+    def facts(self, rows: Sequence[RecordRow], metadata: Metadata) -> list[SummaryRow]:
         """How many people it decided, and whose split could not be kept."""
         told = [
             f"{format_participants(len(self.kept))} as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn"
         ]
         if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
-            groups = tuple(group for group in told_groups(metadata) if {*group} & {*moved})
+            groups = tuple(group for group in merge_recorded_groups(metadata) if {*group} & {*moved})
             told.append(
-                f"not kept: {listed(moved)}, test participants there, {tie(groups, metadata)} with training "
-                "participants and are training participants now"
+                f"not kept: {join_names(moved)}, test participants there, {describe_tie(groups, metadata)} with "
+                "training participants and are training participants now"
             )
         return [("split", text) for text in told]

@@ -18,8 +18,8 @@ from data.base.errors import (
     quote_text,
 )
 from data.base.files import check_regular_file
-from data.cohorts.phenotype import matches, mostly_numbers
-from data.cohorts.rows import listed
+from data.cohorts.phenotype import is_mostly_numbers, match_fully
+from data.cohorts.rows import join_names
 
 COLUMNS_SHOWN = 12  # in a message
 EXAMPLES = 2  # of IDs
@@ -81,9 +81,9 @@ def delimiter_of(text: str, path: Path) -> str:
 
 def with_points(column: pd.Series) -> pd.Series:
     """Decimal commas as points, in a column of numbers that has no points."""
-    if not mostly_numbers(column) or column.str.contains(r"\d\.\d").any():
+    if not is_mostly_numbers(column) or column.str.contains(r"\d\.\d").any():
         return column
-    return column.where(~matches(column, DECIMAL_COMMA), column.str.replace(",", "."))
+    return column.where(~match_fully(column, DECIMAL_COMMA), column.str.replace(",", "."))
 
 
 def key(identifier: str) -> str:
@@ -121,9 +121,11 @@ def check_columns(table: pd.DataFrame, named: Mapping[str, Iterable[str | None]]
               if name and name not in table}  # fmt: skip
     if absent:
         alike = [one for one in table if any(name.casefold() in one.casefold() for name in absent)]
-        near = f" Did you mean {listed(alike)}?" if alike else ""
+        near = f" Did you mean {join_names(alike)}?" if alike else ""
         told = ", ".join(name + option for name, option in absent.items())
-        raise InputError(f"{path} has no column {told}; it has {listed(table.columns.tolist(), COLUMNS_SHOWN)}.{near}")
+        raise InputError(
+            f"{path} has no column {told}; it has {join_names(table.columns.tolist(), COLUMNS_SHOWN)}.{near}"
+        )
 
 
 def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
@@ -182,7 +184,7 @@ def check_identifiers(identifier: pd.Series, path: Path) -> None:
     odd = [quote_text(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
     if wrong := [*odd, *find_name_clashes(identifier)]:
         raise InputError(
-            f"{path} has the participants {listed(wrong)}; expected one row each, with an ID of 1 to 100 letters, "
+            f"{path} has the participants {join_names(wrong)}; expected one row each, with an ID of 1 to 100 letters, "
             "digits, "
             "'.', '_' and '-' that differs in more than capitals. Rename them, or leave rows out with --where."
         )
@@ -196,7 +198,7 @@ def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: P
         return
     for name in table.columns.drop(best):
         values = table[name].map(key)
-        if not (values.is_unique and matches(values, CODE).all()) or numbers_rows(table[name]):
+        if not (values.is_unique and match_fully(values, CODE).all()) or numbers_rows(table[name]):
             continue
         found = {str(parts[1]): row for row, value in enumerate(values) if (parts := numbered(value))}
         shared = found.keys() & rows.keys()

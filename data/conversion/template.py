@@ -19,9 +19,9 @@ from data.base.terminal import SummaryRow
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.derivation import FOLDER
-from data.cohorts.phenotype import clean
-from data.cohorts.records import GRIDS
+from data.cohorts.derivation import DERIVATION_FOLDER
+from data.cohorts.phenotype import clean_column
+from data.cohorts.records import GRID_BY_NAME
 from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
@@ -73,7 +73,11 @@ class TemplateCohort:
             return {name: pd.DataFrame([values]) for name, values in self.data.typical.items()} or None
         cohort = self.cohort
         subjects = [row.subject for row in cohort.rows]
-        return measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables and subjects else None
+        return (
+            measures.read_measures(cohort.tables_folder, subjects, cohort.map_names)
+            if cohort.tables_folder and subjects
+            else None
+        )
 
 
 def is_bundle(path: Path) -> bool:
@@ -90,7 +94,7 @@ def of_cohort(cohort: Cohort) -> BundledData:
         metadata=replace(cohort.metadata, **people),
         cohort_sha256=cohort.identity,
         typical={name: table.median().to_dict() for name, table in measured.items()},
-        parcels=cohort.connectomes.parcels if cohort.connectomes else (),
+        parcels=cohort.connectomes.parcel_names if cohort.connectomes else (),
     )
 
 
@@ -104,7 +108,7 @@ def check_prepared(cohort: Cohort) -> None:
         )
     encoded = encode_like(pd.DataFrame(columns=list(metadata.phenotype_columns), dtype=str), metadata)
     is_made_of_maps = metadata.reduction in ("none", "block mean")
-    if not is_made_of_maps or tuple(encoded) != metadata.phenotype or not phenotype.Scaler.of(metadata):
+    if not is_made_of_maps or tuple(encoded) != metadata.phenotype or not phenotype.Scaler.from_preparation(metadata):
         raise InputError(
             f"{cohort.path} does not say how its records were made of maps, and of which columns its phenotype; "
             "expected a cohort that abide-data convert made. Convert it again."
@@ -114,16 +118,16 @@ def check_prepared(cohort: Cohort) -> None:
 def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
     columns, names = metadata.phenotype_columns, metadata.phenotype
-    if names == phenotype.abide_names():
-        return phenotype.abide_values(table)
+    if names == phenotype.list_abide_names():
+        return phenotype.make_abide_values(table)
     missing = [name for name in columns if f"{name}_missing" in names]
-    return phenotype.coded_values(table, columns, metadata.phenotype_categories, missing)
+    return phenotype.encode_columns(table, columns, metadata.phenotype_categories, missing)
 
 
 def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
     """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
     count as unknown."""
-    texts = {name: clean(table[name]) for name in metadata.phenotype_categories if name in table}
+    texts = {name: clean_column(table[name]) for name in metadata.phenotype_categories if name in table}
     odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
     return {name: sorted(text.unique()) for name, text in odd.items() if text.size}
 
@@ -131,11 +135,11 @@ def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, lis
 def parts_of(cohort: Cohort) -> dict[str, bytes]:
     """What a bundle says of a cohort, as its parts; the images by which the maps were derived among them."""
     parts = {DATA: files.format_json(asdict(of_cohort(cohort))).encode()}
-    if cohort.connectomes and cohort.connectomes.image is not None:
-        parts[PARCELS] = make_npz(image=cohort.connectomes.image)
-    if cohort.tables and cohort.metadata.derivation:
-        images = sorted((cohort.tables / FOLDER).glob("*.*"))
-        parts |= {f"{FOLDER}/{path.name}": path.read_bytes() for path in images}
+    if cohort.connectomes and cohort.connectomes.parcel_image is not None:
+        parts[PARCELS] = make_npz(image=cohort.connectomes.parcel_image)
+    if cohort.tables_folder and cohort.metadata.derivation:
+        images = sorted((cohort.tables_folder / DERIVATION_FOLDER).glob("*.*"))
+        parts |= {f"{DERIVATION_FOLDER}/{path.name}": path.read_bytes() for path in images}
     return parts
 
 
@@ -146,6 +150,6 @@ def of_bundle(bundle: Archive) -> TemplateCohort:
     image = bundle.read_arrays(PARCELS)["image"] if PARCELS in bundle.bytes_by_member else None
     edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
     cohort = Cohort(
-        bundle.path, GRIDS[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256
+        bundle.path, GRID_BY_NAME[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256
     )
     return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data, bundle)

@@ -15,9 +15,9 @@ from data.base import files, manifest
 from data.base.errors import InputError, quote_text
 from data.base.terminal import SummaryRow
 from data.cohorts import near_duplicates, nifti, records, resampling
-from data.cohorts.nifti import MapOnDisk, beside, num_volumes, open_image
+from data.cohorts.nifti import MapOnDisk, count_volumes, make_sidecar_path, open_nifti
 from data.cohorts.records import MAX_MAPS
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from data.conversion import measures
 from data.conversion.discovery import MAPS, Listing
 
@@ -60,8 +60,8 @@ def check_map_names(names: Sequence[str]) -> None:
     """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
     if not is_each_once(names) or len(names) > MAX_MAPS:
         raise InputError(
-            f"The maps are called {listed(list(map(quote_text, names)))}; expected each once, of letters, digits, '.', "
-            f"'_' and '-', at most {MAX_MAPS}. Name them with --maps."
+            f"The maps are called {join_names(list(map(quote_text, names)))}; expected each once, of letters, digits, "
+            f"'.', '_' and '-', at most {MAX_MAPS}. Name them with --maps."
         )
 
 
@@ -73,9 +73,9 @@ def is_each_once(names: Sequence[str]) -> bool:
 def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
     """What the volumes of 4-D files are called, see `labels_of`; nothing if the first file is 3-D, as all others must
     then be. Raises InputError, naming the file that differs from the others."""
-    if num_volumes(open_image(paths[0])) is None:
+    if count_volumes(open_nifti(paths[0])) is None:
         return []
-    counts = {path: num_volumes(open_image(path)) or 1 for path in paths}
+    counts = {path: count_volumes(open_nifti(path)) or 1 for path in paths}
     usual, people = Counter(counts.values()).most_common(1)[0]
     if different := [path for path, count in counts.items() if count != usual]:
         raise InputError(
@@ -88,7 +88,7 @@ def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
 def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
     """The names of `count` volumes, those in a `listing`, one a line, or else in the JSON beside each of `paths`; `0`,
     `1`, ... if nobody names them. Raises InputError if the JSON files differ, or there is not a name for each."""
-    source = beside(paths[0], ".json")
+    source = make_sidecar_path(paths[0], ".json")
     if listing.is_file():
         source, lines = listing, listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         labels = [line.strip() for line in lines if line.strip()]
@@ -102,7 +102,7 @@ def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
             )
     if len(labels) != count or not is_each_once(labels):
         raise InputError(
-            f"{source} names {len(labels)} volumes, {listed(list(map(quote_text, labels)))}; expected {count} "
+            f"{source} names {len(labels)} volumes, {join_names(list(map(quote_text, labels)))}; expected {count} "
             "different names, of letters, digits, '.', '_' and '-'. Correct it."
         )
     return labels
@@ -110,7 +110,7 @@ def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
 
 def labels_beside(path: Path) -> list[str] | None:
     """The names of volumes in the JSON beside a file; None without it. Raises InputError if it is damaged."""
-    described = beside(path, ".json")
+    described = make_sidecar_path(path, ".json")
     return files.read_json(described, Described).LabelMap if described.is_file() else None
 
 
@@ -139,11 +139,11 @@ def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> 
     measured, means, digests, of_all = [], [], list[str](), hashlib.sha256()
     with open(record, "wb") as file:
         file.write(bytes(records.HEADER_BYTES))
-        for image in nifti.read_brains(maps):
-            volume = np.ascontiguousarray(nifti.stored_volume(image, grid), records.DTYPE)
+        for image in nifti.read_brain_maps(maps):
+            volume = np.ascontiguousarray(nifti.make_record_volume(image, grid), records.RECORD_DTYPE)
             file.write(volume.data)
             of_all.update(volume.data)
-            digests += records.digests_of_maps(volume[None])
+            digests += records.compute_map_digests(volume[None])
             measured.append(measures.of_image(image))
-            means.append(near_duplicates.of_reduced(resampling.reduced(volume)))
+            means.append(near_duplicates.average_reduced_regions(resampling.reduce_volume(volume)))
     return PersonMaps(sums, measured, np.column_stack(means), of_all.hexdigest(), tuple(digests))

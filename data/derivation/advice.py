@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from data.base.errors import InputError
-from data.cohorts.derivation import STRATEGIES, Derivation
+from data.cohorts.derivation import STRATEGY_BY_CONFOUNDS, Derivation
 from data.derivation.bold import Bold, Confounds, confounds_of
 from data.derivation.cleaning import Sampling, band_basis, unit_regressors
 from data.derivation.scans import ScanFile
@@ -39,11 +39,11 @@ def others(derivation: Derivation, bold: Bold) -> list[tuple[str, Derivation]]:
     """Other options to try, first those that change least: of confounds, which are then those of everybody, the
     strategy simple, then 6 parameters of head motion; else twice the band or half of it."""
     wanted = list[tuple[str, Derivation]]()
-    if derivation.confounds in STRATEGIES:
-        name, motion = STRATEGIES[derivation.confounds]
-        strategies = {strategy: key for key, strategy in STRATEGIES.items()}
+    if derivation.confounds in STRATEGY_BY_CONFOUNDS:
+        name, motion = STRATEGY_BY_CONFOUNDS[derivation.confounds]
+        strategies = {strategy: key for key, strategy in STRATEGY_BY_CONFOUNDS.items()}
         first = [strategies["simple", motion], strategies[name, "basic"], strategies["simple", "basic"]]
-        for key in dict.fromkeys([*first, *STRATEGIES]):
+        for key in dict.fromkeys([*first, *STRATEGY_BY_CONFOUNDS]):
             wanted.append((f"--confounds {key}", replace(derivation, confounds=key)))
     low, high = derivation.band
     # A band of nearly all frequencies would say nothing of the slow ones: their share, fALFF, would be 1 everywhere.

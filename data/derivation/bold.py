@@ -16,9 +16,16 @@ from nibabel.affines import voxel_sizes
 
 from data.base import files
 from data.base.errors import InputError, quote_text
-from data.cohorts.derivation import STRATEGIES
-from data.cohorts.nifti import beside, num_volumes, open_image, read_to_end, readable, sides_differ
-from data.cohorts.rows import listed
+from data.cohorts.derivation import STRATEGY_BY_CONFOUNDS
+from data.cohorts.nifti import (
+    convert_nifti_errors,
+    count_volumes,
+    has_contradicting_sides,
+    make_sidecar_path,
+    open_nifti,
+    verify_compressed_end,
+)
+from data.cohorts.rows import join_names
 from data.derivation.cleaning import UnsuitedError
 from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile
@@ -57,7 +64,7 @@ class Bold:
 
     @property
     def volumes(self) -> int:
-        return num_volumes(self.image) or 1
+        return count_volumes(self.image) or 1
 
     @property
     def grid(self) -> tuple[tuple[int, ...], np.ndarray]:
@@ -67,25 +74,25 @@ class Bold:
     def blocks(self) -> Iterator[np.ndarray]:
         """The scan in blocks of volumes (x, y, z, few) float32, the file read once, to its end. Raises InputError."""
         few = max(1, FEW_BYTES // (8 * int(np.prod(self.image.shape[:3]))))
-        with readable(self.path), np.errstate(all="ignore"):
+        with convert_nifti_errors(self.path), np.errstate(all="ignore"):
             for start in range(0, self.volumes, few):
                 values = np.asarray(self.image.dataobj[..., start : start + few], np.float32)
                 yield values.reshape(*self.image.shape[:3], -1)
         if self.path.name.lower().endswith(".gz"):
-            read_to_end(self.image, self.path)
+            verify_compressed_end(self.image, self.path)
 
 
 def open_bold(path: Path) -> Bold:
     """Raises InputError, naming the file, unless it is 4-D and its repetition time is known."""
-    image = open_image(path, MAX_VOLUMES)
-    if num_volumes(image) is None:
+    image = open_nifti(path, MAX_VOLUMES)
+    if count_volumes(image) is None:
         raise InputError(f"{path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD.")
     tr_s, remarks = repetition_time(image, path)
     edge_mm = round(float(voxel_sizes(image.affine).max()), 2)
     if edge_mm > COARSE_MM:
         text = f"voxels of {{}} mm; expected at most {COARSE_MM:g} mm, since larger ones mix regions. Take finer scans"
         remarks = [*remarks, Remark(text, edge_mm, warning=True)]
-    if sides_differ(image):
+    if has_contradicting_sides(image):
         remarks = [*remarks, TWO_SIDES]
     return Bold(path, image, tr_s, remarks)
 
@@ -93,7 +100,7 @@ def open_bold(path: Path) -> Bold:
 def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[Remark]]:
     """In seconds, of the JSON beside a scan, or else of its header, and a remark if these differ. Raises InputError if
     neither says it."""
-    described, header = beside(path, ".json"), header_tr(image)
+    described, header = make_sidecar_path(path, ".json"), header_tr(image)
     said = files.read_json(described, dict).get("RepetitionTime") if described.is_file() else None
     if said is None:
         if header is None:
@@ -123,13 +130,13 @@ def header_tr(image: nibabel.Nifti1Pair) -> float | None:
 
 def read_mask(path: Path, bold: Bold) -> np.ndarray:
     """A mask (x, y, z) bool. Raises InputError, naming the file, if it is empty or of another grid."""
-    image, (shape, affine) = open_image(path), bold.grid
-    if image.shape[:3] != shape or num_volumes(image) or not np.allclose(image.affine, affine, atol=1e-3):
+    image, (shape, affine) = open_nifti(path), bold.grid
+    if image.shape[:3] != shape or count_volumes(image) or not np.allclose(image.affine, affine, atol=1e-3):
         raise InputError(
             f"{path} has another grid than {bold.path.name}: the shape {image.shape}, not {shape}, or another affine; "
             "expected the mask of this scan."
         )
-    with readable(path):
+    with convert_nifti_errors(path):
         mask = np.asarray(image.dataobj).reshape(shape) > 0
     if not mask.any():
         raise InputError(f"{path} is empty; expected a brain's mask. Preprocess the scan again.")
@@ -241,7 +248,7 @@ def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndar
     of fMRIPrep's. Raises UnsuitedError if it lacks columns, or the JSON that some need."""
     from nilearn.interfaces.fmriprep import load_confounds_strategy
 
-    name, motion = STRATEGIES[strategy]
+    name, motion = STRATEGY_BY_CONFOUNDS[strategy]
     described = path.with_suffix(".json")
     if name == "compcor" and not described.is_file():
         raise UnsuitedError(
@@ -257,7 +264,7 @@ def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndar
             table, sample = load_confounds_strategy(f"{alone}/sub-1_desc-preproc_bold.nii.gz", name, motion=motion)
     except (ValueError, KeyError, IndexError) as error:
         lacking = sorted(set(re.findall(r"'(\w+)'", str(error))))  # nilearn names columns, or all of a kind, in quotes
-        columns = f"it lacks {listed(lacking, 3)}; " if lacking else ""
+        columns = f"it lacks {join_names(lacking, 3)}; " if lacking else ""
         raise UnsuitedError(
             f"{path} does not serve --confounds {strategy}: {columns}expected fMRIPrep's columns."
         ) from error

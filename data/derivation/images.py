@@ -11,8 +11,8 @@ import numpy as np
 from data.base.errors import InputError
 from data.base.manifest import compute_sum
 from data.cohorts.atlas import MAX_REGIONS
-from data.cohorts.derivation import Image
-from data.cohorts.nifti import beside, num_volumes, open_image, readable, stem_of
+from data.cohorts.derivation import DerivationImage
+from data.cohorts.nifti import convert_nifti_errors, count_volumes, make_sidecar_path, open_nifti, strip_nifti_suffix
 from data.conversion.tables import read_table
 from data.conversion.volumes import labels_of
 
@@ -24,35 +24,35 @@ class ImageFile:
     """A label image of parcels, or a 4-D file with a map of each network."""
 
     path: Path
-    said: Image  # its name, whatever a copy is called, and its sum
+    said: DerivationImage  # its name, whatever a copy is called, and its sum
     names: tuple[str, ...]  # of parcels or networks
     numbers: tuple[int, ...] = ()  # of parcels
 
     @property
     def label(self) -> str:
         """The letters and digits of its name, by which BIDS calls an atlas."""
-        return re.sub("[^A-Za-z0-9]", "", stem_of(Path(self.said.file)))
+        return re.sub("[^A-Za-z0-9]", "", strip_nifti_suffix(Path(self.said.file)))
 
 
 def open_parcels(path: Path, file: str = "") -> ImageFile:
     """A label image that is called `file`, or was, if this is a copy. Raises InputError, naming it, unless it holds
     whole numbers from 1 and its names fit."""
-    image = open_image(path)
-    with readable(path):
+    image = open_nifti(path)
+    with convert_nifti_errors(path):
         labels = np.asarray(image.dataobj, np.float64)
     numbers = np.unique(labels[labels != 0])
-    if num_volumes(image) or not numbers.size or (numbers != np.rint(numbers)).any() or numbers[0] < 1:
+    if count_volumes(image) or not numbers.size or (numbers != np.rint(numbers)).any() or numbers[0] < 1:
         raise InputError(f"{path} is no label image; expected one 3-D image of whole numbers, 0 outside all parcels.")
     if numbers.size > MAX_REGIONS:
         raise InputError(f"{path} has {numbers.size:,} parcels; expected at most {MAX_REGIONS:,}. Is it a label image?")
     whole = tuple(numbers.astype(int).tolist())
-    said = Image(file=file or path.name, sha256=compute_sum(path))
+    said = DerivationImage(file=file or path.name, sha256=compute_sum(path))
     return ImageFile(path, said, names_beside(path, whole), whole)
 
 
 def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     """Names of parcels by the table beside an image, with BIDS' columns index and name; without it their numbers."""
-    table = beside(path, ".tsv")
+    table = make_sidecar_path(path, ".tsv")
     if not table.is_file():
         return tuple(map(str, numbers))
     rows = read_table(table)
@@ -70,11 +70,11 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
 
 def open_networks(path: Path, file: str = "") -> ImageFile:
     """4-D maps, as above. Raises InputError, naming the file, unless it is 4-D and its names fit."""
-    volumes = num_volumes(open_image(path))
+    volumes = count_volumes(open_nifti(path))
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
-    names = tuple(labels_of([path], beside(path, ".txt"), volumes))
-    return ImageFile(path, Image(file=file or path.name, sha256=compute_sum(path), names=names), names)
+    names = tuple(labels_of([path], make_sidecar_path(path, ".txt"), volumes))
+    return ImageFile(path, DerivationImage(file=file or path.name, sha256=compute_sum(path), names=names), names)
 
 
 @lru_cache(GRIDS_KEPT)
@@ -83,8 +83,8 @@ def on_grid(path: Path, shape: tuple[int, ...], affine: bytes, interpolation: st
     outside. Raises InputError if nothing of it lies there."""
     from nilearn.image import resample_img
 
-    image, wanted = open_image(path), np.frombuffer(affine).reshape(4, 4)
-    with readable(path):
+    image, wanted = open_nifti(path), np.frombuffer(affine).reshape(4, 4)
+    with convert_nifti_errors(path):
         values = np.nan_to_num(np.asarray(image.dataobj, np.float32))
     if image.shape[:3] != shape or not np.allclose(image.affine, wanted, atol=1e-3):
         how = {"interpolation": interpolation, "copy_header": True, "force_resample": True}

@@ -16,8 +16,17 @@ from data.base.errors import InputError
 from data.base.pool import Pool
 from data.base.processes import cpu_count
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.derivation import DUAL_REGRESSION, FOLDER, NETWORKS, PARCELS, Derivation, Image, differences, kept_in
-from data.cohorts.rows import listed
+from data.cohorts.derivation import (
+    DERIVATION_FOLDER,
+    DUAL_REGRESSION_MEASURE,
+    NETWORKS_IMAGE,
+    PARCELS_IMAGE,
+    Derivation,
+    DerivationImage,
+    describe_option_differences,
+    find_derivation_images,
+)
+from data.cohorts.rows import join_names
 from data.cohorts.stored import open_cohort
 from data.conversion.discovery import table_near
 from data.conversion.template import is_bundle, of_bundle
@@ -88,20 +97,20 @@ def wanted_of(target: Path, options: DerivationOptions, people: Sequence[Scanned
     scan = people[0].scans[0]
     base = like or Derivation(measures=() if options.series else DEFAULT_MAPS, confounds=automatic(people))
     measures = tuple(dict.fromkeys(options.maps or base.measures))
-    known = (*MEASURES, DUAL_REGRESSION)
+    known = (*MEASURES, DUAL_REGRESSION_MEASURE)
     if unknown := [name for name in measures if name not in known]:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
     if scan.row.cleaned and (options.confounds or "none") != "none":
         raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
     opened = dict[str, images.ImageFile]()
-    given = {NETWORKS: options.networks, PARCELS: options.series}
-    for name, open_image in ((NETWORKS, images.open_networks), (PARCELS, images.open_parcels)):
-        image: Image | None = getattr(base, name)
+    given = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
+    for name, open_image in ((NETWORKS_IMAGE, images.open_networks), (PARCELS_IMAGE, images.open_parcels)):
+        image: DerivationImage | None = getattr(base, name)
         if path := given[name] or kept.get(name):
             opened[name] = open_image(path, image.file if image else "")
         elif image:
             raise InputError(f"{options.like} does not keep the {name} {image.file}; name the same file.")
-    if (DUAL_REGRESSION in measures) != (NETWORKS in opened):
+    if (DUAL_REGRESSION_MEASURE in measures) != (NETWORKS_IMAGE in opened):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
     derivation = Derivation(
         measures=measures,
@@ -111,7 +120,7 @@ def wanted_of(target: Path, options: DerivationOptions, people: Sequence[Scanned
         confounds=options.confounds or base.confounds,
         **{name: file.said for name, file in opened.items()},
     )
-    if like and (told := differences(derivation, like)):
+    if like and (told := describe_option_differences(derivation, like)):
         raise InputError(
             f"--like {options.like} was derived otherwise: here {'; '.join(told)}. Leave these options out, and take "
             "scans that were treated alike before, or leave out --like."
@@ -130,20 +139,20 @@ def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
     known."""
     bundle = open_archive(path) if is_bundle(path) else None
     cohort = of_bundle(bundle).cohort if bundle else open_cohort(path)
-    found, folder = cohort.metadata.derivation, cohort.tables
+    found, folder = cohort.metadata.derivation, cohort.tables_folder
     if bundle:
         folder = Path(mkdtemp())  # which lasts as long as this process
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (folder / FOLDER).mkdir()
+        (folder / DERIVATION_FOLDER).mkdir()
         for name, content in bundle.bytes_by_member.items():
-            if name.startswith(f"{FOLDER}/"):
+            if name.startswith(f"{DERIVATION_FOLDER}/"):
                 (folder / name).write_bytes(content)
     if found is None or folder is None:
         raise InputError(
             f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
             "participants alike, of what derive wrote. Convert it again, or leave out --like and give the options."
         )
-    return found, kept_in(folder)
+    return found, find_derivation_images(folder)
 
 
 def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions) -> Path | None:
@@ -159,11 +168,11 @@ def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterat
     """How scans are treated, and on what is missing beside them."""
     files = [(one.label, scan) for one in people for scan in one.scans]
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
-    if derivation.uncleaned:
-        yield "WARNING", derivation.uncleaned
+    if derivation.uncleaned_warning:
+        yield "WARNING", derivation.uncleaned_warning
     if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
         voxels = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
-        yield "no mask", f"{format_participants(len(without))}, {listed(without)}; {voxels}"
+        yield "no mask", f"{format_participants(len(without))}, {join_names(without)}; {voxels}"
 
 
 def run(planned: Plan) -> tuple[list[SummaryRow], list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.base.cli import option, parse_names, parse_positive_int
 from data.base.errors import parse_natural_number, quote_text
-from data.cohorts.derivation import STRATEGIES
+from data.cohorts.derivation import STRATEGY_BY_CONFOUNDS
 
 MAX_SMOOTHING_MM = 30.0
 
@@ -63,7 +63,7 @@ class DerivationOptions:
     )
     confounds: str | None = option(
         None,
-        choices=(*STRATEGIES, "none"),
+        choices=(*STRATEGY_BY_CONFOUNDS, "none"),
         help="what is regressed out, with 24, 12 or 6 parameters of head motion "
         "(default simple; none if scans were cleaned, or none has a table)",
     )

@@ -17,18 +17,18 @@ from data import __version__
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.derivation import (
-    COLUMNS,
-    NAMES_BESIDE,
-    NETWORKS,
-    PARCELS,
-    PROGRAM,
-    SERIES,
-    TABLE,
+    DERIVE_PROGRAM,
+    DERIVED_COLUMNS,
+    DERIVED_TABLE_FILE,
+    NAMES_SUFFIX_BY_IMAGE,
+    NETWORKS_IMAGE,
+    PARCELS_IMAGE,
+    SERIES_PRODUCT,
     Derivation,
-    derivation_in,
-    differing,
+    parse_derivation,
+    summarise_option_differences,
 )
-from data.cohorts.nifti import beside, stem_of
+from data.cohorts.nifti import make_sidecar_path, strip_nifti_suffix
 from data.conversion.discovery import entities_of
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
@@ -36,7 +36,7 @@ from data.derivation.scans import ScannedPerson
 DESCRIPTION = "dataset_description.json"
 SOURCES = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of
 SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
-KINDS = {NETWORKS: "probseg", PARCELS: "dseg"}  # how BIDS calls such images
+KINDS = {NETWORKS_IMAGE: "probseg", PARCELS_IMAGE: "dseg"}  # how BIDS calls such images
 FACTS = {  # columns of `derived.csv` by their keys in the JSON
     "mean_fd": "MeanFramewiseDisplacement",
     "volumes": "NumberOfVolumes",
@@ -69,7 +69,7 @@ class Output:
 
     @property
     def products(self) -> list[str]:
-        return [*self.derivation.measures, *([SERIES] if PARCELS in self.images else [])]
+        return [*self.derivation.measures, *([SERIES_PRODUCT] if PARCELS_IMAGE in self.images else [])]
 
     def of_person(self, label: str) -> Path:
         return self.folder / f"sub-{label}"
@@ -81,14 +81,14 @@ class Output:
     def path(self, label: str, product: str) -> Path:
         """Where a map or the series of a person lies."""
         name = f"stat-{product.replace('_', '')}_boldmap.nii.gz"
-        if product == SERIES:
-            name = f"seg-{self.images[PARCELS].label}_stat-mean_timeseries.tsv"
+        if product == SERIES_PRODUCT:
+            name = f"seg-{self.images[PARCELS_IMAGE].label}_stat-mean_timeseries.tsv"
         return self.of_person(label) / "func" / f"{self.start(label)}_{name}"
 
     def check_options(self, made: Files) -> None:
         """Raises InputError if files that are there were derived otherwise."""
         every = ((label, one.derivation, self.expected(label, one)) for label, of in made.items() for one in of)
-        if told := differing(every):
+        if told := summarise_option_differences(every):
             raise InputError(
                 f"{self.folder} was derived with {told}; expected the same options. Give them, remove these "
                 "participants' folders, or derive into another folder."
@@ -98,7 +98,7 @@ class Output:
         """How a file that is there should have been derived; images that are not wanted now are its own."""
         for product in self.products:
             if json_of(self.path(label, product)) == made.path:
-                return self.derivation.of(product)
+                return self.derivation.for_product(product)
         own = {name: getattr(made.derivation, name) for name in ("measures", "networks", "parcels")}
         return replace(self.derivation, **own)
 
@@ -138,7 +138,7 @@ def made_in(folder: Path, label: str = "*") -> Files:
     found = dict[str, list[Made]]()
     for path in sorted(folder.glob(f"sub-{label}/func/sub-*.json")):
         said = files.read_json(path, dict)
-        if (derivation := derivation_in(said, path)) is None:
+        if (derivation := parse_derivation(said, path)) is None:
             raise InputError(f"{path} was not written by this command; derive into another folder.")
         found.setdefault(path.parts[-3].removeprefix("sub-"), []).append(Made(path, derivation, said))
     return found
@@ -179,7 +179,7 @@ def check_folder(folder: Path) -> None:
     if not folder.exists() or not any(path for path in folder.iterdir() if not path.name.startswith(".")):
         return
     said = files.read_json(folder / DESCRIPTION, dict) if (folder / DESCRIPTION).is_file() else {}
-    if (said.get("GeneratedBy") or [{}])[0].get("Name") != PROGRAM:
+    if (said.get("GeneratedBy") or [{}])[0].get("Name") != DERIVE_PROGRAM:
         raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
 
 
@@ -212,7 +212,7 @@ def description(folder: Path, scans: Path) -> dict[str, Any]:
         "Name": "Maps and series of preprocessed BOLD",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": PROGRAM, "Version": __version__}],
+        "GeneratedBy": [{"Name": DERIVE_PROGRAM, "Version": __version__}],
         "DatasetLinks": {"bold": os.path.relpath(scans.resolve(), folder.resolve())},
     }
 
@@ -220,8 +220,11 @@ def description(folder: Path, scans: Path) -> dict[str, Any]:
 def copy_image(folder: Path, name: str, image: ImageFile) -> None:
     """Copies NETWORKS or PARCELS, with their names, as XCP-D lays atlases out. Raises InputError as `copy`."""
     target = folder / "atlases" / f"atlas-{image.label}" / f"atlas-{image.label}_{KINDS[name]}"
-    copy(image.path, target.with_name(target.name + image.path.name[len(stem_of(image.path)) :]))
-    names, source = target.with_name(target.name + NAMES_BESIDE[name]), beside(image.path, NAMES_BESIDE[name])
+    copy(image.path, target.with_name(target.name + image.path.name[len(strip_nifti_suffix(image.path)) :]))
+    names, source = (
+        target.with_name(target.name + NAMES_SUFFIX_BY_IMAGE[name]),
+        make_sidecar_path(image.path, NAMES_SUFFIX_BY_IMAGE[name]),
+    )
     if source.is_file():
         copy(source, names)
     elif image.said.names:  # which a JSON gave
@@ -243,16 +246,16 @@ def copy(source: Path, target: Path) -> None:
 def write_table(folder: Path, everybody: Iterable[str], failures: Mapping[str, str]) -> Path:
     """`derived.csv`: what there is of each person, and why one failed, empty if nobody did: of those in `failures` as
     these say, of others as an earlier command wrote. Several processes may do so."""
-    path = folder / TABLE
+    path = folder / DERIVED_TABLE_FILE
     with files.locked(folder, wait=True):
         if path.is_file():
-            before = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=COLUMNS, fill_value="")
+            before = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=DERIVED_COLUMNS, fill_value="")
             failures = {row.subject: row.failed for row in before.itertuples() if row.failed} | dict(failures)
         made = made_in(folder)
         labels = sorted({*everybody, *made, *failures}, key=lambda label: label.zfill(20))
         rows = [row_of(label, made.get(label, []), failures.get(label, "")) for label in labels]
         with files.open_replacement(path, newline="") as file:
-            pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(file, index=False)
+            pd.DataFrame(rows, columns=DERIVED_COLUMNS, dtype=object).to_csv(file, index=False)
     return path
 
 

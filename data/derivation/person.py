@@ -13,9 +13,16 @@ from threadpoolctl import threadpool_limits
 from data import __version__
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.derivation import DUAL_REGRESSION, KEY, NETWORKS, PARCELS, PROGRAM, SERIES
-from data.cohorts.nifti import MNI152, save
-from data.cohorts.pictures import picture, webp
+from data.cohorts.derivation import (
+    DERIVATION_KEY,
+    DERIVE_PROGRAM,
+    DUAL_REGRESSION_MEASURE,
+    NETWORKS_IMAGE,
+    PARCELS_IMAGE,
+    SERIES_PRODUCT,
+)
+from data.cohorts.nifti import MNI152_CODE, save_nifti
+from data.cohorts.pictures import draw_slices, encode_webp
 from data.derivation.advice import advice, left_by
 from data.derivation.bold import Bold, Confounds, found_mask, open_bold, read_mask, read_series
 from data.derivation.cleaning import Acquisition, Scan, UnsuitedError, scan_of
@@ -109,11 +116,11 @@ def complete(task: PersonTask) -> list[Remark]:
     scans = [derived(scan, task, missing) for scan in person.scans]
     check_one_grid(person, scans)
     for product in missing:
-        path, derivation = output.path(person.label, product), output.derivation.of(product)
+        path, derivation = output.path(person.label, product), output.derivation.for_product(product)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_product(path, product, scans, output)
         labels = {"LabelMap": derivation.networks.names} if derivation.networks else {}
-        said = {"Measure": product, KEY: asdict(derivation), **labels, **about, **facts(scans)}
+        said = {"Measure": product, DERIVATION_KEY: asdict(derivation), **labels, **about, **facts(scans)}
         files.write_json(json_of(path), said)
     return [remark for scan in scans for remark in scan.remarks]
 
@@ -142,9 +149,9 @@ def opened(file: ScanFile, output: Output) -> OpenedScan:
 def parcel_remarks(file: ScanFile, mask: np.ndarray, affine: np.ndarray, output: Output) -> list[Remark]:
     """A warning if more than a tenth of the parcels have no voxel in a mask (x, y, z). Raises InputError, naming the
     scan, if none has: the atlas lies elsewhere."""
-    if PARCELS not in output.images:
+    if PARCELS_IMAGE not in output.images:
         return []
-    parcels = output.images[PARCELS]
+    parcels = output.images[PARCELS_IMAGE]
     count = len(parcels.numbers)
     try:
         labels = labels_on(parcels, mask.shape, affine)
@@ -172,7 +179,7 @@ def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> Derive
     mask, unsure = (scan_file.mask, []) if scan_file.mask is not None else found_mask(bold)
     series, mask, incomplete = read_series(bold, mask)
     remarks = [*scan_file.remarks, *unsure, *incomplete]
-    if SERIES in products:
+    if SERIES_PRODUCT in products:
         remarks += parcel_remarks(file, mask, affine, task.output)
     try:
         acquisition = Acquisition(confounds.kept, bold.tr_s, task.output.derivation.band, mask, affine)
@@ -198,14 +205,14 @@ def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
 def measure(scan: Scan, product: str, output: Output) -> np.ndarray:
     """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
     shape = scan.mask.shape
-    if product == SERIES:
-        parcels = output.images[PARCELS]
+    if product == SERIES_PRODUCT:
+        parcels = output.images[PARCELS_IMAGE]
         labels = labels_on(parcels, shape, scan.affine)
         series = np.full((len(scan.cleaned), len(parcels.numbers)), np.nan)
         series[:, np.isin(parcels.numbers, labels)] = parcel_series(scan, labels)
         return series
-    if product == DUAL_REGRESSION:
-        values = dual_regression(scan, networks_on(output.images[NETWORKS], shape, scan.affine))
+    if product == DUAL_REGRESSION_MEASURE:
+        values = dual_regression(scan, networks_on(output.images[NETWORKS_IMAGE], shape, scan.affine))
     else:
         values = MEASURES[product](scan)
     if product == "falff":
@@ -248,13 +255,13 @@ def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
         "NumberOfVolumesKept": sum(scan.weight for scan in scans),
         "NumberOfVoxels": int(np.any([scan.mask for scan in scans], axis=0).sum()),
         "MeanFramewiseDisplacement": mean,
-        "Versions": {PROGRAM: __version__, **used},
+        "Versions": {DERIVE_PROGRAM: __version__, **used},
     }
 
 
 def write_product(path: Path, product: str, scans: Sequence[DerivedScan], output: Output) -> None:
-    if product == SERIES:
-        write_series(path, joined([scan.values[SERIES] for scan in scans]), output.images[PARCELS].names)
+    if product == SERIES_PRODUCT:
+        write_series(path, joined([scan.values[SERIES_PRODUCT] for scan in scans]), output.images[PARCELS_IMAGE].names)
         return
     mask, affine = np.any([scan.mask for scan in scans], axis=0), scans[0].affine
     values = averaged(scans, product)
@@ -265,17 +272,17 @@ def write_product(path: Path, product: str, scans: Sequence[DerivedScan], output
     values = values.astype(np.float32)
     write_picture(picture_of(path), values if values.ndim == 3 else values[..., 0], affine)
     image = nibabel.Nifti1Image(values, affine)
-    image.set_sform(affine, MNI152)
-    image.set_qform(affine, MNI152)
+    image.set_sform(affine, MNI152_CODE)
+    image.set_qform(affine, MNI152_CODE)
     image.header.set_xyzt_units("mm")
-    save(image, path)
+    save_nifti(image, path)
 
 
 def write_picture(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
     """A small picture of a map (x, y, z), or of the first of several networks, for the page of all people."""
     path.parent.mkdir(exist_ok=True)
     with files.open_replacement(path, "wb") as file:
-        file.write(webp(picture(volume, affine, PICTURE_MM)))
+        file.write(encode_webp(draw_slices(volume, affine, PICTURE_MM)))
 
 
 def averaged(scans: Sequence[DerivedScan], product: str) -> np.ndarray:

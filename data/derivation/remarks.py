@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,6 @@ def remark_facts(remarks: Iterable[tuple[str, Remark]]) -> list[SummaryRow]:
             text = text.replace("{}", " to ".join(ends))
         labels = [*people[kind]]
         facts.append(
-            ("note" if is_note else "WARNING", f"{text}: {format_participants(len(labels))}, {listed(labels)}")
+            ("note" if is_note else "WARNING", f"{text}: {format_participants(len(labels))}, {join_names(labels)}")
         )
     return facts

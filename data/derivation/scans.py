@@ -12,8 +12,8 @@ import pandas as pd
 from data.base.errors import InputError, quote_text
 from data.base.files import find_file
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.nifti import beside
-from data.cohorts.rows import listed
+from data.cohorts.nifti import make_sidecar_path
+from data.cohorts.rows import join_names
 from data.conversion.discovery import (
     SCANS,
     UNREAD,
@@ -77,7 +77,7 @@ class ScanFile(Found):
     @property
     def described_by(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
-        described = beside(self.path, ".json")
+        described = make_sidecar_path(self.path, ".json")
         tables = [self.motion, self.outliers] if self.row.cleaned else [self.confounds]
         return [self.path, *filter(None, [described if described.is_file() else None, self.mask, *tables])]
 
@@ -117,7 +117,7 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
         how = "with several runs or sessions, whose maps are averaged by the volumes kept"
-        facts.append(("runs", f"{format_participants(len(several))} {how}: {listed(several)}; choose with --only"))
+        facts.append(("runs", f"{format_participants(len(several))} {how}: {join_names(several)}; choose with --only"))
     return people, facts
 
 
@@ -135,7 +135,8 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
     absent, rows = rows["label"][~there].tolist(), rows[there]
     if odd := [quote_text(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
         raise InputError(
-            f"{path} has the participants {listed(odd)}; expected letters and digits, as BIDS names files. Rename them."
+            f"{path} has the participants {join_names(odd)}; expected letters and digits, as BIDS names files. Rename "
+            "them."
         )
     if rows.empty:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
@@ -146,7 +147,7 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
         inside = PurePosixPath(scan.relative_to(folder) if scan.is_relative_to(folder) else scan)
         one = recognised(folder, inside, patterns) or Found(folder / inside, inside, NAMED, label)
         found.append(replace(one, label=label, row=replace(one.row, space=NAMED.space)))
-    facts = [("left out", f"{len(absent)} rows without a scan: {listed(absent)}")] if absent else []
+    facts = [("left out", f"{len(absent)} rows without a scan: {join_names(absent)}")] if absent else []
     if guessed := sum("space" not in one.entities for one in found):
         told = f"the names of {guessed} scans do not say their space; it is taken to be {NAMED.space}"
         facts.append(("layout", told))

@@ -85,7 +85,7 @@ def check_parcels(cohort: Cohort, person_measures: pd.DataFrame, ranges: Ranges,
     """Whether the connectomes of several new people have too little in common with the mean of the training people,
     which is a problem. `person_measures` are those of `check_units`."""
     usual_range: Range | None = ranges.get(CONNECTOME_VIEW, {}).get("alike")
-    if cohort.connectomes is None or len(cohort.connectomes.parcels) < MIN_PARCELS:
+    if cohort.connectomes is None or len(cohort.connectomes.parcel_names) < MIN_PARCELS:
         return False
     if (
         usual_range is None

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts.phenotype import LOGARITHMIC
-from data.cohorts.rows import listed
+from data.cohorts.phenotype import LOGARITHMIC_PATTERN
+from data.cohorts.rows import join_names
 from data.likeness.scans import CONNECTOME_VIEW, HALF_MEASURES
 
 PERSON_VIEW, AVERAGE_VIEW = "person", "maps on average"  # views beside maps and connectomes
@@ -117,7 +117,9 @@ CUT_BRAIN_MEASURES = [
 def find_measure(view: str, measure_name: str) -> Measure:
     """A measure in the table, its mean over maps, or a number of the person."""
     if view == PERSON_VIEW:
-        return Measure(measure_name, 0.0, PERSON_LIMIT_SDS, np.exp if LOGARITHMIC.search(measure_name) else float)
+        return Measure(
+            measure_name, 0.0, PERSON_LIMIT_SDS, np.exp if LOGARITHMIC_PATTERN.search(measure_name) else float
+        )
     return (
         Measure(MEASURE_BY_NAME[measure_name].description, MIN_AVERAGE_SD, AVERAGE_LIMIT_SDS)
         if view == AVERAGE_VIEW
@@ -306,7 +308,7 @@ def format_measure_deviations(
     first_deviation = deviations[0]
     description, maps_text = (
         find_measure(first_deviation.view, first_deviation.measure_name).description,
-        listed([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON),
+        join_names([deviation.view for deviation in deviations], MAX_NAMES_IN_REASON),
     )
     if first_deviation.view == PERSON_VIEW:
         return f"{description} {first_deviation.value_with_range}"
@@ -338,5 +340,5 @@ def describe_deviation(
         missing_count_text = (
             "1 region is missing" if len(missing_regions) == 1 else f"{len(missing_regions)} regions are missing"
         )
-        return f"{missing_count_text}: {listed(missing_regions, MAX_NAMES_IN_REASON)}"
+        return f"{missing_count_text}: {join_names(missing_regions, MAX_NAMES_IN_REASON)}"
     return f"the {description} is {deviation.value_with_range}"

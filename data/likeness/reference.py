@@ -20,10 +20,10 @@ from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.terminal import format_participants, open_progress_bar
 from data.cohorts import atlas
-from data.cohorts.cohort import LIKENESS, MEANS, Cohort
-from data.cohorts.phenotype import LOGARITHMIC, MAX_NUMBER, clean, mostly_numbers
-from data.cohorts.records import TELLING
-from data.cohorts.rows import listed
+from data.cohorts.cohort import LIKENESS_FILE, LIKENESS_MEANS_FILE, Cohort
+from data.cohorts.phenotype import LOGARITHMIC_PATTERN, MAX_PHENOTYPE_NUMBER, clean_column, is_mostly_numbers
+from data.cohorts.records import MIN_DESCRIBED_PEOPLE
+from data.cohorts.rows import join_names
 from data.conversion.template import TemplateCohort
 from data.likeness.reasons import (
     MEASURE_BY_NAME,
@@ -97,17 +97,20 @@ class Reference:
     def bytes_by_file(self) -> dict[str, bytes]:
         """The files that `read_reference` reads."""
         array_by_name = {"volume": self.mean_volumes} | ({} if self.mean_edges is None else {"edges": self.mean_edges})
-        return {LIKENESS: files.format_json(asdict(self.constants)).encode(), MEANS: make_npz(**array_by_name)}
+        return {
+            LIKENESS_FILE: files.format_json(asdict(self.constants)).encode(),
+            LIKENESS_MEANS_FILE: make_npz(**array_by_name),
+        }
 
 
 def read_reference(archive: Archive) -> Reference | None:
     """What a bundle says of training people, or the folder of people who were prepared like these; None if it says
     nothing. Raises InputError for damage."""
-    if LIKENESS not in archive.bytes_by_member:
+    if LIKENESS_FILE not in archive.bytes_by_member:
         return None
-    array_by_name = archive.read_arrays(MEANS)
+    array_by_name = archive.read_arrays(LIKENESS_MEANS_FILE)
     return Reference(
-        archive.read_json(LIKENESS, LikenessConstants), array_by_name["volume"], array_by_name.get("edges")
+        archive.read_json(LIKENESS_FILE, LikenessConstants), array_by_name["volume"], array_by_name.get("edges")
     )
 
 
@@ -132,7 +135,9 @@ def load_reference(cohort: Cohort) -> Reference | None:
     """What those are like whom the people of a cohort were prepared like; None if it does not say that, or holds the
     volumes of an encoder. Raises InputError for damage."""
     reference_paths = [
-        cohort.side_tables[file_name] for file_name in (LIKENESS, MEANS) if file_name in cohort.side_tables
+        cohort.side_table_paths[file_name]
+        for file_name in (LIKENESS_FILE, LIKENESS_MEANS_FILE)
+        if file_name in cohort.side_table_paths
     ]
     if cohort.metadata.reduction.startswith("encoder"):
         return None
@@ -171,7 +176,7 @@ def make_reference(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -
     phenotype_columns = set() if cohort.raw_phenotype is None else {*cohort.raw_phenotype}
     constants = LikenessConstants(
         len(person_indices),
-        cohort.maps,
+        cohort.map_names,
         cohort.metadata.parcels_sha256 if cohort.connectomes else "",
         compute_ranges(measure_table),
         people_means.common_regions_by_map,
@@ -201,10 +206,10 @@ def compare_with_reference(
 ) -> Comparison:
     """The records at these positions beside training people. Raises InputError if the cohort has other maps."""
     constants, int_indices = reference.constants, [int(record_index) for record_index in record_indices]
-    if cohort.maps != constants.maps:
+    if cohort.map_names != constants.maps:
         raise InputError(
-            f"{cohort.path} holds the maps {listed(cohort.maps)}; the training participants have "
-            f"{listed(constants.maps)}. Convert the same ones, in the same order."
+            f"{cohort.path} holds the maps {join_names(cohort.map_names)}; the training participants have "
+            f"{join_names(constants.maps)}. Convert the same ones, in the same order."
         )
     if cohort.connectomes and cohort.metadata.parcels_sha256 != constants.parcels_sha256:
         cohort = cohort.without_connectomes
@@ -234,7 +239,7 @@ def find_reasons(
 ) -> list[tuple[str, ...]]:
     """In plain words what is far from the others in each row of measures; `missing_regions_by_record` regions by
     record."""
-    name_by_region = atlas.load_atlas(None, cohort.grid).names
+    name_by_region = atlas.load_atlas(None, cohort.grid).name_by_region
     missing_names_per_record = [
         {
             map_name: [name_by_region[region] for region in regions]
@@ -253,8 +258,8 @@ def find_reasons(
 def sample_people(cohort: Cohort, record_indices: Sequence[int] | np.ndarray) -> list[int]:
     """The positions of the first record of each person among these, of MOST_PEOPLE at most. Records of swapped regions
     do not count."""
-    unswapped_indices = np.intersect1d(record_indices, cohort.unswapped())
-    first_indices = np.array(list(cohort.first_records(unswapped_indices.tolist()).values()), int)
+    unswapped_indices = np.intersect1d(record_indices, cohort.find_unswapped_indices())
+    first_indices = np.array(list(cohort.first_index_by_subject(unswapped_indices.tolist()).values()), int)
     return np.sort(np.random.default_rng(0).permutation(first_indices)[:MAX_REFERENCE_PEOPLE]).tolist()
 
 
@@ -335,14 +340,14 @@ def make_people_table(cohort: Cohort, record_indices: Sequence[int]) -> pd.DataF
 
 def parse_numbers(text_column: pd.Series) -> pd.Series:
     """A column of text as float64, NaN where it is no number; of head motion the logarithm."""
-    numbers = pd.to_numeric(clean(text_column), errors="coerce").astype(float)
-    numbers = numbers.where(numbers.abs() <= MAX_NUMBER)
-    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC.search(str(text_column.name)) else numbers
+    numbers = pd.to_numeric(clean_column(text_column), errors="coerce").astype(float)
+    numbers = numbers.where(numbers.abs() <= MAX_PHENOTYPE_NUMBER)
+    return np.log(numbers.where(numbers > 0)) if LOGARITHMIC_PATTERN.search(str(text_column.name)) else numbers
 
 
 def parse_categories(text_column: pd.Series) -> pd.Series:
     """A column of text, each number written in one way."""
-    cleaned_text = clean(text_column)
+    cleaned_text = clean_column(text_column)
     numbers = pd.to_numeric(cleaned_text, errors="coerce")
     return cleaned_text.where(numbers.isna(), numbers.map("{:g}".format)).fillna(UNKNOWN_VALUE)
 
@@ -356,7 +361,7 @@ def find_number_columns(people_table: pd.DataFrame, sites: Sequence[str]) -> pd.
         has_many_numbers = (
             numbers.nunique() > MAX_DISTINCT_CATEGORIES
             and numbers.notna().sum() >= MIN_PEOPLE_WITH_NUMBER
-            and mostly_numbers(text_column)
+            and is_mostly_numbers(text_column)
         )
         if (
             has_many_numbers
@@ -378,12 +383,15 @@ def find_categories(
     """
     frequencies_by_column: dict[str, dict[str, float]] = {}
     for column_name, text_column in people_table.items():
-        categories, max_count = parse_categories(text_column), max(TELLING, len(text_column) - TELLING)
+        categories, max_count = (
+            parse_categories(text_column),
+            max(MIN_DESCRIBED_PEOPLE, len(text_column) - MIN_DESCRIBED_PEOPLE),
+        )
         if parse_numbers(text_column).nunique() > MAX_DISTINCT_CATEGORIES or categories.nunique() == 1:
             continue
         count_by_category = categories.value_counts()
         frequency_by_category = {
-            category: min(max(count, TELLING), max_count) / len(categories)
+            category: min(max(count, MIN_DESCRIBED_PEOPLE), max_count) / len(categories)
             for category, count in count_by_category[count_by_category >= MIN_PEOPLE_PER_CATEGORY].items()
         }
         frequency_by_category |= (

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from data.base.terminal import ProgressBar, open_progress_bar
 from data.cohorts import atlas, records, resampling
-from data.cohorts.cohort import SERIES, Cohort
+from data.cohorts.cohort import SERIES_FILE, Cohort
 from data.conversion import edges, measures
 
 CONNECTOME_VIEW = "connectome"  # a view beside the maps
@@ -45,7 +45,7 @@ def find_uncovered_regions(volume: np.ndarray, region_labels: np.ndarray) -> lis
     labelled_voxels = np.flatnonzero(region_labels)
     voxel_regions, has_signal = (
         region_labels.ravel()[labelled_voxels],
-        volume.ravel()[labelled_voxels] != records.background(volume),
+        volume.ravel()[labelled_voxels] != records.find_background(volume),
     )
     region_sizes = np.bincount(voxel_regions)
     return np.flatnonzero(
@@ -57,9 +57,9 @@ def compute_halves(volume: np.ndarray) -> np.ndarray:
     """HALVES of a volume (x, y, z), (2, voxels), each of length 1, within the brain, whose middle is moved to that of
     the grid. In a mirrored volume the first has the other sign; in a negated one, both have; in one that is shifted,
     neither: what a shift changes is taken from what differs between left and right."""
-    brain_centre = np.argwhere(records.brain_of(volume)).mean(axis=0)
+    brain_centre = np.argwhere(records.find_brain(volume)).mean(axis=0)
     centring_shift = (np.array(volume.shape) - 1) / 2 - brain_centre
-    centred_volume = ndimage.shift(records.within_brain(volume[..., None])[..., 0], centring_shift, order=1)
+    centred_volume = ndimage.shift(records.z_score_within_brain(volume[..., None])[..., 0], centring_shift, order=1)
     asymmetry, *slope_asymmetries = (
         (image - image[::-1].astype(np.float64)).ravel() for image in (centred_volume, *np.gradient(centred_volume))
     )
@@ -133,8 +133,8 @@ class ScanSums:
 
     def __init__(self, cohort: Cohort, record_indices: Iterable[int]) -> None:
         """Those whose records are at these positions; the first record of each person counts in the means."""
-        self.cohort, self.region_labels = cohort, atlas.load_atlas(None, cohort.grid).labels
-        first_index_by_subject = cohort.first_records(record_indices)
+        self.cohort, self.region_labels = cohort, atlas.load_atlas(None, cohort.grid).region_labels
+        first_index_by_subject = cohort.first_index_by_subject(record_indices)
         self.first_indices, subset_count, map_count = (
             set(first_index_by_subject.values()),
             min(MAX_SUBSETS, len(first_index_by_subject)),
@@ -163,7 +163,7 @@ class ScanSums:
             self.edge_sums[subset] += np.nan_to_num(edge_values), np.isfinite(edge_values)
         self.people_counts[subset] += 1
         for map_index, volume in enumerate(map_volumes):
-            reduced_volume = resampling.reduced(volume)
+            reduced_volume = resampling.reduce_volume(volume)
             self.volume_sums[subset, map_index] += reduced_volume
             self.missing_counts[subset, map_index, find_uncovered_regions(volume, self.region_labels)] += 1
             self.half_sums[subset, map_index] += orient_halves(
@@ -173,7 +173,7 @@ class ScanSums:
     def compute_means(self, left_out_subset: int | None = None) -> Means:
         """Over all parts, or all but one. The mean volumes are rounded to float32, in which they are kept."""
         is_used_subset = np.array([subset != left_out_subset for subset in range(len(self.people_counts))])
-        people_count, map_names = self.people_counts[is_used_subset].sum(), self.cohort.maps
+        people_count, map_names = self.people_counts[is_used_subset].sum(), self.cohort.map_names
         mean_volumes = (self.volume_sums[is_used_subset].sum(0) / max(people_count, 1)).astype(np.float32)
         half_sums = self.half_sums[is_used_subset].sum(0) if left_out_subset is not None else [None] * len(map_names)
         people_with_region = people_count - self.missing_counts[is_used_subset].sum(0)
@@ -226,7 +226,7 @@ def orient_halves(halves: np.ndarray, half_sums: np.ndarray) -> np.ndarray:
 
 def iterate_map_volumes(cohort: Cohort, record_index: int) -> Iterator[np.ndarray]:
     """The volume (x, y, z) of each map of a record."""
-    return iter(np.moveaxis(cohort.volume(record_index), -1, 0))
+    return iter(np.moveaxis(cohort.read_volume(record_index), -1, 0))
 
 
 def measure_against_means(
@@ -234,7 +234,7 @@ def measure_against_means(
 ) -> tuple[pd.DataFrame, MissingRegions]:
     """The records at these positions beside the means of others: measures with columns (view, measure), and the regions
     that each record lacks, by map. Raises InputError, naming a file that cannot be read."""
-    region_labels = atlas.load_atlas(None, cohort.grid).labels
+    region_labels = atlas.load_atlas(None, cohort.grid).region_labels
     measures_by_record: dict[int, dict[tuple[str, str], float]] = {}
     missing_regions_by_record: MissingRegions = {}
     for record_index in record_indices:
@@ -243,7 +243,7 @@ def measure_against_means(
         for (map_name, mean_volume), volume in zip(
             reference_means.mean_by_map.items(), iterate_map_volumes(cohort, record_index), strict=True
         ):
-            reduced_volume = resampling.reduced(volume)
+            reduced_volume = resampling.reduce_volume(volume)
             missing_regions = sorted(
                 set(reference_means.common_regions_by_map[map_name])
                 & set(find_uncovered_regions(volume, region_labels))
@@ -257,7 +257,9 @@ def measure_against_means(
             value_by_column |= {(map_name, measure_name): value for measure_name, value in value_by_measure.items()}
         if cohort.connectomes and reference_means.mean_edges is not None:
             (edge_values,) = cohort.connectomes[[record_index]]
-            value_by_measure = measure_connectome(edge_values, reference_means.mean_edges, cohort.connectomes.pairs)
+            value_by_measure = measure_connectome(
+                edge_values, reference_means.mean_edges, cohort.connectomes.parcel_pairs
+            )
             value_by_column |= {
                 (CONNECTOME_VIEW, measure_name): value for measure_name, value in value_by_measure.items()
             }
@@ -267,7 +269,7 @@ def measure_against_means(
 
 def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
     """Measures of a stored volume (x, y, z) on the reduced grid as a whole."""
-    value_by_measure = measures.of_volume(volume, records.brain_of(volume), records.REDUCED)
+    value_by_measure = measures.of_volume(volume, records.find_brain(volume), records.REDUCED)
     return value_by_measure | take_logarithms(
         {measure_name: value_by_measure[measure_name] for measure_name in ("coverage", "roughness")}
     )
@@ -298,7 +300,9 @@ def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> 
     """What is known of maps and series before their conversion, a row a record; no columns if nothing is."""
     subjects = [cohort.rows[record_index].subject for record_index in record_indices]
     values_by_column: dict[tuple[str, str], np.ndarray] = {}
-    measures_by_map = measures.read_measures(cohort.tables, subjects, cohort.maps) if cohort.tables else None
+    measures_by_map = (
+        measures.read_measures(cohort.tables_folder, subjects, cohort.map_names) if cohort.tables_folder else None
+    )
     for name, map_measures in (measures_by_map or {}).items():
         sd = map_measures["sd"].clip(lower=measures.SMALLEST)
         values_by_measure = {"mean_in_sds": map_measures["mean"] / sd, "level_in_sds": map_measures["background"] / sd}
@@ -308,8 +312,8 @@ def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> 
         values_by_column |= {
             (name, measure_name): np.asarray(values) for measure_name, values in values_by_measure.items()
         }
-    if cohort.tables and cohort.connectomes:
-        series_table = edges.read_series_table(cohort.tables / SERIES, subjects)
+    if cohort.tables_folder and cohort.connectomes:
+        series_table = edges.read_series_table(cohort.tables_folder / SERIES_FILE, subjects)
         values_by_column |= {
             (CONNECTOME_VIEW, name): values for name, values in take_logarithms(dict(series_table.items())).items()
         }

@@ -60,11 +60,11 @@ def main() -> None:
     random = np.random.default_rng(0)
     network = network_of(args.model, args.preset, args.maps, random)
     atlas = load_atlas(None, REDUCED)
-    masks = [atlas.labels == region for region in atlas.regions[: args.regions]]
-    batch = open_cohort(load_demo_cohort(REDUCED)).batch(range(args.subjects))
+    masks = [atlas.region_labels == region for region in atlas.region_numbers[: args.regions]]
+    batch = open_cohort(load_demo_cohort(REDUCED)).make_batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
     inputs = {name: batch[name] for name in MODELS[args.model].reads} | {"volume": volume}
-    background = np.array([records.background(values) for values in batch["volume"][..., 0]], np.float32)
+    background = np.array([records.find_background(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))
 

@@ -35,8 +35,8 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, zscore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.division import Subjects, numbered_folds, site_folds
-from data.cohorts.forecast import way_of
+from data.cohorts.division import SubjectArrays, assign_balanced_folds, site_folds
+from data.cohorts.forecast import assess_design
 from tests.benchmarks.coverage import FEATURES, tested
 from utils.blackout.effects import Adjusted, permutation_test
 from utils.blackout.families import Effect, People
@@ -47,7 +47,7 @@ from utils.scores.adjustment import Adjustment, adjustment
 from utils.scores.calibration import LEVELS, left_out
 from utils.scores.conclusion import BETTER, SAME, YES, standing
 from utils.scores.metrics import Predictions, aucs, averaged, differences, headline, intervals, with_intervals
-from utils.scores.results import ALPHA, CHANCE, minimum_detectable_difference
+from utils.scores.results import ALPHA, CHANCE_AUC, minimum_detectable_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 Claims = dict[str, bool | float]  # of one set: what is claimed, or a share of people; NaN is left out
@@ -123,7 +123,7 @@ def least_reliability(label: np.ndarray, odds: np.ndarray, site: np.ndarray, tab
     """Above which reliability of the covariates a report says that the output carries more than they do, of ten folds;
     infinite where it does not say so."""
     records = {"label": label, "probability": expit(odds), "subject": table.index, "site": site.astype(str)}
-    records["fold"] = numbered_folds(label, site, np.arange(len(label)), 10, seed)
+    records["fold"] = assign_balanced_folds(label, site, np.arange(len(label)), 10, seed)
     covariates = told(motion(Predictions.of(pd.DataFrame(records)), table, seed))
     if covariates is None or covariates.more != YES:
         return np.inf
@@ -198,7 +198,7 @@ def sets_at_known_sites(shares: list[float], size: int, seed: int) -> Claims:
     random = np.random.default_rng([seed, size, 6])
     site = np.repeat(np.arange(len(shares)), size)
     label = (random.random(len(site)) < np.array(shares)[site]).astype(float)
-    fold = numbered_folds(label, site, np.arange(len(site)), 10, seed)
+    fold = assign_balanced_folds(label, site, np.arange(len(site)), 10, seed)
     odds = 1.2 * (random.normal(size=len(site)) + 1.2 * label - 0.6)
     for name in np.unique(fold):
         rest = fold != name
@@ -227,7 +227,7 @@ def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int =
     measured = label[:, None] * apart + of_site[site] + random.normal(size=(len(site), features))
     alone = np.arange(len(site))
     folds = {
-        "ten folds": numbered_folds(label, site, alone, 10, seed),
+        "ten folds": assign_balanced_folds(label, site, alone, 10, seed),
         "ten folds of whole sites": site_folds(label, site, 10, seed),
     }
     claims: Claims = {}
@@ -244,7 +244,7 @@ def at_tiny_sites(difference: float, seed: int, sites: int = 40, features: int =
         predictions = Predictions.of(records.assign(site=site.astype(str), fold=fold))
         area = with_intervals(predictions, seed)["auc_sites"]
         claims[f"{way}: participants compared"] = 1 - predictions.in_one_class_sites / len(site)
-        claims[f"{way}: better than chance"] = area.low is not None and area.low > CHANCE
+        claims[f"{way}: better than chance"] = area.low is not None and area.low > CHANCE_AUC
         if area.low is not None and area.high is not None:
             claims[f"{way}: the interval, if there is one, covers the true AUC"] = area.low <= true.mean() <= area.high
     return claims
@@ -256,7 +256,7 @@ def two_models(people: int, sites: int, separations: tuple[float, float], shared
     site, label = np.arange(people) % sites, (random.random(people) < 0.5).astype(float)
     values = random.normal(size=(2, people, FEATURES))
     values[1, :, : round(shared * FEATURES)] = values[0, :, : round(shared * FEATURES)]
-    fold = numbered_folds(label, site, np.arange(people), 10, seed)
+    fold = assign_balanced_folds(label, site, np.arange(people), 10, seed)
     outputs, truths = [], []
     for value, separation in zip(values, separations, strict=True):
         shift = separation / np.sqrt(FEATURES) * (label[:, None] - 0.5)
@@ -281,8 +281,8 @@ def study(people: int, many_sites: bool, autism: float, folds: str, seed: int) -
     sizes = random.integers(2, 9, people) if many_sites else np.full(LARGE_SITES, -(-people // LARGE_SITES))
     site = np.repeat(np.arange(len(sizes)), sizes)[:people]
     label, everybody = (random.random(people) < autism).astype(float), np.arange(people)
-    fold = site if folds == "site" else numbered_folds(label, site, everybody, 10, seed)
-    forecast = way_of("", Subjects(everybody, label, site, everybody), fold).auc
+    fold = site if folds == "site" else assign_balanced_folds(label, site, everybody, 10, seed)
+    forecast = assess_design("", SubjectArrays(everybody, label, site, everybody), fold).least_auc
     if not np.isfinite(forecast):
         return {"a conclusion is forecast": False}
     trains = 1 - 1 / len(np.unique(fold))  # the share of a class

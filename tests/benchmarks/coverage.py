@@ -43,7 +43,7 @@ from data.base.effort import EFFORT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import run as command_line
-from data.cohorts.division import numbered_folds
+from data.cohorts.division import assign_balanced_folds
 from data.cohorts.stored import open_cohort
 from data.simulation import PERCENT_AND_MEAN_AGE_BY_SITE
 from tests.benchmarks.planted import relabelled
@@ -104,7 +104,7 @@ def settings() -> Iterator[Setting]:
 
 def cut(label: np.ndarray, site: np.ndarray, family: np.ndarray, folds: str, seed: int) -> np.ndarray:
     """Folds in proportion over labels and sites, or the sites."""
-    return site if folds == "site" else numbered_folds(label, site, family, int(folds), seed)
+    return site if folds == "site" else assign_balanced_folds(label, site, family, int(folds), seed)
 
 
 def related(setting: Setting, random: np.random.Generator) -> np.ndarray:

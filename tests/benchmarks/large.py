@@ -24,9 +24,9 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from data.cohorts.cohort import COVARIATES, MAPS, PHENOTYPE, Cohort
-from data.cohorts.rows import APART
-from data.cohorts.stored import open_cohort, write_tables
+from data.cohorts.cohort import COVARIATES_FILE, MAPS_FILE, PHENOTYPE_FILE, Cohort
+from data.cohorts.rows import DUPLICATES_APART
+from data.cohorts.stored import open_cohort, write_cohort_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_ITERATION = ["--train", "--numIters", 1]
@@ -63,12 +63,12 @@ def enlarge(source: Cohort, people: int, folder: Path) -> Cohort:
         os.link(entry.path, folder / rows[-1].file)
         originals[rows[-1].subject] = row.subject
     copies = pd.DataFrame({"subject": originals.values(), "copy": originals.keys()})
-    for name in (COVARIATES, PHENOTYPE, MAPS):
-        if (source.tables / name).is_file():
-            table = pd.read_csv(source.tables / name, dtype=str, keep_default_na=False)
+    for name in (COVARIATES_FILE, PHENOTYPE_FILE, MAPS_FILE):
+        if (source.tables_folder / name).is_file():
+            table = pd.read_csv(source.tables_folder / name, dtype=str, keep_default_na=False)
             merged = copies.merge(table, on="subject").assign(subject=lambda found: found["copy"])
             merged[list(table)].to_csv(folder / name, index=False, lineterminator="\n")
-    write_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, duplicates=APART))
+    write_cohort_tables(folder, rows, replace(source.metadata, grid=source.grid.shape, duplicates=DUPLICATES_APART))
     return open_cohort(folder)
 
 

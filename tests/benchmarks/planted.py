@@ -19,8 +19,8 @@ from data import demo
 from data.cohorts import connectomes
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import BLOCK, DTYPE, FULL, REDUCED
-from data.cohorts.stored import carry_tables, open_cohort, write_tables
+from data.cohorts.records import BLOCK_EDGE, FULL, RECORD_DTYPE, REDUCED
+from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from data.simulation import draw_demographics
 from utils.blackout.systems import AAL
 
@@ -50,7 +50,7 @@ class Suppressed(demo.Anatomy):
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
-        number = {name: value for value, name in self.atlas.names.items()}
+        number = {name: value for value, name in self.atlas.name_by_region.items()}
         deviation = region - self.mean_by_region
         for name, leading in number.items():
             leads = name in demo.PLANTED_REGIONS or (name.endswith("_L") and mirror(name) not in demo.PLANTED_REGIONS)
@@ -92,7 +92,7 @@ class Confounded(demo.Anatomy):
     def __init__(self, grid, simulation: demo.Simulation):
         super().__init__(grid, simulation)
         self.carried = self.people(simulation)[1]
-        self.carrier = next(number for number, name in self.atlas.names.items() if name == CARRIER)
+        self.carrier = next(number for number, name in self.atlas.name_by_region.items() if name == CARRIER)
 
     def region_values(self, subject: int, label: float) -> tuple[np.ndarray, np.random.Generator]:
         region, random = super().region_values(subject, label)
@@ -179,7 +179,7 @@ def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray
     sites alike, and a global signal that grows with head motion; correlations of so few volumes err, together where
     edges share a parcel.
     """
-    random, parcels = np.random.default_rng(seed), len(atlas.regions)
+    random, parcels = np.random.default_rng(seed), len(atlas.region_numbers)
     upper = np.triu_indices(parcels, 1)
     loading = random.normal(0, 0.5, (parcels, NETWORKS)) * (random.random((parcels, NETWORKS)) < 0.4)
     of_site = {site: random.normal(0, OF_SITES, NETWORKS) for site in sorted(set(covariates["site"]))}
@@ -197,7 +197,7 @@ def drawn_edges(atlas: Atlas, covariates: pd.DataFrame, seed: int) -> np.ndarray
 
 def edges_between(atlas: Atlas, pairs: Pairs) -> np.ndarray:
     """Which edges (edges,) bool lie between the regions of a pair."""
-    place = {atlas.names[region]: at for at, region in enumerate(atlas.regions)}
+    place = {atlas.name_by_region[region]: at for at, region in enumerate(atlas.region_numbers)}
     among = np.sort([[place[name] for name in pair] for pair in pairs], axis=1).T
     chosen = np.zeros((len(place), len(place)), bool)
     chosen[tuple(among)] = True
@@ -213,11 +213,16 @@ def add_connectomes(folder: Path, seed: int, moved: Mapping[Pairs, Callable[[np.
     values, label = drawn_edges(atlas, known, seed), np.array([row.label for row in of_subject.values()])
     for pairs, amount in moved.items():
         values[:, edges_between(atlas, pairs)] += amount(label)[:, None]
-    names, image = tuple(atlas.names[region] for region in atlas.regions), atlas.places(atlas.labels) + 1
+    names, image = (
+        tuple(atlas.name_by_region[region] for region in atlas.region_numbers),
+        atlas.find_region_indices(atlas.region_labels) + 1,
+    )
     image[image > len(names)] = 0
-    connectomes.write(folder / connectomes.CONNECTOMES, [*of_subject], names, image, values)
-    metadata = replace(cohort.metadata, connectome="simulated", parcels_sha256=connectomes.parcels_sha256(names, image))
-    write_tables(folder, cohort.rows, metadata)
+    connectomes.write_connectomes(folder / connectomes.CONNECTOMES_FILE, [*of_subject], names, image, values)
+    metadata = replace(
+        cohort.metadata, connectome="simulated", parcels_sha256=connectomes.compute_parcels_sha256(names, image)
+    )
+    write_cohort_tables(folder, cohort.rows, metadata)
     return open_cohort(folder)
 
 
@@ -247,10 +252,10 @@ def relabelled(folder: Path, cohort: Cohort, label: Mapping[int, float]) -> None
     folder.mkdir()
     rows = [replace(cohort.rows[at], label=of) for at, of in label.items()]
     for at, row in zip(label, rows, strict=True):
-        content = np.array(row.label, DTYPE).tobytes() + cohort.entries[at].read()[DTYPE.itemsize :]
+        content = np.array(row.label, RECORD_DTYPE).tobytes() + cohort.entries[at].read()[RECORD_DTYPE.itemsize :]
         (folder / row.file).write_bytes(content)
-    carry_tables(cohort, folder)
-    write_tables(folder, rows, cohort.metadata)
+    copy_side_tables(cohort, folder)
+    write_cohort_tables(folder, rows, cohort.metadata)
 
 
 class OneMap(demo.Anatomy):
@@ -267,7 +272,7 @@ class OneMap(demo.Anatomy):
         self.of_maps = [demo.Anatomy(grid, one) for one in drawn]
         for anatomy in self.of_maps:
             anatomy.planted_regions = [
-                number for number, name in self.atlas.names.items() if name == self.planted_region
+                number for number, name in self.atlas.name_by_region.items() if name == self.planted_region
             ]
 
     def volumes(self, subject: int, label: float) -> list[np.ndarray]:
@@ -281,13 +286,15 @@ def few_regions(folder: Path, count: int) -> Path:
     """A label image of so many regions of AAL: those that differ or carry something first, then one of each system."""
     aal, of_edges = load_atlas(None, FULL), [name for pair in (*PLANTED_EDGES, *CARRYING_EDGES) for name in pair]
     wanted = dict.fromkeys((*demo.PLANTED_REGIONS, CARRIER, *of_edges, *map(mirror, demo.PLANTED_REGIONS)))
-    every = list(dict.fromkeys((*wanted, *aal.names.values())))
+    every = list(dict.fromkeys((*wanted, *aal.name_by_region.values())))
     of_system = {AAL[name]: name for name in reversed(every)}
     names = list(dict.fromkeys((*wanted, *of_system.values(), *every)))[:count]
-    chosen = [region for region, name in aal.names.items() if name in names]
-    reduced = load_atlas(None, REDUCED).labels  # whose blocks it fills: else regions grow where others are left out
-    blocks = reduced[np.ix_(*((np.arange(length) + 1) // BLOCK for length in FULL.shape))]
+    chosen = [region for region, name in aal.name_by_region.items() if name in names]
+    reduced = load_atlas(
+        None, REDUCED
+    ).region_labels  # whose blocks it fills: else regions grow where others are left out
+    blocks = reduced[np.ix_(*((np.arange(length) + 1) // BLOCK_EDGE for length in FULL.shape))]
     image = nibabel.Nifti1Image(np.where(np.isin(blocks, chosen), blocks, 0).astype(np.int16), FULL.affine)
     nibabel.save(image, folder / "few.nii.gz")
-    (folder / "few.txt").write_text("".join(f"{region} {aal.names[region]}\n" for region in chosen))
+    (folder / "few.txt").write_text("".join(f"{region} {aal.name_by_region[region]}\n" for region in chosen))
     return folder / "few.nii.gz"

@@ -104,7 +104,7 @@ def differing(regions: Iterable[str], tests: Iterable[str] = (RELIANCE, UNIQUE),
 
 def joining(pairs: planted.Pairs) -> Truth:
     """Pairs of regions whose edges are higher in autism, and the pairs of their systems."""
-    systems, regions = [*dict.fromkeys(AAL.values())], [*load_atlas(None, FULL).names.values()]
+    systems, regions = [*dict.fromkeys(AAL.values())], [*load_atlas(None, FULL).name_by_region.values()]
     ends = [sorted(pair, key=lambda name: (systems.index(AAL[name]), regions.index(name))) for pair in pairs]
     between = {pair_name(*(AAL[name] for name in pair)): 1 for pair in ends}
     return {CONNECTIONS: between, PAIRS: {pair_name(*pair): 1 for pair in ends}}

@@ -56,11 +56,11 @@ def painted(family: Family, atlas: Atlas) -> tuple[Nifti1Image, dict[str, Any]]:
     share = effect / largest_effect(effect) * (1 - 1 / SHADES)
     values = share + np.where(family.reliance.significant, SHADE[True], SHADE[False])
     pale_and_full = ListedColormap(np.concatenate([shades(PALE), shades(0), shades(1)]))
-    image = nifti.mni_image(atlas.paint(values), records.FULL)
+    image = nifti.make_mni_image(atlas.paint(values), records.FULL)
     ends = {"vmin": SHADE[False] - 1, "vmax": SHADE[True] + 1, "threshold": None, "colorbar": False}
     return image, ends | {"cmap": pale_and_full, "resampling_interpolation": "nearest"}
 
 
 def ranked(family: Family, atlas: Atlas) -> list[int]:
     """The regions of an atlas by reliance, but those that are significant first, by p."""
-    return np.array(atlas.regions)[family.significant_first].tolist()
+    return np.array(atlas.region_numbers)[family.significant_first].tolist()

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from utils.blackout.direction import CORRELATION, DIFFERENCE, DIRECTION
 from utils.blackout.families import Family, Verdict
 from utils.blackout.fills import FILLS, RELIANCE, UNIQUE
@@ -111,7 +111,7 @@ def notes_of(family: Family, told: Set[str]) -> dict[str, str]:
         found["level"] = f"{within.sum()} of {len(within):,} {family.kind.inner} are significant."
     if "remark" in family.table and (alone := family.table.query("remark != ''")["name"].tolist()):
         found[f"p_{UNIQUE}"] = (
-            f"Unique without reliance: {listed(alone, FEW)}, possibly suppressors. Such a region need not differ "
+            f"Unique without reliance: {join_names(alone, FEW)}, possibly suppressors. Such a region need not differ "
             "between the classes, but tells the network how to read others."
         )
     return found

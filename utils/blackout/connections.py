@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from data.cohorts.cohort import in_order
+from data.cohorts.cohort import split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from utils.blackout import options
 from utils.blackout.edge_logits import EdgeLogits
 from utils.blackout.edges import ROWS, connectomes_of, regions_of_parcels
@@ -57,7 +57,7 @@ def mean_edges(connectomes: Connectomes, records: np.ndarray, pair: np.ndarray, 
     chosen = np.flatnonzero(pair < count)
     members = sparse.csr_array((np.ones(len(chosen)), (chosen, pair[chosen])), (len(pair), count))
     found = [np.empty((0, count))]
-    for rows in in_order(records, ROWS):
+    for rows in split_into_batches(records, ROWS):
         edges = connectomes[rows]
         known = np.asarray(~np.isnan(edges) @ members)
         total = np.asarray(np.nan_to_num(edges) @ members)
@@ -75,9 +75,9 @@ def measure(setup: Setup) -> Measured:
     edges, donors = setup.volume.fills.edges if setup.volume else None, setup.donors
     if edges is None or setup.edges is None:
         return Measured()
-    pairs = pairs_of(edges.region_of, edges.connectomes.pairs)
+    pairs = pairs_of(edges.region_of, edges.connectomes.parcel_pairs)
     member = sparse.csr_array((np.ones(len(pairs.of_edge)), (np.arange(len(pairs.of_edge)), pairs.of_edge)))
-    levels = np.concatenate([setup.edges.contributions(block) @ member for block in edges.connectomes.blocks()])
+    levels = np.concatenate([setup.edges.contributions(block) @ member for block in edges.connectomes.iterate_blocks()])
     fall = levels[donors.tested] - donors.means_of_others(levels)
     return Measured({"pair_reliance": setup.sign * fall}, partial(checks, setup, setup.edges, pairs.of_edge, fall))
 
@@ -88,7 +88,7 @@ def checks(
     """The edges of a pair of a record become the mean of all possible donors."""
     pair, batch = int(random.integers(fall.shape[1])), setup.batch(int(setup.donors.tested[at]))
     own = np.flatnonzero(of_edge == pair)
-    values = np.concatenate([block[:, own] for block in connectomes_of(setup.cohort).blocks()]).astype(float)
+    values = np.concatenate([block[:, own] for block in connectomes_of(setup.cohort).iterate_blocks()]).astype(float)
     known = np.where(np.isnan(values), logits.mean[own], values)
     replaced = batch[CONNECTOME].copy()
     replaced[:, own] = setup.donors.means_of_others(known)[at]
@@ -107,7 +107,7 @@ def family(of: Blackout) -> Family | None:
     def value_of(pair: np.ndarray, count: int) -> np.ndarray:
         return effects.of_subjects(mean_edges(connectomes, records, pair, count))
 
-    names = [atlas.names[region] for region in atlas.regions]
+    names = [atlas.name_by_region[region] for region in atlas.region_numbers]
     region_of, effect = regions_of_parcels(connectomes, atlas), of.of_subjects("pair_reliance")
     return family_of(names, region_of, systems, effect, value_of, of.people)
 
@@ -166,7 +166,7 @@ def systems_sentence(regions: Sequence[str], region_of: np.ndarray, systems: Sys
     if systems.are_regions:
         told.append("Each region is a system of its own (--systems FILE tells others).")
     if len(systems.unplaced):
-        told.append(f"In no system: {listed([regions[at] for at in systems.unplaced])}.")
+        told.append(f"In no system: {join_names([regions[at] for at in systems.unplaced])}.")
     if outside:
         told.append(f"{outside} of {len(region_of)} parcels lie outside all regions, which counts as a system.")
     return " ".join(told)

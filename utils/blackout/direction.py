@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from utils.blackout.effects import sums
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, columns_of
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, columns_of
 from utils.scores.statistics import blocks
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def sides(low: pd.Series, high: pd.Series) -> list[int]:
 
 def differences(value: np.ndarray, people: "People") -> Estimates:
     """Standardised differences of values (people, things). NaN of constant values, and without a site that has both
-    classes; the interval is NaN where a class has fewer than `MIN_PER_CLASS` people at such sites."""
+    classes; the interval is NaN where a class has fewer than `MIN_CLASS_SUBJECTS` people at such sites."""
     autism, site = (people.label == 1).astype(float)[:, None], numbered(people.site)
     cell, known = 2 * site + (people.label == 1), ~np.isnan(value)
     of_class = [known & (autism == one) for one in (0, 1)]
@@ -72,14 +72,14 @@ def differences(value: np.ndarray, people: "People") -> Estimates:
         found = slope / np.sqrt(variance)
         of_slope = label * (values - slope * label) / np.square(label).sum(0) / np.sqrt(variance)
         of_spread = found * (np.square(within) / variance - free) / (2 * free.sum(0))
-    few = np.minimum(*((one & known).sum(0) for one in of_class)) < MIN_PER_CLASS
+    few = np.minimum(*((one & known).sum(0) for one in of_class)) < MIN_CLASS_SUBJECTS
     margin = np.where(few, np.nan, margins(of_slope - of_spread, known, people))
     return found, found - margin, found + margin
 
 
 def correlations(value: np.ndarray, effect: np.ndarray, people: "People") -> Estimates:
     """Correlations within sites of values (people, things) with effects (people, things), by Fisher's z. NaN where one
-    of both is constant; the interval is NaN of fewer than `MIN_PER_CLASS` people."""
+    of both is constant; the interval is NaN of fewer than `MIN_CLASS_SUBJECTS` people."""
     site, known = numbered(people.site), ~np.isnan(value)
     known &= in_group(known, site) > 1
     one, other = (scaled(centred(of, known, site), of, known) for of in (value, effect))
@@ -87,7 +87,7 @@ def correlations(value: np.ndarray, effect: np.ndarray, people: "People") -> Est
         found = np.clip((one * other).sum(0) / known.sum(0), -PERFECT, PERFECT)
         influence = (one * other - found * (np.square(one) + np.square(other)) / 2) / known.sum(0)
         margin = margins(influence / (1 - np.square(found)), known, people)
-    margin[known.sum(0) < MIN_PER_CLASS] = np.nan
+    margin[known.sum(0) < MIN_CLASS_SUBJECTS] = np.nan
     return found, np.tanh(np.arctanh(found) - margin), np.tanh(np.arctanh(found) + margin)
 
 
@@ -97,7 +97,7 @@ def margins(influence: np.ndarray, known: np.ndarray, people: "People") -> np.nd
     units, sites = ((sums(known.astype(float), of) > 0).sum(0) for of in (people.unit, numbered(people.site)))
     freedom = np.where(units > sites + 1, units - sites - 1, np.nan)
     error = np.sqrt(np.square(sums(influence, people.unit)).sum(0) * units / freedom)
-    return error * stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    return error * stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom)
 
 
 def numbered(names: np.ndarray) -> np.ndarray:

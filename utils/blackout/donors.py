@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import leaders
-from data.cohorts.rows import Row, known_sites
+from data.cohorts.duplicates import find_group_leaders
+from data.cohorts.rows import RecordRow, find_recorded_sites
 
 PEOPLE_PER_DONOR = 2  # to draw from, at least: else all records would share the same donors
 CALLED = {"train": "training participants", "test": "tested participants"}  # by split
@@ -44,7 +44,7 @@ class Donors:
         """Who they are."""
         origins: Counter = Counter()
         for (split, site), count in self.subjects_of_origin.items():
-            where = "any" if site is None else "the same" if known_sites([site]) else "unknown"
+            where = "any" if site is None else "the same" if find_recorded_sites([site]) else "unknown"
             origins[f"{CALLED[split]} of {where} site"] += count
         subjects = origins.total()
         several = "; ".join(f"for {count} of {subjects} participants {who}" for who, count in origins.items())
@@ -88,9 +88,9 @@ def control_variate_mean(change: np.ndarray, deviation: np.ndarray) -> np.ndarra
     return change.mean(1) + np.einsum("irm,rm->ir", donor.mean(1), slope[..., 0])
 
 
-def rows_by_person(cohort: Cohort) -> list[Row]:
+def rows_by_person(cohort: Cohort) -> list[RecordRow]:
     """The rows of a cohort; the subjects of a group are called as the first of them."""
-    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
+    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
     return [replace(row, subject=leader[row.subject]) for row in cohort.rows]
 
 
@@ -98,7 +98,7 @@ def people_by_origin(cohort: Cohort) -> dict[Origin, People]:
     """Who may be a donor, by split and site. The subjects of a group are one person."""
     found: dict[Origin, People] = {}
     rows = rows_by_person(cohort)
-    for position in cohort.unswapped():
+    for position in cohort.find_unswapped_indices():
         row = rows[position]
         for site in (row.site, None):
             found.setdefault((row.split, site), {}).setdefault(row.subject, []).append(position)
@@ -112,7 +112,7 @@ def draw(people: People, subject: str, count: int, seed: Sequence[int]) -> np.nd
     return np.array([random.choice(people[name]) for name in chosen])
 
 
-def donor_origin(people: dict[Origin, People], row: Row, count: int) -> Origin:
+def donor_origin(people: dict[Origin, People], row: RecordRow, count: int) -> Origin:
     """Where the donors of a record are drawn from: the first in `ORDER` that has enough other people. If none has, the
     one with most."""
     origins = [(split, row.site if same_site else None) for split, same_site in ORDER]

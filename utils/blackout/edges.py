@@ -18,10 +18,10 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from data.cohorts.atlas import Atlas, held_by
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.atlas import Atlas, find_dominant_places
+from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.duplicates import leaders
+from data.cohorts.duplicates import find_group_leaders
 
 MAX_PEOPLE = 1000  # whom expected edges are fitted on: bounds memory and time
 PENALTIES = np.logspace(-2, 2, 5)  # beside features whose squares sum to about 2 in each person
@@ -70,7 +70,7 @@ class Edges:
     def __init__(self, cohort: Cohort, atlas: Atlas, means: np.ndarray, seed: int):
         self.connectomes = connectomes_of(cohort)
         self.region_of = regions_of_parcels(self.connectomes, atlas)
-        self.of_region = edges_of_regions(self.region_of, self.connectomes.pairs, len(atlas.regions))
+        self.of_region = edges_of_regions(self.region_of, self.connectomes.parcel_pairs, len(atlas.region_numbers))
         self._expected = ExpectedEdges(cohort, self.of_region, means, seed)
 
     def contents(self, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
@@ -98,11 +98,11 @@ def regions_of_parcels(connectomes: Connectomes, atlas: Atlas) -> np.ndarray:
     """The place in the atlas of each parcel's region (parcels,). This region holds more of its voxels on the full grid
     than any other, and than lie outside all regions. Without such a region, or without the image, it is the count of
     regions."""
-    outside, parcels = len(atlas.regions), len(connectomes.parcels)
-    if connectomes.image is None:
+    outside, parcels = len(atlas.region_numbers), len(connectomes.parcel_names)
+    if connectomes.parcel_image is None:
         return np.full(parcels, outside)
-    parcel = np.where(connectomes.image > 0, connectomes.image - 1, parcels)
-    return held_by(parcel, parcels, atlas.full_places, outside)
+    parcel = np.where(connectomes.parcel_image > 0, connectomes.parcel_image - 1, parcels)
+    return find_dominant_places(parcel, parcels, atlas.full_region_indices, outside)
 
 
 def edges_of_regions(region_of: np.ndarray, pairs: np.ndarray, regions: int) -> list[np.ndarray]:
@@ -123,7 +123,7 @@ class ExpectedEdges:
         self._of_region, self._means = of_region, means
         fitting, people = people_to_fit_on(cohort, seed)
         self._place = {int(index): at for at, index in enumerate(fitting)}
-        edges = np.concatenate([connectomes_of(cohort)[rows] for rows in in_order(fitting, ROWS)])
+        edges = np.concatenate([connectomes_of(cohort)[rows] for rows in split_into_batches(fitting, ROWS)])
         self._edge_scale, self._mean_scale = scale_of(edges), scale_of(means[fitting].reshape(len(fitting), -1))
         self._features = self._features_of(edges, fitting)
         kernel = self._features @ self._features.T
@@ -181,9 +181,9 @@ class ExpectedEdges:
 def people_to_fit_on(cohort: Cohort, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """The records of the training people, or of some of them drawn at random, those of a person one after another; and
     where in this each person's are. Of everybody, if nobody is in training. A group counts as a person."""
-    usable = cohort.unswapped()
+    usable = cohort.find_unswapped_indices()
     chosen = [at for at in usable if cohort.rows[at].split == "train"] or usable
-    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
+    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
     of_subject: dict[str, list[int]] = {}
     for at in chosen:
         of_subject.setdefault(leader[cohort.rows[at].subject], []).append(at)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from data.cohorts.duplicates import Groups, leaders
-from data.cohorts.rows import Row
+from data.cohorts.duplicates import SubjectGroups, find_group_leaders
+from data.cohorts.rows import RecordRow
 from utils.scores.adjustment import TOLD, Adjustment, residuals
 from utils.scores.results import ALPHA
 from utils.scores.statistics import blocks, bootstrap, orders
@@ -45,8 +45,8 @@ class Effects:
     """
 
     arrays: dict[str, np.ndarray]
-    rows: Sequence[Row]
-    groups: Groups = ()
+    rows: Sequence[RecordRow]
+    groups: SubjectGroups = ()
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -65,7 +65,7 @@ class Effects:
     @property
     def first(self) -> np.ndarray:
         """Of each record (records,) the first subject of its group, or its own."""
-        leader = leaders(self.subject, self.groups)
+        leader = find_group_leaders(self.subject, self.groups)
         return np.array([leader[subject] for subject in self.subject])
 
     @property

@@ -12,12 +12,12 @@ import pandas as pd
 
 from data.cohorts.atlas import Atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASS_NAMES
 from utils.blackout import direction, options
 from utils.blackout.effects import Adjusted, Beside, Effects, FamilyTest, mean_interval, permutation_test, widened
 from utils.blackout.fills import RELIANCE, UNIQUE, Fill
 from utils.runs.run import Run
-from utils.scores.results import ALPHA, MIN_PER_CLASS, columns_of
+from utils.scores.results import ALPHA, MIN_CLASS_SUBJECTS, columns_of
 
 if TYPE_CHECKING:
     from utils.blackout.setup import Measured, Setup
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     OPEN = ""
     CHANCE = "There is nothing to explain."
     ONE_CLASS = "Nothing is concluded: all participants are of one class, so that there is no p."
-    FEW = f"Nothing is concluded: a class has fewer than {MIN_PER_CLASS} participants."
+    FEW = f"Nothing is concluded: a class has fewer than {MIN_CLASS_SUBJECTS} participants."
     UNKNOWN = "Nothing is concluded."
 
 
@@ -135,7 +135,7 @@ class Effect:
         if self.fill.tested:
             found[f"p_{name}"], found[f"q_{name}"] = self.p, self.q
         if self.fill.by_class:
-            for value, of_class in reversed([*enumerate(CLASSES)]):
+            for value, of_class in reversed([*enumerate(CLASS_NAMES)]):
                 own = self.of_people[label == value]
                 found[f"{name}_{of_class}"] = own.mean(0) if len(own) else np.nan
         return found

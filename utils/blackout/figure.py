@@ -20,7 +20,7 @@ from utils.blackout.families import Effect, Family
 from utils.blackout.fills import RELIANCE
 from utils.blackout.results import BlackoutResults
 from utils.figures import shortened
-from utils.scores.results import ALPHA, CONFIDENCE, Estimate
+from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, Estimate
 
 EFFECT = "mean effect on the logit of the true class"
 BARS = CELLS = 20  # things with bars; rows and columns of a matrix
@@ -144,7 +144,7 @@ def legend_handles(found: BlackoutResults) -> list[Patch | Line2D]:
         kinds.append(Patch(fill=False, edgecolor="black", label="framed: significant"))
     if len(found.people.label) == 1:
         return [*kinds, Patch(alpha=0, label="no whiskers: one participant")]
-    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE:.0%} interval over participants")]
+    return [*kinds, Line2D([], [], color="0.2", label=f"{CONFIDENCE_LEVEL:.0%} interval over participants")]
 
 
 def draw_brain(axis: Axes, family: Family, atlas: Atlas) -> None:

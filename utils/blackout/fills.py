@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.cohorts import records
-from data.cohorts.atlas import Atlas, means_of, regions
+from data.cohorts.atlas import Atlas, load_parcel_means, make_region_parcels
 from data.cohorts.cohort import Cohort
 from utils.blackout.donors import Donors, rows_by_person
 from utils.blackout.edges import Contents, Edges, Replacement
@@ -97,7 +97,8 @@ FILL_OF = {fill.name: fill for fill in FILLS}
 
 
 class Filled(NamedTuple):
-    """A batch of n records, as of `Cohort.batch`; and of each fill, by donor, what replaces parts of which input."""
+    """A batch of n records, as of `Cohort.make_batch`; and of each fill, by donor, what replaces parts of which
+    input."""
 
     batch: dict[str, np.ndarray]
     by_fill: dict[str, list[dict[str, Replacement]]]
@@ -115,15 +116,15 @@ class Fills:
     def __init__(self, cohort: Cohort, atlas: Atlas, donors: Donors, options: BlackoutOptions, seed: int):
         self.cohort, self.donors, self.replaced = cohort, donors, options.replaced_maps(cohort)
         self.separate = options.separate_maps(cohort)
-        self.masks = [atlas.labels == region for region in atlas.regions]
-        self._region_at = atlas.places(atlas.labels)
-        self.means: np.ndarray = means_of(cohort, [regions(atlas)])[0].astype(float)
+        self.masks = [atlas.region_labels == region for region in atlas.region_numbers]
+        self._region_at = atlas.find_region_indices(atlas.region_labels)
+        self.means: np.ndarray = load_parcel_means(cohort, [make_region_parcels(atlas)])[0].astype(float)
         self.expected: np.ndarray = expected_means(cohort, self.means)
         self.edges = Edges(cohort, atlas, self.means, seed) if options.replaces_edges(cohort) else None
 
     def of(self, indices: np.ndarray) -> Filled:
         """Of n records, with `connectome` if the cohort has any."""
-        batch = self.cohort.batch(indices, tables=tables_of(self.cohort))
+        batch = self.cohort.make_batch(indices, table_by_name=tables_of(self.cohort))
         positions = self.donors.of(indices)
         volumes = self.volumes(batch["volume"], indices, positions)
         edges = self.edges.contents(indices, positions) if self.edges else None
@@ -142,11 +143,11 @@ class Fills:
     def volumes(self, own: np.ndarray, indices: np.ndarray, positions: np.ndarray) -> list[Contents]:
         """What may stand in the regions of volumes, by donor. `expected` is the donor's, moved so that each region's
         mean is what the person's other regions predict plus the donor's own residual."""
-        outside = [[records.background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
+        outside = [[records.find_background(values) for values in np.moveaxis(record, -1, 0)] for record in own]
         background = np.array(outside, np.float32)[:, None, None, None]
         shift = self.expected[indices] - self.expected[positions]  # (donors, n, regions, maps)
         shift = np.pad(shift, ((0, 0), (0, 0), (0, 1), (0, 0))).astype(np.float32)  # outside the regions 0
-        donors = [self.cohort.batch(row)["volume"] for row in positions]
+        donors = [self.cohort.make_batch(row)["volume"] for row in positions]
         return [
             Contents(own, background, donor, donor + of_donor[:, self._region_at])
             for donor, of_donor in zip(donors, shift, strict=True)
@@ -165,7 +166,7 @@ def expected_means(cohort: Cohort, means: np.ndarray) -> np.ndarray:
     """
     from sklearn.model_selection import GroupKFold
 
-    usable = cohort.unswapped()
+    usable = cohort.find_unswapped_indices()
     fitting = np.array([at for at in usable if cohort.rows[at].split == "train"] or usable)
     rows = rows_by_person(cohort)
     subject = [rows[position].subject for position in fitting]

@@ -17,8 +17,8 @@ from data.base.errors import InputError
 from data.base.terminal import print_table, print_unless_quiet
 from data.cohorts import nifti, records
 from data.cohorts.atlas import Atlas
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import listed
+from data.cohorts.records import CLASS_NAMES
+from data.cohorts.rows import join_names
 from utils import figures
 from utils.blackout import figure, options, page
 from utils.blackout.effects import Effects, averaged, joined
@@ -68,7 +68,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
     assert whole.folds
     effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
-    fold = [whole.folds.fold_of[subject] for subject in effects.subject]
+    fold = [whole.folds.fold_by_subject[subject] for subject in effects.subject]
     show(concluded(whole, effects, fold, repeats), donors_from=" ".join(donors))
 
 
@@ -112,7 +112,7 @@ def significant_rows(found: BlackoutResults) -> list[list[str]]:
         counted, p = found.counted.loc[family.kind.name], family.reliance.p
         count = counted[RELIANCE]
         named = [f"{shortened(family.things[thing], NAME_WIDTH)} {p[thing]:.2g}" for thing in family.first(0)]
-        which = listed(named, NAMED) if named else f"none; the smallest p is {p.min():.2g}"
+        which = join_names(named, NAMED) if named else f"none; the smallest p is {p.min():.2g}"
         with_half = f"{counted[HALVES]}, {counted[EXPECTED]:.1f} expected" if count else "-"
         rows.append([f"{count} of {counted['things']:,} {counted['family']}", with_half, which])
     return rows
@@ -146,7 +146,7 @@ def stores_of(runs: Sequence[Run]) -> list[Effects]:
 
 def read_store(run: Run) -> Effects:
     """The effects that the run on a fold wrote. Raises InputError if they cannot be read, or are of others."""
-    path, rows = run.out_dir / STORE, [run.cohort.rows[index] for index in run.cohort.indices("test")]
+    path, rows = run.out_dir / STORE, [run.cohort.rows[index] for index in run.cohort.split_indices("test")]
     advice = f"remove {path.parent} and repeat the command."
     try:
         with h5py.File(path) as store:
@@ -169,7 +169,7 @@ def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
     label = effects.of_subjects(effects.label)
     of_fill = {fill.name: effects.of_subjects(effects[fill.stored]) for fill in FILLS}
     background = of_fill.pop(BACKGROUND)
-    classes = {name: background[label == value] for value, name in enumerate(CLASSES)}
+    classes = {name: background[label == value] for value, name in enumerate(CLASS_NAMES)}
     for name, values in ({"all": background} | classes | of_fill).items():
         if len(values):
             write_map(folder / f"group_{name}.nii.gz", atlas, values.mean(0))
@@ -177,4 +177,4 @@ def write_maps(folder: Path, atlas: Atlas, effects: Effects) -> None:
 
 def write_map(path: Path, atlas: Atlas, values: np.ndarray) -> None:
     """One value per region (regions,) as a NIfTI image on the full grid."""
-    nifti.save(nifti.mni_image(atlas.paint(values), records.FULL), path)
+    nifti.save_nifti(nifti.make_mni_image(atlas.paint(values), records.FULL), path)

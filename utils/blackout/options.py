@@ -14,9 +14,9 @@ from data.base.errors import InputError
 from data.base.tables import make_printable
 from data.cohorts.atlas import Atlas, load_atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.duplicates import leaders
+from data.cohorts.duplicates import find_group_leaders
 from data.cohorts.records import Grid
-from data.cohorts.rows import Row
+from data.cohorts.rows import RecordRow
 from utils.runs.record import sha256
 from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_SUBJECTS
@@ -58,19 +58,19 @@ class BlackoutOptions(BundleOptions):
     )
 
     def settings(self) -> dict[str, Any]:
-        from data.cohorts.nifti import beside  # costs `--help` nothing
+        from data.cohorts.nifti import make_sidecar_path  # costs `--help` nothing
 
         paths = {name: str(path) if path else None for name, path in (("atlas", self.atlas), ("systems", self.systems))}
         given = [path for path in (self.atlas, self.systems) if path]
-        named = [path for path in [*given, *(beside(path, ".txt") for path in given)] if path.is_file()]
+        named = [path for path in [*given, *(make_sidecar_path(path, ".txt") for path in given)] if path.is_file()]
         verified = {"verify": self.verify} if self.verify else {}
         return {"chosen_maps": self.maps, **paths, "sha256": sha256(*named), "donors": self.donors} | verified
 
     def replaced_maps(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""
-        if unknown := [name for name in self.maps or () if name not in cohort.maps]:
-            raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.maps)}.")
-        return np.array([self.maps is None or name in self.maps for name in cohort.maps])
+        if unknown := [name for name in self.maps or () if name not in cohort.map_names]:
+            raise InputError(f"--maps {unknown[0]} is no map of {cohort.path}; it has {', '.join(cohort.map_names)}.")
+        return np.array([self.maps is None or name in self.maps for name in cohort.map_names])
 
     def separate_maps(self, cohort: Cohort) -> list[int]:
         """The maps that are also replaced one at a time, by number: those that are replaced, if they are several, or
@@ -82,7 +82,7 @@ class BlackoutOptions(BundleOptions):
         """Whether the edges of a region are replaced with its voxels. It must be known in which region parcels lie, and
         `maps` must not say what is replaced."""
         connectomes = cohort.connectomes
-        return connectomes is not None and connectomes.image is not None and self.maps is None
+        return connectomes is not None and connectomes.parcel_image is not None and self.maps is None
 
     def regions(self, grid: Grid) -> Atlas:
         """The regions to black out, with names that are safe to show. Raises InputError for what is no label image."""
@@ -99,10 +99,14 @@ class BlackoutOptions(BundleOptions):
 def loaded(path: Path | None, grid: Grid) -> Atlas:
     """The atlas, read once; a name of which nothing can be shown becomes a number, one of several regions has it."""
     atlas = load_atlas(path, grid)
-    names = {region: make_printable(name) or f"region {region}" for region, name in atlas.names.items()}
+    names = {region: make_printable(name) or f"region {region}" for region, name in atlas.name_by_region.items()}
     while often := [name for name, count in Counter(names.values()).items() if count > 1]:
         names = {region: f"{name} {region}" if name in often else name for region, name in names.items()}
-    return replace(atlas, names=names, vanished=[make_printable(name) for name in atlas.vanished])
+    return replace(
+        atlas,
+        name_by_region=names,
+        vanished_region_names=[make_printable(name) for name in atlas.vanished_region_names],
+    )
 
 
 def of(run: Run) -> BlackoutOptions:
@@ -121,14 +125,14 @@ def tables_of(cohort: Cohort) -> dict[str, "Connectomes"]:
     return {CONNECTOME: cohort.connectomes} if cohort.connectomes is not None else {}
 
 
-def covariates_of(cohort: Cohort, rows: Sequence[Row]) -> "pd.DataFrame":
+def covariates_of(cohort: Cohort, rows: Sequence[RecordRow]) -> "pd.DataFrame":
     """What is known of the subjects of these rows, sorted by name: site and covariates. Raises InputError."""
-    from data.cohorts.covariates import known_covariates
+    from data.cohorts.covariates import load_all_covariates
     from utils.scores.features import covariates  # scikit-learn, which `--help` can do without
 
     site = {row.subject: row.site for row in reversed(rows)}
     names = sorted(site)
-    return covariates(names, [site[name] for name in names], known_covariates(cohort))
+    return covariates(names, [site[name] for name in names], load_all_covariates(cohort))
 
 
 def possible_blackout(run: Run) -> None:
@@ -142,7 +146,7 @@ def possible_blackout(run: Run) -> None:
             f"{run.model.name} reads connectomes and no maps, and there is no blackout of connectomes alone. Black out "
             "a network that reads both, such as --model mmnn."
         )
-    tested = [cohort.rows[index] for index in cohort.indices("test")]
+    tested = [cohort.rows[index] for index in cohort.split_indices("test")]
     if unknown := [row for row in tested if not row.known]:
         raise InputError(
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
@@ -152,8 +156,8 @@ def possible_blackout(run: Run) -> None:
         name = "maps" if options.maps else "atlas"
         raise InputError(f"--{name} tells of regions, and {run.model.name} reads no volume. Leave --{name} out.")
     options.replaced_maps(cohort)
-    leader = leaders((row.subject for row in cohort.rows), cohort.groups)
-    people = {leader[subject] for subject in cohort.subjects("train") or cohort.subjects("test")}
+    leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
+    people = {leader[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")}
     if len(people) < MIN_SUBJECTS:
         raise InputError(
             f"{cohort.path} has {len(people)} participant to take regions from, relatives together; a blackout puts "

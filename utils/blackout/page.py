@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from data.cohorts import records, variants
 from data.cohorts.atlas import Atlas
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from data.pages import page
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section
@@ -90,7 +90,10 @@ def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section
         yield Section("Warnings", warnings, kind="warning")
     if found.is_open:
         yield of_counts(found)
-    background, told = variants.BACKGROUND[found.run.standard], set[str]()  # columns that are explained already
+    background, told = (
+        variants.FILL_TEXT_BY_STANDARD[found.run.standard],
+        set[str](),
+    )  # columns that are explained already
     for family in found.families:
         if family.atlas:
             yield of_brain(family, family.atlas)
@@ -106,7 +109,7 @@ def mistrusted(found: BlackoutResults) -> list[str]:
     if caveats.simulated:
         told.append("The data are SIMULATED: nothing here is about people.")
     if caveats.problems:
-        told.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}")
+        told.append(f"PROBLEMS that invalidate these results: {join_names(caveats.problems, SHOWN, '; ')}")
     return told
 
 
@@ -156,7 +159,7 @@ def in_file(about: str, name: str) -> Markup:
 
 def of_brain(family: Family, atlas: Atlas) -> Section:
     """nilearn's viewer of the group map."""
-    start, largest = atlas.names[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
+    start, largest = atlas.name_by_region[ranked(family, atlas)[0]], largest_effect(family.reliance.of_people.mean(0))
     pale = "all is pale, as nothing is concluded" if family.people.verdict else "pale is not significant"
     about = f"Red speaks for the true class, blue against it (deepest at {largest:.3g}); {pale}"
     about += f"; the cross-hair begins in {start}, and moves with a click."
@@ -176,7 +179,7 @@ def viewer(family: Family, atlas: Atlas) -> str:
     from nilearn.plotting import view_img
 
     image, options = painted(family, atlas)
-    crossed = innermost_voxel(atlas.full, ranked(family, atlas)[0])
+    crossed = innermost_voxel(atlas.full_region_labels, ranked(family, atlas)[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", EXPECTED, UserWarning)
         view = view_img(image, cut_coords=crossed, **options).get_standalone()

@@ -19,7 +19,7 @@ from data.base.tables import make_printable
 from data.base.terminal import open_progress_bar
 from data.cohorts import records
 from data.cohorts.atlas import Atlas
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from utils.blackout import options
 from utils.blackout.direction import DIRECTION
 from utils.blackout.donors import control_variate_mean
@@ -165,20 +165,20 @@ def family(of: Blackout) -> Family | None:
     value = means[..., 0] if means.shape[2] == 1 else np.full(means.shape[:2], np.nan)
     return Family(
         REGIONS,
-        [atlas.names[region] for region in atlas.regions],
-        pd.DataFrame([region_place(atlas, region) for region in atlas.regions]),
+        [atlas.name_by_region[region] for region in atlas.region_numbers],
+        pd.DataFrame([region_place(atlas, region) for region in atlas.region_numbers]),
         effects,
         value,
         atlas=atlas,
         notes=({"name": said} if (said := " ".join(filter(None, told))) else {}) | {DIRECTION: LEVEL_REMOVED},
-        stored={"region": np.array(atlas.regions, np.int32), "atlas": atlas.labels},
+        stored={"region": np.array(atlas.region_numbers, np.int32), "atlas": atlas.region_labels},
     )
 
 
 def family_by_map(of: Blackout) -> Family | None:
     """Its values are means over a region; edges that are replaced alone have none."""
     chosen, cohort = options.of(of.run), of.cohort
-    maps = [make_printable(cohort.maps[at]) for at in chosen.separate_maps(cohort)]
+    maps = [make_printable(cohort.map_names[at]) for at in chosen.separate_maps(cohort)]
     maps += [CONNECTOME] if chosen.replaces_edges(cohort) else []
     if RELIANCE not in of.effects or not maps:
         return None
@@ -186,7 +186,7 @@ def family_by_map(of: Blackout) -> Family | None:
     means = of.of_subjects("region_means")[..., chosen.separate_maps(cohort)]
     value = np.full(of_subjects.shape, np.nan)
     value[..., : means.shape[2]] = means
-    pairs = [(region, of.atlas.names[region], name) for region in of.atlas.regions for name in maps]
+    pairs = [(region, of.atlas.name_by_region[region], name) for region in of.atlas.region_numbers for name in maps]
     effect = of.effect(FILL_OF[RELIANCE], of_subjects.reshape(len(of_subjects), -1))
     return Family(
         BY_MAP,
@@ -203,21 +203,21 @@ def family_by_map(of: Blackout) -> Family | None:
 def region_place(atlas: Atlas, region: int) -> dict:
     """Number, name, hemisphere, voxels on the volume's grid, and centre in mm of MNI space."""
     affine = np.array(records.FULL.affine)
-    mm = np.argwhere(atlas.full == region) @ affine[:3, :3].T + affine[:3, 3]
+    mm = np.argwhere(atlas.full_region_labels == region) @ affine[:3, :3].T + affine[:3, 3]
     left, right = (mm[:, 0] < 0).mean(), (mm[:, 0] > 0).mean()
     return {
         "region": region,
-        "name": atlas.names[region],
+        "name": atlas.name_by_region[region],
         "hemisphere": "left" if left > ONE_SIDED else "right" if right > ONE_SIDED else "both",
-        "voxels": int((atlas.labels == region).sum()),
+        "voxels": int((atlas.region_labels == region).sum()),
         **dict(zip(("x_mm", "y_mm", "z_mm"), mm.mean(0).round(1), strict=True)),
     }
 
 
 def vanished_sentence(atlas: Atlas) -> str:
     """Which regions are lost on a coarse grid; nothing if none is."""
-    lost = atlas.vanished
-    return f"{len(lost)} more have no voxel on the {atlas.grid} grid: {listed(lost)}." if lost else ""
+    lost = atlas.vanished_region_names
+    return f"{len(lost)} more have no voxel on the {atlas.grid} grid: {join_names(lost)}." if lost else ""
 
 
 def maps_sentence(of: Blackout) -> str:
@@ -225,7 +225,9 @@ def maps_sentence(of: Blackout) -> str:
     replaced = options.of(of.run).replaced_maps(of.cohort)
     if replaced.all():
         return ""
-    chosen, kept = (", ".join(map(make_printable, np.array(of.cohort.maps)[which])) for which in (replaced, ~replaced))
+    chosen, kept = (
+        ", ".join(map(make_printable, np.array(of.cohort.map_names)[which])) for which in (replaced, ~replaced)
+    )
     return f"Only {chosen} of each region was replaced; {kept} stayed."
 
 
@@ -233,11 +235,11 @@ def edges_sentence(of: Blackout) -> str:
     """Whether the edges of regions were replaced, and which regions have some; nothing if the network reads none."""
     if (connectomes := of.cohort.connectomes) is None:
         return ""
-    if connectomes.image is None:
+    if connectomes.parcel_image is None:
         return "Its edges stayed, as it is not known where parcels lie (convert with --parcels FILE replaces them)."
     if not options.of(of.run).replaces_edges(of.cohort):
         return "Its edges of the connectome stayed, since --maps says what was replaced."
-    regions, place = len(of.atlas.regions), regions_of_parcels(connectomes, of.atlas)
+    regions, place = len(of.atlas.region_numbers), regions_of_parcels(connectomes, of.atlas)
     within = place[place < regions]
     told = (
         f"Its edges of the connectome were replaced with it: {len(within)} of {len(place)} parcels lie in "

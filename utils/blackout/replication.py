@@ -18,7 +18,7 @@ from scipy import stats
 
 from utils.blackout.effects import permutation_test, sums
 from utils.blackout.families import Effect, Family, People, Verdict
-from utils.scores.results import ALPHA, CONFIDENCE, MIN_SUBJECTS, Estimate, columns_of
+from utils.scores.results import ALPHA, CONFIDENCE_LEVEL, MIN_SUBJECTS, Estimate, columns_of
 
 SPLITS, PERMUTATIONS = 100, 500  # into halves; of labels in each half
 FEWEST = 4  # numbers that have a range
@@ -146,5 +146,5 @@ def spread(values: Sequence[np.ndarray]) -> Estimate:
     known = np.array([value for value in values if np.isfinite(value)])
     if len(known) < FEWEST:
         return Estimate(float(known.mean()) if len(known) else None, None, None)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - CONFIDENCE_LEVEL) / 2
     return Estimate.of(known.mean(), *np.quantile(known, (tail, 1 - tail)))

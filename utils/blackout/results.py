@@ -10,8 +10,8 @@ import pandas as pd
 
 from data.base.tables import make_printable
 from data.base.terminal import format_participants
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import SITE_IS_UNKNOWN
+from data.cohorts.records import CLASS_NAMES
+from data.cohorts.rows import SITE_UNKNOWN_SENTENCE
 from utils.blackout import options
 from utils.blackout.effects import Adjusted, Effects
 from utils.blackout.families import Blackout, Family, People, Verdict
@@ -21,7 +21,7 @@ from utils.blackout.replication import EXPECTED, HALVES, MOST, replication_of
 from utils.runs.run import Run
 from utils.scores.adjustment import adjustment
 from utils.scores.metrics import Predictions, headline, with_intervals
-from utils.scores.results import ALPHA, CHANCE, HEADLINES, MIN_PER_CLASS, SAME_SCAN, Estimate, Headline
+from utils.scores.results import ALPHA, CHANCE_AUC, HEADLINES, MIN_CLASS_SUBJECTS, SAME_SCAN, Estimate, Headline
 
 UNEQUAL = 0.4  # share of the rarer class; the case is counted in docs/evidence/blackout_p.csv
 
@@ -73,9 +73,9 @@ class BlackoutResults:
         if auc.low is None or auc.high is None:
             known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
             return f"It is not known whether {model} predicts better than chance. {known}."
-        if auc.high < CHANCE:
+        if auc.high < CHANCE_AUC:
             said = "ranks participants the wrong way round"
-        elif auc.low <= CHANCE:
+        elif auc.low <= CHANCE_AUC:
             said = "is not shown to predict better than chance"
         else:
             said = "predicts better than chance"
@@ -117,14 +117,14 @@ class BlackoutResults:
     def uncleaned(self) -> str:
         """A warning if the scans are not known to be cleaned of confounds, or nothing."""
         derivation = options.cohort_of(self.run).metadata.derivation
-        return derivation.uncleaned if derivation else ""
+        return derivation.uncleaned_warning if derivation else ""
 
     @property
     def cautions(self) -> list[str]:
         """What stands beside every number."""
         rarer = min(self.people.label.mean(), 1 - self.people.label.mean())
         told = [self.uncleaned]
-        told.append(f"{SITE_IS_UNKNOWN}." if self.run.caveats.unknown_site else "")
+        told.append(f"{SITE_UNKNOWN_SENTENCE}." if self.run.caveats.unknown_site else "")
         if self.people.verdict is not Verdict.ONE_CLASS and not self.people.adjusted.beside.covariates:
             told.append(f"No p is adjusted for covariates: {self.people.adjusted.beside.reason}.")
         if 0 < rarer < UNEQUAL:
@@ -196,11 +196,11 @@ def people_of(run: Run, effects: Effects, fold: Sequence | None, score: Estimate
 
 def verdict(label: np.ndarray, score: Estimate) -> Verdict:
     """Whether anything is concluded of people with these labels, whom a network predicts so well."""
-    rarer = np.bincount(label.astype(int), minlength=len(CLASSES)).min()
+    rarer = np.bincount(label.astype(int), minlength=len(CLASS_NAMES)).min()
     if score.beats_chance is False:
         return Verdict.CHANCE
     if not rarer:
         return Verdict.ONE_CLASS
-    if rarer < MIN_PER_CLASS:
+    if rarer < MIN_CLASS_SUBJECTS:
         return Verdict.FEW
     return Verdict.OPEN if score.beats_chance else Verdict.UNKNOWN

@@ -38,7 +38,7 @@ class Setup:
     @classmethod
     def of(cls, run: Run, network: keras.Model) -> "Setup":
         chosen, cohort = of(run), cohort_of(run)
-        donors = Donors(cohort, run.cohort.indices("test"), chosen.donors, run.seed)
+        donors = Donors(cohort, run.cohort.split_indices("test"), chosen.donors, run.seed)
         if "volume" not in run.model.reads:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
@@ -55,7 +55,7 @@ class Setup:
 
     def batch(self, record: int) -> dict[str, np.ndarray]:
         """A record of the cohort, as networks read it."""
-        return self.cohort.batch([record], tables=tables_of(self.cohort))
+        return self.cohort.make_batch([record], table_by_name=tables_of(self.cohort))
 
     def log_odds(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of autism (n,), by a full pass of the network."""

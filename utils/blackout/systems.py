@@ -13,8 +13,8 @@ import numpy as np
 
 from data.base.errors import InputError
 from data.base.tables import make_printable
-from data.cohorts.atlas import Atlas, held_by, label_image
-from data.cohorts.rows import listed
+from data.cohorts.atlas import Atlas, find_dominant_places, read_label_image
+from data.cohorts.rows import join_names
 
 OUTSIDE = "outside the regions"  # the system of parcels that lie in no region
 IMAGES = (".nii", ".nii.gz")
@@ -51,7 +51,7 @@ AAL = {  # the system of each region, by its name
 @dataclass(frozen=True, eq=False)
 class Systems:
     """`names` in order, the last is that of parcels outside all regions. `of_region` (regions + 1,) int is the system
-    of each region by its place in `atlas.regions`, at the end that of no region."""
+    of each region by its place in `atlas.make_region_parcels`, at the end that of no region."""
 
     names: tuple[str, ...]
     of_region: np.ndarray
@@ -77,8 +77,8 @@ def systems_of(atlas: Atlas, path: Path | None) -> Systems:
     is neither a label image nor a table of all regions."""
     if path is not None:
         is_image = path.name.lower().endswith(IMAGES)
-        return by_majority(atlas, *label_image(path)) if is_image else by_table(atlas, path)
-    names = [atlas.names[region] for region in atlas.regions]
+        return by_majority(atlas, *read_label_image(path)) if is_image else by_table(atlas, path)
+    names = [atlas.name_by_region[region] for region in atlas.region_numbers]
     if AAL.keys() >= set(names):
         return systems([AAL[name] for name in names], [AAL[name] for name in AAL if name in names])
     return Systems((*names, OUTSIDE), np.arange(len(names) + 1))
@@ -97,7 +97,9 @@ def by_majority(atlas: Atlas, labels: np.ndarray, named: dict[int, str]) -> Syst
     known = [*dict.fromkeys(names.values())]
     values, at = np.unique(labels, return_inverse=True)
     places = np.array([known.index(names[label]) if label else len(known) for label in values.tolist()])
-    held = held_by(atlas.full_places, len(atlas.regions), places[at].reshape(labels.shape), len(known))
+    held = find_dominant_places(
+        atlas.full_region_indices, len(atlas.region_numbers), places[at].reshape(labels.shape), len(known)
+    )
     return systems([[*known, OUTSIDE][place] for place in held], known)
 
 
@@ -107,7 +109,9 @@ def by_table(atlas: Atlas, path: Path) -> Systems:
     from data.conversion.tables import column, read_table  # pandas, which `--help` can do without
 
     table, found = read_table(path), dict[int, str]()
-    regions = {str(region): region for region in atlas.regions} | {name: one for one, name in atlas.names.items()}
+    regions = {str(region): region for region in atlas.region_numbers} | {
+        name: one for one, name in atlas.name_by_region.items()
+    }
     for name, system in zip(*(column(table, name, path) for name in COLUMNS), strict=True):
         if name not in regions:
             raise InputError(f"{path} names the region {name}; expected one of the atlas, or its number.")
@@ -116,9 +120,10 @@ def by_table(atlas: Atlas, path: Path) -> Systems:
         if not system:
             raise InputError(f"{path} has no system for the region {name}; expected a name. Fill it in.")
         found[regions[name]] = make_printable(system)
-    if missing := [f"{region} {name}" for region, name in sorted(atlas.names.items()) if region not in found]:
+    if missing := [f"{region} {name}" for region, name in sorted(atlas.name_by_region.items()) if region not in found]:
         raise InputError(
-            f"{path} lacks {len(missing)} of the {len(atlas.names)} regions ({listed(missing)}); expected each. "
+            f"{path} lacks {len(missing)} of the {len(atlas.name_by_region)} regions ({join_names(missing)}); expected "
+            "each. "
             f'Add them; those in no system have the system "{OUTSIDE}".'
         )
-    return systems([found[region] for region in atlas.regions], found.values())
+    return systems([found[region] for region in atlas.region_numbers], found.values())

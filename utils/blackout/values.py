@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from data.cohorts.cohort import Cohort, in_order
-from data.cohorts.covariates import KINDS
-from data.cohorts.phenotype import INDICATOR, TEST, abide_names
+from data.cohorts.cohort import Cohort, split_into_batches
+from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
+from data.cohorts.phenotype import INDICATOR_PATTERN, IQ_TEST_VALUE_PREFIX, list_abide_names
 from data.cohorts.records import PHENOTYPE_SIZE
 from data.cohorts.rows import Metadata
 from utils.blackout import options
@@ -36,7 +36,7 @@ MARKS = "tests and missing values"
 OF_ONE = "Of one value of the group, as the difference: the first, or how much is unknown."
 APART = "Each group is adjusted without the covariates that tell the same."
 ABIDE = {  # group -> how its values, and the columns of ABIDE's table that tell them, begin; the first that fits
-    MARKS: f"{TEST}|fiq_test|.*({INDICATOR.pattern})",
+    MARKS: f"{IQ_TEST_VALUE_PREFIX}|fiq_test|.*({INDICATOR_PATTERN.pattern})",
     "age": "age(?![a-z])",
     "sex": "sex(?![a-z])",
     "handedness": "handedness",
@@ -58,14 +58,14 @@ def groups_of(metadata: Metadata) -> Groups:
     of one's own it is a column. Without names each value is a group."""
     names = names_of(metadata)
     of_name = [group_of(metadata, name) for name in names]
-    order = [*ABIDE] if names == abide_names() else dict.fromkeys(of_name)
+    order = [*ABIDE] if names == list_abide_names() else dict.fromkeys(of_name)
     return {group: [at for at, of in enumerate(of_name) if of == group] for group in order if group}
 
 
 def group_of(metadata: Metadata, name: str) -> str:
     """The group of a value, or of a column of the table, by its name; empty if it is in none."""
     names, lower = names_of(metadata), name.lower()
-    if names == abide_names():
+    if names == list_abide_names():
         return next((group for group, begins in ABIDE.items() if re.match(begins, lower)), "")
     if not metadata.phenotype_columns:
         return name if name in names else ""
@@ -81,11 +81,11 @@ def without_own(known: pd.DataFrame, metadata: Metadata, group: str) -> pd.DataF
     as age. What is unknown is told by the phenotype's covariates that are unknown for some, such as the IQ."""
     every, marks = names_of(metadata), group == MARKS
     names = every if marks else (group, *(name for name in every if group_of(metadata, name) == group))
-    kinds = [kind for kind in KINDS.values() if any(map(kind.names, names))]
+    kinds = [kind for kind in COVARIATE_KIND_BY_NAME.values() if any(map(kind.matches_name, names))]
 
     def is_own(covariate: str) -> bool:
         bare = covariate.removeprefix("log ")
-        of, of_kind = group_of(metadata, bare), any(kind.names(bare) for kind in kinds)
+        of, of_kind = group_of(metadata, bare), any(kind.matches_name(bare) for kind in kinds)
         if marks and of != group:
             return bool(of or of_kind) and bool(known[covariate].isna().any())
         return of == group or of_kind
@@ -98,8 +98,8 @@ def measured_of_people(cohort: Cohort, subjects: Sequence[str]) -> pd.DataFrame:
     read, that."""
     if (raw := cohort.raw_phenotype) is not None:
         return raw.loc[[*subjects]]
-    first = cohort.first_records(range(len(cohort.rows)))
-    values = cohort.batch([first[subject] for subject in subjects], volumes=False)[PHENOTYPE]
+    first = cohort.first_index_by_subject(range(len(cohort.rows)))
+    values = cohort.make_batch([first[subject] for subject in subjects], with_volumes=False)[PHENOTYPE]
     return pd.DataFrame(values.astype(float), index=[*subjects])
 
 
@@ -109,7 +109,7 @@ def of_groups(values: pd.DataFrame, groups: Groups) -> np.ndarray:
     found = {}
     for group, own in groups.items():
         of_group = values.iloc[:, own]
-        marks = of_group[[name for name in of_group if INDICATOR.search(str(name))]]
+        marks = of_group[[name for name in of_group if INDICATOR_PATTERN.search(str(name))]]
         codes = of_group.drop(columns=marks.columns).loc[:, lambda table: table.isin([0, 1]).all()]
         first = of_group.iloc[:, 0]
         is_code = codes.shape[1] > 1 and first.name in codes
@@ -152,10 +152,10 @@ def measure(setup: Setup) -> Measured:
     if PHENOTYPE not in run.model.inputs(run.config):
         return Measured()
     function, groups = OfPhenotype(setup.network), groups_of(cohort.metadata)
-    phenotypes = cohort.batch(np.arange(len(cohort.rows)), volumes=False)[PHENOTYPE]
+    phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE]
     parts = []
-    for indices in in_order(donors.tested, TOGETHER):
-        batch = cohort.batch(indices, volumes=function.reads_more, tables=tables_of(cohort))
+    for indices in split_into_batches(donors.tested, TOGETHER):
+        batch = cohort.make_batch(indices, with_volumes=function.reads_more, table_by_name=tables_of(cohort))
         own = phenotypes[indices]
         shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
         parts.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))

@@ -16,12 +16,12 @@ from data.base.archive import make_npz
 from data.base.effort import EFFORT
 from data.base.errors import InputError
 from data.base.tables import make_printable
-from data.cohorts.atlas import aal_sha256
+from data.cohorts.atlas import compute_aal_sha256
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import known_covariates
-from data.cohorts.derivation import PROGRAM
-from data.cohorts.records import CLASSES, TELLING
-from data.cohorts.rows import SITE_IS_UNKNOWN, Row, listed
+from data.cohorts.covariates import load_all_covariates
+from data.cohorts.derivation import DERIVE_PROGRAM
+from data.cohorts.records import CLASS_NAMES, MIN_DESCRIBED_PEOPLE
+from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, RecordRow, join_names
 from data.conversion import template
 from data.likeness.reference import compute_quantiles, make_reference
 from models import MODELS
@@ -72,8 +72,8 @@ def of_everybody(folder: CheckpointFolder) -> tuple[Record, Cohort]:
         )
     if few := known_of_few(cohort):
         print(
-            f"Few participants have {listed(few)}, so that the name, the median and the scale, which a bundle holds, "
-            "nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
+            f"Few participants have {join_names(few)}, so that the name, the median and the scale, which a bundle "
+            "holds, nearly tell their values; to keep these, train on a cohort without: convert --phenotype."
         )
     return saved, cohort
 
@@ -86,7 +86,10 @@ def known_of_few(cohort: Cohort) -> list[str]:
     categories = cohort.metadata.phenotype_categories.items()
     coded = raw[[f"{column}_{value}" for column, values in categories for value in values]].sum()
     known = raw.drop(columns=coded.index).notna().sum()
-    return [*known.index[known.between(1, EFFORT.describe_from - 1)], *coded.index[coded.between(1, TELLING - 1)]]
+    return [
+        *known.index[known.between(1, EFFORT.describe_from - 1)],
+        *coded.index[coded.between(1, MIN_DESCRIBED_PEOPLE - 1)],
+    ]
 
 
 def cross_validation_of(saved: Record, folder: Path | None) -> CrossValidation | None:
@@ -111,18 +114,20 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
     text but the program's own."""
     score = saved.cross_validation
     label = Counter({row.subject: row.label for row in cohort.rows if row.split == "train"}.values())
-    about = {text: heading for heading, part in cohort.census().headings.items() for text in part.problems}
+    about = {
+        text: heading for heading, part in cohort.take_census().findings_by_heading.items() for text in part.problems
+    }
     if cohort.verdict:
         about |= dict(zip(cohort.verdict.problems, cohort.verdict.about, strict=False))
     caveats = Caveats(
-        simulated=cohort.simulated,
+        simulated=cohort.is_simulated,
         problems=tuple(
             f"one about {about.get(text, 'records')}, which abide-data check names where the cohort is"
-            for text in cohort.problems()
+            for text in cohort.find_problems()
         ),
         accepted_leaks=cohort.metadata.accepted_leaks,
         transductive=saved.caveats.transductive,
-        unknown_site=cohort.unknown_site,
+        unknown_site=cohort.is_site_unknown,
     )
     return Record(
         job=saved.job,
@@ -137,8 +142,8 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
         cross_validation=replace(score, folder="") if score else None,
         caveats=caveats,
         people=People(scans_sha256=cohort.scans_sha256()),
-        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")} | {AAL: aal_sha256()},
-        told={PEOPLE: {name: label[value] for value, name in enumerate(CLASSES)}},
+        versions={name: saved.versions.get(name) for name in ("git_commit", "packages")} | {AAL: compute_aal_sha256()},
+        told={PEOPLE: {name: label[value] for value, name in enumerate(CLASS_NAMES)}},
     )
 
 
@@ -157,7 +162,7 @@ def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> di
 def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
     """What the training people are like; nothing if they are too few, which is printed."""
     try:
-        return make_reference(cohort, cohort.indices("train")).bytes_by_file
+        return make_reference(cohort, cohort.split_indices("train")).bytes_by_file
     except InputError as error:
         print(f"Nobody can be told to be out of distribution: {error}")
         return {}
@@ -169,11 +174,11 @@ def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
     rows = [row for row in cohort.rows if row.split == "train"]
     return TEMPLATES.get_template("card.jinja").render(
         model=bundled,
-        made=f"{time.strftime('%Y-%m-%d')} by {PROGRAM} {__version__}",
+        made=f"{time.strftime('%Y-%m-%d')} by {DERIVE_PROGRAM} {__version__}",
         licence=licence,
         people=bundled.told[PEOPLE],
         cohort=cohort,
-        SITE_IS_UNKNOWN=SITE_IS_UNKNOWN,
+        SITE_IS_UNKNOWN=SITE_UNKNOWN_SENTENCE,
         use=INTENDED_USE,
         sites=sites_table(rows),
         variables=variables_table(cohort, rows),
@@ -181,24 +186,26 @@ def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
     )
 
 
-def sites_table(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """People by site and class; sites of fewer than `TELLING` people are counted together."""
+def sites_table(rows: Sequence[RecordRow]) -> list[dict[str, str]]:
+    """People by site and class; sites of fewer than `MIN_DESCRIBED_PEOPLE` people are counted together."""
     table = pd.DataFrame([{"subject": row.subject, "site": row.site, "label": row.label} for row in rows])
     table = table.drop_duplicates("subject")
-    small = table.groupby("site")["site"].transform("size") < TELLING
-    table["site"] = table["site"].where(~small, f"sites of fewer than {TELLING}: {table['site'][small].nunique()}")
+    small = table.groupby("site")["site"].transform("size") < MIN_DESCRIBED_PEOPLE
+    table["site"] = table["site"].where(
+        ~small, f"sites of fewer than {MIN_DESCRIBED_PEOPLE}: {table['site'][small].nunique()}"
+    )
     of_site = pd.crosstab(table["site"], table["label"])
     return [
-        {"site": site or "unknown"} | {name: counted(counts.get(value, 0)) for value, name in enumerate(CLASSES)}
+        {"site": site or "unknown"} | {name: counted(counts.get(value, 0)) for value, name in enumerate(CLASS_NAMES)}
         for site, counts in of_site.iterrows()
     ]
 
 
-def variables_table(cohort: Cohort, rows: Sequence[Row]) -> list[dict[str, str]]:
+def variables_table(cohort: Cohort, rows: Sequence[RecordRow]) -> list[dict[str, str]]:
     """Age, sex, head motion and other covariates of the people: mean, SD and where most of them lie, or shares of
-    categories. Of what fewer than `TELLING` people have nothing is told."""
+    categories. Of what fewer than `MIN_DESCRIBED_PEOPLE` people have nothing is told."""
     site_of = {row.subject: row.site for row in rows}
-    table = covariates([*site_of], [*site_of.values()], known_covariates(cohort))
+    table = covariates([*site_of], [*site_of.values()], load_all_covariates(cohort))
     found = []
     for name, values in table.drop(columns="site", errors="ignore").items():
         known = values.dropna()
@@ -207,7 +214,7 @@ def variables_table(cohort: Cohort, rows: Sequence[Row]) -> list[dict[str, str]]
             told = f"mean {known.mean():.3g}, SD {known.std():.3g}, 90 % between {low:.3g} and {high:.3g}"
         else:
             shares = known.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).value_counts()
-            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= TELLING)
-        if len(known) >= TELLING and told:
+            told = ", ".join(f"{value} {count}" for value, count in shares.items() if count >= MIN_DESCRIBED_PEOPLE)
+        if len(known) >= MIN_DESCRIBED_PEOPLE and told:
             found.append({"name": str(name), "told": told, "unknown": counted(values.isna().sum())})
     return found

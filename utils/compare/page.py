@@ -14,7 +14,7 @@ import pandas as pd
 from data.base import files
 from data.base.tables import write_frame
 from data.base.terminal import format_participants, print_table
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from data.pages.page import CellByHeading, Link, Page, Section, render_page
 from utils.compare.runs import MINUS, FinishedTest
 from utils.machines.devices import git_commit
@@ -93,13 +93,13 @@ def conclusion(pair: dict[str, Any]) -> str:
 def verdict(runs: Sequence[FinishedTest], pairs: Sequence[dict[str, Any]], most: int = NAMED) -> str:
     """Who is better than whom, of whom no difference is shown, and of whom it is unknown, of each so many pairs; with
     whether problems invalidate it."""
-    found = [listed([conclusion(pair) for pair in pairs if pair["conclusion"] in BETTER], most, "; ")]
+    found = [join_names([conclusion(pair) for pair in pairs if pair["conclusion"] in BETTER], most, "; ")]
     for unclear, told in OTHERS.items():
         alike = [pair for pair in pairs if pair["conclusion"] == unclear]
         named = [f"{pair['a']} and {pair['b']}" for pair in alike]
         largest = max((pair[DETECTABLE] or 0 for pair in alike), default=0)
         detectable = would_show(largest) if unclear == SAME and largest else ""
-        found += [told.format(listed(named, most, "; "), detectable)] * bool(named)
+        found += [told.format(join_names(named, most, "; "), detectable)] * bool(named)
     if len(pairs) == 1:
         (pair,) = pairs
         found.append(f"{HEADLINES[pair['by']]}, {minus(pair)}, {INTERVAL}: {difference(pair, pair['by']).text()}")

@@ -10,7 +10,7 @@ from data.base import files
 from data.base.tables import make_printable
 from data.base.terminal import print_summary
 from data.cohorts import records, resampling
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.records import Grid
 from models import losses
 from utils.figures import Picture, slices
@@ -46,7 +46,7 @@ class ExplainedVariance:
 def pool(whole: Run, runs: Sequence[Run]) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and over repeats; the metrics of each."""
     found = [files.read_json(run.out_dir / METRICS, dict) for run in runs]
-    count = np.array([len(run.cohort.indices("test")) for run in runs], float)
+    count = np.array([len(run.cohort.split_indices("test")) for run in runs], float)
     parts = {run.part: metrics for run, metrics in zip(runs, found, strict=True)}
     held = whole.caveats.held
     names = [name for name in found[0] if name not in ("baseline", *held)]
@@ -64,7 +64,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
     activation: list[float] = []
     first: list[np.ndarray] = []
-    batches = in_order(run.cohort.indices("test"), run.config.batch_size)
+    batches = split_into_batches(run.cohort.split_indices("test"), run.config.batch_size)
     for _, batch, outputs in outputs_of(run, network, batches, "Testing"):
         trained.add(batch[reads], outputs["reconstruction"])
         baseline.add(batch[reads], approximate(batch[reads]))
@@ -94,13 +94,13 @@ def tell(metrics: dict[str, float | None], baseline: str) -> None:
 
 def draw_volumes(run: Run, network: keras.Model, volume: np.ndarray, code: np.ndarray, decoded: np.ndarray) -> None:
     """Figures of the first map of the first test record: volumes (x, y, z, channels) in the grey scale of the input."""
-    row, grid = run.cohort.rows[run.cohort.indices("test")[0]], run.cohort.grid
+    row, grid = run.cohort.rows[run.cohort.split_indices("test")[0]], run.cohort.grid
     person = f"of participant {make_printable(row.subject)}{run.marks}"
     unit = f"{(*run.cohort.metadata.maps, 'volume')[0]}, z-score"
     channel = f", channel 1 of {code.shape[-1]}" if code.shape[-1] > 1 else ""
     limits = (float(volume.min()), float(volume.max()))
     slices(Picture(f"Input {person}", volume[..., 0], grid, unit), limits, run.out_dir / "inputImage.png")
-    scored = records.normalise(code[..., 0])  # as the records of a full pass are
+    scored = records.z_score_volume(code[..., 0])  # as the records of a full pass are
     picture = Picture(f"Code {person}{channel}", scored, code_grid(network, grid), "code, z-score")
     slices(picture, limits, run.out_dir / "encodedImage.png")
     slices(Picture(f"Decoded volume {person}", decoded[..., 0], grid, unit), limits, run.out_dir / "decodedImage.png")
@@ -122,11 +122,13 @@ def code_grid(network: keras.Model, grid: Grid) -> Grid:
 
 def block_means(volumes: np.ndarray) -> np.ndarray:
     """Each 3x3x3 block of (n, 91, 109, 91, 1) averaged and repeated."""
-    return np.stack([resampling.repeat_blocks(resampling.block_mean(volume[..., 0]))[..., None] for volume in volumes])
+    return np.stack(
+        [resampling.repeat_blocks(resampling.average_blocks(volume[..., 0]))[..., None] for volume in volumes]
+    )
 
 
 def principal_components(cohort: Cohort, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """PCA of the training phenotypes with as many components as the code has units: phenotype (n, 29) -> (n, 29)."""
-    phenotype = cohort.batch(cohort.indices("train"), volumes=False)["phenotype"]
+    phenotype = cohort.make_batch(cohort.split_indices("train"), with_volumes=False)["phenotype"]
     fitted = PCA(min(int(np.prod(network.output["code"].shape[1:])), *phenotype.shape)).fit(phenotype)
     return lambda values: fitted.inverse_transform(fitted.transform(values))

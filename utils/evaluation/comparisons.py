@@ -9,9 +9,9 @@ import pandas as pd
 
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import SITE_IS_UNKNOWN, known_sites, listed
-from data.cohorts.variants import standardised
+from data.cohorts.records import CLASS_NAMES
+from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, find_recorded_sites, join_names
+from data.cohorts.variants import standardise_cohort
 from utils.report.tables import MINUS, Results, Tested
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
@@ -23,7 +23,7 @@ from utils.scores.results import (
     DETECTABLE,
     HEADLINES,
     MAJORITY,
-    MIN_PER_CLASS,
+    MIN_CLASS_SUBJECTS,
     OTHER,
     PRESPECIFIED_BASELINE,
     ROLE,
@@ -43,7 +43,7 @@ def write_baselines(results: Results) -> list[str]:
     """`baseline_predictions.csv`, by baselines of the cohort's training people or, if others trained the model, of
     these. Returns what must stand beside it."""
     run = results.run
-    training, is_of_others = None, run.everybody or not run.cohort.subjects("train")
+    training, is_of_others = None, run.everybody or not run.cohort.split_subjects("train")
     if is_of_others and (training := training_people(run)) is None:
         return [NONE_FITTED.format(run.checkpoints.record().cohort)]
     try:
@@ -54,7 +54,7 @@ def write_baselines(results: Results) -> list[str]:
         return [f"No baseline could be fitted beside the score: {error}"]
     results.add("baseline_predictions", table.reset_index())
     source = training or run.cohort
-    return baselines.limits(len(source.indices("train")), source.connectomes is not None)
+    return baselines.limits(len(source.split_indices("train")), source.connectomes is not None)
 
 
 def training_people(run: Run) -> Cohort | None:
@@ -66,13 +66,13 @@ def training_people(run: Run) -> Cohort | None:
         return None
     known = set(people.subjects)
     rows = tuple(replace(row, split="train" if row.subject in known else "test") for row in source.rows)
-    return standardised(replace(source, rows=rows), cohort.standard)
+    return standardise_cohort(replace(source, rows=rows), cohort.standard)
 
 
 def prepared(cohort: Cohort) -> list[object]:
     """How everything was made that all baselines but those of connectomes read."""
     columns = [] if cohort.covariates is None else sorted(cohort.covariates)
-    return [cohort.grid, cohort.num_maps, cohort.metadata.of_inputs(("volume", "phenotype")), columns]
+    return [cohort.grid, cohort.num_maps, cohort.metadata.select_for_inputs(("volume", "phenotype")), columns]
 
 
 def predicted_by_baselines(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
@@ -150,8 +150,8 @@ def conclusion(
 def why_not(score: Estimate, metric: str, predictions: Predictions) -> str:
     """Why nothing can be concluded of a score; empty if something can."""
     small, everybody = predictions.in_small_sites, predictions.label >= 0
-    if score.value is None and not all((predictions.label == value).any() for value in range(len(CLASSES))):
-        return f"the test participants are of one class, not of {listed(CLASSES)}"
+    if score.value is None and not all((predictions.label == value).any() for value in range(len(CLASS_NAMES))):
+        return f"the test participants are of one class, not of {join_names(CLASS_NAMES)}"
     if score.value is None and metric == "auc_folds":
         return "in each fold all test participants have the same diagnosis"
     if score.value is None:
@@ -164,14 +164,14 @@ def why_not(score: Estimate, metric: str, predictions: Predictions) -> str:
         tied = predictions.units(everybody) < predictions.count(everybody)
         once = " (a family, or participants who share a scan, count once)" if tied else ""
         both = f" at sites{' and folds' if small else ''} that have both" if metric == "auc_sites" else ""
-        return f"an interval needs {MIN_PER_CLASS} participants of each class{once}{both}"
+        return f"an interval needs {MIN_CLASS_SUBJECTS} participants of each class{once}{both}"
     return ""
 
 
 def notes_of(metric: str, predictions: Predictions) -> list[str]:
     """Footnotes of a score: whom it compares, and what it does not say."""
     people, repeats = predictions.count(predictions.label >= 0), len(predictions.repeats)
-    found = [] if known_sites(predictions.site) else [f"{SITE_IS_UNKNOWN}."]
+    found = [] if find_recorded_sites(predictions.site) else [f"{SITE_UNKNOWN_SENTENCE}."]
     alone = predictions.in_one_class_sites
     if metric == "auc_sites" and predictions.in_small_sites:
         found.append(

@@ -17,13 +17,21 @@ import pandas as pd
 from scipy import stats
 
 from data.base.effort import EFFORT
-from data.cohorts.covariates import AGE, HEAD_MOTION, SEX
+from data.cohorts.covariates import AGE_KIND, HEAD_MOTION_KIND, SEX_KIND
 from utils.evaluation import sensitivity
 from utils.scores.adjustment import TOLD, Adjustment, adjustment, enough, residuals, unknown
 from utils.scores.conclusion import Covariates
 from utils.scores.features import covariates
 from utils.scores.metrics import Predictions, first_and_place, headline, with_intervals
-from utils.scores.results import CONFIDENCE, GIVEN_DIAGNOSIS, MIN_PER_CLASS, UNDEFINED, Estimate, flat, or_none
+from utils.scores.results import (
+    CONFIDENCE_LEVEL,
+    GIVEN_DIAGNOSIS,
+    MIN_CLASS_SUBJECTS,
+    UNDEFINED,
+    Estimate,
+    flat,
+    or_none,
+)
 from utils.scores.statistics import bootstrap, log_odds, orders
 
 
@@ -64,9 +72,9 @@ def too_few(people: pd.DataFrame) -> str:
     both = people[people.groupby("site")["label"].transform("nunique") == 2] if several else people
     if both.empty:
         return "at each site all participants have the same diagnosis"
-    if both.groupby("label")["unit"].nunique().min() >= MIN_PER_CLASS:
+    if both.groupby("label")["unit"].nunique().min() >= MIN_CLASS_SUBJECTS:
         return ""
-    return f"it needs {MIN_PER_CLASS} participants of each class{' at sites that have both' if several else ''}"
+    return f"it needs {MIN_CLASS_SUBJECTS} participants of each class{' at sites that have both' if several else ''}"
 
 
 def chosen(everybody: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, Adjustment]:
@@ -126,7 +134,7 @@ def correlated(
     scale = output.std() / label.std()
     value, spread = scale * slope, scale * wider * np.sqrt(parts @ parts) / (output @ output)
     freedom = max(len(parts) - span.shape[1] - 1, 1)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * spread
+    reach = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom) * spread
     chance = 2 * stats.t.sf(abs(value) / max(spread, 1e-12), freedom)
     return Estimate.of(value, max(value - reach, -1), min(value + reach, 1)), float(chance)
 
@@ -146,7 +154,7 @@ def given_diagnosis(everybody: pd.DataFrame, known: pd.DataFrame, seed: int) -> 
         columns = people[["logit", "value"]]
         within = columns - columns.groupby(cell).transform("mean")
         varies = (within.std() > TOLD * columns.std()).all()  # neither is the same in all people of a cell
-        if varies and people["unit"].nunique() >= MIN_PER_CLASS:
+        if varies and people["unit"].nunique() >= MIN_CLASS_SUBJECTS:
             logit, value = within.to_numpy().T
             correlations[name] = correlated_within(logit, value, cell.to_numpy(), people["unit"].to_numpy(), seed)
     return correlations
@@ -160,7 +168,7 @@ def measures(known: pd.DataFrame) -> dict[str, pd.Series]:
         values = known[name]
         if pd.api.types.is_numeric_dtype(values):
             numbers[name] = values
-        elif SEX.names(name) and values.nunique() == 2:
+        elif SEX_KIND.matches_name(name) and values.nunique() == 2:
             second = max(values.dropna())
             numbers[f"{name} ({second})"] = (values == second).astype(float).where(values.notna())
     return numbers
@@ -269,17 +277,17 @@ def grouped(known: pd.DataFrame, site: list[str]) -> Iterator[tuple[str, pd.Seri
     """Each grouping by its kind: the name of the group of each subject, the groups in order; NaN where unknown."""
     for name in known:
         values = known[name]
-        if HEAD_MOTION.names(name) and values.dtype == float:
+        if HEAD_MOTION_KIND.matches_name(name) and values.dtype == float:
             below = values < values.groupby(np.array(site)).transform("median")
             halves = pd.Series(np.where(below, MOVED_LESS, MOVED_MORE), known.index)
             yield "head motion", halves.where(values.notna()).sort_values()
-        elif AGE.names(name) and values.dtype == float and values.nunique() > MAX_SEXES:
+        elif AGE_KIND.matches_name(name) and values.dtype == float and values.nunique() > MAX_SEXES:
             thirds = pd.qcut(values.rank(method="first"), len(THIRDS), labels=THIRDS).astype(object)
             low, high = (f"{cut:.1f}" for cut in values.quantile([1 / 3, 2 / 3]))
             told = dict(zip(THIRDS, (f"below {low}", f"{low} to {high}", f"above {high}"), strict=True))
             told = {third: f"{third} third, {ends}" for third, ends in told.items()}
             yield "age", thirds.map(told)[values.sort_values().index]
-        elif SEX.names(name) and values.nunique() <= MAX_SEXES:
+        elif SEX_KIND.matches_name(name) and values.nunique() <= MAX_SEXES:
             told = values.dropna().map("{:g}".format if values.dtype == float else str)
             yield "sex", (f"{name} " + told).sort_values()
 

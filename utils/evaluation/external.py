@@ -23,7 +23,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.run import Run
 from utils.scores.calibration import FLAT, Calibration
 from utils.scores.metrics import Predictions, with_intervals
-from utils.scores.results import CONFIDENCE, MIN_PER_CLASS, OUT, OUT_COLUMNS, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_CLASS_SUBJECTS, OUT, OUT_COLUMNS, UNDEFINED, Estimate
 from utils.scores.statistics import share_of
 
 COMPARED = ("auc_sites", "auc", "accuracy", "balanced_accuracy", "brier")  # that stand beside those of the training
@@ -35,7 +35,7 @@ def write_beside(results: Results) -> list[str]:
     `out_of_distribution.csv`, as far as anything is known, and by a model of everybody `participants.csv`. Returns what
     must stand beside these, or why there are none."""
     run = results.run
-    if run.cohort.subjects("train") and not run.everybody:
+    if run.cohort.split_subjects("train") and not run.everybody:
         return write_baselines(results)
     predictions, calibration, unlike = read_table(run, "predictions"), people.calibration_of(run), None
     reference, notes = reference_of(run)
@@ -55,20 +55,20 @@ def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
     """What the people who trained a network are like, as far as their cohort is there as it was, or a bundle says it,
     and has the same maps; and what is not known of them."""
     source = run.checkpoints.training_cohort()
-    notes = [] if source and source.maps == run.cohort.maps else [run.checkpoints.overlap]
+    notes = [] if source and source.map_names == run.cohort.map_names else [run.checkpoints.overlap]
     why = "what these are like is not known, or is known of other maps."
     try:
         found = run.checkpoints.reference()
     except InputError as error:  # too few people
         found, why = None, str(error)
-    if found and found.constants.maps == run.cohort.maps:
+    if found and found.constants.maps == run.cohort.map_names:
         return found, notes
     return None, [*notes, f"Nobody is compared with the training participants: {why}"]
 
 
 def beside_training(of: Reference, cohort: Cohort) -> tuple[pd.DataFrame, list[Row]]:
     """`out_of_distribution.csv` of a cohort's test records, and rows of their share and of shifts."""
-    indices = cohort.indices("test")
+    indices = cohort.split_indices("test")
     found, tested = compare_with_reference(of, cohort, indices), [cohort.rows[at] for at in indices]
     table = pd.DataFrame([(row.file, row.subject) for row in tested], columns=OUT_COLUMNS[:2])
     table[OUT_COLUMNS[2]] = ["; ".join(reasons) for reasons in found.reasons_per_record]
@@ -112,7 +112,7 @@ def shifts(of: Reference, values: pd.DataFrame, table: pd.DataFrame) -> Iterator
             continue
         measure = find_measure(view, name)
         kind, words = ("shift", name) if view == PERSON_VIEW else ("shift of maps", f"{view}: {measure.description}")
-        ends = stats.quantile_test(known, p=0.5).confidence_interval(CONFIDENCE)
+        ends = stats.quantile_test(known, p=0.5).confidence_interval(CONFIDENCE_LEVEL)
         sd = sum(found.half_ranges(measure.min_sd)) / (2 * SDS_TO_RANGE_END)
         yield {"kind": kind, "measure": words} | shift(known.median(), ends, found.middle, sd, len(known))
     for name, shares in of.constants.categories.items():
@@ -129,6 +129,6 @@ def shifts(of: Reference, values: pd.DataFrame, table: pd.DataFrame) -> Iterator
 def shift(value: float, ends: Iterable[float], before: float, sd: float, count: int) -> Row:
     """A number of so many people minus that of the training people, in standard deviations of these. Its interval does
     not count that the training people are a sample."""
-    low, high = ends if count >= MIN_PER_CLASS else (np.nan, np.nan)
+    low, high = ends if count >= MIN_CLASS_SUBJECTS else (np.nan, np.nan)
     apart = Estimate.of(*((number - before) / sd for number in (value, low, high)))
     return {**apart.columns(), "participants": count}

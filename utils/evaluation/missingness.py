@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from data.cohorts.cohort import Cohort
-from data.cohorts.variants import recorded_alike
+from data.cohorts.variants import equalise_recording
 from utils.runs.run import Run
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import MASKED, UNDEFINED, Estimate
@@ -19,7 +19,7 @@ from utils.scores.results import MASKED, UNDEFINED, Estimate
 
 def masked_cohort(run: Run) -> tuple[Cohort, ...]:
     """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    cohort = recorded_alike(run.cohort) if "phenotype" in run.model.reads else None
+    cohort = equalise_recording(run.cohort) if "phenotype" in run.model.reads else None
     return (cohort,) if cohort else ()
 
 

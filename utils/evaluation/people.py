@@ -4,7 +4,7 @@ why the person is out of distribution."""
 import pandas as pd
 
 from data.base import files
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASS_NAMES
 from utils.evaluation.options import TestOptions
 from utils.report.tables import Results
 from utils.runs.cross_validation import CrossValidation
@@ -37,7 +37,9 @@ def add(
     prevalence = run.options.prevalence if isinstance(run.options, TestOptions) else None
     people = table[["file", "subject"]].assign(raw=raw, probability=None, labels="")
     if calibration:
-        sets = [[of for of, is_in in zip(CLASSES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)]
+        sets = [
+            [of for of, is_in in zip(CLASS_NAMES, row, strict=True) if is_in] for row in calibration.sets(raw, LEVEL)
+        ]
         people["probability"] = calibration.probability(raw, prevalence)
         people["labels"] = [" or ".join(of) or "none" for of in sets]
     if unlike is not None:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from data.base.effort import EFFORT
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASS_NAMES
 from utils.report.tables import BOTH, COVERAGE, KINDS, NONE, ONE, column_of_sets
 from utils.scores.calibration import FLAT, LEVELS, agreements, enough, left_out
 from utils.scores.metrics import Predictions
-from utils.scores.results import CALIBRATION_COLUMNS, MIN_PER_CLASS, SAME_SCAN, UNDEFINED, UNITS, Estimate
+from utils.scores.results import CALIBRATION_COLUMNS, MIN_CLASS_SUBJECTS, SAME_SCAN, UNDEFINED, UNITS, Estimate
 from utils.scores.statistics import share_of
 
 Row = dict[str, object]
@@ -31,7 +31,7 @@ def people(predictions: pd.DataFrame) -> pd.DataFrame:
     folds_of_site = own.groupby("site")["fold"].nunique()
     are_known = len(folds_of_site) > 1 and folds_of_site.max() > 1  # to the models that predict others of a site
     calibrated, prevalence, found = left_out(label, raw, groups, own["site"].to_numpy() if are_known else None)
-    names = np.array([[NONE, CLASSES[1]], [CLASSES[0], BOTH]])  # by whether control is in the set, and autism
+    names = np.array([[NONE, CLASS_NAMES[1]], [CLASS_NAMES[0], BOTH]])  # by whether control is in the set, and autism
     sets = {column_of_sets(level): names[tuple(of.astype(int).T)] for level, of in zip(LEVELS, found, strict=True)}
     return own.assign(calibrated=calibrated, prevalence=prevalence, **sets)
 
@@ -57,7 +57,7 @@ def agreement(predictions: Predictions, seed: int, least: float = 0.0) -> dict[s
 
     value = agreements(of.label, of.probability, np.ones((1, len(of.label))), least)
     ends, found = of.bootstrap(statistic, seed, EFFORT.resamples), {}
-    few = min(of.units(of.label == label) for label in range(len(CLASSES))) < MIN_PER_CLASS
+    few = min(of.units(of.label == label) for label in range(len(CLASS_NAMES))) < MIN_CLASS_SUBJECTS
     for measure, (at,), *sides in zip(value, value.values(), *ends, strict=True):
         found[measure] = Estimate.of(at)
         if np.isfinite(at) and not few:
@@ -72,7 +72,7 @@ def of_level(table: pd.DataFrame, level: float) -> Iterator[Row]:
     table = table.assign(first=~table.duplicated(["label", "unit"]))
     for group, part in [("", table), *(table.groupby("group") if table["group"].nunique() > 1 else ())]:
         about = {"group": group, "level": level}
-        for value, name in enumerate(CLASSES):
+        for value, name in enumerate(CLASS_NAMES):
             own = part[part["label"] == value]
             held = share(own["set"].isin([name, BOTH]), own["unit"])
             yield {"measure": COVERAGE, "diagnosis": name} | about | held | {UNITS: int(own["first"].sum())}

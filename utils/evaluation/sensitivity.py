@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data.cohorts.covariates import AGE, SEX
+from data.cohorts.covariates import AGE_KIND, SEX_KIND
 from utils.scores.adjustment import Adjustment, linear, orthonormal, residuals
-from utils.scores.results import CONFIDENCE
+from utils.scores.results import CONFIDENCE_LEVEL
 
 RELIABILITIES = np.linspace(0.99, 0.3, 70)  # at which the test is repeated, one after another
 
@@ -53,7 +53,7 @@ class BesideCovariates:
         by_unit = np.bincount(self.unit, products - products.mean())
         free = max(len(by_unit) - parameters - 1, 1)
         error = self.wider * np.sqrt(by_unit @ by_unit) * len(by_unit) / free
-        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE) / 2, free) * error)
+        return bool(products.sum() > stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, free) * error)
 
 
 def measured_with_error(tested: BesideCovariates) -> list[str]:
@@ -62,7 +62,9 @@ def measured_with_error(tested: BesideCovariates) -> list[str]:
     return [
         name
         for name in names
-        if pd.api.types.is_numeric_dtype(tested.known[name]) and not AGE.names(name) and not SEX.names(name)
+        if pd.api.types.is_numeric_dtype(tested.known[name])
+        and not AGE_KIND.matches_name(name)
+        and not SEX_KIND.matches_name(name)
     ]
 
 
@@ -95,7 +97,7 @@ def least_reliability(tested: BesideCovariates) -> float | None:
 def unmeasured(tested: BesideCovariates, t: float, freedom: int) -> Unmeasured:
     """How strong a covariate would have to be that nobody measured, where the test beside all others has this `t`, of
     so many degrees of freedom; and the strongest of those that were measured."""
-    needed = abs(t) / np.sqrt(freedom) - stats.t.ppf((1 + CONFIDENCE) / 2, freedom - 1) / np.sqrt(freedom - 1)
+    needed = abs(t) / np.sqrt(freedom) - stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom - 1) / np.sqrt(freedom - 1)
     squared = max(needed, 0) ** 2
     share = (np.sqrt(squared**2 + 4 * squared) - squared) / 2  # of the variance of both that it explains
     strengths = {name: strength(tested, name) for name in tested.adjustment.covariates}

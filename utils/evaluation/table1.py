@@ -14,11 +14,11 @@ from scipy import stats
 
 from data.cohorts import phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.covariates import IQ, SEX, Kind, completed, of_kind
-from data.cohorts.records import CLASSES
+from data.cohorts.covariates import IQ_KIND, SEX_KIND, CovariateKind, add_phenotype_covariates, find_phenotype_covariate
+from data.cohorts.records import CLASS_NAMES
 from utils.report.tables import PEOPLE, SITE
 
-EVERY_IQ = replace(IQ, without=Kind.without)  # the verbal and the performance IQ, too
+EVERY_IQ = replace(IQ_KIND, excluded_pattern=CovariateKind.excluded_pattern)  # the verbal and the performance IQ, too
 BINARY = 2  # values of a number that is a code, such as 1 and 2 for the sexes
 MAX_CATEGORIES = 10
 MIN_EXPECTED = 5  # people in each cell of a chi-squared test by its distribution
@@ -32,8 +32,8 @@ def table1(cohort: Cohort) -> pd.DataFrame:
     `_median` of numbers or `_share` of a category; `test`, `statistic`, `p`, and for numbers `p_ranks`, of the
     Mann-Whitney test. Prints which columns have too many categories. Raises InputError for text among numbers.
     """
-    first = [cohort.rows[at] for at in cohort.first_records(range(len(cohort.rows))).values()]
-    known = pd.DataFrame([row for row in first if row.known])
+    first = [cohort.rows[at] for at in cohort.first_index_by_subject(range(len(cohort.rows))).values()]
+    known = pd.DataFrame([row for row in first if row.is_labelled])
     if known.empty:
         return pd.DataFrame()
     known = known.set_index("subject")
@@ -58,7 +58,12 @@ def table1(cohort: Cohort) -> pd.DataFrame:
         for name, values in found.items():
             there += described(str(name), values[here], label[here])
         rows += [row | {"site": site} for row in there]
-    columns = ["variable", "site", "category", *(f"{name}_{value}" for name in reversed(CLASSES) for value in VALUES)]
+    columns = [
+        "variable",
+        "site",
+        "category",
+        *(f"{name}_{value}" for name in reversed(CLASS_NAMES) for value in VALUES),
+    ]
     table = pd.DataFrame(rows).reindex(columns=[*columns, "test", "statistic", "p", "p_ranks"])
     counts = [name for name in columns if name.endswith(("_known", "_missing"))]
     texts = {name: table[name].astype(object).fillna("") for name in (SITE, "category", "test")}
@@ -77,16 +82,16 @@ def variables(cohort: Cohort) -> pd.DataFrame:
     site = {row.subject: row.site for row in cohort.rows}
     found: dict[str, pd.Series] = {}
     values = pd.DataFrame() if cohort.raw_phenotype is None else cohort.raw_phenotype
-    given = completed(cohort.covariates, cohort.raw_phenotype)
+    given = add_phenotype_covariates(cohort.covariates, cohort.raw_phenotype)
     given = values[[]] if given is None else given
     for name in given:
         if (given[name] == given.index.map(site)).all():
             continue
-        text = phenotype.clean(given[name])
-        found[name] = phenotype.numbers(given, name) if phenotype.mostly_numbers(given[name]) else text
+        text = phenotype.clean_column(given[name])
+        found[name] = phenotype.parse_number_column(given, name) if phenotype.is_mostly_numbers(given[name]) else text
     named = {name.casefold() for name in found}
-    found |= {name: values[name] for name in EVERY_IQ.of(values) if name.casefold() not in named}
-    sexes, coded = of_kind(values, SEX), [name for name in found if SEX.names(name)]
+    found |= {name: values[name] for name in EVERY_IQ.find_columns(values) if name.casefold() not in named}
+    sexes, coded = find_phenotype_covariate(values, SEX_KIND), [name for name in found if SEX_KIND.matches_name(name)]
     if coded and sexes is not None and is_text(sexes) and not any(is_text(found[name]) for name in coded):
         found = {name: column for name, column in found.items() if name not in coded[1:]} | {coded[0]: sexes}
     return pd.DataFrame({name: as_category(column) for name, column in found.items()}, index=given.index)
@@ -107,7 +112,7 @@ def as_category(values: pd.Series) -> pd.Series:
 
 def counted(values: pd.Series, label: np.ndarray) -> dict[str, int]:
     """How many people of each class have a value, and how many have none."""
-    of_class = {name: values[label == number] for number, name in enumerate(CLASSES)}
+    of_class = {name: values[label == number] for number, name in enumerate(CLASS_NAMES)}
     return {f"{name}_known": int(found.notna().sum()) for name, found in of_class.items()} | {
         f"{name}_missing": int(found.isna().sum()) for name, found in of_class.items()
     }
@@ -115,7 +120,7 @@ def counted(values: pd.Series, label: np.ndarray) -> dict[str, int]:
 
 def described(name: str, values: pd.Series, label: np.ndarray) -> list[dict[str, Any]]:
     """The row of a variable (n,), then one for each of its categories; `label` (n,) is 1 autism, 0 control."""
-    of_class = {kind: values[label == number].dropna() for number, kind in enumerate(CLASSES)}
+    of_class = {kind: values[label == number].dropna() for number, kind in enumerate(CLASS_NAMES)}
     head: dict[str, Any] = {"variable": name, **counted(values, label)}
     if is_text(values):
         shares = {f"{kind}_share": found.value_counts(normalize=True) for kind, found in of_class.items()}
@@ -131,7 +136,7 @@ def compared(values: pd.Series, label: np.ndarray) -> dict[str, Any]:
     """Whether the classes differ in a variable: Welch's t-test and the Mann-Whitney test of numbers; Pearson's
     chi-squared test of categories. Where few people are expected in a cell: Fisher's exact test of two categories, a
     Monte Carlo p of more. Empty if there are too few people or no differences to test."""
-    control, autism = (values[label == number].dropna() for number in range(len(CLASSES)))
+    control, autism = (values[label == number].dropna() for number in range(len(CLASS_NAMES)))
     if is_text(values):
         return compared_counts(pd.crosstab(values.dropna(), label[values.notna()]).to_numpy())
     if min(len(control), len(autism)) < 2 or pd.concat([control, autism]).nunique() < 2:

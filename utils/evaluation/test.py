@@ -11,12 +11,12 @@ import pandas as pd
 from data.base import files
 from data.base.tables import add_row, make_printable
 from data.base.terminal import format_participants, print_table, print_unless_quiet
-from data.cohorts.cohort import in_order
-from data.cohorts.covariates import known_covariates
-from data.cohorts.duplicates import SHARED_SCAN, leaders, tie
-from data.cohorts.phenotype import missing_in
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import TOGETHER
+from data.cohorts.cohort import split_into_batches
+from data.cohorts.covariates import load_all_covariates
+from data.cohorts.duplicates import SHARED_SCAN_WORDS, describe_tie, find_group_leaders
+from data.cohorts.phenotype import describe_missing_by_class
+from data.cohorts.records import CLASS_NAMES
+from data.cohorts.rows import DUPLICATES_TOGETHER
 from utils.evaluation import autoencoders, comparisons, confounds, external, missingness, probabilities
 from utils.evaluation.confounds import by_fold, by_site
 from utils.evaluation.table1 import table1
@@ -82,7 +82,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     if whole.repeats > 1 and each[0].predictions["label"].notna().any():
         inputs = whole.model.inputs(whole.config)
         results.add("repeats", comparisons.repeats_table(each, whole.seed, inputs))
-    count = max(len(run.cohort.indices("train")) for run in runs)
+    count = max(len(run.cohort.split_indices("train")) for run in runs)
     notes = baselines.limits(count, runs[0].cohort.connectomes is not None)
     conclude(results, each, notes, runs)
 
@@ -95,8 +95,8 @@ def of_part(run: Run, name: str) -> pd.DataFrame:
 
 def evaluate(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
-    results, indices = Results(run), run.cohort.indices("test")
-    batches = in_order(indices, run.config.batch_size)
+    results, indices = Results(run), run.cohort.split_indices("test")
+    batches = split_into_batches(indices, run.config.batch_size)
     found, *masked = predicted(run, network, batches, missingness.masked_cohort(run))
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
@@ -107,7 +107,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     if masked:
         table[MASKED] = masked[0]
     if groups := run.cohort.groups:
-        table[SAME_SCAN] = table["subject"].map(leaders(table["subject"], groups))
+        table[SAME_SCAN] = table["subject"].map(find_group_leaders(table["subject"], groups))
     results.add("predictions", table)
     notes = external.write_beside(results)
     score = conclude(results, tested(run), notes, [run])
@@ -131,7 +131,7 @@ def conclude(
     trained = [(part, part.checkpoints.record()) for part in parts]
     summary: dict[str, Any] = {
         "subjects": counts(run, FOLDS in metrics),
-        "left_out": run.cohort.metadata.left_out,
+        "left_out": run.cohort.metadata.left_out_count_by_reason,
         "warnings": notes,
         "prepared": asdict(prepared(run)),
         "baseline_settings": baselines.SETTINGS,
@@ -177,7 +177,7 @@ def measure(results: Results, every: Sequence[Tested]) -> tuple[dict[str, Estima
     compared = comparisons.baselines_table(predictions, [of.baselines for of in every], run.seed, inputs)
     if compared:
         results.add("baselines", pd.DataFrame(compared))
-    table = known_covariates(run.cohort)
+    table = load_all_covariates(run.cohort)
     motion, grouped = confounds.motion(predictions, table, run.seed), confounds.groups(predictions, table, run.seed)
     masked = missingness.masked(predictions, [of.predictions for of in every], run.seed)
     for name, rows in (("groups", grouped), ("confounds", confounds.rows(motion, grouped, masked))):
@@ -202,16 +202,19 @@ def calibrate(results: Results, mean: pd.DataFrame) -> None:
 def warnings_of(run: Run, unlabelled: int, every: int, notes_before: list[str]) -> list[str]:
     """What is wrong with the data, or must be known of the results, the gravest first."""
     derivation = run.cohort.metadata.derivation
-    uncleaned = [derivation.uncleaned] if derivation and derivation.uncleaned else []
-    gaps = [f"Missing values tell the label: {text}." for text in missing_in(run.cohort.raw_phenotype, run.cohort.rows)]
+    uncleaned = [derivation.uncleaned_warning] if derivation and derivation.uncleaned_warning else []
+    gaps = [
+        f"Missing values tell the label: {text}."
+        for text in describe_missing_by_class(run.cohort.raw_phenotype, run.cohort.rows)
+    ]
     none = [f"{unlabelled} of {every} test records have no label and are in no metric."] if unlabelled else []
-    return [*gaps, *uncleaned, *notes_before, *none, *(run.folds.notes if run.folds else [])]
+    return [*gaps, *uncleaned, *notes_before, *none, *(run.folds.warnings if run.folds else [])]
 
 
 def prepared(run: Run) -> Prepared:
     """How the data had been prepared, for the methods of a paper."""
     metadata, folds = run.cohort.metadata, run.folds
-    by_fold = folds and (folds.reduced or folds.whole.raw_phenotype is not None)
+    by_fold = folds and (folds.reduced_cohort_by_fold or folds.full_cohort.raw_phenotype is not None)
     return Prepared(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
@@ -219,13 +222,13 @@ def prepared(run: Run) -> Prepared:
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),
-        derivation=metadata.derivation.in_paper if metadata.derivation else "",
+        derivation=metadata.derivation.methods_text if metadata.derivation else "",
         scaled_by=("fold" if by_fold else "split") if metadata.phenotype_median else "",
-        same_scan=sum(SHARED_SCAN in tie((group,), run.cohort.metadata) for group in run.cohort.groups),
-        together=folds is not None or metadata.duplicates == TOGETHER,
+        same_scan=sum(SHARED_SCAN_WORDS in describe_tie((group,), run.cohort.metadata) for group in run.cohort.groups),
+        together=folds is not None or metadata.duplicates == DUPLICATES_TOGETHER,
         families=sum(len(members) > 1 for members in metadata.families.values()),
         family_column=metadata.family_column,
-        conversion=metadata.command,
+        conversion=metadata.conversion_command,
     )
 
 
@@ -235,10 +238,10 @@ def counts(run: Run, by_fold: bool) -> list[dict[str, Any]]:
     for row in {row.subject: row for row in run.cohort.rows}.values():
         split = row.split
         if run.folds is not None and run.is_pooled:
-            split = f"fold {run.folds.fold_of[row.subject]}" if by_fold else "tested"
-        found[split, row.site, CLASSES[int(row.label)] if row.known else "unknown"] += 1
+            split = f"fold {run.folds.fold_by_subject[row.subject]}" if by_fold else "tested"
+        found[split, row.site, CLASS_NAMES[int(row.label)] if row.is_labelled else "unknown"] += 1
     return [
-        {"split": split, "site": site} | {name: found[split, site, name] for name in (*CLASSES, "unknown")}
+        {"split": split, "site": site} | {name: found[split, site, name] for name in (*CLASS_NAMES, "unknown")}
         for split, site in sorted({(split, site) for split, site, _ in found})
     ]
 

@@ -11,7 +11,7 @@ from functools import cache
 
 from data.base.errors import InputError
 from data.base.processes import handle_signals
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from utils.machines.devices import Workers
 
 TASKS_A_NODE = 16  # of a job step of Slurm, at most
@@ -25,7 +25,7 @@ def together() -> Workers:
     import tensorflow as tf
 
     addresses, index = places()
-    print(f"Worker {index} of {len(addresses)}, waiting for {listed(addresses)}.", flush=True)
+    print(f"Worker {index} of {len(addresses)}, waiting for {join_names(addresses)}.", flush=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index
@@ -88,7 +88,7 @@ def wait_for_all(addresses: list[str], index: int) -> None:
                     time.sleep(0.2)
     except (OSError, OverflowError, ValueError) as error:
         raise InputError(
-            f"The workers cannot listen at {listed(addresses)} ({error}); name others, each as host:port."
+            f"The workers cannot listen at {join_names(addresses)} ({error}); name others, each as host:port."
         ) from error
 
 

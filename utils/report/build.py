@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.records import CLASSES
-from data.cohorts.rows import SITE_IS_UNKNOWN, listed
+from data.cohorts.records import CLASS_NAMES
+from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, join_names
 from data.pages.drawings import Forest, ForestBar
 from data.pages.page import HeadlineNumber, Page, Section, render_page
 from utils import figures
@@ -21,7 +21,7 @@ from utils.runs import record
 from utils.runs.record import Caveats
 from utils.scores.conclusion import OF_FOLD, UNLABELLED
 from utils.scores.metrics import headline
-from utils.scores.results import CHANCE, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
+from utils.scores.results import CHANCE_AUC, DATA, INTERVAL, NAMED, PAGE, ROLE, Estimate
 
 ROC = "roc"  # the figure that the test itself writes
 FIGURES = ("forest", "calibration")  # those that the page writes
@@ -71,7 +71,7 @@ def write_again(folder: Path) -> list[Path]:
     with files.locked(folder):
         found = record.read(folder)
         if found and found.finished and (odd := [name for name in record.changed(folder, found) if name in DATA]):
-            what = f"is not as the test wrote it: {listed(odd)}; copy the folder again, or test again"
+            what = f"is not as the test wrote it: {join_names(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
         tables = read_test(folder)  # nothing is changed before all that is needed can be read
         with record.rewriting(folder, REMADE):
@@ -97,7 +97,7 @@ def numbers(run: Described) -> list[HeadlineNumber]:
 def people(tables: Tables) -> HeadlineNumber:
     """Who was tested."""
     tested = tables.predictions.groupby("subject").first()
-    classes = [f"{(tested['label'] == label).sum()} {name}" for label, name in enumerate(CLASSES)]
+    classes = [f"{(tested['label'] == label).sum()} {name}" for label, name in enumerate(CLASS_NAMES)]
     unknown = tested["label"].isna().sum()
     of_each = ", ".join([*reversed(classes), *([f"{unknown} of unknown diagnosis"] if unknown else [])])
     return HeadlineNumber(str(len(tested)), "participants tested", f"{told_sites(tested['site'])}; {of_each}")
@@ -116,7 +116,7 @@ def forest(tables: Tables) -> Forest | None:
         name = f"{row['baseline']} ({NAMED})" if is_named else row["baseline"]
         rows.append((name, Estimate.in_row(row, area), "named" if is_named else ""))
     bars = [bar(*row) for row in rows if row[1].low is not None]
-    return Forest(f"{spelled(area)}, {INTERVAL}; {CHANCE:g} is guessing", bars, CHANCE) if bars else None
+    return Forest(f"{spelled(area)}, {INTERVAL}; {CHANCE_AUC:g} is guessing", bars, CHANCE_AUC) if bars else None
 
 
 def bar(name: str, score: Estimate, kind: str) -> ForestBar:
@@ -130,11 +130,11 @@ def cautions(caveats: Caveats) -> list[str]:
     if caveats.simulated:
         found.append("SIMULATED cohort: its people were made by a program, and nothing here is about people.")
     if caveats.problems:
-        found.append(f"PROBLEMS that invalidate these results: {listed(caveats.problems, SHOWN, '; ')}.")
+        found.append(f"PROBLEMS that invalidate these results: {join_names(caveats.problems, SHOWN, '; ')}.")
     if caveats.accepted_leaks:
         found.append(
-            f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though {listed(caveats.accepted_leaks, SHOWN)} "
-            "tells the diagnosis. Do not trust the scores."
+            f"LEAK ACCEPTED: the cohort was converted with --allowLeak, though "
+            f"{join_names(caveats.accepted_leaks, SHOWN)} tells the diagnosis. Do not trust the scores."
         )
     if caveats.transductive:
         found.append(
@@ -143,7 +143,7 @@ def cautions(caveats: Caveats) -> list[str]:
         )
     if caveats.unknown_site:
         found.append(
-            f"{SITE_IS_UNKNOWN}: what differs between scanners can look like what differs between diagnoses, and "
+            f"{SITE_UNKNOWN_SENTENCE}: what differs between scanners can look like what differs between diagnoses, and "
             "nothing here would show it. Convert again with the column of sites (--siteColumn), also if all are of one."
         )
     return found

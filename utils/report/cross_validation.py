@@ -14,7 +14,7 @@ from utils.report.tables import COVERAGE, Tables, read_test
 from utils.runs import record
 from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
 from utils.scores import calibration
-from utils.scores.results import MIN_PER_CLASS, SITE_COUNTS, UNITS, Estimate, or_none
+from utils.scores.results import MIN_CLASS_SUBJECTS, SITE_COUNTS, UNITS, Estimate, or_none
 
 HOW = "expected the folder of a finished run.py --test on folds"
 
@@ -70,7 +70,7 @@ def lowest_coverage(found: Tables) -> float | None:
     of_groups = table[
         (table["measure"] == COVERAGE) & (table["level"] == calibration.LEVELS[0]) & (table["group"] != "")
     ]
-    return or_none(of_groups.loc[of_groups[UNITS] >= MIN_PER_CLASS, "value"].min())
+    return or_none(of_groups.loc[of_groups[UNITS] >= MIN_CLASS_SUBJECTS, "value"].min())
 
 
 def groups_of(found: Tables) -> tuple[GroupScore, ...]:

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from data.base.tables import make_printable
-from data.cohorts.records import CLASSES
+from data.cohorts.records import CLASS_NAMES
 from data.pages.drawings import PAGE_FIGURE_SETTINGS, Forest
 from utils import figures
 from utils.scores.metrics import Predictions
 from utils.scores.results import (
-    CONFIDENCE,
+    CONFIDENCE_LEVEL,
     NO_INTERVAL,
     THRESHOLD,
     UNDEFINED,
@@ -70,13 +70,13 @@ def classification(predictions: Predictions, scores: Scores, folder: Path, marks
 def roc(predictions: Predictions, scores: Scores) -> Figure:
     """ROC curve of all records, with the AUC; without a curve where a class is missing."""
     figure, (axis,) = axes("roc", 3.8)
-    if len(np.unique(predictions.label)) < len(CLASSES):
+    if len(np.unique(predictions.label)) < len(CLASS_NAMES):
         axis.set(title="No ROC curve: all records are of one class.", xticks=[], yticks=[])
         return figure
     name = f"AUC {scores['auc'].text('.2f')}"
     axis.plot(*roc_curve(predictions.label, predictions.probability)[:2], color="C0", label=name)
     axis.plot([0, 1], [0, 1], color="0.3", linestyle=":", linewidth=1, label="guessing")
-    control, autism = CLASSES
+    control, autism = CLASS_NAMES
     axis.set_xlabel(f"false positive rate ({control} taken for {autism})")
     axis.set_ylabel(f"true positive rate ({autism} found)")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -110,9 +110,11 @@ def confusion(predictions: Predictions, scores: Scores) -> Figure:
     for (of, to), share in np.ndenumerate(shares):
         text = confusion_rows(predictions, scores)[of][to].replace(": ", "\n").replace(" (", "\n").rstrip(")")
         axis.text(to, of, text, ha="center", va="center", color="white" if share > DARK else "black")
-    names = [str(name) for name in CLASSES]
+    names = [str(name) for name in CLASS_NAMES]
     axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=names, yticklabels=names)
-    axis.set(xlabel=f"predicted diagnosis; intervals: {CONFIDENCE:.0%}, over participants", ylabel="true diagnosis")
+    axis.set(
+        xlabel=f"predicted diagnosis; intervals: {CONFIDENCE_LEVEL:.0%}, over participants", ylabel="true diagnosis"
+    )
     return figure
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 from data.base.effort import EFFORT
 from data.base.tables import make_printable
 from data.cohorts.division import Division
-from data.cohorts.records import GRIDS, Grid
-from data.cohorts.rows import known_sites
+from data.cohorts.records import GRID_BY_NAME, Grid
+from data.cohorts.rows import find_recorded_sites
 from models import MODELS
 from utils.figures import number
 from utils.report.tables import Described, Tables
@@ -43,7 +43,7 @@ PARCELS = {  # of connectomes, by a pattern of what is in their names; AAL2 and 
 
 def told_sites(sites: Iterable[str]) -> str:
     """How many are known, in words."""
-    count = len(known_sites(sites))
+    count = len(find_recorded_sites(sites))
     return f"{count} site{'s' if count > 1 else ''}" if count else "unknown site"
 
 
@@ -85,7 +85,7 @@ def facts(tables: Tables) -> Facts:
         folds=tables.predictions["fold"].nunique() if "fold" in tables.predictions else 0,
         division=Division.parse(run.folds or ""),
         same_folds=bool(tables.folds),
-        grid=GRIDS.get(run.grid or ""),
+        grid=GRID_BY_NAME.get(run.grid or ""),
         reads_phenotype="phenotype" in model.reads,
         maps=[f"{name}, {work}" for name, work in MEASURES.items() if any(of.startswith(name) for of in run.maps)],
         connectome=", ".join(filter(None, (series, parcels))),

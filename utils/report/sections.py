@@ -8,8 +8,8 @@ import pandas as pd
 
 from data.base.effort import EFFORT
 from data.base.terminal import format_participants
-from data.cohorts.records import CLASSES, TELLING
-from data.cohorts.rows import known_sites
+from data.cohorts.records import CLASS_NAMES, MIN_DESCRIBED_PEOPLE
+from data.cohorts.rows import find_recorded_sites
 from data.pages.page import CellByHeading, Section
 from utils.figures import number
 from utils.report import drawings
@@ -35,13 +35,16 @@ from utils.scores.results import (
     counted,
 )
 
-AUTISM, CONTROL = reversed(CLASSES)
+AUTISM, CONTROL = reversed(CLASS_NAMES)
 OF_FOLDS = ("auc", "accuracy", "balanced_accuracy", "brier")  # metrics.json has all
 LEVEL = LEVELS[0]  # of the sets that the page shows
 SIZES = {BOTH: "both labels", ONE: "one label", NONE: "no label"}
 MOST_MAPS = 10  # measures of maps on the page, those that lie farthest away
 MOST_PEOPLE = 50  # of those out of distribution on the page
-FEW = {"participants": f"< {TELLING}: so few are not counted. A dash in their row: fewer than {TELLING} of a class."}
+FEW = {
+    "participants": f"< {MIN_DESCRIBED_PEOPLE}: so few are not counted. "
+    f"A dash in their row: fewer than {MIN_DESCRIBED_PEOPLE} of a class."
+}
 ALONE = "Each interval holds for its {0} alone. Of so many {0}s, some are low or high by chance."
 OF_PAGE = COLUMNS | {  # columns of one table each
     "metric": Column("metric", NAME),
@@ -77,7 +80,7 @@ def scored(tables: Tables) -> Iterator[Section]:
         yield repeats(tables.repeats)
     if run.chosen:
         yield chosen(run)
-    if known["label"].nunique() == len(CLASSES):
+    if known["label"].nunique() == len(CLASS_NAMES):
         about = "Of all participants together; the verdict rests on the AUC above."
         if run.repeats > 1:
             about = "Of the mean probabilities over repeats; the AUC beside it is the mean of those of the repeats."
@@ -86,7 +89,7 @@ def scored(tables: Tables) -> Iterator[Section]:
     yield confusion(predictions, tables)
     if tables.folds:
         yield by_fold(tables)
-    if tables.sites is not None and known_sites(tables.sites["site"]):
+    if tables.sites is not None and find_recorded_sites(tables.sites["site"]):
         notes = {"AUC": "Of participants of the same site and fold: sites are small."} if run.small_sites else {}
         rows = groups(tables.sites, ["site"], ["auc", "accuracy"], COLUMNS | {"auc": Column("AUC", ".3f")})
         yield Section("Sites", [ALONE.format("site")], notes=notes, meanings=FEW, **few_apart(rows))
@@ -187,8 +190,8 @@ def confusion(predictions: Predictions, tables: Tables) -> Section:
     """True classes by predicted ones. Of repeats the counts are of mean probabilities, which have no interval."""
     scores, why = (tables.scores, NO_INTERVAL) if tables.run.repeats <= 1 else ({}, "no interval: means over repeats")
     rows = [
-        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASSES, cells, strict=True)}
-        for name, cells in zip(CLASSES, drawings.confusion_rows(predictions, scores, why), strict=True)
+        {"diagnosis": name} | {f"predicted {to}": cell for to, cell in zip(CLASS_NAMES, cells, strict=True)}
+        for name, cells in zip(CLASS_NAMES, drawings.confusion_rows(predictions, scores, why), strict=True)
     ]
     about = f"A probability of {THRESHOLD:g} or more counts as autism; shares are of the row."
     return Section("Confusion matrix", [about], table=rows)
@@ -198,7 +201,7 @@ def by_fold(tables: Tables) -> Section:
     """The scores in each fold, if it tests TELLING participants of each class."""
     sizes = tables.predictions.groupby("fold")["subject"].nunique()
     people = tables.labelled.groupby(["fold", "label"])["subject"].nunique().unstack(fill_value=0)
-    enough = (people >= TELLING).sum(axis=1) == len(CLASSES)
+    enough = (people >= MIN_DESCRIBED_PEOPLE).sum(axis=1) == len(CLASS_NAMES)
     rows = [
         {"fold": fold, "participants": counted(sizes.get(fold, math.nan))}
         | {
@@ -208,7 +211,9 @@ def by_fold(tables: Tables) -> Section:
         }
         for fold, scores in tables.folds.items()
     ]
-    about = f"Of so many folds some score low by chance; a dash: fewer than {TELLING} participants of a class."
+    about = (
+        f"Of so many folds some score low by chance; a dash: fewer than {MIN_DESCRIBED_PEOPLE} participants of a class."
+    )
     return Section("Folds", [about], **few_apart(rows))
 
 
@@ -219,7 +224,7 @@ def groups(
     smaller = table[["autism", "control"]].min(axis=1)
     known = table.copy()
     for name in scores:
-        few = (table["subjects"] if name == "accuracy" else smaller) < TELLING
+        few = (table["subjects"] if name == "accuracy" else smaller) < MIN_DESCRIBED_PEOPLE
         known.loc[few, columns_of(name)] = math.nan
     return rows_of(known, [*names, *SITE_COUNTS, *scores], columns)
 
@@ -285,7 +290,7 @@ def sets(table: pd.DataFrame, everybody: str) -> Section:
 
 def of_people(row: pd.Series) -> str:
     """`81% of 70 (70% to 88%)`; a dash of fewer than TELLING participants."""
-    if row["participants"] < TELLING:
+    if row["participants"] < MIN_DESCRIBED_PEOPLE:
         return "-"
     return f"{row['value']:.0%} of {row['participants']:.0f} ({Estimate.in_row(row).ends('.0%')})"
 

@@ -17,7 +17,7 @@ from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import RECORD, Caveats, Choices, Record
 from utils.runs.run import Run
 from utils.scores.conclusion import Conclusion
-from utils.scores.results import CONFIDENCE, HEADLINES, METRICS, ROWS, TABLES, Estimate, Table
+from utils.scores.results import CONFIDENCE_LEVEL, HEADLINES, METRICS, ROWS, TABLES, Estimate, Table
 
 PERMUTATIONS = "permutations"  # of run.json
 PEOPLE, SITE = "participants", "site"  # rows of table1.csv that are not covariates
@@ -93,7 +93,7 @@ class Permuted:
         return (
             f"p = {self.p:.2g} for the whole procedure: on labels permuted within sites its "
             f"{HEADLINES[self.metric]} was as high in {self.high} of {self.count} permutations (mean {self.mean:.3f})."
-            f"{early} Infinitely many would give at most {self.bound:.2g} ({CONFIDENCE:.0%} bound)."
+            f"{early} Infinitely many would give at most {self.bound:.2g} ({CONFIDENCE_LEVEL:.0%} bound)."
         )
 
 

@@ -3,7 +3,7 @@
 A training from zero beside an earlier one gives its files another name. So the earlier checkpoint is the one in use
 until the new training has saved, when TensorFlow's state file is replaced; then it is removed. If a checkpoint is not
 as it was saved, the one before is used and a warning is printed. Other files in the folder stay: `folds-<how>/<K>` and
-`everybody`, checkpoints of other trainings, and the user's.
+`train_on_everybody`, checkpoints of other trainings, and the user's.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data.base import files
 from data.base.errors import InputError
 from data.cohorts.cohort import Cohort
-from data.cohorts.stored import sealed
+from data.cohorts.stored import open_run_cohort
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
 from utils.runs.record import Record
@@ -230,12 +230,12 @@ class CheckpointFolder:
 
 def cohorts_like(saved: Record, places: Iterable[Path]) -> Iterator[Cohort]:
     """The cohorts in these folders that are those of a record."""
-    from data.cohorts.variants import everybody
+    from data.cohorts.variants import train_on_everybody
 
     for place in places:
         try:
-            cohort = sealed(place, together=False)
-            cohort = everybody(cohort) if saved.everybody else cohort
+            cohort = open_run_cohort(place, unite_groups=False)
+            cohort = train_on_everybody(cohort) if saved.everybody else cohort
         except InputError:
             continue
         if cohort.identity == saved.cohort_sha256:

@@ -11,10 +11,10 @@ from typing import Any
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import format_participants
-from data.cohorts.cohort import in_one_folder
-from data.cohorts.duplicates import People, in_common, people_of
-from data.cohorts.records import CLASSES, REDUCED
-from data.cohorts.rows import listed
+from data.cohorts.cohort import flatten_cohort
+from data.cohorts.duplicates import PeopleScans, find_people_in_common, load_people_scans
+from data.cohorts.records import CLASS_NAMES, REDUCED
+from data.cohorts.rows import join_names
 from utils.runs import record
 from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
@@ -45,8 +45,8 @@ def trained_otherwise(folder: CheckpointFolder, of_model: Path) -> None:
     found += ["one of a split"] if CheckpointFolder(of_model).exists else []
     if found := [name for name in found if name not in folder.path.parts]:
         raise InputError(
-            f"{folder.path} holds no checkpoint, but {of_model} has {listed(found)}; say so with --folds, --wholeSites "
-            f"or --everybody, or make this one: {folder.training}"
+            f"{folder.path} holds no checkpoint, but {of_model} has {join_names(found)}; say so with --folds, "
+            f"--wholeSites or --everybody, or make this one: {folder.training}"
         )
 
 
@@ -67,8 +67,8 @@ def same_settings(run: Run, saved: Record) -> None:
     if not run.job.needs_checkpoint and (run.candidates or saved.candidates):
         if saved.candidates != (compared := tuple(map(str, run.candidates))):
             raise InputError(
-                f"{run.checkpoints.path} was chosen among {listed(saved.candidates) or 'no candidates'}, this run "
-                f"compares {listed(compared) or 'none'}; use --choose accordingly or {OTHER}."
+                f"{run.checkpoints.path} was chosen among {join_names(saved.candidates) or 'no candidates'}, this run "
+                f"compares {join_names(compared) or 'none'}; use --choose accordingly or {OTHER}."
             )
         if (batches := saved.told.get("chosen", {}).get("batches", run.num_iters)) != run.num_iters:
             raise InputError(
@@ -97,7 +97,7 @@ def refuse_others(where: object, there: Mapping[str, Any], here: Mapping[str, An
     """Raises InputError for what is otherwise here than there."""
     names = [name for name in here if there.get(name) != here[name]]
     if odd := [f"{name}={there.get(name)} there, {name}={here[name]} asked for" for name in names]:
-        raise InputError(f"{where} differs: {listed(odd, 3, '; ')}. {advice}")
+        raise InputError(f"{where} differs: {join_names(odd, 3, '; ')}. {advice}")
 
 
 def as_scored(run: Run) -> None:
@@ -149,17 +149,19 @@ def refuse_leak(run: Run, what: str, subjects: Collection[str], volumes: Collect
     if not subjects and not volumes:
         return  # as of an encoder, where there is none
     cohort, known = run.cohort, set(map(bare_name, subjects))
-    tested = cohort.subjects("test")
-    by_scan = in_common(People({what: set(volumes)}), people_of(cohort, tested, with_means=False))
+    tested = cohort.split_subjects("test")
+    by_scan = find_people_in_common(
+        PeopleScans({what: set(volumes)}), load_people_scans(cohort, tested, with_means=False)
+    )
     if leaked := [name for name in tested if bare_name(name) in known or name in by_scan]:
         renamed = [name for name in leaked if bare_name(name) not in known]
-        which = "all of them" if renamed == leaked else listed(renamed)
+        which = "all of them" if renamed == leaked else join_names(renamed)
         names = f" By their scans, whatever their names: {which}." if renamed else ""
         in_folds = EDITED if what == CHECKPOINT else IN_FOLDS
         advice = in_folds if run.folds else THEIR_SCORE if run.everybody else WITHOUT_THEM
         raise InputError(
             f"{len(leaked)} of {format_participants(len(tested), 'test')} of {cohort.path} trained {what}: "
-            f"{listed(leaked)}.{names} Results on them would be too good. {advice}"
+            f"{join_names(leaked)}.{names} Results on them would be too good. {advice}"
         )
 
 
@@ -167,7 +169,7 @@ def no_near_copy(run: Run, saved: Record) -> None:
     """No test subject of another cohort may have nearly the scan of a training subject, such as one with noise. What
     cannot be compared is printed."""
     cohort = run.cohort
-    if saved.cohort_sha256 == cohort.identity or cohort.simulated:
+    if saved.cohort_sha256 == cohort.identity or cohort.is_simulated:
         return  # its own cohort, in which near_duplicates are in one split
     if not saved.everybody and saved.cohort_sha256 == cohort.metadata.provenance.get("like"):
         return  # compared when it was converted
@@ -175,9 +177,9 @@ def no_near_copy(run: Run, saved: Record) -> None:
     if training is None or saved.people is None or training.num_maps != cohort.num_maps:
         print(run.checkpoints.overlap)
         return
-    trained = people_of(training, saved.people.subjects)
-    if leaked := in_common(trained, people_of(cohort, cohort.subjects("test"))):
-        pairs = listed([f"{one} has that of {other}" for one, other in leaked.items()])
+    trained = load_people_scans(training, saved.people.subjects)
+    if leaked := find_people_in_common(trained, load_people_scans(cohort, cohort.split_subjects("test"))):
+        pairs = join_names([f"{one} has that of {other}" for one, other in leaked.items()])
         raise InputError(
             f"At least {len(leaked)} test participants of {cohort.path} have the scan of a training participant of "
             f"this checkpoint, with noise or exported again: {pairs}. {WITHOUT_THEM}"
@@ -194,9 +196,9 @@ def same_preparation(run: Run, saved: Record) -> None:
     if saved.cohort_sha256 == run.cohort.identity:
         return
     reads = run.model.inputs(run.config)
-    of_saved = saved.preparation.of_inputs(reads) if saved.preparation else {}
+    of_saved = saved.preparation.select_for_inputs(reads) if saved.preparation else {}
     unknown = []
-    for name, here in run.cohort.metadata.of_inputs(reads).items():
+    for name, here in run.cohort.metadata.select_for_inputs(reads).items():
         there = of_saved.get(name)
         if None in (there, here):
             unknown.append(name)
@@ -227,8 +229,8 @@ def excerpt(value: object, other: object) -> str:
 
 def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
-    labels = {run.cohort.rows[index].label for index in run.cohort.indices("train")}
-    if run.model.predicts == "label" and len(labels) < len(CLASSES):
+    labels = {run.cohort.rows[index].label for index in run.cohort.split_indices("train")}
+    if run.model.predicts == "label" and len(labels) < len(CLASS_NAMES):
         raise InputError(
             f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
             "participants of both."
@@ -252,7 +254,7 @@ def new_output(run: Run) -> None:
 
 def distinct_names(run: Run) -> None:
     """A file can be written for each record, whatever folder it comes from."""
-    in_one_folder(run.cohort)
+    flatten_cohort(run.cohort)
 
 
 def code_fits(run: Run) -> None:

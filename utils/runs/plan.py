@@ -19,12 +19,12 @@ from data.base.errors import InputError, compose_accents
 from data.base.terminal import format_participants, print_summary
 from data.cohorts import atlas
 from data.cohorts.cohort import Cohort
-from data.cohorts.division import WHOLE_SITES, Division, folder_name
-from data.cohorts.findings import check_line
-from data.cohorts.folds import Folds, open_folds, part_folder, repeated, saved_seed
+from data.cohorts.division import WHOLE_SITES, Division, encode_folder_name
+from data.cohorts.findings import format_check_line
+from data.cohorts.folds import Folds, make_fold_folder, open_folds, open_repeat_folds, read_saved_seed
 from data.cohorts.records import REDUCED
-from data.cohorts.stored import sealed
-from data.cohorts.variants import everybody, prepared_as, standardised
+from data.cohorts.stored import open_run_cohort
+from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
 from models import MODELS, PRECISIONS, Model, Settings, override
 from utils.runs import guards, record
 from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
@@ -168,7 +168,7 @@ class Asked:
         """Where the checkpoints are: of all folds, or of the one network."""
         folder = self.chk_point_dir / self.model
         if self.folds:
-            return folder / f"{OF_FOLDS}{folder_name(self.division)}"
+            return folder / f"{OF_FOLDS}{encode_folder_name(self.division)}"
         return folder / EVERYBODY if self.everybody else folder
 
     @property
@@ -202,7 +202,7 @@ class Asked:
         template = self.job.out_dir if self.data_dir else USUAL_RESULTS
         if template == USUAL_RESULTS:
             template += "-everybody" if self.everybody else ""
-            template += f"-folds-{folder_name(self.division)}" if self.folds else ""
+            template += f"-folds-{encode_folder_name(self.division)}" if self.folds else ""
             template += "-repeats" if self.repeats > 1 else ""
         return Path(template.format(model=self.model, job=self.job.name, data=beside.parent / beside.name))
 
@@ -317,9 +317,11 @@ def runs_of(asked: Asked) -> Iterator[Run]:
     moments = None
     for part, folder, of in zip(parts, folders, saved, strict=True):
         run = run_of(asked, part, folder, of, of or usual)
-        if run.transductive and not (part.folds and part.folds.reduced):  # sites are the same in all folds
-            moments = moments or run.cohort.moments
-            run = replace(run, cohort=replace(run.cohort, moments=moments))
+        if run.transductive and not (
+            part.folds and part.folds.reduced_cohort_by_fold
+        ):  # sites are the same in all folds
+            moments = moments or run.cohort.moments_by_site
+            run = replace(run, cohort=replace(run.cohort, moments_by_site=moments))
         yield run
 
 
@@ -327,7 +329,7 @@ def checkpoints_of(asked: Asked, part: Part) -> CheckpointFolder:
     """The folder of a run's checkpoints. New people, as of `convert --like`, do not train them: the command that does
     names the cohort of the training, or COHORT if that is not known."""
     folder = CheckpointFolder(part.kept, asked.training_command)
-    if part.cohort.subjects("train"):
+    if part.cohort.split_subjects("train"):
         return folder
     trained = replace(asked, data_dir=Path(folder.cohort_of_training or "COHORT"))
     return replace(folder, training=trained.training_command)
@@ -337,24 +339,26 @@ def parts_of(asked: Asked) -> Iterator[Part]:
     """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as is asked for."""
     out_dir = asked.results
     if not asked.folds:
-        cohort = sealed(asked.source)
+        cohort = open_run_cohort(asked.source)
         if asked.everybody and asked.training:
             cohort = of_everybody(cohort)
         yield Part(cohort, asked.kept, out_dir)
         return
     seed = asked.seed or 0
     folds = open_folds(asked.source, asked.division, seed, asked.places[0])
-    for note in folds.notes:
+    for note in folds.warnings:
         print(note, flush=True)
-    if asked.repeats > 1 and (folds.reduced or not folds.are_numbered):
+    if asked.repeats > 1 and (folds.reduced_cohort_by_fold or not folds.are_numbered):
         print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
-    asked_fold = None if asked.fold is None else folds.named(asked.fold)
+    asked_fold = None if asked.fold is None else folds.find_fold(asked.fold)
     for number, place in enumerate(asked.places):
-        cut = repeated(folds, seed + number, place) if number else folds
+        cut = open_repeat_folds(folds, seed + number, place) if number else folds
         of_repeat = out_dir / REPEAT.format(number) if asked.repeats > 1 else out_dir
-        for name in cut.names:
-            results, is_asked = part_folder(of_repeat, name), asked_fold in (None, name)
-            yield Part(cut.cohort(name), place / folder_name(name), results, cut, name, number, is_asked)
+        for name in cut.fold_names:
+            results, is_asked = make_fold_folder(of_repeat, name), asked_fold in (None, name)
+            yield Part(
+                cut.make_fold_cohort(name), place / encode_folder_name(name), results, cut, name, number, is_asked
+            )
 
 
 def seed_of(asked: Asked) -> int:
@@ -364,7 +368,7 @@ def seed_of(asked: Asked) -> int:
     if seed is None:
         folder = asked.trained or CheckpointFolder(asked.kept)
         saved = folder.record().settings if folder.whole and not asked.override else None
-        seed = saved_seed(asked.places[0]) if asked.folds else saved.seed if saved else 0
+        seed = read_saved_seed(asked.places[0]) if asked.folds else saved.seed if saved else 0
     if seed + asked.repeats - 1 > MAX_SEED:
         raise InputError(f"--seed {seed} leaves no seeds for {asked.repeats} repeats; use a smaller one.")
     return seed
@@ -372,7 +376,7 @@ def seed_of(asked: Asked) -> int:
 
 def of_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
-    found = everybody(cohort)
+    found = train_on_everybody(cohort)
     if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
         print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled)))}.")
     if found.raw_phenotype is None:
@@ -418,7 +422,7 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     check_grid(asked, part.cohort)
     cohort = part.cohort
     if saved and saved.preparation and not (training or part.folds):  # new people
-        cohort = prepared_as(cohort, saved.preparation)
+        cohort = scale_phenotype_as(cohort, saved.preparation)
     explicit = [saved, *(text for text in asked.set or () if text.startswith("connectome="))]
     config = of_cohort(config, part.cohort, model, explicit)
     compared = asked.candidates
@@ -457,9 +461,9 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
         trained_with=of_others(saved) if asked.trained and saved else Caveats(),
         begun=saved.begun if saved and training else "",
     )
-    kept_in = asked.chk_point_dir / atlas.MEANS
-    cohort = standardised(run.cohort, run.standard)
-    return replace(run, cohort=cohort if asked.trained else replace(cohort, kept_in=kept_in))
+    kept_in = asked.chk_point_dir / atlas.MEANS_FOLDER
+    cohort = standardise_cohort(run.cohort, run.standard)
+    return replace(run, cohort=cohort if asked.trained else replace(cohort, means_folder=kept_in))
 
 
 def of_others(saved: Record) -> Caveats:
@@ -496,10 +500,10 @@ def check_grid(asked: Asked, cohort: Cohort) -> None:
 def print_before(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort, folds = run.cohort, run.folds
-    census = cohort.census(folds.fold_of if folds else None)
-    facts = [] if run.job.needs_checkpoint else [*census.counted("sites")]
-    facts += [("note", text) for text in census.every("notes") if facts]
-    if cohort.simulated:
+    census = cohort.take_census(folds.fold_by_subject if folds else None)
+    facts = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
+    facts += [("note", text) for text in census.list_texts("notes") if facts]
+    if cohort.is_simulated:
         facts.append(("SIMULATED", "the results say nothing about people"))
     if run.transductive:
         how = "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
@@ -508,6 +512,8 @@ def print_before(run: Run) -> None:
     if usual and not (run.job.needs_checkpoint or USUAL_CHECKPOINTS.exists()):
         facts.append(("checkpoints", f"{USUAL_CHECKPOINTS} is made for them; --chkPointDir names another folder"))
     if run.data_dir:
-        checked = folds.unchecked if folds else cohort
-        facts.append(("checked", check_line(checked.verdict, run.caveats.problems, checked.tables or checked.path)))
+        checked = folds.unchecked_cohort if folds else cohort
+        facts.append(
+            ("checked", format_check_line(checked.verdict, run.caveats.problems, checked.tables_folder or checked.path))
+        )
     print_summary(facts)

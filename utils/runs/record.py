@@ -15,7 +15,7 @@ from typing import Any
 
 from data.base import files
 from data.base.errors import InputError
-from data.cohorts.rows import SITE_UNKNOWN, Preparation, listed
+from data.cohorts.rows import SITE_UNKNOWN_MARK, Preparation, join_names
 from utils.runs.cross_validation import CrossValidation
 
 RECORD = "run.json"
@@ -41,8 +41,8 @@ class Choices:
 @dataclass(frozen=True, kw_only=True)
 class Caveats:
     """What must stand beside every result: simulated people, problems of the cohort, accepted leaks.
-    `problems` invalidate results (`Cohort.problems`), `accepted_leaks` are those of --allowLeak; `transductive`: the
-    people of a site, tested ones too, standardised its volumes."""
+    `problems` invalidate results (`Cohort.find_problems`), `accepted_leaks` are those of --allowLeak; `transductive`:
+    the people of a site, tested ones too, standardised its volumes."""
 
     simulated: bool = False
     problems: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Caveats:
             f"PROBLEMS: {len(self.problems)}": self.problems,
             "LEAK ACCEPTED": self.accepted_leaks,
             "TRANSDUCTIVE": self.transductive,
-            SITE_UNKNOWN: self.unknown_site,
+            SITE_UNKNOWN_MARK: self.unknown_site,
         }
         found = [text for text, holds in marks.items() if holds]
         return f" ({', '.join(found)})" if found else ""
@@ -72,7 +72,8 @@ class Caveats:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Who trained a network, and the encoder of its volumes: IDs, and the scans of these, see `Cohort.scans`."""
+    """Who trained a network, and the encoder of its volumes: IDs, and the scans of these, see
+    `Cohort.scans_by_subject`."""
 
     subjects: tuple[str, ...] = ()
     scans: tuple[str, ...] = ()
@@ -259,7 +260,8 @@ def check_free(folder: Path, job: str, model: str) -> Record | None:
         if all(map(PART.match, there)):  # begun by parts, of which one was killed
             return None
         raise InputError(
-            f"{folder} holds {listed(there, 3)}, and no run.json that says which run wrote that; name another --outDir."
+            f"{folder} holds {join_names(there, 3)}, and no run.json that says which run wrote that; name another "
+            "--outDir."
         )
     if (found.job, found.model) != (job, model):
         raise InputError(

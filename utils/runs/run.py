@@ -17,7 +17,7 @@ from data.base.cli import option
 from data.base.errors import InputError
 from data.base.terminal import print_unless_quiet
 from data.cohorts.cohort import Cohort, Standard
-from data.cohorts.variants import standardised
+from data.cohorts.variants import standardise_cohort
 from models import MODELS, Model, Settings
 from utils.machines import devices
 from utils.machines.devices import Workers
@@ -144,7 +144,7 @@ class Run:
             choices = {name: choices[name] for name in ("model", "seed", "precision")}
         elif self.candidates:
             choices |= {"preset": None, "config": [asdict(one.config) for one in self.candidates]}
-        cut = (self.folds.how, self.fold, self.repeat, self.folds.fold_of) if self.folds else None
+        cut = (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject) if self.folds else None
         beside = self.options.settings(), asdict(self.caveats), self.cross_validation and asdict(self.cross_validation)
         return record.key_of(self.job.name, choices, cut, self.everybody, self.cohort.identity, beside)
 
@@ -166,7 +166,7 @@ class Run:
             settings=self.choices,
             candidates=tuple(map(str, self.candidates)),
             options=self.options.settings(),
-            folds=self.folds.how if self.folds else None,
+            folds=self.folds.folds_option if self.folds else None,
             fold=self.fold or None,
             repeat=self.repeat,
             repeats=self.repeats,
@@ -201,8 +201,8 @@ class Run:
         """Who trains its network."""
         metadata = self.cohort.metadata
         return People(
-            subjects=tuple(self.cohort.subjects("train")),
-            scans=tuple(sorted(set().union(*self.cohort.scans("train").values()))),
+            subjects=tuple(self.cohort.split_subjects("train")),
+            scans=tuple(sorted(set().union(*self.cohort.scans_by_subject("train").values()))),
             encoder_subjects=metadata.encoder_subjects,
             encoder_scans=metadata.encoder_volumes,
         )
@@ -252,7 +252,7 @@ class Run:
         if not self.folds:
             return "everybody" if self.everybody else ""
         several = f"{self.repeats} repeats" if self.repeats > 1 and not self.fold else ""
-        return ", ".join(filter(None, (self.folds.how, self.fold and f"fold {self.part}", several)))
+        return ", ".join(filter(None, (self.folds.folds_option, self.fold and f"fold {self.part}", several)))
 
     @contextmanager
     def locked(self) -> Iterator["Run"]:
@@ -309,19 +309,19 @@ class Run:
         """This run with the settings of the candidate that was chosen."""
         choices = replace(self.choices, preset=candidate.preset, config=asdict(candidate.config))
         run = replace(self, choices=choices, config=candidate.config)
-        return replace(run, cohort=standardised(run.cohort, run.standard))
+        return replace(run, cohort=standardise_cohort(run.cohort, run.standard))
 
     @cached_property
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
-        whole, fold_of = (self.folds.whole, self.folds.fold_of) if self.folds else (self.cohort, None)
-        own, its = tuple(whole.problems(fold_of, self.model.predicts == "label")), self.trained_with
+        whole, fold_of = (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
+        own, its = tuple(whole.find_problems(fold_of, self.model.predicts == "label")), self.trained_with
         return Caveats(
-            simulated=self.cohort.simulated or its.simulated,
+            simulated=self.cohort.is_simulated or its.simulated,
             problems=(*own, *its.problems),
             accepted_leaks=tuple(dict.fromkeys([*self.cohort.metadata.accepted_leaks, *its.accepted_leaks])),
             transductive=self.transductive,
-            unknown_site=whole.unknown_site,
+            unknown_site=whole.is_site_unknown,
         )
 
     @property
@@ -350,7 +350,7 @@ def pooled(runs: Sequence[Run]) -> Run:
         fold="",
         repeat=0,
         begun="",
-        cohort=first.folds.whole,
+        cohort=first.folds.full_cohort,
         out_dir=first.out_dir.parents[up],
         checkpoints=replace(first.checkpoints, path=first.checkpoints.path.parents[up]),
         used={run.part: run.checkpoints.digest() for run in runs if run.checkpoints.whole},

@@ -19,7 +19,7 @@ from data.base.cli import format_error_line
 from data.base.errors import InputError
 from data.base.processes import cpu_count, handle_signals
 from data.base.terminal import ProgressBar, open_progress_bar, print_summary, redirect_progress
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from utils.machines import devices
 from utils.machines.devices import Workers
 from utils.runs.duration import Ahead, looking_ahead
@@ -124,7 +124,7 @@ def pool(runs: Sequence[Run], device: str) -> int:
         return 0
     if missing := [run.part for run in runs if not run.is_done()]:
         folds = "folds" if len(missing) > 1 else "fold"
-        print(f"Still to be done before the results are pooled: {folds} {listed(missing)}.")
+        print(f"Still to be done before the results are pooled: {folds} {join_names(missing)}.")
         return 0
     with files.locked(stands.out_dir, wait=True):
         if stands.override or not stands.is_done():

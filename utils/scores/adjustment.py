@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats
 from sklearn.linear_model import Lasso
 
-from data.cohorts.covariates import KINDS
-from data.cohorts.rows import known_sites
+from data.cohorts.covariates import COVARIATE_KIND_BY_NAME
+from data.cohorts.rows import find_recorded_sites
 from utils.scores.features import UNKNOWN
 
 SUBJECTS_A_PARAMETER = 5  # for which 2 suffice (Austin & Steyerberg 2015, J Clin Epidemiol 68:627)
@@ -141,8 +141,11 @@ def adjustment(known: pd.DataFrame, sites: Iterable[str] | None = None) -> Adjus
 
 def unknown(known: pd.DataFrame, sites: Iterable[str] | None) -> tuple[str, ...]:
     """Which of KINDS are not known for enough people; the site first, if these `sites` of theirs are none."""
-    site = ("site",) if sites is not None and not known_sites(sites) else ()
-    return (*site, *(name for name, kind in KINDS.items() if not kind.of(known[enough(known)])))
+    site = ("site",) if sites is not None and not find_recorded_sites(sites) else ()
+    return (
+        *site,
+        *(name for name, kind in COVARIATE_KIND_BY_NAME.items() if not kind.find_columns(known[enough(known)])),
+    )
 
 
 def with_terms(found: Adjustment, terms: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> Adjustment:

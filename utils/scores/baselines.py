@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from data.base.effort import EFFORT
 from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import Cohort
-from data.cohorts.rows import Row
+from data.cohorts.rows import RecordRow
 from utils.scores import ridge
 from utils.scores.calibration import platt
 from utils.scores.features import encoder, features
@@ -91,7 +91,7 @@ def by_svm(known: np.ndarray, new: np.ndarray, of: TrainingSet) -> np.ndarray:
     return expit(slope * whole.decision_function(rbf_kernel(new, known, gamma)) + shift)
 
 
-def training_sets(rows: Sequence[Row], people: np.ndarray) -> list[TrainingSet]:
+def training_sets(rows: Sequence[RecordRow], people: np.ndarray) -> list[TrainingSet]:
     """What linear classifiers take of training records with these rows, of these people (n,), and what SVMs do, at most
     MAX_SVM_RECORDS of them, drawn at random; nothing if they are too few for inner folds."""
     found = []
@@ -119,7 +119,7 @@ def predict(cohort: Cohort, training: Cohort | None = None) -> pd.DataFrame:
     of `training`, see `training_people`. Prints what had to be left out.
     """
     source, cohorts = training or cohort, (training, cohort) if training else (cohort,)
-    train, test = source.indices("train"), cohort.indices("test")
+    train, test = source.split_indices("train"), cohort.split_indices("test")
     rows = [source.rows[index] for index in train]
     result = {MAJORITY: np.full(len(test), np.mean([row.label for row in rows]))}
     if fitting := training_sets(rows, ridge.people_of(source, train)):
@@ -171,11 +171,11 @@ def with_connectomes(found: dict[str, np.ndarray], source: Cohort, cohort: Cohor
     """Probabilities of the test records of `cohort` by the edges of connectomes, fitted on training records of
     `source`. First by edges alone, then with those that were `found` by maps and phenotype. None unless both cohorts
     have the same edges."""
-    same = source.metadata.of_inputs([CONNECTOME]) == cohort.metadata.of_inputs([CONNECTOME])
+    same = source.metadata.select_for_inputs([CONNECTOME]) == cohort.metadata.select_for_inputs([CONNECTOME])
     if not same or source.connectomes is None or cohort.connectomes is None:
         return {}
-    classifier = ridge.fit_edges(source, source.connectomes, source.indices("train"))
-    own = expit(classifier.log_odds(cohort.connectomes, cohort.indices("test")))
+    classifier = ridge.fit_edges(source, source.connectomes, source.split_indices("train"))
+    own = expit(classifier.log_odds(cohort.connectomes, cohort.split_indices("test")))
     parts = [found.get(f"regions, {MEAN}", found[f"regions, {SVM}"]), own]
     parts += [found[name] for name in [f"phenotype, {SVM}"] if name in found]
     kinds = "regions with phenotype and connectome" if len(parts) > 2 else "regions and connectome"

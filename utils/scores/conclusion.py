@@ -3,9 +3,17 @@
 from dataclasses import dataclass, field
 
 from data.base.tables import make_printable
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from data.pages.page import HeadlineNumber
-from utils.scores.results import CHANCE, HEADLINES, INTERVAL, NAMED, UNDEFINED, Estimate, minimum_detectable_difference
+from utils.scores.results import (
+    CHANCE_AUC,
+    HEADLINES,
+    INTERVAL,
+    NAMED,
+    UNDEFINED,
+    Estimate,
+    minimum_detectable_difference,
+)
 
 UNLABELLED = "No diagnosis is known, so nothing can be concluded about how good the predictions are."
 OF_FOLD = "What counts is the result of all folds together."
@@ -59,8 +67,8 @@ class Baseline:
         """How it differs from the network, or where it was fitted."""
         if self.where:
             return f"No baseline could be fitted for these participants: this is that {self.where}."
-        differs = [f"does not read the {listed(self.lacks)}"] if self.lacks else []
-        differs += [f"also reads the {listed(self.besides)}"] if self.besides else []
+        differs = [f"does not read the {join_names(self.lacks)}"] if self.lacks else []
+        differs += [f"also reads the {join_names(self.besides)}"] if self.besides else []
         told = f"It {' and '.join(differs)}; no baseline reads just what the network reads." if differs else ""
         return told or "It reads what the network reads, and was named before any score was known."
 
@@ -147,9 +155,9 @@ class Conclusion:
         """The verdict on the score in a few words."""
         if self.why or self.score.low is None or self.score.high is None:
             return UNKNOWN
-        if self.score.high < CHANCE:
+        if self.score.high < CHANCE_AUC:
             return BELOW
-        return ABOVE if self.score.low > CHANCE else "not shown better than chance"
+        return ABOVE if self.score.low > CHANCE_AUC else "not shown better than chance"
 
     @property
     def verdict(self) -> str:
@@ -180,7 +188,7 @@ class Conclusion:
         if self.baseline is None:
             return f"No baseline reads what it reads, so none is pre-specified{others}." if every else ""
         less, lacks = self.baseline.less.text(".3f"), self.baseline.lacks
-        its = f"the pre-specified baseline{f' (lacks {listed(lacks)})' if lacks else ''}"
+        its = f"the pre-specified baseline{f' (lacks {join_names(lacks)})' if lacks else ''}"
         where = " in the training's own test" if self.baseline.where else ""
         detectable = self.baseline.detectable if not others and not where else None  # else 60 words are too few
         least = "" if detectable is None else f", minimum detectable {detectable:.3f}"
@@ -210,11 +218,11 @@ class Conclusion:
         words = f"{self.words}: {self.why}" if self.why else f"{self.words}{compared}"
         found = [(self.area, self.score.text(".2f", *SHORT), words)]
         if of := self.baseline:
-            lacks = f", which lacks the {listed(of.lacks)}" if of.lacks else ""
+            lacks = f", which lacks the {join_names(of.lacks)}" if of.lacks else ""
             found.append((f"{NAMED} baseline", of.auc.text(".2f", *SHORT), f"{of.spoken}{lacks}"))
             found.append(("model minus baseline", of.less.text(".3f", *SHORT), of.standing))
         if of_covariates := self.covariates:
-            names = listed(of_covariates.names, NAMES)
+            names = join_names(of_covariates.names, NAMES)
             needs = f", if reliability > {of_covariates.reliability:.2f}" if of_covariates.reliability else ""
             beyond = f"partial correlation {of_covariates.partial.text('.2f')} beside {names}"
             more = of_covariates.more

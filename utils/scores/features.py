@@ -11,7 +11,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data.cohorts import atlas, phenotype
 from data.cohorts.cohort import Cohort
-from data.cohorts.phenotype import LOGARITHMIC
+from data.cohorts.phenotype import LOGARITHMIC_PATTERN
 
 UNKNOWN = "unknown"  # the category of unknown text
 MISSINGNESS = "missingness"  # the features that say what is missing, and how it was measured
@@ -28,11 +28,11 @@ def covariates(subject: Sequence[str], site: Sequence[str], table: pd.DataFrame 
     for name in table:
         if (table[name].reindex(subject).to_numpy(object) == np.array(site, object)).all():
             continue
-        if not phenotype.mostly_numbers(table[name]):
-            columns[name] = phenotype.clean(table[name]).reindex(subject).to_numpy(object)
+        if not phenotype.is_mostly_numbers(table[name]):
+            columns[name] = phenotype.clean_column(table[name]).reindex(subject).to_numpy(object)
             continue
-        values = phenotype.numbers(table, name).reindex(subject)
-        if LOGARITHMIC.search(name):
+        values = phenotype.parse_number_column(table, name).reindex(subject)
+        if LOGARITHMIC_PATTERN.search(name):
             name, values = f"log {name}", np.log(values.where(values > 0))
         columns[name] = values.to_numpy(float)
     return pd.DataFrame(columns, index=pd.Index(subject))
@@ -54,14 +54,18 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
     """What each kind of baseline reads, which holds no label: a row a record, in the order of one or several cohorts,
     the first of which has the training people.
 
-    `covariates` (see there), `phenotype` (29), `regions` (the volume's mean in each AAL region; of several maps, those
-    of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype that says only what
-    is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records, are left out.
+    `covariates` (see there), `phenotype` (29), `make_region_parcels` (the volume's mean in each AAL region; of several
+    maps, those of a region lie side by side), and `all` of them; then `missingness`, the part of the phenotype that
+    says only what is missing and how it was measured. Unknown ones, such as a phenotype that is zero in all records,
+    are left out.
     """
-    headers = [cohort.batch(range(len(cohort.rows)), volumes=False) for cohort in cohorts]
+    headers = [cohort.make_batch(range(len(cohort.rows)), with_volumes=False) for cohort in cohorts]
     phenotypes = np.concatenate([of_all["phenotype"] for of_all in headers])
     atlases = [atlas.load_atlas(None, cohort.grid) for cohort in cohorts]
-    of_cohorts = [atlas.means_of(one, [atlas.regions(its)])[0] for one, its in zip(cohorts, atlases, strict=True)]
+    of_cohorts = [
+        atlas.load_parcel_means(one, [atlas.make_region_parcels(its)])[0]
+        for one, its in zip(cohorts, atlases, strict=True)
+    ]
     regions = np.concatenate(of_cohorts).reshape(len(phenotypes), -1)
     rows = [row for cohort in cohorts for row in cohort.rows]
     subject, site = [row.subject for row in rows], [row.site for row in rows]
@@ -75,7 +79,7 @@ def features(*cohorts: Cohort) -> dict[str, pd.DataFrame]:
         "regions": pd.DataFrame(regions, dtype=float),
     }
     tables = {name: table.add_prefix(f"{name} ") for name, table in tables.items()}
-    where = phenotype.recording(cohorts[0].metadata)
+    where = phenotype.find_recording_values(cohorts[0].metadata)
     recorded = {MISSINGNESS: tables["phenotype"].iloc[:, where]} if where else {}
     if not phenotypes.any():
         del tables["phenotype"]

@@ -19,12 +19,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from data.base.effort import EFFORT
-from data.cohorts.peers import MOST_LOST, MOST_PULL, of_both_classes, pull, within_folds
+from data.cohorts.peers import MAX_LOST_SHARE, MAX_PULL, compute_pull, mark_mixed_groups, number_site_folds
 from utils.scores.results import (
-    CHANCE,
-    CONFIDENCE,
+    CHANCE_AUC,
+    CONFIDENCE_LEVEL,
     HEADLINES,
-    MIN_PER_CLASS,
+    MIN_CLASS_SUBJECTS,
     SAME_SCAN,
     THRESHOLD,
     Estimate,
@@ -56,8 +56,8 @@ class Predictions:
     of subjects, who are drawn together. Of each repeat and record (repeats, n): the probability of autism, and the
     fold, which is the model that predicted it. Every score is the mean over repeats; the intervals are those of the
     folds of the first one. There, `trained` (n,) says how many units of the test were in the training of a record's
-    model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small (`pull`), in any
-    repeat, that the AUC within sites compares people of one fold only.
+    model; they are 0 if all records have one model. `in_small_sites`: whether sites are so small (`compute_pull`), in
+    any repeat, that the AUC within sites compares people of one fold only.
     """
 
     label: np.ndarray
@@ -82,7 +82,7 @@ class Predictions:
         )
         sizes = Counter(folds[0, first_and_place(unit)[0]].tolist())
         trained = np.array([sizes.total() - sizes[fold] for fold in folds[0].tolist()])
-        small = any(pull(label, site, fold) > MOST_PULL for fold in folds)
+        small = any(compute_pull(label, site, fold) > MAX_PULL for fold in folds)
         return cls(label.astype(float), subject, site, unit, probabilities.astype(float), folds, trained, small)
 
     @property
@@ -93,7 +93,9 @@ class Predictions:
     @cached_property
     def peers(self) -> np.ndarray:
         """Whom the AUC within sites compares, in each repeat (repeats, n): people of one site, or of one fold there."""
-        return np.stack([within_folds(self.site, fold) if self.in_small_sites else self.site for fold in self.folds])
+        return np.stack(
+            [number_site_folds(self.site, fold) if self.in_small_sites else self.site for fold in self.folds]
+        )
 
     @cached_property
     def repeats(self) -> tuple[Repeat, ...]:
@@ -123,7 +125,7 @@ class Predictions:
     @property
     def in_one_class_sites(self) -> int:
         """Subjects whose peers are all of one class, in every repeat."""
-        alone = [~of_both_classes(self.label, peers) for peers in self.peers]
+        alone = [~mark_mixed_groups(self.label, peers) for peers in self.peers]
         return len(np.unique(self.subject[np.all(alone, axis=0)]))
 
     def with_probabilities(self, probabilities: ArrayLike) -> "Predictions":
@@ -172,7 +174,7 @@ class Predictions:
         if name in self.groups:
             used = np.any(needed_groups(self.repeats[0], name), axis=0)
             lost = 2 * len(np.unique(self.groups[name][used])) / max(self.units(used), 1)
-            variance /= 1 - min(lost, MOST_LOST)
+            variance /= 1 - min(lost, MAX_LOST_SHARE)
         return float(np.sqrt(variance))
 
 
@@ -197,7 +199,7 @@ def headline_of(predictions: Predictions) -> tuple[str, float]:
     """The AUC that a verdict rests on, by its name; that of guessing if it is undefined."""
     areas = averaged(predictions, aucs, np.ones((1, len(predictions.label))))
     name = headline(areas)
-    return name, float(np.nan_to_num(areas[name], nan=CHANCE)[0])
+    return name, float(np.nan_to_num(areas[name], nan=CHANCE_AUC)[0])
 
 
 def brier(one: Repeat, weight: np.ndarray) -> np.ndarray:
@@ -231,7 +233,7 @@ def scores(one: Repeat, weight: np.ndarray) -> dict[str, np.ndarray]:
 def needed_groups(one: Repeat, name: str) -> tuple[np.ndarray, ...]:
     """The groups of records, (n,) bool each, without which a metric is undefined."""
     positive, everybody = one.label == 1, np.ones(len(one.label), bool)
-    both = of_both_classes(one.label, one.groups[name]) if name in one.groups else everybody
+    both = mark_mixed_groups(one.label, one.groups[name]) if name in one.groups else everybody
     needed = {
         **dict.fromkeys(("accuracy", "brier"), (everybody,)),
         **dict.fromkeys(("recall", "f_score"), (positive,)),
@@ -258,7 +260,7 @@ def intervals(
 
     The interval is that of a bootstrap over subjects, within folds if given, made wider by `Predictions.widening`. Of a
     number that is read `among` others it is made `simultaneous`. There is none if one of the `needed_groups` of a
-    statistic, of any repeat, has fewer subjects than MIN_PER_CLASS; those who are drawn together count as one. All
+    statistic, of any repeat, has fewer subjects than MIN_CLASS_SUBJECTS; those who are drawn together count as one. All
     resamples of a perfect score are perfect. So no score is surer than that so many subjects pass all alike: that has
     probability 0.025 at its low end (Clopper & Pearson 1934). Differences, whose `lowest` is -1, have no such limit.
     """
@@ -270,10 +272,10 @@ def intervals(
         fewest = min(predictions.units(rows) for one in predictions.repeats for rows in needed_groups(one, name))
         low, high = at + predictions.widening(name) * simultaneous(among) * (np.array(sides) - at)
         if lowest == 0:
-            perfect = ((1 - CONFIDENCE) / 2) ** (1 / max(fewest, 1))
+            perfect = ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / max(fewest, 1))
             low, high = min(low, perfect), max(high, 1 - perfect)
         within = np.clip((low, high), lowest, 1)
-        result[name] = Estimate.of(at, *within) if fewest >= MIN_PER_CLASS else Estimate.of(at)
+        result[name] = Estimate.of(at, *within) if fewest >= MIN_CLASS_SUBJECTS else Estimate.of(at)
     return result
 
 

@@ -9,10 +9,10 @@ from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data.cohorts.records import TELLING
-from data.cohorts.rows import CHANCE
-from data.cohorts.rows import CONFIDENCE as CONFIDENCE
-from data.cohorts.rows import MIN_PER_CLASS as MIN_PER_CLASS
+from data.cohorts.records import MIN_DESCRIBED_PEOPLE
+from data.cohorts.rows import CHANCE_AUC
+from data.cohorts.rows import CONFIDENCE_LEVEL as CONFIDENCE_LEVEL
+from data.cohorts.rows import MIN_CLASS_SUBJECTS as MIN_CLASS_SUBJECTS
 from data.cohorts.rows import POWER as POWER
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PRESPECIFIED_BASELINE = "prespecified_baseline"  # a column of `repeats.csv`
 THRESHOLD = 0.5  # probability of autism from which on a record is predicted as autism
 MIN_SUBJECTS = 2  # of a bootstrap: resampling a single one gives the same value every time
 HEADLINES = {"auc_sites": "AUC within sites", "auc_folds": "AUC within folds", "auc": "AUC"}  # see `metrics.headline`
-INTERVAL, NO_INTERVAL = f"{CONFIDENCE:.0%} interval", "no interval: too few participants"
+INTERVAL, NO_INTERVAL = f"{CONFIDENCE_LEVEL:.0%} interval", "no interval: too few participants"
 
 
 def or_none(value: float | None) -> float | None:
@@ -43,7 +43,13 @@ def columns_of(name: str = "") -> list[str]:
 
 def counted(people: float) -> str:
     """A number of people where it may leave the lab: fewer than TELLING are not told apart."""
-    return f"< {TELLING}" if 0 < people < TELLING else f"{people:.0f}" if math.isfinite(people) else "-"
+    return (
+        f"< {MIN_DESCRIBED_PEOPLE}"
+        if 0 < people < MIN_DESCRIBED_PEOPLE
+        else f"{people:.0f}"
+        if math.isfinite(people)
+        else "-"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Estimate:
     @property
     def beats_chance(self) -> bool | None:
         """Of an AUC: whether its interval is above chance; None where there is no interval."""
-        return None if self.low is None else self.low > CHANCE
+        return None if self.low is None else self.low > CHANCE_AUC
 
     def ends(self, form: str = ".3f", no_interval: str = NO_INTERVAL) -> str:
         """`0.500 to 0.720`, or that there is no interval, and why."""
@@ -93,7 +99,7 @@ UNDEFINED = Estimate(None, None, None)
 def simultaneous(among: int) -> float:
     """How much wider intervals are that are to hold all of so many numbers at once (Bonferroni)."""
     normal = NormalDist()
-    return normal.inv_cdf(1 - (1 - CONFIDENCE) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE) / 2)
+    return normal.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / (2 * among)) / normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 
 
 def minimum_detectable_difference(difference: Estimate, among: int = 1) -> float | None:
@@ -102,7 +108,7 @@ def minimum_detectable_difference(difference: Estimate, among: int = 1) -> float
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return None
     half, normal = (difference.high - difference.low) / 2, NormalDist()
-    errors = simultaneous(among) * normal.inv_cdf((1 + CONFIDENCE) / 2)  # standard errors in `half`
+    errors = simultaneous(among) * normal.inv_cdf((1 + CONFIDENCE_LEVEL) / 2)  # standard errors in `half`
     return min(half * (1 + normal.inv_cdf(POWER) / errors), 1.0)
 
 

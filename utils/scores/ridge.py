@@ -18,9 +18,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from data.base.effort import EFFORT
-from data.cohorts.cohort import Cohort, in_order
+from data.cohorts.cohort import Cohort, split_into_batches
 from data.cohorts.connectomes import Connectomes
-from data.cohorts.duplicates import leaders
+from data.cohorts.duplicates import find_group_leaders
 from utils.scores.calibration import platt
 
 PENALTIES = np.logspace(1, 4, EFFORT.penalties)  # of squared weights, on features that are z-scored
@@ -47,7 +47,7 @@ class LinearClassifier:
 def people_of(cohort: Cohort, records: np.ndarray) -> np.ndarray:
     """Who each of the records at these positions is of; those of a group count as one."""
     subjects = [cohort.rows[record].subject for record in records]
-    leader = leaders(subjects, cohort.groups)
+    leader = find_group_leaders(subjects, cohort.groups)
     return np.array([leader[subject] for subject in subjects])
 
 
@@ -176,7 +176,7 @@ def added_by_edges(constants: np.ndarray, connectomes: Connectomes, records: np.
 def blocks(connectomes: Connectomes, records: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The records (n,) in blocks of places among them (few,), and their edges (few, edges) float64."""
     size = max(1, BLOCK_BYTES // (np.dtype(float).itemsize * connectomes.num_edges))
-    for places in in_order(np.arange(len(records)), size):
+    for places in split_into_batches(np.arange(len(records)), size):
         yield places, connectomes[records[places]].astype(float)
 
 
@@ -201,9 +201,9 @@ def fit_edges(cohort: Cohort, connectomes: Connectomes, training: np.ndarray) ->
     """`fit` on the connectomes of a cohort's training records, of at most `MAX_EDGE_RECORDS` drawn at random. If these
     are too few for inner folds, the log odds are those of the labels alone. Networks that are compared on the same
     people take the same one."""
-    if not connectomes.digests:  # what the edges hold is not known
+    if not connectomes.digest_by_record:  # what the edges hold is not known
         return fitted_edges(cohort, connectomes, training)
-    of_edges = (connectomes.path, connectomes.digests, MAX_EDGE_RECORDS)
+    of_edges = (connectomes.path, connectomes.digest_by_record, MAX_EDGE_RECORDS)
     key = (*of_edges, tuple(cohort.rows[index] for index in training), cohort.groups)
     if key not in FITTED:
         for old in list(FITTED)[: 1 - MAX_FITTED]:

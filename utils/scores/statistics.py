@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import binomtest
 
-from utils.scores.results import CONFIDENCE, MIN_SUBJECTS, UNDEFINED, Estimate
+from utils.scores.results import CONFIDENCE_LEVEL, MIN_SUBJECTS, UNDEFINED, Estimate
 
 CLOSEST = 1e-7  # that a probability comes to 0 or 1 in log odds
 BLOCK = 4_000_000  # weights that a statistic gets at once, 32 MB
@@ -30,7 +30,7 @@ def bootstrap(
     if count < MIN_SUBJECTS or (strata is not None and np.unique(strata, return_counts=True)[1].max() < MIN_SUBJECTS):
         nothing = np.full(values.shape[1:], np.nan)
         return nothing, nothing
-    tail = 100 * (1 - CONFIDENCE) / 2
+    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
         low, high = np.nanpercentile(values, (tail, 100 - tail), axis=0)
@@ -104,7 +104,7 @@ def share_of(count: float, total: int) -> Estimate:
     """A share of people with the interval of Wilson (1927); undefined of nobody."""
     if not total:
         return UNDEFINED
-    ends = binomtest(round(count), total).proportion_ci(CONFIDENCE, method="wilson")
+    ends = binomtest(round(count), total).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
     return Estimate.of(count / total, ends.low, ends.high)
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from data.base.errors import InputError
 from data.base.tables import read_frame, write_frame
 from data.base.terminal import open_progress_bar
-from data.cohorts.cohort import in_order
-from data.cohorts.folds import InnerFolds, inner_folds
+from data.cohorts.cohort import split_into_batches
+from data.cohorts.folds import InnerFolds, divide_into_inner_folds
 from utils.runs.candidates import Candidate
 from utils.runs.duration import ahead_of_this, looking_ahead
 from utils.runs.run import Run
@@ -38,8 +38,8 @@ def predicted(run: Run) -> dict[str, float]:
         for _ in training.steps(0):
             pass
         training.calibrate(run.num_iters)
-        indices = run.cohort.indices("test")
-        batches = in_order(indices, run.config.batch_size)
+        indices = run.cohort.split_indices("test")
+        batches = split_into_batches(indices, run.config.batch_size)
         logits = np.concatenate([of for _, _, of in outputs_of(run, training.network, batches)])
         files = [run.cohort.rows[index].file for index in indices]
         return dict(zip(files, probability_of_autism(logits).tolist(), strict=True))
@@ -50,14 +50,16 @@ def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, An
     says of it. `store` is a table of all that was predicted, which grows with each training: a run that is killed goes
     on where it was."""
     assert run.folds
-    inner = inner_folds(run.folds, run.cohort, run.seed)
+    inner = divide_into_inner_folds(run.folds, run.cohort, run.seed)
     runs = {str(one): run.by(one) for one in run.candidates}
-    todo = [(name, fold, str(run.num_iters)) for name in runs for fold in inner.names]
-    known = {of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.files(of[1])}
+    todo = [(name, fold, str(run.num_iters)) for name in runs for fold in inner.fold_names]
+    known = {
+        of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.find_tested_files(of[1])
+    }
     with open_progress_bar("Choosing", len(todo), len(known)) as shown:
         for name, fold, batches in [of for of in todo if of not in known]:
-            with looking_ahead(ahead_of_this().times(len(inner.names))):
-                found = predicted(replace(runs[name], cohort=inner.cohort(fold, runs[name].cohort)))
+            with looking_ahead(ahead_of_this().times(len(inner.fold_names))):
+                found = predicted(replace(runs[name], cohort=inner.make_inner_cohort(fold, runs[name].cohort)))
             known[name, fold, batches] = found
             if store:
                 rows = [(*of, *one) for of in todo for one in known.get(of, {}).items()]
@@ -86,8 +88,8 @@ def scored(inner: InnerFolds, predictions: Sequence[dict[str, float]]) -> tuple[
     """The AUC that a verdict would rest on, by its name, of what a candidate predicts in each inner fold."""
     probability = {file: value for of_fold in predictions for file, value in of_fold.items()}
     cells = [
-        (row.label, probability[row.file], row.subject, row.site, inner.fold_of[row.subject])
-        for row in inner.outer.rows
+        (row.label, probability[row.file], row.subject, row.site, inner.fold_by_subject[row.subject])
+        for row in inner.outer_cohort.rows
         if row.file in probability
     ]
     columns = ["label", "probability", "subject", "site", "fold"]

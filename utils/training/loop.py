@@ -19,7 +19,7 @@ from scipy.special import logit
 
 from data.base.effort import EFFORT
 from data.base.errors import InputError
-from data.cohorts.rows import listed
+from data.cohorts.rows import join_names
 from models import Settings, averaging, losses
 from utils.runs.duration import BatchTimer
 from utils.runs.run import Run
@@ -43,7 +43,7 @@ class Training:
 
     def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The records of batches start..stop-1, positions in the cohort."""
-        indices, seed, size = self.run.cohort.indices("train"), self.run.seed, self.run.config.batch_size
+        indices, seed, size = self.run.cohort.split_indices("train"), self.run.seed, self.run.config.batch_size
         return (indices[batch_positions(seed, step, size, len(indices))] for step in range(start, stop))
 
     def batches(self, done: int) -> Iterator[list[Batch]]:
@@ -180,7 +180,7 @@ class Training:
         """Raises InputError that names iteration and records if the loss is not finite."""
         if not math.isfinite(loss):
             (selection,) = self.records_of(done - 1, done)
-            names = listed(sorted({self.run.cohort.rows[index].file for index in selection}))
+            names = join_names(sorted({self.run.cohort.rows[index].file for index in selection}))
             raise self.diverged(f"The loss is {loss} at iteration {done}, of the records {names}")
 
     def diverged(self, what: str) -> InputError:
@@ -223,7 +223,7 @@ def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarra
     members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
     people of its site, minus those among all."""
     config: Any = run.config  # of a classifier
-    records, members, count = run.cohort.indices("train"), config.members, len(run.cohort.rows)
+    records, members, count = run.cohort.split_indices("train"), config.members, len(run.cohort.rows)
     weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
     if mean.learned:
         some = some_of(records)

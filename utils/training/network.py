@@ -19,9 +19,9 @@ from scipy.special import expit
 from data.base import files
 from data.base.errors import InputError
 from data.base.terminal import open_progress_bar
-from data.cohorts.atlas import Parcels, cubes, means_of
+from data.cohorts.atlas import Parcels, load_parcel_means, make_cube_parcels
 from data.cohorts.cohort import Cohort
-from data.cohorts.records import GRID_OF_SHAPE
+from data.cohorts.records import GRID_BY_SHAPE
 from models.layers import RegionMeans
 from utils.runs.checkpoints import KEPT, CheckpointFolder, short
 from utils.runs.record import Record
@@ -109,7 +109,7 @@ def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
     rest, parcels = (network, []) if volumes else split_after_means(network)
     tables: dict[str, Any] = {}
     if parcels:
-        tables |= zip((one.name for one in parcels), means_of(run.cohort, parcels), strict=True)
+        tables |= zip((one.name for one in parcels), load_parcel_means(run.cohort, parcels), strict=True)
     if run.cohort.connectomes and "connectome" in network.input:
         tables["connectome"] = run.cohort.connectomes
     return Reading(run, rest, tables)
@@ -135,9 +135,9 @@ def parcels_of(layer: keras.Layer) -> Parcels | None:
     """What a layer averages a volume over; None if it does something else."""
     if isinstance(layer, RegionMeans):
         return layer.parcels
-    grid = GRID_OF_SHAPE.get(tuple(layer.input.shape[1:4]))
+    grid = GRID_BY_SHAPE.get(tuple(layer.input.shape[1:4]))
     if isinstance(layer, keras.layers.AveragePooling3D) and grid and layer.padding == "same":
-        return cubes(grid, layer.pool_size[0])
+        return make_cube_parcels(grid, layer.pool_size[0])
     return None
 
 
@@ -150,7 +150,7 @@ def outputs_of(
     forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with open_progress_bar(title, sum(map(len, selections))) if title else nullcontext() as shown:
         for selection, batch in zip(selections, reader.batches(selections), strict=True):
-            for other in ({}, *(of.batch(selection, volumes=False) for of in others)):
+            for other in ({}, *(of.make_batch(selection, with_volumes=False) for of in others)):
                 outputs = forward(reader.inputs(batch | other))
                 outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
                 check_finite(run, "outputs", outputs)

@@ -12,7 +12,7 @@ probabilities are a little too near to the middle for that reason.
 import numpy as np
 from scipy.optimize import nnls
 
-from data.cohorts.cohort import in_order
+from data.cohorts.cohort import split_into_batches
 from models.averaging import MeanOfLogits
 from utils.runs.run import Run
 from utils.scores.calibration import platt
@@ -41,7 +41,7 @@ def learn(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray) ->
 
 def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray, records: np.ndarray) -> np.ndarray:
     """The log odds of autism (n, parts) of `records` (n,), by the networks of each part that left them out."""
-    found, selections = [], in_order(records, run.config.batch_size)
+    found, selections = [], split_into_batches(records, run.config.batch_size)
     for selection, batch in zip(selections, reading.batches(selections), strict=True):
         own = weight[selection] == 0
         of_parts = []
@@ -52,7 +52,7 @@ def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray,
         found.append(np.stack(of_parts, 1))
     odds = np.concatenate(found)
     if "connectome" in reading.tables:
-        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.cohort.indices("train")).left_out
+        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.cohort.split_indices("train")).left_out
         odds[:, -1] = [of_edges[record] for record in records.tolist()]
     return odds
 

@@ -21,7 +21,7 @@ from data.base import files
 from data.base.errors import InputError
 from data.base.processes import handle_signals
 from data.base.terminal import open_progress_bar, print_summary, print_unless_quiet
-from data.cohorts.cohort import in_order
+from data.cohorts.cohort import split_into_batches
 from models import layers
 from models.connectomes import RidgeLogits
 from utils import figures
@@ -162,10 +162,10 @@ def measure(training: Training) -> None:
     the one that reads connectomes."""
     run, network = training.run, training.network
     of_means, of_volumes = reading(run, network), reading(run, network, volumes=True)
-    selections = in_order(run.cohort.indices("train"), run.config.batch_size)
+    selections = split_into_batches(run.cohort.split_indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.cohort.indices("train"))
+            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.cohort.split_indices("train"))
             layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in of_means.tables:
