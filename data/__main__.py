@@ -80,28 +80,28 @@ def convert(args: argparse.Namespace) -> int:
     from data.conversion.source import read_source
     from data.conversion.template import TemplateCohort
 
-    template, likeness_maker = TemplateCohort.of(args.like) if args.like else None, None
+    template, likeness_maker = TemplateCohort.from_path(args.like) if args.like else None, None
     if template:
         from data.likeness.reference import make_template_likeness
 
         likeness_maker = partial(make_template_likeness, template)
     source = read_source(args.source, source_options, template)
-    print_summary(merge_summary_rows(source.facts))
+    print_summary(merge_summary_rows(source.summary_rows))
     command_line, target_folder = (
         shlex.join(["abide-data", *sys.argv[1:]]),
         None if conversion_options.dry_run else args.cohort,
     )
-    planned_cohort, summary_rows = conversion.convert(
+    planned_cohort, summary_rows = conversion.convert_cohort(
         source, target_folder, conversion_options, command_line, template, likeness_maker
     )
     print_summary(merge_summary_rows([*describe_columns(planned_cohort), *summary_rows]))
     if conversion_options.dry_run:
-        from data.conversion.preview import preview
+        from data.conversion.preview import preview_conversion
 
-        print_summary(preview(source, planned_cohort, args.cohort))
+        print_summary(preview_conversion(source, planned_cohort, args.cohort))
         return 0
     findings = checks.check_and_store_verdict(open_cohort(args.cohort))
-    counts_text = "; ".join([f"{len(planned_cohort.rows)} records", *findings.participants.counts])
+    counts_text = "; ".join([f"{len(planned_cohort.subject_rows)} records", *findings.participants.counts])
     cohort_sentence = f"{args.cohort}: {counts_text}"
     print_summary(
         [("cohort", cohort_sentence), *findings.make_problem_rows(args.cohort), ("checked", findings.conclusion)]
@@ -119,12 +119,17 @@ def describe_columns(planned_cohort: "PlannedCohort") -> Iterator[SummaryRow]:
     yield (
         "covariates",
         covariates.describe_covariates(
-            planned_cohort.covariates, planned_cohort.phenotype, planned_cohort.rows, metadata.covariates_named
+            planned_cohort.covariate_table,
+            planned_cohort.raw_phenotype,
+            planned_cohort.subject_rows,
+            metadata.covariates_named,
         ),
     )
     for column, categories in metadata.phenotype_categories.items():
         yield "phenotype", f"{column} is text and became {len(categories)} categories: {join_names(categories)}"
-    count_by_label = Counter(int(row.label) for row in planned_cohort.rows if row.split == "train" and row.is_labelled)
+    count_by_label = Counter(
+        int(row.label) for row in planned_cohort.subject_rows if row.split == "train" and row.is_labelled
+    )
     rarest_label = min(range(len(CLASS_NAMES)), key=lambda label: count_by_label[label])
     for column, auc in list(metadata.phenotype_auc.items())[:1]:
         if count_by_label[rarest_label] < MIN_CLASS_SUBJECTS:

@@ -38,12 +38,12 @@ from data.cohorts.pictures import PeoplePictures
 from data.cohorts.rows import DUPLICATES_APART, METADATA_FILE, Metadata, RecordRow, join_group_names, join_names
 from data.cohorts.stored import compare_with_sums
 from data.conversion import measures
-from data.conversion.edges import OPPOSED, check_connectomes
-from data.conversion.leaks import check_groups
+from data.conversion.edges import OPPOSED_MARK, check_connectomes
+from data.conversion.leaks import check_group_differences
 from data.conversion.options import SourceOptions
-from data.conversion.source import EVERY_MAP, read_source
-from data.conversion.template import encode_like
-from data.conversion.volumes import read_person
+from data.conversion.source import ALL_MAPS_OPTION, read_source
+from data.conversion.template import encode_phenotype
+from data.conversion.volumes import read_person_maps
 from data.derivation.job import why_failed
 from data.derivation.person import Done
 from data.likeness.newcomers import check_newcomers
@@ -104,34 +104,36 @@ def holds_maps(folder: Path) -> bool:
 def read_maps_as_cohort(folder: Path, source_options: SourceOptions) -> Iterator[Cohort]:
     """A folder of maps and a table of people, labelled or not, as a cohort on the reduced grid, which is there only
     within the block. Raises InputError as a conversion does."""
-    default_maps = None if source_options.map_column else EVERY_MAP
-    source = read_source(folder, replace(source_options, maps=source_options.maps or default_maps), optional=True)
-    print_summary(merge_summary_rows(source.facts))
-    subjects, map_names = source.subjects["subject"].tolist(), tuple(map(str, source.maps))
+    default_maps = None if source_options.map_column else ALL_MAPS_OPTION
+    source = read_source(
+        folder, replace(source_options, maps=source_options.maps or default_maps), is_label_optional=True
+    )
+    print_summary(merge_summary_rows(source.summary_rows))
+    subjects, map_names = source.subject_table["subject"].tolist(), tuple(map(str, source.map_files))
     with tempfile.TemporaryDirectory() as work_folder, Pool() as pool:
         record_paths = [Path(work_folder) / f"{subject}.bin" for subject in subjects]
-        person_files = zip(source.maps.to_numpy().tolist(), record_paths, strict=True)
+        person_files = zip(source.map_files.to_numpy().tolist(), record_paths, strict=True)
         person_maps = pool.run(
             "Reading maps",
-            read_person,
+            read_person_maps,
             [(person, records.REDUCED, record_path) for person, record_path in person_files],
         )
         measures_by_map = {
-            map_name: pd.DataFrame([person.measured[map_index] for person in person_maps])
+            map_name: pd.DataFrame([person.measures_per_map[map_index] for person in person_maps])
             for map_index, map_name in enumerate(map_names)
         }
         measures.write_measures(Path(work_folder) / MAPS_FILE, subjects, measures_by_map)
-        covariate_table = source.rows.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
+        covariate_table = source.text_table.drop(columns="subject", errors="ignore").set_axis(subjects).copy()
         write_subject_table(Path(work_folder) / COVARIATES_FILE, covariate_table)
         yield Cohort(
             path=folder,
             grid=records.REDUCED,
             rows=tuple(
                 RecordRow(subject_row.subject, subject_row.subject, subject_row.site, subject_row.label, "train")
-                for subject_row in source.subjects.itertuples()
+                for subject_row in source.subject_table.itertuples()
             ),
             entries=tuple(RecordEntry(record_path, record_path.stat().st_size) for record_path in record_paths),
-            metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out}),
+            metadata=Metadata(maps=map_names, provenance={"left_out": source.left_out_by_reason}),
             tables_folder=Path(work_folder),
             num_maps=len(map_names),
         )
@@ -335,12 +337,12 @@ def check_agreement(cohort: Cohort, findings: Findings) -> None:
     if covariates is None or raw_phenotype is None:
         return
     full_covariates = covariates.reindex(columns=covariates.columns.union(metadata.phenotype_columns), fill_value="")
-    encoded_phenotype = encode_like(full_covariates, metadata)
+    encoded_phenotype = encode_phenotype(full_covariates, metadata)
     encoded_phenotype = encoded_phenotype[
         [value_name for value_name in encoded_phenotype if not value_name.endswith(("_missing", "_unknown"))]
     ].set_axis(raw_phenotype.index)
     for column in filter(covariates.__contains__, metadata.phenotype_columns):
-        encoded_without_column = encode_like(full_covariates.assign(**{column: ""}), metadata).set_axis(
+        encoded_without_column = encode_phenotype(full_covariates.assign(**{column: ""}), metadata).set_axis(
             raw_phenotype.index
         )[encoded_phenotype.columns]
         has_value = clean_column(covariates[column]).notna().to_numpy()
@@ -393,7 +395,7 @@ def collect_sentences(
     """The sentences on each record: in what it is `reasons_per_record` the others, what makes it
     `invalidating_sentences` beside the training people, if that is known, in place of what does beside the others. A
     group whose connectomes oppose those of others is told as one."""
-    opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED}
+    opposed_subjects = {subject for subject, oddity in connectome_findings.outliers if oddity == OPPOSED_MARK}
     sentences_per_record = list[list[str]]()
     for position, (record_index, sentences) in enumerate(zip(usable_indices, reasons_per_record, strict=True)):
         is_in_opposed_group = cohort.rows[record_index].subject in opposed_subjects
@@ -455,18 +457,21 @@ def check_kinds(
     file_names, measure_tables, map_kinds = (
         [row.file for row in rows],
         [stored_measures],
-        measures.stored_kinds(stored_measures),
+        measures.find_stored_kinds(stored_measures),
     )
     if raw_measures is not None:  # which tells kinds better
-        measure_tables, map_kinds = [raw_measures[[*measures.COMPARED]], stored_measures], measures.kinds(raw_measures)
+        measure_tables, map_kinds = (
+            [raw_measures[[*measures.COMPARED_MEASURES]], stored_measures],
+            measures.find_kinds(raw_measures),
+        )
         findings.counts.append(f"values {', '.join(sorted(set(map_kinds)))}")
         kind_warnings = [
-            measures.two_sides(raw_measures, file_names),
-            measures.filled(raw_measures, file_names),
-            measures.voxel_sizes(raw_measures, file_names),
+            measures.describe_side_conflicts(raw_measures, file_names),
+            measures.describe_filled_maps(raw_measures, file_names),
+            measures.describe_voxel_sizes(raw_measures, file_names),
         ]
         findings.notes += filter(None, kind_warnings)
-    if mixture_text := measures.mixture(map_kinds, file_names):
+    if mixture_text := measures.describe_mixture(map_kinds, file_names):
         findings.problems.append(f"maps of several kinds: {mixture_text}; convert maps of one kind")
     brain_centres_mm = stored_measures[["x_mm", "y_mm", "z_mm"]]
     if (
@@ -476,4 +481,4 @@ def check_kinds(
             f"half of the brains lie more than {median_offset_mm:.0f} mm from the middle of all, as in each "
             "participant's own space; make maps in MNI space"
         )
-    check_groups("maps", measure_tables, rows, findings)
+    check_group_differences("maps", measure_tables, rows, findings)

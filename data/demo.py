@@ -18,11 +18,11 @@ def simulate_cohort(
     """Writes the simulated cohort `simulation_settings`, with a kind of anatomy, into the new folder
     `target_folder`; returns its rows."""
     from data.conversion.options import ConversionOptions  # which a cohort that is made already does without
-    from data.conversion.plan import plan
+    from data.conversion.plan import plan_new_cohort
 
     demographic_table = draw_demographics(simulation_settings)
     conversion_options = ConversionOptions(grid=grid.name, seed=simulation_settings.seed)
-    planned_cohort = plan(
+    planned_cohort = plan_new_cohort(
         demographic_table,
         (),
         demographic_table,
@@ -34,7 +34,7 @@ def simulate_cohort(
     anatomy = anatomy_class(grid, simulation_settings)
     target_folder.mkdir(parents=True)
     for subject_index, (row, scaled_phenotype) in enumerate(
-        zip(planned_cohort.rows, planned_cohort.scaled, strict=True)
+        zip(planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True)
     ):
         (target_folder / row.file).write_bytes(
             records.pack_record(row.label, scaled_phenotype, *anatomy.volumes(subject_index, row.label))
@@ -48,7 +48,7 @@ def simulate_cohort(
         planned_cohort.metadata, simulated=True, duplicates="", reduction="simulated", provenance=provenance
     )
     replace(planned_cohort, metadata=metadata).write_tables(target_folder)
-    return planned_cohort.rows
+    return planned_cohort.subject_rows
 
 
 def load_demo_cohort(grid: records.Grid) -> Path:

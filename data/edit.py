@@ -40,8 +40,8 @@ from data.cohorts.stored import EDITABLE_TABLES
 from data.cohorts.variants import resplit
 from data.conversion import leaks
 from data.conversion import tables as user_tables
-from data.conversion.sites import check_known
-from data.conversion.template import encode_like
+from data.conversion.sites import check_sites_complete
+from data.conversion.template import encode_phenotype
 
 EDITABLE_COLUMNS = ["site", "label", "split"]  # columns of the table of records that may change
 NUMBERS_ADVICE = (
@@ -194,8 +194,8 @@ def replace_tables(
 
 def read_edited_table(table_path: Path) -> pd.DataFrame:
     """One of EDITABLE as an editor or a spreadsheet saved it, as text by `key_column`. Raises InputError."""
-    table = user_tables.read_table(table_path)
-    user_tables.check_columns(table, {"": [key_column(table_path.name)]}, table_path)
+    table = user_tables.read_text_table(table_path)
+    user_tables.check_columns_exist(table, {"": [key_column(table_path.name)]}, table_path)
     return table.astype(object).set_index(key_column(table_path.name))
 
 
@@ -266,7 +266,7 @@ def apply_row_edits(
     check_number_columns(table_before[["label"]], table_after[["label"]], True, table_path)
     edited_sites = table_after["site"].replace("", UNKNOWN_SITE)
     if (edited_sites.eq(UNKNOWN_SITE) & table_before["site"].isin(find_recorded_sites(table_before["site"]))).any():
-        check_known(edited_sites, "site", table_after["subject"], table_path)
+        check_sites_complete(edited_sites, "site", table_after["subject"], table_path)
     edited_rows = []
     for row, edited_cells in zip(cohort.rows, table_after[EDITABLE_COLUMNS].to_dict("records"), strict=True):
         edited_row = replace(
@@ -296,15 +296,15 @@ def check_edited_table(
     ):
         raise InputError(f"{table_path}: {problems[0]}. Correct it.")
     measured_columns = [column for column in table_after if column != metadata.site_column]
-    leaks.check_numbers(table_after, measured_columns, table_path, NUMBERS_ADVICE, is_changed)
+    leaks.check_plausible_numbers(table_after, measured_columns, table_path, NUMBERS_ADVICE, is_changed)
     if not is_phenotype:  # which it must be possible to code
         all_columns = table_after.columns.union(metadata.phenotype_columns)
-        encode_like(table_after.reindex(columns=all_columns, fill_value=""), metadata)
+        encode_phenotype(table_after.reindex(columns=all_columns, fill_value=""), metadata)
 
 
 def compute_separations(cohort: Cohort, edited_folder: Path) -> dict[str, float]:
-    """How well each value of the phenotype separates the training labels, see `leaks.separations`. Raises InputError if
-    one does so too well, as a conversion does, unless it was accepted there."""
+    """How well each value of the phenotype separates the training labels, see `leaks.compute_largest_aucs`. Raises
+    InputError if one does so too well, as a conversion does, unless it was accepted there."""
     if cohort.raw_phenotype is None or not cohort.metadata.phenotype_columns:
         return {}
     label_by_subject = {row.subject: row.label for row in cohort.rows if row.split == "train"}
@@ -315,10 +315,10 @@ def compute_separations(cohort: Cohort, edited_folder: Path) -> dict[str, float]
         if any(accepted_leak.startswith(f"{column} (") for accepted_leak in cohort.metadata.accepted_leaks)
     ]
     advice = f"Correct the tables in {edited_folder}, or convert again."
-    leaks.check_values(
+    leaks.check_phenotype_auc(
         training_values.drop(columns=accepted_columns), np.array([*label_by_subject.values()]), False, advice
     )
-    return leaks.check_values(training_values, np.array([*label_by_subject.values()]), True)
+    return leaks.check_phenotype_auc(training_values, np.array([*label_by_subject.values()]), True)
 
 
 def check_number_columns(

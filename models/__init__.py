@@ -28,7 +28,7 @@ MAX_WEIGHTS = 100_000_000
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")  # of layers
 
 BatchSize = Annotated[int, Interval(ge=1, le=4096)]
-Rate = Annotated[float, Interval(ge=1e-12, le=1e38)]
+LearningRate = Annotated[float, Interval(ge=1e-12, le=1e38)]
 Penalty = Annotated[float, Interval(ge=0, le=1e6)]
 BelowOne = Annotated[float, Interval(ge=0, le=0.999999)]
 Sparsity = Annotated[float, Interval(ge=1e-6, le=0.999999)]
@@ -36,12 +36,12 @@ Width = Annotated[int, Interval(ge=1, le=4096)]  # filters or units of a layer
 Widths = Annotated[tuple[Width, ...], Len(1, 64)]
 WidthsOrNone = Annotated[tuple[Width, ...], Len(0, 64)]
 Edge = Annotated[int, Interval(ge=1, le=31)]  # voxels; also of strides
-Edges = Annotated[tuple[Edge, ...], Len(1, 64)]
+EdgeLengths = Annotated[tuple[Edge, ...], Len(1, 64)]
 EdgeOrNone = Annotated[int, Interval(ge=0, le=31)]
-EdgesOrNone = Annotated[tuple[EdgeOrNone, ...], Len(1, 64)]
+EdgeLengthsOrNone = Annotated[tuple[EdgeOrNone, ...], Len(1, 64)]
 # Networks whose logits are averaged, each with a start and a loss of its own. Where there are several parts, each of
 # them leaves out one of five folds of the training people, by whom the parts are weighed
-Members = Annotated[int, Interval(ge=1, le=64)]
+MemberCount = Annotated[int, Interval(ge=1, le=64)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Settings:
 
     batch_size: BatchSize = 32
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: Rate = 0.001
+    learning_rate: LearningRate = 0.001
     # Batches; the rate after n of them is learning_rate / (1 + n / half_rate_after); 0: constant
     half_rate_after: Annotated[int, Interval(ge=0, le=10**9)] = 0
     decay: BelowOne = 0.9  # of the gradient's running mean (Adam's beta 1) or of its running square (RMSprop)
@@ -69,10 +69,13 @@ class Settings:
     initializer: Literal["glorot_uniform", "he_normal"] = "glorot_uniform"  # the first is Xavier's
 
     def __post_init__(self) -> None:
-        weights = self.weights()
-        require(weights <= MAX_WEIGHTS, f"These layers have {weights:,} weights; expected at most {MAX_WEIGHTS:,}.")
+        weight_count = self.count_weights()
+        require(
+            weight_count <= MAX_WEIGHTS,
+            f"These layers have {weight_count:,} weights; expected at most {MAX_WEIGHTS:,}.",
+        )
 
-    def weights(self) -> int:
+    def count_weights(self) -> int:
         """Of the network's layers, about."""
         return 0
 
@@ -82,17 +85,17 @@ class Settings:
 
     def idle(self) -> dict[str, str]:
         """The settings that change nothing with the others as they are, and what they need."""
-        needs = "region_units, phenotype_activation=relu or a second layer on the phenotype"
-        return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), needs)
+        requirement = "region_units, phenotype_activation=relu or a second layer on the phenotype"
+        return {} if self.has_hidden_layers() else dict.fromkeys(("batch_norm", "initializer"), requirement)
 
     def layer_settings(self, l2: float) -> LayerSettings:
         """Those of layers with a penalty `l2` on squared weights."""
         return LayerSettings(self.l1, l2, self.batch_norm, self.initializer)
 
 
-def dense_weights(*units: int) -> int:
+def count_dense_weights(*widths: int) -> int:
     """Of dense layers from each width to the next."""
-    return sum(inputs * outputs for inputs, outputs in pairwise(units))
+    return sum(input_width * output_width for input_width, output_width in pairwise(widths))
 
 
 def require(condition: bool, message: str) -> None:
@@ -101,92 +104,97 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-def override(config: Settings, assignments: list[str]) -> Settings:
+def override_settings(config: Settings, assignments: list[str]) -> Settings:
     """`config` with each `KEY=VALUE` put in; commas part the values of a tuple.
 
     Raises InputError for an unknown key, a value that does not fit, or one that would change nothing.
     """
-    kinds = get_type_hints(type(config), include_extras=True)
-    values: dict[str, Any] = {}
+    type_by_setting = get_type_hints(type(config), include_extras=True)
+    value_by_setting: dict[str, Any] = {}
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        require(bool(equals), f"--set {assignment[:MAX_QUOTED_LENGTH]} has no '='; expected KEY=VALUE.")
+        setting, equals_sign, value_text = assignment.partition("=")
+        require(bool(equals_sign), f"--set {assignment[:MAX_QUOTED_LENGTH]} has no '='; expected KEY=VALUE.")
         require(
-            key in kinds, f"--set {key[:MAX_QUOTED_LENGTH]} is unknown; expected one of {', '.join(sorted(kinds))}."
+            setting in type_by_setting,
+            f"--set {setting[:MAX_QUOTED_LENGTH]} is unknown; expected one of {', '.join(sorted(type_by_setting))}.",
         )
-        several = isinstance(getattr(config, key), tuple)
-        given = [part for part in text.split(",") if part] if several else text
+        is_tuple = isinstance(getattr(config, setting), tuple)
+        value_texts = (
+            [element_text for element_text in value_text.split(",") if element_text] if is_tuple else value_text
+        )
         try:
-            values[key] = files.parse_json(json.dumps(given), kinds[key], strict=False)
+            value_by_setting[setting] = files.parse_json(
+                json.dumps(value_texts), type_by_setting[setting], strict=False
+            )
         except ValueError as error:
             raise InputError(f"--set {assignment[:MAX_QUOTED_LENGTH]} does not fit ({error}).") from None
-    changed = replace(config, **values)
-    for key, needs in changed.idle().items():
-        if key in values and values[key] != getattr(config, key):
-            raise InputError(f"--set {key} changes nothing here: it needs {needs}.")
-    return changed
+    changed_config = replace(config, **value_by_setting)
+    for setting, requirement in changed_config.idle().items():
+        if setting in value_by_setting and value_by_setting[setting] != getattr(config, setting):
+            raise InputError(f"--set {setting} changes nothing here: it needs {requirement}.")
+    return changed_config
 
 
 @dataclass(frozen=True)
 class Model:
-    """`reads` names the inputs, `loss` a function of `models.losses`; `grid` is the only one that it takes, if any. It
-    also reads the `optional` inputs of which the setting with that name is true."""
+    """`input_names` names the inputs, `loss_name` a function of `models.losses`; `required_grid` is the only one that
+    it takes, if any. It also reads the `optional_inputs` inputs of which the setting with that name is true."""
 
-    name: str
-    reads: tuple[str, ...]
-    predicts: str  # "label", or "input" for an autoencoder
-    loss: str
-    grid: Grid | None = None
+    model_name: str
+    input_names: tuple[str, ...]
+    predicted: str  # "label", or "input" for an autoencoder
+    loss_name: str
+    required_grid: Grid | None = None
     reduces: bool = False  # its code is the reduced volume
-    map_by_map: bool = False  # each map of a record is a sample of its own
-    optional: tuple[str, ...] = ()
+    is_map_by_map: bool = False  # each map of a record is a sample of its own
+    optional_inputs: tuple[str, ...] = ()
 
     @property
     def classifies(self) -> bool:
-        return self.predicts == "label"
+        return self.predicted == "label"
 
     @property
     def module(self) -> ModuleType:
-        return importlib.import_module(f"models.{self.name}")
+        return importlib.import_module(f"models.{self.model_name}")
 
-    def settings(self, config: dict[str, Any]) -> Settings:
+    def parse_settings(self, saved_config: dict[str, Any]) -> Settings:
         """The hyper-parameters that a run or a checkpoint has saved. Raises InputError for damage."""
         try:
-            found = files.parse_json(json.dumps(config), self.module.Config)
-            if wrong := sorted(config.keys() ^ vars(found).keys()):
-                raise ValueError(f"{wrong[0]} is missing or unknown")
-            return found
+            settings = files.parse_json(json.dumps(saved_config), self.module.Config)
+            if wrong_names := sorted(saved_config.keys() ^ vars(settings).keys()):
+                raise ValueError(f"{wrong_names[0]} is missing or unknown")
+            return settings
         except ValueError as error:
             raise InputError(f"The checkpoint's hyper-parameters are damaged ({error}); train again.") from None
 
-    def inputs(self, config: Settings) -> tuple[str, ...]:
+    def list_inputs(self, config: Settings) -> tuple[str, ...]:
         """The names of the inputs with these hyper-parameters."""
-        return (*self.reads, *(name for name in self.optional if getattr(config, name)))
+        return (*self.input_names, *(input_name for input_name in self.optional_inputs if getattr(config, input_name)))
 
-    def batches(
-        self, cohort: Cohort, selections: Iterable[np.ndarray], volumes: bool, tables: Mapping[str, Any]
+    def read_batches(
+        self, cohort: Cohort, record_selections: Iterable[np.ndarray], with_volumes: bool, tables: Mapping[str, Any]
     ) -> Iterator[dict[str, np.ndarray]]:
         """The batches (see `Cohort.make_batch`) of each selection of records, read ahead. For a model that reads maps
         one by one, `volume` is (n * maps, x, y, z, 1), the maps of the first record first."""
-        for batch in cohort.iterate_batches(selections, volumes, tables):
-            if self.map_by_map:
+        for batch in cohort.iterate_batches(record_selections, with_volumes, tables):
+            if self.is_map_by_map:
                 batch["volume"] = np.moveaxis(batch["volume"], -1, 1).reshape(-1, *cohort.grid.shape, 1)
             yield batch
 
-    def build(self, config: Settings, cohort: Cohort) -> Any:
+    def build_network(self, config: Settings, cohort: Cohort) -> Any:
         """The untrained network for the records of a cohort."""
-        connectomes = cohort.connectomes if "connectome" in self.inputs(config) else None
-        also = {"edges": connectomes.num_edges} if connectomes else {}
-        return self.module.build(config, cohort.grid, 1 if self.map_by_map else cohort.num_maps, **also)
+        connectomes = cohort.connectomes if "connectome" in self.list_inputs(config) else None
+        edge_options = {"edges": connectomes.num_edges} if connectomes else {}
+        return self.module.build(config, cohort.grid, 1 if self.is_map_by_map else cohort.num_maps, **edge_options)
 
 
 MODELS = {
-    model.name: model
+    model.model_name: model
     for model in (
         Model("ae", ("phenotype",), "input", "sparse_reconstruction"),
-        Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, map_by_map=True),
+        Model("cae", ("volume",), "input", "sparse_reconstruction", FULL, reduces=True, is_map_by_map=True),
         Model("cnn", ("volume",), "label", "cross_entropy", REDUCED),
         Model("nn", ("phenotype",), "label", "cross_entropy"),
-        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, optional=("connectome",)),
+        Model("mmnn", ("volume", "phenotype"), "label", "cross_entropy", REDUCED, optional_inputs=("connectome",)),
     )
 }

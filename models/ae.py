@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models import BelowOne, Penalty, Settings, Sparsity, Widths, dense_weights
+from models import BelowOne, Penalty, Settings, Sparsity, Widths, count_dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Config(Settings):
     sparsity: Sparsity = 0.5  # rho, the wanted mean of sigmoid(code)
     sparsity_weight: Penalty = 0.6  # lambda
 
-    def weights(self) -> int:
-        return 2 * dense_weights(PHENOTYPE_SIZE, *self.units)
+    def count_weights(self) -> int:
+        return 2 * count_dense_weights(PHENOTYPE_SIZE, *self.units)
 
 
 PRESETS = {"default": Config()}
@@ -31,13 +31,15 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
 
     from models import layers
 
-    settings = config.layer_settings(config.l2)
+    layer_settings = config.layer_settings(config.l2)
     phenotype = x = layers.phenotype_input()
-    for units in config.units[:-1]:
-        x = layers.hidden(x, units, settings)
-    code = x = layers.dense(x, config.units[-1], settings)
-    for units in reversed(config.units[:-1]):
-        x = layers.hidden(x, units, settings)
+    for layer_width in config.units[:-1]:
+        x = layers.hidden_layer(x, layer_width, layer_settings)
+    code = x = layers.dense(x, config.units[-1], layer_settings)
+    for layer_width in reversed(config.units[:-1]):
+        x = layers.hidden_layer(x, layer_width, layer_settings)
     return keras.Model(
-        {"phenotype": phenotype}, {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, settings)}, name="ae"
+        {"phenotype": phenotype},
+        {"code": code, "reconstruction": layers.dense(x, PHENOTYPE_SIZE, layer_settings)},
+        name="ae",
     )

@@ -8,17 +8,17 @@ import numpy as np
 from keras import KerasTensor
 
 from models import connectomes
-from models.layers import logits
-from models.parts import Part
+from models.layers import make_logits
+from models.parts import Branch
 
 
-class PartOfMean(NamedTuple):
-    """A part of a classifier, whose logits are (batch, networks, 2). Each network reads one of its `inputs`, such as
-    one map; all networks of the first input come before those of the second."""
+class AveragedBranch(NamedTuple):
+    """A part of a classifier, whose logits are (batch, networks, 2). Each network reads one of its `input_count`, such
+    as one map; all networks of the first input come before those of the second."""
 
-    name: str
-    inputs: int
-    share: float  # of the mean, before it is learned
+    branch_name: str
+    input_count: int
+    branch_weight: float  # of the mean, before it is learned
     within_sites: bool  # it learns how far labels are from the mean of their site
 
 
@@ -26,64 +26,91 @@ class MeanOfLogits(keras.layers.Layer):
     """The logits (batch, networks, 2) of each part of a classifier -> their weighted mean (batch, 2).
 
     A mean, not a sum: each network has learnt how common autism is in the training records. A sum would count that, and
-    whatever several networks know, several times. Each has a loss of its own (`logits_of_parts`).
+    whatever several networks know, several times. Each has a loss of its own (`make_branch_logits_network`).
 
     Where they are learned, `assign` sets the shares of the parts, and a bias (`utils/training/shares.py`).
     """
 
-    def __init__(self, parts: Sequence[PartOfMean], learned: bool, **options: Any) -> None:
-        super().__init__(**options)
-        self.parts, self.learned = parts, learned
+    def __init__(self, branches: Sequence[AveragedBranch], is_learned: bool, **layer_options: Any) -> None:
+        super().__init__(**layer_options)
+        self.branches, self.is_learned = branches, is_learned
 
     def build(self, input_shape: list[tuple]) -> None:
-        if self.learned:
-            own = {"trainable": False, "dtype": "float32"}
-            self.weight = self.add_weight(name="share", shape=(len(self.parts),), initializer="zeros", **own)
-            self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **own)
-            self.assign([part.share for part in self.parts], 0.0)
+        if self.is_learned:
+            weight_options = {"trainable": False, "dtype": "float32"}
+            self.weight = self.add_weight(
+                name="share", shape=(len(self.branches),), initializer="zeros", **weight_options
+            )
+            self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
+            self.assign([branch.branch_weight for branch in self.branches], 0.0)
 
-    def assign(self, shares: Sequence[float] | np.ndarray, bias: float) -> None:
+    def assign(self, branch_weights: Sequence[float] | np.ndarray, bias: float) -> None:
         """Sets what the log odds of each part count, and what is added to all."""
-        self.weight.assign(shares)
+        self.weight.assign(branch_weights)
         self.bias.assign(bias)
 
     @property
-    def shares(self) -> list[float]:
+    def branch_weights(self) -> list[float]:
         """What each part counts."""
-        return self.weight.numpy().tolist() if self.learned else [part.share for part in self.parts]
+        return self.weight.numpy().tolist() if self.is_learned else [branch.branch_weight for branch in self.branches]
 
-    def plain(self, logits: list) -> Any:
+    def average_initially(self, branch_logits: list) -> Any:
         """The mean with the shares before they are learned."""
-        return sum(part.share * keras.ops.mean(one, axis=1) for part, one in zip(self.parts, logits, strict=True))
+        return sum(
+            branch.branch_weight * keras.ops.mean(network_logits, axis=1)
+            for branch, network_logits in zip(self.branches, branch_logits, strict=True)
+        )
 
     def call(self, logits: list) -> Any:
-        if not self.learned:
-            return self.plain(logits)
-        total = sum(self.weight[at] * keras.ops.mean(one, axis=1) for at, one in enumerate(logits))
-        return total + keras.ops.stack([-self.bias / 2, self.bias / 2])
+        if not self.is_learned:
+            return self.average_initially(logits)
+        weighted_mean = sum(
+            self.weight[branch_index] * keras.ops.mean(network_logits, axis=1)
+            for branch_index, network_logits in enumerate(logits)
+        )
+        return weighted_mean + keras.ops.stack([-self.bias / 2, self.bias / 2])
 
 
-def logits_of_parts(network: keras.Model) -> keras.Model:
+def make_branch_logits_network(network: keras.Model) -> keras.Model:
     """The network with the logits (batch, networks, 2) that are trained by a loss of their own, in a list if there are
     several parts; itself if it is no classifier."""
-    last = network.layers[-1]
-    return keras.Model(network.input, last.input) if isinstance(last, MeanOfLogits) else network
+    last_layer = network.layers[-1]
+    return keras.Model(network.input, last_layer.input) if isinstance(last_layer, MeanOfLogits) else network
 
 
 def classifier(
-    name: str, inputs: dict[str, KerasTensor], parts: list[Part], members: int, beside: KerasTensor | None = None
+    network_name: str,
+    input_by_name: dict[str, KerasTensor],
+    branches: list[Branch],
+    member_count: int,
+    connectome_logits: KerasTensor | None = None,
 ) -> keras.Model:
-    """Inputs -> the mean (batch, 2) of the logits of all parts, each of so many networks an input; `beside` are the
-    logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are several parts, and several
-    members, of whom each leaves out some training people."""
-    found = [logits(part.features(members), members, part.settings, part.even) for part in parts]
-    total, others = sum(part.share for part in parts), 1 if beside is None else 1 - connectomes.SHARE
-    described = [
-        PartOfMean(part.name, one.shape[1] // members, others * part.share / total, part.within_sites)
-        for part, one in zip(parts, found, strict=True)
+    """Inputs -> the mean (batch, 2) of the logits of all parts, each of so many networks an input; `connectome_logits`
+    are the logits (batch, 1, 2) of the part that reads connectomes. Shares are learned if there are several parts, and
+    several members, of whom each leaves out some training people."""
+    branch_logits = [
+        make_logits(branch.build_features(member_count), member_count, branch.layer_settings, branch.starts_from_zero)
+        for branch in branches
     ]
-    if beside is not None:
-        found.append(beside)
-        described.append(PartOfMean("connectome", 1, connectomes.SHARE, False))
-    learned = len(found) > 1 and members > 1
-    return keras.Model(inputs, MeanOfLogits(described, learned, dtype="float32", name="logits")(found), name=name)
+    weight_sum, scan_branches_weight = (
+        sum(branch.branch_weight for branch in branches),
+        1 if connectome_logits is None else 1 - connectomes.CONNECTOME_WEIGHT,
+    )
+    averaged_branches = [
+        AveragedBranch(
+            branch.branch_name,
+            network_logits.shape[1] // member_count,
+            scan_branches_weight * branch.branch_weight / weight_sum,
+            branch.within_sites,
+        )
+        for branch, network_logits in zip(branches, branch_logits, strict=True)
+    ]
+    if connectome_logits is not None:
+        branch_logits.append(connectome_logits)
+        averaged_branches.append(AveragedBranch("connectome", 1, connectomes.CONNECTOME_WEIGHT, False))
+    is_learned = len(branch_logits) > 1 and member_count > 1
+    return keras.Model(
+        input_by_name,
+        MeanOfLogits(averaged_branches, is_learned, dtype="float32", name="logits")(branch_logits),
+        name=network_name,
+    )

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import Grid
-from models import BatchSize, BelowOne, Edge, Edges, Penalty, Settings, Sparsity, Widths, dense_weights, require
+from models import (
+    BatchSize,
+    BelowOne,
+    Edge,
+    EdgeLengths,
+    Penalty,
+    Settings,
+    Sparsity,
+    Widths,
+    count_dense_weights,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +29,7 @@ class Config(Settings):
     decay: BelowOne = 0.99
     l2: Penalty = 0.0
     filters: Widths = (1, 1)
-    strides: Edges = (1, 3)
+    strides: EdgeLengths = (1, 3)
     kernel: Edge = 3
     sparsity: Sparsity = 0.7  # rho, the wanted mean of sigmoid(code)
     sparsity_weight: Penalty = 0.6  # lambda
@@ -27,8 +38,8 @@ class Config(Settings):
         require(len(self.filters) == len(self.strides), "filters and strides differ in length; expected one each.")
         super().__post_init__()
 
-    def weights(self) -> int:
-        return 2 * self.kernel**3 * dense_weights(1, *self.filters)
+    def count_weights(self) -> int:
+        return 2 * self.kernel**3 * count_dense_weights(1, *self.filters)
 
 
 PRESETS = {
@@ -40,8 +51,8 @@ PRESETS = {
 
 def code_shape(config: Config, grid: Grid) -> tuple[int, ...]:
     """(x, y, z, channels) of the code."""
-    step = math.prod(config.strides)
-    return (*(math.ceil(size / step) for size in grid.shape), config.filters[-1])
+    total_stride = math.prod(config.strides)
+    return (*(math.ceil(grid_size / total_stride) for grid_size in grid.shape), config.filters[-1])
 
 
 def build(config: Config, grid: Grid, maps: int = 1) -> Any:
@@ -50,15 +61,15 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
 
     from models import layers
 
-    settings = config.layer_settings(config.l2)
+    layer_settings = config.layer_settings(config.l2)
     volume = x = layers.volume_input(grid, maps)
-    shapes = []
-    for depth, (filters, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
-        x = layers.activated(x, settings) if depth else x
-        shapes.append(x.shape[1:])
-        x = layers.convolution(x, filters, config.kernel, stride, settings)
-    code = x = layers.normalised(x, settings)
-    for depth, stride in reversed(list(enumerate(config.strides))):
-        x = layers.transposed_convolution(x, shapes[depth], config.kernel, stride, settings)
-        x = layers.activated(x, settings) if depth else x
+    layer_shapes = []
+    for layer_index, (filter_count, stride) in enumerate(zip(config.filters, config.strides, strict=True)):
+        x = layers.apply_activation(x, layer_settings) if layer_index else x
+        layer_shapes.append(x.shape[1:])
+        x = layers.convolution(x, filter_count, config.kernel, stride, layer_settings)
+    code = x = layers.apply_batch_norm(x, layer_settings)
+    for layer_index, stride in reversed(list(enumerate(config.strides))):
+        x = layers.transposed_convolution(x, layer_shapes[layer_index], config.kernel, stride, layer_settings)
+        x = layers.apply_activation(x, layer_settings) if layer_index else x
     return keras.Model({"volume": volume}, {"code": code, "reconstruction": x}, name="cae")

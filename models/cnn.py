@@ -13,19 +13,19 @@ from data.cohorts.records import REDUCED, Grid
 from models import (
     BelowOne,
     Edge,
+    EdgeLengths,
+    EdgeLengthsOrNone,
     EdgeOrNone,
-    Edges,
-    EdgesOrNone,
-    Members,
+    MemberCount,
     Penalty,
     Settings,
     Widths,
     WidthsOrNone,
-    dense_weights,
+    count_dense_weights,
     require,
 )
 
-COARSE = 3  # voxels along an edge of the cubes whose means `combined` reads
+COARSE_CUBE_EDGE = 3  # voxels along an edge of the cubes whose means `combined` reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,15 @@ class Config(Settings):
     """
 
     parts: Annotated[tuple[Literal["regions", "convolutions"], ...], Len(1, 2)]
-    members: Members = 1
+    members: MemberCount = 1
     standardise: Standard = "stored"  # how volumes are z-scored: see `data.cohorts.variants`
     region_units: WidthsOrNone = (64,)
     region_l2: Penalty = 0.01
     cubes: Edge = 1
     filters: Widths = (16, 32, 64)
-    kernels: Edges = (3, 3, 3)
-    strides: Edges = (2, 2, 2)
-    pools: EdgesOrNone = (0, 0, 0)  # 0: none
+    kernels: EdgeLengths = (3, 3, 3)
+    strides: EdgeLengths = (2, 2, 2)
+    pools: EdgeLengthsOrNone = (0, 0, 0)  # 0: none
     residual: bool = True
     global_average: bool = True
     average_pool: EdgeOrNone = 0
@@ -65,22 +65,27 @@ class Config(Settings):
     l2: Penalty = 0.0001
 
     def __post_init__(self) -> None:
-        lengths = set(map(len, (self.filters, self.kernels, self.strides, self.pools)))
-        require(len(lengths) == 1, "filters, kernels, strides and pools differ in length; give one each a layer.")
+        layer_counts = set(map(len, (self.filters, self.kernels, self.strides, self.pools)))
+        require(len(layer_counts) == 1, "filters, kernels, strides and pools differ in length; give one each a layer.")
         require(len(set(self.parts)) == len(self.parts), f"parts are {','.join(self.parts)}; expected each once.")
         super().__post_init__()
 
-    def weights(self) -> int:
-        channels = zip(self.kernels, pairwise((1, *self.filters)), strict=True)
-        convolutions = 2 * sum(kernel**3 * inputs * outputs for kernel, (inputs, outputs) in channels)
-        return self.members * (dense_weights(AAL_REGIONS, *self.region_units) + convolutions + self.flattened() ** 2)
+    def count_weights(self) -> int:
+        kernels_and_channels = zip(self.kernels, pairwise((1, *self.filters)), strict=True)
+        convolution_weights = 2 * sum(
+            kernel_edge**3 * input_channels * output_channels
+            for kernel_edge, (input_channels, output_channels) in kernels_and_channels
+        )
+        return self.members * (
+            count_dense_weights(AAL_REGIONS, *self.region_units) + convolution_weights + self.count_flattened() ** 2
+        )
 
-    def flattened(self) -> int:
+    def count_flattened(self) -> int:
         """The activations that are passed through a dense layer of their number."""
         if "convolutions" not in self.parts or self.global_average or self.average_pool:
             return 0
-        step = math.prod(max(step, 1) for step in (self.cubes, *self.strides, *self.pools))
-        return self.filters[-1] * math.prod(math.ceil(size / step) for size in REDUCED.shape)
+        stride = math.prod(max(stride, 1) for stride in (self.cubes, *self.strides, *self.pools))
+        return self.filters[-1] * math.prod(math.ceil(grid_size / stride) for grid_size in REDUCED.shape)
 
     def has_hidden_layers(self) -> bool:
         return "convolutions" in self.parts or bool(self.region_units)
@@ -91,19 +96,23 @@ class Config(Settings):
         return not self.global_average and self.average_pool > 0
 
     def idle(self) -> dict[str, str]:
-        used = {
+        requirement_by_setting = {
             "average_pool": (not self.global_average, "global_average=false"),
             "dropout": (self.keeps_place, "global_average=false and average_pool"),
             "residual": (len(self.filters) > 1, "two filters or more"),
         }
-        idle = Settings.idle(self) | {name: needs for name, (use, needs) in used.items() if not use}
-        for name, settings in SETTINGS_OF.items():
-            if name not in self.parts:
-                idle |= dict.fromkeys(settings, f"{name} among the parts")
-        return idle
+        idle_settings = Settings.idle(self) | {
+            setting_or_branch: requirement
+            for setting_or_branch, (is_used, requirement) in requirement_by_setting.items()
+            if not is_used
+        }
+        for setting_or_branch, branch_settings in SETTINGS_BY_BRANCH.items():
+            if setting_or_branch not in self.parts:
+                idle_settings |= dict.fromkeys(branch_settings, f"{setting_or_branch} among the parts")
+        return idle_settings
 
 
-SETTINGS_OF = {
+SETTINGS_BY_BRANCH = {
     "regions": ("region_units", "region_l2"),
     "convolutions": (
         *("cubes", "filters", "kernels", "strides", "pools", "residual"),
@@ -111,14 +120,14 @@ SETTINGS_OF = {
     ),
 }
 
-COMBINED = Config(
-    parts=("regions", "convolutions"), standardise="brain", cubes=COARSE, filters=(8,), kernels=(3,), strides=(2,),
-    pools=(0,), batch_norm=False, global_average=False, average_pool=1, dropout=0.5, l2=0.01,
+COMBINED_PRESET = Config(
+    parts=("regions", "convolutions"), standardise="brain", cubes=COARSE_CUBE_EDGE, filters=(8,), kernels=(3,),
+    strides=(2,), pools=(0,), batch_norm=False, global_average=False, average_pool=1, dropout=0.5, l2=0.01,
     members=4, learning_rate=0.003, half_rate_after=50,
 )  # fmt: skip
 PRESETS = {
-    "combined": COMBINED,
-    "regions": replace(COMBINED, parts=("regions",)),
+    "combined": COMBINED_PRESET,
+    "regions": replace(COMBINED_PRESET, parts=("regions",)),
     "residual": Config(parts=("convolutions",)),
     "plain": Config(
         parts=("convolutions",),
@@ -138,4 +147,6 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     from models import averaging, layers, parts
 
     volume = layers.volume_input(grid, maps)
-    return averaging.classifier("cnn", {"volume": volume}, parts.of_volume(volume, config, grid), config.members)
+    return averaging.classifier(
+        "cnn", {"volume": volume}, parts.make_volume_branches(volume, config, grid), config.members
+    )

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-SHARE = 1 / 3  # of the mean of logits, before the shares are learned; the others are of maps and phenotype
+CONNECTOME_WEIGHT = 1 / 3  # of the mean of logits, before the shares are learned; the others are of maps and phenotype
 
 
 class RidgeLogits(layers.Layer):
@@ -21,25 +21,26 @@ class RidgeLogits(layers.Layer):
     """
 
     def build(self, input_shape: tuple) -> None:
-        own = {"trainable": False, "dtype": "float32"}
-        edges = input_shape[1:]
-        self.mean = self.add_weight(name="mean", shape=edges, initializer="zeros", **own)
-        self.scale = self.add_weight(name="scale", shape=edges, initializer="ones", **own)
-        self.kernel = self.add_weight(name="kernel", shape=edges, initializer="zeros", **own)
-        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **own)
+        weight_options = {"trainable": False, "dtype": "float32"}
+        edge_shape = input_shape[1:]
+        self.mean = self.add_weight(name="mean", shape=edge_shape, initializer="zeros", **weight_options)
+        self.scale = self.add_weight(name="scale", shape=edge_shape, initializer="ones", **weight_options)
+        self.kernel = self.add_weight(name="kernel", shape=edge_shape, initializer="zeros", **weight_options)
+        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", **weight_options)
 
-    def assign(self, mean: np.ndarray, scale: np.ndarray, weights: np.ndarray, bias: float) -> None:
-        """Sets the log odds of autism: `weights` (edges,) of edges minus `mean`, times `scale`; and `bias`."""
-        self.mean.assign(mean)
-        self.scale.assign(scale)
-        self.kernel.assign(weights)
+    def assign(self, edge_means: np.ndarray, inverse_sd: np.ndarray, edge_weights: np.ndarray, bias: float) -> None:
+        """Sets the log odds of autism: `edge_weights` (edges,) of edges minus `edge_means`, times `inverse_sd`; and
+        `bias`."""
+        self.mean.assign(edge_means)
+        self.scale.assign(inverse_sd)
+        self.kernel.assign(edge_weights)
         self.bias.assign(bias)
 
-    def scores(self, edges: Any) -> Any:
+    def standardise_edges(self, edge_z: Any) -> Any:
         """Scaled edges (batch, edges), 0 where unknown."""
-        values = (keras.ops.cast(edges, "float32") - self.mean) * self.scale
-        return keras.ops.where(keras.ops.isnan(values), 0.0, values)
+        edge_scores = (keras.ops.cast(edge_z, "float32") - self.mean) * self.scale
+        return keras.ops.where(keras.ops.isnan(edge_scores), 0.0, edge_scores)
 
     def call(self, edges: Any) -> Any:
-        half = (keras.ops.matmul(self.scores(edges), self.kernel[:, None]) + self.bias) / 2
-        return keras.ops.stack([-half, half], axis=-1)
+        half_log_odds = (keras.ops.matmul(self.standardise_edges(edges), self.kernel[:, None]) + self.bias) / 2
+        return keras.ops.stack([-half_log_odds, half_log_odds], axis=-1)

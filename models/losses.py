@@ -5,41 +5,43 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
-from models.averaging import PartOfMean
+from models.averaging import AveragedBranch
 
 
-def cross_entropy(batch: dict, outputs: Any, config: Any, reads: tuple[str, ...]) -> Any:
+def cross_entropy(batch: dict, outputs: Any, config: Any, input_names: tuple[str, ...]) -> Any:
     """Mean cross-entropy of logits (batch, 2) against labels (batch,), 1 autism, 0 control."""
     return ops.mean(ops.categorical_crossentropy(ops.one_hot(batch["label"], 2), outputs, from_logits=True))
 
 
-def of_networks(batch: dict, logits: Any, part: PartOfMean) -> Any:
+def sum_network_losses(batch: dict, network_logits: Any, branch: AveragedBranch) -> Any:
     """The sum of the mean cross-entropies of all networks of a part, with logits (batch, networks, 2). Records count by
     `weight` (batch, members), which is 0 where a network leaves them out.
 
     Of a part that learns within sites, logits are added to the log odds of autism at the record's site,
     `site_log_odds` (batch,). So it does not pay to learn how common autism is at the site of a scanner."""
-    if part.within_sites:
-        half = batch["site_log_odds"][:, None] / 2
-        logits = logits + ops.stack([-half, half], axis=-1)
-    target = ops.broadcast_to(ops.one_hot(batch["label"], 2)[:, None], ops.shape(logits))
-    losses = ops.categorical_crossentropy(target, logits, from_logits=True)
-    return ops.sum(ops.mean(losses * ops.tile(batch["weight"], (1, part.inputs)), axis=0))
+    if branch.within_sites:
+        half_log_odds = batch["site_log_odds"][:, None] / 2
+        network_logits = network_logits + ops.stack([-half_log_odds, half_log_odds], axis=-1)
+    target_labels = ops.broadcast_to(ops.one_hot(batch["label"], 2)[:, None], ops.shape(network_logits))
+    network_losses = ops.categorical_crossentropy(target_labels, network_logits, from_logits=True)
+    return ops.sum(ops.mean(network_losses * ops.tile(batch["weight"], (1, branch.input_count)), axis=0))
 
 
 def mean_activation(code: Any) -> Any:
     """rho_hat, the mean of sigmoid(code) over all records of a batch, also those on other devices."""
-    activation, context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return ops.mean(activation)
-    count = tf.cast(tf.size(activation), tf.float32)
-    total, size = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.reduce_sum(activation), count])
-    return total / size
+    code_activation, replica_context = ops.sigmoid(ops.cast(code, "float32")), tf.distribute.get_replica_context()
+    if replica_context is None or replica_context.num_replicas_in_sync == 1:
+        return ops.mean(code_activation)
+    value_count = tf.cast(tf.size(code_activation), tf.float32)
+    activation_sum, total_count = replica_context.all_reduce(
+        tf.distribute.ReduceOp.SUM, [tf.reduce_sum(code_activation), value_count]
+    )
+    return activation_sum / total_count
 
 
-def sparse_reconstruction(batch: dict, outputs: dict, config: Any, reads: tuple[str, ...]) -> Any:
+def sparse_reconstruction(batch: dict, outputs: dict, config: Any, input_names: tuple[str, ...]) -> Any:
     """Mean squared error + sparsity_weight * KL(sparsity || rho_hat) (Ng, Sparse autoencoder, 2011)."""
-    squared = ops.square(ops.cast(outputs["reconstruction"], "float32") - batch[reads[0]])
+    squared_errors = ops.square(ops.cast(outputs["reconstruction"], "float32") - batch[input_names[0]])
     rho, rho_hat = config.sparsity, mean_activation(outputs["code"])
     divergence = rho * ops.log(rho / rho_hat) + (1 - rho) * ops.log((1 - rho) / (1 - rho_hat))
-    return ops.mean(squared) + config.sparsity_weight * divergence
+    return ops.mean(squared_errors) + config.sparsity_weight * divergence

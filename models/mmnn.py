@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import Grid
-from models import WidthsOrNone, cnn, dense_weights, nn
+from models import WidthsOrNone, cnn, count_dense_weights, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,27 +20,29 @@ class Config(cnn.Config, nn.Config):
     joined_units: WidthsOrNone = (32,)
     connectome: bool = True  # a cohort without any turns it off
 
-    def weights(self) -> int:
-        joined = self.members * dense_weights(*self.joined_units)
-        return cnn.Config.weights(self) + nn.Config.weights(self) + joined
+    def count_weights(self) -> int:
+        joined_weights = self.members * count_dense_weights(*self.joined_units)
+        return cnn.Config.count_weights(self) + nn.Config.count_weights(self) + joined_weights
 
     def has_hidden_layers(self) -> bool:
-        of_parts = cnn.Config.has_hidden_layers(self) or nn.Config.has_hidden_layers(self)
-        return of_parts or self.fusion == "features"
+        has_branch_layers = cnn.Config.has_hidden_layers(self) or nn.Config.has_hidden_layers(self)
+        return has_branch_layers or self.fusion == "features"
 
     def idle(self) -> dict[str, str]:
-        idle = cnn.Config.idle(self) | nn.Config.idle(self)
+        idle_settings = cnn.Config.idle(self) | nn.Config.idle(self)
         if self.fusion == "logits":
-            return idle | {"joined_units": "fusion=features"}
-        return {name: needs for name, needs in idle.items() if name != "l2"}  # the penalty of joined layers, too
+            return idle_settings | {"joined_units": "fusion=features"}
+        return {
+            setting: requirement for setting, requirement in idle_settings.items() if setting != "l2"
+        }  # the penalty of joined layers, too
 
 
-SINE, BRAIN = nn.PRESETS["sine"], cnn.PRESETS
+SINE_PRESET, CNN_PRESETS = nn.PRESETS["sine"], cnn.PRESETS
 PRESETS = {
-    "combined": Config(**vars(SINE) | vars(BRAIN["combined"])),
-    "regions": Config(**vars(SINE) | vars(BRAIN["regions"])),
-    "residual": Config(**vars(BRAIN["residual"]), fusion="features", phenotype_l2=0.0001),
-    "plain": Config(**vars(BRAIN["plain"]), fusion="features", phenotype_l2=0.0001),
+    "combined": Config(**vars(SINE_PRESET) | vars(CNN_PRESETS["combined"])),
+    "regions": Config(**vars(SINE_PRESET) | vars(CNN_PRESETS["regions"])),
+    "residual": Config(**vars(CNN_PRESETS["residual"]), fusion="features", phenotype_l2=0.0001),
+    "plain": Config(**vars(CNN_PRESETS["plain"]), fusion="features", phenotype_l2=0.0001),
 }
 
 
@@ -51,12 +53,17 @@ def build(config: Config, grid: Grid, maps: int = 1, edges: int = 0) -> Any:
 
     from models import averaging, connectomes, layers, parts
 
-    inputs = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
-    read = [*parts.of_volume(inputs["volume"], config, grid), parts.of_phenotype(inputs["phenotype"], config)]
+    input_by_name = {"volume": layers.volume_input(grid, maps), "phenotype": layers.phenotype_input()}
+    branches = [
+        *parts.make_volume_branches(input_by_name["volume"], config, grid),
+        parts.make_phenotype_branch(input_by_name["phenotype"], config),
+    ]
     if config.fusion == "features":
-        read = [parts.joined(read, config)]
-    beside = None
+        branches = [parts.join_branches(branches, config)]
+    connectome_logits = None
     if edges:
-        inputs["connectome"] = keras.Input((edges,), name="connectome")
-        beside = connectomes.RidgeLogits(dtype="float32", name="connectome_logits")(inputs["connectome"])
-    return averaging.classifier("mmnn", inputs, read, config.members, beside)
+        input_by_name["connectome"] = keras.Input((edges,), name="connectome")
+        connectome_logits = connectomes.RidgeLogits(dtype="float32", name="connectome_logits")(
+            input_by_name["connectome"]
+        )
+    return averaging.classifier("mmnn", input_by_name, branches, config.members, connectome_logits)

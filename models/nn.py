@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.cohorts.records import PHENOTYPE_SIZE, Grid
-from models import Members, Penalty, Settings, WidthsOrNone, dense_weights
+from models import MemberCount, Penalty, Settings, WidthsOrNone, count_dense_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,20 +12,20 @@ class Config(Settings):
     """A multilayer perceptron, whose first layer may be of random Fourier features that are trained
     (`models.layers.fourier_features`): an approximate kernel machine."""
 
-    members: Members = 1
+    members: MemberCount = 1
     phenotype_units: WidthsOrNone = (32, 16)
     phenotype_activation: Literal["relu", "sine"] = "relu"  # of the first layer
     phenotype_l2: Penalty = 0.001
 
-    def weights(self) -> int:
-        return self.members * dense_weights(PHENOTYPE_SIZE, *self.phenotype_units)
+    def count_weights(self) -> int:
+        return self.members * count_dense_weights(PHENOTYPE_SIZE, *self.phenotype_units)
 
     def has_hidden_layers(self) -> bool:
         return len(self.phenotype_units) > (self.phenotype_activation == "sine")
 
     def idle(self) -> dict[str, str]:
-        idle = {} if self.phenotype_units else {"phenotype_activation": "phenotype_units"}
-        return Settings.idle(self) | idle
+        idle_settings = {} if self.phenotype_units else {"phenotype_activation": "phenotype_units"}
+        return Settings.idle(self) | idle_settings
 
 
 PRESETS = {
@@ -41,4 +41,6 @@ def build(config: Config, grid: Grid, maps: int = 1) -> Any:
     from models import averaging, layers, parts
 
     phenotype = layers.phenotype_input()
-    return averaging.classifier("nn", {"phenotype": phenotype}, [parts.of_phenotype(phenotype, config)], config.members)
+    return averaging.classifier(
+        "nn", {"phenotype": phenotype}, [parts.make_phenotype_branch(phenotype, config)], config.members
+    )

@@ -13,122 +13,151 @@ from keras.layers import Concatenate, Flatten, GlobalAveragePooling3D, MaxPoolin
 from data.cohorts.records import BLOCK_EDGE, Grid
 from models import LayerSettings, cnn, layers, mmnn, nn
 
-MOST_MAPS = 3  # a brain of more maps has no more filters
-OF_ALL_MAPS = 10  # times the penalty: a network that reads the regions of all maps has many more weights
+MAX_MAPS_FULL_FILTERS = 3  # a brain of more maps has no more filters
+ALL_MAPS_PENALTY_FACTOR = 10  # times the penalty: a network that reads the regions of all maps has many more weights
 
 
-class Part(NamedTuple):
-    """A part of a classifier. `features(members)` builds the layers below the logits, for so many networks an input.
-    Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
+class Branch(NamedTuple):
+    """A part of a classifier. `build_features(members)` builds the layers below the logits, for so many networks an
+    input. Their output is (batch, inputs, features) if these share it, else (batch, inputs, members, features)."""
 
-    name: str
-    features: Callable[[int], KerasTensor]
-    settings: LayerSettings
-    even: bool  # the logits begin at 0
-    share: float = 1.0  # of the mean of logits, before it is learned
+    branch_name: str
+    build_features: Callable[[int], KerasTensor]
+    layer_settings: LayerSettings
+    starts_from_zero: bool  # the logits begin at 0
+    branch_weight: float = 1.0  # of the mean of logits, before it is learned
     within_sites: bool = False  # it learns how far labels are from the mean of their site
 
 
-def of_volume(volume: KerasTensor, config: cnn.Config, grid: Grid) -> list[Part]:
+def make_volume_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) -> list[Branch]:
     """(batch, x, y, z, maps) -> the parts that read it."""
-    found = []
+    branches = []
     if "regions" in config.parts:
-        found += of_regions(volume, config, grid)
+        branches += make_region_branches(volume, config, grid)
     if "convolutions" in config.parts:
-        found.append(of_convolutions(volume, config))
-    return [part._replace(share=1 / len(found)) for part in found]
+        branches.append(make_convolution_branch(volume, config))
+    return [branch._replace(branch_weight=1 / len(branches)) for branch in branches]
 
 
-def of_regions(volume: KerasTensor, config: cnn.Config, grid: Grid) -> list[Part]:
+def make_region_branches(volume: KerasTensor, config: cnn.Config, grid: Grid) -> list[Branch]:
     """(batch, x, y, z, maps) -> the part that reads the means of regions of each map, and that which reads those of all
     maps if there are several."""
-    means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
-    read = [("regions", Permute((2, 1))(means), 1)]
-    if means.shape[-1] > 1:
-        read.append(("regions of all maps", Reshape((1, -1))(means), OF_ALL_MAPS))
-    found = []
-    for name, values, penalty in read:  # values (batch, inputs, values)
-        settings = config.layer_settings(penalty * config.region_l2)
-        features = partial(layers.hidden_of_each, values, config.region_units, settings=settings)
-        found.append(Part(name, features, settings, even=True, within_sites=True))
-    return found
+    region_means = layers.Standardise(dtype="float32")(layers.RegionMeans(grid, dtype="float32")(volume))
+    branch_inputs = [("regions", Permute((2, 1))(region_means), 1)]
+    if region_means.shape[-1] > 1:
+        branch_inputs.append(("regions of all maps", Reshape((1, -1))(region_means), ALL_MAPS_PENALTY_FACTOR))
+    branches = []
+    for branch_name, input_values, penalty_factor in branch_inputs:  # values (batch, inputs, values)
+        layer_settings = config.layer_settings(penalty_factor * config.region_l2)
+        build_features = partial(layers.hidden_layers, input_values, config.region_units, settings=layer_settings)
+        branches.append(Branch(branch_name, build_features, layer_settings, starts_from_zero=True, within_sites=True))
+    return branches
 
 
-def of_convolutions(volume: KerasTensor, config: cnn.Config) -> Part:
+def make_convolution_branch(volume: KerasTensor, config: cnn.Config) -> Branch:
     """(batch, x, y, z, maps) -> the part that convolves all maps, or each map by the same filters."""
-    maps, by_map, settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
-    if by_map:
+    map_count, is_by_map, layer_settings = volume.shape[-1], config.cubes > 1, config.layer_settings(config.l2)
+    if is_by_map:
         volume = layers.Standardise(dtype="float32")(layers.cube_means(volume, config.cubes))
-        fewer = tuple(math.ceil(width * MOST_MAPS / max(maps, MOST_MAPS)) for width in config.filters)
-        config = replace(config, filters=fewer)
+        filter_counts = tuple(
+            math.ceil(filter_count * MAX_MAPS_FULL_FILTERS / max(map_count, MAX_MAPS_FULL_FILTERS))
+            for filter_count in config.filters
+        )
+        config = replace(config, filters=filter_counts)
 
-    def features(members: int) -> KerasTensor:
-        x = layers.MapsApart(dtype="float32")(volume) if by_map else volume
-        x = convolved(x, config, settings, members)
+    def build_features(member_count: int) -> KerasTensor:
+        x = layers.SplitMaps(dtype="float32")(volume) if is_by_map else volume
+        x = apply_convolutions(x, config, layer_settings, member_count)
         if config.global_average:
             x = GlobalAveragePooling3D(keepdims=True)(x)
         elif config.average_pool:
             x = layers.cube_means(x, config.average_pool)
-        each = layers.MembersApart(members)(x)
-        found = layers.MapsTogether(maps)(each) if by_map else Reshape((1, *each.shape[1:]))(each)
+        member_activations = layers.SplitMembers(member_count)(x)
+        joined_activations = (
+            layers.JoinMaps(map_count)(member_activations)
+            if is_by_map
+            else Reshape((1, *member_activations.shape[1:]))(member_activations)
+        )
         if config.keeps_place:
-            return layers.Dropout(config.dropout)(found)
-        return found if config.global_average else layers.hidden_of_each(found, found.shape[-1:], members, settings)
+            return layers.Dropout(config.dropout)(joined_activations)
+        return (
+            joined_activations
+            if config.global_average
+            else layers.hidden_layers(joined_activations, joined_activations.shape[-1:], member_count, layer_settings)
+        )
 
-    return Part("convolutions", features, settings, config.keeps_place, within_sites=True)
+    return Branch("convolutions", build_features, layer_settings, config.keeps_place, within_sites=True)
 
 
-def convolved(x: KerasTensor, config: cnn.Config, settings: LayerSettings, members: int) -> KerasTensor:
+def apply_convolutions(
+    x: KerasTensor, config: cnn.Config, layer_settings: LayerSettings, member_count: int
+) -> KerasTensor:
     """(batch, x, y, z, channels) -> the last activations of all members side by side, (batch, x, y, z, members *
     filters). Their first convolutions, which read the same, are one layer."""
-    first, *rest = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
-    filters, kernel, stride, pool = first
-    of_each = settings
-    if members > 1:
-        of_each = replace(settings, initializer=layers.OfEachMember(settings.initializer, members))
-    x = pooled(layers.activated(layers.convolution(x, members * filters, kernel, stride, of_each), settings), pool)
-    if not rest:
+    first_layer, *later_layers = zip(config.filters, config.kernels, config.strides, config.pools, strict=True)
+    filter_count, kernel_edge, stride, pool_stride = first_layer
+    first_settings = layer_settings
+    if member_count > 1:
+        first_settings = replace(
+            layer_settings, initializer=layers.MemberInitializer(layer_settings.initializer, member_count)
+        )
+    x = apply_max_pool(
+        layers.apply_activation(
+            layers.convolution(x, member_count * filter_count, kernel_edge, stride, first_settings), layer_settings
+        ),
+        pool_stride,
+    )
+    if not later_layers:
         return x
     towers = []
-    for member in range(members):
-        own = layers.Channels(member * filters, (member + 1) * filters)(x) if members > 1 else x
-        for width, kernel, stride, pool in rest:
+    for member_index in range(member_count):
+        tower = (
+            layers.ChannelSlice(member_index * filter_count, (member_index + 1) * filter_count)(x)
+            if member_count > 1
+            else x
+        )
+        for layer_filters, kernel_edge, stride, pool_stride in later_layers:
             if config.residual:
-                own = layers.residual_block(own, width, kernel, stride, settings)
+                tower = layers.residual_block(tower, layer_filters, kernel_edge, stride, layer_settings)
             else:
-                own = layers.activated(layers.convolution(own, width, kernel, stride, settings), settings)
-            own = pooled(own, pool)
-        towers.append(own)
-    return Concatenate()(towers) if members > 1 else towers[0]
+                tower = layers.apply_activation(
+                    layers.convolution(tower, layer_filters, kernel_edge, stride, layer_settings), layer_settings
+                )
+            tower = apply_max_pool(tower, pool_stride)
+        towers.append(tower)
+    return Concatenate()(towers) if member_count > 1 else towers[0]
 
 
-def pooled(x: KerasTensor, stride: int) -> KerasTensor:
+def apply_max_pool(x: KerasTensor, pool_stride: int) -> KerasTensor:
     """The maximum of cubes of 3 voxels; as it is if the stride is 0."""
-    return MaxPooling3D(BLOCK_EDGE, stride, padding="same")(x) if stride else x
+    return MaxPooling3D(BLOCK_EDGE, pool_stride, padding="same")(x) if pool_stride else x
 
 
-def of_phenotype(phenotype: KerasTensor, config: nn.Config) -> Part:
+def make_phenotype_branch(phenotype: KerasTensor, config: nn.Config) -> Branch:
     """(batch, 29) -> the part that reads them."""
-    settings = config.layer_settings(config.phenotype_l2)
+    layer_settings = config.layer_settings(config.phenotype_l2)
 
-    def features(members: int) -> KerasTensor:
-        x, units = Reshape((1, -1))(phenotype), config.phenotype_units
-        if units and config.phenotype_activation == "sine":
-            x, units = layers.fourier_features(x, units[0], members), units[1:]
-        return layers.hidden_of_each(x, units, members, settings)
+    def build_features(member_count: int) -> KerasTensor:
+        x, hidden_widths = Reshape((1, -1))(phenotype), config.phenotype_units
+        if hidden_widths and config.phenotype_activation == "sine":
+            x, hidden_widths = layers.fourier_features(x, hidden_widths[0], member_count), hidden_widths[1:]
+        return layers.hidden_layers(x, hidden_widths, member_count, layer_settings)
 
-    even = config.phenotype_activation == "sine" or not config.phenotype_units
-    return Part("phenotype", features, settings, even)
+    starts_from_zero = config.phenotype_activation == "sine" or not config.phenotype_units
+    return Branch("phenotype", build_features, layer_settings, starts_from_zero)
 
 
-def joined(parts: Sequence[Part], config: mmnn.Config) -> Part:
+def join_branches(branches: Sequence[Branch], config: mmnn.Config) -> Branch:
     """One part: what dense layers make of the features of all, in each member."""
-    settings = config.layer_settings(config.l2)
+    layer_settings = config.layer_settings(config.l2)
 
-    def features(members: int) -> KerasTensor:
-        flatten, concatenate = Flatten(), Concatenate()
-        each = [concatenate([flatten(part.features(1)) for part in parts]) for _ in range(members)]
-        x = keras.ops.stack(each, axis=1)
-        return layers.hidden_of_each(Reshape((1, *x.shape[1:]))(x), config.joined_units, members, settings)
+    def build_features(member_count: int) -> KerasTensor:
+        flatten_layer, concatenate_layer = Flatten(), Concatenate()
+        member_features = [
+            concatenate_layer([flatten_layer(branch.build_features(1)) for branch in branches])
+            for _ in range(member_count)
+        ]
+        x = keras.ops.stack(member_features, axis=1)
+        return layers.hidden_layers(Reshape((1, *x.shape[1:]))(x), config.joined_units, member_count, layer_settings)
 
-    return Part("joined", features, settings, even=False)
+    return Branch("joined", build_features, layer_settings, starts_from_zero=False)

@@ -64,7 +64,7 @@ def network_of(path: Path) -> Callable[[People], np.ndarray]:
     parts = parts_of(path)
     settings, edges = json.loads(parts["model.json"])["settings"], arrays_of(parts["likeness.npz"])["edges"].size
     kind = MODELS[settings["model"]]
-    network = kind.module.build(kind.settings(settings["config"]), kind.grid, maps=2, edges=edges)
+    network = kind.module.build(kind.parse_settings(settings["config"]), kind.required_grid, maps=2, edges=edges)
     network.set_weights([*arrays_of(parts["weights.npz"]).values()])
 
     def function(people: People) -> np.ndarray:

@@ -625,10 +625,10 @@ def test_without_a_baseline_that_reads_an_input_none_is_named():
     assert named(["covariates, SVM", "of another version"], ALL) is None
 
 
-CLASSIFIERS = [model for model in MODELS.values() if model.predicts == "label"]
+CLASSIFIERS = [model for model in MODELS.values() if model.predicted == "label"]
 
 
-@pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.name for model in CLASSIFIERS])
+@pytest.mark.parametrize("model", CLASSIFIERS, ids=[model.model_name for model in CLASSIFIERS])
 def test_of_each_classifier_one_baseline_is_named_and_what_is_no_baseline_has_no_role(model):
     rows = ["majority", *CONNECTOMES]
     found = roles(rows, model.inputs(next(iter(model.module.PRESETS.values()))))

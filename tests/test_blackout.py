@@ -251,7 +251,7 @@ def test_the_background_of_volumes_as_they_are_stored_is_what_lies_outside_the_b
     done("run.py --blackout --model cnn --donors 1 --dataDir {of} --chkPointDir {ckpt} --outDir {to}", **places)
     found, config = stored(tmp_path / "out"), record_of(trained / "cnn")["config"]
     kind = MODELS["cnn"]
-    network = kind.module.build(kind.settings(config), REDUCED)
+    network = kind.module.build(kind.parse_settings(config), REDUCED)
     latest = tf.train.latest_checkpoint(str(trained / "cnn"))
     tf.train.Checkpoint(model=network).restore(latest).expect_partial().assert_existing_objects_matched()
     files = lab.read_table(cohort / "subjects.csv").set_index("subject")["file"]

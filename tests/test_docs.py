@@ -15,7 +15,7 @@ from pages import COMMAND, FENCED, PAGES, README, module_of, text_of
 import data
 import run
 from data import __main__ as data_main
-from models import MODELS, override
+from models import MODELS, override_settings
 from utils.bundle import __main__ as bundle_main
 from utils.compare import __main__ as compare_main
 from utils.report import __main__ as report_main
@@ -82,7 +82,7 @@ def test_a_command_parses(command):
     args = run.parser().parse_args(words[1:])
     presets = MODELS[args.model or run.Asked.model].module.PRESETS
     if args.preset or args.set:
-        override(presets[args.preset or next(iter(presets))], args.set)
+        override_settings(presets[args.preset or next(iter(presets))], args.set)
 
 
 def test_every_help_ends_with_commands_that_parse():

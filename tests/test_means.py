@@ -62,7 +62,7 @@ def volumes(cohort: Path) -> np.ndarray:
 def test_tables_hold_the_means_of_a_loop_over_regions_and_cubes(trained, written):
     kept = {name: means(path) for name, path in tables(trained).items()}
     assert [*kept] == ["cubes3", "regions"] and all(table.dtype == np.float32 for table in kept.values())
-    aal, exact = load_atlas(None, MODELS["cnn"].grid), volumes(written).astype(float)
+    aal, exact = load_atlas(None, MODELS["cnn"].required_grid), volumes(written).astype(float)
     of_regions = np.stack([exact[:, aal.region_labels == region].mean(1) for region in aal.region_numbers], axis=1)
     np.testing.assert_allclose(kept["regions"], of_regions, atol=1e-6)
     counts = [-(-length // 3) for length in lab.GRID]
@@ -81,7 +81,7 @@ def test_they_are_those_of_the_layers_to_the_last_bit(trained, written):
     import tensorflow as tf
 
     module = MODELS["cnn"].module
-    network = module.build(module.PRESETS["combined"], MODELS["cnn"].grid, maps=2)
+    network = module.build(module.PRESETS["combined"], MODELS["cnn"].required_grid, maps=2)
     for name, kind in (("regions", "RegionMeans"), ("cubes3", "AveragePooling3D")):
         layer = next(layer for layer in network.layers if type(layer).__name__ == kind)
         kept, given = means(tables(trained)[name]), volumes(written)

@@ -66,8 +66,8 @@ TOLD = ("--grid", "reduced", "--labelColumn", "dx", "--positive", "1", "--phenot
 @pytest.mark.parametrize("maps", [["falff"], ["falff", "null"]])
 def test_subjects_and_maps_of_any_name_are_found_again(maps, tmp_path):
     subjects = ["NA", "nan", "007", "1e5", "=1+1", 'a, "b"']
-    values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.MEASURES)))
-    written = {name: pd.DataFrame(of, columns=measures.MEASURES) for name, of in zip(maps, values, strict=True)}
+    values = np.random.default_rng(0).normal(size=(len(maps), len(subjects), len(measures.MAP_MEASURES)))
+    written = {name: pd.DataFrame(of, columns=measures.MAP_MEASURES) for name, of in zip(maps, values, strict=True)}
     measures.write_measures(tmp_path / "maps.csv", subjects, written)
     found = measures.read_measures(tmp_path, subjects, maps)
     assert [*found] == maps
@@ -83,35 +83,44 @@ def test_measures_of_a_map_by_hand(tmp_path):
     values = np.full((61, 73, 61), -2, np.float32)
     values[10:13, 20:22, 30] = [[1, 2], [3, 4], [5, 9]]
     nibabel.save(nibabel.Nifti1Image(values, LAS_3MM), tmp_path / "map.nii")
-    found = measures.of_image(next(read_brain_maps([MapOnDisk(tmp_path / "map.nii")])))
+    found = measures.measure_image(next(read_brain_maps([MapOnDisk(tmp_path / "map.nii")])))
     expected = {"background": -2, "mean": 4, "sd": np.std([1, 2, 3, 4, 5, 9]), "min": 1, "max": 9, "voxel_mm3": 27}
     expected |= {"x_mm": 90 - 3 * 11, "y_mm": -126 + 3 * 20.5, "z_mm": -72 + 3 * 30}
     expected["coverage"] = 6 * 27 / (91 * 109 * 91 * 8)
     expected |= {"common_value": -2, "common_share": 1 - 6 / values.size, "sides_differ": 0}
     assert found == pytest.approx(expected, rel=1e-5)
-    assert tuple(found) == measures.MEASURES
+    assert tuple(found) == measures.MAP_MEASURES
 
 
-KINDS = {"f": measures.TO_ONE, "z": measures.Z_SCORED, "m": measures.AROUND_ONE, "alff": measures.ABOVE_ONE}
+KINDS = {
+    "f": measures.UNIT_RANGE_KIND,
+    "z": measures.Z_SCORED_KIND,
+    "m": measures.MEAN_ONE_KIND,
+    "alff": measures.POSITIVE_KIND,
+}
 
 
 def measured(kinds: list[str]) -> pd.DataFrame:
     rows = []
     for number, kind in enumerate(kinds):
         values = scaled(kind, number)
-        rows.append(measures.describe(values, values != 0, COARSE))
+        rows.append(measures.measure_volume(values, values != 0, COARSE))
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize("kinds", [["f"] * 9, ["z"] * 9, ["m"] * 9, ["alff"] * 9, ["f", "z", "m", "alff"] * 3])
 def test_kinds(kinds):
-    assert measures.kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
+    assert measures.find_kinds(measured(kinds)).tolist() == [KINDS[kind] for kind in kinds]
 
 
 def test_negated_maps_are_another_kind():
     maps = measured(["f"] * 9)
     maps.loc[3, ["mean", "min", "max"]] = (-maps.loc[3, ["mean", "max", "min"]]).tolist()
-    assert measures.kinds(maps).tolist() == [*[measures.TO_ONE] * 3, measures.SIGNED, *[measures.TO_ONE] * 5]
+    assert measures.find_kinds(maps).tolist() == [
+        *[measures.UNIT_RANGE_KIND] * 3,
+        measures.SIGNED_KIND,
+        *[measures.UNIT_RANGE_KIND] * 5,
+    ]
 
 
 def networks(count: int, seed: int) -> pd.DataFrame:
@@ -127,11 +136,13 @@ def networks(count: int, seed: int) -> pd.DataFrame:
 @pytest.mark.parametrize("seed", range(5))
 def test_maps_of_networks_are_one_kind_and_half_z_scored_are_two(seed, count):
     maps = networks(count, seed)
-    assert measures.kinds(maps).unique().tolist() == [measures.SIGNED]
+    assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     half = maps.index[::2]
     maps.loc[half, "min"], maps.loc[half, "max"] = -3.0, 3.0
     maps.loc[half, "mean"], maps.loc[half, "sd"] = 1e-8, 1.0
-    assert (measures.kinds(maps)[half] == measures.Z_SCORED).all() and measures.kinds(maps).nunique() == 2
+    assert (measures.find_kinds(maps)[half] == measures.Z_SCORED_KIND).all() and measures.find_kinds(
+        maps
+    ).nunique() == 2
 
 
 def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
@@ -139,7 +150,7 @@ def test_one_positive_map_with_a_low_mean_among_others_is_no_z_score():
     maps = pd.DataFrame(
         {"mean": np.linspace(0.49, 1.9, 60), "sd": 1.0, "min": np.where(np.arange(60) % 3, 0.01, -0.2), "max": 3.5}
     )
-    assert measures.kinds(maps).nunique() == 1
+    assert measures.find_kinds(maps).nunique() == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -147,34 +158,34 @@ def test_networks_of_few_people_are_one_kind(seed):
     """One map has positive values only, seven have means near 0, but not the standard deviation of z-scores."""
     maps = networks(7, seed)
     maps.loc[7] = {"mean": 0.4, "sd": 0.13, "min": 0.05, "max": 0.75}
-    assert measures.kinds(maps).unique().tolist() == [measures.SIGNED]
+    assert measures.find_kinds(maps).unique().tolist() == [measures.SIGNED_KIND]
     z_scored = pd.DataFrame({"mean": 1e-8, "sd": 1.0, "min": -3.0, "max": 3.0}, index=range(8, 16))
-    assert set(measures.kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED, measures.SIGNED}
+    assert set(measures.find_kinds(pd.concat([maps, z_scored]))) == {measures.Z_SCORED_KIND, measures.SIGNED_KIND}
 
 
 def test_a_map_with_negative_values_was_not_divided_by_its_mean():
     """Of few people, homotopic connectivity has a mean near 1 and a gap to the next."""
     maps = pd.DataFrame({"mean": [0.9, 1.3, 1.4, 1.5], "sd": 1.1, "min": [-0.3, 0.1, 0.2, 0.3], "max": 3.8})
-    assert measures.kinds(maps).unique().tolist() == [measures.ABOVE_ONE]
+    assert measures.find_kinds(maps).unique().tolist() == [measures.POSITIVE_KIND]
 
 
 @pytest.mark.parametrize("count", [10, 20, 40])
 def test_few_people_are_rarely_called_smoothed(count):
     random = np.random.default_rng(count)
-    assert sum(measures.far_below(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
+    assert sum(measures.find_far_below(random.normal(size=count)).size > 0 for _ in range(100)) <= 1
 
 
 def test_stored_maps_of_either_sign_are_no_mixture():
     below = pd.DataFrame({"below": np.linspace(0.02, 0.95, 40)})
-    assert measures.stored_kinds(below).isna().all()
-    assert measures.stored_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
+    assert measures.find_stored_kinds(below).isna().all()
+    assert measures.find_stored_kinds(pd.DataFrame({"below": [0.0] * 20 + [0.5] * 20})).nunique() == 2
 
 
 def test_voxels_of_several_sizes_are_told_with_names():
     table = pd.DataFrame({"voxel_mm3": [27.0] * 12 + [8.0] * 3})
-    told = measures.voxel_sizes(table, [f"m{number}" for number in range(15)])
+    told = measures.describe_voxel_sizes(table, [f"m{number}" for number in range(15)])
     assert told.endswith("12 of 3 mm (m0, m1, m2 and 9 more) and 3 of 2 mm (m12, m13, m14)")
-    assert measures.voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
+    assert measures.describe_voxel_sizes(table.iloc[:12], ["m"] * 12) == ""
 
 
 def test_amplitudes_about_1_are_one_kind():
@@ -182,7 +193,7 @@ def test_amplitudes_about_1_are_one_kind():
     maps = measured(["f"] * 20)
     for name in ("mean", "sd", "min", "max"):
         maps[name] *= np.geomspace(0.4, 5, 20)
-    assert measures.kinds(maps).nunique() == 1
+    assert measures.find_kinds(maps).nunique() == 1
 
 
 @pytest.mark.slow
@@ -233,7 +244,7 @@ def test_what_was_measured_is_kept_and_honest_maps_pass(data_cli, tmp_path):
     assert " from 0 to 1\n" in outcome.out
     assert "1004.bin is unlike the others: falff: the centre of the brain is 15 mm too far to the front" in outcome.out
     rows = read_rows(tmp_path / "out" / "maps.csv")
-    assert list(rows[0]) == ["subject", *measures.MEASURES]
+    assert list(rows[0]) == ["subject", *measures.MAP_MEASURES]
     assert [row["subject"] for row in rows] == [str(1001 + number) for number in range(COUNT)]
     brain = scaled("f", 5)[scaled("f", 5) != 0].astype(float)
     assert float(rows[5]["mean"]) == pytest.approx(brain.mean(), rel=1e-5)
@@ -254,19 +265,22 @@ def test_what_tells_the_label_against_scipy(seed):
     table = pd.DataFrame({"chance": random.normal(size=40), "mean": random.normal(size=40) - 2.5 * label, "same": 1.0})
     auc = stats.mannwhitneyu(table["mean"][label == 0], table["mean"][label == 1]).statistic / 400
     assert auc > 0.85
-    assert leaks.separating(table, label) == {"mean": pytest.approx(auc)}
+    assert leaks.find_separating_measures(table, label) == {"mean": pytest.approx(auc)}
     with pytest.raises(InputError, match=r"mean \(AUC "):
-        leaks.check_measures(table, label, allow=False)
-    leaks.check_measures(table, label, allow=True)
+        leaks.check_map_measures(table, label, allow_leak=False)
+    leaks.check_map_measures(table, label, allow_leak=True)
 
 
 @pytest.mark.slow
 def test_few_subjects_tell_the_label_by_chance():
     """Perfect order among 8 is no evidence, and honest measures of 20 are almost never refused."""
-    assert leaks.separating(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}
+    assert leaks.find_separating_measures(pd.DataFrame({"mean": np.arange(8.0)}), np.array([0.0] * 4 + [1.0] * 4)) == {}
     random = np.random.default_rng(0)
     label = np.arange(20) % 2.0
-    assert sum(bool(leaks.separating(pd.DataFrame(random.normal(size=(20, 10))), label)) for _ in range(200)) <= 1
+    assert (
+        sum(bool(leaks.find_separating_measures(pd.DataFrame(random.normal(size=(20, 10))), label)) for _ in range(200))
+        <= 1
+    )
 
 
 def test_sites_are_told_by_a_site_apart():
@@ -274,12 +288,12 @@ def test_sites_are_told_by_a_site_apart():
     sites = ["A"] * 10 + ["B"] * 40 + ["C"] * 2
     values = random.normal(size=52)
     table = pd.DataFrame({"mean": values, "coverage": np.where(np.array(sites) == "A", 5 + values, values), "sd": 1.0})
-    assert measures.by_site(table, sites) == ["coverage"]
-    assert measures.by_site(table, ["A"] * 52) == []
+    assert measures.find_site_measures(table, sites) == ["coverage"]
+    assert measures.find_site_measures(table, ["A"] * 52) == []
 
 
 def of_volume(volume: np.ndarray) -> dict[str, float]:
-    return measures.of_volume(volume, records.find_brain(volume), records.REDUCED)
+    return measures.measure_stored_volume(volume, records.find_brain(volume), records.REDUCED)
 
 
 def test_the_background_of_a_stored_volume_parts_z_scores():
@@ -296,7 +310,9 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
 
     def told(volumes):
         findings = Findings()
-        leaks.check_groups("maps", [pd.DataFrame(map(of_volume, volumes))[["roughness"]]], opened.rows, findings)
+        leaks.check_group_differences(
+            "maps", [pd.DataFrame(map(of_volume, volumes))[["roughness"]]], opened.rows, findings
+        )
         return findings.notes
 
     assert told(plain) == []
@@ -316,7 +332,7 @@ def test_half_of_the_people_smoothed_are_named_and_no_plain_one(cohort):
 def test_roughness_of_noise_is_one_and_of_a_slope_is_small():
     everywhere = np.ones((20, 20, 20), bool)
     noise = np.random.default_rng(0).normal(size=everywhere.shape)
-    assert measures.roughness(noise, everywhere) == pytest.approx(1, abs=0.05)
+    assert measures.compute_roughness(noise, everywhere) == pytest.approx(1, abs=0.05)
     slope = np.broadcast_to(np.arange(20.0), everywhere.shape)
     by_hand = np.concatenate([np.zeros(2 * 20 * 20 * 19), np.ones(20 * 20 * 19)]).mean() / (2 * np.arange(20).var())
-    assert measures.roughness(slope, everywhere) == pytest.approx(by_hand)
+    assert measures.compute_roughness(slope, everywhere) == pytest.approx(by_hand)

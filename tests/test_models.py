@@ -7,11 +7,11 @@ import pytest
 from helpers import region_means
 
 from data.cohorts.atlas import load_atlas
-from models import MODELS, one_channel, override
-from models.averaging import logits_of_parts
+from models import MODELS, one_channel, override_settings
+from models.averaging import make_branch_logits_network
 from models.layers import Standardise, fourier_features
 
-FULL, REDUCED = MODELS["cae"].grid, MODELS["cnn"].grid
+FULL, REDUCED = MODELS["cae"].required_grid, MODELS["cnn"].required_grid
 EVERY_PRESET = [(name, preset) for name, model in MODELS.items() for preset in model.module.PRESETS]
 
 
@@ -23,7 +23,7 @@ def build():
     def get(name, preset):
         if (name, preset) not in built:
             module = MODELS[name].module
-            built[name, preset] = module.build(module.PRESETS[preset], MODELS[name].grid or REDUCED)
+            built[name, preset] = module.build(module.PRESETS[preset], MODELS[name].required_grid or REDUCED)
         return built[name, preset]
 
     return get
@@ -98,15 +98,15 @@ def test_parameter_counts(name, preset, build):
 @pytest.mark.parametrize("name, preset", EVERY_PRESET)
 def test_inputs_and_outputs(name, preset, build):
     model, network = MODELS[name], build(name, preset)
-    volume = (None, *(model.grid or REDUCED).shape, 1)
+    volume = (None, *(model.required_grid or REDUCED).shape, 1)
     assert {key: tensor.shape for key, tensor in network.input.items()} == {
-        key: {"volume": volume, "phenotype": (None, 29)}[key] for key in model.reads
+        key: {"volume": volume, "phenotype": (None, 29)}[key] for key in model.input_names
     }
-    if model.predicts == "label":
+    if model.predicted == "label":
         assert network.output.shape == (None, 2)
         assert network.output.dtype == "float32"
     else:
-        assert network.output["reconstruction"].shape == network.input[model.reads[0]].shape
+        assert network.output["reconstruction"].shape == network.input[model.input_names[0]].shape
     if name == "cae":
         assert network.output["code"].shape == (None, *(FULL if preset == "stride1" else REDUCED).shape, 1)
 
@@ -115,13 +115,13 @@ def test_inputs_and_outputs(name, preset, build):
 @pytest.mark.parametrize("preset", ["regions", "residual"])
 def test_connectomes_have_a_share_of_the_mean_and_weights_of_their_own(preset):
     module = MODELS["mmnn"].module
-    config = override(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
+    config = override_settings(module.PRESETS[preset], ["members=1"] if preset == "regions" else [])
     network, edges = with_random_weights(module.build(config, REDUCED, edges=10)), 10
     without = PARAMETERS["mmnn", preset] - (3 * (REGIONS + SINE) + TWO if preset == "regions" else 0)
     assert network.count_params() == without + 3 * edges + 1  # mean, spread and weight of each
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(4, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    *others, logits = map(np.array, logits_of_parts(network)(inputs))
+    *others, logits = map(np.array, make_branch_logits_network(network)(inputs))
     others = [one.mean(1) for one in others]  # of maps and phenotype, or of both together
     np.testing.assert_allclose(
         network(inputs), (2 * sum(others) / len(others) + logits[:, 0]) / 3, rtol=1e-4, atol=1e-6
@@ -268,7 +268,7 @@ def test_standardised_values_are_those_of_scikit_learn():
     values[:, 2] = 0.1  # does not vary
     layer = Standardise()
     layer(values)
-    layer.measure([values[:20], values[20:]])
+    layer.fit_moments([values[:20], values[20:]])
     expected = StandardScaler().fit(values[:, [0, 1, 3]]).transform(values[:, [0, 1, 3]])
     np.testing.assert_allclose(np.array(layer(values))[:, [0, 1, 3]], expected, atol=1e-5)
     np.testing.assert_allclose(np.array(layer(values))[:, 2], 0, atol=1e-6)
@@ -294,11 +294,11 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
 
     module = MODELS[name].module
     preset = "sine" if name == "nn" else "regions"
-    config = override(module.PRESETS[preset], ["members=3"])
+    config = override_settings(module.PRESETS[preset], ["members=3"])
     network = with_random_weights(module.build(config, REDUCED, maps=2))
     generator = np.random.default_rng(1)
     inputs = {key: generator.normal(size=(2, *tensor.shape[1:])) for key, tensor in network.input.items()}
-    trained = np.concatenate(keras.tree.flatten(logits_of_parts(network)(inputs)), axis=1)
+    trained = np.concatenate(keras.tree.flatten(make_branch_logits_network(network)(inputs)), axis=1)
     assert trained.shape == (2, 3 * {"cnn": 3, "nn": 1, "mmnn": 4}[name], 2)  # of each map, all, and of the phenotype
     expected, learned = trained.mean(1), set()
     if name != "nn":
@@ -310,7 +310,7 @@ def test_members_and_parts_are_averaged_each_with_a_loss_of_its_own(name):
             [-0.25, 0.25]
         )
     np.testing.assert_allclose(network(inputs), expected, rtol=1e-5)
-    own = {id(weight) for weight in logits_of_parts(network).weights}
+    own = {id(weight) for weight in make_branch_logits_network(network).weights}
     assert own | learned == {id(weight) for weight in network.weights}
 
 
@@ -329,8 +329,8 @@ def test_maps_phenotype_and_connectome_count_alike_before_shares_are_learned(edg
 def test_regions_of_each_map_are_read_by_a_network_of_their_own():
     """A change of one map moves the logits of its own networks only."""
     module = MODELS["cnn"].module
-    config = override(module.PRESETS["regions"], ["members=2"])
-    network = logits_of_parts(with_random_weights(module.build(config, REDUCED, maps=3)))
+    config = override_settings(module.PRESETS["regions"], ["members=2"])
+    network = make_branch_logits_network(with_random_weights(module.build(config, REDUCED, maps=3)))
     volume = np.random.default_rng(2).normal(size=(1, *REDUCED.shape, 3))
     changed = volume.copy()
     changed[..., 1] += 100

@@ -25,7 +25,7 @@ TABLE = pd.DataFrame(
 
 
 def truth(text: str) -> str:
-    return "".join({True: "y", False: "n"}.get(value, "?") for value in Condition(text, TABLE, PATH).truth())
+    return "".join({True: "y", False: "n"}.get(value, "?") for value in Condition(text, TABLE, PATH).evaluate_rows())
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_conditions_by_hand(text, expected):
 
 def test_a_value_that_nobody_has_is_told():
     condition = Condition("site == 'nyu' or site in ('SBL',)", TABLE, PATH)
-    condition.truth()
-    assert condition.facts == [("left out", "--where: nobody's site is nyu; it is NYU, SBL, USM")]
+    condition.evaluate_rows()
+    assert condition.summary_rows == [("left out", "--where: nobody's site is nyu; it is NYU, SBL, USM")]
 
 
 NUMBERS = st.sampled_from(["age", "fd", "sex", "3", "0.2", "-1", "18"])
@@ -77,7 +77,7 @@ CONDITIONS = st.recursive(
 @given(CONDITIONS)
 def test_conditions_against_python(text):
     """A row is YES or NO only where Python says so for each of a few values in place of the missing ones."""
-    names, found = ["age", "fd", "sex", "site"], Condition(text, TABLE, PATH).truth()
+    names, found = ["age", "fd", "sex", "site"], Condition(text, TABLE, PATH).evaluate_rows()
     for row, value in zip(TABLE[names].replace("-9999", "").to_dict("records"), found, strict=True):
         said = set()
         for number, word in [(-5.0, "A"), (0.15, "NYU"), (2.0, "Q"), (40.0, "Z")]:
@@ -101,5 +101,5 @@ def test_people_are_excluded_by_id_or_by_a_file_and_a_column_may_have_any_name(l
 
 
 def test_conditions_hold_for_no_rows_at_all():
-    assert Condition("age < 18 and site == 'NYU'", TABLE.iloc[:0], PATH).truth().shape == (0,)
-    assert Condition("age < 18", TABLE.assign(age=""), PATH).truth().isna().all()
+    assert Condition("age < 18 and site == 'NYU'", TABLE.iloc[:0], PATH).evaluate_rows().shape == (0,)
+    assert Condition("age < 18", TABLE.assign(age=""), PATH).evaluate_rows().isna().all()

@@ -13,9 +13,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from data.base.errors import InputError
-from models import MODELS, override
+from models import MODELS, override_settings
 
-GRID = MODELS["cnn"].grid
+GRID = MODELS["cnn"].required_grid
 PRESETS = {name: model.module.PRESETS for name, model in MODELS.items()}
 CONFIGS = {f"{name}, {preset}": config for name, presets in PRESETS.items() for preset, config in presets.items()}
 ODD = ["9" * 400, "9" * 5000, "1e-60", "0.99999999999", "1e999", "-0", "٣", "²", "1_0", "nan", "1e308", "1e-7"]
@@ -51,7 +51,7 @@ def test_every_setting_that_is_a_number_has_bounds_that_float32_can_hold(config)
         beyond = (ends[0] - 1, ends[1] + 1) if of is int else np.nextafter(ends, [-np.inf, np.inf])
         for text in ["nan", "9" * 50, *map(str, beyond), ",".join(["1"] * 65)]:
             with pytest.raises(InputError, match=f"--set {name}=.* does not fit"):
-                override(config, [f"{name}={text}"])
+                override_settings(config, [f"{name}={text}"])
 
 
 @pytest.mark.slow
@@ -64,25 +64,25 @@ def test_any_text_of_a_setting_is_refused_or_within_its_bounds(which, data):
     several = isinstance(getattr(config, name), tuple)
     text = data.draw(st.lists(TEXTS, max_size=5).map(",".join) if several else TEXTS)
     try:
-        changed = override(config, [f"{name}={text}"])
+        changed = override_settings(config, [f"{name}={text}"])
     except InputError as error:
         assert len(str(error)) < 1000
     else:
         if bounds := bounds_of(kind):
             values, (of, low, high) = np.atleast_1d(np.array(getattr(changed, name), object)), bounds
             assert all(type(each) is of and low <= each <= high for each in values)
-        assert model.settings(json.loads(json.dumps(dataclasses.asdict(changed)))) == changed
+        assert model.parse_settings(json.loads(json.dumps(dataclasses.asdict(changed)))) == changed
 
 
 @pytest.mark.slow
 def test_settings_at_their_bounds_make_deep_layers():
-    deep = override(PRESETS["nn"]["sine"], [*DENSE, "phenotype_units=" + ",".join(["1"] * 64)])
+    deep = override_settings(PRESETS["nn"]["sine"], [*DENSE, "phenotype_units=" + ",".join(["1"] * 64)])
     assert MODELS["nn"].module.build(deep, GRID).output.shape == (None, 2)
 
 
 def test_set_changes_what_it_names_and_leaves_the_preset_alone():
     preset = PRESETS["cnn"]["residual"]
-    changed = override(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=False", "batch_size=2"])
+    changed = override_settings(preset, ["learning_rate=0.5", "filters=1,2,3", "residual=False", "batch_size=2"])
     assert dataclasses.replace(preset, learning_rate=0.5, filters=(1, 2, 3), residual=False, batch_size=2) == changed
     assert preset.batch_size != 2 and type(changed.batch_size) is int and type(changed.learning_rate) is float
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from models.averaging import PartOfMean, logits_of_parts
+from models.averaging import AveragedBranch, make_branch_logits_network
 from run import make_request, parser
 from utils.jobs import JOBS
 from utils.machines import devices
@@ -103,10 +103,10 @@ def test_the_loss_of_a_part_is_that_of_its_networks_on_those_whom_they_learn_fro
     logits, label = random.normal(size=(5, 6, 2)), np.array([0, 1, 1, 0, 1])
     weight, at_site = random.random((5, 3)), random.normal(size=5)
     batch = {"label": label, "weight": weight, "site_log_odds": at_site}
-    found = losses.of_networks(
+    found = losses.sum_network_losses(
         {name: tf.constant(values, "int32" if name == "label" else "float32") for name, values in batch.items()},
         tf.constant(logits, "float32"),
-        PartOfMean("regions", 2, 1.0, within_sites),
+        AveragedBranch("regions", 2, 1.0, within_sites),
     )
     odds = logits[..., 1] - logits[..., 0] + within_sites * at_site[:, None]
     each = np.log1p(np.exp(np.where(label[:, None] == 1, -odds, odds)))
@@ -165,7 +165,7 @@ def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(coho
     """Each person by a pass of their own."""
     training = trained(cohort)
     run, last, told_of = training.run, training.mean, training.beside_labels
-    parts, odds, kept = logits_of_parts(training.network), [], []
+    parts, odds, kept = make_branch_logits_network(training.network), [], []
     for record in run.cohort.split_indices("train"):
         members = np.flatnonzero(told_of["weight"][record] == 0)
         if not members.size:
@@ -177,6 +177,8 @@ def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(coho
         odds.append([np.mean([of[at] for at in range(len(of)) if at % 2 in members]) for of in of_networks])
     rows = [run.cohort.rows[record] for record in kept]
     label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
-    expected, bias, _ = shares.weights_of(np.array(odds), label, site, np.array([part.share for part in last.parts]))
-    np.testing.assert_allclose(last.shares, expected, rtol=1e-3)
+    expected, bias, _ = shares.weights_of(
+        np.array(odds), label, site, np.array([part.branch_weight for part in last.branches])
+    )
+    np.testing.assert_allclose(last.branch_weights, expected, rtol=1e-3)
     assert float(last.bias) == pytest.approx(bias, rel=1e-3, abs=1e-4)

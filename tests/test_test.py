@@ -41,13 +41,13 @@ def independent_probability(model: str, folder: Path, cohort: Path, subjects: pd
     import tensorflow as tf
 
     config = record_of(folder)["config"]
-    network = MODELS[model].module.build(MODELS[model].settings(config), MODELS["cnn"].grid)
+    network = MODELS[model].module.build(MODELS[model].parse_settings(config), MODELS["cnn"].required_grid)
     tf.train.Checkpoint(model=network).restore(tf.train.latest_checkpoint(folder)).expect_partial()
     found = []
     for file in subjects["file"]:
         _, values, volume = lab.read_record(cohort / file)
         inputs = {"volume": np.moveaxis(volume, 0, -1)[None], "phenotype": values[None]}
-        control, autism = network({name: inputs[name] for name in MODELS[model].reads}, training=False).numpy()[0]
+        control, autism = network({name: inputs[name] for name in MODELS[model].input_names}, training=False).numpy()[0]
         found.append(np.exp(autism) / (np.exp(control) + np.exp(autism)))
     return found
 
@@ -150,7 +150,9 @@ def diverged(folder: Path) -> None:
     """Weights of NaN, as a learning rate of 1e30 leaves them."""
     import tensorflow as tf
 
-    network = MODELS["cnn"].module.build(MODELS["cnn"].settings(record_of(folder)["config"]), MODELS["cnn"].grid)
+    network = MODELS["cnn"].module.build(
+        MODELS["cnn"].parse_settings(record_of(folder)["config"]), MODELS["cnn"].required_grid
+    )
     checkpoint = tf.train.Checkpoint(model=network)
     checkpoint.restore(tf.train.latest_checkpoint(folder)).expect_partial()
     network.weights[0].assign(network.weights[0] * np.nan)

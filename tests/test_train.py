@@ -21,7 +21,7 @@ from commands import ROOT, done, record_of, text_of
 from helpers import DENSE, assert_bit_equal, read_rows, training, variables
 from sklearn.linear_model import Ridge
 
-from models import MODELS, override
+from models import MODELS, override_settings
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 ENDLESS = 1_000_000  # batches, or batches from checkpoint to checkpoint
@@ -285,7 +285,7 @@ def test_the_first_loss_is_that_of_the_first_batch_by_hand(train, cohort, tmp_pa
     (row,) = read_rows(tmp_path / "one/out/history.csv")
     keras.utils.set_random_seed(0)
     module = MODELS["nn"].module
-    network = module.build(override(module.PRESETS["sine"], ["batch_size=8", *DENSE]), None)
+    network = module.build(override_settings(module.PRESETS["sine"], ["batch_size=8", *DENSE]), None)
     records = [lab.read_record(cohort / file) for file in order(cohort, 0)]
     label = np.array([int(of[0]) for of in records])
     logits = np.array(network({"phenotype": np.stack([of[1] for of in records])}, training=True), float)
@@ -302,7 +302,7 @@ def test_the_first_loss_of_an_autoencoder_is_its_error_and_its_sparsity(train, c
     (row,) = read_rows(tmp_path / "one/out/history.csv")
     keras.utils.set_random_seed(0)
     module = MODELS["ae"].module
-    config = override(module.PRESETS["default"], ["batch_size=8"])
+    config = override_settings(module.PRESETS["default"], ["batch_size=8"])
     given = np.stack([lab.read_record(cohort / file)[1] for file in order(cohort, 0)])
     outputs = {
         name: np.array(of, float)

@@ -152,12 +152,12 @@ def test_dropout_draws_otherwise_on_each_replica(monkeypatch):
 
     model = MODELS["cnn"]
     drops = next(of for of in model.module.PRESETS.values() if getattr(of, "dropout", 0))
-    volume = np.random.default_rng(0).normal(size=(2, *model.grid.shape, 1)).astype(np.float32)
+    volume = np.random.default_rng(0).normal(size=(2, *model.required_grid.shape, 1)).astype(np.float32)
 
     def logits(replica: int) -> np.ndarray:
         """Of a new network with the same weights, as TensorFlow would call it on a replica."""
         tf.keras.utils.set_random_seed(0)
-        network = model.module.build(replace(drops, members=1), model.grid)
+        network = model.module.build(replace(drops, members=1), model.required_grid)
         random, context = np.random.default_rng(0), SimpleNamespace(replica_id_in_sync_group=replica)
         network.set_weights([random.normal(size=of.shape) for of in network.get_weights()])  # some are zero at first
         with monkeypatch.context() as patch:

@@ -55,4 +55,4 @@ def reads(run: Run) -> str:
         "phenotype": f"phenotype {join_names(metadata.phenotype_columns or metadata.phenotype)}",
         "connectome": f"connectomes {metadata.connectome}",
     }
-    return "; ".join(told[name] for name in run.model.inputs(run.config))
+    return "; ".join(told[name] for name in run.model.list_inputs(run.config))

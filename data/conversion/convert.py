@@ -32,260 +32,377 @@ from data.cohorts.phenotype import ABIDE_PHENOTYPE_COLUMNS, is_mostly_numbers, p
 from data.cohorts.rows import COMMAND_KEY, Metadata, join_names
 from data.cohorts.stored import open_cohort, open_run_cohort
 from data.conversion import families, measures
-from data.conversion.derived import compared
+from data.conversion.derived import check_derivations
 from data.conversion.leaks import (
-    accepted,
-    check_coding,
+    check_column_names,
     check_informative,
-    check_measures,
-    check_names,
-    check_numbers,
-    mixed_codings,
-    uninformative,
-    units_by_site,
+    check_label_coding,
+    check_map_measures,
+    check_plausible_numbers,
+    find_accepted_leaks,
+    find_mixed_codings,
+    find_mixed_units,
+    find_uninformative,
 )
 from data.conversion.options import ConversionOptions
-from data.conversion.plan import PlannedCohort, check_like, plan, plan_like
-from data.conversion.selection import is_abide
-from data.conversion.series import correlate
+from data.conversion.plan import PlannedCohort, check_template_match, plan_from_template, plan_new_cohort
+from data.conversion.selection import is_abide_table
+from data.conversion.series import correlate_series
 from data.conversion.source import Source
-from data.conversion.split import KeptSplit
-from data.conversion.tables import check_columns, column
-from data.conversion.template import TemplateCohort, unknown_categories
-from data.conversion.volumes import PersonMaps, read_person
+from data.conversion.split import PreservedSplit
+from data.conversion.tables import check_columns_exist, select_column
+from data.conversion.template import TemplateCohort, find_unknown_categories
+from data.conversion.volumes import PersonMaps, read_person_maps
 
-Likeness = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; if there are none, why
+LikenessMaker = Callable[[], tuple[Mapping[str, bytes], str]]  # files by name; if there are none, why
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """People to convert, and how. New people are prepared as `like`, and nothing is learnt of them; `likeness` makes
-    the files that tell what those of `like` are like."""
+    """People to convert, and how. New people are prepared as `template`, and nothing is learnt of them;
+    `make_likeness` makes the files that tell what those of `template` are like."""
 
     source: Source
     options: ConversionOptions
-    command: str  # as it was typed
-    like: TemplateCohort | None
-    likeness: Likeness | None
-    earlier: KeptSplit | None
+    command_line: str  # as it was typed
+    template: TemplateCohort | None
+    make_likeness: LikenessMaker | None
+    preserved_split: PreservedSplit | None
 
-    def plan(self, people: PeopleScans | None = None, same_scan: SubjectGroups = ()) -> PlannedCohort:
-        """The cohort of the subjects. What tells `people`, and who of them share a scan, is known once their maps are
-        read."""
-        source, subjects = self.source, self.source.subjects
-        if self.like:
-            return plan_like(subjects, same_scan, source, self.like.cohort)
-        if self.earlier:
-            subjects = self.earlier.added(subjects, people)
-        covariates = covariate_columns(source, self.options)
-        return plan(subjects, same_scan, source.rows, self.options, covariates, source.site_column, list(source.maps))
+    def plan_cohort(
+        self, fingerprints: PeopleScans | None = None, same_scan_groups: SubjectGroups = ()
+    ) -> PlannedCohort:
+        """The cohort of the subjects. What tells `fingerprints`, and who of them share a scan, is known once their
+        maps are read."""
+        source, subject_table = self.source, self.source.subject_table
+        if self.template:
+            return plan_from_template(subject_table, same_scan_groups, source, self.template.cohort)
+        if self.preserved_split:
+            subject_table = self.preserved_split.add_split_column(subject_table, fingerprints)
+        covariate_columns = find_covariate_columns(source, self.options)
+        return plan_new_cohort(
+            subject_table,
+            same_scan_groups,
+            source.text_table,
+            self.options,
+            covariate_columns,
+            source.site_column,
+            list(source.map_files),
+        )
 
-    def write(self, folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
+    def write_cohort(self, cohort_folder: Path, grid: records.Grid) -> tuple[PlannedCohort, list[SummaryRow]]:
         """Writes the cohort into a folder; returns it with facts on people and maps."""
-        source, like = self.source, self.like.cohort if self.like else None
-        subjects, maps = source.subjects["subject"].tolist(), source.maps.to_numpy().tolist()
-        with TemporaryDirectory(dir=folder) as place, Pool() as pool:
-            volumes = [Path(place, f"{number}.bin") for number in range(len(maps))]
-            series, parcels = source.series, source.parcels
-            edges = None if series is None else correlate(pool, series, parcels, Path(place), like)
-            found = pool.run("Converting", read_person, [(of, grid, to) for of, to in zip(maps, volumes, strict=True)])
-            if edges:
-                found = edges.beside(found)
-                edges.write(folder, subjects)
-            scans = {subject: of.of_record.scan_digests for subject, of in zip(subjects, found, strict=True)}
-            people = PeopleScans(scans, np.array([of.means for of in found]))
-            if like and like.split_subjects("train"):
-                check_new_scans(source, like, people)
-            planned = self.plan(people, find_duplicates(people).same_scan)
-            measured = {name: pd.DataFrame([of.measured[at] for of in found]) for at, name in enumerate(source.maps)}
-            facts, leaks = self.check_maps(measured, planned)
-            planned = replace(planned, metadata=self.described(planned, found, leaks))
-            if edges:
-                planned = replace(planned, metadata=edges.planned(planned.metadata))
-            for volume, row, scaled in zip(volumes, planned.rows, planned.scaled, strict=True):
-                with open(volume, "r+b") as file:
-                    file.write(records.pack_header(row.label, scaled))
-                volume.rename(folder / row.file)
-        facts += self.keep_likeness(folder)
-        copy_derivation_images(folder, source.images)
-        measures.write_measures(folder / MAPS_FILE, subjects, measured)
-        planned.write_tables(folder, [of.of_record for of in found])
-        open_cohort(folder)  # nothing is called done that cannot be read
-        return planned, [*facts, *(edges.facts if edges else [])]
+        source, template_cohort = self.source, self.template.cohort if self.template else None
+        subject_ids, map_files_per_subject = (
+            source.subject_table["subject"].tolist(),
+            source.map_files.to_numpy().tolist(),
+        )
+        with TemporaryDirectory(dir=cohort_folder) as temporary_folder, Pool() as pool:
+            volume_paths = [
+                Path(temporary_folder, f"{subject_index}.bin") for subject_index in range(len(map_files_per_subject))
+            ]
+            series_paths, parcel_image_path = source.series_paths, source.parcel_image_path
+            connectomes = (
+                None
+                if series_paths is None
+                else correlate_series(pool, series_paths, parcel_image_path, Path(temporary_folder), template_cohort)
+            )
+            people_maps = pool.run(
+                "Converting",
+                read_person_maps,
+                [
+                    (person_maps, grid, output_path)
+                    for person_maps, output_path in zip(map_files_per_subject, volume_paths, strict=True)
+                ],
+            )
+            if connectomes:
+                people_maps = connectomes.add_to_people(people_maps)
+                connectomes.write_connectomes(cohort_folder, subject_ids)
+            digests_by_subject = {
+                subject: person_maps.record_digests.scan_digests
+                for subject, person_maps in zip(subject_ids, people_maps, strict=True)
+            }
+            fingerprints = PeopleScans(
+                digests_by_subject, np.array([person_maps.region_means for person_maps in people_maps])
+            )
+            if template_cohort and template_cohort.split_subjects("train"):
+                check_new_scans(source, template_cohort, fingerprints)
+            planned_cohort = self.plan_cohort(fingerprints, find_duplicates(fingerprints).same_scan)
+            measures_by_map = {
+                map_name: pd.DataFrame([person_maps.measures_per_map[map_index] for person_maps in people_maps])
+                for map_index, map_name in enumerate(source.map_files)
+            }
+            summary_rows, leaking_measures = self.check_maps(measures_by_map, planned_cohort)
+            planned_cohort = replace(
+                planned_cohort, metadata=self.complete_metadata(planned_cohort, people_maps, leaking_measures)
+            )
+            if connectomes:
+                planned_cohort = replace(planned_cohort, metadata=connectomes.add_to_metadata(planned_cohort.metadata))
+            for volume_path, subject_row, scaled_phenotype in zip(
+                volume_paths, planned_cohort.subject_rows, planned_cohort.scaled_phenotype, strict=True
+            ):
+                with open(volume_path, "r+b") as record_file:
+                    record_file.write(records.pack_header(subject_row.label, scaled_phenotype))
+                volume_path.rename(cohort_folder / subject_row.file)
+        summary_rows += self.write_likeness(cohort_folder)
+        copy_derivation_images(cohort_folder, source.image_path_by_name)
+        measures.write_measures(cohort_folder / MAPS_FILE, subject_ids, measures_by_map)
+        planned_cohort.write_tables(cohort_folder, [person_maps.record_digests for person_maps in people_maps])
+        open_cohort(cohort_folder)  # nothing is called done that cannot be read
+        return planned_cohort, [*summary_rows, *(connectomes.summary_rows if connectomes else [])]
 
-    def keep_likeness(self, folder: Path) -> list[SummaryRow]:
-        """Writes what those of `like` are like into the folder of a cohort, or tells why that is not known."""
-        if self.likeness is None:
+    def write_likeness(self, cohort_folder: Path) -> list[SummaryRow]:
+        """Writes what those of `template` are like into the folder of a cohort, or tells why that is not known."""
+        if self.make_likeness is None:
             return []
-        contents, why = self.likeness()
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        return [] if contents else [("note", f"Nobody is compared with the training participants: {why}")]
+        content_by_file, reason = self.make_likeness()
+        for file_name, content in content_by_file.items():
+            (cohort_folder / file_name).write_bytes(content)
+        return [] if content_by_file else [("note", f"Nobody is compared with the training participants: {reason}")]
 
-    def described(self, planned: PlannedCohort, found: Sequence[PersonMaps], leaks: Sequence[str]) -> Metadata:
-        """The metadata with what all was made of and by, and what --allowLeak accepts, `leaks` of maps among it."""
-        source, metadata, digest = self.source, planned.metadata, hashlib.sha256()
-        every = [(source.table.name, manifest.compute_sum(source.table)), *chain.from_iterable(of.sums for of in found)]
-        for name, value in every:
-            digest.update(name.encode() + b"\0" + bytes.fromhex(value))
-        split_of = {"split_of": self.earlier.cohort.identity} if self.earlier else {}
-        taken = {"like": self.like.cohort.identity} if self.like else split_of | {"seed": self.options.seed or 0}
-        made_of = {COMMAND_KEY: self.command, "input_sha256": digest.hexdigest(), "left_out": source.left_out}
+    def complete_metadata(
+        self, planned_cohort: PlannedCohort, people_maps: Sequence[PersonMaps], leak_texts: Sequence[str]
+    ) -> Metadata:
+        """The metadata with what all was made of and by, and what --allowLeak accepts, `leak_texts` of maps among
+        it."""
+        source, metadata, input_digest = self.source, planned_cohort.metadata, hashlib.sha256()
+        file_sums = [
+            (source.table_path.name, manifest.compute_sum(source.table_path)),
+            *chain.from_iterable(person_maps.file_sums for person_maps in people_maps),
+        ]
+        for file_name, sha256_hex in file_sums:
+            input_digest.update(file_name.encode() + b"\0" + bytes.fromhex(sha256_hex))
+        split_provenance = {"split_of": self.preserved_split.split_cohort.identity} if self.preserved_split else {}
+        preparation_provenance = (
+            {"like": self.template.cohort.identity}
+            if self.template
+            else split_provenance | {"seed": self.options.seed or 0}
+        )
+        input_provenance = {
+            COMMAND_KEY: self.command_line,
+            "input_sha256": input_digest.hexdigest(),
+            "left_out": source.left_out_by_reason,
+        }
         if self.options.allow_leak:
-            chosen = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
-            leaks = (*accepted(list(chosen), source.label_column, metadata.phenotype_auc), *leaks)
-            metadata = replace(metadata, accepted_leaks=leaks)
+            chosen_columns = dict.fromkeys([*(self.options.phenotype or ()), *metadata.covariate_columns])
+            leak_texts = (
+                *find_accepted_leaks(list(chosen_columns), source.label_column, metadata.phenotype_auc),
+                *leak_texts,
+            )
+            metadata = replace(metadata, accepted_leaks=leak_texts)
         return replace(
             metadata,
-            id_column=source.id_column,
+            id_column=source.requested_id_column,
             map_column=source.map_column,
-            column_maps=source.column_maps,
-            provenance=made_of | taken,
+            column_maps=source.map_column_names,
+            provenance=input_provenance | preparation_provenance,
             derivation=source.derivation,
         )
 
     def check_maps(
-        self, measured: Mapping[str, pd.DataFrame], planned: PlannedCohort
+        self, measures_by_map: Mapping[str, pd.DataFrame], planned_cohort: PlannedCohort
     ) -> tuple[list[SummaryRow], list[str]]:
         """Facts on the maps by their measures, and those measures that separate the training labels. Raises InputError,
-        naming the map if there are several, if they are of several kinds, or not of that of `like`, or if they separate
-        the labels and that is not allowed."""
-        training = np.array([row.split == "train" for row in planned.rows])
-        label = np.array([row.label for row in planned.rows])[training]
-        known = self.like.measured if self.like else None
-        facts, leaks = list[SummaryRow](), list[str]()
-        for name, of_map in measured.items():
-            prefix = f"{name}: " if len(measured) > 1 else ""
+        naming the map if there are several, if they are of several kinds, or not of that of `template`, or if they
+        separate the labels and that is not allowed."""
+        is_training = np.array([subject_row.split == "train" for subject_row in planned_cohort.subject_rows])
+        training_labels = np.array([subject_row.label for subject_row in planned_cohort.subject_rows])[is_training]
+        template_measures = self.template.measures_by_map if self.template else None
+        summary_rows, leak_texts = list[SummaryRow](), list[str]()
+        for map_name, map_measures in measures_by_map.items():
+            message_prefix = f"{map_name}: " if len(measures_by_map) > 1 else ""
             try:
-                kind = check_kind(of_map, [of.name for of in self.source.maps[name]], known[name] if known else None)
-                separating = check_measures(of_map.loc[training, [*measures.COMPARED]], label, self.options.allow_leak)
+                map_kind = check_map_kind(
+                    map_measures,
+                    [map_file_or_measure.name for map_file_or_measure in self.source.map_files[map_name]],
+                    template_measures[map_name] if template_measures else None,
+                )
+                separating_measures = check_map_measures(
+                    map_measures.loc[is_training, [*measures.COMPARED_MEASURES]],
+                    training_labels,
+                    self.options.allow_leak,
+                )
             except InputError as error:
-                raise InputError(f"{prefix}{error}") from error
-            facts.append(("maps", f"{prefix}{kind}"))
-            leaks += [f"{name}'s {of}" if prefix else f"the maps' {of}" for of in separating]
-        if self.like and known is None:
-            told = (
-                f"whether those of {self.like.cohort.path} were of this kind is not known, since it has no {MAPS_FILE}"
+                raise InputError(f"{message_prefix}{error}") from error
+            summary_rows.append(("maps", f"{message_prefix}{map_kind}"))
+            leak_texts += [
+                f"{map_name}'s {map_file_or_measure}" if message_prefix else f"the maps' {map_file_or_measure}"
+                for map_file_or_measure in separating_measures
+            ]
+        if self.template and template_measures is None:
+            message = (
+                f"whether those of {self.template.cohort.path} were of this kind is not known, since it has no "
+                f"{MAPS_FILE}"
             )
-            facts.append(("maps", told))
-        return facts, leaks
+            summary_rows.append(("maps", message))
+        return summary_rows, leak_texts
 
 
-def convert(
+def convert_cohort(
     source: Source,
-    target: Path | None,
+    target_folder: Path | None,
     options: ConversionOptions,
-    command: str,
-    like: TemplateCohort | None = None,
-    likeness: Likeness | None = None,
+    command_line: str,
+    template: TemplateCohort | None = None,
+    make_likeness: LikenessMaker | None = None,
 ) -> tuple[PlannedCohort, list[SummaryRow]]:
-    """Writes the new cohort `target`, using every core, and returns it with facts on people and maps. Without a target
-    no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
-    source, facts = check_new_people(source, options, like) if like else check_table(source, options)
-    earlier = KeptSplit(open_run_cohort(options.keep_split)) if options.keep_split else None
-    conversion = Conversion(source, options, command, like, likeness, earlier)
-    planned = conversion.plan()  # what is wrong with the table is told before maps are read
-    if target:
-        with files.create_folder(target) as folder:
-            planned, of_maps = conversion.write(folder, records.GRID_BY_SHAPE[planned.metadata.grid])
-            facts += of_maps
-    if conversion.earlier:
-        facts += conversion.earlier.facts(planned.rows, planned.metadata)
-    return planned, facts
+    """Writes the new cohort `target_folder`, using every core, and returns it with facts on people and maps. Without a
+    target no map is read. Raises InputError, and leaves nothing, if the maps or the table do not allow it."""
+    source, summary_rows = (
+        check_new_people(source, options, template) if template else check_source_table(source, options)
+    )
+    preserved_split = PreservedSplit(open_run_cohort(options.keep_split)) if options.keep_split else None
+    conversion = Conversion(source, options, command_line, template, make_likeness, preserved_split)
+    planned_cohort = conversion.plan_cohort()  # what is wrong with the table is told before maps are read
+    if target_folder:
+        with files.create_folder(target_folder) as new_folder:
+            planned_cohort, map_summary_rows = conversion.write_cohort(
+                new_folder, records.GRID_BY_SHAPE[planned_cohort.metadata.grid]
+            )
+            summary_rows += map_summary_rows
+    if conversion.preserved_split:
+        summary_rows += conversion.preserved_split.summarise_split(planned_cohort.subject_rows, planned_cohort.metadata)
+    return planned_cohort, summary_rows
 
 
-def check_table(source: Source, options: ConversionOptions) -> tuple[Source, list[SummaryRow]]:
+def check_source_table(source: Source, options: ConversionOptions) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table. Raises InputError for columns that are not there, tell the
     diagnosis, or tell nothing, and for numbers that are no measurements."""
-    rows, label = source.rows, source.subjects["label"].to_numpy()
-    phenotypes, own = options.phenotype or (), options.covariates or ()
-    check_coding(rows, label, source.label_column)
-    named_by = {"--phenotype": phenotypes, "--covariates": own, "--family": [options.family]}
-    check_columns(rows, named_by, source.table)
+    text_table, labels = source.text_table, source.subject_table["label"].to_numpy()
+    phenotype_columns, requested_covariates = options.phenotype or (), options.covariates or ()
+    check_label_coding(text_table, labels, source.label_column)
+    columns_by_flag = {
+        "--phenotype": phenotype_columns,
+        "--covariates": requested_covariates,
+        "--family": [options.family],
+    }
+    check_columns_exist(text_table, columns_by_flag, source.table_path)
     if not options.allow_leak:
-        check_names({"--phenotype": phenotypes, "--covariates": own}, source.label_column)
-    people = source.subjects["subject"].tolist()
-    not_site = [name for name in own if name != source.site_column]
-    check_informative(rows, people, {"--phenotype": phenotypes, "--covariates": not_site})
-    named = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
-    used = [name for name in dict.fromkeys([*named, *covariate_columns(source, options)]) if name in rows]
-    check_measurements(source, used)
-    told = [*units_by_site(rows, used, source.subjects["site"]), *mixed_codings(rows, used)]
-    if nothing := uninformative(rows, people, used):
-        told.append(f"nothing can be learnt from {', '.join(nothing)}")
-    source = families.added(source, options.family, used)
-    return source, [*(("phenotype", text) for text in told), *families.facts(source)]
+        check_column_names(
+            {"--phenotype": phenotype_columns, "--covariates": requested_covariates}, source.label_column
+        )
+    subject_ids = source.subject_table["subject"].tolist()
+    covariates_without_site = [column_name for column_name in requested_covariates if column_name != source.site_column]
+    check_informative(
+        text_table, subject_ids, {"--phenotype": phenotype_columns, "--covariates": covariates_without_site}
+    )
+    candidate_columns = ABIDE_PHENOTYPE_COLUMNS if options.phenotype is None else options.phenotype
+    used_columns = [
+        column_name
+        for column_name in dict.fromkeys([*candidate_columns, *find_covariate_columns(source, options)])
+        if column_name in text_table
+    ]
+    check_measurements(source, used_columns)
+    sentences = [
+        *find_mixed_units(text_table, used_columns, source.subject_table["site"]),
+        *find_mixed_codings(text_table, used_columns),
+    ]
+    if uninformative_columns := find_uninformative(text_table, subject_ids, used_columns):
+        sentences.append(f"nothing can be learnt from {', '.join(uninformative_columns)}")
+    source = families.add_families(source, options.family, used_columns)
+    return source, [*(("phenotype", sentence) for sentence in sentences), *families.summarise_families(source)]
 
 
 def check_new_people(
-    source: Source, options: ConversionOptions, like: TemplateCohort
+    source: Source, options: ConversionOptions, template: TemplateCohort
 ) -> tuple[Source, list[SummaryRow]]:
     """The source with its families, and facts on the table of new people. Raises InputError if they cannot be prepared
-    as `like`, or are its training subjects."""
-    cohort, metadata = like.cohort, like.cohort.metadata
-    check_like(source, cohort)
-    used = (*metadata.phenotype_columns, *metadata.covariate_columns)
-    check_measurements(source, used)
-    source = families.added(source, options.family, used, cohort)
-    told = [*like.facts, *compared(source, cohort)]
-    labelled = source.subjects["label"].notna().to_numpy()
-    check_coding(source.rows[labelled], source.subjects["label"].to_numpy()[labelled], source.label_column)
-    told += families.facts(source, cohort)
-    if absent := [name for name in metadata.covariate_columns if name not in source.rows]:
-        told.append(("covariates", f"those that {source.table} lacks are empty: {', '.join(absent)}"))
-    for name, values in unknown_categories(source.rows, metadata).items():
-        known = join_names(metadata.phenotype_categories[name])
-        told.append(("phenotype", f"{name} {join_names(values)} is none of {known}, and taken as unknown"))
-    return source, told
+    as `template`, or are its training subjects."""
+    template_cohort, template_metadata = template.cohort, template.cohort.metadata
+    check_template_match(source, template_cohort)
+    used_columns = (*template_metadata.phenotype_columns, *template_metadata.covariate_columns)
+    check_measurements(source, used_columns)
+    source = families.add_families(source, options.family, used_columns, template_cohort)
+    summary_rows = [*template.summary_rows, *check_derivations(source, template_cohort)]
+    is_labelled = source.subject_table["label"].notna().to_numpy()
+    check_label_coding(
+        source.text_table[is_labelled], source.subject_table["label"].to_numpy()[is_labelled], source.label_column
+    )
+    summary_rows += families.summarise_families(source, template_cohort)
+    if absent_covariates := [
+        column_name for column_name in template_metadata.covariate_columns if column_name not in source.text_table
+    ]:
+        summary_rows.append(
+            ("covariates", f"those that {source.table_path} lacks are empty: {', '.join(absent_covariates)}")
+        )
+    for column_name, unknown_words in find_unknown_categories(source.text_table, template_metadata).items():
+        categories_text = join_names(template_metadata.phenotype_categories[column_name])
+        summary_rows.append(
+            (
+                "phenotype",
+                f"{column_name} {join_names(unknown_words)} is none of {categories_text}, and taken as unknown",
+            )
+        )
+    return source, summary_rows
 
 
 def check_measurements(source: Source, columns: Sequence[str]) -> None:
     """Raises InputError for numbers that are likely no measurements, unless --missing has told which are."""
-    if not source.odd_allowed:
-        check_numbers(source.rows, [name for name in columns if name != source.site_column], source.table)
+    if not source.allow_outliers:
+        check_plausible_numbers(
+            source.text_table,
+            [column_name for column_name in columns if column_name != source.site_column],
+            source.table_path,
+        )
 
 
-def covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
+def find_covariate_columns(source: Source, options: ConversionOptions) -> tuple[str, ...]:
     """The column of sites and --covariates; by default ABIDE's, if the table or its phenotype is ABIDE's, and head
     motion that is known by the maps. Raises InputError for a column of numbers that holds anything else, on which no
     baseline could be fitted."""
-    named = options.covariates
-    if named is None:
-        known = phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide(source.rows) else ()
-        named = tuple(name for name in (*known, *source.measured) if name in source.rows)
-    for name in named:
-        values = column(source.rows, name, source.table)
-        if name != source.site_column and is_mostly_numbers(values):
-            parse_number_column(source.rows, name)
-    return tuple(dict.fromkeys(filter(None, [source.site_column, *named])))
+    covariate_names = options.covariates
+    if covariate_names is None:
+        default_covariates = (
+            phenotype.ABIDE_COVARIATES if options.phenotype is None or is_abide_table(source.text_table) else ()
+        )
+        covariate_names = tuple(
+            column_name
+            for column_name in (*default_covariates, *source.motion_columns)
+            if column_name in source.text_table
+        )
+    for column_name in covariate_names:
+        column_text = select_column(source.text_table, column_name, source.table_path)
+        if column_name != source.site_column and is_mostly_numbers(column_text):
+            parse_number_column(source.text_table, column_name)
+    return tuple(dict.fromkeys(filter(None, [source.site_column, *covariate_names])))
 
 
-def check_new_scans(source: Source, like: Cohort, people: PeopleScans) -> None:
-    """Raises InputError if new people have a scan of training subjects of `like`, or a map or connectome of one, under
-    whatever ID."""
-    if leaked := find_people_in_common(load_people_scans(like, like.split_subjects("train")), people):
-        pairs = join_names([f"{one} has that of {other}" for one, other in leaked.items()])
+def check_new_scans(source: Source, template_cohort: Cohort, fingerprints: PeopleScans) -> None:
+    """Raises InputError if new people have a scan of training subjects of `template_cohort`, or a map or connectome of
+    one, under whatever ID."""
+    if training_subject_by_new_subject := find_people_in_common(
+        load_people_scans(template_cohort, template_cohort.split_subjects("train")), fingerprints
+    ):
+        pairs_text = join_names(
+            [
+                f"{new_subject} has that of {training_subject}"
+                for new_subject, training_subject in training_subject_by_new_subject.items()
+            ]
+        )
         raise InputError(
-            f"At least {len(leaked)} of {source.table} have a scan of training participants of {like.path}: {pairs}; "
-            f"expected new participants. Leave them out: --exclude {','.join(leaked)}"
+            f"At least {len(training_subject_by_new_subject)} of {source.table_path} have a scan of training "
+            f"participants of {template_cohort.path}: {pairs_text}; expected new participants. Leave them out: "
+            f"--exclude {','.join(training_subject_by_new_subject)}"
         )
 
 
-def check_kind(measured: pd.DataFrame, names: Sequence[str], like: pd.DataFrame | None) -> str:
-    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than `like`. The latter
-    counts as more maps than are `measured`, lest these decide what all are."""
-    known = [] if like is None else [like] * (len(measured) // len(like) + 1)
-    kinds = measures.kinds(pd.concat([*known, measured], ignore_index=True))
-    found = kinds.iloc[-len(measured) :].set_axis(measured.index)
-    if mixed := measures.mixture(found, names):
+def check_map_kind(map_measures: pd.DataFrame, map_names: Sequence[str], template_measures: pd.DataFrame | None) -> str:
+    """The kind of all maps. Raises InputError if they are of several kinds, or of another one than
+    `template_measures`. The latter counts as more maps than are `map_measures`, lest these decide what all are."""
+    template_copies = (
+        [] if template_measures is None else [template_measures] * (len(map_measures) // len(template_measures) + 1)
+    )
+    template_and_new_kinds = measures.find_kinds(pd.concat([*template_copies, map_measures], ignore_index=True))
+    new_kinds = template_and_new_kinds.iloc[-len(map_measures) :].set_axis(map_measures.index)
+    if mixture_text := measures.describe_mixture(new_kinds, map_names):
         raise InputError(
-            f"The maps are of several kinds: {mixed}; expected one kind. Convert those of one kind: choose with --only "
-            "or --mapColumn."
+            f"The maps are of several kinds: {mixture_text}; expected one kind. Convert those of one kind: choose with "
+            "--only or --mapColumn."
         )
-    kind = str(found.iloc[0])
-    if kind != (wanted := kinds.iloc[0]):
+    common_kind = str(new_kinds.iloc[0])
+    if common_kind != (template_kind := template_and_new_kinds.iloc[0]):
         raise InputError(
-            f"The maps are {kind}, such as {names[0]}, unlike those of the cohort or bundle, {wanted}; expected one "
-            "kind. Choose the same maps with --only or --mapColumn."
+            f"The maps are {common_kind}, such as {map_names[0]}, unlike those of the cohort or bundle, "
+            f"{template_kind}; expected one kind. Choose the same maps with --only or --mapColumn."
         )
-    return kind
+    return common_kind

@@ -26,121 +26,195 @@ from data.cohorts.derivation import (
 )
 from data.cohorts.nifti import make_sidecar_path
 from data.cohorts.rows import join_names
-from data.conversion.discovery import Listing
-from data.conversion.series import ATLASES
+from data.conversion.discovery import FolderListing
+from data.conversion.series import ATLASES_FOLDER
 
 if TYPE_CHECKING:
     from data.conversion.source import Source
 
-IMAGE = re.compile(r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE)  # that `derive` keeps in the folder `atlases/`
+ATLAS_IMAGE_NAME = re.compile(
+    r".+_(dseg|probseg)\.nii(\.gz)?", re.IGNORECASE
+)  # that `derive` keeps in the folder `atlases/`
 MOTION_KEY, MOTION_COLUMN = "MeanFramewiseDisplacement", "mean_fd"  # mm
 
 
-def json_beside(path: Path) -> tuple[Path, dict[str, Any]]:
+def read_json_sidecar(file_path: Path) -> tuple[Path, dict[str, Any]]:
     """The JSON beside a map or a series, and what it says; nothing if it is not there."""
-    described = path.with_suffix(".json") if path.suffix == ".tsv" else make_sidecar_path(path, ".json")
-    return described, files.read_json(described, dict) if described.is_file() else {}
+    json_path = file_path.with_suffix(".json") if file_path.suffix == ".tsv" else make_sidecar_path(file_path, ".json")
+    return json_path, files.read_json(json_path, dict) if json_path.is_file() else {}
 
 
-def said_beside(path: Path) -> Derivation | None:
+def read_derivation(file_path: Path) -> Derivation | None:
     """How a map, or the series of a person, was derived; None if no JSON of `derive` says it. Raises InputError for one
     that is damaged."""
-    described, said = json_beside(path)
-    return parse_derivation(said, described)
+    json_path, json_content = read_json_sidecar(file_path)
+    return parse_derivation(json_content, json_path)
 
 
-def said_of(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
+def read_derivations(source: "Source") -> list[list[tuple[str, Derivation | None]]]:
     """The same of all people with their names, for each kind of file; a 4-D file holds several maps."""
-    kinds = [tuple(of_map.path for of_map in source.maps[name]) for name in source.maps]
-    kinds += [tuple(source.series)] if source.series is not None else []
-    people = source.subjects["subject"]
-    return [[*zip(people, map(said_beside, paths), strict=True)] for paths in dict.fromkeys(kinds)]
+    paths_per_kind = [tuple(map_file.path for map_file in source.map_files[map_name]) for map_name in source.map_files]
+    paths_per_kind += [tuple(source.series_paths)] if source.series_paths is not None else []
+    subject_ids = source.subject_table["subject"]
+    return [
+        [*zip(subject_ids, map(read_derivation, subject_paths), strict=True)]
+        for subject_paths in dict.fromkeys(paths_per_kind)
+    ]
 
 
-def common(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
+def find_common_derivation(source: "Source") -> tuple[Derivation | None, list[SummaryRow]]:
     """How the files of all people were derived, None if that is not known of all or is not one way; and facts. Raises
     InputError if people's maps of one name were derived in several ways."""
-    said = said_of(source)
-    counts = [Counter(one for _, one in of_people if one) for of_people in said]
-    usual = [count.most_common(1)[0][0] if count else None for count in counts]
-    pairs = zip(said, usual, strict=True)
-    if told := summarise_option_differences((who, one, most) for of, most in pairs for who, one in of if one and most):
-        raise InputError(
-            f"Participants' maps were derived in several ways: {told}. Expected one way. Derive them again with the "
-            "same options, or leave participants out with --exclude."
-        )
-    known = [one for one in usual if one]
-    unknown = {who for of_people in said for who, one in of_people if one is None}
-    if known and unknown:
-        who = join_names([one for one in source.subjects["subject"] if one in unknown])
-        return None, [("derived", f"how is not known of {format_participants(len(unknown))}, so not kept: {who}")]
-    if not known:
-        return None, []
-    shared = [replace(one, measures=(), networks=None, parcels=None) for one in known]
-    if told := summarise_option_differences(
-        (one.product, how, shared[0]) for one, how in zip(known, shared, strict=True)
+    derivations_per_kind = read_derivations(source)
+    derivation_counts = [
+        Counter(derivation for _, derivation in subject_derivations if derivation)
+        for subject_derivations in derivations_per_kind
+    ]
+    commonest_derivations = [
+        derivation_counter.most_common(1)[0][0] if derivation_counter else None
+        for derivation_counter in derivation_counts
+    ]
+    lists_and_commonest = zip(derivations_per_kind, commonest_derivations, strict=True)
+    if differences_text := summarise_option_differences(
+        (subject_text, derivation, commonest)
+        for pairs_or_image, commonest in lists_and_commonest
+        for subject_text, derivation in pairs_or_image
+        if derivation and commonest
     ):
-        return None, [("derived", f"in several ways, so how is not kept: {told}")]
-    measures = tuple(dict.fromkeys(chain.from_iterable(one.measures for one in known)))
-    images: dict[str, Any] = {name: of for one in known for name in NAMES_SUFFIX_BY_IMAGE if (of := getattr(one, name))}
-    return replace(shared[0], measures=measures, **images), []
+        raise InputError(
+            f"Participants' maps were derived in several ways: {differences_text}. Expected one way. Derive them again "
+            "with the same options, or leave participants out with --exclude."
+        )
+    present_derivations = [derivation for derivation in commonest_derivations if derivation]
+    underived_subjects = {
+        subject_text
+        for subject_derivations in derivations_per_kind
+        for subject_text, derivation in subject_derivations
+        if derivation is None
+    }
+    if present_derivations and underived_subjects:
+        subject_text = join_names(
+            [derivation for derivation in source.subject_table["subject"] if derivation in underived_subjects]
+        )
+        return None, [
+            (
+                "derived",
+                f"how is not known of {format_participants(len(underived_subjects))}, so not kept: {subject_text}",
+            )
+        ]
+    if not present_derivations:
+        return None, []
+    comparable_settings = [
+        replace(derivation, measures=(), networks=None, parcels=None) for derivation in present_derivations
+    ]
+    if differences_text := summarise_option_differences(
+        (derivation.product, settings, comparable_settings[0])
+        for derivation, settings in zip(present_derivations, comparable_settings, strict=True)
+    ):
+        return None, [("derived", f"in several ways, so how is not kept: {differences_text}")]
+    measure_names = tuple(dict.fromkeys(chain.from_iterable(derivation.measures for derivation in present_derivations)))
+    image_by_field: dict[str, Any] = {
+        field_name: pairs_or_image
+        for derivation in present_derivations
+        for field_name in NAMES_SUFFIX_BY_IMAGE
+        if (pairs_or_image := getattr(derivation, field_name))
+    }
+    return replace(comparable_settings[0], measures=measure_names, **image_by_field), []
 
 
-def images_of(
-    derivation: Derivation | None, listing: Listing, given: Path | None
+def find_image_files(
+    derivation: Derivation | None, listing: FolderListing, parcel_image_path: Path | None
 ) -> tuple[dict[str, Path], list[SummaryRow]]:
     """The images of a derivation, known by their sums among those in `atlases/` and the one that is given; facts on
     those that are missing."""
-    wanted = {name: image for name in NAMES_SUFFIX_BY_IMAGE if (image := getattr(derivation, name, None))}
-    there = [path for path in listing.files if ATLASES in path.parts and IMAGE.fullmatch(path.name)] if wanted else []
-    known = {compute_sum(path): path for path in [*there, *filter(None, [given])]} if wanted else {}
-    missing = [
-        ("derived", f"the {option_label(name)} {image} is not in {ATLASES}/, and not kept; derive --like then needs it")
-        for name, image in wanted.items()
-        if image.sha256 not in known
+    image_by_field = {
+        field_name: image for field_name in NAMES_SUFFIX_BY_IMAGE if (image := getattr(derivation, field_name, None))
+    }
+    atlas_paths = (
+        [
+            image_path
+            for image_path in listing.paths
+            if ATLASES_FOLDER in image_path.parts and ATLAS_IMAGE_NAME.fullmatch(image_path.name)
+        ]
+        if image_by_field
+        else []
+    )
+    path_by_sha256 = (
+        {compute_sum(image_path): image_path for image_path in [*atlas_paths, *filter(None, [parcel_image_path])]}
+        if image_by_field
+        else {}
+    )
+    missing_image_rows = [
+        (
+            "derived",
+            f"the {option_label(field_name)} {image} is not in {ATLASES_FOLDER}/, and not kept; derive --like then "
+            "needs it",
+        )
+        for field_name, image in image_by_field.items()
+        if image.sha256 not in path_by_sha256
     ]
-    return {name: known[image.sha256] for name, image in wanted.items() if image.sha256 in known}, missing
+    return {
+        field_name: path_by_sha256[image.sha256]
+        for field_name, image in image_by_field.items()
+        if image.sha256 in path_by_sha256
+    }, missing_image_rows
 
 
-def compared(source: "Source", like: Cohort) -> list[SummaryRow]:
+def check_derivations(source: "Source", template_cohort: Cohort) -> list[SummaryRow]:
     """What could not be compared with a cohort. Raises InputError if a file of new people was derived
     otherwise."""
-    expected = like.metadata.derivation
-    if expected is None:
-        told = f"how the maps of {like.path} were is not known, so that could not be compared"
-        return [("derived", told)] if source.derivation else []
-    known = [(who, one) for of_people in said_of(source) for who, one in of_people if one]
-    if told := summarise_option_differences((who, one, expected.for_product(one.product)) for who, one in known):
+    template_derivation = template_cohort.metadata.derivation
+    if template_derivation is None:
+        message = f"how the maps of {template_cohort.path} were is not known, so that could not be compared"
+        return [("derived", message)] if source.derivation else []
+    subject_derivations = [
+        (subject, derivation)
+        for kind_derivations in read_derivations(source)
+        for subject, derivation in kind_derivations
+        if derivation
+    ]
+    if message := summarise_option_differences(
+        (subject, derivation, template_derivation.for_product(derivation.product))
+        for subject, derivation in subject_derivations
+    ):
         raise InputError(
-            f"Maps were derived with {told}, as those of {like.path} were; expected the same. Derive them again: "
-            f"abide-data derive BOLD OUT --like {like.path}"
+            f"Maps were derived with {message}, as those of {template_cohort.path} were; expected the same. Derive "
+            f"them again: abide-data derive BOLD OUT --like {template_cohort.path}"
         )
     if source.derivation:
         return []
     return [("derived", "how all the new maps were is not known, so that could not be compared")]
 
 
-def with_motion(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame, list[SummaryRow]]:
+def add_motion_column(text_table: pd.DataFrame, map_files: pd.DataFrame) -> tuple[pd.DataFrame, list[SummaryRow]]:
     """The table of subjects with a column of the mean framewise displacement that `derive` wrote beside their maps, and
-    a fact. The table is as it is if it has head motion, or if nobody has such a file. `maps` has a column of MapOnDisk
-    for each map, rows as in the table. Raises InputError for what is no number."""
-    if maps.empty or any(map(HEAD_MOTION_KIND.matches_name, rows)):
-        return rows, []
-    values = [motion_beside(of_map.path) for of_map in maps.iloc[:, 0]]
-    known = sum(value is not None for value in values)
-    if not known:
-        return rows, []
-    told = f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {known} of {format_participants(len(values))}"
-    texts = ["" if value is None else f"{value:g}" for value in values]
-    return rows.assign(**{MOTION_COLUMN: texts}), [("head motion", told)]
+    a fact. The table is as it is if it has head motion, or if nobody has such a file. `map_files` has a column of
+    MapOnDisk for each map, rows as in the table. Raises InputError for what is no number."""
+    if map_files.empty or any(map(HEAD_MOTION_KIND.matches_name, text_table)):
+        return text_table, []
+    displacements_mm = [read_mean_displacement(map_file.path) for map_file in map_files.iloc[:, 0]]
+    measured_count = sum(displacement_mm is not None for displacement_mm in displacements_mm)
+    if not measured_count:
+        return text_table, []
+    message = (
+        f"{MOTION_COLUMN}, mm, by the JSON beside the maps of {measured_count} of "
+        f"{format_participants(len(displacements_mm))}"
+    )
+    displacement_texts = [
+        "" if displacement_mm is None else f"{displacement_mm:g}" for displacement_mm in displacements_mm
+    ]
+    return text_table.assign(**{MOTION_COLUMN: displacement_texts}), [("head motion", message)]
 
 
-def motion_beside(path: Path) -> float | None:
+def read_mean_displacement(map_path: Path) -> float | None:
     """In mm; None if it is not known."""
-    described, said = json_beside(path)
-    value = said.get(MOTION_KEY)
-    if value is not None and (not isinstance(value, int | float) or not 0 <= value < math.inf):
+    json_path, json_content = read_json_sidecar(map_path)
+    displacement_mm = json_content.get(MOTION_KEY)
+    if displacement_mm is not None and (
+        not isinstance(displacement_mm, int | float) or not 0 <= displacement_mm < math.inf
+    ):
         raise InputError(
-            f"{described}: {MOTION_KEY} is {quote_text(str(value))}; expected millimetres. Correct it, or remove it."
+            f"{json_path}: {MOTION_KEY} is {quote_text(str(displacement_mm))}; expected millimetres. Correct it, or "
+            "remove it."
         )
-    return value
+    return displacement_mm

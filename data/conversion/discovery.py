@@ -20,389 +20,568 @@ import pandas as pd
 from data.base.errors import InputError, compose_accents
 from data.base.files import LEDGER
 from data.base.terminal import SummaryRow, format_participants
-from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED
+from data.cohorts.derivation import DERIVED_TABLE_FILE as DERIVED_TABLE
 from data.cohorts.rows import MAX_LISTED_NAMES, join_names
-from data.conversion.tables import key, read_table
+from data.conversion.tables import normalise_id, read_text_table
 
 
 @dataclass(frozen=True)
 class Product:
     """What files may hold, and in which `traits` they may differ."""
 
-    name: str
-    column: str = ""  # the option that names such files in a table
-    alike: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
-    averaged: tuple[str, ...] = ()  # over files of a person that differ in these; without any, one is expected
+    product_name: str
+    column_flag: str = ""  # the option that names such files in a table
+    shared_traits: tuple[str, ...] = ("pipeline", "folder", "name")  # what files of all people must share
+    averaged_traits: tuple[str, ...] = ()  # over files of a person that differ in these; without any, one is expected
 
 
-MAPS, SERIES = Product("maps", "--mapColumn"), Product("series")
-SCANS = Product("scans", "--boldColumn", ("pipeline", "space"), ("ses", "run", "folder", "name"))
+MAP_PRODUCT, PARCEL_SERIES_PRODUCT = Product("maps", "--mapColumn"), Product("series")
+SCAN_PRODUCT = Product("scans", "--boldColumn", ("pipeline", "space"), ("ses", "run", "folder", "name"))
 
 
 @dataclass(frozen=True)
-class Row:
+class NamingRule:
     """How a pipeline names the files of a product."""
 
     product: Product
     pipeline: str
-    pattern: str  # of names, the ID as the first group; {fields} are `spellings` of what a map or series is called
-    example: str
-    cleaned: bool | None = None  # whether confounds were regressed out of scans already, if that is known
-    space: str = "MNI152"  # of files whose names do not say theirs; "": they must
+    name_pattern: str  # of names, the ID as the first group; {fields} are `spellings` of what a map or series is called
+    example_name: str
+    is_cleaned: bool | None = None  # whether confounds were regressed out of scans already, if that is known
+    default_space: str = "MNI152"  # of files whose names do not say theirs; "": they must
 
 
-NII, PERSON = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
-SCAN = PERSON + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NII
-SEGMENTED = rf"(?i:{PERSON}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
-UNNAMED = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NII}"
-NAMELESS = Row(
-    SCANS, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNNAMED, ""
+NIFTI_SUFFIX, SUBJECT_PATTERN = r"\.nii(?:\.gz)?", "sub-([A-Za-z0-9]+)_"
+SCAN_PATTERN = SUBJECT_PATTERN + "(?:[A-Za-z0-9]+-[^_]+_)*desc-{}_bold" + NIFTI_SUFFIX
+SERIES_PATTERN = rf"(?i:{SUBJECT_PATTERN}(?:.*_)?(?:seg|atlas)-{{atlas}}_(?:.*_)?timeseries\.(?:tsv|1D))"
+UNCLEAR_ID_PATTERN = f"sub-(.+)_desc-(?:preproc|denoised|cleaned)_bold{NIFTI_SUFFIX}"
+UNCLEAR_ID_RULE = NamingRule(
+    SCAN_PRODUCT, "whose names do not say whose they are, as sub-<letters and digits>_* do", UNCLEAR_ID_PATTERN, ""
 )  # as sub-A_1_* or sub-A.1_*
-OLD = Row(SCANS, "of fMRIPrep 1.0 or 1.1, which is not read", f"{PERSON}(?:[^_]+_)*bold_(?:[^_]+_)*preproc{NII}", "")
-UNREAD = (NAMELESS, OLD)
-ROWS = (  # of maps, those of the first pipeline that has any are taken
-    Row(MAPS, "BIDS", f"(?i:{PERSON}(?:.*_)?{{bids}}{NII})", "sub-*_{name}.nii.gz"),
-    Row(MAPS, "PCP", f"(.+)_{{name}}{NII}", "*_{name}.nii.gz"),
-    Row(MAPS, "DPABI", f"(?i:[a-eg-z]*{{dpabi}}Map_(.+?){NII})", "{dpabi}Map_*.nii"),  # m, s, z: scaled, smoothed
-    Row(SCANS, "BIDS (fMRIPrep, C-PAC)", SCAN.format("preproc"), "sub-*_desc-preproc_bold.nii.gz", False, ""),
-    Row(SCANS, "XCP-D", SCAN.format("denoised"), "sub-*_desc-denoised_bold.nii.gz", True, ""),
-    Row(SCANS, "C-PAC", SCAN.format("cleaned"), "sub-*_desc-cleaned_bold.nii.gz", True, ""),
-    Row(SCANS, "PCP", f"(?:.+_)?([A-Za-z0-9]+)_func_preproc{NII}", "*_func_preproc.nii.gz", True),
-    *UNREAD,
-    Row(SERIES, "BIDS", SEGMENTED, "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>)"),
-    Row(SERIES, "PCP", r"(.+)_(?=rois_){name}\.1D", "*_rois_cc200.1D (--connectome rois_cc200)"),
+OLD_FMRIPREP_RULE = NamingRule(
+    SCAN_PRODUCT,
+    "of fMRIPrep 1.0 or 1.1, which is not read",
+    f"{SUBJECT_PATTERN}(?:[^_]+_)*bold_(?:[^_]+_)*preproc{NIFTI_SUFFIX}",
+    "",
 )
-DPABI_MAPS = {
+UNREAD_RULES = (UNCLEAR_ID_RULE, OLD_FMRIPREP_RULE)
+NAMING_RULES = (  # of maps, those of the first pipeline that has any are taken
+    NamingRule(MAP_PRODUCT, "BIDS", f"(?i:{SUBJECT_PATTERN}(?:.*_)?{{bids}}{NIFTI_SUFFIX})", "sub-*_{name}.nii.gz"),
+    NamingRule(MAP_PRODUCT, "PCP", f"(.+)_{{name}}{NIFTI_SUFFIX}", "*_{name}.nii.gz"),
+    NamingRule(
+        MAP_PRODUCT, "DPABI", f"(?i:[a-eg-z]*{{dpabi}}Map_(.+?){NIFTI_SUFFIX})", "{dpabi}Map_*.nii"
+    ),  # m, s, z: scaled, smoothed
+    NamingRule(
+        SCAN_PRODUCT,
+        "BIDS (fMRIPrep, C-PAC)",
+        SCAN_PATTERN.format("preproc"),
+        "sub-*_desc-preproc_bold.nii.gz",
+        False,
+        "",
+    ),
+    NamingRule(SCAN_PRODUCT, "XCP-D", SCAN_PATTERN.format("denoised"), "sub-*_desc-denoised_bold.nii.gz", True, ""),
+    NamingRule(SCAN_PRODUCT, "C-PAC", SCAN_PATTERN.format("cleaned"), "sub-*_desc-cleaned_bold.nii.gz", True, ""),
+    NamingRule(
+        SCAN_PRODUCT, "PCP", f"(?:.+_)?([A-Za-z0-9]+)_func_preproc{NIFTI_SUFFIX}", "*_func_preproc.nii.gz", True
+    ),
+    *UNREAD_RULES,
+    NamingRule(
+        PARCEL_SERIES_PRODUCT, "BIDS", SERIES_PATTERN, "sub-*_seg-<atlas>_*timeseries.tsv (--connectome seg-<atlas>)"
+    ),
+    NamingRule(PARCEL_SERIES_PRODUCT, "PCP", r"(.+)_(?=rois_){name}\.1D", "*_rois_cc200.1D (--connectome rois_cc200)"),
+)
+DPABI_PATTERN_BY_MAP = {
     "falff": "fALFF",
     "degree_weighted": "DegreeCentrality_[A-Za-z]*Weighted[A-Za-z]*",
     "degree_binarize": "DegreeCentrality_[A-Za-z]*Binarized[A-Za-z]*",
 }
-CPAC_MAPS = {
+CPAC_PATTERN_BY_MAP = {
     "degree_weighted": "desc-[^_]*weighted[^_]*_degree-centrality",
     "degree_binarize": "desc-[^_]*binarized[^_]*_degree-centrality",
     "eigenvector_weighted": "desc-[^_]*weighted[^_]*_eigen-centrality",
     "eigenvector_binarize": "desc-[^_]*binarized[^_]*_eigen-centrality",
     "dual_regression": "desc-[^_]*DualReg[^_]*_[^_]+",
 }
-KNOWN_MAPS = ("falff", "alff", "reho", *CPAC_MAPS, "lfcd", "vmhc")  # that --maps all looks for
-PIPELINES = re.compile(  # folders of the PCP and of DPABI that say how a map was made; others may be sites
+STANDARD_MAPS = ("falff", "alff", "reho", *CPAC_PATTERN_BY_MAP, "lfcd", "vmhc")  # that --maps all looks for
+PIPELINE_FOLDER = re.compile(  # folders of the PCP and of DPABI that say how a map was made; others may be sites
     r"c-?pac|dparsfa?|dpabi|niak|ccs|fmriprep|xcp_?d|(no)?filt_(no)?global|S\d_.*"
     r"|m?z?s?(f?ALFF|ReHo|DegreeCentrality)_.*|(ses|run|task)-.*",
     re.IGNORECASE,
 )
-SESSION = re.compile(r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE)  # ends an ID
+SESSION_SUFFIX = re.compile(
+    r"[_-](ses|session|run|visit|wave|tp|timepoint|scan)[_-]?\w{1,4}$", re.IGNORECASE
+)  # ends an ID
 MNI_SPACE = re.compile(r"MNI(152.*)?|template")  # C-PAC calls its own, which is MNI152, template
-ANY_TABLES = ("*.csv", "*.tsv")
-TABLES = ("participants.tsv", "Phenotypic_*.csv", *ANY_TABLES)
-OF_PARCELS = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
-OURS = (LEDGER, DERIVED)  # tables that this program leaves in folders of maps and results
-OF_A_SCAN = re.compile(r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$")  # tables in BIDS that hold no people
+ANY_TABLE_GLOBS = ("*.csv", "*.tsv")
+TABLE_GLOBS = ("participants.tsv", "Phenotypic_*.csv", *ANY_TABLE_GLOBS)
+PARCEL_SERIES_NAME = re.compile(r"_rois_\w+\.1D$|_(seg|atlas)-.+_timeseries\.(tsv|1D)$")
+PROGRAM_TABLES = (LEDGER, DERIVED_TABLE)  # tables that this program leaves in folders of maps and results
+SCAN_TABLE_NAME = re.compile(
+    r"_(timeseries|regressors|motion|outliers|dseg)\.tsv$"
+)  # tables in BIDS that hold no people
 
 
 @dataclass(frozen=True)
-class Found:
+class ProductFile:
     """A file of a product, recognised by its name or named by a table."""
 
     path: Path
-    inside: PurePosixPath  # the same in the folder of all
-    row: Row
-    label: str  # the subject, as the name has it
-    identifier: str = ""  # as `key` has it, with a session or run that ends an ID
-    name: str = ""  # a glob of the name without the subject
-    entities: dict[str, str] = field(default_factory=dict)  # of its BIDS name, without `sub`
+    relative_path: PurePosixPath  # the same in the folder of all
+    naming_rule: NamingRule
+    subject_label: str  # the subject, as the name has it
+    comparable_id: str = ""  # as `normalise_id` has it, with a session or run that ends an ID
+    name_glob: str = ""  # a glob of the name without the subject
+    bids_entities: dict[str, str] = field(default_factory=dict)  # of its BIDS name, without `sub`
 
     @property
-    def person(self) -> str:
-        return key(self.label)
+    def person_key(self) -> str:
+        return normalise_id(self.subject_label)
 
     @property
     def space(self) -> str:
-        return self.entities.get("space") or self.row.space
+        return self.bids_entities.get("space") or self.naming_rule.default_space
 
     @property
-    def unfit(self) -> str:
+    def exclusion_reason(self) -> str:
         """Why it is left alone, if it does not lie in MNI space, is nobody's, or is too old."""
-        if self.row in UNREAD:
-            return self.row.pipeline
-        in_space = f"in space {self.space}" if self.space else "in no space"
-        return "" if MNI_SPACE.fullmatch(self.space) else in_space
+        if self.naming_rule in UNREAD_RULES:
+            return self.naming_rule.pipeline
+        space_reason = f"in space {self.space}" if self.space else "in no space"
+        return "" if MNI_SPACE.fullmatch(self.space) else space_reason
 
     @property
-    def traits(self) -> dict[str, str]:
+    def trait_by_name(self) -> dict[str, str]:
         """What may tell it from other files of this product, but for whose it is."""
-        folder = "/".join(part for part in self.inside.parts[:-1] if PIPELINES.fullmatch(part))
-        of_row = {"space": self.space, "pipeline": self.row.pipeline}
-        return {**self.entities, **of_row, "folder": folder, "name": self.name}
+        pipeline_folders = "/".join(
+            folder_name for folder_name in self.relative_path.parts[:-1] if PIPELINE_FOLDER.fullmatch(folder_name)
+        )
+        rule_traits = {"space": self.space, "pipeline": self.naming_rule.pipeline}
+        return {**self.bids_entities, **rule_traits, "folder": pipeline_folders, "name": self.name_glob}
 
     @property
-    def kind(self) -> str:
+    def shared_kind(self) -> str:
         """What files of all people must share."""
-        return ", ".join(filter(None, map(self.traits.get, self.row.product.alike)))
+        return ", ".join(filter(None, map(self.trait_by_name.get, self.naming_rule.product.shared_traits)))
 
 
-def patterns_of(product: Product, name: str = "") -> dict[Row, re.Pattern]:
+def make_patterns(product: Product, map_or_series: str = "") -> dict[NamingRule, re.Pattern]:
     """Of the files of a product, or of one kind of it."""
-    joined = re.escape(name).replace("_", "_?")  # BIDS separates other parts of a name by underscores
-    cpac = f"|{CPAC_MAPS[name]}" if name in CPAC_MAPS else ""
-    spellings = {
-        "name": re.escape(name),
-        "bids": f"(?:{joined}|(?:stat|desc)-{joined}(?:_[^_]+)*{cpac})",
-        "dpabi": DPABI_MAPS.get(name, joined),
-        "atlas": re.escape(name.removeprefix("seg-")),
+    loose_pattern = re.escape(map_or_series).replace("_", "_?")  # BIDS separates other parts of a name by underscores
+    cpac_alternative = f"|{CPAC_PATTERN_BY_MAP[map_or_series]}" if map_or_series in CPAC_PATTERN_BY_MAP else ""
+    pattern_by_field = {
+        "name": re.escape(map_or_series),
+        "bids": f"(?:{loose_pattern}|(?:stat|desc)-{loose_pattern}(?:_[^_]+)*{cpac_alternative})",
+        "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series, loose_pattern),
+        "atlas": re.escape(map_or_series.removeprefix("seg-")),
     }
-    return {row: re.compile(row.pattern.format(**spellings)) for row in ROWS if row.product is product}
+    return {
+        naming_rule: re.compile(naming_rule.name_pattern.format(**pattern_by_field))
+        for naming_rule in NAMING_RULES
+        if naming_rule.product is product
+    }
 
 
-def entities_of(name: str) -> dict[str, str]:
+def parse_entities(file_name: str) -> dict[str, str]:
     """`sub-1_task-rest_bold.nii.gz` -> {"sub": "1", "task": "rest"}."""
-    parts = (part.partition("-") for part in name.split(".")[0].split("_") if "-" in part)
-    return {key: value for key, _, value in parts}
+    split_entities = (entity.partition("-") for entity in file_name.split(".")[0].split("_") if "-" in entity)
+    return {entity_name: entity_value for entity_name, _, entity_value in split_entities}
 
 
-def recognised(folder: Path, inside: PurePosixPath, patterns: dict[Row, re.Pattern]) -> Found | None:
+def recognise_file(
+    folder: Path, relative_path: PurePosixPath, pattern_by_rule: dict[NamingRule, re.Pattern]
+) -> ProductFile | None:
     """The file at a path in the folder, None if its name is not that of the product."""
-    for row, pattern in patterns.items():
-        if match := pattern.fullmatch(inside.name):
-            label = SESSION.sub("", match[1]) or match[1]
-            before, after = inside.name[: match.start(1)], inside.name[match.start(1) + len(label) :]
-            name = f"{escape(before)}*{escape(after).removesuffix('.gz')}*"
-            entities = {part: of for part, of in entities_of(inside.name).items() if part != "sub"}
-            return Found(folder / inside, inside, row, label, key(match[1]), name, entities)
+    for naming_rule, name_pattern in pattern_by_rule.items():
+        if id_match := name_pattern.fullmatch(relative_path.name):
+            subject_label = SESSION_SUFFIX.sub("", id_match[1]) or id_match[1]
+            text_before_id, text_after_id = (
+                relative_path.name[: id_match.start(1)],
+                relative_path.name[id_match.start(1) + len(subject_label) :],
+            )
+            name_glob = f"{escape(text_before_id)}*{escape(text_after_id).removesuffix('.gz')}*"
+            bids_entities = {
+                entity_name: entity_value
+                for entity_name, entity_value in parse_entities(relative_path.name).items()
+                if entity_name != "sub"
+            }
+            return ProductFile(
+                folder / relative_path,
+                relative_path,
+                naming_rule,
+                subject_label,
+                normalise_id(id_match[1]),
+                name_glob,
+                bids_entities,
+            )
     return None
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """The files below a folder, which is walked once."""
 
     folder: Path
 
     @cached_property
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Sorted, through links to folders too, but for those that lead back up; without hidden ones, which macOS
         leaves beside others."""
-        found = []
-        for place, inner, files in os.walk(self.folder, followlinks=True):
-            here = Path(place).resolve()
-            inner[:] = [name for name in inner if not here.is_relative_to((here / name).resolve())]
-            found += [Path(place) / name for name in files if not name.startswith(".")]
-        return sorted(found)
+        visible_paths = []
+        for folder_path, subfolder_names, file_names in os.walk(self.folder, followlinks=True):
+            real_folder = Path(folder_path).resolve()
+            subfolder_names[:] = [
+                entry_name
+                for entry_name in subfolder_names
+                if not real_folder.is_relative_to((real_folder / entry_name).resolve())
+            ]
+            visible_paths += [
+                Path(folder_path) / entry_name for entry_name in file_names if not entry_name.startswith(".")
+            ]
+        return sorted(visible_paths)
 
     @cached_property
-    def inside(self) -> list[PurePosixPath]:
+    def relative_paths(self) -> list[PurePosixPath]:
         """The same in the folder."""
-        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.files]
+        return [PurePosixPath(path.relative_to(self.folder).as_posix()) for path in self.paths]
 
-    def found(self, product: Product, name: str = "") -> list[Found]:
+    def find_product_files(self, product: Product, map_or_series: str = "") -> list[ProductFile]:
         """All files of a product, or of one kind of it, of all pipelines."""
-        patterns = patterns_of(product, name)
-        return [found for inside in self.inside if (found := recognised(self.folder, inside, patterns))]
+        pattern_by_rule = make_patterns(product, map_or_series)
+        return [
+            product_file
+            for relative_path in self.relative_paths
+            if (product_file := recognise_file(self.folder, relative_path, pattern_by_rule))
+        ]
 
 
-def find(
-    listing: Listing, product: Product, name: str = "", only: str | None = None, maps: Iterable[str] = ()
-) -> tuple[list[Found], dict[str, str], list[SummaryRow]]:
-    """The files of a product, or of one kind of it, as `settled`; if an error must advise a glob, it chooses among the
-    `maps` of these names, too. Raises InputError if there are none."""
-    there = listing.found(product, name)
-    if not there:
-        raise InputError(nothing(listing, product, name))
-    others = (found for other in maps if other != name and (found := listing.found(MAPS, other)))  # for an error only
-    return settled(listing.folder, there, only, others)
+def find_files(
+    listing: FolderListing,
+    product: Product,
+    map_or_series: str = "",
+    only_globs: str | None = None,
+    map_names: Iterable[str] = (),
+) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
+    """The files of a product, or of one kind of it, as `settle_files`; if an error must advise a glob, it chooses
+    among the `map_names` of these names, too. Raises InputError if there are none."""
+    product_files = listing.find_product_files(product, map_or_series)
+    if not product_files:
+        raise InputError(describe_absence(listing, product, map_or_series))
+    map_file_groups = (
+        map_files
+        for map_name in map_names
+        if map_name != map_or_series and (map_files := listing.find_product_files(MAP_PRODUCT, map_name))
+    )  # for an error only
+    return settle_files(listing.folder, product_files, only_globs, map_file_groups)
 
 
-def nothing(listing: Listing, product: Product, name: str) -> str:
+def describe_absence(listing: FolderListing, product: Product, map_or_series: str) -> str:
     """That a folder holds no such files, what is expected, and what to do."""
-    spelt = {"name": name, "dpabi": DPABI_MAPS.get(name, name)}
-    examples = ", ".join(row.example.format(**spelt) for row in ROWS if row.product is product and row.example)
-    column = f", or a column of paths: {product.column}" if product.column else ""
-    wanted = f"{name} {product.name}".strip()
-    told = f"{listing.folder} holds no {wanted} by their names; expected {examples}{column}."
-    if product is MAPS:
-        told += (
+    example_fields = {"name": map_or_series, "dpabi": DPABI_PATTERN_BY_MAP.get(map_or_series, map_or_series)}
+    example_names = ", ".join(
+        naming_rule.example_name.format(**example_fields)
+        for naming_rule in NAMING_RULES
+        if naming_rule.product is product and naming_rule.example_name
+    )
+    column_advice = f", or a column of paths: {product.column_flag}" if product.column_flag else ""
+    product_text = f"{map_or_series} {product.product_name}".strip()
+    message = f"{listing.folder} holds no {product_text} by their names; expected {example_names}{column_advice}."
+    if product is MAP_PRODUCT:
+        message += (
             " Of preprocessed scans, abide-data derive makes maps; files of other formats, such as .img, must be "
             "converted to NIfTI first, and surfaces to volumes."
         )
-    maps = [known for known in KNOWN_MAPS if product is MAPS and listing.found(MAPS, known)]
-    series = [path.name for path in listing.files if product is SERIES and OF_PARCELS.search(path.name)]
-    there = [*maps, *series[:1]]
-    return f"{told} It holds {', '.join(there)}." if there else told
+    present_maps = [
+        map_name
+        for map_name in STANDARD_MAPS
+        if product is MAP_PRODUCT and listing.find_product_files(MAP_PRODUCT, map_name)
+    ]
+    series_names = [
+        path.name for path in listing.paths if product is PARCEL_SERIES_PRODUCT and PARCEL_SERIES_NAME.search(path.name)
+    ]
+    present_names = [*present_maps, *series_names[:1]]
+    return f"{message} It holds {', '.join(present_names)}." if present_names else message
 
 
-def matching(inside: PurePosixPath, only: str | None) -> bool:
-    """Whether a path in a folder matches `only`, a glob or one of several as `A,B`; without any all do."""
-    path = compose_accents(str(inside))
-    return not only or any(fnmatchcase(path, compose_accents(glob)) for glob in {only, *only.split(",")})
+def matches_globs(relative_path: PurePosixPath, only_globs: str | None) -> bool:
+    """Whether a path in a folder matches `only_globs`, a glob or one of several as `A,B`; without any all do."""
+    path_text = compose_accents(str(relative_path))
+    return not only_globs or any(
+        fnmatchcase(path_text, compose_accents(glob)) for glob in {only_globs, *only_globs.split(",")}
+    )
 
 
-def chosen(found: Sequence[Found], only: str | None) -> list[Found]:
+def choose_files(product_files: Sequence[ProductFile], only_globs: str | None) -> list[ProductFile]:
     """The files that match one of the globs `A,B` and lie in MNI space; maps of one pipeline. Series have no voxels:
     all are taken if no name matches, or says MNI space."""
-    product, wanted = found[0].row.product, [one for one in found if matching(one.inside, only)]
-    usable = [one for one in wanted if not one.unfit]
-    if product is SERIES:
-        return usable or wanted or list(found)
-    if product is MAPS and usable:
-        first = min((one.row for one in usable), key=ROWS.index)
-        return [one for one in usable if one.row is first]
-    return usable
+    product, matching_files = (
+        product_files[0].naming_rule.product,
+        [product_file for product_file in product_files if matches_globs(product_file.relative_path, only_globs)],
+    )
+    usable_files = [product_file for product_file in matching_files if not product_file.exclusion_reason]
+    if product is PARCEL_SERIES_PRODUCT:
+        return usable_files or matching_files or list(product_files)
+    if product is MAP_PRODUCT and usable_files:
+        first_rule = min((product_file.naming_rule for product_file in usable_files), key=NAMING_RULES.index)
+        return [product_file for product_file in usable_files if product_file.naming_rule is first_rule]
+    return usable_files
 
 
-def settled(
-    folder: Path, found: Sequence[Found], only: str | None, others: Iterable[Sequence[Found]] = ()
-) -> tuple[list[Found], dict[str, str], list[SummaryRow]]:
-    """The files that are `chosen`; of people of whom it is unclear which to take, why; and facts. Raises InputError if
-    there are none, and as `check_clear`, with a glob that chooses among these and `others`."""
-    product, files = found[0].row.product, chosen(found, only)
-    taken, left = {one.path for one in files}, dict[str, list[PurePosixPath]]()
-    for one in found:
-        if one.path not in taken and matching(one.inside, only):
-            left.setdefault(one.unfit or f"of {one.row.pipeline}", []).append(one.inside)
-    counted = ", ".join(f"{len(paths)} {why}, such as {paths[0]}" for why, paths in left.items())
-    if not files and not left:
+def settle_files(
+    folder: Path,
+    product_files: Sequence[ProductFile],
+    only_globs: str | None,
+    map_file_groups: Iterable[Sequence[ProductFile]] = (),
+) -> tuple[list[ProductFile], dict[str, str], list[SummaryRow]]:
+    """The files that are `choose_files`; of people of whom it is unclear which to take, why; and facts. Raises
+    InputError if there are none, and as `check_clear`, with a glob that chooses among these and `map_file_groups`."""
+    product, chosen_files = product_files[0].naming_rule.product, choose_files(product_files, only_globs)
+    chosen_paths, rejected_paths_by_reason = (
+        {product_file.path for product_file in chosen_files},
+        dict[str, list[PurePosixPath]](),
+    )
+    for product_file in product_files:
+        if product_file.path not in chosen_paths and matches_globs(product_file.relative_path, only_globs):
+            rejected_paths_by_reason.setdefault(
+                product_file.exclusion_reason or f"of {product_file.naming_rule.pipeline}", []
+            ).append(product_file.relative_path)
+    rejections_text = ", ".join(
+        f"{len(rejected_paths)} {reason}, such as {rejected_paths[0]}"
+        for reason, rejected_paths in rejected_paths_by_reason.items()
+    )
+    if not chosen_files and not rejected_paths_by_reason:
         raise InputError(
-            f"--only {only!r} matches none of the {len(found)} {product.name} in {folder}, such as {found[0].inside}."
+            f"--only {only_globs!r} matches none of the {len(product_files)} {product.product_name} in {folder}, such "
+            f"as {product_files[0].relative_path}."
         )
-    if not files and [*left] == [OLD.pipeline]:
+    if not chosen_files and [*rejected_paths_by_reason] == [OLD_FMRIPREP_RULE.pipeline]:
         raise InputError(
-            f"{folder} has no scans but {counted}; expected those of fMRIPrep 1.2 or newer, whose tables of confounds "
-            "nilearn reads. Preprocess them again with a newer fMRIPrep."
+            f"{folder} has no scans but {rejections_text}; expected those of fMRIPrep 1.2 or newer, whose tables of "
+            "confounds nilearn reads. Preprocess them again with a newer fMRIPrep."
         )
-    if not files:
+    if not chosen_files:
         raise InputError(
-            f"{folder} has no {product.name} in MNI space: {counted}; expected names with space-MNI152*. Make them "
-            f"again in it, or, if they are in it all the same, name them in a column of paths: {product.column}."
+            f"{folder} has no {product.product_name} in MNI space: {rejections_text}; expected names with "
+            f"space-MNI152*. Make them again in it, or, if they are in it all the same, name them in a column of "
+            f"paths: {product.column_flag}."
         )
-    unclear = check_clear(folder, files, chain([found], others))
-    where, _, name = next(one.kind for one in files if one.person not in unclear).rpartition(", ")
-    people = len(by_person(files))
-    several = f" of {format_participants(people)}" if people < len(files) else ""
-    facts = [("layout", f"{where}: {len(files)} {product.name}{several} ({name})")]
-    facts += [("layout", f"left alone: {counted}; choose with --only")] * bool(left)
-    return files, unclear, facts
+    reason_by_person = check_clear(folder, chosen_files, chain([product_files], map_file_groups))
+    layout_text, _, name_glob = next(
+        product_file.shared_kind for product_file in chosen_files if product_file.person_key not in reason_by_person
+    ).rpartition(", ")
+    person_count = len(group_by_person(chosen_files))
+    people_text = f" of {format_participants(person_count)}" if person_count < len(chosen_files) else ""
+    summary_rows = [("layout", f"{layout_text}: {len(chosen_files)} {product.product_name}{people_text} ({name_glob})")]
+    summary_rows += [("layout", f"left alone: {rejections_text}; choose with --only")] * bool(rejected_paths_by_reason)
+    return chosen_files, reason_by_person, summary_rows
 
 
-def check_clear(folder: Path, files: Sequence[Found], groups: Iterable[Sequence[Found]]) -> dict[str, str]:
+def check_clear(
+    folder: Path, chosen_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]
+) -> dict[str, str]:
     """Of people of whom it is unclear which files to take, why. Raises InputError, with a glob that chooses in all
-    `groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing is
-    averaged; or if the files of the others differ in kind."""
-    people, averaged = by_person(files), files[0].row.product.averaged
-    alike = dict[str, list[list[Found]]]()  # the files of people of whom it is unclear, by how they differ
-    for of_person in people.values():
-        if ambiguous(of_person):
-            alike.setdefault(str(differing(of_person)), []).append(of_person)
-    told = (several(some[0], [list(chain(*some))] if averaged else groups) for some in alike.values())
-    labels = [of_person[0].label for some in alike.values() for of_person in some]
-    if labels and (not averaged or 2 * len(labels) >= len(people)):
-        raise InputError(f"{folder} has, for {join_names(labels)} of {format_participants(len(people))}, {next(told)}")
-    unclear = {of[0].person: why for some, why in zip(alike.values(), told, strict=True) for of in some}
-    kinds = {of[0].kind: of[0] for person, of in people.items() if person not in unclear}
-    if len(kinds) > 1:
-        raise InputError(f"{folder} has, each for other participants, {several(list(kinds.values()), groups)}")
-    return unclear
+    `file_groups`, if these are half of all people, since then nobody knows what is usual, or any people where nothing
+    is averaged; or if the files of the others differ in kind."""
+    files_by_person, averaged_traits = (
+        group_by_person(chosen_files),
+        chosen_files[0].naming_rule.product.averaged_traits,
+    )
+    file_lists_by_difference = dict[
+        str, list[list[ProductFile]]
+    ]()  # the files of people of whom it is unclear, by how they differ
+    for person_files in files_by_person.values():
+        if is_ambiguous(person_files):
+            file_lists_by_difference.setdefault(str(find_differing_traits(person_files)), []).append(person_files)
+    rival_sentences = (
+        describe_rivals(similar_people[0], [list(chain(*similar_people))] if averaged_traits else file_groups)
+        for similar_people in file_lists_by_difference.values()
+    )
+    unclear_labels = [
+        person_files[0].subject_label
+        for similar_people in file_lists_by_difference.values()
+        for person_files in similar_people
+    ]
+    if unclear_labels and (not averaged_traits or 2 * len(unclear_labels) >= len(files_by_person)):
+        raise InputError(
+            f"{folder} has, for {join_names(unclear_labels)} of {format_participants(len(files_by_person))}, "
+            f"{next(rival_sentences)}"
+        )
+    reason_by_person = {
+        subject_files[0].person_key: rival_sentence
+        for similar_people, rival_sentence in zip(file_lists_by_difference.values(), rival_sentences, strict=True)
+        for subject_files in similar_people
+    }
+    example_by_kind = {
+        subject_files[0].shared_kind: subject_files[0]
+        for person_key, subject_files in files_by_person.items()
+        if person_key not in reason_by_person
+    }
+    if len(example_by_kind) > 1:
+        raise InputError(
+            f"{folder} has, each for other participants, {describe_rivals(list(example_by_kind.values()), file_groups)}"
+        )
+    return reason_by_person
 
 
-def by_person(files: Iterable[Found]) -> dict[str, list[Found]]:
-    people = dict[str, list[Found]]()
-    for one in files:
-        people.setdefault(one.person, []).append(one)
-    return people
+def group_by_person(product_files: Iterable[ProductFile]) -> dict[str, list[ProductFile]]:
+    files_by_person = dict[str, list[ProductFile]]()
+    for product_file in product_files:
+        files_by_person.setdefault(product_file.person_key, []).append(product_file)
+    return files_by_person
 
 
-def differing(files: Sequence[Found]) -> dict[str, list[str]]:
+def find_differing_traits(product_files: Sequence[ProductFile]) -> dict[str, list[str]]:
     """The traits in which files differ, but for those that are averaged over, and their values."""
-    every = [one.traits for one in files]
-    parts = dict.fromkeys(part for of in every for part in of if part not in files[0].row.product.averaged)
-    values = {part: list(dict.fromkeys(of.get(part) or "none" for of in every)) for part in parts}
-    found = {part: of for part, of in values.items() if len(of) > 1}
-    return {part: of for part, of in found.items() if part != "name"} or found
+    traits_per_file = [product_file.trait_by_name for product_file in product_files]
+    trait_names = dict.fromkeys(
+        trait_name
+        for trait_values in traits_per_file
+        for trait_name in trait_values
+        if trait_name not in product_files[0].naming_rule.product.averaged_traits
+    )
+    values_by_trait = {
+        trait_name: list(dict.fromkeys(trait_values.get(trait_name) or "none" for trait_values in traits_per_file))
+        for trait_name in trait_names
+    }
+    differing_by_trait = {
+        trait_name: trait_values for trait_name, trait_values in values_by_trait.items() if len(trait_values) > 1
+    }
+    return {
+        trait_name: trait_values for trait_name, trait_values in differing_by_trait.items() if trait_name != "name"
+    } or differing_by_trait
 
 
-def ambiguous(files: Sequence[Found]) -> bool:
+def is_ambiguous(person_files: Sequence[ProductFile]) -> bool:
     """Whether it is unclear which of a person's files to take: they differ, or two names have the same parts."""
-    return bool(differing(files)) or len({str(one.entities) for one in files}) < len(files)
+    return bool(find_differing_traits(person_files)) or len(
+        {str(product_file.bids_entities) for product_file in person_files}
+    ) < len(person_files)
 
 
-def several(rivals: Sequence[Found], groups: Iterable[Sequence[Found]]) -> str:
+def describe_rivals(rival_files: Sequence[ProductFile], file_groups: Iterable[Sequence[ProductFile]]) -> str:
     """That one of several files must be chosen. The shortest glob that leaves most people what is clear in all groups
     is advised. One that leaves less than its share of them loses people, as where one ID is spelt in two ways."""
-    product, groups = rivals[0].row.product, list(groups)
-    names = [dict.fromkeys(f"*{one.name}" for one in group) for group in groups]
-    each = [max(globs, key=lambda glob: useful(glob, [group])) for globs, group in zip(names, groups, strict=True)]
-    every = {",".join(each), *(glob for one in rivals for glob in globs_of(one))}
-    best = max(sorted(every, key=lambda glob: (len(glob), glob)), key=lambda glob: useful(glob, groups))
-    number, people = useful(best, groups), min(len(by_person(chosen(group, None))) for group in groups)
+    product, file_groups = rival_files[0].naming_rule.product, list(file_groups)
+    globs_per_group = [
+        dict.fromkeys(f"*{product_file.name_glob}" for product_file in file_group) for file_group in file_groups
+    ]
+    best_globs = [
+        max(group_globs, key=lambda glob: count_clear_people(glob, [file_group]))
+        for group_globs, file_group in zip(globs_per_group, file_groups, strict=True)
+    ]
+    candidate_globs = {
+        ",".join(best_globs),
+        *(glob for product_file in rival_files for glob in suggest_globs(product_file)),
+    }
+    best_glob = max(
+        sorted(candidate_globs, key=lambda glob: (len(glob), glob)),
+        key=lambda glob: count_clear_people(glob, file_groups),
+    )
+    clear_count, person_count = (
+        count_clear_people(best_glob, file_groups),
+        min(len(group_by_person(choose_files(file_group, None))) for file_group in file_groups),
+    )
     advice = "Remove or rename one"
-    if number and number * len(rivals) >= people:
-        advice = f"Choose, such as with --only {shlex.quote(best)} ({format_participants(number)})"
-    apart = ", ".join(f"{part} ({join_names(values, 3)})" for part, values in differing(rivals).items())
-    such = f"that differ in {apart}" if apart else f"alike in name, {rivals[0].inside} and {rivals[1].inside}"
-    runs = ", but for runs and sessions" if product.averaged else ""
-    column = f", or name each in a column: {product.column}" if product.column else ""
-    return f"several {product.name} {such}; expected one a participant{runs}. {advice}{column}."
+    if clear_count and clear_count * len(rival_files) >= person_count:
+        advice = f"Choose, such as with --only {shlex.quote(best_glob)} ({format_participants(clear_count)})"
+    differences_text = ", ".join(
+        f"{trait_name} ({join_names(trait_values, 3)})"
+        for trait_name, trait_values in find_differing_traits(rival_files).items()
+    )
+    rivals_text = (
+        f"that differ in {differences_text}"
+        if differences_text
+        else f"alike in name, {rival_files[0].relative_path} and {rival_files[1].relative_path}"
+    )
+    runs_exception = ", but for runs and sessions" if product.averaged_traits else ""
+    column_advice = f", or name each in a column: {product.column_flag}" if product.column_flag else ""
+    return (
+        f"several {product.product_name} {rivals_text}; expected one a participant{runs_exception}. "
+        f"{advice}{column_advice}."
+    )
 
 
-def useful(only: str, groups: Iterable[Sequence[Found]]) -> int:
+def count_clear_people(only_globs: str, file_groups: Iterable[Sequence[ProductFile]]) -> int:
     """For how many people globs leave what is clear, of one kind, in all groups; 0 if they do not in one of them."""
-    counts = []
-    for group in groups:
-        files = chosen(group, only)
-        people = by_person(files)
-        clear = len({one.kind for one in files}) == 1 and not any(map(ambiguous, people.values()))
-        counts.append(len(people) if clear else 0)
-    return min(counts)
+    clear_counts = []
+    for file_group in file_groups:
+        chosen_files = choose_files(file_group, only_globs)
+        files_by_person = group_by_person(chosen_files)
+        is_clear = len({product_file.shared_kind for product_file in chosen_files}) == 1 and not any(
+            map(is_ambiguous, files_by_person.values())
+        )
+        clear_counts.append(len(files_by_person) if is_clear else 0)
+    return min(clear_counts)
 
 
-def globs_of(found: Found) -> Iterator[str]:
+def suggest_globs(product_file: ProductFile) -> Iterator[str]:
     """Globs that match a file and others like it: by a folder, by a part of its name, by all of its name or path."""
-    folders, name = list(map(escape, found.inside.parts[:-1])), found.name
-    yield from (f"{folder}/*" for folder in folders[:1])
-    yield from (f"*/{folder}/*" for folder in folders)
-    yield from (f"*_{escape(part)}[_.]*" for part in found.inside.name.split(".")[0].split("_")[1:])
-    yield "*.nii.gz" if found.path.suffix == ".gz" else "*.nii"
-    whole = escape(str(found.inside)).replace(escape(found.label), "*").removesuffix(".gz") + "*"
-    yield from (name, f"*/{name}", f"*{name}", whole, "/".join([*folders, name]))
+    escaped_folders, name_glob = list(map(escape, product_file.relative_path.parts[:-1])), product_file.name_glob
+    yield from (f"{escaped_folder}/*" for escaped_folder in escaped_folders[:1])
+    yield from (f"*/{escaped_folder}/*" for escaped_folder in escaped_folders)
+    yield from (
+        f"*_{escape(name_segment)}[_.]*"
+        for name_segment in product_file.relative_path.name.split(".")[0].split("_")[1:]
+    )
+    yield "*.nii.gz" if product_file.path.suffix == ".gz" else "*.nii"
+    path_glob = (
+        escape(str(product_file.relative_path)).replace(escape(product_file.subject_label), "*").removesuffix(".gz")
+        + "*"
+    )
+    yield from (name_glob, f"*/{name_glob}", f"*{name_glob}", path_glob, "/".join([*escaped_folders, name_glob]))
 
 
-def find_table(folder: Path, files: Iterable[Path], fits: Callable[[pd.DataFrame], bool]) -> Path:
-    """The only table beside files or above them, see `table_near`. Raises InputError if there is none, or several."""
-    if found := table_near(folder, files, fits=fits):
-        return found
+def find_table(folder: Path, file_paths: Iterable[Path], fits_table: Callable[[pd.DataFrame], bool]) -> Path:
+    """The only table beside files or above them, see `find_table_near`. Raises InputError if there is none, or
+    several."""
+    if table_path := find_table_near(folder, file_paths, fits_table=fits_table):
+        return table_path
     raise InputError(
         f"{folder} has no table of participants; expected a CSV or TSV in it, or above it with their IDs or paths. "
         "Name it with --table."
     )
 
 
-def table_near(
+def find_table_near(
     folder: Path,
-    files: Iterable[Path],
-    patterns: Sequence[str] = TABLES,
-    fits: Callable[[pd.DataFrame], bool] = lambda table: True,
+    file_paths: Iterable[Path],
+    table_globs: Sequence[str] = TABLE_GLOBS,
+    fits_table: Callable[[pd.DataFrame], bool] = lambda table: True,
 ) -> Path | None:
     """The only table of the first pattern of which there is any, beside files or else up to two folders above; None
-    without one. What lies above and is not called as tables of participants are must be one that `fits`: much else may
-    lie there. Raises InputError if there are several."""
-    inside = {parent for path in files for parent in path.parents if parent.is_relative_to(folder)}
-    beside, above = sorted(inside | {folder}), list(folder.resolve().parents)[:2]
-    for places in (beside, above):
-        for pattern in patterns:
-            there = sorted(path for place in places for path in place.glob(pattern))
-            tables = [path for path in there if path.name not in OURS and not OF_A_SCAN.search(path.name)]
-            if places is above and pattern in ANY_TABLES and len(tables) <= MAX_LISTED_NAMES:
-                tables = [path for path in tables if is_fit(path, fits)]
-            if len(tables) > 1:
+    without one. What lies above and is not called as tables of participants are must be one that `fits_table`: much
+    else may lie there. Raises InputError if there are several."""
+    parent_folders = {
+        parent_folder for path in file_paths for parent_folder in path.parents if parent_folder.is_relative_to(folder)
+    }
+    folders_inside, folders_above = sorted(parent_folders | {folder}), list(folder.resolve().parents)[:2]
+    for searched_folders in (folders_inside, folders_above):
+        for table_glob in table_globs:
+            matching_paths = sorted(
+                path for searched_folder in searched_folders for path in searched_folder.glob(table_glob)
+            )
+            table_paths = [
+                path
+                for path in matching_paths
+                if path.name not in PROGRAM_TABLES and not SCAN_TABLE_NAME.search(path.name)
+            ]
+            if (
+                searched_folders is folders_above
+                and table_glob in ANY_TABLE_GLOBS
+                and len(table_paths) <= MAX_LISTED_NAMES
+            ):
+                table_paths = [path for path in table_paths if is_fitting_table(path, fits_table)]
+            if len(table_paths) > 1:
                 raise InputError(
-                    f"{folder} has several tables ({join_names(list(map(str, tables)))}); name one with --table."
+                    f"{folder} has several tables ({join_names(list(map(str, table_paths)))}); name one with --table."
                 )
-            if tables:
-                return tables[0]
+            if table_paths:
+                return table_paths[0]
     return None
 
 
-def is_fit(path: Path, fits: Callable[[pd.DataFrame], bool]) -> bool:
+def is_fitting_table(table_path: Path, fits_table: Callable[[pd.DataFrame], bool]) -> bool:
     """Whether a file is a table that fits; what cannot be read does not."""
     try:
-        return fits(read_table(path))
+        return fits_table(read_text_table(table_path))
     except InputError:
         return False

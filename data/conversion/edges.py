@@ -21,37 +21,39 @@ from data.cohorts.findings import Findings
 from data.cohorts.phenotype import read_subject_table
 from data.cohorts.rows import join_names
 from data.conversion import measures
-from data.conversion.leaks import check_groups
-from data.conversion.opposed import MIN_PARCELS, edges_to_compare, opposed_groups
+from data.conversion.leaks import check_group_differences
+from data.conversion.opposed import MIN_COMPARED_PARCELS, draw_compared_edges, find_opposed_groups
 
-TURNED_R = 0.9  # median r of two parcels: of 784 people of ABIDE 0.05 to 0.62; of two volumes, which are alike, 0.99
-OPPOSED = "the connectome opposes those of others"
+TRANSPOSED_MEDIAN_R = (
+    0.9  # median r of two parcels: of 784 people of ABIDE 0.05 to 0.62; of two volumes, which are alike, 0.99
+)
+OPPOSED_MARK = "the connectome opposes those of others"
 
 
-def measured(edges: np.ndarray) -> dict[str, float]:
+def summarise_connectome(edge_z: np.ndarray) -> dict[str, float]:
     """Mean and spread of a connectome (edges,) of Fisher z, and the mean correlation of all parcels that have a signal.
     It counts each with itself, too: it is the variance of their mean, never negative. NaN without any edge."""
-    known = edges[~np.isnan(edges)].astype(np.float64)
-    if not known.size:
+    finite_z = edge_z[~np.isnan(edge_z)].astype(np.float64)
+    if not finite_z.size:
         return dict.fromkeys(("mean_z", "sd_z", "mean_r"), np.nan)
-    count = (1 + np.sqrt(1 + 8 * known.size)) / 2
-    mean_r = (count + 2 * np.tanh(known).sum()) / count**2
-    return {"mean_z": known.mean(), "sd_z": known.std(), "mean_r": max(mean_r, measures.SMALLEST)}
+    parcel_count = (1 + np.sqrt(1 + 8 * finite_z.size)) / 2
+    mean_r = (parcel_count + 2 * np.tanh(finite_z).sum()) / parcel_count**2
+    return {"mean_z": finite_z.mean(), "sd_z": finite_z.std(), "mean_r": max(mean_r, measures.MIN_MEASURE_SPREAD)}
 
 
-def of_series(values: np.ndarray) -> dict[str, float]:
+def measure_series(signals: np.ndarray) -> dict[str, float]:
     """Measures of series (volumes, parcels): their length, and the roughness of the median parcel in time. That is the
     mean square of the differences between neighbours, by twice the variance: 1 for white noise, 0 if smooth."""
-    values = values[:, np.ptp(values, axis=0) > 0]
-    rough = np.square(np.diff(values, axis=0)).mean(0) / (2 * values.var(0))
-    return {"volumes": len(values), "roughness": float(f"{np.median(rough):.6g}")}
+    signals = signals[:, np.ptp(signals, axis=0) > 0]
+    roughness_by_parcel = np.square(np.diff(signals, axis=0)).mean(0) / (2 * signals.var(0))
+    return {"volumes": len(signals), "roughness": float(f"{np.median(roughness_by_parcel):.6g}")}
 
 
-def read_series_table(path: Path, subjects: list[str]) -> pd.DataFrame:
+def read_series_table(series_csv_path: Path, subject_ids: list[str]) -> pd.DataFrame:
     """`series.csv` for these subjects, in their order; no columns if it is not there, NaN for what is no number."""
-    if not path.is_file():
-        return pd.DataFrame(index=range(len(subjects)))
-    return read_subject_table(path, subjects).apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
+    if not series_csv_path.is_file():
+        return pd.DataFrame(index=range(len(subject_ids)))
+    return read_subject_table(series_csv_path, subject_ids).apply(pd.to_numeric, errors="coerce").reset_index(drop=True)
 
 
 def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
@@ -60,74 +62,102 @@ def check_connectomes(cohort: Cohort, findings: Findings) -> Counter[str]:
     or the site. Returns how many people lack each parcel."""
     if cohort.connectomes is None or cohort.tables_folder is None:
         return Counter()
-    first = cohort.first_index_by_subject(range(len(cohort.rows)))
-    found, lacking = dict[int, dict[str, float]](), Counter[str]()
-    names, compared = cohort.connectomes.parcel_names, edges_to_compare(cohort.connectomes.num_edges)
-    some_edges, median_z = dict[str, np.ndarray](), list[float]()
-    with open_progress_bar("Checking connectomes", len(first)) as shown:
-        for index in first.values():
-            shown.advance()
+    first_index_by_subject = cohort.first_index_by_subject(range(len(cohort.rows)))
+    measures_by_index, lacking_count_by_parcel = dict[int, dict[str, float]](), Counter[str]()
+    parcel_names, compared_edge_indices = (
+        cohort.connectomes.parcel_names,
+        draw_compared_edges(cohort.connectomes.num_edges),
+    )
+    compared_z_by_subject, subject_medians_z = dict[str, np.ndarray](), list[float]()
+    with open_progress_bar("Checking connectomes", len(first_index_by_subject)) as progress_bar:
+        for record_index in first_index_by_subject.values():
+            progress_bar.advance()
             try:
-                (edges,) = cohort.connectomes[[index]]
+                (edge_z,) = cohort.connectomes[[record_index]]
             except InputError as error:
                 findings.problems.append(str(error))
                 continue
-            found[index] = measured(edges)
-            if np.isfinite(edges).any():
-                some_edges[cohort.rows[index].subject] = edges[compared]
-                median_z.append(float(np.nanmedian(edges)))
-            lacking.update(names[parcel] for parcel in lacking_parcels(edges, cohort.connectomes.parcel_pairs))
+            measures_by_index[record_index] = summarise_connectome(edge_z)
+            if np.isfinite(edge_z).any():
+                compared_z_by_subject[cohort.rows[record_index].subject] = edge_z[compared_edge_indices]
+                subject_medians_z.append(float(np.nanmedian(edge_z)))
+            lacking_count_by_parcel.update(
+                parcel_names[parcel_index]
+                for parcel_index in find_lacking_parcels(edge_z, cohort.connectomes.parcel_pairs)
+            )
     findings.counts.append(
-        f"{cohort.connectomes.series_name}, {len(names)} parcels of {format_participants(len(found))}"
+        f"{cohort.connectomes.series_name}, {len(parcel_names)} parcels of "
+        f"{format_participants(len(measures_by_index))}"
     )
-    if lacking:
-        few = [f"{name} in {count}" for name, count in lacking.most_common()]
+    if lacking_count_by_parcel:
+        lacking_texts = [
+            f"{parcel_name} in {subject_count}" for parcel_name, subject_count in lacking_count_by_parcel.most_common()
+        ]
         findings.notes.append(
-            f"parcels without a signal, by how many of {format_participants(len(found))}: {join_names(few)}"
+            f"parcels without a signal, by how many of {format_participants(len(measures_by_index))}: "
+            f"{join_names(lacking_texts)}"
         )
-    if median_z and min(median_z) > np.arctanh(TURNED_R):
+    if subject_medians_z and min(subject_medians_z) > np.arctanh(TRANSPOSED_MEDIAN_R):
         findings.problems.append(
-            f"half of all pairs of parcels correlate above {TURNED_R} in everybody, as volumes do: the files of series "
-            "may be turned. Write a row a volume and a column a parcel, and convert again"
+            f"half of all pairs of parcels correlate above {TRANSPOSED_MEDIAN_R} in everybody, as volumes do: the "
+            "files of series may be turned. Write a row a volume and a column a parcel, and convert again"
         )
-    elif some_edges and len(names) >= MIN_PARCELS:
-        check_opposed(some_edges, findings)
-    check_measures(cohort, pd.DataFrame.from_dict(found, orient="index"), findings)
-    return lacking
+    elif compared_z_by_subject and len(parcel_names) >= MIN_COMPARED_PARCELS:
+        check_opposed(compared_z_by_subject, findings)
+    check_connectome_measures(cohort, pd.DataFrame.from_dict(measures_by_index, orient="index"), findings)
+    return lacking_count_by_parcel
 
 
-def check_opposed(edges: Mapping[str, np.ndarray], findings: Findings) -> None:
-    """Groups of people whose connectomes oppose each other are a problem; `edges` of each subject are those that
-    `edges_to_compare` names."""
-    subjects = np.array([*edges])
-    groups = [subjects[members].tolist() for members in opposed_groups(np.stack([*edges.values()]))]
-    if not groups:
+def check_opposed(edge_z_by_subject: Mapping[str, np.ndarray], findings: Findings) -> None:
+    """Groups of people whose connectomes oppose each other are a problem; `edge_z_by_subject` of each subject are
+    those that `draw_compared_edges` names."""
+    subject_ids = np.array([*edge_z_by_subject])
+    subject_groups = [
+        subject_ids[member_indices].tolist()
+        for member_indices in find_opposed_groups(np.stack([*edge_z_by_subject.values()]))
+    ]
+    if not subject_groups:
         return
-    named = " and ".join(f"those of {format_participants(len(group))} ({join_names(group)})" for group in groups)
-    findings.problems.append(
-        f"connectomes oppose each other, as if their parcels were of {len(groups)} atlases: {named}. Convert series of "
-        "one atlas: choose them with --only, or leave people out with --exclude"
+    groups_text = " and ".join(
+        f"those of {format_participants(len(subject_group))} ({join_names(subject_group)})"
+        for subject_group in subject_groups
     )
-    for group in groups[1:]:
-        findings.mark_outliers(OPPOSED, group)
+    findings.problems.append(
+        f"connectomes oppose each other, as if their parcels were of {len(subject_groups)} atlases: {groups_text}. "
+        "Convert series of one atlas: choose them with --only, or leave people out with --exclude"
+    )
+    for subject_group in subject_groups[1:]:
+        findings.mark_outliers(OPPOSED_MARK, subject_group)
 
 
-def lacking_parcels(edges: np.ndarray, pairs: np.ndarray) -> list[int]:
+def find_lacking_parcels(edge_z: np.ndarray, parcel_pairs: np.ndarray) -> list[int]:
     """The positions of parcels of which no edge (edges,) is known."""
-    known = np.unique(pairs[~np.isnan(edges)])
-    return np.setdiff1d(np.unique(pairs), known).tolist()
+    connected_parcels = np.unique(parcel_pairs[~np.isnan(edge_z)])
+    return np.setdiff1d(np.unique(parcel_pairs), connected_parcels).tolist()
 
 
-def check_measures(cohort: Cohort, found: pd.DataFrame, findings: Findings) -> None:
+def check_connectome_measures(cohort: Cohort, measure_table: pd.DataFrame, findings: Findings) -> None:
     """Empty connectomes, and measures that separate the training labels, are problems; people who look as if they alone
     were processed otherwise, and differences by site, are notes."""
-    rows = [cohort.rows[index] for index in found.index]
-    found = found.reset_index(drop=True)
+    subject_rows = [cohort.rows[record_index] for record_index in measure_table.index]
+    measure_table = measure_table.reset_index(drop=True)
     if cohort.tables_folder:
-        found = pd.concat(
-            [found, read_series_table(cohort.tables_folder / SERIES_FILE, [row.subject for row in rows])], axis=1
+        measure_table = pd.concat(
+            [
+                measure_table,
+                read_series_table(
+                    cohort.tables_folder / SERIES_FILE, [subject_row.subject for subject_row in subject_rows]
+                ),
+            ],
+            axis=1,
         )
-    if empty := [row.subject for row, mean in zip(rows, found["mean_z"], strict=True) if np.isnan(mean)]:
-        findings.problems.append(f"connectomes without any edge: {join_names(empty)}; convert again without them")
+    if edgeless_subjects := [
+        subject_row.subject
+        for subject_row, mean_z in zip(subject_rows, measure_table["mean_z"], strict=True)
+        if np.isnan(mean_z)
+    ]:
+        findings.problems.append(
+            f"connectomes without any edge: {join_names(edgeless_subjects)}; convert again without them"
+        )
         return
-    check_groups("connectomes", [found], rows, findings)
+    check_group_differences("connectomes", [measure_table], subject_rows, findings)

@@ -13,72 +13,103 @@ from data.cohorts.duplicates import format_family_counts
 from data.cohorts.phenotype import clean_column
 from data.cohorts.rows import join_group_names, join_names
 from data.conversion.source import Source
-from data.conversion.tables import canonical_value, column
+from data.conversion.tables import canonicalise_value, select_column
 
-FAMILY = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|code)?", re.IGNORECASE)
-MOST = 0.5  # share of the people: a column with one value for as many is none of families
+FAMILY_COLUMN_NAME = re.compile(r"(fam(ily)?|twin(pair)?|pedigree)[ _.-]*(id|no|nr|number|code)?", re.IGNORECASE)
+MAX_FAMILY_SHARE = 0.5  # share of the people: a column with one value for as many is none of families
 
 
-def added(source: Source, name: str | None, used: Collection[str], like: Cohort | None = None) -> Source:
-    """The source with the column `family` of its subjects, empty where it is unknown; as it is without a `name`, unless
-    the column of `like` is there. Raises InputError for a column that is missing or `used` otherwise; and unless people
-    are prepared `like` others, for one in which nobody has a relative, or one family holds most of them."""
-    if like and not name and like.metadata.family_column in source.rows:
-        name = like.metadata.family_column
-    if not name:
+def add_families(
+    source: Source, family_column: str | None, used_columns: Collection[str], template_cohort: Cohort | None = None
+) -> Source:
+    """The source with the column `family` of its subjects, empty where it is unknown; as it is without a
+    `family_column`, unless the column of `template_cohort` is there. Raises InputError for a column that is missing or
+    `used_columns` otherwise; and unless people are prepared `template_cohort` others, for one in which nobody has a
+    relative, or one family holds most of them."""
+    if template_cohort and not family_column and template_cohort.metadata.family_column in source.text_table:
+        family_column = template_cohort.metadata.family_column
+    if not family_column:
         return source
-    if name in (*used, source.site_column, source.label_column):
+    if family_column in (*used_columns, source.site_column, source.label_column):
         raise InputError(
-            f"--family {name} is also the site, the diagnosis, or of the phenotype or the covariates; expected a "
-            "column that says no more than who is related."
+            f"--family {family_column} is also the site, the diagnosis, or of the phenotype or the covariates; "
+            "expected a column that says no more than who is related."
         )
-    values = clean_column(column(source.rows, name, source.table)).map(canonical_value, na_action="ignore")
-    largest = int(values.value_counts().max()) if values.notna().any() else 0
-    if not like and not 2 <= largest < MOST * len(values):
+    family_values = clean_column(select_column(source.text_table, family_column, source.table_path)).map(
+        canonicalise_value, na_action="ignore"
+    )
+    largest_size = int(family_values.value_counts().max()) if family_values.notna().any() else 0
+    if not template_cohort and not 2 <= largest_size < MAX_FAMILY_SHARE * len(family_values):
         raise InputError(
-            f"--family {name} of {source.table} has no value for more than {largest} of "
-            f"{format_participants(len(values))}; expected "
+            f"--family {family_column} of {source.table_path} has no value for more than {largest_size} of "
+            f"{format_participants(len(family_values))}; expected "
             "one for each family, of two participants or more, but not of most. Name another column, or leave it out."
         )
-    return replace(source, subjects=source.subjects.assign(family=values.fillna("").to_numpy()), family_column=name)
+    return replace(
+        source,
+        subject_table=source.subject_table.assign(family=family_values.fillna("").to_numpy()),
+        family_column=family_column,
+    )
 
 
-def families_of(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The members of each family, of one member, too, by its name in the column `family`; none without the column."""
-    if "family" not in subjects:
+def group_families(subject_table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The members of each family, of one member, too, by its name in the column `family_name`; none without the
+    column."""
+    if "family" not in subject_table:
         return {}
-    known = subjects[subjects["family"] != ""]
-    return {str(family): tuple(of) for family, of in known.groupby("family", sort=False)["subject"]}
+    rows_with_family = subject_table[subject_table["family"] != ""]
+    return {
+        str(family_name): tuple(members)
+        for family_name, members in rows_with_family.groupby("family", sort=False)["subject"]
+    }
 
 
-def facts(source: Source, like: Cohort | None = None) -> list[SummaryRow]:
+def summarise_families(source: Source, template_cohort: Cohort | None = None) -> list[SummaryRow]:
     """How the column was read: how many families it has, the largest, how many people have no value, and who is a
-    relative of people of `like`. Without one, which columns look like it; or that it lacks the one of `like`."""
-    name, people, families = source.family_column, len(source.subjects), families_of(source.subjects)
-    if like and not name:
-        there = like.metadata.family_column
-        lacking = f"not known, since {source.table} lacks {there}; --family names a column"
-        return [("families", lacking)] if there and people > 1 else []
-    if not name:
+    relative of people of `template_cohort`. Without one, which columns look like it; or that it lacks the one of
+    `template_cohort`."""
+    family_column, person_count, subjects_by_family = (
+        source.family_column,
+        len(source.subject_table),
+        group_families(source.subject_table),
+    )
+    if template_cohort and not family_column:
+        template_column = template_cohort.metadata.family_column
+        message = f"not known, since {source.table_path} lacks {template_column}; --family names a column"
+        return [("families", message)] if template_column and person_count > 1 else []
+    if not family_column:
         return [
-            ("families", f"{other} looks like their column; if it is, name it with --family, or they are on both sides")
-            for other in source.rows
-            if FAMILY.fullmatch(other) and clean_column(source.rows[other]).dropna().duplicated().any()
+            (
+                "families",
+                f"{column_name} looks like their column; if it is, name it with --family, or they are on both sides",
+            )
+            for column_name in source.text_table
+            if FAMILY_COLUMN_NAME.fullmatch(column_name)
+            and clean_column(source.text_table[column_name]).dropna().duplicated().any()
         ]
-    unknown = people - sum(map(len, families.values()))
-    largest = max(families.values(), key=len, default=("nobody",))
-    told = [
-        f"by {name}: {format_family_counts(families, people)}; the largest: {join_group_names([largest])}. Each is in "
-        f"one split, and in one fold. {unknown} of {format_participants(people)} have no value, and so no known "
-        "relatives"
+    unknown_count = person_count - sum(map(len, subjects_by_family.values()))
+    largest_family = max(subjects_by_family.values(), key=len, default=("nobody",))
+    sentences = [
+        f"by {family_column}: {format_family_counts(subjects_by_family, person_count)}; the largest: "
+        f"{join_group_names([largest_family])}. Each is in one split, and in one fold. {unknown_count} of "
+        f"{format_participants(person_count)} have no value, and so no known relatives"
     ]
-    if like and (shared := families.keys() & like.metadata.families.keys()):
-        split = {row.subject: row.split for row in like.rows}
-        first = {of: min(like.metadata.families[of], key=lambda one: split[one] != "train") for of in shared}
-        each = zip(source.subjects["subject"], source.subjects["family"], strict=True)
-        relatives = [f"{one} of {first[of]} ({split[first[of]]})" for one, of in each if of in first]
-        told.append(
-            f"relatives of participants of {like.path}, by {name}: {join_names(relatives)}. Scores on them are too "
-            "good for a model that these trained; leave them out with --exclude"
+    if template_cohort and (shared_families := subjects_by_family.keys() & template_cohort.metadata.families.keys()):
+        split_by_subject = {subject_row.subject: subject_row.split for subject_row in template_cohort.rows}
+        relative_by_family = {
+            family_name: min(
+                template_cohort.metadata.families[family_name], key=lambda subject: split_by_subject[subject] != "train"
+            )
+            for family_name in shared_families
+        }
+        subject_family_pairs = zip(source.subject_table["subject"], source.subject_table["family"], strict=True)
+        relative_texts = [
+            f"{subject} of {relative_by_family[family_name]} ({split_by_subject[relative_by_family[family_name]]})"
+            for subject, family_name in subject_family_pairs
+            if family_name in relative_by_family
+        ]
+        sentences.append(
+            f"relatives of participants of {template_cohort.path}, by {family_column}: {join_names(relative_texts)}. "
+            "Scores on them are too good for a model that these trained; leave them out with --exclude"
         )
-    return [("families", text) for text in told]
+    return [("families", sentence) for sentence in sentences]

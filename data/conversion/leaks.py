@@ -22,287 +22,383 @@ from data.cohorts.findings import Findings
 from data.cohorts.phenotype import clean_column, is_mostly_numbers, match_fully
 from data.cohorts.rows import MIN_CLASS_SUBJECTS, RecordRow, join_names
 from data.conversion import measures
-from data.conversion.tables import canonical_value, key, respelled
+from data.conversion.tables import canonicalise_value, group_spellings, normalise_id
 
 MAX_AUC = 0.85
-GO_AHEAD = "go ahead with --allowLeak if the result is not to be trusted"
-LEAK_P_VALUE = 0.001  # over all measures of maps (Bonferroni)
-MIN_SUBJECTS = 18  # with a measure; fewer are separated by chance
-MIN_KNOWN_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
-INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
-CONSEQUENCES = (
+ALLOW_LEAK_ADVICE = "go ahead with --allowLeak if the result is not to be trusted"
+MAX_LEAK_P = 0.001  # over all measures of maps (Bonferroni)
+MIN_MEASURED_SUBJECTS = 18  # with a measure; fewer are separated by chance
+MIN_FILLED_SHARE = 0.1  # of subjects; ABIDE's WISC_IV_PSI, known for 6 %, has an AUC of 0.86 among these few
+AUTISM_INSTRUMENTS = ("ADOS", "ADI", "ADIR", "SRS", "SCQ", "AQ", "VINELAND", "VABS", "DSM")  # they measure autism
+DIAGNOSIS_CONSEQUENCES = (
     *("MED", "MEDS", "MEDICATION", "MEDICATIONS", "STIMULANTS"),
     *("COMORBIDITY", "COMORBIDITIES", "COMORBID", "PSYDX", "DX", "DIAGNOSIS"),
 )
-MONTH = "(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[.]?"
-DATE = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05; 05/2011; 12 May 2011, May-11
+MONTH_PATTERN = "(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[.]?"
+DATE_PATTERN = re.compile(  # 2011-05-12, 12.05.2011, 5/12/11; 20110512; 2011-05; 05/2011; 12 May 2011, May-11
     r"((\d\d?|(19|20)\d\d)(?P<mark>[-/.])\d\d?(?P=mark)(\d\d?|\d{4})|(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
-    rf"|(19|20)\d\d[-/]\d\d?|\d\d?[-/](19|20)\d\d|(\d\d?[-/. ]+)?{MONTH}[-/. ,]*(\d\d?,? +)?(\d\d)?\d\d"
+    rf"|(19|20)\d\d[-/]\d\d?|\d\d?[-/](19|20)\d\d|(\d\d?[-/. ]+)?{MONTH_PATTERN}[-/. ,]*(\d\d?,? +)?(\d\d)?\d\d"
     r")([T ]+\d\d?:\d\d.*)?",
     re.IGNORECASE,
 )
-MIN_OWN, MANY_OWN = 5, 10  # values that one person alone has; fewer are rare categories
-MIN_NUMBERED = 10  # people; fewer numbers may be in order by chance
-MIN_COLLISIONS = 7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
-MIN_OF_SITE = 5  # people with a value
-MIN_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
+MIN_UNIQUE_VALUES, MANY_UNIQUE_VALUES = 5, 10  # values that one person alone has; fewer are rare categories
+MIN_NUMBERED_PEOPLE = 10  # people; fewer numbers may be in order by chance
+MIN_EXPECTED_COLLISIONS = (
+    7  # pairs with one number are expected; that there is none has then a chance of one in a thousand
+)
+MIN_SITE_VALUES = 5  # people with a value
+MIN_UNIT_RATIO = 5  # of medians, in two units: people of one site may be three times as old as those of another
 
-MIXTURES = {  # by measure: what those who are far below all others look like
+MIXTURE_TEXT_BY_MEASURE = {  # by measure: what those who are far below all others look like
     "maps": {"roughness": "have maps smoother than all others, as if only these had been smoothed"},
     "connectomes": {
         "mean_r": "correlate far less than all others, as if only their global signal had been removed",
         "roughness": "have series far smoother in time than all others, as if only these had been filtered",
     },
 }
-REPETITION_TIME = "repetition_time_s"  # of series, which are smoother from volume to volume if it is shorter
-UNKNOWN_TIME = (
+REPETITION_TIME_COLUMN = "repetition_time_s"  # of series, which are smoother from volume to volume if it is shorter
+UNKNOWN_TIME_TEXT = (
     "have series far smoother from volume to volume than all others: these were filtered, or their repetition time, "
     "which is not known, is shorter"
 )
 
 
-def measures_diagnosis(name: str) -> str | None:
+def find_diagnosis_word(column_name: str) -> str | None:
     """The instrument, or consequence of the diagnosis, in a column's name; None if there is none."""
-    words = re.split(r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).upper())  # ADOS2_total, adosTotal
-    return next((word for word in (*INSTRUMENTS, *CONSEQUENCES) if word in words), None)
+    name_words = re.split(
+        r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column_name).upper()
+    )  # ADOS2_total, adosTotal
+    return next(
+        (
+            diagnosis_word
+            for diagnosis_word in (*AUTISM_INSTRUMENTS, *DIAGNOSIS_CONSEQUENCES)
+            if diagnosis_word in name_words
+        ),
+        None,
+    )
 
 
-def check_names(named: Mapping[str, Sequence[str]], label_column: str | None) -> None:
+def check_column_names(columns_by_flag: Mapping[str, Sequence[str]], label_column: str | None) -> None:
     """Raises InputError if a column is the label, or measures or follows from the diagnosis; by flags that name it."""
-    for flag, name in ((flag, name) for flag, columns in named.items() for name in columns):
-        if name == label_column:
-            raise InputError(f"{flag} {name} is the label itself; leave it out.")
-        if word := measures_diagnosis(name):
+    for flag, column_name in (
+        (flag, column_name) for flag, columns in columns_by_flag.items() for column_name in columns
+    ):
+        if column_name == label_column:
+            raise InputError(f"{flag} {column_name} is the label itself; leave it out.")
+        if diagnosis_word := find_diagnosis_word(column_name):
             raise InputError(
-                f"{flag} {name} measures or follows from the diagnosis ({word}); leave it out, or {GO_AHEAD}."
+                f"{flag} {column_name} measures or follows from the diagnosis ({diagnosis_word}); leave it out, or "
+                f"{ALLOW_LEAK_ADVICE}."
             )
 
 
-def check_informative(table: pd.DataFrame, subjects: Sequence[str], named: Mapping[str, Sequence[str]]) -> None:
+def check_informative(
+    text_table: pd.DataFrame, subject_ids: Sequence[str], columns_by_flag: Mapping[str, Sequence[str]]
+) -> None:
     """Raises InputError if columns of a table of text, by the flag that names them, tell nothing of its people."""
-    found = {flag: uninformative(table, subjects, columns) for flag, columns in named.items()}
-    told = [f"{flag} {', '.join(columns)}" for flag, columns in found.items() if columns]
-    if told:
+    uninformative_by_flag = {
+        flag: find_uninformative(text_table, subject_ids, columns) for flag, columns in columns_by_flag.items()
+    }
+    flag_texts = [f"{flag} {', '.join(columns)}" for flag, columns in uninformative_by_flag.items() if columns]
+    if flag_texts:
         raise InputError(
-            f"Nothing can be learnt from {'; '.join(told)}. Leave these columns out. In the table, an age could take "
-            "the place of a date, and shared categories that of text. --where can choose participants by any column."
+            f"Nothing can be learnt from {'; '.join(flag_texts)}. Leave these columns out. In the table, an age could "
+            "take the place of a date, and shared categories that of text. --where can choose participants by any "
+            "column."
         )
 
 
-def check_numbers(
-    table: pd.DataFrame, columns: Sequence[str], path: Path, advice: str = "", among: pd.DataFrame | None = None
+def check_plausible_numbers(
+    text_table: pd.DataFrame,
+    columns: Sequence[str],
+    table_path: Path,
+    advice: str = "",
+    cell_mask: pd.DataFrame | None = None,
 ) -> None:
-    """Raises InputError for numbers in these columns of a table of text that are likely no measurements, `among` these
-    cells (bool) if they are given; with an `advice` in place of --missing."""
-    if odd := find_implausible_numbers(table[list(dict.fromkeys(filter(table.__contains__, columns)))], among):
-        name, value, _ = odd[0].rsplit(" ", 2)
-        code = f"such as --missing {quote(f'{name}={value}')}; --missing '' takes all as they are."
-        advice = advice or f"Correct them in the table, or say which mean unknown, {code}"
-        raise InputError(f"{path} holds {IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(odd)} participants. {advice}")
+    """Raises InputError for numbers in these columns of a table of text that are likely no measurements, `cell_mask`
+    these cells (bool) if they are given; with an `advice` in place of --missing."""
+    if outlier_texts := find_implausible_numbers(
+        text_table[list(dict.fromkeys(filter(text_table.__contains__, columns)))], cell_mask
+    ):
+        column_name, outlier_value, _ = outlier_texts[0].rsplit(" ", 2)
+        missing_advice = (
+            f"such as --missing {quote(f'{column_name}={outlier_value}')}; --missing '' takes all as they are."
+        )
+        advice = advice or f"Correct them in the table, or say which mean unknown, {missing_advice}"
+        raise InputError(
+            f"{table_path} holds {IMPLAUSIBLE_NUMBERS_TEXT}: {join_names(outlier_texts)} participants. {advice}"
+        )
 
 
-def uninformative(table: pd.DataFrame, subjects: Sequence[str], columns: Sequence[str]) -> list[str]:
+def find_uninformative(text_table: pd.DataFrame, subject_ids: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Of these columns those with less than two values, dates, IDs, or text that hardly two people share: by what
     they hold. Missing values are set aside; numbers may all differ, as measurements do."""
-    found: dict[str, list[str]] = {}
-    for name in filter(table.__contains__, columns):
-        if what := told_by(clean_column(table[name]), subjects):
-            found.setdefault(what, []).append(name)
-    return [f"{', '.join(names)} ({what})" for what, names in found.items()]
+    columns_by_reason: dict[str, list[str]] = {}
+    for column_name in filter(text_table.__contains__, columns):
+        if reason := find_uninformative_reason(clean_column(text_table[column_name]), subject_ids):
+            columns_by_reason.setdefault(reason, []).append(column_name)
+    return [f"{', '.join(column_names)} ({reason})" for reason, column_names in columns_by_reason.items()]
 
 
-def told_by(text: pd.Series, subjects: Sequence[str]) -> str:
+def find_uninformative_reason(column_text: pd.Series, subject_ids: Sequence[str]) -> str:
     """Why nothing can be learnt from a column of text; empty if something can."""
-    are_ids = (text.map(key, na_action="ignore") == list(subjects))[text.notna()].all()
-    values = text.dropna().map(canonical_value)
-    counts = values.value_counts()
-    alone = int((counts == 1).sum())
-    if len(counts) < 2:
-        return f"one value, {counts.index[0][:40]}" if len(counts) else "no value"
-    if match_fully(values, DATE).mean() > 0.5:
+    has_ids = (column_text.map(normalise_id, na_action="ignore") == list(subject_ids))[column_text.notna()].all()
+    canonical_values = column_text.dropna().map(canonicalise_value)
+    value_counts = canonical_values.value_counts()
+    unique_count = int((value_counts == 1).sum())
+    if len(value_counts) < 2:
+        return f"one value, {value_counts.index[0][:40]}" if len(value_counts) else "no value"
+    if match_fully(canonical_values, DATE_PATTERN).mean() > 0.5:
         return "dates"
-    if are_ids or (is_mostly_numbers(values) and number_people(values)):
+    if has_ids or (is_mostly_numbers(canonical_values) and is_numbering_people(canonical_values)):
         return "IDs, or numbers that count participants"
-    is_free = (alone >= MIN_OWN and 2 * alone > len(values)) or (alone >= MANY_OWN and 2 * alone > len(counts))
-    if is_free and not is_mostly_numbers(values):
-        return f"text, {alone} of whose {len(counts)} values one participant alone has"
+    is_free_text = (unique_count >= MIN_UNIQUE_VALUES and 2 * unique_count > len(canonical_values)) or (
+        unique_count >= MANY_UNIQUE_VALUES and 2 * unique_count > len(value_counts)
+    )
+    if is_free_text and not is_mostly_numbers(canonical_values):
+        return f"text, {unique_count} of whose {len(value_counts)} values one participant alone has"
     return ""
 
 
-def number_people(values: pd.Series) -> bool:
+def is_numbering_people(canonical_values: pd.Series) -> bool:
     """Whether canonical values are whole numbers, of which no two are equal, as of IDs. They are also in order, or of
     so small a range that two measurements would be equal (a birthday problem)."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    if len(numbers) < MIN_NUMBERED or not numbers.mod(1).eq(0).all() or not numbers.is_unique:
+    numbers = pd.to_numeric(canonical_values, errors="coerce")
+    if len(numbers) < MIN_NUMBERED_PEOPLE or not numbers.mod(1).eq(0).all() or not numbers.is_unique:
         return False
-    pairs = len(numbers) * (len(numbers) - 1) / 2
-    in_order = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
-    return in_order or pairs / (np.ptp(numbers) + 1) > MIN_COLLISIONS
+    pair_count = len(numbers) * (len(numbers) - 1) / 2
+    is_sorted = numbers.is_monotonic_increasing or numbers.is_monotonic_decreasing
+    return is_sorted or pair_count / (np.ptp(numbers) + 1) > MIN_EXPECTED_COLLISIONS
 
 
-def accepted(columns: Sequence[str], label_column: str | None, auc: Mapping[str, float]) -> tuple[str, ...]:
+def find_accepted_leaks(
+    columns: Sequence[str], label_column: str | None, auc_by_column: Mapping[str, float]
+) -> tuple[str, ...]:
     """What --allowLeak let pass: columns that are the label or measure the diagnosis, values whose AUC is too large."""
-    named = [name for name in columns if name == label_column or measures_diagnosis(name)]
-    return (*named, *with_auc(auc, above=MAX_AUC))
+    diagnosis_columns = [
+        column_name for column_name in columns if column_name == label_column or find_diagnosis_word(column_name)
+    ]
+    return (*diagnosis_columns, *format_aucs(auc_by_column, min_auc=MAX_AUC))
 
 
-def with_auc(found: Mapping[str, float], above: float = 0.0) -> list[str]:
+def format_aucs(auc_by_name: Mapping[str, float], min_auc: float = 0.0) -> list[str]:
     """Columns and measures with their AUC, in words."""
-    return [f"{name} (AUC {auc:.2f})" for name, auc in found.items() if auc > above]
+    return [f"{measure_name} (AUC {auc:.2f})" for measure_name, auc in auc_by_name.items() if auc > min_auc]
 
 
-def separation(value: np.ndarray, label: np.ndarray) -> float:
+def compute_separation_auc(values: np.ndarray, labels: np.ndarray) -> float:
     """AUC of a value (n,) for label (n,) 0 or 1, in the better direction; 0.5 if there are too few subjects."""
-    if np.bincount(label.astype(int), minlength=2).min() < MIN_CLASS_SUBJECTS:
+    if np.bincount(labels.astype(int), minlength=2).min() < MIN_CLASS_SUBJECTS:
         return 0.5
-    auc = roc_auc_score(label, value)
+    auc = roc_auc_score(labels, values)
     return float(max(auc, 1 - auc))
 
 
-def separations(values: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
+def compute_largest_aucs(value_table: pd.DataFrame, labels: np.ndarray) -> dict[str, float]:
     """For each column its largest AUC, the largest first: of the values, with the median where unknown; of whether a
     value is known; or of the known values only, unless they are rare."""
-    result = {}
-    for name, column in values.items():
-        value = column.to_numpy(float)
-        known = np.isfinite(value)
-        views = [(known.astype(float), label)]
-        if known.any():
-            views.append((np.where(known, value, np.median(value[known])), label))
-        if known.mean() >= MIN_KNOWN_SHARE:
-            views.append((value[known], label[known]))
-        result[name] = max(separation(*view) for view in views)
-    return dict(sorted(result.items(), key=lambda item: -item[1]))
+    auc_by_column = {}
+    for column_name, column_values in value_table.items():
+        numeric_values = column_values.to_numpy(float)
+        is_finite = np.isfinite(numeric_values)
+        value_label_pairs = [(is_finite.astype(float), labels)]
+        if is_finite.any():
+            value_label_pairs.append(
+                (np.where(is_finite, numeric_values, np.median(numeric_values[is_finite])), labels)
+            )
+        if is_finite.mean() >= MIN_FILLED_SHARE:
+            value_label_pairs.append((numeric_values[is_finite], labels[is_finite]))
+        auc_by_column[column_name] = max(
+            compute_separation_auc(*value_label_pair) for value_label_pair in value_label_pairs
+        )
+    return dict(sorted(auc_by_column.items(), key=lambda column_and_auc: -column_and_auc[1]))
 
 
-def check_values(
-    values: pd.DataFrame,
-    label: np.ndarray,
-    allow: bool,
-    advice: str = f"Leave these columns out, or {GO_AHEAD}.",
+def check_phenotype_auc(
+    phenotype_values: pd.DataFrame,
+    training_labels: np.ndarray,
+    allow_leak: bool,
+    advice: str = f"Leave these columns out, or {ALLOW_LEAK_ADVICE}.",
 ) -> dict[str, float]:
     """AUC of each column that varies, on training subjects. Raises InputError if one is above 0.85, unless allowed."""
-    found = separations(values.loc[:, values.nunique(dropna=False) > 1], label)
-    leaks = with_auc(found, above=MAX_AUC)
-    if leaks and not allow:
+    auc_by_column = compute_largest_aucs(
+        phenotype_values.loc[:, phenotype_values.nunique(dropna=False) > 1], training_labels
+    )
+    leak_texts = format_aucs(auc_by_column, min_auc=MAX_AUC)
+    if leak_texts and not allow_leak:
         raise InputError(
-            f"The phenotype separates the training labels: {join_names(leaks)}; at most {MAX_AUC} is believable. "
+            f"The phenotype separates the training labels: {join_names(leak_texts)}; at most {MAX_AUC} is believable. "
             f"{advice}"
         )
-    return found
+    return auc_by_column
 
 
-def separating(measured: pd.DataFrame, label: np.ndarray) -> dict[str, float]:
+def find_separating_measures(measure_table: pd.DataFrame, labels: np.ndarray) -> dict[str, float]:
     """The measures of maps whose AUC for label (n,) is above 0.85 either way, and significant (Mann-Whitney)."""
-    found = {}
-    for name, column in measured.items():
-        autism, control = (column[label == value].dropna() for value in (1.0, 0.0))
-        pairs = autism.size * control.size
-        if pairs == 0 or autism.size + control.size < MIN_SUBJECTS or np.ptp(column.dropna()) == 0:
+    auc_by_measure = {}
+    for measure_name, measure_values in measure_table.items():
+        autism_values, control_values = (measure_values[labels == label_value].dropna() for label_value in (1.0, 0.0))
+        pair_count = autism_values.size * control_values.size
+        if (
+            pair_count == 0
+            or autism_values.size + control_values.size < MIN_MEASURED_SUBJECTS
+            or np.ptp(measure_values.dropna()) == 0
+        ):
             continue
-        test = mannwhitneyu(autism, control)
-        auc = max(test.statistic, pairs - test.statistic) / pairs
-        if auc > MAX_AUC and test.pvalue < LEAK_P_VALUE / measured.shape[1]:
-            found[str(name)] = auc
-    return found
+        rank_test = mannwhitneyu(autism_values, control_values)
+        auc = max(rank_test.statistic, pair_count - rank_test.statistic) / pair_count
+        if auc > MAX_AUC and rank_test.pvalue < MAX_LEAK_P / measure_table.shape[1]:
+            auc_by_measure[str(measure_name)] = auc
+    return auc_by_measure
 
 
-def check_measures(measured: pd.DataFrame, label: np.ndarray, allow: bool) -> list[str]:
+def check_map_measures(measure_table: pd.DataFrame, training_labels: np.ndarray, allow_leak: bool) -> list[str]:
     """The measures of whole maps that separate the training labels. Raises InputError for any, unless allowed."""
-    found = with_auc(separating(measured, label))
-    if found and not allow:
+    leak_texts = format_aucs(find_separating_measures(measure_table, training_labels))
+    if leak_texts and not allow_leak:
         raise InputError(
-            f"The maps separate the training labels by {', '.join(found)}, before any region is compared; at most "
+            f"The maps separate the training labels by {', '.join(leak_texts)}, before any region is compared; at most "
             f"{MAX_AUC} is believable. Were both groups scanned and processed alike? Make the maps again, or "
-            f"{GO_AHEAD}."
+            f"{ALLOW_LEAK_ADVICE}."
         )
-    return found
+    return leak_texts
 
 
-def check_groups(what: str, views: Sequence[pd.DataFrame], rows: Sequence[RecordRow], findings: Findings) -> None:
-    """Measures of whole maps or connectomes, a row for each of `rows`, that separate the training labels are a problem.
-    If those of the last view set some people apart, or those of the first differ by site, a note tells it."""
-    training = np.array([row.split == "train" for row in rows])
-    label = np.array([row.label for row in rows])[training]
-    if leaks := {name: auc for view in views for name, auc in separating(view[training], label).items()}:
-        named = ", ".join(with_auc(leaks))
-        findings.problems.append(f"whole {what} separate the training labels by {named}; were all made alike?")
-    measured = views[-1].reset_index(drop=True)
-    for measure, looks in MIXTURES[what].items():
-        for among, same in comparable(what, measure, measured) if measure in measured else ():
-            below = same.index[measures.far_below(np.log(same[measure].to_numpy()))]
-            if below.empty:
+def check_group_differences(
+    maps_or_connectomes: str,
+    measure_tables: Sequence[pd.DataFrame],
+    subject_rows: Sequence[RecordRow],
+    findings: Findings,
+) -> None:
+    """Measures of whole maps or connectomes, a row for each of `subject_rows`, that separate the training labels are a
+    problem. If those of the last view set some people apart, or those of the first differ by site, a note tells it."""
+    is_training = np.array([subject_row.split == "train" for subject_row in subject_rows])
+    training_labels = np.array([subject_row.label for subject_row in subject_rows])[is_training]
+    if auc_by_measure := {
+        leaking_measure: auc
+        for measure_table in measure_tables
+        for leaking_measure, auc in find_separating_measures(measure_table[is_training], training_labels).items()
+    }:
+        leaks_text = ", ".join(format_aucs(auc_by_measure))
+        findings.problems.append(
+            f"whole {maps_or_connectomes} separate the training labels by {leaks_text}; were all made alike?"
+        )
+    last_table = measure_tables[-1].reset_index(drop=True)
+    for measure_name, mixture_text in MIXTURE_TEXT_BY_MEASURE[maps_or_connectomes].items():
+        for group_text, comparable_measures in (
+            group_comparable_people(maps_or_connectomes, measure_name, last_table) if measure_name in last_table else ()
+        ):
+            far_below_indices = comparable_measures.index[
+                measures.find_far_below(np.log(comparable_measures[measure_name].to_numpy()))
+            ]
+            if far_below_indices.empty:
                 continue
-            people = sorted(rows[at].subject for at in below)
-            words = UNKNOWN_TIME if among is None else f"{among}{looks}"
-            findings.notes.append(f"{len(people)} of {format_participants(len(same))} {words}: {join_names(people)}")
-            findings.mark_outliers(f"{measure} of the {what} far below all others'", people)
-    if by_site := measures.by_site(views[0], [row.site for row in rows]):
-        findings.notes.append(f"the {what}' {', '.join(by_site)} differ by site; compare participants within sites")
+            far_below_subjects = sorted(subject_rows[row_index].subject for row_index in far_below_indices)
+            warning_text = UNKNOWN_TIME_TEXT if group_text is None else f"{group_text}{mixture_text}"
+            findings.notes.append(
+                f"{len(far_below_subjects)} of {format_participants(len(comparable_measures))} {warning_text}: "
+                f"{join_names(far_below_subjects)}"
+            )
+            findings.mark_outliers(
+                f"{measure_name} of the {maps_or_connectomes} far below all others'", far_below_subjects
+            )
+    if site_measures := measures.find_site_measures(
+        measure_tables[0], [subject_row.site for subject_row in subject_rows]
+    ):
+        findings.notes.append(
+            f"the {maps_or_connectomes}' {', '.join(site_measures)} differ by site; compare participants within sites"
+        )
 
 
-def comparable(what: str, measure: str, measured: pd.DataFrame) -> Iterator[tuple[str | None, pd.DataFrame]]:
+def group_comparable_people(
+    maps_or_connectomes: str, measure_name: str, measure_table: pd.DataFrame
+) -> Iterator[tuple[str | None, pd.DataFrame]]:
     """Those of the people who are compared with each other by a measure of whole maps or connectomes, and what they
     share in words: all, but by the roughness of series those of one repetition time; None if that is not known."""
-    if what != "connectomes" or measure != "roughness":
-        yield "", measured
+    if maps_or_connectomes != "connectomes" or measure_name != "roughness":
+        yield "", measure_table
         return
-    times = measured[REPETITION_TIME] if REPETITION_TIME in measured else pd.Series(np.nan, measured.index)
-    for seconds, same in measured.groupby(times.round(1), dropna=False):
-        yield None if np.isnan(seconds) else f"with a repetition time of {seconds:g} s ", same
+    repetition_times = (
+        measure_table[REPETITION_TIME_COLUMN]
+        if REPETITION_TIME_COLUMN in measure_table
+        else pd.Series(np.nan, measure_table.index)
+    )
+    for repetition_seconds, comparable_measures in measure_table.groupby(repetition_times.round(1), dropna=False):
+        yield (
+            None if np.isnan(repetition_seconds) else f"with a repetition time of {repetition_seconds:g} s ",
+            comparable_measures,
+        )
 
 
-def check_coding(table: pd.DataFrame, label: np.ndarray, label_column: str | None) -> None:
+def check_label_coding(text_table: pd.DataFrame, labels: np.ndarray, label_column: str | None) -> None:
     """Raises InputError if, by a table of text, instruments that measure autism were given mostly to subjects labelled
-    control; `label` (rows,) is 1.0 autism, 0.0 control."""
-    for name in table.columns:
-        if measures_diagnosis(name) not in ("ADOS", "ADI", "ADIR"):
+    control; `labels` (rows,) is 1.0 autism, 0.0 control."""
+    for column_name in text_table.columns:
+        if find_diagnosis_word(column_name) not in ("ADOS", "ADI", "ADIR"):
             continue
-        given = clean_column(table[name]).notna().to_numpy(float)
-        if separation(given, label) > MAX_AUC and given[label == 0].mean() > given[label == 1].mean():
+        is_filled = clean_column(text_table[column_name]).notna().to_numpy(float)
+        if (
+            compute_separation_auc(is_filled, labels) > MAX_AUC
+            and is_filled[labels == 0].mean() > is_filled[labels == 1].mean()
+        ):
             raise InputError(
-                f"The labels look flipped: {name} is known for {given[label == 0].mean():.0%} of the controls and for "
-                f"{given[label == 1].mean():.0%} of the others. Is --positive the value of {label_column} for autism?"
+                f"The labels look flipped: {column_name} is known for {is_filled[labels == 0].mean():.0%} of the "
+                f"controls and for {is_filled[labels == 1].mean():.0%} of the others. Is --positive the value of "
+                f"{label_column} for autism?"
             )
 
 
-def units_by_site(table: pd.DataFrame, columns: Sequence[str], site: Sequence[str]) -> list[str]:
+def find_mixed_units(text_table: pd.DataFrame, columns: Sequence[str], site_by_row: Sequence[str]) -> list[str]:
     """A sentence for each column of numbers that are, at some sites, all far above those of the others."""
-    found = []
-    for name in columns:
-        values = pd.to_numeric(clean_column(table[name]), errors="coerce").reset_index(drop=True)
-        sites = values[values > 0].groupby(np.asarray(site, str)[values > 0]).agg(["size", "min", "median", "max"])
-        sites = sites[sites["size"] >= MIN_OF_SITE].sort_values("median")
-        above = sites[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]  # of all sites with a larger median
-        apart = (above["median"] > MIN_RATIO * sites["median"]) & (above["min"] > sites["max"].cummax())
-        if apart.any():
-            low = apart.idxmax()
-            high = sites.index[sites.index.get_loc(low) + 1 :].tolist()
-            found.append(
-                f"{name} has the median {above['median'][low]:g} at {join_names(high)}, {sites['median'][low]:g} "
-                "elsewhere, and no value between: two units, as months and years? Write one."
+    sentences = []
+    for column_name in columns:
+        column_numbers = pd.to_numeric(clean_column(text_table[column_name]), errors="coerce").reset_index(drop=True)
+        site_statistics = (
+            column_numbers[column_numbers > 0]
+            .groupby(np.asarray(site_by_row, str)[column_numbers > 0])
+            .agg(["size", "min", "median", "max"])
+        )
+        site_statistics = site_statistics[site_statistics["size"] >= MIN_SITE_VALUES].sort_values("median")
+        higher_site_minima = (
+            site_statistics[["median", "min"]].shift(-1).iloc[::-1].cummin().iloc[::-1]
+        )  # of all sites with a larger median
+        is_unit_gap = (higher_site_minima["median"] > MIN_UNIT_RATIO * site_statistics["median"]) & (
+            higher_site_minima["min"] > site_statistics["max"].cummax()
+        )
+        if is_unit_gap.any():
+            low_site = is_unit_gap.idxmax()
+            high_sites = site_statistics.index[site_statistics.index.get_loc(low_site) + 1 :].tolist()
+            sentences.append(
+                f"{column_name} has the median {higher_site_minima['median'][low_site]:g} at {join_names(high_sites)}, "
+                f"{site_statistics['median'][low_site]:g} elsewhere, and no value between: two units, as months and "
+                "years? Write one."
             )
-    return found
+    return sentences
 
 
-def mixed_codings(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+def find_mixed_codings(text_table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """A sentence for each column of text that may hold two codings of one thing: numbers and words, or initials and
     whole words, as sex by M, F, 1 and 2. So does one with two spellings of one word."""
-    found = []
-    for name in columns:
-        counts = clean_column(table[name]).value_counts()
-        words = [str(word).casefold() for word in counts.index]
-        are_numbers = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").notna()
-        initials = [word for word in words if len(word) == 1 and any(of != word and of[0] == word for of in words)]
-        if is_mostly_numbers(clean_column(table[name]).dropna()):
+    sentences = []
+    for column_name in columns:
+        value_counts = clean_column(text_table[column_name]).value_counts()
+        folded_values = [str(folded_value).casefold() for folded_value in value_counts.index]
+        is_number = pd.to_numeric(pd.Series(folded_values, dtype=object), errors="coerce").notna()
+        initials = [
+            folded_value
+            for folded_value in folded_values
+            if len(folded_value) == 1
+            and any(longer_value != folded_value and longer_value[0] == folded_value for longer_value in folded_values)
+        ]
+        if is_mostly_numbers(clean_column(text_table[column_name]).dropna()):
             continue
-        if are_numbers.any() or initials:
-            told = join_names([f"{value} ({count})" for value, count in counts.items()])
-            found.append(f"{name} holds {told}: two codings of one thing? Write one for all.")
-        elif groups := respelled(counts.index):
-            told = join_names([" and ".join(group) for group in groups])
-            found.append(
-                f"{name} holds {told}, which differ in spelling only. Each counts as a value of its own; write one "
-                "for all in the table, and convert again."
+        if is_number.any() or initials:
+            codings_text = join_names([f"{value} ({count})" for value, count in value_counts.items()])
+            sentences.append(f"{column_name} holds {codings_text}: two codings of one thing? Write one for all.")
+        elif spelling_groups := group_spellings(value_counts.index):
+            codings_text = join_names([" and ".join(spelling_group) for spelling_group in spelling_groups])
+            sentences.append(
+                f"{column_name} holds {codings_text}, which differ in spelling only. Each counts as a value of its "
+                "own; write one for all in the table, and convert again."
             )
-    return found
+    return sentences

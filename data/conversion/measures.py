@@ -19,53 +19,85 @@ from data.cohorts.cohort import MAPS_FILE
 from data.cohorts.nifti import SIDES_DIFFER_KEY
 from data.cohorts.rows import join_names
 
-COMPARED = ("background", "mean", "sd", "min", "max", "coverage", "x_mm", "y_mm", "z_mm", "voxel_mm3")  # by group
-MEASURES = (*COMPARED, "common_value", "common_share", SIDES_DIFFER_KEY)
-SIGNED = "of either sign"  # such as networks of a dual regression, or negated maps
-TO_ONE, Z_SCORED, AROUND_ONE = "from 0 to 1", "z-scored", "with a mean of 1"  # such as fALFF, ReHo; divided by the mean
-ABOVE_ONE = "from 0 to above 1"  # such as ALFF, degree centrality
-MOST_TO_ONE = 1.1  # what is at most 1 overshoots in interpolation
-NEAR_ONE = 0.15  # of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
-GAP = 1.3  # ratio of means: maps closer to each other than this are of one kind
-CENTRED = 0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
-Z_SD = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
-EXACT, AROUND = 0.001, 0.01  # the same of a map as z-scored; by chance, nine maps lie around for each that is exact
-MIN_EXACT = 3  # maps
-MOST_UNCLEAR = 0.05  # of stored maps; more if they are of one kind, of either sign
-Z_SHARE, PLAIN_SHARE = 0.2, 0.05  # of a stored brain below the background: more in z-scored maps, less in others
-SITE_P_VALUE = 0.001  # over all measures (Bonferroni)
-MIN_OF_SITE = 5  # subjects
-MOST_BY_SITE = 0.5  # of the variance of ranks
-APART, APART_FEW = 3.5, 40.0  # standard deviations between smoothed and plain maps; more by this / people, as by chance
-SMALLEST = 1e-9  # of a spread
-FAINT = 0.1  # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
-EXAMPLES = 3  # names of maps of each kind
-SAMPLED = 100_000  # voxels, in which the commonest value is looked for
-MOST_COMMON = 0.1  # of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few
+COMPARED_MEASURES = (
+    "background",
+    "mean",
+    "sd",
+    "min",
+    "max",
+    "coverage",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "voxel_mm3",
+)  # by group
+MAP_MEASURES = (*COMPARED_MEASURES, "common_value", "common_share", SIDES_DIFFER_KEY)
+SIGNED_KIND = "of either sign"  # such as networks of a dual regression, or negated maps
+UNIT_RANGE_KIND, Z_SCORED_KIND, MEAN_ONE_KIND = (
+    "from 0 to 1",
+    "z-scored",
+    "with a mean of 1",
+)  # such as fALFF, ReHo; divided by the mean
+POSITIVE_KIND = "from 0 to above 1"  # such as ALFF, degree centrality
+MAX_UNIT_RANGE = 1.1  # what is at most 1 overshoots in interpolation
+MEAN_ONE_TOLERANCE = (
+    0.15  # of the mean of a map that was divided by its mean, and smoothed; its values are above -NEAR_ONE
+)
+MIN_MEAN_RATIO = 1.3  # ratio of means: maps closer to each other than this are of one kind
+MAX_CENTRED_DISTANCE_SD = (
+    0.5  # standard deviations from 0 to the mean of a z-scored map at most, even if it was smoothed
+)
+Z_SCORED_SD_RANGE = 0.4, 1.5  # of a z-scored map; smoothed with 8 mm it is 0.65 to 0.75, that of networks 0.1 to 0.5
+EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD = (
+    0.001,
+    0.01,
+)  # the same of a map as z-scored; by chance, nine maps lie around for each that is exact
+MIN_EXACT_MAPS = 3  # maps
+MAX_UNCLEAR_SHARE = 0.05  # of stored maps; more if they are of one kind, of either sign
+MIN_Z_SCORED_BELOW_SHARE, MAX_PLAIN_BELOW_SHARE = (
+    0.2,
+    0.05,
+)  # of a stored brain below the background: more in z-scored maps, less in others
+MAX_SITE_P = 0.001  # over all measures (Bonferroni)
+MIN_SITE_SUBJECTS = 5  # subjects
+MIN_SITE_VARIANCE_SHARE = 0.5  # of the variance of ranks
+MIN_GROUP_DISTANCE_SD, FEW_PEOPLE_DISTANCE_SD = (
+    3.5,
+    40.0,
+)  # standard deviations between smoothed and plain maps; more by this / people, as by chance
+MIN_MEASURE_SPREAD = 1e-9  # of a spread
+FAINT_DIFFERENCE_SHARE = (
+    0.1  # of the median difference from the background in a brain: a tail of smoothing, or next to a change of sign
+)
+EXAMPLE_MAP_COUNT = 3  # names of maps of each kind
+SAMPLED_VOXEL_COUNT = 100_000  # voxels, in which the commonest value is looked for
+MAX_COMMON_VALUE_SHARE = (
+    0.1  # of voxels: one value other than 0 has at most 0.03 in 220 maps of grey matter, whose values are few
+)
 # and 0.01 in maps of ABIDE and networks of Smith; outside of a brain are 0.5 to 0.8
 
 
-def describe(values: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> dict[str, float]:
+def measure_volume(map_values: np.ndarray, brain_mask: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     """Measures of a map (x, y, z) within its brain (x, y, z) bool; `affine` gives mm."""
-    inside = values.T[brain.T].astype(np.float64)
-    body = body_of(values, brain)
-    planes = [body.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-    voxel = [np.average(np.arange(len(counts)), weights=counts) for counts in planes]
-    centre = affine[:3, :3] @ voxel + affine[:3, 3]
-    volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
-    full_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
+    brain_values = map_values.T[brain_mask.T].astype(np.float64)
+    body_mask = find_body(map_values, brain_mask)
+    plane_counts = [body_mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    centre_voxel = [np.average(np.arange(len(voxel_counts)), weights=voxel_counts) for voxel_counts in plane_counts]
+    centre_mm = affine[:3, :3] @ centre_voxel + affine[:3, 3]
+    voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
+    full_grid_mm3 = records.FULL.spacing_mm**3 * np.prod(records.FULL.shape)
     return {
-        "background": records.find_background(values),
-        "mean": inside.mean(),
-        "sd": inside.std(),
-        "min": inside.min(),
-        "max": inside.max(),
-        "coverage": brain.sum() * volume_mm3 / full_mm3,
-        **dict(zip(("x_mm", "y_mm", "z_mm"), centre, strict=True)),
+        "background": records.find_background(map_values),
+        "mean": brain_values.mean(),
+        "sd": brain_values.std(),
+        "min": brain_values.min(),
+        "max": brain_values.max(),
+        "coverage": brain_mask.sum() * voxel_mm3 / full_grid_mm3,
+        **dict(zip(("x_mm", "y_mm", "z_mm"), centre_mm, strict=True)),
     }
 
 
-def body_of(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
+def find_body(map_values: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """The voxels of a map (x, y, z) by which its place is told, (x, y, z) bool: those of its brain (x, y, z) bool that
     are not FAINT, and gaps of a voxel or two between them, such as where z-scores change their sign.
 
@@ -74,132 +106,168 @@ def body_of(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage  # slow, and only here needed by the processes that read maps
 
-    difference = np.abs(values - records.find_background(values))
-    body = brain & (difference > FAINT * np.median(difference.T[brain.T]))
-    edged = np.pad(body.astype(np.uint8), 1)  # so that a body is neither cut nor widened where the volume ends
-    return ndimage.grey_closing(edged, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
+    background_difference = np.abs(map_values - records.find_background(map_values))
+    body_mask = brain_mask & (
+        background_difference > FAINT_DIFFERENCE_SHARE * np.median(background_difference.T[brain_mask.T])
+    )
+    padded_body = np.pad(
+        body_mask.astype(np.uint8), 1
+    )  # so that a body is neither cut nor widened where the volume ends
+    return ndimage.grey_closing(padded_body, 3, mode="constant")[1:-1, 1:-1, 1:-1].astype(bool)
 
 
-def of_image(image: nibabel.Nifti1Image) -> dict[str, float]:
-    """MEASURES of a map as `nifti.read_map_images` reads it, before it is resampled or z-scored: those of `describe`,
-    the size of a voxel, the commonest value other than 0 with its share of all voxels, and whether SIDES_DIFFER, 0
-    or 1."""
-    values = np.asarray(image.dataobj)
-    common = common_value(values)
-    measured = describe(values, values != records.find_background(values), image.affine) | {
-        "voxel_mm3": abs(np.linalg.det(image.affine[:3, :3])),
-        "common_value": common,
-        "common_share": np.count_nonzero(values == common) / values.size,
-        SIDES_DIFFER_KEY: float(image.extra.get(SIDES_DIFFER_KEY, False)),
+def measure_image(map_image: nibabel.Nifti1Image) -> dict[str, float]:
+    """MEASURES of a map as `nifti.read_map_images` reads it, before it is resampled or z-scored: those of
+    `measure_volume`, the size of a voxel, the commonest value other than 0 with its share of all voxels, and whether
+    SIDES_DIFFER, 0 or 1."""
+    map_values = np.asarray(map_image.dataobj)
+    commonest_value = find_common_value(map_values)
+    value_by_measure = measure_volume(
+        map_values, map_values != records.find_background(map_values), map_image.affine
+    ) | {
+        "voxel_mm3": abs(np.linalg.det(map_image.affine[:3, :3])),
+        "common_value": commonest_value,
+        "common_share": np.count_nonzero(map_values == commonest_value) / map_values.size,
+        SIDES_DIFFER_KEY: float(map_image.extra.get(SIDES_DIFFER_KEY, False)),
     }
-    return {name: float(f"{value:.6g}") for name, value in measured.items()}
+    return {measure_name: float(f"{measure_value:.6g}") for measure_name, measure_value in value_by_measure.items()}
 
 
-def common_value(values: np.ndarray) -> float:
+def find_common_value(map_values: np.ndarray) -> float:
     """The commonest value other than 0 of a map (x, y, z), by a sample of its voxels."""
-    sample = values.ravel(order="K")[:: values.size // SAMPLED + 1]
-    different, counts = np.unique(sample[sample != 0], return_counts=True)
-    return float(different[counts.argmax()]) if different.size else 0.0
+    sampled_values = map_values.ravel(order="K")[:: map_values.size // SAMPLED_VOXEL_COUNT + 1]
+    distinct_values, value_counts = np.unique(sampled_values[sampled_values != 0], return_counts=True)
+    return float(distinct_values[value_counts.argmax()]) if distinct_values.size else 0.0
 
 
-def of_volume(volume: np.ndarray, brain: np.ndarray, grid: records.Grid) -> dict[str, float]:
-    """`describe` for a stored volume (x, y, z), and its `roughness`. `below` is the share of its brain (x, y, z) bool
-    that is below the background."""
-    below = (volume[brain] < records.find_background(volume)).mean()
-    more = {"below": below, "roughness": roughness(volume, brain)}
-    return describe(volume, brain, np.array(grid.affine)) | more
+def measure_stored_volume(volume: np.ndarray, brain_mask: np.ndarray, grid: records.Grid) -> dict[str, float]:
+    """`measure_volume` for a stored volume (x, y, z), and its `compute_roughness`. `below_share` is the share of its
+    brain (x, y, z) bool that is below the background."""
+    below_share = (volume[brain_mask] < records.find_background(volume)).mean()
+    extra_measures = {"below": below_share, "roughness": compute_roughness(volume, brain_mask)}
+    return measure_volume(volume, brain_mask, np.array(grid.affine)) | extra_measures
 
 
-def roughness(volume: np.ndarray, brain: np.ndarray) -> float:
+def compute_roughness(volume: np.ndarray, brain_mask: np.ndarray) -> float:
     """The mean square of the differences between neighbours in the brain (x, y, z) bool, in units of twice the
     variance. It is 1 for noise without any smoothness, and nearly 0 for a smooth volume."""
-    squares, pairs = 0.0, 0
+    square_sum, pair_count = 0.0, 0
     for axis in range(3):
-        inside, values = np.moveaxis(brain, axis, 0), np.moveaxis(volume, axis, 0)
-        both = inside[1:] & inside[:-1]
-        squares += np.square((values[1:] - values[:-1]) * both, dtype=np.float64).sum()
-        pairs += int(np.count_nonzero(both))
-    return float(squares / pairs / max(2 * volume[brain].var(dtype=np.float64), SMALLEST)) if pairs else 1.0
+        moved_mask, moved_volume = np.moveaxis(brain_mask, axis, 0), np.moveaxis(volume, axis, 0)
+        is_brain_pair = moved_mask[1:] & moved_mask[:-1]
+        square_sum += np.square((moved_volume[1:] - moved_volume[:-1]) * is_brain_pair, dtype=np.float64).sum()
+        pair_count += int(np.count_nonzero(is_brain_pair))
+    return (
+        float(square_sum / pair_count / max(2 * volume[brain_mask].var(dtype=np.float64), MIN_MEASURE_SPREAD))
+        if pair_count
+        else 1.0
+    )
 
 
-def kinds(measured: pd.DataFrame) -> pd.Series:
+def find_kinds(measure_table: pd.DataFrame) -> pd.Series:
     """The kind of each map by its MEASURES. Maps that differ by degrees are of one kind: those of either sign, whatever
     their means, unless the means of some are exactly 0; and those of like means, which get their commonest kind."""
-    distance = (measured["mean"] / measured["sd"]).abs()
-    near = distance.where((measured["min"] < 0) & measured["sd"].between(*Z_SD), np.inf)
-    centred = near < CENTRED
-    either_sign = bool((measured["min"] < 0)[~centred].mean() > 0.5)  # also maps that were not z-scored
-    exact, around = near < EXACT, distance.between(EXACT, AROUND)
-    told_apart = exact if exact.sum() >= max(MIN_EXACT, around.sum()) else exact & False
-    far_apart = centred.all() or distance[centred].max() < distance[~centred].min() / 2
-    z_scored = centred if far_apart and not either_sign else told_apart
-    divided = ((measured["mean"] - 1).abs() < NEAR_ONE) & (measured["min"] > -NEAR_ONE)
-    found = pd.Series(ABOVE_ONE, measured.index).mask(divided, AROUND_ONE)
-    found = found.mask(measured["max"] <= MOST_TO_ONE, TO_ONE).mask(measured["mean"] < 0, SIGNED)
-    found = found.mask(z_scored, Z_SCORED)
-    if either_sign:
-        return found.where(z_scored, SIGNED)
-    means = measured["mean"][~z_scored].clip(lower=1e-12).sort_values()
-    group = (means / means.shift() > GAP).cumsum()
-    found.update(found[means.index].groupby(group).transform(lambda names: Counter(names).most_common(1)[0][0]))
-    return found
+    distance_sd = (measure_table["mean"] / measure_table["sd"]).abs()
+    z_scored_distance_sd = distance_sd.where(
+        (measure_table["min"] < 0) & measure_table["sd"].between(*Z_SCORED_SD_RANGE), np.inf
+    )
+    is_centred = z_scored_distance_sd < MAX_CENTRED_DISTANCE_SD
+    has_either_sign = bool((measure_table["min"] < 0)[~is_centred].mean() > 0.5)  # also maps that were not z-scored
+    is_exact, is_nearly_exact = (
+        z_scored_distance_sd < EXACT_ZERO_DISTANCE_SD,
+        distance_sd.between(EXACT_ZERO_DISTANCE_SD, NEAR_ZERO_DISTANCE_SD),
+    )
+    is_exactly_z_scored = is_exact if is_exact.sum() >= max(MIN_EXACT_MAPS, is_nearly_exact.sum()) else is_exact & False
+    has_clear_gap = is_centred.all() or distance_sd[is_centred].max() < distance_sd[~is_centred].min() / 2
+    is_z_scored = is_centred if has_clear_gap and not has_either_sign else is_exactly_z_scored
+    is_divided_by_mean = ((measure_table["mean"] - 1).abs() < MEAN_ONE_TOLERANCE) & (
+        measure_table["min"] > -MEAN_ONE_TOLERANCE
+    )
+    map_kinds = pd.Series(POSITIVE_KIND, measure_table.index).mask(is_divided_by_mean, MEAN_ONE_KIND)
+    map_kinds = map_kinds.mask(measure_table["max"] <= MAX_UNIT_RANGE, UNIT_RANGE_KIND).mask(
+        measure_table["mean"] < 0, SIGNED_KIND
+    )
+    map_kinds = map_kinds.mask(is_z_scored, Z_SCORED_KIND)
+    if has_either_sign:
+        return map_kinds.where(is_z_scored, SIGNED_KIND)
+    sorted_means = measure_table["mean"][~is_z_scored].clip(lower=1e-12).sort_values()
+    group_by_map = (sorted_means / sorted_means.shift() > MIN_MEAN_RATIO).cumsum()
+    map_kinds.update(
+        map_kinds[sorted_means.index]
+        .groupby(group_by_map)
+        .transform(lambda group_kinds: Counter(group_kinds).most_common(1)[0][0])
+    )
+    return map_kinds
 
 
-def stored_kinds(measured: pd.DataFrame) -> pd.Series:
+def find_stored_kinds(measure_table: pd.DataFrame) -> pd.Series:
     """Whether each stored volume is of a map that was z-scored within the brain, as text; NaN if unclear, as of maps
     of either sign."""
-    found, below = pd.Series(np.nan, measured.index, dtype=object), measured["below"]
-    if (~below.between(Z_SHARE, 1 - Z_SHARE) & (below > PLAIN_SHARE)).mean() > MOST_UNCLEAR:
-        return found
-    found = found.mask(below > Z_SHARE, "z-scored within the brain")
-    return found.mask(below < PLAIN_SHARE, "positive in the brain")
+    map_kinds, below_share = pd.Series(np.nan, measure_table.index, dtype=object), measure_table["below"]
+    if (
+        ~below_share.between(MIN_Z_SCORED_BELOW_SHARE, 1 - MIN_Z_SCORED_BELOW_SHARE)
+        & (below_share > MAX_PLAIN_BELOW_SHARE)
+    ).mean() > MAX_UNCLEAR_SHARE:
+        return map_kinds
+    map_kinds = map_kinds.mask(below_share > MIN_Z_SCORED_BELOW_SHARE, "z-scored within the brain")
+    return map_kinds.mask(below_share < MAX_PLAIN_BELOW_SHARE, "positive in the brain")
 
 
-def mixture(found: pd.Series, names: Sequence[str]) -> str:
-    """The kinds with counts and examples, if there are several; empty otherwise. `names` are those of the maps."""
-    named = pd.Series(list(names), found.index)
-    kinds = Counter(found.dropna()).most_common()
-    told = [f"{count} {kind} ({join_names(named[found == kind].tolist(), EXAMPLES)})" for kind, count in kinds]
-    return " and ".join(told) if len(told) > 1 else ""
+def describe_mixture(map_kinds: pd.Series, map_names: Sequence[str]) -> str:
+    """The kinds with counts and examples, if there are several; empty otherwise. `map_names` are those of the maps."""
+    name_by_map = pd.Series(list(map_names), map_kinds.index)
+    kind_counts = Counter(map_kinds.dropna()).most_common()
+    kind_texts = [
+        f"{map_count} {kind} ({join_names(name_by_map[map_kinds == kind].tolist(), EXAMPLE_MAP_COUNT)})"
+        for kind, map_count in kind_counts
+    ]
+    return " and ".join(kind_texts) if len(kind_texts) > 1 else ""
 
 
-def voxel_sizes(measured: pd.DataFrame, names: Sequence[str]) -> str:
+def describe_voxel_sizes(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
     """The sizes of voxels with counts and names, if maps have several; empty otherwise. Coarse maps are smoother."""
-    told = mixture((measured["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), names)
-    return told and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {told}"
+    sizes_text = describe_mixture((measure_table["voxel_mm3"] ** (1 / 3)).round(1).map("of {:g} mm".format), map_names)
+    return (
+        sizes_text
+        and f"maps with voxels of several sizes, which are as different as smoothed and plain ones: {sizes_text}"
+    )
 
 
-def filled(measured: pd.DataFrame, names: Sequence[str]) -> str:
+def describe_filled_maps(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
     """Which maps hold one value, other than 0, in so many voxels that it must be outside of the brain, and what to do;
     empty if none do."""
-    odd = measured["common_share"] > MOST_COMMON
-    if not odd.any():
+    is_filled = measure_table["common_share"] > MAX_COMMON_VALUE_SHARE
+    if not is_filled.any():
         return ""
-    shares = measured["common_share"][odd]
-    share = " to ".join(dict.fromkeys(f"{end:.0%}" for end in (shares.min(), shares.max())))
-    value = f"{measured['common_value'][odd].iloc[0]:g}"
+    common_value_share = measure_table["common_share"][is_filled]
+    share_range_text = " to ".join(
+        dict.fromkeys(f"{share_limit:.0%}" for share_limit in (common_value_share.min(), common_value_share.max()))
+    )
+    common_value_text = f"{measure_table['common_value'][is_filled].iloc[0]:g}"
     return (
-        f"one value other than 0 fills {share} of the voxels, as outside of a brain, and enters the z-scores: in "
-        f"{join_names(named_at(names, odd), EXAMPLES)}, {value} in the first. Set it to 0, such as by "
-        f'nilearn.image.math_img("np.where(np.isclose(img, {value}), 0, img)", img=FILE)'
+        f"one value other than 0 fills {share_range_text} of the voxels, as outside of a brain, and enters the "
+        f"z-scores: in {join_names(select_names(map_names, is_filled), EXAMPLE_MAP_COUNT)}, {common_value_text} in the "
+        "first. Set it to 0, such as by "
+        f'nilearn.image.math_img("np.where(np.isclose(img, {common_value_text}), 0, img)", img=FILE)'
     )
 
 
-def two_sides(measured: pd.DataFrame, names: Sequence[str]) -> str:
+def describe_side_conflicts(measure_table: pd.DataFrame, map_names: Sequence[str]) -> str:
     """Which maps have two affines that disagree on left and right, and what to do; empty if none do."""
-    if not (odd := measured[SIDES_DIFFER_KEY] > 0).any():
+    if not (is_conflicting := measure_table[SIDES_DIFFER_KEY] > 0).any():
         return ""
     return (
-        f"qform and sform disagree on which side is left, and the sform was taken: {join_names(named_at(names, odd))}. "
-        "Check which is right and write it as both, such as by image.set_qform(image.affine) of nibabel"
+        f"qform and sform disagree on which side is left, and the sform was taken: "
+        f"{join_names(select_names(map_names, is_conflicting))}. Check which is right and write it as both, such as by "
+        "image.set_qform(image.affine) of nibabel"
     )
 
 
-def named_at(names: Sequence[str], chosen: pd.Series) -> list[str]:
-    return [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
+def select_names(map_names: Sequence[str], chosen_mask: pd.Series) -> list[str]:
+    return [map_name for map_name, is_chosen in zip(map_names, chosen_mask, strict=True) if is_chosen]
 
 
-def far_below(values: np.ndarray) -> np.ndarray:
+def find_far_below(measure_values: np.ndarray) -> np.ndarray:
     """The places of the lower ones of values (n,) that fall into two groups, which lie more than APART standard
     deviations apart; nothing otherwise. Of 10 to 500 normal values, one set in 1,000 does at most.
 
@@ -207,59 +275,85 @@ def far_below(values: np.ndarray) -> np.ndarray:
     13 apart by fALFF, 3.8 by ALFF, 4.6 by degree centrality; with 6 mm 5.7, 2.7 and 3.1, so that ALFF alone does not
     tell (150 people, reduced grid).
     """
-    order = np.argsort(values)
-    values = values[order]
-    cuts = range(MIN_OF_SITE, len(values) - MIN_OF_SITE + 1)
-    if not cuts:
-        return order[:0]
-    within = [values[:cut].var() * cut + values[cut:].var() * (len(values) - cut) for cut in cuts]
-    cut = cuts[int(np.argmin(within))]
-    spread = max(np.sqrt(min(within) / len(values)), SMALLEST)
-    apart = values[cut:].mean() - values[:cut].mean() >= (APART + APART_FEW / len(values)) * spread
-    return order[:cut] if apart else order[:0]
+    sorted_indices = np.argsort(measure_values)
+    measure_values = measure_values[sorted_indices]
+    split_positions = range(MIN_SITE_SUBJECTS, len(measure_values) - MIN_SITE_SUBJECTS + 1)
+    if not split_positions:
+        return sorted_indices[:0]
+    within_group_squares = [
+        measure_values[:split_position].var() * split_position
+        + measure_values[split_position:].var() * (len(measure_values) - split_position)
+        for split_position in split_positions
+    ]
+    split_position = split_positions[int(np.argmin(within_group_squares))]
+    within_group_sd = max(np.sqrt(min(within_group_squares) / len(measure_values)), MIN_MEASURE_SPREAD)
+    is_apart = (
+        measure_values[split_position:].mean() - measure_values[:split_position].mean()
+        >= (MIN_GROUP_DISTANCE_SD + FEW_PEOPLE_DISTANCE_SD / len(measure_values)) * within_group_sd
+    )
+    return sorted_indices[:split_position] if is_apart else sorted_indices[:0]
 
 
-def by_site(measured: pd.DataFrame, sites: Sequence[str]) -> list[str]:
+def find_site_measures(measure_table: pd.DataFrame, site_by_row: Sequence[str]) -> list[str]:
     """The measures by which sites can be recognised. Sites explain most of the variance of their ranks
     (Kruskal-Wallis), or one site lies apart from all others."""
     from scipy.stats import kruskal  # slow, and the processes that read maps can do without
 
-    of_row = np.asarray(sites)
-    named = [site for site in np.unique(of_row) if (of_row == site).sum() >= MIN_OF_SITE]
-    found = []
-    for name, column in measured.items():
-        groups = [column.to_numpy()[of_row == site] for site in named]
-        values = np.concatenate(groups) if groups else np.empty(0)
-        if len(groups) < 2 or not np.isfinite(values).all() or np.ptp(values) == 0:
+    site_array = np.asarray(site_by_row)
+    large_sites = [site for site in np.unique(site_array) if (site_array == site).sum() >= MIN_SITE_SUBJECTS]
+    site_measures = []
+    for measure_name, measure_values in measure_table.items():
+        values_per_site = [measure_values.to_numpy()[site_array == site] for site in large_sites]
+        pooled_values = np.concatenate(values_per_site) if values_per_site else np.empty(0)
+        if len(values_per_site) < 2 or not np.isfinite(pooled_values).all() or np.ptp(pooled_values) == 0:
             continue
-        test = kruskal(*groups)
-        lows, highs = np.sort([group.min() for group in groups]), np.sort([group.max() for group in groups])
-        apart = lows[-1] > highs[-2] or highs[0] < lows[1]
-        most = test.statistic / (values.size - 1) > MOST_BY_SITE
-        if test.pvalue < SITE_P_VALUE / measured.shape[1] and (most or apart):
-            found.append(str(name))
-    return found
+        kruskal_test = kruskal(*values_per_site)
+        site_minima, site_maxima = (
+            np.sort([site_values.min() for site_values in values_per_site]),
+            np.sort([site_values.max() for site_values in values_per_site]),
+        )
+        is_site_apart = site_minima[-1] > site_maxima[-2] or site_maxima[0] < site_minima[1]
+        is_mostly_site = kruskal_test.statistic / (pooled_values.size - 1) > MIN_SITE_VARIANCE_SHARE
+        if kruskal_test.pvalue < MAX_SITE_P / measure_table.shape[1] and (is_mostly_site or is_site_apart):
+            site_measures.append(str(measure_name))
+    return site_measures
 
 
-def write_measures(path: Path, subjects: Sequence[str], measured: Mapping[str, pd.DataFrame]) -> None:
+def write_measures(csv_path: Path, subject_ids: Sequence[str], measures_by_map: Mapping[str, pd.DataFrame]) -> None:
     """Writes `maps.csv`: a row for each subject and map; the column `map` names the map if there are several."""
-    columns = ["subject", *(["map"] if len(measured) > 1 else []), *MEASURES]
-    table = pd.concat([of_map.assign(subject=list(subjects), map=name) for name, of_map in measured.items()])
-    tables.write_frame(path, table[columns])
+    columns = ["subject", *(["map"] if len(measures_by_map) > 1 else []), *MAP_MEASURES]
+    measure_table = pd.concat(
+        [
+            map_measures.assign(subject=list(subject_ids), map=map_name)
+            for map_name, map_measures in measures_by_map.items()
+        ]
+    )
+    tables.write_frame(csv_path, measure_table[columns])
 
 
-def read_measures(folder: Path, subjects: Sequence[str], maps: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+def read_measures(
+    cohort_folder: Path, subject_ids: Sequence[str], map_names: Sequence[str]
+) -> dict[str, pd.DataFrame] | None:
     """By map, `maps.csv` for these subjects; None if it, a subject or a value is missing. Raises InputError."""
-    path = folder / MAPS_FILE
-    if not path.is_file():
+    csv_path = cohort_folder / MAPS_FILE
+    if not csv_path.is_file():
         return None
     try:
-        table = tables.read_frame(path).set_index("subject")
-        of_map = table["map"] if len(maps) > 1 else pd.Series(maps[0], table.index)
-        table = table[list(MEASURES)].replace("", "nan").astype(float)
+        measure_table = tables.read_frame(csv_path).set_index("subject")
+        map_by_row = measure_table["map"] if len(map_names) > 1 else pd.Series(map_names[0], measure_table.index)
+        measure_table = measure_table[list(MAP_MEASURES)].replace("", "nan").astype(float)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}); expected {', '.join(MEASURES)}. Convert again.") from error
-    found = {name: table[of_map == name] for name in maps}
-    known = all(of_one.index.is_unique and set(subjects) <= set(of_one.index) for of_one in found.values())
-    usable = known and np.isfinite(table.to_numpy()).all()
-    return {name: of_one.loc[list(subjects)] for name, of_one in found.items()} if usable else None
+        raise InputError(
+            f"{csv_path} is damaged ({error}); expected {', '.join(MAP_MEASURES)}. Convert again."
+        ) from error
+    measures_by_map = {map_name: measure_table[map_by_row == map_name] for map_name in map_names}
+    is_complete = all(
+        map_measures.index.is_unique and set(subject_ids) <= set(map_measures.index)
+        for map_measures in measures_by_map.values()
+    )
+    is_usable = is_complete and np.isfinite(measure_table.to_numpy()).all()
+    return (
+        {map_name: map_measures.loc[list(subject_ids)] for map_name, map_measures in measures_by_map.items()}
+        if is_usable
+        else None
+    )

@@ -13,67 +13,83 @@ import numpy as np
 from scipy.cluster.hierarchy import ClusterNode, linkage, to_tree
 from scipy.spatial.distance import squareform
 
-LEAST_IN_COMMON = 0.4  # see above
-LEAST_WITHIN = 0.1  # mean correlation within a group; that of connectomes of noise is 0.08 at most
-MIN_GROUP = 3  # people; a single one who is unlike the others may have moved
-MIN_PARCELS = 20  # of 12, people with and without the global signal have 0.05 in common at least
-MOST_EDGES = 2000  # drawn at random: half find groups, the others judge them
-MOST_PEOPLE = 2000  # drawn at random, among whom groups are looked for; the others join these
+MIN_BETWEEN_RATIO = 0.4  # see above
+MIN_WITHIN_R = 0.1  # mean correlation within a group; that of connectomes of noise is 0.08 at most
+MIN_GROUP_PEOPLE = 3  # people; a single one who is unlike the others may have moved
+MIN_COMPARED_PARCELS = 20  # of 12, people with and without the global signal have 0.05 in common at least
+MAX_COMPARED_EDGES = 2000  # drawn at random: half find groups, the others judge them
+MAX_CLUSTERED_PEOPLE = 2000  # drawn at random, among whom groups are looked for; the others join these
 
 
-def edges_to_compare(num_edges: int) -> np.ndarray:
+def draw_compared_edges(edge_count: int) -> np.ndarray:
     """The positions of edges by which people are compared, (edges,) int: MOST_EDGES at most, in any order."""
-    return np.random.default_rng(0).permutation(num_edges)[:MOST_EDGES]
+    return np.random.default_rng(0).permutation(edge_count)[:MAX_COMPARED_EDGES]
 
 
-def opposed_groups(edges: np.ndarray) -> list[np.ndarray]:
-    """The positions of the people of each group, the largest first; nothing if all connectomes are alike. `edges`
+def find_opposed_groups(edge_z: np.ndarray) -> list[np.ndarray]:
+    """The positions of the people of each group, the largest first; nothing if all connectomes are alike. `edge_z`
     (people, edges) are Fisher z values, NaN where unknown, in a random order."""
-    finding, judging = unit_rows(edges[:, ::2]), unit_rows(edges[:, 1::2])
-    drawn = np.sort(np.random.default_rng(0).permutation(len(edges))[:MOST_PEOPLE])
-    groups = [drawn[members] for members in split(finding[drawn], judging[drawn])]
-    if len(groups) < 2:
+    grouping_z, judging_z = normalise_rows(edge_z[:, ::2]), normalise_rows(edge_z[:, 1::2])
+    drawn_indices = np.sort(np.random.default_rng(0).permutation(len(edge_z))[:MAX_CLUSTERED_PEOPLE])
+    group_indices = [
+        drawn_indices[member_indices]
+        for member_indices in split_groups(grouping_z[drawn_indices], judging_z[drawn_indices])
+    ]
+    if len(group_indices) < 2:
         return []
-    means = np.stack([finding[members].mean(0) for members in groups])
-    nearest = (finding @ means.T).argmax(1)
-    return sorted((np.flatnonzero(nearest == group) for group in range(len(groups))), key=len, reverse=True)
+    group_means = np.stack([grouping_z[member_indices].mean(0) for member_indices in group_indices])
+    nearest_group = (grouping_z @ group_means.T).argmax(1)
+    return sorted(
+        (np.flatnonzero(nearest_group == group_number) for group_number in range(len(group_indices))),
+        key=len,
+        reverse=True,
+    )
 
 
-def unit_rows(edges: np.ndarray) -> np.ndarray:
+def normalise_rows(edge_z: np.ndarray) -> np.ndarray:
     """Rows (people, edges) with mean 0 and length 1, so that products are correlations; 0 where an edge is unknown."""
-    known = np.isfinite(edges)
-    means = np.where(known, edges, 0).sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
-    centred = np.where(known, edges - means, 0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    is_finite = np.isfinite(edge_z)
+    person_means = np.where(is_finite, edge_z, 0).sum(1, keepdims=True) / np.maximum(is_finite.sum(1, keepdims=True), 1)
+    centred_z = np.where(is_finite, edge_z - person_means, 0)
+    return centred_z / np.maximum(np.linalg.norm(centred_z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def split(finding: np.ndarray, judging: np.ndarray) -> Iterator[list[int]]:
-    """The positions of people of each group, without those who are unlike all others. Clusters of `unit_rows` of some
-    edges (people, edges) are parted as long as those of other edges say that they have too little in common."""
-    if len(finding) < 2 * MIN_GROUP:
+def split_groups(grouping_z: np.ndarray, judging_z: np.ndarray) -> Iterator[list[int]]:
+    """The positions of people of each group, without those who are unlike all others. Clusters of `normalise_rows` of
+    some edges (people, edges) are parted as long as those of other edges say that they have too little in common."""
+    if len(grouping_z) < 2 * MIN_GROUP_PEOPLE:
         return
-    correlation = judging @ judging.T
-    distances = squareform(1 - finding @ finding.T, checks=False)
-    clusters: list[ClusterNode] = [to_tree(linkage(distances, "average"))]
-    while clusters:
-        cluster = clusters.pop()
-        smaller, larger = sorted((cluster.left, cluster.right), key=lambda side: side.count)
-        if smaller.count < MIN_GROUP <= larger.count:  # those who are unlike all others are left out one by one
-            clusters.append(larger)
-        elif larger.count >= MIN_GROUP and are_opposed(correlation, smaller.pre_order(), larger.pre_order()):
-            clusters += [smaller, larger]
+    person_correlation = judging_z @ judging_z.T
+    person_distances = squareform(1 - grouping_z @ grouping_z.T, checks=False)
+    cluster_nodes: list[ClusterNode] = [to_tree(linkage(person_distances, "average"))]
+    while cluster_nodes:
+        cluster_node = cluster_nodes.pop()
+        smaller_node, larger_node = sorted(
+            (cluster_node.left, cluster_node.right), key=lambda child_node: child_node.count
+        )
+        if (
+            smaller_node.count < MIN_GROUP_PEOPLE <= larger_node.count
+        ):  # those who are unlike all others are left out one by one
+            cluster_nodes.append(larger_node)
+        elif larger_node.count >= MIN_GROUP_PEOPLE and are_opposed(
+            person_correlation, smaller_node.pre_order(), larger_node.pre_order()
+        ):
+            cluster_nodes += [smaller_node, larger_node]
         else:
-            yield cluster.pre_order()
+            yield cluster_node.pre_order()
 
 
-def are_opposed(correlation: np.ndarray, one: list[int], other: list[int]) -> bool:
+def are_opposed(person_correlation: np.ndarray, first_members: list[int], second_members: list[int]) -> bool:
     """Whether two groups of people, at these positions of a matrix (people, people), have too little in common."""
-    between = correlation[np.ix_(one, other)].mean()
-    within = [mean_within(correlation[np.ix_(members, members)]) for members in (one, other)]
-    return bool(min(within) > LEAST_WITHIN and between < LEAST_IN_COMMON * np.mean(within))
+    between_r = person_correlation[np.ix_(first_members, second_members)].mean()
+    within_r_pair = [
+        mean_off_diagonal(person_correlation[np.ix_(group_members, group_members)])
+        for group_members in (first_members, second_members)
+    ]
+    return bool(min(within_r_pair) > MIN_WITHIN_R and between_r < MIN_BETWEEN_RATIO * np.mean(within_r_pair))
 
 
-def mean_within(correlation: np.ndarray) -> float:
+def mean_off_diagonal(group_correlation: np.ndarray) -> float:
     """The mean over pairs of different people of a matrix (people, people)."""
-    count = len(correlation)
-    return float((correlation.sum() - np.trace(correlation)) / (count * (count - 1)))
+    person_count = len(group_correlation)
+    return float((group_correlation.sum() - np.trace(group_correlation)) / (person_count * (person_count - 1)))

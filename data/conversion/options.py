@@ -9,14 +9,14 @@ from data.base.errors import compose_accents
 from data.cohorts.records import GRID_BY_NAME
 
 
-def columns(text: str) -> tuple[str, ...]:
+def parse_columns(columns_text: str) -> tuple[str, ...]:
     """`A,B` -> A, B; an empty text names no column."""
-    return tuple(name for name in compose_accents(text).split(",") if name)
+    return tuple(column_name for column_name in compose_accents(columns_text).split(",") if column_name)
 
 
-def series_name(text: str) -> str:
+def parse_series_name(series_text: str) -> str:
     """`seg-<atlas>` with the letters and digits of the atlas's name, which are all that a BIDS name may hold."""
-    return f"seg-{re.sub('[^A-Za-z0-9]', '', text[4:])}" if text.startswith("seg-") else text
+    return f"seg-{re.sub('[^A-Za-z0-9]', '', series_text[4:])}" if series_text.startswith("seg-") else series_text
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SourceOptions:
     )
     missing: tuple[str, ...] | None = option(
         None,
-        type=columns,
+        type=parse_columns,
         metavar="NAME=VALUE,...",
         help="numbers that mean unknown, such as age=999; '': none, all numbers far from others are right",
     )
@@ -71,7 +71,7 @@ class SourceOptions:
     )
     connectome: str | None = option(
         None,
-        type=series_name,
+        type=parse_series_name,
         metavar="NAME",
         help="keep correlations of the series of parcels: rois_cc200 (PCP), seg-<atlas> (BIDS)",
     )
@@ -105,11 +105,11 @@ class ConversionOptions:
 
     grid: str | None = option(None, choices=tuple(GRID_BY_NAME), help="91x109x91 (default), or 3x3x3 block means of it")
     phenotype: tuple[str, ...] | None = option(
-        None, type=columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
+        None, type=parse_columns, metavar="A,B,...", help="columns to use instead of ABIDE's 29 values; '' for none"
     )
     covariates: tuple[str, ...] | None = option(
         None,
-        type=columns,
+        type=parse_columns,
         metavar="A,B,...",
         help="all covariates (default: site; age, sex, motion and more, as far as known)",
     )

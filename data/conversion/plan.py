@@ -13,131 +13,162 @@ from data.cohorts.cohort import COVARIATES_FILE, PHENOTYPE_FILE, Cohort
 from data.cohorts.duplicates import SubjectGroups, merge_groups
 from data.cohorts.rows import DUPLICATES_APART, DUPLICATES_TOGETHER, Metadata, RecordRow
 from data.cohorts.stored import write_cohort_tables
-from data.conversion.families import families_of
-from data.conversion.leaks import check_values
+from data.conversion.families import group_families
+from data.conversion.leaks import check_phenotype_auc
 from data.conversion.options import ConversionOptions
 from data.conversion.source import Source
 from data.conversion.split import assign_splits
-from data.conversion.template import encode_like
+from data.conversion.template import encode_phenotype
 
 
 @dataclass(frozen=True)
 class PlannedCohort:
     """A cohort to be written. All tables have one row for each subject, in the same order."""
 
-    rows: list[RecordRow]
+    subject_rows: list[RecordRow]
     metadata: Metadata
-    phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
-    scaled: np.ndarray  # (subjects, 29) float32, as in records
-    covariates: pd.DataFrame  # text
+    raw_phenotype: pd.DataFrame  # (subjects, 29), raw, NaN where unknown
+    scaled_phenotype: np.ndarray  # (subjects, 29) float32, as in records
+    covariate_table: pd.DataFrame  # text
 
-    def write_tables(self, target: Path, digests: Sequence[records.Digests] = ()) -> None:
+    def write_tables(self, cohort_folder: Path, record_digests: Sequence[records.Digests] = ()) -> None:
         """Writes the cohort's tables beside its records, whose digests are computed unless they are known."""
-        subjects = [row.subject for row in self.rows]
-        phenotype.write_subject_table(target / PHENOTYPE_FILE, self.phenotype.astype(float).set_axis(subjects))
-        if not self.covariates.columns.empty:
-            phenotype.write_subject_table(target / COVARIATES_FILE, self.covariates)
-        known = {row.file: of_record for row, of_record in zip(self.rows, digests, strict=False)}
-        write_cohort_tables(target, self.rows, self.metadata, digests=known)
-
-
-def plan(
-    subjects: pd.DataFrame,
-    same_scan: SubjectGroups,
-    table: pd.DataFrame,
-    options: ConversionOptions,
-    covariates: Sequence[str],
-    site_column: str | None,
-    maps: Sequence[str],
-) -> PlannedCohort:
-    """A new cohort of `subjects` (subject, site, label; where a split is kept, kept: see `assign_splits`; where it is
-    asked for, family), of whom some share a scan. A `table` of text has the same rows. Raises InputError."""
-    columns, label = options.phenotype, subjects["label"].to_numpy()
-    same_scan, families = () if options.keep_duplicates else same_scan, families_of(subjects)
-    if len(subjects) < 2 or (same_scan and len(same_scan[0]) == len(subjects)):
-        raise InputError(
-            f"The {len(subjects)} participants to convert have one scan; expected several, to train and to test on. "
-            "Was a file copied under many names? To keep copies apart all the same, add --keepDuplicates."
+        subject_ids = [subject_row.subject for subject_row in self.subject_rows]
+        phenotype.write_subject_table(
+            cohort_folder / PHENOTYPE_FILE, self.raw_phenotype.astype(float).set_axis(subject_ids)
         )
-    split = assign_splits(subjects, options.seed or 0, merge_groups([*same_scan, *families.values()]))
-    training = (subjects["subject"].map(split) == "train").to_numpy()
-    if not training.any():
+        if not self.covariate_table.columns.empty:
+            phenotype.write_subject_table(cohort_folder / COVARIATES_FILE, self.covariate_table)
+        digests_by_file = {
+            subject_row.file: row_digests
+            for subject_row, row_digests in zip(self.subject_rows, record_digests, strict=False)
+        }
+        write_cohort_tables(cohort_folder, self.subject_rows, self.metadata, digests=digests_by_file)
+
+
+def plan_new_cohort(
+    subject_table: pd.DataFrame,
+    same_scan_groups: SubjectGroups,
+    text_table: pd.DataFrame,
+    options: ConversionOptions,
+    covariate_columns: Sequence[str],
+    site_column: str | None,
+    map_names: Sequence[str],
+) -> PlannedCohort:
+    """A new cohort of `subject_table` (subject, site, label; where a split is kept, kept: see `assign_splits`; where
+    it is asked for, family), of whom some share a scan. A `text_table` of text has the same rows. Raises InputError."""
+    phenotype_columns, labels = options.phenotype, subject_table["label"].to_numpy()
+    same_scan_groups, subjects_by_family = (
+        () if options.keep_duplicates else same_scan_groups,
+        group_families(subject_table),
+    )
+    if len(subject_table) < 2 or (same_scan_groups and len(same_scan_groups[0]) == len(subject_table)):
         raise InputError(
-            f"--keepSplit makes test participants of all {len(subjects)} participants; expected some to train on. "
+            f"The {len(subject_table)} participants to convert have one scan; expected several, to train and to test "
+            "on. Was a file copied under many names? To keep copies apart all the same, add --keepDuplicates."
+        )
+    split_by_subject = assign_splits(
+        subject_table, options.seed or 0, merge_groups([*same_scan_groups, *subjects_by_family.values()])
+    )
+    is_training = (subject_table["subject"].map(split_by_subject) == "train").to_numpy()
+    if not is_training.any():
+        raise InputError(
+            f"--keepSplit makes test participants of all {len(subject_table)} participants; expected some to train on. "
             "Add others."
         )
-    values = (
-        phenotype.make_abide_values(table)
-        if columns is None
-        else phenotype.make_custom_values(table, columns, training)
+    raw_phenotype = (
+        phenotype.make_abide_values(text_table)
+        if phenotype_columns is None
+        else phenotype.make_custom_values(text_table, phenotype_columns, is_training)
     )
-    phenotype.refuse_subject_column([*values, *covariates])
+    phenotype.refuse_subject_column([*raw_phenotype, *covariate_columns])
     grid = records.GRID_BY_NAME[options.grid or records.FULL.name]
     metadata = Metadata(
-        maps=tuple(maps),
+        maps=tuple(map_names),
         normalisation="z-scored over the whole volume",
         reduction="none" if grid == records.FULL else "block mean",
-        phenotype=tuple(values.columns),
-        phenotype_auc=check_values(values[training], label[training], options.allow_leak),
-        phenotype_columns=tuple(phenotype.ABIDE_PHENOTYPE_COLUMNS if columns is None else columns),
-        phenotype_categories=phenotype.learn_categories(table, columns or (), training),
-        covariate_columns=tuple(covariates),
+        phenotype=tuple(raw_phenotype.columns),
+        phenotype_auc=check_phenotype_auc(raw_phenotype[is_training], labels[is_training], options.allow_leak),
+        phenotype_columns=tuple(phenotype.ABIDE_PHENOTYPE_COLUMNS if phenotype_columns is None else phenotype_columns),
+        phenotype_categories=phenotype.learn_categories(text_table, phenotype_columns or (), is_training),
+        covariate_columns=tuple(covariate_columns),
         site_column=site_column or "",
         covariates_named=options.covariates is not None,
         grid=grid.shape,
         affine=tuple(map(tuple, grid.affine)),
-        same_scan=same_scan,
+        same_scan=same_scan_groups,
         duplicates=DUPLICATES_APART if options.keep_duplicates else DUPLICATES_TOGETHER,
         family_column=options.family or "",
-        families=families,
-        **phenotype.fit_scaler(values.to_numpy(float)[training]).to_preparation_fields(),
+        families=subjects_by_family,
+        **phenotype.fit_scaler(raw_phenotype.to_numpy(float)[is_training]).to_preparation_fields(),
     )
-    return planned(subjects, split, table, metadata, values)
+    return make_planned_cohort(subject_table, split_by_subject, text_table, metadata, raw_phenotype)
 
 
-def plan_like(subjects: pd.DataFrame, same_scan: SubjectGroups, source: Source, like: Cohort) -> PlannedCohort:
-    """A cohort of test subjects, as for `plan`, whose phenotype is imputed and scaled as that of `like`."""
+def plan_from_template(
+    subject_table: pd.DataFrame, same_scan_groups: SubjectGroups, source: Source, template_cohort: Cohort
+) -> PlannedCohort:
+    """A cohort of test subjects, as for `plan_new_cohort`, whose phenotype is imputed and scaled as that of
+    `template_cohort`."""
     metadata = replace(
-        like.metadata,
-        grid=like.grid.shape,
+        template_cohort.metadata,
+        grid=template_cohort.grid.shape,
         phenotype_auc={},
-        same_scan=same_scan,
+        same_scan=same_scan_groups,
         duplicates=DUPLICATES_TOGETHER,
         family_column=source.family_column or "",
-        families=families_of(subjects),
+        families=group_families(subject_table),
     )
-    split = dict.fromkeys(subjects["subject"], "test")
-    return planned(subjects, split, source.rows, metadata, encode_like(source.rows, metadata))
+    split_by_subject = dict.fromkeys(subject_table["subject"], "test")
+    return make_planned_cohort(
+        subject_table, split_by_subject, source.text_table, metadata, encode_phenotype(source.text_table, metadata)
+    )
 
 
-def planned(
-    subjects: pd.DataFrame, split: Mapping[str, str], table: pd.DataFrame, metadata: Metadata, values: pd.DataFrame
+def make_planned_cohort(
+    subject_table: pd.DataFrame,
+    split_by_subject: Mapping[str, str],
+    text_table: pd.DataFrame,
+    metadata: Metadata,
+    raw_phenotype: pd.DataFrame,
 ) -> PlannedCohort:
     """The cohort whose raw phenotype has these values (subjects, 29); they are imputed and scaled as `metadata` say."""
-    rows = [
-        RecordRow(f"{of.subject}.bin", of.subject, of.site, of.label, split[of.subject]) for of in subjects.itertuples()
+    subject_rows = [
+        RecordRow(
+            f"{table_row.subject}.bin",
+            table_row.subject,
+            table_row.site,
+            table_row.label,
+            split_by_subject[table_row.subject],
+        )
+        for table_row in subject_table.itertuples()
     ]
     scaler = phenotype.Scaler.from_preparation(metadata)
-    assert scaler is not None  # see `template.check_prepared`
-    scaled = scaler.transform(values.to_numpy(float)).astype(np.float32)
-    covariates = phenotype.extract_covariates(table, metadata.covariate_columns, subjects["subject"])
-    return PlannedCohort(rows, metadata, values, scaled, covariates)
+    assert scaler is not None  # see `template.check_preparation`
+    scaled_phenotype = scaler.transform(raw_phenotype.to_numpy(float)).astype(np.float32)
+    covariate_table = phenotype.extract_covariates(text_table, metadata.covariate_columns, subject_table["subject"])
+    return PlannedCohort(subject_rows, metadata, raw_phenotype, scaled_phenotype, covariate_table)
 
 
-def check_like(source: Source, like: Cohort) -> None:
-    """Raises InputError unless new maps and a table can be prepared as `like`, without its training subjects."""
-    if (found := tuple(source.maps.columns)) != like.map_names:
+def check_template_match(source: Source, template_cohort: Cohort) -> None:
+    """Raises InputError unless new maps and a table can be prepared as `template_cohort`, without its training
+    subjects."""
+    if (map_names := tuple(source.map_files.columns)) != template_cohort.map_names:
         raise InputError(
-            f"{like.path} holds the maps {', '.join(like.map_names)} of each, but {', '.join(found)} were found; "
-            "expected the same. Make the maps alike."
+            f"{template_cohort.path} holds the maps {', '.join(template_cohort.map_names)} of each, but "
+            f"{', '.join(map_names)} were found; expected the same. Make the maps alike."
         )
-    if missing := [name for name in like.metadata.phenotype_columns if name not in source.rows]:
+    if missing_columns := [
+        column_name
+        for column_name in template_cohort.metadata.phenotype_columns
+        if column_name not in source.text_table
+    ]:
         raise InputError(
-            f"{source.table} lacks {', '.join(missing)}, which the phenotype of {like.path} is made of; add them, "
-            "empty where unknown."
+            f"{source.table_path} lacks {', '.join(missing_columns)}, which the phenotype of {template_cohort.path} is "
+            "made of; add them, empty where unknown."
         )
-    if shared := sorted(set(like.split_subjects("train")) & set(source.subjects["subject"])):
+    if shared_subjects := sorted(set(template_cohort.split_subjects("train")) & set(source.subject_table["subject"])):
         raise InputError(
-            f"{len(shared)} of {source.table} are training participants of {like.path}; expected new "
-            f"participants. Leave them out: --exclude {','.join(shared)}"
+            f"{len(shared_subjects)} of {source.table_path} are training participants of {template_cohort.path}; "
+            f"expected new participants. Leave them out: --exclude {','.join(shared_subjects)}"
         )

@@ -12,27 +12,36 @@ from data.cohorts.duplicates import merge_recorded_groups
 from data.cohorts.findings import make_census
 from data.cohorts.forecast import make_forecast
 from data.conversion.plan import PlannedCohort
-from data.conversion.series import parcels_of
+from data.conversion.series import find_parcel_names
 from data.conversion.source import Source
-from data.conversion.volumes import read_person
+from data.conversion.volumes import read_person_maps
 
 
-def preview(source: Source, planned: PlannedCohort, path: Path) -> Iterator[SummaryRow]:
-    """Facts on the cohort that would be made at `path`. The maps of one person are read, to know how long it takes.
-    Raises InputError if one cannot be read."""
-    of_each, metadata = list(source.maps), planned.metadata
-    if source.series is not None:
-        of_each.append(f"{source.series.name} of {len(parcels_of(source.series.tolist()))} parcels")
-    title = f"{path}: {', '.join(of_each)} of each; who shares a scan is known once all are read"
-    findings = make_census(title, planned.rows)
+def preview_conversion(source: Source, planned_cohort: PlannedCohort, cohort_path: Path) -> Iterator[SummaryRow]:
+    """Facts on the cohort that would be made at `cohort_path`. The maps of one person are read, to know how long it
+    takes. Raises InputError if one cannot be read."""
+    record_contents, metadata = list(source.map_files), planned_cohort.metadata
+    if source.series_paths is not None:
+        record_contents.append(
+            f"{source.series_paths.name} of {len(find_parcel_names(source.series_paths.tolist()))} parcels"
+        )
+    title = f"{cohort_path}: {', '.join(record_contents)} of each; who shares a scan is known once all are read"
+    findings = make_census(title, planned_cohort.subject_rows)
     findings.forecast_sentences = make_forecast(
-        planned.rows, merge_recorded_groups(metadata), connectome=metadata.connectome
+        planned_cohort.subject_rows, merge_recorded_groups(metadata), connectome=metadata.connectome
     )
     yield from findings.make_count_rows()
-    yield from findings.make_problem_rows(path)
-    maps, people, started = source.maps.to_numpy().tolist(), len(planned.rows), time.monotonic()
-    read_person(maps[0], records.GRID_BY_SHAPE[planned.metadata.grid], Path(os.devnull))
-    seconds, cores = time.monotonic() - started, cpu_count()
-    of_all = format_duration(seconds * people / min(cores, people))
-    took = f"{planned.rows[0].subject} took {seconds:.1f} s"
-    yield "dry run", f"nothing was written; to read the maps takes about {of_all} on {cores} cores, {took}"
+    yield from findings.make_problem_rows(cohort_path)
+    map_files_per_subject, person_count, start_seconds = (
+        source.map_files.to_numpy().tolist(),
+        len(planned_cohort.subject_rows),
+        time.monotonic(),
+    )
+    read_person_maps(map_files_per_subject[0], records.GRID_BY_SHAPE[planned_cohort.metadata.grid], Path(os.devnull))
+    person_seconds, core_count = time.monotonic() - start_seconds, cpu_count()
+    total_duration = format_duration(person_seconds * person_count / min(core_count, person_count))
+    timing_text = f"{planned_cohort.subject_rows[0].subject} took {person_seconds:.1f} s"
+    yield (
+        "dry run",
+        f"nothing was written; to read the maps takes about {total_duration} on {core_count} cores, {timing_text}",
+    )

@@ -20,205 +20,279 @@ from data.base.terminal import SummaryRow
 from data.cohorts.phenotype import clean_column, is_mostly_numbers, parse_number_column
 from data.cohorts.rows import join_names
 from data.conversion.options import SourceOptions
-from data.conversion.tables import canonical_value, check_columns, column, key, respelled
+from data.conversion.tables import canonicalise_value, check_columns_exist, group_spellings, normalise_id, select_column
 
-EQUAL: dict[type[ast.cmpop], Callable] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
-COMPARE = EQUAL | {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
-BACKTICKS = re.compile(r"`([^`]+)`")  # around a column's name
-NAMED = "column_"  # begins what stands in its place, with the name in hexadecimal digits
-EXAMPLE = "\"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\""
-ABIDE_LABEL, ABIDE_AUTISM, ABIDE_CONTROL = "DX_GROUP", "1", "2"
-ABIDE_SUBJECT = "SUB_ID"
+EQUALITY_OPERATORS: dict[type[ast.cmpop], Callable] = {ast.Eq: operator.eq, ast.NotEq: operator.ne}
+COMPARISON_OPERATORS = EQUALITY_OPERATORS | {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+BACKTICKED_NAME = re.compile(r"`([^`]+)`")  # around a column's name
+PLACEHOLDER_PREFIX = "column_"  # begins what stands in its place, with the name in hexadecimal digits
+CONDITION_EXAMPLE = "\"AGE_AT_SCAN < 18 and SITE_ID in ('NYU', 'USM')\""
+ABIDE_LABEL_COLUMN, ABIDE_AUTISM_VALUE, ABIDE_CONTROL_VALUE = "DX_GROUP", "1", "2"
+ABIDE_ID_COLUMN = "SUB_ID"
 
 
-def excluded(option: str) -> dict[str, str]:
-    """The IDs of `A,B`, or of a file with one a line, by the form that is compared (see `key`). Raises InputError for a
-    file that cannot be read or holds more than IDs."""
-    path = Path(option)
+def parse_excluded_ids(exclude_option: str) -> dict[str, str]:
+    """The IDs of `A,B`, or of a file with one a line, by the form that is compared (see `normalise_id`). Raises
+    InputError for a file that cannot be read or holds more than IDs."""
+    list_path = Path(exclude_option)
     try:
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        elif len(path.parts) > 1 or path.suffix.lower() in (".txt", ".csv", ".tsv"):
+        if list_path.is_file():
+            id_lines = list_path.read_text(encoding="utf-8-sig").splitlines()
+        elif len(list_path.parts) > 1 or list_path.suffix.lower() in (".txt", ".csv", ".tsv"):
             raise ValueError("there is no such file")
         else:
-            lines = option.split(",")
-        if odd := [line[:60] for line in lines if re.search(r"[,;\t]", line)]:
-            raise ValueError(f"it has the line {odd[0]!r}")
+            id_lines = exclude_option.split(",")
+        if bad_lines := [id_line[:60] for id_line in id_lines if re.search(r"[,;\t]", id_line)]:
+            raise ValueError(f"it has the line {bad_lines[0]!r}")
     except (ValueError, OSError) as error:
         raise InputError(
-            f"--exclude {option[:60]} cannot be read ({error}); expected a file with one ID a line and nothing else, "
-            "or IDs as in A,B."
+            f"--exclude {exclude_option[:60]} cannot be read ({error}); expected a file with one ID a line and nothing "
+            "else, or IDs as in A,B."
         ) from error
-    return {key(text): text.strip() for text in lines if text.strip()}
+    return {normalise_id(id_text): id_text.strip() for id_text in id_lines if id_text.strip()}
 
 
 @dataclass(frozen=True)
 class Condition:
     """An expression about the columns of a table of text, as on the command line."""
 
-    text: str
-    table: pd.DataFrame
-    path: Path  # of the table
-    facts: list[SummaryRow] = field(default_factory=list)  # on values that no row has
+    condition_text: str
+    text_table: pd.DataFrame
+    table_path: Path  # of the table
+    summary_rows: list[SummaryRow] = field(default_factory=list)  # on values that no row has
 
-    def truth(self) -> pd.Series:
+    def evaluate_rows(self) -> pd.Series:
         """Whether each row meets it (boolean), NA if a missing value decides. Raises InputError for what does not
         compare columns with values."""
-        text = BACKTICKS.sub(lambda name: NAMED + name[1].encode().hex(), self.text.strip())
+        escaped_text = BACKTICKED_NAME.sub(
+            lambda backtick_match: PLACEHOLDER_PREFIX + backtick_match[1].encode().hex(), self.condition_text.strip()
+        )
         try:
             with warnings.catch_warnings(action="ignore"):
-                return self.of_node(ast.parse(text, mode="eval").body)
+                return self.evaluate_node(ast.parse(escaped_text, mode="eval").body)
         except (SyntaxError, ValueError) as error:
-            raise self.wrong(getattr(error, "msg", None) or str(error)) from error
+            raise self.make_error(getattr(error, "msg", None) or str(error)) from error
 
-    def wrong(self, reason: str) -> InputError:
+    def make_error(self, reason: str) -> InputError:
         return InputError(
-            f"--where {self.text[:100]!r}: {reason}. Expected columns of {self.path} compared with values, text in "
-            f"quotes, joined by and, or, not, such as {EXAMPLE}; other names of columns in backticks."
+            f"--where {self.condition_text[:100]!r}: {reason}. Expected columns of {self.table_path} compared with "
+            f"values, text in quotes, joined by and, or, not, such as {CONDITION_EXAMPLE}; other names of columns in "
+            "backticks."
         )
 
-    def of_node(self, node: ast.expr) -> pd.Series:
-        match node:
+    def evaluate_node(self, condition_node: ast.expr) -> pd.Series:
+        match condition_node:
             case ast.BoolOp():
-                join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-                return reduce(join, map(self.of_node, node.values))
+                combine_masks = operator.and_ if isinstance(condition_node.op, ast.And) else operator.or_
+                return reduce(combine_masks, map(self.evaluate_node, condition_node.values))
             case ast.UnaryOp(op=ast.Not()):
-                return ~self.of_node(node.operand)
+                return ~self.evaluate_node(condition_node.operand)
             case ast.Compare():
-                sides = [node.left, *node.comparators]
-                return reduce(operator.and_, map(self.of_pair, sides, node.ops, sides[1:]))
-        raise self.wrong(f"{ast.unparse(node)[:60]} is no comparison")
+                operand_nodes = [condition_node.left, *condition_node.comparators]
+                return reduce(
+                    operator.and_, map(self.compare_nodes, operand_nodes, condition_node.ops, operand_nodes[1:])
+                )
+        raise self.make_error(f"{ast.unparse(condition_node)[:60]} is no comparison")
 
-    def of_pair(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> pd.Series:
-        if isinstance(how, ast.In | ast.NotIn) and (values := getattr(right, "elts", None)):
-            found = reduce(operator.or_, (self.of_pair(left, ast.Eq(), value) for value in values))
-            return found if isinstance(how, ast.In) else ~found
-        sides = [self.side(left), self.side(right)]
-        columns = [side for side in sides if isinstance(side, pd.Series)]
-        values = [side for side in sides if not isinstance(side, pd.Series)]
-        if type(how) not in COMPARE or not columns:
-            raise self.wrong("expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets")
-        of_numbers = [is_mostly_numbers(column) for column in columns]
-        as_text = any(isinstance(value, str) for value in values) or not all(of_numbers)
-        mixed = any(isinstance(value, float) for value in values) or (any(of_numbers) and type(how) not in EQUAL)
-        if as_text and mixed:
-            holds = "numbers" if of_numbers[0] else "text"
-            raise self.wrong(f"{columns[0].name} holds {holds}, which are compared with {holds}")
-        one, other = (comparable(side, as_text) for side in sides)
-        found = COMPARE[type(how)](one, other)
-        if values and type(how) in EQUAL and not (found if isinstance(how, ast.Eq) else ~found).any():
-            there = join_names(sorted(clean_column(columns[0]).dropna().unique())) or "always missing"
-            self.facts.append(("left out", f"--where: nobody's {columns[0].name} is {values[0]}; it is {there}"))
-        return found
+    def compare_nodes(self, left_node: ast.expr, comparison: ast.cmpop, right_node: ast.expr) -> pd.Series:
+        if isinstance(comparison, ast.In | ast.NotIn) and (operand_values := getattr(right_node, "elts", None)):
+            is_true = reduce(
+                operator.or_,
+                (self.compare_nodes(left_node, ast.Eq(), operand_value) for operand_value in operand_values),
+            )
+            return is_true if isinstance(comparison, ast.In) else ~is_true
+        operands = [self.evaluate_operand(left_node), self.evaluate_operand(right_node)]
+        operand_columns = [operand for operand in operands if isinstance(operand, pd.Series)]
+        operand_values = [operand for operand in operands if not isinstance(operand, pd.Series)]
+        if type(comparison) not in COMPARISON_OPERATORS or not operand_columns:
+            raise self.make_error("expected a column in each comparison, and <, <=, >, >=, ==, != or in and brackets")
+        is_numeric = [is_mostly_numbers(operand_column) for operand_column in operand_columns]
+        is_text_comparison = any(isinstance(operand_value, str) for operand_value in operand_values) or not all(
+            is_numeric
+        )
+        has_number_comparison = any(isinstance(operand_value, float) for operand_value in operand_values) or (
+            any(is_numeric) and type(comparison) not in EQUALITY_OPERATORS
+        )
+        if is_text_comparison and has_number_comparison:
+            column_type_text = "numbers" if is_numeric[0] else "text"
+            raise self.make_error(
+                f"{operand_columns[0].name} holds {column_type_text}, which are compared with {column_type_text}"
+            )
+        left_operand, right_operand = (make_comparable(operand, is_text_comparison) for operand in operands)
+        is_true = COMPARISON_OPERATORS[type(comparison)](left_operand, right_operand)
+        if (
+            operand_values
+            and type(comparison) in EQUALITY_OPERATORS
+            and not (is_true if isinstance(comparison, ast.Eq) else ~is_true).any()
+        ):
+            column_values_text = (
+                join_names(sorted(clean_column(operand_columns[0]).dropna().unique())) or "always missing"
+            )
+            self.summary_rows.append(
+                (
+                    "left out",
+                    f"--where: nobody's {operand_columns[0].name} is {operand_values[0]}; it is {column_values_text}",
+                )
+            )
+        return is_true
 
-    def side(self, node: ast.expr) -> pd.Series | str | float:
+    def evaluate_operand(self, operand_node: ast.expr) -> pd.Series | str | float:
         """One side of a comparison: a column as text, or a value."""
-        if isinstance(node, ast.Name):
-            name = node.id
-            if name not in self.table and name.startswith(NAMED):
-                name = bytes.fromhex(name.removeprefix(NAMED)).decode()
-            return column(self.table, name, self.path)
+        if isinstance(operand_node, ast.Name):
+            column_name = operand_node.id
+            if column_name not in self.text_table and column_name.startswith(PLACEHOLDER_PREFIX):
+                column_name = bytes.fromhex(column_name.removeprefix(PLACEHOLDER_PREFIX)).decode()
+            return select_column(self.text_table, column_name, self.table_path)
         with suppress(ValueError):  # of what is no constant
-            value = ast.literal_eval(node)
-            if isinstance(value, str | int | float) and not isinstance(value, bool):
-                return value if isinstance(value, str) else float(value)
-        raise self.wrong(f"{ast.unparse(node)[:60]} is neither a column nor a value")
+            literal_value = ast.literal_eval(operand_node)
+            if isinstance(literal_value, str | int | float) and not isinstance(literal_value, bool):
+                return literal_value if isinstance(literal_value, str) else float(literal_value)
+        raise self.make_error(f"{ast.unparse(operand_node)[:60]} is neither a column nor a value")
 
 
-def comparable(side: pd.Series | str | float, as_text: bool) -> pd.Series | str | float:
+def make_comparable(operand: pd.Series | str | float, is_text_comparison: bool) -> pd.Series | str | float:
     """A side of a comparison, of a column as text or as numbers, NA where it is missing."""
-    if isinstance(side, pd.Series):
-        if as_text:
-            return clean_column(side).map(canonical_value, na_action="ignore").astype("string")
-        return parse_number_column(side.to_frame(), side.name).astype("Float64")
-    return canonical_value(side) if isinstance(side, str) else side
+    if isinstance(operand, pd.Series):
+        if is_text_comparison:
+            return clean_column(operand).map(canonicalise_value, na_action="ignore").astype("string")
+        return parse_number_column(operand.to_frame(), operand.name).astype("Float64")
+    return canonicalise_value(operand) if isinstance(operand, str) else operand
 
 
 @dataclass(frozen=True)
 class LabelCoding:
-    """Which values of a column are autism and which control; `negative` is None for the only other value."""
+    """Which values of a column are autism and which control; `negative_text` is None for the only other value."""
 
-    name: str
-    positive: str
-    negative: str | None
+    label_column: str
+    positive_text: str
+    negative_text: str | None
 
 
-def is_abide(table: pd.DataFrame) -> bool:
+def is_abide_table(text_table: pd.DataFrame) -> bool:
     """Whether a table is ABIDE's own."""
-    return {ABIDE_LABEL, ABIDE_SUBJECT} <= set(table.columns)
+    return {ABIDE_LABEL_COLUMN, ABIDE_ID_COLUMN} <= set(text_table.columns)
 
 
-def coding_of(table: pd.DataFrame, options: SourceOptions, path: Path, optional: bool) -> LabelCoding | None:
-    """The coding that the options give, or ABIDE's own; None if there is neither and labels are `optional`."""
-    name, positive = options.label_column, options.positive
-    check_columns(table, {"--labelColumn": [name], "--siteColumn": [options.site_column]}, path)
-    if name is None and positive is None:
-        if is_abide(table):  # new people may all be of one class, so that the other value does not occur
-            return LabelCoding(ABIDE_LABEL, ABIDE_AUTISM, options.negative or (ABIDE_CONTROL if optional else None))
-        if optional:
+def find_label_coding(
+    text_table: pd.DataFrame, options: SourceOptions, table_path: Path, is_label_optional: bool
+) -> LabelCoding | None:
+    """The coding that the options give, or ABIDE's own; None if there is neither and labels are `is_label_optional`."""
+    label_column, positive_text = options.label_column, options.positive
+    check_columns_exist(
+        text_table, {"--labelColumn": [label_column], "--siteColumn": [options.site_column]}, table_path
+    )
+    if label_column is None and positive_text is None:
+        if is_abide_table(text_table):  # new people may all be of one class, so that the other value does not occur
+            return LabelCoding(
+                ABIDE_LABEL_COLUMN,
+                ABIDE_AUTISM_VALUE,
+                options.negative or (ABIDE_CONTROL_VALUE if is_label_optional else None),
+            )
+        if is_label_optional:
             return None
-    if name is None or positive is None:
+    if label_column is None or positive_text is None:
         raise InputError(
-            f"Which column of {path} is the diagnosis, and which of its values is autism? "
+            f"Which column of {table_path} is the diagnosis, and which of its values is autism? "
             "Say so with --labelColumn NAME --positive VALUE."
         )
-    return LabelCoding(name, positive, options.negative)
+    return LabelCoding(label_column, positive_text, options.negative)
 
 
-def of_labels(coding: LabelCoding | None, diagnosis: pd.Series, label: pd.Series) -> SummaryRow:
+def summarise_labels(
+    label_coding: LabelCoding | None, diagnosis_values: pd.Series, label_values: pd.Series
+) -> SummaryRow:
     """How the labels of those who are kept were read, and how many of them have none."""
-    if coding is None:
-        told = "no column is used; --labelColumn and --positive name one"
+    if label_coding is None:
+        message = "no column is used; --labelColumn and --positive name one"
     else:
-        autism, control = (
-            ", ".join(f"{value} ({count})" for value, count in of.value_counts().sort_index().items())
-            for of in (diagnosis[label == 1], diagnosis[label == 0])
+        autism_text, control_text = (
+            ", ".join(
+                f"{diagnosis_value} ({subject_count})"
+                for diagnosis_value, subject_count in group_diagnoses.value_counts().sort_index().items()
+            )
+            for group_diagnoses in (diagnosis_values[label_values == 1], diagnosis_values[label_values == 0])
         )
-        told = f"{coding.name}: {autism or 'nobody'} autism, {control or 'nobody'} control"
-    unknown = diagnosis.isna().sum()
-    return "label", told + (f"; {unknown} of unknown diagnosis are kept" if unknown else "")
+        message = f"{label_coding.label_column}: {autism_text or 'nobody'} autism, {control_text or 'nobody'} control"
+    unknown_count = diagnosis_values.isna().sum()
+    return "label", message + (f"; {unknown_count} of unknown diagnosis are kept" if unknown_count else "")
 
 
-def named_values(text: str, known: set[str]) -> set[str]:
+def parse_label_values(values_text: str, column_values: set[str]) -> set[str]:
     """The values that `1,2` or `1` names; a known value may itself hold a comma."""
-    return {canonical_value(part) for part in ([text] if canonical_value(text) in known else text.split(","))}
+    return {
+        canonicalise_value(value_text)
+        for value_text in (
+            [values_text] if canonicalise_value(values_text) in column_values else values_text.split(",")
+        )
+    }
 
 
-def labels(table: pd.DataFrame, coding: LabelCoding | None, path: Path, optional: bool) -> tuple[pd.Series, pd.Series]:
+def read_labels(
+    text_table: pd.DataFrame, label_coding: LabelCoding | None, table_path: Path, is_label_optional: bool
+) -> tuple[pd.Series, pd.Series]:
     """The diagnosis of each row as a canonical value, NaN if unknown, and the label: 1.0 where it says autism, 0.0
     where it says control, NaN elsewhere. Raises InputError unless every named value occurs, and exactly one value is
-    left for control if none is named. If labels are `optional`, no label need be known, and no value need be left for
-    control. Named values may then be absent, if both sides are named."""
-    if coding is None:
-        return pd.Series(np.nan, table.index, object), pd.Series(np.nan, table.index)
-    values = clean_column(column(table, coding.name, path)).map(canonical_value, na_action="ignore")
-    known = set(values.dropna())
-    if optional and not known:
-        return values, values.astype(float)
-    positive = named_values(coding.positive, known)
-    negative = known - positive if coding.negative is None else named_values(coding.negative, known)
-    chosen = positive | negative if coding.negative else positive
-    if lost := [group for group in respelled(known) if chosen & {*group} and not chosen >= {*group}]:
-        side = "--positive" if positive & {*lost[0]} else "--negative"
+    left for control if none is named. If labels are `is_label_optional`, no label need be known, and no value need be
+    left for control. Named values may then be absent, if both sides are named."""
+    if label_coding is None:
+        return pd.Series(np.nan, text_table.index, object), pd.Series(np.nan, text_table.index)
+    diagnosis_values = clean_column(select_column(text_table, label_coding.label_column, table_path)).map(
+        canonicalise_value, na_action="ignore"
+    )
+    distinct_values = set(diagnosis_values.dropna())
+    if is_label_optional and not distinct_values:
+        return diagnosis_values, diagnosis_values.astype(float)
+    positive_values = parse_label_values(label_coding.positive_text, distinct_values)
+    negative_values = (
+        distinct_values - positive_values
+        if label_coding.negative_text is None
+        else parse_label_values(label_coding.negative_text, distinct_values)
+    )
+    chosen_values = positive_values | negative_values if label_coding.negative_text else positive_values
+    if incomplete_spellings := [
+        spelling_group
+        for spelling_group in group_spellings(distinct_values)
+        if chosen_values & {*spelling_group} and not chosen_values >= {*spelling_group}
+    ]:
+        option_flag = "--positive" if positive_values & {*incomplete_spellings[0]} else "--negative"
         raise InputError(
-            f"{path}: {values.name} holds {join_names([' and '.join(group) for group in lost])}, of which some are "
-            "named as autism or control, and others, which differ only in spelling, are not. Write one for all in the "
-            f"table, or name each, as in {side} {','.join(lost[0])}."
+            f"{table_path}: {diagnosis_values.name} holds "
+            f"{join_names([' and '.join(spelling_group) for spelling_group in incomplete_spellings])}, of which some "
+            "are named as autism or control, and others, which differ only in spelling, are not. Write one for all in "
+            f"the table, or name each, as in {option_flag} {','.join(incomplete_spellings[0])}."
         )
-    if optional and coding.negative is None and len(known) == 1 and not positive & known:
-        value = next(iter(known))
+    if (
+        is_label_optional
+        and label_coding.negative_text is None
+        and len(distinct_values) == 1
+        and not positive_values & distinct_values
+    ):
+        sole_value = next(iter(distinct_values))
         raise InputError(
-            f"{path}: {values.name} holds {value} only, and --positive {coding.positive} is nobody's. If {value} is "
-            f"control, say so with --negative {quote(value)}; if it is autism, with --positive {quote(value)}."
+            f"{table_path}: {diagnosis_values.name} holds {sole_value} only, and --positive "
+            f"{label_coding.positive_text} is nobody's. If {sole_value} is control, say so with --negative "
+            f"{quote(sole_value)}; if it is autism, with --positive {quote(sole_value)}."
         )
-    absent = positive | negative if optional and coding.negative else set()
-    too_many = coding.negative is None and len(negative) > 1
-    too_few = not negative and not optional
-    if too_many or too_few or positive & negative or not positive | negative <= known | absent:
-        control = f"--negative {coding.negative}" if coding.negative else "one other"
+    allowed_absent = positive_values | negative_values if is_label_optional and label_coding.negative_text else set()
+    has_too_many = label_coding.negative_text is None and len(negative_values) > 1
+    has_too_few = not negative_values and not is_label_optional
+    if (
+        has_too_many
+        or has_too_few
+        or positive_values & negative_values
+        or not positive_values | negative_values <= distinct_values | allowed_absent
+    ):
+        control_text = f"--negative {label_coding.negative_text}" if label_coding.negative_text else "one other"
         raise InputError(
-            f"{path}: {values.name} holds {join_names(sorted(known), 6) or 'nothing'}; expected two values: --positive "
-            f"{coding.positive} (autism) and {control} (control), none of them in both. Where there are more, name the "
-            "controls with --negative; the others are left out."
+            f"{table_path}: {diagnosis_values.name} holds {join_names(sorted(distinct_values), 6) or 'nothing'}; "
+            f"expected two values: --positive {label_coding.positive_text} (autism) and {control_text} (control), none "
+            "of them in both. Where there are more, name the controls with --negative; the others are left out."
         )
-    return values, values.map(dict.fromkeys(positive, 1.0) | dict.fromkeys(negative, 0.0)).astype(float)
+    return diagnosis_values, diagnosis_values.map(
+        dict.fromkeys(positive_values, 1.0) | dict.fromkeys(negative_values, 0.0)
+    ).astype(float)

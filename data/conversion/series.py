@@ -33,245 +33,345 @@ from data.cohorts.nifti import make_sidecar_path
 from data.cohorts.phenotype import write_subject_table
 from data.cohorts.rows import Metadata, join_names
 from data.conversion import edges
-from data.conversion.discovery import Listing
-from data.conversion.leaks import REPETITION_TIME
-from data.conversion.tables import read_table
+from data.conversion.discovery import FolderListing
+from data.conversion.leaks import REPETITION_TIME_COLUMN
+from data.conversion.tables import read_text_table
 from data.conversion.volumes import PersonMaps
 
-MIN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
-ROUNDED = 1e-4  # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
-VALUE = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
-LARGEST_R = 0.999999  # of two parcels, so that Fisher z is finite
-ATLASES, INDEX = "atlases", "index"  # a folder of BIDS derivatives; the column of numbers in a table of labels
+MIN_SCAN_VOLUMES = 20  # of a scan; correlations of fewer are mostly chance
+SYMMETRY_TOLERANCE = (
+    1e-4  # of the largest value of a matrix: what is above its diagonal and below is equal but for rounding
+)
+DECIMAL_NUMBER = re.compile(r"[-+]?\d*\.\d+(e.*)?")  # of a series, and no name of a parcel
+MAX_ABSOLUTE_R = 0.999999  # of two parcels, so that Fisher z is finite
+ATLASES_FOLDER, INDEX_COLUMN = (
+    "atlases",
+    "index",
+)  # a folder of BIDS derivatives; the column of numbers in a table of labels
 
 
 @dataclass(frozen=True)
-class Correlated:
+class ConvertedConnectomes:
     """The connectomes of a conversion, whose rows lie in files until the cohort is planned."""
 
-    name: str
-    parcels: tuple[str, ...]
-    image: np.ndarray | None
-    rows: tuple[Path, ...]  # of each subject
-    sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
-    measured: tuple[dict[str, float], ...]  # `edges.of_series` of each one's series, and its REPETITION_TIME
-    facts: list[SummaryRow]
+    connectome_name: str
+    parcel_names: tuple[str, ...]
+    parcel_image: np.ndarray | None
+    row_paths: tuple[Path, ...]  # of each subject
+    series_sums: tuple[tuple[str, str], ...]  # the name and the SHA-256 of each one's series
+    series_measures: tuple[
+        dict[str, float], ...
+    ]  # `edges.measure_series` of each one's series, and its REPETITION_TIME
+    summary_rows: list[SummaryRow]
 
-    def beside(self, people: Sequence[PersonMaps]) -> list[PersonMaps]:
+    def add_to_people(self, people_maps: Sequence[PersonMaps]) -> list[PersonMaps]:
         """What is known of each person's files, with the series and the connectome among them."""
-        every = zip(people, self.sums, compute_sums(self.rows), strict=True)
-        return [replace(of, sums=[*of.sums, series], connectome=edges) for of, series, edges in every]
+        people_with_sums = zip(people_maps, self.series_sums, compute_sums(self.row_paths), strict=True)
+        return [
+            replace(person_maps, file_sums=[*person_maps.file_sums, series_sum], connectome_digest=connectome_sum)
+            for person_maps, series_sum, connectome_sum in people_with_sums
+        ]
 
-    def planned(self, metadata: Metadata) -> Metadata:
+    def add_to_metadata(self, metadata: Metadata) -> Metadata:
         """The metadata of a cohort with these connectomes."""
-        return replace(metadata, connectome=self.name, parcels_sha256=compute_parcels_sha256(self.parcels, self.image))
+        return replace(
+            metadata,
+            connectome=self.connectome_name,
+            parcels_sha256=compute_parcels_sha256(self.parcel_names, self.parcel_image),
+        )
 
-    def write(self, target: Path, subjects: list[str]) -> None:
+    def write_connectomes(self, cohort_folder: Path, subject_ids: list[str]) -> None:
         """Writes `connectomes.h5`, one row after another, and `series.csv` into the folder of a cohort."""
-        rows = (np.fromfile(path, EDGE_DTYPE) for path in self.rows)
-        write_connectomes(target / CONNECTOMES_FILE, subjects, self.parcels, self.image, rows)
-        write_subject_table(target / SERIES_FILE, pd.DataFrame(self.measured, subjects).dropna(axis=1, how="all"))
+        edge_rows = (np.fromfile(row_path, EDGE_DTYPE) for row_path in self.row_paths)
+        write_connectomes(
+            cohort_folder / CONNECTOMES_FILE, subject_ids, self.parcel_names, self.parcel_image, edge_rows
+        )
+        write_subject_table(
+            cohort_folder / SERIES_FILE, pd.DataFrame(self.series_measures, subject_ids).dropna(axis=1, how="all")
+        )
 
 
-def correlate(pool: Pool, series: pd.Series, labels: Path | None, folder: Path, like: Cohort | None) -> Correlated:
-    """The connectomes of all subjects, from the paths of their series and of the image of `labels`; the rows are
-    written into `folder`. All are of the parcels of the most complete series, or of those of `like`. Raises InputError,
-    naming the file, for one that is not as expected."""
-    paths, facts, known = series.tolist(), list[SummaryRow](), like.connectomes if like else None
-    parcels, image = (parcels_of(paths), None) if known is None else (known.parcel_names, known.parcel_image)
-    if labels:
-        image, facts = parcel_image(labels, parcels)
-    rows = tuple(folder / f"{number}.edges" for number in range(len(paths)))
-    tasks = [(path, parcels, row) for path, row in zip(paths, rows, strict=True)]
-    sums, measured = zip(*pool.run("Correlating", write_edges, tasks), strict=True)
-    return Correlated(str(series.name), parcels, image, rows, sums, measured, facts)
+def correlate_series(
+    pool: Pool,
+    series_column: pd.Series,
+    label_image_path: Path | None,
+    row_folder: Path,
+    template_cohort: Cohort | None,
+) -> ConvertedConnectomes:
+    """The connectomes of all subjects, from the paths of their series and of the image of `label_image_path`; the rows
+    are written into `row_folder`. All are of the parcels of the most complete series, or of those of
+    `template_cohort`. Raises InputError, naming the file, for one that is not as expected."""
+    series_paths, summary_rows, template_connectomes = (
+        series_column.tolist(),
+        list[SummaryRow](),
+        template_cohort.connectomes if template_cohort else None,
+    )
+    parcel_names, parcel_image = (
+        (find_parcel_names(series_paths), None)
+        if template_connectomes is None
+        else (template_connectomes.parcel_names, template_connectomes.parcel_image)
+    )
+    if label_image_path:
+        parcel_image, summary_rows = make_parcel_image(label_image_path, parcel_names)
+    row_paths = tuple(row_folder / f"{subject_index}.edges" for subject_index in range(len(series_paths)))
+    write_tasks = [
+        (series_path, parcel_names, row_path) for series_path, row_path in zip(series_paths, row_paths, strict=True)
+    ]
+    series_sums, series_measures = zip(*pool.run("Correlating", write_connectome_row, write_tasks), strict=True)
+    return ConvertedConnectomes(
+        str(series_column.name), parcel_names, parcel_image, row_paths, series_sums, series_measures, summary_rows
+    )
 
 
-def parcels_of(paths: Sequence[Path]) -> tuple[str, ...]:
+def find_parcel_names(series_paths: Sequence[Path]) -> tuple[str, ...]:
     """The names of parcels in the header that has most of them."""
-    return max(dict.fromkeys(names for names, _ in read_ahead(header_of, paths)), key=len)
+    return max(dict.fromkeys(parcel_names for parcel_names, _ in read_ahead(read_header, series_paths)), key=len)
 
 
-def header_of(path: Path) -> tuple[tuple[str, ...], str]:
+def read_header(series_path: Path) -> tuple[tuple[str, ...], str]:
     """The names of a series' columns, `#12` as `12`, and the pattern of what separates them. Raises InputError, naming
     the file, if it has none."""
-    check_regular_file(path)
+    check_regular_file(series_path)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            line = compose_accents(file.readline())
+        with open(series_path, encoding="utf-8-sig") as series_file:
+            header_line = compose_accents(series_file.readline())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); expected the series of parcels as text.") from error
-    separator = next((one for one in "\t," if one in line), r"\s+")
-    cells = re.split(separator, re.sub(r"^(#\s+| +)", "", line).rstrip())
-    names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells)
-    if wrong := wrong_names(names):
-        raise InputError(f"{path} {wrong}")
-    return names, separator
+        raise InputError(f"{series_path} cannot be read ({error}); expected the series of parcels as text.") from error
+    separator = next((delimiter for delimiter in "\t," if delimiter in header_line), r"\s+")
+    cells = re.split(separator, re.sub(r"^(#\s+| +)", "", header_line).rstrip())
+    parcel_names = tuple(cell.strip().strip('"').removeprefix("#").strip() for cell in cells)
+    if error_text := find_header_error(parcel_names):
+        raise InputError(f"{series_path} {error_text}")
+    return parcel_names, separator
 
 
-def wrong_names(names: Sequence[str]) -> str:
+def find_header_error(parcel_names: Sequence[str]) -> str:
     """What is wrong with the names of parcels in the first line of a file; empty if nothing is."""
-    if values := [name for name in names if not is_plain_text(name) or VALUE.fullmatch(name)]:
+    if value_cells := [
+        parcel_name
+        for parcel_name in parcel_names
+        if not is_plain_text(parcel_name) or DECIMAL_NUMBER.fullmatch(parcel_name)
+    ]:
         return (
-            f"has {quote_text(values[0])} in its first line; expected the names of parcels. Write a line of these "
+            f"has {quote_text(value_cells[0])} in its first line; expected the names of parcels. Write a line of these "
             "above."
         )
-    if not all(names) and any(names):
-        place = names.index("") + 1
-        return f"has no name for column {place} of {len(names)}; expected that of a parcel. Name it, or take it out."
-    if not 2 <= len(names) <= MAX_PARCELS:
-        return f"has {len(names)} columns in its first line; expected the names of 2 to {MAX_PARCELS} parcels."
-    if twice := [f"{name} ({count} times)" for name, count in Counter(names).items() if count > 1]:
-        first = next(name for name, count in Counter(names).items() if count > 1)
+    if not all(parcel_names) and any(parcel_names):
+        column_number = parcel_names.index("") + 1
         return (
-            f"names {join_names(twice)} in its first line; expected each parcel once. Rename these columns, such as to "
-            f"{first}_1 and {first}_2, in the files of everybody."
+            f"has no name for column {column_number} of {len(parcel_names)}; expected that of a parcel. Name it, or "
+            "take it out."
+        )
+    if not 2 <= len(parcel_names) <= MAX_PARCELS:
+        return f"has {len(parcel_names)} columns in its first line; expected the names of 2 to {MAX_PARCELS} parcels."
+    if repeated_texts := [
+        f"{parcel_name} ({name_count} times)"
+        for parcel_name, name_count in Counter(parcel_names).items()
+        if name_count > 1
+    ]:
+        repeated_name = next(parcel_name for parcel_name, name_count in Counter(parcel_names).items() if name_count > 1)
+        return (
+            f"names {join_names(repeated_texts)} in its first line; expected each parcel once. Rename these columns, "
+            f"such as to {repeated_name}_1 and {repeated_name}_2, in the files of everybody."
         )
     return ""
 
 
-def read_series(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def read_parcel_series(series_path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of parcels and their series (volumes, parcels) float64 without censored volumes; NaN in the columns of
     parcels that the scan lacks. Raises InputError, naming the file."""
-    names, separator = header_of(path)
+    parcel_names, separator = read_header(series_path)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            file.readline()
-            values = pd.read_csv(file, sep=separator, header=None, dtype=float, na_values=["n/a"]).to_numpy()
+        with open(series_path, encoding="utf-8-sig") as series_file:
+            series_file.readline()
+            signals = pd.read_csv(series_file, sep=separator, header=None, dtype=float, na_values=["n/a"]).to_numpy()
     except (ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is not the series of {len(names)} parcels: {reason}. Make it again.") from error
-    if values.shape[1] == len(names) + 1 and np.isnan(values[:, -1]).all():  # a tab that ends each line
-        values = values[:, :-1]
-    if values.shape[1] != len(names):
-        raise InputError(f"{path} has {values.shape[1]} columns, its header {len(names)} names; expected as many.")
-    if is_matrix(values):
         raise InputError(
-            f"{path} is a matrix of {len(values)} parcels, such as of their correlations, and not their series; "
-            "expected a row a volume. Give the series, or leave --connectome out."
-        )
-    values = values[~np.isnan(values).all(axis=1)]
-    partly = np.isnan(values).any(axis=0) & ~np.isnan(values).all(axis=0)
-    if partly.any() or np.isinf(values).any():
-        wrong = partly | np.isinf(values).any(axis=0)
+            f"{series_path} is not the series of {len(parcel_names)} parcels: {reason}. Make it again."
+        ) from error
+    if signals.shape[1] == len(parcel_names) + 1 and np.isnan(signals[:, -1]).all():  # a tab that ends each line
+        signals = signals[:, :-1]
+    if signals.shape[1] != len(parcel_names):
         raise InputError(
-            f"{path} has values of parcel {names[wrong.argmax()]} that are missing or infinite, though the volumes are "
-            "not censored; expected numbers, or n/a in a whole row or column. Make it again, or --exclude the person."
+            f"{series_path} has {signals.shape[1]} columns, its header {len(parcel_names)} names; expected as many."
         )
-    if len(values) < MIN_VOLUMES:
+    if is_matrix(signals):
         raise InputError(
-            f"{path} has {len(values)} volumes that are not censored; expected at least {MIN_VOLUMES}. Leave the "
-            "person out with --exclude."
+            f"{series_path} is a matrix of {len(signals)} parcels, such as of their correlations, and not their "
+            "series; expected a row a volume. Give the series, or leave --connectome out."
         )
-    return names, values
+    signals = signals[~np.isnan(signals).all(axis=1)]
+    is_partly_missing = np.isnan(signals).any(axis=0) & ~np.isnan(signals).all(axis=0)
+    if is_partly_missing.any() or np.isinf(signals).any():
+        is_wrong_parcel = is_partly_missing | np.isinf(signals).any(axis=0)
+        raise InputError(
+            f"{series_path} has values of parcel {parcel_names[is_wrong_parcel.argmax()]} that are missing or "
+            "infinite, though the volumes are not censored; expected numbers, or n/a in a whole row or column. Make it "
+            "again, or --exclude the person."
+        )
+    if len(signals) < MIN_SCAN_VOLUMES:
+        raise InputError(
+            f"{series_path} has {len(signals)} volumes that are not censored; expected at least {MIN_SCAN_VOLUMES}. "
+            "Leave the person out with --exclude."
+        )
+    return parcel_names, signals
 
 
-def is_matrix(values: np.ndarray) -> bool:
+def is_matrix(series_values: np.ndarray) -> bool:
     """Whether a table (rows, columns) is square, and symmetric or with one value in its diagonal, also NaN or inf."""
-    sizes = np.abs(values[np.isfinite(values)])
-    if values.shape[0] != values.shape[1] or not sizes.any():
+    absolute_values = np.abs(series_values[np.isfinite(series_values)])
+    if series_values.shape[0] != series_values.shape[1] or not absolute_values.any():
         return False
-    diagonal = np.diagonal(values)
-    symmetric = np.allclose(values, values.T, rtol=0, atol=ROUNDED * sizes.max(), equal_nan=True)
-    return symmetric or np.array_equal(diagonal, np.full_like(diagonal, diagonal[0]), equal_nan=True)
+    diagonal = np.diagonal(series_values)
+    is_symmetric = np.allclose(
+        series_values, series_values.T, rtol=0, atol=SYMMETRY_TOLERANCE * absolute_values.max(), equal_nan=True
+    )
+    return is_symmetric or np.array_equal(diagonal, np.full_like(diagonal, diagonal[0]), equal_nan=True)
 
 
-def fisher_z(values: np.ndarray) -> np.ndarray:
+def correlate_parcels(signals: np.ndarray) -> np.ndarray:
     """Series (volumes, parcels) -> the Fisher z of the correlation of each two parcels, (edges,) float32 in the order
     of `np.triu_indices`; NaN where a series is constant or unknown."""
-    usable = np.ptp(values, axis=0) > 0
-    centred = values[:, usable] - values[:, usable].mean(0)
-    unit = centred / np.linalg.norm(centred, axis=0)
-    correlation = np.full(2 * values.shape[1:], np.nan)
+    is_varying = np.ptp(signals, axis=0) > 0
+    centred_signals = signals[:, is_varying] - signals[:, is_varying].mean(0)
+    unit_signals = centred_signals / np.linalg.norm(centred_signals, axis=0)
+    parcel_correlation = np.full(2 * signals.shape[1:], np.nan)
     with threadpool_limits(1, "blas"):
-        correlation[np.ix_(usable, usable)] = unit.T @ unit
-    of_pairs = correlation[np.triu_indices(values.shape[1], 1)]
-    return np.arctanh(np.clip(of_pairs, -LARGEST_R, LARGEST_R)).astype(EDGE_DTYPE)
+        parcel_correlation[np.ix_(is_varying, is_varying)] = unit_signals.T @ unit_signals
+    pair_correlation = parcel_correlation[np.triu_indices(signals.shape[1], 1)]
+    return np.arctanh(np.clip(pair_correlation, -MAX_ABSOLUTE_R, MAX_ABSOLUTE_R)).astype(EDGE_DTYPE)
 
 
-def write_edges(path: Path, parcels: tuple[str, ...], row: Path) -> tuple[tuple[str, str], dict[str, float]]:
-    """Writes a person's connectome of these parcels as the file `row`; returns the name and the SHA-256 of the series,
-    and its measures. Raises InputError, naming it, for a parcel that is not among them, and if no two parcels have a
-    signal."""
-    names, series = read_series(path)
-    place = {name: at for at, name in enumerate(parcels)}
-    if other := [name for name in names if name not in place]:
+def write_connectome_row(
+    series_path: Path, parcel_names: tuple[str, ...], row_path: Path
+) -> tuple[tuple[str, str], dict[str, float]]:
+    """Writes a person's connectome of these parcels as the file `row_path`; returns the name and the SHA-256 of the
+    series, and its measures. Raises InputError, naming it, for a parcel that is not among them, and if no two parcels
+    have a signal."""
+    header_names, signals = read_parcel_series(series_path)
+    index_by_parcel = {parcel_name: parcel_index for parcel_index, parcel_name in enumerate(parcel_names)}
+    if foreign_parcels := [parcel_name for parcel_name in header_names if parcel_name not in index_by_parcel]:
         raise InputError(
-            f"{path} has other parcels than the rest: it has {join_names(other, 3)}; expected "
-            f"{join_names(parcels, 3)}. Was it made with another atlas? Choose with --only, or leave the person out "
-            "with --exclude."
+            f"{series_path} has other parcels than the rest: it has {join_names(foreign_parcels, 3)}; expected "
+            f"{join_names(parcel_names, 3)}. Was it made with another atlas? Choose with --only, or leave the person "
+            "out with --exclude."
         )
-    values = np.full((len(series), len(parcels)), np.nan)
-    values[:, [place[name] for name in names]] = series
-    found = fisher_z(values)
-    if np.isnan(found).all():
-        raise InputError(f"{path} has no two parcels with a signal. Leave the person out with --exclude.")
-    row.write_bytes(found.tobytes())
-    return (path.name, compute_sum(path)), edges.of_series(series) | {REPETITION_TIME: repetition_time(path)}
+    ordered_signals = np.full((len(signals), len(parcel_names)), np.nan)
+    ordered_signals[:, [index_by_parcel[parcel_name] for parcel_name in header_names]] = signals
+    edge_z = correlate_parcels(ordered_signals)
+    if np.isnan(edge_z).all():
+        raise InputError(f"{series_path} has no two parcels with a signal. Leave the person out with --exclude.")
+    row_path.write_bytes(edge_z.tobytes())
+    return (series_path.name, compute_sum(series_path)), edges.measure_series(signals) | {
+        REPETITION_TIME_COLUMN: read_series_repetition_time(series_path)
+    }
 
 
-def repetition_time(path: Path) -> float:
+def read_series_repetition_time(series_path: Path) -> float:
     """The seconds from one volume of a series to the next, by the JSON beside it; NaN if that does not say one number.
     Raises InputError if it is damaged."""
-    described = path.with_suffix(".json")
-    said = read_json(described, dict) if described.is_file() else {}
-    seconds, per_second = (said.get(name) for name in ("RepetitionTime", "SamplingFrequency"))
-    if isinstance(seconds, int | float) and seconds > 0:
-        return float(seconds)
-    return 1 / per_second if isinstance(per_second, int | float) and per_second > 0 else np.nan
+    json_path = series_path.with_suffix(".json")
+    json_content = read_json(json_path, dict) if json_path.is_file() else {}
+    repetition_seconds, volumes_per_second = (
+        json_content.get(json_key) for json_key in ("RepetitionTime", "SamplingFrequency")
+    )
+    if isinstance(repetition_seconds, int | float) and repetition_seconds > 0:
+        return float(repetition_seconds)
+    return 1 / volumes_per_second if isinstance(volumes_per_second, int | float) and volumes_per_second > 0 else np.nan
 
 
-def image_of(listing: Listing, name: str | None, given: Path | None) -> tuple[Path | None, list[SummaryRow]]:
-    """The image of the parcels of a kind of series: the one that is `given`, or the one of `seg-<atlas>` that XCP-D
-    leaves in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
-    if given or name is None:
-        return given, []
-    label = re.escape(name.removeprefix("seg-"))
-    pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{label}_(?:.*_)?dseg\.nii(?:\.gz)?)")
-    there = [path for path in listing.files if ATLASES in path.parts and pattern.fullmatch(path.name)]
-    if len(there) > 1:
-        named = join_names(list(map(str, there)))
-        raise InputError(f"{listing.folder} has several images of {name} ({named}); name one with --parcels.")
-    if there:
-        return there[0], []
-    told = "parcels: where they lie is not known, so a blackout leaves the edges as they are; --parcels names it"
-    return None, [("maps", told)]
+def find_parcel_image(
+    listing: FolderListing, series_name: str | None, requested_path: Path | None
+) -> tuple[Path | None, list[SummaryRow]]:
+    """The image of the parcels of a kind of series: the one that is `requested_path`, or the one of `seg-<atlas>` that
+    XCP-D leaves in `atlases/`. If there is none: None and a fact. Raises InputError if there are several."""
+    if requested_path or series_name is None:
+        return requested_path, []
+    atlas_pattern = re.escape(series_name.removeprefix("seg-"))
+    image_pattern = re.compile(rf"(?i:(?:.*_)?(?:atlas|seg)-{atlas_pattern}_(?:.*_)?dseg\.nii(?:\.gz)?)")
+    image_paths = [
+        image_path
+        for image_path in listing.paths
+        if ATLASES_FOLDER in image_path.parts and image_pattern.fullmatch(image_path.name)
+    ]
+    if len(image_paths) > 1:
+        paths_text = join_names(list(map(str, image_paths)))
+        raise InputError(
+            f"{listing.folder} has several images of {series_name} ({paths_text}); name one with --parcels."
+        )
+    if image_paths:
+        return image_paths[0], []
+    message = "parcels: where they lie is not known, so a blackout leaves the edges as they are; --parcels names it"
+    return None, [("maps", message)]
 
 
-def parcel_image(path: Path, parcels: Sequence[str]) -> tuple[np.ndarray, list[SummaryRow]]:
+def make_parcel_image(image_path: Path, parcel_names: Sequence[str]) -> tuple[np.ndarray, list[SummaryRow]]:
     """The image of a connectome's parcels (91, 109, 91) int16, 1 + the position of each voxel's parcel, and facts; from
     an image of labels on any grid, by nearest neighbour. The label of a parcel is that in the table beside the image,
     else its name if that is a number. Raises InputError if a parcel is not in it."""
-    labels, known = read_label_image(path)
-    named = labels_beside(path)
-    numbers = [named.get(name, parse_natural_number(name)) for name in parcels]
-    if absent := [name for name, number in zip(parcels, numbers, strict=True) if number not in known]:
+    label_volume, image_labels = read_label_image(image_path)
+    label_by_name = read_label_numbers(image_path)
+    parcel_labels = [label_by_name.get(parcel_name, parse_natural_number(parcel_name)) for parcel_name in parcel_names]
+    if absent_parcels := [
+        parcel_name
+        for parcel_name, label_number in zip(parcel_names, parcel_labels, strict=True)
+        if label_number not in image_labels
+    ]:
         raise InputError(
-            f"{path} has no label for {len(absent)} of {len(parcels)} parcels of the series, {join_names(absent)}; "
-            "expected the image that the series were made with, and a table index,name beside it if parcels have names."
+            f"{image_path} has no label for {len(absent_parcels)} of {len(parcel_names)} parcels of the series, "
+            f"{join_names(absent_parcels)}; expected the image that the series were made with, and a table index,name "
+            "beside it if parcels have names."
         )
-    if len(set(numbers)) < len(numbers):
-        raise InputError(f"{path}: the table beside it gives two parcels one number; expected one each. Correct it.")
-    position = np.zeros(max(known) + 1, np.int16)
-    for at, number in enumerate(numbers, 1):
-        position[number] = at
-    image = position[labels]
-    lost = sorted(set(range(1, len(parcels) + 1)) - set(np.unique(image).tolist()))
-    without = f"; without a voxel on the 2 mm grid: {join_names([parcels[at - 1] for at in lost])}" if lost else ""
-    return image, [("maps", f"parcels: {path}, {len(parcels)} of its {len(known)} labels{without}")]
+    if len(set(parcel_labels)) < len(parcel_labels):
+        raise InputError(
+            f"{image_path}: the table beside it gives two parcels one number; expected one each. Correct it."
+        )
+    position_by_label = np.zeros(max(image_labels) + 1, np.int16)
+    for parcel_position, label_number in enumerate(parcel_labels, 1):
+        position_by_label[label_number] = parcel_position
+    position_volume = position_by_label[label_volume]
+    lost_positions = sorted(set(range(1, len(parcel_names) + 1)) - set(np.unique(position_volume).tolist()))
+    lost_text = (
+        f"; without a voxel on the 2 mm grid: "
+        f"{join_names([parcel_names[parcel_position - 1] for parcel_position in lost_positions])}"
+        if lost_positions
+        else ""
+    )
+    return position_volume, [
+        ("maps", f"parcels: {image_path}, {len(parcel_names)} of its {len(image_labels)} labels{lost_text}")
+    ]
 
 
-def labels_beside(path: Path) -> dict[str, int]:
+def read_label_numbers(image_path: Path) -> dict[str, int]:
     """The numbers of labels by their names, in the `.tsv` beside an image or the only `*dseg.tsv` of its folder; empty
     without one. Raises InputError if it has no column of numbers."""
-    own = make_sidecar_path(path, ".tsv")
-    others = list(path.parent.glob("*dseg.tsv"))
-    found = own if own.is_file() else others[0] if len(others) == 1 else None
-    if found is None:
+    image_table_path = make_sidecar_path(image_path, ".tsv")
+    folder_table_paths = list(image_path.parent.glob("*dseg.tsv"))
+    table_path = (
+        image_table_path
+        if image_table_path.is_file()
+        else folder_table_paths[0]
+        if len(folder_table_paths) == 1
+        else None
+    )
+    if table_path is None:
         return {}
-    table = read_table(found)
-    numbers = table[INDEX].map(parse_natural_number) if INDEX in table else pd.Series([None])
-    if numbers.isna().any():
-        raise InputError(f"{found} has no column {INDEX} of whole numbers; expected {INDEX},name of each label.")
-    cells = (zip(table[name], numbers, strict=True) for name in table.columns.drop(INDEX)[::-1])
-    return {text: int(number) for one in cells for text, number in one if text}
+    label_table = read_text_table(table_path)
+    label_numbers = (
+        label_table[INDEX_COLUMN].map(parse_natural_number) if INDEX_COLUMN in label_table else pd.Series([None])
+    )
+    if label_numbers.isna().any():
+        raise InputError(
+            f"{table_path} has no column {INDEX_COLUMN} of whole numbers; expected {INDEX_COLUMN},name of each label."
+        )
+    name_number_columns = (
+        zip(label_table[column_name], label_numbers, strict=True)
+        for column_name in label_table.columns.drop(INDEX_COLUMN)[::-1]
+    )
+    return {
+        label_name: int(label_number)
+        for name_number_pairs in name_number_columns
+        for label_name, label_number in name_number_pairs
+        if label_name
+    }

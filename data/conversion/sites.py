@@ -11,56 +11,90 @@ from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.phenotype import clean_column
 from data.cohorts.rows import SITE_UNKNOWN_SENTENCE, UNKNOWN_SITE, find_recorded_sites, join_names
-from data.conversion.tables import column
+from data.conversion.tables import select_column
 
-SITE_COLUMNS = ("SITE_ID", "site")
-SITE_WORDS = re.compile(
+DEFAULT_SITE_COLUMNS = ("SITE_ID", "site")
+SITE_WORD_PATTERN = re.compile(
     r"site|scann?er|cent(er|re)|instit(ute|ution)|manufacturer|vendor|hospital|clinic|university|magnet|location|lab(oratory)?"
     r"|station|system|cohort",
     re.IGNORECASE,
 )
 
 
-def check_known(sites: pd.Series, column: str | None, identifier: pd.Series, path: Path) -> None:
+def check_sites_complete(
+    site_by_row: pd.Series, site_column: str | None, subject_ids: pd.Series, table_path: Path
+) -> None:
     """Raises InputError if the site of some people is known, and that of others is not."""
-    unknown = ~sites.isin(find_recorded_sites(sites))
-    if unknown.any() and not unknown.all():
+    is_unknown = ~site_by_row.isin(find_recorded_sites(site_by_row))
+    if is_unknown.any() and not is_unknown.all():
         raise InputError(
-            f"The {column} of {unknown.sum()} of {format_participants(len(unknown))} of {path} is unknown: "
-            f"{join_names(identifier[unknown.index[unknown]].tolist())}. They would be compared as if they were of one "
-            "site. Fill it in, or leave them out with convert --exclude."
+            f"The {site_column} of {is_unknown.sum()} of {format_participants(len(is_unknown))} of {table_path} is "
+            f"unknown: {join_names(subject_ids[is_unknown.index[is_unknown]].tolist())}. They would be compared as if "
+            "they were of one site. Fill it in, or leave them out with convert --exclude."
         )
 
 
 def read_sites(
-    rows: pd.DataFrame, named: str | None, known: Sequence[str], others: Sequence[str | None], path: Path
+    text_table: pd.DataFrame,
+    requested_column: str | None,
+    default_columns: Sequence[str],
+    reserved_columns: Sequence[str | None],
+    table_path: Path,
 ) -> tuple[str | None, pd.Series, SummaryRow]:
-    """The column of sites that is `named` (empty: none), or else the first of those `known`; the site of each of these
-    rows; which column that is, and which others look like one. Raises InputError if it is one of `others`, or
-    if another one than these looks like the site and none is named."""
-    if named and named in others:
+    """The column of sites that is `requested_column` (empty: none), or else the first of those `default_columns`; the
+    site of each of these rows; which column that is, and which others look like one. Raises InputError if it is one of
+    `reserved_columns`, or if another one than these looks like the site and none is named."""
+    if requested_column and requested_column in reserved_columns:
         raise InputError(
-            f"--siteColumn {named} is also the diagnosis, the IDs or the maps of {path}; one column cannot be both. "
-            "Name the column of sites, or say with --siteColumn '' that there is none."
+            f"--siteColumn {requested_column} is also the diagnosis, the IDs or the maps of {table_path}; one column "
+            "cannot be both. Name the column of sites, or say with --siteColumn '' that there is none."
         )
-    found = next((name for name in known if name in rows and name not in others), None) if named is None else named
-    alike = [name for name in rows if name not in (found, *others) and is_like_sites(rows[name])]
-    if alike and found is None:
+    site_column = (
+        next(
+            (
+                column_name
+                for column_name in default_columns
+                if column_name in text_table and column_name not in reserved_columns
+            ),
+            None,
+        )
+        if requested_column is None
+        else requested_column
+    )
+    candidate_columns = [
+        column_name
+        for column_name in text_table
+        if column_name not in (site_column, *reserved_columns) and is_site_candidate(text_table[column_name])
+    ]
+    if candidate_columns and site_column is None:
         raise InputError(
-            f"{join_names(alike)} of {path} looks like the site, on which results depend; name the column of sites "
-            f"with --siteColumn {quote(alike[0])}, or say with --siteColumn '' that there is none."
+            f"{join_names(candidate_columns)} of {table_path} looks like the site, on which results depend; name the "
+            f"column of sites with --siteColumn {quote(candidate_columns[0])}, or say with --siteColumn '' that there "
+            "is none."
         )
-    if found:
-        sites = clean_column(column(rows, found, path)).fillna("").astype(str).str.split().str.join(" ")
-        count = len(find_recorded_sites(sites))
-        told = f"{found}, {count} site{'s'[: count != 1]}"
+    if site_column:
+        site_by_row = (
+            clean_column(select_column(text_table, site_column, table_path))
+            .fillna("")
+            .astype(str)
+            .str.split()
+            .str.join(" ")
+        )
+        site_count = len(find_recorded_sites(site_by_row))
+        message = f"{site_column}, {site_count} site{'s'[: site_count != 1]}"
     else:
-        sites, told = pd.Series(UNKNOWN_SITE, rows.index), f"no column is used. {SITE_UNKNOWN_SENTENCE}"
-    more = f"; {join_names(alike)} looks like a site; if it is, use --siteColumn" if alike else ""
-    return found or None, sites, ("site", told + more)
+        site_by_row, message = pd.Series(UNKNOWN_SITE, text_table.index), f"no column is used. {SITE_UNKNOWN_SENTENCE}"
+    candidates_text = (
+        f"; {join_names(candidate_columns)} looks like a site; if it is, use --siteColumn" if candidate_columns else ""
+    )
+    return site_column or None, site_by_row, ("site", message + candidates_text)
 
 
-def is_like_sites(column: pd.Series) -> bool:
+def is_site_candidate(text_column: pd.Series) -> bool:
     """Whether a column looks like the site: by a word of its name, and by values that some people share."""
-    words = re.split(r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(column.name)))  # scannerModel, SCAN_CENTRE
-    return any(map(SITE_WORDS.fullmatch, words)) and 1 < clean_column(column).nunique() < max(len(column), 3)
+    name_words = re.split(
+        r"[^A-Za-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(text_column.name))
+    )  # scannerModel, SCAN_CENTRE
+    return any(map(SITE_WORD_PATTERN.fullmatch, name_words)) and 1 < clean_column(text_column).nunique() < max(
+        len(text_column), 3
+    )

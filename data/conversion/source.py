@@ -14,336 +14,467 @@ from data.base.terminal import SummaryRow
 from data.cohorts.derivation import Derivation
 from data.cohorts.rows import Metadata, join_names
 from data.conversion import derived
-from data.conversion.discovery import KNOWN_MAPS, MAPS, SERIES, Listing, find, find_table
+from data.conversion.discovery import (
+    MAP_PRODUCT,
+    PARCEL_SERIES_PRODUCT,
+    STANDARD_MAPS,
+    FolderListing,
+    find_files,
+    find_table,
+)
 from data.conversion.options import SourceOptions
 from data.conversion.selection import (
-    ABIDE_SUBJECT,
+    ABIDE_ID_COLUMN,
     Condition,
-    coding_of,
-    excluded,
-    labels,
-    of_labels,
+    find_label_coding,
+    parse_excluded_ids,
+    read_labels,
+    summarise_labels,
 )
-from data.conversion.series import image_of
-from data.conversion.sites import SITE_COLUMNS, check_known, read_sites
+from data.conversion.series import find_parcel_image
+from data.conversion.sites import DEFAULT_SITE_COLUMNS, check_sites_complete, read_sites
 from data.conversion.tables import (
     check_identifiers,
-    column,
-    key,
-    matching_column,
-    read_table,
-    unmatched,
-    without_codes,
+    clear_missing_codes,
+    find_matching_column,
+    make_unmatched_error,
+    normalise_id,
+    read_text_table,
+    select_column,
 )
 from data.conversion.template import TemplateCohort
-from data.conversion.volumes import check_map_names, files_of, maps_in
+from data.conversion.volumes import check_map_names, find_file_map_name, find_map_files
 
-DEFAULT_MAPS = ("falff",)
-EVERY_MAP = ("all",)  # that everybody has
+DEFAULT_CONVERTED_MAPS = ("falff",)
+ALL_MAPS_OPTION = ("all",)  # that everybody has
 
 
 @dataclass(frozen=True)
 class Source:
     """Subjects to convert, those that cannot be, and how they were read; each data frame has a row for each subject."""
 
-    table: Path
+    table_path: Path
     label_column: str | None  # None if the table has none, as below
     site_column: str | None
-    subjects: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
-    maps: pd.DataFrame  # MapOnDisk, a column for each map, by name
-    rows: pd.DataFrame  # the table's text
-    measured: tuple[str, ...]  # columns of `rows` that the table lacks, see `with_motion`
-    left_out: dict[str, list[str]]  # for each reason, the subjects without a record
-    facts: list[SummaryRow]  # how all of this was found
-    series: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
-    parcels: Path | None = None  # the image of their labels
+    subject_table: pd.DataFrame  # subject, site, label (1.0 autism, 0.0 control, NaN unknown)
+    map_files: pd.DataFrame  # MapOnDisk, a column for each map, by name
+    text_table: pd.DataFrame  # the table's text
+    motion_columns: tuple[str, ...]  # columns of `text_table` that the table lacks, see `add_motion_column`
+    left_out_by_reason: dict[str, list[str]]  # for each reason, the subjects without a record
+    summary_rows: list[SummaryRow]  # how all of this was found
+    series_paths: pd.Series | None = None  # the file of each, called by what they hold; None without --connectome
+    parcel_image_path: Path | None = None  # the image of their labels
     derivation: Derivation | None = None  # how all of this was derived from scans, if that is known
-    images: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
-    odd_allowed: bool = False  # whether --missing says which numbers are codes, and so that all others are right
-    family_column: str | None = None  # of which `subjects` have the column `family`
-    id_column: str = ""  # that was named, now or of those who were prepared before, as the next two
+    image_path_by_name: Mapping[str, Path] = field(default_factory=dict)  # that were taken for it
+    allow_outliers: bool = False  # whether --missing says which numbers are codes, and so that all others are right
+    family_column: str | None = None  # of which `subject_table` have the column `family`
+    requested_id_column: str = ""  # that was named, now or of those who were prepared before, as the next two
     map_column: str = ""
-    column_maps: tuple[str, ...] = ()  # what the files that its columns name are called
+    map_column_names: tuple[str, ...] = ()  # what the files that its columns name are called
 
 
 @dataclass(frozen=True)
 class JoinedTable:
     """A table joined with maps."""
 
-    path: Path
-    table: pd.DataFrame
+    table_path: Path
+    text_table: pd.DataFrame
     id_column: str
-    maps: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
-    wanted: list[str]  # maps in these files
-    facts: list[SummaryRow]
-    stray: list[str] = field(default_factory=list)  # IDs of maps without a row
-    series: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
-    named_id: str = ""  # the column of IDs, if it was named
+    map_paths: pd.DataFrame  # the files of maps of each row (a column for each name), NaN if none
+    map_names: list[str]  # maps in these files
+    summary_rows: list[SummaryRow]
+    stray_ids: list[str] = field(default_factory=list)  # IDs of maps without a row
+    series_paths: pd.Series | None = None  # the file of each row, NaN if there is none; None without --connectome
+    requested_id_column: str = ""  # the column of IDs, if it was named
     map_column: str = ""  # that of paths, if one was
 
     @property
-    def complete(self) -> pd.Series:
+    def is_complete(self) -> pd.Series:
         """Whether each row has all maps, and series."""
-        with_maps = self.maps.notna().all(axis=1)
-        return with_maps if self.series is None else with_maps & self.series.notna()
+        has_maps = self.map_paths.notna().all(axis=1)
+        return has_maps if self.series_paths is None else has_maps & self.series_paths.notna()
 
     @property
-    def identifier(self) -> pd.Series:
+    def subject_ids(self) -> pd.Series:
         """The subject of each row."""
-        return self.table[ABIDE_SUBJECT if ABIDE_SUBJECT in self.table else self.id_column].map(key)
+        return self.text_table[ABIDE_ID_COLUMN if ABIDE_ID_COLUMN in self.text_table else self.id_column].map(
+            normalise_id
+        )
 
 
 def read_source(
-    folder: Path, options: SourceOptions, like: TemplateCohort | None = None, optional: bool = False
+    maps_folder: Path, options: SourceOptions, template: TemplateCohort | None = None, is_label_optional: bool = False
 ) -> Source:
-    """Joins the maps under `folder` with the table. Who lacks a map or a diagnosis is left out; the latter is
-    `optional` of new people, who are prepared `like` others. Raises InputError if a choice must be made by the user."""
-    if not folder.is_dir():
+    """Joins the maps under `maps_folder` with the table. Who lacks a map or a diagnosis is left out; the latter is
+    `is_label_optional` of new people, who are prepared `template` others. Raises InputError if a choice must be made
+    by the user."""
+    if not maps_folder.is_dir():
         raise InputError(
-            f"{folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
+            f"{maps_folder} is not a folder; expected fALFF maps, or others, as NIfTI and a table of participants."
         )
-    site_columns, before = list(SITE_COLUMNS), Metadata()
-    if like:
-        optional, before = True, like.cohort.metadata
-        options = replace(options, maps=like.cohort.map_names, connectome=like.cohort.metadata.connectome or None)
-        site_columns = [like.cohort.metadata.site_column, *site_columns]
-    listing = Listing(folder)
-    joined = join(listing, options, before)
-    path, table, identifier = joined.path, joined.table, joined.identifier
-    coding = coding_of(table, options, path, optional)
-    diagnosis, label = labels(table, coding, path, optional)
-    labelled = label.notna() | (diagnosis.isna() & optional)
-    unwanted, of_unwanted = unwanted_rows(joined, options)
-    if options.maps == EVERY_MAP:
-        joined = of_everybody(joined, labelled & (unwanted == ""))
-    reasons = left_out(joined, diagnosis, labelled, unwanted)
-    kept = joined.complete & labelled & (unwanted == "")
-    if not kept.any():
-        why = "; ".join(f"{reason} ({len(names)})" for reason, names in reasons.items())
+    site_columns, template_metadata = list(DEFAULT_SITE_COLUMNS), Metadata()
+    if template:
+        is_label_optional, template_metadata = True, template.cohort.metadata
+        options = replace(
+            options, maps=template.cohort.map_names, connectome=template.cohort.metadata.connectome or None
+        )
+        site_columns = [template.cohort.metadata.site_column, *site_columns]
+    listing = FolderListing(maps_folder)
+    joined_table = join_table(listing, options, template_metadata)
+    table_path, text_table, subject_ids = joined_table.table_path, joined_table.text_table, joined_table.subject_ids
+    label_coding = find_label_coding(text_table, options, table_path, is_label_optional)
+    diagnosis_values, label_values = read_labels(text_table, label_coding, table_path, is_label_optional)
+    is_labelled = label_values.notna() | (diagnosis_values.isna() & is_label_optional)
+    unwanted_reasons, unwanted_summary = find_unwanted_rows(joined_table, options)
+    if options.maps == ALL_MAPS_OPTION:
+        joined_table = keep_common_maps(joined_table, is_labelled & (unwanted_reasons == ""))
+    subjects_by_reason = list_left_out(joined_table, diagnosis_values, is_labelled, unwanted_reasons)
+    is_converted = joined_table.is_complete & is_labelled & (unwanted_reasons == "")
+    if not is_converted.any():
+        reasons_text = "; ".join(
+            f"{reason} ({len(reason_subjects)})" for reason, reason_subjects in subjects_by_reason.items()
+        )
         raise InputError(
-            f"Nobody of {path} can be converted: {why or 'it has no rows'}. Expected maps and a diagnosis of some."
+            f"Nobody of {table_path} can be converted: {reasons_text or 'it has no rows'}. Expected maps and a "
+            "diagnosis of some."
         )
-    check_identifiers(identifier[kept], path)
-    check_own_maps(joined, kept, joined.map_column or joined.id_column)
-    others = [joined.id_column, ABIDE_SUBJECT, coding.name if coding else None, *joined.map_column.split(",")]
-    site_column, sites, of_sites = read_sites(table[kept], options.site_column, site_columns, others, path)
-    if not optional:
-        check_known(sites, site_column, identifier, path)
-    subjects = pd.DataFrame({"subject": identifier, "site": sites, "label": label})[kept]
-    subjects = subjects.sort_values("subject", key=lambda name: name.str.zfill(20))
-    maps, of_volumes = maps_in(joined.maps.loc[subjects.index].reset_index(drop=True), joined.wanted, folder)
-    image, of_image = (None, []) if optional else image_of(listing, options.connectome, options.parcels)
-    rows, of_motion = derived.with_motion(table.loc[subjects.index], maps)
-    here = set(subjects["subject"])
-    twice = {reason: shared for reason, names in reasons.items() if (shared := [one for one in names if one in here])}
-    absent = {reason: [name for name in names if name not in here] for reason, names in reasons.items()}
+    check_identifiers(subject_ids[is_converted], table_path)
+    check_distinct_maps(joined_table, is_converted, joined_table.map_column or joined_table.id_column)
+    reserved_columns = [
+        joined_table.id_column,
+        ABIDE_ID_COLUMN,
+        label_coding.label_column if label_coding else None,
+        *joined_table.map_column.split(","),
+    ]
+    site_column, site_by_row, site_summary = read_sites(
+        text_table[is_converted], options.site_column, site_columns, reserved_columns, table_path
+    )
+    if not is_label_optional:
+        check_sites_complete(site_by_row, site_column, subject_ids, table_path)
+    subject_table = pd.DataFrame({"subject": subject_ids, "site": site_by_row, "label": label_values})[is_converted]
+    subject_table = subject_table.sort_values("subject", key=lambda subject_id: subject_id.str.zfill(20))
+    map_files, volume_summary = find_map_files(
+        joined_table.map_paths.loc[subject_table.index].reset_index(drop=True), joined_table.map_names, maps_folder
+    )
+    parcel_image_path, image_summary = (
+        (None, []) if is_label_optional else find_parcel_image(listing, options.connectome, options.parcels)
+    )
+    converted_rows, motion_summary = derived.add_motion_column(text_table.loc[subject_table.index], map_files)
+    converted_subjects = set(subject_table["subject"])
+    repeated_by_reason = {
+        reason: repeated_subjects
+        for reason, reason_subjects in subjects_by_reason.items()
+        if (
+            repeated_subjects := [
+                repeated_subject for repeated_subject in reason_subjects if repeated_subject in converted_subjects
+            ]
+        )
+    }
+    left_out_by_reason = {
+        reason: [subject_id for subject_id in reason_subjects if subject_id not in converted_subjects]
+        for reason, reason_subjects in subjects_by_reason.items()
+    }
     source = Source(
-        table=path,
-        label_column=coding.name if coding else None,
+        table_path=table_path,
+        label_column=label_coding.label_column if label_coding else None,
         site_column=site_column,
-        subjects=subjects.reset_index(drop=True),
-        maps=maps,
-        rows=rows,
-        measured=tuple(rows.columns.difference(table.columns)),
-        left_out=absent,
-        facts=[
-            *joined.facts,
-            *of_volumes,
-            ("layout", f"table {path}, joined by {joined.id_column}"),
-            of_labels(coding, diagnosis[kept], label[kept]),
-            of_sites,
-            *of_motion,
-            *of_image,
-            *of_unwanted,
+        subject_table=subject_table.reset_index(drop=True),
+        map_files=map_files,
+        text_table=converted_rows,
+        motion_columns=tuple(converted_rows.columns.difference(text_table.columns)),
+        left_out_by_reason=left_out_by_reason,
+        summary_rows=[
+            *joined_table.summary_rows,
+            *volume_summary,
+            ("layout", f"table {table_path}, joined by {joined_table.id_column}"),
+            summarise_labels(label_coding, diagnosis_values[is_converted], label_values[is_converted]),
+            site_summary,
+            *motion_summary,
+            *image_summary,
+            *unwanted_summary,
             *(
-                ("left out", f"another row or map of {join_names(names)}, who have a record: {reason}")
-                for reason, names in twice.items()
+                ("left out", f"another row or map of {join_names(reason_subjects)}, who have a record: {reason}")
+                for reason, reason_subjects in repeated_by_reason.items()
             ),
             *(
-                ("left out", f"{len(names)}, {reason}: {join_names(names)}")
-                for reason, names in absent.items()
-                if names
+                ("left out", f"{len(reason_subjects)}, {reason}: {join_names(reason_subjects)}")
+                for reason, reason_subjects in left_out_by_reason.items()
+                if reason_subjects
             ),
         ],
-        series=None if joined.series is None else joined.series[subjects.index],
-        parcels=image,
-        odd_allowed=options.missing is not None,
-        id_column=joined.named_id,
-        map_column=joined.map_column,
-        column_maps=tuple(map(str, joined.maps)) if joined.map_column else (),
+        series_paths=None if joined_table.series_paths is None else joined_table.series_paths[subject_table.index],
+        parcel_image_path=parcel_image_path,
+        allow_outliers=options.missing is not None,
+        requested_id_column=joined_table.requested_id_column,
+        map_column=joined_table.map_column,
+        map_column_names=tuple(map(str, joined_table.map_paths)) if joined_table.map_column else (),
     )
-    derivation, of_derivation = derived.common(source)
-    images, missing = derived.images_of(derivation, listing, options.parcels)
-    return replace(source, derivation=derivation, images=images, facts=[*source.facts, *of_derivation, *missing])
+    derivation, derivation_summary = derived.find_common_derivation(source)
+    image_path_by_name, missing_image_summary = derived.find_image_files(derivation, listing, options.parcels)
+    return replace(
+        source,
+        derivation=derivation,
+        image_path_by_name=image_path_by_name,
+        summary_rows=[*source.summary_rows, *derivation_summary, *missing_image_summary],
+    )
 
 
-def unwanted_rows(joined: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[SummaryRow]]:
+def find_unwanted_rows(joined_table: JoinedTable, options: SourceOptions) -> tuple[pd.Series, list[SummaryRow]]:
     """Why --exclude or --where leaves out each row, empty where they do not; facts on either. Raises InputError."""
-    reason, facts = pd.Series("", joined.table.index), list[SummaryRow]()
+    reason_by_row, summary_rows = pd.Series("", joined_table.text_table.index), list[SummaryRow]()
     if options.where:
-        condition = Condition(options.where, joined.table, joined.path)
-        truth = condition.truth()
-        reason = reason.mask(~truth.fillna(True), f"--where {options.where} is false")
-        reason = reason.mask(truth.isna(), f"--where {options.where} depends on a missing value")
-        facts += condition.facts
+        where_condition = Condition(options.where, joined_table.text_table, joined_table.table_path)
+        is_met = where_condition.evaluate_rows()
+        reason_by_row = reason_by_row.mask(~is_met.fillna(True), f"--where {options.where} is false")
+        reason_by_row = reason_by_row.mask(is_met.isna(), f"--where {options.where} depends on a missing value")
+        summary_rows += where_condition.summary_rows
     if options.exclude:
-        named = excluded(options.exclude)
-        ids = [joined.identifier, joined.table[joined.id_column].map(key)]
-        reason = reason.mask(ids[0].isin(named) | ids[1].isin(named), "named by --exclude")
-        known = {*ids[0], *ids[1], *joined.stray}
-        if nobody := [text for identifier, text in named.items() if identifier not in known]:
-            told = f"--exclude names {len(nobody)} of whom there is neither a row nor a map: {join_names(nobody)}"
-            facts.append(("left out", told))
-    return reason, facts
+        text_by_excluded_id = parse_excluded_ids(options.exclude)
+        id_columns = [joined_table.subject_ids, joined_table.text_table[joined_table.id_column].map(normalise_id)]
+        reason_by_row = reason_by_row.mask(
+            id_columns[0].isin(text_by_excluded_id) | id_columns[1].isin(text_by_excluded_id), "named by --exclude"
+        )
+        present_ids = {*id_columns[0], *id_columns[1], *joined_table.stray_ids}
+        if absent_texts := [
+            id_text for excluded_id, id_text in text_by_excluded_id.items() if excluded_id not in present_ids
+        ]:
+            message = (
+                f"--exclude names {len(absent_texts)} of whom there is neither a row nor a map: "
+                f"{join_names(absent_texts)}"
+            )
+            summary_rows.append(("left out", message))
+    return reason_by_row, summary_rows
 
 
-def left_out(
-    joined: JoinedTable, diagnosis: pd.Series, labelled: pd.Series, unwanted: pd.Series
+def list_left_out(
+    joined_table: JoinedTable, diagnosis_values: pd.Series, is_labelled: pd.Series, unwanted_reasons: pd.Series
 ) -> dict[str, list[str]]:
     """For each reason, the subjects that are left out, or a row or map of whom is; each row for its first reason."""
-    maps, complete = joined.maps, joined.complete
-    some, others = maps.notna().any(axis=1), complete & ~labelled
-    rows = {"no map": ~some} | {f"no map {name}": some & maps[name].isna() for name in maps}
-    if joined.series is not None:
-        rows["no series of parcels"] = some & joined.series.isna()
-    rows[f"{diagnosis.name or 'diagnosis'} unknown"] = others & diagnosis.isna()
-    for value in sorted(diagnosis[others].dropna().unique()):
-        rows[f"{diagnosis.name} is {value}"] = others & (diagnosis == value)
-    for reason in sorted({*unwanted} - {""}):
-        rows[reason] = complete & labelled & (unwanted == reason)
-    found = {reason: joined.identifier[of].tolist() for reason, of in rows.items()}
-    found["a map without a row in the table"] = joined.stray
-    return {reason: subjects for reason, subjects in found.items() if subjects}
+    map_paths, is_complete = joined_table.map_paths, joined_table.is_complete
+    has_map, lacks_label = map_paths.notna().any(axis=1), is_complete & ~is_labelled
+    mask_by_reason = {"no map": ~has_map} | {
+        f"no map {map_name}": has_map & map_paths[map_name].isna() for map_name in map_paths
+    }
+    if joined_table.series_paths is not None:
+        mask_by_reason["no series of parcels"] = has_map & joined_table.series_paths.isna()
+    mask_by_reason[f"{diagnosis_values.name or 'diagnosis'} unknown"] = lacks_label & diagnosis_values.isna()
+    for diagnosis_value in sorted(diagnosis_values[lacks_label].dropna().unique()):
+        mask_by_reason[f"{diagnosis_values.name} is {diagnosis_value}"] = lacks_label & (
+            diagnosis_values == diagnosis_value
+        )
+    for reason in sorted({*unwanted_reasons} - {""}):
+        mask_by_reason[reason] = is_complete & is_labelled & (unwanted_reasons == reason)
+    subjects_by_reason = {
+        reason: joined_table.subject_ids[row_mask].tolist() for reason, row_mask in mask_by_reason.items()
+    }
+    subjects_by_reason["a map without a row in the table"] = joined_table.stray_ids
+    return {reason: reason_subjects for reason, reason_subjects in subjects_by_reason.items() if reason_subjects}
 
 
-def join(listing: Listing, options: SourceOptions, before: Metadata) -> JoinedTable:
+def join_table(listing: FolderListing, options: SourceOptions, template_metadata: Metadata) -> JoinedTable:
     """Finds the table, the maps, by their names or by the column that names them, and the series that --connectome
     asks for; cells that --missing names are empty. Columns of IDs and of paths that are not named are those of
-    `before`, as far as the table has them. Raises InputError."""
-    if before.map_column and not options.map_column:
-        path = options.table or find_table(listing.folder, (), lambda table: True)
-        table = read_table(path)
-        has_them = {*map_columns_of(table, before.map_column)} <= {*table}
-        options = replace(options, map_column=before.map_column if has_them else None)
-    by_column = join_named(listing.folder, options, before) if options.map_column else None
-    joined = by_column or join_found(listing, options, before)
-    table, path = joined.table, joined.path
-    joined = replace(joined, table=without_codes(table, options.missing or (), path))
+    `template_metadata`, as far as the table has them. Raises InputError."""
+    if template_metadata.map_column and not options.map_column:
+        table_path = options.table or find_table(listing.folder, (), lambda text_table: True)
+        text_table = read_text_table(table_path)
+        has_map_columns = {*split_map_columns(text_table, template_metadata.map_column)} <= {*text_table}
+        options = replace(options, map_column=template_metadata.map_column if has_map_columns else None)
+    column_joined_table = join_map_columns(listing.folder, options, template_metadata) if options.map_column else None
+    joined_table = column_joined_table or join_recognised_maps(listing, options, template_metadata)
+    text_table, table_path = joined_table.text_table, joined_table.table_path
+    joined_table = replace(joined_table, text_table=clear_missing_codes(text_table, options.missing or (), table_path))
     if not options.connectome:
         if options.parcels:
             raise InputError("--parcels is about the series that --connectome names; name them, or leave it out.")
-        return joined
-    names = [] if options.map_column else list(joined.maps)
-    files, _, facts = find(listing, SERIES, options.connectome, options.only, names)
-    found = {one.identifier: one.path for one in files}
-    subject = joined.named_id or matching_column(table, set(found), path)
-    series = column(table, subject, path).map(key).map(found).rename(options.connectome)
-    return replace(joined, series=series, facts=[*joined.facts, *facts])
+        return joined_table
+    map_names = [] if options.map_column else list(joined_table.map_paths)
+    series_files, _, summary_rows = find_files(
+        listing, PARCEL_SERIES_PRODUCT, options.connectome, options.only, map_names
+    )
+    path_by_id = {series_file.comparable_id: series_file.path for series_file in series_files}
+    matched_id_column = joined_table.requested_id_column or find_matching_column(
+        text_table, set(path_by_id), table_path
+    )
+    series_paths = (
+        select_column(text_table, matched_id_column, table_path)
+        .map(normalise_id)
+        .map(path_by_id)
+        .rename(options.connectome)
+    )
+    return replace(joined_table, series_paths=series_paths, summary_rows=[*joined_table.summary_rows, *summary_rows])
 
 
-def named_id(table: pd.DataFrame, options: SourceOptions, before: Metadata) -> str:
-    """The column of IDs that is named, or that of `before`, if the table has it; empty without any."""
-    return options.id_column or (before.id_column if before.id_column in table else "")
+def find_id_column(text_table: pd.DataFrame, options: SourceOptions, template_metadata: Metadata) -> str:
+    """The column of IDs that is named, or that of `template_metadata`, if the table has it; empty without any."""
+    return options.id_column or (template_metadata.id_column if template_metadata.id_column in text_table else "")
 
 
-def map_columns_of(table: pd.DataFrame, named: str) -> list[str]:
+def split_map_columns(text_table: pd.DataFrame, map_column_option: str) -> list[str]:
     """The columns that --mapColumn names: one, whose name may have a comma, or several."""
-    return [named] if named in table else named.split(",")
+    return [map_column_option] if map_column_option in text_table else map_column_option.split(",")
 
 
-def join_found(listing: Listing, options: SourceOptions, before: Metadata) -> JoinedTable:
+def join_recognised_maps(listing: FolderListing, options: SourceOptions, template_metadata: Metadata) -> JoinedTable:
     """The table and the maps that are recognised by their names."""
-    names = options.maps or DEFAULT_MAPS
-    if names == EVERY_MAP:  # if there are none, the error says what is expected
-        names = tuple(name for name in KNOWN_MAPS if listing.found(MAPS, name)) or DEFAULT_MAPS
-    check_map_names(names)
-    of_files = list(dict.fromkeys(files_of(listing, name) for name in names))
-    found = {name: find(listing, MAPS, name, options.only, of_files) for name in of_files}
-    maps = {name: {one.identifier: one.path for one in files} for name, (files, _, _) in found.items()}
-    identifiers = set().union(*maps.values())
-    places = [place for of_map in maps.values() for place in of_map.values()]
-    path = options.table or find_table(listing.folder, places, lambda table: names_some(table, identifiers))
-    table = read_table(path)
-    id_column = named_id(table, options, before)
-    subject = id_column or matching_column(table, identifiers, path)
-    keys = column(table, subject, path).map(key)
-    of_row = pd.DataFrame({name: keys.map(of_map) for name, of_map in maps.items()})
-    if of_row.isna().all(axis=None):
-        raise unmatched(table, subject, identifiers, path)
-    facts = [fact for _, _, of_map in found.values() for fact in of_map]
-    stray = sorted(identifiers - set(keys))
-    return JoinedTable(path, table, subject, of_row, list(names), facts, stray, named_id=id_column)
-
-
-def names_some(table: pd.DataFrame, identifiers: Collection[str]) -> bool:
-    """Whether a column of a table holds the ID of somebody."""
-    return any(table[name].map(key).isin(identifiers).any() for name in table)
-
-
-def join_named(folder: Path, options: SourceOptions, before: Metadata) -> JoinedTable:
-    """The table and the maps whose paths its columns hold; those of `before` say what their files are called."""
-    map_column = options.map_column or ""
-    if options.maps == EVERY_MAP or (options.only and not options.connectome):
-        raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
-    path = options.table or find_table(folder, (), lambda table: {*map_columns_of(table, map_column)} <= {*table})
-    table = read_table(path)
-    map_columns = map_columns_of(table, map_column)
-    unnamed = DEFAULT_MAPS if len(map_columns) == 1 else tuple(map_columns)
-    names = before.column_maps or options.maps or unnamed
-    if len(names) != len(map_columns):
-        raise InputError(
-            f"{'--like' if before.maps else '--maps'} names {len(names)} maps, {', '.join(names)}; expected a name for "
-            f"each column of --mapColumn, {', '.join(map_columns)}."
+    map_names = options.maps or DEFAULT_CONVERTED_MAPS
+    if map_names == ALL_MAPS_OPTION:  # if there are none, the error says what is expected
+        map_names = (
+            tuple(map_name for map_name in STANDARD_MAPS if listing.find_product_files(MAP_PRODUCT, map_name))
+            or DEFAULT_CONVERTED_MAPS
         )
-    check_map_names(names)
-    id_column = named_id(table, options, before)
-    subject = subject_column(table, id_column, path)
-    named = pd.DataFrame({name: column(table, of, path) for name, of in zip(names, map_columns, strict=True)})
-    column(table, subject, path)
-    maps = named.map(lambda name: find_file(folder, name) or math.nan)
-    if maps.isna().all(axis=None):
-        there = join_names([quote_text(name) for name in named.iloc[:, 0]], 2) or "nothing"
-        raise InputError(f"{map_column} of {path} holds {there}; expected paths of maps in {folder}. Correct them.")
-    assumed = "" if options.maps else f", assumed to be {', '.join(names)}; if they are others, name them with --maps"
-    facts = [("layout", f"maps that the column {map_column} names{assumed}")]
-    wanted = list(options.maps or names)
-    return JoinedTable(path, table, subject, maps, wanted, facts, named_id=id_column, map_column=map_column)
-
-
-def subject_column(table: pd.DataFrame, named: str | None, path: Path) -> str:
-    """The column of subjects in a table of paths: the one that is `named`, or else ABIDE's or BIDS'. Raises
-    InputError."""
-    if found := named or next((name for name in (ABIDE_SUBJECT, "participant_id") if name in table), None):
-        return found
-    raise InputError(f"Which column of {path} names the participant? Say so with --idColumn.")
-
-
-def of_everybody(joined: JoinedTable, chosen: pd.Series) -> JoinedTable:
-    """The table with those maps only that all of the `chosen` rows with any map have; facts say which, and who lacks
-    another. Raises InputError if there are none."""
-    people = chosen & joined.maps.notna().any(axis=1)
-    lacking = {name: joined.identifier[people & of_map.isna()].tolist() for name, of_map in joined.maps.items()}
-    kept = [name for name, subjects in lacking.items() if not subjects]
-    without = [
-        f"without {name}, which {len(subjects)} of {people.sum()} participants lack, {join_names(subjects)}"
-        for name, subjects in lacking.items()
-        if subjects
+    check_map_names(map_names)
+    file_map_names = list(dict.fromkeys(find_file_map_name(listing, map_name) for map_name in map_names))
+    search_by_name = {
+        map_name: find_files(listing, MAP_PRODUCT, map_name, options.only, file_map_names)
+        for map_name in file_map_names
+    }
+    paths_by_map = {
+        map_name: {map_file.comparable_id: map_file.path for map_file in map_files}
+        for map_name, (map_files, _, _) in search_by_name.items()
+    }
+    map_ids = set().union(*paths_by_map.values())
+    map_path_list = [
+        map_path for paths_or_summary_rows in paths_by_map.values() for map_path in paths_or_summary_rows.values()
     ]
-    if not kept:
-        raise InputError(f"No map is there for everybody: {'; '.join(without)}. Name those to use with --maps.")
-    told = [f"{', '.join(kept)}, which all {people.sum()} participants have; --maps names others", *without]
-    facts = [*joined.facts, *(("layout", text) for text in told)]
-    return replace(joined, maps=joined.maps[kept], wanted=kept, facts=facts)
+    table_path = options.table or find_table(
+        listing.folder, map_path_list, lambda text_table: has_subject_id(text_table, map_ids)
+    )
+    text_table = read_text_table(table_path)
+    requested_id_column = find_id_column(text_table, options, template_metadata)
+    matched_id_column = requested_id_column or find_matching_column(text_table, map_ids, table_path)
+    row_ids = select_column(text_table, matched_id_column, table_path).map(normalise_id)
+    map_paths = pd.DataFrame(
+        {map_name: row_ids.map(paths_or_summary_rows) for map_name, paths_or_summary_rows in paths_by_map.items()}
+    )
+    if map_paths.isna().all(axis=None):
+        raise make_unmatched_error(text_table, matched_id_column, map_ids, table_path)
+    summary_rows = [
+        summary_row for _, _, paths_or_summary_rows in search_by_name.values() for summary_row in paths_or_summary_rows
+    ]
+    stray_ids = sorted(map_ids - set(row_ids))
+    return JoinedTable(
+        table_path,
+        text_table,
+        matched_id_column,
+        map_paths,
+        list(map_names),
+        summary_rows,
+        stray_ids,
+        requested_id_column=requested_id_column,
+    )
 
 
-def check_own_maps(joined: JoinedTable, kept: pd.Series, name: str) -> None:
-    """Raises InputError if the column `name` gives several of the `kept` subjects one map, or one subject one file
-    twice. It may be one of labels or sites, in place of IDs."""
-    every = joined.maps[kept].map(os.path.realpath).melt(ignore_index=False)["value"]
-    if (twice := every[every.duplicated(keep=False)]).size:
-        owners = joined.identifier.loc[twice.index].groupby(twice.to_numpy(), sort=False).agg(list)
-        told = [f"{Path(file).name} to {join_names(of, 3, ' and ')}" for file, of in owners.items()]
+def has_subject_id(text_table: pd.DataFrame, map_ids: Collection[str]) -> bool:
+    """Whether a column of a table holds the ID of somebody."""
+    return any(text_table[column_name].map(normalise_id).isin(map_ids).any() for column_name in text_table)
+
+
+def join_map_columns(folder: Path, options: SourceOptions, template_metadata: Metadata) -> JoinedTable:
+    """The table and the maps whose paths its columns hold; those of `template_metadata` say what their files are
+    called."""
+    map_column = options.map_column or ""
+    if options.maps == ALL_MAPS_OPTION or (options.only and not options.connectome):
+        raise InputError("--mapColumn names each map; leave out --maps all and --only, which are about finding them.")
+    table_path = options.table or find_table(
+        folder, (), lambda text_table: {*split_map_columns(text_table, map_column)} <= {*text_table}
+    )
+    text_table = read_text_table(table_path)
+    map_columns = split_map_columns(text_table, map_column)
+    default_map_names = DEFAULT_CONVERTED_MAPS if len(map_columns) == 1 else tuple(map_columns)
+    map_names = template_metadata.column_maps or options.maps or default_map_names
+    if len(map_names) != len(map_columns):
         raise InputError(
-            f"The column {name} of {joined.path} gives the map {join_names(told, 2)}; expected one of each "
-            "participant's own. Correct it, or name the right column with --idColumn or --mapColumn."
+            f"{'--like' if template_metadata.maps else '--maps'} names {len(map_names)} maps, {', '.join(map_names)}; "
+            f"expected a name for each column of --mapColumn, {', '.join(map_columns)}."
+        )
+    check_map_names(map_names)
+    requested_id_column = find_id_column(text_table, options, template_metadata)
+    matched_id_column = find_subject_column(text_table, requested_id_column, table_path)
+    path_texts = pd.DataFrame(
+        {
+            map_name_or_path_text: select_column(text_table, column_name, table_path)
+            for map_name_or_path_text, column_name in zip(map_names, map_columns, strict=True)
+        }
+    )
+    select_column(text_table, matched_id_column, table_path)
+    map_paths = path_texts.map(lambda map_name_or_path_text: find_file(folder, map_name_or_path_text) or math.nan)
+    if map_paths.isna().all(axis=None):
+        paths_text = (
+            join_names([quote_text(map_name_or_path_text) for map_name_or_path_text in path_texts.iloc[:, 0]], 2)
+            or "nothing"
+        )
+        raise InputError(
+            f"{map_column} of {table_path} holds {paths_text}; expected paths of maps in {folder}. Correct them."
+        )
+    assumption_text = (
+        "" if options.maps else f", assumed to be {', '.join(map_names)}; if they are others, name them with --maps"
+    )
+    summary_rows = [("layout", f"maps that the column {map_column} names{assumption_text}")]
+    record_map_names = list(options.maps or map_names)
+    return JoinedTable(
+        table_path,
+        text_table,
+        matched_id_column,
+        map_paths,
+        record_map_names,
+        summary_rows,
+        requested_id_column=requested_id_column,
+        map_column=map_column,
+    )
+
+
+def find_subject_column(text_table: pd.DataFrame, requested_column: str | None, table_path: Path) -> str:
+    """The column of subjects in a table of paths: the one that is `requested_column`, or else ABIDE's or BIDS'. Raises
+    InputError."""
+    if id_column := requested_column or next(
+        (column_name for column_name in (ABIDE_ID_COLUMN, "participant_id") if column_name in text_table), None
+    ):
+        return id_column
+    raise InputError(f"Which column of {table_path} names the participant? Say so with --idColumn.")
+
+
+def keep_common_maps(joined_table: JoinedTable, is_chosen: pd.Series) -> JoinedTable:
+    """The table with those maps only that all of the `is_chosen` rows with any map have; facts say which, and who lacks
+    another. Raises InputError if there are none."""
+    has_map = is_chosen & joined_table.map_paths.notna().any(axis=1)
+    lacking_by_map = {
+        map_name: joined_table.subject_ids[has_map & map_paths.isna()].tolist()
+        for map_name, map_paths in joined_table.map_paths.items()
+    }
+    common_maps = [map_name for map_name, lacking_subjects in lacking_by_map.items() if not lacking_subjects]
+    lacking_texts = [
+        f"without {map_name}, which {len(lacking_subjects)} of {has_map.sum()} participants lack, "
+        f"{join_names(lacking_subjects)}"
+        for map_name, lacking_subjects in lacking_by_map.items()
+        if lacking_subjects
+    ]
+    if not common_maps:
+        raise InputError(f"No map is there for everybody: {'; '.join(lacking_texts)}. Name those to use with --maps.")
+    sentences = [
+        f"{', '.join(common_maps)}, which all {has_map.sum()} participants have; --maps names others",
+        *lacking_texts,
+    ]
+    summary_rows = [*joined_table.summary_rows, *(("layout", sentence) for sentence in sentences)]
+    return replace(
+        joined_table, map_paths=joined_table.map_paths[common_maps], map_names=common_maps, summary_rows=summary_rows
+    )
+
+
+def check_distinct_maps(joined_table: JoinedTable, is_converted: pd.Series, column_name: str) -> None:
+    """Raises InputError if the column `column_name` gives several of the `is_converted` subjects one map, or one
+    subject one file twice. It may be one of labels or sites, in place of IDs."""
+    real_paths = joined_table.map_paths[is_converted].map(os.path.realpath).melt(ignore_index=False)["value"]
+    if (repeated_paths := real_paths[real_paths.duplicated(keep=False)]).size:
+        subjects_by_path = (
+            joined_table.subject_ids.loc[repeated_paths.index].groupby(repeated_paths.to_numpy(), sort=False).agg(list)
+        )
+        path_texts = [
+            f"{Path(real_path).name} to {join_names(path_subjects, 3, ' and ')}"
+            for real_path, path_subjects in subjects_by_path.items()
+        ]
+        raise InputError(
+            f"The column {column_name} of {joined_table.table_path} gives the map {join_names(path_texts, 2)}; "
+            "expected one of each participant's own. Correct it, or name the right column with --idColumn or "
+            "--mapColumn."
         )

@@ -21,87 +21,149 @@ from data.cohorts.duplicates import (
     merge_recorded_groups,
 )
 from data.cohorts.rows import SUBJECTS_PER_TEST_SUBJECT, Metadata, RecordRow, join_names
-from data.conversion.tables import key
+from data.conversion.tables import normalise_id
 
-TRAIN, TEST, DRAWN = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
-PLACES = {TEST: 0, DRAWN: 1, TRAIN: 2}  # in the order of a site
+TRAIN_SPLIT, TEST_SPLIT, DRAWN_SPLIT = "train", "test", ""  # what is kept of somebody; DRAWN: nothing
+ORDER_BY_SPLIT = {TEST_SPLIT: 0, DRAWN_SPLIT: 1, TRAIN_SPLIT: 2}  # in the order of a site
 
 
-def draw(*named: object) -> float:
+def draw_uniform(*seed_terms: object) -> float:
     """A number in [0, 1) that depends on these alone."""
-    text = "\0".join(map(str, named))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    hashed_text = "\0".join(map(str, seed_terms))
+    return int.from_bytes(hashlib.sha256(hashed_text.encode()).digest()[:8], "big") / 2**64
 
 
-def assign_splits(subjects: pd.DataFrame, seed: int, groups: SubjectGroups = ()) -> dict[str, str]:
-    """Subject -> train or test, whatever the order of `subjects` (subject, site, label and, where a split is kept,
+def assign_splits(subject_table: pd.DataFrame, seed: int, dependent_groups: SubjectGroups = ()) -> dict[str, str]:
+    """Subject -> train or test, whatever the order of `subject_table` (subject, site, label and, where a split is kept,
     kept: one of PLACES). A group counts as one subject, a training subject if any of it is kept as one.
 
     Of each label a tenth, and of two or more at least one, is tested. The n subjects of a site have a drawn order and
     the keys (u + 0) / n, (u + 1) / n, ... with a drawn u; those with the least keys of all sites are tested. So each
     site has its share but for one, and without one subject at most two others change.
     """
-    kept = dict(zip(subjects["subject"], subjects.get("kept", [DRAWN] * len(subjects)), strict=True))
-    drawn = {name: draw(seed, name) for name in kept}
-    of_group = find_group_leaders(kept, tuple(tuple(sorted(group, key=drawn.__getitem__)) for group in groups))
-    place = {name: 1 - (1 - drawn[name]) ** size for name, size in Counter(of_group.values()).items()}  # of the least
-    for name, first in of_group.items():
-        kept[first] = max(kept[first], kept[name])  # in the order of letters, train is the last
-    strata = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
-    for name, site, label in zip(subjects["subject"], subjects["site"], subjects["label"], strict=True):
-        if of_group[name] == name:
-            strata[str(label)][site].append(name)
-    tested = {first for first in of_group.values() if kept[first] == TEST}
-    for label, sites in strata.items():
-        keys: dict[str, float] = {}
-        for site, there in sites.items():
-            offset = draw(seed, label, site)
-            in_order = sorted(there, key=lambda name: (PLACES[kept[name]], place[name]))
-            keys |= {name: (at + offset) / len(there) for at, name in enumerate(in_order)}
-        wanted = max(round(len(keys) / SUBJECTS_PER_TEST_SUBJECT), 1 if len(keys) > 1 else 0)
-        free = sorted((name for name in keys if kept[name] == DRAWN), key=keys.__getitem__)
-        tested |= set(free[: max(wanted - len(tested & keys.keys()), 0)])
-    return {name: TEST if of_group[name] in tested else TRAIN for name in kept}
+    preserved_split_by_subject = dict(
+        zip(subject_table["subject"], subject_table.get("kept", [DRAWN_SPLIT] * len(subject_table)), strict=True)
+    )
+    draw_by_subject = {subject: draw_uniform(seed, subject) for subject in preserved_split_by_subject}
+    leader_by_subject = find_group_leaders(
+        preserved_split_by_subject,
+        tuple(tuple(sorted(dependent_group, key=draw_by_subject.__getitem__)) for dependent_group in dependent_groups),
+    )
+    draw_by_leader = {
+        subject: 1 - (1 - draw_by_subject[subject]) ** group_size
+        for subject, group_size in Counter(leader_by_subject.values()).items()
+    }  # of the least
+    for subject, leader in leader_by_subject.items():
+        preserved_split_by_subject[leader] = max(
+            preserved_split_by_subject[leader], preserved_split_by_subject[subject]
+        )  # in the order of letters, train is the last
+    leaders_by_label_and_site = defaultdict[str, defaultdict[str, list[str]]](partial(defaultdict, list))
+    for subject, site, label in zip(
+        subject_table["subject"], subject_table["site"], subject_table["label"], strict=True
+    ):
+        if leader_by_subject[subject] == subject:
+            leaders_by_label_and_site[str(label)][site].append(subject)
+    tested_leaders = {
+        leader for leader in leader_by_subject.values() if preserved_split_by_subject[leader] == TEST_SPLIT
+    }
+    for label, leaders_by_site in leaders_by_label_and_site.items():
+        order_key_by_leader: dict[str, float] = {}
+        for site, site_leaders in leaders_by_site.items():
+            site_offset = draw_uniform(seed, label, site)
+            ordered_leaders = sorted(
+                site_leaders,
+                key=lambda subject: (ORDER_BY_SPLIT[preserved_split_by_subject[subject]], draw_by_leader[subject]),
+            )
+            order_key_by_leader |= {
+                subject: (leader_index + site_offset) / len(site_leaders)
+                for leader_index, subject in enumerate(ordered_leaders)
+            }
+        test_count = max(
+            round(len(order_key_by_leader) / SUBJECTS_PER_TEST_SUBJECT), 1 if len(order_key_by_leader) > 1 else 0
+        )
+        drawable_leaders = sorted(
+            (subject for subject in order_key_by_leader if preserved_split_by_subject[subject] == DRAWN_SPLIT),
+            key=order_key_by_leader.__getitem__,
+        )
+        tested_leaders |= set(drawable_leaders[: max(test_count - len(tested_leaders & order_key_by_leader.keys()), 0)])
+    return {
+        subject: TEST_SPLIT if leader_by_subject[subject] in tested_leaders else TRAIN_SPLIT
+        for subject in preserved_split_by_subject
+    }
 
 
 @dataclass(frozen=True)
-class KeptSplit:
+class PreservedSplit:
     """The split of a cohort in any form, which other people take on who are in it, or whose scan is."""
 
-    cohort: Cohort
-    kept: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
+    split_cohort: Cohort
+    split_by_subject: dict[str, str] = field(default_factory=dict)  # by subject, of those to whom it was given
 
-    def added(self, subjects: pd.DataFrame, people: PeopleScans | None = None) -> pd.DataFrame:
-        """The subjects with the column `kept`: the split of those whom the cohort has by the ID and, once it is known
-        what tells `people`, also of those whose scan it has. Raises InputError if it has nobody."""
-        names = subjects["subject"].tolist()
-        rows = sorted(self.cohort.rows, key=lambda row: row.split != TRAIN)  # who is in both is trained on
-        split_of = {row.subject: row.split for row in reversed(rows)}
-        by_key = {key(subject): split for subject, split in split_of.items()}
-        self.kept.update({name: by_key[key(name)] for name in names if key(name) in by_key})
-        others = people.without(self.kept) if people else None
-        if others and others.scans_by_subject and others.region_means is not None:
-            no_code = not self.cohort.metadata.reduction.startswith("encoder")
-            comparable = no_code and self.cohort.num_maps == others.region_means.shape[-1]
-            known = load_people_scans(self.cohort, [row.subject for row in rows], comparable)
-            self.kept.update({name: split_of[other] for name, other in find_people_in_common(known, others).items()})
-        if people and not self.kept:
+    def add_split_column(self, subject_table: pd.DataFrame, fingerprints: PeopleScans | None = None) -> pd.DataFrame:
+        """The subjects with the column `split_by_subject`: the split of those whom the cohort has by the ID and, once
+        it is known what tells `fingerprints`, also of those whose scan it has. Raises InputError if it has nobody."""
+        subject_ids = subject_table["subject"].tolist()
+        subject_rows = sorted(
+            self.split_cohort.rows, key=lambda subject_row: subject_row.split != TRAIN_SPLIT
+        )  # who is in both is trained on
+        cohort_split_by_subject = {subject_row.subject: subject_row.split for subject_row in reversed(subject_rows)}
+        split_by_id_key = {normalise_id(subject): split for subject, split in cohort_split_by_subject.items()}
+        self.split_by_subject.update(
+            {
+                new_subject: split_by_id_key[normalise_id(new_subject)]
+                for new_subject in subject_ids
+                if normalise_id(new_subject) in split_by_id_key
+            }
+        )
+        unmatched_fingerprints = fingerprints.without(self.split_by_subject) if fingerprints else None
+        if (
+            unmatched_fingerprints
+            and unmatched_fingerprints.scans_by_subject
+            and unmatched_fingerprints.region_means is not None
+        ):
+            is_unencoded = not self.split_cohort.metadata.reduction.startswith("encoder")
+            has_comparable_means = (
+                is_unencoded and self.split_cohort.num_maps == unmatched_fingerprints.region_means.shape[-1]
+            )
+            cohort_fingerprints = load_people_scans(
+                self.split_cohort, [subject_row.subject for subject_row in subject_rows], has_comparable_means
+            )
+            self.split_by_subject.update(
+                {
+                    new_subject: cohort_split_by_subject[cohort_subject]
+                    for new_subject, cohort_subject in find_people_in_common(
+                        cohort_fingerprints, unmatched_fingerprints
+                    ).items()
+                }
+            )
+        if fingerprints and not self.split_by_subject:
             raise InputError(
-                f"--keepSplit {self.cohort.path} has nobody of those to convert, such as {names[0]}; it has "
-                "participants "
-                f"such as {rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
+                f"--keepSplit {self.split_cohort.path} has nobody of those to convert, such as {subject_ids[0]}; it "
+                "has participants "
+                f"such as {subject_rows[0].subject}. Name the cohort whose split they are to keep, or leave it out."
             )
-        return subjects.assign(kept=[self.kept.get(name, DRAWN) for name in names])
+        return subject_table.assign(
+            kept=[self.split_by_subject.get(new_subject, DRAWN_SPLIT) for new_subject in subject_ids]
+        )
 
-    def facts(self, rows: Sequence[RecordRow], metadata: Metadata) -> list[SummaryRow]:
+    def summarise_split(self, subject_rows: Sequence[RecordRow], metadata: Metadata) -> list[SummaryRow]:
         """How many people it decided, and whose split could not be kept."""
-        told = [
-            f"{format_participants(len(self.kept))} as in {self.cohort.path}, {len(rows) - len(self.kept)} others drawn"
+        sentences = [
+            f"{format_participants(len(self.split_by_subject))} as in {self.split_cohort.path}, "
+            f"{len(subject_rows) - len(self.split_by_subject)} others drawn"
         ]
-        if moved := [row.subject for row in rows if self.kept.get(row.subject, row.split) != row.split]:
-            groups = tuple(group for group in merge_recorded_groups(metadata) if {*group} & {*moved})
-            told.append(
-                f"not kept: {join_names(moved)}, test participants there, {describe_tie(groups, metadata)} with "
-                "training participants and are training participants now"
+        if moved_subjects := [
+            subject_row.subject
+            for subject_row in subject_rows
+            if self.split_by_subject.get(subject_row.subject, subject_row.split) != subject_row.split
+        ]:
+            moved_groups = tuple(
+                dependent_group
+                for dependent_group in merge_recorded_groups(metadata)
+                if {*dependent_group} & {*moved_subjects}
             )
-        return [("split", text) for text in told]
+            sentences.append(
+                f"not kept: {join_names(moved_subjects)}, test participants there, "
+                f"{describe_tie(moved_groups, metadata)} with training participants and are training participants now"
+            )
+        return [("split", sentence) for sentence in sentences]

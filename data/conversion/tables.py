@@ -21,246 +21,329 @@ from data.base.files import check_regular_file
 from data.cohorts.phenotype import is_mostly_numbers, match_fully
 from data.cohorts.rows import join_names
 
-COLUMNS_SHOWN = 12  # in a message
-EXAMPLES = 2  # of IDs
+MAX_LISTED_COLUMNS = 12  # in a message
+EXAMPLE_ID_COUNT = 2  # of IDs
 DELIMITERS = (",", ";", "\t")
-DECLARED = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
-DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-SUBJECT_ID = r"\w[\w.-]{0,99}"  # which is also the name of a file
-ROW_NUMBER = re.compile(
+DECLARED_DELIMITER = re.compile(r"sep=(.)\r?\n")  # a first line of Excel, which names the delimiter
+DECIMAL_COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+")
+SUBJECT_ID_PATTERN = r"\w[\w.-]{0,99}"  # which is also the name of a file
+ROW_NUMBER_NAME = re.compile(
     r"unnamed.*|column \d+|level_\d+|\.{3}\d+|index|idx|[inxv]1?|n[or]\.?|#"
     r"|rows?[ _.]?(names?|numbers?|n[or]|id|index)?"
 )
-SUBJECT_NAME = re.compile(
+ID_COLUMN_NAME = re.compile(
     r"(sub|subj|subject|participant|patient|file|person|proband|study|scan)?(id|code)s?|(subject|participant|patient)s?"
 )
-NUMBERED = re.compile(r"(\D*)(\d{1,18})(\D*)", re.ASCII)
-CODE = re.compile(  # letters and digits, but no age, no score of two digits, no date
+NUMBERED_ID = re.compile(r"(\D*)(\d{1,18})(\D*)", re.ASCII)
+ID_CODE = re.compile(  # letters and digits, but no age, no score of two digits, no date
     r"(?=.*\d)(?!\d{1,2}$)(?!\d+([-_]\d+){2}$)[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", re.ASCII
 )
-SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
-SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
-MIN_OVERLAP = 0.25  # of the people of two numberings; ones that share fewer are of two studies
-MIN_MATCHED = 0.5  # of the IDs that could match
-RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
+WORD_SEPARATOR = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # not the sign of a number
+TRIED_SHIFTS = {-2, -1, 1, 2}  # between two numberings of the same people, beside those that align their ends
+MIN_OVERLAP_SHARE = 0.25  # of the people of two numberings; ones that share fewer are of two studies
+MIN_MATCHED_SHARE = 0.5  # of the IDs that could match
+MIN_RIVAL_SHARE = 0.8  # of the matches of the best column; a column with as many is as good a guess
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_text_table(table_path: Path) -> pd.DataFrame:
     """A CSV or TSV as text, with decimal commas as points if semicolons separate the columns; a byte-order mark and
     Windows line ends are allowed, and a line end within a cell becomes a space. Raises InputError for two columns of
     one name, a row longer than the header, or a cell that is not plain text."""
-    check_regular_file(path)
+    check_regular_file(table_path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter, content = delimiter_of(text, path), io.StringIO(DECLARED.sub("", text, count=1), newline="")
-        rows = pd.read_csv(content, sep=delimiter, header=None, dtype=object, na_filter=False)
+        file_text = table_path.read_text(encoding="utf-8-sig")
+        delimiter, text_stream = (
+            find_delimiter(file_text, table_path),
+            io.StringIO(DECLARED_DELIMITER.sub("", file_text, count=1), newline=""),
+        )
+        raw_rows = pd.read_csv(text_stream, sep=delimiter, header=None, dtype=object, na_filter=False)
     except (ValueError, OSError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in UTF-8."
+            f"{table_path} is not a readable table: {reason}. Expected comma-, semicolon- or tab-separated text in "
+            "UTF-8."
         ) from error
-    rows = rows.fillna("").map(lambda cell: compose_accents(" ".join(cell.split())))
-    names = pd.Series([name or f"column {number}" for number, name in enumerate(rows.iloc[0], 1)])
-    if (twice := names[names.duplicated()]).size:
-        raise InputError(f"{path} has the column {twice.iloc[0]} twice; expected each once. Rename one.")
-    table = rows[1:].set_axis(names.to_list(), axis=1).loc[lambda body: (body != "").any(axis=1)]
-    if odd := next((cell for cell in [*names, *table.to_numpy().ravel()] if not is_plain_text(cell)), None):
-        raise InputError(f"{path} holds {quote_text(odd)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
-    return (table.apply(with_points) if delimiter == ";" else table).reset_index(drop=True)
+    raw_rows = raw_rows.fillna("").map(lambda cell: compose_accents(" ".join(cell.split())))
+    column_names = pd.Series(
+        [column_name or f"column {column_number}" for column_number, column_name in enumerate(raw_rows.iloc[0], 1)]
+    )
+    if (repeated_names := column_names[column_names.duplicated()]).size:
+        raise InputError(f"{table_path} has the column {repeated_names.iloc[0]} twice; expected each once. Rename one.")
+    text_table = (
+        raw_rows[1:].set_axis(column_names.to_list(), axis=1).loc[lambda table_body: (table_body != "").any(axis=1)]
+    )
+    if bad_cell := next(
+        (cell for cell in [*column_names, *text_table.to_numpy().ravel()] if not is_plain_text(cell)), None
+    ):
+        raise InputError(f"{table_path} holds {quote_text(bad_cell)}; {PLAIN_TEXT_EXPECTED}. Correct it.")
+    return (text_table.apply(replace_decimal_commas) if delimiter == ";" else text_table).reset_index(drop=True)
 
 
-def delimiter_of(text: str, path: Path) -> str:
+def find_delimiter(file_text: str, table_path: Path) -> str:
     """What separates the columns: what the file declares, or else what parts the header into most columns; in a TSV
     tabs, if there are any."""
-    if declared := DECLARED.match(text):
-        return declared[1]
-    rows = {of: csv.reader(io.StringIO(text, newline=""), delimiter=of) for of in DELIMITERS}
-    sizes = {of: len(next(filter(None, of_file), [])) for of, of_file in rows.items()}
-    return "\t" if path.suffix.lower() == ".tsv" and sizes["\t"] > 1 else max(DELIMITERS, key=sizes.__getitem__)
+    if declared_match := DECLARED_DELIMITER.match(file_text):
+        return declared_match[1]
+    reader_by_delimiter = {
+        delimiter: csv.reader(io.StringIO(file_text, newline=""), delimiter=delimiter) for delimiter in DELIMITERS
+    }
+    column_count_by_delimiter = {
+        delimiter: len(next(filter(None, csv_reader), [])) for delimiter, csv_reader in reader_by_delimiter.items()
+    }
+    return (
+        "\t"
+        if table_path.suffix.lower() == ".tsv" and column_count_by_delimiter["\t"] > 1
+        else max(DELIMITERS, key=column_count_by_delimiter.__getitem__)
+    )
 
 
-def with_points(column: pd.Series) -> pd.Series:
+def replace_decimal_commas(text_column: pd.Series) -> pd.Series:
     """Decimal commas as points, in a column of numbers that has no points."""
-    if not is_mostly_numbers(column) or column.str.contains(r"\d\.\d").any():
-        return column
-    return column.where(~match_fully(column, DECIMAL_COMMA), column.str.replace(",", "."))
+    if not is_mostly_numbers(text_column) or text_column.str.contains(r"\d\.\d").any():
+        return text_column
+    return text_column.where(~match_fully(text_column, DECIMAL_COMMA_NUMBER), text_column.str.replace(",", "."))
 
 
-def key(identifier: str) -> str:
+def normalise_id(raw_id: str) -> str:
     """An ID in the form that is compared: without BIDS's `sub-`, without leading zeros, `51456` for `51456.0`, accents
     `compose_accents`."""
-    bare = re.sub(r"^sub[-_]?(?=.)", "", compose_accents(identifier.strip()), flags=re.IGNORECASE)
-    bare = re.sub(r"^(\d+)\.0*$", r"\1", bare)
-    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+    bare_id = re.sub(r"^sub[-_]?(?=.)", "", compose_accents(raw_id.strip()), flags=re.IGNORECASE)
+    bare_id = re.sub(r"^(\d+)\.0*$", r"\1", bare_id)
+    return bare_id.lstrip("0") or "0" if bare_id.isdecimal() else bare_id
 
 
-def canonical_value(text: str) -> str:
+def canonicalise_value(value_text: str) -> str:
     """One text for each number: `1` for `1.0`."""
-    text = text.strip()
-    number = pd.to_numeric(text, errors="coerce")
-    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else text
+    value_text = value_text.strip()
+    number = pd.to_numeric(value_text, errors="coerce")
+    return str(int(number)) if number == number and abs(number) < 1e15 and number == int(number) else value_text
 
 
-def respelled(values: Iterable[str]) -> list[list[str]]:
+def group_spellings(column_values: Iterable[str]) -> list[list[str]]:
     """The values that differ only in capitals, or in the blanks, hyphens and underscores beside a letter."""
-    groups: dict[str, list[str]] = {}
-    for value in sorted({*values}):
-        groups.setdefault(SEPARATOR.sub("", value).casefold(), []).append(value)
-    return [group for group in groups.values() if len(group) > 1]
+    values_by_spelling: dict[str, list[str]] = {}
+    for column_value in sorted({*column_values}):
+        values_by_spelling.setdefault(WORD_SEPARATOR.sub("", column_value).casefold(), []).append(column_value)
+    return [spelling_group for spelling_group in values_by_spelling.values() if len(spelling_group) > 1]
 
 
-def column(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
+def select_column(text_table: pd.DataFrame, column_name: str, table_path: Path) -> pd.Series:
     """A column. Raises InputError, which lists the existing columns, if it is missing."""
-    check_columns(table, {"": [name]}, path)
-    return table[name]
+    check_columns_exist(text_table, {"": [column_name]}, table_path)
+    return text_table[column_name]
 
 
-def check_columns(table: pd.DataFrame, named: Mapping[str, Iterable[str | None]], path: Path) -> None:
+def check_columns_exist(
+    text_table: pd.DataFrame, columns_by_option: Mapping[str, Iterable[str | None]], table_path: Path
+) -> None:
     """Raises InputError, which names all missing columns by the options that name them, and columns like them."""
-    absent = {name: f" ({option})" * bool(option) for option, names in named.items() for name in names
-              if name and name not in table}  # fmt: skip
-    if absent:
-        alike = [one for one in table if any(name.casefold() in one.casefold() for name in absent)]
-        near = f" Did you mean {join_names(alike)}?" if alike else ""
-        told = ", ".join(name + option for name, option in absent.items())
+    option_text_by_column = {
+        column_name: f" ({option_text})" * bool(option_text)
+        for option_text, column_names in columns_by_option.items()
+        for column_name in column_names
+        if column_name and column_name not in text_table
+    }
+    if option_text_by_column:
+        similar_columns = [
+            existing_column
+            for existing_column in text_table
+            if any(column_name.casefold() in existing_column.casefold() for column_name in option_text_by_column)
+        ]
+        suggestion = f" Did you mean {join_names(similar_columns)}?" if similar_columns else ""
+        absent_text = ", ".join(column_name + option_text for column_name, option_text in option_text_by_column.items())
         raise InputError(
-            f"{path} has no column {told}; it has {join_names(table.columns.tolist(), COLUMNS_SHOWN)}.{near}"
+            f"{table_path} has no column {absent_text}; it has "
+            f"{join_names(text_table.columns.tolist(), MAX_LISTED_COLUMNS)}.{suggestion}"
         )
 
 
-def matching_column(table: pd.DataFrame, maps: set[str], path: Path) -> str:
+def find_matching_column(text_table: pd.DataFrame, map_ids: set[str], table_path: Path) -> str:
     """The column that holds the IDs of most maps. It is never one of row numbers: where IDs are numbers, too, each
     subject could get another one's row. Raises InputError if it is ambiguous."""
-    keys = {name: table[name].map(key) for name in table.columns}
-    matched = {name: ids[ids.isin(maps)] for name, ids in keys.items() if ids.isin(maps).any()}
-    rows = {name: dict(zip(ids, ids.index, strict=True)) for name, ids in matched.items()}  # the last, if repeated
-    if not rows:
-        raise unmatched(table, "", maps, path)
-    named = [name for name in rows if not numbers_rows(table[name])]
-    if not named:
-        first = next(iter(rows))
+    ids_by_column = {column_name: text_table[column_name].map(normalise_id) for column_name in text_table.columns}
+    matched_ids_by_column = {
+        column_name: column_ids[column_ids.isin(map_ids)]
+        for column_name, column_ids in ids_by_column.items()
+        if column_ids.isin(map_ids).any()
+    }
+    row_by_id_by_column = {
+        column_name: dict(zip(column_ids, column_ids.index, strict=True))
+        for column_name, column_ids in matched_ids_by_column.items()
+    }  # the last, if repeated
+    if not row_by_id_by_column:
+        raise make_unmatched_error(text_table, "", map_ids, table_path)
+    id_columns = [
+        column_name for column_name in row_by_id_by_column if not is_row_number_column(text_table[column_name])
+    ]
+    if not id_columns:
+        first_column = next(iter(row_by_id_by_column))
         raise InputError(
-            f"Only the column {first} of {path} holds the IDs of the maps, and it seems to number the rows; "
-            f"expected a column of IDs. If it is one, say so with --idColumn {quote(first)}."
+            f"Only the column {first_column} of {table_path} holds the IDs of the maps, and it seems to number the "
+            f"rows; expected a column of IDs. If it is one, say so with --idColumn {quote(first_column)}."
         )
-    candidates = [name for name in named if matched[name].is_unique] or named
-    best = max(candidates, key=lambda name: len(rows[name]))
-    for other, of_other in rows.items():
-        as_good = other in candidates and len(of_other) >= len(rows[best]) * RIVAL_SHARE
-        if not of_other.items() <= rows[best].items() and (as_good or len(of_other) > len(rows[best])):
-            raise rivals(best, other, path)
-    check_codes(table, best, rows[best], path)
-    if len(rows[best]) < MIN_MATCHED * min(len(maps), (table[best] != "").sum()) and not names_subjects(best):
+    candidate_columns = [
+        column_name for column_name in id_columns if matched_ids_by_column[column_name].is_unique
+    ] or id_columns
+    best_column = max(candidate_columns, key=lambda column_name: len(row_by_id_by_column[column_name]))
+    for rival_column, rival_row_by_id in row_by_id_by_column.items():
+        is_as_good = (
+            rival_column in candidate_columns
+            and len(rival_row_by_id) >= len(row_by_id_by_column[best_column]) * MIN_RIVAL_SHARE
+        )
+        if not rival_row_by_id.items() <= row_by_id_by_column[best_column].items() and (
+            is_as_good or len(rival_row_by_id) > len(row_by_id_by_column[best_column])
+        ):
+            raise make_rival_error(best_column, rival_column, table_path)
+    check_code_columns(text_table, best_column, row_by_id_by_column[best_column], table_path)
+    if len(row_by_id_by_column[best_column]) < MIN_MATCHED_SHARE * min(
+        len(map_ids), (text_table[best_column] != "").sum()
+    ) and not is_id_column_name(best_column):
         raise InputError(
-            f"The column {best} of {path} holds {len(rows[best])} of {len(maps)} IDs of the maps, as if by chance; if "
-            f"it names the participants, say so with --idColumn {quote(best)}. The maps have IDs such as {min(maps)}."
+            f"The column {best_column} of {table_path} holds {len(row_by_id_by_column[best_column])} of {len(map_ids)} "
+            f"IDs of the maps, as if by chance; if it names the participants, say so with --idColumn "
+            f"{quote(best_column)}. The maps have IDs such as {min(map_ids)}."
         )
-    check_shift(table[best], maps, path)
-    return best
+    check_shifted_ids(text_table[best_column], map_ids, table_path)
+    return best_column
 
 
-def rivals(best: str, other: str, path: Path) -> InputError:
+def make_rival_error(best_column: str, rival_column: str, table_path: Path) -> InputError:
     return InputError(
-        f"The columns {best} and {other} of {path} could both name the participants of the maps, and would give them "
-        f"different rows; say which does with --idColumn, or name the map of each in a column of paths, --mapColumn."
+        f"The columns {best_column} and {rival_column} of {table_path} could both name the participants of the maps, "
+        f"and would give them different rows; say which does with --idColumn, or name the map of each in a column of "
+        "paths, --mapColumn."
     )
 
 
-def unmatched(table: pd.DataFrame, name: str, maps: Collection[str], path: Path) -> InputError:
+def make_unmatched_error(
+    text_table: pd.DataFrame, requested_column: str, map_ids: Collection[str], table_path: Path
+) -> InputError:
     """The error that no row has the ID of a map, with examples of both: of the column that was named, or of one that is
     called as columns of IDs are."""
-    shown_column = name or max(table.columns, key=names_subjects)
-    there = [quote_text(value) for value in table[shown_column] if value][:EXAMPLES]
-    nowhere = f"The column {name} of {path} holds none of" if name else f"No column of {path} holds"
+    example_column = requested_column or max(text_table.columns, key=is_id_column_name)
+    example_texts = [quote_text(cell_text) for cell_text in text_table[example_column] if cell_text][:EXAMPLE_ID_COUNT]
+    absence_text = (
+        f"The column {requested_column} of {table_path} holds none of"
+        if requested_column
+        else f"No column of {table_path} holds"
+    )
     return InputError(
-        f"{nowhere} the IDs of the maps, such as "
-        f"{', '.join(sorted(maps)[:EXAMPLES])}; {shown_column} holds {', '.join(there) or 'nothing'}. Expected the "
-        "same IDs: correct one of both, or name another column with --idColumn or another table with --table."
+        f"{absence_text} the IDs of the maps, such as "
+        f"{', '.join(sorted(map_ids)[:EXAMPLE_ID_COUNT])}; {example_column} holds "
+        f"{', '.join(example_texts) or 'nothing'}. Expected the same IDs: correct one of both, or name another column "
+        "with --idColumn or another table with --table."
     )
 
 
-def check_identifiers(identifier: pd.Series, path: Path) -> None:
+def check_identifiers(subject_ids: pd.Series, table_path: Path) -> None:
     """Raises InputError, which names all others, unless the IDs are unique, capitals aside, and can be file names."""
-    odd = [quote_text(name) for name in identifier[~identifier.str.fullmatch(SUBJECT_ID)]]
-    if wrong := [*odd, *find_name_clashes(identifier)]:
+    quoted_ids = [quote_text(subject_id) for subject_id in subject_ids[~subject_ids.str.fullmatch(SUBJECT_ID_PATTERN)]]
+    if wrong_ids := [*quoted_ids, *find_name_clashes(subject_ids)]:
         raise InputError(
-            f"{path} has the participants {join_names(wrong)}; expected one row each, with an ID of 1 to 100 letters, "
-            "digits, "
+            f"{table_path} has the participants {join_names(wrong_ids)}; expected one row each, with an ID of 1 to 100 "
+            "letters, digits, "
             "'.', '_' and '-' that differs in more than capitals. Rename them, or leave rows out with --where."
         )
 
 
-def check_codes(table: pd.DataFrame, best: str, rows: Mapping[str, int], path: Path) -> None:
-    """Raises InputError if maps that are numbers, found in the column `best` in `rows`, could be meant by another
-    column. It holds codes with these numbers in other rows, as P017 for 17; any codes will do if `best` numbers the
-    rows."""
-    if not all(map(str.isdecimal, rows)):
+def check_code_columns(
+    text_table: pd.DataFrame, best_column: str, row_by_id: Mapping[str, int], table_path: Path
+) -> None:
+    """Raises InputError if maps that are numbers, found in the column `best_column` in `row_by_id`, could be meant by
+    another column. It holds codes with these numbers in other rows, as P017 for 17; any codes will do if `best_column`
+    numbers the rows."""
+    if not all(map(str.isdecimal, row_by_id)):
         return
-    for name in table.columns.drop(best):
-        values = table[name].map(key)
-        if not (values.is_unique and match_fully(values, CODE).all()) or numbers_rows(table[name]):
+    for column_name in text_table.columns.drop(best_column):
+        column_ids = text_table[column_name].map(normalise_id)
+        if not (column_ids.is_unique and match_fully(column_ids, ID_CODE).all()) or is_row_number_column(
+            text_table[column_name]
+        ):
             continue
-        found = {str(parts[1]): row for row, value in enumerate(values) if (parts := numbered(value))}
-        shared = found.keys() & rows.keys()
-        as_good = len(shared) >= RIVAL_SHARE * len(rows)
-        if any(found[number] != rows[number] for number in shared) if as_good else counts_rows(table[best]):
-            raise rivals(best, name, path)
+        row_by_number = {
+            str(split_id[1]): row_index
+            for row_index, column_id in enumerate(column_ids)
+            if (split_id := split_numbered_id(column_id))
+        }
+        shared_numbers = row_by_number.keys() & row_by_id.keys()
+        is_as_good = len(shared_numbers) >= MIN_RIVAL_SHARE * len(row_by_id)
+        if (
+            any(row_by_number[id_number] != row_by_id[id_number] for id_number in shared_numbers)
+            if is_as_good
+            else has_row_numbers(text_table[best_column])
+        ):
+            raise make_rival_error(best_column, column_name, table_path)
 
 
-def check_shift(column: pd.Series, maps: set[str], path: Path) -> None:
+def check_shifted_ids(id_column: pd.Series, map_ids: set[str], table_path: Path) -> None:
     """Raises InputError if IDs may be shifted, so that each subject would have the map of a neighbour. Then a column's
     IDs and the maps do not match to their ends, and IDs that are higher or lower would match as well."""
-    of_column, of_maps = ({parts for name in names if (parts := numbered(name))} for names in (column.map(key), maps))
-    together = of_column & of_maps
-    from_0 = any(number == 0 for _, number, _ in of_column - of_maps)  # as programs number rows
-    whole = together in (of_column, of_maps) and not from_0
-    if whole or len(together) < MIN_OVERLAP * min(len(of_column), len(of_maps)):
-        return
-    low, high, low_map, high_map = (
-        end(number for _, number, _ in parts) for parts in (of_column, of_maps) for end in (min, max)
+    column_triples, map_triples = (
+        {id_triples for id_text in compared_ids if (id_triples := split_numbered_id(id_text))}
+        for compared_ids in (id_column.map(normalise_id), map_ids)
     )
-    apart = from_0 or (low - low_map) * (high - high_map) > 0  # both ends, the same way
-    for shift in {*SHIFTS, low_map - low, high_map - high} - {0}:
-        shifted = {(head, number + shift, tail) for head, number, tail in of_column}
-        if len(shifted & of_maps) >= len(together) + (not apart):
+    common_triples = column_triples & map_triples
+    is_from_zero = any(id_number == 0 for _, id_number, _ in column_triples - map_triples)  # as programs number rows
+    is_full_match = common_triples in (column_triples, map_triples) and not is_from_zero
+    if is_full_match or len(common_triples) < MIN_OVERLAP_SHARE * min(len(column_triples), len(map_triples)):
+        return
+    column_low, column_high, map_low, map_high = (
+        min_or_max(id_number for _, id_number, _ in id_triples)
+        for id_triples in (column_triples, map_triples)
+        for min_or_max in (min, max)
+    )
+    is_offset = is_from_zero or (column_low - map_low) * (column_high - map_high) > 0  # both ends, the same way
+    for shift in {*TRIED_SHIFTS, map_low - column_low, map_high - column_high} - {0}:
+        shifted_triples = {
+            (text_before, id_number + shift, text_after) for text_before, id_number, text_after in column_triples
+        }
+        if len(shifted_triples & map_triples) >= len(common_triples) + (not is_offset):
             raise InputError(
-                f"The numbers in the column {column.name} of {path}, {low} to {high}, match {len(together)} of "
-                f"{len(of_maps)} maps, {low_map} to {high_map}, and would match as many if they were higher by "
-                f"{shift}, as shifted numbers do. Correct the table; if it is right, say so with --idColumn "
-                f"{quote(str(column.name))}."
+                f"The numbers in the column {id_column.name} of {table_path}, {column_low} to {column_high}, match "
+                f"{len(common_triples)} of {len(map_triples)} maps, {map_low} to {map_high}, and would match as many "
+                f"if they were higher by {shift}, as shifted numbers do. Correct the table; if it is right, say so "
+                f"with --idColumn {quote(str(id_column.name))}."
             )
 
 
-def numbered(identifier: str) -> tuple[str, int, str] | None:
+def split_numbered_id(subject_id: str) -> tuple[str, int, str] | None:
     """An ID with one number in it as the text before it, the number, and the text after it."""
-    parts = NUMBERED.fullmatch(identifier)
-    return (parts[1], int(parts[2]), parts[3]) if parts else None
+    number_match = NUMBERED_ID.fullmatch(subject_id)
+    return (number_match[1], int(number_match[2]), number_match[3]) if number_match else None
 
 
-def names_subjects(name: str) -> bool:
+def is_id_column_name(column_name: str) -> bool:
     """Whether a column's name is one of those that columns of IDs have."""
-    return SUBJECT_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
+    return ID_COLUMN_NAME.fullmatch(re.sub(r"[^a-z]", "", column_name.lower())) is not None
 
 
-def numbers_rows(column: pd.Series) -> bool:
+def is_row_number_column(text_column: pd.Series) -> bool:
     """Whether a column has the name, or the values, of row numbers, and not the name of IDs."""
-    name = str(column.name).strip().lower()
-    return ROW_NUMBER.fullmatch(name) is not None or (not names_subjects(name) and counts_rows(column))
+    column_name = str(text_column.name).strip().lower()
+    return ROW_NUMBER_NAME.fullmatch(column_name) is not None or (
+        not is_id_column_name(column_name) and has_row_numbers(text_column)
+    )
 
 
-def counts_rows(column: pd.Series) -> bool:
+def has_row_numbers(text_column: pd.Series) -> bool:
     """Whether a column holds 0, 1, 2, ... or 1, 2, 3, ..., not padded with zeros."""
-    values = column.str.removesuffix(".0").tolist()
-    return any(values == list(map(str, range(first, len(values) + first))) for first in (0, 1))
+    cell_texts = text_column.str.removesuffix(".0").tolist()
+    return any(
+        cell_texts == list(map(str, range(first_number, len(cell_texts) + first_number))) for first_number in (0, 1)
+    )
 
 
-def without_codes(table: pd.DataFrame, missing: Sequence[str], path: Path) -> pd.DataFrame:
+def clear_missing_codes(text_table: pd.DataFrame, missing_options: Sequence[str], table_path: Path) -> pd.DataFrame:
     """The table with empty cells for the values that --missing names, `NAME=VALUE`. Raises InputError for one that
     nobody has."""
-    for named in missing:
-        name, _, code = named.rpartition("=")
-        coded = column(table, name, path).map(canonical_value) == canonical_value(code)
-        if not coded.any():
-            raise InputError(f"--missing {named}: nobody in {path} has {code!r} there; expected NAME=VALUE.")
-        table = table.assign(**{name: table[name].mask(coded, "")})
-    return table
+    for missing_option in missing_options:
+        column_name, _, missing_code = missing_option.rpartition("=")
+        is_missing_code = select_column(text_table, column_name, table_path).map(
+            canonicalise_value
+        ) == canonicalise_value(missing_code)
+        if not is_missing_code.any():
+            raise InputError(
+                f"--missing {missing_option}: nobody in {table_path} has {missing_code!r} there; expected NAME=VALUE."
+            )
+        text_table = text_table.assign(**{column_name: text_table[column_name].mask(is_missing_code, "")})
+    return text_table

@@ -26,17 +26,17 @@ from data.cohorts.rows import Metadata
 from data.cohorts.stored import open_cohort
 from data.conversion import measures
 
-SUFFIX = ".zip"  # tells a bundle from a cohort
-DATA, PARCELS = "data.json", "parcels.npz"
+BUNDLE_SUFFIX = ".zip"  # tells a bundle from a cohort
+DATA_FILE, PARCELS_FILE = "data.json", "parcels.npz"
 # not in a bundle
-OF_PEOPLE = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
-OVERLAP = "Whether new participants are training participants of {} cannot be checked: it holds no scan or ID."
+PEOPLE_FIELDS = ("same_scan", "families", "encoder_subjects", "encoder_volumes", "provenance")
+OVERLAP_WARNING = "Whether new participants are training participants of {} cannot be checked: it holds no scan or ID."
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundledData:
     """`data.json`: how the people of a cohort were prepared. `metadata` are those of the cohort without its people;
-    `typical` holds the median over people of each of `measures.MEASURES`, by map."""
+    `typical` holds the median over people of each of `measures.MAP_MEASURES`, by map."""
 
     grid: str
     num_maps: int
@@ -48,57 +48,65 @@ class BundledData:
 
 @dataclass(frozen=True)
 class TemplateCohort:
-    """A cohort, or what a bundle says of one in its `data`, which then has no people."""
+    """A cohort, or what a bundle says of one in its `bundled_data`, which then has no people."""
 
     cohort: Cohort
-    data: BundledData | None = None
-    bundle: Archive | None = None
+    bundled_data: BundledData | None = None
+    bundle_archive: Archive | None = None
 
     @classmethod
-    def of(cls, path: Path) -> "TemplateCohort":
+    def from_path(cls, path: Path) -> "TemplateCohort":
         """Raises InputError for what is neither, and unless it says all that preparing new people takes."""
-        found = of_bundle(open_archive(path)) if is_bundle(path) else cls(open_cohort(path))
-        check_prepared(found.cohort)
-        return found
+        template = read_template(open_archive(path)) if is_bundle(path) else cls(open_cohort(path))
+        check_preparation(template.cohort)
+        return template
 
     @property
-    def facts(self) -> list[SummaryRow]:
+    def summary_rows(self) -> list[SummaryRow]:
         """What could not be compared."""
-        return [("note", OVERLAP.format(self.cohort.path))] if self.data else []
+        return [("note", OVERLAP_WARNING.format(self.cohort.path))] if self.bundled_data else []
 
     @cached_property
-    def measured(self) -> dict[str, pd.DataFrame] | None:
+    def measures_by_map(self) -> dict[str, pd.DataFrame] | None:
         """By map, the measures of its people, of a bundle those of a typical one; None if they are not known."""
-        if self.data:
-            return {name: pd.DataFrame([values]) for name, values in self.data.typical.items()} or None
+        if self.bundled_data:
+            return {
+                map_name: pd.DataFrame([typical_measures])
+                for map_name, typical_measures in self.bundled_data.typical.items()
+            } or None
         cohort = self.cohort
-        subjects = [row.subject for row in cohort.rows]
+        subject_ids = [subject_row.subject for subject_row in cohort.rows]
         return (
-            measures.read_measures(cohort.tables_folder, subjects, cohort.map_names)
-            if cohort.tables_folder and subjects
+            measures.read_measures(cohort.tables_folder, subject_ids, cohort.map_names)
+            if cohort.tables_folder and subject_ids
             else None
         )
 
 
 def is_bundle(path: Path) -> bool:
-    return path.suffix.lower() == SUFFIX and not path.is_dir()
+    return path.suffix.lower() == BUNDLE_SUFFIX and not path.is_dir()
 
 
-def of_cohort(cohort: Cohort) -> BundledData:
+def make_bundled_data(cohort: Cohort) -> BundledData:
     """What a bundle says of a cohort."""
-    people: dict[str, Any] = {name: getattr(Metadata(), name) for name in OF_PEOPLE}
-    measured = TemplateCohort(cohort).measured or {}
+    empty_fields: dict[str, Any] = {
+        field_or_map_name: getattr(Metadata(), field_or_map_name) for field_or_map_name in PEOPLE_FIELDS
+    }
+    measures_by_map = TemplateCohort(cohort).measures_by_map or {}
     return BundledData(
         grid=cohort.grid.name,
         num_maps=cohort.num_maps,
-        metadata=replace(cohort.metadata, **people),
+        metadata=replace(cohort.metadata, **empty_fields),
         cohort_sha256=cohort.identity,
-        typical={name: table.median().to_dict() for name, table in measured.items()},
+        typical={
+            field_or_map_name: map_measures.median().to_dict()
+            for field_or_map_name, map_measures in measures_by_map.items()
+        },
         parcels=cohort.connectomes.parcel_names if cohort.connectomes else (),
     )
 
 
-def check_prepared(cohort: Cohort) -> None:
+def check_preparation(cohort: Cohort) -> None:
     """Raises InputError unless a cohort says how its records were made of maps and a table."""
     metadata = cohort.metadata
     if metadata.reduction.startswith("encoder"):
@@ -106,50 +114,81 @@ def check_prepared(cohort: Cohort) -> None:
             f"{cohort.path} holds volumes of an encoder; convert --like the full-size cohort that it was made from, "
             "then reduce the result: run.py --model cae --dataDir OUT with the encoder's --chkPointDir."
         )
-    encoded = encode_like(pd.DataFrame(columns=list(metadata.phenotype_columns), dtype=str), metadata)
-    is_made_of_maps = metadata.reduction in ("none", "block mean")
-    if not is_made_of_maps or tuple(encoded) != metadata.phenotype or not phenotype.Scaler.from_preparation(metadata):
+    empty_phenotype = encode_phenotype(pd.DataFrame(columns=list(metadata.phenotype_columns), dtype=str), metadata)
+    is_map_reduction = metadata.reduction in ("none", "block mean")
+    if (
+        not is_map_reduction
+        or tuple(empty_phenotype) != metadata.phenotype
+        or not phenotype.Scaler.from_preparation(metadata)
+    ):
         raise InputError(
             f"{cohort.path} does not say how its records were made of maps, and of which columns its phenotype; "
             "expected a cohort that abide-data convert made. Convert it again."
         )
 
 
-def encode_like(table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
+def encode_phenotype(text_table: pd.DataFrame, metadata: Metadata) -> pd.DataFrame:
     """The raw phenotype (subjects, 29) of a table, coded as that of another cohort with this `metadata`."""
-    columns, names = metadata.phenotype_columns, metadata.phenotype
-    if names == phenotype.list_abide_names():
-        return phenotype.make_abide_values(table)
-    missing = [name for name in columns if f"{name}_missing" in names]
-    return phenotype.encode_columns(table, columns, metadata.phenotype_categories, missing)
+    phenotype_columns, value_names = metadata.phenotype_columns, metadata.phenotype
+    if value_names == phenotype.list_abide_names():
+        return phenotype.make_abide_values(text_table)
+    columns_with_missing = [column_name for column_name in phenotype_columns if f"{column_name}_missing" in value_names]
+    return phenotype.encode_columns(text_table, phenotype_columns, metadata.phenotype_categories, columns_with_missing)
 
 
-def unknown_categories(table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
+def find_unknown_categories(text_table: pd.DataFrame, metadata: Metadata) -> dict[str, list[str]]:
     """By column of text of the phenotype, the words of a table that nobody of the cohort with this `metadata` had. They
     count as unknown."""
-    texts = {name: clean_column(table[name]) for name in metadata.phenotype_categories if name in table}
-    odd = {name: text[text.notna() & ~text.isin(metadata.phenotype_categories[name])] for name, text in texts.items()}
-    return {name: sorted(text.unique()) for name, text in odd.items() if text.size}
+    text_by_column = {
+        column_name: clean_column(text_table[column_name])
+        for column_name in metadata.phenotype_categories
+        if column_name in text_table
+    }
+    unknown_by_column = {
+        column_name: column_text[column_text.notna() & ~column_text.isin(metadata.phenotype_categories[column_name])]
+        for column_name, column_text in text_by_column.items()
+    }
+    return {
+        column_name: sorted(column_text.unique())
+        for column_name, column_text in unknown_by_column.items()
+        if column_text.size
+    }
 
 
-def parts_of(cohort: Cohort) -> dict[str, bytes]:
+def make_template_files(cohort: Cohort) -> dict[str, bytes]:
     """What a bundle says of a cohort, as its parts; the images by which the maps were derived among them."""
-    parts = {DATA: files.format_json(asdict(of_cohort(cohort))).encode()}
+    content_by_file = {DATA_FILE: files.format_json(asdict(make_bundled_data(cohort))).encode()}
     if cohort.connectomes and cohort.connectomes.parcel_image is not None:
-        parts[PARCELS] = make_npz(image=cohort.connectomes.parcel_image)
+        content_by_file[PARCELS_FILE] = make_npz(image=cohort.connectomes.parcel_image)
     if cohort.tables_folder and cohort.metadata.derivation:
-        images = sorted((cohort.tables_folder / DERIVATION_FOLDER).glob("*.*"))
-        parts |= {f"{DERIVATION_FOLDER}/{path.name}": path.read_bytes() for path in images}
-    return parts
+        image_paths = sorted((cohort.tables_folder / DERIVATION_FOLDER).glob("*.*"))
+        content_by_file |= {
+            f"{DERIVATION_FOLDER}/{image_path.name}": image_path.read_bytes() for image_path in image_paths
+        }
+    return content_by_file
 
 
-def of_bundle(bundle: Archive) -> TemplateCohort:
+def read_template(bundle_archive: Archive) -> TemplateCohort:
     """What a bundle says. Raises InputError for a damaged part."""
-    data = bundle.read_json(DATA, BundledData)
-    metadata = data.metadata
-    image = bundle.read_arrays(PARCELS)["image"] if PARCELS in bundle.bytes_by_member else None
-    edges = Connectomes(bundle.path, metadata.connectome, data.parcels, image, np.empty(0, int))
-    cohort = Cohort(
-        bundle.path, GRID_BY_NAME[data.grid], (), (), metadata, num_maps=data.num_maps, identity=data.cohort_sha256
+    bundled_data = bundle_archive.read_json(DATA_FILE, BundledData)
+    metadata = bundled_data.metadata
+    parcel_image = (
+        bundle_archive.read_arrays(PARCELS_FILE)["image"] if PARCELS_FILE in bundle_archive.bytes_by_member else None
     )
-    return TemplateCohort(replace(cohort, connectomes=edges if metadata.connectome else None), data, bundle)
+    bundle_connectomes = Connectomes(
+        bundle_archive.path, metadata.connectome, bundled_data.parcels, parcel_image, np.empty(0, int)
+    )
+    bundle_cohort = Cohort(
+        bundle_archive.path,
+        GRID_BY_NAME[bundled_data.grid],
+        (),
+        (),
+        metadata,
+        num_maps=bundled_data.num_maps,
+        identity=bundled_data.cohort_sha256,
+    )
+    return TemplateCohort(
+        replace(bundle_cohort, connectomes=bundle_connectomes if metadata.connectome else None),
+        bundled_data,
+        bundle_archive,
+    )

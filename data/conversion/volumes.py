@@ -19,131 +19,164 @@ from data.cohorts.nifti import MapOnDisk, count_volumes, make_sidecar_path, open
 from data.cohorts.records import MAX_MAPS
 from data.cohorts.rows import join_names
 from data.conversion import measures
-from data.conversion.discovery import MAPS, Listing
+from data.conversion.discovery import MAP_PRODUCT, FolderListing
 
 
 @dataclass(frozen=True)
-class Described:
+class VolumeDescription:
     """What is read of the JSON beside a 4-D file: the names of its volumes."""
 
     LabelMap: list[str] | None = None
 
 
-def files_of(listing: Listing, name: str) -> str:
+def find_file_map_name(listing: FolderListing, map_name: str) -> str:
     """How files are called that hold the map of a name: as it is, or as it begins. So `dual_regression_3` is in those
     called `dual_regression`."""
-    words = name.split("_")
-    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    return next((of for of in beginnings if listing.found(MAPS, of)), name)  # without any, it is reported as missing
+    name_words = map_name.split("_")
+    beginnings = ("_".join(name_words[:word_count]) for word_count in range(len(name_words), 0, -1))
+    return next(
+        (beginning for beginning in beginnings if listing.find_product_files(MAP_PRODUCT, beginning)), map_name
+    )  # without any, it is reported as missing
 
 
-def maps_in(paths: pd.DataFrame, wanted: Sequence[str], folder: Path) -> tuple[pd.DataFrame, list[SummaryRow]]:
-    """The `paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is `wanted`;
-    facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ in the number
-    or the names of volumes, or a map is missing."""
-    maps, of_files, facts = dict[str, pd.Series](), dict[str, list[str]](), list[SummaryRow]()
-    for name, files_of_people in paths.items():
-        labels = volume_names(files_of_people.tolist(), str(name), folder)
-        of_files[str(name)] = [f"{name}_{label}" for label in labels] or [str(name)]
-        if labels:
-            facts.append(("layout", f"{name}: {len(labels)} volumes a participant: {', '.join(of_files[str(name)])}"))
-        for number, one in enumerate(of_files[str(name)]):
-            maps[one] = files_of_people.map(lambda path, at=number if labels else None: MapOnDisk(path, at))
-    names = [one for name in wanted for one in of_files.get(name, [name])]
-    if absent := [name for name in names if name not in maps]:
-        raise InputError(f"{folder} holds no {absent[0]} maps; it holds {', '.join(maps)}. Name these with --maps.")
-    check_map_names(names)
-    return pd.DataFrame({name: maps[name] for name in names}), facts
-
-
-def check_map_names(names: Sequence[str]) -> None:
-    """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
-    if not is_each_once(names) or len(names) > MAX_MAPS:
+def find_map_files(
+    map_paths: pd.DataFrame, map_names: Sequence[str], folder: Path
+) -> tuple[pd.DataFrame, list[SummaryRow]]:
+    """The `map_paths` of files, a column for each of their names, as a MapOnDisk in a column for each map that is
+    `map_names`; facts on 4-D files, which give as many maps as they have volumes. Raises InputError if people differ
+    in the number or the names of volumes, or a map is missing."""
+    files_by_map, maps_by_file_name, summary_rows = dict[str, pd.Series](), dict[str, list[str]](), list[SummaryRow]()
+    for map_name, subject_paths in map_paths.items():
+        volume_labels = read_volume_names(subject_paths.tolist(), str(map_name), folder)
+        maps_by_file_name[str(map_name)] = [f"{map_name}_{volume_label}" for volume_label in volume_labels] or [
+            str(map_name)
+        ]
+        if volume_labels:
+            summary_rows.append(
+                (
+                    "layout",
+                    f"{map_name}: {len(volume_labels)} volumes a participant: "
+                    f"{', '.join(maps_by_file_name[str(map_name)])}",
+                )
+            )
+        for volume_index, volume_map in enumerate(maps_by_file_name[str(map_name)]):
+            files_by_map[volume_map] = subject_paths.map(
+                lambda file_path, volume_position=volume_index if volume_labels else None: MapOnDisk(
+                    file_path, volume_position
+                )
+            )
+    record_map_names = [
+        volume_map for map_name in map_names for volume_map in maps_by_file_name.get(map_name, [map_name])
+    ]
+    if absent_maps := [map_name for map_name in record_map_names if map_name not in files_by_map]:
         raise InputError(
-            f"The maps are called {join_names(list(map(quote_text, names)))}; expected each once, of letters, digits, "
-            f"'.', '_' and '-', at most {MAX_MAPS}. Name them with --maps."
+            f"{folder} holds no {absent_maps[0]} maps; it holds {', '.join(files_by_map)}. Name these with --maps."
+        )
+    check_map_names(record_map_names)
+    return pd.DataFrame({map_name: files_by_map[map_name] for map_name in record_map_names}), summary_rows
+
+
+def check_map_names(map_names: Sequence[str]) -> None:
+    """Raises InputError unless the names of maps differ, can be parts of file names, and are not too many."""
+    if not is_distinct(map_names) or len(map_names) > MAX_MAPS:
+        raise InputError(
+            f"The maps are called {join_names(list(map(quote_text, map_names)))}; expected each once, of letters, "
+            f"digits, '.', '_' and '-', at most {MAX_MAPS}. Name them with --maps."
         )
 
 
-def is_each_once(names: Sequence[str]) -> bool:
+def is_distinct(names: Sequence[str]) -> bool:
     """Whether names differ, and can be parts of file names."""
     return len({*names}) == len(names) and all(re.fullmatch(r"\w[\w.-]*", name) for name in names)
 
 
-def volume_names(paths: Sequence[Path], name: str, folder: Path) -> list[str]:
-    """What the volumes of 4-D files are called, see `labels_of`; nothing if the first file is 3-D, as all others must
-    then be. Raises InputError, naming the file that differs from the others."""
-    if count_volumes(open_nifti(paths[0])) is None:
+def read_volume_names(file_paths: Sequence[Path], map_name: str, folder: Path) -> list[str]:
+    """What the volumes of 4-D files are called, see `read_volume_labels`; nothing if the first file is 3-D, as all
+    others must then be. Raises InputError, naming the file that differs from the others."""
+    if count_volumes(open_nifti(file_paths[0])) is None:
         return []
-    counts = {path: count_volumes(open_nifti(path)) or 1 for path in paths}
-    usual, people = Counter(counts.values()).most_common(1)[0]
-    if different := [path for path, count in counts.items() if count != usual]:
+    volume_count_by_path = {path: count_volumes(open_nifti(path)) or 1 for path in file_paths}
+    usual_count, person_count = Counter(volume_count_by_path.values()).most_common(1)[0]
+    if different_paths := [path for path, volume_count in volume_count_by_path.items() if volume_count != usual_count]:
         raise InputError(
-            f"{different[0]} holds {counts[different[0]]} volumes, the {name} of {people} other participants {usual}; "
-            "expected as many for everybody. Compute it again, or leave this person out with --exclude."
+            f"{different_paths[0]} holds {volume_count_by_path[different_paths[0]]} volumes, the {map_name} of "
+            f"{person_count} other participants {usual_count}; expected as many for everybody. Compute it again, or "
+            "leave this person out with --exclude."
         )
-    return labels_of(paths, folder / f"{name}.txt", usual)
+    return read_volume_labels(file_paths, folder / f"{map_name}.txt", usual_count)
 
 
-def labels_of(paths: Sequence[Path], listing: Path, count: int) -> list[str]:
-    """The names of `count` volumes, those in a `listing`, one a line, or else in the JSON beside each of `paths`; `0`,
-    `1`, ... if nobody names them. Raises InputError if the JSON files differ, or there is not a name for each."""
-    source = make_sidecar_path(paths[0], ".json")
-    if listing.is_file():
-        source, lines = listing, listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        labels = [line.strip() for line in lines if line.strip()]
+def read_volume_labels(file_paths: Sequence[Path], list_path: Path, volume_count: int) -> list[str]:
+    """The names of `volume_count` volumes, those in a `list_path`, one a line, or else in the JSON beside each of
+    `file_paths`; `0`, `1`, ... if nobody names them. Raises InputError if the JSON files differ, or there is not a
+    name for each."""
+    label_source_path = make_sidecar_path(file_paths[0], ".json")
+    if list_path.is_file():
+        label_source_path, list_lines = (
+            list_path,
+            list_path.read_text(encoding="utf-8-sig", errors="replace").splitlines(),
+        )
+        volume_labels = [line.strip() for line in list_lines if line.strip()]
     else:
-        named = {path: labels_beside(path) for path in paths}
-        labels = named[paths[0]] or [str(number) for number in range(count)]
-        if different := [path for path, others in named.items() if others != named[paths[0]]]:
+        labels_by_path = {path: read_label_map(path) for path in file_paths}
+        volume_labels = labels_by_path[file_paths[0]] or [str(volume_index) for volume_index in range(volume_count)]
+        if different_paths := [
+            path for path, path_labels in labels_by_path.items() if path_labels != labels_by_path[file_paths[0]]
+        ]:
             raise InputError(
-                f"The JSON files beside {different[0]} and {paths[0]} name their volumes differently; expected the "
-                f"same LabelMap. Correct them, or name the volumes of all in {listing}, one a line."
+                f"The JSON files beside {different_paths[0]} and {file_paths[0]} name their volumes differently; "
+                f"expected the same LabelMap. Correct them, or name the volumes of all in {list_path}, one a line."
             )
-    if len(labels) != count or not is_each_once(labels):
+    if len(volume_labels) != volume_count or not is_distinct(volume_labels):
         raise InputError(
-            f"{source} names {len(labels)} volumes, {join_names(list(map(quote_text, labels)))}; expected {count} "
-            "different names, of letters, digits, '.', '_' and '-'. Correct it."
+            f"{label_source_path} names {len(volume_labels)} volumes, "
+            f"{join_names(list(map(quote_text, volume_labels)))}; expected {volume_count} different names, of letters, "
+            "digits, '.', '_' and '-'. Correct it."
         )
-    return labels
+    return volume_labels
 
 
-def labels_beside(path: Path) -> list[str] | None:
+def read_label_map(file_path: Path) -> list[str] | None:
     """The names of volumes in the JSON beside a file; None without it. Raises InputError if it is damaged."""
-    described = make_sidecar_path(path, ".json")
-    return files.read_json(described, Described).LabelMap if described.is_file() else None
+    json_path = make_sidecar_path(file_path, ".json")
+    return files.read_json(json_path, VolumeDescription).LabelMap if json_path.is_file() else None
 
 
 @dataclass(frozen=True)
 class PersonMaps:
     """What is known of a person's maps before any record is planned."""
 
-    sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
-    measured: list[dict[str, float]]  # MEASURES of each map
-    means: np.ndarray  # (regions, maps), of the volumes in the record
-    volume: str  # the digest of the volumes of all maps
-    maps: tuple[str, ...]  # that of each which is not constant
-    connectome: str = ""  # that of the connectome, if there is one
+    file_sums: list[tuple[str, str]]  # the name and the SHA-256 of each file
+    measures_per_map: list[dict[str, float]]  # MEASURES of each map
+    region_means: np.ndarray  # (regions, maps), of the volumes in the record
+    volume_digest: str  # the digest of the volumes of all maps
+    map_digests: tuple[str, ...]  # that of each which is not constant
+    connectome_digest: str = ""  # that of the connectome, if there is one
 
     @property
-    def of_record(self) -> records.Digests:
+    def record_digests(self) -> records.Digests:
         """The digests of the record."""
-        maps = self.maps if len(self.measured) > 1 else ()
-        return records.Digests(self.volume, connectome=self.connectome, maps=maps)
+        map_digests = self.map_digests if len(self.measures_per_map) > 1 else ()
+        return records.Digests(self.volume_digest, connectome=self.connectome_digest, maps=map_digests)
 
 
-def read_person(maps: Sequence[MapOnDisk], grid: records.Grid, record: Path) -> PersonMaps:
+def read_person_maps(map_files: Sequence[MapOnDisk], grid: records.Grid, record_path: Path) -> PersonMaps:
     """Measures maps and writes the volume of each, (x, y, z) float32, z-scored by itself, as a record whose header is
     0. Raises InputError, naming the file."""
-    sums = [(path.name, manifest.compute_sum(path)) for path in dict.fromkeys(of_map.path for of_map in maps)]
-    measured, means, digests, of_all = [], [], list[str](), hashlib.sha256()
-    with open(record, "wb") as file:
-        file.write(bytes(records.HEADER_BYTES))
-        for image in nifti.read_brain_maps(maps):
-            volume = np.ascontiguousarray(nifti.make_record_volume(image, grid), records.RECORD_DTYPE)
-            file.write(volume.data)
-            of_all.update(volume.data)
-            digests += records.compute_map_digests(volume[None])
-            measured.append(measures.of_image(image))
-            means.append(near_duplicates.average_reduced_regions(resampling.reduce_volume(volume)))
-    return PersonMaps(sums, measured, np.column_stack(means), of_all.hexdigest(), tuple(digests))
+    file_sums = [
+        (map_path.name, manifest.compute_sum(map_path))
+        for map_path in dict.fromkeys(map_file.path for map_file in map_files)
+    ]
+    measures_per_map, region_means, map_digests, volumes_hash = [], [], list[str](), hashlib.sha256()
+    with open(record_path, "wb") as record_file:
+        record_file.write(bytes(records.HEADER_BYTES))
+        for map_image in nifti.read_brain_maps(map_files):
+            volume = np.ascontiguousarray(nifti.make_record_volume(map_image, grid), records.RECORD_DTYPE)
+            record_file.write(volume.data)
+            volumes_hash.update(volume.data)
+            map_digests += records.compute_map_digests(volume[None])
+            measures_per_map.append(measures.measure_image(map_image))
+            region_means.append(near_duplicates.average_reduced_regions(resampling.reduce_volume(volume)))
+    return PersonMaps(
+        file_sums, measures_per_map, np.column_stack(region_means), volumes_hash.hexdigest(), tuple(map_digests)
+    )

@@ -211,7 +211,7 @@ def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
     """Raises InputError, naming the table, if it does not fit the scan or is not read, or if there is none. Raises
     UnsuitedError if another strategy may serve: a column is lacking, or no volume is kept."""
     everything = Confounds(np.ones(volumes, bool), None, None)
-    if scan.row.cleaned:
+    if scan.naming_rule.is_cleaned:
         moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
         return censored(moved, scan.outliers, volumes) if scan.outliers else moved
     if not scan.confounds:

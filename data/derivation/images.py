@@ -13,8 +13,8 @@ from data.base.manifest import compute_sum
 from data.cohorts.atlas import MAX_REGIONS
 from data.cohorts.derivation import DerivationImage
 from data.cohorts.nifti import convert_nifti_errors, count_volumes, make_sidecar_path, open_nifti, strip_nifti_suffix
-from data.conversion.tables import read_table
-from data.conversion.volumes import labels_of
+from data.conversion.tables import read_text_table
+from data.conversion.volumes import read_volume_labels
 
 GRIDS_KEPT = 4  # of one template; scans of several grids are rare
 
@@ -55,7 +55,7 @@ def names_beside(path: Path, numbers: tuple[int, ...]) -> tuple[str, ...]:
     table = make_sidecar_path(path, ".tsv")
     if not table.is_file():
         return tuple(map(str, numbers))
-    rows = read_table(table)
+    rows = read_text_table(table)
     column = "name" if "name" in rows else "label"
     known = dict(zip(rows["index"], rows[column].str.strip(), strict=True)) if {"index", column} <= {*rows} else {}
     names = tuple(known.get(str(number), "") for number in numbers)
@@ -73,7 +73,7 @@ def open_networks(path: Path, file: str = "") -> ImageFile:
     volumes = count_volumes(open_nifti(path))
     if volumes is None:
         raise InputError(f"{path} is 3-D; expected the maps of several networks in a 4-D file.")
-    names = tuple(labels_of([path], make_sidecar_path(path, ".txt"), volumes))
+    names = tuple(read_volume_labels([path], make_sidecar_path(path, ".txt"), volumes))
     return ImageFile(path, DerivationImage(file=file or path.name, sha256=compute_sum(path), names=names), names)
 
 

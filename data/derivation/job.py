@@ -28,8 +28,8 @@ from data.cohorts.derivation import (
 )
 from data.cohorts.rows import join_names
 from data.cohorts.stored import open_cohort
-from data.conversion.discovery import table_near
-from data.conversion.template import is_bundle, of_bundle
+from data.conversion.discovery import find_table_near
+from data.conversion.template import is_bundle, read_template
 from data.derivation import images, output
 from data.derivation.centrality import threads_of_blas
 from data.derivation.measures import MEASURES
@@ -69,7 +69,7 @@ def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
     entities = output.entities_of_all(clear, made)
     wanted = replace(wanted_of(target, options, clear), entities=entities)
     wanted.check_options(made)
-    if "task" not in dict(entities) and any("task" in scan.entities for one in clear for scan in one.scans):
+    if "task" not in dict(entities) and any("task" in scan.bids_entities for one in clear for scan in one.scans):
         facts.append(("tasks", "participants have scans of several tasks, so no name holds one; choose with --only"))
     table = table_of(folder, clear, options)
     number, of = options.share
@@ -100,7 +100,7 @@ def wanted_of(target: Path, options: DerivationOptions, people: Sequence[Scanned
     known = (*MEASURES, DUAL_REGRESSION_MEASURE)
     if unknown := [name for name in measures if name not in known]:
         raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
-    if scan.row.cleaned and (options.confounds or "none") != "none":
+    if scan.naming_rule.is_cleaned and (options.confounds or "none") != "none":
         raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
     opened = dict[str, images.ImageFile]()
     given = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
@@ -130,7 +130,7 @@ def wanted_of(target: Path, options: DerivationOptions, people: Sequence[Scanned
 
 def automatic(people: Sequence[ScannedPerson]) -> str:
     """The confounds of scans: none if they were cleaned before, or if none has a table."""
-    usable = any(scan.confounds and not scan.row.cleaned for one in people for scan in one.scans)
+    usable = any(scan.confounds and not scan.naming_rule.is_cleaned for one in people for scan in one.scans)
     return "simple" if usable else "none"
 
 
@@ -138,7 +138,7 @@ def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
     """How the maps of a cohort, or of that of a bundle, were derived, with its images. Raises InputError if that is not
     known."""
     bundle = open_archive(path) if is_bundle(path) else None
-    cohort = of_bundle(bundle).cohort if bundle else open_cohort(path)
+    cohort = read_template(bundle).cohort if bundle else open_cohort(path)
     found, folder = cohort.metadata.derivation, cohort.tables_folder
     if bundle:
         folder = Path(mkdtemp())  # which lasts as long as this process
@@ -161,7 +161,7 @@ def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationO
         if not options.table.is_file():
             raise InputError(f"--table {options.table} is no file.")
         return options.table
-    return table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
+    return find_table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
 
 
 def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:

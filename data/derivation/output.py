@@ -29,7 +29,7 @@ from data.cohorts.derivation import (
     summarise_option_differences,
 )
 from data.cohorts.nifti import make_sidecar_path, strip_nifti_suffix
-from data.conversion.discovery import entities_of
+from data.conversion.discovery import parse_entities
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
 
@@ -165,8 +165,8 @@ def entities_of_all(people: Sequence[ScannedPerson], made: Files) -> tuple[tuple
     """Parts of the names to write: those that all scans have alike, the space always, without any that no name in the
     folder has. So people who are chosen by `--only` have names like those of the others."""
     scans = [scan for person in people for scan in person.scans]
-    there = [entities_of(one.path.name) for of in made.values() for one in of]
-    found = {name: {scan.entities.get(name) for scan in scans} for name in SHARED}
+    there = [parse_entities(one.path.name) for of in made.values() for one in of]
+    found = {name: {scan.bids_entities.get(name) for scan in scans} for name in SHARED}
     found["space"] = {scan.space for scan in scans}
     alike = [(name, value) for name, (value, *others) in found.items() if value and not others]
     return tuple(part for part in alike if not there or any(part[0] in one for one in there))

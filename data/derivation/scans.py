@@ -15,37 +15,37 @@ from data.base.terminal import SummaryRow, format_participants
 from data.cohorts.nifti import make_sidecar_path
 from data.cohorts.rows import join_names
 from data.conversion.discovery import (
-    SCANS,
-    UNREAD,
-    Found,
-    Listing,
-    Row,
-    by_person,
-    entities_of,
-    find,
+    SCAN_PRODUCT,
+    UNREAD_RULES,
+    FolderListing,
+    NamingRule,
+    ProductFile,
+    find_files,
     find_table,
-    patterns_of,
-    recognised,
-    settled,
+    group_by_person,
+    make_patterns,
+    parse_entities,
+    recognise_file,
+    settle_files,
 )
-from data.conversion.source import subject_column
-from data.conversion.tables import column, key, read_table
+from data.conversion.source import find_subject_column
+from data.conversion.tables import normalise_id, read_text_table, select_column
 from data.derivation.options import DerivationOptions
 
-NAMED = Row(SCANS, "files that a column names", "", "")
+NAMED = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
 
 
-class ScanFile(Found):
+class ScanFile(ProductFile):
     """A scan and what lies beside it."""
 
     @property
     def treated(self) -> str:
         """Whether confounds were regressed out already; empty if that is not known."""
-        return {None: "", True: "cleaned", False: "preprocessed"}[self.row.cleaned]
+        return {None: "", True: "cleaned", False: "preprocessed"}[self.naming_rule.is_cleaned]
 
     @cached_property
     def mask(self) -> Path | None:
-        if self.row.pipeline == "PCP":
+        if self.naming_rule.pipeline == "PCP":
             path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
             return path if path.exists() else None
         return self.companion("_mask.nii*", ("brain", "bold"), ("space", "res"))
@@ -78,15 +78,15 @@ class ScanFile(Found):
     def described_by(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
         described = make_sidecar_path(self.path, ".json")
-        tables = [self.motion, self.outliers] if self.row.cleaned else [self.confounds]
+        tables = [self.motion, self.outliers] if self.naming_rule.is_cleaned else [self.confounds]
         return [self.path, *filter(None, [described if described.is_file() else None, self.mask, *tables])]
 
     def companion(self, ending: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
         """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
         scan's."""
-        own, found = entities_of(self.path.name), list[tuple[int, Path]]()
+        own, found = parse_entities(self.path.name), list[tuple[int, Path]]()
         for path in self.path.parent.glob(f"sub-{escape(own.get('sub', ''))}*{ending}"):
-            entities = entities_of(path.name)
+            entities = parse_entities(path.name)
             fits = entities.pop("desc", None) in desc and own.items() >= entities.items()
             if fits and all(entities.get(name) == own.get(name) for name in same):
                 found.append((len(entities), path))
@@ -101,19 +101,19 @@ class ScannedPerson:
 
 
 def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[SummaryRow]]:
-    """The people with scans, sorted, and facts. Raises InputError as `settled`."""
+    """The people with scans, sorted, and facts. Raises InputError as `settle_files`."""
     if options.bold_column:
         found, named = named_scans(folder, options)
-        files, unclear, facts = settled(folder, found, options.only)
+        files, unclear, facts = settle_files(folder, found, options.only)
         facts = [*named, *facts]
     elif options.id_column:
         raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
     else:
-        files, unclear, facts = find(Listing(folder), SCANS, only=options.only)
+        files, unclear, facts = find_files(FolderListing(folder), SCAN_PRODUCT, only_globs=options.only)
     people = list[ScannedPerson]()
-    for person, of_person in by_person(files).items():
+    for person, of_person in group_by_person(files).items():
         scans = sorted((ScanFile(**vars(one)) for one in of_person), key=lambda scan: os.path.abspath(scan.path))
-        people.append(ScannedPerson(scans[0].label, tuple(scans), unclear.get(person, "")))
+        people.append(ScannedPerson(scans[0].subject_label, tuple(scans), unclear.get(person, "")))
     people.sort(key=lambda person: person.label)
     if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
         how = "with several runs or sessions, whose maps are averaged by the volumes kept"
@@ -121,14 +121,17 @@ def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedP
     return people, facts
 
 
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], list[SummaryRow]]:
+def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[ProductFile], list[SummaryRow]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
     path = options.table or find_table(folder, (), lambda table: options.bold_column in table)
-    table = read_table(path)
-    named = subject_column(table, options.id_column, path)
+    table = read_text_table(path)
+    named = find_subject_column(table, options.id_column, path)
     rows = pd.DataFrame(
-        {"label": column(table, named, path).map(key), "path": column(table, str(options.bold_column), path)}
+        {
+            "label": select_column(table, named, path).map(normalise_id),
+            "path": select_column(table, str(options.bold_column), path),
+        }
     )
     rows["path"] = rows["path"].map(lambda name: find_file(folder, name))
     there = rows["path"].notna()
@@ -140,15 +143,17 @@ def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[Found], 
         )
     if rows.empty:
         raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
-    patterns, found = patterns_of(SCANS), list[Found]()
-    for row in UNREAD:
+    patterns, found = make_patterns(SCAN_PRODUCT), list[ProductFile]()
+    for row in UNREAD_RULES:
         del patterns[row]
     for label, scan in zip(rows["label"], rows["path"], strict=True):
         inside = PurePosixPath(scan.relative_to(folder) if scan.is_relative_to(folder) else scan)
-        one = recognised(folder, inside, patterns) or Found(folder / inside, inside, NAMED, label)
-        found.append(replace(one, label=label, row=replace(one.row, space=NAMED.space)))
+        one = recognise_file(folder, inside, patterns) or ProductFile(folder / inside, inside, NAMED, label)
+        found.append(
+            replace(one, subject_label=label, naming_rule=replace(one.naming_rule, default_space=NAMED.default_space))
+        )
     facts = [("left out", f"{len(absent)} rows without a scan: {join_names(absent)}")] if absent else []
-    if guessed := sum("space" not in one.entities for one in found):
-        told = f"the names of {guessed} scans do not say their space; it is taken to be {NAMED.space}"
+    if guessed := sum("space" not in one.bids_entities for one in found):
+        told = f"the names of {guessed} scans do not say their space; it is taken to be {NAMED.default_space}"
         facts.append(("layout", told))
     return found, facts

@@ -12,8 +12,8 @@ import pandas as pd
 from data.base.terminal import format_participants
 from data.cohorts.cohort import Cohort
 from data.cohorts.findings import CohortFindings, Findings
-from data.conversion.leaks import MIN_OF_SITE, MIN_RATIO
-from data.conversion.opposed import LEAST_IN_COMMON, MIN_GROUP, MIN_PARCELS
+from data.conversion.leaks import MIN_SITE_VALUES, MIN_UNIT_RATIO
+from data.conversion.opposed import MIN_BETWEEN_RATIO, MIN_COMPARED_PARCELS, MIN_GROUP_PEOPLE
 from data.likeness.reasons import OTHER_ATLAS_WORDS, PERSON_VIEW, Range, Ranges, find_advice, find_measure
 from data.likeness.reference import compare_with_reference, load_reference
 from data.likeness.scans import CONNECTOME_VIEW
@@ -69,10 +69,10 @@ def check_units(person_measures: pd.DataFrame, ranges: Ranges, findings: Finding
         usual_low, usual_middle, usual_high = map(
             to_plain_units, (usual_range.low, usual_range.middle, usual_range.high)
         )
-        if len(plain_values) < MIN_OF_SITE or min(plain_values.min(), usual_middle) <= 0:
+        if len(plain_values) < MIN_SITE_VALUES or min(plain_values.min(), usual_middle) <= 0:
             continue
-        is_above = plain_values.median() > MIN_RATIO * usual_middle and plain_values.min() > usual_high
-        is_below = usual_middle > MIN_RATIO * plain_values.median() and plain_values.max() < usual_low
+        is_above = plain_values.median() > MIN_UNIT_RATIO * usual_middle and plain_values.min() > usual_high
+        is_below = usual_middle > MIN_UNIT_RATIO * plain_values.median() and plain_values.max() < usual_low
         if is_above or is_below:
             findings.problems.append(
                 f"{measure_name} has the median {plain_values.median():.3g}, that of the training participants "
@@ -85,7 +85,7 @@ def check_parcels(cohort: Cohort, person_measures: pd.DataFrame, ranges: Ranges,
     """Whether the connectomes of several new people have too little in common with the mean of the training people,
     which is a problem. `person_measures` are those of `check_units`."""
     usual_range: Range | None = ranges.get(CONNECTOME_VIEW, {}).get("alike")
-    if cohort.connectomes is None or len(cohort.connectomes.parcel_names) < MIN_PARCELS:
+    if cohort.connectomes is None or len(cohort.connectomes.parcel_names) < MIN_COMPARED_PARCELS:
         return False
     if (
         usual_range is None
@@ -95,7 +95,7 @@ def check_parcels(cohort: Cohort, person_measures: pd.DataFrame, ranges: Ranges,
         return False
     correlations = np.tanh(person_measures[CONNECTOME_VIEW, "alike"].dropna())
     median_correlation = correlations.median()
-    if len(correlations) < MIN_GROUP or median_correlation > LEAST_IN_COMMON * np.tanh(usual_range.middle):
+    if len(correlations) < MIN_GROUP_PEOPLE or median_correlation > MIN_BETWEEN_RATIO * np.tanh(usual_range.middle):
         return False
     findings.problems.append(
         f"the connectomes of {format_participants(len(correlations), 'new')} correlate by "

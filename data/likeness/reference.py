@@ -118,8 +118,8 @@ def make_template_likeness(template: TemplateCohort) -> tuple[dict[str, bytes], 
     """The `parts` of the training people whom new people are prepared `template`; if there are none, why. Raises
     InputError for a record that cannot be read."""
     cohort = template.cohort
-    if template.bundle:
-        bundle_reference = read_reference(template.bundle)
+    if template.bundle_archive:
+        bundle_reference = read_reference(template.bundle_archive)
         return (
             (bundle_reference.bytes_by_file, "")
             if bundle_reference

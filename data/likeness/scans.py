@@ -269,7 +269,7 @@ def measure_against_means(
 
 def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
     """Measures of a stored volume (x, y, z) on the reduced grid as a whole."""
-    value_by_measure = measures.of_volume(volume, records.find_brain(volume), records.REDUCED)
+    value_by_measure = measures.measure_stored_volume(volume, records.find_brain(volume), records.REDUCED)
     return value_by_measure | take_logarithms(
         {measure_name: value_by_measure[measure_name] for measure_name in ("coverage", "roughness")}
     )
@@ -278,8 +278,8 @@ def measure_reduced_volume(volume: np.ndarray) -> dict[str, float]:
 def measure_connectome(edge_values: np.ndarray, mean_edges: np.ndarray, parcel_pairs: np.ndarray) -> dict[str, float]:
     """Measures of a connectome (edges,) beside a mean one; NaN without any edge."""
     is_measured = ~np.isnan(edge_values)
-    edge_measures = edges.measured(edge_values)
-    missing_parcel_fraction = len(edges.lacking_parcels(edge_values, parcel_pairs)) / (parcel_pairs.max() + 1)
+    edge_measures = edges.summarise_connectome(edge_values)
+    missing_parcel_fraction = len(edges.find_lacking_parcels(edge_values, parcel_pairs)) / (parcel_pairs.max() + 1)
     similarity_z = (
         compute_fisher_z(
             (centre_to_unit_length(edge_values[is_measured]) @ centre_to_unit_length(mean_edges[is_measured])).item()
@@ -304,7 +304,7 @@ def read_unconverted_measures(cohort: Cohort, record_indices: Sequence[int]) -> 
         measures.read_measures(cohort.tables_folder, subjects, cohort.map_names) if cohort.tables_folder else None
     )
     for name, map_measures in (measures_by_map or {}).items():
-        sd = map_measures["sd"].clip(lower=measures.SMALLEST)
+        sd = map_measures["sd"].clip(lower=measures.MIN_MEASURE_SPREAD)
         values_by_measure = {"mean_in_sds": map_measures["mean"] / sd, "level_in_sds": map_measures["background"] / sd}
         values_by_measure |= take_logarithms(
             {"sd": sd, "mean": map_measures["mean"], "voxel_mm3": map_measures["voxel_mm3"]}

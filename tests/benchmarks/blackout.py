@@ -63,7 +63,7 @@ def main() -> None:
     masks = [atlas.region_labels == region for region in atlas.region_numbers[: args.regions]]
     batch = open_cohort(load_demo_cohort(REDUCED)).make_batch(range(args.subjects))
     volume = batch["volume"] * np.linspace(1, 2, args.maps, dtype=np.float32)
-    inputs = {name: batch[name] for name in MODELS[args.model].reads} | {"volume": volume}
+    inputs = {name: batch[name] for name in MODELS[args.model].input_names} | {"volume": volume}
     background = np.array([records.find_background(values) for values in batch["volume"][..., 0]], np.float32)
     fills = {"background": background[:, None, None, None, None], "donor": volume[::-1]}
     forward = tf.function(lambda values: network(values, training=False))

@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data.cohorts.records import REDUCED
 from models import MODELS
-from models.averaging import logits_of_parts
+from models.averaging import make_branch_logits_network
 from utils.machines import devices
 
 
@@ -39,14 +39,16 @@ def training(model: str, preset: str | None, batch: int | None):
     presets = row.module.PRESETS
     config = presets[preset or next(iter(presets))]
     config = replace(config, batch_size=batch or config.batch_size)
-    size, grid, random = config.batch_size, row.grid or REDUCED, np.random.default_rng(0)
+    size, grid, random = config.batch_size, row.required_grid or REDUCED, np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     network = row.module.build(config, grid)
     optimizer = make_optimizer(config, "float32")
     optimizer.build(network.trainable_variables)
     run = SimpleNamespace(model=row, config=config, workers=devices.Workers().started(()))
     trained = Training(run, network, optimizer)
-    reads = SimpleNamespace(network=logits_of_parts(network), inputs=lambda of: {name: of[name] for name in row.reads})
+    reads = SimpleNamespace(
+        network=make_branch_logits_network(network), inputs=lambda of: {name: of[name] for name in row.input_names}
+    )
     trained.__dict__["reading"] = reads  # instead of one that reads a cohort
     values = {
         "volume": random.normal(size=(size, *grid.shape, 1)).astype(np.float32),

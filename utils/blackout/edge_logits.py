@@ -17,7 +17,7 @@ class EdgeLogits:
         mean = model.layers[-1]
         if not isinstance(mean, averaging.MeanOfLogits):
             raise TypeError(f"{model.name} ends in {mean.name}; expected the mean of the logits of its parts.")
-        share = {part.name: share for part, share in zip(mean.parts, mean.shares, strict=True)}
+        share = {part.branch_name: share for part, share in zip(mean.branches, mean.branch_weights, strict=True)}
         ridge = model.get_layer("connectome_logits")
         self.mean, self._scale = ridge.mean.numpy(), ridge.scale.numpy()
         self._weight = share[CONNECTOME] * ridge.kernel.numpy().astype(float)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras import KerasTensor, layers
 from scipy import sparse
 
-from models.averaging import MeanOfLogits, PartOfMean
+from models.averaging import AveragedBranch, MeanOfLogits
 from models.layers import RegionMeans
 from utils.blackout.graph import Node, feeds, nodes_of, volume_of
 
@@ -86,14 +86,14 @@ class Average(NamedTuple):
 class PartOfVolume:
     """A part of a classifier: what it reads of `sources` -> what it adds to the mean of the logits by its inputs."""
 
-    def __init__(self, part: PartOfMean, share: float, logits: KerasTensor, sources: list[KerasTensor]):
-        self.sources, self.inputs = sources, part.inputs
+    def __init__(self, part: AveragedBranch, share: float, logits: KerasTensor, sources: list[KerasTensor]):
+        self.sources, self.inputs = sources, part.input_count
         network = keras.Function(sources, logits)
 
         def added(values: list[tf.Tensor]) -> tf.Tensor:
             logits = network(values)
-            by_input = tf.reshape(logits, (-1, part.inputs, logits.shape[1] // part.inputs, logits.shape[2]))
-            return tf.reduce_mean(by_input, 2) * (share / part.inputs)
+            by_input = tf.reshape(logits, (-1, part.input_count, logits.shape[1] // part.input_count, logits.shape[2]))
+            return tf.reduce_mean(by_input, 2) * (share / part.input_count)
 
         self._added = tf.function(added, reduce_retracing=True)
 

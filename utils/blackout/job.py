@@ -59,7 +59,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
     repeats they are means of each record's effects."""
     of_repeats = [[run for run in runs if run.repeat == number] for number in range(whole.repeats)]
-    if len({(run.standard, run.model.inputs(run.config)) for run in runs}) > 1:
+    if len({(run.standard, run.model.list_inputs(run.config)) for run in runs}) > 1:
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."

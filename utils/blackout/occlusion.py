@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers
 
-from models.layers import MembersApart, RegionMeans
+from models.layers import RegionMeans, SplitMembers
 from utils.blackout.features import FeatureOcclusion, in_groups, readers_by_averages
 from utils.blackout.graph import follow, nodes_of, volume_of
 from utils.blackout.steps import Box, StepPlan, cut, hull, paste
@@ -34,7 +34,7 @@ from utils.blackout.steps import Box, StepPlan, cut, hull, paste
 RANK = 5  # of a tensor with the axes of a volume
 Kept = dict[KerasTensor, tf.Tensor]  # activations of a batch with nothing occluded
 WHOLE_VOLUME_LAYERS = (
-    layers.Flatten, MembersApart, RegionMeans,
+    layers.Flatten, SplitMembers, RegionMeans,
     layers.GlobalMaxPooling3D, layers.GlobalAveragePooling3D, layers.AveragePooling3D,
 )  # fmt: skip
 THREADS = 3  # one region's copying runs beside the others' convolutions

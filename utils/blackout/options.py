@@ -117,7 +117,7 @@ def of(run: Run) -> BlackoutOptions:
 
 def cohort_of(run: Run) -> Cohort:
     """The cohort, without connectomes if the network reads none."""
-    return run.cohort if CONNECTOME in run.model.inputs(run.config) else run.cohort.without_connectomes
+    return run.cohort if CONNECTOME in run.model.list_inputs(run.config) else run.cohort.without_connectomes
 
 
 def tables_of(cohort: Cohort) -> dict[str, "Connectomes"]:
@@ -140,11 +140,11 @@ def possible_blackout(run: Run) -> None:
     the true class; `--maps` are maps of the cohort; there are two people or more, to predict one's region from
     another's; covariates and atlas can be read; `--systems` have edges to replace, and `--maps` and `--atlas` a
     volume."""
-    cohort, options, inputs = run.cohort, of(run), run.model.inputs(run.config)
+    cohort, options, inputs = run.cohort, of(run), run.model.list_inputs(run.config)
     if CONNECTOME in inputs and "volume" not in inputs:
         raise InputError(
-            f"{run.model.name} reads connectomes and no maps, and there is no blackout of connectomes alone. Black out "
-            "a network that reads both, such as --model mmnn."
+            f"{run.model.model_name} reads connectomes and no maps, and there is no blackout of connectomes alone. "
+            "Black out a network that reads both, such as --model mmnn."
         )
     tested = [cohort.rows[index] for index in cohort.split_indices("test")]
     if unknown := [row for row in tested if not row.known]:
@@ -152,9 +152,9 @@ def possible_blackout(run: Run) -> None:
             f"{len(unknown)} test records of {cohort.path} have no label, {unknown[0].file} among them; a blackout "
             "needs one of each. Leave these participants out when you convert (--exclude)."
         )
-    if "volume" not in run.model.reads and (options.maps or options.atlas):
+    if "volume" not in run.model.input_names and (options.maps or options.atlas):
         name = "maps" if options.maps else "atlas"
-        raise InputError(f"--{name} tells of regions, and {run.model.name} reads no volume. Leave --{name} out.")
+        raise InputError(f"--{name} tells of regions, and {run.model.model_name} reads no volume. Leave --{name} out.")
     options.replaced_maps(cohort)
     leader = find_group_leaders((row.subject for row in cohort.rows), cohort.groups)
     people = {leader[subject] for subject in cohort.split_subjects("train") or cohort.split_subjects("test")}

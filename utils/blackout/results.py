@@ -69,7 +69,7 @@ class BlackoutResults:
     @property
     def predicts(self) -> str:
         """Whether the network predicts these participants."""
-        auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.name
+        auc, name, model = self.judged.score, HEADLINES[self.judged.metric], self.run.model.model_name
         if auc.low is None or auc.high is None:
             known = f"{name} {auc.text('.2f', 'is undefined: all, or all whom it compares, are of one class')}"
             return f"It is not known whether {model} predicts better than chance. {known}."
@@ -152,7 +152,7 @@ class BlackoutResults:
         run = self.run
         cohort = make_printable(run.data_dir.absolute().name) if run.data_dir else "the demo cohort"
         at_chance = " (MODEL AT CHANCE)" if self.people.verdict is Verdict.CHANCE else ""
-        return f"Blackout of {run.model.name} on {cohort}{run.marks}{at_chance}"
+        return f"Blackout of {run.model.model_name} on {cohort}{run.marks}{at_chance}"
 
 
 def concluded(

@@ -39,7 +39,7 @@ class Setup:
     def of(cls, run: Run, network: keras.Model) -> "Setup":
         chosen, cohort = of(run), cohort_of(run)
         donors = Donors(cohort, run.cohort.split_indices("test"), chosen.donors, run.seed)
-        if "volume" not in run.model.reads:
+        if "volume" not in run.model.input_names:
             return cls(run, network, donors, None, None)
         fills = Fills(cohort, chosen.regions(cohort.grid), donors, chosen, run.seed)
         return cls(run, network, donors, OfVolume(fills, occlusion_of(network)), edge_logits(network))

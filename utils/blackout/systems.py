@@ -106,13 +106,13 @@ def by_majority(atlas: Atlas, labels: np.ndarray, named: dict[int, str]) -> Syst
 def by_table(atlas: Atlas, path: Path) -> Systems:
     """A table (CSV or TSV) with the columns region, its name or number, and system. Raises InputError for a region that
     is unknown, there twice, or missing."""
-    from data.conversion.tables import column, read_table  # pandas, which `--help` can do without
+    from data.conversion.tables import read_text_table, select_column  # pandas, which `--help` can do without
 
-    table, found = read_table(path), dict[int, str]()
+    table, found = read_text_table(path), dict[int, str]()
     regions = {str(region): region for region in atlas.region_numbers} | {
         name: one for one, name in atlas.name_by_region.items()
     }
-    for name, system in zip(*(column(table, name, path) for name in COLUMNS), strict=True):
+    for name, system in zip(*(select_column(table, name, path) for name in COLUMNS), strict=True):
         if name not in regions:
             raise InputError(f"{path} names the region {name}; expected one of the atlas, or its number.")
         if regions[name] in found:

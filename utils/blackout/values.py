@@ -149,7 +149,7 @@ class OfPhenotype:
 def measure(setup: Setup) -> Measured:
     """Replaces each group of values in all tested records."""
     run, donors, cohort = setup.run, setup.donors, setup.cohort
-    if PHENOTYPE not in run.model.inputs(run.config):
+    if PHENOTYPE not in run.model.list_inputs(run.config):
         return Measured()
     function, groups = OfPhenotype(setup.network), groups_of(cohort.metadata)
     phenotypes = cohort.make_batch(np.arange(len(cohort.rows)), with_volumes=False)[PHENOTYPE]

@@ -34,14 +34,14 @@ def parser() -> Parser:
 def bundle() -> int:
     args = parser().parse_args()
     from data.base import archive  # what follows costs `--help` nothing
-    from data.conversion.template import SUFFIX
+    from data.conversion.template import BUNDLE_SUFFIX
     from utils.bundle import make
     from utils.bundle.model import BundleFolder
     from utils.machines.devices import start_tensorflow
     from utils.runs.checkpoints import CheckpointFolder
 
-    if args.out.suffix != SUFFIX:
-        raise InputError(f"{args.out} does not end in {SUFFIX}; name the bundle such as model{SUFFIX}.")
+    if args.out.suffix != BUNDLE_SUFFIX:
+        raise InputError(f"{args.out} does not end in {BUNDLE_SUFFIX}; name the bundle such as model{BUNDLE_SUFFIX}.")
     files.check_new(args.out)
     folder = CheckpointFolder(args.checkpoint, "run.py --train --everybody")
     saved, cohort = make.of_everybody(folder)

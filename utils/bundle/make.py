@@ -57,7 +57,7 @@ def of_everybody(folder: CheckpointFolder) -> tuple[Record, Cohort]:
         )
     folder.tell_of_training()
     saved = folder.record()
-    if MODELS[saved.model].predicts != "label":
+    if MODELS[saved.model].predicted != "label":
         raise InputError(f"{folder.path} is of {saved.model}, which predicts no label; bundle a classifier.")
     if (cohort := folder.training_cohort()) is None:
         raise InputError(
@@ -106,7 +106,7 @@ def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: s
     bundled = without_people(saved, cohort)
     texts = {MODEL: files.format_json(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
     parts = {name: text.encode() for name, text in texts.items()}
-    return parts | weights_parts(folder, saved, cohort) | template.parts_of(cohort) | likeness_parts(cohort)
+    return parts | weights_parts(folder, saved, cohort) | template.make_template_files(cohort) | likeness_parts(cohort)
 
 
 def without_people(saved: Record, cohort: Cohort) -> Record:
@@ -151,7 +151,7 @@ def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> di
     """The weights of the network."""
     model = MODELS[saved.model]
     assert saved.settings
-    network = model.build(model.settings(saved.settings.config), cohort)
+    network = model.build_network(model.parse_settings(saved.settings.config), cohort)
     folder.restore(network)
     weights = network.get_weights()
     if not all(np.isfinite(values).all() for values in weights):

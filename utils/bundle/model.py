@@ -12,7 +12,7 @@ from data.base.archive import Archive, open_archive
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, print_summary
 from data.cohorts.atlas import compute_aal_sha256
-from data.conversion.template import OVERLAP
+from data.conversion.template import OVERLAP_WARNING
 from data.likeness.reference import Reference, read_reference
 from models import MODELS
 from utils.runs import record
@@ -61,7 +61,7 @@ class BundleFolder(CheckpointFolder):
 
     @property
     def overlap(self) -> str:
-        return OVERLAP.format(self.path)
+        return OVERLAP_WARNING.format(self.path)
 
     @property
     def exists(self) -> bool:
@@ -111,7 +111,7 @@ def is_known(settings: Choices | None) -> bool:
         return False
     model = MODELS[settings.model]
     with suppress(InputError):
-        model.settings(settings.config)
+        model.parse_settings(settings.config)
         return settings.preset in model.module.PRESETS
     return False
 

@@ -60,7 +60,7 @@ def opened(folders: Sequence[Path]) -> list[FinishedTest]:
 def read(folder: Path) -> FinishedTest:
     """Raises InputError unless a classifier's test was finished there, and is as it was written."""
     of = check_finished(folder, EXPECTED)
-    if of.job != "test" or of.model not in MODELS or MODELS[of.model].predicts != "label":
+    if of.job != "test" or of.model not in MODELS or MODELS[of.model].predicted != "label":
         raise InputError(f"{folder} holds a {of.job} of {of.model or 'no model'}; {EXPECTED}.")
     table = read_predictions(folder / PREDICTIONS)
     table["repeat"] = table["repeat"].astype(int) if "repeat" in table else 0

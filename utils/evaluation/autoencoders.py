@@ -59,7 +59,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
 
 def evaluate(run: Run, network: keras.Model) -> None:
     """`metrics.json`, and for volumes three figures of the first test record."""
-    reads = run.model.reads[0]
+    reads = run.model.input_names[0]
     trained, baseline = ExplainedVariance(), ExplainedVariance()
     approximate = block_means if reads == "volume" else principal_components(run.cohort, network)
     activation: list[float] = []

@@ -19,7 +19,7 @@ from utils.scores.results import MASKED, UNDEFINED, Estimate
 
 def masked_cohort(run: Run) -> tuple[Cohort, ...]:
     """The cohort in whose records missingness is masked; none if the network reads no such values."""
-    cohort = equalise_recording(run.cohort) if "phenotype" in run.model.reads else None
+    cohort = equalise_recording(run.cohort) if "phenotype" in run.model.input_names else None
     return (cohort,) if cohort else ()
 
 

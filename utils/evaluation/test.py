@@ -60,7 +60,7 @@ def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
     network = restored_network(run)
     run.claim()
-    if run.model.predicts == "label":
+    if run.model.predicted == "label":
         evaluate(run, network)
     else:
         autoencoders.evaluate(run, network)
@@ -70,7 +70,7 @@ def test(run: Run) -> int:
 def pool(whole: Run, runs: Sequence[Run]) -> None:
     """Treats the predictions of all folds as one test in which every subject was tested, once in each repeat; averages
     autoencoders'."""
-    if whole.model.predicts == "input":
+    if whole.model.predicted == "input":
         autoencoders.pool(whole, runs)
         return
     results = Results(whole)
@@ -80,7 +80,7 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
             results.add(name, pd.concat(tables, join="inner", ignore_index=True))
     each = tested(whole)
     if whole.repeats > 1 and each[0].predictions["label"].notna().any():
-        inputs = whole.model.inputs(whole.config)
+        inputs = whole.model.list_inputs(whole.config)
         results.add("repeats", comparisons.repeats_table(each, whole.seed, inputs))
     count = max(len(run.cohort.split_indices("train")) for run in runs)
     notes = baselines.limits(count, runs[0].cohort.connectomes is not None)
@@ -155,7 +155,7 @@ def conclude(
         }
         beside = [(name, str(len(texts)), make_printable(texts[0])) for name, texts in told.items() if texts]
         rows = found.rows if found else [("", "", UNLABELLED)]
-        print_table([(f"{run.model.name} {run.choices.preset}", who, cut), *rows, *beside], truncate_last=True)
+        print_table([(f"{run.model.model_name} {run.choices.preset}", who, cut), *rows, *beside], truncate_last=True)
     run.finish(Headline(found.metric, found.score) if found else None, **summary)
     return {} if run.is_pooled else score
 
@@ -163,7 +163,7 @@ def conclude(
 def measure(results: Results, every: Sequence[Tested]) -> tuple[dict[str, Estimate], dict[str, Any], Conclusion]:
     """Adds every result that needs labels, by the records whose label is known; returns the scores, the content of
     `metrics.json`, without caveats, and what the scores show."""
-    run, inputs = results.run, results.run.model.inputs(results.run.config)
+    run, inputs = results.run, results.run.model.list_inputs(results.run.config)
     predictions = Predictions.of(*(of.predictions for of in every))
     score = with_intervals(predictions, run.seed)
     same_folds = predictions.trained.any() and (predictions.folds == predictions.folds[0]).all()
@@ -218,7 +218,7 @@ def prepared(run: Run) -> Prepared:
     return Prepared(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
-        standard=run.standard if "volume" in run.model.reads else "",
+        standard=run.standard if "volume" in run.model.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),

@@ -86,7 +86,7 @@ def facts(tables: Tables) -> Facts:
         division=Division.parse(run.folds or ""),
         same_folds=bool(tables.folds),
         grid=GRID_BY_NAME.get(run.grid or ""),
-        reads_phenotype="phenotype" in model.reads,
+        reads_phenotype="phenotype" in model.input_names,
         maps=[f"{name}, {work}" for name, work in MEASURES.items() if any(of.startswith(name) for of in run.maps)],
         connectome=", ".join(filter(None, (series, parcels))),
         settings=used(run),
@@ -102,13 +102,13 @@ def facts(tables: Tables) -> Facts:
 def seen_by_authors(run: Described) -> bool:
     """Whether its preset, or one of its candidates, was made by results on people of ABIDE I."""
     names = [name for of in run.chosen.values() for name in of.scores] or [run.preset]
-    reads_maps = "volume" in MODELS[run.model].reads and not run.simulated
+    reads_maps = "volume" in MODELS[run.model].input_names and not run.simulated
     return reads_maps and bool({name.split()[0] for name in names} & set(CHOSEN_ON_ABIDE))
 
 
 def used(run: Described) -> dict[str, Any]:
     """The hyper-parameters of a run without those that change nothing with the others as they are."""
-    idle = MODELS[run.model].settings(run.config).idle()
+    idle = MODELS[run.model].parse_settings(run.config).idle()
     return {name: value for name, value in run.config.items() if name not in idle}
 
 

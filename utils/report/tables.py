@@ -185,7 +185,7 @@ def read_test(folder: Path) -> Tables:
     found = record.read(folder)
     if found is None:
         raise InputError(f"{folder / RECORD} cannot be read (No such file or directory). Copy it again.")
-    if found.model not in MODELS or MODELS[found.model].predicts != "label":
+    if found.model not in MODELS or MODELS[found.model].predicted != "label":
         raise InputError(f"{folder / RECORD} has the model {found.model}; expected a classifier. Test one.")
     run, there = described(found, folder), [table for table in ROWS if (folder / table.file).exists()]
     others = {table.name: typed(read_frame(folder / table.file), table) for table in there}

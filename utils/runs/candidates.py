@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.base.errors import InputError, quote_text
-from models import Model, Settings, override
+from models import Model, Settings, override_settings
 
 PRESETS = ""  # all of them: what --choose alone stands for
 MOST = 64
@@ -37,8 +37,8 @@ def candidates(text: str, model: Model) -> tuple[Candidate, ...]:
         found = list(in_file(Path(text), model))
     else:
         raise InputError(
-            f"--choose {quote_text(text)} is neither a list of presets of {model.name} ({', '.join(presets)}) nor a "
-            "file with a line of --preset and --set for each candidate."
+            f"--choose {quote_text(text)} is neither a list of presets of {model.model_name} ({', '.join(presets)}) "
+            "nor a file with a line of --preset and --set for each candidate."
         )
     if not 2 <= len(found) <= MOST:
         count = "one candidate" if len(found) == 1 else f"{len(found)} candidates"
@@ -55,9 +55,9 @@ def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
     presets, changes = model.module.PRESETS, tuple(changes)
     if preset not in presets:
         raise InputError(
-            f"--preset {quote_text(preset)} is unknown to {model.name}; expected one of {', '.join(presets)}."
+            f"--preset {quote_text(preset)} is unknown to {model.model_name}; expected one of {', '.join(presets)}."
         )
-    return Candidate(preset, changes, override(presets[preset], list(changes)))
+    return Candidate(preset, changes, override_settings(presets[preset], list(changes)))
 
 
 def recorded(text: str, model: Model) -> Candidate:

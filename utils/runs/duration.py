@@ -71,7 +71,8 @@ class BatchTimer:
         if total_s > EFFORT.told_from_s:
             trainings = f"{ahead.trainings} trainings" if ahead.trainings > 1 else "the training"
             told = (
-                f"about {format_duration(total_s)} for {trainings} of {self.run.model.name} {self.run.choices.preset}"
+                f"about {format_duration(total_s)} for {trainings} of {self.run.model.model_name} "
+                f"{self.run.choices.preset}"
             )
             told += f", measured over {batches} batches"
             if batch_s >= 1:

@@ -77,7 +77,7 @@ def same_settings(run: Run, saved: Record) -> None:
             )
         return
     assert saved.settings
-    its, own = asdict(run.model.settings(saved.settings.config)), asdict(run.config)
+    its, own = asdict(run.model.parse_settings(saved.settings.config)), asdict(run.config)
     there = {"preset": saved.settings.preset, "grid": saved.settings.grid} | its
     here = {"preset": run.choices.preset, "grid": run.choices.grid} | own
     refuse_others(run.checkpoints.path, there, here, f"Leave --preset and --set out, use its --dataDir, or {OTHER}.")
@@ -195,7 +195,7 @@ def same_preparation(run: Run, saved: Record) -> None:
     """The cohort must have been made as the checkpoint's own was, as far as both say."""
     if saved.cohort_sha256 == run.cohort.identity:
         return
-    reads = run.model.inputs(run.config)
+    reads = run.model.list_inputs(run.config)
     of_saved = saved.preparation.select_for_inputs(reads) if saved.preparation else {}
     unknown = []
     for name, here in run.cohort.metadata.select_for_inputs(reads).items():
@@ -209,7 +209,7 @@ def same_preparation(run: Run, saved: Record) -> None:
             )
     if unknown:
         print(f"Not known of both the checkpoint's data and {run.cohort.path}, so not compared: {', '.join(unknown)}.")
-    if "volume" in run.model.reads and saved.num_maps != run.cohort.num_maps:
+    if "volume" in run.model.input_names and saved.num_maps != run.cohort.num_maps:
         its, own = (f"{count} map{'s' if count > 1 else ''}" for count in (saved.num_maps, run.cohort.num_maps))
         raise InputError(
             f"{run.checkpoints.path} was trained on records of {its}, {run.cohort.path} has {own} a record; "
@@ -230,7 +230,7 @@ def excerpt(value: object, other: object) -> str:
 def two_classes(run: Run) -> None:
     """A classifier is trained on both classes."""
     labels = {run.cohort.rows[index].label for index in run.cohort.split_indices("train")}
-    if run.model.predicts == "label" and len(labels) < len(CLASS_NAMES):
+    if run.model.predicted == "label" and len(labels) < len(CLASS_NAMES):
         raise InputError(
             f"{run.cohort.path} has one class only among its training participants; expected two. Convert "
             "participants of both."
@@ -240,7 +240,7 @@ def two_classes(run: Run) -> None:
 def free_output(run: Run) -> None:
     """The output folder holds nothing but what a run of this job and model wrote, and can be written; so can that of
     the checkpoints of a training."""
-    record.check_free(run.out_dir, run.job.name, run.model.name)
+    record.check_free(run.out_dir, run.job.name, run.model.model_name)
     files.check_writable(run.out_dir, YOUR_OWN.format("--outDir"))
     if not run.job.needs_checkpoint:
         files.check_writable(run.checkpoints.path, YOUR_OWN.format("--chkPointDir"))
@@ -262,6 +262,6 @@ def code_fits(run: Run) -> None:
     code = run.model.module.code_shape(run.config, run.cohort.grid)
     if code != (*REDUCED.shape, 1):
         raise InputError(
-            f"This {run.model.name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other models "
-            f"read {REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
+            f"This {run.model.model_name} gives a code of {'x'.join(map(str, code))} (x, y, z, channels); the other "
+            f"models read {REDUCED} in one channel. Train it with strides whose product is 3 and one filter last."
         )

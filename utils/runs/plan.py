@@ -25,7 +25,7 @@ from data.cohorts.folds import Folds, make_fold_folder, open_folds, open_repeat_
 from data.cohorts.records import REDUCED
 from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
-from models import MODELS, PRECISIONS, Model, Settings, override
+from models import MODELS, PRECISIONS, Model, Settings, override_settings
 from utils.runs import guards, record
 from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
 from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
@@ -213,7 +213,7 @@ class Asked:
             return self.data_dir
         from data.demo import load_demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
 
-        return load_demo_cohort(self.network.grid or REDUCED)
+        return load_demo_cohort(self.network.required_grid or REDUCED)
 
     def config(self, saved: Record | None) -> tuple[str, Settings]:
         """The preset's name and the hyper-parameters, as `saved` unless the user says. Raises InputError."""
@@ -221,8 +221,8 @@ class Asked:
         name = self.preset or (before.preset if before else next(iter(presets)))
         if name not in presets:
             raise InputError(f"--preset {name} is unknown to {self.model}; expected one of {', '.join(presets)}.")
-        base = self.network.settings(before.config) if before and name == before.preset else presets[name]
-        return name, override(base, self.set or [])
+        base = self.network.parse_settings(before.config) if before and name == before.preset else presets[name]
+        return name, override_settings(base, self.set or [])
 
 
 @dataclass(frozen=True)
@@ -288,12 +288,12 @@ def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
             raise InputError(f"--{name} goes with {' or '.join(takers)}, not with {job.flag}; leave it out.")
     if job.needs and not getattr(model, job.needs):
         able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
-        raise InputError(job.refusal.format(able=able, model=model.name))
+        raise InputError(job.refusal.format(able=able, model=model.model_name))
     if asked.repeats > 1 and not job.is_repeated:
         raise InputError(f"--repeats {asked.repeats} is not for {job.flag}, which is done once; leave it out.")
     for name in sorted(given & OF_LABELS):
-        if model.predicts != "label":
-            raise InputError(f"--{name} is about the label, which {model.name} does not predict; leave it out.")
+        if model.predicted != "label":
+            raise InputError(f"--{name} is about the label, which {model.model_name} does not predict; leave it out.")
     for name, other in NEEDS.items():
         if name in given and other not in given:
             raise InputError(f"--{name} goes with --{other}; name that, too, or leave --{name} out.")
@@ -432,10 +432,10 @@ def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | N
     before = like.settings if like else None
     usual = of_folds.num_iters if of_folds and training else NUM_ITERS
     choices = Choices(
-        model=model.name,
+        model=model.model_name,
         preset=preset,
         config=asdict(config),
-        grid=part.cohort.grid.name if "volume" in model.reads else None,
+        grid=part.cohort.grid.name if "volume" in model.input_names else None,
         seed=(asked.seed or 0) + part.repeat,
         precision=asked.precision or (before.precision if before else of_folds.precision if of_folds else "float32"),
     )
@@ -475,26 +475,26 @@ def of_others(saved: Record) -> Caveats:
 def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collection[object]) -> Settings:
     """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if something `explicit`
     needs them: a checkpoint, or what the user says."""
-    if cohort.connectomes or "connectome" not in model.inputs(config):
+    if cohort.connectomes or "connectome" not in model.list_inputs(config):
         return config
     if any(explicit):
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
             "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
         )
-    return override(config, ["connectome=false"])
+    return override_settings(config, ["connectome=false"])
 
 
 def check_grid(asked: Asked, cohort: Cohort) -> None:
     """Raises InputError if the cohort's volumes do not fit the model."""
     model = asked.network
-    if model.grid is None or cohort.grid == model.grid:
+    if model.required_grid is None or cohort.grid == model.required_grid:
         return
     advice = "abide-data convert --grid full makes such volumes of the maps"
-    if model.grid == REDUCED:
+    if model.required_grid == REDUCED:
         full_pass = ["run.py", "--model", "cae", "--dataDir", asked.data_dir, "--chkPointDir", asked.chk_point_dir]
         advice = f"reduce it: {shlex.join(map(str, full_pass))} (or abide-data convert --grid reduced)"
-    raise InputError(f"{cohort.path} is {cohort.grid}, {model.name} reads {model.grid}; {advice}.")
+    raise InputError(f"{cohort.path} is {cohort.grid}, {model.model_name} reads {model.required_grid}; {advice}.")
 
 
 def print_before(run: Run) -> None:

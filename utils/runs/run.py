@@ -231,7 +231,7 @@ class Run:
         row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "job": self.job.name,
-            "model": self.model.name,
+            "model": self.model.model_name,
             "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
             "folds": self.cut or None,
@@ -315,7 +315,7 @@ class Run:
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
         whole, fold_of = (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
-        own, its = tuple(whole.find_problems(fold_of, self.model.predicts == "label")), self.trained_with
+        own, its = tuple(whole.find_problems(fold_of, self.model.predicted == "label")), self.trained_with
         return Caveats(
             simulated=self.cohort.is_simulated or its.simulated,
             problems=(*own, *its.problems),
@@ -341,7 +341,9 @@ def pooled(runs: Sequence[Run]) -> Run:
         return first
     up = int(first.repeats > 1)
     presets = {run.choices.preset for run in runs}
-    most = max(runs, key=lambda run: (run.transductive, len(run.model.inputs(run.config))))  # of those that were chosen
+    most = max(
+        runs, key=lambda run: (run.transductive, len(run.model.list_inputs(run.config)))
+    )  # of those that were chosen
     choices = replace(first.choices, preset=", ".join(sorted(presets)), config=most.choices.config)
     return replace(
         first,

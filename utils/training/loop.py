@@ -59,7 +59,7 @@ class Training:
 
     @cached_property
     def reading(self) -> Reading:
-        return reading(self.run, averaging.logits_of_parts(self.network))
+        return reading(self.run, averaging.make_branch_logits_network(self.network))
 
     @cached_property
     def mean(self) -> averaging.MeanOfLogits | None:
@@ -81,7 +81,7 @@ class Training:
         networks has a loss of its own. Devices count by their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
-        loss_of, reads, config = getattr(losses, run.model.loss), run.model.reads, run.config
+        loss_of, reads, config = getattr(losses, run.model.loss_name), run.model.input_names, run.config
         trained, inputs = self.reading.network, self.reading.inputs
         mean = self.mean
         strategy, replicas = run.workers.strategy, run.workers.replicas
@@ -92,14 +92,14 @@ class Training:
                 outputs, penalties = trained(inputs(batch), training=True), sum(trained.losses)
                 parts = outputs if isinstance(outputs, list) else [outputs]
                 if mean:
-                    objective = sum(map(partial(losses.of_networks, batch), parts, mean.parts))
+                    objective = sum(map(partial(losses.sum_network_losses, batch), parts, mean.branches))
                 else:
                     objective = loss_of(batch, outputs, config, reads)
                 scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
             optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = mean.plain(parts) if mean else outputs
+            whole = mean.average_initially(parts) if mean else outputs
             metrics = {"loss": loss_of(batch, whole, config, reads)}
-            if run.model.predicts == "label":
+            if run.model.predicted == "label":
                 correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
                 metrics["accuracy"] = tf.reduce_mean(tf.cast(correct, tf.float32))
             weighted = {name: value * tf.cast(share, value.dtype) for name, value in metrics.items()}
@@ -152,7 +152,7 @@ class Training:
             raise self.diverged(f"Weights are not finite after iteration {done}")
         if found := self.layers_of(keras.layers.BatchNormalization):
             self.take_means(done, found, most_s, note)
-        if self.mean is None or not self.mean.learned:
+        if self.mean is None or not self.mean.is_learned:
             return {}
         return shares.learn(self.run, self.mean, self.reading, self.beside_labels["weight"])
 
@@ -225,14 +225,14 @@ def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarra
     config: Any = run.config  # of a classifier
     records, members, count = run.cohort.split_indices("train"), config.members, len(run.cohort.rows)
     weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
-    if mean.learned:
+    if mean.is_learned:
         some = some_of(records)
         folds = inner_folds(labels_and_sites(run.cohort, some)[0], people_of(run.cohort, some))
         for member in range(members if folds else 0):
             out = some[folds[member % len(folds)][1]]
             weight[:, member] = len(records) / (len(records) - len(out))
             weight[out, member] = 0
-    if any(part.within_sites for part in mean.parts):
+    if any(part.within_sites for part in mean.branches):
         label, site = labels_and_sites(run.cohort, records)
         of_site[records] = log_odds_at(label, site)
     return {"weight": weight, "site_log_odds": of_site}

@@ -69,7 +69,7 @@ class Saver:
 
 def restored_network(run: Run) -> keras.Model:
     """The trained network, of a checkpoint or a bundle. Raises InputError if its training diverged."""
-    network = run.model.build(run.config, run.cohort)
+    network = run.model.build_network(run.config, run.cohort)
     run.checkpoints.restore(network)
     check_finite(run, "weights", network.get_weights())
     return network
@@ -95,9 +95,9 @@ class Reading:
     tables: dict[str, Any]
 
     def batches(self, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """The batches of each selection of records, see `Model.batches`."""
+        """The batches of each selection of records, see `Model.read_batches`."""
         volumes = "volume" in self.network.input
-        return self.run.model.batches(self.run.cohort, selections, volumes, self.tables)
+        return self.run.model.read_batches(self.run.cohort, selections, volumes, self.tables)
 
     def inputs(self, batch: dict) -> dict:
         """What the network reads of a batch."""
@@ -144,8 +144,8 @@ def parcels_of(layer: keras.Layer) -> Parcels | None:
 def outputs_of(
     run: Run, network: keras.Model, selections: list[np.ndarray], title: str = "", others: Sequence[Cohort] = ()
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
-    """For each selection of records: it, the batch (see `Model.batches`), and the network's outputs in NumPy; then the
-    same with the phenotype of each of the `others`. Without a `title` no progress is shown."""
+    """For each selection of records: it, the batch (see `Model.read_batches`), and the network's outputs in NumPy;
+    then the same with the phenotype of each of the `others`. Without a `title` no progress is shown."""
     reader = reading(run, network)
     forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
     with open_progress_bar(title, sum(map(len, selections))) if title else nullcontext() as shown:

@@ -33,10 +33,10 @@ def learn(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray) ->
     label, site = labels_and_sites(run.cohort, records)
     if len(set(label)) < 2:  # too few people for folds
         return {}
-    before = np.array([part.share for part in mean.parts])
+    before = np.array([part.branch_weight for part in mean.branches])
     shares, bias, of_scores = weights_of(left_out(run, mean, reading, weight, records), label, site, before)
     mean.assign(shares, bias)
-    return dict(zip((part.name for part in mean.parts), of_scores.tolist(), strict=True))
+    return dict(zip((part.branch_name for part in mean.branches), of_scores.tolist(), strict=True))
 
 
 def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray, records: np.ndarray) -> np.ndarray:
@@ -45,9 +45,9 @@ def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray,
     for selection, batch in zip(selections, reading.batches(selections), strict=True):
         own = weight[selection] == 0
         of_parts = []
-        for part, logits in zip(mean.parts, reading.network(reading.inputs(batch), training=False), strict=True):
+        for part, logits in zip(mean.branches, reading.network(reading.inputs(batch), training=False), strict=True):
             odds = np.asarray(logits, np.float64) @ (-1, 1)
-            of_members = odds.reshape(len(selection), part.inputs, -1).mean(1)
+            of_members = odds.reshape(len(selection), part.input_count, -1).mean(1)
             of_parts.append(np.sum(of_members * own, 1) / own.sum(1))
         found.append(np.stack(of_parts, 1))
     odds = np.concatenate(found)

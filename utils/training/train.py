@@ -109,7 +109,7 @@ def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
 def loop(training: Training, done: int, saver: Saver, history: "History", described: Callable[[], Record]) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
     run = training.run
-    with open_progress_bar(f"Training {run.model.name}", run.num_iters, done) as shown:
+    with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, done) as shown:
         for seen, values, stopping in training.steps(done):
             done = seen
             shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
@@ -142,7 +142,7 @@ def built(run: Run) -> Training:
             f"use --set batch_size={run.workers.replicas} or more, or fewer devices."
         )
     with run.workers.strategy.scope():
-        network = run.model.build(run.config, run.cohort)
+        network = run.model.build_network(run.config, run.cohort)
         optimizer = make_optimizer(run.config, run.choices.precision)
         optimizer.build(network.trainable_variables)
     return Training(run, network, optimizer)
@@ -169,10 +169,12 @@ def measure(training: Training) -> None:
             layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
         elif isinstance(layer, layers.Standardise):
             if layer.input.name in of_means.tables:
-                layer.measure(batch[layer.input.name] for batch in of_means.batches(selections))
+                layer.fit_moments(batch[layer.input.name] for batch in of_means.batches(selections))
             else:
                 before = keras.Model(network.input, layer.input)
-                layer.measure(np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections))
+                layer.fit_moments(
+                    np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections)
+                )
 
 
 class History:
