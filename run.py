@@ -11,8 +11,8 @@ from data.base.terminal import print_summary, run_program
 from utils.evaluation.options import TestOptions
 from utils.jobs import FULL_PASS, JOBS
 from utils.runs import work
-from utils.runs.plan import Asked, plan
-from utils.runs.run import BundleOptions, pooled
+from utils.runs.plan import Request, plan_runs
+from utils.runs.run import BundleOptions, make_pooled_run
 
 TEN_FOLD_FLAGS = "--dataDir cohort --chkPointDir ckpt --folds 10"
 RUN_PY_EXAMPLES = {
@@ -32,33 +32,37 @@ def parser() -> argparse.ArgumentParser:
     for job in JOBS:
         if job.has_flag:
             exclusive_flags.add_argument(job.flag, dest="job", action="store_const", const=job, help=job.help)
-    add_options(job_parser, Asked)
+    add_options(job_parser, Request)
     add_options(job_parser, BundleOptions, "--test and --blackout only")
     for job in JOBS:
-        add_options(job_parser, job.options, f"{job.flag} only")
+        add_options(job_parser, job.options_class, f"{job.flag} only")
     job_parser.set_defaults(model=None)  # tells whether the user names one
     return job_parser
 
 
-def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) -> Asked:
+def make_request(job_parser: argparse.ArgumentParser, args: argparse.Namespace) -> Request:
     """What the user asks for, with the bundle or the test on folds that it names. Raises InputError."""
     non_default_options = frozenset(
         option_name
         for option_name, option_value in vars(args).items()
         if option_value != job_parser.get_default(option_name)
     )
-    args.model = args.model or Asked.model
+    args.model = args.model or Request.model
     request = make_options(
-        args, Asked, job=args.job, options=make_options(args, args.job.options), given=non_default_options
+        args,
+        Request,
+        job=args.job,
+        options=make_options(args, args.job.options),
+        non_default_options=non_default_options,
     )
     if isinstance(request.options, BundleOptions) and request.options.bundle:
         from utils.bundle.model import with_bundle
 
         return with_bundle(request, request.options.bundle)
-    if request.training and request.training.score and request.everybody:
+    if request.train_options and request.train_options.score and request.everybody:
         from utils.report.cross_validation import read_cross_validation
 
-        return replace(request, cross_validation=read_cross_validation(request.training.score, request.model))
+        return replace(request, cross_validation=read_cross_validation(request.train_options.score, request.model))
     return request
 
 
@@ -72,21 +76,21 @@ def execute_job() -> int:
     if request.dry_run and not request.data_dir:
         raise InputError("--dryRun is about a cohort of yours, and writes none; name it with --dataDir.")
     permutation_count = request.options.permutations if isinstance(request.options, TestOptions) else None
-    with redirect_stdout(None) if work.is_child() else nullcontext():  # who started it has said it
-        runs = plan(request, JOBS)
+    with redirect_stdout(None) if work.is_child_process() else nullcontext():  # who started it has said it
+        runs = plan_runs(request, JOBS)
     if request.dry_run:
         from utils.preview import preview
 
         print_summary(preview(runs, request.jobs, permutation_count))
         return 0
     if has_several_processes():
-        return work.train_together(runs, request.share_GPU)
+        return work.train_with_workers(runs, request.share_GPU)
     exit_status = 0
-    if work.is_child() or not work.all_done(runs):
-        exit_status = work.perform(runs, request.jobs, request.share_GPU)
+    if work.is_child_process() or not work.is_everything_done(runs):
+        exit_status = work.perform_runs(runs, request.jobs, request.share_GPU)
     elif not permutation_count:
         print("Everything is done.")
-        pooled(runs).announce()
+        make_pooled_run(runs).print_results_location()
     if permutation_count and not exit_status and request.fold is None:
         from utils.permutations import permute
 

@@ -147,14 +147,14 @@ def derive(args: argparse.Namespace) -> None:
     from data.derivation import job
 
     derivation_options = make_options(args, DerivationOptions)
-    derivation_plan = job.plan(args.bold, args.out, derivation_options)
-    print_summary(merge_summary_rows(derivation_plan.facts))
+    derivation_plan = job.plan_derivation(args.bold, args.out, derivation_options)
+    print_summary(merge_summary_rows(derivation_plan.summary_rows))
     if derivation_options.dry_run:
-        from data.derivation.preview import preview
+        from data.derivation.preview import preview_derivation
 
-        print_summary(preview(derivation_plan))
+        print_summary(preview_derivation(derivation_plan))
         return
-    summary_rows, failed_subjects = job.run(derivation_plan)
+    summary_rows, failed_subjects = job.run_derivation(derivation_plan)
     print_summary(summary_rows)
     if failed_subjects:
         raise InputError(

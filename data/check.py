@@ -44,8 +44,8 @@ from data.conversion.options import SourceOptions
 from data.conversion.source import ALL_MAPS_OPTION, read_source
 from data.conversion.template import encode_phenotype
 from data.conversion.volumes import read_person_maps
-from data.derivation.job import why_failed
-from data.derivation.person import Done
+from data.derivation.job import summarise_failures
+from data.derivation.person import PersonResult
 from data.likeness.newcomers import check_newcomers
 from data.likeness.reasons import OTHER_ATLAS_WORDS, find_advice
 from data.likeness.reference import compute_ranges, find_reasons
@@ -146,7 +146,7 @@ def check_map_folder(cohort: Cohort, pictures: PeoplePictures | None) -> CohortF
     )
     if (cohort.path / DERIVATION_TABLE).is_file():
         derivation_rows = tables.read_frame(cohort.path / DERIVATION_TABLE).itertuples()
-        failures = why_failed(Done(row.subject, failure=row.failed) for row in derivation_rows)
+        failures = summarise_failures(PersonResult(row.subject, failure=row.failed) for row in derivation_rows)
         findings.participants.notes += [f"not derived, {failure_text}" for _, failure_text in failures]
     check_maps(cohort, findings, pictures)
     return findings

@@ -71,7 +71,7 @@ def session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         with redirect_stdout(io.StringIO()):
-            devices.choose_device(share=False)
+            devices.choose_device(share_gpu=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         small = {"full": demo.Simulation(subjects=6), "reduced": demo.Simulation(subjects=20)}
         patch.setattr(demo, "SIMULATIONS", small)

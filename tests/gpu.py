@@ -102,7 +102,7 @@ class Tries:
 
 
 def execute() -> int:
-    gpus = devices.free_gpus(share=False)
+    gpus = devices.find_free_gpus(share_gpu=False)
     if not gpus:
         print("No GPU: nothing to measure.")
         return 0

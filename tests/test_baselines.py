@@ -30,7 +30,7 @@ from data.cohorts.stored import open_cohort
 from models import MODELS
 from utils.evaluation import comparisons
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.record import People, Record
+from utils.runs.record import Manifest, TrainingPeople
 from utils.scores import baselines, ridge
 from utils.scores.named import named, roles
 
@@ -367,7 +367,7 @@ def new(cohort) -> Cohort:
 class Trained(CheckpointFolder):
     """Stands for the checkpoints of a training with this record."""
 
-    saved: Record | None = None
+    saved: Manifest | None = None
 
     def record(self):
         return self.saved
@@ -376,8 +376,8 @@ class Trained(CheckpointFolder):
 def training_people(new: Cohort, opened: Cohort, subjects: Sequence[str] = (), **changes) -> Cohort | None:
     """Those of a checkpoint that some training people of a cohort trained, or all of them, for new people."""
     of_data = {"cohort": str(opened.path), "cohort_sha256": opened.identity}
-    people = People(subjects=tuple(subjects or opened.split_subjects("train")))
-    saved = Record(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | of_data | changes)
+    people = TrainingPeople(subjects=tuple(subjects or opened.split_subjects("train")))
+    saved = Manifest(**{"job": "train", "people": people, "checkpoint_folder": "ckpt"} | of_data | changes)
     return comparisons.training_people(SimpleNamespace(cohort=new, checkpoints=Trained(Path("ckpt"), saved=saved)))
 
 

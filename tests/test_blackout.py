@@ -402,7 +402,7 @@ def test_networks_of_folds_that_read_differently_are_not_pooled(cohort, atlas, t
         told = {"name": str(of), "metric": "auc", "scores": {}, "preset": of.preset, "config": vars(of.config)}
         return of, {"chosen": told | {"batches": 1}}
 
-    monkeypatch.setattr("utils.training.choose.chosen", chosen)
+    monkeypatch.setattr("utils.training.choose.choose_candidate", chosen)
     (tmp_path / "lines").write_text("".join(f"--preset {of} --set members=1\n" for of in ("residual", "combined")))
     places = {"of": cohort, "at": tmp_path}
     on_folds = "--model cnn --folds 2 --dataDir {of} --chkPointDir {at}/ckpt --outDir {at}/"

@@ -6,8 +6,8 @@ import pytest
 from scipy.signal import lombscargle
 
 from data.base.errors import InputError
-from data.derivation.cleaning import Acquisition, amplitudes, fits, scan_of
-from data.derivation.measures import alff, falff
+from data.derivation.cleaning import Acquisition, clean_scan, make_amplitude_weights, sum_amplitudes
+from data.derivation.measures import compute_alff, compute_falff
 
 BAND = (0.01, 0.1)
 SHAPE = (4, 5, 3)
@@ -37,22 +37,22 @@ def scrubbed(volumes=120):
 @pytest.mark.parametrize(("volumes", "tr_s", "band"), [(100, 2.0, BAND), (101, 0.8, BAND), (60, 3.0, (0.02, 0.16))])
 def test_without_scrubbing_the_filter_is_that_of_the_fft(volumes, tr_s, band):
     series = noise(volumes)
-    scan = scan_of(series, acquisition(volumes, tr_s, band))
-    np.testing.assert_allclose(scan.filtered, fft_filtered(series, tr_s, band), atol=2e-4)
-    np.testing.assert_allclose(scan.cleaned, series - series.mean(0, dtype=float), atol=1e-4)
+    scan = clean_scan(series, acquisition(volumes, tr_s, band))
+    np.testing.assert_allclose(scan.filtered_series, fft_filtered(series, tr_s, band), atol=2e-4)
+    np.testing.assert_allclose(scan.cleaned_series, series - series.mean(0, dtype=float), atol=1e-4)
 
 
 def test_both_ends_of_the_band_are_in_it():
-    assert acquisition(50).bins.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # 0.01 Hz apart
+    assert acquisition(50).frequency_indices.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  # 0.01 Hz apart
 
 
 @pytest.mark.parametrize("kept", [np.ones(120, bool), scrubbed()], ids=["all", "scrubbed"])
 def test_confounds_are_filtered_and_regressed_out_together(kept):
     series, confounds = noise(120), noise(120, 5, seed=1).astype(float)
-    scan = scan_of(series, acquisition(kept), confounds)
-    np.testing.assert_allclose(scan.cleaned.T @ confounds[kept], 0, atol=0.2)  # of lengths of 100 and 10,000
-    np.testing.assert_allclose(scan.filtered.T @ confounds[kept], 0, atol=0.2)
-    np.testing.assert_allclose(scan.filtered.mean(0), 0, atol=1e-5)
+    scan = clean_scan(series, acquisition(kept), confounds)
+    np.testing.assert_allclose(scan.cleaned_series.T @ confounds[kept], 0, atol=0.2)  # of lengths of 100 and 10,000
+    np.testing.assert_allclose(scan.filtered_series.T @ confounds[kept], 0, atol=0.2)
+    np.testing.assert_allclose(scan.filtered_series.mean(0), 0, atol=1e-5)
     times = np.arange(120)[kept] - np.argmax(kept)
     count = times[-1] + 1
     angles = 2 * np.pi * np.outer(times, [k for k in range(1, count // 2) if 0.01 <= k / count / 2 <= 0.1]) / count
@@ -61,7 +61,7 @@ def test_confounds_are_filtered_and_regressed_out_together(kept):
     fit = waves @ np.linalg.pinv(waves)
     filtered, regressors = fit @ series[kept].astype(float), fit @ confounds[kept]
     expected = filtered - regressors @ np.linalg.pinv(regressors) @ filtered
-    np.testing.assert_allclose(scan.filtered, expected, atol=2e-3)
+    np.testing.assert_allclose(scan.filtered_series, expected, atol=2e-3)
 
 
 def test_a_sine_in_the_band_is_left_as_it_is_by_scrubbing():
@@ -70,22 +70,22 @@ def test_a_sine_in_the_band_is_left_as_it_is_by_scrubbing():
     angles = 2 * np.pi * 9 * np.arange(120) / (last - first + 1)
     series = np.tile(1000 + 5 * np.sin(angles + 0.4)[:, None], 60).astype(np.float32)
     expected = series[kept] - series[kept].mean(0, dtype=float)
-    np.testing.assert_allclose(scan_of(series, acquisition(kept)).filtered, expected, atol=1e-3)
+    np.testing.assert_allclose(clean_scan(series, acquisition(kept)).filtered_series, expected, atol=1e-3)
 
 
 def test_volumes_before_the_first_kept_one_and_after_the_last_do_not_count():
     series, kept = noise(120), np.zeros(120, bool)
     kept[4:110] = True
-    one, other = scan_of(series, acquisition(kept)), scan_of(series[4:110], acquisition(106))
-    np.testing.assert_array_equal(one.filtered, other.filtered)
-    np.testing.assert_array_equal(one.amplitudes, other.amplitudes)
+    one, other = clean_scan(series, acquisition(kept)), clean_scan(series[4:110], acquisition(106))
+    np.testing.assert_array_equal(one.filtered_series, other.filtered_series)
+    np.testing.assert_array_equal(one.amplitude_sums, other.amplitude_sums)
 
 
 def test_a_long_gap_is_not_filled_with_what_nobody_measured():
     kept = np.ones(200, bool)
     kept[60:110] = False
-    scan = scan_of(noise(200), acquisition(kept))
-    share = scan.basis.shape[1] / 150
+    scan = clean_scan(noise(200), acquisition(kept))
+    share = scan.band_basis.shape[1] / 150
     assert share == pytest.approx(0.36, abs=0.06)  # of white noise is in the band of 0.09 out of 0.25 Hz
 
 
@@ -94,18 +94,18 @@ def test_the_first_row_of_derivatives_takes_the_second_one():
     lacking = confounds.copy()
     lacking[0, 1] = np.nan
     confounds[0, 1] = confounds[1, 1]
-    scans = [scan_of(noise(120), acquisition(120), values) for values in (lacking, confounds)]
-    np.testing.assert_array_equal(scans[0].filtered, scans[1].filtered)
+    scans = [clean_scan(noise(120), acquisition(120), values) for values in (lacking, confounds)]
+    np.testing.assert_array_equal(scans[0].filtered_series, scans[1].filtered_series)
 
 
 def test_a_voxel_that_does_not_vary_is_0():
     series, confounds = noise(120), noise(120, 2, seed=1).astype(float)
     series[:, 0], series[:, 1] = 1234.5678, 3 * confounds[:, 0]
     series[:, 2] = 1000 + np.cos(np.pi * np.arange(120))  # half the sampling rate
-    scan = scan_of(series, acquisition(120), np.column_stack([confounds, np.full(120, 0.1), confounds]))
-    assert scan.points[:3].any(1).tolist() == [False, False, False]
-    assert not scan.cleaned[:, :2].any()
-    assert scan.cleaned[:, 2].any()
+    scan = clean_scan(series, acquisition(120), np.column_stack([confounds, np.full(120, 0.1), confounds]))
+    assert scan.unit_coordinates[:3].any(1).tolist() == [False, False, False]
+    assert not scan.cleaned_series[:, :2].any()
+    assert scan.cleaned_series[:, 2].any()
 
 
 def with_value(values, at, value):
@@ -140,11 +140,11 @@ def test_what_cannot_be_cleaned_is_refused(text):
     } | changed
     series = given.get("series", noise(120))
     with pytest.raises(InputError, match=text):
-        scan_of(series, Acquisition(**fields), given.get("confounds"))
+        clean_scan(series, Acquisition(**fields), given.get("confounds"))
 
 
 def test_twenty_volumes_are_enough_without_confounds():
-    assert scan_of(noise(20), acquisition(20)).basis.shape == (20, 8)
+    assert clean_scan(noise(20), acquisition(20)).band_basis.shape == (20, 8)
 
 
 # Amplitudes
@@ -167,9 +167,9 @@ def test_without_scrubbing_amplitudes_are_those_of_the_fft(count):
     series += np.cos(np.pi * np.arange(count))[:, None].astype(np.float32)  # half the sampling rate
     series = centred(series)
     amplitude = np.abs(np.fft.rfft(series.astype(float), axis=0))
-    of = amplitudes(series, np.arange(count), BINS)
-    np.testing.assert_allclose(alff(of), amplitude[BINS].sum(0) / count, rtol=1e-6)
-    np.testing.assert_allclose(falff(of), amplitude[BINS].sum(0) / amplitude[1:].sum(0), rtol=1e-6)
+    of = sum_amplitudes(series, np.arange(count), BINS)
+    np.testing.assert_allclose(compute_alff(of), amplitude[BINS].sum(0) / count, rtol=1e-6)
+    np.testing.assert_allclose(compute_falff(of), amplitude[BINS].sum(0) / amplitude[1:].sum(0), rtol=1e-6)
 
 
 def test_with_scrubbing_amplitudes_are_those_of_lomb_scargle():
@@ -177,7 +177,7 @@ def test_with_scrubbing_amplitudes_are_those_of_lomb_scargle():
     kept[[0, -1]] = True
     times = np.flatnonzero(kept)
     series = white(len(times), 1)
-    found = np.sqrt(((fits(times) @ series[:, 0].astype(float)) ** 2).sum(0))
+    found = np.sqrt(((make_amplitude_weights(times) @ series[:, 0].astype(float)) ** 2).sum(0))
     angular = 2 * np.pi * np.arange(1, COUNT // 2 + 1) / COUNT
     given = times.astype(float), series[:, 0].astype(float)
     expected = np.abs(lombscargle(*given, angular, normalize="amplitude", floating_mean=True))
@@ -192,7 +192,7 @@ def test_scrubbing_leaves_the_amplitude_of_a_sine(share):
     kept[[0, -1]] = True
     times = np.flatnonzero(kept)
     wave = 100 + 3 * np.sin(2 * np.pi * 10 * times / COUNT + 0.7)
-    found = np.sqrt(((fits(times) @ wave) ** 2).sum(0))
+    found = np.sqrt(((make_amplitude_weights(times) @ wave) ** 2).sum(0))
     assert found[9] == pytest.approx(1.5)  # |FFT| / volumes is half of the amplitude
     if not share:
         assert found.sum() == pytest.approx(1.5)
@@ -201,13 +201,13 @@ def test_scrubbing_leaves_the_amplitude_of_a_sine(share):
 def test_a_mixture_has_the_shares_of_its_sines():
     times = np.arange(COUNT)
     series = sum(height * np.sin(2 * np.pi * k * times / COUNT + k) for k, height in ((5, 2), (20, 1), (40, 3)))
-    of = amplitudes(centred(series[:, None]), times, BINS)
-    assert alff(of)[0] == pytest.approx(1.5, rel=1e-5)
-    assert falff(of)[0] == pytest.approx(0.5, rel=1e-5)
+    of = sum_amplitudes(centred(series[:, None]), times, BINS)
+    assert compute_alff(of)[0] == pytest.approx(1.5, rel=1e-5)
+    assert compute_falff(of)[0] == pytest.approx(0.5, rel=1e-5)
 
 
 def test_white_noise_has_the_band_s_share_of_the_frequencies():
-    of = amplitudes(white(COUNT, 4000), np.arange(COUNT), BINS)
+    of = sum_amplitudes(white(COUNT, 4000), np.arange(COUNT), BINS)
     nyquist = np.sqrt(2 / np.pi) / np.sqrt(np.pi / 4)  # mean of a normal amplitude by that of a Rayleigh one
-    assert falff(of).mean() == pytest.approx(len(BINS) / (COUNT / 2 - 1 + nyquist), abs=1e-3)
-    assert alff(of).mean() == pytest.approx(len(BINS) * np.sqrt(np.pi / 4 / COUNT), rel=5e-3)
+    assert compute_falff(of).mean() == pytest.approx(len(BINS) / (COUNT / 2 - 1 + nyquist), abs=1e-3)
+    assert compute_alff(of).mean() == pytest.approx(len(BINS) * np.sqrt(np.pi / 4 / COUNT), rel=5e-3)

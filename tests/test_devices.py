@@ -62,14 +62,14 @@ def driver(monkeypatch):
 )
 def test_a_free_gpu_is_taken_among_those_that_are_visible(held, how, several, seen, told, driver, capsys):
     driver(held, **how)
-    device = devices.choose_device(share=False, several=several)
+    device = devices.choose_device(share_gpu=False, allow_several=several)
     assert (device, os.environ["CUDA_VISIBLE_DEVICES"]) == ("cpu" if seen == "-1" else "gpu", seen)
     assert capsys.readouterr().out == told
 
 
 def test_sharing_goes_ahead_on_the_gpu_that_fewest_hold(driver):
     driver([[11, 12], [13]])
-    assert devices.choose_device(share=True) == "gpu"
+    assert devices.choose_device(share_gpu=True) == "gpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
@@ -93,7 +93,7 @@ def test_what_decides_the_last_bits_is_told(monkeypatch):
     limits = {"TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "3"}
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
-    told = devices.processor()
+    told = devices.describe_processor()
     assert (told["onednn"], told["onednn_max_cpu_isa"], told["threads"]) == (False, "SSE41", 3)
     assert told["instruction_sets"] == np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 
@@ -122,5 +122,5 @@ def test_too_little_memory_is_one_line():
     import tensorflow as tf
 
     message = r"memory is too small for this network \(OOM.*\); lower batch_size"
-    with pytest.raises(Exception, match=message), devices.memory_errors_explained():
+    with pytest.raises(Exception, match=message), devices.explain_memory_errors():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore lines")

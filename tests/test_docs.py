@@ -80,7 +80,7 @@ def test_a_command_parses(command):
             data_main.parser().parse_args([verb, *arguments])
         return
     args = run.parser().parse_args(words[1:])
-    presets = MODELS[args.model or run.Asked.model].module.PRESETS
+    presets = MODELS[args.model or run.Request.model].module.PRESETS
     if args.preset or args.set:
         override_settings(presets[args.preset or next(iter(presets))], args.set)
 

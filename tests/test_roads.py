@@ -328,7 +328,7 @@ def test_an_encoder_for_each_fold(full_cohort, tmp_path, data_cli, monkeypatch):
 @pytest.mark.slow
 def test_the_full_pass_encodes_each_map_alone(reduced):
     folder = CheckpointFolder(reduced / "ckpt" / "cae")
-    network = cae.build(MODELS["cae"].parse_settings(folder.record().settings.config), FULL)
+    network = cae.build(MODELS["cae"].parse_settings(folder.manifest().settings.config), FULL)
     folder.restore(network)
     before, after = open_cohort(reduced / "cohort"), open_cohort(reduced / "cohort_reduced")
     for at in range(len(MAPS)):

@@ -12,9 +12,9 @@ from models.averaging import AveragedBranch, make_branch_logits_network
 from run import make_request, parser
 from utils.jobs import JOBS
 from utils.machines import devices
-from utils.runs.plan import plan
+from utils.runs.plan import plan_runs
 from utils.training import shares
-from utils.training.train import built, measure
+from utils.training.train import fit_input_layers, make_training
 
 SITES = np.array(["A", "B", "C"])
 
@@ -35,7 +35,7 @@ def test_weights_are_those_of_the_penalised_regression_within_sites(people):
     """By a general optimiser, of the function as the docs give it."""
     odds, label, site = people
     before = np.array([0.25, 0.25, 0.5])
-    found, _, parts = shares.weights_of(odds, label, site, before)
+    found, _, parts = shares.fit_branch_weights(odds, label, site, before)
     scores, target = (odds - odds.mean(0)) / odds.std(0), 2.0 * label - 1
     for of_site in SITES:
         scores[site == of_site] -= scores[site == of_site].mean(0)
@@ -44,7 +44,7 @@ def test_weights_are_those_of_the_penalised_regression_within_sites(people):
     held = before * (plain @ target) / (plain @ plain)
 
     def loss(weights):
-        return np.square(target - scores @ weights).sum() + shares.BEFORE * np.square(weights - held).sum()
+        return np.square(target - scores @ weights).sum() + shares.PRIOR_PEOPLE * np.square(weights - held).sum()
 
     best = minimize(loss, before, bounds=[(0, None)] * 3, tol=1e-12).x
     np.testing.assert_allclose(parts, best / best.sum(), atol=1e-4)
@@ -53,7 +53,7 @@ def test_weights_are_those_of_the_penalised_regression_within_sites(people):
 
 def test_a_part_that_tells_nothing_counts_little_and_probabilities_are_those_of_the_labels(people):
     odds, label, site = people
-    found, bias, parts = shares.weights_of(odds, label, site, np.full(3, 1 / 3))
+    found, bias, parts = shares.fit_branch_weights(odds, label, site, np.full(3, 1 / 3))
     assert parts[2] < 0.2 < parts[0] == pytest.approx(parts[1], abs=0.05)
     probability = expit(odds @ found + bias)
     assert probability.mean() == pytest.approx(label.mean(), abs=0.01)
@@ -66,9 +66,9 @@ def test_where_nothing_is_found_parts_count_as_before_and_the_order_of_people_st
     """Log odds that go the wrong way have no better use than none."""
     _, label, site = people
     odds = np.random.default_rng(seed).normal(size=(600, 3)) - label[:, None]
-    found, _, parts = shares.weights_of(odds, label, site, np.array([0.25, 0.25, 0.5]))
+    found, _, parts = shares.fit_branch_weights(odds, label, site, np.array([0.25, 0.25, 0.5]))
     assert (found > 0).all() and parts == pytest.approx([0.25, 0.25, 0.5])
-    assert np.std(odds @ found) == pytest.approx(shares.LEAST, rel=1e-6)
+    assert np.std(odds @ found) == pytest.approx(shares.MIN_CALIBRATION_SLOPE, rel=1e-6)
 
 
 @pytest.mark.parametrize("people", [3, 6, 20, 60])
@@ -78,7 +78,7 @@ def test_few_people_change_weights_little(people):
     label, site = np.arange(people) % 2, SITES[np.arange(people) % 3]
     for _ in range(20):
         odds = label[:, None] + random.normal(size=(people, 2))
-        found, bias, parts = shares.weights_of(odds, label, site, np.array([0.5, 0.5]))
+        found, bias, parts = shares.fit_branch_weights(odds, label, site, np.array([0.5, 0.5]))
         assert np.isfinite([*found, bias]).all() and (found >= 0).all() and (abs(parts - 0.5) < 1 / 6).all()
 
 
@@ -88,7 +88,7 @@ def test_one_good_part_does_not_take_all_among_few_people(seed):
     random, label = np.random.default_rng(seed), np.arange(43) % 2
     odds = random.normal(size=(43, 4))
     odds[:, 0] += label
-    _, _, parts = shares.weights_of(odds, label, np.repeat("A", 43), np.full(4, 0.25))
+    _, _, parts = shares.fit_branch_weights(odds, label, np.repeat("A", 43), np.full(4, 0.25))
     assert parts.max() < 0.55 and parts.min() > 0.05
 
 
@@ -119,11 +119,11 @@ def trained(cohort, told_before=None, relabelled=()):
     who leaves out whom."""
     words = "--train --model mmnn --preset regions --numIters 3 --set members=2 --set batch_size=8 --chkPointDir none"
     top = parser()
-    (run,) = plan(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
-    run = replace(run, workers=run.workers.started(devices.start_tensorflow("cpu")))
-    with run.fresh():
-        training = built(run)
-        measure(training)
+    (run,) = plan_runs(make_request(top, top.parse_args([*words.split(), "--dataDir", str(cohort)])), JOBS)
+    run = replace(run, workers=run.workers.with_strategy(devices.start_tensorflow("cpu")))
+    with run.start_fresh():
+        training = make_training(run)
+        fit_input_layers(training)
         if told_before:
             training.__dict__["beside_labels"] = told_before
             rows = [
@@ -131,7 +131,7 @@ def trained(cohort, told_before=None, relabelled=()):
             ]
             training = replace(training, run=replace(run, cohort=replace(run.cohort, rows=tuple(rows))))
             training.__dict__["beside_labels"] = told_before
-        list(training.steps(0))
+        list(training.run_steps(0))
         training.calibrate(3)
     return training
 
@@ -142,7 +142,7 @@ def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort, effort):
     """With their labels turned around its weights are the same to the last bit, and those of the other are not."""
     effort(inner_folds=3)
     before = trained(cohort)
-    weight, rows = before.beside_labels["weight"], before.run.cohort.rows
+    weight, rows = before.loss_inputs["weight"], before.run.cohort.rows
     training = [at for at, row in enumerate(rows) if row.split == "train"]
     np.testing.assert_allclose(weight[training].mean(0), 1, rtol=1e-6)
     assert not (weight == 0).all(1).any() and 0.1 < (weight[training] == 0).mean() < 0.6
@@ -151,9 +151,9 @@ def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort, effort):
     expected = [
         logit((of_site.loc[rows[at].site, "sum"] + 1) / (of_site.loc[rows[at].site, "count"] + 2)) for at in training
     ]
-    np.testing.assert_allclose(before.beside_labels["site_log_odds"][training], expected, rtol=1e-5)
+    np.testing.assert_allclose(before.loss_inputs["site_log_odds"][training], expected, rtol=1e-5)
     left_out = np.flatnonzero(weight[:, 0] == 0)
-    after = trained(cohort, before.beside_labels, left_out)
+    after = trained(cohort, before.loss_inputs, left_out)
     for one, other in zip(before.network.trainable_variables, after.network.trainable_variables, strict=True):
         assert one.shape[1] == 2  # (inputs, members, ...)
         assert (one.numpy()[:, 0] == other.numpy()[:, 0]).all()
@@ -164,7 +164,7 @@ def test_a_member_learns_nothing_of_those_whom_it_leaves_out(cohort, effort):
 def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(cohort):
     """Each person by a pass of their own."""
     training = trained(cohort)
-    run, last, told_of = training.run, training.mean, training.beside_labels
+    run, last, told_of = training.run, training.logit_mean, training.loss_inputs
     parts, odds, kept = make_branch_logits_network(training.network), [], []
     for record in run.cohort.split_indices("train"):
         members = np.flatnonzero(told_of["weight"][record] == 0)
@@ -177,7 +177,7 @@ def test_parts_are_weighed_by_what_members_say_of_people_whom_they_left_out(coho
         odds.append([np.mean([of[at] for at in range(len(of)) if at % 2 in members]) for of in of_networks])
     rows = [run.cohort.rows[record] for record in kept]
     label, site = np.array([row.label for row in rows]), np.array([row.site for row in rows])
-    expected, bias, _ = shares.weights_of(
+    expected, bias, _ = shares.fit_branch_weights(
         np.array(odds), label, site, np.array([part.branch_weight for part in last.branches])
     )
     np.testing.assert_allclose(last.branch_weights, expected, rtol=1e-3)

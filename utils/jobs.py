@@ -8,41 +8,41 @@ from utils.blackout import options as blackout
 from utils.evaluation.options import TestOptions, check_prevalence
 from utils.runs import guards
 from utils.runs.plan import TrainOptions
-from utils.runs.record import Record
+from utils.runs.record import Manifest
 from utils.runs.run import Job, Run
 
 
-def check_train(run: Run, saved: Record | None) -> None:
-    guards.no_leak_by_encoder(run)
-    guards.two_classes(run)
-    guards.as_scored(run)
-    guards.free_output(run)
+def check_train(run: Run, saved: Manifest | None) -> None:
+    guards.check_encoder_leak(run)
+    guards.check_two_classes(run)
+    guards.check_run_score(run)
+    guards.check_output_free(run)
     if saved:
-        guards.same_settings(run, saved)
-        guards.same_training(run, saved)
-        guards.no_leak(run, saved)
+        guards.check_same_settings(run, saved)
+        guards.check_same_training(run, saved)
+        guards.check_checkpoint_leak(run, saved)
     if run.candidates and run.folds:  # there are people enough
         divide_into_inner_folds(run.folds, run.cohort, run.seed)
         for one in run.candidates:
-            run.by(one)
+            run.with_single_candidate(one)
 
 
 def train(run: Run) -> int:
-    from utils.training.train import train
+    from utils.training.train import train_network
 
-    return train(run)
+    return train_network(run)
 
 
 def pool_train(whole: Run, runs: Sequence[Run]) -> None:
-    from utils.training.train import pool
+    from utils.training.train import pool_trainings
 
-    pool(whole, runs)
+    pool_trainings(whole, runs)
 
 
-def check_test(run: Run, saved: Record | None) -> None:
-    guards.no_leak_by_encoder(run)
-    guards.free_output(run)
-    guards.by_checkpoint(run, saved)
+def check_test(run: Run, saved: Manifest | None) -> None:
+    guards.check_encoder_leak(run)
+    guards.check_output_free(run)
+    guards.check_checkpoint_use(run, saved)
     check_prevalence(run)
 
 
@@ -58,10 +58,10 @@ def pool_test(whole: Run, runs: Sequence[Run]) -> None:
     pool(whole, runs)
 
 
-def check_blackout(run: Run, saved: Record | None) -> None:
+def check_blackout(run: Run, saved: Manifest | None) -> None:
     check_test(run, saved)
     blackout.possible_blackout(run)
-    guards.distinct_names(run)
+    guards.check_distinct_names(run)
 
 
 def black_out(run: Run) -> int:
@@ -76,25 +76,25 @@ def pool_blackout(whole: Run, runs: Sequence[Run]) -> None:
     pool(whole, runs)
 
 
-def check_encode(run: Run, saved: Record | None) -> None:
-    guards.code_fits(run)
-    guards.distinct_names(run)
-    guards.new_output(run)
+def check_encode(run: Run, saved: Manifest | None) -> None:
+    guards.check_code_shape(run)
+    guards.check_distinct_names(run)
+    guards.check_output_new(run)
     if saved:
-        guards.same_settings(run, saved)
-        guards.same_preparation(run, saved)
+        guards.check_same_settings(run, saved)
+        guards.check_same_preparation(run, saved)
 
 
 def encode(run: Run) -> int:
-    from utils.training.encode import encode
+    from utils.training.encode import encode_cohort
 
-    return encode(run)
+    return encode_cohort(run)
 
 
 def pool_encode(whole: Run, runs: Sequence[Run]) -> None:
-    from utils.training.encode import pool
+    from utils.training.encode import pool_reduced_cohorts
 
-    pool(whole, runs)
+    pool_reduced_cohorts(whole, runs)
 
 
 TRAIN = Job(
@@ -103,7 +103,7 @@ TRAIN = Job(
     check=check_train,
     do=train,
     pool=pool_train,
-    options=TrainOptions,
+    options_class=TrainOptions,
     needs_checkpoint=False,
     takes_several_devices=True,
 )
@@ -113,7 +113,7 @@ TEST = Job(
     check=check_test,
     do=test,
     pool=pool_test,
-    options=TestOptions,
+    options_class=TestOptions,
 )
 BLACKOUT = Job(
     name="blackout",
@@ -121,8 +121,8 @@ BLACKOUT = Job(
     check=check_blackout,
     do=black_out,
     pool=pool_blackout,
-    options=blackout.BlackoutOptions,
-    needs="classifies",
+    options_class=blackout.BlackoutOptions,
+    required_property="classifies",
     refusal="{model} cannot be blacked out, since it predicts no label; use --model {able}.",
 )
 FULL_PASS = Job(
@@ -131,7 +131,7 @@ FULL_PASS = Job(
     check=check_encode,
     do=encode,
     pool=pool_encode,
-    needs="reduces",
+    required_property="reduces",
     refusal="A full pass reduces a cohort, and only {able} does that, not {model}; did you mean: "
     "run.py --train --model {model}?",
     has_flag=False,

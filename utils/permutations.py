@@ -29,9 +29,9 @@ from data.cohorts.folds import permute_folds
 from utils.machines import devices
 from utils.report.tables import PERMUTATIONS, Permuted, read_predictions
 from utils.runs import record
-from utils.runs.record import RECORD, Record
-from utils.runs.run import Run, pooled
-from utils.runs.work import beside, environments, is_child
+from utils.runs.record import MANIFEST_FILE, Manifest
+from utils.runs.run import Run, make_pooled_run
+from utils.runs.work import is_child_process, make_environments, run_subprocesses
 from utils.scores.metrics import Predictions, headline_of
 from utils.scores.results import CONFIDENCE_LEVEL, TABLES, Estimate, Headline
 
@@ -82,19 +82,19 @@ class Series:
 
     @cached_property
     def tested(self) -> Run:
-        return pooled(self.runs)
+        return make_pooled_run(self.runs)
 
     @property
     def folder(self) -> Path:
         return self.tested.out_dir / FOLDER
 
     @property
-    def record(self) -> Record:
+    def record(self) -> Manifest:
         """That of the folder. More permutations continue fewer, and what is permuted is the training: its settings."""
-        trained = [run.checkpoints.record() for run in self.runs]
-        return Record(
+        trained = [run.checkpoints.manifest() for run in self.runs]
+        return Manifest(
             job="permute",
-            key=record.key_of(self.tested.key, [[of.key, of.step] for of in trained]),
+            key=record.compute_run_key(self.tested.run_key, [[of.key, of.step] for of in trained]),
             settings=self.tested.choices,
         )
 
@@ -122,14 +122,14 @@ class Series:
 
     def score(self, number: int, said: Callable[[str], object]) -> float:
         """What the procedure scores on one permutation. TensorFlow must have been started."""
-        from utils.training.choose import predicted
+        from utils.training.choose import train_and_predict
 
         of = self.runs[0].folds
         assert of
         folds, tables = permute_folds(of, self.tested.seed, number), []
         for name, run in zip(folds.fold_names, self.runs, strict=True):
             trained = replace(read_alike(run, folds.make_fold_cohort(name)), folds=folds)
-            found = predicted(trained)
+            found = train_and_predict(trained)
             rows = {row.file: row for row in trained.cohort.rows}
             cells = [(rows[file], probability) for file, probability in found.items()]
             tables += [(row.subject, row.site, row.label, name, probability) for row, probability in cells]
@@ -159,16 +159,16 @@ class Series:
     def add(self, number: int, score: float) -> None:
         """Adds a row, in the order of numbers."""
         with files.locked(self.folder, wait=True):
-            if (of := record.read(self.folder)) is None or of.key != self.key:
+            if (of := record.read_manifest(self.folder)) is None or of.key != self.key:
                 raise InputError(f"{self.folder} is of another training now; repeat the command.")
             rows = sorted((self.known() | {number: score}).items())
             write_frame(self.folder / TABLE, pd.DataFrame(rows, columns=COLUMNS))
 
     def expected(self) -> str:
         """How many permutations are to come, and how long they take at most, by the trainings of the networks."""
-        same = (found := record.read(self.folder)) is not None and found.key == self.key
+        same = (found := record.read_manifest(self.folder)) is not None and found.key == self.key
         count = 0 if same and self.end() else self.asked - (len(self.known()) if same else 0)
-        took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.record()).wall_time_s]
+        took = [of.wall_time_s for run in self.runs if (of := run.checkpoints.manifest()).wall_time_s]
         mean = sum(took) / max(len(took), 1)
         at_most = (
             f"at most about {format_duration(count * len(self.runs) * mean)}, by {format_duration(mean)} a training"
@@ -180,34 +180,34 @@ class Series:
 def permute(runs: Sequence[Run], asked: int, jobs: int, share_gpu: bool) -> int:
     """Does the permutations that are missing, in `jobs` processes if there are several; returns the exit status."""
     series = Series(runs, asked)
-    records = [record.read(series.folder), record.read(series.tested.out_dir)]
+    records = [record.read_manifest(series.folder), record.read_manifest(series.tested.out_dir)]
     told = [of.told.get(PERMUTATIONS) if of and of.finished else None for of in records]
     if records[0] and records[0].key == series.key and told[0] and told[0] == told[1] and told[0]["asked"] == asked:
         print("Everything is done.")
-        series.tested.announce()
+        series.tested.print_results_location()
         return 0
     with files.locked(series.folder, wait=True):
-        edited = records[0] and record.changed(series.folder, records[0])
+        edited = records[0] and record.find_changed_outputs(series.folder, records[0])
         if records[0] is None or records[0].key != series.key or edited:
-            record.claim(series.folder, series.record)
-    if not is_child():
+            record.claim_folder(series.folder, series.record)
+    if not is_child_process():
         print_summary([("permutations", series.expected())])
     if jobs == 1:
-        with redirect_stdout(None) if is_child() else nullcontext():
+        with redirect_stdout(None) if is_child_process() else nullcontext():
             device = devices.choose_device(share_gpu)
-        workers = runs[0].workers.started(devices.start_tensorflow(device))
+        workers = runs[0].workers.with_strategy(devices.start_tensorflow(device))
         own = Series([replace(run, workers=workers) for run in series.runs], asked)
-        with redirect_progress(lambda _: None) if is_child() else nullcontext():
-            own.work(RENEWED_AFTER if is_child() else asked)
+        with redirect_progress(lambda _: None) if is_child_process() else nullcontext():
+            own.work(RENEWED_AFTER if is_child_process() else asked)
     else:
         before, status = -1, 0
         while not status and series.end() is None and before < (before := len(series.known())):
-            devices.choose_device(share_gpu, several=True)
+            devices.choose_device(share_gpu, allow_several=True)
             commands = [("A process of permutations", list[str]())] * jobs
-            status = beside(commands, environments(jobs, share_gpu), "Permutations")
+            status = run_subprocesses(commands, make_environments(jobs, share_gpu), "Permutations")
         if status:
             return status
-    return 0 if is_child() else conclude(series)
+    return 0 if is_child_process() else conclude(series)
 
 
 def conclude(series: Series) -> int:
@@ -221,11 +221,11 @@ def conclude(series: Series) -> int:
             files.remove(left)
         amend(tested, end)
         told = {PERMUTATIONS: asdict(end)}
-        finished = replace(series.record, finished=True, outputs=record.outputs_of(folder), told=told)
-        record.write(folder / RECORD, finished)
+        finished = replace(series.record, finished=True, outputs=record.fingerprint_outputs(folder), told=told)
+        record.write_manifest(folder / MANIFEST_FILE, finished)
         replace(tested, out_dir=folder).add_to_ledger(Headline("p of permutations", Estimate(end.p, None, end.bound)))
     print_unless_quiet(end.sentence)
-    tested.announce()
+    tested.print_results_location()
     return 0
 
 
@@ -235,5 +235,5 @@ def amend(tested: Run, end: Permuted) -> None:
     from utils.report.tables import read_test
 
     told = {PERMUTATIONS: asdict(end)}
-    with files.locked(tested.out_dir, wait=True), record.rewriting(tested.out_dir, REMADE, **told):
+    with files.locked(tested.out_dir, wait=True), record.rewrite_outputs(tested.out_dir, REMADE, **told):
         write(tested.out_dir, read_test(tested.out_dir))

@@ -7,13 +7,13 @@ from data.cohorts.folds import divide_into_inner_folds
 from data.cohorts.forecast import make_forecast
 from data.cohorts.rows import join_names
 from utils.permutations import Series
-from utils.runs.run import Run, pooled
+from utils.runs.run import Run, make_pooled_run
 
 
 def preview(runs: Sequence[Run], jobs: int, permutations: int | None) -> Iterator[SummaryRow]:
     """Facts on what the command would do."""
-    run = pooled(runs)
-    todo = [one for one in runs if one.is_asked and one.is_due()]
+    run = make_pooled_run(runs)
+    todo = [one for one in runs if one.is_requested and one.is_due()]
     yield from who(run)
     yield "reads", reads(run)
     what = f"to train, of {run.num_iters} batches" if trains(run) else f"for {run.job.flag}"

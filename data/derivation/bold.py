@@ -31,277 +31,322 @@ from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile
 
 MAX_VOLUMES = 100_000
-FEW_BYTES = 2**26  # read at once, as float64
-SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # NIfTI's units of time
+VOLUME_BLOCK_BYTES = 2**26  # read at once, as float64
+SECONDS_BY_TIME_UNIT = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # NIfTI's units of time
 MAX_TR_S = 30.0  # of a repetition time; more is milliseconds
-DEFAULT_TR = 1.0  # in the unit of a header: what programs write that do not know it
-UNSURE_TR = Remark(
+DEFAULT_HEADER_TR = 1.0  # in the unit of a header: what programs write that do not know it
+UNSURE_TR_REMARK = Remark(
     "repetition time of exactly 1 s, by the header alone, as programs write that do not know it. Look it up, and write "
     "it as RepetitionTime into a JSON beside each scan",
-    warning=True,
+    is_warning=True,
 )
-TWO_SIDES = Remark(
+SIDES_DIFFER_REMARK = Remark(
     "qform and sform of the scan disagree on which side is left; the sform is taken. Check which is right, and write "
     "it as both",
-    warning=True,
+    is_warning=True,
 )
-COARSE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which networks read; scans have 2 to 5
-SAME_TR = 0.01  # share by which header and JSON may differ, as rounded numbers do
-MOST_OF_GRID = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
-LEAST_OF_GRID = 0.05  # a brain fills more; of a slab nilearn finds less
-OLD_COLUMNS = ("FramewiseDisplacement", "RotX", "aCompCor00")  # names that fMRIPrep gave up with 1.2
-MOTION = "framewise_displacement"  # mm; in XCP-D's table of outliers 1 where a volume moved too far
+MAX_VOXEL_EDGE_MM = 6.0  # of an edge of a voxel: the grid of a reduced cohort, which networks read; scans have 2 to 5
+TR_TOLERANCE = 0.01  # share by which header and JSON may differ, as rounded numbers do
+MAX_VARYING_FRACTION = 0.6  # of all voxels; a brain fills less, so a scan that varies in more of them has no mask
+MIN_BRAIN_FRACTION = 0.05  # a brain fills more; of a slab nilearn finds less
+OLD_CONFOUND_COLUMNS = ("FramewiseDisplacement", "RotX", "aCompCor00")  # names that fMRIPrep gave up with 1.2
+DISPLACEMENT_COLUMN = "framewise_displacement"  # mm; in XCP-D's table of outliers 1 where a volume moved too far
 
 
 @dataclass(frozen=True, eq=False)
 class Bold:
     """An opened scan; no voxel is read yet."""
 
-    path: Path
+    scan_path: Path
     image: nibabel.Nifti1Pair
     tr_s: float
     remarks: list[Remark]
 
     @property
-    def volumes(self) -> int:
+    def volume_count(self) -> int:
         return count_volumes(self.image) or 1
 
     @property
-    def grid(self) -> tuple[tuple[int, ...], np.ndarray]:
+    def shape_and_affine(self) -> tuple[tuple[int, ...], np.ndarray]:
         """Shape (x, y, z) and affine (4, 4)."""
         return self.image.shape[:3], self.image.affine
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def read_blocks(self) -> Iterator[np.ndarray]:
         """The scan in blocks of volumes (x, y, z, few) float32, the file read once, to its end. Raises InputError."""
-        few = max(1, FEW_BYTES // (8 * int(np.prod(self.image.shape[:3]))))
-        with convert_nifti_errors(self.path), np.errstate(all="ignore"):
-            for start in range(0, self.volumes, few):
-                values = np.asarray(self.image.dataobj[..., start : start + few], np.float32)
-                yield values.reshape(*self.image.shape[:3], -1)
-        if self.path.name.lower().endswith(".gz"):
-            verify_compressed_end(self.image, self.path)
+        volumes_per_block = max(1, VOLUME_BLOCK_BYTES // (8 * int(np.prod(self.image.shape[:3]))))
+        with convert_nifti_errors(self.scan_path), np.errstate(all="ignore"):
+            for first_volume in range(0, self.volume_count, volumes_per_block):
+                block_values = np.asarray(
+                    self.image.dataobj[..., first_volume : first_volume + volumes_per_block], np.float32
+                )
+                yield block_values.reshape(*self.image.shape[:3], -1)
+        if self.scan_path.name.lower().endswith(".gz"):
+            verify_compressed_end(self.image, self.scan_path)
 
 
-def open_bold(path: Path) -> Bold:
+def open_bold(scan_path: Path) -> Bold:
     """Raises InputError, naming the file, unless it is 4-D and its repetition time is known."""
-    image = open_nifti(path, MAX_VOLUMES)
+    image = open_nifti(scan_path, MAX_VOLUMES)
     if count_volumes(image) is None:
-        raise InputError(f"{path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD.")
-    tr_s, remarks = repetition_time(image, path)
-    edge_mm = round(float(voxel_sizes(image.affine).max()), 2)
-    if edge_mm > COARSE_MM:
-        text = f"voxels of {{}} mm; expected at most {COARSE_MM:g} mm, since larger ones mix regions. Take finer scans"
-        remarks = [*remarks, Remark(text, edge_mm, warning=True)]
+        raise InputError(
+            f"{scan_path} is 3-D, {image.shape}; expected a scan of many volumes. Name the preprocessed BOLD."
+        )
+    tr_s, remarks = read_repetition_time(image, scan_path)
+    voxel_edge_mm = round(float(voxel_sizes(image.affine).max()), 2)
+    if voxel_edge_mm > MAX_VOXEL_EDGE_MM:
+        remark_text = (
+            f"voxels of {{}} mm; expected at most {MAX_VOXEL_EDGE_MM:g} mm, since larger ones mix regions. Take finer "
+            "scans"
+        )
+        remarks = [*remarks, Remark(remark_text, voxel_edge_mm, is_warning=True)]
     if has_contradicting_sides(image):
-        remarks = [*remarks, TWO_SIDES]
-    return Bold(path, image, tr_s, remarks)
+        remarks = [*remarks, SIDES_DIFFER_REMARK]
+    return Bold(scan_path, image, tr_s, remarks)
 
 
-def repetition_time(image: nibabel.Nifti1Pair, path: Path) -> tuple[float, list[Remark]]:
+def read_repetition_time(image: nibabel.Nifti1Pair, scan_path: Path) -> tuple[float, list[Remark]]:
     """In seconds, of the JSON beside a scan, or else of its header, and a remark if these differ. Raises InputError if
     neither says it."""
-    described, header = make_sidecar_path(path, ".json"), header_tr(image)
-    said = files.read_json(described, dict).get("RepetitionTime") if described.is_file() else None
-    if said is None:
-        if header is None:
+    json_path, header_tr_s = make_sidecar_path(scan_path, ".json"), read_header_tr(image)
+    json_tr = files.read_json(json_path, dict).get("RepetitionTime") if json_path.is_file() else None
+    if json_tr is None:
+        if header_tr_s is None:
             raise InputError(
-                f"{path} does not say its repetition time: pixdim[4] of its header is {image.header['pixdim'][4]:g} "
-                f"({image.header.get_xyzt_units()[1]}), and RepetitionTime in {described.name} is missing. Write it "
-                "there, in seconds."
+                f"{scan_path} does not say its repetition time: pixdim[4] of its header is "
+                f"{image.header['pixdim'][4]:g} ({image.header.get_xyzt_units()[1]}), and RepetitionTime in "
+                f"{json_path.name} is missing. Write it there, in seconds."
             )
-        return header, [UNSURE_TR] * bool(image.header["pixdim"][4] == DEFAULT_TR)
-    if not isinstance(said, int | float) or not 0 < said <= MAX_TR_S:
+        return header_tr_s, [UNSURE_TR_REMARK] * bool(image.header["pixdim"][4] == DEFAULT_HEADER_TR)
+    if not isinstance(json_tr, int | float) or not 0 < json_tr <= MAX_TR_S:
         raise InputError(
-            f"{described}: RepetitionTime is {said!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
+            f"{json_path}: RepetitionTime is {json_tr!r}; expected seconds, from 0 to {MAX_TR_S:g}. Correct it."
         )
-    differs = header is not None and abs(header - said) > SAME_TR * said
-    differ = Remark("header and JSON differ in the repetition time; that of the JSON is taken")
-    return float(said), [differ] * differs
+    has_tr_conflict = header_tr_s is not None and abs(header_tr_s - json_tr) > TR_TOLERANCE * json_tr
+    conflict_remark = Remark("header and JSON differ in the repetition time; that of the JSON is taken")
+    return float(json_tr), [conflict_remark] * has_tr_conflict
 
 
-def header_tr(image: nibabel.Nifti1Pair) -> float | None:
+def read_header_tr(image: nibabel.Nifti1Pair) -> float | None:
     """The repetition time in a header, s; None if it holds none: 0, the default without a unit, or more than a scan
     could have."""
-    value, unit = float(image.header["pixdim"][4]), image.header.get_xyzt_units()[1]
-    seconds = value * SECONDS.get(unit, 0)
-    unset = unit == "unknown" and value == DEFAULT_TR
-    return round(seconds, 6) if 0 < seconds <= MAX_TR_S and not unset else None
+    raw_tr, time_unit = float(image.header["pixdim"][4]), image.header.get_xyzt_units()[1]
+    tr_s = raw_tr * SECONDS_BY_TIME_UNIT.get(time_unit, 0)
+    is_unset = time_unit == "unknown" and raw_tr == DEFAULT_HEADER_TR
+    return round(tr_s, 6) if 0 < tr_s <= MAX_TR_S and not is_unset else None
 
 
-def read_mask(path: Path, bold: Bold) -> np.ndarray:
+def read_scan_mask(mask_path: Path, bold: Bold) -> np.ndarray:
     """A mask (x, y, z) bool. Raises InputError, naming the file, if it is empty or of another grid."""
-    image, (shape, affine) = open_nifti(path), bold.grid
-    if image.shape[:3] != shape or count_volumes(image) or not np.allclose(image.affine, affine, atol=1e-3):
+    mask_image, (scan_shape, scan_affine) = open_nifti(mask_path), bold.shape_and_affine
+    if (
+        mask_image.shape[:3] != scan_shape
+        or count_volumes(mask_image)
+        or not np.allclose(mask_image.affine, scan_affine, atol=1e-3)
+    ):
         raise InputError(
-            f"{path} has another grid than {bold.path.name}: the shape {image.shape}, not {shape}, or another affine; "
-            "expected the mask of this scan."
+            f"{mask_path} has another grid than {bold.scan_path.name}: the shape {mask_image.shape}, not {scan_shape}, "
+            "or another affine; expected the mask of this scan."
         )
-    with convert_nifti_errors(path):
-        mask = np.asarray(image.dataobj).reshape(shape) > 0
+    with convert_nifti_errors(mask_path):
+        mask = np.asarray(mask_image.dataobj).reshape(scan_shape) > 0
     if not mask.any():
-        raise InputError(f"{path} is empty; expected a brain's mask. Preprocess the scan again.")
+        raise InputError(f"{mask_path} is empty; expected a brain's mask. Preprocess the scan again.")
     return mask
 
 
-def found_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
+def compute_mask(bold: Bold) -> tuple[np.ndarray, list[Remark]]:
     """The voxels (x, y, z) bool that vary. If that is nearly all of the grid, the scan was not masked: then those that
     nilearn's `compute_epi_mask` finds by its mean. If it finds no brain, all that vary are taken, and a remark says
     so."""
-    shape = bold.grid[0]
-    sums, low, high = np.zeros(shape), np.full(shape, np.inf), np.full(shape, -np.inf)
-    for block in bold.blocks():
-        sums += block.sum(-1, dtype=np.float64)
-        low, high = np.minimum(low, block.min(-1)), np.maximum(high, block.max(-1))
-    finite = np.isfinite(low) & np.isfinite(high)
-    varies = finite & (high > low)
-    check_varies(bold, finite, varies)
-    if varies.mean() <= MOST_OF_GRID:
-        return varies, []
+    grid_shape = bold.shape_and_affine[0]
+    voxel_sums, voxel_minima, voxel_maxima = (
+        np.zeros(grid_shape),
+        np.full(grid_shape, np.inf),
+        np.full(grid_shape, -np.inf),
+    )
+    for volume_block in bold.read_blocks():
+        voxel_sums += volume_block.sum(-1, dtype=np.float64)
+        voxel_minima, voxel_maxima = (
+            np.minimum(voxel_minima, volume_block.min(-1)),
+            np.maximum(voxel_maxima, volume_block.max(-1)),
+        )
+    is_finite = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
+    is_varying = is_finite & (voxel_maxima > voxel_minima)
+    check_varies(bold, is_finite, is_varying)
+    if is_varying.mean() <= MAX_VARYING_FRACTION:
+        return is_varying, []
     from nilearn.masking import compute_epi_mask
 
-    mean = nibabel.Nifti1Image(np.nan_to_num(sums / bold.volumes), bold.image.affine)
+    mean_image = nibabel.Nifti1Image(np.nan_to_num(voxel_sums / bold.volume_count), bold.image.affine)
     with warnings.catch_warnings(action="ignore"):  # of an empty one, which the remark below tells
-        found = compute_epi_mask(mean).get_fdata() > 0
-    if found.mean() >= LEAST_OF_GRID:
-        return found, []
-    return varies, [Remark("compute_epi_mask finds no brain, so all voxels that vary are taken")]
+        brain_mask = compute_epi_mask(mean_image).get_fdata() > 0
+    if brain_mask.mean() >= MIN_BRAIN_FRACTION:
+        return brain_mask, []
+    return is_varying, [Remark("compute_epi_mask finds no brain, so all voxels that vary are taken")]
 
 
-def check_varies(bold: Bold, finite: np.ndarray, varies: np.ndarray) -> None:
-    """Raises InputError, with the cause, if nothing of a scan varies; `finite` are the voxels without NaN."""
-    if not varies.any():
-        lost = (
-            f"NaN or infinity in {(~finite).sum():,} of {finite.size:,} voxels, and else " if not finite.all() else ""
+def check_varies(bold: Bold, is_finite: np.ndarray, is_varying: np.ndarray) -> None:
+    """Raises InputError, with the cause, if nothing of a scan varies; `is_finite` are the voxels without NaN."""
+    if not is_varying.any():
+        missing_text = (
+            f"NaN or infinity in {(~is_finite).sum():,} of {is_finite.size:,} voxels, and else "
+            if not is_finite.all()
+            else ""
         )
         raise InputError(
-            f"{bold.path} holds {lost}nothing that varies within its mask; expected a scan. Preprocess it again."
+            f"{bold.scan_path} holds {missing_text}nothing that varies within its mask; expected a scan. Preprocess it "
+            "again."
         )
 
 
-def read_series(bold: Bold, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Remark]]:
+def read_voxel_series(bold: Bold, brain_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Remark]]:
     """The series (volumes, voxels) float32 of the voxels of a mask that hold numbers and vary, in C order. With them,
     the mask of these voxels, and a remark on the others. Raises InputError if none is left."""
-    series, at = np.empty((bold.volumes, int(mask.sum())), np.float32), 0
-    for block in bold.blocks():
-        series[at : at + block.shape[-1]] = block[mask].T
-        at += block.shape[-1]
-    low, high = series.min(0), series.max(0)  # NaN where any is
-    finite = np.isfinite(low) & np.isfinite(high)
-    used = finite & (high > low)
-    check_varies(bold, finite, used)
-    lacking = Remark("voxels without a number in some volume are left out of the mask")
-    remarks = [lacking] * bool((~finite).any())
-    if used.all():
-        return series, mask, remarks
-    smaller = mask.copy()
-    smaller[mask] = used
-    return series[:, used], smaller, remarks
+    voxel_series, first_volume = np.empty((bold.volume_count, int(brain_mask.sum())), np.float32), 0
+    for volume_block in bold.read_blocks():
+        voxel_series[first_volume : first_volume + volume_block.shape[-1]] = volume_block[brain_mask].T
+        first_volume += volume_block.shape[-1]
+    voxel_minima, voxel_maxima = voxel_series.min(0), voxel_series.max(0)  # NaN where any is
+    is_finite = np.isfinite(voxel_minima) & np.isfinite(voxel_maxima)
+    is_usable = is_finite & (voxel_maxima > voxel_minima)
+    check_varies(bold, is_finite, is_usable)
+    missing_remark = Remark("voxels without a number in some volume are left out of the mask")
+    remarks = [missing_remark] * bool((~is_finite).any())
+    if is_usable.all():
+        return voxel_series, brain_mask, remarks
+    usable_mask = brain_mask.copy()
+    usable_mask[brain_mask] = is_usable
+    return voxel_series[:, is_usable], usable_mask, remarks
 
 
 @dataclass(frozen=True, eq=False)
 class Confounds:
     """What is known of each volume of a scan."""
 
-    kept: np.ndarray  # (volumes,) bool
+    is_retained: np.ndarray  # (volumes,) bool
     regressors: np.ndarray | None  # (volumes, regressors) float64
     motion_mm: float | None  # mean framewise displacement; None if unknown
 
 
-def confounds_of(scan: ScanFile, strategy: str, volumes: int) -> Confounds:
+def load_confounds(scan_file: ScanFile, strategy: str, volume_count: int) -> Confounds:
     """Raises InputError, naming the table, if it does not fit the scan or is not read, or if there is none. Raises
     UnsuitedError if another strategy may serve: a column is lacking, or no volume is kept."""
-    everything = Confounds(np.ones(volumes, bool), None, None)
-    if scan.naming_rule.is_cleaned:
-        moved = replace(everything, motion_mm=mean_motion(read_tsv(scan.motion)) if scan.motion else None)
-        return censored(moved, scan.outliers, volumes) if scan.outliers else moved
-    if not scan.confounds:
+    empty_confounds = Confounds(np.ones(volume_count, bool), None, None)
+    if scan_file.naming_rule.is_cleaned:
+        confounds_with_motion = replace(
+            empty_confounds,
+            motion_mm=compute_mean_motion(read_number_table(scan_file.motion_path)) if scan_file.motion_path else None,
+        )
+        return (
+            mark_censored_volumes(confounds_with_motion, scan_file.outliers_path, volume_count)
+            if scan_file.outliers_path
+            else confounds_with_motion
+        )
+    if not scan_file.confounds_path:
         if strategy == "none":
-            return everything
+            return empty_confounds
         raise InputError(
             f"no table of confounds for --confounds {strategy}; expected *_desc-confounds_timeseries.tsv beside each "
             "scan. Copy it there, or take --confounds none for all, in another folder (without --like)."
         )
-    table = read_tsv(scan.confounds)
-    if len(table) != volumes:
+    confounds_table = read_number_table(scan_file.confounds_path)
+    if len(confounds_table) != volume_count:
         raise InputError(
-            f"{scan.confounds} has {len(table)} rows, {scan.path.name} {volumes} volumes; expected a row a volume. Was "
-            "one of them cut after it was written?"
+            f"{scan_file.confounds_path} has {len(confounds_table)} rows, {scan_file.path.name} {volume_count} "
+            "volumes; expected a row a volume. Was one of them cut after it was written?"
         )
-    if strategy != "none" and (old := [name for name in OLD_COLUMNS if name in table]):
+    if strategy != "none" and (old_columns := [column for column in OLD_CONFOUND_COLUMNS if column in confounds_table]):
         raise InputError(
-            f"{scan.confounds} is of fMRIPrep 1.0 or 1.1, by its column {old[0]}; expected one of 1.2 or newer, which "
-            "nilearn reads. Preprocess the scan again with a newer fMRIPrep, or move it away."
+            f"{scan_file.confounds_path} is of fMRIPrep 1.0 or 1.1, by its column {old_columns[0]}; expected one of "
+            "1.2 or newer, which nilearn reads. Preprocess the scan again with a newer fMRIPrep, or move it away."
         )
-    unsteady = table[[name for name in table if name.startswith("non_steady_state")]].sum(axis=1) > 0
-    kept, regressors = ~unsteady.to_numpy(bool), None
+    is_unsteady = (
+        confounds_table[[column for column in confounds_table if column.startswith("non_steady_state")]].sum(axis=1) > 0
+    )
+    is_retained, regressors = ~is_unsteady.to_numpy(bool), None
     if strategy != "none":
-        kept, regressors = chosen(scan.confounds, strategy, volumes)
-    if not kept.any():
+        is_retained, regressors = load_strategy_confounds(scan_file.confounds_path, strategy, volume_count)
+    if not is_retained.any():
         raise UnsuitedError(
-            f"{scan.confounds}: no volume is kept by --confounds {strategy}, since the head moved; expected some."
+            f"{scan_file.confounds_path}: no volume is kept by --confounds {strategy}, since the head moved; expected "
+            "some."
         )
-    return Confounds(kept, regressors, mean_motion(table))
+    return Confounds(is_retained, regressors, compute_mean_motion(confounds_table))
 
 
-def chosen(path: Path, strategy: str, volumes: int) -> tuple[np.ndarray, np.ndarray]:
+def load_strategy_confounds(table_path: Path, strategy: str, volume_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Volumes that are kept (volumes,) bool and regressors (volumes, n) by one of nilearn's strategies, from a table
     of fMRIPrep's. Raises UnsuitedError if it lacks columns, or the JSON that some need."""
     from nilearn.interfaces.fmriprep import load_confounds_strategy
 
-    name, motion = STRATEGY_BY_CONFOUNDS[strategy]
-    described = path.with_suffix(".json")
-    if name == "compcor" and not described.is_file():
+    strategy_name, motion_name = STRATEGY_BY_CONFOUNDS[strategy]
+    json_path = table_path.with_suffix(".json")
+    if strategy_name == "compcor" and not json_path.is_file():
         raise UnsuitedError(
-            f"{described} is missing; expected it beside the table, since it names the components for --confounds "
+            f"{json_path} is missing; expected it beside the table, since it names the components for --confounds "
             f"{strategy}. fMRIPrep writes it from 1.4 on: copy it there if you have it."
         )
-    if described.is_file():
-        files.read_json(described, dict)
+    if json_path.is_file():
+        files.read_json(json_path, dict)
     try:  # under a name of its own, by itself, since nilearn would find the table of another run, too
-        with warnings.catch_warnings(action="ignore"), TemporaryDirectory() as alone:
-            for file in filter(Path.is_file, (path, described)):
-                shutil.copy(file, f"{alone}/sub-1_desc-confounds_timeseries{file.suffix}")
-            table, sample = load_confounds_strategy(f"{alone}/sub-1_desc-preproc_bold.nii.gz", name, motion=motion)
+        with warnings.catch_warnings(action="ignore"), TemporaryDirectory() as temporary_folder:
+            for source_path in filter(Path.is_file, (table_path, json_path)):
+                shutil.copy(source_path, f"{temporary_folder}/sub-1_desc-confounds_timeseries{source_path.suffix}")
+            regressor_table, retained_indices = load_confounds_strategy(
+                f"{temporary_folder}/sub-1_desc-preproc_bold.nii.gz", strategy_name, motion=motion_name
+            )
     except (ValueError, KeyError, IndexError) as error:
-        lacking = sorted(set(re.findall(r"'(\w+)'", str(error))))  # nilearn names columns, or all of a kind, in quotes
-        columns = f"it lacks {join_names(lacking, 3)}; " if lacking else ""
+        missing_columns = sorted(
+            set(re.findall(r"'(\w+)'", str(error)))
+        )  # nilearn names columns, or all of a kind, in quotes
+        missing_text = f"it lacks {join_names(missing_columns, 3)}; " if missing_columns else ""
         raise UnsuitedError(
-            f"{path} does not serve --confounds {strategy}: {columns}expected fMRIPrep's columns."
+            f"{table_path} does not serve --confounds {strategy}: {missing_text}expected fMRIPrep's columns."
         ) from error
-    kept = np.ones(volumes, bool)
-    if sample is not None:
-        kept = np.isin(np.arange(volumes), sample)
-    return kept, table.to_numpy(np.float64)
+    is_retained = np.ones(volume_count, bool)
+    if retained_indices is not None:
+        is_retained = np.isin(np.arange(volume_count), retained_indices)
+    return is_retained, regressor_table.to_numpy(np.float64)
 
 
-def mean_motion(table: pd.DataFrame) -> float | None:
+def compute_mean_motion(displacement_table: pd.DataFrame) -> float | None:
     """The mean framewise displacement, mm; None if there is none."""
-    value = pd.to_numeric(table[MOTION], errors="coerce").mean() if MOTION in table else np.nan
-    return None if np.isnan(value) else round(float(value), 6)
+    mean_mm = (
+        pd.to_numeric(displacement_table[DISPLACEMENT_COLUMN], errors="coerce").mean()
+        if DISPLACEMENT_COLUMN in displacement_table
+        else np.nan
+    )
+    return None if np.isnan(mean_mm) else round(float(mean_mm), 6)
 
 
-def censored(before: Confounds, path: Path, volumes: int) -> Confounds:
+def mark_censored_volumes(confounds: Confounds, outliers_path: Path, volume_count: int) -> Confounds:
     """Without the volumes that XCP-D marked, which it leaves in the scan or takes out of it."""
-    table = read_tsv(path)
-    marks = pd.to_numeric(table[MOTION] if MOTION in table else table.iloc[:, 0], errors="coerce")
-    kept = (marks == 0).to_numpy()
-    if volumes not in (len(kept), kept.sum()) or not kept.any():
+    outliers_table = read_number_table(outliers_path)
+    outlier_marks = pd.to_numeric(
+        outliers_table[DISPLACEMENT_COLUMN] if DISPLACEMENT_COLUMN in outliers_table else outliers_table.iloc[:, 0],
+        errors="coerce",
+    )
+    is_retained = (outlier_marks == 0).to_numpy()
+    if volume_count not in (len(is_retained), is_retained.sum()) or not is_retained.any():
         raise InputError(
-            f"{path} has {len(kept)} rows, {kept.sum()} of them kept; expected one of these numbers to be the "
-            f"{volumes} volumes of the scan."
+            f"{outliers_path} has {len(is_retained)} rows, {is_retained.sum()} of them kept; expected one of these "
+            f"numbers to be the {volume_count} volumes of the scan."
         )
-    return replace(before, kept=kept)
+    return replace(confounds, is_retained=is_retained)
 
 
-def read_tsv(path: Path) -> pd.DataFrame:
+def read_number_table(table_path: Path) -> pd.DataFrame:
     """A table of numbers by volume, `n/a` as NaN. Raises InputError, naming the file."""
     try:
-        table = pd.read_csv(path, sep="\t", encoding="utf-8")
+        table = pd.read_csv(table_path, sep="\t", encoding="utf-8")
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not a readable table ({' '.join(str(error).split())}). Copy it again.") from error
-    for name, column in table.select_dtypes(exclude=["number", "bool"]).items():
-        text = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()].iloc[0]
         raise InputError(
-            f"{path} holds {quote_text(str(text))} in the column {name}; expected numbers, or n/a. Correct it."
+            f"{table_path} is not a readable table ({' '.join(str(error).split())}). Copy it again."
+        ) from error
+    for column_name, column_values in table.select_dtypes(exclude=["number", "bool"]).items():
+        bad_cell = column_values[pd.to_numeric(column_values, errors="coerce").isna() & column_values.notna()].iloc[0]
+        raise InputError(
+            f"{table_path} holds {quote_text(str(bad_cell))} in the column {column_name}; expected numbers, or n/a. "
+            "Correct it."
         )
     return table

@@ -12,84 +12,98 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-THRESHOLD = 0.25  # of a correlation; PCP's
-TOLERANCE = 1e-5  # of the eigenvalue: length of what A v differs from it times v
-BLOCK = 384  # voxels; two blocks of float32 for each core
+CORRELATION_THRESHOLD = 0.25  # of a correlation; PCP's
+EIGENVALUE_TOLERANCE = 1e-5  # of the eigenvalue: length of what A v differs from it times v
+VOXELS_PER_BLOCK = 384  # voxels; two blocks of float32 for each core
 
 
-class Products(NamedTuple):
+class MatrixProducts(NamedTuple):
     """The matrix of correlations above the threshold, times a vector, (voxels,) float64: its diagonal is 1."""
 
     weighted: np.ndarray  # by the correlations
     binarize: np.ndarray  # by 1 where they are above the threshold
 
 
-def threads_of_blas() -> int:
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+def count_blas_threads() -> int:
+    return max((library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"), default=1)
 
 
-def products(points: np.ndarray, vector: np.ndarray) -> Products:
+def multiply_thresholded_matrix(unit_coordinates: np.ndarray, voxel_vector: np.ndarray) -> MatrixProducts:
     """Products of points (voxels, directions) float32 of length 1, or 0, with a vector (voxels,). They take as many
     threads as BLAS: `threadpoolctl` or OMP_NUM_THREADS set it."""
-    threads = threads_of_blas()
-    ones = np.ones((len(points), 1), np.float32)
-    sides = np.hstack([points, ones]), np.hstack([points / 2, -THRESHOLD / 2 * ones]).T.copy()
-    rows = iter(range(0, len(points), BLOCK))  # which the threads share
-    with threadpool_limits(1, "blas"), ThreadPool(threads) as pool:
-        parts = pool.map(lambda _: shares(sides, vector.astype(np.float32), rows), range(threads), chunksize=1)
-    half_excess, count = np.sum(parts, axis=0)
-    return Products(2 * half_excess + THRESHOLD * count, count)
+    thread_count = count_blas_threads()
+    ones_column = np.ones((len(unit_coordinates), 1), np.float32)
+    matrix_factors = (
+        np.hstack([unit_coordinates, ones_column]),
+        np.hstack([unit_coordinates / 2, -CORRELATION_THRESHOLD / 2 * ones_column]).T.copy(),
+    )
+    block_starts = iter(range(0, len(unit_coordinates), VOXELS_PER_BLOCK))  # which the threads share
+    with threadpool_limits(1, "blas"), ThreadPool(thread_count) as thread_pool:
+        partial_sums = thread_pool.map(
+            lambda _: sum_block_products(matrix_factors, voxel_vector.astype(np.float32), block_starts),
+            range(thread_count),
+            chunksize=1,
+        )
+    half_excess_sums, binarized_sums = np.sum(partial_sums, axis=0)
+    return MatrixProducts(2 * half_excess_sums + CORRELATION_THRESHOLD * binarized_sums, binarized_sums)
 
 
-def shares(sides: tuple[np.ndarray, np.ndarray], vector: np.ndarray, rows: Iterator[int]) -> np.ndarray:
+def sum_block_products(
+    matrix_factors: tuple[np.ndarray, np.ndarray], voxel_vector: np.ndarray, block_starts: Iterator[int]
+) -> np.ndarray:
     """What the blocks of these rows add to two products, (2, voxels) float64. The product of the sides is half of
     r - threshold: the first is of it where it is positive, the second of 1 there."""
-    left, right = sides
-    sums, room = np.zeros((2, len(left))), np.empty(2 * BLOCK * BLOCK, np.float32)
-    for start in rows:
-        here = slice(start, min(start + BLOCK, len(left)))
-        for other in range(start, len(left), BLOCK):
-            there = slice(other, min(other + BLOCK, len(left)))
-            shape = 2, here.stop - here.start, there.stop - there.start
-            blocks = room[: np.prod(shape)].reshape(shape)
-            half, above = blocks
-            np.matmul(left[here], right[:, there], out=half)
-            np.ceil(half, out=above)  # 1 or 0, since half is between -0.625 and 0.375
-            half *= above
-            sums[:, here] += blocks @ vector[there]
-            if other > start:
-                sums[:, there] += vector[here] @ blocks
-    return sums
+    left_factor, right_factor = matrix_factors
+    product_sums, buffer = (
+        np.zeros((2, len(left_factor))),
+        np.empty(2 * VOXELS_PER_BLOCK * VOXELS_PER_BLOCK, np.float32),
+    )
+    for row_start in block_starts:
+        row_slice = slice(row_start, min(row_start + VOXELS_PER_BLOCK, len(left_factor)))
+        for column_start in range(row_start, len(left_factor), VOXELS_PER_BLOCK):
+            column_slice = slice(column_start, min(column_start + VOXELS_PER_BLOCK, len(left_factor)))
+            block_shape = 2, row_slice.stop - row_slice.start, column_slice.stop - column_slice.start
+            block_pair = buffer[: np.prod(block_shape)].reshape(block_shape)
+            half_excess, is_above = block_pair
+            np.matmul(left_factor[row_slice], right_factor[:, column_slice], out=half_excess)
+            np.ceil(half_excess, out=is_above)  # 1 or 0, since half is between -0.625 and 0.375
+            half_excess *= is_above
+            product_sums[:, row_slice] += block_pair @ voxel_vector[column_slice]
+            if column_start > row_start:
+                product_sums[:, column_slice] += voxel_vector[row_slice] @ block_pair
+    return product_sums
 
 
-def degree(sums: np.ndarray, points: np.ndarray) -> np.ndarray:
+def compute_degree(neighbour_sums: np.ndarray, unit_coordinates: np.ndarray) -> np.ndarray:
     """Degree centrality of the sums with a vector of ones: over all other voxels of the mask, (voxels,) float32."""
-    return (sums - points.any(1)).astype(np.float32)
+    return (neighbour_sums - unit_coordinates.any(1)).astype(np.float32)
 
 
-def eigenvector(points: np.ndarray, kind: str, start: np.ndarray) -> np.ndarray:
-    """The first eigenvector (voxels,) float32 of a kind in `Products`, of length 1, none negative, from a start such as
-    the sums with ones; 0 for a voxel that does not vary.
+def compute_eigenvector(unit_coordinates: np.ndarray, product_name: str, start_vector: np.ndarray) -> np.ndarray:
+    """The first eigenvector (voxels,) float32 of a kind in `MatrixProducts`, of length 1, none negative, from a start
+    such as the sums with ones; 0 for a voxel that does not vary.
 
     By Lanczos's method with full orthogonalisation, which takes the fewest products; SciPy's `eigsh` looks whether it
     has converged only once all its vectors are full."""
-    vectors = [start / max(np.linalg.norm(start), np.finfo(float).tiny)]
+    lanczos_vectors = [start_vector / max(np.linalg.norm(start_vector), np.finfo(float).tiny)]
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     while True:
-        image = getattr(products(points, vectors[-1]), kind)
-        diagonal.append(float(image @ vectors[-1]))
-        known = np.stack(vectors)
+        product_vector = getattr(multiply_thresholded_matrix(unit_coordinates, lanczos_vectors[-1]), product_name)
+        diagonal.append(float(product_vector @ lanczos_vectors[-1]))
+        lanczos_basis = np.stack(lanczos_vectors)
         for _ in range(2):  # the second time takes errors of rounding away
-            image = image - (known @ image) @ known
-        beside.append(float(np.linalg.norm(image)))
-        values, of_basis = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
-        if beside[-1] * abs(of_basis[-1, -1]) <= TOLERANCE * abs(values[-1]):
-            return normalised(of_basis[:, -1] @ known)
-        vectors.append(image / beside[-1])
+            product_vector = product_vector - (lanczos_basis @ product_vector) @ lanczos_basis
+        off_diagonal.append(float(np.linalg.norm(product_vector)))
+        eigenvalues, basis_eigenvectors = np.linalg.eigh(
+            np.diag(diagonal) + np.diag(off_diagonal[:-1], 1) + np.diag(off_diagonal[:-1], -1)
+        )
+        if off_diagonal[-1] * abs(basis_eigenvectors[-1, -1]) <= EIGENVALUE_TOLERANCE * abs(eigenvalues[-1]):
+            return normalise_eigenvector(basis_eigenvectors[:, -1] @ lanczos_basis)
+        lanczos_vectors.append(product_vector / off_diagonal[-1])
 
 
-def normalised(vector: np.ndarray) -> np.ndarray:
+def normalise_eigenvector(signed_vector: np.ndarray) -> np.ndarray:
     """Of the signs of an eigenvector, the one that makes it positive; length 1, float32."""
-    positive = np.maximum(vector * np.sign(vector.sum()), 0)
-    return (positive / max(np.linalg.norm(positive), np.finfo(float).tiny)).astype(np.float32)
+    positive_vector = np.maximum(signed_vector * np.sign(signed_vector.sum()), 0)
+    return (positive_vector / max(np.linalg.norm(positive_vector), np.finfo(float).tiny)).astype(np.float32)

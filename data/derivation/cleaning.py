@@ -1,4 +1,4 @@
-"""A scan's series and confounds -> a `Scan`, from which every measure is made: cleaned, and within the band.
+"""A scan's series and confounds -> a `CleanedScan`, from which every measure is made: cleaned, and within the band.
 
 Only volumes that are kept are used. Those before the first one and after the last one do not exist for this program;
 the frequencies of a scan are those of an FFT of all volumes between, k / (volumes x repetition time).
@@ -13,24 +13,26 @@ import numpy as np
 from data.base.errors import InputError
 from data.derivation import centrality
 
-LEAST_DIRECTIONS = 3  # of the series in the band; correlations of two values are 1 or -1
-ON_KEPT = 0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
-ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
-BLOCK = 4096  # voxels at a time
-LEAST_CHANGE, MOST_CHANGE = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
-NO_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
+MIN_DIRECTIONS = 3  # of the series in the band; correlations of two values are 1 or -1
+MIN_RETAINED_ENERGY = (
+    0.01  # least share of the energy of a mixture of sinusoids on the kept volumes; others cannot be told
+)
+RELATIVE_ROUNDING = 1e-6  # of a length; what is shorter is an error of rounding
+VOXELS_PER_CHUNK = 4096  # voxels at a time
+MIN_DEVIATION, MAX_DEVIATION = 1e-9, 1e12  # of a series from its mean; squares of others leave float32
+MIN_SINUSOID_POWER = 1e-9  # of a sine or cosine at the kept volumes, such as the sine at half the sampling rate
 
 
 class UnsuitedError(InputError):
     """A scan of which the confounds, or the band, leave too little; what would leave enough is for the caller to find.
-    `least` is the number of directions in the band that are needed."""
+    `min_directions` is the number of directions in the band that are needed."""
 
-    def __init__(self, text: str, least: int = LEAST_DIRECTIONS):
-        super().__init__(text)
-        self.least = least
+    def __init__(self, message: str, min_directions: int = MIN_DIRECTIONS):
+        super().__init__(message)
+        self.min_directions = min_directions
 
 
-class Amplitudes(NamedTuple):
+class AmplitudeSums(NamedTuple):
     """Sums of amplitudes of each voxel over frequencies, (voxels,) float32; an amplitude is |FFT| / volumes."""
 
     in_band: np.ndarray
@@ -41,27 +43,30 @@ class Amplitudes(NamedTuple):
 class Sampling:
     """When a scan was measured, and the band that is wanted of it."""
 
-    kept: np.ndarray  # (volumes,) bool: after the steady state was reached, and not scrubbed
+    is_retained: np.ndarray  # (volumes,) bool: after the steady state was reached, and not scrubbed
     tr_s: float  # repetition time
-    band: tuple[float, float]  # Hz, both ends included
+    band_hz: tuple[float, float]  # Hz, both ends included
 
     @cached_property
-    def times(self) -> np.ndarray:
+    def retained_times(self) -> np.ndarray:
         """When the kept volumes were measured, (kept,) int, in volumes after the first one of them."""
-        places = np.flatnonzero(self.kept)
-        return places - places[0]
+        retained_positions = np.flatnonzero(self.is_retained)
+        return retained_positions - retained_positions[0]
 
     @cached_property
-    def count(self) -> int:
+    def volume_count(self) -> int:
         """The number of volumes from the first kept one to the last, scrubbed ones included."""
-        return int(self.times[-1]) + 1
+        return int(self.retained_times[-1]) + 1
 
     @cached_property
-    def bins(self) -> np.ndarray:
+    def frequency_indices(self) -> np.ndarray:
         """The numbers k of the frequencies k / (count x tr_s) within the band, (bins,) int, without 0."""
-        k = np.arange(1, self.count // 2 + 1)
-        hertz = k / (self.count * self.tr_s)
-        return k[(hertz >= self.band[0] * (1 - ROUNDING)) & (hertz <= self.band[1] * (1 + ROUNDING))]
+        k = np.arange(1, self.volume_count // 2 + 1)
+        frequencies_hz = k / (self.volume_count * self.tr_s)
+        return k[
+            (frequencies_hz >= self.band_hz[0] * (1 - RELATIVE_ROUNDING))
+            & (frequencies_hz <= self.band_hz[1] * (1 + RELATIVE_ROUNDING))
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,42 +78,46 @@ class Acquisition(Sampling):
 
 
 @dataclass(frozen=True, eq=False)
-class Scan(Acquisition):
+class CleanedScan(Acquisition):
     """One scan, or one run of it, as the measures read it."""
 
-    cleaned: np.ndarray  # (kept, voxels) float32: without mean and confounds, not filtered; 0 if it does not vary
-    basis: np.ndarray  # (kept, directions) float64, orthonormal: the band, without mean and confounds
+    cleaned_series: (
+        np.ndarray
+    )  # (kept, voxels) float32: without mean and confounds, not filtered; 0 if it does not vary
+    band_basis: np.ndarray  # (kept, directions) float64, orthonormal: the band, without mean and confounds
 
     @cached_property
-    def coordinates(self) -> np.ndarray:
+    def band_coordinates(self) -> np.ndarray:
         """The filtered series in the basis, (voxels, directions) float32. Lengths, angles and correlations are those of
         the filtered series, since it has the mean 0."""
-        return self.cleaned.T @ self.basis.astype(np.float32)
+        return self.cleaned_series.T @ self.band_basis.astype(np.float32)
 
     @cached_property
-    def points(self) -> np.ndarray:
+    def unit_coordinates(self) -> np.ndarray:
         """The coordinates at length 1, whose products are correlations, (voxels, directions) float32; 0 for a voxel
         that does not vary in the band."""
-        length = np.linalg.norm(self.coordinates, axis=1)
-        varies = length > ROUNDING * np.sqrt(np.einsum("tv,tv->v", self.cleaned, self.cleaned))
-        return self.coordinates * (varies / np.where(varies, length, 1))[:, None].astype(np.float32)
+        voxel_lengths = np.linalg.norm(self.band_coordinates, axis=1)
+        is_varying = voxel_lengths > RELATIVE_ROUNDING * np.sqrt(
+            np.einsum("tv,tv->v", self.cleaned_series, self.cleaned_series)
+        )
+        return self.band_coordinates * (is_varying / np.where(is_varying, voxel_lengths, 1))[:, None].astype(np.float32)
 
     @property
-    def filtered(self) -> np.ndarray:
+    def filtered_series(self) -> np.ndarray:
         """The cleaned series in the band, (kept, voxels) float32, mean 0; made anew each time."""
-        return self.basis.astype(np.float32) @ self.coordinates.T
+        return self.band_basis.astype(np.float32) @ self.band_coordinates.T
 
     @cached_property
-    def amplitudes(self) -> Amplitudes:
-        return amplitudes(self.cleaned, self.times, self.bins)
+    def amplitude_sums(self) -> AmplitudeSums:
+        return sum_amplitudes(self.cleaned_series, self.retained_times, self.frequency_indices)
 
     @cached_property
-    def neighbours(self) -> centrality.Products:
+    def neighbour_sums(self) -> centrality.MatrixProducts:
         """Sums over the voxels whose correlation is above the threshold, the voxel itself included."""
-        return centrality.products(self.points, np.ones(len(self.points)))
+        return centrality.multiply_thresholded_matrix(self.unit_coordinates, np.ones(len(self.unit_coordinates)))
 
 
-def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray | None = None) -> Scan:
+def clean_scan(voxel_series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray | None = None) -> CleanedScan:
     """The scan of a series (volumes, voxels) float32 and of confounds (volumes, regressors), whose first row may lack
     values, as those of derivatives do; like nilearn, this takes the second row's instead.
 
@@ -121,147 +130,166 @@ def scan_of(series: np.ndarray, acquisition: Acquisition, confounds: np.ndarray 
     """
     if not acquisition.mask.any():
         raise InputError("The mask has no voxel; expected a brain. Check the mask.")
-    if not acquisition.kept.any():
+    if not acquisition.is_retained.any():
         raise InputError("All volumes are scrubbed; expected some that are kept. Scrub less, or move the scan away.")
-    regressors = unit_regressors(confounds, acquisition)
-    basis = band_basis(acquisition, regressors)
-    cleaned = residuals(series, acquisition.kept, regressors)
-    if not cleaned.any():
+    orthonormal_regressors = orthonormalise_regressors(confounds, acquisition)
+    band_basis = make_band_basis(acquisition, orthonormal_regressors)
+    cleaned_series = regress_out(voxel_series, acquisition.is_retained, orthonormal_regressors)
+    if not cleaned_series.any():
         raise InputError("The scan does not vary within its mask; expected signals. Check the scan and its mask.")
-    if not LEAST_CHANGE <= (change := float(np.abs(cleaned).max())) <= MOST_CHANGE:
+    if not MIN_DEVIATION <= (max_deviation := float(np.abs(cleaned_series).max())) <= MAX_DEVIATION:
         raise InputError(
-            f"The scan varies by {change:.1g}; expected {LEAST_CHANGE:g} to {MOST_CHANGE:g}, of whose squares sums are "
-            "exact. Was it scaled by mistake? Check scl_slope in its header."
+            f"The scan varies by {max_deviation:.1g}; expected {MIN_DEVIATION:g} to {MAX_DEVIATION:g}, of whose "
+            "squares sums are exact. Was it scaled by mistake? Check scl_slope in its header."
         )
-    of = acquisition
-    return Scan(of.kept, of.tr_s, of.band, of.mask, of.affine, cleaned, basis)
+    acq = acquisition
+    return CleanedScan(acq.is_retained, acq.tr_s, acq.band_hz, acq.mask, acq.affine, cleaned_series, band_basis)
 
 
-def unit_regressors(confounds: np.ndarray | None, sampling: Sampling) -> np.ndarray:
+def orthonormalise_regressors(confounds: np.ndarray | None, sampling: Sampling) -> np.ndarray:
     """Orthonormal directions (kept, regressors) float64 of the constant and of the confounds on the kept volumes."""
-    constant = np.full((len(sampling.times), 1), len(sampling.times) ** -0.5)
+    constant_column = np.full((len(sampling.retained_times), 1), len(sampling.retained_times) ** -0.5)
     if confounds is None:
-        return constant
-    values = kept_confounds(confounds, sampling.kept)
-    size = np.linalg.norm(values, axis=0)
-    values = values - values.mean(0)
-    length = np.linalg.norm(values, axis=0)
-    varies = length > ROUNDING * size
-    return np.hstack([constant, directions(values[:, varies] / length[varies])])
+        return constant_column
+    confound_columns = select_confound_rows(confounds, sampling.is_retained)
+    raw_norms = np.linalg.norm(confound_columns, axis=0)
+    confound_columns = confound_columns - confound_columns.mean(0)
+    centred_norms = np.linalg.norm(confound_columns, axis=0)
+    is_varying = centred_norms > RELATIVE_ROUNDING * raw_norms
+    return np.hstack(
+        [constant_column, orthonormalise_columns(confound_columns[:, is_varying] / centred_norms[is_varying])]
+    )
 
 
-def kept_confounds(confounds: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def select_confound_rows(confounds: np.ndarray, is_retained: np.ndarray) -> np.ndarray:
     """Confounds (volumes, regressors) of the kept volumes, float64. Raises InputError if rows are missing,
     UnsuitedError if values are."""
-    if len(confounds) != len(kept):
+    if len(confounds) != len(is_retained):
         raise InputError(
-            f"The confounds have {len(confounds)} rows, the scan has {len(kept)} volumes; expected a row for each "
-            "volume. Take the table of this scan."
+            f"The confounds have {len(confounds)} rows, the scan has {len(is_retained)} volumes; expected a row for "
+            "each volume. Take the table of this scan."
         )
-    values = np.array(confounds, np.float64)
-    values[:1] = np.where(np.isnan(values[:1]), values[1:2], values[:1])
-    if not np.isfinite(values[kept]).all():
+    confound_rows = np.array(confounds, np.float64)
+    confound_rows[:1] = np.where(np.isnan(confound_rows[:1]), confound_rows[1:2], confound_rows[:1])
+    if not np.isfinite(confound_rows[is_retained]).all():
         raise UnsuitedError("The confounds lack a value after the first row; expected numbers.")
-    return values[kept]
+    return confound_rows[is_retained]
 
 
-def directions(columns: np.ndarray, least: float = ROUNDING) -> np.ndarray:
+def orthonormalise_columns(unit_columns: np.ndarray, min_singular_value: float = RELATIVE_ROUNDING) -> np.ndarray:
     """An orthonormal basis (rows, rank) of columns (rows, columns) of a length near 1. Directions whose singular values
     are below the least follow from the others, and are left out."""
-    left, size, _ = np.linalg.svd(columns, full_matrices=False)
-    return left[:, size > least]
+    left_vectors, singular_values, _ = np.linalg.svd(unit_columns, full_matrices=False)
+    return left_vectors[:, singular_values > min_singular_value]
 
 
-def band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
+def make_band_basis(sampling: Sampling, regressors: np.ndarray) -> np.ndarray:
     """An orthonormal basis (kept, directions) float64 of the band on the kept volumes, without the filtered regressors.
 
     Sinusoids lose their mean over the kept volumes, as if a constant were fitted with them. What the basis spans is
     orthogonal to the regressors themselves, too. For b in the band and a regressor z, filtered Pz: b . z = b . Pz = 0.
     Raises InputError if the band has no frequency, UnsuitedError if too few directions are left."""
-    sinusoids = sinusoids_of(sampling)
-    in_band = directions(sinusoids - sinusoids.mean(0), ON_KEPT**0.5)
-    left, size, _ = np.linalg.svd(in_band.T @ regressors)
-    basis = in_band @ left[:, int((size > ROUNDING).sum()) :]
-    if basis.shape[1] < LEAST_DIRECTIONS:
+    band_sinusoids = make_band_sinusoids(sampling)
+    sinusoid_basis = orthonormalise_columns(band_sinusoids - band_sinusoids.mean(0), MIN_RETAINED_ENERGY**0.5)
+    left_vectors, singular_values, _ = np.linalg.svd(sinusoid_basis.T @ regressors)
+    reduced_basis = sinusoid_basis @ left_vectors[:, int((singular_values > RELATIVE_ROUNDING).sum()) :]
+    if reduced_basis.shape[1] < MIN_DIRECTIONS:
         raise UnsuitedError(
-            f"{len(basis)} kept volumes with {regressors.shape[1] - 1} confounds leave {basis.shape[1]} degrees of "
-            f"freedom in {sampling.band[0]:g}-{sampling.band[1]:g} Hz; expected {LEAST_DIRECTIONS} at least."
+            f"{len(reduced_basis)} kept volumes with {regressors.shape[1] - 1} confounds leave "
+            f"{reduced_basis.shape[1]} degrees of freedom in {sampling.band_hz[0]:g}-{sampling.band_hz[1]:g} Hz; "
+            f"expected {MIN_DIRECTIONS} at least."
         )
-    return basis
+    return reduced_basis
 
 
-def sinusoids_of(sampling: Sampling) -> np.ndarray:
+def make_band_sinusoids(sampling: Sampling) -> np.ndarray:
     """The sinusoids of the band at the kept volumes, (kept, sinusoids). Raises InputError if there are none, or the
     band ends above the highest frequency of the scan. Raises UnsuitedError if they are as many as kept volumes, since
     they would then fit whatever these hold."""
-    low, high = sampling.band
-    if high * 2 * sampling.tr_s > 1 + ROUNDING:
+    low_hz, high_hz = sampling.band_hz
+    if high_hz * 2 * sampling.tr_s > 1 + RELATIVE_ROUNDING:
         raise InputError(
-            f"{low:g}-{high:g} Hz ends above the highest frequency of a scan of {sampling.tr_s:g} s a volume, "
+            f"{low_hz:g}-{high_hz:g} Hz ends above the highest frequency of a scan of {sampling.tr_s:g} s a volume, "
             f"{0.5 / sampling.tr_s:g} Hz; expected a band below it. Choose one with --band."
         )
-    sinusoids = sinusoids_at(sampling.times, sampling.bins, sampling.count)
-    if not sinusoids.size:
+    band_sinusoids = make_sinusoids(sampling.retained_times, sampling.frequency_indices, sampling.volume_count)
+    if not band_sinusoids.size:
         raise InputError(
-            f"{sampling.count} volumes of {sampling.tr_s:g} s have no frequency in {low:g}-{high:g} Hz; expected "
-            "one at least. Take a wider --band, for all in another folder, or move the scan away."
+            f"{sampling.volume_count} volumes of {sampling.tr_s:g} s have no frequency in {low_hz:g}-{high_hz:g} Hz; "
+            "expected one at least. Take a wider --band, for all in another folder, or move the scan away."
         )
-    if len(sinusoids) < min(sinusoids.shape[1] + 1, sampling.count):
+    if len(band_sinusoids) < min(band_sinusoids.shape[1] + 1, sampling.volume_count):
         raise UnsuitedError(
-            f"{len(sinusoids)} of {sampling.count} volumes are kept; expected more than the {sinusoids.shape[1]} "
-            f"sinusoids in {low:g}-{high:g} Hz."
+            f"{len(band_sinusoids)} of {sampling.volume_count} volumes are kept; expected more than the "
+            f"{band_sinusoids.shape[1]} sinusoids in {low_hz:g}-{high_hz:g} Hz."
         )
-    return sinusoids
+    return band_sinusoids
 
 
-def residuals(series: np.ndarray, kept: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+def regress_out(voxel_series: np.ndarray, is_retained: np.ndarray, regressors: np.ndarray) -> np.ndarray:
     """What regression on orthonormal regressors (kept, regressors) leaves of a series (volumes, voxels), (kept, voxels)
     float32; 0 where that is an error of rounding. Raises InputError if values are missing."""
-    left, missing = np.empty((len(regressors), series.shape[1]), np.float32), 0
-    for start in range(0, series.shape[1], BLOCK):
-        block = series[kept, start : start + BLOCK].astype(np.float64)
-        missing += int((~np.isfinite(block)).any(0).sum())
-        size = np.linalg.norm(block, axis=0)
-        block -= regressors @ (regressors.T @ block)
-        left[:, start : start + BLOCK] = np.where(np.linalg.norm(block, axis=0) > ROUNDING * size, block, 0)
-    if missing:
-        raise InputError(
-            f"{missing:,} of {series.shape[1]:,} voxels of the mask hold no number in some volume; expected numbers. "
-            "Take these voxels out of the mask."
+    residual_series, missing_voxel_count = np.empty((len(regressors), voxel_series.shape[1]), np.float32), 0
+    for first_voxel in range(0, voxel_series.shape[1], VOXELS_PER_CHUNK):
+        series_block = voxel_series[is_retained, first_voxel : first_voxel + VOXELS_PER_CHUNK].astype(np.float64)
+        missing_voxel_count += int((~np.isfinite(series_block)).any(0).sum())
+        original_norms = np.linalg.norm(series_block, axis=0)
+        series_block -= regressors @ (regressors.T @ series_block)
+        residual_series[:, first_voxel : first_voxel + VOXELS_PER_CHUNK] = np.where(
+            np.linalg.norm(series_block, axis=0) > RELATIVE_ROUNDING * original_norms, series_block, 0
         )
-    return left
+    if missing_voxel_count:
+        raise InputError(
+            f"{missing_voxel_count:,} of {voxel_series.shape[1]:,} voxels of the mask hold no number in some volume; "
+            "expected numbers. Take these voxels out of the mask."
+        )
+    return residual_series
 
 
-def sinusoids_at(times: np.ndarray, bins: np.ndarray, count: int) -> np.ndarray:
-    """Cosines and sines (times, 2 x bins) at the frequencies bins / count per volume; of length 1 each if `times` are
-    all `count` volumes."""
-    angles = 2 * np.pi / count * np.outer(times, bins)
-    return np.hstack([np.cos(angles), np.sin(angles)]) * np.sqrt(np.tile(np.where(2 * bins == count, 1, 2), 2) / count)
+def make_sinusoids(volume_times: np.ndarray, frequency_indices: np.ndarray, volume_count: int) -> np.ndarray:
+    """Cosines and sines (times, 2 x bins) at the frequencies bins / count per volume; of length 1 each if
+    `volume_times` are all `volume_count` volumes."""
+    phase_angles = 2 * np.pi / volume_count * np.outer(volume_times, frequency_indices)
+    return np.hstack([np.cos(phase_angles), np.sin(phase_angles)]) * np.sqrt(
+        np.tile(np.where(2 * frequency_indices == volume_count, 1, 2), 2) / volume_count
+    )
 
 
-def fits(times: np.ndarray) -> np.ndarray:
+def make_amplitude_weights(volume_times: np.ndarray) -> np.ndarray:
     """Rows (2, frequencies, times). Their products with a series are the cosine's and the sine's share of its
-    amplitudes, see `Amplitudes`, at the frequencies k / volumes, k = 1, 2, ...
+    amplitudes, see `AmplitudeSums`, at the frequencies k / volumes, k = 1, 2, ...
 
     A constant is fitted, too (Zechmeister and Kürster 2009, doi:10.1051/0004-6361:200811296). Scargle's shift of time
     makes cosine and sine orthogonal at the times, so that each is fitted alone."""
-    count = int(times[-1]) + 1
-    k = np.arange(1, count // 2 + 1)
-    waves = np.exp(2j * np.pi / count * np.outer(k, times))
+    volume_count = int(volume_times[-1]) + 1
+    k = np.arange(1, volume_count // 2 + 1)
+    waves = np.exp(2j * np.pi / volume_count * np.outer(k, volume_times))
     waves -= waves.mean(1, keepdims=True)
     waves *= np.exp(-0.5j * np.angle((waves**2).sum(1, keepdims=True)))
     waves = np.stack([waves.real, waves.imag])
-    power = (waves**2).sum(-1, keepdims=True)
-    weights = np.where(2 * k == count, 1, 0.5)[:, None]  # two frequencies of the FFT, k and -k, share an amplitude
-    return np.where(power > NO_POWER * len(times), weights * waves / np.maximum(power, NO_POWER), 0)
+    wave_power = (waves**2).sum(-1, keepdims=True)
+    frequency_weights = np.where(2 * k == volume_count, 1, 0.5)[
+        :, None
+    ]  # two frequencies of the FFT, k and -k, share an amplitude
+    return np.where(
+        wave_power > MIN_SINUSOID_POWER * len(volume_times),
+        frequency_weights * waves / np.maximum(wave_power, MIN_SINUSOID_POWER),
+        0,
+    )
 
 
-def amplitudes(cleaned: np.ndarray, times: np.ndarray, bins: np.ndarray) -> Amplitudes:
-    """Of a series (times, voxels) float32 at these times in volumes, the first one 0; `bins` are the k in the band."""
-    rows = fits(times).astype(np.float32)
-    sums = np.empty((2, cleaned.shape[1]), np.float32)
-    for start in range(0, cleaned.shape[1], BLOCK):
-        parts = rows @ cleaned[:, start : start + BLOCK]
-        of_each = np.sqrt((parts**2).sum(0))
-        sums[:, start : start + BLOCK] = of_each[bins - 1].sum(0), of_each.sum(0)
-    return Amplitudes(*sums)
+def sum_amplitudes(
+    cleaned_series: np.ndarray, volume_times: np.ndarray, frequency_indices: np.ndarray
+) -> AmplitudeSums:
+    """Of a series (times, voxels) float32 at these times in volumes, the first one 0; `frequency_indices` are the k
+    in the band."""
+    amplitude_weights = make_amplitude_weights(volume_times).astype(np.float32)
+    amplitude_sums = np.empty((2, cleaned_series.shape[1]), np.float32)
+    for first_voxel in range(0, cleaned_series.shape[1], VOXELS_PER_CHUNK):
+        cos_sin_amplitudes = amplitude_weights @ cleaned_series[:, first_voxel : first_voxel + VOXELS_PER_CHUNK]
+        frequency_amplitudes = np.sqrt((cos_sin_amplitudes**2).sum(0))
+        amplitude_sums[:, first_voxel : first_voxel + VOXELS_PER_CHUNK] = (
+            frequency_amplitudes[frequency_indices - 1].sum(0),
+            frequency_amplitudes.sum(0),
+        )
+    return AmplitudeSums(*amplitude_sums)

@@ -31,177 +31,227 @@ from data.cohorts.stored import open_cohort
 from data.conversion.discovery import find_table_near
 from data.conversion.template import is_bundle, read_template
 from data.derivation import images, output
-from data.derivation.centrality import threads_of_blas
-from data.derivation.measures import MEASURES
+from data.derivation.centrality import count_blas_threads
+from data.derivation.measures import MEASURE_FUNCTIONS
 from data.derivation.options import DerivationOptions
-from data.derivation.output import Output
-from data.derivation.person import Done, PersonTask, derive_person
-from data.derivation.remarks import remark_facts
-from data.derivation.scans import ScannedPerson, find_people
+from data.derivation.output import DerivationOutput
+from data.derivation.person import PersonResult, PersonTask, derive_person
+from data.derivation.remarks import summarise_remarks
+from data.derivation.scans import ScannedPerson, find_scanned_people
 
-DEFAULT_MAPS = ("falff",)
-CARRIED = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
+DEFAULT_MEASURES = ("falff",)
+PARTICIPANT_TABLE_PATTERNS = ("participants.tsv", "Phenotypic_*.csv")  # tables of people
 
 
 @dataclass(frozen=True)
-class Plan:
+class DerivationPlan:
     """What is to be done, checked as far as it can be before scans are read."""
 
-    output: Output
-    scans: Path  # the folder
-    table: Path | None  # of people, to carry over
-    everybody: list[str]  # of all shares
-    tasks: list[PersonTask]
-    there: int  # people of whom nothing is missing
-    failed: list[Done]  # who cannot be done
-    jobs: int
-    facts: list[SummaryRow]
+    output: DerivationOutput
+    scans_folder: Path  # the folder
+    table_path: Path | None  # of people, to carry over
+    all_labels: list[str]  # of all shares
+    person_tasks: list[PersonTask]
+    complete_count: int  # people of whom nothing is missing
+    failures: list[PersonResult]  # who cannot be done
+    process_count: int
+    summary_rows: list[SummaryRow]
 
 
-def plan(folder: Path, target: Path, options: DerivationOptions) -> Plan:
-    """Finds scans, checks options and what is in `target`; writes nothing. Raises InputError."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected preprocessed 4-D scans.")
-    output.check_folder(target)
-    everybody, facts = find_people(folder, options)
-    clear = [one for one in everybody if not one.unclear]
-    made = output.made_in(target)
-    entities = output.entities_of_all(clear, made)
-    wanted = replace(wanted_of(target, options, clear), entities=entities)
-    wanted.check_options(made)
-    if "task" not in dict(entities) and any("task" in scan.bids_entities for one in clear for scan in one.scans):
-        facts.append(("tasks", "participants have scans of several tasks, so no name holds one; choose with --only"))
-    table = table_of(folder, clear, options)
-    number, of = options.share
-    share = everybody[number - 1 :: of]
-    if of > 1:
-        facts.append(("share", f"{number} of {of}: {len(share)} of {format_participants(len(everybody))}"))
-    threads = max(1, min(threads_of_blas(), cpu_count()) // options.jobs)  # of each process
-    tasks, failed = list[PersonTask](), list[Done]()
-    for one in share:
+def plan_derivation(scans_folder: Path, output_folder: Path, options: DerivationOptions) -> DerivationPlan:
+    """Finds scans, checks options and what is in `output_folder`; writes nothing. Raises InputError."""
+    if not scans_folder.is_dir():
+        raise InputError(f"{scans_folder} is not a folder; expected preprocessed 4-D scans.")
+    output.check_output_folder(output_folder)
+    all_people, summary_rows = find_scanned_people(scans_folder, options)
+    clear_people = [person for person in all_people if not person.unclear_reason]
+    files_by_label = output.find_derived_files(output_folder)
+    bids_entities = output.find_shared_entities(clear_people, files_by_label)
+    planned_output = replace(make_derivation_output(output_folder, options, clear_people), bids_entities=bids_entities)
+    planned_output.check_same_options(files_by_label)
+    if "task" not in dict(bids_entities) and any(
+        "task" in scan_file.bids_entities for person in clear_people for scan_file in person.scan_files
+    ):
+        summary_rows.append(
+            ("tasks", "participants have scans of several tasks, so no name holds one; choose with --only")
+        )
+    table_path = find_participant_table(scans_folder, clear_people, options)
+    share_number, share_count = options.share
+    share_people = all_people[share_number - 1 :: share_count]
+    if share_count > 1:
+        summary_rows.append(
+            ("share", f"{share_number} of {share_count}: {len(share_people)} of {format_participants(len(all_people))}")
+        )
+    threads_per_process = max(1, min(count_blas_threads(), cpu_count()) // options.jobs)  # of each process
+    person_tasks, failures = list[PersonTask](), list[PersonResult]()
+    for person in share_people:
         try:
-            if wanted.missing(one, made):
-                tasks.append(PersonTask(one, wanted, threads))
+            if planned_output.find_missing_products(person, files_by_label):
+                person_tasks.append(PersonTask(person, planned_output, threads_per_process))
         except InputError as error:
-            failed.append(Done(one.label, failure=str(error)))
-    there = len(share) - len(tasks) - len(failed)
-    labels = [one.label for one in everybody]
-    facts += described(clear, wanted.derivation)
-    return Plan(wanted, folder, table, labels, tasks, there, failed, options.jobs, facts)
+            failures.append(PersonResult(person.label, failure=str(error)))
+    complete_count = len(share_people) - len(person_tasks) - len(failures)
+    all_labels = [person.label for person in all_people]
+    summary_rows += describe_derivation(clear_people, planned_output.derivation)
+    return DerivationPlan(
+        planned_output,
+        scans_folder,
+        table_path,
+        all_labels,
+        person_tasks,
+        complete_count,
+        failures,
+        options.jobs,
+        summary_rows,
+    )
 
 
-def wanted_of(target: Path, options: DerivationOptions, people: Sequence[ScannedPerson]) -> Output:
-    """What to make, and how: as the options say, else as in the cohort `like`, else by default. Raises InputError for
-    options that do not go together or differ from those of `like`, and for files that do not serve."""
-    like, kept = derivation_of(options.like) if options.like else (None, {})
-    scan = people[0].scans[0]
-    base = like or Derivation(measures=() if options.series else DEFAULT_MAPS, confounds=automatic(people))
-    measures = tuple(dict.fromkeys(options.maps or base.measures))
-    known = (*MEASURES, DUAL_REGRESSION_MEASURE)
-    if unknown := [name for name in measures if name not in known]:
-        raise InputError(f"--maps {unknown[0]} is not known; expected of {', '.join(known)}.")
-    if scan.naming_rule.is_cleaned and (options.confounds or "none") != "none":
+def make_derivation_output(
+    output_folder: Path, options: DerivationOptions, people: Sequence[ScannedPerson]
+) -> DerivationOutput:
+    """What to make, and how: as the options say, else as in the cohort `template_derivation`, else by default. Raises
+    InputError for options that do not go together or differ from those of `template_derivation`, and for files that
+    do not serve."""
+    template_derivation, template_image_paths = load_template_derivation(options.like) if options.like else (None, {})
+    first_scan = people[0].scan_files[0]
+    base_derivation = template_derivation or Derivation(
+        measures=() if options.series else DEFAULT_MEASURES, confounds=choose_default_confounds(people)
+    )
+    measure_names = tuple(dict.fromkeys(options.maps or base_derivation.measures))
+    allowed_measures = (*MEASURE_FUNCTIONS, DUAL_REGRESSION_MEASURE)
+    if unknown_measures := [name for name in measure_names if name not in allowed_measures]:
+        raise InputError(f"--maps {unknown_measures[0]} is not known; expected of {', '.join(allowed_measures)}.")
+    if first_scan.naming_rule.is_cleaned and (options.confounds or "none") != "none":
         raise InputError(f"--confounds {options.confounds} is for scans that were not cleaned before; leave it out.")
-    opened = dict[str, images.ImageFile]()
-    given = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
+    image_file_by_name = dict[str, images.ImageFile]()
+    requested_image_paths = {NETWORKS_IMAGE: options.networks, PARCELS_IMAGE: options.series}
     for name, open_image in ((NETWORKS_IMAGE, images.open_networks), (PARCELS_IMAGE, images.open_parcels)):
-        image: DerivationImage | None = getattr(base, name)
-        if path := given[name] or kept.get(name):
-            opened[name] = open_image(path, image.file if image else "")
-        elif image:
-            raise InputError(f"{options.like} does not keep the {name} {image.file}; name the same file.")
-    if (DUAL_REGRESSION_MEASURE in measures) != (NETWORKS_IMAGE in opened):
+        template_image: DerivationImage | None = getattr(base_derivation, name)
+        if image_path := requested_image_paths[name] or template_image_paths.get(name):
+            image_file_by_name[name] = open_image(image_path, template_image.file if template_image else "")
+        elif template_image:
+            raise InputError(f"{options.like} does not keep the {name} {template_image.file}; name the same file.")
+    if (DUAL_REGRESSION_MEASURE in measure_names) != (NETWORKS_IMAGE in image_file_by_name):
         raise InputError("dual_regression in --maps and a 4-D --networks FILE go together; give both or none.")
     derivation = Derivation(
-        measures=measures,
-        band=options.band or base.band,
-        smoothing_mm=options.smooth or base.smoothing_mm,
-        scans=scan.treated or "unknown",
-        confounds=options.confounds or base.confounds,
-        **{name: file.said for name, file in opened.items()},
+        measures=measure_names,
+        band=options.band or base_derivation.band,
+        smoothing_mm=options.smooth or base_derivation.smoothing_mm,
+        scans=first_scan.treatment or "unknown",
+        confounds=options.confounds or base_derivation.confounds,
+        **{name: image_file.image_identity for name, image_file in image_file_by_name.items()},
     )
-    if like and (told := describe_option_differences(derivation, like)):
+    if template_derivation and (difference_texts := describe_option_differences(derivation, template_derivation)):
         raise InputError(
-            f"--like {options.like} was derived otherwise: here {'; '.join(told)}. Leave these options out, and take "
-            "scans that were treated alike before, or leave out --like."
+            f"--like {options.like} was derived otherwise: here {'; '.join(difference_texts)}. Leave these options "
+            "out, and take scans that were treated alike before, or leave out --like."
         )
-    return Output(target, derivation, opened)
+    return DerivationOutput(output_folder, derivation, image_file_by_name)
 
 
-def automatic(people: Sequence[ScannedPerson]) -> str:
+def choose_default_confounds(people: Sequence[ScannedPerson]) -> str:
     """The confounds of scans: none if they were cleaned before, or if none has a table."""
-    usable = any(scan.confounds and not scan.naming_rule.is_cleaned for one in people for scan in one.scans)
-    return "simple" if usable else "none"
+    has_confounds = any(
+        scan_file.confounds_path and not scan_file.naming_rule.is_cleaned
+        for person in people
+        for scan_file in person.scan_files
+    )
+    return "simple" if has_confounds else "none"
 
 
-def derivation_of(path: Path) -> tuple[Derivation, dict[str, Path]]:
+def load_template_derivation(template_path: Path) -> tuple[Derivation, dict[str, Path]]:
     """How the maps of a cohort, or of that of a bundle, were derived, with its images. Raises InputError if that is not
     known."""
-    bundle = open_archive(path) if is_bundle(path) else None
-    cohort = read_template(bundle).cohort if bundle else open_cohort(path)
-    found, folder = cohort.metadata.derivation, cohort.tables_folder
+    bundle = open_archive(template_path) if is_bundle(template_path) else None
+    cohort = read_template(bundle).cohort if bundle else open_cohort(template_path)
+    derivation, tables_folder = cohort.metadata.derivation, cohort.tables_folder
     if bundle:
-        folder = Path(mkdtemp())  # which lasts as long as this process
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (folder / DERIVATION_FOLDER).mkdir()
-        for name, content in bundle.bytes_by_member.items():
-            if name.startswith(f"{DERIVATION_FOLDER}/"):
-                (folder / name).write_bytes(content)
-    if found is None or folder is None:
+        tables_folder = Path(mkdtemp())  # which lasts as long as this process
+        atexit.register(shutil.rmtree, tables_folder, ignore_errors=True)
+        (tables_folder / DERIVATION_FOLDER).mkdir()
+        for file_name, content in bundle.bytes_by_member.items():
+            if file_name.startswith(f"{DERIVATION_FOLDER}/"):
+                (tables_folder / file_name).write_bytes(content)
+    if derivation is None or tables_folder is None:
         raise InputError(
-            f"{path} does not say how its maps were derived from scans; expected a cohort that convert made, for all "
-            "participants alike, of what derive wrote. Convert it again, or leave out --like and give the options."
+            f"{template_path} does not say how its maps were derived from scans; expected a cohort that convert made, "
+            "for all participants alike, of what derive wrote. Convert it again, or leave out --like and give the "
+            "options."
         )
-    return found, find_derivation_images(folder)
+    return derivation, find_derivation_images(tables_folder)
 
 
-def table_of(folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions) -> Path | None:
+def find_participant_table(
+    scans_folder: Path, people: Sequence[ScannedPerson], options: DerivationOptions
+) -> Path | None:
     """The table to carry over. Raises InputError if there are several."""
     if options.table:
         if not options.table.is_file():
             raise InputError(f"--table {options.table} is no file.")
         return options.table
-    return find_table_near(folder, [of.path for one in people for of in one.scans], CARRIED)
+    return find_table_near(
+        scans_folder,
+        [scan_file.path for person in people for scan_file in person.scan_files],
+        PARTICIPANT_TABLE_PATTERNS,
+    )
 
 
-def described(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:
+def describe_derivation(people: Sequence[ScannedPerson], derivation: Derivation) -> Iterator[SummaryRow]:
     """How scans are treated, and on what is missing beside them."""
-    files = [(one.label, scan) for one in people for scan in one.scans]
+    labelled_scans = [(person.label, scan_file) for person in people for scan_file in person.scan_files]
     yield "derived", f"{', '.join(derivation.measures) or 'series'}; {derivation}"
     if derivation.uncleaned_warning:
         yield "WARNING", derivation.uncleaned_warning
-    if without := list(dict.fromkeys(label for label, scan in files if not scan.mask)):
-        voxels = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
-        yield "no mask", f"{format_participants(len(without))}, {join_names(without)}; {voxels}"
+    if maskless_labels := list(dict.fromkeys(label for label, scan_file in labelled_scans if not scan_file.mask_path)):
+        mask_explanation = "voxels that vary are taken, or, where nearly all do, those of nilearn's compute_epi_mask"
+        yield (
+            "no mask",
+            f"{format_participants(len(maskless_labels))}, {join_names(maskless_labels)}; {mask_explanation}",
+        )
 
 
-def run(planned: Plan) -> tuple[list[SummaryRow], list[str]]:
+def run_derivation(derivation_plan: DerivationPlan) -> tuple[list[SummaryRow], list[str]]:
     """Does the plan; facts on it, of failures one a reason, and who failed."""
-    carried = output.write_dataset(planned.output, planned.scans, planned.table)
-    with Pool(planned.jobs) as pool:
-        done = pool.run("Deriving", derive_person, [(task,) for task in planned.tasks]) if planned.tasks else []
-    every = [*planned.failed, *done]
-    failed = [one.label for one in every if one.failure]
-    table = output.write_table(planned.output.folder, planned.everybody, {one.label: one.failure for one in every})
-    derived = len(every) - len(failed)
+    table_message = output.write_dataset(
+        derivation_plan.output, derivation_plan.scans_folder, derivation_plan.table_path
+    )
+    with Pool(derivation_plan.process_count) as process_pool:
+        new_results = (
+            process_pool.run("Deriving", derive_person, [(task,) for task in derivation_plan.person_tasks])
+            if derivation_plan.person_tasks
+            else []
+        )
+    all_results = [*derivation_plan.failures, *new_results]
+    failed_labels = [result.label for result in all_results if result.failure]
+    table_path = output.write_derived_table(
+        derivation_plan.output.output_folder,
+        derivation_plan.all_labels,
+        {result.label: result.failure for result in all_results},
+    )
+    derived_count = len(all_results) - len(failed_labels)
     return [
-        ("table", carried),
-        *why_failed(every),
-        *remark_facts((one.label, remark) for one in done for remark in one.remarks),
-        ("participants", f"{derived} derived, {planned.there} were there, {len(failed)} failed; see {table}"),
-    ], failed
+        ("table", table_message),
+        *summarise_failures(all_results),
+        *summarise_remarks((result.label, remark) for result in new_results for remark in result.remarks),
+        (
+            "participants",
+            f"{derived_count} derived, {derivation_plan.complete_count} were there, {len(failed_labels)} failed; see "
+            f"{table_path}",
+        ),
+    ], failed_labels
 
 
-def why_failed(done: Iterable[Done]) -> list[SummaryRow]:
+def summarise_failures(results: Iterable[PersonResult]) -> list[SummaryRow]:
     """A fact for each reason, with all whom it befell."""
-    reasons = dict[str, list[Done]]()
-    for one in done:
-        if one.failure:
-            reasons.setdefault(one.failure.replace(f"sub-{one.label}", "sub-*"), []).append(one)
+    results_by_reason = dict[str, list[PersonResult]]()
+    for result in results:
+        if result.failure:
+            results_by_reason.setdefault(result.failure.replace(f"sub-{result.label}", "sub-*"), []).append(result)
     return [
         (
             "FAILED",
-            f"{', '.join(f'sub-{one.label}' for one in whose)}: {reason if len(whose) > 1 else whose[0].failure}",
+            f"{', '.join(f'sub-{result.label}' for result in failed_results)}: "
+            f"{reason if len(failed_results) > 1 else failed_results[0].failure}",
         )
-        for reason, whose in reasons.items()
+        for reason, failed_results in results_by_reason.items()
     ]

@@ -1,7 +1,7 @@
 """A scan -> values of its voxels, by the measures' names, which are those of the Preprocessed Connectomes Project.
 
-A measure that a plain row of `MEASURES` makes needs nothing but the scan. The dual regression and the series of parcels
-need an image, too.
+A measure that a plain row of `MEASURE_FUNCTIONS` makes needs nothing but the scan. The dual regression and the series
+of parcels need an image, too.
 """
 
 from collections.abc import Callable
@@ -13,27 +13,27 @@ from scipy.stats import rankdata
 
 from data.base.errors import InputError
 from data.derivation import centrality
-from data.derivation.cleaning import BLOCK, ROUNDING, Amplitudes, Scan, UnsuitedError
+from data.derivation.cleaning import RELATIVE_ROUNDING, VOXELS_PER_CHUNK, AmplitudeSums, CleanedScan, UnsuitedError
 
-FWHM = np.sqrt(8 * np.log(2))  # of a Gaussian, in standard deviations
-LEAST_VOXELS = 9  # for ReHo, of the 27 around a voxel and itself
-VOLUMES = 16  # whose ranks are summed at a time
-MOST = 0.999  # of a correlation with a mirror image; Fisher's z is 3.8
+FWHM_PER_SD = np.sqrt(8 * np.log(2))  # of a Gaussian, in standard deviations
+MIN_REHO_VOXELS = 9  # for ReHo, of the 27 around a voxel and itself
+VOLUMES_PER_BLOCK = 16  # whose ranks are summed at a time
+MAX_MIRROR_CORRELATION = 0.999  # of a correlation with a mirror image; Fisher's z is 3.8
 
 
-def alff(of: Amplitudes) -> np.ndarray:
+def compute_alff(amplitude_sums: AmplitudeSums) -> np.ndarray:
     """Amplitude of low-frequency fluctuation (Zang et al. 2007, doi:10.1016/j.braindev.2006.07.002), (voxels,) float32
     in units of the series. It is the sum of |FFT| over the band, by the number of volumes."""
-    return of.in_band
+    return amplitude_sums.in_band
 
 
-def falff(of: Amplitudes) -> np.ndarray:
+def compute_falff(amplitude_sums: AmplitudeSums) -> np.ndarray:
     """Fractional ALFF: the sum over the band as a share of the sum over all frequencies above 0, (voxels,) float32;
     0 where the series does not vary (Zou et al. 2008, doi:10.1016/j.jneumeth.2008.04.012)."""
-    return of.in_band / np.where(of.above_zero > 0, of.above_zero, np.float32(1))
+    return amplitude_sums.in_band / np.where(amplitude_sums.above_zero > 0, amplitude_sums.above_zero, np.float32(1))
 
 
-def reho(basis: np.ndarray, points: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def compute_reho(band_basis: np.ndarray, unit_coordinates: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Regional homogeneity (Zang et al. 2004, doi:10.1016/j.neuroimage.2003.12.030) of the voxels of a mask (x, y, z).
 
     It is Kendall's W of a voxel with its 26 neighbours; (voxels,) float32.
@@ -41,40 +41,44 @@ def reho(basis: np.ndarray, points: np.ndarray, mask: np.ndarray) -> np.ndarray:
     The series are basis (times, directions) @ points.T (voxels, directions), whose scale does not matter. Ties take
     their average rank. W is not corrected for them, since filtered series have none. Voxels outside the mask and those
     that do not vary are left out: K is the number of the others. Where K is below 9, a third of the 27, W is 0."""
-    ranks, varies = centred_ranks(basis, points), np.any(points, axis=1)
-    box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(mask))
-    inside = mask[box]
-    squares = np.zeros(len(points))
-    for start in range(0, len(ranks), VOLUMES):
-        sums = neighbourhood_sums(inside, ranks[start : start + VOLUMES])
-        squares += np.einsum("tv,tv->v", sums, sums)
-    count = neighbourhood_sums(inside, varies[None].astype(np.float32))[0]
-    times = len(basis)
-    of_all = np.maximum(count, 1) ** 2 * (times**3 - times) / 12
-    return np.where(varies & (count >= LEAST_VOXELS), squares / of_all, 0).astype(np.float32)
+    voxel_ranks, is_varying = rank_series(band_basis, unit_coordinates), np.any(unit_coordinates, axis=1)
+    bounding_box = tuple(slice(axis_positions.min(), axis_positions.max() + 1) for axis_positions in np.nonzero(mask))
+    box_mask = mask[bounding_box]
+    squared_rank_sums = np.zeros(len(unit_coordinates))
+    for first_volume in range(0, len(voxel_ranks), VOLUMES_PER_BLOCK):
+        rank_sums = sum_neighbourhoods(box_mask, voxel_ranks[first_volume : first_volume + VOLUMES_PER_BLOCK])
+        squared_rank_sums += np.einsum("tv,tv->v", rank_sums, rank_sums)
+    neighbour_counts = sum_neighbourhoods(box_mask, is_varying[None].astype(np.float32))[0]
+    volume_count = len(band_basis)
+    max_squared_sums = np.maximum(neighbour_counts, 1) ** 2 * (volume_count**3 - volume_count) / 12
+    return np.where(is_varying & (neighbour_counts >= MIN_REHO_VOXELS), squared_rank_sums / max_squared_sums, 0).astype(
+        np.float32
+    )
 
 
-def centred_ranks(basis: np.ndarray, points: np.ndarray) -> np.ndarray:
+def rank_series(band_basis: np.ndarray, unit_coordinates: np.ndarray) -> np.ndarray:
     """Ranks of each voxel's series, minus their mean, (times, voxels) float32; 0 if it does not vary."""
-    ranks = np.empty((len(basis), len(points)), np.float32)
-    for start in range(0, len(points), BLOCK):
-        series = points[start : start + BLOCK] @ basis.T.astype(np.float32)
-        ranks[:, start : start + BLOCK] = rankdata(series, axis=1).T - (len(basis) + 1) / 2
+    ranks = np.empty((len(band_basis), len(unit_coordinates)), np.float32)
+    for first_voxel in range(0, len(unit_coordinates), VOXELS_PER_CHUNK):
+        voxel_series = unit_coordinates[first_voxel : first_voxel + VOXELS_PER_CHUNK] @ band_basis.T.astype(np.float32)
+        ranks[:, first_voxel : first_voxel + VOXELS_PER_CHUNK] = (
+            rankdata(voxel_series, axis=1).T - (len(band_basis) + 1) / 2
+        )
     return ranks
 
 
-def neighbourhood_sums(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+def sum_neighbourhoods(mask: np.ndarray, masked_values: np.ndarray) -> np.ndarray:
     """Sums (times, voxels) of values (times, voxels) float32 of a mask (x, y, z) over the 27 voxels around each. They
     are made along one axis after the other, with 0 outside the mask."""
-    volumes = np.zeros((len(values), *(size + 2 for size in mask.shape)), np.float32)
-    volumes[:, 1:-1, 1:-1, 1:-1][:, mask] = values
-    volumes = volumes[:, :-2] + volumes[:, 1:-1] + volumes[:, 2:]
-    volumes = volumes[:, :, :-2] + volumes[:, :, 1:-1] + volumes[:, :, 2:]
-    volumes = volumes[..., :-2] + volumes[..., 1:-1] + volumes[..., 2:]
-    return volumes[:, mask]
+    padded_sums = np.zeros((len(masked_values), *(axis_length + 2 for axis_length in mask.shape)), np.float32)
+    padded_sums[:, 1:-1, 1:-1, 1:-1][:, mask] = masked_values
+    padded_sums = padded_sums[:, :-2] + padded_sums[:, 1:-1] + padded_sums[:, 2:]
+    padded_sums = padded_sums[:, :, :-2] + padded_sums[:, :, 1:-1] + padded_sums[:, :, 2:]
+    padded_sums = padded_sums[..., :-2] + padded_sums[..., 1:-1] + padded_sums[..., 2:]
+    return padded_sums[:, mask]
 
 
-def vmhc(points: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def compute_vmhc(unit_coordinates: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Voxel-mirrored homotopic connectivity (Zuo et al. 2010, doi:10.1523/JNEUROSCI.2612-10.2010): Fisher's z of the
     correlation of each voxel with its mirror image, (voxels,) float32.
 
@@ -83,32 +87,42 @@ def vmhc(points: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> np.ndarray
 
     0 where the mirror image is outside the mask. Correlations beyond 0.999 count as 0.999, also that of a voxel that is
     its own mirror image."""
-    places = np.argwhere(mask)
-    mirror = np.linalg.inv(affine) @ np.diag([-1, 1, 1, 1]) @ affine
-    images = np.rint(places @ mirror[:3, :3].T + mirror[:3, 3]).astype(int)
-    within = ((images >= 0) & (images < mask.shape)).all(1)
-    number = np.full(mask.shape, -1)
-    number[mask] = np.arange(len(places))
-    other = np.full(len(places), -1)
-    other[within] = number[tuple(images[within].T)]
-    has_image = other >= 0
-    r = np.einsum("vd,vd->v", points, points[other]) * has_image
-    return np.arctanh(np.clip(r, -MOST, MOST)).astype(np.float32)
+    voxel_positions = np.argwhere(mask)
+    mirror_affine = np.linalg.inv(affine) @ np.diag([-1, 1, 1, 1]) @ affine
+    mirror_positions = np.rint(voxel_positions @ mirror_affine[:3, :3].T + mirror_affine[:3, 3]).astype(int)
+    is_in_grid = ((mirror_positions >= 0) & (mirror_positions < mask.shape)).all(1)
+    voxel_numbers = np.full(mask.shape, -1)
+    voxel_numbers[mask] = np.arange(len(voxel_positions))
+    mirror_indices = np.full(len(voxel_positions), -1)
+    mirror_indices[is_in_grid] = voxel_numbers[tuple(mirror_positions[is_in_grid].T)]
+    has_mirror = mirror_indices >= 0
+    correlations = np.einsum("vd,vd->v", unit_coordinates, unit_coordinates[mirror_indices]) * has_mirror
+    return np.arctanh(np.clip(correlations, -MAX_MIRROR_CORRELATION, MAX_MIRROR_CORRELATION)).astype(np.float32)
 
 
-MEASURES: dict[str, Callable[[Scan], np.ndarray]] = {  # PCP's names -> values (voxels,) float32
-    "falff": lambda scan: falff(scan.amplitudes),
-    "alff": lambda scan: alff(scan.amplitudes),
-    "reho": lambda scan: reho(scan.basis, scan.points, scan.mask),
-    "degree_weighted": lambda scan: centrality.degree(scan.neighbours.weighted, scan.points),
-    "degree_binarize": lambda scan: centrality.degree(scan.neighbours.binarize, scan.points),
-    "eigenvector_weighted": lambda scan: centrality.eigenvector(scan.points, "weighted", scan.neighbours.weighted),
-    "eigenvector_binarize": lambda scan: centrality.eigenvector(scan.points, "binarize", scan.neighbours.binarize),
-    "vmhc": lambda scan: vmhc(scan.points, scan.mask, scan.affine),
+MEASURE_FUNCTIONS: dict[str, Callable[[CleanedScan], np.ndarray]] = {  # PCP's names -> values (voxels,) float32
+    "falff": lambda cleaned_scan: compute_falff(cleaned_scan.amplitude_sums),
+    "alff": lambda cleaned_scan: compute_alff(cleaned_scan.amplitude_sums),
+    "reho": lambda cleaned_scan: compute_reho(
+        cleaned_scan.band_basis, cleaned_scan.unit_coordinates, cleaned_scan.mask
+    ),
+    "degree_weighted": lambda cleaned_scan: centrality.compute_degree(
+        cleaned_scan.neighbour_sums.weighted, cleaned_scan.unit_coordinates
+    ),
+    "degree_binarize": lambda cleaned_scan: centrality.compute_degree(
+        cleaned_scan.neighbour_sums.binarize, cleaned_scan.unit_coordinates
+    ),
+    "eigenvector_weighted": lambda cleaned_scan: centrality.compute_eigenvector(
+        cleaned_scan.unit_coordinates, "weighted", cleaned_scan.neighbour_sums.weighted
+    ),
+    "eigenvector_binarize": lambda cleaned_scan: centrality.compute_eigenvector(
+        cleaned_scan.unit_coordinates, "binarize", cleaned_scan.neighbour_sums.binarize
+    ),
+    "vmhc": lambda cleaned_scan: compute_vmhc(cleaned_scan.unit_coordinates, cleaned_scan.mask, cleaned_scan.affine),
 }
 
 
-def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
+def compute_dual_regression(cleaned_scan: CleanedScan, network_maps: np.ndarray) -> np.ndarray:
     """How much of each network's time course is in each voxel's, (voxels, networks) float32 (Filippini et al. 2009,
     doi:10.1073/pnas.0811879106). Maps (x, y, z, networks) are on the scan's grid, such as those of Smith et al. (2009).
 
@@ -117,48 +131,54 @@ def dual_regression(scan: Scan, networks: np.ndarray) -> np.ndarray:
     together gives the values. A voxel that does not vary is left out and has 0. Raises InputError if the maps do not
     differ in the mask, UnsuitedError if there are more of them than degrees of freedom.
     """
-    varies = scan.points.any(1)
-    maps = centred_maps(networks[scan.mask][varies].astype(np.float64))
-    if scan.points.shape[1] < maps.shape[1]:
+    is_varying = cleaned_scan.unit_coordinates.any(1)
+    masked_maps = centre_maps(network_maps[cleaned_scan.mask][is_varying].astype(np.float64))
+    if cleaned_scan.unit_coordinates.shape[1] < masked_maps.shape[1]:
         raise UnsuitedError(
-            f"The scan has {scan.points.shape[1]} degrees of freedom in the band; expected one for each of "
-            f"{maps.shape[1]} networks, or fewer networks.",
-            maps.shape[1],
+            f"The scan has {cleaned_scan.unit_coordinates.shape[1]} degrees of freedom in the band; expected one for "
+            f"each of {masked_maps.shape[1]} networks, or fewer networks.",
+            masked_maps.shape[1],
         )
-    courses = np.linalg.solve(maps.T @ maps, maps.T).astype(np.float32) @ scan.points[varies]  # (networks, directions)
-    courses /= np.maximum(np.linalg.norm(courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return scan.points @ np.linalg.pinv(courses)
+    network_courses = (
+        np.linalg.solve(masked_maps.T @ masked_maps, masked_maps.T).astype(np.float32)
+        @ cleaned_scan.unit_coordinates[is_varying]
+    )  # (networks, directions)
+    network_courses /= np.maximum(np.linalg.norm(network_courses, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return cleaned_scan.unit_coordinates @ np.linalg.pinv(network_courses)
 
 
-def centred_maps(maps: np.ndarray) -> np.ndarray:
+def centre_maps(network_maps: np.ndarray) -> np.ndarray:
     """Maps (voxels, networks) without their means. Raises InputError if one follows from the others and a constant."""
-    centred = maps - maps.mean(0)
-    size = np.maximum(np.linalg.norm(maps, axis=0), np.finfo(float).tiny)
-    if not np.isfinite(maps).all() or np.linalg.matrix_rank(centred / size, ROUNDING) < maps.shape[1]:
+    centred_columns = network_maps - network_maps.mean(0)
+    map_norms = np.maximum(np.linalg.norm(network_maps, axis=0), np.finfo(float).tiny)
+    if (
+        not np.isfinite(network_maps).all()
+        or np.linalg.matrix_rank(centred_columns / map_norms, RELATIVE_ROUNDING) < network_maps.shape[1]
+    ):
         raise InputError(
-            f"The {maps.shape[1]} maps of networks do not differ within the scan's mask; expected maps in MNI space, "
-            "each with other values there. Check them, and the mask."
+            f"The {network_maps.shape[1]} maps of networks do not differ within the scan's mask; expected maps in MNI "
+            "space, each with other values there. Check them, and the mask."
         )
-    return centred
+    return centred_columns
 
 
-def parcel_series(scan: Scan, labels: np.ndarray) -> np.ndarray:
+def average_parcels(cleaned_scan: CleanedScan, parcel_labels: np.ndarray) -> np.ndarray:
     """Means of the filtered series in parcels, (kept, parcels) float64, in the order of the numbers that occur; NaN for
     a parcel without a voxel in the mask. Labels (x, y, z) int are 0 outside parcels."""
-    numbers = np.unique(labels[labels != 0])
-    within = labels[scan.mask]
-    places = np.searchsorted(numbers, within[within != 0])
-    sums = np.zeros((len(numbers), scan.basis.shape[1]))
-    np.add.at(sums, places, scan.coordinates[within != 0])
-    counts = np.bincount(places, minlength=len(numbers))[:, None]
-    return scan.basis @ np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).T
+    parcel_numbers = np.unique(parcel_labels[parcel_labels != 0])
+    voxel_labels = parcel_labels[cleaned_scan.mask]
+    parcel_indices = np.searchsorted(parcel_numbers, voxel_labels[voxel_labels != 0])
+    coordinate_sums = np.zeros((len(parcel_numbers), cleaned_scan.band_basis.shape[1]))
+    np.add.at(coordinate_sums, parcel_indices, cleaned_scan.band_coordinates[voxel_labels != 0])
+    voxel_counts = np.bincount(parcel_indices, minlength=len(parcel_numbers))[:, None]
+    return cleaned_scan.band_basis @ np.where(voxel_counts > 0, coordinate_sums / np.maximum(voxel_counts, 1), np.nan).T
 
 
-def smoothed(values: np.ndarray, mask: np.ndarray, affine: np.ndarray, fwhm_mm: float) -> np.ndarray:
+def smooth_map(volume: np.ndarray, mask: np.ndarray, affine: np.ndarray, fwhm_mm: float) -> np.ndarray:
     """Values (x, y, z) after a Gaussian of this full width at half maximum within a mask, 0 outside of it. What comes
     from outside does not count, so that the edge does not fade."""
-    sigma = fwhm_mm / FWHM / voxel_sizes(affine)
-    inside = mask.astype(np.float64)
-    weight = gaussian_filter(inside, sigma, mode="constant")
-    blurred = gaussian_filter(values * inside, sigma, mode="constant")
-    return np.where(mask, blurred / np.where(mask, weight, 1), 0).astype(np.float32)
+    sigma_voxels = fwhm_mm / FWHM_PER_SD / voxel_sizes(affine)
+    mask_weights = mask.astype(np.float64)
+    smoothed_mask = gaussian_filter(mask_weights, sigma_voxels, mode="constant")
+    smoothed_volume = gaussian_filter(volume * mask_weights, sigma_voxels, mode="constant")
+    return np.where(mask, smoothed_volume / np.where(mask, smoothed_mask, 1), 0).astype(np.float32)

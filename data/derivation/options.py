@@ -12,38 +12,40 @@ from data.cohorts.derivation import STRATEGY_BY_CONFOUNDS
 MAX_SMOOTHING_MM = 30.0
 
 
-def hertz(text: str) -> tuple[float, float]:
+def parse_band_hz(band_text: str) -> tuple[float, float]:
     """`0.01,0.1` -> 0.01, 0.1, in Hz."""
     try:
-        low, high = map(float, text.split(","))
+        low_hz, high_hz = map(float, band_text.split(","))
     except ValueError:
-        low, high = 0.0, 0.0
-    if not 0 <= low < high <= 10:
+        low_hz, high_hz = 0.0, 0.0
+    if not 0 <= low_hz < high_hz <= 10:
         raise argparse.ArgumentTypeError(
-            f"{quote_text(text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1"
+            f"{quote_text(band_text)} is not allowed; expected LOW,HIGH in Hz, such as 0.01,0.1"
         )
-    return low, high
+    return low_hz, high_hz
 
 
-def millimetres(text: str) -> float:
+def parse_smoothing_mm(width_text: str) -> float:
     try:
-        value = float(text)
+        width_mm = float(width_text)
     except ValueError:
-        value = 0.0
-    if not 0 < value <= MAX_SMOOTHING_MM:
-        raise argparse.ArgumentTypeError(f"{quote_text(text)} is not allowed; expected a width in mm, such as 6")
-    return value
+        width_mm = 0.0
+    if not 0 < width_mm <= MAX_SMOOTHING_MM:
+        raise argparse.ArgumentTypeError(f"{quote_text(width_text)} is not allowed; expected a width in mm, such as 6")
+    return width_mm
 
 
-def one_of_shares(text: str) -> tuple[int, int]:
+def parse_array_share(share_text: str) -> tuple[int, int]:
     """`2/8` -> 2, 8."""
-    parts = re.fullmatch("([0-9]+)/([0-9]+)", text)
-    number, of = (parse_natural_number(part) or 0 for part in parts.groups()) if parts else (0, 0)
-    if not 1 <= number <= of:
+    share_match = re.fullmatch("([0-9]+)/([0-9]+)", share_text)
+    share_number, share_count = (
+        (parse_natural_number(digits) or 0 for digits in share_match.groups()) if share_match else (0, 0)
+    )
+    if not 1 <= share_number <= share_count:
         raise argparse.ArgumentTypeError(
-            f"{quote_text(text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8"
+            f"{quote_text(share_text)} is not allowed; expected K/N from 1/N to N/N, such as 1/8"
         )
-    return number, of
+    return share_number, share_count
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ class DerivationOptions:
         help="falff, alff, reho, degree_weighted, eigenvector_weighted, vmhc, dual_regression "
         "(default falff; none with --series alone)",
     )
-    band: tuple[float, float] | None = option(None, type=hertz, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)")
+    band: tuple[float, float] | None = option(
+        None, type=parse_band_hz, metavar="LOW,HIGH", help="in Hz (default 0.01,0.1)"
+    )
     smooth: float | None = option(
-        None, type=millimetres, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
+        None, type=parse_smoothing_mm, metavar="MM", help="smooth maps within the mask by this width (default: do not)"
     )
     confounds: str | None = option(
         None,
@@ -78,7 +82,7 @@ class DerivationOptions:
     id_column: str | None = option(None, metavar="NAME", help="its column of participant IDs, for --boldColumn")
     jobs: int = option(1, type=parse_positive_int, metavar="N", help="participants at a time, in processes (default 1)")
     share: tuple[int, int] = option(
-        (1, 1), type=one_of_shares, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
+        (1, 1), type=parse_array_share, metavar="K/N", help="only every N-th person, from the K-th: a task of an array"
     )
     dry_run: bool = option(
         False, action="store_true", help="say who and how long; derive one scan in memory, write nothing"

@@ -33,245 +33,315 @@ from data.conversion.discovery import parse_entities
 from data.derivation.images import ImageFile
 from data.derivation.scans import ScannedPerson
 
-DESCRIPTION = "dataset_description.json"
-SOURCES = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of
-SHARED = ("task", "space", "res")  # parts of BIDS names that files of all people may share
-KINDS = {NETWORKS_IMAGE: "probseg", PARCELS_IMAGE: "dseg"}  # how BIDS calls such images
-FACTS = {  # columns of `derived.csv` by their keys in the JSON
+DESCRIPTION_FILE = "dataset_description.json"
+SOURCES_KEY = "SourceFiles"  # in the JSON beside a file: name, bytes and time of all that it was made of
+SHARED_ENTITIES = ("task", "space", "res")  # parts of BIDS names that files of all people may share
+BIDS_SUFFIX_BY_IMAGE = {NETWORKS_IMAGE: "probseg", PARCELS_IMAGE: "dseg"}  # how BIDS calls such images
+JSON_KEY_BY_COLUMN = {  # columns of `derived.csv` by their keys in the JSON
     "mean_fd": "MeanFramewiseDisplacement",
     "volumes": "NumberOfVolumes",
     "volumes_kept": "NumberOfVolumesKept",
     "voxels": "NumberOfVoxels",
 }
-NOT_BIDS = ("*.csv", "figures", "atlases", "*_boldmap.*", "*_timeseries.*")
+NOT_BIDS_PATTERNS = ("*.csv", "figures", "atlases", "*_boldmap.*", "*_timeseries.*")
 
 
 @dataclass(frozen=True)
-class Made:
+class DerivedFile:
     """A file that is there, by the JSON beside it."""
 
-    path: Path  # of the JSON
+    json_path: Path  # of the JSON
     derivation: Derivation
-    said: Mapping[str, Any]
+    json_content: Mapping[str, Any]
 
 
-Files = Mapping[str, Sequence[Made]]  # by person
+FilesByLabel = Mapping[str, Sequence[DerivedFile]]  # by person
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is made of scans, how and where; `entities` stand in the name of each file."""
+class DerivationOutput:
+    """What is made of scans, how and where; `bids_entities` stand in the name of each file."""
 
-    folder: Path
+    output_folder: Path
     derivation: Derivation
-    images: Mapping[str, ImageFile]  # NETWORKS and PARCELS, as far as they are wanted
-    entities: tuple[tuple[str, str], ...] = ()
+    image_file_by_name: Mapping[str, ImageFile]  # NETWORKS and PARCELS, as far as they are wanted
+    bids_entities: tuple[tuple[str, str], ...] = ()
 
     @property
-    def products(self) -> list[str]:
-        return [*self.derivation.measures, *([SERIES_PRODUCT] if PARCELS_IMAGE in self.images else [])]
+    def product_names(self) -> list[str]:
+        return [*self.derivation.measures, *([SERIES_PRODUCT] if PARCELS_IMAGE in self.image_file_by_name else [])]
 
-    def of_person(self, label: str) -> Path:
-        return self.folder / f"sub-{label}"
+    def person_folder(self, label: str) -> Path:
+        return self.output_folder / f"sub-{label}"
 
-    def start(self, label: str) -> str:
+    def file_name_prefix(self, label: str) -> str:
         """The beginning of the names of a person's files."""
-        return "_".join([f"sub-{label}", *(f"{name}-{value}" for name, value in self.entities)])
+        return "_".join(
+            [f"sub-{label}", *(f"{entity_name}-{entity_value}" for entity_name, entity_value in self.bids_entities)]
+        )
 
-    def path(self, label: str, product: str) -> Path:
+    def product_path(self, label: str, product: str) -> Path:
         """Where a map or the series of a person lies."""
-        name = f"stat-{product.replace('_', '')}_boldmap.nii.gz"
+        file_suffix = f"stat-{product.replace('_', '')}_boldmap.nii.gz"
         if product == SERIES_PRODUCT:
-            name = f"seg-{self.images[PARCELS_IMAGE].label}_stat-mean_timeseries.tsv"
-        return self.of_person(label) / "func" / f"{self.start(label)}_{name}"
+            file_suffix = f"seg-{self.image_file_by_name[PARCELS_IMAGE].atlas_label}_stat-mean_timeseries.tsv"
+        return self.person_folder(label) / "func" / f"{self.file_name_prefix(label)}_{file_suffix}"
 
-    def check_options(self, made: Files) -> None:
+    def check_same_options(self, files_by_label: FilesByLabel) -> None:
         """Raises InputError if files that are there were derived otherwise."""
-        every = ((label, one.derivation, self.expected(label, one)) for label, of in made.items() for one in of)
-        if told := summarise_option_differences(every):
+        comparisons = (
+            (label, derived_file.derivation, self.expected_derivation(label, derived_file))
+            for label, derived_files in files_by_label.items()
+            for derived_file in derived_files
+        )
+        if difference_text := summarise_option_differences(comparisons):
             raise InputError(
-                f"{self.folder} was derived with {told}; expected the same options. Give them, remove these "
-                "participants' folders, or derive into another folder."
+                f"{self.output_folder} was derived with {difference_text}; expected the same options. Give them, "
+                "remove these participants' folders, or derive into another folder."
             )
 
-    def expected(self, label: str, made: Made) -> Derivation:
+    def expected_derivation(self, label: str, derived_file: DerivedFile) -> Derivation:
         """How a file that is there should have been derived; images that are not wanted now are its own."""
-        for product in self.products:
-            if json_of(self.path(label, product)) == made.path:
+        for product in self.product_names:
+            if make_json_path(self.product_path(label, product)) == derived_file.json_path:
                 return self.derivation.for_product(product)
-        own = {name: getattr(made.derivation, name) for name in ("measures", "networks", "parcels")}
-        return replace(self.derivation, **own)
+        file_options = {
+            field_name: getattr(derived_file.derivation, field_name)
+            for field_name in ("measures", "networks", "parcels")
+        }
+        return replace(self.derivation, **file_options)
 
-    def missing(self, person: ScannedPerson, made: Files) -> list[str]:
+    def find_missing_products(self, person: ScannedPerson, files_by_label: FilesByLabel) -> list[str]:
         """The products of a person that are not done. Raises InputError if it is unclear which scans to take, or,
         naming what differs, if a file of the person, of whatever product, was made with other options, of other files,
         or under another name."""
-        if person.unclear:
-            raise InputError(person.unclear)
-        own = made.get(person.label, [])
-        self.check_options({person.label: own})
-        now, start = sources_of(person), self.start(person.label)
-        advice = f"Remove {self.of_person(person.label)} to make all of it anew, or derive into another folder."
-        for one in own:
-            then = one.said.get(SOURCES, [])
-            if changed := dict.fromkeys(of["Name"] for of in [*now, *then] if of not in now or of not in then):
-                raise InputError(f"{one.path} was made of other files than now, {', '.join(changed)}. {advice}")
-            if not one.path.name.startswith((f"{start}_stat-", f"{start}_seg-")):
-                raise InputError(f"{one.path} is named otherwise than {start}, as files are now. {advice}")
-        done = {one.path for one in own}
-        paths = {product: self.path(person.label, product) for product in self.products}
-        return [product for product, path in paths.items() if json_of(path) not in done or not path.exists()]
+        if person.unclear_reason:
+            raise InputError(person.unclear_reason)
+        derived_files = files_by_label.get(person.label, [])
+        self.check_same_options({person.label: derived_files})
+        current_sources, name_prefix = list_source_files(person), self.file_name_prefix(person.label)
+        advice = f"Remove {self.person_folder(person.label)} to make all of it anew, or derive into another folder."
+        for derived_file in derived_files:
+            recorded_sources = derived_file.json_content.get(SOURCES_KEY, [])
+            if changed_names := dict.fromkeys(
+                source["Name"]
+                for source in [*current_sources, *recorded_sources]
+                if source not in current_sources or source not in recorded_sources
+            ):
+                raise InputError(
+                    f"{derived_file.json_path} was made of other files than now, {', '.join(changed_names)}. {advice}"
+                )
+            if not derived_file.json_path.name.startswith((f"{name_prefix}_stat-", f"{name_prefix}_seg-")):
+                raise InputError(
+                    f"{derived_file.json_path} is named otherwise than {name_prefix}, as files are now. {advice}"
+                )
+        complete_json_paths = {derived_file.json_path for derived_file in derived_files}
+        path_by_product = {product: self.product_path(person.label, product) for product in self.product_names}
+        return [
+            product
+            for product, product_path in path_by_product.items()
+            if make_json_path(product_path) not in complete_json_paths or not product_path.exists()
+        ]
 
 
-def json_of(path: Path) -> Path:
+def make_json_path(product_path: Path) -> Path:
     """The JSON beside a map or a series."""
-    return path.with_name(path.name.split(".")[0] + ".json")
+    return product_path.with_name(product_path.name.split(".")[0] + ".json")
 
 
-def picture_of(path: Path) -> Path:
+def make_picture_path(map_path: Path) -> Path:
     """The small picture of a map."""
-    return path.parent.with_name("figures") / f"{path.name.split('.')[0]}.webp"
+    return map_path.parent.with_name("figures") / f"{map_path.name.split('.')[0]}.webp"
 
 
-def made_in(folder: Path, label: str = "*") -> Files:
+def find_derived_files(output_folder: Path, label_pattern: str = "*") -> FilesByLabel:
     """What is there of a person, or of all. Raises InputError for a JSON that is damaged or of another program."""
-    found = dict[str, list[Made]]()
-    for path in sorted(folder.glob(f"sub-{label}/func/sub-*.json")):
-        said = files.read_json(path, dict)
-        if (derivation := parse_derivation(said, path)) is None:
-            raise InputError(f"{path} was not written by this command; derive into another folder.")
-        found.setdefault(path.parts[-3].removeprefix("sub-"), []).append(Made(path, derivation, said))
-    return found
+    files_by_label = dict[str, list[DerivedFile]]()
+    for json_path in sorted(output_folder.glob(f"sub-{label_pattern}/func/sub-*.json")):
+        json_content = files.read_json(json_path, dict)
+        if (derivation := parse_derivation(json_content, json_path)) is None:
+            raise InputError(f"{json_path} was not written by this command; derive into another folder.")
+        files_by_label.setdefault(json_path.parts[-3].removeprefix("sub-"), []).append(
+            DerivedFile(json_path, derivation, json_content)
+        )
+    return files_by_label
 
 
-def sources_of(person: ScannedPerson) -> list[dict[str, Any]]:
+def list_source_files(person: ScannedPerson) -> list[dict[str, Any]]:
     """Name, bytes and time, in whole seconds as archives keep it, of all files that a person's maps are made of."""
-    found = []
-    for path in (path for scan in person.scans for path in scan.described_by):
-        about = path.stat()
-        found.append({"Name": path.name, "Bytes": about.st_size, "Modified": int(about.st_mtime)})
-    return found
+    source_files = []
+    for source_path in (source_path for scan_file in person.scan_files for source_path in scan_file.source_paths):
+        file_stat = source_path.stat()
+        source_files.append({"Name": source_path.name, "Bytes": file_stat.st_size, "Modified": int(file_stat.st_mtime)})
+    return source_files
 
 
-def linked(person: ScannedPerson, folder: Path) -> list[str]:
-    """The same files by their paths in the dataset to which the description in the `folder` of results links."""
-    links = files.read_json(folder / DESCRIPTION, dict).get("DatasetLinks") or {}
-    dataset = (folder / links.get("bold", "")).resolve()
-    paths = [path.parent.resolve() / path.name for scan in person.scans for path in scan.described_by]
-    return [f"bids:bold:{os.path.relpath(path, dataset)}" for path in paths]
+def make_bids_links(person: ScannedPerson, output_folder: Path) -> list[str]:
+    """The same files by their paths in the dataset to which the description in the `output_folder` of results links."""
+    dataset_links = files.read_json(output_folder / DESCRIPTION_FILE, dict).get("DatasetLinks") or {}
+    dataset_folder = (output_folder / dataset_links.get("bold", "")).resolve()
+    source_paths = [
+        source_path.parent.resolve() / source_path.name
+        for scan_file in person.scan_files
+        for source_path in scan_file.source_paths
+    ]
+    return [f"bids:bold:{os.path.relpath(source_path, dataset_folder)}" for source_path in source_paths]
 
 
-def entities_of_all(people: Sequence[ScannedPerson], made: Files) -> tuple[tuple[str, str], ...]:
+def find_shared_entities(people: Sequence[ScannedPerson], files_by_label: FilesByLabel) -> tuple[tuple[str, str], ...]:
     """Parts of the names to write: those that all scans have alike, the space always, without any that no name in the
     folder has. So people who are chosen by `--only` have names like those of the others."""
-    scans = [scan for person in people for scan in person.scans]
-    there = [parse_entities(one.path.name) for of in made.values() for one in of]
-    found = {name: {scan.bids_entities.get(name) for scan in scans} for name in SHARED}
-    found["space"] = {scan.space for scan in scans}
-    alike = [(name, value) for name, (value, *others) in found.items() if value and not others]
-    return tuple(part for part in alike if not there or any(part[0] in one for one in there))
+    scan_files = [scan_file for person in people for scan_file in person.scan_files]
+    existing_entities = [
+        parse_entities(existing.json_path.name)
+        for derived_files in files_by_label.values()
+        for existing in derived_files
+    ]
+    values_by_entity = {
+        entity_name: {scan_file.bids_entities.get(entity_name) for scan_file in scan_files}
+        for entity_name in SHARED_ENTITIES
+    }
+    values_by_entity["space"] = {scan_file.space for scan_file in scan_files}
+    shared_entities = [
+        (entity_name, entity_value)
+        for entity_name, (entity_value, *further_values) in values_by_entity.items()
+        if entity_value and not further_values
+    ]
+    return tuple(
+        entity
+        for entity in shared_entities
+        if not existing_entities or any(entity[0] in existing for existing in existing_entities)
+    )
 
 
-def check_folder(folder: Path) -> None:
+def check_output_folder(output_folder: Path) -> None:
     """Raises InputError if the folder holds anything but what this command left."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder to write.")
-    if not folder.exists() or not any(path for path in folder.iterdir() if not path.name.startswith(".")):
+    if output_folder.exists() and not output_folder.is_dir():
+        raise InputError(f"{output_folder} is a file; name a folder to write.")
+    if not output_folder.exists() or not any(
+        child_path for child_path in output_folder.iterdir() if not child_path.name.startswith(".")
+    ):
         return
-    said = files.read_json(folder / DESCRIPTION, dict) if (folder / DESCRIPTION).is_file() else {}
-    if (said.get("GeneratedBy") or [{}])[0].get("Name") != DERIVE_PROGRAM:
-        raise InputError(f"{folder} is not empty and was not written by this command; choose another folder.")
+    dataset_description = (
+        files.read_json(output_folder / DESCRIPTION_FILE, dict) if (output_folder / DESCRIPTION_FILE).is_file() else {}
+    )
+    if (dataset_description.get("GeneratedBy") or [{}])[0].get("Name") != DERIVE_PROGRAM:
+        raise InputError(f"{output_folder} is not empty and was not written by this command; choose another folder.")
 
 
-def write_dataset(output: Output, scans: Path, table: Path | None) -> str:
+def write_dataset(output: DerivationOutput, scans_folder: Path, table_path: Path | None) -> str:
     """Writes what all people share, unless it is there, and returns what became of the table. Several processes may do
     so."""
-    folder = output.folder
-    files.check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder, wait=True):
-        for leftover in folder.glob(".unfinished.*"):  # of killed processes
-            files.remove(leftover)
-        if not (folder / DESCRIPTION).exists():
-            with files.open_replacement(folder / ".bidsignore") as file:
-                file.write("\n".join([*NOT_BIDS, ""]))
-            files.write_json(folder / DESCRIPTION, description(folder, scans))
-        for name, image in output.images.items():
-            copy_image(folder, name, image)
-        if table is None:
+    output_folder = output.output_folder
+    files.check_writable(output_folder)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(output_folder, wait=True):
+        for leftover_path in output_folder.glob(".unfinished.*"):  # of killed processes
+            files.remove(leftover_path)
+        if not (output_folder / DESCRIPTION_FILE).exists():
+            with files.open_replacement(output_folder / ".bidsignore") as ignore_file:
+                ignore_file.write("\n".join([*NOT_BIDS_PATTERNS, ""]))
+            files.write_json(output_folder / DESCRIPTION_FILE, make_dataset_description(output_folder, scans_folder))
+        for image_name, image_file in output.image_file_by_name.items():
+            copy_atlas_image(output_folder, image_name, image_file)
+        if table_path is None:
             return "none of participants is carried over; name one with --table, also for convert"
-        target = folder / table.name
-        if target.exists() and target.read_bytes() != table.read_bytes():
-            return f"{target} differs from {table} and stays as it is"
-        copy(table, target)
-        return f"{table}, carried over"
+        table_copy_path = output_folder / table_path.name
+        if table_copy_path.exists() and table_copy_path.read_bytes() != table_path.read_bytes():
+            return f"{table_copy_path} differs from {table_path} and stays as it is"
+        copy_unless_same(table_path, table_copy_path)
+        return f"{table_path}, carried over"
 
 
-def description(folder: Path, scans: Path) -> dict[str, Any]:
+def make_dataset_description(output_folder: Path, scans_folder: Path) -> dict[str, Any]:
     return {
         "Name": "Maps and series of preprocessed BOLD",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": DERIVE_PROGRAM, "Version": __version__}],
-        "DatasetLinks": {"bold": os.path.relpath(scans.resolve(), folder.resolve())},
+        "DatasetLinks": {"bold": os.path.relpath(scans_folder.resolve(), output_folder.resolve())},
     }
 
 
-def copy_image(folder: Path, name: str, image: ImageFile) -> None:
-    """Copies NETWORKS or PARCELS, with their names, as XCP-D lays atlases out. Raises InputError as `copy`."""
-    target = folder / "atlases" / f"atlas-{image.label}" / f"atlas-{image.label}_{KINDS[name]}"
-    copy(image.path, target.with_name(target.name + image.path.name[len(strip_nifti_suffix(image.path)) :]))
-    names, source = (
-        target.with_name(target.name + NAMES_SUFFIX_BY_IMAGE[name]),
-        make_sidecar_path(image.path, NAMES_SUFFIX_BY_IMAGE[name]),
+def copy_atlas_image(output_folder: Path, image_name: str, image_file: ImageFile) -> None:
+    """Copies NETWORKS or PARCELS, with their names, as XCP-D lays atlases out. Raises InputError as
+    `copy_unless_same`."""
+    target_stem = (
+        output_folder
+        / "atlases"
+        / f"atlas-{image_file.atlas_label}"
+        / f"atlas-{image_file.atlas_label}_{BIDS_SUFFIX_BY_IMAGE[image_name]}"
     )
-    if source.is_file():
-        copy(source, names)
-    elif image.said.names:  # which a JSON gave
-        with files.open_replacement(names) as file:
-            file.write("\n".join([*image.said.names, ""]))
+    copy_unless_same(
+        image_file.image_path,
+        target_stem.with_name(
+            target_stem.name + image_file.image_path.name[len(strip_nifti_suffix(image_file.image_path)) :]
+        ),
+    )
+    names_target, names_source = (
+        target_stem.with_name(target_stem.name + NAMES_SUFFIX_BY_IMAGE[image_name]),
+        make_sidecar_path(image_file.image_path, NAMES_SUFFIX_BY_IMAGE[image_name]),
+    )
+    if names_source.is_file():
+        copy_unless_same(names_source, names_target)
+    elif image_file.image_identity.names:  # which a JSON gave
+        with files.open_replacement(names_target) as names_file:
+            names_file.write("\n".join([*image_file.image_identity.names, ""]))
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_unless_same(source_path: Path, target_path: Path) -> None:
     """Copies a file. Raises InputError if another one has its place."""
-    if target.exists():
-        if target.read_bytes() != source.read_bytes():
-            raise InputError(f"{target} differs from {source}; choose another folder, or rename {source.name}.")
+    if target_path.exists():
+        if target_path.read_bytes() != source_path.read_bytes():
+            raise InputError(
+                f"{target_path} differs from {source_path}; choose another folder, or rename {source_path.name}."
+            )
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.unfinished(target) as unfinished:
-        shutil.copyfile(source, unfinished)
+    target_path.parent.mkdir(parents=True, exist_ok=True)
+    with files.unfinished(target_path) as unfinished_path:
+        shutil.copyfile(source_path, unfinished_path)
 
 
-def write_table(folder: Path, everybody: Iterable[str], failures: Mapping[str, str]) -> Path:
-    """`derived.csv`: what there is of each person, and why one failed, empty if nobody did: of those in `failures` as
-    these say, of others as an earlier command wrote. Several processes may do so."""
-    path = folder / DERIVED_TABLE_FILE
-    with files.locked(folder, wait=True):
-        if path.is_file():
-            before = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=DERIVED_COLUMNS, fill_value="")
-            failures = {row.subject: row.failed for row in before.itertuples() if row.failed} | dict(failures)
-        made = made_in(folder)
-        labels = sorted({*everybody, *made, *failures}, key=lambda label: label.zfill(20))
-        rows = [row_of(label, made.get(label, []), failures.get(label, "")) for label in labels]
-        with files.open_replacement(path, newline="") as file:
-            pd.DataFrame(rows, columns=DERIVED_COLUMNS, dtype=object).to_csv(file, index=False)
-    return path
+def write_derived_table(output_folder: Path, all_labels: Iterable[str], failure_by_label: Mapping[str, str]) -> Path:
+    """`derived.csv`: what there is of each person, and why one failed, empty if nobody did: of those in
+    `failure_by_label` as these say, of others as an earlier command wrote. Several processes may do so."""
+    table_path = output_folder / DERIVED_TABLE_FILE
+    with files.locked(output_folder, wait=True):
+        if table_path.is_file():
+            earlier_table = pd.read_csv(table_path, dtype=str, keep_default_na=False).reindex(
+                columns=DERIVED_COLUMNS, fill_value=""
+            )
+            failure_by_label = {
+                earlier_row.subject: earlier_row.failed
+                for earlier_row in earlier_table.itertuples()
+                if earlier_row.failed
+            } | dict(failure_by_label)
+        files_by_label = find_derived_files(output_folder)
+        sorted_labels = sorted({*all_labels, *files_by_label, *failure_by_label}, key=lambda label: label.zfill(20))
+        table_rows = [
+            make_derived_row(label, files_by_label.get(label, []), failure_by_label.get(label, ""))
+            for label in sorted_labels
+        ]
+        with files.open_replacement(table_path, newline="") as csv_file:
+            pd.DataFrame(table_rows, columns=DERIVED_COLUMNS, dtype=object).to_csv(csv_file, index=False)
+    return table_path
 
 
-def row_of(label: str, made: Sequence[Made], failed: str) -> dict[str, Any]:
+def make_derived_row(label: str, derived_files: Sequence[DerivedFile], failure: str) -> dict[str, Any]:
     """A person in `derived.csv`; its files were made of the same scans, so the first one tells of these."""
-    said = made[0].said if made else {}
-    products = " ".join(one.derivation.product for one in made)
+    json_content = derived_files[0].json_content if derived_files else {}
+    product_text = " ".join(derived_file.derivation.product for derived_file in derived_files)
     return {
         "subject": label,
-        "products": products,
-        "failed": failed,
-        **{name: said.get(of) for name, of in FACTS.items()},
+        "products": product_text,
+        "failed": failure,
+        **{column: json_content.get(json_key) for column, json_key in JSON_KEY_BY_COLUMN.items()},
     }
 
 
-def write_series(path: Path, series: np.ndarray, names: Sequence[str]) -> None:
+def write_parcel_series(table_path: Path, parcel_series: np.ndarray, parcel_names: Sequence[str]) -> None:
     """A table (volumes, parcels) with a header of names, `n/a` for NaN, as XCP-D has it."""
-    with files.open_replacement(path, newline="") as file:
-        pd.DataFrame(series, columns=names).to_csv(file, sep="\t", index=False, na_rep="n/a", float_format="%.8g")
+    with files.open_replacement(table_path, newline="") as tsv_file:
+        pd.DataFrame(parcel_series, columns=parcel_names).to_csv(
+            tsv_file, sep="\t", index=False, na_rep="n/a", float_format="%.8g"
+        )

@@ -23,23 +23,34 @@ from data.cohorts.derivation import (
 )
 from data.cohorts.nifti import MNI152_CODE, save_nifti
 from data.cohorts.pictures import draw_slices, encode_webp
-from data.derivation.advice import advice, left_by
-from data.derivation.bold import Bold, Confounds, found_mask, open_bold, read_mask, read_series
-from data.derivation.cleaning import Acquisition, Scan, UnsuitedError, scan_of
-from data.derivation.images import labels_on, networks_on
-from data.derivation.measures import MEASURES, dual_regression, parcel_series, smoothed
-from data.derivation.output import SOURCES, Output, json_of, linked, made_in, picture_of, sources_of, write_series
+from data.derivation.advice import load_confounds_and_direction_count, suggest_option
+from data.derivation.bold import Bold, Confounds, compute_mask, open_bold, read_scan_mask, read_voxel_series
+from data.derivation.cleaning import Acquisition, CleanedScan, UnsuitedError, clean_scan
+from data.derivation.images import resample_labels, resample_networks
+from data.derivation.measures import MEASURE_FUNCTIONS, average_parcels, compute_dual_regression, smooth_map
+from data.derivation.output import (
+    SOURCES_KEY,
+    DerivationOutput,
+    find_derived_files,
+    list_source_files,
+    make_bids_links,
+    make_json_path,
+    make_picture_path,
+    write_parcel_series,
+)
 from data.derivation.remarks import Remark
 from data.derivation.scans import ScanFile, ScannedPerson
 
-FILTERED = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
+MAX_BAND_FRACTION = 0.9  # of the amplitudes in the band, in the median voxel; a scan with more was filtered before
 # Of 60 people of ABIDE who were scanned for ten minutes, connectomes of the first seconds agree with those of the last
 # five minutes by r 0.35 with 10 degrees of freedom, 0.44 with 20, 0.58 with 54 (five minutes without confounds), and no
 # better in longer scans of as many because of confounds. Each of its 784 scans has at least 36 before confounds.
-FEW_DIRECTIONS = 20
-PICTURE_MM = 3.0  # between points of a small picture
-LACKING = 0.1  # of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
-WHITE = 0.75  # of the spectrum; of a wider band, this says nothing
+MIN_RELIABLE_DIRECTIONS = 20
+PICTURE_SPACING_MM = 3.0  # between points of a small picture
+MAX_MISSING_PARCEL_FRACTION = (
+    0.1  # of the parcels; more are missing of 3 of 784 scans of ABIDE, whose atlas is in their space
+)
+MAX_SPECTRUM_FRACTION = 0.75  # of the spectrum; of a wider band, this says nothing
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,12 @@ class PersonTask:
     """A person to do, in a process of its own."""
 
     person: ScannedPerson
-    output: Output
-    threads: int  # of this process
+    output: DerivationOutput
+    thread_count: int  # of this process
 
 
 @dataclass(frozen=True)
-class Done:
+class PersonResult:
     """What became of a person: what is worth a remark; why it failed, if it did."""
 
     label: str
@@ -75,7 +86,7 @@ class OpenedScan:
 class DerivedScan:
     """What is derived of one scan."""
 
-    values: dict[str, np.ndarray]  # maps (x, y, z) or (x, y, z, networks) float32, 0 outside the mask; series
+    array_by_product: dict[str, np.ndarray]  # maps (x, y, z) or (x, y, z, networks) float32, 0 outside the mask; series
     mask: np.ndarray  # (x, y, z) bool
     affine: np.ndarray
     tr_s: float
@@ -83,222 +94,264 @@ class DerivedScan:
     remarks: list[Remark]
 
     @property
-    def weight(self) -> int:
+    def retained_volume_count(self) -> int:
         """Of its maps in a mean: the volumes kept."""
-        return int(self.confounds.kept.sum())
+        return int(self.confounds.is_retained.sum())
 
 
-def derive_person(task: PersonTask) -> Done:
+def derive_person(task: PersonTask) -> PersonResult:
     """Writes what is missing of a person, while no other process does."""
     label = task.person.label
     try:
-        with threadpool_limits(task.threads), files.locked(task.output.of_person(label), wait=True):
-            return Done(label, tuple(complete(task)))
+        with threadpool_limits(task.thread_count), files.locked(task.output.person_folder(label), wait=True):
+            return PersonResult(label, tuple(write_missing_products(task)))
     except InputError as error:
-        return Done(label, failure=str(error))
+        return PersonResult(label, failure=str(error))
     except MemoryError:
-        return Done(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
+        return PersonResult(label, failure="The memory is full; take fewer --jobs, or a machine with more.")
     except OSError as error:
         if error.errno in files.DISK_FULL_ERRNOS:
             raise  # which would befall the others, too
-        return Done(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
+        return PersonResult(label, failure=f"{error.filename or 'input or output'}: {error.strerror or error}.")
 
 
-def complete(task: PersonTask) -> list[Remark]:
-    """Writes what is missing of a person; remarks. Raises InputError as `Output.missing`, and for a scan."""
+def write_missing_products(task: PersonTask) -> list[Remark]:
+    """Writes what is missing of a person; remarks. Raises InputError as `Output.find_missing_products`, and for a
+    scan."""
     person, output = task.person, task.output
-    for leftover in output.of_person(person.label).glob("*/.unfinished.*"):  # of killed processes
-        files.remove(leftover)
-    missing = output.missing(person, made_in(output.folder, person.label))
-    if not missing:  # another process has done the person meanwhile
+    for leftover_path in output.person_folder(person.label).glob("*/.unfinished.*"):  # of killed processes
+        files.remove(leftover_path)
+    missing_products = output.find_missing_products(person, find_derived_files(output.output_folder, person.label))
+    if not missing_products:  # another process has done the person meanwhile
         return []
-    about = {"Sources": linked(person, output.folder), SOURCES: sources_of(person)}
-    scans = [derived(scan, task, missing) for scan in person.scans]
-    check_one_grid(person, scans)
-    for product in missing:
-        path, derivation = output.path(person.label, product), output.derivation.for_product(product)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_product(path, product, scans, output)
-        labels = {"LabelMap": derivation.networks.names} if derivation.networks else {}
-        said = {"Measure": product, DERIVATION_KEY: asdict(derivation), **labels, **about, **facts(scans)}
-        files.write_json(json_of(path), said)
-    return [remark for scan in scans for remark in scan.remarks]
+    sources_content = {"Sources": make_bids_links(person, output.output_folder), SOURCES_KEY: list_source_files(person)}
+    derived_scans = [derive_scan(scan, task, missing_products) for scan in person.scan_files]
+    check_same_grid(person, derived_scans)
+    for product in missing_products:
+        product_path, derivation = output.product_path(person.label, product), output.derivation.for_product(product)
+        product_path.parent.mkdir(parents=True, exist_ok=True)
+        write_product(product_path, product, derived_scans, output)
+        label_map = {"LabelMap": derivation.networks.names} if derivation.networks else {}
+        json_content = {
+            "Measure": product,
+            DERIVATION_KEY: asdict(derivation),
+            **label_map,
+            **sources_content,
+            **describe_scans(derived_scans),
+        }
+        files.write_json(make_json_path(product_path), json_content)
+    return [remark for scan in derived_scans for remark in scan.remarks]
 
 
-def opened(file: ScanFile, output: Output) -> OpenedScan:
+def open_scan(scan_file: ScanFile, output: DerivationOutput) -> OpenedScan:
     """Raises InputError, naming the file, for what is wrong with a scan, as far as its header, its tables and its mask
     tell."""
-    bold = open_bold(file.path)
+    bold = open_bold(scan_file.path)
     try:
-        confounds, directions = left_by(output.derivation, file, bold)
+        confounds, direction_count = load_confounds_and_direction_count(output.derivation, scan_file, bold)
     except UnsuitedError as error:
-        raise InputError(f"{error} {advice(output.derivation, file, bold, error.least)}") from error
+        raise InputError(
+            f"{error} {suggest_option(output.derivation, scan_file, bold, error.min_directions)}"
+        ) from error
     remarks = list(bold.remarks)
-    if directions < FEW_DIRECTIONS:
-        more = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
-        text = (
-            f"{{}} degrees of freedom in the band; with fewer than {FEW_DIRECTIONS}, maps and connectomes are "
-            f"unreliable. {more} leave more"
+    if direction_count < MIN_RELIABLE_DIRECTIONS:
+        remedy = "Longer scans" if confounds.regressors is None else "Longer scans or fewer confounds"
+        remark_text = (
+            f"{{}} degrees of freedom in the band; with fewer than {MIN_RELIABLE_DIRECTIONS}, maps and connectomes are "
+            f"unreliable. {remedy} leave more"
         )
-        remarks.append(Remark(text, directions, warning=True))
-    mask = read_mask(file.mask, bold) if file.mask else None
-    lacking = parcel_remarks(file, mask, bold.image.affine, output) if mask is not None else []
-    return OpenedScan(bold, confounds, mask, remarks, lacking)
+        remarks.append(Remark(remark_text, direction_count, is_warning=True))
+    mask = read_scan_mask(scan_file.mask_path, bold) if scan_file.mask_path else None
+    missing_parcel_remarks = make_parcel_remarks(scan_file, mask, bold.image.affine, output) if mask is not None else []
+    return OpenedScan(bold, confounds, mask, remarks, missing_parcel_remarks)
 
 
-def parcel_remarks(file: ScanFile, mask: np.ndarray, affine: np.ndarray, output: Output) -> list[Remark]:
+def make_parcel_remarks(
+    scan_file: ScanFile, mask: np.ndarray, affine: np.ndarray, output: DerivationOutput
+) -> list[Remark]:
     """A warning if more than a tenth of the parcels have no voxel in a mask (x, y, z). Raises InputError, naming the
     scan, if none has: the atlas lies elsewhere."""
-    if PARCELS_IMAGE not in output.images:
+    if PARCELS_IMAGE not in output.image_file_by_name:
         return []
-    parcels = output.images[PARCELS_IMAGE]
-    count = len(parcels.numbers)
+    parcel_image = output.image_file_by_name[PARCELS_IMAGE]
+    parcel_count = len(parcel_image.parcel_numbers)
     try:
-        labels = labels_on(parcels, mask.shape, affine)
+        voxel_labels = resample_labels(parcel_image, mask.shape, affine)
     except InputError as error:
-        raise InputError(f"{file.path}: {error}") from error
-    lacking = count - int(np.isin(parcels.numbers, labels[mask]).sum())
-    if lacking == count:
+        raise InputError(f"{scan_file.path}: {error}") from error
+    missing_count = parcel_count - int(np.isin(parcel_image.parcel_numbers, voxel_labels[mask]).sum())
+    if missing_count == parcel_count:
         raise InputError(
-            f"{file.path}: none of the {count} parcels of {parcels.path} has a voxel in the scan's mask; expected an "
-            f"atlas in the scan's space, {file.space}. Check the affine of the atlas, or name another one."
+            f"{scan_file.path}: none of the {parcel_count} parcels of {parcel_image.image_path} has a voxel in the "
+            f"scan's mask; expected an atlas in the scan's space, {scan_file.space}. Check the affine of the atlas, or "
+            "name another one."
         )
-    if lacking <= LACKING * count:
+    if missing_count <= MAX_MISSING_PARCEL_FRACTION * parcel_count:
         return []
-    text = (
-        f"{{}} of {count} parcels of {parcels.path.name} have no signal (n/a); expected an atlas in the scans' space, "
-        f"{file.space}"
+    remark_text = (
+        f"{{}} of {parcel_count} parcels of {parcel_image.image_path.name} have no signal (n/a); expected an atlas in "
+        f"the scans' space, {scan_file.space}"
     )
-    return [Remark(text, lacking, warning=True)]
+    return [Remark(remark_text, missing_count, is_warning=True)]
 
 
-def derived(file: ScanFile, task: PersonTask, products: Sequence[str]) -> DerivedScan:
+def derive_scan(scan_file: ScanFile, task: PersonTask, product_names: Sequence[str]) -> DerivedScan:
     """Measures one scan. Raises InputError, naming it."""
-    scan_file = opened(file, task.output)
-    bold, confounds, affine = scan_file.bold, scan_file.confounds, scan_file.bold.image.affine
-    mask, unsure = (scan_file.mask, []) if scan_file.mask is not None else found_mask(bold)
-    series, mask, incomplete = read_series(bold, mask)
-    remarks = [*scan_file.remarks, *unsure, *incomplete]
-    if SERIES_PRODUCT in products:
-        remarks += parcel_remarks(file, mask, affine, task.output)
+    opened_scan = open_scan(scan_file, task.output)
+    bold, confounds, affine = opened_scan.bold, opened_scan.confounds, opened_scan.bold.image.affine
+    mask, mask_remarks = (opened_scan.mask, []) if opened_scan.mask is not None else compute_mask(bold)
+    voxel_series, mask, series_remarks = read_voxel_series(bold, mask)
+    remarks = [*opened_scan.remarks, *mask_remarks, *series_remarks]
+    if SERIES_PRODUCT in product_names:
+        remarks += make_parcel_remarks(scan_file, mask, affine, task.output)
     try:
-        acquisition = Acquisition(confounds.kept, bold.tr_s, task.output.derivation.band, mask, affine)
-        scan = scan_of(with_censored(series, confounds.kept), acquisition, confounds.regressors)
-        del series
-        values = {product: measure(scan, product, task.output) for product in products}
+        acquisition = Acquisition(confounds.is_retained, bold.tr_s, task.output.derivation.band, mask, affine)
+        cleaned_scan = clean_scan(
+            insert_censored_volumes(voxel_series, confounds.is_retained), acquisition, confounds.regressors
+        )
+        del voxel_series
+        array_by_product = {product: compute_product(cleaned_scan, product, task.output) for product in product_names}
     except UnsuitedError as error:
-        raise InputError(f"{file.path}: {error} {advice(task.output.derivation, file, bold, error.least)}") from error
-    except InputError as error:
-        raise InputError(f"{file.path}: {error}") from error
-    return DerivedScan(values, mask, affine, bold.tr_s, confounds, remarks)
-
-
-def with_censored(series: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """A series (volumes, voxels) with empty rows for volumes that were taken out of the file."""
-    if len(series) == len(kept):
-        return series
-    whole = np.zeros((len(kept), series.shape[1]), np.float32)
-    whole[kept] = series
-    return whole
-
-
-def measure(scan: Scan, product: str, output: Output) -> np.ndarray:
-    """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
-    shape = scan.mask.shape
-    if product == SERIES_PRODUCT:
-        parcels = output.images[PARCELS_IMAGE]
-        labels = labels_on(parcels, shape, scan.affine)
-        series = np.full((len(scan.cleaned), len(parcels.numbers)), np.nan)
-        series[:, np.isin(parcels.numbers, labels)] = parcel_series(scan, labels)
-        return series
-    if product == DUAL_REGRESSION_MEASURE:
-        values = dual_regression(scan, networks_on(output.images[NETWORKS_IMAGE], shape, scan.affine))
-    else:
-        values = MEASURES[product](scan)
-    if product == "falff":
-        check_unfiltered(values, scan)
-    volume = np.zeros((*shape, *values.shape[1:]), np.float32)
-    volume[scan.mask] = values
-    return volume
-
-
-def check_unfiltered(falff: np.ndarray, scan: Scan) -> None:
-    """Raises InputError for a scan that was filtered before, of which fALFF says nothing."""
-    low, high = scan.band
-    if (found := float(np.median(falff))) > FILTERED and (high - low) * 2 * scan.tr_s < WHITE:
         raise InputError(
-            f"{found:.0%} of its amplitudes lie in {low:g}-{high:g} Hz: it was filtered before, so fALFF says "
-            "nothing. Take the scan before the filter, or leave falff out of --maps."
+            f"{scan_file.path}: {error} {suggest_option(task.output.derivation, scan_file, bold, error.min_directions)}"
+        ) from error
+    except InputError as error:
+        raise InputError(f"{scan_file.path}: {error}") from error
+    return DerivedScan(array_by_product, mask, affine, bold.tr_s, confounds, remarks)
+
+
+def insert_censored_volumes(voxel_series: np.ndarray, is_retained: np.ndarray) -> np.ndarray:
+    """A series (volumes, voxels) with empty rows for volumes that were taken out of the file."""
+    if len(voxel_series) == len(is_retained):
+        return voxel_series
+    padded_series = np.zeros((len(is_retained), voxel_series.shape[1]), np.float32)
+    padded_series[is_retained] = voxel_series
+    return padded_series
+
+
+def compute_product(cleaned_scan: CleanedScan, product: str, output: DerivationOutput) -> np.ndarray:
+    """A map, 0 outside the mask, or the series of parcels (kept, parcels), NaN for those that the scan lacks."""
+    grid_shape = cleaned_scan.mask.shape
+    if product == SERIES_PRODUCT:
+        parcel_image = output.image_file_by_name[PARCELS_IMAGE]
+        voxel_labels = resample_labels(parcel_image, grid_shape, cleaned_scan.affine)
+        mean_series = np.full((len(cleaned_scan.cleaned_series), len(parcel_image.parcel_numbers)), np.nan)
+        mean_series[:, np.isin(parcel_image.parcel_numbers, voxel_labels)] = average_parcels(cleaned_scan, voxel_labels)
+        return mean_series
+    if product == DUAL_REGRESSION_MEASURE:
+        voxel_values = compute_dual_regression(
+            cleaned_scan, resample_networks(output.image_file_by_name[NETWORKS_IMAGE], grid_shape, cleaned_scan.affine)
+        )
+    else:
+        voxel_values = MEASURE_FUNCTIONS[product](cleaned_scan)
+    if product == "falff":
+        check_unfiltered(voxel_values, cleaned_scan)
+    product_volume = np.zeros((*grid_shape, *voxel_values.shape[1:]), np.float32)
+    product_volume[cleaned_scan.mask] = voxel_values
+    return product_volume
+
+
+def check_unfiltered(falff_values: np.ndarray, cleaned_scan: CleanedScan) -> None:
+    """Raises InputError for a scan that was filtered before, of which fALFF says nothing."""
+    low_hz, high_hz = cleaned_scan.band_hz
+    if (median_falff := float(np.median(falff_values))) > MAX_BAND_FRACTION and (
+        high_hz - low_hz
+    ) * 2 * cleaned_scan.tr_s < MAX_SPECTRUM_FRACTION:
+        raise InputError(
+            f"{median_falff:.0%} of its amplitudes lie in {low_hz:g}-{high_hz:g} Hz: it was filtered before, so fALFF "
+            "says nothing. Take the scan before the filter, or leave falff out of --maps."
         )
 
 
-def check_one_grid(person: ScannedPerson, scans: Sequence[DerivedScan]) -> None:
-    first = scans[0]
-    for file, scan in zip(person.scans, scans, strict=True):
-        if scan.mask.shape != first.mask.shape or not np.allclose(scan.affine, first.affine, atol=1e-3):
+def check_same_grid(person: ScannedPerson, derived_scans: Sequence[DerivedScan]) -> None:
+    first_scan = derived_scans[0]
+    for scan_file, derived_scan in zip(person.scan_files, derived_scans, strict=True):
+        if derived_scan.mask.shape != first_scan.mask.shape or not np.allclose(
+            derived_scan.affine, first_scan.affine, atol=1e-3
+        ):
             raise InputError(
-                f"{file.path} has another grid than {person.scans[0].path.name}; expected runs on one grid, whose "
-                "maps can be averaged. Choose with --only."
+                f"{scan_file.path} has another grid than {person.scan_files[0].path.name}; expected runs on one grid, "
+                "whose maps can be averaged. Choose with --only."
             )
 
 
-def facts(scans: Sequence[DerivedScan]) -> dict[str, Any]:
+def describe_scans(derived_scans: Sequence[DerivedScan]) -> dict[str, Any]:
     """What a JSON says of a person's scans."""
-    moved = [scan.confounds.motion_mm for scan in scans]
-    volumes = [len(scan.confounds.kept) for scan in scans]
-    mean = None if None in moved else round(float(np.average(np.array(moved, float), weights=volumes)), 6)
-    trs = list(dict.fromkeys(scan.tr_s for scan in scans))
-    used = {name: version(name) for name in ("nilearn", "numpy", "scipy", "nibabel")}
+    motions_mm = [derived_scan.confounds.motion_mm for derived_scan in derived_scans]
+    volume_counts = [len(derived_scan.confounds.is_retained) for derived_scan in derived_scans]
+    mean_motion_mm = (
+        None if None in motions_mm else round(float(np.average(np.array(motions_mm, float), weights=volume_counts)), 6)
+    )
+    distinct_trs_s = list(dict.fromkeys(derived_scan.tr_s for derived_scan in derived_scans))
+    version_by_package = {package: version(package) for package in ("nilearn", "numpy", "scipy", "nibabel")}
     return {
-        "RepetitionTime": trs[0] if len(trs) == 1 else [scan.tr_s for scan in scans],
-        "NumberOfVolumes": sum(volumes),
-        "NumberOfVolumesKept": sum(scan.weight for scan in scans),
-        "NumberOfVoxels": int(np.any([scan.mask for scan in scans], axis=0).sum()),
-        "MeanFramewiseDisplacement": mean,
-        "Versions": {DERIVE_PROGRAM: __version__, **used},
+        "RepetitionTime": distinct_trs_s[0]
+        if len(distinct_trs_s) == 1
+        else [derived_scan.tr_s for derived_scan in derived_scans],
+        "NumberOfVolumes": sum(volume_counts),
+        "NumberOfVolumesKept": sum(derived_scan.retained_volume_count for derived_scan in derived_scans),
+        "NumberOfVoxels": int(np.any([derived_scan.mask for derived_scan in derived_scans], axis=0).sum()),
+        "MeanFramewiseDisplacement": mean_motion_mm,
+        "Versions": {DERIVE_PROGRAM: __version__, **version_by_package},
     }
 
 
-def write_product(path: Path, product: str, scans: Sequence[DerivedScan], output: Output) -> None:
+def write_product(
+    product_path: Path, product: str, derived_scans: Sequence[DerivedScan], output: DerivationOutput
+) -> None:
     if product == SERIES_PRODUCT:
-        write_series(path, joined([scan.values[SERIES_PRODUCT] for scan in scans]), output.images[PARCELS_IMAGE].names)
+        write_parcel_series(
+            product_path,
+            join_series([derived_scan.array_by_product[SERIES_PRODUCT] for derived_scan in derived_scans]),
+            output.image_file_by_name[PARCELS_IMAGE].component_names,
+        )
         return
-    mask, affine = np.any([scan.mask for scan in scans], axis=0), scans[0].affine
-    values = averaged(scans, product)
+    mask, affine = np.any([derived_scan.mask for derived_scan in derived_scans], axis=0), derived_scans[0].affine
+    map_values = average_maps(derived_scans, product)
     if fwhm_mm := output.derivation.smoothing_mm:
-        volumes = values.reshape(*mask.shape, -1)
-        blurred = [smoothed(volumes[..., at], mask, affine, fwhm_mm) for at in range(volumes.shape[-1])]
-        values = np.stack(blurred, axis=-1).reshape(values.shape)
-    values = values.astype(np.float32)
-    write_picture(picture_of(path), values if values.ndim == 3 else values[..., 0], affine)
-    image = nibabel.Nifti1Image(values, affine)
-    image.set_sform(affine, MNI152_CODE)
-    image.set_qform(affine, MNI152_CODE)
-    image.header.set_xyzt_units("mm")
-    save_nifti(image, path)
+        map_volumes = map_values.reshape(*mask.shape, -1)
+        smoothed_volumes = [
+            smooth_map(map_volumes[..., volume_index], mask, affine, fwhm_mm)
+            for volume_index in range(map_volumes.shape[-1])
+        ]
+        map_values = np.stack(smoothed_volumes, axis=-1).reshape(map_values.shape)
+    map_values = map_values.astype(np.float32)
+    write_map_picture(
+        make_picture_path(product_path), map_values if map_values.ndim == 3 else map_values[..., 0], affine
+    )
+    map_image = nibabel.Nifti1Image(map_values, affine)
+    map_image.set_sform(affine, MNI152_CODE)
+    map_image.set_qform(affine, MNI152_CODE)
+    map_image.header.set_xyzt_units("mm")
+    save_nifti(map_image, product_path)
 
 
-def write_picture(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+def write_map_picture(picture_path: Path, map_volume: np.ndarray, affine: np.ndarray) -> None:
     """A small picture of a map (x, y, z), or of the first of several networks, for the page of all people."""
-    path.parent.mkdir(exist_ok=True)
-    with files.open_replacement(path, "wb") as file:
-        file.write(encode_webp(draw_slices(volume, affine, PICTURE_MM)))
+    picture_path.parent.mkdir(exist_ok=True)
+    with files.open_replacement(picture_path, "wb") as picture_file:
+        picture_file.write(encode_webp(draw_slices(map_volume, affine, PICTURE_SPACING_MM)))
 
 
-def averaged(scans: Sequence[DerivedScan], product: str) -> np.ndarray:
+def average_maps(derived_scans: Sequence[DerivedScan], product: str) -> np.ndarray:
     """The mean of a map over runs that have a voxel, by the volumes kept."""
-    if len(scans) == 1:
-        return scans[0].values[product]
-    total = sum(scan.weight * scan.values[product].astype(np.float64) for scan in scans)
-    weight = sum(scan.weight * scan.mask for scan in scans)
-    weight = np.asarray(weight).reshape(*scans[0].mask.shape, *[1] * (np.ndim(total) - 3))
-    return np.asarray(total / np.where(weight > 0, weight, 1))
+    if len(derived_scans) == 1:
+        return derived_scans[0].array_by_product[product]
+    weighted_sum = sum(
+        derived_scan.retained_volume_count * derived_scan.array_by_product[product].astype(np.float64)
+        for derived_scan in derived_scans
+    )
+    voxel_weights = sum(derived_scan.retained_volume_count * derived_scan.mask for derived_scan in derived_scans)
+    voxel_weights = np.asarray(voxel_weights).reshape(*derived_scans[0].mask.shape, *[1] * (np.ndim(weighted_sum) - 3))
+    return np.asarray(weighted_sum / np.where(voxel_weights > 0, voxel_weights, 1))
 
 
-def joined(series: Sequence[np.ndarray]) -> np.ndarray:
+def join_series(run_series_list: Sequence[np.ndarray]) -> np.ndarray:
     """The series (volumes, parcels) of runs one after another, each standardised first if there are several."""
-    if len(series) == 1:
-        return series[0]
+    if len(run_series_list) == 1:
+        return run_series_list[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = np.concatenate([(one - one.mean(0)) / one.std(0) for one in series])
-    return np.where(np.isnan(whole).any(0), np.nan, whole)
+        joined_series = np.concatenate(
+            [(run_series - run_series.mean(0)) / run_series.std(0) for run_series in run_series_list]
+        )
+    return np.where(np.isnan(joined_series).any(0), np.nan, joined_series)

@@ -8,47 +8,57 @@ from threadpoolctl import threadpool_limits
 from data.base.errors import InputError
 from data.base.terminal import SummaryRow, format_duration
 from data.derivation import person
-from data.derivation.job import Plan, why_failed
-from data.derivation.person import Done, PersonTask
-from data.derivation.remarks import Remark, remark_facts
+from data.derivation.job import DerivationPlan, summarise_failures
+from data.derivation.person import PersonResult, PersonTask
+from data.derivation.remarks import Remark, summarise_remarks
 
 
-def preview(planned: Plan) -> list[SummaryRow]:
-    """Facts on what `job.run` would do. Each scan's header, tables and mask are read as there, and one scan is derived,
-    to know how long it takes."""
-    todo, failed = list[PersonTask](), list(planned.failed)
-    remarks = list[tuple[str, Remark]]()
-    for task in planned.tasks:
+def preview_derivation(derivation_plan: DerivationPlan) -> list[SummaryRow]:
+    """Facts on what `job.run_derivation` would do. Each scan's header, tables and mask are read as there, and one scan
+    is derived, to know how long it takes."""
+    doable_tasks, failures = list[PersonTask](), list(derivation_plan.failures)
+    labelled_remarks = list[tuple[str, Remark]]()
+    for task in derivation_plan.person_tasks:
         label = task.person.label
         try:
-            scans = [person.opened(scan, task.output) for scan in task.person.scans]
-            todo.append(task)
-            remarks += [(label, remark) for scan in scans for remark in [*scan.remarks, *scan.parcel_remarks]]
+            opened_scans = [person.open_scan(scan, task.output) for scan in task.person.scan_files]
+            doable_tasks.append(task)
+            labelled_remarks += [
+                (label, remark) for scan in opened_scans for remark in [*scan.remarks, *scan.parcel_remarks]
+            ]
         except InputError as error:
-            failed.append(Done(label, failure=str(error)))
+            failures.append(PersonResult(label, failure=str(error)))
     return [
-        *why_failed(failed),
-        *remark_facts(remarks),
-        ("participants", f"{len(todo)} to derive, {planned.there} are there, {len(failed)} cannot be derived"),
-        ("table", f"{planned.table or 'none'} of participants"),
-        *(expected(todo, planned.jobs) if todo else []),
+        *summarise_failures(failures),
+        *summarise_remarks(labelled_remarks),
+        (
+            "participants",
+            f"{len(doable_tasks)} to derive, {derivation_plan.complete_count} are there, {len(failures)} cannot be "
+            "derived",
+        ),
+        ("table", f"{derivation_plan.table_path or 'none'} of participants"),
+        *(estimate_duration(doable_tasks, derivation_plan.process_count) if doable_tasks else []),
         ("dry run", "nothing was written"),
     ]
 
 
-def expected(todo: Sequence[PersonTask], jobs: int) -> Iterator[SummaryRow]:
+def estimate_duration(doable_tasks: Sequence[PersonTask], process_count: int) -> Iterator[SummaryRow]:
     """Products and time; the latter by one scan, and the sizes of all."""
-    first = todo[0]
-    scan, names = first.person.scans[0], first.output.products
-    yield "of each", ", ".join(names)
-    started = time.monotonic()
+    first_task = doable_tasks[0]
+    first_scan, product_names = first_task.person.scan_files[0], first_task.output.product_names
+    yield "of each", ", ".join(product_names)
+    start_time = time.monotonic()
     try:
-        with threadpool_limits(first.threads):
-            person.derived(scan, first, names)
+        with threadpool_limits(first_task.thread_count):
+            person.derive_scan(first_scan, first_task, product_names)
     except InputError as error:
         yield "time", f"not known yet, since the first scan cannot be derived. {error}"
         return
-    seconds = time.monotonic() - started
-    of_all = sum(of.path.stat().st_size for task in todo for of in task.person.scans)
-    total = seconds * of_all / scan.path.stat().st_size / min(jobs, len(todo))
-    yield "time", f"about {format_duration(total)}, {jobs} at a time; {scan.path.name} took {seconds:.1f} s"
+    scan_seconds = time.monotonic() - start_time
+    total_bytes = sum(scan_file.path.stat().st_size for task in doable_tasks for scan_file in task.person.scan_files)
+    total_seconds = scan_seconds * total_bytes / first_scan.path.stat().st_size / min(process_count, len(doable_tasks))
+    yield (
+        "time",
+        f"about {format_duration(total_seconds)}, {process_count} at a time; {first_scan.path.name} took "
+        f"{scan_seconds:.1f} s",
+    )

@@ -11,29 +11,32 @@ from data.cohorts.rows import join_names
 class Remark:
     """A remark on one scan."""
 
-    text: str  # "{}" stands in the place of the number
-    number: float | None = None  # what may differ between people of whom the rest of the text is true
-    warning: bool = False  # whether results may be wrong
+    remark_text: str  # "{}" stands in the place of the number
+    measured_number: float | None = None  # what may differ between people of whom the rest of the text is true
+    is_warning: bool = False  # whether results may be wrong
 
 
-def remark_facts(remarks: Iterable[tuple[str, Remark]]) -> list[SummaryRow]:
+def summarise_remarks(labelled_remarks: Iterable[tuple[str, Remark]]) -> list[SummaryRow]:
     """A fact for each text, warnings first, of remarks and the people they are about; of several people who differ in
     the number, the lowest and the highest."""
-    people = dict[tuple[bool, str], dict[str, None]]()
-    numbers = dict[tuple[bool, str], list[float]]()
-    for label, remark in remarks:
-        kind = not remark.warning, remark.text
-        people.setdefault(kind, {})[label] = None
-        if remark.number is not None:
-            numbers.setdefault(kind, []).append(remark.number)
-    facts = list[SummaryRow]()
-    for kind in sorted(people, key=lambda kind: kind[0]):
-        is_note, text = kind
-        if values := numbers.get(kind):
-            ends = dict.fromkeys([f"{min(values):g}", f"{max(values):g}"])
-            text = text.replace("{}", " to ".join(ends))
-        labels = [*people[kind]]
-        facts.append(
-            ("note" if is_note else "WARNING", f"{text}: {format_participants(len(labels))}, {join_names(labels)}")
+    labels_by_kind = dict[tuple[bool, str], dict[str, None]]()
+    numbers_by_kind = dict[tuple[bool, str], list[float]]()
+    for label, remark in labelled_remarks:
+        remark_kind = not remark.is_warning, remark.remark_text
+        labels_by_kind.setdefault(remark_kind, {})[label] = None
+        if remark.measured_number is not None:
+            numbers_by_kind.setdefault(remark_kind, []).append(remark.measured_number)
+    summary_rows = list[SummaryRow]()
+    for remark_kind in sorted(labels_by_kind, key=lambda remark_kind: remark_kind[0]):
+        is_note, remark_text = remark_kind
+        if kind_numbers := numbers_by_kind.get(remark_kind):
+            range_ends = dict.fromkeys([f"{min(kind_numbers):g}", f"{max(kind_numbers):g}"])
+            remark_text = remark_text.replace("{}", " to ".join(range_ends))
+        kind_labels = [*labels_by_kind[remark_kind]]
+        summary_rows.append(
+            (
+                "note" if is_note else "WARNING",
+                f"{remark_text}: {format_participants(len(kind_labels))}, {join_names(kind_labels)}",
+            )
         )
-    return facts
+    return summary_rows

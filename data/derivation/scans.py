@@ -32,128 +32,167 @@ from data.conversion.source import find_subject_column
 from data.conversion.tables import normalise_id, read_text_table, select_column
 from data.derivation.options import DerivationOptions
 
-NAMED = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
+SCANS_BY_COLUMN = NamingRule(SCAN_PRODUCT, "files that a column names", "", "")
 
 
 class ScanFile(ProductFile):
     """A scan and what lies beside it."""
 
     @property
-    def treated(self) -> str:
+    def treatment(self) -> str:
         """Whether confounds were regressed out already; empty if that is not known."""
         return {None: "", True: "cleaned", False: "preprocessed"}[self.naming_rule.is_cleaned]
 
     @cached_property
-    def mask(self) -> Path | None:
+    def mask_path(self) -> Path | None:
         if self.naming_rule.pipeline == "PCP":
-            path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
-            return path if path.exists() else None
-        return self.companion("_mask.nii*", ("brain", "bold"), ("space", "res"))
+            pcp_mask_path = self.path.with_name(self.path.name.replace("_func_preproc", "_func_mask"))
+            return pcp_mask_path if pcp_mask_path.exists() else None
+        return self.find_companion("_mask.nii*", ("brain", "bold"), ("space", "res"))
 
     @cached_property
-    def confounds(self) -> Path | None:
+    def confounds_path(self) -> Path | None:
         """fMRIPrep's table, named as since 20.2, since 1.2 or before; else the smaller one that data sets such as
         nilearn's `fetch_development_fmri` have."""
-        named = (
+        name_patterns = (
             ("_timeseries.tsv", "confounds"),
             ("_regressors.tsv", "confounds"),
             ("_timeseries.tsv", "reducedConfounds"),
             ("_regressors.tsv", "reducedConfounds"),
             ("_confounds.tsv", None),
         )
-        found = (self.companion(ending, (desc,)) for ending, desc in named)
-        return next(filter(None, found), None)
+        table_paths = (self.find_companion(ending, (desc,)) for ending, desc in name_patterns)
+        return next(filter(None, table_paths), None)
 
     @cached_property
-    def motion(self) -> Path | None:
+    def motion_path(self) -> Path | None:
         """XCP-D's table of head motion."""
-        return self.companion("_motion.tsv", (None, "filtered"))
+        return self.find_companion("_motion.tsv", (None, "filtered"))
 
     @cached_property
-    def outliers(self) -> Path | None:
+    def outliers_path(self) -> Path | None:
         """XCP-D's table of censored volumes."""
-        return self.companion("_outliers.tsv", (None,))
+        return self.find_companion("_outliers.tsv", (None,))
 
     @property
-    def described_by(self) -> list[Path]:
+    def source_paths(self) -> list[Path]:
         """The scan and all files whose content changes what is derived from it."""
-        described = make_sidecar_path(self.path, ".json")
-        tables = [self.motion, self.outliers] if self.naming_rule.is_cleaned else [self.confounds]
-        return [self.path, *filter(None, [described if described.is_file() else None, self.mask, *tables])]
+        json_path = make_sidecar_path(self.path, ".json")
+        table_paths = [self.motion_path, self.outliers_path] if self.naming_rule.is_cleaned else [self.confounds_path]
+        return [self.path, *filter(None, [json_path if json_path.is_file() else None, self.mask_path, *table_paths])]
 
-    def companion(self, ending: str, desc: Collection[str | None], same: Iterable[str] = ()) -> Path | None:
-        """The file beside the scan with most of its entities and no others, but for `desc`; all of `same` are the
-        scan's."""
-        own, found = parse_entities(self.path.name), list[tuple[int, Path]]()
-        for path in self.path.parent.glob(f"sub-{escape(own.get('sub', ''))}*{ending}"):
-            entities = parse_entities(path.name)
-            fits = entities.pop("desc", None) in desc and own.items() >= entities.items()
-            if fits and all(entities.get(name) == own.get(name) for name in same):
-                found.append((len(entities), path))
-        return max(found)[1] if found else None
+    def find_companion(
+        self, ending: str, allowed_descs: Collection[str | None], same_entities: Iterable[str] = ()
+    ) -> Path | None:
+        """The file beside the scan with most of its entities and no others, but for `allowed_descs`; all of
+        `same_entities` are the scan's."""
+        scan_entities, ranked_paths = parse_entities(self.path.name), list[tuple[int, Path]]()
+        for candidate_path in self.path.parent.glob(f"sub-{escape(scan_entities.get('sub', ''))}*{ending}"):
+            candidate_entities = parse_entities(candidate_path.name)
+            is_fitting = (
+                candidate_entities.pop("desc", None) in allowed_descs
+                and scan_entities.items() >= candidate_entities.items()
+            )
+            if is_fitting and all(
+                candidate_entities.get(entity_name) == scan_entities.get(entity_name) for entity_name in same_entities
+            ):
+                ranked_paths.append((len(candidate_entities), candidate_path))
+        return max(ranked_paths)[1] if ranked_paths else None
 
 
 @dataclass(frozen=True)
 class ScannedPerson:
     label: str  # `sub-<label>`
-    scans: tuple[ScanFile, ...]  # its runs and sessions
-    unclear: str  # why it is not known which scans to take; empty if it is
+    scan_files: tuple[ScanFile, ...]  # its runs and sessions
+    unclear_reason: str  # why it is not known which scans to take; empty if it is
 
 
-def find_people(folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[SummaryRow]]:
+def find_scanned_people(scans_folder: Path, options: DerivationOptions) -> tuple[list[ScannedPerson], list[SummaryRow]]:
     """The people with scans, sorted, and facts. Raises InputError as `settle_files`."""
     if options.bold_column:
-        found, named = named_scans(folder, options)
-        files, unclear, facts = settle_files(folder, found, options.only)
-        facts = [*named, *facts]
+        column_scans, column_summary_rows = load_scans_by_column(scans_folder, options)
+        recognised_files, reason_by_person, summary_rows = settle_files(scans_folder, column_scans, options.only)
+        summary_rows = [*column_summary_rows, *summary_rows]
     elif options.id_column:
         raise InputError("--idColumn goes with --boldColumn; scans that are found by name have their IDs in it.")
     else:
-        files, unclear, facts = find_files(FolderListing(folder), SCAN_PRODUCT, only_globs=options.only)
+        recognised_files, reason_by_person, summary_rows = find_files(
+            FolderListing(scans_folder), SCAN_PRODUCT, only_globs=options.only
+        )
     people = list[ScannedPerson]()
-    for person, of_person in group_by_person(files).items():
-        scans = sorted((ScanFile(**vars(one)) for one in of_person), key=lambda scan: os.path.abspath(scan.path))
-        people.append(ScannedPerson(scans[0].subject_label, tuple(scans), unclear.get(person, "")))
+    for person, person_files in group_by_person(recognised_files).items():
+        scan_files = sorted(
+            (ScanFile(**vars(recognised_file)) for recognised_file in person_files),
+            key=lambda scan_file: os.path.abspath(scan_file.path),
+        )
+        people.append(ScannedPerson(scan_files[0].subject_label, tuple(scan_files), reason_by_person.get(person, "")))
     people.sort(key=lambda person: person.label)
-    if several := [person.label for person in people if len(person.scans) > 1 and not person.unclear]:
-        how = "with several runs or sessions, whose maps are averaged by the volumes kept"
-        facts.append(("runs", f"{format_participants(len(several))} {how}: {join_names(several)}; choose with --only"))
-    return people, facts
+    if multi_scan_labels := [
+        person.label for person in people if len(person.scan_files) > 1 and not person.unclear_reason
+    ]:
+        averaging_note = "with several runs or sessions, whose maps are averaged by the volumes kept"
+        summary_rows.append(
+            (
+                "runs",
+                f"{format_participants(len(multi_scan_labels))} {averaging_note}: {join_names(multi_scan_labels)}; "
+                "choose with --only",
+            )
+        )
+    return people, summary_rows
 
 
-def named_scans(folder: Path, options: DerivationOptions) -> tuple[list[ProductFile], list[SummaryRow]]:
+def load_scans_by_column(scans_folder: Path, options: DerivationOptions) -> tuple[list[ProductFile], list[SummaryRow]]:
     """The scans that a column of a table names, as paths in the folder. Raises InputError for an ID that no name of a
     BIDS file could hold."""
-    path = options.table or find_table(folder, (), lambda table: options.bold_column in table)
-    table = read_text_table(path)
-    named = find_subject_column(table, options.id_column, path)
-    rows = pd.DataFrame(
+    table_path = options.table or find_table(scans_folder, (), lambda table: options.bold_column in table)
+    table = read_text_table(table_path)
+    id_column = find_subject_column(table, options.id_column, table_path)
+    scan_rows = pd.DataFrame(
         {
-            "label": select_column(table, named, path).map(normalise_id),
-            "path": select_column(table, str(options.bold_column), path),
+            "label": select_column(table, id_column, table_path).map(normalise_id),
+            "path": select_column(table, str(options.bold_column), table_path),
         }
     )
-    rows["path"] = rows["path"].map(lambda name: find_file(folder, name))
-    there = rows["path"].notna()
-    absent, rows = rows["label"][~there].tolist(), rows[there]
-    if odd := [quote_text(label) for label in rows["label"] if not (label.isascii() and label.isalnum())]:
+    scan_rows["path"] = scan_rows["path"].map(lambda path_text: find_file(scans_folder, path_text))
+    has_scan = scan_rows["path"].notna()
+    scanless_labels, scan_rows = scan_rows["label"][~has_scan].tolist(), scan_rows[has_scan]
+    if invalid_labels := [
+        quote_text(label) for label in scan_rows["label"] if not (label.isascii() and label.isalnum())
+    ]:
         raise InputError(
-            f"{path} has the participants {join_names(odd)}; expected letters and digits, as BIDS names files. Rename "
-            "them."
+            f"{table_path} has the participants {join_names(invalid_labels)}; expected letters and digits, as BIDS "
+            "names files. Rename them."
         )
-    if rows.empty:
-        raise InputError(f"{options.bold_column} of {path} names no file in {folder}; expected paths of 4-D scans.")
-    patterns, found = make_patterns(SCAN_PRODUCT), list[ProductFile]()
-    for row in UNREAD_RULES:
-        del patterns[row]
-    for label, scan in zip(rows["label"], rows["path"], strict=True):
-        inside = PurePosixPath(scan.relative_to(folder) if scan.is_relative_to(folder) else scan)
-        one = recognise_file(folder, inside, patterns) or ProductFile(folder / inside, inside, NAMED, label)
-        found.append(
-            replace(one, subject_label=label, naming_rule=replace(one.naming_rule, default_space=NAMED.default_space))
+    if scan_rows.empty:
+        raise InputError(
+            f"{options.bold_column} of {table_path} names no file in {scans_folder}; expected paths of 4-D scans."
         )
-    facts = [("left out", f"{len(absent)} rows without a scan: {join_names(absent)}")] if absent else []
-    if guessed := sum("space" not in one.bids_entities for one in found):
-        told = f"the names of {guessed} scans do not say their space; it is taken to be {NAMED.default_space}"
-        facts.append(("layout", told))
-    return found, facts
+    name_patterns, recognised_files = make_patterns(SCAN_PRODUCT), list[ProductFile]()
+    for unread_row in UNREAD_RULES:
+        del name_patterns[unread_row]
+    for label, scan_path in zip(scan_rows["label"], scan_rows["path"], strict=True):
+        path_in_folder = PurePosixPath(
+            scan_path.relative_to(scans_folder) if scan_path.is_relative_to(scans_folder) else scan_path
+        )
+        recognised_file = recognise_file(scans_folder, path_in_folder, name_patterns) or ProductFile(
+            scans_folder / path_in_folder, path_in_folder, SCANS_BY_COLUMN, label
+        )
+        recognised_files.append(
+            replace(
+                recognised_file,
+                subject_label=label,
+                naming_rule=replace(recognised_file.naming_rule, default_space=SCANS_BY_COLUMN.default_space),
+            )
+        )
+    summary_rows = (
+        [("left out", f"{len(scanless_labels)} rows without a scan: {join_names(scanless_labels)}")]
+        if scanless_labels
+        else []
+    )
+    if guessed_count := sum("space" not in recognised_file.bids_entities for recognised_file in recognised_files):
+        layout_note = (
+            f"the names of {guessed_count} scans do not say their space; it is taken to be "
+            f"{SCANS_BY_COLUMN.default_space}"
+        )
+        summary_rows.append(("layout", layout_note))
+    return recognised_files, summary_rows

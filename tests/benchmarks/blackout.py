@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--regions", type=int, help="the first so many (default: all)")
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    devices.start_tensorflow(devices.choose_device(share=False))
+    devices.start_tensorflow(devices.choose_device(share_gpu=False))
     import keras
     import tensorflow as tf
 

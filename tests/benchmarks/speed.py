@@ -44,7 +44,7 @@ def training(model: str, preset: str | None, batch: int | None):
     network = row.module.build(config, grid)
     optimizer = make_optimizer(config, "float32")
     optimizer.build(network.trainable_variables)
-    run = SimpleNamespace(model=row, config=config, workers=devices.Workers().started(()))
+    run = SimpleNamespace(model=row, config=config, workers=devices.Workers().with_strategy(()))
     trained = Training(run, network, optimizer)
     reads = SimpleNamespace(
         network=make_branch_logits_network(network), inputs=lambda of: {name: of[name] for name in row.input_names}
@@ -58,7 +58,7 @@ def training(model: str, preset: str | None, batch: int | None):
         "site_log_odds": np.zeros(size, np.float32),
     }
     noise = {name: tf.constant(of) for name, of in values.items()}
-    return lambda: float(trained.step(noise)["loss"]), size
+    return lambda: float(trained.train_step(noise)["loss"]), size
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--against", metavar="COMMAND")
     args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    devices.start_tensorflow(devices.choose_device(share=False))
+    devices.start_tensorflow(devices.choose_device(share_gpu=False))
     step, size = training(args.model, args.preset, args.batch)
     step()  # builds the graph
     ratios = []

@@ -33,7 +33,7 @@ from utils.report.adjusted import adjusted_table
 from utils.runs import record
 from utils.runs.run import Run
 from utils.scores.results import BLACKOUT_PAGE
-from utils.training.network import restored_network
+from utils.training.network import restore_network
 
 STORE = "blackout.h5"
 NAME_WIDTH, NAMED = 24, 5  # letters of a name in the terminal, significant things of a family there
@@ -43,8 +43,8 @@ LARGE = ("reliance_by_map", "region_means", "pair_reliance")  # arrays that stay
 def blackout(run: Run) -> int:
     """Writes a table of each of `families.py`, `replication.csv`, `blackout.h5`, NIfTI maps, figures and the page;
     returns the exit status."""
-    setup = Setup.of(run, restored_network(run))
-    run.claim()
+    setup = Setup.of(run, restore_network(run))
+    run.claim_output_folder()
     measured = measure(setup)
     if options.of(run).verify:
         verify(setup, measured)
@@ -59,13 +59,15 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     """The same results from the effects of all folds: each subject is blacked out by a model that never saw it. Of
     repeats they are means of each record's effects."""
     of_repeats = [[run for run in runs if run.repeat == number] for number in range(whole.repeats)]
-    if len({(run.standard, run.model.list_inputs(run.config)) for run in runs}) > 1:
+    if len({(run.standardisation, run.model.list_inputs(run.config)) for run in runs}) > 1:
         raise InputError(
             "--choose took networks that read other inputs, or volumes on another scale, so that folds have no effects "
             "in common; expected such as --choose combined,regions. Train again with candidates that read alike."
         )
     repeats = [joined(stores_of(of)) for of in of_repeats]
-    donors = dict.fromkeys(str(of.told.get("donors_from", "")) for run in runs if (of := record.read(run.out_dir)))
+    donors = dict.fromkeys(
+        str(of.told.get("donors_from", "")) for run in runs if (of := record.read_manifest(run.out_dir))
+    )
     assert whole.folds
     effects, repeats = (averaged(repeats), repeats) if len(repeats) > 1 else (repeats[0], [])
     fold = [whole.folds.fold_by_subject[subject] for subject in effects.subject]

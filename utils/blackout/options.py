@@ -17,7 +17,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.duplicates import find_group_leaders
 from data.cohorts.records import Grid
 from data.cohorts.rows import RecordRow
-from utils.runs.record import sha256
+from utils.runs.record import compute_sha256
 from utils.runs.run import BundleOptions, Run
 from utils.scores.results import MIN_SUBJECTS
 
@@ -64,7 +64,7 @@ class BlackoutOptions(BundleOptions):
         given = [path for path in (self.atlas, self.systems) if path]
         named = [path for path in [*given, *(make_sidecar_path(path, ".txt") for path in given)] if path.is_file()]
         verified = {"verify": self.verify} if self.verify else {}
-        return {"chosen_maps": self.maps, **paths, "sha256": sha256(*named), "donors": self.donors} | verified
+        return {"chosen_maps": self.maps, **paths, "sha256": compute_sha256(*named), "donors": self.donors} | verified
 
     def replaced_maps(self, cohort: Cohort) -> np.ndarray:
         """Which maps are replaced, (maps,) bool. Raises InputError for one that the cohort does not have."""

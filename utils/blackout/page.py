@@ -91,7 +91,7 @@ def sections(found: BlackoutResults, adjusted: pd.DataFrame) -> Iterator[Section
     if found.is_open:
         yield of_counts(found)
     background, told = (
-        variants.FILL_TEXT_BY_STANDARD[found.run.standard],
+        variants.FILL_TEXT_BY_STANDARD[found.run.standardisation],
         set[str](),
     )  # columns that are explained already
     for family in found.families:

@@ -29,7 +29,7 @@ from utils.blackout.families import Blackout, Family, Kind
 from utils.blackout.fills import BACKGROUND, FILL_OF, FILLS, RELIANCE, Filled, Fills
 from utils.blackout.options import CONNECTOME, TOGETHER
 from utils.blackout.setup import Check, Measured, OfVolume, Setup
-from utils.training.network import check_finite, logit_of_autism
+from utils.training.network import check_network_finite, compute_autism_logit
 
 OF_MAPS = (
     "A sum over maps is the reliance on the region only if each network reads one map. As the map connectome, edges "
@@ -70,7 +70,7 @@ def measure(setup: Setup) -> Measured:
     with open_progress_bar("Blacking out", len(batches) * substitutions) as bar:
         for filled in read_ahead(fills.of, batches):
             found = occluded(setup.volume, setup.edges, filled, bar.advance)
-            check_finite(setup.run, "outputs", found)
+            check_network_finite(setup.run, "outputs", found)
             parts.append(found)
     every = {name: LogOdds(*map(np.concatenate, zip(*(of[name] for of in parts), strict=True))) for name in parts[0]}
     return Measured(effects_of(setup, fills, every), partial(checks, setup, fills, every))
@@ -92,10 +92,10 @@ def occluded(
             else:
                 in_all = occlusion.occluded_logits(kept, given, fills.masks)
                 in_one = np.zeros((*in_all.shape[:2], 0, 2))
-            after = logit_of_autism(in_all).T
+            after = compute_autism_logit(in_all).T
             by_edges = edges.changes(one[CONNECTOME]) if edges and fills.edges else np.zeros(after.shape)
-            by_map = logit_of_autism(in_one).swapaxes(0, 1).astype(np.float32)
-            parts.append((logit_of_autism(occlusion.logits(kept)), after, by_edges, by_map))
+            by_map = compute_autism_logit(in_one).swapaxes(0, 1).astype(np.float32)
+            parts.append((compute_autism_logit(occlusion.logits(kept)), after, by_edges, by_map))
             advance()
         found[name] = LogOdds(*(np.stack(of_donors, axis=1) for of_donors in zip(*parts, strict=True)))
     return found

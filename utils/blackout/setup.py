@@ -14,7 +14,7 @@ from utils.blackout.fills import Fills
 from utils.blackout.occlusion import Occlusion, occlusion_of
 from utils.blackout.options import cohort_of, of, tables_of
 from utils.runs.run import Run
-from utils.training.network import logit_of_autism
+from utils.training.network import compute_autism_logit
 
 
 class OfVolume(NamedTuple):
@@ -60,7 +60,7 @@ class Setup:
     def log_odds(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of autism (n,), by a full pass of the network."""
         read = {name: inputs[name] for name in self.network.input}
-        return logit_of_autism(np.asarray(self.network(read, training=False)))
+        return compute_autism_logit(np.asarray(self.network(read, training=False)))
 
 
 class Check(NamedTuple):

@@ -29,7 +29,7 @@ from utils.blackout.graph import nodes_of
 from utils.blackout.options import TOGETHER, tables_of
 from utils.blackout.setup import Check, Measured, Setup
 from utils.scores.adjustment import adjustment
-from utils.training.network import check_finite, logit_of_autism
+from utils.training.network import check_network_finite, compute_autism_logit
 
 PHENOTYPE = "phenotype"  # what networks call the values that they read
 MARKS = "tests and missing values"
@@ -143,7 +143,7 @@ class OfPhenotype:
         rest = self._rest([batch[name] for name in self._inputs]) if self._rest else []
         repeated = [np.repeat(np.asarray(one), several, axis=0) for one in rest]
         logits = self._logits([phenotypes.reshape(count * several, -1), *repeated])
-        return logit_of_autism(np.asarray(logits)).reshape(count, several)
+        return compute_autism_logit(np.asarray(logits)).reshape(count, several)
 
 
 def measure(setup: Setup) -> Measured:
@@ -160,7 +160,7 @@ def measure(setup: Setup) -> Measured:
         shown = replaced(own, phenotypes[donors.of(indices)], groups).reshape(len(own), -1, own.shape[1])
         parts.append(function(batch, np.concatenate([own[:, None], shown], axis=1)))
     logits = np.concatenate(parts)
-    check_finite(run, "outputs", logits)
+    check_network_finite(run, "outputs", logits)
     base, after = logits[:, 0], logits[:, 1:].reshape(len(logits), donors.count, len(groups))
     level = np.zeros((len(phenotypes), len(groups), max(map(len, groups.values()))))
     for at, own in enumerate(groups.values()):

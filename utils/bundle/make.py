@@ -30,8 +30,8 @@ from utils.report.build import INTENDED_USE
 from utils.report.cross_validation import read_cross_validation
 from utils.runs import guards
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.cross_validation import FEWEST, CrossValidation
-from utils.runs.record import Caveats, People, Record
+from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation
+from utils.runs.record import Caveats, Manifest, TrainingPeople
 from utils.scores.features import covariates
 from utils.scores.results import counted
 
@@ -47,19 +47,19 @@ TEMPLATES = jinja2.Environment(
 MIDDLE = (0.05, 0.95)  # the quantiles between which most people lie, none of them one person's value
 
 
-def of_everybody(folder: CheckpointFolder) -> tuple[Record, Cohort]:
+def of_everybody(folder: CheckpointFolder) -> tuple[Manifest, Cohort]:
     """The record of a checkpoint, and the cohort that trained it. Raises InputError unless it is a classifier of
     everybody that new people can be prepared for, and its cohort is there as it was."""
-    if not folder.exists or not folder.record().everybody:
+    if not folder.exists or not folder.manifest().everybody:
         raise InputError(
             f"{folder.path} is no checkpoint of everybody; expected such as CKPT/mmnn/everybody. Make one: run.py "
             "--train --everybody."
         )
-    folder.tell_of_training()
-    saved = folder.record()
+    folder.print_if_training()
+    saved = folder.manifest()
     if MODELS[saved.model].predicted != "label":
         raise InputError(f"{folder.path} is of {saved.model}, which predicts no label; bundle a classifier.")
-    if (cohort := folder.training_cohort()) is None:
+    if (cohort := folder.find_training_cohort()) is None:
         raise InputError(
             f"{saved.cohort}, on which {folder.path} was trained, is gone or was changed; a bundle takes from it how "
             "participants were prepared and what they were like. Copy it back."
@@ -92,16 +92,16 @@ def known_of_few(cohort: Cohort) -> list[str]:
     ]
 
 
-def cross_validation_of(saved: Record, folder: Path | None) -> CrossValidation | None:
+def cross_validation_of(saved: Manifest, folder: Path | None) -> CrossValidation | None:
     """The test on folds that goes with a checkpoint: that in a folder, or its own. Raises InputError for another's."""
     found = read_cross_validation(folder, saved.model) if folder else saved.cross_validation
     if found:
         assert saved.settings
-        guards.check_score(found, saved.cohort, saved.cohort_sha256, saved.settings, saved.step)
+        guards.check_cross_validation(found, saved.cohort, saved.cohort_sha256, saved.settings, saved.step)
     return found
 
 
-def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: str) -> dict[str, bytes]:
+def parts_of(folder: CheckpointFolder, saved: Manifest, cohort: Cohort, licence: str) -> dict[str, bytes]:
     """The parts of a bundle by name. TensorFlow must have been started. Raises InputError for damaged weights."""
     bundled = without_people(saved, cohort)
     texts = {MODEL: files.format_json(asdict(bundled)), CARD: card_text(bundled, cohort, licence)}
@@ -109,7 +109,7 @@ def parts_of(folder: CheckpointFolder, saved: Record, cohort: Cohort, licence: s
     return parts | weights_parts(folder, saved, cohort) | template.make_template_files(cohort) | likeness_parts(cohort)
 
 
-def without_people(saved: Record, cohort: Cohort) -> Record:
+def without_people(saved: Manifest, cohort: Cohort) -> Manifest:
     """The record of a checkpoint without anything of single people or of where it was made: no ID, scan, path, and no
     text but the program's own."""
     score = saved.cross_validation
@@ -129,7 +129,7 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
         transductive=saved.caveats.transductive,
         unknown_site=cohort.is_site_unknown,
     )
-    return Record(
+    return Manifest(
         job=saved.job,
         settings=saved.settings,
         everybody=True,
@@ -141,13 +141,13 @@ def without_people(saved: Record, cohort: Cohort) -> Record:
         shares=saved.shares,
         cross_validation=replace(score, folder="") if score else None,
         caveats=caveats,
-        people=People(scans_sha256=cohort.scans_sha256()),
+        people=TrainingPeople(scans_sha256=cohort.scans_sha256()),
         versions={name: saved.versions.get(name) for name in ("git_commit", "packages")} | {AAL: compute_aal_sha256()},
         told={PEOPLE: {name: label[value] for value, name in enumerate(CLASS_NAMES)}},
     )
 
 
-def weights_parts(folder: CheckpointFolder, saved: Record, cohort: Cohort) -> dict[str, bytes]:
+def weights_parts(folder: CheckpointFolder, saved: Manifest, cohort: Cohort) -> dict[str, bytes]:
     """The weights of the network."""
     model = MODELS[saved.model]
     assert saved.settings
@@ -168,7 +168,7 @@ def likeness_parts(cohort: Cohort) -> dict[str, bytes]:
         return {}
 
 
-def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
+def card_text(bundled: Manifest, cohort: Cohort, licence: str) -> str:
     """The model card as Markdown: what it is for, of whom, how good (Mitchell et al. 2019,
     doi:10.1145/3287560.3287596)."""
     rows = [row for row in cohort.rows if row.split == "train"]
@@ -182,7 +182,7 @@ def card_text(bundled: Record, cohort: Cohort, licence: str) -> str:
         use=INTENDED_USE,
         sites=sites_table(rows),
         variables=variables_table(cohort, rows),
-        fewest=FEWEST,
+        fewest=MIN_PEOPLE_PER_GROUP,
     )
 
 

@@ -17,8 +17,8 @@ from data.likeness.reference import Reference, read_reference
 from models import MODELS
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.plan import Asked
-from utils.runs.record import Choices, Record
+from utils.runs.plan import Request
+from utils.runs.record import Choices, Manifest
 
 if TYPE_CHECKING:
     import keras
@@ -36,17 +36,17 @@ class BundleFolder(CheckpointFolder):
     """The checkpoint of everybody in a bundle: `model.json` is its record, without people; `weights.npz` holds its
     weights in Keras' order."""
 
-    training: str = "abide-bundle"
+    training_command: str = "abide-bundle"
 
     @cached_property
     def archive(self) -> Archive:
         return open_archive(self.path)
 
     @cached_property
-    def saved(self) -> Record:
+    def saved(self) -> Manifest:
         again = "make the bundle again"
         files.check_format(self.path, self.archive.read_json(MODEL, dict).get("format"), again)
-        found = replace(self.archive.read_json(MODEL, Record), cohort=str(self.path))
+        found = replace(self.archive.read_json(MODEL, Manifest), cohort=str(self.path))
         if not is_known(found.settings):
             raise InputError(
                 f"{self.path} is of a model or of settings that this version does not have ({found.model or 'none'}); "
@@ -60,7 +60,7 @@ class BundleFolder(CheckpointFolder):
         return found
 
     @property
-    def overlap(self) -> str:
+    def overlap_warning(self) -> str:
         return OVERLAP_WARNING.format(self.path)
 
     @property
@@ -68,19 +68,19 @@ class BundleFolder(CheckpointFolder):
         return True
 
     @property
-    def whole(self) -> Path:
+    def latest_intact(self) -> Path:
         return self.path
 
-    def record(self) -> Record:
+    def manifest(self) -> Manifest:
         return self.saved
 
     def digest(self) -> str:
-        return record.sha256(self.path)
+        return record.compute_sha256(self.path)
 
-    def training_cohort(self) -> None:
+    def find_training_cohort(self) -> None:
         """Its people stay where it was made."""
 
-    def reference(self) -> Reference | None:
+    def load_reference(self) -> Reference | None:
         return read_reference(self.archive)
 
     def restore(self, network: "keras.Model") -> None:
@@ -89,12 +89,12 @@ class BundleFolder(CheckpointFolder):
         except ValueError as error:
             raise InputError(
                 f"{self.path} has weights of another network than this version builds of its settings; "
-                f"{use_its_version(self.record())}"
+                f"{use_its_version(self.manifest())}"
             ) from error
 
     def facts(self) -> list[SummaryRow]:
         """What a user must know of it."""
-        found = self.record()
+        found = self.manifest()
         assert found.settings
         people = found.told[PEOPLE]
         trained = f"{people['autism']} participants with autism, {people['control']} controls{found.caveats.marks}"
@@ -116,15 +116,15 @@ def is_known(settings: Choices | None) -> bool:
     return False
 
 
-def use_its_version(of: Record) -> str:
+def use_its_version(of: Manifest) -> str:
     return f"use the version that made it, commit {of.versions.get('git_commit') or 'unknown'}."
 
 
-def with_bundle(asked: Asked, path: Path) -> Asked:
+def with_bundle(asked: Request, path: Path) -> Request:
     """The same by the network of a bundle, as by a checkpoint. Raises InputError for another model than it is of."""
     trained = BundleFolder(path)
-    model = trained.record().model
-    if "model" in asked.given and asked.model != model:
+    model = trained.manifest().model
+    if "model" in asked.non_default_options and asked.model != model:
         raise InputError(f"{path} is of {model}, not {asked.model}; leave --model out.")
     print_summary(trained.facts())
-    return replace(asked, model=model, trained=trained)
+    return replace(asked, model=model, bundle_folder=trained)

@@ -29,14 +29,14 @@ def parser() -> Parser:
 def compare() -> int:
     args = parser().parse_args()
     from utils.compare import page, runs  # costs `--help` nothing
-    from utils.runs.record import Record, claim
+    from utils.runs.record import Manifest, claim_folder
 
     if len({run.resolve() for run in args.runs}) < max(2, len(args.runs)):
         named = " ".join(map(str, args.runs))
         raise InputError(f"There is nothing to compare in {named}; name two runs or more, each once.")
     opened = runs.opened(args.runs)
     with files.locked(args.outDir):
-        claim(args.outDir, Record(job=page.JOB))
+        claim_folder(args.outDir, Manifest(job=page.JOB))
         pairs = runs.compared(opened)
         path = page.write(args.outDir, opened, pairs)
         page.tell(opened, pairs)

@@ -60,15 +60,15 @@ def write(folder: Path, runs: Sequence[FinishedTest], pairs: Sequence[dict[str, 
     page = Page("compare", title, about, [*sections(runs, pairs)], verdict(runs, pairs), links=links)
     with files.open_replacement(path) as file:
         file.write(render_page(page))
-    finished = record.Record(
+    finished = record.Manifest(
         job=JOB,
         finished=True,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         started=started,
         versions={"git_commit": git_commit()},
-        outputs=record.outputs_of(folder),
+        outputs=record.fingerprint_outputs(folder),
     )
-    record.write(folder / record.RECORD, finished)
+    record.write_manifest(folder / record.MANIFEST_FILE, finished)
     return path
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from data.base.errors import InputError
 from models import MODELS
 from utils.report.tables import Described, described, read_predictions
-from utils.runs.record import check_finished
+from utils.runs.record import read_finished_manifest
 from utils.scores.conclusion import BETTER, SAME, UNKNOWN, WORSE, standing
 from utils.scores.metrics import Predictions, differences, headline, with_intervals
 from utils.scores.results import DETECTABLE, TABLES, Estimate, flat, minimum_detectable_difference
@@ -59,7 +59,7 @@ def opened(folders: Sequence[Path]) -> list[FinishedTest]:
 
 def read(folder: Path) -> FinishedTest:
     """Raises InputError unless a classifier's test was finished there, and is as it was written."""
-    of = check_finished(folder, EXPECTED)
+    of = read_finished_manifest(folder, EXPECTED)
     if of.job != "test" or of.model not in MODELS or MODELS[of.model].predicted != "label":
         raise InputError(f"{folder} holds a {of.job} of {of.model or 'no model'}; {EXPECTED}.")
     table = read_predictions(folder / PREDICTIONS)

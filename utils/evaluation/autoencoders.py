@@ -16,7 +16,7 @@ from models import losses
 from utils.figures import Picture, slices
 from utils.runs.run import Run
 from utils.scores.results import METRICS, Estimate, Headline, or_none
-from utils.training.network import outputs_of
+from utils.training.network import run_network
 
 
 class ExplainedVariance:
@@ -47,8 +47,8 @@ def pool(whole: Run, runs: Sequence[Run]) -> None:
     """`metrics.json`: means over the folds, weighted by their test records, and over repeats; the metrics of each."""
     found = [files.read_json(run.out_dir / METRICS, dict) for run in runs]
     count = np.array([len(run.cohort.split_indices("test")) for run in runs], float)
-    parts = {run.part: metrics for run, metrics in zip(runs, found, strict=True)}
-    held = whole.caveats.held
+    parts = {run.fold_label: metrics for run, metrics in zip(runs, found, strict=True)}
+    held = whole.caveats.active_fields
     names = [name for name in found[0] if name not in ("baseline", *held)]
     values = {name: np.array([of[name] for of in found], float) for name in names}
     means = {name: or_none(float(count @ value / count.sum())) for name, value in values.items()}
@@ -65,7 +65,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     activation: list[float] = []
     first: list[np.ndarray] = []
     batches = split_into_batches(run.cohort.split_indices("test"), run.config.batch_size)
-    for _, batch, outputs in outputs_of(run, network, batches, "Testing"):
+    for _, batch, outputs in run_network(run, network, batches, "Testing"):
         trained.add(batch[reads], outputs["reconstruction"])
         baseline.add(batch[reads], approximate(batch[reads]))
         activation += [float(losses.mean_activation(code)) for code in outputs["code"]]
@@ -77,7 +77,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
         "code_mean_activation": or_none(float(np.mean(activation))),
         "explained_variance_baseline": or_none(baseline.value),
     }
-    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.held)
+    files.write_json(run.out_dir / METRICS, metrics | {"baseline": named} | run.caveats.active_fields)
     if reads == "volume":
         draw_volumes(run, network, *(volume.astype(np.float32) for volume in first))
     tell(metrics, named)

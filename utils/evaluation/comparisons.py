@@ -45,7 +45,7 @@ def write_baselines(results: Results) -> list[str]:
     run = results.run
     training, is_of_others = None, run.everybody or not run.cohort.split_subjects("train")
     if is_of_others and (training := training_people(run)) is None:
-        return [NONE_FITTED.format(run.checkpoints.record().cohort)]
+        return [NONE_FITTED.format(run.checkpoints.manifest().cohort)]
     try:
         table = predicted_by_baselines(run.cohort, training)
     except InputError as error:
@@ -61,7 +61,7 @@ def training_people(run: Run) -> Cohort | None:
     """The cohort that a checkpoint was trained on, to fit baselines that predict the tested one; its training records
     are of the people who trained the checkpoint, and are standardised as those of `cohort`. None if it is not there as
     it was, or was prepared otherwise."""
-    cohort, source, people = run.cohort, run.checkpoints.training_cohort(), run.checkpoints.record().people
+    cohort, source, people = run.cohort, run.checkpoints.find_training_cohort(), run.checkpoints.manifest().people
     if source is None or people is None or prepared(source) != prepared(cohort):
         return None
     known = set(people.subjects)
@@ -132,7 +132,9 @@ def conclusion(
         auc = next(Estimate.in_row(row, metric) for row in rows if row["baseline"] == first.name)
         found = Baseline(**asdict(first), auc=auc, less=minus[first.name])
     elif not rows and of_folds and (of := of_folds.conclusion).baseline:
-        found = replace(of.baseline, where=f"in the training's own test {of_folds.how}, {of.participants} participants")
+        found = replace(
+            of.baseline, where=f"in the training's own test {of_folds.division_text}, {of.participants} participants"
+        )
     others = Counter(standing(minus[name]) for name in candidates if not first or name != first.name)
     return Conclusion(
         metric=metric,

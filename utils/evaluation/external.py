@@ -54,11 +54,11 @@ def write_beside(results: Results) -> list[str]:
 def reference_of(run: Run) -> tuple[Reference | None, list[str]]:
     """What the people who trained a network are like, as far as their cohort is there as it was, or a bundle says it,
     and has the same maps; and what is not known of them."""
-    source = run.checkpoints.training_cohort()
-    notes = [] if source and source.map_names == run.cohort.map_names else [run.checkpoints.overlap]
+    source = run.checkpoints.find_training_cohort()
+    notes = [] if source and source.map_names == run.cohort.map_names else [run.checkpoints.overlap_warning]
     why = "what these are like is not known, or is known of other maps."
     try:
-        found = run.checkpoints.reference()
+        found = run.checkpoints.load_reference()
     except InputError as error:  # too few people
         found, why = None, str(error)
     if found and found.constants.maps == run.cohort.map_names:
@@ -91,7 +91,11 @@ def scored(
         score = before.scores.get(name) if before else None
         about: Row = {}
         if before and score:
-            about = {"training_people": before.conclusion.participants, "how": before.how, **score.columns("training")}
+            about = {
+                "training_people": before.conclusion.participants,
+                "how": before.division_text,
+                **score.columns("training"),
+            }
         if name in found or score:
             yield {"kind": "score", "measure": name, **found.get(name, UNDEFINED).columns(), **about}
     kinds = {"calibration": agreement(predictions, seed)}

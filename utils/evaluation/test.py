@@ -35,7 +35,7 @@ from utils.report.tables import (
     read_table,
     tested,
 )
-from utils.runs.record import TESTED, mean_of_shares
+from utils.runs.record import CHECKPOINT_RESULTS_FILE, average_branch_weights
 from utils.runs.run import Run
 from utils.scores import baselines
 from utils.scores.conclusion import OF_FOLD, UNLABELLED, Conclusion
@@ -51,15 +51,15 @@ from utils.scores.results import (
     Estimate,
     Headline,
 )
-from utils.training.network import predicted, restored_network
+from utils.training.network import predict_probabilities, restore_network
 
 RESULT_METRICS = ("accuracy", "recall", "precision", "f_score")  # in a table with a row for each tested checkpoint
 
 
 def test(run: Run) -> int:
     """Tests a classifier or an autoencoder, depending on what the model predicts; returns the exit status."""
-    network = restored_network(run)
-    run.claim()
+    network = restore_network(run)
+    run.claim_output_folder()
     if run.model.predicted == "label":
         evaluate(run, network)
     else:
@@ -97,7 +97,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     """Tests a classifier: the tables of `conclude`, what follows from them, and a row of `checkpoint_results.csv`."""
     results, indices = Results(run), run.cohort.split_indices("test")
     batches = split_into_batches(indices, run.config.batch_size)
-    found, *masked = predicted(run, network, batches, missingness.masked_cohort(run))
+    found, *masked = predict_probabilities(run, network, batches, missingness.masked_cohort(run))
     rows = [run.cohort.rows[index] for index in indices]
     cells = [
         (row.file, row.subject, row.site, int(row.label) if row.known else "", probability)
@@ -114,7 +114,7 @@ def evaluate(run: Run, network: keras.Model) -> None:
     if score:
         numbers_of = {name: score[name].value for name in RESULT_METRICS}
         told = {name: "" if value is None else f"{value:.6f}" for name, value in numbers_of.items()}
-        add_row(run.out_dir / TESTED, {"checkpoint": str(run.checkpoints.latest())} | told)
+        add_row(run.out_dir / CHECKPOINT_RESULTS_FILE, {"checkpoint": str(run.checkpoints.latest_prefix())} | told)
 
 
 def conclude(
@@ -128,25 +128,25 @@ def conclude(
         results.add("table1", people)
     score, metrics, found = measure(results, [of.of_records(known) for of in each]) if len(known) else ({}, {}, None)
     notes = warnings_of(run, len(table) - len(known), len(table), notes_before)
-    trained = [(part, part.checkpoints.record()) for part in parts]
+    trained = [(part, part.checkpoints.manifest()) for part in parts]
     summary: dict[str, Any] = {
         "subjects": counts(run, FOLDS in metrics),
         "left_out": run.cohort.metadata.left_out_count_by_reason,
         "warnings": notes,
         "prepared": asdict(prepared(run)),
         "baseline_settings": baselines.SETTINGS,
-        "shares": mean_of_shares([of.shares for _, of in trained]),
-        "chosen": {part.part: of.told["chosen"] for part, of in trained if "chosen" in of.told},
+        "shares": average_branch_weights([of.shares for _, of in trained]),
+        "chosen": {part.fold_label: of.told["chosen"] for part, of in trained if "chosen" in of.told},
         "promise": results.promise,
         "conclusion": None if run.fold or found is None else asdict(found),
     }
-    about = described(run.record(**summary), run.out_dir)
+    about = described(run.make_manifest(**summary), run.out_dir)
     report.write(run.out_dir, Tables.of(about, results.tables, metrics))
     if run.fold:
         print_unless_quiet(f"{len(known)} test records. {OF_FOLD}")
     else:
         who = f"{format_participants(table['subject'].nunique())}, {told_sites(table['site'])}"
-        cut = f"folds: {run.cut}" if run.folds else "trained on everybody" if run.everybody else ""
+        cut = f"folds: {run.division_text}" if run.folds else "trained on everybody" if run.everybody else ""
         odd = results.tables.get("out_of_distribution", pd.DataFrame(columns=OUT_COLUMNS))
         told = {
             "problems": run.caveats.problems,
@@ -169,7 +169,7 @@ def measure(results: Results, every: Sequence[Tested]) -> tuple[dict[str, Estima
     same_folds = predictions.trained.any() and (predictions.folds == predictions.folds[0]).all()
     folds = {name: in_json(of) for name, of in by_fold(predictions, run.seed).items()} if same_folds else {}
     metrics = in_json(score) | ({FOLDS: folds} if folds else {})
-    files.write_json(run.out_dir / METRICS, metrics | run.caveats.held)
+    files.write_json(run.out_dir / METRICS, metrics | run.caveats.active_fields)
     results.add("sites", pd.DataFrame(by_site(predictions, run.seed)))
     drawings.classification(predictions, score, run.out_dir, run.marks)
     if run.folds is not None and run.is_pooled:
@@ -218,7 +218,7 @@ def prepared(run: Run) -> Prepared:
     return Prepared(
         normalisation=metadata.normalisation,
         reduction=metadata.reduction,
-        standard=run.standard if "volume" in run.model.input_names else "",
+        standard=run.standardisation if "volume" in run.model.input_names else "",
         connectome=metadata.connectome,
         phenotype_columns=metadata.phenotype_columns,
         num_phenotype=0 if run.cohort.raw_phenotype is None else int((run.cohort.raw_phenotype.nunique() > 1).sum()),

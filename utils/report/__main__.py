@@ -5,7 +5,7 @@ from pathlib import Path
 from data.base.cli import Parser, run_guarded
 from data.base.errors import InputError
 from data.base.terminal import run_program
-from utils.runs.record import RECORD
+from utils.runs.record import MANIFEST_FILE
 
 PROGRAM = "abide-report"
 EXAMPLES = {
@@ -35,7 +35,7 @@ def build() -> int:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; expected that of a classifier's run.py --test, or one of runs.")
     tested = (folder / TABLES["predictions"].file).exists()  # whatever became of its run.json
-    if not tested and not (folder / RECORD).is_file() and (runs := index.runs_in(folder)):
+    if not tested and not (folder / MANIFEST_FILE).is_file() and (runs := index.runs_in(folder)):
         print(f"Index of {len(runs)} runs: {index.write(folder, runs)}")
     else:
         page = write_again(folder)[0]

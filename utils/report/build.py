@@ -69,12 +69,16 @@ def write_again(folder: Path) -> list[Path]:
     """Builds the page of a finished test anew and records it in `run.json`. Raises InputError if tables are gone or not
     as the test wrote them."""
     with files.locked(folder):
-        found = record.read(folder)
-        if found and found.finished and (odd := [name for name in record.changed(folder, found) if name in DATA]):
+        found = record.read_manifest(folder)
+        if (
+            found
+            and found.finished
+            and (odd := [name for name in record.find_changed_outputs(folder, found) if name in DATA])
+        ):
             what = f"is not as the test wrote it: {join_names(odd)}; copy the folder again, or test again"
             raise InputError(f"{folder} {what}.")
         tables = read_test(folder)  # nothing is changed before all that is needed can be read
-        with record.rewriting(folder, REMADE):
+        with record.rewrite_outputs(folder, REMADE):
             return write(folder, tables)
 
 

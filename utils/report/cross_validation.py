@@ -12,7 +12,7 @@ from data.base.errors import InputError
 from data.cohorts.division import Division
 from utils.report.tables import COVERAGE, Tables, read_test
 from utils.runs import record
-from utils.runs.cross_validation import FEWEST, CrossValidation, GroupScore
+from utils.runs.cross_validation import MIN_PEOPLE_PER_GROUP, CrossValidation, GroupScore
 from utils.scores import calibration
 from utils.scores.results import MIN_CLASS_SUBJECTS, SITE_COUNTS, UNITS, Estimate, or_none
 
@@ -23,7 +23,7 @@ def read_cross_validation(folder: Path, model: str) -> CrossValidation:
     """The test in a folder. Raises InputError if it is not a whole test of this model on folds, with labels."""
     found = read_test(folder)
     run = found.run
-    record.check_finished(folder, f"--score {HOW}")
+    record.read_finished_manifest(folder, f"--score {HOW}")
     if run.folds is None or run.fold:
         raise InputError(f"--score {folder} is of one split, which leaves no score of everybody; {HOW}.")
     if run.model != model:
@@ -78,7 +78,7 @@ def groups_of(found: Tables) -> tuple[GroupScore, ...]:
     sites = None if found.sites is None else found.sites.assign(kind="site", group=found.sites["site"])
     rows = [row for table in (sites, found.groups) if table is not None for _, row in table.iterrows()]
     every = [group_of(row) for row in rows]
-    return tuple(group for group in every if min(group.autism, group.control) >= FEWEST)
+    return tuple(group for group in every if min(group.autism, group.control) >= MIN_PEOPLE_PER_GROUP)
 
 
 def group_of(row: pd.Series) -> GroupScore:

@@ -15,7 +15,7 @@ from data.base.tables import make_printable
 from data.pages.page import CellByHeading, HeadlineNumber, Page, Section, is_page, render_page
 from utils.figures import number
 from utils.report.columns import spelled
-from utils.runs.record import RECORD, Record, read
+from utils.runs.record import MANIFEST_FILE, Manifest, read_manifest
 from utils.scores.results import HEADLINES, NO_INTERVAL, Estimate
 from utils.scores.results import PAGE as REPORT
 
@@ -35,7 +35,7 @@ class FinishedRun:
     """The folder of a run that is finished, and its record."""
 
     folder: Path
-    record: Record
+    record: Manifest
 
     @property
     def page(self) -> Path | None:
@@ -57,7 +57,7 @@ def runs_in(folder: Path) -> list[FinishedRun]:
         return []
     for path in folders:
         with suppress(InputError):
-            if (of := read(path / RECORD)) is not None and of.finished:
+            if (of := read_manifest(path / MANIFEST_FILE)) is not None and of.finished:
                 found.append(FinishedRun(path, of))
     return found
 
@@ -97,7 +97,7 @@ def row_of(run: FinishedRun) -> CellByHeading:
     return {name: cell if isinstance(cell, Markup) else make_printable(cell) for name, cell in cells.items()}
 
 
-def people_of(of: Record) -> str:
+def people_of(of: Manifest) -> str:
     """How the people of a run were divided."""
     if of.folds is None:
         return ""

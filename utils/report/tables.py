@@ -14,7 +14,7 @@ from data.base.tables import read_frame, write_frame
 from models import MODELS
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import RECORD, Caveats, Choices, Record
+from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest
 from utils.runs.run import Run
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import CONFIDENCE_LEVEL, HEADLINES, METRICS, ROWS, TABLES, Estimate, Table
@@ -182,11 +182,11 @@ def read_test(folder: Path) -> Tables:
     """Reads a folder. Raises InputError, naming the file, for what is missing or damaged."""
     if not (folder / TABLES["predictions"].file).is_file():
         raise InputError(f"{folder} holds no predictions.csv; expected the folder of a classifier's `run.py --test`.")
-    found = record.read(folder)
+    found = record.read_manifest(folder)
     if found is None:
-        raise InputError(f"{folder / RECORD} cannot be read (No such file or directory). Copy it again.")
+        raise InputError(f"{folder / MANIFEST_FILE} cannot be read (No such file or directory). Copy it again.")
     if found.model not in MODELS or MODELS[found.model].predicted != "label":
-        raise InputError(f"{folder / RECORD} has the model {found.model}; expected a classifier. Test one.")
+        raise InputError(f"{folder / MANIFEST_FILE} has the model {found.model}; expected a classifier. Test one.")
     run, there = described(found, folder), [table for table in ROWS if (folder / table.file).exists()]
     others = {table.name: typed(read_frame(folder / table.file), table) for table in there}
     is_known = others["predictions"]["label"].notna().any()
@@ -194,12 +194,12 @@ def read_test(folder: Path) -> Tables:
     return Tables.of(run, others, metrics)
 
 
-def described(found: Record, folder: Path) -> Described:
+def described(found: Manifest, folder: Path) -> Described:
     """The record of the test in a folder. Raises InputError if it is damaged."""
     try:
-        return files.parse_json(files.format_json(found.flat), Described)
+        return files.parse_json(files.format_json(found.flat_fields), Described)
     except ValueError as error:
-        raise InputError(f"{folder / RECORD} is damaged ({error}). Copy it again.") from error
+        raise InputError(f"{folder / MANIFEST_FILE} is damaged ({error}). Copy it again.") from error
 
 
 def typed(table: pd.DataFrame, of: Table) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from typing import NoReturn
 from data.base.errors import InputError, quote_text
 from models import Model, Settings, override_settings
 
-PRESETS = ""  # all of them: what --choose alone stands for
-MOST = 64
+ALL_PRESETS = ""  # all of them: what --choose alone stands for
+MAX_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
@@ -20,68 +20,79 @@ class Candidate:
     """One way to train a model: a preset and changes of its settings."""
 
     preset: str
-    changes: tuple[str, ...]  # as for --set
+    setting_changes: tuple[str, ...]  # as for --set
     config: Settings
 
     def __str__(self) -> str:
-        return " ".join([self.preset, *self.changes])
+        return " ".join([self.preset, *self.setting_changes])
 
 
-def candidates(text: str, model: Model) -> tuple[Candidate, ...]:
+def parse_candidates(choose_text: str, model: Model) -> tuple[Candidate, ...]:
     """What a user asks for. Raises InputError for an unknown preset or setting, and for candidates that are alike."""
-    presets = model.module.PRESETS
-    names = list(presets) if text == PRESETS else text.split(",")
-    if all(name in presets for name in names):
-        found = [candidate(name, [], model) for name in names]
-    elif Path(text).is_file():
-        found = list(in_file(Path(text), model))
+    config_by_preset = model.module.PRESETS
+    preset_names = list(config_by_preset) if choose_text == ALL_PRESETS else choose_text.split(",")
+    if all(preset_name in config_by_preset for preset_name in preset_names):
+        parsed_candidates = [make_candidate(preset_name, [], model) for preset_name in preset_names]
+    elif Path(choose_text).is_file():
+        parsed_candidates = list(read_candidate_file(Path(choose_text), model))
     else:
         raise InputError(
-            f"--choose {quote_text(text)} is neither a list of presets of {model.model_name} ({', '.join(presets)}) "
-            "nor a file with a line of --preset and --set for each candidate."
+            f"--choose {quote_text(choose_text)} is neither a list of presets of {model.model_name} "
+            f"({', '.join(config_by_preset)}) nor a file with a line of --preset and --set for each candidate."
         )
-    if not 2 <= len(found) <= MOST:
-        count = "one candidate" if len(found) == 1 else f"{len(found)} candidates"
-        raise InputError(f"--choose has {count}; expected 2 to {MOST}, or a file with a line of settings for each.")
-    seen: dict[Settings, Candidate] = {}
-    for one in found:
-        if (other := seen.setdefault(one.config, one)) is not one:
-            raise InputError(f"--choose has the same settings twice, as {other} and as {one}; leave one out.")
-    return tuple(found)
-
-
-def candidate(preset: str, changes: Iterable[str], model: Model) -> Candidate:
-    """Raises InputError for an unknown preset or setting."""
-    presets, changes = model.module.PRESETS, tuple(changes)
-    if preset not in presets:
+    if not 2 <= len(parsed_candidates) <= MAX_CANDIDATES:
+        count_text = "one candidate" if len(parsed_candidates) == 1 else f"{len(parsed_candidates)} candidates"
         raise InputError(
-            f"--preset {quote_text(preset)} is unknown to {model.model_name}; expected one of {', '.join(presets)}."
+            f"--choose has {count_text}; expected 2 to {MAX_CANDIDATES}, or a file with a line of settings for each."
         )
-    return Candidate(preset, changes, override_settings(presets[preset], list(changes)))
+    candidate_by_config: dict[Settings, Candidate] = {}
+    for new_candidate in parsed_candidates:
+        if (
+            first_candidate := candidate_by_config.setdefault(new_candidate.config, new_candidate)
+        ) is not new_candidate:
+            raise InputError(
+                f"--choose has the same settings twice, as {first_candidate} and as {new_candidate}; leave one out."
+            )
+    return tuple(parsed_candidates)
 
 
-def recorded(text: str, model: Model) -> Candidate:
+def make_candidate(preset_name: str, setting_changes: Iterable[str], model: Model) -> Candidate:
+    """Raises InputError for an unknown preset or setting."""
+    config_by_preset, setting_changes = model.module.PRESETS, tuple(setting_changes)
+    if preset_name not in config_by_preset:
+        raise InputError(
+            f"--preset {quote_text(preset_name)} is unknown to {model.model_name}; expected one of "
+            f"{', '.join(config_by_preset)}."
+        )
+    return Candidate(
+        preset_name, setting_changes, override_settings(config_by_preset[preset_name], list(setting_changes))
+    )
+
+
+def parse_candidate(candidate_text: str, model: Model) -> Candidate:
     """A candidate as `str` has it."""
-    preset, *changes = text.split(" ")
-    return candidate(preset, changes, model)
+    preset_name, *setting_changes = candidate_text.split(" ")
+    return make_candidate(preset_name, setting_changes, model)
 
 
-def in_file(path: Path, model: Model) -> Iterator[Candidate]:
+def read_candidate_file(file_path: Path, model: Model) -> Iterator[Candidate]:
     """A candidate of each line that is not empty or a comment (#). Raises InputError, naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = file_path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; expected a line of --preset and --set a candidate.") from error
-    for number, line in enumerate(lines, 1):
+        raise InputError(
+            f"{file_path} is not UTF-8 text; expected a line of --preset and --set a candidate."
+        ) from error
+    for line_number, line in enumerate(lines, 1):
         try:
-            if words := shlex.split(line, comments=True):
-                args = Line().parse_args(words)
-                yield candidate(args.preset or next(iter(model.module.PRESETS)), args.set, model)
+            if line_arguments := shlex.split(line, comments=True):
+                parsed_line = CandidateLineParser().parse_args(line_arguments)
+                yield make_candidate(parsed_line.preset or next(iter(model.module.PRESETS)), parsed_line.set, model)
         except (InputError, ValueError) as error:
-            raise InputError(f"{path} line {number}: {error}") from None
+            raise InputError(f"{file_path} line {line_number}: {error}") from None
 
 
-class Line(argparse.ArgumentParser):
+class CandidateLineParser(argparse.ArgumentParser):
     """The options of a line."""
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Checkpoints on disk: TensorFlow's files in `<chkPointDir>/<model>`, each with the `Record` of its training beside it.
+"""Checkpoints on disk: TensorFlow's files in `<chkPointDir>/<model>`, each with the `Manifest` of its training beside
+it.
 
 A training from zero beside an earlier one gives its files another name. So the earlier checkpoint is the one in use
 until the new training has saved, when TensorFlow's state file is replaced; then it is removed. If a checkpoint is not
@@ -21,7 +22,7 @@ from data.cohorts.cohort import Cohort
 from data.cohorts.stored import open_run_cohort
 from utils.runs import record
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import Record
+from utils.runs.record import Manifest
 
 if TYPE_CHECKING:
     import keras
@@ -29,24 +30,24 @@ if TYPE_CHECKING:
 
     from data.likeness.reference import Reference
 
-STATE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
-EVERYBODY = "everybody"  # the folder of a model that is trained on everybody
-OF_FOLDS = "folds-"  # begins the name of a folder of other checkpoints, one a fold
-KEPT = 3  # checkpoints of a training
-NAMES = ("ckpt", "ckpt_anew")  # a training from zero takes the one that is not in use
-FILES = re.compile(r"(ckpt|ckpt_anew)-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|\.json|_temp)")
+STATE_FILE = "checkpoint"  # TensorFlow's own file, replaced only after a checkpoint is whole
+EVERYBODY_FOLDER = "everybody"  # the folder of a model that is trained on everybody
+FOLDS_FOLDER_PREFIX = "folds-"  # begins the name of a folder of other checkpoints, one a fold
+MAX_CHECKPOINTS = 3  # checkpoints of a training
+CHECKPOINT_NAMES = ("ckpt", "ckpt_anew")  # a training from zero takes the one that is not in use
+CHECKPOINT_FILE_PATTERN = re.compile(r"(ckpt|ckpt_anew)-(\d{1,18})(\.index|\.data-\d{5}-of-\d{5}|\.json|_temp)")
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The folder of one network's checkpoints, which need not exist; `training` is the command that makes them. A
-    checkpoint is known by its prefix, `<folder>/ckpt-<batches seen>`."""
+    """The folder of one network's checkpoints, which need not exist; `training_command` is the command that makes
+    them. A checkpoint is known by its prefix, `<folder>/ckpt-<batches seen>`."""
 
     path: Path
-    training: str = "run.py --train"
+    training_command: str = "run.py --train"
 
     @property
-    def overlap(self) -> str:
+    def overlap_warning(self) -> str:
         """What is said where people cannot be compared with those who trained it."""
         return (
             "Whether tested participants are training participants under another name is not known: the training "
@@ -54,209 +55,269 @@ class CheckpointFolder:
         )
 
     @property
-    def named(self) -> Path | None:
+    def state_prefix(self) -> Path | None:
         """The prefix that TensorFlow's state file names; None without that file."""
-        state = self.path / STATE
-        if not state.is_file():
+        state_path = self.path / STATE_FILE
+        if not state_path.is_file():
             return None
-        match = re.search(rb'^model_checkpoint_path: "(.*)"', state.read_bytes(), re.MULTILINE)
-        return self.path / (os.path.basename(os.fsdecode(match[1])) if match else "unnamed")
+        path_match = re.search(rb'^model_checkpoint_path: "(.*)"', state_path.read_bytes(), re.MULTILINE)
+        return self.path / (os.path.basename(os.fsdecode(path_match[1])) if path_match else "unnamed")
 
     @property
-    def prefixes(self) -> list[Path]:
+    def checkpoint_prefixes(self) -> list[Path]:
         """Those of this training's checkpoints, the latest first. Where the state file names none, those count
         whose digest is recorded: the first one may not have been completed."""
-        found = [match for path in self.path.glob("*.json") if (match := FILES.fullmatch(path.name))]
-        last = FILES.fullmatch(f"{self.named.name}.json") if self.named else None
-        if last:
-            found = [match for match in found if match[1] == last[1] and int(match[2]) <= int(last[2])]
-        ordered = sorted(found, key=lambda match: int(match[2]), reverse=True)
-        prefixes = [self.path / f"{match[1]}-{match[2]}" for match in ordered]
-        return prefixes if last else [prefix for prefix in prefixes if self.digests_at(prefix)]
+        name_matches = [
+            name_match
+            for json_path in self.path.glob("*.json")
+            if (name_match := CHECKPOINT_FILE_PATTERN.fullmatch(json_path.name))
+        ]
+        state_match = CHECKPOINT_FILE_PATTERN.fullmatch(f"{self.state_prefix.name}.json") if self.state_prefix else None
+        if state_match:
+            name_matches = [
+                name_match
+                for name_match in name_matches
+                if name_match[1] == state_match[1] and int(name_match[2]) <= int(state_match[2])
+            ]
+        sorted_matches = sorted(name_matches, key=lambda name_match: int(name_match[2]), reverse=True)
+        checkpoint_prefixes = [self.path / f"{name_match[1]}-{name_match[2]}" for name_match in sorted_matches]
+        return (
+            checkpoint_prefixes
+            if state_match
+            else [
+                checkpoint_prefix for checkpoint_prefix in checkpoint_prefixes if self.read_digests(checkpoint_prefix)
+            ]
+        )
 
-    def at(self, prefix: Path) -> Record:
+    def read_prefix_manifest(self, checkpoint_prefix: Path) -> Manifest:
         """The record of a checkpoint. Raises InputError if it is gone or damaged."""
-        path = prefix.with_name(f"{prefix.name}.json")
-        found = record.read(path)
-        if found is None:
-            raise InputError(f"{path} cannot be read (No such file or directory). Copy it again.")
-        return found
+        manifest_path = checkpoint_prefix.with_name(f"{checkpoint_prefix.name}.json")
+        manifest = record.read_manifest(manifest_path)
+        if manifest is None:
+            raise InputError(f"{manifest_path} cannot be read (No such file or directory). Copy it again.")
+        return manifest
 
-    def digests_at(self, prefix: Path) -> dict[str, str] | None:
+    def read_digests(self, checkpoint_prefix: Path) -> dict[str, str] | None:
         """The digests of a checkpoint's files, none before it was saved; None if its record is damaged."""
         try:
-            return self.at(prefix).outputs
+            return self.read_prefix_manifest(checkpoint_prefix).outputs
         except InputError:
             return None
 
-    def is_whole(self, prefix: Path) -> bool:
+    def is_intact(self, checkpoint_prefix: Path) -> bool:
         """Whether a checkpoint is as it was saved; one whose digest was not recorded any more is, if it is there."""
-        paths, known = files_of(prefix), self.digests_at(prefix)
-        return known == digests(paths) if known else known is not None and len(paths) > 1
+        file_paths, recorded_digests = list_checkpoint_files(checkpoint_prefix), self.read_digests(checkpoint_prefix)
+        return (
+            recorded_digests == compute_digests(file_paths)
+            if recorded_digests
+            else recorded_digests is not None and len(file_paths) > 1
+        )
 
     @property
     def exists(self) -> bool:
         """Whether there is a checkpoint."""
-        return self.named is not None or bool(self.prefixes)
+        return self.state_prefix is not None or bool(self.checkpoint_prefixes)
 
     @property
-    def whole(self) -> Path | None:
+    def latest_intact(self) -> Path | None:
         """The prefix of the latest checkpoint that is as it was saved; None if there is none."""
         for _ in range(3):
             with suppress(FileNotFoundError):  # a training that still runs has saved, and removed its oldest one
-                return next((prefix for prefix in self.prefixes if self.is_whole(prefix)), None)
+                return next(
+                    (
+                        checkpoint_prefix
+                        for checkpoint_prefix in self.checkpoint_prefixes
+                        if self.is_intact(checkpoint_prefix)
+                    ),
+                    None,
+                )
         return None
 
-    def latest(self) -> Path:
+    def latest_prefix(self) -> Path:
         """The same. Raises InputError if there is none."""
-        if whole := self.whole:
-            return whole
+        if intact_prefix := self.latest_intact:
+            return intact_prefix
         if not self.exists:
-            raise InputError(f"{self.path} holds no checkpoint; make one: {self.training}")
-        for prefix in self.prefixes[:1]:
-            self.at(prefix)  # says what is wrong with its record
+            raise InputError(f"{self.path} holds no checkpoint; make one: {self.training_command}")
+        for checkpoint_prefix in self.checkpoint_prefixes[:1]:
+            self.read_prefix_manifest(checkpoint_prefix)  # says what is wrong with its record
         raise InputError(
-            f"{self.named or self.path} is not there or not as it was saved, nor is one before it; copy the whole "
-            f"folder again, or train again: {self.training} --overrideChkpt"
+            f"{self.state_prefix or self.path} is not there or not as it was saved, nor is one before it; copy the "
+            f"whole folder again, or train again: {self.training_command} --overrideChkpt"
         )
 
     @property
-    def damaged(self) -> list[str]:
+    def damaged_names(self) -> list[str]:
         """The names of damaged checkpoints later than the latest whole one, or of the state file."""
-        prefixes, latest = self.prefixes, self.latest()
-        if latest not in prefixes:  # saved meanwhile
+        checkpoint_prefixes, latest_prefix = self.checkpoint_prefixes, self.latest_prefix()
+        if latest_prefix not in checkpoint_prefixes:  # saved meanwhile
             return []
-        names = [prefix.name for prefix in takewhile(lambda prefix: prefix != latest, prefixes)]
-        return names if self.named in prefixes else [STATE, *names]
+        damaged_names = [
+            checkpoint_prefix.name
+            for checkpoint_prefix in takewhile(
+                lambda checkpoint_prefix: checkpoint_prefix != latest_prefix, checkpoint_prefixes
+            )
+        ]
+        return damaged_names if self.state_prefix in checkpoint_prefixes else [STATE_FILE, *damaged_names]
 
-    def record(self) -> Record:
+    def manifest(self) -> Manifest:
         """That of the latest whole checkpoint. Raises InputError if there is none or it is damaged."""
-        return self.at(self.latest())
+        return self.read_prefix_manifest(self.latest_prefix())
 
     @property
-    def cohort_of_training(self) -> str:
+    def training_cohort_path(self) -> str:
         """Where the cohort of the training lay, as the latest record says that can be read; empty if none can."""
-        for prefix in self.prefixes:
+        for checkpoint_prefix in self.checkpoint_prefixes:
             with suppress(InputError):
-                return self.at(prefix).cohort
+                return self.read_prefix_manifest(checkpoint_prefix).cohort
         return ""
 
     def digest(self) -> str:
         """SHA-256 of the latest checkpoint's files. Raises InputError if there are none."""
-        return record.sha256(*files_of(self.latest()))
+        return record.compute_sha256(*list_checkpoint_files(self.latest_prefix()))
 
-    def history(self, name: str) -> Path:
+    def history_path(self, checkpoint_name: str) -> Path:
         """What a training kept of its history, whose checkpoints have this name."""
-        return self.path / f"{name}.csv"
+        return self.path / f"{checkpoint_name}.csv"
 
-    def tell_of_training(self) -> None:
+    def print_if_training(self) -> None:
         """Prints it if a training still runs, whose later checkpoints are not used."""
-        if writer := files.find_writer(self.path):
-            print(f"{self.path} is still being trained, by {writer}; used as it was last saved.", flush=True)
+        if writer_text := files.find_writer(self.path):
+            print(f"{self.path} is still being trained, by {writer_text}; used as it was last saved.", flush=True)
 
-    def prepare(self, anew: bool) -> str:
+    def prepare_folder(self, is_from_zero: bool) -> str:
         """Makes the folder, removes the files of checkpoints but the latest whole ones, and returns the name that those
         of a training are to have."""
         self.path.mkdir(parents=True, exist_ok=True)
-        whole = self.whole
-        used = name_of(whole) if whole else NAMES[0]
-        self.remove_but([] if whole is None else self.prefixes[self.prefixes.index(whole) :][:KEPT])
-        if self.named not in (None, *self.prefixes):
-            (self.path / STATE).unlink()
-        return next(name for name in NAMES if name != used) if anew and whole else used
+        intact_prefix = self.latest_intact
+        used_name = get_checkpoint_name(intact_prefix) if intact_prefix else CHECKPOINT_NAMES[0]
+        self.remove_checkpoints_except(
+            []
+            if intact_prefix is None
+            else self.checkpoint_prefixes[self.checkpoint_prefixes.index(intact_prefix) :][:MAX_CHECKPOINTS]
+        )
+        if self.state_prefix not in (None, *self.checkpoint_prefixes):
+            (self.path / STATE_FILE).unlink()
+        return (
+            next(checkpoint_name for checkpoint_name in CHECKPOINT_NAMES if checkpoint_name != used_name)
+            if is_from_zero and intact_prefix
+            else used_name
+        )
 
-    def remove_but(self, prefixes: Iterable[Path]) -> None:
+    def remove_checkpoints_except(self, retained_prefixes: Iterable[Path]) -> None:
         """Removes all files of checkpoints but these."""
-        kept = {prefix.name for prefix in prefixes}
-        for path in self.path.iterdir():
-            if (found := FILES.fullmatch(path.name)) and f"{found[1]}-{found[2]}" not in kept:
-                files.remove(path)
+        retained_names = {checkpoint_prefix.name for checkpoint_prefix in retained_prefixes}
+        for file_path in self.path.iterdir():
+            if (
+                name_match := CHECKPOINT_FILE_PATTERN.fullmatch(file_path.name)
+            ) and f"{name_match[1]}-{name_match[2]}" not in retained_names:
+                files.remove(file_path)
 
-    def write(self, prefix: str, of: Record, saved: bool) -> None:
-        """Writes the record of a checkpoint: before, and once it is `saved`, with its digest."""
-        outputs = digests(files_of(self.path / prefix)) if saved else {}
-        record.write(self.path / f"{prefix}.json", replace(of, outputs=outputs, finished=saved))
+    def write_manifest(self, prefix_name: str, manifest: Manifest, is_saved: bool) -> None:
+        """Writes the record of a checkpoint: before, and once it is `is_saved`, with its digest."""
+        digest_by_file = compute_digests(list_checkpoint_files(self.path / prefix_name)) if is_saved else {}
+        record.write_manifest(
+            self.path / f"{prefix_name}.json", replace(manifest, outputs=digest_by_file, finished=is_saved)
+        )
 
-    def scored(self, of_folds: CrossValidation | None) -> Record:
+    def update_cross_validation(self, cross_validation: CrossValidation | None) -> Manifest:
         """The record, with the test on folds that goes with the latest checkpoint."""
-        prefix, found = self.latest(), replace(self.record(), cross_validation=of_folds)
-        if found != self.record():
-            self.write(prefix.name, found, saved=True)
-        return found
+        latest_prefix, manifest = self.latest_prefix(), replace(self.manifest(), cross_validation=cross_validation)
+        if manifest != self.manifest():
+            self.write_manifest(latest_prefix.name, manifest, is_saved=True)
+        return manifest
 
     def restore(self, network: "keras.Model") -> None:
         """Gives a network the latest weights, for inference. TensorFlow must have been started. Raises InputError, see
-        `read`."""
+        `restore_checked`."""
         import tensorflow as tf
 
         checkpoint = tf.train.Checkpoint(model=network)
-        self.read(checkpoint, lambda status: status.expect_partial().assert_existing_objects_matched())
+        self.restore_checked(
+            checkpoint, lambda restore_status: restore_status.expect_partial().assert_existing_objects_matched()
+        )
 
-    def read(self, checkpoint: "tf.train.Checkpoint", check: Callable[[Any], object]) -> None:
-        """Restores the latest files. Raises InputError if they are damaged, or of another network as `check` finds."""
+    def restore_checked(self, checkpoint: "tf.train.Checkpoint", check_status: Callable[[Any], object]) -> None:
+        """Restores the latest files. Raises InputError if they are damaged, or of another network as `check_status`
+        finds."""
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")  # it lists what could not be restored, each variable on a line
         try:
-            check(checkpoint.restore(str(self.latest())))
+            check_status(checkpoint.restore(str(self.latest_prefix())))
         except (tf.errors.OpError, LookupError) as error:
             raise InputError(
-                f"{self.latest()} cannot be read ({short(error)}). Train again: {self.training} --overrideChkpt"
+                f"{self.latest_prefix()} cannot be read ({shorten_error(error)}). Train again: {self.training_command} "
+                "--overrideChkpt"
             ) from error
         except (ValueError, AssertionError) as error:
             raise InputError(
-                f"{self.latest()} has weights of another network than its record describes; were files mixed up? "
-                f"Train again: {self.training} --overrideChkpt"
+                f"{self.latest_prefix()} has weights of another network than its record describes; were files mixed "
+                f"up? Train again: {self.training_command} --overrideChkpt"
             ) from error
 
-    def reference(self) -> "Reference | None":
+    def load_reference(self) -> "Reference | None":
         """What those who trained the checkpoint are like; None if their cohort is not at hand as it was. Raises
         InputError if they are too few to tell."""
         from data.likeness.reference import make_reference
 
-        people, source = self.record().people, self.training_cohort()
-        if people is None or source is None:
+        training_people, training_cohort = self.manifest().people, self.find_training_cohort()
+        if training_people is None or training_cohort is None:
             return None
-        trained = set(people.subjects)
-        return make_reference(source, [at for at, row in enumerate(source.rows) if row.subject in trained])
+        training_subjects = set(training_people.subjects)
+        return make_reference(
+            training_cohort,
+            [
+                record_index
+                for record_index, cohort_row in enumerate(training_cohort.rows)
+                if cohort_row.subject in training_subjects
+            ],
+        )
 
-    def training_cohort(self) -> Cohort | None:
+    def find_training_cohort(self) -> Cohort | None:
         """The cohort of the training; None if it is gone or not as it was. If the checkpoint was moved with it, it lies
         from here as before."""
-        saved = self.record()
-        there = [Path(saved.cohort), self.path / os.path.relpath(saved.cohort, saved.checkpoint_folder)]
-        return next(cohorts_like(saved, there), None)
+        manifest = self.manifest()
+        candidate_folders = [
+            Path(manifest.cohort),
+            self.path / os.path.relpath(manifest.cohort, manifest.checkpoint_folder),
+        ]
+        return next(open_training_cohorts(manifest, candidate_folders), None)
 
 
-def cohorts_like(saved: Record, places: Iterable[Path]) -> Iterator[Cohort]:
+def open_training_cohorts(manifest: Manifest, cohort_folders: Iterable[Path]) -> Iterator[Cohort]:
     """The cohorts in these folders that are those of a record."""
     from data.cohorts.variants import train_on_everybody
 
-    for place in places:
+    for cohort_folder in cohort_folders:
         try:
-            cohort = open_run_cohort(place, unite_groups=False)
-            cohort = train_on_everybody(cohort) if saved.everybody else cohort
+            cohort = open_run_cohort(cohort_folder, unite_groups=False)
+            cohort = train_on_everybody(cohort) if manifest.everybody else cohort
         except InputError:
             continue
-        if cohort.identity == saved.cohort_sha256:
+        if cohort.identity == manifest.cohort_sha256:
             yield cohort
 
 
-def name_of(prefix: Path) -> str:
+def get_checkpoint_name(checkpoint_prefix: Path) -> str:
     """The name of a training's checkpoints."""
-    return prefix.name.rpartition("-")[0]
+    return checkpoint_prefix.name.rpartition("-")[0]
 
 
-def files_of(prefix: Path) -> list[Path]:
+def list_checkpoint_files(checkpoint_prefix: Path) -> list[Path]:
     """TensorFlow's files of a checkpoint."""
-    return sorted(path for path in prefix.parent.glob(f"{prefix.name}.*") if path.suffix != ".json")
+    return sorted(
+        file_path
+        for file_path in checkpoint_prefix.parent.glob(f"{checkpoint_prefix.name}.*")
+        if file_path.suffix != ".json"
+    )
 
 
-def digests(paths: Iterable[Path]) -> dict[str, str]:
-    return {path.name: record.sha256(path) for path in paths}
+def compute_digests(file_paths: Iterable[Path]) -> dict[str, str]:
+    return {file_path.name: record.compute_sha256(file_path) for file_path in file_paths}
 
 
-def short(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """An error's first line, without TensorFlow's names of operations, cut to a readable length."""
-    text = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(getattr(error, "message", error)))
-    return (text.strip().splitlines() or [type(error).__name__])[0][:160]
+    message = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(getattr(error, "message", error)))
+    return (message.strip().splitlines() or [type(error).__name__])[0][:160]

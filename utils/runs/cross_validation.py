@@ -8,7 +8,7 @@ from data.cohorts.division import Division
 from utils.scores.conclusion import Conclusion
 from utils.scores.results import Estimate
 
-FEWEST = 10  # people of whom a group's score is told
+MIN_PEOPLE_PER_GROUP = 10  # people of whom a group's score is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +52,25 @@ class CrossValidation:
     @property
     def choice(self) -> str:
         """Which of several candidates is meant, if folds chose among them."""
-        name, count = max(self.chosen.items(), key=lambda one: one[1], default=("", 0))
-        folds, tied = sum(self.chosen.values()), list(self.chosen.values()).count(count) > 1
-        also = ", as often as another" if tied else ""
-        return f"Settings: those of {name}, which was chosen in {count} of {folds} folds{also}." if name else ""
+        candidate_name, fold_count = max(
+            self.chosen.items(), key=lambda name_and_count: name_and_count[1], default=("", 0)
+        )
+        total_folds, is_tied = sum(self.chosen.values()), list(self.chosen.values()).count(fold_count) > 1
+        tie_text = ", as often as another" if is_tied else ""
+        return (
+            f"Settings: those of {candidate_name}, which was chosen in {fold_count} of {total_folds} folds{tie_text}."
+            if candidate_name
+            else ""
+        )
 
     @property
-    def how(self) -> str:
+    def division_text(self) -> str:
         """How people were left out, in words."""
         return Division.parse(self.folds).words
 
     def __str__(self) -> str:
-        score, of = self.score.text(undefined="undefined"), self.conclusion
-        return f"{of.area} {score} {self.how}, {format_participants(of.participants)}{self.marks}"
+        score_text, conclusion = self.score.text(undefined="undefined"), self.conclusion
+        return (
+            f"{conclusion.area} {score_text} {self.division_text}, "
+            f"{format_participants(conclusion.participants)}{self.marks}"
+        )

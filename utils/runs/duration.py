@@ -15,66 +15,70 @@ from data.base.effort import EFFORT
 from data.base.terminal import format_duration, print_summary
 from utils.runs.run import Run
 
-MEASURED = 3  # batches at least, of which the median counts; the first one, for which the network is compiled, is none
-MEASURED_S = 2.0  # at least
+MIN_MEASURED_BATCHES = (
+    3  # batches at least, of which the median counts; the first one, for which the network is compiled, is none
+)
+MIN_MEASURED_S = 2.0  # at least
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """So many trainings that last as long as one another are to come, 0 if it was said how long they take; `told` are
-    the settings of which it was."""
+class TrainingsAhead:
+    """So many trainings that last as long as one another are to come, 0 if it was said how long they take;
+    `printed_settings` are the settings of which it was."""
 
-    trainings: int = 1
-    told: set[str] = field(default_factory=set)
+    training_count: int = 1
+    printed_settings: set[str] = field(default_factory=set)
 
-    def times(self, count: int) -> "Ahead":
+    def multiply(self, factor: int) -> "TrainingsAhead":
         """So many in place of each."""
-        return Ahead(count * self.trainings, self.told)
+        return TrainingsAhead(factor * self.training_count, self.printed_settings)
 
 
-AHEAD: ContextVar[Ahead | None] = ContextVar("AHEAD", default=None)
+TRAININGS_AHEAD: ContextVar[TrainingsAhead | None] = ContextVar("AHEAD", default=None)
 
 
-def ahead_of_this() -> Ahead:
-    return AHEAD.get() or Ahead(0)
+def get_trainings_ahead() -> TrainingsAhead:
+    return TRAININGS_AHEAD.get() or TrainingsAhead(0)
 
 
 @contextmanager
-def looking_ahead(ahead: Ahead) -> Iterator[None]:
-    token = AHEAD.set(ahead)
+def set_trainings_ahead(trainings_ahead: TrainingsAhead) -> Iterator[None]:
+    context_token = TRAININGS_AHEAD.set(trainings_ahead)
     try:
         yield
     finally:
-        AHEAD.reset(token)
+        TRAININGS_AHEAD.reset(context_token)
 
 
 @dataclass
 class BatchTimer:
-    """Measures the first batches of a training that has `done` some."""
+    """Measures the first batches of a training that has `batches_done` some."""
 
     run: Run
-    done: int
-    seen_at: list[float] = field(default_factory=list)  # when batches had been seen, by `time.perf_counter`
+    batches_done: int
+    batch_times: list[float] = field(default_factory=list)  # when batches had been seen, by `time.perf_counter`
 
-    def tick(self) -> None:
+    def count_batch(self) -> None:
         """A batch has been seen. Once enough have been, prints how long all trainings take if that is long."""
-        ahead, settings = ahead_of_this(), str(self.run.choices.config)
-        if not ahead.trainings or settings in ahead.told:
+        trainings_ahead, settings_text = get_trainings_ahead(), str(self.run.choices.config)
+        if not trainings_ahead.training_count or settings_text in trainings_ahead.printed_settings:
             return
-        self.seen_at.append(time.perf_counter())
-        batches = len(self.seen_at) - 1
-        if batches < MEASURED or self.seen_at[-1] - self.seen_at[0] < MEASURED_S:
+        self.batch_times.append(time.perf_counter())
+        batch_count = len(self.batch_times) - 1
+        if batch_count < MIN_MEASURED_BATCHES or self.batch_times[-1] - self.batch_times[0] < MIN_MEASURED_S:
             return
-        ahead.told.add(settings)
-        batch_s = median(later - earlier for earlier, later in pairwise(self.seen_at))
-        total_s = batch_s * (ahead.trainings * self.run.num_iters - self.done)
-        if total_s > EFFORT.told_from_s:
-            trainings = f"{ahead.trainings} trainings" if ahead.trainings > 1 else "the training"
-            told = (
-                f"about {format_duration(total_s)} for {trainings} of {self.run.model.model_name} "
+        trainings_ahead.printed_settings.add(settings_text)
+        seconds_per_batch = median(later_time - earlier_time for earlier_time, later_time in pairwise(self.batch_times))
+        remaining_s = seconds_per_batch * (trainings_ahead.training_count * self.run.num_iters - self.batches_done)
+        if remaining_s > EFFORT.told_from_s:
+            trainings_text = (
+                f"{trainings_ahead.training_count} trainings" if trainings_ahead.training_count > 1 else "the training"
+            )
+            message = (
+                f"about {format_duration(remaining_s)} for {trainings_text} of {self.run.model.model_name} "
                 f"{self.run.choices.preset}"
             )
-            told += f", measured over {batches} batches"
-            if batch_s >= 1:
-                told += f" of {format_duration(batch_s)}; Ctrl-C and SIGTERM stop it after a batch"
-            print_summary([("time", told)], even_if_quiet=True)
+            message += f", measured over {batch_count} batches"
+            if seconds_per_batch >= 1:
+                message += f" of {format_duration(seconds_per_batch)}; Ctrl-C and SIGTERM stop it after a batch"
+            print_summary([("time", message)], even_if_quiet=True)

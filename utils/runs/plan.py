@@ -14,7 +14,7 @@ from itertools import permutations
 from pathlib import Path
 
 from data.base.cli import MAX_SEED, list_flags, option, parse_positive_int
-from data.base.cli import parse_seed_option as a_seed
+from data.base.cli import parse_seed_option as seed_type
 from data.base.errors import InputError, compose_accents
 from data.base.terminal import format_participants, print_summary
 from data.cohorts import atlas
@@ -27,24 +27,24 @@ from data.cohorts.stored import open_run_cohort
 from data.cohorts.variants import scale_phenotype_as, standardise_cohort, train_on_everybody
 from models import MODELS, PRECISIONS, Model, Settings, override_settings
 from utils.runs import guards, record
-from utils.runs.candidates import PRESETS, Candidate, candidates, recorded
-from utils.runs.checkpoints import EVERYBODY, OF_FOLDS, CheckpointFolder
+from utils.runs.candidates import ALL_PRESETS, Candidate, parse_candidate, parse_candidates
+from utils.runs.checkpoints import EVERYBODY_FOLDER, FOLDS_FOLDER_PREFIX, CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import Caveats, Choices, Record
-from utils.runs.run import Job, Options, Run, pooled
-from utils.runs.work import is_child
+from utils.runs.record import Caveats, Choices, Manifest
+from utils.runs.run import Job, JobOptions, Run, make_pooled_run
+from utils.runs.work import is_child_process
 
-USUAL_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
-NUM_ITERS = 200  # unless --numIters says
-USUAL_RESULTS = Job.out_dir
-NO_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
-REPEAT = "repeat-{}"  # the name of a repeat's folders
-PATTERN = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
-JOB, CUT = "job", "folds"  # groups of options
-OF_LABELS = {"choose", "permutations"}
-NEEDS = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
-NEEDS |= {"score": "everybody"}
-EXCLUDES = {
+DEFAULT_CHECKPOINTS = Path("/data/ckpt")  # unless --chkPointDir says
+DEFAULT_NUM_ITERS = 200  # unless --numIters says
+DEFAULT_RESULTS = Job.out_dir
+NO_FOLD_SCORE = "no test on folds goes with it either: --train --everybody --score FOLDER names one"
+REPEAT_FOLDER = "repeat-{}"  # the name of a repeat's folders
+PATTERN_CHARACTERS = "*?[\\"  # what TensorFlow reads in a path as a pattern of others
+JOB_GROUP, FOLDS_GROUP = "job", "folds"  # groups of options
+LABEL_OPTIONS = {"choose", "permutations"}
+REQUIRED_OPTION = dict.fromkeys(("wholeSites", "fold", "jobs", "repeats", "choose", "permutations"), "folds")
+REQUIRED_OPTION |= {"score": "everybody"}
+EXCLUDED_OPTIONS = {
     "jobs": ["fold"],
     "everybody": ["folds"],
     "choose": ["preset", "set"],
@@ -54,11 +54,14 @@ EXCLUDES = {
 
 
 @dataclass(frozen=True)
-class TrainOptions(Options):
+class TrainOptions(JobOptions):
     """The options of --train: how long, from where, with which settings."""
 
     num_iters: int | None = option(
-        None, f"train until N batches have been seen in all (default {NUM_ITERS})", type=parse_positive_int, metavar="N"
+        None,
+        f"train until N batches have been seen in all (default {DEFAULT_NUM_ITERS})",
+        type=parse_positive_int,
+        metavar="N",
     )
     override_chkpt: bool = option(
         False, "start from zero; the old checkpoint stays until the first save", action="store_true"
@@ -67,7 +70,7 @@ class TrainOptions(Options):
         None,
         "compare presets (default all) or the lines of a file in inner folds, and train the best",
         nargs="?",
-        const=PRESETS,
+        const=ALL_PRESETS,
         metavar="A,B|FILE",
     )
     score: Path | None = option(
@@ -79,23 +82,28 @@ class TrainOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user asks for; None where nothing is said. `given` names the options that are not at their default."""
+class Request:
+    """What the user asks for; None where nothing is said. `non_default_options` names the options that are not at
+    their default."""
 
-    model: str = option("mmnn", "(default mmnn)", choices=sorted(MODELS), group=JOB)
-    preset: str | None = option(None, "named hyper-parameters of the model", metavar="NAME", group=JOB)
+    model: str = option("mmnn", "(default mmnn)", choices=sorted(MODELS), group=JOB_GROUP)
+    preset: str | None = option(None, "named hyper-parameters of the model", metavar="NAME", group=JOB_GROUP)
     set: list[str] | None = option(
-        None, "one hyper-parameter; may be repeated", action="append", metavar="KEY=VALUE", group=JOB
+        None, "one hyper-parameter; may be repeated", action="append", metavar="KEY=VALUE", group=JOB_GROUP
     )
     seed: int | None = option(
-        None, "seed of weights, batch order, folds and resampling (default 0)", type=a_seed, metavar="N", group=JOB
+        None,
+        "seed of weights, batch order, folds and resampling (default 0)",
+        type=seed_type,
+        metavar="N",
+        group=JOB_GROUP,
     )
-    dry_run: bool = option(False, "say who and how many trainings; write nothing", action="store_true", group=JOB)
+    dry_run: bool = option(False, "say who and how many trainings; write nothing", action="store_true", group=JOB_GROUP)
     data_dir: Path | None = option(
         None, "cohort or folder of records (default: simulated demo)", type=Path, metavar="DIR", group="data"
     )
     chk_point_dir: Path = option(
-        USUAL_CHECKPOINTS, "checkpoints (default /data/ckpt)", type=Path, metavar="DIR", group="data"
+        DEFAULT_CHECKPOINTS, "checkpoints (default /data/ckpt)", type=Path, metavar="DIR", group="data"
     )
     out_dir: Path | None = option(
         None, "results (default results/<model>-<job>)", type=Path, metavar="DIR", group="data"
@@ -105,27 +113,27 @@ class Asked:
         "test everybody: in N folds, or leaving out one value of COLUMN at a time",
         type=compose_accents,
         metavar="N|COLUMN",
-        group=CUT,
+        group=FOLDS_GROUP,
     )
     whole_sites: bool = option(
-        False, "with --folds N: a site's participants are all in one fold", action="store_true", group=CUT
+        False, "with --folds N: a site's participants are all in one fold", action="store_true", group=FOLDS_GROUP
     )
     fold: str | None = option(
-        None, "do one fold only: its number from 0, or its site", type=compose_accents, metavar="K", group=CUT
+        None, "do one fold only: its number from 0, or its site", type=compose_accents, metavar="K", group=FOLDS_GROUP
     )
     repeats: int = option(
         1,
         "do it R times, each with the next seed, and take the mean (default 1)",
         type=parse_positive_int,
         metavar="R",
-        group=CUT,
+        group=FOLDS_GROUP,
     )
-    jobs: int = option(1, "do J folds at a time (default 1)", type=parse_positive_int, metavar="J", group=CUT)
+    jobs: int = option(1, "do J folds at a time (default 1)", type=parse_positive_int, metavar="J", group=FOLDS_GROUP)
     everybody: bool = option(
         False,
         "one model of all participants, for use elsewhere; --test and --blackout use it on others",
         action="store_true",
-        group=CUT,
+        group=FOLDS_GROUP,
     )
     precision: str | None = option(
         None, "precision of the layers (default float32)", choices=PRECISIONS, group="machine"
@@ -134,29 +142,29 @@ class Asked:
         False, "use a GPU although other processes hold it", action="store_true", group="machine"
     )
     job: Job
-    options: Options
-    given: frozenset[str]
-    trained: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
+    options: JobOptions
+    non_default_options: frozenset[str]
+    bundle_folder: CheckpointFolder | None = None  # of a bundle, in place of those in `chk_point_dir`
     cross_validation: CrossValidation | None = None  # whose settings are the defaults of a training on everybody
 
     @property
-    def network(self) -> Model:
+    def model_spec(self) -> Model:
         return MODELS[self.model]
 
     @property
-    def training(self) -> TrainOptions | None:
+    def train_options(self) -> TrainOptions | None:
         """The options of a training; None for other jobs, which use its checkpoint."""
         return self.options if isinstance(self.options, TrainOptions) else None
 
     @property
     def override(self) -> bool:
-        return self.training is not None and self.training.override_chkpt
+        return self.train_options is not None and self.train_options.override_chkpt
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """What --choose compares. Raises InputError."""
-        text = self.training.choose if self.training else None
-        return () if text is None else candidates(text, self.network)
+        choose_text = self.train_options.choose if self.train_options else None
+        return () if choose_text is None else parse_candidates(choose_text, self.model_spec)
 
     @property
     def division(self) -> str:
@@ -164,320 +172,420 @@ class Asked:
         return f"{self.folds or ''}{WHOLE_SITES if self.whole_sites else ''}"
 
     @property
-    def kept(self) -> Path:
+    def checkpoint_root(self) -> Path:
         """Where the checkpoints are: of all folds, or of the one network."""
-        folder = self.chk_point_dir / self.model
+        model_folder = self.chk_point_dir / self.model
         if self.folds:
-            return folder / f"{OF_FOLDS}{encode_folder_name(self.division)}"
-        return folder / EVERYBODY if self.everybody else folder
+            return model_folder / f"{FOLDS_FOLDER_PREFIX}{encode_folder_name(self.division)}"
+        return model_folder / EVERYBODY_FOLDER if self.everybody else model_folder
 
     @property
-    def places(self) -> list[Path]:
+    def repeat_folders(self) -> list[Path]:
         """Where the checkpoints of each repeat are."""
-        several = [self.kept / REPEAT.format(number) for number in range(self.repeats)]
-        return several if self.repeats > 1 else [self.kept]
+        numbered_folders = [
+            self.checkpoint_root / REPEAT_FOLDER.format(repeat_number) for repeat_number in range(self.repeats)
+        ]
+        return numbered_folders if self.repeats > 1 else [self.checkpoint_root]
 
     @property
     def training_command(self) -> str:
         """The command that makes the checkpoint."""
-        given: list[tuple[str, object]] = [("--preset", self.preset), *(("--set", text) for text in self.set or ())]
-        given += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
-        given += [("--repeats", self.repeats if self.repeats > 1 else None)]
-        words = [str(word) for pair in given if pair[1] for word in pair]
-        words += ["--wholeSites"] if self.whole_sites else []
-        words += ["--everybody"] if self.everybody else []
-        return shlex.join(["run.py", "--train", "--model", self.model, *words])
+        flag_values: list[tuple[str, object]] = [
+            ("--preset", self.preset),
+            *(("--set", set_text) for set_text in self.set or ()),
+        ]
+        flag_values += [("--chkPointDir", self.chk_point_dir), ("--dataDir", self.data_dir), ("--folds", self.folds)]
+        flag_values += [("--repeats", self.repeats if self.repeats > 1 else None)]
+        command_words = [str(word) for flag_value in flag_values if flag_value[1] for word in flag_value]
+        command_words += ["--wholeSites"] if self.whole_sites else []
+        command_words += ["--everybody"] if self.everybody else []
+        return shlex.join(["run.py", "--train", "--model", self.model, *command_words])
 
     @cached_property
-    def results(self) -> Path:
+    def results_folder(self) -> Path:
         """The folder of the results. Raises InputError if this, the checkpoints and the cohort are not kept apart."""
-        out_dir = self.out_dir or self.usual_results
-        check_apart({"--outDir": out_dir, "--chkPointDir": self.chk_point_dir / self.model, "--dataDir": self.data_dir})
-        return out_dir
+        results_folder = self.out_dir or self.default_results_folder
+        check_folders_apart(
+            {"--outDir": results_folder, "--chkPointDir": self.chk_point_dir / self.model, "--dataDir": self.data_dir}
+        )
+        return results_folder
 
     @property
-    def usual_results(self) -> Path:
+    def default_results_folder(self) -> Path:
         """Where results go unless --outDir says."""
-        beside = self.data_dir.resolve() if self.data_dir else Path()
-        template = self.job.out_dir if self.data_dir else USUAL_RESULTS
-        if template == USUAL_RESULTS:
-            template += "-everybody" if self.everybody else ""
-            template += f"-folds-{encode_folder_name(self.division)}" if self.folds else ""
-            template += "-repeats" if self.repeats > 1 else ""
-        return Path(template.format(model=self.model, job=self.job.name, data=beside.parent / beside.name))
+        cohort_folder = self.data_dir.resolve() if self.data_dir else Path()
+        path_pattern = self.job.out_dir if self.data_dir else DEFAULT_RESULTS
+        if path_pattern == DEFAULT_RESULTS:
+            path_pattern += "-everybody" if self.everybody else ""
+            path_pattern += f"-folds-{encode_folder_name(self.division)}" if self.folds else ""
+            path_pattern += "-repeats" if self.repeats > 1 else ""
+        return Path(
+            path_pattern.format(model=self.model, job=self.job.name, data=cohort_folder.parent / cohort_folder.name)
+        )
 
     @property
-    def source(self) -> Path:
+    def cohort_path(self) -> Path:
         """The cohort; the demo cohort on the grid that the model reads unless the user names one."""
         if self.data_dir:
             return self.data_dir
         from data.demo import load_demo_cohort  # pandas and scikit-learn are needed only where a cohort is made
 
-        return load_demo_cohort(self.network.required_grid or REDUCED)
+        return load_demo_cohort(self.model_spec.required_grid or REDUCED)
 
-    def config(self, saved: Record | None) -> tuple[str, Settings]:
-        """The preset's name and the hyper-parameters, as `saved` unless the user says. Raises InputError."""
-        presets, before = self.network.module.PRESETS, saved.settings if saved else self.cross_validation
-        name = self.preset or (before.preset if before else next(iter(presets)))
-        if name not in presets:
-            raise InputError(f"--preset {name} is unknown to {self.model}; expected one of {', '.join(presets)}.")
-        base = self.network.parse_settings(before.config) if before and name == before.preset else presets[name]
-        return name, override_settings(base, self.set or [])
+    def choose_config(self, checkpoint_manifest: Manifest | None) -> tuple[str, Settings]:
+        """The preset's name and the hyper-parameters, as `checkpoint_manifest` unless the user says. Raises
+        InputError."""
+        config_by_preset, earlier_settings = (
+            self.model_spec.module.PRESETS,
+            checkpoint_manifest.settings if checkpoint_manifest else self.cross_validation,
+        )
+        preset_name = self.preset or (earlier_settings.preset if earlier_settings else next(iter(config_by_preset)))
+        if preset_name not in config_by_preset:
+            raise InputError(
+                f"--preset {preset_name} is unknown to {self.model}; expected one of {', '.join(config_by_preset)}."
+            )
+        base_config = (
+            self.model_spec.parse_settings(earlier_settings.config)
+            if earlier_settings and preset_name == earlier_settings.preset
+            else config_by_preset[preset_name]
+        )
+        return preset_name, override_settings(base_config, self.set or [])
 
 
 @dataclass(frozen=True)
-class Part:
+class RunLocation:
     """Where one run of a job reads and writes: its cohort, its checkpoint and results, what it is of all."""
 
     cohort: Cohort
-    kept: Path
+    checkpoint_path: Path
     out_dir: Path
     folds: Folds | None = None
     fold: str = ""
     repeat: int = 0
-    is_asked: bool = True
+    is_requested: bool = True
 
 
-def check_apart(named: Mapping[str, Path | None]) -> None:
+def check_folders_apart(path_by_flag: Mapping[str, Path | None]) -> None:
     """Raises InputError for a folder that is another one or lies in it, through links, too; and for one that TensorFlow
     would read as a pattern of others, which it would delete."""
-    folders = {flag: Path(os.path.realpath(path)) for flag, path in named.items() if path}
-    for (flag, inner), (other, outer) in permutations(folders.items(), 2):
-        if outer in (inner, *inner.parents):
+    real_path_by_flag = {
+        flag: Path(os.path.realpath(folder_path)) for flag, folder_path in path_by_flag.items() if folder_path
+    }
+    for (flag, inner_path), (outer_flag, outer_path) in permutations(real_path_by_flag.items(), 2):
+        if outer_path in (inner_path, *inner_path.parents):
             raise InputError(
-                f"{flag} {named[flag]} is {other} {named[other]}, or lies in it; keep results, checkpoints and cohorts "
-                "in folders of their own."
+                f"{flag} {path_by_flag[flag]} is {outer_flag} {path_by_flag[outer_flag]}, or lies in it; keep results, "
+                "checkpoints and cohorts in folders of their own."
             )
-    if odd := sorted(set(str(named["--chkPointDir"])) & set(PATTERN)):
+    if forbidden_characters := sorted(set(str(path_by_flag["--chkPointDir"])) & set(PATTERN_CHARACTERS)):
         raise InputError(
-            f"--chkPointDir {named['--chkPointDir']} holds {' '.join(odd)}, which TensorFlow reads as a pattern of "
-            f"other folders; name a folder without {' '.join(PATTERN)}."
+            f"--chkPointDir {path_by_flag['--chkPointDir']} holds {' '.join(forbidden_characters)}, which TensorFlow "
+            f"reads as a pattern of other folders; name a folder without {' '.join(PATTERN_CHARACTERS)}."
         )
 
 
-def plan(asked: Asked, jobs: Iterable[Job]) -> list[Run]:
+def plan_runs(request: Request, all_jobs: Iterable[Job]) -> list[Run]:
     """The runs of the job, those that are to be done checked. Raises InputError for the first thing that is wrong; of
-    `jobs` the options are known that this one does not take."""
-    check_options(asked, jobs)
-    asked = replace(asked, seed=seed_of(asked))
-    if asked.preset or not asked.kept.exists():
-        asked.config(None)  # a mistake there is reported before the cohort is read
-    _ = asked.results, asked.candidates
-    runs = [*runs_of(asked)]
-    stands = pooled(runs)
-    print_before(stands)
-    if asked.everybody:
-        score = stands.cross_validation
-        print(f"{stands.checkpoints.path} is of everybody and has no score of its own; {score or NO_SCORE}.")
-        if score and score.chosen:
-            print(score.choice)
+    `all_jobs` the options are known that this one does not take."""
+    check_options(request, all_jobs)
+    request = replace(request, seed=choose_seed(request))
+    if request.preset or not request.checkpoint_root.exists():
+        request.choose_config(None)  # a mistake there is reported before the cohort is read
+    _ = request.results_folder, request.candidates
+    runs = [*make_runs(request)]
+    pooled_run = make_pooled_run(runs)
+    print_cohort_summary(pooled_run)
+    if request.everybody:
+        cross_validation = pooled_run.cross_validation
+        print(
+            f"{pooled_run.checkpoints.path} is of everybody and has no score of its own; "
+            f"{cross_validation or NO_FOLD_SCORE}."
+        )
+        if cross_validation and cross_validation.chosen:
+            print(cross_validation.choice)
     for run in runs:
-        if run.is_asked and run.is_due():
-            run.job.check(run, run.checkpoints.record() if is_used(asked, run.checkpoints) else None)
-    record.check_free(stands.out_dir, asked.job.name, asked.model)
+        if run.is_requested and run.is_due():
+            run.job.check(run, run.checkpoints.manifest() if uses_checkpoint(request, run.checkpoints) else None)
+    record.check_folder_free(pooled_run.out_dir, request.job.name, request.model)
     return runs
 
 
-def check_options(asked: Asked, jobs: Iterable[Job]) -> None:
+def check_options(request: Request, all_jobs: Iterable[Job]) -> None:
     """Raises InputError for options that do not go together."""
-    if is_child():  # whoever started it has checked them
+    if is_child_process():  # whoever started it has checked them
         return
-    job, model, given = asked.job, asked.network, asked.given
-    for name in sorted(given - {*list_flags(job.options)}):
-        if takers := [other.flag for other in jobs if name in list_flags(other.options)]:
-            raise InputError(f"--{name} goes with {' or '.join(takers)}, not with {job.flag}; leave it out.")
-    if job.needs and not getattr(model, job.needs):
-        able = " or ".join(name for name, other in MODELS.items() if getattr(other, job.needs))
-        raise InputError(job.refusal.format(able=able, model=model.model_name))
-    if asked.repeats > 1 and not job.is_repeated:
-        raise InputError(f"--repeats {asked.repeats} is not for {job.flag}, which is done once; leave it out.")
-    for name in sorted(given & OF_LABELS):
-        if model.predicted != "label":
-            raise InputError(f"--{name} is about the label, which {model.model_name} does not predict; leave it out.")
-    for name, other in NEEDS.items():
-        if name in given and other not in given:
-            raise InputError(f"--{name} goes with --{other}; name that, too, or leave --{name} out.")
-    for name, others in EXCLUDES.items():
-        if name in given and (odd := [other for other in others if other in given]):
-            raise InputError(f"--{name} and --{odd[0]} exclude each other; leave one out.")
-    if asked.folds and asked.folds.endswith(WHOLE_SITES):
-        raise InputError(f"--folds {asked.folds} is the name of a folder; write {Division.parse(asked.folds).flags}.")
-    if asked.whole_sites and asked.folds and Division.parse(asked.folds).column:
+    job, model_spec, non_default_options = request.job, request.model_spec, request.non_default_options
+    for name in sorted(non_default_options - {*list_flags(job.options_class)}):
+        if accepting_flags := [
+            alternative.flag for alternative in all_jobs if name in list_flags(alternative.options_class)
+        ]:
+            raise InputError(f"--{name} goes with {' or '.join(accepting_flags)}, not with {job.flag}; leave it out.")
+    if job.required_property and not getattr(model_spec, job.required_property):
+        capable_models = " or ".join(
+            name for name, alternative in MODELS.items() if getattr(alternative, job.required_property)
+        )
+        raise InputError(job.refusal.format(able=capable_models, model=model_spec.model_name))
+    if request.repeats > 1 and not job.is_repeated:
+        raise InputError(f"--repeats {request.repeats} is not for {job.flag}, which is done once; leave it out.")
+    for name in sorted(non_default_options & LABEL_OPTIONS):
+        if model_spec.predicted != "label":
+            raise InputError(
+                f"--{name} is about the label, which {model_spec.model_name} does not predict; leave it out."
+            )
+    for name, alternative in REQUIRED_OPTION.items():
+        if name in non_default_options and alternative not in non_default_options:
+            raise InputError(f"--{name} goes with --{alternative}; name that, too, or leave --{name} out.")
+    for name, excluded_options in EXCLUDED_OPTIONS.items():
+        if name in non_default_options and (
+            conflicting_options := [
+                alternative for alternative in excluded_options if alternative in non_default_options
+            ]
+        ):
+            raise InputError(f"--{name} and --{conflicting_options[0]} exclude each other; leave one out.")
+    if request.folds and request.folds.endswith(WHOLE_SITES):
         raise InputError(
-            f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {asked.folds}; leave it out."
+            f"--folds {request.folds} is the name of a folder; write {Division.parse(request.folds).flags}."
+        )
+    if request.whole_sites and request.folds and Division.parse(request.folds).column:
+        raise InputError(
+            f"--wholeSites goes with a number of folds, as in --folds 10, not with --folds {request.folds}; leave it "
+            "out."
         )
 
 
-def runs_of(asked: Asked) -> Iterator[Run]:
+def make_runs(request: Request) -> Iterator[Run]:
     """Each run, not checked yet."""
-    parts = [*parts_of(asked)]
-    folders = [asked.trained or checkpoints_of(asked, part) for part in parts]
-    saved = [asked_record(asked, part, folder) for part, folder in zip(parts, folders, strict=True)]
-    usual = next(filter(None, saved), None)  # a fold that is not trained yet is as one that is
-    moments = None
-    for part, folder, of in zip(parts, folders, saved, strict=True):
-        run = run_of(asked, part, folder, of, of or usual)
+    locations = [*make_run_locations(request)]
+    checkpoint_folders = [request.bundle_folder or make_checkpoint_folder(request, location) for location in locations]
+    checkpoint_manifests = [
+        read_checkpoint_manifest(request, location, checkpoint_folder)
+        for location, checkpoint_folder in zip(locations, checkpoint_folders, strict=True)
+    ]
+    default_manifest = next(
+        filter(None, checkpoint_manifests), None
+    )  # a fold that is not trained yet is as one that is
+    site_moments = None
+    for location, checkpoint_folder, checkpoint_manifest in zip(
+        locations, checkpoint_folders, checkpoint_manifests, strict=True
+    ):
+        run = make_run(
+            request, location, checkpoint_folder, checkpoint_manifest, checkpoint_manifest or default_manifest
+        )
         if run.transductive and not (
-            part.folds and part.folds.reduced_cohort_by_fold
+            location.folds and location.folds.reduced_cohort_by_fold
         ):  # sites are the same in all folds
-            moments = moments or run.cohort.moments_by_site
-            run = replace(run, cohort=replace(run.cohort, moments_by_site=moments))
+            site_moments = site_moments or run.cohort.moments_by_site
+            run = replace(run, cohort=replace(run.cohort, moments_by_site=site_moments))
         yield run
 
 
-def checkpoints_of(asked: Asked, part: Part) -> CheckpointFolder:
+def make_checkpoint_folder(request: Request, location: RunLocation) -> CheckpointFolder:
     """The folder of a run's checkpoints. New people, as of `convert --like`, do not train them: the command that does
     names the cohort of the training, or COHORT if that is not known."""
-    folder = CheckpointFolder(part.kept, asked.training_command)
-    if part.cohort.split_subjects("train"):
-        return folder
-    trained = replace(asked, data_dir=Path(folder.cohort_of_training or "COHORT"))
-    return replace(folder, training=trained.training_command)
+    checkpoint_folder = CheckpointFolder(location.checkpoint_path, request.training_command)
+    if location.cohort.split_subjects("train"):
+        return checkpoint_folder
+    training_request = replace(request, data_dir=Path(checkpoint_folder.training_cohort_path or "COHORT"))
+    return replace(checkpoint_folder, training_command=training_request.training_command)
 
 
-def parts_of(asked: Asked) -> Iterator[Part]:
+def make_run_locations(request: Request) -> Iterator[RunLocation]:
     """The cohort and the folders of each run. Raises InputError if the cohort cannot be divided as is asked for."""
-    out_dir = asked.results
-    if not asked.folds:
-        cohort = open_run_cohort(asked.source)
-        if asked.everybody and asked.training:
-            cohort = of_everybody(cohort)
-        yield Part(cohort, asked.kept, out_dir)
+    results_folder = request.results_folder
+    if not request.folds:
+        cohort = open_run_cohort(request.cohort_path)
+        if request.everybody and request.train_options:
+            cohort = assign_everybody(cohort)
+        yield RunLocation(cohort, request.checkpoint_root, results_folder)
         return
-    seed = asked.seed or 0
-    folds = open_folds(asked.source, asked.division, seed, asked.places[0])
-    for note in folds.warnings:
-        print(note, flush=True)
-    if asked.repeats > 1 and (folds.reduced_cohort_by_fold or not folds.are_numbered):
+    seed = request.seed or 0
+    folds = open_folds(request.cohort_path, request.division, seed, request.repeat_folders[0])
+    for warning in folds.warnings:
+        print(warning, flush=True)
+    if request.repeats > 1 and (folds.reduced_cohort_by_fold or not folds.are_numbered):
         print("The repeats have the same folds, and differ in the networks' starts only.", flush=True)
-    asked_fold = None if asked.fold is None else folds.find_fold(asked.fold)
-    for number, place in enumerate(asked.places):
-        cut = open_repeat_folds(folds, seed + number, place) if number else folds
-        of_repeat = out_dir / REPEAT.format(number) if asked.repeats > 1 else out_dir
-        for name in cut.fold_names:
-            results, is_asked = make_fold_folder(of_repeat, name), asked_fold in (None, name)
-            yield Part(
-                cut.make_fold_cohort(name), place / encode_folder_name(name), results, cut, name, number, is_asked
+    requested_fold = None if request.fold is None else folds.find_fold(request.fold)
+    for repeat_number, repeat_folder in enumerate(request.repeat_folders):
+        repeat_folds = open_repeat_folds(folds, seed + repeat_number, repeat_folder) if repeat_number else folds
+        repeat_results = results_folder / REPEAT_FOLDER.format(repeat_number) if request.repeats > 1 else results_folder
+        for fold_name in repeat_folds.fold_names:
+            fold_results, is_requested = (
+                make_fold_folder(repeat_results, fold_name),
+                requested_fold in (None, fold_name),
+            )
+            yield RunLocation(
+                repeat_folds.make_fold_cohort(fold_name),
+                repeat_folder / encode_folder_name(fold_name),
+                fold_results,
+                repeat_folds,
+                fold_name,
+                repeat_number,
+                is_requested,
             )
 
 
-def seed_of(asked: Asked) -> int:
+def choose_seed(request: Request) -> int:
     """The seed: the user's, or that of the trainings that are continued or used. Raises InputError if it leaves none
     for all repeats."""
-    seed = asked.seed
+    seed = request.seed
     if seed is None:
-        folder = asked.trained or CheckpointFolder(asked.kept)
-        saved = folder.record().settings if folder.whole and not asked.override else None
-        seed = read_saved_seed(asked.places[0]) if asked.folds else saved.seed if saved else 0
-    if seed + asked.repeats - 1 > MAX_SEED:
-        raise InputError(f"--seed {seed} leaves no seeds for {asked.repeats} repeats; use a smaller one.")
+        checkpoint_folder = request.bundle_folder or CheckpointFolder(request.checkpoint_root)
+        checkpoint_settings = (
+            checkpoint_folder.manifest().settings if checkpoint_folder.latest_intact and not request.override else None
+        )
+        seed = (
+            read_saved_seed(request.repeat_folders[0])
+            if request.folds
+            else checkpoint_settings.seed
+            if checkpoint_settings
+            else 0
+        )
+    if seed + request.repeats - 1 > MAX_SEED:
+        raise InputError(f"--seed {seed} leaves no seeds for {request.repeats} repeats; use a smaller one.")
     return seed
 
 
-def of_everybody(cohort: Cohort) -> Cohort:
+def assign_everybody(cohort: Cohort) -> Cohort:
     """The cohort with everybody to train on; people without a label, and a phenotype that stays, are printed."""
-    found = train_on_everybody(cohort)
-    if unlabelled := [row.subject for row in found.rows if row.split == "test"]:
-        print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled)))}.")
-    if found.raw_phenotype is None:
+    full_cohort = train_on_everybody(cohort)
+    if unlabelled_subjects := [cohort_row.subject for cohort_row in full_cohort.rows if cohort_row.split == "test"]:
+        print(f"Not trained on, since no label is known of them: {format_participants(len(set(unlabelled_subjects)))}.")
+    if full_cohort.raw_phenotype is None:
         print(f"{cohort.path} has no phenotype.csv: the phenotype stays as it is stored, scaled on whomever it was.")
-    return found
+    return full_cohort
 
 
-def is_used(asked: Asked, folder: CheckpointFolder) -> bool:
+def uses_checkpoint(request: Request, checkpoint_folder: CheckpointFolder) -> bool:
     """Whether a run uses or continues the checkpoint in a folder."""
-    return asked.job.needs_checkpoint or (folder.exists and not asked.override)
+    return request.job.needs_checkpoint or (checkpoint_folder.exists and not request.override)
 
 
-def asked_record(asked: Asked, part: Part, folder: CheckpointFolder) -> Record | None:
+def read_checkpoint_manifest(
+    request: Request, location: RunLocation, checkpoint_folder: CheckpointFolder
+) -> Manifest | None:
     """The record of the checkpoint to continue or to use; None to start from zero. Raises InputError if one that is
     needed is missing, or one that is there is of another model or fold."""
-    if not is_used(asked, folder) or not (folder.exists or part.is_asked):
+    if not uses_checkpoint(request, checkpoint_folder) or not (checkpoint_folder.exists or location.is_requested):
         return None
-    if asked.job.needs_checkpoint:
-        guards.trained_otherwise(folder, asked.chk_point_dir / asked.model)
-        folder.tell_of_training()
-    saved = folder.record()
-    if damaged := folder.damaged:
+    if request.job.needs_checkpoint:
+        guards.check_training_folder(checkpoint_folder, request.chk_point_dir / request.model)
+        checkpoint_folder.print_if_training()
+    checkpoint_manifest = checkpoint_folder.manifest()
+    if damaged_names := checkpoint_folder.damaged_names:
         print(
-            f"{', '.join(damaged)} in {folder.path} does not have its digest; used instead: "
-            f"{folder.latest().name}, of iteration {saved.step}.",
+            f"{', '.join(damaged_names)} in {checkpoint_folder.path} does not have its digest; used instead: "
+            f"{checkpoint_folder.latest_prefix().name}, of iteration {checkpoint_manifest.step}.",
             flush=True,
         )
-    there, here = (saved.model, saved.fold or "", saved.repeat), (asked.model, part.fold, part.repeat)
-    if there != here:
-        its, own = (f"{model}, fold {fold or 'none'}, repeat {repeat}" for model, fold, repeat in (there, here))
-        raise InputError(
-            f"{folder.path} is of model {its}, not of {own}; were folders exchanged? Give each its own name, or use "
-            f"{guards.OTHER}."
+    checkpoint_identity, location_identity = (
+        (checkpoint_manifest.model, checkpoint_manifest.fold or "", checkpoint_manifest.repeat),
+        (request.model, location.fold, location.repeat),
+    )
+    if checkpoint_identity != location_identity:
+        checkpoint_text, location_text = (
+            f"{model}, fold {fold or 'none'}, repeat {repeat}"
+            for model, fold, repeat in (checkpoint_identity, location_identity)
         )
-    return saved
+        raise InputError(
+            f"{checkpoint_folder.path} is of model {checkpoint_text}, not of {location_text}; were folders exchanged? "
+            f"Give each its own name, or use {guards.NEW_CHECKPOINT_ADVICE}."
+        )
+    return checkpoint_manifest
 
 
-def run_of(asked: Asked, part: Part, folder: CheckpointFolder, saved: Record | None, like: Record | None) -> Run:
-    """A run with every choice made, as `like` where the user says nothing. Raises InputError."""
-    model, training, of_folds = asked.network, asked.training, asked.cross_validation
-    of_folds = of_folds or (saved.cross_validation if saved else None)
-    preset, config = asked.config(like)
-    check_grid(asked, part.cohort)
-    cohort = part.cohort
-    if saved and saved.preparation and not (training or part.folds):  # new people
-        cohort = scale_phenotype_as(cohort, saved.preparation)
-    explicit = [saved, *(text for text in asked.set or () if text.startswith("connectome="))]
-    config = of_cohort(config, part.cohort, model, explicit)
-    compared = asked.candidates
-    if like and not training:  # what a permutation repeats
-        compared = tuple(recorded(text, model) for text in like.candidates)
-    compared = tuple(replace(one, config=of_cohort(one.config, part.cohort, model, one.changes)) for one in compared)
-    before = like.settings if like else None
-    usual = of_folds.num_iters if of_folds and training else NUM_ITERS
+def make_run(
+    request: Request,
+    location: RunLocation,
+    checkpoint_folder: CheckpointFolder,
+    checkpoint_manifest: Manifest | None,
+    default_manifest: Manifest | None,
+) -> Run:
+    """A run with every choice made, as `default_manifest` where the user says nothing. Raises InputError."""
+    model_spec, train_options, cross_validation = request.model_spec, request.train_options, request.cross_validation
+    cross_validation = cross_validation or (checkpoint_manifest.cross_validation if checkpoint_manifest else None)
+    preset, config = request.choose_config(default_manifest)
+    check_grid(request, location.cohort)
+    cohort = location.cohort
+    if checkpoint_manifest and checkpoint_manifest.preparation and not (train_options or location.folds):  # new people
+        cohort = scale_phenotype_as(cohort, checkpoint_manifest.preparation)
+    explicit_requests = [checkpoint_manifest, *(text for text in request.set or () if text.startswith("connectome="))]
+    config = fit_config_to_cohort(config, location.cohort, model_spec, explicit_requests)
+    compared_candidates = request.candidates
+    if default_manifest and not train_options:  # what a permutation repeats
+        compared_candidates = tuple(parse_candidate(text, model_spec) for text in default_manifest.candidates)
+    compared_candidates = tuple(
+        replace(
+            candidate,
+            config=fit_config_to_cohort(candidate.config, location.cohort, model_spec, candidate.setting_changes),
+        )
+        for candidate in compared_candidates
+    )
+    default_settings = default_manifest.settings if default_manifest else None
+    default_num_iters = cross_validation.num_iters if cross_validation and train_options else DEFAULT_NUM_ITERS
     choices = Choices(
-        model=model.model_name,
+        model=model_spec.model_name,
         preset=preset,
         config=asdict(config),
-        grid=part.cohort.grid.name if "volume" in model.input_names else None,
-        seed=(asked.seed or 0) + part.repeat,
-        precision=asked.precision or (before.precision if before else of_folds.precision if of_folds else "float32"),
+        grid=location.cohort.grid.name if "volume" in model_spec.input_names else None,
+        seed=(request.seed or 0) + location.repeat,
+        precision=request.precision
+        or (
+            default_settings.precision
+            if default_settings
+            else cross_validation.precision
+            if cross_validation
+            else "float32"
+        ),
     )
     run = Run(
-        job=asked.job,
+        job=request.job,
         choices=choices,
         config=config,
-        options=asked.options,
+        options=request.options,
         cohort=cohort,
-        data_dir=asked.data_dir,
-        checkpoints=folder,
-        out_dir=part.out_dir,
-        num_iters=(training.num_iters or usual) if training else like.step if like else 0,
-        override=asked.override,
-        folds=part.folds,
-        fold=part.fold,
-        repeat=part.repeat,
-        repeats=asked.repeats,
-        is_asked=part.is_asked,
-        candidates=compared,
-        everybody=asked.everybody or bool(saved and saved.everybody),
-        cross_validation=of_folds,
-        trained_with=of_others(saved) if asked.trained and saved else Caveats(),
-        begun=saved.begun if saved and training else "",
+        data_dir=request.data_dir,
+        checkpoints=checkpoint_folder,
+        out_dir=location.out_dir,
+        num_iters=(train_options.num_iters or default_num_iters)
+        if train_options
+        else default_manifest.step
+        if default_manifest
+        else 0,
+        override=request.override,
+        folds=location.folds,
+        fold=location.fold,
+        repeat=location.repeat,
+        repeats=request.repeats,
+        is_requested=location.is_requested,
+        candidates=compared_candidates,
+        everybody=request.everybody or bool(checkpoint_manifest and checkpoint_manifest.everybody),
+        cross_validation=cross_validation,
+        network_caveats=inherit_caveats(checkpoint_manifest)
+        if request.bundle_folder and checkpoint_manifest
+        else Caveats(),
+        training_id=checkpoint_manifest.begun if checkpoint_manifest and train_options else "",
     )
-    kept_in = asked.chk_point_dir / atlas.MEANS_FOLDER
-    cohort = standardise_cohort(run.cohort, run.standard)
-    return replace(run, cohort=cohort if asked.trained else replace(cohort, means_folder=kept_in))
+    means_folder = request.chk_point_dir / atlas.MEANS_FOLDER
+    cohort = standardise_cohort(run.cohort, run.standardisation)
+    return replace(run, cohort=cohort if request.bundle_folder else replace(cohort, means_folder=means_folder))
 
 
-def of_others(saved: Record) -> Caveats:
+def inherit_caveats(checkpoint_manifest: Manifest) -> Caveats:
     """What must stand beside whatever the network of a bundle says: the caveats of the cohort that trained them."""
-    problems = tuple(f"of the training participants: {text}" for text in saved.caveats.problems)
-    return replace(saved.caveats, problems=problems, transductive=False, unknown_site=False)
+    training_problems = tuple(
+        f"of the training participants: {problem}" for problem in checkpoint_manifest.caveats.problems
+    )
+    return replace(checkpoint_manifest.caveats, problems=training_problems, transductive=False, unknown_site=False)
 
 
-def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collection[object]) -> Settings:
-    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if something `explicit`
-    needs them: a checkpoint, or what the user says."""
-    if cohort.connectomes or "connectome" not in model.list_inputs(config):
+def fit_config_to_cohort(
+    config: Settings, cohort: Cohort, model_spec: Model, explicit_requests: Collection[object]
+) -> Settings:
+    """The hyper-parameters, without connectomes if the cohort has none. Raises InputError if something
+    `explicit_requests` needs them: a checkpoint, or what the user says."""
+    if cohort.connectomes or "connectome" not in model_spec.list_inputs(config):
         return config
-    if any(explicit):
+    if any(explicit_requests):
         raise InputError(
             f"{cohort.path} has no connectomes, and the checkpoint, or --set connectome=true, reads them; convert it "
             "with --connectome, or --like the cohort or bundle that was trained, or leave that out."
@@ -485,35 +593,54 @@ def of_cohort(config: Settings, cohort: Cohort, model: Model, explicit: Collecti
     return override_settings(config, ["connectome=false"])
 
 
-def check_grid(asked: Asked, cohort: Cohort) -> None:
+def check_grid(request: Request, cohort: Cohort) -> None:
     """Raises InputError if the cohort's volumes do not fit the model."""
-    model = asked.network
-    if model.required_grid is None or cohort.grid == model.required_grid:
+    model_spec = request.model_spec
+    if model_spec.required_grid is None or cohort.grid == model_spec.required_grid:
         return
     advice = "abide-data convert --grid full makes such volumes of the maps"
-    if model.required_grid == REDUCED:
-        full_pass = ["run.py", "--model", "cae", "--dataDir", asked.data_dir, "--chkPointDir", asked.chk_point_dir]
-        advice = f"reduce it: {shlex.join(map(str, full_pass))} (or abide-data convert --grid reduced)"
-    raise InputError(f"{cohort.path} is {cohort.grid}, {model.model_name} reads {model.required_grid}; {advice}.")
+    if model_spec.required_grid == REDUCED:
+        full_pass_command = [
+            "run.py",
+            "--model",
+            "cae",
+            "--dataDir",
+            request.data_dir,
+            "--chkPointDir",
+            request.chk_point_dir,
+        ]
+        advice = f"reduce it: {shlex.join(map(str, full_pass_command))} (or abide-data convert --grid reduced)"
+    raise InputError(
+        f"{cohort.path} is {cohort.grid}, {model_spec.model_name} reads {model_spec.required_grid}; {advice}."
+    )
 
 
-def print_before(run: Run) -> None:
+def print_cohort_summary(run: Run) -> None:
     """Prints what a user must know before anything is done; before a training what the cohort holds."""
     cohort, folds = run.cohort, run.folds
     census = cohort.take_census(folds.fold_by_subject if folds else None)
-    facts = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
-    facts += [("note", text) for text in census.list_texts("notes") if facts]
+    summary_rows = [] if run.job.needs_checkpoint else [*census.make_count_rows("sites")]
+    summary_rows += [("note", warning) for warning in census.list_texts("notes") if summary_rows]
     if cohort.is_simulated:
-        facts.append(("SIMULATED", "the results say nothing about people"))
+        summary_rows.append(("SIMULATED", "the results say nothing about people"))
     if run.transductive:
-        how = "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
-        facts.append(("TRANSDUCTIVE", how))
-    usual = run.checkpoints.path.is_relative_to(USUAL_CHECKPOINTS)
-    if usual and not (run.job.needs_checkpoint or USUAL_CHECKPOINTS.exists()):
-        facts.append(("checkpoints", f"{USUAL_CHECKPOINTS} is made for them; --chkPointDir names another folder"))
-    if run.data_dir:
-        checked = folds.unchecked_cohort if folds else cohort
-        facts.append(
-            ("checked", format_check_line(checked.verdict, run.caveats.problems, checked.tables_folder or checked.path))
+        transductive_text = (
+            "each site is standardised by its own participants, tested ones too (their volumes, not their labels)"
         )
-    print_summary(facts)
+        summary_rows.append(("TRANSDUCTIVE", transductive_text))
+    is_default_folder = run.checkpoints.path.is_relative_to(DEFAULT_CHECKPOINTS)
+    if is_default_folder and not (run.job.needs_checkpoint or DEFAULT_CHECKPOINTS.exists()):
+        summary_rows.append(
+            ("checkpoints", f"{DEFAULT_CHECKPOINTS} is made for them; --chkPointDir names another folder")
+        )
+    if run.data_dir:
+        checked_cohort = folds.unchecked_cohort if folds else cohort
+        summary_rows.append(
+            (
+                "checked",
+                format_check_line(
+                    checked_cohort.verdict, run.caveats.problems, checked_cohort.tables_folder or checked_cohort.path
+                ),
+            )
+        )
+    print_summary(summary_rows)

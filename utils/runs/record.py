@@ -1,5 +1,5 @@
-"""What a run leaves of itself: its `Record`, as `run.json` in the folder of its results and beside each checkpoint; and
-the one question that a later run asks of it: is this done?"""
+"""What a run leaves of itself: its `Manifest`, as `run.json` in the folder of its results and beside each checkpoint;
+and the one question that a later run asks of it: is this done?"""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ from data.base.errors import InputError
 from data.cohorts.rows import SITE_UNKNOWN_MARK, Preparation, join_names
 from utils.runs.cross_validation import CrossValidation
 
-RECORD = "run.json"
-EARLIER = "earlier"  # the folder in results that holds those before, by the time when they were written
-TESTED = "checkpoint_results.csv"
-KEPT = (EARLIER, TESTED, files.LEDGER)  # what grows from run to run
-PART = re.compile(r"(fold|repeat)-.*")  # folders of parts of a run
-READ_AGAIN = (".csv", ".json")  # what later runs read: known by digest, other files by size
+MANIFEST_FILE = "run.json"
+EARLIER_FOLDER = "earlier"  # the folder in results that holds those before, by the time when they were written
+CHECKPOINT_RESULTS_FILE = "checkpoint_results.csv"
+CUMULATIVE_FILES = (EARLIER_FOLDER, CHECKPOINT_RESULTS_FILE, files.LEDGER)  # what grows from run to run
+FOLD_FOLDER_PATTERN = re.compile(r"(fold|repeat)-.*")  # folders of parts of a run
+DIGESTED_SUFFIXES = (".csv", ".json")  # what later runs read: known by digest, other files by size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,25 +53,25 @@ class Caveats:
     @property
     def marks(self) -> str:
         """` (SIMULATED, PROBLEMS: 2)` for titles and terminals, or nothing."""
-        marks = {
+        is_active_by_mark = {
             "SIMULATED": self.simulated,
             f"PROBLEMS: {len(self.problems)}": self.problems,
             "LEAK ACCEPTED": self.accepted_leaks,
             "TRANSDUCTIVE": self.transductive,
             SITE_UNKNOWN_MARK: self.unknown_site,
         }
-        found = [text for text, holds in marks.items() if holds]
-        return f" ({', '.join(found)})" if found else ""
+        active_marks = [mark_text for mark_text, is_active in is_active_by_mark.items() if is_active]
+        return f" ({', '.join(active_marks)})" if active_marks else ""
 
     @property
-    def held(self) -> dict[str, Any]:
+    def active_fields(self) -> dict[str, Any]:
         """Those that hold, for JSON, without what the cohort's metadata say themselves."""
-        names = ("problems", "transductive", "unknown_site")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        field_names = ("problems", "transductive", "unknown_site")
+        return {field_name: getattr(self, field_name) for field_name in field_names if getattr(self, field_name)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
+class TrainingPeople:
     """Who trained a network, and the encoder of its volumes: IDs, and the scans of these, see
     `Cohort.scans_by_subject`."""
 
@@ -83,7 +83,7 @@ class People:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Manifest:
     """All that is known on disk of a run. Two runs of one `key` have the same results, if they use the same `weights`
     (SHA-256: of the checkpoint that was used or trained, of several by part) and have seen as many batches (`step`)."""
 
@@ -111,12 +111,12 @@ class Record:
     shares: dict[str, float] = field(default_factory=dict)  # what each part counts, see `utils/training/shares.py`
     cross_validation: CrossValidation | None = None  # a test on folds that goes with a model of everybody
     caveats: Caveats = field(default_factory=Caveats)
-    people: People | None = None  # of a checkpoint
+    people: TrainingPeople | None = None  # of a checkpoint
     versions: dict[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     started: str = ""
     wall_time_s: float | None = None
-    outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `mark`
+    outputs: dict[str, str] = field(default_factory=dict)  # by path below the folder, see `fingerprint_file`
     headline: tuple[str, float | None, float | None, float | None] | None = None  # metric, value, low, high
     told: dict[str, Any] = field(default_factory=dict)  # what the job says of its results
 
@@ -125,186 +125,252 @@ class Record:
         return self.settings.model if self.settings else ""
 
     @property
-    def flat(self) -> dict[str, Any]:
+    def flat_fields(self) -> dict[str, Any]:
         """The record without groups."""
-        groups = ("settings", "caveats", "versions", "told")
-        content = asdict(self)
-        return {name: value for name, value in content.items() if name not in groups} | {
-            name: value for group in groups for name, value in (content[group] or {}).items()
+        group_names = ("settings", "caveats", "versions", "told")
+        manifest_fields = asdict(self)
+        return {
+            field_name: field_value
+            for field_name, field_value in manifest_fields.items()
+            if field_name not in group_names
+        } | {
+            field_name: field_value
+            for group_name in group_names
+            for field_name, field_value in (manifest_fields[group_name] or {}).items()
         }
 
 
-def key_of(*parts: object) -> str:
+def compute_run_key(*key_inputs: object) -> str:
     """SHA-256 of what decides results."""
-    return hashlib.sha256(files.format_json([files.FORMAT_VERSION, *parts]).encode()).hexdigest()
+    return hashlib.sha256(files.format_json([files.FORMAT_VERSION, *key_inputs]).encode()).hexdigest()
 
 
-def read(path: Path) -> Record | None:
+def read_manifest(manifest_path: Path) -> Manifest | None:
     """The record in a folder of results, or in a file; None if there is none. Raises InputError for a damaged one, and
     for another format."""
-    path = path / RECORD if path.is_dir() else path
-    if not path.is_file():
+    manifest_path = manifest_path / MANIFEST_FILE if manifest_path.is_dir() else manifest_path
+    if not manifest_path.is_file():
         return None
-    otherwise = f"move {path.parent if path.parent.name else path.parent.absolute()} away and repeat the run"
+    advice = (
+        f"move {manifest_path.parent if manifest_path.parent.name else manifest_path.parent.absolute()} away and "
+        "repeat the run"
+    )
     try:
-        files.check_format(path, files.read_json(path, dict).get("format"), otherwise)
-        return files.read_json(path, Record)
+        files.check_format(manifest_path, files.read_json(manifest_path, dict).get("format"), advice)
+        return files.read_json(manifest_path, Manifest)
     except InputError as error:
-        raise InputError(f"{error} Or {otherwise}." if otherwise not in str(error) else str(error)) from error
+        raise InputError(f"{error} Or {advice}." if advice not in str(error) else str(error)) from error
 
 
-def write(path: Path, record: Record) -> None:
-    files.write_json(path, asdict(record))
+def write_manifest(manifest_path: Path, manifest: Manifest) -> None:
+    files.write_json(manifest_path, asdict(manifest))
 
 
-def is_done(folder: Path, key: str, weights: str | Mapping[str, str] | None, step: int) -> bool:
+def has_finished_results(
+    results_folder: Path, run_key: str, weights_sha256: str | Mapping[str, str] | None, min_step: int
+) -> bool:
     """Whether a folder holds the finished results of a run with this key, by these weights, of so many batches at
     least, as they were written."""
-    found = read(folder / RECORD)
-    if found is None or not found.finished or (found.key, found.weights) != (key, weights):
+    manifest = read_manifest(results_folder / MANIFEST_FILE)
+    if manifest is None or not manifest.finished or (manifest.key, manifest.weights) != (run_key, weights_sha256):
         return False
-    return found.step >= step and not changed(folder, found)
+    return manifest.step >= min_step and not find_changed_outputs(results_folder, manifest)
 
 
-def changed(folder: Path, record: Record) -> list[str]:
+def find_changed_outputs(results_folder: Path, manifest: Manifest) -> list[str]:
     """The outputs of a finished run that are gone, or not as it wrote them."""
-    return [name for name, was in record.outputs.items() if mark(folder / name) != was]
+    return [
+        output_name
+        for output_name, recorded_fingerprint in manifest.outputs.items()
+        if fingerprint_file(results_folder / output_name) != recorded_fingerprint
+    ]
 
 
-def check_finished(folder: Path, expected: str) -> Record:
-    """The record of the finished run in a folder. Raises InputError that says what is `expected`: unless the run is
+def read_finished_manifest(results_folder: Path, expectation: str) -> Manifest:
+    """The record of the finished run in a folder. Raises InputError that says what is `expectation`: unless the run is
     finished, and its outputs are as it wrote them."""
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; {expected}.")
-    found = read(folder)
-    if found is None or not found.finished:
-        state = "is not finished" if folder.is_dir() else "is not there"
-        raise InputError(f"{folder}: the run {state}; {expected}. Repeat its command.")
-    if damaged := changed(folder, found):
-        raise InputError(f"{folder}: {damaged[0]} is not as it was written; {expected}. Repeat the run.")
-    return found
+    if results_folder.is_file():
+        raise InputError(f"{results_folder} is a file; {expectation}.")
+    manifest = read_manifest(results_folder)
+    if manifest is None or not manifest.finished:
+        state_text = "is not finished" if results_folder.is_dir() else "is not there"
+        raise InputError(f"{results_folder}: the run {state_text}; {expectation}. Repeat its command.")
+    if changed_outputs := find_changed_outputs(results_folder, manifest):
+        raise InputError(
+            f"{results_folder}: {changed_outputs[0]} is not as it was written; {expectation}. Repeat the run."
+        )
+    return manifest
 
 
-def outputs_of(folder: Path) -> dict[str, str]:
+def fingerprint_outputs(results_folder: Path) -> dict[str, str]:
     """What a run wrote into its folder, which held nothing before; without the folders of parts."""
-    found = [path for path in own_in(folder) if path.name != RECORD and not PART.match(path.name)]
-    inside = [path for top in found if top.is_dir() for path in sorted(top.rglob("*"))]
-    return {str(path.relative_to(folder)): mark(path) or "" for path in [*found, *inside] if path.is_file()}
+    top_paths = [
+        output_path
+        for output_path in list_run_files(results_folder)
+        if output_path.name != MANIFEST_FILE and not FOLD_FOLDER_PATTERN.match(output_path.name)
+    ]
+    nested_paths = [
+        output_path for top_path in top_paths if top_path.is_dir() for output_path in sorted(top_path.rglob("*"))
+    ]
+    return {
+        str(output_path.relative_to(results_folder)): fingerprint_file(output_path) or ""
+        for output_path in [*top_paths, *nested_paths]
+        if output_path.is_file()
+    }
 
 
-def own_in(folder: Path) -> list[Path]:
+def list_run_files(results_folder: Path) -> list[Path]:
     """All in a folder that is of its run: not what grows from run to run, locks, and folders of other runs."""
-    shown = [path for path in sorted(folder.glob("[!.]*")) if path.name not in KEPT]
-    return [path for path in shown if PART.match(path.name) or not (path / RECORD).is_file()]
+    visible_paths = [
+        child_path for child_path in sorted(results_folder.glob("[!.]*")) if child_path.name not in CUMULATIVE_FILES
+    ]
+    return [
+        child_path
+        for child_path in visible_paths
+        if FOLD_FOLDER_PATTERN.match(child_path.name) or not (child_path / MANIFEST_FILE).is_file()
+    ]
 
 
-def mark(path: Path) -> str | None:
+def fingerprint_file(file_path: Path) -> str | None:
     """By what a file is known again: SHA-256 if it is read again, else the size; None if it is not there."""
-    if not path.is_file():
+    if not file_path.is_file():
         return None
-    return sha256(path) if path.suffix in READ_AGAIN else f"{path.stat().st_size} bytes"
+    return compute_sha256(file_path) if file_path.suffix in DIGESTED_SUFFIXES else f"{file_path.stat().st_size} bytes"
 
 
-def sha256(*paths: Path) -> str:
+def compute_sha256(*file_paths: Path) -> str:
     """SHA-256 of files, one after another."""
-    return sha256_of(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    return compute_stamped_sha256(
+        tuple((file_path, file_path.stat().st_size, file_path.stat().st_mtime_ns) for file_path in file_paths)
+    )
 
 
 @cache
-def sha256_of(stamped: tuple[tuple[Path, int, int], ...]) -> str:
-    """`sha256` of files given by path, size and time; computed once, though a run asks several times."""
+def compute_stamped_sha256(stamped_paths: tuple[tuple[Path, int, int], ...]) -> str:
+    """`compute_sha256` of files given by path, size and time; computed once, though a run asks several times."""
     digest = hashlib.sha256()
-    for path, _, _ in stamped:
-        with open(path, "rb") as file:
+    for file_path, _, _ in stamped_paths:
+        with open(file_path, "rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
-def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+def normalise_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they are read again."""
     return json.loads(json.dumps(settings))
 
 
-def claim(folder: Path, record: Record) -> None:
+def claim_folder(results_folder: Path, manifest: Manifest) -> None:
     """Makes a folder for a run. What another one left there is moved aside, and named, so are finished results; what
     the same one began stays: a training of the same start, another job by the same weights. Raises InputError, see
-    `check_free`."""
-    found = check_free(folder, record.job, record.model)
-    if found and found.fold and not record.fold:
-        raise InputError(f"{folder} holds fold {found.fold} of another run; name another --outDir.")
-    if found and not is_begun(found, record):
-        if (found.fold, found.repeat) != (record.fold, record.repeat):
-            print(f"{folder} held fold {found.fold} of repeat {found.repeat}; were folders exchanged?")
-        move_aside(folder, parts=found.key != record.key)
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / RECORD, record)
+    `check_folder_free`."""
+    earlier_manifest = check_folder_free(results_folder, manifest.job, manifest.model)
+    if earlier_manifest and earlier_manifest.fold and not manifest.fold:
+        raise InputError(f"{results_folder} holds fold {earlier_manifest.fold} of another run; name another --outDir.")
+    if earlier_manifest and not is_same_run(earlier_manifest, manifest):
+        if (earlier_manifest.fold, earlier_manifest.repeat) != (manifest.fold, manifest.repeat):
+            print(
+                f"{results_folder} held fold {earlier_manifest.fold} of repeat {earlier_manifest.repeat}; were folders "
+                "exchanged?"
+            )
+        move_earlier_results(results_folder, moves_fold_folders=earlier_manifest.key != manifest.key)
+    results_folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(results_folder / MANIFEST_FILE, manifest)
 
 
-def is_begun(found: Record, wanted: Record) -> bool:
+def is_same_run(earlier_manifest: Manifest, new_manifest: Manifest) -> bool:
     """Whether a run goes on with what is found. The weights of parts may be trained yet."""
-    if wanted.begun:
-        return (found.key, found.begun) == (wanted.key, wanted.begun)
-    same = found.weights == wanted.weights or isinstance(wanted.weights, dict)
-    return found.key == wanted.key and same and not found.finished
+    if new_manifest.begun:
+        return (earlier_manifest.key, earlier_manifest.begun) == (new_manifest.key, new_manifest.begun)
+    has_same_weights = earlier_manifest.weights == new_manifest.weights or isinstance(new_manifest.weights, dict)
+    return earlier_manifest.key == new_manifest.key and has_same_weights and not earlier_manifest.finished
 
 
-def check_free(folder: Path, job: str, model: str) -> Record | None:
+def check_folder_free(results_folder: Path, job_name: str, model_name: str) -> Manifest | None:
     """The record of the run that wrote a folder; None if there is nothing in it. Raises InputError if it is a file, or
     holds anything that no run of this job and model wrote."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder with --outDir.")
-    there = [path.name for path in own_in(folder)] if folder.is_dir() else []
-    if not there:
+    if os.path.lexists(results_folder) and not results_folder.is_dir():
+        raise InputError(f"{results_folder} is a file; name a folder with --outDir.")
+    child_names = [child_path.name for child_path in list_run_files(results_folder)] if results_folder.is_dir() else []
+    if not child_names:
         return None
-    if (found := read(folder)) is None:
-        if all(map(PART.match, there)):  # begun by parts, of which one was killed
+    if (earlier_manifest := read_manifest(results_folder)) is None:
+        if all(map(FOLD_FOLDER_PATTERN.match, child_names)):  # begun by parts, of which one was killed
             return None
         raise InputError(
-            f"{folder} holds {join_names(there, 3)}, and no run.json that says which run wrote that; name another "
-            "--outDir."
-        )
-    if (found.job, found.model) != (job, model):
-        raise InputError(
-            f"{folder} holds the results of another run ({found.job} of {found.model}), this one is {job} of {model}; "
+            f"{results_folder} holds {join_names(child_names, 3)}, and no run.json that says which run wrote that; "
             "name another --outDir."
         )
-    return found
+    if (earlier_manifest.job, earlier_manifest.model) != (job_name, model_name):
+        raise InputError(
+            f"{results_folder} holds the results of another run ({earlier_manifest.job} of {earlier_manifest.model}), "
+            f"this one is {job_name} of {model_name}; name another --outDir."
+        )
+    return earlier_manifest
 
 
-def move_aside(folder: Path, parts: bool) -> None:
-    """Moves all that lies in a folder to `earlier/<when>` in it, with its `parts` or without; this is printed. Folders
-    of other runs stay."""
-    aside = folder / EARLIER / time.strftime("%Y%m%dT%H%M%S", time.localtime((folder / RECORD).stat().st_mtime))
-    while aside.exists():
-        aside = aside.with_name(aside.name + "+")
-    moved = [path for path in own_in(folder) if parts or not PART.match(path.name)]
-    with ExitStack() as held:
-        for path in moved:
-            for part in (path, *path.glob("fold-*")) if PART.match(path.name) else ():
-                held.enter_context(files.locked(part))  # raises InputError if another process is at it
-        aside.mkdir(parents=True)
-        for path in sorted(moved, key=lambda path: path.name == RECORD):  # that last, if a kill comes between
-            path.rename(aside / path.name)
-    print(f"The earlier results in {folder} are now in {aside}.")
+def move_earlier_results(results_folder: Path, moves_fold_folders: bool) -> None:
+    """Moves all that lies in a folder to `earlier/<when>` in it, with its `moves_fold_folders` or without; this is
+    printed. Folders of other runs stay."""
+    target_folder = (
+        results_folder
+        / EARLIER_FOLDER
+        / time.strftime("%Y%m%dT%H%M%S", time.localtime((results_folder / MANIFEST_FILE).stat().st_mtime))
+    )
+    while target_folder.exists():
+        target_folder = target_folder.with_name(target_folder.name + "+")
+    moved_paths = [
+        child_path
+        for child_path in list_run_files(results_folder)
+        if moves_fold_folders or not FOLD_FOLDER_PATTERN.match(child_path.name)
+    ]
+    with ExitStack() as lock_stack:
+        for child_path in moved_paths:
+            for locked_folder in (
+                (child_path, *child_path.glob("fold-*")) if FOLD_FOLDER_PATTERN.match(child_path.name) else ()
+            ):
+                lock_stack.enter_context(files.locked(locked_folder))  # raises InputError if another process is at it
+        target_folder.mkdir(parents=True)
+        for child_path in sorted(
+            moved_paths, key=lambda child_path: child_path.name == MANIFEST_FILE
+        ):  # that last, if a kill comes between
+            child_path.rename(target_folder / child_path.name)
+    print(f"The earlier results in {results_folder} are now in {target_folder}.")
 
 
 @contextmanager
-def rewriting(folder: Path, names: Sequence[str], **told: Any) -> Iterator[None]:
+def rewrite_outputs(results_folder: Path, output_names: Sequence[str], **manifest_extras: Any) -> Iterator[None]:
     """Outputs of a finished run are made again in the block, and what it told is amended. Its record does not have them
     meanwhile: a kill leaves the run done."""
-    record = read(folder)
-    if record is None:
+    manifest = read_manifest(results_folder)
+    if manifest is None:
         yield
         return
-    record = replace(record, told=record.told | told)
-    kept = {name: was for name, was in record.outputs.items() if name not in names}
-    write(folder / RECORD, replace(record, outputs=kept))
+    manifest = replace(manifest, told=manifest.told | manifest_extras)
+    remaining_fingerprints = {
+        output_name: recorded_fingerprint
+        for output_name, recorded_fingerprint in manifest.outputs.items()
+        if output_name not in output_names
+    }
+    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprints))
     yield
-    made = {name: of for name in names if (of := mark(folder / name))}
-    write(folder / RECORD, replace(record, outputs=kept | made))
+    new_fingerprints = {
+        output_name: new_fingerprint
+        for output_name in output_names
+        if (new_fingerprint := fingerprint_file(results_folder / output_name))
+    }
+    write_manifest(results_folder / MANIFEST_FILE, replace(manifest, outputs=remaining_fingerprints | new_fingerprints))
 
 
-def mean_of_shares(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def average_branch_weights(branch_weights_list: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean share of each part. Nothing if shares were not learned, or if the parts of networks differ."""
-    alike = len({tuple(shares) for shares in every}) == 1
-    return {name: sum(shares[name] for shares in every) / len(every) for name in every[0]} if alike else {}
+    has_same_branches = len({tuple(branch_weights) for branch_weights in branch_weights_list}) == 1
+    return (
+        {
+            branch_name: sum(branch_weights[branch_name] for branch_weights in branch_weights_list)
+            / len(branch_weights_list)
+            for branch_name in branch_weights_list[0]
+        }
+        if has_same_branches
+        else {}
+    )

@@ -25,18 +25,18 @@ from utils.runs import record
 from utils.runs.candidates import Candidate
 from utils.runs.checkpoints import CheckpointFolder
 from utils.runs.cross_validation import CrossValidation
-from utils.runs.record import RECORD, Caveats, Choices, People, Record
+from utils.runs.record import MANIFEST_FILE, Caveats, Choices, Manifest, TrainingPeople
 from utils.scores.results import BLACKOUT_PAGE, PAGE, UNDEFINED, Headline
 
 if TYPE_CHECKING:
     from data.cohorts.folds import Folds
 
 
-PAGES = (PAGE, BLACKOUT_PAGE)
+RESULT_PAGES = (PAGE, BLACKOUT_PAGE)
 
 
 @dataclass(frozen=True)
-class Options:
+class JobOptions:
     """The options that only one job takes. A job with options has a subclass, whose fields are made by `cli.option`."""
 
     def settings(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class BundleOptions(Options):
+class BundleOptions(JobOptions):
     """The option of the jobs that the network of a bundle can do, too."""
 
     bundle: Path | None = option(
@@ -61,12 +61,12 @@ class Job:
 
     name: str
     help: str
-    check: Callable[["Run", Record | None], None]
+    check: Callable[["Run", Manifest | None], None]
     do: Callable[["Run"], int]
     pool: Callable[["Run", Sequence["Run"]], None]
-    options: type[Options] = Options
+    options_class: type[JobOptions] = JobOptions
     needs_checkpoint: bool = True
-    needs: str | None = None  # the property of a model without which the answer is `refusal`
+    required_property: str | None = None  # the property of a model without which the answer is `refusal`
     refusal: str = ""
     has_flag: bool = True
     out_dir: str = "results/{model}-{job}"
@@ -81,12 +81,13 @@ class Job:
 @dataclass(frozen=True)
 class Run:
     """One job by one network on one cohort, everything settled and checked. It is of the cohort's split, or of the
-    `fold` of a `repeat`, one of `repeats`; without a name of the fold it stands for all of these, see `pooled`."""
+    `fold` of a `repeat`, one of `repeats`; without a name of the fold it stands for all of these, see
+    `make_pooled_run`."""
 
     job: Job
     choices: Choices
     config: Settings  # `choices.config` as the model takes it
-    options: Options
+    options: JobOptions
     cohort: Cohort
     data_dir: Path | None  # as the user named the cohort; None: the demo cohort
     checkpoints: CheckpointFolder
@@ -97,15 +98,17 @@ class Run:
     fold: str = ""
     repeat: int = 0
     repeats: int = 1
-    is_asked: bool = True  # no --fold names another one
+    is_requested: bool = True  # no --fold names another one
     candidates: tuple[Candidate, ...] = ()  # among which inner folds choose
     everybody: bool = False  # whether the model is one of all people of its cohort
     cross_validation: CrossValidation | None = None  # the test on folds that goes with such a model
-    trained_with: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
-    begun: str = ""  # tells a training from others from zero
-    used: str | dict[str, str] | None = None  # weights, while it uses these; of all parts, if it stands for them
+    network_caveats: Caveats = field(default_factory=Caveats)  # what must stand beside whatever the weights in use say
+    training_id: str = ""  # tells a training from others from zero
+    used_weights_sha256: str | dict[str, str] | None = (
+        None  # weights, while it uses these; of all parts, if it stands for them
+    )
     workers: Workers = field(default_factory=Workers)
-    started: float = field(default_factory=time.time)
+    start_time: float = field(default_factory=time.time)
 
     @property
     def model(self) -> Model:
@@ -121,48 +124,58 @@ class Run:
         return self.folds is not None and not self.fold
 
     @property
-    def part(self) -> str:
+    def fold_label(self) -> str:
         """Its name among the parts of a job."""
         return f"{self.fold}, repeat {self.repeat}" if self.repeats > 1 else self.fold
 
     @property
-    def standard(self) -> Standard:
+    def standardisation(self) -> Standard:
         """How the volumes are standardised as they are read."""
         return getattr(self.config, "standardise", "stored")
 
     @property
     def transductive(self) -> bool:
         """Whether the people of a site, tested ones too, were used to standardise its volumes."""
-        return self.standard == "site"
+        return self.standardisation == "site"
 
     @cached_property
-    def key(self) -> str:
+    def run_key(self) -> str:
         """Decides its results, with the weights: what was asked for, the data, and who is tested. What the weights
         decide is not asked for again."""
-        choices = asdict(self.choices)
+        key_choices = asdict(self.choices)
         if self.job.needs_checkpoint:
-            choices = {name: choices[name] for name in ("model", "seed", "precision")}
+            key_choices = {field_name: key_choices[field_name] for field_name in ("model", "seed", "precision")}
         elif self.candidates:
-            choices |= {"preset": None, "config": [asdict(one.config) for one in self.candidates]}
-        cut = (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject) if self.folds else None
-        beside = self.options.settings(), asdict(self.caveats), self.cross_validation and asdict(self.cross_validation)
-        return record.key_of(self.job.name, choices, cut, self.everybody, self.cohort.identity, beside)
+            key_choices |= {"preset": None, "config": [asdict(candidate.config) for candidate in self.candidates]}
+        division_key = (
+            (self.folds.folds_option, self.fold, self.repeat, self.folds.fold_by_subject) if self.folds else None
+        )
+        extra_inputs = (
+            self.options.settings(),
+            asdict(self.caveats),
+            self.cross_validation and asdict(self.cross_validation),
+        )
+        return record.compute_run_key(
+            self.job.name, key_choices, division_key, self.everybody, self.cohort.identity, extra_inputs
+        )
 
     @property
-    def weights(self) -> str | dict[str, str] | None:
+    def weights_sha256(self) -> str | dict[str, str] | None:
         """SHA-256 of its checkpoint as it is now, of what stands for several parts by their name; None without one."""
-        if self.used is not None:
-            return self.used
-        return self.checkpoints.digest() if self.checkpoints.whole else None
+        if self.used_weights_sha256 is not None:
+            return self.used_weights_sha256
+        return self.checkpoints.digest() if self.checkpoints.latest_intact else None
 
-    def record(self, finished: bool = False, headline: Headline | None = None, **told: Any) -> Record:
+    def make_manifest(
+        self, is_finished: bool = False, headline: Headline | None = None, **manifest_extras: Any
+    ) -> Manifest:
         """What is known of it now; of finished results with the marks of all outputs."""
         metadata = self.cohort.metadata
-        return Record(
+        return Manifest(
             job=self.job.name,
-            key=self.key,
-            finished=finished,
-            begun=self.begun,
+            key=self.run_key,
+            finished=is_finished,
+            begun=self.training_id,
             settings=self.choices,
             candidates=tuple(map(str, self.candidates)),
             options=self.options.settings(),
@@ -178,29 +191,29 @@ class Run:
             num_maps=self.cohort.num_maps,
             preparation=metadata.preparation,
             checkpoint_folder=os.path.abspath(self.checkpoints.path),
-            weights=self.weights,
+            weights=self.weights_sha256,
             cross_validation=self.cross_validation,
             caveats=self.caveats,
             versions={
                 "git_commit": devices.git_commit(),
-                "processor": devices.processor(),
+                "processor": devices.describe_processor(),
                 "packages": devices.package_versions(),
-                "workers": self.workers.count,
-                "replicas": self.workers.replicas,
+                "workers": self.workers.worker_count,
+                "replicas": self.workers.replica_count,
             },
             command=(Path(sys.argv[0]).name, *sys.argv[1:]),
-            started=time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
-            wall_time_s=round(time.time() - self.started, 2),
-            outputs=record.outputs_of(self.out_dir) if finished else {},
+            started=time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.start_time)),
+            wall_time_s=round(time.time() - self.start_time, 2),
+            outputs=record.fingerprint_outputs(self.out_dir) if is_finished else {},
             headline=(headline.metric, *astuple(headline.score)) if headline else None,
-            told=told,
+            told=manifest_extras,
         )
 
     @property
-    def people(self) -> People:
+    def training_people(self) -> TrainingPeople:
         """Who trains its network."""
         metadata = self.cohort.metadata
-        return People(
+        return TrainingPeople(
             subjects=tuple(self.cohort.split_subjects("train")),
             scans=tuple(sorted(set().union(*self.cohort.scans_by_subject("train").values()))),
             encoder_subjects=metadata.encoder_subjects,
@@ -209,88 +222,93 @@ class Run:
 
     def is_done(self) -> bool:
         """Whether the output folder holds its results, whole and as they were written, by the weights of now."""
-        return record.is_done(self.out_dir, self.key, self.weights, self.num_iters)
+        return record.has_finished_results(self.out_dir, self.run_key, self.weights_sha256, self.num_iters)
 
     def is_due(self) -> bool:
         return self.override or not self.is_done()
 
-    def claim(self) -> None:
+    def claim_output_folder(self) -> None:
         """Makes the output folder. What an earlier run left there is moved aside, unless it is this one, not finished:
         then it goes on, or begins again."""
-        record.claim(self.out_dir, self.record())
+        record.claim_folder(self.out_dir, self.make_manifest())
 
-    def finish(self, headline: Headline | None = None, **told: Any) -> None:
+    def finish(self, headline: Headline | None = None, **manifest_extras: Any) -> None:
         """Writes a row of `runs.csv` and `run.json`, and prints where the results are; `headline` is the metric that
         stands for the run."""
         self.add_to_ledger(headline)
-        record.write(self.out_dir / RECORD, self.record(True, headline, **told))
-        self.announce()
+        record.write_manifest(self.out_dir / MANIFEST_FILE, self.make_manifest(True, headline, **manifest_extras))
+        self.print_results_location()
 
     def add_to_ledger(self, headline: Headline | None) -> None:
         """Adds this run to the `runs.csv` beside its output folder; if that fails, a warning is printed."""
-        row = {
+        ledger_row = {
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "job": self.job.name,
             "model": self.model.model_name,
             "preset": self.choices.preset,
             "cohort": f"{self.data_dir or 'demo'}{self.marks}",
-            "folds": self.cut or None,
+            "folds": self.division_text or None,
             "metric": headline and headline.metric,
             **(headline.score if headline else UNDEFINED).columns(),
             "folder": self.out_dir,
         }
-        path = self.out_dir.absolute().parent / files.LEDGER
+        ledger_path = self.out_dir.absolute().parent / files.LEDGER
         try:
-            tables.add_row(path, row)
+            tables.add_row(ledger_path, ledger_row)
         except (OSError, InputError) as error:
-            reason = f"{path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
+            reason = f"{ledger_path} could not be written ({error.strerror})." if isinstance(error, OSError) else error
             print(f"{reason} The run is not in it, its results are complete.")
 
     @property
-    def cut(self) -> str:
+    def division_text(self) -> str:
         """How the people were divided, for `runs.csv`; nothing without folds."""
         if not self.folds:
             return "everybody" if self.everybody else ""
-        several = f"{self.repeats} repeats" if self.repeats > 1 and not self.fold else ""
-        return ", ".join(filter(None, (self.folds.folds_option, self.fold and f"fold {self.part}", several)))
+        repeats_text = f"{self.repeats} repeats" if self.repeats > 1 and not self.fold else ""
+        return ", ".join(filter(None, (self.folds.folds_option, self.fold and f"fold {self.fold_label}", repeats_text)))
 
     @contextmanager
-    def locked(self) -> Iterator["Run"]:
+    def lock_folders(self) -> Iterator["Run"]:
         """This run, while other runs are kept out of its folders; of a worker that is not the chief, one that writes
         into copies of these. Waits for all workers. Raises InputError that names another run there."""
-        run, written = self, [self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])]
-        with ExitStack() as held:
+        locked_run, written_folders = (
+            self,
+            [self.out_dir, *([] if self.job.needs_checkpoint else [self.checkpoints.path])],
+        )
+        with ExitStack() as exit_stack:
             if self.workers.is_chief:
-                for folder in written:
-                    held.enter_context(files.locked(folder))
+                for folder in written_folders:
+                    exit_stack.enter_context(files.locked(folder))
             else:
-                run = self.copied(Path(held.enter_context(TemporaryDirectory())))
-            self.workers.meet({"key": self.key, "num_iters": self.num_iters, "override": self.override})
-            yield run
+                locked_run = self.copy_folders(Path(exit_stack.enter_context(TemporaryDirectory())))
+            self.workers.synchronise({"key": self.run_key, "num_iters": self.num_iters, "override": self.override})
+            yield locked_run
 
-    def copied(self, place: Path) -> "Run":
+    def copy_folders(self, copy_folder: Path) -> "Run":
         """This run with copies of its results and of its checkpoints: all workers save at once, as TensorFlow asks."""
-        for name, folder in (("results", self.out_dir), ("ckpt", self.checkpoints.path)):
-            (place / name).mkdir()
-            for path in filter(Path.is_file, folder.glob("*")):
-                shutil.copy2(path, place / name)
-        return replace(self, out_dir=place / "results", checkpoints=replace(self.checkpoints, path=place / "ckpt"))
+        for subfolder, source_folder in (("results", self.out_dir), ("ckpt", self.checkpoints.path)):
+            (copy_folder / subfolder).mkdir()
+            for file_path in filter(Path.is_file, source_folder.glob("*")):
+                shutil.copy2(file_path, copy_folder / subfolder)
+        return replace(
+            self, out_dir=copy_folder / "results", checkpoints=replace(self.checkpoints, path=copy_folder / "ckpt")
+        )
 
-    def call(self, device: str) -> int:
+    def run_job(self, device: str) -> int:
         """Does the job on a device, which is `gpu` or `cpu`; returns the exit status."""
-        workers = self.workers.started(devices.start_tensorflow(device))
-        used = self.weights if self.job.needs_checkpoint else None
-        run = replace(self, workers=workers, started=time.time(), used=used)
-        with run.fresh():
-            return self.job.do(run)
+        workers = self.workers.with_strategy(devices.start_tensorflow(device))
+        weights_sha256 = self.weights_sha256 if self.job.needs_checkpoint else None
+        started_run = replace(self, workers=workers, start_time=time.time(), used_weights_sha256=weights_sha256)
+        with started_run.start_fresh():
+            return self.job.do(started_run)
 
     @contextmanager
-    def fresh(self) -> Iterator[None]:
+    def start_fresh(self) -> Iterator[None]:
         """Work that is independent of networks that this process has built. TensorFlow must have been started."""
         if self.choices.precision == "mixed_bfloat16":
             devices.check_bfloat16()
         self.forget_networks()
-        with devices.memory_errors_explained():
+        with devices.explain_memory_errors():
             yield
 
     def forget_networks(self) -> None:
@@ -301,60 +319,67 @@ class Run:
         keras.utils.set_random_seed(self.seed)
         keras.mixed_precision.set_global_policy(self.choices.precision)
 
-    def by(self, candidate: Candidate) -> "Run":
+    def with_single_candidate(self, candidate: Candidate) -> "Run":
         """This run with the settings of a candidate, and no others to choose among."""
-        return replace(self.settled(candidate), candidates=())
+        return replace(self.with_candidate_settings(candidate), candidates=())
 
-    def settled(self, candidate: Candidate) -> "Run":
+    def with_candidate_settings(self, candidate: Candidate) -> "Run":
         """This run with the settings of the candidate that was chosen."""
         choices = replace(self.choices, preset=candidate.preset, config=asdict(candidate.config))
-        run = replace(self, choices=choices, config=candidate.config)
-        return replace(run, cohort=standardise_cohort(run.cohort, run.standard))
+        candidate_run = replace(self, choices=choices, config=candidate.config)
+        return replace(candidate_run, cohort=standardise_cohort(candidate_run.cohort, candidate_run.standardisation))
 
     @cached_property
     def caveats(self) -> Caveats:
         """What must stand beside every result."""
-        whole, fold_of = (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
-        own, its = tuple(whole.find_problems(fold_of, self.model.predicted == "label")), self.trained_with
+        full_cohort, fold_by_subject = (
+            (self.folds.full_cohort, self.folds.fold_by_subject) if self.folds else (self.cohort, None)
+        )
+        cohort_problems, network_caveats = (
+            tuple(full_cohort.find_problems(fold_by_subject, self.model.predicted == "label")),
+            self.network_caveats,
+        )
         return Caveats(
-            simulated=self.cohort.is_simulated or its.simulated,
-            problems=(*own, *its.problems),
-            accepted_leaks=tuple(dict.fromkeys([*self.cohort.metadata.accepted_leaks, *its.accepted_leaks])),
+            simulated=self.cohort.is_simulated or network_caveats.simulated,
+            problems=(*cohort_problems, *network_caveats.problems),
+            accepted_leaks=tuple(
+                dict.fromkeys([*self.cohort.metadata.accepted_leaks, *network_caveats.accepted_leaks])
+            ),
             transductive=self.transductive,
-            unknown_site=whole.is_site_unknown,
+            unknown_site=full_cohort.is_site_unknown,
         )
 
     @property
     def marks(self) -> str:
         return self.caveats.marks
 
-    def announce(self) -> None:
+    def print_results_location(self) -> None:
         """Prints where the results are, and the page if there is one."""
-        pages = [path for name in PAGES if (path := self.out_dir / name).is_file()]
-        print_unless_quiet(f"Results: {pages[0] if pages else self.out_dir}{self.marks}")
+        page_paths = [page_path for page_name in RESULT_PAGES if (page_path := self.out_dir / page_name).is_file()]
+        print_unless_quiet(f"Results: {page_paths[0] if page_paths else self.out_dir}{self.marks}")
 
 
-def pooled(runs: Sequence[Run]) -> Run:
+def make_pooled_run(runs: Sequence[Run]) -> Run:
     """What stands for all parts of a job: its people, the folder of the pooled results, and the weights of all."""
-    first = runs[0]
-    if not first.folds:
-        return first
-    up = int(first.repeats > 1)
-    presets = {run.choices.preset for run in runs}
-    most = max(
+    first_run = runs[0]
+    if not first_run.folds:
+        return first_run
+    folder_levels = int(first_run.repeats > 1)
+    preset_names = {run.choices.preset for run in runs}
+    widest_run = max(
         runs, key=lambda run: (run.transductive, len(run.model.list_inputs(run.config)))
     )  # of those that were chosen
-    choices = replace(first.choices, preset=", ".join(sorted(presets)), config=most.choices.config)
+    choices = replace(first_run.choices, preset=", ".join(sorted(preset_names)), config=widest_run.choices.config)
     return replace(
-        first,
+        first_run,
         choices=choices,
-        config=most.config,
+        config=widest_run.config,
         fold="",
         repeat=0,
-        begun="",
-        cohort=first.folds.full_cohort,
-        out_dir=first.out_dir.parents[up],
-        checkpoints=replace(first.checkpoints, path=first.checkpoints.path.parents[up]),
-        used={run.part: run.checkpoints.digest() for run in runs if run.checkpoints.whole},
-        started=min(run.started for run in runs),
+        training_id="",
+        cohort=first_run.folds.full_cohort,
+        out_dir=first_run.out_dir.parents[folder_levels],
+        checkpoints=replace(first_run.checkpoints, path=first_run.checkpoints.path.parents[folder_levels]),
+        used_weights_sha256={run.fold_label: run.checkpoints.digest() for run in runs if run.checkpoints.latest_intact},
+        start_time=min(run.start_time for run in runs),
     )

@@ -22,216 +22,250 @@ from data.base.terminal import ProgressBar, open_progress_bar, print_summary, re
 from data.cohorts.rows import join_names
 from utils.machines import devices
 from utils.machines.devices import Workers
-from utils.runs.duration import Ahead, looking_ahead
-from utils.runs.run import Run, pooled
+from utils.runs.duration import TrainingsAhead, set_trainings_ahead
+from utils.runs.run import Run, make_pooled_run
 
 # Set in the environment of a process that does a part of what another one was asked for: how many such parts are to
 # follow one another, if this process is to say how long they take; else 0
-IS_CHILD = "ABIDE_IS_CHILD"
-THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-INTERVAL_S = 0.2
-KILLED = 137  # the exit status of a process that was, as a shell has it
+CHILD_VARIABLE = "ABIDE_IS_CHILD"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+POLL_INTERVAL_S = 0.2
+KILLED_STATUS = 137  # the exit status of a process that was, as a shell has it
 
 
-def is_child() -> bool:
+def is_child_process() -> bool:
     """Whether this process does a part of what another one was asked for, which has said the rest."""
-    return IS_CHILD in os.environ
+    return CHILD_VARIABLE in os.environ
 
 
-def all_done(runs: Sequence[Run]) -> bool:
-    stands = pooled(runs)
-    return not any(run.is_due() for run in runs) and not (stands.is_pooled and stands.is_due())
+def is_everything_done(runs: Sequence[Run]) -> bool:
+    pooled_run = make_pooled_run(runs)
+    return not any(run.is_due() for run in runs) and not (pooled_run.is_pooled and pooled_run.is_due())
 
 
-def perform(runs: Sequence[Run], jobs: int, share_gpu: bool) -> int:
+def perform_runs(runs: Sequence[Run], process_count: int, share_gpu: bool) -> int:
     """Does the runs that are asked for and not done, and pools; returns the exit status."""
-    with redirect_stdout(None) if is_child() else nullcontext():
-        device = devices.choose_device(share_gpu, jobs > 1 or runs[0].job.takes_several_devices)
-    if jobs == 1:
-        return perform_here(runs, device)
-    out_dir = pooled(runs).out_dir
-    with files.locked(out_dir.with_name(f"{out_dir.name}.jobs")):  # two would share the cores
-        claim_all(runs)
-        commands = [
-            (f"Fold {fold}", [f"--fold={fold}"]) for fold in dict.fromkeys(run.fold for run in runs if run.is_due())
+    with redirect_stdout(None) if is_child_process() else nullcontext():
+        device = devices.choose_device(share_gpu, process_count > 1 or runs[0].job.takes_several_devices)
+    if process_count == 1:
+        return perform_in_process(runs, device)
+    pooled_folder = make_pooled_run(runs).out_dir
+    with files.locked(pooled_folder.with_name(f"{pooled_folder.name}.jobs")):  # two would share the cores
+        claim_folders(runs)
+        fold_commands = [
+            (f"Fold {fold_name}", [f"--fold={fold_name}"])
+            for fold_name in dict.fromkeys(run.fold for run in runs if run.is_due())
         ]
-        if commands:
-            print_summary([("to do", f"{len(commands)} folds, {jobs} at a time")])
-            if status := beside(commands, environments(jobs, share_gpu)):
-                return status
-        return pool(runs, device)
+        if fold_commands:
+            print_summary([("to do", f"{len(fold_commands)} folds, {process_count} at a time")])
+            if exit_status := run_subprocesses(fold_commands, make_environments(process_count, share_gpu)):
+                return exit_status
+        return pool_if_done(runs, device)
 
 
-def perform_here(runs: Sequence[Run], device: str) -> int:
+def perform_in_process(runs: Sequence[Run], device: str) -> int:
     """The same in this process."""
-    todo, is_chief = [run for run in runs if run.is_asked], runs[0].workers.is_chief
+    requested_runs, is_chief = [run for run in runs if run.is_requested], runs[0].workers.is_chief
     if is_chief:
-        claim_all(runs)
-    due = [run for run in todo if run.is_due()]
-    in_rows = is_chief and len(todo) > 1 and not is_child()
-    if in_rows and due:
-        print_summary([("to do", f"{len(due)} of {len(todo)} folds")])
-    ahead = Ahead(int(os.environ.get(IS_CHILD, 1)) * len(due))
+        claim_folders(runs)
+    due_runs = [run for run in requested_runs if run.is_due()]
+    has_progress = is_chief and len(requested_runs) > 1 and not is_child_process()
+    if has_progress and due_runs:
+        print_summary([("to do", f"{len(due_runs)} of {len(requested_runs)} folds")])
+    trainings_ahead = TrainingsAhead(int(os.environ.get(CHILD_VARIABLE, 1)) * len(due_runs))
     with (
-        looking_ahead(ahead),
-        open_progress_bar("Folds", len(todo), len(todo) - len(due)) if in_rows and due else nullcontext() as shown,
+        set_trainings_ahead(trainings_ahead),
+        open_progress_bar("Folds", len(requested_runs), len(requested_runs) - len(due_runs))
+        if has_progress and due_runs
+        else nullcontext() as progress_bar,
     ):
-        for run in due:
-            with redirect_progress(partial(note, shown, run)) if in_rows or is_child() else nullcontext():
-                status = perform_one(run, device)
-            if status:
-                return status
-            if shown:
-                shown.advance(f"Fold {run.part}")
-    return pool(runs, device) if is_chief else 0
+        for run in due_runs:
+            with (
+                redirect_progress(partial(show_fold_progress, progress_bar, run))
+                if has_progress or is_child_process()
+                else nullcontext()
+            ):
+                exit_status = perform_run(run, device)
+            if exit_status:
+                return exit_status
+            if progress_bar:
+                progress_bar.advance(f"Fold {run.fold_label}")
+    return pool_if_done(runs, device) if is_chief else 0
 
 
-def note(shown: ProgressBar | None, run: Run, text: str) -> None:
+def show_fold_progress(progress_bar: ProgressBar | None, run: Run, message: str) -> None:
     """Shows what a fold is at."""
-    if shown:
-        shown.advance(f"Fold {run.part}: {text}", 0)
+    if progress_bar:
+        progress_bar.advance(f"Fold {run.fold_label}: {message}", 0)
 
 
-def perform_one(run: Run, device: str) -> int:
+def perform_run(run: Run, device: str) -> int:
     """Does a run, unless another process has done it meanwhile."""
-    with run.locked() as own:
-        return own.call(device) if own.is_due() else 0
+    with run.lock_folders() as locked_run:
+        return locked_run.run_job(device) if locked_run.is_due() else 0
 
 
-def claim_all(runs: Sequence[Run]) -> None:
+def claim_folders(runs: Sequence[Run]) -> None:
     """Writes the table of folds, for a training, and makes the folder of the pooled results; earlier ones are moved
     aside."""
-    stands = pooled(runs)
-    if not stands.is_pooled:
+    pooled_run = make_pooled_run(runs)
+    if not pooled_run.is_pooled:
         return
-    if not stands.job.needs_checkpoint:
-        for folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
+    if not pooled_run.job.needs_checkpoint:
+        for folds_folder, folds in {run.checkpoints.path.parent: run.folds for run in runs}.items():
             assert folds
-            with files.locked(folder, wait=True):
-                folds.write(folder)
-    with files.locked(stands.out_dir, wait=True):
-        if not stands.is_done():
-            stands.claim()
+            with files.locked(folds_folder, wait=True):
+                folds.write(folds_folder)
+    with files.locked(pooled_run.out_dir, wait=True):
+        if not pooled_run.is_done():
+            pooled_run.claim_output_folder()
 
 
-def pool(runs: Sequence[Run], device: str) -> int:
+def pool_if_done(runs: Sequence[Run], device: str) -> int:
     """Pools the results of all parts if none is missing."""
-    stands = pooled(runs)
-    if not stands.is_pooled or is_child():  # whoever started a part pools
+    pooled_run = make_pooled_run(runs)
+    if not pooled_run.is_pooled or is_child_process():  # whoever started a part pools
         return 0
-    if not all(run.is_asked for run in runs) and stands.override:
+    if not all(run.is_requested for run in runs) and pooled_run.override:
         print("Not pooled, since other folds may yet be overridden: repeat the command without --overrideChkpt.")
         return 0
-    if missing := [run.part for run in runs if not run.is_done()]:
-        folds = "folds" if len(missing) > 1 else "fold"
-        print(f"Still to be done before the results are pooled: {folds} {join_names(missing)}.")
+    if missing_folds := [run.fold_label for run in runs if not run.is_done()]:
+        folds_word = "folds" if len(missing_folds) > 1 else "fold"
+        print(f"Still to be done before the results are pooled: {folds_word} {join_names(missing_folds)}.")
         return 0
-    with files.locked(stands.out_dir, wait=True):
-        if stands.override or not stands.is_done():
+    with files.locked(pooled_run.out_dir, wait=True):
+        if pooled_run.override or not pooled_run.is_done():
             devices.start_tensorflow(device)
-            stands.claim()
-            stands.job.pool(stands, runs)
+            pooled_run.claim_output_folder()
+            pooled_run.job.pool(pooled_run, runs)
         else:
-            stands.announce()
+            pooled_run.print_results_location()
     return 0
 
 
-def beside(
-    commands: Sequence[tuple[str, Sequence[str]]], each: Sequence[Mapping[str, str]], title: str = "Folds"
+def run_subprocesses(
+    commands: Sequence[tuple[str, Sequence[str]]],
+    worker_environments: Sequence[Mapping[str, str]],
+    progress_title: str = "Folds",
 ) -> int:
     """Does this command with other options added, each by a name, in as many processes at a time as there are
-    environments (`each`); returns the exit status of the first that fails. After a failure or a signal no other one is
-    begun."""
-    waiting, free, busy = [*commands], [*each], dict[subprocess.Popen, tuple]()
-    said, statuses, stopped = set[str](), list[int](), list[int]()
+    environments (`worker_environments`); returns the exit status of the first that fails. After a failure or a signal
+    no other one is begun."""
+    waiting_commands, free_environments, command_by_process = (
+        [*commands],
+        [*worker_environments],
+        dict[subprocess.Popen, tuple](),
+    )
+    printed_lines, exit_statuses, signal_statuses = set[str](), list[int](), list[int]()
     with (
-        handle_signals(lambda number, _: stopped.append(128 + number)),
-        open_progress_bar(title, len(commands)) as shown,
-        tempfile.TemporaryDirectory() as place,
+        handle_signals(lambda signal_number, _: signal_statuses.append(128 + signal_number)),
+        open_progress_bar(progress_title, len(commands)) as progress_bar,
+        tempfile.TemporaryDirectory() as output_folder,
     ):
         try:
-            while busy or (waiting and not any(statuses)):
-                while free and waiting and not any(statuses):
-                    is_first = len(waiting) == len(commands)
-                    (name, options), environment = waiting.pop(0), free.pop()
+            while command_by_process or (waiting_commands and not any(exit_statuses)):
+                while free_environments and waiting_commands and not any(exit_statuses):
+                    is_first = len(waiting_commands) == len(commands)
+                    (command_name, command_options), environment = waiting_commands.pop(0), free_environments.pop()
                     environment = {
                         **environment,
-                        IS_CHILD: str(math.ceil(len(commands) / len(each)) if is_first else 0),
+                        CHILD_VARIABLE: str(math.ceil(len(commands) / len(worker_environments)) if is_first else 0),
                     }
-                    output = [Path(place, f"{len(waiting)}.{stream}") for stream in ("out", "err")]
-                    busy[start_process(options, environment, *output)] = name, environment, output
-                time.sleep(INTERVAL_S)
-                if stopped and not any(statuses):  # each saves what it has
-                    statuses += stopped
-                    for process in busy:
+                    output_paths = [
+                        Path(output_folder, f"{len(waiting_commands)}.{stream}") for stream in ("out", "err")
+                    ]
+                    command_by_process[start_process(command_options, environment, *output_paths)] = (
+                        command_name,
+                        environment,
+                        output_paths,
+                    )
+                time.sleep(POLL_INTERVAL_S)
+                if signal_statuses and not any(exit_statuses):  # each saves what it has
+                    exit_statuses += signal_statuses
+                    for process in command_by_process:
                         process.terminate()
-                for _, _, (out, _) in busy.values():
-                    tell_lines(whole_lines(out), sys.stdout, said)
-                for process in [process for process in busy if process.poll() is not None]:
-                    name, environment, output = busy.pop(process)
-                    free.append(environment)
-                    for path, stream in zip(output, (sys.stdout, sys.stderr), strict=True):
-                        tell_lines(path.read_text(errors="replace").splitlines(), stream, said)
-                    if process.returncode < 0 and not any(statuses):
-                        wrong = f"{name} was killed; is the memory too small for {len(each)} jobs?"
-                        print(format_error_line("run.py", wrong), file=sys.stderr, flush=True)
-                    statuses.append(KILLED if process.returncode < 0 else process.returncode)
-                    shown.advance(name)
+                for _, _, (out_path, _) in command_by_process.values():
+                    print_new_lines(read_complete_lines(out_path), sys.stdout, printed_lines)
+                for process in [process for process in command_by_process if process.poll() is not None]:
+                    command_name, environment, output_paths = command_by_process.pop(process)
+                    free_environments.append(environment)
+                    for output_path, stream in zip(output_paths, (sys.stdout, sys.stderr), strict=True):
+                        print_new_lines(output_path.read_text(errors="replace").splitlines(), stream, printed_lines)
+                    if process.returncode < 0 and not any(exit_statuses):
+                        error_message = (
+                            f"{command_name} was killed; is the memory too small for {len(worker_environments)} jobs?"
+                        )
+                        print(format_error_line("run.py", error_message), file=sys.stderr, flush=True)
+                    exit_statuses.append(KILLED_STATUS if process.returncode < 0 else process.returncode)
+                    progress_bar.advance(command_name)
         finally:
-            for process in busy:  # none stays if this one fails
+            for process in command_by_process:  # none stays if this one fails
                 process.terminate()
-    if stopped:
+    if signal_statuses:
         print("Stopped; each has saved what it had, and the same command goes on.", flush=True)
-    return next(filter(None, statuses), 0)
+    return next(filter(None, exit_statuses), 0)
 
 
-def start_process(options: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> subprocess.Popen:
+def start_process(
+    extra_options: Sequence[str], environment: Mapping[str, str], out_path: Path, error_path: Path
+) -> subprocess.Popen:
     """This command with more options, in a process that a signal to this one does not reach."""
-    command = [sys.executable, "-m", "utils", *sys.argv[1:], *options, "--jobs", "1"]
-    added = os.environ | environment
-    with open(out, "w") as told, open(errors, "w") as wrong:
+    command = [sys.executable, "-m", "utils", *sys.argv[1:], *extra_options, "--jobs", "1"]
+    full_environment = os.environ | environment
+    with open(out_path, "w") as out_file, open(error_path, "w") as error_file:
         return subprocess.Popen(
-            command, env=added, stdin=subprocess.DEVNULL, stdout=told, stderr=wrong, start_new_session=True
+            command,
+            env=full_environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out_file,
+            stderr=error_file,
+            start_new_session=True,
         )
 
 
-def whole_lines(path: Path) -> list[str]:
+def read_complete_lines(output_path: Path) -> list[str]:
     """The lines of a file that another process still writes."""
-    text, _, _ = path.read_text(errors="replace").rpartition("\n")
-    return text.splitlines()
+    complete_text, _, _ = output_path.read_text(errors="replace").rpartition("\n")
+    return complete_text.splitlines()
 
 
-def tell_lines(lines: Iterable[str], stream: TextIO, said: set[str]) -> None:
+def print_new_lines(lines: Iterable[str], stream: TextIO, printed_lines: set[str]) -> None:
     """Prints lines, but for those that were said before, by whichever process."""
     for line in lines:
-        if line not in said:
-            said.add(line)
+        if line not in printed_lines:
+            printed_lines.add(line)
             print(line, file=stream, flush=True)
 
 
-def environments(count: int, share_gpu: bool) -> list[dict[str, str]]:
+def make_environments(process_count: int, share_gpu: bool) -> list[dict[str, str]]:
     """What each process finds in its environment: its share of the cores and, of free GPUs, one. Raises InputError if
     there are GPUs, but fewer than processes."""
-    cores = max(1, cpu_count() // count)
-    threads = {name: str(cores) for name in THREADS if name not in os.environ}
-    gpus = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-    if gpus[0] != "-1" and len(gpus) < count and not share_gpu:
+    cores_per_process = max(1, cpu_count() // process_count)
+    thread_settings = {
+        variable_name: str(cores_per_process) for variable_name in THREAD_VARIABLES if variable_name not in os.environ
+    }
+    gpu_ids = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    if gpu_ids[0] != "-1" and len(gpu_ids) < process_count and not share_gpu:
         raise InputError(
-            f"--jobs {count} needs as many free GPUs, but {len(gpus)} are free; use fewer jobs, or --shareGPU."
+            f"--jobs {process_count} needs as many free GPUs, but {len(gpu_ids)} are free; use fewer jobs, or "
+            "--shareGPU."
         )
-    return [threads | {"CUDA_VISIBLE_DEVICES": gpus[at % len(gpus)]} for at in range(count)]
+    return [
+        thread_settings | {"CUDA_VISIBLE_DEVICES": gpu_ids[process_index % len(gpu_ids)]}
+        for process_index in range(process_count)
+    ]
 
 
-def train_together(runs: Sequence[Run], share_gpu: bool) -> int:
+def train_with_workers(runs: Sequence[Run], share_gpu: bool) -> int:
     """Does a training with the other workers; returns the exit status."""
-    from utils.machines.workers import lost_workers_explained, together
+    from utils.machines.workers import connect_workers, explain_lost_workers
 
-    device = devices.choose_device(share_gpu, several=True)
+    device = devices.choose_device(share_gpu, allow_several=True)
     devices.start_tensorflow(device)
-    with lost_workers_explained():
-        workers: Workers = together()
-        own = [replace(run, workers=workers) for run in runs]
+    with explain_lost_workers():
+        workers: Workers = connect_workers()
+        worker_runs = [replace(run, workers=workers) for run in runs]
         with nullcontext() if workers.is_chief else redirect_stdout(None):
-            status = perform_here(own, device)
-        workers.meet({})  # nobody leaves before all are done
-    return status
+            exit_status = perform_in_process(worker_runs, device)
+        workers.synchronise({})  # nobody leaves before all are done
+    return exit_status

@@ -18,79 +18,128 @@ from data.base.terminal import open_progress_bar
 from data.cohorts.cohort import split_into_batches
 from data.cohorts.folds import InnerFolds, divide_into_inner_folds
 from utils.runs.candidates import Candidate
-from utils.runs.duration import ahead_of_this, looking_ahead
+from utils.runs.duration import get_trainings_ahead, set_trainings_ahead
 from utils.runs.run import Run
 from utils.scores.metrics import Predictions, headline_of
-from utils.training.network import outputs_of, probability_of_autism
-from utils.training.train import built, measure
+from utils.training.network import compute_autism_probability, run_network
+from utils.training.train import fit_input_layers, make_training
 
-COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
+INNER_COLUMNS = ["candidate", "inner_fold", "batches", "file", "probability"]  # of `inner.csv`
 
 
-def predicted(run: Run) -> dict[str, float]:
+def train_and_predict(run: Run) -> dict[str, float]:
     """The probability of autism of each test record, by file, by a network that is trained on `num_iters` batches; with
     candidates by the one that inner folds choose. TensorFlow must have been started."""
     if run.candidates:
-        run = run.by(chosen(run)[0])
-    with run.fresh():
-        training = built(run)
-        measure(training)
-        for _ in training.steps(0):
+        run = run.with_single_candidate(choose_candidate(run)[0])
+    with run.start_fresh():
+        training = make_training(run)
+        fit_input_layers(training)
+        for _ in training.run_steps(0):
             pass
         training.calibrate(run.num_iters)
-        indices = run.cohort.split_indices("test")
-        batches = split_into_batches(indices, run.config.batch_size)
-        logits = np.concatenate([of for _, _, of in outputs_of(run, training.network, batches)])
-        files = [run.cohort.rows[index].file for index in indices]
-        return dict(zip(files, probability_of_autism(logits).tolist(), strict=True))
+        test_indices = run.cohort.split_indices("test")
+        test_batches = split_into_batches(test_indices, run.config.batch_size)
+        test_logits = np.concatenate(
+            [batch_logits for _, _, batch_logits in run_network(run, training.network, test_batches)]
+        )
+        file_names = [run.cohort.rows[record_index].file for record_index in test_indices]
+        return dict(zip(file_names, compute_autism_probability(test_logits).tolist(), strict=True))
 
 
-def chosen(run: Run, store: Path | None = None) -> tuple[Candidate, dict[str, Any]]:
+def choose_candidate(run: Run, store_path: Path | None = None) -> tuple[Candidate, dict[str, Any]]:
     """The candidate that does best in inner folds of the training people, of equal ones the first; and what the record
-    says of it. `store` is a table of all that was predicted, which grows with each training: a run that is killed goes
-    on where it was."""
+    says of it. `store_path` is a table of all that was predicted, which grows with each training: a run that is killed
+    goes on where it was."""
     assert run.folds
-    inner = divide_into_inner_folds(run.folds, run.cohort, run.seed)
-    runs = {str(one): run.by(one) for one in run.candidates}
-    todo = [(name, fold, str(run.num_iters)) for name in runs for fold in inner.fold_names]
-    known = {
-        of: kept for of, kept in known_in(store).items() if of in todo and kept.keys() == inner.find_tested_files(of[1])
+    inner_fold_set = divide_into_inner_folds(run.folds, run.cohort, run.seed)
+    run_by_candidate = {str(one): run.with_single_candidate(one) for one in run.candidates}
+    training_keys = [
+        (candidate_name, inner_fold, str(run.num_iters))
+        for candidate_name in run_by_candidate
+        for inner_fold in inner_fold_set.fold_names
+    ]
+    predictions_by_key = {
+        training_key: stored_predictions
+        for training_key, stored_predictions in load_inner_predictions(store_path).items()
+        if training_key in training_keys
+        and stored_predictions.keys() == inner_fold_set.find_tested_files(training_key[1])
     }
-    with open_progress_bar("Choosing", len(todo), len(known)) as shown:
-        for name, fold, batches in [of for of in todo if of not in known]:
-            with looking_ahead(ahead_of_this().times(len(inner.fold_names))):
-                found = predicted(replace(runs[name], cohort=inner.make_inner_cohort(fold, runs[name].cohort)))
-            known[name, fold, batches] = found
-            if store:
-                rows = [(*of, *one) for of in todo for one in known.get(of, {}).items()]
-                write_frame(store, pd.DataFrame(rows, columns=COLUMNS))
-            shown.advance(f"{name}, inner fold {fold}")
-    of_each = {name: scored(inner, [known[of] for of in todo if of[0] == name]) for name in runs}
-    best = max(run.candidates, key=lambda one: of_each[str(one)][1])
-    metric, _ = of_each[str(best)]
-    scores = {name: score for name, (_, score) in of_each.items()}
-    settings = {"preset": best.preset, "config": asdict(best.config), "batches": run.num_iters}
-    return best, {"chosen": {"name": str(best), "metric": metric, "scores": scores} | settings}
+    with open_progress_bar("Choosing", len(training_keys), len(predictions_by_key)) as progress_bar:
+        for candidate_name, inner_fold, batch_count in [
+            training_key for training_key in training_keys if training_key not in predictions_by_key
+        ]:
+            with set_trainings_ahead(get_trainings_ahead().multiply(len(inner_fold_set.fold_names))):
+                predictions = train_and_predict(
+                    replace(
+                        run_by_candidate[candidate_name],
+                        cohort=inner_fold_set.make_inner_cohort(inner_fold, run_by_candidate[candidate_name].cohort),
+                    )
+                )
+            predictions_by_key[candidate_name, inner_fold, batch_count] = predictions
+            if store_path:
+                table_rows = [
+                    (*training_key, *one)
+                    for training_key in training_keys
+                    for one in predictions_by_key.get(training_key, {}).items()
+                ]
+                write_frame(store_path, pd.DataFrame(table_rows, columns=INNER_COLUMNS))
+            progress_bar.advance(f"{candidate_name}, inner fold {inner_fold}")
+    result_by_candidate = {
+        candidate_name: score_candidate(
+            inner_fold_set,
+            [predictions_by_key[training_key] for training_key in training_keys if training_key[0] == candidate_name],
+        )
+        for candidate_name in run_by_candidate
+    }
+    best_candidate = max(run.candidates, key=lambda one: result_by_candidate[str(one)][1])
+    metric_name, _ = result_by_candidate[str(best_candidate)]
+    score_by_candidate = {candidate_name: score for candidate_name, (_, score) in result_by_candidate.items()}
+    chosen_settings = {
+        "preset": best_candidate.preset,
+        "config": asdict(best_candidate.config),
+        "batches": run.num_iters,
+    }
+    return best_candidate, {
+        "chosen": {"name": str(best_candidate), "metric": metric_name, "scores": score_by_candidate} | chosen_settings
+    }
 
 
-def known_in(store: Path | None) -> dict[tuple[str, str, str], dict[str, float]]:
+def load_inner_predictions(store_path: Path | None) -> dict[tuple[str, str, str], dict[str, float]]:
     """What an interrupted run has kept, by candidate, inner fold and batches seen; nothing of a damaged file."""
     try:
-        table = read_frame(store, COLUMNS) if store and store.is_file() else pd.DataFrame(columns=COLUMNS)
-        table["probability"] = table["probability"].map(float)
+        stored_table = (
+            read_frame(store_path, INNER_COLUMNS)
+            if store_path and store_path.is_file()
+            else pd.DataFrame(columns=INNER_COLUMNS)
+        )
+        stored_table["probability"] = stored_table["probability"].map(float)
     except (InputError, ValueError):
         return {}
-    groups = table.groupby(COLUMNS[:3])
-    return {of: dict(zip(kept["file"], kept["probability"], strict=True)) for of, kept in groups}
+    grouped_rows = stored_table.groupby(INNER_COLUMNS[:3])
+    return {
+        training_key: dict(zip(group_rows["file"], group_rows["probability"], strict=True))
+        for training_key, group_rows in grouped_rows
+    }
 
 
-def scored(inner: InnerFolds, predictions: Sequence[dict[str, float]]) -> tuple[str, float]:
+def score_candidate(inner_fold_set: InnerFolds, fold_predictions: Sequence[dict[str, float]]) -> tuple[str, float]:
     """The AUC that a verdict would rest on, by its name, of what a candidate predicts in each inner fold."""
-    probability = {file: value for of_fold in predictions for file, value in of_fold.items()}
-    cells = [
-        (row.label, probability[row.file], row.subject, row.site, inner.fold_by_subject[row.subject])
-        for row in inner.outer_cohort.rows
-        if row.file in probability
+    probability_by_file = {
+        file_name: file_probability
+        for file_probabilities in fold_predictions
+        for file_name, file_probability in file_probabilities.items()
+    }
+    record_cells = [
+        (
+            cohort_row.label,
+            probability_by_file[cohort_row.file],
+            cohort_row.subject,
+            cohort_row.site,
+            inner_fold_set.fold_by_subject[cohort_row.subject],
+        )
+        for cohort_row in inner_fold_set.outer_cohort.rows
+        if cohort_row.file in probability_by_file
     ]
-    columns = ["label", "probability", "subject", "site", "fold"]
-    return headline_of(Predictions.of(pd.DataFrame(cells, columns=columns)))
+    cell_columns = ["label", "probability", "subject", "site", "fold"]
+    return headline_of(Predictions.of(pd.DataFrame(record_cells, columns=cell_columns)))

@@ -13,58 +13,63 @@ from data.cohorts.cohort import flatten_cohort, split_into_batches
 from data.cohorts.folds import seal_reduced_set
 from data.cohorts.stored import copy_side_tables, open_cohort, write_cohort_tables
 from utils.runs import record
-from utils.runs.record import People
+from utils.runs.record import TrainingPeople
 from utils.runs.run import Run
-from utils.training.network import outputs_of, restored_network
+from utils.training.network import restore_network, run_network
 
 
-def encode(run: Run) -> int:
+def encode_cohort(run: Run) -> int:
     """Writes the reduced cohort `run.out_dir`, which must not exist and appears only when it is complete."""
-    network, source = restored_network(run), run
+    network, original_run = restore_network(run), run
     encoder = keras.Model(network.input, network.output["code"])
     run = dataclasses.replace(run, cohort=flatten_cohort(run.cohort))
-    with files.unfinished(run.out_dir) as folder:
-        folder.mkdir(parents=True)
-        digest, trained = run.checkpoints.digest(), run.checkpoints.record().people or People()
-        metadata = dataclasses.replace(
+    with files.unfinished(run.out_dir) as unfinished_folder:
+        unfinished_folder.mkdir(parents=True)
+        encoder_sha256, encoder_people = run.checkpoints.digest(), run.checkpoints.manifest().people or TrainingPeople()
+        reduced_metadata = dataclasses.replace(
             run.cohort.metadata,
             grid=records.REDUCED.shape,
             affine=tuple(map(tuple, records.REDUCED.affine)),
-            reduction=f"encoder {digest}",
-            encoder_sha256=digest,
-            encoder_subjects=trained.subjects,
-            encoder_volumes=trained.scans,
-            provenance=run.record().flat | {"source": run.cohort.metadata.provenance},
+            reduction=f"encoder {encoder_sha256}",
+            encoder_sha256=encoder_sha256,
+            encoder_subjects=encoder_people.subjects,
+            encoder_volumes=encoder_people.scans,
+            provenance=run.make_manifest().flat_fields | {"source": run.cohort.metadata.provenance},
         )
-        digests = write_records(run, encoder, folder)
-        copy_side_tables(run.cohort, folder)
-        write_cohort_tables(folder, run.cohort.rows, metadata, digests)
-        open_cohort(folder)  # nothing is called done that cannot be read
-        made = dataclasses.replace(source, out_dir=folder).record(finished=True, records=len(run.cohort.rows))
-        record.write(folder / record.RECORD, made)
+        digests_by_file = write_encoded_records(run, encoder, unfinished_folder)
+        copy_side_tables(run.cohort, unfinished_folder)
+        write_cohort_tables(unfinished_folder, run.cohort.rows, reduced_metadata, digests_by_file)
+        open_cohort(unfinished_folder)  # nothing is called done that cannot be read
+        manifest = dataclasses.replace(original_run, out_dir=unfinished_folder).make_manifest(
+            is_finished=True, records=len(run.cohort.rows)
+        )
+        record.write_manifest(unfinished_folder / record.MANIFEST_FILE, manifest)
     run.add_to_ledger(None)
-    run.announce()
+    run.print_results_location()
     return 0
 
 
-def pool(whole: Run, runs: Sequence[Run]) -> None:
+def pool_reduced_cohorts(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Joins the folds' cohorts into one sealed set, which can be given as `--dataDir` with the same `--folds`."""
-    assert whole.folds
-    whole.folds.write(whole.out_dir)
-    seal_reduced_set(whole.out_dir)
-    whole.finish()
+    assert pooled_run.folds
+    pooled_run.folds.write(pooled_run.out_dir)
+    seal_reduced_set(pooled_run.out_dir)
+    pooled_run.finish()
 
 
-def write_records(run: Run, encoder: keras.Model, folder: Path) -> dict[str, records.Digests]:
+def write_encoded_records(run: Run, encoder: keras.Model, output_folder: Path) -> dict[str, records.Digests]:
     """Writes one reduced record per record: the 120 bytes of label and phenotype unchanged, each map encoded. Returns
     their digests by file."""
-    digests = {}
-    selections = split_into_batches(np.arange(len(run.cohort.rows)), run.config.batch_size)
-    for selection, _, codes in outputs_of(run, encoder, selections, "Encoding"):
-        of_records = codes.reshape(len(selection), run.cohort.num_maps, *records.REDUCED.shape)
-        for index, of_map in zip(selection, of_records, strict=True):
-            volumes = b"".join(records.z_score_volume(code).tobytes() for code in of_map)
-            content, file = run.cohort.make_record_bytes(index, volumes), run.cohort.rows[index].file
-            (folder / file).write_bytes(content)
-            digests[file] = run.cohort.digests[index].encoded(content)
-    return digests
+    digests_by_file = {}
+    index_batches = split_into_batches(np.arange(len(run.cohort.rows)), run.config.batch_size)
+    for batch_indices, _, batch_codes in run_network(run, encoder, index_batches, "Encoding"):
+        record_codes = batch_codes.reshape(len(batch_indices), run.cohort.num_maps, *records.REDUCED.shape)
+        for record_index, map_codes in zip(batch_indices, record_codes, strict=True):
+            volume_bytes = b"".join(records.z_score_volume(map_code).tobytes() for map_code in map_codes)
+            record_bytes, file_name = (
+                run.cohort.make_record_bytes(record_index, volume_bytes),
+                run.cohort.rows[record_index].file,
+            )
+            (output_folder / file_name).write_bytes(record_bytes)
+            digests_by_file[file_name] = run.cohort.digests[record_index].encoded(record_bytes)
+    return digests_by_file

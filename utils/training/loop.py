@@ -25,55 +25,71 @@ from utils.runs.duration import BatchTimer
 from utils.runs.run import Run
 from utils.scores.ridge import inner_folds, labels_and_sites, people_of, some_of
 from utils.training import shares
-from utils.training.network import Reading, reading
+from utils.training.network import NetworkReader, make_reader
 
-CALIBRATION = 20  # batches
-AT_SITES = 2  # people like all others whom each site has beside its own, when its share of autism is counted
+CALIBRATION_BATCHES = 20  # batches
+PRIOR_PEOPLE_PER_SITE = (
+    2  # people like all others whom each site has beside its own, when its share of autism is counted
+)
 Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Training:
-    """A network and its optimizer on the devices that train it; `caught` holds the signals that arrived."""
+    """A network and its optimizer on the devices that train it; `caught_signals` holds the signals that arrived."""
 
     run: Run
     network: keras.Model
     optimizer: keras.Optimizer
-    caught: list[int] = field(default_factory=list)
+    caught_signals: list[int] = field(default_factory=list)
 
-    def records_of(self, start: int, stop: int) -> Iterator[np.ndarray]:
+    def draw_record_indices(self, first_batch: int, stop_batch: int) -> Iterator[np.ndarray]:
         """The records of batches start..stop-1, positions in the cohort."""
-        indices, seed, size = self.run.cohort.split_indices("train"), self.run.seed, self.run.config.batch_size
-        return (indices[batch_positions(seed, step, size, len(indices))] for step in range(start, stop))
+        train_indices, seed, batch_size = (
+            self.run.cohort.split_indices("train"),
+            self.run.seed,
+            self.run.config.batch_size,
+        )
+        return (
+            train_indices[batch_positions(seed, batch_number, batch_size, len(train_indices))]
+            for batch_number in range(first_batch, stop_batch)
+        )
 
-    def batches(self, done: int) -> Iterator[list[Batch]]:
+    def read_device_batches(self, batches_done: int) -> Iterator[list[Batch]]:
         """For batches done, done + 1, ..., the shares of this process's devices, with volumes if they are read."""
-        run, size = self.run, self.run.config.batch_size
-        of_replicas = np.array_split(np.arange(size), run.workers.replicas)
-        own = [of_replicas[replica] for replica in run.workers.own_replicas]
-        wanted = np.concatenate(own)
-        selections, read = tee(selection[wanted] for selection in self.records_of(done, run.num_iters))
-        for selection, batch in zip(selections, self.reading.batches(read), strict=True):
-            batch |= {name: values[selection] for name, values in self.beside_labels.items()}
-            yield [rows_of(batch, np.searchsorted(wanted, share)) for share in own]
+        run, batch_size = self.run, self.run.config.batch_size
+        positions_by_replica = np.array_split(np.arange(batch_size), run.workers.replica_count)
+        device_positions = [positions_by_replica[replica_index] for replica_index in run.workers.local_replicas]
+        process_positions = np.concatenate(device_positions)
+        index_batches, index_batches_to_read = tee(
+            batch_indices[process_positions] for batch_indices in self.draw_record_indices(batches_done, run.num_iters)
+        )
+        for batch_indices, batch in zip(index_batches, self.reader.read_batches(index_batches_to_read), strict=True):
+            batch |= {
+                input_name: cohort_values[batch_indices] for input_name, cohort_values in self.loss_inputs.items()
+            }
+            yield [
+                select_batch_rows(batch, np.searchsorted(process_positions, positions))
+                for positions in device_positions
+            ]
 
     @cached_property
-    def reading(self) -> Reading:
-        return reading(self.run, averaging.make_branch_logits_network(self.network))
+    def reader(self) -> NetworkReader:
+        return make_reader(self.run, averaging.make_branch_logits_network(self.network))
 
     @cached_property
-    def mean(self) -> averaging.MeanOfLogits | None:
+    def logit_mean(self) -> averaging.MeanOfLogits | None:
         """The mean over the parts of a classifier; None for an autoencoder."""
-        last = self.network.layers[-1]
-        return last if isinstance(last, averaging.MeanOfLogits) else None
+        last_layer = self.network.layers[-1]
+        return last_layer if isinstance(last_layer, averaging.MeanOfLogits) else None
 
     @cached_property
-    def beside_labels(self) -> dict[str, np.ndarray]:
+    def loss_inputs(self) -> dict[str, np.ndarray]:
         """What losses read of each record beside its label."""
-        return beside_labels(self.run, self.mean) if self.mean else {}
+        return make_loss_inputs(self.run, self.logit_mean) if self.logit_mean else {}
 
     @cached_property
-    def step(self) -> Callable:
+    def train_step(self) -> Callable:
         """A compiled function: each device's share of a batch -> the metrics of one update.
 
         "loss" and, for classifiers, "accuracy" are those before the update, without penalties on weights. Parts count
@@ -81,175 +97,216 @@ class Training:
         networks has a loss of its own. Devices count by their share.
         """
         run, network, optimizer = self.run, self.network, self.optimizer
-        loss_of, reads, config = getattr(losses, run.model.loss_name), run.model.input_names, run.config
-        trained, inputs = self.reading.network, self.reading.inputs
-        mean = self.mean
-        strategy, replicas = run.workers.strategy, run.workers.replicas
+        compute_loss, input_names, config = getattr(losses, run.model.loss_name), run.model.input_names, run.config
+        trained_network, select_inputs = self.reader.network, self.reader.select_inputs
+        logit_mean = self.logit_mean
+        strategy, replica_count = run.workers.strategy, run.workers.replica_count
 
-        def of_replica(batch: dict) -> dict:
-            share = tf.size(batch["label"]) / config.batch_size
+        def train_replica(batch: dict) -> dict:
+            batch_fraction = tf.size(batch["label"]) / config.batch_size
             with tf.GradientTape() as tape:
-                outputs, penalties = trained(inputs(batch), training=True), sum(trained.losses)
-                parts = outputs if isinstance(outputs, list) else [outputs]
-                if mean:
-                    objective = sum(map(partial(losses.sum_network_losses, batch), parts, mean.branches))
+                outputs, weight_penalties = (
+                    trained_network(select_inputs(batch), training=True),
+                    sum(trained_network.losses),
+                )
+                branch_logits = outputs if isinstance(outputs, list) else [outputs]
+                if logit_mean:
+                    objective = sum(map(partial(losses.sum_network_losses, batch), branch_logits, logit_mean.branches))
                 else:
-                    objective = loss_of(batch, outputs, config, reads)
-                scaled = optimizer.scale_loss(objective * tf.cast(share, tf.float32) + penalties / replicas)
-            optimizer.apply(tape.gradient(scaled, network.trainable_variables), network.trainable_variables)
-            whole = mean.average_initially(parts) if mean else outputs
-            metrics = {"loss": loss_of(batch, whole, config, reads)}
+                    objective = compute_loss(batch, outputs, config, input_names)
+                scaled_loss = optimizer.scale_loss(
+                    objective * tf.cast(batch_fraction, tf.float32) + weight_penalties / replica_count
+                )
+            optimizer.apply(tape.gradient(scaled_loss, network.trainable_variables), network.trainable_variables)
+            combined_outputs = logit_mean.average_initially(branch_logits) if logit_mean else outputs
+            replica_metrics = {"loss": compute_loss(batch, combined_outputs, config, input_names)}
             if run.model.predicted == "label":
-                correct = tf.argmax(whole, 1, tf.int32) == batch["label"]
-                metrics["accuracy"] = tf.reduce_mean(tf.cast(correct, tf.float32))
-            weighted = {name: value * tf.cast(share, value.dtype) for name, value in metrics.items()}
-            return weighted | {"stopping": batch["stopping"]}
+                is_correct = tf.argmax(combined_outputs, 1, tf.int32) == batch["label"]
+                replica_metrics["accuracy"] = tf.reduce_mean(tf.cast(is_correct, tf.float32))
+            weighted_metrics = {
+                metric_name: metric_value * tf.cast(batch_fraction, metric_value.dtype)
+                for metric_name, metric_value in replica_metrics.items()
+            }
+            return weighted_metrics | {"stopping": batch["stopping"]}
 
         @tf.function(reduce_retracing=True)
-        def step(batch: Any) -> dict:
-            metrics = strategy.run(of_replica, (batch,))
-            return {name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, None) for name, value in metrics.items()}
+        def train_all_replicas(distributed_batch: Any) -> dict:
+            replica_metrics = strategy.run(train_replica, (distributed_batch,))
+            return {
+                metric_name: strategy.reduce(tf.distribute.ReduceOp.SUM, metric_value, None)
+                for metric_name, metric_value in replica_metrics.items()
+            }
 
-        return step
+        return train_all_replicas
 
-    def layers_of(self, kind: type) -> list[Any]:
+    def find_layers(self, layer_type: type) -> list[Any]:
         """The network's layers of a kind, those inside of other layers, too."""
-        return [layer for layer in self.network._flatten_layers() if isinstance(layer, kind)]
+        return [layer for layer in self.network._flatten_layers() if isinstance(layer, layer_type)]
 
-    def steps(self, done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    def run_steps(self, batches_done: int) -> Iterator[tuple[int, dict[str, Any], bool]]:
         """Trains on batches done+1..num_iters; yields how many have been seen, the metrics of the last one, and whether
         training stops there because a worker has caught a signal."""
-        run, last, timer = self.run, time.perf_counter(), BatchTimer(self.run, done)
-        dropouts = [layer for layer in self.layers_of(keras.layers.Dropout) if layer.rate]
-        for of_devices in self.batches(done):
-            for layer in dropouts:  # what it draws next is a function of the seed and of the batches seen
-                layer.seed_generator.state.assign([layer.seed_generator.state[0], done])
-            stopping = {"stopping": np.float32(bool(self.caught))}
-            batch = run.workers.of_replicas([share | stopping for share in of_devices])
-            values = {name: float(value) for name, value in self.step(batch).items()}
-            done += 1
-            stopped = values.pop("stopping") > 0
-            self.check_loss(done, values["loss"])
-            now = time.perf_counter()
-            values["samples_per_s"], last = round(run.config.batch_size / (now - last), 2), now
-            timer.tick()
-            yield done, values, stopped
-            if stopped:
+        run, last_time, batch_timer = self.run, time.perf_counter(), BatchTimer(self.run, batches_done)
+        dropout_layers = [layer for layer in self.find_layers(keras.layers.Dropout) if layer.rate]
+        for device_batches in self.read_device_batches(batches_done):
+            for layer in dropout_layers:  # what it draws next is a function of the seed and of the batches seen
+                layer.seed_generator.state.assign([layer.seed_generator.state[0], batches_done])
+            stopping_input = {"stopping": np.float32(bool(self.caught_signals))}
+            distributed_batch = run.workers.distribute_values(
+                [device_batch | stopping_input for device_batch in device_batches]
+            )
+            batch_metrics = {
+                metric_name: float(metric_value)
+                for metric_name, metric_value in self.train_step(distributed_batch).items()
+            }
+            batches_done += 1
+            is_stopped = batch_metrics.pop("stopping") > 0
+            self.check_loss(batches_done, batch_metrics["loss"])
+            current_time = time.perf_counter()
+            batch_metrics["samples_per_s"], last_time = (
+                round(run.config.batch_size / (current_time - last_time), 2),
+                current_time,
+            )
+            batch_timer.count_batch()
+            yield batches_done, batch_metrics, is_stopped
+            if is_stopped:
                 return
 
     def calibrate(
-        self, done: int, most_s: float = math.inf, note: Callable[[str], object] = lambda text: None
+        self,
+        batches_done: int,
+        max_seconds: float = math.inf,
+        report_progress: Callable[[str], object] = lambda message: None,
     ) -> dict[str, float]:
-        """Learns what the parts of a classifier count, and returns their shares, see `shares.learn`. Before that, it
-        replaces batch norm's running statistics by the exact means over the last batches, or over as many of them as
-        `most_s` seconds allow; `note` is told of it.
+        """Learns what the parts of a classifier count, and returns their shares, see `shares.learn_branch_weights`.
+        Before that, it replaces batch norm's running statistics by the exact means over the last batches, or over as
+        many of them as `max_seconds` seconds allow; `report_progress` is told of it.
 
         The running ones lag behind the weights. All brains look alike, so a small lag moves every prediction the same
         way ("precise" batch norm: Wu & Johnson, Rethinking "Batch" in BatchNorm, 2021). Raises InputError if a weight
         is not finite.
         """
-        if not all(np.isfinite(weight).all() for weight in self.network.get_weights()):
-            raise self.diverged(f"Weights are not finite after iteration {done}")
-        if found := self.layers_of(keras.layers.BatchNormalization):
-            self.take_means(done, found, most_s, note)
-        if self.mean is None or not self.mean.is_learned:
+        if not all(np.isfinite(weight_array).all() for weight_array in self.network.get_weights()):
+            raise self.divergence_error(f"Weights are not finite after iteration {batches_done}")
+        if normalisation_layers := self.find_layers(keras.layers.BatchNormalization):
+            self.set_batch_norm_means(batches_done, normalisation_layers, max_seconds, report_progress)
+        if self.logit_mean is None or not self.logit_mean.is_learned:
             return {}
-        return shares.learn(self.run, self.mean, self.reading, self.beside_labels["weight"])
+        return shares.learn_branch_weights(self.run, self.logit_mean, self.reader, self.loss_inputs["weight"])
 
-    def take_means(
+    def set_batch_norm_means(
         self,
-        done: int,
-        normalisations: list[keras.layers.BatchNormalization],
-        most_s: float,
-        note: Callable[[str], object],
+        batches_done: int,
+        normalisation_layers: list[keras.layers.BatchNormalization],
+        max_seconds: float,
+        report_progress: Callable[[str], object],
     ) -> None:
         """Gives layers the exact means and variances of the last batches, see `calibrate`."""
-        usual, end = [layer.momentum for layer in normalisations], time.monotonic() + most_s
-        first = max(done - CALIBRATION, 0)
-        for seen, batch in enumerate(self.reading.batches(self.records_of(first, done))):
-            for layer in normalisations:
-                layer.momentum = seen / (seen + 1)
-            self.reading.network(self.reading.inputs(batch), training=True)
-            note(f"means for batch norm: {seen + 1} of {done - first} batches")
-            if time.monotonic() > end:
+        original_momentums, deadline = (
+            [layer.momentum for layer in normalisation_layers],
+            time.monotonic() + max_seconds,
+        )
+        first_batch = max(batches_done - CALIBRATION_BATCHES, 0)
+        for batch_number, batch in enumerate(
+            self.reader.read_batches(self.draw_record_indices(first_batch, batches_done))
+        ):
+            for layer in normalisation_layers:
+                layer.momentum = batch_number / (batch_number + 1)
+            self.reader.network(self.reader.select_inputs(batch), training=True)
+            report_progress(f"means for batch norm: {batch_number + 1} of {batches_done - first_batch} batches")
+            if time.monotonic() > deadline:
                 break
-        for layer, momentum in zip(normalisations, usual, strict=True):
+        for layer, momentum in zip(normalisation_layers, original_momentums, strict=True):
             layer.momentum = momentum
 
-    def check_loss(self, done: int, loss: float) -> None:
+    def check_loss(self, batches_done: int, loss: float) -> None:
         """Raises InputError that names iteration and records if the loss is not finite."""
         if not math.isfinite(loss):
-            (selection,) = self.records_of(done - 1, done)
-            names = join_names(sorted({self.run.cohort.rows[index].file for index in selection}))
-            raise self.diverged(f"The loss is {loss} at iteration {done}, of the records {names}")
+            (batch_indices,) = self.draw_record_indices(batches_done - 1, batches_done)
+            file_names = join_names(sorted({self.run.cohort.rows[record_index].file for record_index in batch_indices}))
+            raise self.divergence_error(f"The loss is {loss} at iteration {batches_done}, of the records {file_names}")
 
-    def diverged(self, what: str) -> InputError:
-        rate = f"{self.run.config.learning_rate / 10:g}"
+    def divergence_error(self, problem: str) -> InputError:
+        lower_rate = f"{self.run.config.learning_rate / 10:g}"
         return InputError(
-            f"{what}: the training diverges. What was saved before is intact. Repeat the command with a smaller "
-            f"learning rate: --overrideChkpt --set learning_rate={rate}"
+            f"{problem}: the training diverges. What was saved before is intact. Repeat the command with a smaller "
+            f"learning rate: --overrideChkpt --set learning_rate={lower_rate}"
         )
 
 
-def is_due(done: int, last: int) -> bool:
-    """Whether a training of `last` batches is saved after `done` of them."""
-    return done % EFFORT.save_every == 0 or done == last
+def is_save_due(batches_done: int, batch_total: int) -> bool:
+    """Whether a training of `batch_total` batches is saved after `batches_done` of them."""
+    return batches_done % EFFORT.save_every == 0 or batches_done == batch_total
 
 
 def make_optimizer(config: Settings, precision: str) -> keras.Optimizer:
     """The optimizer that the settings describe."""
-    rate = config.learning_rate
+    learning_rate = config.learning_rate
     if config.half_rate_after:  # independent of --numIters, so that a training may be continued after it
-        rate = keras.optimizers.schedules.InverseTimeDecay(rate, config.half_rate_after, 1)
+        learning_rate = keras.optimizers.schedules.InverseTimeDecay(learning_rate, config.half_rate_after, 1)
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, beta_1=config.decay)
+        optimizer = keras.optimizers.Adam(learning_rate, beta_1=config.decay)
     else:
-        optimizer = keras.optimizers.RMSprop(rate, rho=config.decay)
+        optimizer = keras.optimizers.RMSprop(learning_rate, rho=config.decay)
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
 
 
-def batch_positions(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Positions (batch_size,) in 0..count-1 of batch `step` (0, 1, ...): batches run through one seeded permutation
-    after another, so every record is seen once an epoch."""
-    epochs, positions = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
-    for epoch in np.unique(epochs):
-        now = epochs == epoch
-        positions[now] = np.random.default_rng((seed, epoch)).permutation(count)[positions[now]]
+def batch_positions(seed: int, batch_number: int, batch_size: int, record_count: int) -> np.ndarray:
+    """Positions (batch_size,) in 0..count-1 of batch `batch_number` (0, 1, ...): batches run through one seeded
+    permutation after another, so every record is seen once an epoch."""
+    epoch_by_position, positions = np.divmod(
+        np.arange(batch_number * batch_size, (batch_number + 1) * batch_size), record_count
+    )
+    for epoch in np.unique(epoch_by_position):
+        is_in_epoch = epoch_by_position == epoch
+        positions[is_in_epoch] = np.random.default_rng((seed, epoch)).permutation(record_count)[positions[is_in_epoch]]
     return positions
 
 
-def beside_labels(run: Run, mean: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
-    """What the losses of networks read of each record of the cohort beside its label, float32. `weight` (records,
-    members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the training
-    people of its site, minus those among all."""
+def make_loss_inputs(run: Run, logit_mean: averaging.MeanOfLogits) -> dict[str, np.ndarray]:
+    """What the losses of networks read of each record of the cohort beside its label, float32. `member_weights`
+    (records, members) is 0 where the member leaves it out. `site_log_odds` (records,) are those of autism among the
+    training people of its site, minus those among all."""
     config: Any = run.config  # of a classifier
-    records, members, count = run.cohort.split_indices("train"), config.members, len(run.cohort.rows)
-    weight, of_site = np.ones((count, members), np.float32), np.zeros(count, np.float32)
-    if mean.is_learned:
-        some = some_of(records)
-        folds = inner_folds(labels_and_sites(run.cohort, some)[0], people_of(run.cohort, some))
-        for member in range(members if folds else 0):
-            out = some[folds[member % len(folds)][1]]
-            weight[:, member] = len(records) / (len(records) - len(out))
-            weight[out, member] = 0
-    if any(part.within_sites for part in mean.branches):
-        label, site = labels_and_sites(run.cohort, records)
-        of_site[records] = log_odds_at(label, site)
-    return {"weight": weight, "site_log_odds": of_site}
+    train_indices, member_count, record_count = run.cohort.split_indices("train"), config.members, len(run.cohort.rows)
+    member_weights, site_log_odds = (
+        np.ones((record_count, member_count), np.float32),
+        np.zeros(record_count, np.float32),
+    )
+    if logit_mean.is_learned:
+        sampled_indices = some_of(train_indices)
+        inner_fold_splits = inner_folds(
+            labels_and_sites(run.cohort, sampled_indices)[0], people_of(run.cohort, sampled_indices)
+        )
+        for member_index in range(member_count if inner_fold_splits else 0):
+            left_out_indices = sampled_indices[inner_fold_splits[member_index % len(inner_fold_splits)][1]]
+            member_weights[:, member_index] = len(train_indices) / (len(train_indices) - len(left_out_indices))
+            member_weights[left_out_indices, member_index] = 0
+    if any(branch.within_sites for branch in logit_mean.branches):
+        labels, sites = labels_and_sites(run.cohort, train_indices)
+        site_log_odds[train_indices] = compute_site_log_odds(labels, sites)
+    return {"weight": member_weights, "site_log_odds": site_log_odds}
 
 
-def log_odds_at(label: np.ndarray, site: np.ndarray) -> np.ndarray:
+def compute_site_log_odds(labels: np.ndarray, sites: np.ndarray) -> np.ndarray:
     """The log odds of autism (n,) at the site of each person, minus those of all; 0 if all have one label."""
-    share = label.mean()
-    if not 0 < share < 1:
-        return np.zeros(len(label))
-    _, place, count = np.unique(site, return_inverse=True, return_counts=True)
-    at_site = (np.bincount(place, label) + AT_SITES * share) / (count + AT_SITES)
-    return (logit(at_site) - logit(share))[place]
+    autism_fraction = labels.mean()
+    if not 0 < autism_fraction < 1:
+        return np.zeros(len(labels))
+    _, site_indices, site_counts = np.unique(sites, return_inverse=True, return_counts=True)
+    site_fractions = (np.bincount(site_indices, labels) + PRIOR_PEOPLE_PER_SITE * autism_fraction) / (
+        site_counts + PRIOR_PEOPLE_PER_SITE
+    )
+    return (logit(site_fractions) - logit(autism_fraction))[site_indices]
 
 
-def rows_of(batch: Batch, records: np.ndarray) -> Batch:
-    """The part of a batch that holds these of its `records`, in order and without gaps."""
-    first, stop = records[0], records[-1] + 1
-    rows = {name: len(values) // len(batch["label"]) for name, values in batch.items()}  # of a record, one a map
-    return {name: values[first * rows[name] : stop * rows[name]] for name, values in batch.items()}
+def select_batch_rows(batch: Batch, record_positions: np.ndarray) -> Batch:
+    """The part of a batch that holds these of its `record_positions`, in order and without gaps."""
+    first_record, stop_record = record_positions[0], record_positions[-1] + 1
+    rows_per_record = {
+        input_name: len(input_values) // len(batch["label"]) for input_name, input_values in batch.items()
+    }  # of a record, one a map
+    return {
+        input_name: input_values[first_record * rows_per_record[input_name] : stop_record * rows_per_record[input_name]]
+        for input_name, input_values in batch.items()
+    }

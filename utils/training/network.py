@@ -23,115 +23,136 @@ from data.cohorts.atlas import Parcels, load_parcel_means, make_cube_parcels
 from data.cohorts.cohort import Cohort
 from data.cohorts.records import GRID_BY_SHAPE
 from models.layers import RegionMeans
-from utils.runs.checkpoints import KEPT, CheckpointFolder, short
-from utils.runs.record import Record
+from utils.runs.checkpoints import MAX_CHECKPOINTS, CheckpointFolder, shorten_error
+from utils.runs.record import Manifest
 from utils.runs.run import Run
 
 
-class Saver:
+class CheckpointSaver:
     """Saves and restores a network and its optimizer; the latest checkpoint, which is named by the number of batches
     seen, is always a whole one."""
 
-    def __init__(self, folder: CheckpointFolder, name: str, model: keras.Model, optimizer: keras.Optimizer):
-        self.folder, self.name = folder, name
-        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+    def __init__(
+        self,
+        checkpoint_folder: CheckpointFolder,
+        checkpoint_name: str,
+        network: keras.Model,
+        optimizer: keras.Optimizer,
+    ):
+        self.checkpoint_folder, self.checkpoint_name = checkpoint_folder, checkpoint_name
+        self.checkpoint = tf.train.Checkpoint(model=network, optimizer=optimizer)
 
     def restore(self) -> int:
         """Restores the latest checkpoint; returns the number of batches it has seen."""
-        self.folder.read(self.checkpoint, lambda status: status.assert_consumed())
-        found, prefix = self.folder.record(), self.folder.latest().name
-        if not found.outputs:  # a run was killed amid this save, which ends here
-            self.folder.write(prefix, found, saved=True)
-        return found.step
+        self.checkpoint_folder.restore_checked(self.checkpoint, lambda restore_status: restore_status.assert_consumed())
+        manifest, prefix_name = self.checkpoint_folder.manifest(), self.checkpoint_folder.latest_prefix().name
+        if not manifest.outputs:  # a run was killed amid this save, which ends here
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=True)
+        return manifest.step
 
     @cached_property
-    def manager(self) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(self.checkpoint, self.folder.path, KEPT, checkpoint_name=self.name)
+    def checkpoint_manager(self) -> tf.train.CheckpointManager:
+        return tf.train.CheckpointManager(
+            self.checkpoint, self.checkpoint_folder.path, MAX_CHECKPOINTS, checkpoint_name=self.checkpoint_name
+        )
 
-    def save(self, record: Record) -> None:
+    def save(self, manifest: Manifest) -> None:
         """Saves, with a record. Raises InputError if that cannot be written; the checkpoint before is intact."""
-        prefix, before = f"{self.name}-{record.step}", self.folder.exists
+        prefix_name, has_earlier_checkpoint = f"{self.checkpoint_name}-{manifest.step}", self.checkpoint_folder.exists
         try:
-            self.folder.write(prefix, record, saved=False)  # first: a checkpoint without its record cannot be used
-            self.manager.save(checkpoint_number=record.step)
-            self.folder.write(prefix, record, saved=True)
-            self.folder.remove_but(self.folder.prefixes[:KEPT])
+            self.checkpoint_folder.write_manifest(
+                prefix_name, manifest, is_saved=False
+            )  # first: a checkpoint without its record cannot be used
+            self.checkpoint_manager.save(checkpoint_number=manifest.step)
+            self.checkpoint_folder.write_manifest(prefix_name, manifest, is_saved=True)
+            self.checkpoint_folder.remove_checkpoints_except(
+                self.checkpoint_folder.checkpoint_prefixes[:MAX_CHECKPOINTS]
+            )
         except (tf.errors.OpError, OSError) as error:
-            self.folder.prepare(anew=False)
-            kept = "the one before is intact" if before else "there is none before it"
-            is_limit = os.strerror(errno.EFBIG) in str(error)  # TensorFlow's errors have no number
-            advice = files.FILE_TOO_LARGE_ADVICE if is_limit else "Make room for it and repeat the command."
+            self.checkpoint_folder.prepare_folder(is_from_zero=False)
+            earlier_text = "the one before is intact" if has_earlier_checkpoint else "there is none before it"
+            is_size_limit = os.strerror(errno.EFBIG) in str(error)  # TensorFlow's errors have no number
+            advice = files.FILE_TOO_LARGE_ADVICE if is_size_limit else "Make room for it and repeat the command."
             raise InputError(
-                f"{self.folder.path} cannot take a checkpoint at iteration {record.step} ({short(error)}); {kept}. "
-                f"{advice}"
+                f"{self.checkpoint_folder.path} cannot take a checkpoint at iteration {manifest.step} "
+                f"({shorten_error(error)}); {earlier_text}. {advice}"
             ) from error
 
 
-def restored_network(run: Run) -> keras.Model:
+def restore_network(run: Run) -> keras.Model:
     """The trained network, of a checkpoint or a bundle. Raises InputError if its training diverged."""
     network = run.model.build_network(run.config, run.cohort)
     run.checkpoints.restore(network)
-    check_finite(run, "weights", network.get_weights())
+    check_network_finite(run, "weights", network.get_weights())
     return network
 
 
-def check_finite(run: Run, what: str, values: Any) -> None:
-    """Raises InputError if an array in `values`, nested in any way, holds NaN or infinity."""
-    if not all(np.isfinite(array).all() for array in tf.nest.flatten(values)):
+def check_network_finite(run: Run, array_kind: str, nested_arrays: Any) -> None:
+    """Raises InputError if an array in `nested_arrays`, nested in any way, holds NaN or infinity."""
+    if not all(np.isfinite(array).all() for array in tf.nest.flatten(nested_arrays)):
         raise InputError(
-            f"{run.checkpoints.path} has {what} that are not finite: its training diverged. Train again with a smaller "
-            f"learning rate: {run.checkpoints.training} --overrideChkpt "
+            f"{run.checkpoints.path} has {array_kind} that are not finite: its training diverged. Train again with a "
+            f"smaller learning rate: {run.checkpoints.training_command} --overrideChkpt "
             f"--set learning_rate={run.config.learning_rate / 10:g}"
         )
 
 
 @dataclass(frozen=True)
-class Reading:
+class NetworkReader:
     """The part of a network that a run computes, and what it reads. The cohort keeps the means of volumes over parcels,
-    so the layers that give them need not be computed. `tables` are these means, and connectomes."""
+    so the layers that give them need not be computed. `table_by_input` are these means, and connectomes."""
 
     run: Run
     network: keras.Model
-    tables: dict[str, Any]
+    table_by_input: dict[str, Any]
 
-    def batches(self, selections: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    def read_batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The batches of each selection of records, see `Model.read_batches`."""
-        volumes = "volume" in self.network.input
-        return self.run.model.read_batches(self.run.cohort, selections, volumes, self.tables)
+        needs_volumes = "volume" in self.network.input
+        return self.run.model.read_batches(self.run.cohort, index_batches, needs_volumes, self.table_by_input)
 
-    def inputs(self, batch: dict) -> dict:
+    def select_inputs(self, batch: dict) -> dict:
         """What the network reads of a batch."""
-        return {name: batch[name] for name in self.network.input}
+        return {input_name: batch[input_name] for input_name in self.network.input}
 
 
-def reading(run: Run, network: keras.Model, volumes: bool = False) -> Reading:
-    """How a run reads records for a network: means of volumes where it begins with these, unless it needs `volumes`."""
-    rest, parcels = (network, []) if volumes else split_after_means(network)
-    tables: dict[str, Any] = {}
-    if parcels:
-        tables |= zip((one.name for one in parcels), load_parcel_means(run.cohort, parcels), strict=True)
+def make_reader(run: Run, network: keras.Model, needs_volumes: bool = False) -> NetworkReader:
+    """How a run reads records for a network: means of volumes where it begins with these, unless it needs
+    `needs_volumes`."""
+    remaining_network, parcel_sets = (network, []) if needs_volumes else split_after_means(network)
+    table_by_input: dict[str, Any] = {}
+    if parcel_sets:
+        table_by_input |= zip(
+            (parcel_set.name for parcel_set in parcel_sets), load_parcel_means(run.cohort, parcel_sets), strict=True
+        )
     if run.cohort.connectomes and "connectome" in network.input:
-        tables["connectome"] = run.cohort.connectomes
-    return Reading(run, rest, tables)
+        table_by_input["connectome"] = run.cohort.connectomes
+    return NetworkReader(run, remaining_network, table_by_input)
 
 
 def split_after_means(network: keras.Model) -> tuple[keras.Model, list[Parcels]]:
     """The network after its first layers, and the parcels over which these average the volume. It takes the means by
     the names of the parcels. If other layers read the volume too: the network itself, and no parcels."""
-    volume = network.input.get("volume") if isinstance(network.input, dict) else None
-    operations = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    reading = [layer for layer in operations if volume is not None and layer.input is volume]
-    found = {parcels.name: parcels for layer in reading if (parcels := parcels_of(layer))}
-    if not reading or len(found) < len(reading):
+    volume_input = network.input.get("volume") if isinstance(network.input, dict) else None
+    computing_layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    volume_layers = [layer for layer in computing_layers if volume_input is not None and layer.input is volume_input]
+    parcels_by_name = {
+        layer_parcels.name: layer_parcels for layer in volume_layers if (layer_parcels := find_averaged_parcels(layer))
+    }
+    if not volume_layers or len(parcels_by_name) < len(volume_layers):
         return network, []
-    for name, layer in zip(found, reading, strict=True):
-        layer.output.name = name
-    results = {name: layer.output for name, layer in zip(found, reading, strict=True)}
-    rest = {name: tensor for name, tensor in network.input.items() if name != "volume"}
-    return keras.Model(rest | results, network.output), list(found.values())
+    for input_name, layer in zip(parcels_by_name, volume_layers, strict=True):
+        layer.output.name = input_name
+    means_by_input = {
+        input_name: layer.output for input_name, layer in zip(parcels_by_name, volume_layers, strict=True)
+    }
+    remaining_inputs = {
+        input_name: input_tensor for input_name, input_tensor in network.input.items() if input_name != "volume"
+    }
+    return keras.Model(remaining_inputs | means_by_input, network.output), list(parcels_by_name.values())
 
 
-def parcels_of(layer: keras.Layer) -> Parcels | None:
+def find_averaged_parcels(layer: keras.Layer) -> Parcels | None:
     """What a layer averages a volume over; None if it does something else."""
     if isinstance(layer, RegionMeans):
         return layer.parcels
@@ -141,36 +162,58 @@ def parcels_of(layer: keras.Layer) -> Parcels | None:
     return None
 
 
-def outputs_of(
-    run: Run, network: keras.Model, selections: list[np.ndarray], title: str = "", others: Sequence[Cohort] = ()
+def run_network(
+    run: Run,
+    network: keras.Model,
+    index_batches: list[np.ndarray],
+    progress_title: str = "",
+    phenotype_cohorts: Sequence[Cohort] = (),
 ) -> Iterator[tuple[np.ndarray, dict, Any]]:
     """For each selection of records: it, the batch (see `Model.read_batches`), and the network's outputs in NumPy;
-    then the same with the phenotype of each of the `others`. Without a `title` no progress is shown."""
-    reader = reading(run, network)
-    forward = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
-    with open_progress_bar(title, sum(map(len, selections))) if title else nullcontext() as shown:
-        for selection, batch in zip(selections, reader.batches(selections), strict=True):
-            for other in ({}, *(of.make_batch(selection, with_volumes=False) for of in others)):
-                outputs = forward(reader.inputs(batch | other))
+    then the same with the phenotype of each of the `phenotype_cohorts`. Without a `progress_title` no progress is
+    shown."""
+    reader = make_reader(run, network)
+    compute_outputs = tf.function(lambda inputs: reader.network(inputs, training=False), reduce_retracing=True)
+    with (
+        open_progress_bar(progress_title, sum(map(len, index_batches)))
+        if progress_title
+        else nullcontext() as progress_bar
+    ):
+        for batch_indices, batch in zip(index_batches, reader.read_batches(index_batches), strict=True):
+            for phenotype_batch in (
+                {},
+                *(
+                    phenotype_cohort.make_batch(batch_indices, with_volumes=False)
+                    for phenotype_cohort in phenotype_cohorts
+                ),
+            ):
+                outputs = compute_outputs(reader.select_inputs(batch | phenotype_batch))
                 outputs = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
-                check_finite(run, "outputs", outputs)
-                yield selection, batch | other, outputs
-            if shown:
-                shown.advance(steps=len(selection))
+                check_network_finite(run, "outputs", outputs)
+                yield batch_indices, batch | phenotype_batch, outputs
+            if progress_bar:
+                progress_bar.advance(steps=len(batch_indices))
 
 
-def predicted(run: Run, network: keras.Model, batches: list[np.ndarray], others: Sequence[Cohort] = ()) -> np.ndarray:
-    """Probabilities of autism of the records in all batches (1 + others, n), also with the phenotype of `others`."""
-    logits = [outputs for _, _, outputs in outputs_of(run, network, batches, "Testing", others)]
-    count = 1 + len(others)
-    return probability_of_autism(np.stack([np.concatenate(logits[at::count]) for at in range(count)]))
+def predict_probabilities(
+    run: Run, network: keras.Model, index_batches: list[np.ndarray], phenotype_cohorts: Sequence[Cohort] = ()
+) -> np.ndarray:
+    """Probabilities of autism of the records in all batches (1 + others, n), also with the phenotype of
+    `phenotype_cohorts`."""
+    batch_logits = [
+        batch_outputs for _, _, batch_outputs in run_network(run, network, index_batches, "Testing", phenotype_cohorts)
+    ]
+    cohort_count = 1 + len(phenotype_cohorts)
+    return compute_autism_probability(
+        np.stack([np.concatenate(batch_logits[cohort_index::cohort_count]) for cohort_index in range(cohort_count)])
+    )
 
 
-def logit_of_autism(logits: np.ndarray) -> np.ndarray:
+def compute_autism_logit(logits: np.ndarray) -> np.ndarray:
     """Logits of (control, autism) (..., 2) -> the log odds of autism, (...) float64."""
     return logits[..., 1].astype(float) - logits[..., 0]
 
 
-def probability_of_autism(logits: np.ndarray) -> np.ndarray:
+def compute_autism_probability(logits: np.ndarray) -> np.ndarray:
     """(..., 2) logits of (control, autism) -> (...) float64."""
-    return expit(logit_of_autism(np.asarray(logits, np.float64)))
+    return expit(compute_autism_logit(np.asarray(logits, np.float64)))

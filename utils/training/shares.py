@@ -2,8 +2,9 @@
 
 They are cut into five inner folds, as for the ridge regression of connectomes. A member of every part leaves out one
 fold, so that its networks say of these people what they would say of new ones. A regression of labels on these z-scored
-log odds, within sites, gives the weights, none below 0. A penalty, which counts as much as `BEFORE` people, holds them
-to those before. So a part that finds little counts little, and the fewer people, the less the weights change.
+log odds, within sites, gives the weights, none below 0. A penalty, which counts as much as `PRIOR_PEOPLE` people,
+holds them to those before. So a part that finds little counts little, and the fewer people, the less the weights
+change.
 
 Of a new person the log odds are a mean over members, and so a little less spread than those of one member. Calibrated
 probabilities are a little too near to the middle for that reason.
@@ -17,62 +18,82 @@ from models.averaging import MeanOfLogits
 from utils.runs.run import Run
 from utils.scores.calibration import platt
 from utils.scores.ridge import centred, fit_edges, labels_and_sites, within_sites
-from utils.training.network import Reading
+from utils.training.network import NetworkReader
 
-BEFORE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
-WEAKEST = 0.1  # correlation with the label that is expected of the mean before, at least, so that it holds the weights
-SMALLEST = 1e-6  # log odds; a part that differs less between people counts as one that does not
-LEAST = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
+PRIOR_PEOPLE = 500  # people whose squared errors weigh as much as the squared distance from the weights before
+MIN_PRIOR_CORRELATION = (
+    0.1  # correlation with the label that is expected of the mean before, at least, so that it holds the weights
+)
+MIN_LOG_ODDS_SD = 1e-6  # log odds; a part that differs less between people counts as one that does not
+MIN_CALIBRATION_SLOPE = 0.05  # log odds a standard deviation: where nothing is found, the order of people is kept
 
 
-def learn(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray) -> dict[str, float]:
+def learn_branch_weights(
+    run: Run, logit_mean: MeanOfLogits, reader: NetworkReader, member_weights: np.ndarray
+) -> dict[str, float]:
     """Sets what each part of a classifier counts, and returns it by the part's name: the weights of z-scored log odds,
-    which sum to 1. Empty if people are too few. `reading` gives the logits of the parts. `weight` (records, members)
-    is 0 where a member leaves a record out."""
-    records = np.flatnonzero((weight == 0).any(1))
-    label, site = labels_and_sites(run.cohort, records)
-    if len(set(label)) < 2:  # too few people for folds
+    which sum to 1. Empty if people are too few. `reader` gives the logits of the parts. `member_weights` (records,
+    members) is 0 where a member leaves a record out."""
+    left_out_indices = np.flatnonzero((member_weights == 0).any(1))
+    labels, sites = labels_and_sites(run.cohort, left_out_indices)
+    if len(set(labels)) < 2:  # too few people for folds
         return {}
-    before = np.array([part.branch_weight for part in mean.branches])
-    shares, bias, of_scores = weights_of(left_out(run, mean, reading, weight, records), label, site, before)
-    mean.assign(shares, bias)
-    return dict(zip((part.branch_name for part in mean.branches), of_scores.tolist(), strict=True))
+    prior_weights = np.array([branch.branch_weight for branch in logit_mean.branches])
+    branch_weights, mean_bias, score_weights = fit_branch_weights(
+        predict_left_out(run, logit_mean, reader, member_weights, left_out_indices), labels, sites, prior_weights
+    )
+    logit_mean.assign(branch_weights, mean_bias)
+    return dict(zip((branch.branch_name for branch in logit_mean.branches), score_weights.tolist(), strict=True))
 
 
-def left_out(run: Run, mean: MeanOfLogits, reading: Reading, weight: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """The log odds of autism (n, parts) of `records` (n,), by the networks of each part that left them out."""
-    found, selections = [], split_into_batches(records, run.config.batch_size)
-    for selection, batch in zip(selections, reading.batches(selections), strict=True):
-        own = weight[selection] == 0
-        of_parts = []
-        for part, logits in zip(mean.branches, reading.network(reading.inputs(batch), training=False), strict=True):
-            odds = np.asarray(logits, np.float64) @ (-1, 1)
-            of_members = odds.reshape(len(selection), part.input_count, -1).mean(1)
-            of_parts.append(np.sum(of_members * own, 1) / own.sum(1))
-        found.append(np.stack(of_parts, 1))
-    odds = np.concatenate(found)
-    if "connectome" in reading.tables:
-        of_edges = fit_edges(run.cohort, reading.tables["connectome"], run.cohort.split_indices("train")).left_out
-        odds[:, -1] = [of_edges[record] for record in records.tolist()]
-    return odds
+def predict_left_out(
+    run: Run, logit_mean: MeanOfLogits, reader: NetworkReader, member_weights: np.ndarray, record_indices: np.ndarray
+) -> np.ndarray:
+    """The log odds of autism (n, parts) of `record_indices` (n,), by the networks of each part that left them out."""
+    batch_log_odds, index_batches = [], split_into_batches(record_indices, run.config.batch_size)
+    for batch_indices, batch in zip(index_batches, reader.read_batches(index_batches), strict=True):
+        is_left_out = member_weights[batch_indices] == 0
+        branch_log_odds = []
+        for branch, branch_logits in zip(
+            logit_mean.branches, reader.network(reader.select_inputs(batch), training=False), strict=True
+        ):
+            log_odds = np.asarray(branch_logits, np.float64) @ (-1, 1)
+            member_log_odds = log_odds.reshape(len(batch_indices), branch.input_count, -1).mean(1)
+            branch_log_odds.append(np.sum(member_log_odds * is_left_out, 1) / is_left_out.sum(1))
+        batch_log_odds.append(np.stack(branch_log_odds, 1))
+    log_odds = np.concatenate(batch_log_odds)
+    if "connectome" in reader.table_by_input:
+        log_odds_by_record = fit_edges(
+            run.cohort, reader.table_by_input["connectome"], run.cohort.split_indices("train")
+        ).left_out
+        log_odds[:, -1] = [log_odds_by_record[record_index] for record_index in record_indices.tolist()]
+    return log_odds
 
 
-def weights_of(
-    odds: np.ndarray, label: np.ndarray, site: np.ndarray, before: np.ndarray
+def fit_branch_weights(
+    log_odds: np.ndarray, labels: np.ndarray, sites: np.ndarray, prior_weights: np.ndarray
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """Log odds (n, parts) of records that were left out, and what parts count `before` -> what they count. It is the
-    weights of log odds (parts,), the bias, and each part's share of the weights of z-scores."""
-    spread = odds.std(0)
-    spread[spread < SMALLEST] = 1
-    scores = (odds - odds.mean(0)) / spread
-    inside, target = centred(scores, site), within_sites(label, site)
-    plain, weights = inside @ before, before
-    if plain @ target > 0:  # else nothing is found
-        scale = max(plain @ target, WEAKEST * np.sqrt((plain @ plain) * (target @ target))) / (plain @ plain)
-        rows, held = np.sqrt(BEFORE) * np.eye(len(before)), np.sqrt(BEFORE) * scale * before
-        weights, _ = nnls(np.vstack([inside, rows]), np.concatenate([target, held]))
-    total = scores @ weights
-    width = total.std() or 1
-    slope, shift = platt(total / width, label)
-    shares = max(slope, LEAST) * weights / (spread * width)
-    return shares, float(shift - shares @ odds.mean(0)), weights / weights.sum()
+    """Log odds (n, parts) of records that were left out, and what parts count `prior_weights` -> what they count. It
+    is the weights of log odds (parts,), the bias, and each part's share of the weights of z-scores."""
+    log_odds_sd = log_odds.std(0)
+    log_odds_sd[log_odds_sd < MIN_LOG_ODDS_SD] = 1
+    z_scores = (log_odds - log_odds.mean(0)) / log_odds_sd
+    site_centred_scores, site_centred_labels = centred(z_scores, sites), within_sites(labels, sites)
+    prior_mean, score_weights = site_centred_scores @ prior_weights, prior_weights
+    if prior_mean @ site_centred_labels > 0:  # else nothing is found
+        prior_scale = max(
+            prior_mean @ site_centred_labels,
+            MIN_PRIOR_CORRELATION * np.sqrt((prior_mean @ prior_mean) * (site_centred_labels @ site_centred_labels)),
+        ) / (prior_mean @ prior_mean)
+        penalty_rows, penalty_targets = (
+            np.sqrt(PRIOR_PEOPLE) * np.eye(len(prior_weights)),
+            np.sqrt(PRIOR_PEOPLE) * prior_scale * prior_weights,
+        )
+        score_weights, _ = nnls(
+            np.vstack([site_centred_scores, penalty_rows]), np.concatenate([site_centred_labels, penalty_targets])
+        )
+    combined_scores = z_scores @ score_weights
+    combined_sd = combined_scores.std() or 1
+    platt_slope, platt_shift = platt(combined_scores / combined_sd, labels)
+    branch_weights = max(platt_slope, MIN_CALIBRATION_SLOPE) * score_weights / (log_odds_sd * combined_sd)
+    return branch_weights, float(platt_shift - branch_weights @ log_odds.mean(0)), score_weights / score_weights.sum()

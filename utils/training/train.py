@@ -27,119 +27,149 @@ from models.connectomes import RidgeLogits
 from utils import figures
 from utils.runs import record
 from utils.runs.checkpoints import CheckpointFolder
-from utils.runs.record import RECORD, Record, mean_of_shares
+from utils.runs.record import MANIFEST_FILE, Manifest, average_branch_weights
 from utils.runs.run import Run
 from utils.scores.results import Estimate, Headline
 from utils.scores.ridge import fit_edges
-from utils.training.loop import Training, is_due, make_optimizer
-from utils.training.network import Saver, reading
+from utils.training.loop import Training, is_save_due, make_optimizer
+from utils.training.network import CheckpointSaver, make_reader
 
-HISTORY = "history.csv"
-INNER = "inner.csv"
+HISTORY_FILE = "history.csv"
+INNER_PREDICTIONS_FILE = "inner.csv"
 STOPPING_S = 5.0  # for batch norm, of a training that is stopped: Slurm kills 30 s after SIGTERM, Docker after 10
-STEP = re.compile(r"\d{1,18}")  # of a history
+STEP_PATTERN = re.compile(r"\d{1,18}")  # of a history
 
 
-def train(run: Run) -> int:
+def train_network(run: Run) -> int:
     """Trains until `num_iters` batches have been seen in all, from zero or from the checkpoint that there is; returns
     the exit status (128 + signal if stopped)."""
-    anew = run.override or not run.checkpoints.exists
-    if not anew and run.checkpoints.record().begun != run.begun:
+    is_from_zero = run.override or not run.checkpoints.exists
+    if not is_from_zero and run.checkpoints.manifest().begun != run.training_id:
         raise InputError(f"{run.checkpoints.path} was trained by another process meanwhile; repeat the command.")
-    name, told = run.checkpoints.prepare(run.override), dict[str, Any]()
-    if anew:
-        run = replace(run, begun=begun_of(run))
-        replace(run, num_iters=0).claim()
+    checkpoint_name, manifest_extras = run.checkpoints.prepare_folder(run.override), dict[str, Any]()
+    if is_from_zero:
+        run = replace(run, training_id=choose_training_id(run))
+        replace(run, num_iters=0).claim_output_folder()
         if run.candidates:
-            from utils.training.choose import chosen
+            from utils.training.choose import choose_candidate
 
-            candidate, told = chosen(run, run.out_dir / INNER)
-            run = run.settled(candidate)
+            candidate, manifest_extras = choose_candidate(run, run.out_dir / INNER_PREDICTIONS_FILE)
+            run = run.with_candidate_settings(candidate)
             run.forget_networks()
-    training = built(run)
-    saver = Saver(run.checkpoints, name, training.network, training.optimizer)
-    if anew:
-        measure(training)
-    done = 0 if anew else saver.restore()
-    if not anew:
-        told = run.checkpoints.scored(run.cross_validation).told
-        print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {done}.")
-        replace(run, num_iters=done).claim()
-    history = History(run.out_dir, run.checkpoints.history(name), done)
-    caught: list[int] = []
+    training = make_training(run)
+    saver = CheckpointSaver(run.checkpoints, checkpoint_name, training.network, training.optimizer)
+    if is_from_zero:
+        fit_input_layers(training)
+    batches_done = 0 if is_from_zero else saver.restore()
+    if not is_from_zero:
+        manifest_extras = run.checkpoints.update_cross_validation(run.cross_validation).told
+        print_unless_quiet(f"Continuing {run.checkpoints.path} at iteration {batches_done}.")
+        replace(run, num_iters=batches_done).claim_output_folder()
+    history = TrainingHistory(run.out_dir, run.checkpoints.history_path(checkpoint_name), batches_done)
+    caught_signals: list[int] = []
 
-    def stop(number: int, _: object) -> None:
-        caught.append(number)
-        silence_after_sighup(number)
+    def catch_signal(signal_number: int, _: object) -> None:
+        caught_signals.append(signal_number)
+        silence_after_sighup(signal_number)
 
-    with handle_signals(stop):
+    with handle_signals(catch_signal):
         try:
-            training = replace(training, caught=caught)
-            described = cache(lambda: replace(run.record(**told), people=run.people, weights=None))  # slow: when needed
-            done = loop(training, done, saver, history, described)
+            training = replace(training, caught_signals=caught_signals)
+            make_checkpoint_manifest = cache(
+                lambda: replace(run.make_manifest(**manifest_extras), people=run.training_people, weights=None)
+            )  # slow: when needed
+            batches_done = run_training_loop(training, batches_done, saver, history, make_checkpoint_manifest)
         finally:
             history.close()
-    ended = replace(run, num_iters=done)
-    if done < run.num_iters:
-        record.write(run.out_dir / RECORD, ended.record(**told))
-        without = ", without --overrideChkpt," if run.override else ""
-        print(f"Stopped at iteration {done} and saved; the same command{without} continues.")
+    ended_run = replace(run, num_iters=batches_done)
+    if batches_done < run.num_iters:
+        record.write_manifest(run.out_dir / MANIFEST_FILE, ended_run.make_manifest(**manifest_extras))
+        flag_text = ", without --overrideChkpt," if run.override else ""
+        print(f"Stopped at iteration {batches_done} and saved; the same command{flag_text} continues.")
     else:
-        tell_shares([run.checkpoints])
-        ended.finish(history.headline, **told)
-    stopped = caught or done < run.num_iters
-    return 128 + (caught[0] if caught else signal.SIGTERM) if stopped else 0
+        print_branch_weights([run.checkpoints])
+        ended_run.finish(history.headline, **manifest_extras)
+    is_stopped = caught_signals or batches_done < run.num_iters
+    return 128 + (caught_signals[0] if caught_signals else signal.SIGTERM) if is_stopped else 0
 
 
-def begun_of(run: Run) -> str:
+def choose_training_id(run: Run) -> str:
     """Tells a training from zero apart from others: as results say that were begun and never saved, or new."""
-    found, saved = record.read(run.out_dir), run.checkpoints.record().begun if run.checkpoints.whole else ""
-    if found and not found.finished and found.key == run.key and found.begun != saved:
-        return found.begun
+    earlier_manifest, checkpoint_training_id = (
+        record.read_manifest(run.out_dir),
+        run.checkpoints.manifest().begun if run.checkpoints.latest_intact else "",
+    )
+    if (
+        earlier_manifest
+        and not earlier_manifest.finished
+        and earlier_manifest.key == run.run_key
+        and earlier_manifest.begun != checkpoint_training_id
+    ):
+        return earlier_manifest.begun
     return str(time.time_ns())
 
 
-def tell_shares(folders: Sequence[CheckpointFolder]) -> None:
+def print_branch_weights(checkpoint_folders: Sequence[CheckpointFolder]) -> None:
     """Prints what each part of the trained networks counts, if that was learned."""
-    if shares := mean_of_shares([folder.record().shares for folder in folders]):
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print_summary([("parts", f"what they count, learned from training participants: {told}")])
+    if branch_weights := average_branch_weights(
+        [checkpoint_folder.manifest().shares for checkpoint_folder in checkpoint_folders]
+    ):
+        weights_text = ", ".join(
+            f"{branch_name} {branch_weight:.0%}" for branch_name, branch_weight in branch_weights.items()
+        )
+        print_summary([("parts", f"what they count, learned from training participants: {weights_text}")])
 
 
-def loop(training: Training, done: int, saver: Saver, history: "History", described: Callable[[], Record]) -> int:
+def run_training_loop(
+    training: Training,
+    batches_done: int,
+    saver: CheckpointSaver,
+    history: "TrainingHistory",
+    make_checkpoint_manifest: Callable[[], Manifest],
+) -> int:
     """Runs batches done+1..num_iters, saving on the way; returns how many have been seen."""
     run = training.run
-    with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, done) as shown:
-        for seen, values, stopping in training.steps(done):
-            done = seen
-            shown.advance(f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s")
-            stopping |= bool(training.caught) and run.workers.count == 1  # several stop together, at the next batch
-            history.add(done, values)
-            if stopping or is_due(done, run.num_iters):
-                most_s = math.inf if is_due(done, run.num_iters) else STOPPING_S
-                shares = training.calibrate(done, most_s, lambda text: shown.advance(text, 0))
-                history.keep(run.checkpoints.history(saver.name))  # first: rows after it are dropped on continuing
-                took = round(time.time() - run.started, 2)
-                saver.save(replace(described(), shares=shares, step=done, wall_time_s=took))
-            if stopping:
+    with open_progress_bar(f"Training {run.model.model_name}", run.num_iters, batches_done) as progress_bar:
+        for batches_seen, batch_metrics, is_stopping in training.run_steps(batches_done):
+            batches_done = batches_seen
+            progress_bar.advance(f"loss {batch_metrics['loss']:.4f}, {batch_metrics['samples_per_s']:.0f} samples/s")
+            is_stopping |= (
+                bool(training.caught_signals) and run.workers.worker_count == 1
+            )  # several stop together, at the next batch
+            history.add_row(batches_done, batch_metrics)
+            if is_stopping or is_save_due(batches_done, run.num_iters):
+                max_seconds = math.inf if is_save_due(batches_done, run.num_iters) else STOPPING_S
+                branch_weights = training.calibrate(
+                    batches_done, max_seconds, lambda message: progress_bar.advance(message, 0)
+                )
+                history.save_copy(
+                    run.checkpoints.history_path(saver.checkpoint_name)
+                )  # first: rows after it are dropped on continuing
+                wall_time_s = round(time.time() - run.start_time, 2)
+                saver.save(
+                    replace(
+                        make_checkpoint_manifest(), shares=branch_weights, step=batches_done, wall_time_s=wall_time_s
+                    )
+                )
+            if is_stopping:
                 break
-    return done
+    return batches_done
 
 
-def pool(whole: Run, runs: Sequence[Run]) -> None:
+def pool_trainings(pooled_run: Run, fold_runs: Sequence[Run]) -> None:
     """Records that the trainings of all parts are done, with the settings that inner folds chose, if they did."""
-    tell_shares([run.checkpoints for run in runs])
-    chosen = [of for run in runs if (of := run.checkpoints.record().settings)]
-    presets = ", ".join(sorted({of.preset for of in chosen}))
-    replace(whole, choices=replace(chosen[0], preset=presets)).finish()
+    print_branch_weights([run.checkpoints for run in fold_runs])
+    chosen_settings = [fold_settings for run in fold_runs if (fold_settings := run.checkpoints.manifest().settings)]
+    preset_names = ", ".join(sorted({fold_settings.preset for fold_settings in chosen_settings}))
+    replace(pooled_run, choices=replace(chosen_settings[0], preset=preset_names)).finish()
 
 
-def built(run: Run) -> Training:
+def make_training(run: Run) -> Training:
     """The network and its optimizer on all devices. Raises InputError if one of these would have nothing to do."""
-    if run.config.batch_size < run.workers.replicas:
+    if run.config.batch_size < run.workers.replica_count:
         raise InputError(
-            f"batch_size {run.config.batch_size} leaves nothing to do for some of {run.workers.replicas} devices; "
-            f"use --set batch_size={run.workers.replicas} or more, or fewer devices."
+            f"batch_size {run.config.batch_size} leaves nothing to do for some of {run.workers.replica_count} devices; "
+            f"use --set batch_size={run.workers.replica_count} or more, or fewer devices."
         )
     with run.workers.strategy.scope():
         network = run.model.build_network(run.config, run.cohort)
@@ -148,93 +178,109 @@ def built(run: Run) -> Training:
     return Training(run, network, optimizer)
 
 
-def silence_after_sighup(number: int) -> None:
+def silence_after_sighup(signal_number: int) -> None:
     """After SIGHUP, sends the output to nowhere: writing to a terminal that is gone fails."""
-    if number == signal.SIGHUP:
-        with open(os.devnull, "w") as nowhere:
-            for stream in (1, 2):
-                if os.isatty(stream):
-                    os.dup2(nowhere.fileno(), stream)
+    if signal_number == signal.SIGHUP:
+        with open(os.devnull, "w") as null_file:
+            for file_descriptor in (1, 2):
+                if os.isatty(file_descriptor):
+                    os.dup2(null_file.fileno(), file_descriptor)
 
 
-def measure(training: Training) -> None:
+def fit_input_layers(training: Training) -> None:
     """Sets what layers take from the training records: mean and spread of each that standardises, and the regression of
     the one that reads connectomes."""
     run, network = training.run, training.network
-    of_means, of_volumes = reading(run, network), reading(run, network, volumes=True)
-    selections = split_into_batches(run.cohort.split_indices("train"), run.config.batch_size)
+    means_reader, volumes_reader = make_reader(run, network), make_reader(run, network, needs_volumes=True)
+    index_batches = split_into_batches(run.cohort.split_indices("train"), run.config.batch_size)
     for layer in network.layers:
         if isinstance(layer, RidgeLogits):
-            found = fit_edges(run.cohort, of_means.tables[layer.input.name], run.cohort.split_indices("train"))
-            layer.assign(found.scale.mean, found.scale.scale, found.of_scaled.weights, found.of_scaled.bias)
+            ridge_fit = fit_edges(
+                run.cohort, means_reader.table_by_input[layer.input.name], run.cohort.split_indices("train")
+            )
+            layer.assign(
+                ridge_fit.scale.mean, ridge_fit.scale.scale, ridge_fit.of_scaled.weights, ridge_fit.of_scaled.bias
+            )
         elif isinstance(layer, layers.Standardise):
-            if layer.input.name in of_means.tables:
-                layer.fit_moments(batch[layer.input.name] for batch in of_means.batches(selections))
+            if layer.input.name in means_reader.table_by_input:
+                layer.fit_moments(batch[layer.input.name] for batch in means_reader.read_batches(index_batches))
             else:
-                before = keras.Model(network.input, layer.input)
+                input_network = keras.Model(network.input, layer.input)
                 layer.fit_moments(
-                    np.asarray(before(of_volumes.inputs(batch))) for batch in of_volumes.batches(selections)
+                    np.asarray(input_network(volumes_reader.select_inputs(batch)))
+                    for batch in volumes_reader.read_batches(index_batches)
                 )
 
 
-class History:
+class TrainingHistory:
     """`history.csv`, written row by row, and the same numbers for TensorBoard. What was `kept` beside a checkpoint of
     so many batches (`step`) goes on."""
 
-    def __init__(self, folder: Path, kept: Path, step: int):
-        self.path = folder / HISTORY
-        self.rows = earlier_history(kept, step) if step and kept.exists() else []
-        if step and not self.rows:
-            print(f"{kept} has no row of the {step} batches before; {self.path} begins with the next one.")
-        with files.open_replacement(self.path, newline="") as file:
-            if self.rows:
-                self.write(file, self.rows, header=True)
-        self.file = open(self.path, "a", newline="")  # noqa: SIM115
-        self.events = tf.summary.create_file_writer(str(folder))
+    def __init__(self, output_folder: Path, earlier_path: Path, batches_done: int):
+        self.csv_path = output_folder / HISTORY_FILE
+        self.history_rows = (
+            read_earlier_history(earlier_path, batches_done) if batches_done and earlier_path.exists() else []
+        )
+        if batches_done and not self.history_rows:
+            print(
+                f"{earlier_path} has no row of the {batches_done} batches before; {self.csv_path} begins with the next "
+                "one."
+            )
+        with files.open_replacement(self.csv_path, newline="") as new_file:
+            if self.history_rows:
+                self.write_rows(new_file, self.history_rows, has_header=True)
+        self.csv_file = open(self.csv_path, "a", newline="")  # noqa: SIM115
+        self.event_writer = tf.summary.create_file_writer(str(output_folder))
 
     @staticmethod
-    def write(file: IO, rows: list[dict], header: bool) -> None:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
+    def write_rows(csv_file: IO, history_rows: list[dict], has_header: bool) -> None:
+        csv_writer = csv.DictWriter(csv_file, history_rows[0], lineterminator="\n")
+        if has_header:
+            csv_writer.writeheader()
+        csv_writer.writerows(history_rows)
 
-    def add(self, step: int, values: dict) -> None:
-        row = {"step": step} | values
-        self.write(self.file, [row], header=not self.rows)
-        self.rows.append(row)
-        with self.events.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+    def add_row(self, batches_done: int, batch_metrics: dict) -> None:
+        history_row = {"step": batches_done} | batch_metrics
+        self.write_rows(self.csv_file, [history_row], has_header=not self.history_rows)
+        self.history_rows.append(history_row)
+        with self.event_writer.as_default(batches_done):
+            for metric_name, metric_value in batch_metrics.items():
+                tf.summary.scalar(metric_name, metric_value)
 
-    def keep(self, kept: Path) -> None:
+    def save_copy(self, copy_path: Path) -> None:
         """Copies what there is to where a checkpoint is about to be saved."""
-        self.file.flush()
-        self.events.flush()
-        with files.unfinished(kept) as path:
-            shutil.copyfile(self.path, path)
+        self.csv_file.flush()
+        self.event_writer.flush()
+        with files.unfinished(copy_path) as unfinished_path:
+            shutil.copyfile(self.csv_path, unfinished_path)
 
     def close(self) -> None:
-        self.file.close()
-        self.events.close()
-        if self.rows:
-            figures.history(self.rows, self.path.with_suffix(".png"))
+        self.csv_file.close()
+        self.event_writer.close()
+        if self.history_rows:
+            figures.history(self.history_rows, self.csv_path.with_suffix(".png"))
 
     @property
     def headline(self) -> Headline | None:
         """The last loss."""
-        if not self.rows:
+        if not self.history_rows:
             return None
-        last = self.rows[-1]
-        return Headline(f"loss after {last['step']} batches", Estimate(float(last["loss"]), None, None))
+        last_row = self.history_rows[-1]
+        return Headline(f"loss after {last_row['step']} batches", Estimate(float(last_row["loss"]), None, None))
 
 
-def earlier_history(path: Path, step: int) -> list[dict]:
-    """The rows up to `step` of a history that this run continues, without a last line that was cut off."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+def read_earlier_history(history_path: Path, max_step: int) -> list[dict]:
+    """The rows up to `max_step` of a history that this run continues, without a last line that was cut off."""
+    csv_text = history_path.read_text(encoding="utf-8", errors="replace")
+    csv_rows = csv.DictReader(csv_text[: csv_text.rfind("\n") + 1].splitlines())
     try:
-        whole = [row for row in rows if None not in row and None not in row.values()]
+        intact_rows = [csv_row for csv_row in csv_rows if None not in csv_row and None not in csv_row.values()]
     except csv.Error as error:
-        raise InputError(f"{path} is damaged ({error}); copy it again, or remove it and repeat the command.") from error
-    return [row for row in whole if STEP.fullmatch(row.get("step", "")) and int(row["step"]) <= step]
+        raise InputError(
+            f"{history_path} is damaged ({error}); copy it again, or remove it and repeat the command."
+        ) from error
+    return [
+        csv_row
+        for csv_row in intact_rows
+        if STEP_PATTERN.fullmatch(csv_row.get("step", "")) and int(csv_row["step"]) <= max_step
+    ]
